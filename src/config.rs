@@ -1,0 +1,145 @@
+//! The builder.
+
+use crate::driver;
+use crate::error::{Error, ErrorKind, Result};
+use crate::shutdown::Hook;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How this service restarts. [`init`](Config::init) starts it; everything else has a default.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// seamless::Config::new("/run/web/web.pid")
+///     .drain_timeout(Duration::from_secs(60))
+///     .init()?;
+/// # Ok::<(), seamless::Error>(())
+/// ```
+#[must_use = "nothing happens before `init`"]
+pub struct Config {
+    pub(crate) pid_file: PathBuf,
+    pub(crate) handoff_timeout: Duration,
+    pub(crate) successor_timeout: Option<Duration>,
+    pub(crate) claim_timeout: Option<Duration>,
+    pub(crate) drain_timeout: Option<Duration>,
+    pub(crate) release_signal: i32,
+    pub(crate) on_launch: Vec<Hook>,
+}
+
+impl Config {
+    /// A configuration with every default. An empty path disables the crate: no launcher, no files;
+    /// TERM and INT drain, and [`started`](crate::started) does nothing.
+    pub fn new(pid_file: impl AsRef<Path>) -> Config {
+        Config {
+            pid_file: pid_file.as_ref().to_owned(),
+            handoff_timeout: Duration::from_secs(10),
+            successor_timeout: Some(Duration::from_secs(10)),
+            claim_timeout: Some(Duration::from_secs(60)),
+            drain_timeout: None,
+            release_signal: driver::DEFAULT_RELEASE_SIGNAL,
+            on_launch: Vec::new(),
+        }
+    }
+
+    /// How long the launcher waits, after a TERM, for the daemon to let it go. Then it goes all the
+    /// same, and the daemon serves on detached; a daemon that has not even installed its handlers by
+    /// then is KILLed, since nothing else would reach it. Default: 10 s.
+    ///
+    /// It must be longer than the `on_shutdown_request` hooks need. A short one starts the successor
+    /// before they are through; a long one keeps the supervisor waiting.
+    pub fn handoff_timeout(mut self, timeout: Duration) -> Config {
+        self.handoff_timeout = timeout;
+        self
+    }
+
+    /// How long a detached daemon serves on without a sign of a successor, where its supervisor
+    /// did not say whether it restarts the service. Then it drains. Any start that gets as far as
+    /// `init` begins the wait anew. Default: 10 s.
+    ///
+    /// `None`: for ever. Then a service that was stopped by a supervisor which cannot say so keeps
+    /// a daemon until somebody sends that TERM.
+    pub fn successor_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Config {
+        self.successor_timeout = timeout.into();
+        self
+    }
+
+    /// How long `init` waits while another generation is starting. Then it fails with
+    /// [`ErrorKind::ClaimTimeout`]. Default: 60 s.
+    ///
+    /// `None`: for ever. Then a starter that hangs holds up every later one until it is killed.
+    pub fn claim_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Config {
+        self.claim_timeout = timeout.into();
+        self
+    }
+
+    /// How long a drain may take. Then the hammer falls: [`on_hammer`](crate::on_hammer) hooks run
+    /// for a moment and the process ends with code 124, cutting whatever is still in flight. If
+    /// even that does not end it, its launcher, where it still has one, KILLs it 5 s later.
+    ///
+    /// Default: `None`, no limit: a client that never finishes keeps its process for ever.
+    pub fn drain_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Config {
+        self.drain_timeout = timeout.into();
+        self
+    }
+
+    /// The signal by which the daemon wakes its launcher to let it go. Default: CHLD, as in
+    /// rs/seamless. The release itself travels over the channel between the two, so a signal that
+    /// cannot be sent, or that merges with another, loses nothing.
+    pub fn release_signal(mut self, signal: i32) -> Config {
+        self.release_signal = signal;
+        self
+    }
+
+    /// Adds a hook that runs in the launcher, once its daemon has been started: to give the process
+    /// a title, or to lower its priority. It should return soon: signals that arrive meanwhile wait for
+    /// it. A panic in it is logged.
+    pub fn on_launch(mut self, hook: impl FnOnce() + Send + 'static) -> Config {
+        self.on_launch.push(Box::new(hook));
+        self
+    }
+
+    /// Splits the process into launcher and daemon. See [`init`](crate::init).
+    ///
+    /// # Errors
+    ///
+    /// As [`init`](crate::init), and [`ErrorKind::InvalidConfig`] where a value cannot be used.
+    pub fn init(self) -> Result<()> {
+        if !driver::can_release(self.release_signal) {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!(
+                    "cannot release a launcher with signal {} (release_signal): it cannot be \
+                     caught, or has another meaning here",
+                    self.release_signal
+                ),
+            ));
+        }
+        if self.pid_file.file_name().is_none() && !self.is_disabled() {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!("cannot use {:?} (PID file): it names no file", self.pid_file),
+            ));
+        }
+        driver::init(self)
+    }
+
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.pid_file.as_os_str().is_empty()
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("pid_file", &self.pid_file)
+            .field("handoff_timeout", &self.handoff_timeout)
+            .field("successor_timeout", &self.successor_timeout)
+            .field("claim_timeout", &self.claim_timeout)
+            .field("drain_timeout", &self.drain_timeout)
+            .field("release_signal", &self.release_signal)
+            .field("on_launch", &self.on_launch.len())
+            .finish()
+    }
+}

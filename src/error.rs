@@ -1,0 +1,90 @@
+//! What can go wrong, and where.
+
+use std::{fmt, io};
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error that names the step and the path, for example
+/// `cannot open "/run/web/web.pid.lock" (claim): Permission denied (os error 13); the folder must
+/// be writable by uid 1000`.
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    source: Option<io::Error>,
+    hint: Option<String>,
+}
+
+/// What kind of thing went wrong: enough to decide what to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// `init` was called a second time.
+    AlreadyInitialized,
+    /// A call that needs `init` before it.
+    NotInitialized,
+    /// A value given to [`Config`](crate::Config) cannot be used.
+    InvalidConfig,
+    /// The program could not be started a second time: no daemon runs.
+    Launch,
+    /// The launcher cannot be understood: another version of this crate, or a broken channel.
+    Channel,
+    /// The lock file cannot be opened, locked, read or written, or is not to be trusted.
+    Claim,
+    /// Another generation is starting, and did not finish within `claim_timeout`.
+    ClaimTimeout,
+    /// The PID file cannot be written or locked.
+    PidFile,
+    /// The PID file belongs to a service that somebody else supervises.
+    AlreadyRunning,
+    /// No restart from here: not started yet, already draining, or nobody would restart us.
+    CannotRestart,
+    /// The system refused something that has no path: a thread, a signal handler, a socket.
+    System,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Error { kind, message: message.into(), source: None, hint: None }
+    }
+
+    pub(crate) fn io(kind: ErrorKind, message: impl Into<String>, source: io::Error) -> Self {
+        Error { kind, message: message.into(), source: Some(source), hint: None }
+    }
+
+    /// Adds what the reader can do about it.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
+        }
+        match &self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.kind)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}

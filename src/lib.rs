@@ -1,0 +1,277 @@
+//! Seamless restarts for daemons under supervisors that expect non-forking processes:
+//! daemontools, runit and their kin. One call, [`init`], and `svc -t` no longer costs a request.
+//!
+//! ```no_run
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     seamless::init("/run/web/web.pid")?; // first: from here on we are the daemon
+//!     let listener = std::net::TcpListener::bind("127.0.0.1:8080")?; // or with SO_REUSEPORT
+//!     seamless::on_shutdown(|| { /* stop accepting, answer what is in flight */ });
+//!     seamless::started()?; // ready: the predecessor may go
+//!     # drop(listener);
+//!     /* serve, on threads of your own */
+//!     seamless::wait(); // until a successor has taken over and the hooks are through
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # The protocol
+//!
+//! ```text
+//! supervisor -> launcher -> daemon            init executes the program a second time; the
+//!                                             first process becomes the launcher
+//! svc -t: TERM -> launcher -> USR2 -> daemon  stage 1, handoff: the daemon prepares, then
+//!                                             releases its launcher
+//! launcher exits, supervisor starts the next  the old daemon serves on, detached
+//! new daemon calls started()                  stage 2, takeover: it finds the old daemon
+//!                                             and sends it TERM
+//! old daemon gets TERM                        stage 3, drain: on_shutdown hooks run, wait
+//!                                             returns, the process ends
+//! ```
+//!
+//! **Launcher and daemon** share a socketpair, the channel, and prove to each other by it who they
+//! are. The launcher does nothing but wait: it turns TERM into USR2, passes every other signal on,
+//! and ends as its daemon ends, with the same exit code or by the same signal. It leaves when the
+//! daemon releases it, or after [`handoff_timeout`](Config::handoff_timeout). If the launcher
+//! dies, the channel tells the daemon at once.
+//!
+//! **Intent.** A supervisor sends TERM for "restart" and for "stop". The launcher finds out which:
+//! under daemontools and runit from `supervise/status` (under daemontools 20 ms later, since it
+//! is written after the signals; where it cannot be read, a CONT beside the TERM means stop); as
+//! PID 1, below a container's PID 1, or after its supervisor has died, nobody would restart it, and a
+//! TERM is a stop. Under any other supervisor the intent is unknown and handled as a restart.
+//! On a stop the daemon gets TERM instead of USR2, drains, and the older generations with it; the
+//! launcher stays until all of them are gone, so "down" is the truth.
+//!
+//! **The claim** is a lock on `web.pid.lock`, held from [`init`] until [`started`] is through: one
+//! generation starts at a time, and each claim takes the next generation number. The same file holds
+//! the record of the live generations: number, PID, start time, boot, PID namespace, launcher, supervisor.
+//! No process is signalled unless a pidfd and the record prove that it is an older generation of
+//! this service. `web.pid` itself names the newest ready generation, for people, for monitoring and
+//! for rs/seamless, and is locked by its owner for life.
+//!
+//! **Taking over**, under the claim: `web.pid` is put in place by a rename, the record lists us, the state
+//! is Serving, and only then the older generations get TERM. A death at any point in between
+//! leaves a generation that serves and can be found.
+//!
+//! **A detached daemon** looks round at once and then each second, with the claim held so that nothing
+//! moves meanwhile. A newer generation serves: drain, its TERM was lost. The PID file is gone or
+//! names nobody alive: put it back. The supervisor wants the service down: drain. It wants it up,
+//! or meant a restart: stay, however long the successor takes, and log it once a minute. If the intent is unknown:
+//! stay while others try to start, and drain [`successor_timeout`](Config::successor_timeout)
+//! after the last sign of them.
+//!
+//! **Draining** ends when the [`on_shutdown`] hooks have returned, or with the hammer: after
+//! [`drain_timeout`](Config::drain_timeout), or on a USR2 from anybody but the launcher.
+//!
+//! Where each part lives: `proto` holds the two machines, which decide and do nothing else, and the wire
+//! formats; `sys` acts and decides nothing; `driver` joins them; `shutdown` holds the hooks.
+//!
+//! # Threads and async runtimes
+//!
+//! [`init`] may be called at any time, also below `#[tokio::main]`: nothing in it relies on being
+//! alone in the process. Called first, before threads exist and memory is filled, it leaves the
+//! smallest launcher: one thread, no descriptor above 2 but its own. What the program set up
+//! before, it sets up twice: once in the launcher, once in the daemon.
+//!
+//! Hooks run on threads of the crate, never on the one that takes signals: a hook that blocks stops
+//! no limit, no hammer and no answer to [`state`].
+//!
+//! # Signals
+//!
+//! The daemon handles TERM, INT and USR2. Everything else is the program's own: the launcher passes it on,
+//! real-time signals too (not ILL, FPE, SEGV). A program that handles signals with signal-hook or
+//! tokio shares them with this crate. The crate blocks no signal.
+//!
+//! # The log
+//!
+//! Through [`log`], target `seamless`, one line a stage with fields in a fixed order: `stage=handoff
+//! generation=3 launcher=812 daemon=813 … elapsed_ms=0.4`. `info`: every stage. `warn`: what an operator
+//! should look at. `error`: what cost something. `debug`: signals, messages, checks. A logger that
+//! panics, as `println!` does on a closed pipe, is survived; one that blocks for ever, blocks.
+//!
+//! A logger with a file of its own should be set up after [`init`]: the launcher closes what it inherited, so
+//! its own few lines would be lost.
+//!
+//! # Without pidfds or `/proc`
+//!
+//! On kernels before 5.3, or where `/proc` is not mounted or hides processes, no start time can be compared. Then only the
+//! newest predecessor is signalled: the one that `web.pid` names and that still holds the lock on
+//! it, by its PID. That it is not another process by then is likely, not proven. Older
+//! generations are left to their own checks, and a PID file shared by two services goes unnoticed.
+//!
+//! # Limitations
+//!
+//! - Linux only.
+//! - Sockets are the caller's. SO_REUSEPORT and re-bound Unix sockets both keep the service reachable, but Linux resets the
+//!   connections that wait in the queue of a listener when it is closed, unless
+//!   `net.ipv4.tcp_migrate_req` is set.
+//! - `svc -k` kills the launcher only. The daemon becomes detached, and its successor ends it; a
+//!   wedged one is ended by hand. `svc -p` pauses the launcher only.
+//! - `svc -tc`, TERM and CONT together, reads as a stop where the status cannot be read.
+//! - `supervise/` has mode 0700, so a service that runs as another user cannot read its status.
+//!   `chmod 755 supervise` in the run script, before the user changes, lifts that. Without it, a
+//!   service that is told to stop while no launcher runs serves on until somebody tells it.
+//! - A run script must `exec` the program: a shell in between takes the TERM.
+//! - Workers that the program forks without exec inherit its signal handlers, and must reset them.
+//! - A daemon that executes itself anew gives up its channel: the new program starts a launcher of
+//!   its own below the old one.
+//! - A new deploy without this crate, or with another PID path, leaves the old daemon serving until it is told
+//!   otherwise. It says so each minute.
+//! - A PID file must not be shared between PID namespaces, and its file system must have locks.
+//!
+//! # Compatibility
+//!
+//! The record in `web.pid.lock` and the messages on the channel carry a version. Within one, fields
+//! and messages may be added: what a reader does not know it leaves alone. A later version than its
+//! own it refuses with an error that says so. rs/seamless may be predecessor or successor: it is in no
+//! record, so it is never signalled, and ends by its own timer of 10 s; it finds our PID in
+//! `web.pid` and sends it TERM as to one of its own.
+
+#![deny(unsafe_code)]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("seamless runs on Linux only: it needs pidfds, /proc and SO_PEERCRED");
+
+mod config;
+mod driver;
+mod error;
+mod proto;
+mod shutdown;
+mod sys;
+
+pub use config::Config;
+pub use driver::State;
+pub use error::{Error, ErrorKind, Result};
+pub use proto::DrainReason;
+pub use shutdown::Draining;
+
+use std::path::Path;
+
+/// Splits the process into launcher and daemon, and returns in the daemon only.
+///
+/// Call it first in `main`: before threads, sockets and large allocations, which the launcher
+/// would otherwise keep. `pid_file` is where generations find each other, for example
+/// `/run/web/web.pid`; its folder must be writable by the user that the service ends up as, and a
+/// relative path counts from the folder in which the program was started. An empty path disables
+/// the crate: see [`Config::new`]. Other settings: [`Config`].
+///
+/// The first process executes the program again, with the same path (the file as it is now, should it have been
+/// replaced), arguments, environment and standard descriptors, and becomes the launcher: in it,
+/// this call never returns. The second, the daemon, leads a session of its own, installs its
+/// handlers and waits for the claim: while another generation is starting, up to
+/// [`claim_timeout`](Config::claim_timeout). Guards against two generations that start at once, and
+/// against a TERM that comes before the daemon can take it (the launcher holds it back).
+///
+/// A daemon that gets TERM, INT or USR2, or loses its launcher, before [`started`] has returned
+/// ends at once, inside this call too: nothing depends on it yet, and its predecessor serves.
+///
+/// # Errors
+///
+/// In the first process, before anything was started: the program cannot be found or executed
+/// ([`ErrorKind::Launch`]). In the daemon: the lock file cannot be used, or the folder is not
+/// writable ([`ErrorKind::Claim`]), another generation does not finish starting
+/// ([`ErrorKind::ClaimTimeout`]), the launcher cannot be understood ([`ErrorKind::Channel`]). In
+/// both: a second call ([`ErrorKind::AlreadyInitialized`]), no threads, handlers or sockets to be
+/// had ([`ErrorKind::System`]). Return it from `main`: the predecessor serves on, and the
+/// supervisor tries again.
+///
+/// See `daemon(7)`, `supervise(8)`, `setsid(2)`, `unix(7)`, `fcntl_locking(2)`.
+pub fn init(pid_file: impl AsRef<Path>) -> Result<()> {
+    Config::new(pid_file).init()
+}
+
+/// Announces that this generation serves, and sends the older ones TERM.
+///
+/// Call it when connections reach this process: bound and listening. A second call does nothing.
+/// Under the claim it puts the PID file in place, enters the record, and only then signals, and
+/// only what it can prove to be an older generation of this service (`pidfd_open(2)`): guards
+/// against stale PID files, PIDs that were used again, and a death half-way. If the process is
+/// told to end meanwhile, this call does not return.
+///
+/// # Errors
+///
+/// [`ErrorKind::AlreadyRunning`]: the PID file belongs to a service that somebody else supervises.
+/// Nobody was signalled and the claim is given up. [`ErrorKind::PidFile`] and [`ErrorKind::Claim`]:
+/// a file cannot be written; the claim is kept, and the call may be repeated.
+/// [`ErrorKind::NotInitialized`]: [`init`] has not succeeded.
+pub fn started() -> Result<()> {
+    driver::started()
+}
+
+/// Adds a hook for stage 1: a restart was asked for, and no successor runs yet.
+///
+/// The place to let go of what a successor needs for itself, such as an administrative port. Go on
+/// serving. Only when every such hook has returned is the launcher released; one that takes longer
+/// than [`handoff_timeout`](Config::handoff_timeout) no longer holds up anything.
+///
+/// Hooks run once, on a thread of their own, in the order in which they were added. A panic in one is
+/// logged and the next runs. They may be added before [`init`], where only the daemon's run; one that is
+/// added after its stage is dropped, and the log says so.
+pub fn on_shutdown_request(hook: impl FnOnce() + Send + 'static) {
+    driver::on_shutdown_request(Box::new(hook));
+}
+
+/// Adds a hook for stage 3, the drain: a successor serves, or the service is to end.
+///
+/// Stop accepting when the queue is empty, answer what is in flight, and return when that is done: then [`wait`]
+/// returns. Order, panics and late additions are as with [`on_shutdown_request`]; a hook that
+/// is added while others of this stage run still runs.
+pub fn on_shutdown(hook: impl FnOnce() + Send + 'static) {
+    driver::on_shutdown(Box::new(hook));
+}
+
+/// Adds a hook for the hammer: a drain is about to be ended by force.
+///
+/// The place to note what is being cut. All of them together have 1 s; then the process ends with
+/// code 124, without destructors. Order and panics are as with [`on_shutdown_request`].
+pub fn on_hammer(hook: impl FnOnce() + Send + 'static) {
+    driver::on_hammer(Box::new(hook));
+}
+
+/// Asks for a restart from within, as USR2 to this process does: the handoff begins, and the
+/// supervisor starts the next generation.
+///
+/// Returns at once. Where the handoff has begun already it does nothing.
+///
+/// # Errors
+///
+/// [`ErrorKind::CannotRestart`]: this generation has not [`started`] or is draining, restarts are
+/// disabled, or nobody would start the service again: no restarting supervisor, or one that wants it down.
+pub fn restart() -> Result<()> {
+    driver::restart()
+}
+
+/// A future, for any runtime, that resolves when the drain begins:
+/// `.with_graceful_shutdown(seamless::draining())`. It can be waited for without a runtime, too.
+///
+/// It may be made before [`init`].
+pub fn draining() -> Draining {
+    driver::draining()
+}
+
+/// Blocks until the drain is through, and tells why it began. Call it at the end of `main`, then
+/// return: the process ends, and an attached launcher with it.
+///
+/// The drain is through when every [`on_shutdown`] hook has returned and, on a stop, every older generation
+/// has ended. A program that returns from `main` without this call ends on its own account: on a
+/// stop, the service may then be reported down while an older generation still drains.
+///
+/// Called before [`init`], it logs an error and waits all the same.
+pub fn wait() -> DrainReason {
+    driver::wait()
+}
+
+/// The number of this generation: the first that claimed this PID file has 1. `None` before
+/// [`init`] has returned, where restarts are disabled, and after [`ErrorKind::AlreadyRunning`].
+pub fn generation() -> Option<u64> {
+    driver::generation()
+}
+
+/// Where this process is in its life. Never blocks on a hook.
+pub fn state() -> State {
+    driver::state()
+}
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,97 @@
+//! The protocol's vocabulary and its two machines.
+//!
+//! A machine is told what happened and answers with what to do. It reads no clock, does no I/O and
+//! logs nothing, so a test can walk every state that it can reach. A timer that fires late is a
+//! no-op: the machine looks at its state, never at the time.
+
+pub(crate) mod daemon;
+pub(crate) mod launcher;
+pub(crate) mod wire;
+
+/// Why the drain began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DrainReason {
+    /// A successor is ready and serves.
+    TakenOver,
+    /// The service is to be down, or nobody came to take over.
+    Stopped,
+    /// Somebody sent this process TERM or INT.
+    Requested,
+}
+
+/// What the supervisor means by a TERM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Intent {
+    /// It starts the service again as soon as the launcher has ended.
+    Restart,
+    /// The service is to be down; the scope says how much of it.
+    Stop(Scope),
+    /// It did not say. Handled as a restart; the detached daemon's wait decides.
+    Unknown,
+}
+
+/// How far a stop reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Scope {
+    /// Every generation of the service.
+    Service,
+    /// This launcher's own generation: nobody supervises it, so nobody spoke for the others.
+    Generation,
+}
+
+/// How a supervisor shows its intent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// The status byte, written after the signals; else a CONT beside the TERM.
+    Daemontools,
+    /// The status byte, right already when TERM arrives. CONT says nothing.
+    Runit,
+    /// There is no supervisor that restarts: we are PID 1, or its child.
+    Nobody,
+    /// Not at all.
+    Other,
+}
+
+impl Kind {
+    /// Does a supervisor of this kind start a service again that ended by itself?
+    pub(crate) fn restarts(self) -> bool {
+        match self {
+            Kind::Daemontools | Kind::Runit => true,
+            Kind::Nobody | Kind::Other => false,
+        }
+    }
+}
+
+/// One look at the supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reading {
+    /// Its status says: wanted up.
+    Up,
+    /// Its status says: wanted down, or up only once.
+    Down,
+    /// It lives, but has no status that we can read.
+    Unreadable,
+    /// It is gone.
+    Lost,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum End {
+    Code(i32),
+    Signal(i32),
+}
+
+/// What the daemon tells its launcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Report {
+    /// The handlers are installed: USR2 and TERM are safe to send.
+    Ready,
+    /// The launcher may go.
+    Released,
+    /// The drain began: the launcher's kill timer starts.
+    Draining,
+    /// Waits for older generations, which have limits of their own: the kill timer stops.
+    Waiting,
+}

@@ -1,0 +1,341 @@
+//! What the processes read and write: the PID file, the record, the supervisor's status, the
+//! channel's messages. Pure: bytes in, values out, and back.
+//!
+//! # Versions
+//!
+//! Generations of different versions of this crate meet in the record, and a launcher may start a
+//! daemon of another version. Both the record and the messages begin with a version. Fields that
+//! a reader does not know are kept (record) or ignored (messages), and messages of an unknown name
+//! are ignored, so fields and messages can be added within a version. A version above
+//! [`VERSION`] is refused.
+
+use super::{Intent, Kind, Reading, Report, Scope};
+use std::fmt::Write as _;
+
+/// The version of the record and of the channel.
+pub(crate) const VERSION: u32 = 1;
+
+/// Why a text of ours cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// A later version of this crate wrote it.
+    Version(u32),
+    /// It is none of ours.
+    Foreign,
+}
+
+// ---- the PID file ----
+
+/// The PID in a PID file: decimal, with or without a newline (the Go original writes none).
+/// 0, 1, negative numbers and whatever is no PID at all are `None`.
+pub(crate) fn parse_pid(text: &[u8]) -> Option<i32> {
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    if text.is_empty() || text.len() > 10 || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let pid = std::str::from_utf8(text).ok()?.parse().ok()?;
+    (pid > 1).then_some(pid)
+}
+
+pub(crate) fn format_pid(pid: i32) -> String {
+    format!("{pid}\n")
+}
+
+// ---- the record ----
+
+/// A process that a number alone does not name: PIDs are used again, start times are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Identity {
+    pub(crate) pid: i32,
+    /// Clock ticks from boot to its start (`proc_pid_stat(5)`, field 22).
+    pub(crate) start: u64,
+}
+
+/// One live generation, as the record lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Generation {
+    pub(crate) number: u64,
+    pub(crate) daemon: Identity,
+    /// The boot that the start times count from.
+    pub(crate) boot: String,
+    /// The PID namespace that the PIDs belong to.
+    pub(crate) pid_namespace: u64,
+    pub(crate) launcher: Identity,
+    /// The launcher's supervisor; `None` where it has none or cannot be known.
+    pub(crate) supervisor: Option<Identity>,
+    /// Fields of a later version, kept as they are.
+    pub(crate) more: Vec<String>,
+}
+
+/// The content of the lock file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Record {
+    /// The number of the last claim.
+    pub(crate) last: u64,
+    /// The generations that have started and not ended, as far as known.
+    pub(crate) live: Vec<Generation>,
+}
+
+const RECORD: &str = "seamless-record";
+/// What stands behind it is what a longer, older record left there.
+const RECORD_END: &str = "end";
+
+impl Record {
+    pub(crate) fn format(&self) -> String {
+        let mut text = format!("{RECORD} {VERSION} last={}\n", self.last);
+        for generation in &self.live {
+            text.push_str(&generation.format());
+        }
+        text.push_str(RECORD_END);
+        text.push('\n');
+        text
+    }
+
+    /// The record, and the lines that were dropped because they do not parse. An empty file is an
+    /// empty record.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<(Record, Vec<String>), Refused> {
+        let text = String::from_utf8_lossy(bytes);
+        let mut lines = text.lines();
+        let Some(head) = lines.next() else {
+            return Ok((Record::default(), Vec::new()));
+        };
+        let mut words = head.split_ascii_whitespace();
+        if words.next() != Some(RECORD) {
+            return Err(Refused::Foreign);
+        }
+        match words.next().and_then(|word| word.parse().ok()) {
+            Some(VERSION) => {}
+            Some(version) if version > VERSION => return Err(Refused::Version(version)),
+            Some(_) | None => return Err(Refused::Foreign),
+        }
+        let mut dropped = Vec::new();
+        let last = words.find_map(|word| word.strip_prefix("last=")?.parse().ok());
+        if last.is_none() {
+            dropped.push(head.to_owned());
+        }
+        let mut live: Vec<Generation> = Vec::new();
+        for line in lines.take_while(|line| *line != RECORD_END) {
+            match Generation::parse(line) {
+                Some(generation) if live.iter().all(|one| one.number != generation.number) => {
+                    live.push(generation);
+                }
+                Some(_) | None => dropped.push(line.to_owned()),
+            }
+        }
+        let newest = live.iter().map(|one| one.number).max();
+        let record = Record { last: last.max(newest).unwrap_or(0), live };
+        Ok((record, dropped))
+    }
+}
+
+impl Generation {
+    fn format(&self) -> String {
+        let Generation { number, daemon, boot, pid_namespace, launcher, supervisor, more } = self;
+        let mut line = format!(
+            "generation={number} daemon={daemon} boot={boot} pid_namespace={pid_namespace} \
+             launcher={launcher}",
+        );
+        if let Some(supervisor) = supervisor {
+            _ = write!(line, " supervisor={supervisor}");
+        }
+        for field in more {
+            _ = write!(line, " {field}");
+        }
+        line.push('\n');
+        line
+    }
+
+    fn parse(line: &str) -> Option<Generation> {
+        let (mut number, mut daemon, mut boot, mut pid_namespace) = (None, None, None, None);
+        let (mut launcher, mut supervisor, mut more) = (None, None, Vec::new());
+        for field in line.split_ascii_whitespace() {
+            let (key, value) = field.split_once('=')?;
+            match key {
+                "generation" => number = Some(value.parse().ok()?),
+                "daemon" => daemon = Some(Identity::parse(value)?),
+                "boot" => boot = Some(value.to_owned()),
+                "pid_namespace" => pid_namespace = Some(value.parse().ok()?),
+                "launcher" => launcher = Some(Identity::parse(value)?),
+                "supervisor" => supervisor = Some(Identity::parse(value)?),
+                _ => more.push(field.to_owned()),
+            }
+        }
+        Some(Generation {
+            number: number?,
+            daemon: daemon?,
+            boot: boot?,
+            pid_namespace: pid_namespace?,
+            launcher: launcher?,
+            supervisor,
+            more,
+        })
+    }
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.pid, self.start)
+    }
+}
+
+impl Identity {
+    pub(crate) fn parse(text: &str) -> Option<Identity> {
+        let (pid, start) = text.split_once(':')?;
+        let pid = parse_pid(pid.as_bytes()).or((pid == "1").then_some(1))?;
+        Some(Identity { pid, start: start.parse().ok()? })
+    }
+}
+
+// ---- the supervisor's status ----
+
+/// What `supervise/status` says. daemontools writes 18 bytes, runit 20; the first 18 mean the same:
+/// 12 of TAI64N, the PID little-endian, paused, and `u`, `d` or 0 (up only once). `None` where it is no
+/// such status, or not about this process: then it is another service's.
+pub(crate) fn parse_status(status: &[u8], main_pid: Option<i32>) -> Option<Reading> {
+    let about = i32::from_le_bytes(status.get(12..16)?.try_into().ok()?);
+    if main_pid.is_some_and(|pid| pid != about) {
+        return None;
+    }
+    match status.get(17)? {
+        b'u' => Some(Reading::Up),
+        b'd' | 0 => Some(Reading::Down),
+        _ => None,
+    }
+}
+
+// ---- the channel ----
+
+/// What the launcher knows of its supervisor. A pidfd of it may come with the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    pub(crate) kind: Kind,
+    /// The launcher itself: with its start time, so that it can be proven later.
+    pub(crate) launcher: Option<Identity>,
+    pub(crate) supervisor: Option<Identity>,
+    /// The folder that holds `supervise/`.
+    pub(crate) folder: Option<Vec<u8>>,
+}
+
+/// A message from launcher to daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ToDaemon {
+    Hello(Hello),
+    Intent(Intent),
+}
+
+const CHANNEL: &str = "seamless/";
+/// Longer than any message: a path has at most 4096 bytes.
+pub(crate) const MESSAGE_MAX: usize = 8192;
+
+impl ToDaemon {
+    pub(crate) fn format(&self) -> Vec<u8> {
+        match self {
+            ToDaemon::Hello(hello) => {
+                let mut text = format!("{CHANNEL}{VERSION} hello kind={}", hello.kind.name());
+                if let Some(launcher) = hello.launcher {
+                    _ = write!(text, " launcher={launcher}");
+                }
+                if let Some(supervisor) = hello.supervisor {
+                    _ = write!(text, " supervisor={supervisor}");
+                }
+                let mut bytes = text.into_bytes();
+                if let Some(folder) = &hello.folder {
+                    bytes.extend_from_slice(b" folder="); // last: a path may hold anything
+                    bytes.extend_from_slice(folder);
+                }
+                bytes
+            }
+            ToDaemon::Intent(intent) => {
+                let word = match intent {
+                    Intent::Restart => "restart",
+                    Intent::Stop(Scope::Service) => "stop",
+                    Intent::Stop(Scope::Generation) => "stop-generation",
+                    Intent::Unknown => "unknown",
+                };
+                format!("{CHANNEL}{VERSION} intent {word}").into_bytes()
+            }
+        }
+    }
+
+    /// `Ok(None)`: a message that this version does not know.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Option<ToDaemon>, Refused> {
+        const FOLDER: &[u8] = b" folder=";
+        let at = bytes.windows(FOLDER.len()).position(|window| window == FOLDER);
+        let (head, folder) = match at {
+            Some(at) => (&bytes[..at], Some(bytes[at + FOLDER.len()..].to_vec())),
+            None => (bytes, None),
+        };
+        let (name, fields) = split_message(head)?;
+        let message = match name {
+            "hello" => {
+                let field = |key: &str| {
+                    fields.split(' ').find_map(|field| field.strip_prefix(key)?.strip_prefix('='))
+                };
+                ToDaemon::Hello(Hello {
+                    kind: field("kind").and_then(Kind::from_name).unwrap_or(Kind::Other),
+                    launcher: field("launcher").and_then(Identity::parse),
+                    supervisor: field("supervisor").and_then(Identity::parse),
+                    folder,
+                })
+            }
+            "intent" => ToDaemon::Intent(match fields.split(' ').next() {
+                Some("restart") => Intent::Restart,
+                Some("stop") => Intent::Stop(Scope::Service),
+                Some("stop-generation") => Intent::Stop(Scope::Generation),
+                Some(_) | None => Intent::Unknown,
+            }),
+            _ => return Ok(None),
+        };
+        Ok(Some(message))
+    }
+}
+
+impl Report {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Report::Ready => "ready",
+            Report::Released => "released",
+            Report::Draining => "draining",
+            Report::Waiting => "waiting",
+        }
+    }
+
+    pub(crate) fn format(self) -> Vec<u8> {
+        format!("{CHANNEL}{VERSION} {}", self.name()).into_bytes()
+    }
+
+    /// `Ok(None)`: a message that this version does not know.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Report>, Refused> {
+        let (name, _) = split_message(bytes)?;
+        let all = [Report::Ready, Report::Released, Report::Draining, Report::Waiting];
+        Ok(all.into_iter().find(|report| report.name() == name))
+    }
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Daemontools => "daemontools",
+            Kind::Runit => "runit",
+            Kind::Nobody => "nobody",
+            Kind::Other => "other",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Kind> {
+        let all = [Kind::Daemontools, Kind::Runit, Kind::Nobody, Kind::Other];
+        all.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+fn split_message(bytes: &[u8]) -> Result<(&str, &str), Refused> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Refused::Foreign)?;
+    let text = text.strip_prefix(CHANNEL).ok_or(Refused::Foreign)?;
+    let (version, message) = text.split_once(' ').ok_or(Refused::Foreign)?;
+    match version.parse() {
+        Ok(VERSION) => {}
+        Ok(version) if version > VERSION => return Err(Refused::Version(version)),
+        Ok(_) | Err(_) => return Err(Refused::Foreign),
+    }
+    Ok(message.split_once(' ').unwrap_or((message, "")))
+}

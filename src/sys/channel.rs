@@ -1,0 +1,97 @@
+//! The channel between launcher and daemon: a Unix SEQPACKET socketpair. Messages keep their
+//! borders, each end learns at once that the other is gone, and the kernel says who made it.
+
+use super::raw;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    getsockopt, recvmsg, sendmsg, socketpair, sockopt,
+};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+/// What a look at the channel finds.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Message(Vec<u8>, Option<OwnedFd>),
+    Empty,
+    /// The peer is gone, and its last message has been read.
+    Closed,
+}
+
+impl Channel {
+    /// Both ends, close-on-exec.
+    pub(crate) fn pair() -> io::Result<(Channel, Channel)> {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((Channel(ours), Channel(theirs)))
+    }
+
+    /// The end that this process inherited from the launcher under that number. The number may as
+    /// well be a descriptor of the program's own, so it is looked at before anything is read from it:
+    /// only the launcher can have made a SEQPACKET socket whose peer (SO_PEERCRED, `unix(7)`) it is.
+    pub(crate) fn inherited(fd: RawFd, launcher: i32) -> Option<Channel> {
+        let is_ours = raw::look_at(fd, |fd| {
+            getsockopt(&fd, sockopt::SockType) == Ok(SockType::SeqPacket)
+                && getsockopt(&fd, sockopt::PeerCredentials)
+                    .is_ok_and(|peer| peer.pid() == launcher)
+        })?;
+        is_ours.then(|| Channel(raw::adopt(fd)))
+    }
+
+    /// Never waits and never raises PIPE.
+    pub(crate) fn send(&self, message: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let fds: Vec<RawFd> = fd.iter().map(|fd| fd.as_raw_fd()).collect();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let control: &[_] = if fds.is_empty() { &[] } else { &rights };
+        sendmsg::<UnixAddr>(
+            self.0.as_raw_fd(),
+            &[IoSlice::new(message)],
+            control,
+            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+            None,
+        )?;
+        Ok(())
+    }
+
+    /// Never waits.
+    pub(crate) fn receive(&self, longest: usize) -> Received {
+        let mut message = vec![0; longest];
+        let mut control = nix::cmsg_space!(RawFd);
+        let (length, fd) = {
+            let mut parts = [IoSliceMut::new(&mut message)];
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+            let fd = self.0.as_raw_fd();
+            let received = match recvmsg::<UnixAddr>(fd, &mut parts, Some(&mut control), flags) {
+                Ok(received) => received,
+                Err(nix::Error::EAGAIN | nix::Error::EINTR) => return Received::Empty,
+                // ECONNRESET: it closed without reading what we sent.
+                Err(_) => return Received::Closed,
+            };
+            let fd = received.cmsgs().ok().and_then(|mut controls| {
+                controls.find_map(|one| match one {
+                    ControlMessageOwned::ScmRights(fds) => fds.first().copied().map(raw::adopt),
+                    _ => None,
+                })
+            });
+            (received.bytes, fd)
+        };
+        if length == 0 {
+            return Received::Closed; // we send no empty message
+        }
+        message.truncate(length);
+        Received::Message(message, fd)
+    }
+
+    pub(crate) fn number(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

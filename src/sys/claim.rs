@@ -1,0 +1,199 @@
+//! The claim and the record: one lock file beside the PID file.
+
+use super::process::{self, World};
+use super::{pid_file, raw};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::wire::{Record, Refused};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Longer than any record of generations that live at the same time.
+const RECORD_MAX: u64 = 1 << 20;
+
+/// The lock file. An `fcntl(2)` lock belongs to the process: a fork does not inherit it, it ends
+/// with the process, and it tells its holder. It is also lost as soon as the process closes *any* descriptor
+/// of the file. So the file is opened once, kept, and never opened a second time while the path
+/// still names it; a service that gives up root needs the kept descriptor as well.
+#[derive(Debug)]
+pub(crate) struct LockFile {
+    path: PathBuf,
+    file: File,
+    /// Within a process an `fcntl` lock excludes nobody: this does.
+    held: bool,
+}
+
+/// What came of an attempt to claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    Claimed,
+    /// By that process; 0 where it lives in another PID namespace.
+    HeldBy(i32),
+}
+
+impl LockFile {
+    /// `web.pid.lock` for `web.pid`.
+    pub(crate) fn open(pid_file: &Path, world: &World) -> Result<LockFile> {
+        let mut path = pid_file.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let file = open(&path, world)?;
+        Ok(LockFile { path, file, held: false })
+    }
+
+    /// Takes the claim if it is free. Guards against a lock file that was removed or replaced since it
+    /// was opened: what is locked is what the path names.
+    pub(crate) fn try_claim(&mut self, world: &World) -> Result<Attempt> {
+        debug_assert!(!self.held);
+        loop {
+            match fcntl(&self.file, FcntlArg::F_SETLK(&raw::whole_file_lock())) {
+                Ok(_) => {}
+                Err(Errno::EAGAIN | Errno::EACCES) => match self.holder() {
+                    Some(pid) => return Ok(Attempt::HeldBy(pid)),
+                    None => continue, // given up meanwhile
+                },
+                Err(Errno::EINTR) => continue,
+                Err(error) => {
+                    return Err(self
+                        .error("lock", error.into())
+                        .hint("the file system must have locks"));
+                }
+            }
+            if pid_file::is_at(&self.file, &self.path).unwrap_or(false) {
+                self.held = true;
+                return Ok(Attempt::Claimed);
+            }
+            // Dropping the old file gives up the lock on it.
+            self.file = open(&self.path, world)?;
+        }
+    }
+
+    fn holder(&self) -> Option<i32> {
+        let mut lock = raw::whole_file_lock();
+        match fcntl(&self.file, FcntlArg::F_GETLK(&mut lock)) {
+            Ok(_) if i32::from(lock.l_type) == libc::F_UNLCK => None,
+            Ok(_) => Some(lock.l_pid.max(0)),
+            Err(_) => Some(0),
+        }
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.held
+    }
+
+    pub(crate) fn give_up(&mut self) {
+        let mut lock = raw::whole_file_lock();
+        lock.l_type = libc::F_UNLCK as _;
+        _ = fcntl(&self.file, FcntlArg::F_SETLK(&lock));
+        self.held = false;
+    }
+
+    /// The record, and the lines that were dropped.
+    pub(crate) fn read(&self) -> Result<(Record, Vec<String>)> {
+        let size = self.file.metadata().map_err(|error| self.error("look at", error))?.len();
+        let mut bytes = vec![0; size.min(RECORD_MAX) as usize];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match self.file.read_at(&mut bytes[filled..], filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.error("read", error)),
+            }
+        }
+        Record::parse(&bytes[..filled]).map_err(|refused| {
+            let why = match refused {
+                Refused::Version(version) => {
+                    format!("it is of version {version}, written by a later version of this crate")
+                }
+                Refused::Foreign => "it is not a lock file of this crate".to_owned(),
+            };
+            Error::new(ErrorKind::Claim, format!("cannot use {:?} (record): {why}", self.path))
+        })
+    }
+
+    /// One write, then the rest of a longer, older record is cut off: no kill in between leaves
+    /// half a record, since a reader stops at the record's own last line.
+    pub(crate) fn write(&self, record: &Record) -> Result<()> {
+        let text = record.format();
+        let written = self.file.write_at(text.as_bytes(), 0);
+        match written {
+            Ok(written) if written == text.len() => {}
+            Ok(_) => {
+                let full = io::Error::from(io::ErrorKind::StorageFull);
+                return Err(self.error("write", full));
+            }
+            Err(error) => return Err(self.error("write", error)),
+        }
+        self.file.set_len(text.len() as u64).map_err(|error| self.error("cut", error))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn error(&self, step: &str, error: io::Error) -> Error {
+        Error::io(ErrorKind::Claim, format!("cannot {step} {:?} (claim)", self.path), error)
+    }
+}
+
+/// Opens the lock file, or makes it: no link is followed, and a file that somebody else could have
+/// planted is refused.
+fn open(path: &Path, world: &World) -> Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(flags.bits())
+        .open(path);
+    let refuse =
+        |why: String| Error::new(ErrorKind::Claim, format!("cannot use {path:?} (claim): {why}"));
+    let file = opened.map_err(|error| {
+        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let link = error.raw_os_error() == Some(libc::ELOOP);
+        let error = Error::io(ErrorKind::Claim, format!("cannot open {path:?} (claim)"), error);
+        match (denied, link) {
+            (true, _) => error.hint(pid_file::must_be_writable()),
+            (_, true) => error.hint("it is a link, which is not followed"),
+            (false, false) => error,
+        }
+    })?;
+    let about = file.metadata().map_err(|error| {
+        Error::io(ErrorKind::Claim, format!("cannot look at {path:?} (claim)"), error)
+    })?;
+    if !about.is_file() {
+        return Err(refuse("it is not a regular file".to_owned()));
+    }
+    let ours = super::launch::effective_user();
+    if about.uid() != 0 && about.uid() != ours && !is_of_live_generation(&file, about.uid(), world)
+    {
+        return Err(refuse(format!(
+            "it belongs to uid {}, of whom no live generation is known; remove it if it is a leftover",
+            about.uid()
+        )));
+    }
+    Ok(file)
+}
+
+/// Does the file's owner run a generation that the file lists? Then the service changes its user.
+fn is_of_live_generation(file: &File, owner: u32, world: &World) -> bool {
+    let mut text = vec![0; 1 << 16];
+    let Ok(read) = file.read_at(&mut text, 0) else {
+        return false;
+    };
+    let Ok((record, _)) = Record::parse(&text[..read]) else {
+        return false;
+    };
+    record.live.iter().any(|generation| {
+        process::prove_daemon(generation, world, 0).is_ok()
+            && fs::metadata(format!("/proc/{}", generation.daemon.pid))
+                .is_ok_and(|process| process.uid() == owner)
+    })
+}

@@ -1,0 +1,138 @@
+//! The program a second time, and its end.
+
+use super::channel::Channel;
+use super::{process, raw};
+use crate::proto::End;
+use nix::errno::Errno;
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+/// The launcher's PID, as in the Go original.
+const LAUNCHER: &str = "SEAMLESS";
+/// The number of the daemon's end of the channel.
+const CHANNEL: &str = "SEAMLESS_CHANNEL";
+
+/// The launcher that started this process as its daemon, if one did.
+pub(crate) fn launcher() -> Option<(i32, Channel)> {
+    let number = |name| env::var(name).ok()?.parse::<i32>().ok();
+    let (launcher, fd) = (number(LAUNCHER)?, number(CHANNEL)?);
+    if launcher <= 0 || fd <= 2 {
+        return None;
+    }
+    Some((launcher, Channel::inherited(fd, launcher)?))
+}
+
+/// The path to start again. The file may have been replaced since (a deploy): then the same path
+/// names the new one.
+pub(crate) fn program() -> io::Result<PathBuf> {
+    const DELETED: &[u8] = b" (deleted)";
+    let path = match env::current_exe() {
+        Ok(path) => path,
+        Err(error) => return raw::executed_path().map(PathBuf::from).ok_or(error), // no /proc
+    };
+    let bytes = path.as_os_str().as_bytes();
+    let Some(without) = bytes.strip_suffix(DELETED) else {
+        return Ok(path);
+    };
+    // A file may really be called so.
+    let running = fs::metadata("/proc/self/exe").map(|file| (file.dev(), file.ino()));
+    let named = fs::metadata(&path).map(|file| (file.dev(), file.ino()));
+    if running.is_ok_and(|running| named.is_ok_and(|named| named == running)) {
+        return Ok(path);
+    }
+    Ok(PathBuf::from(OsString::from_vec(without.to_vec())))
+}
+
+/// Starts the program again as our daemon: same path, arguments (the zeroth too), environment,
+/// folder and standard descriptors. Returns when it has been executed, or with the reason why it
+/// could not be.
+pub(crate) fn spawn(program: &Path, channel: &Channel) -> io::Result<Daemon> {
+    let mut arguments = env::args_os();
+    let mut command = Command::new(program);
+    if let Some(zeroth) = arguments.next() {
+        command.arg0(zeroth);
+    }
+    command
+        .args(arguments)
+        .env(LAUNCHER, process::own_pid().to_string())
+        .env(CHANNEL, channel.number().to_string());
+    raw::inherit(&mut command, channel.number());
+    command.spawn().map(Daemon)
+}
+
+/// The daemon as its launcher knows it. It keeps its PID until it has been waited for.
+pub(crate) struct Daemon(Child);
+
+impl Daemon {
+    pub(crate) fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+
+    /// Has it ended, and how?
+    pub(crate) fn ended(&mut self) -> Option<End> {
+        match self.0.try_wait() {
+            Ok(None) => None,
+            Ok(Some(status)) => {
+                let code = status.code().map(End::Code);
+                code.or(status.signal().map(End::Signal))
+            }
+            // Somebody else waited for it: how it ended is lost.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ECHILD) => Some(End::Code(0)),
+            Err(_) => None,
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
+        raw::kill(self.pid(), signal)
+    }
+}
+
+/// Ends this process as `end` says, so that whoever waits for it sees what it would have seen
+/// without a launcher in between. No second core is dumped.
+pub(crate) fn end_as(end: End) -> ! {
+    let signal = match end {
+        End::Code(code) => raw::exit_now(code),
+        End::Signal(signal) => signal,
+    };
+    _ = nix::sys::prctl::set_dumpable(false);
+    raw::reset_to_default(signal);
+    raw::unblock_all();
+    _ = raw::kill(process::own_pid(), signal);
+    // PID 1 is not ended by its own signals.
+    raw::exit_now(128 + signal)
+}
+
+/// Signals our launcher: our parent, as long as the channel to it is open.
+pub(crate) fn signal_launcher(launcher: i32, signal: i32) -> io::Result<()> {
+    if process::parent_pid() != launcher {
+        return Err(Errno::ESRCH.into());
+    }
+    raw::kill(launcher, signal)
+}
+
+/// Leads a session of its own: a signal to the launcher's group, an orphaned group's HUP and a
+/// terminal's ^C do not reach it (`setsid(2)`, `credentials(7)`).
+pub(crate) fn new_session() {
+    // EPERM: it leads one already.
+    _ = nix::unistd::setsid();
+}
+
+/// Closes what the launcher does not need, if nobody else can be using it.
+pub(crate) fn close_all_but(keep: &[RawFd]) {
+    if process::is_single_threaded() {
+        _ = raw::close_all_but(keep);
+    }
+}
+
+/// The user that we act as.
+pub(crate) fn effective_user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}

@@ -1,0 +1,14 @@
+//! Acts on the system, and decides nothing. nix, signal-hook, fs2, the environment and
+//! `std::process` appear here alone; unsafe code in `raw` alone.
+
+pub(crate) mod channel;
+pub(crate) mod claim;
+pub(crate) mod launch;
+pub(crate) mod pid_file;
+pub(crate) mod process;
+mod raw;
+pub(crate) mod signals;
+pub(crate) mod supervisor;
+pub(crate) mod wait;
+
+pub(crate) use raw::exit_now;

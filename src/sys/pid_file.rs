@@ -1,0 +1,99 @@
+//! The PID file: put in place by a rename, locked before it has its name.
+
+use super::process;
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::wire;
+use fs2::FileExt;
+use nix::fcntl::OFlag;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// What stands at the path now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Content {
+    /// The PID in it, if it holds one.
+    pub(crate) pid: Option<i32>,
+    /// Somebody else has it open and locked, so its owner lives.
+    pub(crate) locked: bool,
+}
+
+/// Reads a PID file that anybody may have put there: nothing is followed, waited for, or believed.
+pub(crate) fn read(path: &Path) -> io::Result<Content> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+        .open(path)?;
+    let mut text = Vec::new();
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    (&mut file).take(64).read_to_end(&mut text)?;
+    // Closing the file gives a lock that we got back at once.
+    let locked = FileExt::try_lock_shared(&file)
+        .is_err_and(|error| error.raw_os_error() == fs2::lock_contended_error().raw_os_error());
+    Ok(Content { pid: wire::parse_pid(&text), locked })
+}
+
+/// Our PID file. Open and locked as long as this value lives: for the life of the process.
+#[derive(Debug)]
+pub(crate) struct PidFile {
+    _locked: File,
+}
+
+impl PidFile {
+    /// Puts a PID file of ours at the path. The caller holds the claim, so nobody else uses the
+    /// temporary name; what a killed predecessor left there is removed.
+    pub(crate) fn install(path: &Path) -> Result<PidFile> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".new");
+        let temporary = PathBuf::from(temporary);
+        let fail = |step: &str, path: &Path, error: io::Error| {
+            let denied = matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            );
+            let error =
+                Error::io(ErrorKind::PidFile, format!("cannot {step} {path:?} (PID file)"), error);
+            if denied { error.hint(must_be_writable()) } else { error }
+        };
+        match fs::remove_file(&temporary) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(fail("remove", &temporary, error)),
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
+            .open(&temporary)
+            .map_err(|error| fail("create", &temporary, error))?;
+        let filled = FileExt::try_lock_exclusive(&file)
+            .map_err(|error| fail("lock", &temporary, error))
+            .and_then(|()| {
+                file.write_all(wire::format_pid(process::own_pid()).as_bytes())
+                    .map_err(|error| fail("write", &temporary, error))
+            })
+            .and_then(|()| {
+                fs::rename(&temporary, path).map_err(|error| fail("rename to", path, error))
+            });
+        if let Err(error) = filled {
+            _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
+        Ok(PidFile { _locked: file })
+    }
+}
+
+/// What to do about a folder that refuses.
+pub(crate) fn must_be_writable() -> String {
+    format!("the folder must be writable by uid {}", super::launch::effective_user())
+}
+
+/// Does a path still name this open file?
+pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let (ours, named) = (file.metadata()?, fs::symlink_metadata(path)?);
+    Ok(ours.dev() == named.dev() && ours.ino() == named.ino())
+}

@@ -1,0 +1,182 @@
+//! Who a process is, and the proof without which none is signalled.
+
+use super::raw;
+use crate::proto::wire::{Generation, Identity};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+
+/// What distinguishes our PIDs and start times from those of another boot or namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct World {
+    pub(crate) boot: String,
+    pub(crate) pid_namespace: u64,
+}
+
+/// The fields of `/proc/PID/stat` that we need.
+struct Stat {
+    parent: i32,
+    start: u64,
+}
+
+pub(crate) fn own_pid() -> i32 {
+    std::process::id() as i32
+}
+
+pub(crate) fn parent_pid() -> i32 {
+    nix::unistd::getppid().as_raw()
+}
+
+/// A process as it is now; `None` where it is gone or `/proc` does not show it.
+pub(crate) fn identity(pid: i32) -> Option<Identity> {
+    stat(pid).ok().map(|stat| Identity { pid, start: stat.start })
+}
+
+/// The parent of a process.
+pub(crate) fn parent_of(pid: i32) -> Option<i32> {
+    stat(pid).ok().map(|stat| stat.parent)
+}
+
+fn stat(pid: i32) -> io::Result<Stat> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in field 2 may hold anything, blanks and parentheses too; field 3 follows its last `)`.
+    let fields = text.rsplit_once(") ").map(|(_, rest)| rest.split_ascii_whitespace());
+    let mut fields = fields.ok_or(io::ErrorKind::InvalidData)?.skip(1);
+    let parent = fields.next().and_then(|field| field.parse().ok());
+    let start = fields.nth(17).and_then(|field| field.parse().ok());
+    match (parent, start) {
+        (Some(parent), Some(start)) => Ok(Stat { parent, start }),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// A process's name: the first 15 bytes of its program's file name.
+pub(crate) fn name(pid: i32) -> Option<String> {
+    let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end().to_owned())
+}
+
+/// This boot and this PID namespace. Without `/proc` there is no such thing, and no proof.
+pub(crate) fn world() -> io::Result<World> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(World {
+        boot: boot.trim_end().to_owned(),
+        pid_namespace: std::fs::metadata("/proc/self/ns/pid")?.ino(),
+    })
+}
+
+/// Has this process a single thread? `false` where that cannot be known.
+pub(crate) fn is_single_threaded() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
+}
+
+/// A process held by its pidfd: the kernel keeps it from becoming another one.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pidfd: OwnedFd,
+}
+
+impl Held {
+    pub(crate) fn open(pid: i32) -> io::Result<Held> {
+        Ok(Held { pidfd: raw::pidfd_open(pid)? })
+    }
+
+    pub(crate) fn from_pidfd(pidfd: OwnedFd) -> Held {
+        Held { pidfd }
+    }
+
+    /// A zombie has ended too.
+    pub(crate) fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
+    pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
+        raw::pidfd_send_signal(self.pidfd.as_fd(), signal)
+    }
+}
+
+impl AsFd for Held {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// Why a process is not proven to be the one that the record names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unproven {
+    /// It has ended, or its PID now belongs to another process.
+    Gone,
+    /// It would be PID 0 or 1, ourselves or our launcher: never signalled.
+    Ours,
+    /// It belongs to another PID namespace: its number means nothing here.
+    Elsewhere,
+    /// The system gives no means to tell (no pidfd, no `/proc`, or `/proc` hides it).
+    Unknown,
+}
+
+/// The one proof (promise P5). Guards against a PID that was used again: the pidfd is opened first
+/// and only then are start time, boot and namespace compared, so that what was compared is what is
+/// held. See `pidfd_open(2)`, `proc_pid_stat(5)`. What it proves may be looked at; to be signalled,
+/// a process must be no [`is_untouchable`] as well.
+fn prove(who: Identity, boot: &str, pid_namespace: u64, world: &World) -> Result<Held, Unproven> {
+    if boot != world.boot {
+        return Err(Unproven::Gone);
+    }
+    if pid_namespace != world.pid_namespace {
+        return Err(Unproven::Elsewhere);
+    }
+    let held = Held::open(who.pid).map_err(|error| match error.raw_os_error() {
+        Some(nix::libc::ESRCH) => Unproven::Gone,
+        _ => Unproven::Unknown,
+    })?;
+    match stat(who.pid) {
+        Ok(stat) if stat.start != who.start => Err(Unproven::Gone),
+        _ if held.has_ended() => Err(Unproven::Gone),
+        Ok(_) => Ok(held),
+        Err(_) => Err(Unproven::Unknown),
+    }
+}
+
+/// Never signalled, whatever a file says: 0, 1 and negative numbers mean others to `kill(2)`.
+fn is_untouchable(pid: i32, launcher: i32) -> bool {
+    pid <= 1 || pid == own_pid() || pid == launcher
+}
+
+/// [`prove`] for a generation's daemon.
+pub(crate) fn prove_daemon(
+    generation: &Generation,
+    world: &World,
+    launcher: i32,
+) -> Result<Held, Unproven> {
+    if is_untouchable(generation.daemon.pid, launcher) {
+        return Err(Unproven::Ours);
+    }
+    prove(generation.daemon, &generation.boot, generation.pid_namespace, world)
+}
+
+/// Does this generation belong to somebody else? Its launcher lives, is not ours, and still has
+/// the supervisor that it started with: two services share a PID file, or a copy was started by
+/// hand. A launcher whose supervisor died is an orphan that the successor takes over from.
+pub(crate) fn is_foreign(generation: &Generation, world: &World, own_launcher: i32) -> bool {
+    let Generation { boot, pid_namespace, launcher, supervisor, .. } = generation;
+    if launcher.pid == own_launcher {
+        return false;
+    }
+    let launcher_lives = prove(*launcher, boot, *pid_namespace, world).is_ok();
+    launcher_lives
+        && match supervisor {
+            Some(supervisor) => {
+                parent_of(launcher.pid) == Some(supervisor.pid)
+                    && identity(supervisor.pid) == Some(*supervisor)
+            }
+            None => true,
+        }
+}
+
+/// Signals the process that holds the lock on the PID file. Only where there is no pidfd: between
+/// the look at the lock and the signal, its PID can have become another's.
+pub(crate) fn signal_owner(pid: i32, signal: i32) -> io::Result<()> {
+    raw::kill(pid, signal)
+}

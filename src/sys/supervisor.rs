@@ -1,0 +1,130 @@
+//! The launcher's parent: who it is, whether it lives, and what its status says.
+
+use super::process::{self, Held};
+use crate::proto::wire::{self, Hello, Identity};
+use crate::proto::{Kind, Reading};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    pub(crate) kind: Kind,
+    pub(crate) name: Option<String>,
+    pub(crate) identity: Option<Identity>,
+    held: Option<Held>,
+    /// Where `supervise/` is, for kinds that have one.
+    folder: Option<PathBuf>,
+    /// The launcher, seen from itself: then a change of parent tells that the supervisor is gone.
+    parent: Option<i32>,
+}
+
+const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"];
+/// Supervisors that may run as PID 1 and do restart; any other PID 1 is a container's.
+const RESTARTING_INIT: [&str; 2] = ["systemd", "init"];
+
+impl Supervisor {
+    /// The parent at the start. Guards against a parent that ends meanwhile: it counts as lost.
+    pub(crate) fn find() -> Supervisor {
+        let parent = process::parent_pid();
+        let held = Held::open(parent).ok();
+        let name = process::name(parent);
+        let kind = match name.as_deref() {
+            Some("supervise") => Kind::Daemontools,
+            Some("runsv") => Kind::Runit,
+            Some(name) if RESTARTING_INIT.contains(&name) => Kind::Other,
+            _ if parent <= 1 || process::own_pid() == 1 => Kind::Nobody,
+            _ => Kind::Other,
+        };
+        // Its own folder is the service's; it can be read by the same user and by root only. A run
+        // script starts there as well.
+        let folder = kind.restarts().then(|| {
+            fs::read_link(format!("/proc/{parent}/cwd")).or_else(|_| std::env::current_dir()).ok()
+        });
+        Supervisor {
+            kind,
+            name,
+            identity: process::identity(parent),
+            held,
+            folder: folder.flatten(),
+            parent: Some(parent),
+        }
+    }
+
+    /// The launcher's supervisor, as its daemon knows it.
+    pub(crate) fn from_hello(hello: &Hello, pidfd: Option<OwnedFd>) -> Supervisor {
+        Supervisor {
+            kind: hello.kind,
+            name: None,
+            identity: hello.supervisor,
+            held: pidfd.map(Held::from_pidfd),
+            folder: hello.folder.clone().map(|folder| std::ffi::OsString::from_vec(folder).into()),
+            parent: None,
+        }
+    }
+
+    pub(crate) fn hello(&self) -> (Hello, Option<BorrowedFd<'_>>) {
+        let hello = Hello {
+            kind: self.kind,
+            launcher: process::identity(process::own_pid()),
+            supervisor: self.identity,
+            folder: self.folder.as_ref().map(|folder| folder.as_os_str().as_bytes().to_vec()),
+        };
+        (hello, self.held.as_ref().map(AsFd::as_fd))
+    }
+
+    /// A shell that waits for us: a run script without `exec`. A shell at a terminal gives each
+    /// job a process group of its own and is none.
+    pub(crate) fn is_script(&self) -> bool {
+        use nix::unistd::{Pid, getpgid};
+        let is_shell = self.name.as_deref().is_some_and(|name| SHELLS.contains(&name));
+        let group = |pid| getpgid(pid).ok();
+        let parent = self.parent.map(Pid::from_raw);
+        is_shell && group(None) == parent.and_then(|parent| group(Some(parent)))
+    }
+
+    fn is_lost(&self) -> bool {
+        if self.parent.is_some_and(|parent| process::parent_pid() != parent) {
+            return true;
+        }
+        match (&self.held, self.identity) {
+            (Some(held), _) => held.has_ended(),
+            (None, Some(identity)) => {
+                fs::exists("/proc/self").unwrap_or(false)
+                    && process::identity(identity.pid) != Some(identity)
+            }
+            (None, None) => false,
+        }
+    }
+
+    /// What the supervisor wants. `main_pid`: the process that its status must be about.
+    pub(crate) fn read(&self, main_pid: Option<i32>) -> Reading {
+        if self.is_lost() {
+            return Reading::Lost;
+        }
+        self.read_status(main_pid).unwrap_or(Reading::Unreadable)
+    }
+
+    fn read_status(&self, main_pid: Option<i32>) -> Option<Reading> {
+        let folder = self.folder.as_ref()?.join("supervise");
+        // A status without a supervisor is what the last one left behind. Whether `ok` has a reader
+        // may not be ours to ask; then the supervisor's own life must do.
+        let ok = OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(folder.join("ok"));
+        match ok.map_err(|error| error.raw_os_error().map(Errno::from_raw)) {
+            Ok(_) => {}
+            Err(Some(Errno::EACCES)) if self.held.is_some() => {}
+            Err(_) => return None,
+        }
+        let mut status = Vec::new();
+        File::open(folder.join("status")).ok()?.take(64).read_to_end(&mut status).ok()?;
+        wire::parse_status(&status, main_pid)
+    }
+}

@@ -1,0 +1,53 @@
+//! Waiting for descriptors, and waking a thread that does.
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// Waits until one of the descriptors is readable or has lost its peer, a signal came, or the time
+/// is over. Tells nothing: the caller looks at each source.
+pub(crate) fn readable(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) {
+    let mut fds: Vec<PollFd<'_>> =
+        fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    // Rounded up: a timer that is not due yet would be polled for in a busy loop.
+    let timeout = timeout.map(|timeout| timeout.as_nanos().div_ceil(1_000_000));
+    let timeout = match timeout {
+        None => PollTimeout::NONE,
+        Some(ms) => PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX),
+    };
+    // EINTR is a signal, and the only error with descriptors that are open.
+    _ = poll(&mut fds, timeout);
+}
+
+/// Wakes a thread that waits in [`readable`].
+pub(crate) struct Waker {
+    read: UnixStream,
+    write: UnixStream,
+}
+
+impl Waker {
+    pub(crate) fn new() -> io::Result<Waker> {
+        let (read, write) = UnixStream::pair()?;
+        read.set_nonblocking(true)?;
+        write.set_nonblocking(true)?;
+        Ok(Waker { read, write })
+    }
+
+    pub(crate) fn wake(&self) {
+        // A full pipe has woken its reader already.
+        _ = (&self.write).write(&[0]);
+    }
+
+    pub(crate) fn clear(&self) {
+        let mut bytes = [0; 64];
+        while (&self.read).read(&mut bytes).is_ok_and(|read| read > 0) {}
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.read.as_fd()
+    }
+}
