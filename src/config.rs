@@ -44,11 +44,11 @@ impl Config {
     }
 
     /// How long the launcher waits, after a TERM, for the daemon to let it go. Then it goes all the
-    /// same, and the daemon serves on detached; a daemon that has not even installed its handlers by
-    /// then is KILLed, since nothing else would reach it. Default: 10 s.
+    /// same, and the daemon serves on detached; a daemon that has not even installed its handlers
+    /// by then is KILLed, since nothing else would reach it. Default: 10 s.
     ///
-    /// It must be longer than the `on_shutdown_request` hooks need. A short one starts the successor
-    /// before they are through; a long one keeps the supervisor waiting.
+    /// It must be longer than the `on_shutdown_request` hooks need. A short one starts the
+    /// successor before they are through; a long one keeps the supervisor waiting.
     pub fn handoff_timeout(mut self, timeout: Duration) -> Config {
         self.handoff_timeout = timeout;
         self
@@ -93,8 +93,8 @@ impl Config {
     }
 
     /// Adds a hook that runs in the launcher, once its daemon has been started: to give the process
-    /// a title, or to lower its priority. It should return soon: signals that arrive meanwhile wait for
-    /// it. A panic in it is logged.
+    /// a title, or to lower its priority. It should return soon: signals that arrive meanwhile wait
+    /// for it. A panic in it is logged.
     pub fn on_launch(mut self, hook: impl FnOnce() + Send + 'static) -> Config {
         self.on_launch.push(Box::new(hook));
         self

@@ -35,36 +35,36 @@
 //! dies, the channel tells the daemon at once.
 //!
 //! **Intent.** A supervisor sends TERM for "restart" and for "stop". The launcher finds out which:
-//! under daemontools and runit from `supervise/status` (under daemontools 20 ms later, since it
-//! is written after the signals; where it cannot be read, a CONT beside the TERM means stop); as
-//! PID 1, below a container's PID 1, or after its supervisor has died, nobody would restart it, and a
-//! TERM is a stop. Under any other supervisor the intent is unknown and handled as a restart.
-//! On a stop the daemon gets TERM instead of USR2, drains, and the older generations with it; the
+//! under daemontools and runit from `supervise/status` (under daemontools 20 ms later, since it is
+//! written after the signals; where it cannot be read, a CONT beside the TERM means stop); as PID
+//! 1, below a container's PID 1, or after its supervisor has died, nobody would restart it, and a
+//! TERM is a stop. Under any other supervisor the intent is unknown and handled as a restart. On a
+//! stop the daemon gets TERM instead of USR2, drains, and the older generations with it; the
 //! launcher stays until all of them are gone, so "down" is the truth.
 //!
 //! **The claim** is a lock on `web.pid.lock`, held from [`init`] until [`started`] is through: one
-//! generation starts at a time, and each claim takes the next generation number. The same file holds
-//! the record of the live generations: number, PID, start time, boot, PID namespace, launcher, supervisor.
-//! No process is signalled unless a pidfd and the record prove that it is an older generation of
-//! this service. `web.pid` itself names the newest ready generation, for people, for monitoring and
-//! for rs/seamless, and is locked by its owner for life.
+//! generation starts at a time, and each claim takes the next generation number. The same file
+//! holds the record of the live generations: number, PID, start time, boot, PID namespace,
+//! launcher, supervisor. No process is signalled unless a pidfd and the record prove that it is an
+//! older generation of this service. `web.pid` itself names the newest ready generation, for
+//! people, for monitoring and for rs/seamless, and is locked by its owner for life.
 //!
-//! **Taking over**, under the claim: `web.pid` is put in place by a rename, the record lists us, the state
-//! is Serving, and only then the older generations get TERM. A death at any point in between
-//! leaves a generation that serves and can be found.
+//! **Taking over**, under the claim: `web.pid` is put in place by a rename, the record lists us,
+//! the state is Serving, and only then the older generations get TERM. A death at any point in
+//! between leaves a generation that serves and can be found.
 //!
-//! **A detached daemon** looks round at once and then each second, with the claim held so that nothing
-//! moves meanwhile. A newer generation serves: drain, its TERM was lost. The PID file is gone or
-//! names nobody alive: put it back. The supervisor wants the service down: drain. It wants it up,
-//! or meant a restart: stay, however long the successor takes, and log it once a minute. If the intent is unknown:
-//! stay while others try to start, and drain [`successor_timeout`](Config::successor_timeout)
-//! after the last sign of them.
+//! **A detached daemon** looks round at once and then each second, with the claim held so that
+//! nothing moves meanwhile. A newer generation serves: drain, its TERM was lost. The PID file is
+//! gone or names nobody alive: put it back. The supervisor wants the service down: drain. It wants
+//! it up, or meant a restart: stay, however long the successor takes, and log it once a minute. If
+//! the intent is unknown: stay while others try to start, and drain
+//! [`successor_timeout`](Config::successor_timeout) after the last sign of them.
 //!
 //! **Draining** ends when the [`on_shutdown`] hooks have returned, or with the hammer: after
 //! [`drain_timeout`](Config::drain_timeout), or on a USR2 from anybody but the launcher.
 //!
-//! Where each part lives: `proto` holds the two machines, which decide and do nothing else, and the wire
-//! formats; `sys` acts and decides nothing; `driver` joins them; `shutdown` holds the hooks.
+//! Where each part lives: `proto` holds the two machines, which decide and do nothing else, and the
+//! wire formats; `sys` acts and decides nothing; `driver` joins them; `shutdown` holds the hooks.
 //!
 //! # Threads and async runtimes
 //!
@@ -78,33 +78,35 @@
 //!
 //! # Signals
 //!
-//! The daemon handles TERM, INT and USR2. Everything else is the program's own: the launcher passes it on,
-//! real-time signals too (not ILL, FPE, SEGV). A program that handles signals with signal-hook or
-//! tokio shares them with this crate. The crate blocks no signal.
+//! The daemon handles TERM, INT and USR2. Everything else is the program's own: the launcher passes
+//! it on, real-time signals too (not ILL, FPE, SEGV). A program that handles signals with
+//! signal-hook or tokio shares them with this crate. The crate blocks no signal.
 //!
 //! # The log
 //!
-//! Through [`log`], target `seamless`, one line a stage with fields in a fixed order: `stage=handoff
-//! generation=3 launcher=812 daemon=813 … elapsed_ms=0.4`. `info`: every stage. `warn`: what an operator
-//! should look at. `error`: what cost something. `debug`: signals, messages, checks. A logger that
-//! panics, as `println!` does on a closed pipe, is survived; one that blocks for ever, blocks.
+//! Through [`log`], target `seamless`, one line a stage with fields in a fixed order:
+//! `stage=handoff generation=3 launcher=812 daemon=813 … elapsed_ms=0.4`. `info`: every stage.
+//! `warn`: what an operator should look at. `error`: what cost something. `debug`: signals,
+//! messages, checks. A logger that panics, as `println!` does on a closed pipe, is survived; one
+//! that blocks for ever, blocks.
 //!
-//! A logger with a file of its own should be set up after [`init`]: the launcher closes what it inherited, so
-//! its own few lines would be lost.
+//! A logger with a file of its own should be set up after [`init`]: the launcher closes what it
+//! inherited, so its own few lines would be lost.
 //!
 //! # Without pidfds or `/proc`
 //!
-//! On kernels before 5.3, or where `/proc` is not mounted or hides processes, no start time can be compared. Then only the
-//! newest predecessor is signalled: the one that `web.pid` names and that still holds the lock on
-//! it, by its PID. That it is not another process by then is likely, not proven. Older
-//! generations are left to their own checks, and a PID file shared by two services goes unnoticed.
+//! On kernels before 5.3, or where `/proc` is not mounted or hides processes, no start time can be
+//! compared. Then only the newest predecessor is signalled: the one that `web.pid` names and that
+//! still holds the lock on it, by its PID. That it is not another process by then is likely, not
+//! proven. Older generations are left to their own checks, and a PID file shared by two services
+//! goes unnoticed.
 //!
 //! # Limitations
 //!
 //! - Linux only.
-//! - Sockets are the caller's. SO_REUSEPORT and re-bound Unix sockets both keep the service reachable, but Linux resets the
-//!   connections that wait in the queue of a listener when it is closed, unless
-//!   `net.ipv4.tcp_migrate_req` is set.
+//! - Sockets are the caller's. SO_REUSEPORT and re-bound Unix sockets both keep the service
+//!   reachable, but Linux resets the connections that wait in the queue of a listener when it is
+//!   closed, unless `net.ipv4.tcp_migrate_req` is set.
 //! - `svc -k` kills the launcher only. The daemon becomes detached, and its successor ends it; a
 //!   wedged one is ended by hand. `svc -p` pauses the launcher only.
 //! - `svc -tc`, TERM and CONT together, reads as a stop where the status cannot be read.
@@ -115,16 +117,16 @@
 //! - Workers that the program forks without exec inherit its signal handlers, and must reset them.
 //! - A daemon that executes itself anew gives up its channel: the new program starts a launcher of
 //!   its own below the old one.
-//! - A new deploy without this crate, or with another PID path, leaves the old daemon serving until it is told
-//!   otherwise. It says so each minute.
+//! - A new deploy without this crate, or with another PID path, leaves the old daemon serving until
+//!   it is told otherwise. It says so each minute.
 //! - A PID file must not be shared between PID namespaces, and its file system must have locks.
 //!
 //! # Compatibility
 //!
 //! The record in `web.pid.lock` and the messages on the channel carry a version. Within one, fields
 //! and messages may be added: what a reader does not know it leaves alone. A later version than its
-//! own it refuses with an error that says so. rs/seamless may be predecessor or successor: it is in no
-//! record, so it is never signalled, and ends by its own timer of 10 s; it finds our PID in
+//! own it refuses with an error that says so. rs/seamless may be predecessor or successor: it is in
+//! no record, so it is never signalled, and ends by its own timer of 10 s; it finds our PID in
 //! `web.pid` and sends it TERM as to one of its own.
 
 #![deny(unsafe_code)]
@@ -155,10 +157,10 @@ use std::path::Path;
 /// relative path counts from the folder in which the program was started. An empty path disables
 /// the crate: see [`Config::new`]. Other settings: [`Config`].
 ///
-/// The first process executes the program again, with the same path (the file as it is now, should it have been
-/// replaced), arguments, environment and standard descriptors, and becomes the launcher: in it,
-/// this call never returns. The second, the daemon, leads a session of its own, installs its
-/// handlers and waits for the claim: while another generation is starting, up to
+/// The first process executes the program again, with the same path (the file as it is now, should
+/// it have been replaced), arguments, environment and standard descriptors, and becomes the
+/// launcher: in it, this call never returns. The second, the daemon, leads a session of its own,
+/// installs its handlers and waits for the claim: while another generation is starting, up to
 /// [`claim_timeout`](Config::claim_timeout). Guards against two generations that start at once, and
 /// against a TERM that comes before the daemon can take it (the launcher holds it back).
 ///
@@ -204,18 +206,18 @@ pub fn started() -> Result<()> {
 /// serving. Only when every such hook has returned is the launcher released; one that takes longer
 /// than [`handoff_timeout`](Config::handoff_timeout) no longer holds up anything.
 ///
-/// Hooks run once, on a thread of their own, in the order in which they were added. A panic in one is
-/// logged and the next runs. They may be added before [`init`], where only the daemon's run; one that is
-/// added after its stage is dropped, and the log says so.
+/// Hooks run once, on a thread of their own, in the order in which they were added. A panic in one
+/// is logged and the next runs. They may be added before [`init`], where only the daemon's run; one
+/// that is added after its stage is dropped, and the log says so.
 pub fn on_shutdown_request(hook: impl FnOnce() + Send + 'static) {
     driver::on_shutdown_request(Box::new(hook));
 }
 
 /// Adds a hook for stage 3, the drain: a successor serves, or the service is to end.
 ///
-/// Stop accepting when the queue is empty, answer what is in flight, and return when that is done: then [`wait`]
-/// returns. Order, panics and late additions are as with [`on_shutdown_request`]; a hook that
-/// is added while others of this stage run still runs.
+/// Stop accepting when the queue is empty, answer what is in flight, and return when that is done:
+/// then [`wait`] returns. Order, panics and late additions are as with [`on_shutdown_request`]; a
+/// hook that is added while others of this stage run still runs.
 pub fn on_shutdown(hook: impl FnOnce() + Send + 'static) {
     driver::on_shutdown(Box::new(hook));
 }
@@ -236,7 +238,8 @@ pub fn on_hammer(hook: impl FnOnce() + Send + 'static) {
 /// # Errors
 ///
 /// [`ErrorKind::CannotRestart`]: this generation has not [`started`] or is draining, restarts are
-/// disabled, or nobody would start the service again: no restarting supervisor, or one that wants it down.
+/// disabled, or nobody would start the service again: no restarting supervisor, or one that wants
+/// it down.
 pub fn restart() -> Result<()> {
     driver::restart()
 }
@@ -252,9 +255,10 @@ pub fn draining() -> Draining {
 /// Blocks until the drain is through, and tells why it began. Call it at the end of `main`, then
 /// return: the process ends, and an attached launcher with it.
 ///
-/// The drain is through when every [`on_shutdown`] hook has returned and, on a stop, every older generation
-/// has ended. A program that returns from `main` without this call ends on its own account: on a
-/// stop, the service may then be reported down while an older generation still drains.
+/// The drain is through when every [`on_shutdown`] hook has returned and, on a stop, every older
+/// generation has ended. A program that returns from `main` without this call ends on its own
+/// account: on a stop, the service may then be reported down while an older generation still
+/// drains.
 ///
 /// Called before [`init`], it logs an error and waits all the same.
 pub fn wait() -> DrainReason {

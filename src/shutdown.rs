@@ -155,9 +155,9 @@ impl Shutdown {
 /// `with_graceful_shutdown`, or block a thread on it with [`wait`](Draining::wait). Clones resolve
 /// together; one that is made after the drain began resolves at once.
 ///
-/// The drain begins when a successor has taken over, when the service is stopped, or when this process is
-/// sent TERM or INT. From then on: stop accepting when the queue is empty, answer what is in
-/// flight, end.
+/// The drain begins when a successor has taken over, when the service is stopped, or when this
+/// process is sent TERM or INT. From then on: stop accepting when the queue is empty, answer what
+/// is in flight, end.
 #[must_use = "a future does nothing unless it is awaited or waited for"]
 pub struct Draining {
     shutdown: &'static Shutdown,

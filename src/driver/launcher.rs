@@ -134,8 +134,8 @@ impl Driver {
         let mut fds = vec![signals.as_fd()];
         fds.extend(self.channel.as_ref().map(AsFd::as_fd));
         wait::readable(&fds, self.timers.next());
-        // The signals are taken before the channel is read: what was written before a signal was sent
-        // is then certain to be seen before the signal is acted on.
+        // The signals are taken before the channel is read: what was written before a signal was
+        // sent is then certain to be seen before the signal is acted on.
         let arrived = signals.pending();
         self.read_channel();
         for received in arrived {

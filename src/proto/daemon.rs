@@ -254,10 +254,32 @@ impl Daemon {
         }
     }
 
+    /// The message says all that the signal behind it says, so it is acted on at once: a signal
+    /// can be lost, or refused where one side has changed its user.
     fn told(&mut self, intent: Intent, out: &mut Vec<Output>) {
         self.intent = Some(intent);
-        if let (Intent::Stop(Scope::Service), Phase::Draining(_)) = (intent, self.phase) {
-            self.stop_older(out);
+        match intent {
+            Intent::Restart | Intent::Unknown => match self.phase {
+                Phase::Starting | Phase::Serving => self.usr2(true, out),
+                Phase::StoppingEarly
+                | Phase::HandingOff
+                | Phase::Detached
+                | Phase::Draining(_)
+                | Phase::AwaitingOlder(_)
+                | Phase::Finished
+                | Phase::Ended => {}
+            },
+            Intent::Stop(scope) => match self.phase {
+                Phase::Draining(_) if scope == Scope::Service => self.stop_older(out),
+                Phase::Starting | Phase::Serving | Phase::HandingOff | Phase::Detached => {
+                    self.term(false, out);
+                }
+                Phase::StoppingEarly
+                | Phase::Draining(_)
+                | Phase::AwaitingOlder(_)
+                | Phase::Finished
+                | Phase::Ended => {}
+            },
         }
     }
 
@@ -269,11 +291,11 @@ impl Daemon {
                 self.phase = Phase::HandingOff;
                 out.extend([Output::RunRequestHooks, Output::Check]);
             }
-            // It went without a release: from now on we look round, whatever the hooks do. Or it
-            // died between telling us to stop and sending TERM.
-            Phase::HandingOff | Phase::Detached => out.push(Output::Check),
+            // It went without a release: from now on we look round, whatever the hooks do.
+            Phase::HandingOff => out.push(Output::Check),
             Phase::StoppingEarly
             | Phase::Serving
+            | Phase::Detached
             | Phase::Draining(_)
             | Phase::AwaitingOlder(_)
             | Phase::Finished

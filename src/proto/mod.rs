@@ -6,6 +6,10 @@
 
 pub(crate) mod daemon;
 pub(crate) mod launcher;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod walk;
 pub(crate) mod wire;
 
 /// Why the drain began.

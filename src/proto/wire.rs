@@ -189,8 +189,8 @@ impl Identity {
 // ---- the supervisor's status ----
 
 /// What `supervise/status` says. daemontools writes 18 bytes, runit 20; the first 18 mean the same:
-/// 12 of TAI64N, the PID little-endian, paused, and `u`, `d` or 0 (up only once). `None` where it is no
-/// such status, or not about this process: then it is another service's.
+/// 12 of TAI64N, the PID little-endian, paused, and `u`, `d` or 0 (up only once). `None` where it
+/// is no such status, or not about this process: then it is another service's.
 pub(crate) fn parse_status(status: &[u8], main_pid: Option<i32>) -> Option<Reading> {
     let about = i32::from_le_bytes(status.get(12..16)?.try_into().ok()?);
     if main_pid.is_some_and(|pid| pid != about) {

@@ -30,8 +30,9 @@ impl Channel {
     }
 
     /// The end that this process inherited from the launcher under that number. The number may as
-    /// well be a descriptor of the program's own, so it is looked at before anything is read from it:
-    /// only the launcher can have made a SEQPACKET socket whose peer (SO_PEERCRED, `unix(7)`) it is.
+    /// well be a descriptor of the program's own, so it is looked at before anything is read from
+    /// it: only the launcher can have made a SEQPACKET socket whose peer (SO_PEERCRED, `unix(7)`)
+    /// it is.
     pub(crate) fn inherited(fd: RawFd, launcher: i32) -> Option<Channel> {
         let is_ours = raw::look_at(fd, |fd| {
             getsockopt(&fd, sockopt::SockType) == Ok(SockType::SeqPacket)

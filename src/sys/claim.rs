@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 const RECORD_MAX: u64 = 1 << 20;
 
 /// The lock file. An `fcntl(2)` lock belongs to the process: a fork does not inherit it, it ends
-/// with the process, and it tells its holder. It is also lost as soon as the process closes *any* descriptor
-/// of the file. So the file is opened once, kept, and never opened a second time while the path
-/// still names it; a service that gives up root needs the kept descriptor as well.
+/// with the process, and it tells its holder. It is also lost as soon as the process closes *any*
+/// descriptor of the file. So the file is opened once, kept, and never opened a second time while
+/// the path still names it; a service that gives up root needs the kept descriptor as well.
 #[derive(Debug)]
 pub(crate) struct LockFile {
     path: PathBuf,
@@ -45,8 +45,8 @@ impl LockFile {
         Ok(LockFile { path, file, held: false })
     }
 
-    /// Takes the claim if it is free. Guards against a lock file that was removed or replaced since it
-    /// was opened: what is locked is what the path names.
+    /// Takes the claim if it is free. Guards against a lock file that was removed or replaced since
+    /// it was opened: what is locked is what the path names.
     pub(crate) fn try_claim(&mut self, world: &World) -> Result<Attempt> {
         debug_assert!(!self.held);
         loop {

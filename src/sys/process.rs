@@ -40,7 +40,8 @@ pub(crate) fn parent_of(pid: i32) -> Option<i32> {
 
 fn stat(pid: i32) -> io::Result<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in field 2 may hold anything, blanks and parentheses too; field 3 follows its last `)`.
+    // The name in field 2 may hold anything, blanks and parentheses too; field 3 follows its last
+    // `)`.
     let fields = text.rsplit_once(") ").map(|(_, rest)| rest.split_ascii_whitespace());
     let mut fields = fields.ok_or(io::ErrorKind::InvalidData)?.skip(1);
     let parent = fields.next().and_then(|field| field.parse().ok());

@@ -124,7 +124,8 @@ pub(crate) fn look_at<T>(fd: RawFd, f: impl FnOnce(BorrowedFd<'_>) -> T) -> Opti
     }
 }
 
-/// Takes over the descriptor that the launcher left us. The caller has made sure that it is that one.
+/// Takes over the descriptor that the launcher left us. The caller has made sure that it is that
+/// one.
 pub(crate) fn adopt(fd: RawFd) -> OwnedFd {
     // SAFETY: the channel's number was handed to this process alone, by exec, and is adopted once
     // (`init` succeeds at most once); no other value in this process owns it.

@@ -36,7 +36,8 @@ impl Signals {
         Ok(Signals { delivery, fds, before })
     }
 
-    /// Puts back what was there before: without it a signal that nobody reads any more would be lost.
+    /// Puts back what was there before: without it a signal that nobody reads any more would be
+    /// lost.
     pub(crate) fn uninstall(self) {
         for (signal, action) in &self.before {
             action.restore(*signal);
