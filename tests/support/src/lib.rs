@@ -1,1 +1,67 @@
-//! Shared by tests, demo and benchmark.
+//! What the tests, the demo and the benchmark share.
+//!
+//! - [`boxed`]: a test with real processes runs in namespaces of its own and leaves nothing behind
+//! - [`supervisor`]: real daemontools and runit
+//! - [`process`]: facts about processes, and waiting for them
+//! - [`http`]: single requests, and a prober that asks every 20 ms
+//! - [`report`]: the line-by-line report that the test service `probe` writes
+//! - [`bin`]: where the probe and the examples are
+//!
+//! ```no_run
+//! # use std::{path::Path, time::Duration};
+//! # use seamless_testing::{bin, boxed::Boxed, http::{self, Prober, Target}, process::Watched,
+//! #     report::Report, supervisor::{Service, Supervisor}, under_each_supervisor};
+//! fn p1_some_generation_serves(supervisor: Supervisor, folder: &Path) {
+//!     let target = Target::from(http::free_address());
+//!     let report = Report::new(folder.join("report"));
+//!     let run = bin::probe_script(folder, &format!("--listen={target} --at=request=sleep:1s"));
+//!     let service = Service::new(supervisor, folder.join("service"), &run);
+//!     let old = http::wait_pid(&target);
+//!     let (launcher, daemon) = (Watched::new(service.main_pid()), Watched::new(old));
+//!     let prober = Prober::start(&target);
+//!     service.settle();
+//!     service.restart();
+//!     let new = report.wait_nth("started", 2).pid;
+//!     prober.wait_pid(new);
+//!     launcher.wait_end(Duration::from_secs(5));
+//!     daemon.wait_end(Duration::from_secs(5));
+//!     let probes = prober.stop();
+//!     probes.assert_all_answered();
+//!     assert_eq!(probes.pids(), [old, new]);
+//! }
+//! under_each_supervisor![Boxed::new().private_net() => p1_some_generation_serves];
+//! # fn main() {}
+//! ```
+//!
+//! Everything here panics where it cannot do its work: a test that meets such a panic has failed.
+
+pub mod bin;
+pub mod boxed;
+pub mod http;
+pub mod process;
+pub mod report;
+pub mod supervisor;
+
+use std::{
+    fmt::Display,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Between two looks at a fact that cannot be waited for otherwise.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Looks until `fact` yields something, and panics with `what` where it does not within `limit`.
+#[track_caller]
+pub fn wait_for<T>(what: impl Display, limit: Duration, mut fact: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        // The clock is read first: a fact that came true in time counts, however late we look.
+        let late = Instant::now() >= deadline;
+        if let Some(value) = fact() {
+            return value;
+        }
+        assert!(!late, "not within {limit:?}: {what}");
+        thread::sleep(PAUSE);
+    }
+}

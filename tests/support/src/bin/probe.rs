@@ -1,0 +1,422 @@
+//! A service that plays the part a test gives it, and reports what happens to it.
+//!
+//! It reports by lines `PID NAME TEXT` (see `seamless_testing::report`):
+//!
+//! | line | when |
+//! | --- | --- |
+//! | `launch` | `on_launch` runs, in the launcher |
+//! | `init PPID` | `init` has returned, so this is the daemon |
+//! | `started GENERATION` | `started` has returned |
+//! | `hook request`, `hook shutdown`, `hook hammer` | a hook runs |
+//! | `signal N` | a signal of `--catch-all` or `--on` came |
+//! | `request PATH` | a request with a `delay` was accepted (`--listen`) |
+//! | `called CALL ok`, `called CALL error: TEXT` | the action `call:…` |
+//! | `wait REASON` | `wait` has returned |
+//! | `error STEP: TEXT` | `init` or `started` failed; exit code 111 |
+
+use std::{
+    env,
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process,
+    str::FromStr,
+    sync::mpsc::{self, Sender},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use lexopt::{Parser, ValueExt};
+use rustix::event::{PollFd, PollFlags, poll};
+use seamless::{Config, DrainReason};
+use seamless_testing::{process::catchable_signals, report};
+use signal_hook::{iterator::Signals, low_level};
+use socket2::{Domain, Socket, Type};
+
+const USAGE: &str = "\
+probe --pid-file PATH [options]
+
+  --report FILE             where to report; else nowhere
+  --listen ADDRESS          answer `Server pid: N` there, on a SO_REUSEPORT listener
+  --exit-code N             how to end after `wait`
+  --no-wait                 never call `wait`
+  --catch-all               report every signal that can be caught
+  --threads-before-init N
+  --on SIGNAL=ACTION        SIGNAL is a number
+  --at POINT=ACTION         may be repeated; the actions of one point follow each other
+  --handoff-timeout, --claim-timeout TIME;  --successor-timeout, --drain-timeout TIME|none
+  --release-signal N
+
+POINT   before-init (in launcher and daemon), before-daemon-init, launch, after-init, started,
+        drained (`wait` has returned), or a hook: request, shutdown, hammer
+ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, user:UID,
+        call:init, call:started, call:restart
+TIME    like 300ms or 2s";
+
+#[derive(Clone, Debug)]
+enum Action {
+    Exit(i32),
+    Raise(i32),
+    Panic,
+    Abort,
+    Hang,
+    Sleep(Duration),
+    User(u32),
+    Call(String),
+}
+
+impl FromStr for Action {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (verb, value) = text.split_once(':').unwrap_or((text, ""));
+        let wrong = |error: &dyn std::fmt::Display| format!("action {text:?}: {error}");
+        match verb {
+            "exit" => value.parse().map(Action::Exit).map_err(|error| wrong(&error)),
+            "raise" => value.parse().map(Action::Raise).map_err(|error| wrong(&error)),
+            "user" => value.parse().map(Action::User).map_err(|error| wrong(&error)),
+            "sleep" => {
+                humantime::parse_duration(value).map(Action::Sleep).map_err(|error| wrong(&error))
+            }
+            "panic" => Ok(Action::Panic),
+            "abort" => Ok(Action::Abort),
+            "hang" => Ok(Action::Hang),
+            "call" => Ok(Action::Call(value.to_owned())),
+            _ => Err(wrong(&"unknown")),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Options {
+    pid_file: PathBuf,
+    report: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    exit_code: i32,
+    no_wait: bool,
+    catch_all: bool,
+    threads_before_init: usize,
+    on: Vec<(i32, Action)>,
+    at: Vec<(String, Action)>,
+    handoff_timeout: Option<Duration>,
+    claim_timeout: Option<Duration>,
+    successor_timeout: Option<Option<Duration>>,
+    drain_timeout: Option<Option<Duration>>,
+    release_signal: Option<i32>,
+}
+
+impl Options {
+    fn parse() -> Result<Self, lexopt::Error> {
+        use lexopt::Arg::Long;
+        let mut options = Options::default();
+        let mut parser = Parser::from_env();
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Long("pid-file") => options.pid_file = parser.value()?.into(),
+                Long("report") => options.report = Some(parser.value()?.into()),
+                Long("listen") => options.listen = Some(parser.value()?.parse()?),
+                Long("exit-code") => options.exit_code = parser.value()?.parse()?,
+                Long("no-wait") => options.no_wait = true,
+                Long("catch-all") => options.catch_all = true,
+                Long("threads-before-init") => {
+                    options.threads_before_init = parser.value()?.parse()?
+                }
+                Long("on") => options.on.push(pair(&mut parser)?),
+                Long("at") => options.at.push(pair(&mut parser)?),
+                Long("handoff-timeout") => {
+                    options.handoff_timeout =
+                        Some(parser.value()?.parse_with(humantime::parse_duration)?)
+                }
+                Long("claim-timeout") => {
+                    options.claim_timeout =
+                        Some(parser.value()?.parse_with(humantime::parse_duration)?)
+                }
+                Long("successor-timeout") => {
+                    options.successor_timeout = Some(parser.value()?.parse_with(limit)?)
+                }
+                Long("drain-timeout") => {
+                    options.drain_timeout = Some(parser.value()?.parse_with(limit)?)
+                }
+                Long("release-signal") => options.release_signal = Some(parser.value()?.parse()?),
+                Long("help") => {
+                    println!("{USAGE}");
+                    process::exit(0);
+                }
+                _ => return Err(argument.unexpected()),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn pair<T: FromStr<Err: Into<Box<dyn std::error::Error + Send + Sync>>>>(
+    parser: &mut Parser,
+) -> Result<(T, Action), lexopt::Error> {
+    let text = parser.value()?.string()?;
+    let (key, action) = text.split_once('=').ok_or(format!("{text:?} has no ="))?;
+    let key = key.parse().map_err(|error: T::Err| lexopt::Error::Custom(error.into()))?;
+    Ok((key, action.parse()?))
+}
+
+fn limit(text: &str) -> Result<Option<Duration>, humantime::DurationError> {
+    (text != "none").then(|| humantime::parse_duration(text)).transpose()
+}
+
+/// The part to play, for every thread and hook.
+#[derive(Clone)]
+struct Part {
+    report: Option<PathBuf>,
+    at: Vec<(String, Action)>,
+    pid_file: PathBuf,
+}
+
+impl Part {
+    fn report(&self, event: &str) {
+        if let Some(path) = &self.report {
+            report::append(path, event);
+        }
+    }
+
+    fn reach(&self, point: &str) {
+        let actions = self.at.iter().filter(|(at, _)| at == point);
+        actions.for_each(|(_, action)| self.act(action));
+    }
+
+    fn hook(&self, name: &'static str) -> impl FnOnce() + Send + 'static {
+        let part = self.clone();
+        move || {
+            part.report(&format!("hook {name}"));
+            part.reach(name);
+        }
+    }
+
+    fn act(&self, action: &Action) {
+        match action {
+            Action::Exit(code) => process::exit(*code),
+            Action::Raise(signal) => {
+                // Knows the default of named signals only; a real-time signal ends us unless caught.
+                let raised = low_level::emulate_default_handler(*signal);
+                raised.or_else(|_| low_level::raise(*signal)).expect("a signal that can be raised");
+            }
+            Action::Panic => panic!("as told"),
+            Action::Abort => process::abort(),
+            Action::Hang => hang(),
+            Action::Sleep(time) => thread::sleep(*time),
+            Action::User(id) => {
+                nix::unistd::setgroups(&[]).expect("setgroups");
+                nix::unistd::setgid((*id).into()).expect("setgid");
+                nix::unistd::setuid((*id).into()).expect("setuid");
+            }
+            Action::Call(call) => {
+                let result = match call.as_str() {
+                    "init" => seamless::init(&self.pid_file),
+                    "started" => seamless::started(),
+                    "restart" => seamless::restart(),
+                    _ => panic!("no such call: {call}"),
+                };
+                let result =
+                    result.map_or_else(|error| format!("error: {error}"), |()| "ok".to_owned());
+                self.report(&format!("called {call} {result}"));
+            }
+        }
+    }
+
+    fn check(&self, step: &str, result: seamless::Result<()>) {
+        if let Err(error) = result {
+            eprintln!("{step}: {error}");
+            self.report(&format!("error {step}: {error}"));
+            process::exit(111);
+        }
+    }
+}
+
+/// What other threads ask of the main thread.
+enum Task {
+    Panic,
+    End(DrainReason),
+}
+
+fn main() {
+    env_logger::Builder::from_default_env().format_timestamp_millis().init();
+    let options = Options::parse().unwrap_or_else(|error| {
+        eprintln!("probe: {error}\n{USAGE}");
+        process::exit(100);
+    });
+    let part = Part {
+        report: options.report.clone(),
+        at: options.at.clone(),
+        pid_file: options.pid_file.clone(),
+    };
+    for _ in 0..options.threads_before_init {
+        thread::spawn(hang);
+    }
+    part.reach("before-init");
+    if env::var_os("SEAMLESS").is_some() {
+        part.reach("before-daemon-init");
+    }
+    part.check("init", config(&options, &part).init());
+    part.report(&format!("init {}", std::os::unix::process::parent_id()));
+
+    let (tasks, received) = mpsc::channel();
+    watch_signals(&options, &part, tasks.clone());
+    seamless::on_shutdown_request(part.hook("request"));
+    seamless::on_shutdown(part.hook("shutdown"));
+    seamless::on_hammer(part.hook("hammer"));
+    part.reach("after-init");
+    if let Some(address) = options.listen {
+        let server = Server::start(address, &part);
+        seamless::on_shutdown(move || server.drain());
+    }
+    part.check("started", seamless::started());
+    part.report(&format!("started {}", seamless::generation().unwrap_or_default()));
+    part.reach("started");
+
+    if !options.no_wait {
+        let tasks = tasks.clone();
+        thread::spawn(move || tasks.send(Task::End(seamless::wait())));
+    }
+    match received.recv().expect("this thread keeps a sender") {
+        Task::Panic => part.act(&Action::Panic),
+        Task::End(reason) => {
+            part.report(&format!("wait {reason:?}"));
+            part.reach("drained");
+            process::exit(options.exit_code);
+        }
+    }
+}
+
+fn config(options: &Options, part: &Part) -> Config {
+    let launch = part.clone();
+    let mut config = Config::new(&options.pid_file).on_launch(move || {
+        launch.report("launch");
+        launch.reach("launch");
+    });
+    if let Some(time) = options.handoff_timeout {
+        config = config.handoff_timeout(time);
+    }
+    if let Some(time) = options.claim_timeout {
+        config = config.claim_timeout(time);
+    }
+    if let Some(time) = options.successor_timeout {
+        config = config.successor_timeout(time);
+    }
+    if let Some(time) = options.drain_timeout {
+        config = config.drain_timeout(time);
+    }
+    if let Some(signal) = options.release_signal {
+        config = config.release_signal(signal);
+    }
+    config
+}
+
+fn watch_signals(options: &Options, part: &Part, tasks: Sender<Task>) {
+    let on = options.on.clone();
+    let mut watched: Vec<i32> = on.iter().map(|(signal, _)| *signal).collect();
+    if options.catch_all {
+        watched.extend(catchable_signals());
+    }
+    let mut signals = Signals::new(watched).expect("signals that can be caught");
+    let part = part.clone();
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            part.report(&format!("signal {signal}"));
+            for (_, action) in on.iter().filter(|(number, _)| *number == signal) {
+                match action {
+                    // Here it would end no more than this thread.
+                    Action::Panic => tasks.send(Task::Panic).expect("the main thread listens"),
+                    action => part.act(action),
+                }
+            }
+        }
+    });
+}
+
+fn hang() {
+    loop {
+        thread::park();
+    }
+}
+
+/// Answers until it is told to drain; then accepts what is queued, closes, and answers what is in
+/// flight.
+struct Server {
+    /// Closing it starts the drain.
+    running: UnixStream,
+    acceptor: JoinHandle<()>,
+}
+
+impl Server {
+    fn start(address: SocketAddr, part: &Part) -> Self {
+        let listener = listen(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+        let (running, ended) = UnixStream::pair().expect("a socket pair");
+        let part = part.clone();
+        let acceptor = thread::spawn(move || accept(listener, &ended, &part));
+        Server { running, acceptor }
+    }
+
+    fn drain(self) {
+        drop(self.running);
+        self.acceptor.join().expect("no panic in the server");
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    Ok(socket.into())
+}
+
+fn accept(listener: TcpListener, ended: &UnixStream, part: &Part) {
+    let mut workers: Vec<JoinHandle<io::Result<()>>> = Vec::new();
+    let mut draining = false;
+    loop {
+        match listener.accept() {
+            Ok((connection, _)) => {
+                let part = part.clone();
+                workers.retain(|worker| !worker.is_finished());
+                workers.push(thread::spawn(move || answer(connection, &part)));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && draining => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut events =
+                    [PollFd::new(&listener, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
+                // Interrupted or not, the next look shows what there is.
+                let _ = poll(&mut events, None);
+                draining = !events[1].revents().is_empty();
+            }
+            // The client has gone again, or we were interrupted.
+            Err(_) => {}
+        }
+    }
+    drop(listener);
+    for worker in workers {
+        // A client that went away is no fault of ours.
+        let _ = worker.join().expect("no panic in a worker");
+    }
+}
+
+fn answer(mut connection: TcpStream, part: &Part) -> io::Result<()> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let mut bytes = [0; 1024];
+        match connection.read(&mut bytes)? {
+            0 => return Ok(()),
+            count => request.extend_from_slice(&bytes[..count]),
+        }
+    }
+    let request = String::from_utf8_lossy(&request);
+    let path = request.split(' ').nth(1).unwrap_or_default();
+    if let Some((_, delay)) = path.split_once("?delay=") {
+        part.report(&format!("request {path}"));
+        thread::sleep(humantime::parse_duration(delay).unwrap_or_default());
+    }
+    let body = format!("Server pid: {}\n", process::id());
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close";
+    let answer = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    connection.write_all(answer.as_bytes())
+}

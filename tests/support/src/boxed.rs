@@ -1,0 +1,341 @@
+//! A box for a test with real processes: namespaces of its own under an init that reaps orphans at
+//! once, a temporary folder, a watchdog.
+//!
+//! ```no_run
+//! # use seamless_testing::boxed;
+//! #[test]
+//! fn p8_no_orphan() {
+//!     boxed::run(|folder| { /* everything that is started here dies with the box */ });
+//! }
+//! # fn main() {}
+//! ```
+//!
+//! `run` starts the test's own binary again, inside, to run this one test; there the closure runs and
+//! the process ends. So what stands after `run` in a test happens outside, when the box is gone, and
+//! what stands before it happens twice. Output is shown only where the test fails.
+
+use std::{
+    cell::Cell,
+    env,
+    ffi::OsString,
+    fs::{self, DirBuilder, File},
+    io::{self, Read},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    process::{self, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    bin,
+    process::{Watched, all, children, command_line, variable},
+    wait_for,
+};
+
+/// Names the box to all that runs in it.
+const FOLDER: &str = "SEAMLESS_TEST_BOX";
+/// Set where the box belongs to the real root.
+const ROOT: &str = "SEAMLESS_TEST_ROOT";
+/// A file that collects what could not be tested here.
+const LEFT_OUT: &str = "SEAMLESS_TEST_LEFT_OUT";
+
+/// Not libtest's 0, which also means that it ran no test at all.
+const PASSED: i32 = 77;
+const FAILED: i32 = 78;
+
+/// How processes are kept together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Namespaces, as root.
+    Namespaces,
+    /// Namespaces in a user namespace, where the box believes to be root.
+    UserNamespaces,
+    /// No namespaces: at the end, whatever carries the box's name in its environment is killed.
+    Sweep,
+}
+
+impl Isolation {
+    /// The best that works here.
+    pub fn available() -> Self {
+        static FOUND: OnceLock<Isolation> = OnceLock::new();
+        *FOUND.get_or_init(|| {
+            let best_first = [Isolation::Namespaces, Isolation::UserNamespaces];
+            best_first.into_iter().find(|one| one.works()).unwrap_or(Isolation::Sweep)
+        })
+    }
+
+    pub fn works(self) -> bool {
+        let mut attempt = self.command(false);
+        attempt.arg("true").stdout(Stdio::null()).stderr(Stdio::null());
+        attempt.status().is_ok_and(|status| status.success())
+    }
+
+    fn command(self, private_net: bool) -> Command {
+        /// Whatever descriptors cargo was started with, a box has none but the first three.
+        const CLOSE: &str = r#"for fd in /proc/self/fd/*; do
+            if ((${fd##*/} > 2)); then eval "exec ${fd##*/}>&-"; fi
+        done; exec "$@""#;
+        let mut words = vec!["-c", CLOSE, "box"];
+        words.extend(match self {
+            Isolation::Namespaces => &["unshare"][..],
+            Isolation::UserNamespaces => &["unshare", "--user", "--map-root-user"],
+            Isolation::Sweep => &["tini", "-s", "--"],
+        });
+        if self != Isolation::Sweep {
+            words.extend(private_net.then_some("--net"));
+            words.extend([
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "tini",
+                "--",
+            ]);
+        }
+        let mut command = Command::new("bash");
+        command.args(words);
+        command
+    }
+}
+
+/// Runs `test` in a box with the usual settings.
+#[track_caller]
+pub fn run(test: impl FnOnce(&Path)) {
+    Boxed::new().run(test);
+}
+
+/// The folder of the box we are in.
+pub fn folder() -> Option<PathBuf> {
+    env::var_os(FOLDER).map(PathBuf::from)
+}
+
+/// True in a box of the real root, who may be any user; not where a user namespace only calls us so.
+pub fn by_root() -> bool {
+    env::var_os(ROOT).is_some()
+}
+
+/// A box to be.
+#[derive(Clone, Debug)]
+pub struct Boxed {
+    limit: Duration,
+    private_net: bool,
+    isolation: Option<Isolation>,
+}
+
+impl Default for Boxed {
+    fn default() -> Self {
+        Boxed { limit: Duration::from_secs(60), private_net: false, isolation: None }
+    }
+}
+
+impl Boxed {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// After this time the watchdog ends the box and the test has failed. Default: 60 s.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// A loopback of its own, where all ports are free and what is queued on a listener that closes
+    /// moves to another one of its SO_REUSEPORT group (`net.ipv4.tcp_migrate_req`).
+    pub fn private_net(mut self) -> Self {
+        self.private_net = true;
+        self
+    }
+
+    /// Not what is best here. For tests of the boxes themselves.
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = Some(isolation);
+        self
+    }
+
+    #[track_caller]
+    pub fn run(self, test: impl FnOnce(&Path)) {
+        if let Err(failure) = self.try_run(test) {
+            panic!("{failure}");
+        }
+    }
+
+    /// The failure as a text: what the box printed, and what ran in it when time was up.
+    pub fn try_run(self, test: impl FnOnce(&Path)) -> Result<(), String> {
+        match folder() {
+            None => self.outside(),
+            Some(folder) => self.inside(&folder, test),
+        }
+    }
+
+    fn inside(self, folder: &Path, test: impl FnOnce(&Path)) -> ! {
+        // Standard input ends when the process outside ends, in whatever way.
+        thread::spawn(|| {
+            let _ = io::stdin().read(&mut [0]);
+            process::exit(FAILED);
+        });
+        // libtest has begun a line.
+        println!();
+        let passed = catch_unwind(AssertUnwindSafe(|| {
+            if self.private_net {
+                let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+                assert!(up.expect("ip; run scripts/setup").success(), "no loopback");
+                fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1").expect("tcp_migrate_req");
+            }
+            test(folder);
+        }));
+        if passed.is_err() {
+            eprintln!("Left in the box:\n{}", members(folder));
+        }
+        process::exit(if passed.is_ok() { PASSED } else { FAILED });
+    }
+
+    fn outside(self) -> Result<(), String> {
+        thread_local!(static USED: Cell<bool> = const { Cell::new(false) });
+        assert!(!USED.replace(true), "a test has one box: inside, the first would run again");
+        let thread = thread::current();
+        let name = thread.name().expect("a test's thread has its name");
+        let isolation = self.isolation.unwrap_or_else(Isolation::available);
+        if self.private_net && isolation == Isolation::Sweep {
+            return left_out(name, "no private network without namespaces");
+        }
+        bin::build();
+        let folder = Folder::new();
+        let (inner, output) = (folder.0.join("box"), folder.0.join("output"));
+        DirBuilder::new().mode(0o755).create(&inner).expect("a folder for the box");
+        let mut command = isolation.command(self.private_net);
+        command
+            .arg(env::current_exe().expect("the test's binary"))
+            .args([name, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
+            .env(FOLDER, &inner)
+            .env("TMPDIR", &inner)
+            .env(bin::BUILT, "1")
+            .stdin(Stdio::piped());
+        if isolation == Isolation::Namespaces {
+            command.env(ROOT, "1");
+        }
+        if env::var_os("RUST_LOG").is_none() {
+            command.env("RUST_LOG", "debug");
+        }
+        let file = File::options()
+            .append(true)
+            .create_new(true)
+            .open(&output)
+            .expect("a file for the output");
+        command.stdout(file.try_clone().expect("the file again")).stderr(file);
+
+        let mut top =
+            command.spawn().map_err(|error| format!("{command:?}: {error}; run scripts/setup"))?;
+        let in_time = Watched::new(top.id()).ends_within(self.limit);
+        let mut left = String::new();
+        if !in_time {
+            left = format!("Running when time was up:\n{}", members(&inner));
+            // Where there are namespaces, their init dies by this, and with it all that is in them.
+            let init: Vec<Watched> = children(top.id()).into_iter().map(Watched::new).collect();
+            top.kill().expect("KILL");
+            if isolation != Isolation::Sweep {
+                init.iter().for_each(|init| init.wait_end(Duration::from_secs(10)));
+            }
+        }
+        let status = top.wait().expect("the end of the box");
+        if isolation == Isolation::Sweep {
+            sweep(&inner);
+        }
+        let how = match status.code() {
+            _ if !in_time => format!("did not end within {:?}", self.limit),
+            Some(PASSED) => return Ok(()),
+            Some(FAILED) => "failed".to_owned(),
+            Some(0) => "never ran: is its thread named after the test?".to_owned(),
+            _ => format!("ended: {status}"),
+        };
+        let output = fs::read(&output).unwrap_or_default();
+        Err(format!("{name} {how}\n{}{left}", String::from_utf8_lossy(&output)))
+    }
+}
+
+/// What runs in the box, a line each.
+fn members(folder: &Path) -> String {
+    let processes = all().into_iter().filter(|stat| is_member(stat.pid, folder));
+    processes
+        .map(|stat| {
+            let command = command_line(stat.pid).join(" ");
+            format!("  pid {} of {} {} {}: {command}\n", stat.pid, stat.ppid, stat.state, stat.comm)
+        })
+        .collect()
+}
+
+fn is_member(pid: u32, folder: &Path) -> bool {
+    pid != process::id() && variable(pid, FOLDER).is_some_and(|value| Path::new(&value) == folder)
+}
+
+/// Kills all that carries the name of the box, until nothing is left that could start more.
+fn sweep(folder: &Path) {
+    wait_for("all processes of the box end", Duration::from_secs(10), || {
+        let pids = all().into_iter().map(|stat| stat.pid);
+        // First held, then looked at: the number cannot come to mean another process in between.
+        let held = pids.map(Watched::new).filter(|process| is_member(process.pid(), folder));
+        let left: Vec<Watched> = held.filter(Watched::kill).collect();
+        left.is_empty().then_some(())
+    });
+}
+
+/// Where a machine cannot do what a test needs: said, collected, and a failure under `CI=true`.
+fn left_out(test: &str, why: &str) -> Result<(), String> {
+    let line = format!("{test}: {why}");
+    if env::var_os("CI").is_some_and(|value| value == "true") {
+        return Err(line);
+    }
+    eprintln!("left out: {line}");
+    if let Some(path) = env::var_os(LEFT_OUT) {
+        let file = File::options().append(true).create(true).open(path);
+        let mut file = file.expect("the list of what is left out");
+        io::Write::write_all(&mut file, format!("{line}\n").as_bytes()).expect("a line in it");
+    }
+    Ok(())
+}
+
+/// A temporary folder that goes with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = OsString::from(format!("seamless-{}-{count}", process::id()));
+            let path = env::temp_dir().join(name);
+            match DirBuilder::new().mode(0o755).create(&path) {
+                Ok(()) => return Folder(path),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if fs::remove_dir_all(&self.0).is_err() {
+            // A test may have taken its folders' write permission away.
+            permit(&self.0);
+            if let Err(error) = fs::remove_dir_all(&self.0) {
+                eprintln!("{} stays: {error}", self.0.display());
+            }
+        }
+    }
+}
+
+fn permit(folder: &Path) {
+    let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            permit(&entry.path());
+        }
+    }
+}

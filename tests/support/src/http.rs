@@ -1,0 +1,360 @@
+//! Single requests, each on a connection of its own, and the [`Prober`] that keeps asking.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, ErrorKind, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::io::Errno;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::wait_for;
+
+/// How long one request may take unless told otherwise.
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Self {
+        Target::Tcp(address)
+    }
+}
+
+impl From<&Path> for Target {
+    fn from(path: &Path) -> Self {
+        Target::Unix(path.to_owned())
+    }
+}
+
+/// For `--listen` or `--unix-socket`.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Tcp(address) => address.fmt(f),
+            Target::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A loopback address with a port that was free just now. A box with a private network is the
+/// surer way where many servers come and go.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address")
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    pub status: u16,
+    /// The head as it came, status line included.
+    pub head: String,
+    pub body: String,
+    /// From a body `Server pid: N`.
+    pub pid: Option<u32>,
+}
+
+/// Why a request got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FailureKind {
+    /// Nobody listens.
+    Refused,
+    /// The path of a Unix socket does not exist.
+    Missing,
+    Reset,
+    /// The connection ended before the answer was complete.
+    Closed,
+    TimedOut,
+    /// Complete, but not 200 with a PID in it.
+    Unexpected,
+    Other,
+}
+
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub kind: FailureKind,
+    pub text: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, self.text)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::ConnectionRefused => FailureKind::Refused,
+            ErrorKind::NotFound => FailureKind::Missing,
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => FailureKind::Reset,
+            ErrorKind::UnexpectedEof => FailureKind::Closed,
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => FailureKind::TimedOut,
+            // So says a blocking connect whose time is over.
+            _ if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {
+                FailureKind::TimedOut
+            }
+            _ => FailureKind::Other,
+        };
+        Failure { kind, text: error.to_string() }
+    }
+}
+
+/// Asks once.
+pub fn get(target: &Target, path: &str) -> Result<Response, Failure> {
+    get_within(LIMIT, target, path)
+}
+
+/// Asks once; connecting, sending and each read may take `limit`.
+pub fn get_within(limit: Duration, target: &Target, path: &str) -> Result<Response, Failure> {
+    let mut socket = connect(limit, target)?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes())?;
+    receive(&mut socket)
+}
+
+/// The PID of the server that answers.
+#[track_caller]
+pub fn pid(target: &Target) -> u32 {
+    match get(target, "/") {
+        Ok(Response { pid: Some(pid), .. }) => pid,
+        other => panic!("no server with a PID at {target}: {other:?}"),
+    }
+}
+
+/// Waits until some server answers, and gives its PID.
+#[track_caller]
+pub fn wait_pid(target: &Target) -> u32 {
+    let what = format!("a server answers at {target}");
+    wait_for(what, LIMIT, || get(target, "/").ok()?.pid)
+}
+
+/// A request in flight.
+#[derive(Debug)]
+pub struct Pending(JoinHandle<Result<Response, Failure>>);
+
+impl Pending {
+    #[track_caller]
+    pub fn finish(self) -> Result<Response, Failure> {
+        self.0.join().expect("the request does not panic")
+    }
+}
+
+/// Connects and sends the request; the answer comes by [`Pending::finish`].
+#[track_caller]
+pub fn start(target: &Target, path: &str) -> Pending {
+    let mut socket = connect(LIMIT, target).unwrap_or_else(|error| panic!("{target}: {error}"));
+    socket.set_read_timeout(Some(LIMIT * 6)).expect("a read timeout");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).expect("the request is sent");
+    Pending(thread::spawn(move || receive(&mut socket)))
+}
+
+fn connect(limit: Duration, target: &Target) -> io::Result<Socket> {
+    let (domain, address) = match target {
+        Target::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
+        Target::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
+    };
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    socket.set_read_timeout(Some(limit))?;
+    // Linux takes it for the connect, too.
+    socket.set_write_timeout(Some(limit))?;
+    socket.connect(&address)?;
+    Ok(socket)
+}
+
+fn receive(socket: &mut Socket) -> Result<Response, Failure> {
+    let mut bytes = Vec::new();
+    loop {
+        if let Some(response) = parse(&bytes)? {
+            return Ok(response);
+        }
+        let mut part = [0; 4096];
+        match socket.read(&mut part) {
+            Ok(0) => {
+                let text = format!("after {} bytes of an answer", bytes.len());
+                return Err(Failure { kind: FailureKind::Closed, text });
+            }
+            Ok(count) => bytes.extend_from_slice(&part[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// `None` where more has to come. The length must be given: a connection that was cut must not
+/// look like the end of an answer.
+fn parse(bytes: &[u8]) -> Result<Option<Response>, Failure> {
+    let unexpected = |text: String| Failure { kind: FailureKind::Unexpected, text };
+    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+    });
+    let (Some(status), Some(length)) = (status, length) else {
+        return Err(unexpected(head));
+    };
+    let body = &bytes[end + 4..];
+    if body.len() < length {
+        return Ok(None);
+    }
+    let body = String::from_utf8_lossy(&body[..length]).into_owned();
+    let pid = body.trim().strip_prefix("Server pid: ").and_then(|pid| pid.parse().ok());
+    Ok(Some(Response { status, head, body, pid }))
+}
+
+/// Asks a server again and again, each time on a new connection.
+#[derive(Debug)]
+pub struct Prober {
+    target: Target,
+    probes: Arc<Mutex<Probes>>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Prober {
+    /// Every 20 ms.
+    pub fn start(target: &Target) -> Self {
+        Self::start_every(Duration::from_millis(20), target)
+    }
+
+    pub fn start_every(pause: Duration, target: &Target) -> Self {
+        let probes = Arc::new(Mutex::new(Probes::default()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = thread::spawn({
+            let (target, probes, stop) = (target.clone(), probes.clone(), stop.clone());
+            move || probe(&target, pause, &probes, &stop)
+        });
+        Prober { target: target.clone(), probes, stop, thread }
+    }
+
+    /// What it has seen so far.
+    pub fn seen(&self) -> Probes {
+        self.probes.lock().expect("the prober does not panic").clone()
+    }
+
+    /// Waits until this server has answered.
+    #[track_caller]
+    pub fn wait_pid(&self, pid: u32) {
+        let what = format!("{pid} answers at {}", self.target);
+        wait_for(what, LIMIT, || self.seen().pids().contains(&pid).then_some(()));
+    }
+
+    /// Waits for so many requests more, answered or not.
+    #[track_caller]
+    pub fn wait_more(&self, count: usize) {
+        let enough = self.seen().requests() + count;
+        let what = format!("{count} more requests at {}", self.target);
+        wait_for(what, LIMIT, || (self.seen().requests() >= enough).then_some(()));
+    }
+
+    /// Lets the request in flight end, and tells what happened.
+    pub fn stop(self) -> Probes {
+        self.stop.store(true, Ordering::Relaxed);
+        let seen = self.probes.clone();
+        self.thread.join().expect("the prober does not panic");
+        let seen = seen.lock().expect("it has ended");
+        seen.clone()
+    }
+}
+
+fn probe(target: &Target, pause: Duration, probes: &Mutex<Probes>, stop: &AtomicBool) {
+    let start = Instant::now();
+    let mut next = start;
+    while !stop.load(Ordering::Relaxed) {
+        let asked = Instant::now();
+        let result = get(target, "/");
+        let (at, took) = (asked - start, asked.elapsed());
+        let mut probes = probes.lock().expect("no reader panics");
+        let failure = match result {
+            Ok(Response { status: 200, pid: Some(pid), .. }) => {
+                probes.answers.push(Answer { at, took, pid });
+                None
+            }
+            Ok(other) => {
+                Some(Failure { kind: FailureKind::Unexpected, text: format!("{other:?}") })
+            }
+            Err(failure) => Some(failure),
+        };
+        probes.failures.extend(failure.map(|failure| FailedProbe { at, took, failure }));
+        drop(probes);
+        next = (next + pause).max(Instant::now());
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// What a [`Prober`] saw. Times count from its start.
+#[derive(Clone, Debug, Default)]
+pub struct Probes {
+    pub answers: Vec<Answer>,
+    pub failures: Vec<FailedProbe>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    pub at: Duration,
+    pub took: Duration,
+    pub pid: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct FailedProbe {
+    pub at: Duration,
+    pub took: Duration,
+    pub failure: Failure,
+}
+
+impl Probes {
+    pub fn requests(&self) -> usize {
+        self.answers.len() + self.failures.len()
+    }
+
+    /// In the order of their first answer.
+    pub fn pids(&self) -> Vec<u32> {
+        let mut pids = Vec::new();
+        for answer in &self.answers {
+            if !pids.contains(&answer.pid) {
+                pids.push(answer.pid);
+            }
+        }
+        pids
+    }
+
+    pub fn failures_by_kind(&self) -> BTreeMap<FailureKind, usize> {
+        let mut counts = BTreeMap::new();
+        for failed in &self.failures {
+            *counts.entry(failed.failure.kind).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Some requests, and none failed.
+    #[track_caller]
+    pub fn assert_all_answered(&self) {
+        assert!(!self.answers.is_empty(), "no request was answered: {:?}", self.failures);
+        assert!(
+            self.failures.is_empty(),
+            "{} of {} requests failed: {:?}",
+            self.failures.len(),
+            self.requests(),
+            self.failures
+        );
+    }
+}
