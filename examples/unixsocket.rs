@@ -143,7 +143,8 @@ fn bind(path: &Path) -> io::Result<(UnixListener, Place<'_>)> {
     Ok((listener, Place { path, old }))
 }
 
-/// The path, taken over; until `started` has agreed, there is a way back.
+/// The path, taken over. `started` ends the old process, so this comes first; where `started`
+/// refuses (somebody else runs this service), there is a way back.
 struct Place<'a> {
     path: &'a Path,
     old: Option<PathBuf>,

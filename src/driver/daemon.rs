@@ -154,7 +154,8 @@ fn run(
         move |error| Error::io(ErrorKind::System, text, error)
     };
     let waker = wait::Waker::new().map_err(system("make a socket pair"))?;
-    let signals = Signals::install(&signals::for_daemon()).map_err(system("install handlers"))?;
+    let signals =
+        Signals::install(&signals::for_daemon(), &[]).map_err(system("install handlers"))?;
     let (request_stage, run_request_hooks) = mpsc::channel();
     let (drain_stage, run_drain_hooks) = mpsc::channel();
     let daemon = DAEMON.get_or_init(|| Daemon {
@@ -634,7 +635,8 @@ impl Driver {
 
     /// Sleeps until something happens, then feeds in all of it: the channel first.
     fn step(&mut self, signals: &mut Signals) {
-        let mut fds = vec![signals.as_fd(), self.daemon.waker.as_fd()];
+        let mut fds = signals.readers();
+        fds.push(self.daemon.waker.as_fd());
         fds.extend(self.channel.as_ref().map(AsFd::as_fd));
         fds.extend(self.older.iter().map(AsFd::as_fd));
         wait::readable(&fds, self.timers.next());
@@ -680,7 +682,7 @@ impl Driver {
     }
 
     fn signal(&self, received: signals::Received) -> Input {
-        let from = received.from;
+        let from = received.from.unwrap_or(0);
         let service = self.daemon.service.as_ref();
         note!(
             Debug,

@@ -28,8 +28,8 @@ pub(super) fn launch(config: Config) -> Error {
     let supervisor = Supervisor::find();
     // What the supervisor blocked would never arrive, here or in the daemon.
     signals::unblock_all();
-    let installed = Signals::install(&signals::for_launcher());
-    let signals = match installed {
+    let (meant, passed) = signals::for_launcher();
+    let signals = match Signals::install(&meant, &passed) {
         Ok(signals) => signals,
         Err(error) => {
             return Error::io(ErrorKind::System, "cannot install handlers (launch)", error);
@@ -86,6 +86,7 @@ fn run(
     keep.push(channel.number());
     keep.extend(supervisor.hello().1.map(|pidfd| pidfd.as_raw_fd()));
     launch::close_all_but(&keep);
+    launch::trim_memory();
     note!(
         Info,
         "stage=launch launcher={} daemon={} supervisor={} supervisor_kind={}",
@@ -131,7 +132,7 @@ fn run_hooks(hooks: Vec<Hook>) {
 impl Driver {
     /// Sleeps until something happens, then feeds in all of it: the channel first.
     fn step(&mut self, signals: &mut Signals) {
-        let mut fds = vec![signals.as_fd()];
+        let mut fds = signals.readers();
         fds.extend(self.channel.as_ref().map(AsFd::as_fd));
         wait::readable(&fds, self.timers.next());
         // The signals are taken before the channel is read: what was written before a signal was
@@ -179,7 +180,7 @@ impl Driver {
     }
 
     fn signal(&mut self, received: signals::Received) {
-        let from = received.from;
+        let from = received.from.unwrap_or(0);
         match received.signal {
             SIGTERM => {
                 self.asked = Some(Instant::now());

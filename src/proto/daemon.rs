@@ -183,7 +183,8 @@ impl Daemon {
                 }
             }
             Input::Timer(Timer::Drain) => {
-                if let Phase::Draining(_) = self.phase {
+                // Until the process ends: `wait` may return long before what it served is through.
+                if let Phase::Draining(_) | Phase::Finished = self.phase {
                     self.hammer(Forced::DrainTimeout, &mut out);
                 }
             }
@@ -377,10 +378,10 @@ impl Daemon {
 
     fn drain_hooks_done(&mut self, out: &mut Vec<Output>) {
         if let Phase::Draining(reason) = self.phase {
-            out.push(Output::Disarm(Timer::Drain));
             if self.older {
                 self.phase = Phase::AwaitingOlder(reason);
-                out.push(Output::Report(Report::Waiting));
+                // The older ones have limits of their own.
+                out.extend([Output::Disarm(Timer::Drain), Output::Report(Report::Waiting)]);
             } else {
                 self.phase = Phase::Finished;
                 out.push(Output::Finish(reason));
@@ -393,7 +394,11 @@ impl Daemon {
         match self.phase {
             Phase::AwaitingOlder(reason) => {
                 self.phase = Phase::Finished;
-                out.extend([Output::Report(Report::Draining), Output::Finish(reason)]);
+                out.extend([
+                    Output::Report(Report::Draining),
+                    Output::Arm(Timer::Drain),
+                    Output::Finish(reason),
+                ]);
             }
             Phase::StoppingEarly => self.end(out),
             Phase::Starting

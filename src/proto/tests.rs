@@ -152,15 +152,16 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
                 P::Detached,
             )],
         ),
-        (
-            D::DrainHooksDone,
-            vec![(draining, vec![DO::Disarm(DT::Drain), DO::Finish(Requested)], P::Finished)],
-        ),
+        (D::DrainHooksDone, vec![(draining, vec![DO::Finish(Requested)], P::Finished)]),
         (
             D::OlderGone,
             vec![
                 (P::StoppingEarly, vec![DO::End], P::Ended),
-                (awaiting, vec![DO::Report(Report::Draining), DO::Finish(Stopped)], P::Finished),
+                (
+                    awaiting,
+                    vec![DO::Report(Report::Draining), DO::Arm(DT::Drain), DO::Finish(Stopped)],
+                    P::Finished,
+                ),
             ],
         ),
         (D::Checked(Finding::ClaimHeld), vec![(P::Detached, stay.clone(), P::Detached)]),
@@ -194,7 +195,12 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
         ),
         (D::Timer(DT::Check), vec![(P::Detached, vec![DO::Check], P::Detached)]),
         (D::Timer(DT::Successor), vec![]), // no wait is on: it is stale
-        (D::Timer(DT::Drain), vec![(draining, vec![DO::Hammer(Forced::DrainTimeout)], P::Ended)]),
+        (
+            D::Timer(DT::Drain),
+            [draining, P::Finished]
+                .map(|phase| (phase, vec![DO::Hammer(Forced::DrainTimeout)], P::Ended))
+                .to_vec(),
+        ),
     ]
 }
 

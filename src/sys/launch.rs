@@ -136,3 +136,8 @@ pub(crate) fn close_all_but(keep: &[RawFd]) {
 pub(crate) fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
+
+/// Gives unused memory back: what the program and the start used, the launcher never needs again.
+pub(crate) fn trim_memory() {
+    raw::trim_memory();
+}

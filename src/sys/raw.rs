@@ -174,3 +174,12 @@ pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: takes an integer and does not return.
     unsafe { libc::_exit(code) }
 }
+
+/// `malloc_trim(3)`, where the C library has it.
+pub(crate) fn trim_memory() {
+    // SAFETY: takes an integer; only memory that is not in use is given back.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

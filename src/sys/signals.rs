@@ -4,7 +4,7 @@
 use super::raw::{self, Action};
 use nix::libc;
 use signal_hook::iterator::backend::SignalDelivery;
-use signal_hook::iterator::exfiltrator::WithRawSiginfo;
+use signal_hook::iterator::exfiltrator::{SignalOnly, WithRawSiginfo};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -16,24 +16,41 @@ pub(crate) use raw::unblock_all;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Received {
     pub(crate) signal: i32,
-    /// Who sent it; 0 where it was nobody in our PID namespace.
-    pub(crate) from: i32,
+    /// Who sent it, where that matters; 0 where it was nobody in our PID namespace.
+    pub(crate) from: Option<i32>,
 }
 
-/// Signal handlers, and the descriptor that becomes readable when a signal arrives.
+/// Signal handlers, and the descriptors that become readable when a signal arrives.
 pub(crate) struct Signals {
-    delivery: SignalDelivery<UnixStream, WithRawSiginfo>,
-    fds: [RawFd; 2],
+    /// With their senders: what the protocol gives a meaning to.
+    meant: SignalDelivery<UnixStream, WithRawSiginfo>,
+    /// By number only, which takes a fraction of the memory: what is passed on.
+    passed: Option<SignalDelivery<UnixStream, SignalOnly>>,
+    fds: Vec<RawFd>,
     before: Vec<(i32, Action)>,
 }
 
 impl Signals {
-    pub(crate) fn install(signals: &[i32]) -> io::Result<Signals> {
-        let (read, write) = UnixStream::pair()?;
-        let fds = [read.as_raw_fd(), write.as_raw_fd()];
-        let before = signals.iter().map(|signal| (*signal, Action::of(*signal))).collect();
-        let delivery = SignalDelivery::with_pipe(read, write, WithRawSiginfo, signals)?;
-        Ok(Signals { delivery, fds, before })
+    pub(crate) fn install(meant: &[i32], passed: &[i32]) -> io::Result<Signals> {
+        let before = meant.iter().chain(passed).map(|signal| (*signal, Action::of(*signal)));
+        let before = before.collect();
+        // One pair each: a shared one, read empty for one kind, would swallow the other's wake-up.
+        let mut fds = Vec::new();
+        let mut pair = || {
+            let (read, write) = UnixStream::pair()?;
+            fds.extend([read.as_raw_fd(), write.as_raw_fd()]);
+            io::Result::Ok((read, write))
+        };
+        let (read, write) = pair()?;
+        let meant = SignalDelivery::with_pipe(read, write, WithRawSiginfo, meant)?;
+        let passed = match passed {
+            [] => None,
+            passed => {
+                let (read, write) = pair()?;
+                Some(SignalDelivery::with_pipe(read, write, SignalOnly, passed)?)
+            }
+        };
+        Ok(Signals { meant, passed, fds, before })
     }
 
     /// Puts back what was there before: without it a signal that nobody reads any more would be
@@ -46,19 +63,21 @@ impl Signals {
 
     /// What has arrived, by number and not in the order of arrival; at most five of a kind.
     pub(crate) fn pending(&mut self) -> Vec<Received> {
-        let received = self.delivery.pending();
-        received.map(|info| Received { signal: info.si_signo, from: raw::sender(&info) }).collect()
+        let meant = self.meant.pending().map(|info| (info.si_signo, Some(raw::sender(&info))));
+        let passed = self.passed.iter_mut().flat_map(SignalDelivery::pending);
+        let all = meant.chain(passed.map(|signal| (signal, None)));
+        all.map(|(signal, from)| Received { signal, from }).collect()
     }
 
-    /// Both descriptors that this needs to stay open.
-    pub(crate) fn fds(&self) -> [RawFd; 2] {
-        self.fds
+    /// All descriptors that this needs to stay open.
+    pub(crate) fn fds(&self) -> &[RawFd] {
+        &self.fds
     }
-}
 
-impl AsFd for Signals {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.delivery.get_read().as_fd()
+    /// Those to wait for.
+    pub(crate) fn readers(&self) -> Vec<BorrowedFd<'_>> {
+        let passed = self.passed.iter().map(|passed| passed.get_read().as_fd());
+        std::iter::once(self.meant.get_read().as_fd()).chain(passed).collect()
     }
 }
 
@@ -69,15 +88,15 @@ fn catchable() -> impl Iterator<Item = i32> {
     (1..=31).chain(raw::real_time_signals()).filter(|signal| !NOT.contains(signal))
 }
 
-/// What the launcher catches. A signal that was ignored at the start (`nohup(1)`) stays ignored in
-/// launcher and daemon; TERM and CHLD are the protocol's, and PIPE is ignored by the Rust runtime
-/// in every program, which says nothing.
-pub(crate) fn for_launcher() -> Vec<i32> {
-    catchable()
-        .filter(|signal| {
-            [SIGTERM, SIGCHLD, SIGPIPE].contains(signal) || !Action::of(*signal).is_ignored()
-        })
-        .collect()
+/// What the launcher catches: what it gives a meaning to, and what it passes on. A signal that was
+/// ignored at the start (`nohup(1)`) stays ignored in launcher and daemon; TERM and CHLD are the
+/// protocol's, and PIPE is ignored by the Rust runtime in every program, which says nothing.
+pub(crate) fn for_launcher() -> (Vec<i32>, Vec<i32>) {
+    let kept = |signal: &i32| !Action::of(*signal).is_ignored();
+    let meant = [SIGTERM, SIGCHLD, SIGPIPE].into_iter().chain([SIGCONT].into_iter().filter(kept));
+    let meant: Vec<i32> = meant.collect();
+    let passed = catchable().filter(|signal| !meant.contains(signal)).filter(kept).collect();
+    (meant, passed)
 }
 
 /// What the daemon catches; everything else is left to the program.
