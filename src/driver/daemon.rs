@@ -747,17 +747,13 @@ impl Driver {
             Phase::Ended => "ended",
         };
         let launcher = self.daemon.service.as_ref().map(|service| service.launcher);
-        let reason = match phase {
-            Phase::Draining(reason) | Phase::AwaitingOlder(reason) => Some(reason),
-            _ => None,
-        };
         note!(
             Info,
-            "stage={stage} generation={} launcher={} daemon={} cause={input:?} reason={} elapsed_ms={}",
+            "stage={stage} generation={} launcher={} daemon={} cause={} elapsed_ms={}",
             Maybe(generation()),
             Maybe(launcher),
             process::own_pid(),
-            Maybe(reason.map(|reason| format!("{reason:?}"))),
+            cause(input),
             elapsed_ms(self.left_serving),
         );
     }
@@ -890,6 +886,26 @@ impl Driver {
             _ = wait.recv_timeout(HAMMER_HOOKS_TIME);
         }
         crate::sys::exit_now(HAMMERED)
+    }
+}
+
+/// What an input is called in the log.
+fn cause(input: Input) -> &'static str {
+    match input {
+        Input::Started => "started",
+        Input::Usr2 { .. } => "USR2",
+        Input::Term { from_successor: true } => "successor",
+        Input::Term { from_successor: false } => "TERM",
+        Input::Told(intent) => intent.name(),
+        Input::LauncherGone => "launcher-gone",
+        Input::Restart => "restart()",
+        Input::RequestHooksDone => "on_shutdown_request",
+        Input::DrainHooksDone => "on_shutdown",
+        Input::OlderGone => "older-gone",
+        Input::Checked(_) => "check",
+        Input::Timer(Timer::Drain) => "drain_timeout",
+        Input::Timer(Timer::Successor) => "successor_timeout",
+        Input::Timer(Timer::Check) => "check",
     }
 }
 

@@ -218,7 +218,12 @@ impl Driver {
                     None => Err(io::ErrorKind::NotConnected.into()),
                 };
                 self.note_failure("tell the intent", told);
-                note!(Debug, "stage=intent launcher={} intent={intent:?}", process::own_pid());
+                note!(
+                    Debug,
+                    "stage=intent launcher={} intent={}",
+                    process::own_pid(),
+                    intent.name(),
+                );
             }
             Output::Handoff => {
                 let sent = self.daemon.signal(SIGUSR2);
@@ -281,9 +286,13 @@ impl Driver {
             Output::Disarm(timer) => self.timers.disarm(timer),
             Output::Leave { expired } => self.leave(expired),
             Output::Mirror(end) => {
+                let (how, number) = match end {
+                    End::Code(code) => ("exit_code", code),
+                    End::Signal(signal) => ("signal", signal),
+                };
                 note!(
                     Info,
-                    "stage=end launcher={} daemon={} end={end:?} elapsed_ms={}",
+                    "stage=end launcher={} daemon={} {how}={number} elapsed_ms={}",
                     process::own_pid(),
                     self.daemon.pid(),
                     self.elapsed_ms(),

@@ -246,13 +246,7 @@ impl ToDaemon {
                 bytes
             }
             ToDaemon::Intent(intent) => {
-                let word = match intent {
-                    Intent::Restart => "restart",
-                    Intent::Stop(Scope::Service) => "stop",
-                    Intent::Stop(Scope::Generation) => "stop-generation",
-                    Intent::Unknown => "unknown",
-                };
-                format!("{CHANNEL}{VERSION} intent {word}").into_bytes()
+                format!("{CHANNEL}{VERSION} intent {}", intent.name()).into_bytes()
             }
         }
     }
@@ -278,12 +272,10 @@ impl ToDaemon {
                     folder,
                 })
             }
-            "intent" => ToDaemon::Intent(match fields.split(' ').next() {
-                Some("restart") => Intent::Restart,
-                Some("stop") => Intent::Stop(Scope::Service),
-                Some("stop-generation") => Intent::Stop(Scope::Generation),
-                Some(_) | None => Intent::Unknown,
-            }),
+            "intent" => {
+                let word = fields.split(' ').next().unwrap_or_default();
+                ToDaemon::Intent(Intent::from_name(word).unwrap_or(Intent::Unknown))
+            }
             _ => return Ok(None),
         };
         Ok(Some(message))
@@ -309,6 +301,23 @@ impl Report {
         let (name, _) = split_message(bytes)?;
         let all = [Report::Ready, Report::Released, Report::Draining, Report::Waiting];
         Ok(all.into_iter().find(|report| report.name() == name))
+    }
+}
+
+impl Intent {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Intent::Restart => "restart",
+            Intent::Stop(Scope::Service) => "stop",
+            Intent::Stop(Scope::Generation) => "stop-generation",
+            Intent::Unknown => "unknown",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Intent> {
+        let stops = [Scope::Service, Scope::Generation].map(Intent::Stop);
+        let all = [Intent::Restart, Intent::Unknown].into_iter().chain(stops);
+        all.into_iter().find(|intent| intent.name() == name)
     }
 }
 
