@@ -1,10 +1,11 @@
 //! Hooks, [`Draining`] and the state behind `wait`. Knows nothing of processes or signals.
 
 use crate::proto::DrainReason;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -66,33 +67,38 @@ impl Stage {
 
 /// What `draining` and `wait` wait for.
 pub(crate) struct Shutdown {
+    /// Beside the mutex: a server may ask for each answer that it gives.
+    begun: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 struct State {
-    begun: bool,
     finished: Option<DrainReason>,
     /// One for each future that is being polled, by its number.
-    wakers: Vec<(u64, Waker)>,
-    next: u64,
+    wakers: BTreeMap<u64, Waker>,
+    last_number: u64,
 }
 
 impl Shutdown {
     pub(crate) const fn new() -> Shutdown {
-        let state = State { begun: false, finished: None, wakers: Vec::new(), next: 0 };
-        Shutdown { state: Mutex::new(state), changed: Condvar::new() }
+        let state = State { finished: None, wakers: BTreeMap::new(), last_number: 0 };
+        Shutdown {
+            begun: AtomicBool::new(false),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
     }
 
     /// The drain begins. Runs wakers, which are code of whatever runtime polls.
     pub(crate) fn begin(&self) {
         let wakers = {
             let mut state = lock(&self.state);
-            state.begun = true;
+            self.begun.store(true, Ordering::SeqCst);
             std::mem::take(&mut state.wakers)
         };
         self.changed.notify_all();
-        for (_, waker) in wakers {
+        for waker in wakers.into_values() {
             _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
     }
@@ -114,12 +120,12 @@ impl Shutdown {
     }
 
     fn has_begun(&self) -> bool {
-        lock(&self.state).begun
+        self.begun.load(Ordering::SeqCst)
     }
 
     fn wait_begun(&self, timeout: Option<Duration>) -> bool {
         let state = lock(&self.state);
-        let waits = |state: &mut State| !state.begun;
+        let waits = |_: &mut State| !self.has_begun();
         match timeout {
             None => drop(self.changed.wait_while(state, waits)),
             Some(timeout) => drop(self.changed.wait_timeout_while(state, timeout, waits)),
@@ -127,27 +133,22 @@ impl Shutdown {
         self.has_begun()
     }
 
-    fn register(&self) -> u64 {
-        let mut state = lock(&self.state);
-        state.next += 1;
-        state.next
-    }
-
     /// True where the drain has begun; else the waker is kept, one for each number.
-    fn poll(&self, number: u64, waker: &Waker) -> bool {
+    fn poll(&self, number: &mut Option<u64>, waker: &Waker) -> bool {
         let mut state = lock(&self.state);
-        if state.begun {
+        if self.has_begun() {
             return true;
         }
-        match state.wakers.iter_mut().find(|(one, _)| *one == number) {
-            Some((_, kept)) => kept.clone_from(waker),
-            None => state.wakers.push((number, waker.clone())),
-        }
+        let number = *number.get_or_insert_with(|| {
+            state.last_number += 1;
+            state.last_number
+        });
+        state.wakers.entry(number).or_insert_with(|| waker.clone()).clone_from(waker);
         false
     }
 
     fn forget(&self, number: u64) {
-        lock(&self.state).wakers.retain(|(one, _)| *one != number);
+        lock(&self.state).wakers.remove(&number);
     }
 }
 
@@ -161,12 +162,13 @@ impl Shutdown {
 #[must_use = "a future does nothing unless it is awaited or waited for"]
 pub struct Draining {
     shutdown: &'static Shutdown,
-    number: u64,
+    /// Given by the first poll that has to wait.
+    number: Option<u64>,
 }
 
 impl Draining {
     pub(crate) fn of(shutdown: &'static Shutdown) -> Draining {
-        Draining { shutdown, number: shutdown.register() }
+        Draining { shutdown, number: None }
     }
 
     /// Has the drain begun?
@@ -189,8 +191,9 @@ impl Draining {
 impl Future for Draining {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        match self.shutdown.poll(self.number, context.waker()) {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let shutdown = self.shutdown;
+        match shutdown.poll(&mut self.number, context.waker()) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
@@ -205,7 +208,9 @@ impl Clone for Draining {
 
 impl Drop for Draining {
     fn drop(&mut self) {
-        self.shutdown.forget(self.number);
+        if let Some(number) = self.number {
+            self.shutdown.forget(number);
+        }
     }
 }
 
