@@ -60,6 +60,8 @@ struct Service {
     /// The number of our claim; 0 before it.
     number: AtomicU64,
     files: Mutex<Files>,
+    /// Held by a call of `started`: a second one at the same time waits for the first.
+    announcing: Mutex<()>,
 }
 
 /// Guarded by one mutex, since within a process the claim excludes nobody.
@@ -123,13 +125,18 @@ pub(super) fn init(config: Config, launcher: i32, channel: Channel) -> Result<()
         claim_timeout: config.claim_timeout,
         release_signal: config.release_signal,
         number: AtomicU64::new(0),
+        announcing: Mutex::new(()),
         files: Mutex::new(Files { lock_file, pid_file: None, last_claim: 0, stranger: None }),
         pid_file: config.pid_file,
     };
     let machine = Machine::new(hello.kind.restarts());
     let daemon = run(machine, config.drain_timeout, Some(service), Some(channel))?;
     let service = daemon.service.as_ref().expect("just given");
-    service.claim()
+    service.claim()?;
+    if process::parent_pid() != launcher {
+        end_without_launcher(launcher); // it died while we waited
+    }
+    Ok(())
 }
 
 pub(super) fn init_disabled(config: Config) -> Result<()> {
@@ -172,17 +179,18 @@ fn run(
         older: Vec::new(),
         left_serving: None,
         said: None,
+        trouble: None,
         request_stage,
         drain_stage,
     };
     // Started now: later, under load, there might be no thread to be had.
-    spawn("seamless-request", move || {
+    spawn("seamless-stage1", move || {
         for () in run_request_hooks {
             run_hooks(&REQUEST_HOOKS, "on_shutdown_request");
             daemon.post(Input::RequestHooksDone);
         }
     })?;
-    spawn("seamless-drain", move || {
+    spawn("seamless-stage3", move || {
         for () in run_drain_hooks {
             SHUTDOWN.begin();
             run_hooks(&DRAIN_HOOKS, "on_shutdown");
@@ -194,7 +202,7 @@ fn run(
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
-    let thread = thread::Builder::new().name(name.to_owned()).stack_size(256 << 10).spawn(body);
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
     thread.map(drop).map_err(|error| {
         Error::io(ErrorKind::System, format!("cannot start thread {name} (init)"), error)
     })
@@ -366,6 +374,7 @@ impl Service {
     /// Takes over: our files in place, then Serving, only then TERM to the predecessor. In this
     /// order a death at any point leaves a generation that serves and can be found.
     fn started(&self, daemon: &Daemon) -> Result<()> {
+        let _only_one = lock(&self.announcing);
         match daemon.phase() {
             Phase::Starting => {}
             Phase::StoppingEarly | Phase::Ended => never_started(),
@@ -566,22 +575,16 @@ impl Service {
     }
 
     /// Under the claim.
-    fn put_back(&self, files: &mut Files) {
-        match PidFile::install(&self.pid_file) {
-            Ok(pid_file) => {
-                files.pid_file = Some(pid_file);
-                note!(
-                    Warn,
-                    "stage=check daemon={} path={:?} reason=\"the PID file named no live \
-                     generation: ours is back\"",
-                    process::own_pid(),
-                    self.pid_file,
-                );
-            }
-            Err(error) => {
-                note!(Warn, "stage=check daemon={} error=\"{error}\"", process::own_pid())
-            }
-        }
+    fn put_back(&self, files: &mut Files) -> Result<()> {
+        files.pid_file = Some(PidFile::install(&self.pid_file)?);
+        note!(
+            Warn,
+            "stage=check daemon={} path={:?} reason=\"the PID file named no live generation: ours is \
+             back\"",
+            process::own_pid(),
+            self.pid_file,
+        );
+        Ok(())
     }
 
     fn number(&self) -> Option<u64> {
@@ -620,6 +623,8 @@ struct Driver {
     left_serving: Option<Instant>,
     /// When it was last logged that no successor is ready.
     said: Option<Instant>,
+    /// What was wrong with the last check, and when that was logged.
+    trouble: Option<(String, Instant)>,
     request_stage: mpsc::Sender<()>,
     drain_stage: mpsc::Sender<()>,
 }
@@ -837,6 +842,7 @@ impl Driver {
     /// Looks round and lets the machine decide while the claim is held.
     fn check(&mut self, inputs: &mut VecDeque<Input>) {
         let Some(service) = &self.daemon.service else { return };
+        let mut trouble = None;
         let mut files = lock(&service.files);
         let supervisor = service.supervisor.read(None);
         let blind =
@@ -847,22 +853,38 @@ impl Driver {
             Err(error) => Err(error),
         };
         let finding = finding.unwrap_or_else(|error| {
-            note!(Warn, "stage=check daemon={} error=\"{error}\"", process::own_pid());
+            trouble = Some(error);
             blind
         });
         let outputs = self.decide(Input::Checked(finding));
         if outputs.contains(&Output::PutBack) {
-            service.put_back(&mut files);
+            trouble = service.put_back(&mut files).err().or(trouble);
         }
         if files.lock_file.is_held() {
             files.lock_file.give_up();
         }
         drop(files);
+        self.note_trouble(trouble);
         note!(Debug, "stage=check daemon={} finding={finding:?}", process::own_pid());
         for output in outputs {
             self.perform(output, inputs);
         }
         self.note_detached(supervisor);
+    }
+
+    /// The same trouble, each second, is worth a line a minute.
+    fn note_trouble(&mut self, trouble: Option<Error>) {
+        let Some(trouble) = trouble.map(|error| error.to_string()) else {
+            self.trouble = None;
+            return;
+        };
+        if let Some((last, when)) = &self.trouble {
+            if *last == trouble && when.elapsed() < SAY {
+                return;
+            }
+        }
+        note!(Warn, "stage=check daemon={} error=\"{trouble}\"", process::own_pid());
+        self.trouble = Some((trouble, Instant::now()));
     }
 
     fn hammer(&self, forced: Forced) -> ! {

@@ -28,7 +28,7 @@ pub(super) fn launch(config: Config) -> Error {
     let supervisor = Supervisor::find();
     // What the supervisor blocked would never arrive, here or in the daemon.
     signals::unblock_all();
-    let (meant, passed) = signals::for_launcher();
+    let (meant, passed) = signals::for_launcher(config.release_signal);
     let signals = match Signals::install(&meant, &passed) {
         Ok(signals) => signals,
         Err(error) => {
@@ -69,6 +69,7 @@ struct Driver {
     daemon: launch::Daemon,
     channel: Option<Channel>,
     supervisor: Supervisor,
+    release_signal: i32,
     handoff_timeout: Duration,
     kill_timeout: Option<Duration>,
     /// When the last TERM came.
@@ -112,6 +113,7 @@ fn run(
         daemon,
         channel: Some(channel),
         supervisor,
+        release_signal: config.release_signal,
         handoff_timeout: config.handoff_timeout,
         kill_timeout: config.drain_timeout.map(|timeout| timeout.saturating_add(KILL_AFTER)),
         asked: None,
@@ -193,6 +195,8 @@ impl Driver {
             }
             // Our own write to a pipe that is closed, say of the log.
             SIGPIPE if from == process::own_pid() => {}
+            // The release, which the channel has told already.
+            signal if signal == self.release_signal && from == self.daemon.pid() => {}
             signal => self.feed(Input::Signal(signal)),
         }
     }

@@ -89,12 +89,15 @@ fn catchable() -> impl Iterator<Item = i32> {
 }
 
 /// What the launcher catches: what it gives a meaning to, and what it passes on. A signal that was
-/// ignored at the start (`nohup(1)`) stays ignored in launcher and daemon; TERM and CHLD are the
-/// protocol's, and PIPE is ignored by the Rust runtime in every program, which says nothing.
-pub(crate) fn for_launcher() -> (Vec<i32>, Vec<i32>) {
+/// ignored at the start (`nohup(1)`) stays ignored in launcher and daemon; TERM and the release are
+/// the protocol's, and PIPE is ignored by the Rust runtime in every program, which says nothing.
+pub(crate) fn for_launcher(release: i32) -> (Vec<i32>, Vec<i32>) {
     let kept = |signal: &i32| !Action::of(*signal).is_ignored();
-    let meant = [SIGTERM, SIGCHLD, SIGPIPE].into_iter().chain([SIGCONT].into_iter().filter(kept));
-    let meant: Vec<i32> = meant.collect();
+    let mut meant = vec![SIGTERM, SIGCHLD, SIGPIPE];
+    meant.extend([SIGCONT].into_iter().filter(kept));
+    if !meant.contains(&release) {
+        meant.push(release);
+    }
     let passed = catchable().filter(|signal| !meant.contains(signal)).filter(kept).collect();
     (meant, passed)
 }
