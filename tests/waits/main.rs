@@ -1,0 +1,15 @@
+//! What launcher and daemon promise, with real processes that mostly wait: many tests at a time.
+//!
+//! A test of a promise is named after it, `p<N>_…`. Each runs in a box; with a supervisor, under
+//! daemontools and under runit.
+
+mod config;
+mod ends;
+mod files;
+mod in_flight;
+mod launcher;
+mod launcher_gone;
+mod order;
+mod signals;
+mod stop;
+mod takeover;
