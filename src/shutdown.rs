@@ -219,3 +219,6 @@ impl std::fmt::Debug for Draining {
         f.debug_struct("Draining").field("has_begun", &self.has_begun()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

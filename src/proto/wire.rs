@@ -74,6 +74,8 @@ pub(crate) struct Record {
     pub(crate) last: u64,
     /// The generations that have started and not ended, as far as known.
     pub(crate) live: Vec<Generation>,
+    /// Fields of a later version in the first line, kept as they are.
+    pub(crate) more: Vec<String>,
 }
 
 const RECORD: &str = "seamless-record";
@@ -82,7 +84,11 @@ const RECORD_END: &str = "end";
 
 impl Record {
     pub(crate) fn format(&self) -> String {
-        let mut text = format!("{RECORD} {VERSION} last={}\n", self.last);
+        let mut text = format!("{RECORD} {VERSION} last={}", self.last);
+        for field in &self.more {
+            _ = write!(text, " {field}");
+        }
+        text.push('\n');
         for generation in &self.live {
             text.push_str(&generation.format());
         }
@@ -92,10 +98,10 @@ impl Record {
     }
 
     /// The record, and the lines that were dropped because they do not parse. An empty file is an
-    /// empty record.
+    /// empty record. A line without its newline was cut, and may say anything: it is dropped too.
     pub(crate) fn parse(bytes: &[u8]) -> Result<(Record, Vec<String>), Refused> {
         let text = String::from_utf8_lossy(bytes);
-        let mut lines = text.lines();
+        let mut lines = text.split_inclusive('\n');
         let Some(head) = lines.next() else {
             return Ok((Record::default(), Vec::new()));
         };
@@ -109,21 +115,31 @@ impl Record {
             Some(_) | None => return Err(Refused::Foreign),
         }
         let mut dropped = Vec::new();
-        let last = words.find_map(|word| word.strip_prefix("last=")?.parse().ok());
+        let (mut last, mut more) = (None, Vec::new());
+        for word in words.filter(|_| head.ends_with('\n')) {
+            match word.strip_prefix("last=") {
+                Some(number) => last = number.parse().ok(),
+                None => more.push(word.to_owned()),
+            }
+        }
         if last.is_none() {
-            dropped.push(head.to_owned());
+            dropped.push(head.trim_end().to_owned());
         }
         let mut live: Vec<Generation> = Vec::new();
-        for line in lines.take_while(|line| *line != RECORD_END) {
-            match Generation::parse(line) {
+        for line in lines {
+            let complete = line.strip_suffix('\n');
+            if complete == Some(RECORD_END) {
+                break;
+            }
+            match complete.and_then(Generation::parse) {
                 Some(generation) if live.iter().all(|one| one.number != generation.number) => {
                     live.push(generation);
                 }
-                Some(_) | None => dropped.push(line.to_owned()),
+                Some(_) | None => dropped.push(line.trim_end().to_owned()),
             }
         }
         let newest = live.iter().map(|one| one.number).max();
-        let record = Record { last: last.max(newest).unwrap_or(0), live };
+        let record = Record { last: last.max(newest).unwrap_or(0), live, more };
         Ok((record, dropped))
     }
 }
@@ -348,3 +364,6 @@ fn split_message(bytes: &[u8]) -> Result<(&str, &str), Refused> {
     }
     Ok(message.split_once(' ').unwrap_or((message, "")))
 }
+
+#[cfg(test)]
+mod tests;
