@@ -1,0 +1,294 @@
+//! Nothing here sleeps: a thread that has to wait is known to wait by what it holds.
+
+use super::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::Wake;
+use std::thread;
+
+/// Counts how often it is woken; its own count of references tells who keeps it.
+#[derive(Default)]
+struct Counter(AtomicUsize);
+
+impl Wake for Counter {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Counter {
+    fn woken(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+fn shutdown() -> &'static Shutdown {
+    Box::leak(Box::new(Shutdown::new()))
+}
+
+fn poll(draining: &mut Draining, waker: &Waker) -> Poll<()> {
+    Pin::new(draining).poll(&mut Context::from_waker(waker))
+}
+
+fn kept(shutdown: &Shutdown) -> usize {
+    lock(&shutdown.state).wakers.len()
+}
+
+// ---- Draining ----
+
+#[test]
+fn the_future_resolves_when_the_drain_begins() {
+    let shutdown = shutdown();
+    let counter = Arc::new(Counter::default());
+    let waker = counter.clone().into();
+    let mut draining = Draining::of(shutdown);
+    assert_eq!(poll(&mut draining, &waker), Poll::Pending);
+    assert!(!draining.has_begun());
+    assert_eq!(format!("{draining:?}"), "Draining { has_begun: false }");
+    shutdown.begin();
+    assert_eq!(counter.woken(), 1);
+    assert!(draining.has_begun());
+    assert_eq!(poll(&mut draining, &waker), Poll::Ready(()));
+    assert_eq!(poll(&mut draining, &waker), Poll::Ready(()), "it may be polled again");
+    assert_eq!(poll(&mut Draining::of(shutdown), &waker), Poll::Ready(()), "one made later");
+    assert_eq!(counter.woken(), 1);
+}
+
+#[test]
+fn clones_resolve_together() {
+    let shutdown = shutdown();
+    let counters: Vec<_> = (0..3).map(|_| Arc::new(Counter::default())).collect();
+    let mut first = Draining::of(shutdown);
+    let mut futures = vec![first.clone(), first.clone().clone()];
+    assert_eq!(poll(&mut first, &counters[0].clone().into()), Poll::Pending);
+    futures.push(first);
+    for (future, counter) in futures.iter_mut().zip(&counters) {
+        assert_eq!(poll(future, &counter.clone().into()), Poll::Pending);
+    }
+    shutdown.begin();
+    for (future, counter) in futures.iter_mut().zip(&counters) {
+        assert_eq!(counter.woken(), 1);
+        assert_eq!(poll(future, Waker::noop()), Poll::Ready(()));
+    }
+}
+
+#[test]
+fn a_future_wakes_the_task_that_polled_it_last() {
+    let shutdown = shutdown();
+    let (first, second) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
+    let mut draining = Draining::of(shutdown);
+    let _ = poll(&mut draining, &first.clone().into());
+    let _ = poll(&mut draining, &second.clone().into());
+    assert_eq!(Arc::strong_count(&first), 1, "the first waker is not kept");
+    shutdown.begin();
+    assert_eq!((first.woken(), second.woken()), (0, 1));
+    assert_eq!(Arc::strong_count(&second), 1, "nor is the second, once used");
+}
+
+/// As `tokio::select!` in a loop makes and drops them, for the life of a server.
+#[test]
+fn futures_that_come_and_go_leave_nothing_behind() {
+    let shutdown = shutdown();
+    let original = Draining::of(shutdown);
+    let counter = Arc::new(Counter::default());
+    let waker = counter.clone().into();
+    for _ in 0..10_000 {
+        let mut clone = original.clone();
+        assert_eq!(poll(&mut clone, &waker), Poll::Pending);
+        assert_eq!(poll(&mut clone, &waker), Poll::Pending);
+        assert_eq!(kept(shutdown), 1);
+    }
+    assert_eq!(kept(shutdown), 0);
+    drop(waker);
+    assert_eq!(Arc::strong_count(&counter), 1);
+    let mut one = original.clone();
+    for _ in 0..10_000 {
+        let _ = poll(&mut one, &counter.clone().into());
+    }
+    assert_eq!((kept(shutdown), Arc::strong_count(&counter)), (1, 2));
+    shutdown.begin();
+    assert_eq!(counter.woken(), 1);
+}
+
+#[test]
+fn a_waker_that_panics_does_not_keep_the_others_asleep() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("as planned");
+        }
+    }
+    let shutdown = shutdown();
+    let counter = Arc::new(Counter::default());
+    let (mut first, mut second) = (Draining::of(shutdown), Draining::of(shutdown));
+    let _ = poll(&mut first, &Arc::new(Panics).into());
+    let _ = poll(&mut second, &counter.clone().into());
+    shutdown.begin();
+    assert_eq!(counter.woken(), 1);
+}
+
+#[test]
+fn the_drain_begins_once() {
+    let shutdown = shutdown();
+    let counter = Arc::new(Counter::default());
+    let mut draining = Draining::of(shutdown);
+    let _ = poll(&mut draining, &counter.clone().into());
+    shutdown.begin();
+    shutdown.begin();
+    assert_eq!(counter.woken(), 1);
+    assert!(draining.has_begun());
+}
+
+#[test]
+fn threads_wait_for_the_drain() {
+    let shutdown = shutdown();
+    let (through, seen) = mpsc::channel();
+    let waiting: Vec<_> = (0..4u64)
+        .map(|number| {
+            let through = through.clone();
+            thread::spawn(move || {
+                let draining = Draining::of(shutdown);
+                through.send(()).expect("the test listens");
+                match number {
+                    0 | 1 => draining.wait(),
+                    2 => assert!(draining.wait_timeout(Duration::from_secs(60))),
+                    _ => assert!(draining.wait_timeout(Duration::MAX)),
+                }
+                assert!(draining.has_begun());
+            })
+        })
+        .collect();
+    waiting.iter().for_each(|_| seen.recv().expect("it is about to wait"));
+    // Whether they wait already or come to it only now: nobody misses it.
+    shutdown.begin();
+    waiting.into_iter().for_each(|thread| thread.join().expect("it has seen the drain"));
+}
+
+#[test]
+fn a_wait_with_a_limit_tells_whether_the_drain_has_begun() {
+    let shutdown = shutdown();
+    let draining = Draining::of(shutdown);
+    assert!(!draining.wait_timeout(Duration::ZERO));
+    assert!(!draining.wait_timeout(Duration::from_millis(1)));
+    shutdown.begin();
+    assert!(draining.wait_timeout(Duration::ZERO));
+    draining.wait();
+}
+
+#[test]
+fn draining_goes_wherever_futures_go() {
+    fn goes<T: Future<Output = ()> + Clone + Send + Sync + Unpin + 'static>() {}
+    goes::<Draining>();
+}
+
+// ---- wait ----
+
+#[test]
+fn wait_tells_the_first_reason() {
+    let shutdown = shutdown();
+    let waiting = thread::spawn(|| shutdown.wait_finished());
+    shutdown.begin();
+    shutdown.finish(DrainReason::TakenOver);
+    shutdown.finish(DrainReason::Stopped);
+    assert_eq!(waiting.join().expect("no panic"), DrainReason::TakenOver);
+    assert_eq!(shutdown.wait_finished(), DrainReason::TakenOver, "a second caller as well");
+}
+
+// ---- hooks ----
+
+/// A stage, and what its hooks and panics noted.
+fn stage() -> (&'static Stage, Arc<Mutex<Vec<String>>>) {
+    (Box::leak(Box::new(Stage::new())), Arc::default())
+}
+
+fn note(notes: &Arc<Mutex<Vec<String>>>, text: &str) -> Hook {
+    let (notes, text) = (notes.clone(), text.to_owned());
+    Box::new(move || lock(&notes).push(text))
+}
+
+fn run(stage: &Stage, notes: &Arc<Mutex<Vec<String>>>) {
+    stage.run(|panic| lock(notes).push(format!("panic: {panic}")));
+}
+
+#[test]
+fn hooks_run_in_the_order_in_which_they_were_added() {
+    let (stage, notes) = stage();
+    for number in 0..100 {
+        assert!(stage.add(note(&notes, &number.to_string())));
+    }
+    run(stage, &notes);
+    assert_eq!(*lock(&notes), (0..100).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn hooks_run_once() {
+    let (stage, notes) = stage();
+    assert!(stage.add(note(&notes, "one")));
+    run(stage, &notes);
+    run(stage, &notes);
+    assert_eq!(*lock(&notes), ["one"]);
+}
+
+#[test]
+fn a_panic_in_a_hook_is_told_and_the_next_runs() {
+    let (stage, notes) = stage();
+    assert!(stage.add(Box::new(|| panic!("a text"))));
+    assert!(stage.add(note(&notes, "two")));
+    let number = 3;
+    assert!(stage.add(Box::new(move || panic!("formatted {number}"))));
+    assert!(stage.add(Box::new(|| std::panic::panic_any(4))));
+    assert!(stage.add(note(&notes, "five")));
+    run(stage, &notes);
+    let expected = ["panic: a text", "two", "panic: formatted 3", "panic: (no message)", "five"];
+    assert_eq!(*lock(&notes), expected);
+}
+
+#[test]
+fn a_hook_that_is_added_while_others_run_still_runs() {
+    let (stage, notes) = stage();
+    let inner = notes.clone();
+    let adds = move || {
+        lock(&inner).push("first".to_owned());
+        assert!(stage.add(note(&inner, "third")));
+    };
+    assert!(stage.add(Box::new(adds)));
+    assert!(stage.add(note(&notes, "second")));
+    run(stage, &notes);
+    assert_eq!(*lock(&notes), ["first", "second", "third"]);
+}
+
+#[test]
+fn a_hook_that_is_added_after_the_end_is_refused() {
+    let (stage, notes) = stage();
+    assert!(stage.add(note(&notes, "one")));
+    assert!(!stage.end_if_empty());
+    run(stage, &notes);
+    assert!(!stage.add(note(&notes, "late")));
+    run(stage, &notes);
+    assert_eq!(*lock(&notes), ["one"]);
+}
+
+#[test]
+fn a_stage_without_hooks_ends_at_once() {
+    let (stage, notes) = stage();
+    assert!(stage.end_if_empty());
+    assert!(stage.end_if_empty());
+    assert!(!stage.add(note(&notes, "late")));
+    run(stage, &notes);
+    assert!(lock(&notes).is_empty());
+}
+
+/// No hook falls between the last look and the end: it runs, or it is refused.
+#[test]
+fn every_hook_runs_or_is_refused() {
+    for _ in 0..200 {
+        let (stage, notes) = stage();
+        let adds = thread::spawn({
+            let notes = notes.clone();
+            move || (0..50).filter(|_| stage.add(note(&notes, "ran"))).count()
+        });
+        run(stage, &notes);
+        let added = adds.join().expect("no panic");
+        assert_eq!(lock(&notes).len(), added);
+    }
+}
