@@ -737,7 +737,7 @@ impl Driver {
             Phase::Serving => "started",
             Phase::HandingOff => {
                 self.left_serving = Some(now);
-                "handoff"
+                "prepare"
             }
             Phase::Detached => {
                 self.said = Some(now);

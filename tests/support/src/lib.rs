@@ -4,6 +4,9 @@
 //! - [`supervisor`]: real daemontools and runit
 //! - [`process`]: facts about processes, and waiting for them
 //! - [`http`]: single requests, and a prober that asks every 20 ms
+//! - [`load`]: closed-loop clients at full load, and what became of every request
+//! - [`family`]: everything that a program has started ends with it
+//! - [`port`]: a TCP port that nobody else gets
 //! - [`report`]: the line-by-line report that the test service `probe` writes
 //! - [`bin`]: where the probe and the examples are
 //!
@@ -37,7 +40,10 @@
 
 pub mod bin;
 pub mod boxed;
+pub mod family;
 pub mod http;
+pub mod load;
+pub mod port;
 pub mod process;
 pub mod report;
 pub mod supervisor;

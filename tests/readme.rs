@@ -1,0 +1,41 @@
+//! What the README shows is what the repository has.
+
+use std::fs;
+
+fn read(path: &str) -> String {
+    let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The text of the code block that opens with this line.
+fn block<'a>(text: &'a str, opening: &str) -> &'a str {
+    let (_, rest) = text.split_once(opening).unwrap_or_else(|| panic!("no {opening:?}"));
+    let (block, _) = rest.split_once("```").expect("the block's end");
+    block
+}
+
+#[test]
+fn the_program_is_the_example_hello() {
+    assert_eq!(block(&read("README.md"), "```rust,no_run\n"), read("examples/hello.rs"));
+}
+
+#[test]
+fn the_protocol_is_told_as_in_the_crate() {
+    let told: String = block(&read("src/lib.rs"), "//! ```text\n")
+        .lines()
+        .filter_map(|line| line.strip_prefix("//!"))
+        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+        .collect();
+    assert!(told.starts_with("supervisor -> launcher -> daemon"));
+    let readme = read("README.md");
+    let (_, protocol) = readme.split_once("## The protocol").expect("the protocol");
+    assert_eq!(block(protocol, "```text\n").trim_end(), told.trim_end());
+}
+
+#[test]
+fn every_promise_is_listed() {
+    let readme = read("README.md");
+    for number in 1..=10 {
+        assert!(readme.contains(&format!("| P{number} | ")), "P{number}");
+    }
+}

@@ -1,0 +1,389 @@
+//! Load: closed-loop clients that ask for the PID of the server, and a report of what became of
+//! every request.
+//!
+//! A client sends its next request when the last one has ended. By default each request has a
+//! connection of its own (`Connection: close`), which is what a restart endangers most: a
+//! connection is lost if its listener goes away between SYN and `accept`.
+//!
+//! The clients are spread over a few threads, each with a runtime of its own, so that several
+//! hundred of them load two cores and leave the server its share. What was counted stays with the
+//! thread that counted it; a report adds up.
+//!
+//! # Local ports
+//! One connection a request uses up 28,000 local ports in seconds: each ends in TIME_WAIT, for a
+//! minute, at whichever side closed first. Closing with SO_LINGER 0 would leave none, but sends the
+//! server a reset. So each connection to a loopback address leaves from the next of 250 loopback
+//! source addresses, which gives seven million pairs of address and port; the kernel picks the port
+//! only at the connect (IP_BIND_ADDRESS_NO_PORT) and may then reuse one in TIME_WAIT as well.
+//! Where a port is missing all the same, that is a failure of its own kind.
+
+mod report;
+mod request;
+
+pub use report::{Answers, Failed, Failure, Latency, Record, Report, Split};
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use report::Stats;
+use request::Connection;
+use tokio::{sync::Notify, task::JoinSet};
+
+/// How long a client rests after a failure: a server that is gone refuses at once, and a million
+/// refusals a second say no more than a thousand.
+const REST_AFTER_FAILURE: Duration = Duration::from_millis(1);
+
+/// Where the server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+/// What load to make.
+#[derive(Debug, Clone)]
+pub struct Load {
+    target: Target,
+    clients: usize,
+    threads: usize,
+    path: String,
+    timeout: Duration,
+    keep_alive: bool,
+    every: Option<Duration>,
+    keep_records: bool,
+}
+
+impl Load {
+    /// 32 clients on two threads, one connection a request, 10 s for each.
+    pub fn new(target: Target) -> Self {
+        Load {
+            target,
+            clients: 32,
+            threads: 2,
+            path: "/".to_owned(),
+            timeout: Duration::from_secs(10),
+            keep_alive: false,
+            every: None,
+            keep_records: false,
+        }
+    }
+
+    /// The number of clients, each with one request at a time.
+    #[must_use]
+    pub fn clients(mut self, clients: usize) -> Self {
+        self.clients = clients;
+        self
+    }
+
+    /// The number of threads that the clients share.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// The path to ask for, with its query.
+    #[must_use]
+    pub fn path(mut self, path: impl Into<String>) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// How long a request may take, from its begin to the last byte of the answer.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Keeps the connection for the next request. A request is sent again, once and on a new
+    /// connection, only where HTTP allows it: the connection had been used before and ended without
+    /// a byte of an answer.
+    #[must_use]
+    pub fn keep_alive(mut self) -> Self {
+        self.keep_alive = true;
+        self
+    }
+
+    /// Paces each client: one request every `period`, or as soon after that as the last one has
+    /// ended. The latency counts from when the request was due, so that a stall shows in all the
+    /// requests that it held up. Without it a client never waits.
+    #[must_use]
+    pub fn every(mut self, period: Duration) -> Self {
+        self.every = Some(period);
+        self
+    }
+
+    /// Keeps a [`Record`] of each request, not of the failed ones alone: 32 bytes a request.
+    #[must_use]
+    pub fn keep_records(mut self) -> Self {
+        self.keep_records = true;
+        self
+    }
+
+    /// Starts the clients.
+    ///
+    /// # Panics
+    /// Where a thread or its runtime cannot be had.
+    pub fn start(self) -> Running {
+        let head = match &self.target {
+            Target::Tcp(address) => address.to_string(),
+            Target::Unix(_) => "localhost".to_owned(),
+        };
+        let connection = if self.keep_alive { "keep-alive" } else { "close" };
+        let request = format!(
+            "GET {} HTTP/1.1\r\nHost: {head}\r\nConnection: {connection}\r\n\r\n",
+            self.path
+        );
+        let threads = self.threads.clamp(1, self.clients.max(1));
+        let shared = Arc::new(Shared {
+            start: Instant::now(),
+            request: request.into_bytes(),
+            stats: (0..threads).map(|_| Mutex::new(Stats::new())).collect(),
+            phase: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            cut: (0..threads).map(|_| Notify::new()).collect(),
+            pids: Mutex::new(Vec::new()),
+            news: Condvar::new(),
+            load: self,
+        });
+        let threads = (0..threads)
+            .map(|thread| {
+                let shared = Arc::clone(&shared);
+                std::thread::Builder::new()
+                    .name(format!("load-{thread}"))
+                    .spawn(move || shared.run(thread))
+                    .expect("a thread for the load")
+            })
+            .collect();
+        Running { shared, threads }
+    }
+}
+
+/// What the threads of the clients and their owner share.
+struct Shared {
+    load: Load,
+    start: Instant,
+    request: Vec<u8>,
+    stats: Vec<Mutex<Stats>>,
+    /// Counts the marks: odd while a restart is under way.
+    phase: AtomicU64,
+    stopping: AtomicBool,
+    cut: Vec<Notify>,
+    pids: Mutex<Vec<u32>>,
+    news: Condvar,
+}
+
+/// A panic of a client must not hide behind a poisoned lock: counts stay readable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Shared {
+    fn run(self: Arc<Self>, thread: usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime for the load");
+        runtime.block_on(async {
+            let mut clients = JoinSet::new();
+            for client in (thread..self.load.clients).step_by(self.stats.len()) {
+                clients.spawn(Arc::clone(&self).client(thread, client));
+            }
+            tokio::select! {
+                biased;
+                () = self.cut[thread].notified() => {}
+                () = async { while let Some(ended) = clients.join_next().await { ended.expect("a client panicked") } } => {}
+            }
+        });
+    }
+
+    async fn client(self: Arc<Self>, thread: usize, client: usize) {
+        let mut kept: Option<Connection> = None;
+        let mut due = Instant::now();
+        let mut turn = client;
+        while !self.stopping.load(Ordering::Relaxed) {
+            let begin = match self.load.every {
+                None => Instant::now(),
+                Some(period) => {
+                    tokio::time::sleep_until(due.into()).await;
+                    if self.stopping.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    due += period;
+                    due - period
+                }
+            };
+            let before = self.phase.load(Ordering::Acquire);
+            let mut retried = false;
+            let asked = self.ask(&mut kept, &mut retried, turn);
+            let outcome = match tokio::time::timeout(self.load.timeout, asked).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    kept = None;
+                    Err(Failure::Timeout)
+                }
+            };
+            let latency = begin.elapsed();
+            let after = self.phase.load(Ordering::Acquire);
+            let record = Record {
+                begin: begin - self.start,
+                latency,
+                during: before != after || before % 2 == 1,
+                outcome,
+            };
+            let newcomer = lock(&self.stats[thread]).count(record, retried, self.load.keep_records);
+            if let Some(pid) = newcomer {
+                self.announce(pid);
+            }
+            if outcome.is_err() {
+                tokio::time::sleep(REST_AFTER_FAILURE).await;
+            }
+            turn += self.load.clients;
+        }
+    }
+
+    async fn ask(
+        &self,
+        kept: &mut Option<Connection>,
+        retried: &mut bool,
+        turn: usize,
+    ) -> Result<u32, Failure> {
+        if let Some(mut connection) = kept.take() {
+            match connection.exchange(&self.request).await {
+                Err(Failure::EofBeforeAnswer | Failure::ResetBeforeAnswer) => *retried = true,
+                Err(failure) => return Err(failure),
+                Ok(answer) => {
+                    *kept = answer.reusable.then_some(connection);
+                    return Ok(answer.pid);
+                }
+            }
+        }
+        let mut connection = Connection::open(&self.load.target, turn).await?;
+        let answer = connection.exchange(&self.request).await?;
+        *kept = (self.load.keep_alive && answer.reusable).then_some(connection);
+        Ok(answer.pid)
+    }
+
+    fn announce(&self, pid: u32) {
+        let mut pids = lock(&self.pids);
+        if !pids.contains(&pid) {
+            pids.push(pid);
+            self.news.notify_all();
+        }
+    }
+}
+
+/// Load that is being made. Dropped, it ends at once, in the middle of its requests; see
+/// [`stop`](Self::stop).
+pub struct Running {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// A restart begins: a request of which any part falls between here and
+    /// [`mark_end`](Self::mark_end) counts as one during a restart.
+    ///
+    /// # Panics
+    /// Where one is under way already.
+    pub fn mark_begin(&self) {
+        let phase = self.shared.phase.fetch_add(1, Ordering::AcqRel);
+        assert!(phase % 2 == 0, "a restart is marked already");
+    }
+
+    /// The restart is over.
+    ///
+    /// # Panics
+    /// Where none is under way.
+    pub fn mark_end(&self) {
+        let phase = self.shared.phase.fetch_add(1, Ordering::AcqRel);
+        assert!(phase % 2 == 1, "no restart is marked");
+    }
+
+    /// The processes that have answered so far, in the order of their first answers.
+    pub fn pids(&self) -> Vec<u32> {
+        lock(&self.shared.pids).clone()
+    }
+
+    /// Waits until `pid` has answered; false where `limit` passed first.
+    pub fn wait_for_pid(&self, pid: u32, limit: Duration) -> bool {
+        self.wait_for(limit, |pids| pids.contains(&pid))
+    }
+
+    /// Waits until `count` processes have answered since the start; false where `limit` passed
+    /// first.
+    pub fn wait_for_pids(&self, count: usize, limit: Duration) -> bool {
+        self.wait_for(limit, |pids| pids.len() >= count)
+    }
+
+    fn wait_for(&self, limit: Duration, fact: impl Fn(&[u32]) -> bool) -> bool {
+        let pids = lock(&self.shared.pids);
+        let (pids, _) = self
+            .shared
+            .news
+            .wait_timeout_while(pids, limit, |pids| !fact(pids))
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        fact(&pids)
+    }
+
+    /// Waits until `count` requests have ended since the start, however they did; false where
+    /// `limit` passed first.
+    pub fn wait_for_requests(&self, count: u64, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while self.requests() < count {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    /// How many requests have ended so far.
+    pub fn requests(&self) -> u64 {
+        self.shared.stats.iter().map(|stats| lock(stats).requests().total()).sum()
+    }
+
+    /// What came of the requests that have ended so far.
+    pub fn report(&self) -> Report {
+        let stats = self.shared.stats.iter().map(lock);
+        Report::of(stats, self.shared.start.elapsed())
+    }
+
+    /// Lets each client end the request that it is in, and reports.
+    ///
+    /// # Panics
+    /// Where a client panicked.
+    pub fn stop(mut self) -> Report {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().expect("a thread of the load panicked");
+        }
+        self.report()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.cut.iter().for_each(Notify::notify_one);
+        for thread in self.threads.drain(..) {
+            // A drop may be part of a panic already; `stop` is where a client's panic is told.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
