@@ -2,6 +2,7 @@
 //! borders, each end learns at once that the other is gone, and the kernel says who made it.
 
 use super::raw;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
     getsockopt, recvmsg, sendmsg, socketpair, sockopt,
@@ -84,6 +85,12 @@ impl Channel {
         }
         message.truncate(length);
         Received::Message(message, fd)
+    }
+
+    /// Shall programs that this process executes inherit it?
+    pub(crate) fn let_inherit(&self, inherit: bool) {
+        let flags = if inherit { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
+        _ = fcntl(&self.0, FcntlArg::F_SETFD(flags)); // cannot fail: it is open
     }
 
     pub(crate) fn number(&self) -> RawFd {

@@ -64,6 +64,14 @@ pub(crate) fn spawn(program: &Path, channel: &Channel) -> io::Result<Daemon> {
         .args(arguments)
         .env(LAUNCHER, process::own_pid().to_string())
         .env(CHANNEL, channel.number().to_string());
+    if process::is_single_threaded() {
+        // Nobody else can start a program meanwhile that would inherit it too, and without code to
+        // run in between, `std` need not copy the whole process to execute another program.
+        channel.let_inherit(true);
+        let daemon = command.spawn().map(Daemon);
+        channel.let_inherit(false);
+        return daemon;
+    }
     raw::inherit(&mut command, channel.number());
     command.spawn().map(Daemon)
 }
