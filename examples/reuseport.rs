@@ -66,7 +66,8 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
     });
     serve(options)?;
     drop(serving);
-    log::info!("process {} has drained: {:?}", process::id(), seamless::wait());
+    let reason = seamless::wait();
+    log::info!("process {} has drained: {reason:?}", process::id());
     Ok(())
 }
 

@@ -68,7 +68,8 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
     // From here connections reach this process, so the old one may go.
     seamless::started()?;
     accept(listener, drained, at_work)?;
-    log::info!("process {} has drained: {:?}", process::id(), seamless::wait());
+    let reason = seamless::wait();
+    log::info!("process {} has drained: {reason:?}", process::id());
     Ok(())
 }
 

@@ -67,7 +67,8 @@ fn run(options: &Options<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
     });
     serve(options)?;
     drop(serving);
-    log::info!("process {} has drained: {:?}", process::id(), seamless::wait());
+    let reason = seamless::wait();
+    log::info!("process {} has drained: {reason:?}", process::id());
     Ok(())
 }
 

@@ -20,11 +20,10 @@
 mod report;
 mod request;
 
+pub use crate::http::Target;
 pub use report::{Answers, Failed, Failure, Latency, Record, Report, Split};
 
 use std::{
-    net::SocketAddr,
-    path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -40,15 +39,6 @@ use tokio::{sync::Notify, task::JoinSet};
 /// How long a client rests after a failure: a server that is gone refuses at once, and a million
 /// refusals a second say no more than a thousand.
 const REST_AFTER_FAILURE: Duration = Duration::from_millis(1);
-
-/// Where the server listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// A TCP address.
-    Tcp(SocketAddr),
-    /// The path of a Unix socket.
-    Unix(PathBuf),
-}
 
 /// What load to make.
 #[derive(Debug, Clone)]
