@@ -49,8 +49,8 @@ const LEFT_OUT: &str = "SEAMLESS_TEST_LEFT_OUT";
 const PASSED: i32 = 77;
 const FAILED: i32 = 78;
 
-/// How processes are kept together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How processes are kept together, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isolation {
     /// Namespaces, as root.
     Namespaces,
@@ -127,11 +127,17 @@ pub struct Boxed {
     limit: Duration,
     private_net: bool,
     isolation: Option<Isolation>,
+    needs: Isolation,
 }
 
 impl Default for Boxed {
     fn default() -> Self {
-        Boxed { limit: Duration::from_secs(60), private_net: false, isolation: None }
+        Boxed {
+            limit: Duration::from_secs(60),
+            private_net: false,
+            isolation: None,
+            needs: Isolation::Sweep,
+        }
     }
 }
 
@@ -156,6 +162,13 @@ impl Boxed {
     /// Not what is best here. For tests of the boxes themselves.
     pub fn isolation(mut self, isolation: Isolation) -> Self {
         self.isolation = Some(isolation);
+        self
+    }
+
+    /// Left out where nothing as good as this is available: `Namespaces` for a test that becomes
+    /// another user, `UserNamespaces` for one that makes namespaces itself.
+    pub fn needs(mut self, least: Isolation) -> Self {
+        self.needs = least;
         self
     }
 
@@ -204,6 +217,9 @@ impl Boxed {
         let isolation = self.isolation.unwrap_or_else(Isolation::available);
         if self.private_net && isolation == Isolation::Sweep {
             return left_out(name, "no private network without namespaces");
+        }
+        if isolation > self.needs {
+            return left_out(name, &format!("it needs {:?}, there is {isolation:?}", self.needs));
         }
         bin::build();
         let folder = Folder::new();

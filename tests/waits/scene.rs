@@ -1,0 +1,135 @@
+//! What the tests set up and look at: the probe with its report and its log in one folder.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use seamless_testing::{
+    bin,
+    process::{self, Watched},
+    wait_for,
+};
+
+/// How long anything may take that happens at once.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// A run script for the probe: `web.pid`, `report` and `log` are in this folder.
+pub(crate) fn script(folder: &Path, options: &str) -> String {
+    format!("exec >>'{}/log'\n{}", folder.display(), bin::probe_script(folder, options))
+}
+
+/// Starts the probe without a supervisor: its parent is the test itself.
+pub(crate) fn start(folder: &Path, options: &str) -> Child {
+    command(folder, options).spawn().expect("sh")
+}
+
+/// The same, not started yet.
+pub(crate) fn command(folder: &Path, options: &str) -> Command {
+    shell(&script(folder, options))
+}
+
+pub(crate) fn shell(script: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).stdin(Stdio::null());
+    shell
+}
+
+/// The only child of this process, once it has stopped itself (`raise:19`).
+#[track_caller]
+pub(crate) fn stopped_child(parent: u32) -> u32 {
+    wait_for("a child that has stopped", LIMIT, || {
+        let child = *process::children(parent).first()?;
+        (process::stat(child)?.state == 'T').then_some(child)
+    })
+}
+
+/// The launchers and daemons that keep their PID file in this folder and have not ended.
+pub(crate) fn running(folder: &Path) -> Vec<Watched> {
+    let option = format!("--pid-file={}/web.pid", folder.display());
+    let held = process::all().into_iter().map(|stat| Watched::new(stat.pid));
+    // A zombie has no command line.
+    held.filter(|one| process::command_line(one.pid()).contains(&option)).collect()
+}
+
+#[track_caller]
+pub(crate) fn wait_all_ended(folder: &Path) {
+    for process in running(folder) {
+        process.wait_end(LIMIT);
+    }
+    wait_for("nothing of the service runs", LIMIT, || running(folder).is_empty().then_some(()));
+}
+
+/// What launchers and daemons of one folder have logged.
+pub(crate) struct Log(PathBuf);
+
+impl Log {
+    pub(crate) fn of(folder: &Path) -> Self {
+        Log(folder.join("log"))
+    }
+
+    /// The complete lines so far.
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        let text = fs::read(&self.0).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+        complete.lines().map(|line| Line(line.to_owned())).collect()
+    }
+
+    /// The lines of one stage.
+    pub(crate) fn stage(&self, stage: &str) -> Vec<Line> {
+        let mut lines = self.lines();
+        lines.retain(|line| line.is(&[("stage", stage)]));
+        lines
+    }
+
+    /// Waits for a line with these fields.
+    #[track_caller]
+    pub(crate) fn wait(&self, fields: &[(&str, &str)]) -> Line {
+        wait_for(Missing(self, fields), LIMIT, || {
+            self.lines().into_iter().find(|line| line.is(fields))
+        })
+    }
+}
+
+impl std::fmt::Display for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.lines().iter().try_for_each(|line| writeln!(f, "{}", line.0))
+    }
+}
+
+/// The message where a line does not come: with all those that came.
+struct Missing<'a>(&'a Log, &'a [(&'a str, &'a str)]);
+
+impl std::fmt::Display for Missing<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} in the log:\n{}", self.1, self.0)
+    }
+}
+
+/// One line: fields `name=value` after a prefix of the logger's.
+#[derive(Clone, Debug)]
+pub(crate) struct Line(String);
+
+impl Line {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        let (_, rest) = self.0.split_once(&format!(" {name}="))?;
+        match rest.strip_prefix('"') {
+            Some(quoted) => quoted.split('"').next(),
+            None => rest.split(' ').next(),
+        }
+    }
+
+    /// A field that is a number.
+    #[track_caller]
+    pub(crate) fn number(&self, name: &str) -> u32 {
+        let value = self.field(name).and_then(|value| value.parse().ok());
+        value.unwrap_or_else(|| panic!("no number {name} in: {}", self.0))
+    }
+
+    pub(crate) fn is(&self, fields: &[(&str, &str)]) -> bool {
+        fields.iter().all(|(name, value)| self.field(name) == Some(value))
+    }
+}
