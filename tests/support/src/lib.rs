@@ -2,6 +2,7 @@
 //!
 //! - [`boxed`]: a test with real processes runs in namespaces of its own and leaves nothing behind
 //! - [`supervisor`]: real daemontools and runit
+//! - [`direct`]: the probe without a supervisor, started by the test itself
 //! - [`process`]: facts about processes, and waiting for them
 //! - [`http`]: single requests, and a prober that asks every 20 ms
 //! - [`load`]: closed-loop clients at full load, and what became of every request
@@ -40,6 +41,7 @@
 
 pub mod bin;
 pub mod boxed;
+pub mod direct;
 pub mod family;
 pub mod http;
 pub mod load;
