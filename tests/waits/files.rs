@@ -1,1 +1,535 @@
+//! Files that somebody else has had a hand in, and calls in the wrong order: an error that names
+//! step and path, and nothing lost.
 
+use std::{
+    fs,
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink},
+        net::{UnixListener, UnixStream},
+    },
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use seamless_testing::{
+    boxed,
+    direct::Direct,
+    process::{self, Watched},
+    wait_for,
+};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const INT: i32 = 2;
+const USR1: i32 = 10;
+const USR2: i32 = 12;
+const TERM: i32 = 15;
+
+/// A detached daemon that serves until it is taken over.
+#[track_caller]
+fn predecessor(direct: &Direct) -> Watched {
+    let (mut started, daemon) = direct.start_ready(&["--successor-timeout=none"]);
+    started.detach();
+    daemon
+}
+
+/// A new generation takes over from this one, as if nothing had been.
+#[track_caller]
+fn assert_taken_over(direct: &Direct, old: &Watched) {
+    let (_started, new) = direct.start_ready(&[]);
+    assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+    assert_eq!(direct.named(), Some(new.pid()));
+    assert!(!new.has_ended());
+}
+
+fn make_fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo").success());
+}
+
+// ---- the lock file ----
+
+#[test]
+fn p10_a_missing_folder_is_an_error() {
+    boxed::run(|folder| {
+        let direct = Direct::new(&folder.join("missing"));
+        let mut command = Command::new(seamless_testing::bin::probe());
+        command.arg(format!("--pid-file={}", direct.pid_file().display()));
+        let output = command.env("RUST_LOG", "off").output().expect("the probe");
+        assert_eq!(output.status.code(), Some(111));
+        assert_eq!(
+            String::from_utf8_lossy(&output.stderr),
+            format!(
+                "init: cannot open {:?} (claim): No such file or directory (os error 2)\n",
+                direct.lock_file()
+            )
+        );
+        assert!(!folder.join("missing").exists());
+    });
+}
+
+/// Each thing at the path of the lock file, while a predecessor serves that knows better.
+#[test]
+fn p10_a_lock_file_that_is_none_is_an_error() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        let lock = direct.lock_file();
+        let old = predecessor(&direct);
+        direct.wait_checks(old.pid(), 1);
+        let good = folder.join("good");
+        fs::rename(&lock, &good).expect("the lock file");
+        let precious = folder.join("precious");
+        fs::write(&precious, "precious").expect("a file");
+
+        let assert_refused = |what: &str, text: String| {
+            println!("{what}");
+            let mut started = direct.start(&[]);
+            assert_eq!(started.wait_error().text, format!("init: {text}"), "{what}");
+            direct.wait_checks(old.pid(), if what == "a folder" { 2 } else { 1 });
+            assert!(!old.has_ended(), "{what}");
+            assert_eq!(direct.named(), Some(old.pid()), "{what}");
+        };
+        let open = |why: &str| format!("cannot open {lock:?} (claim): {why}");
+        let not_regular = format!("cannot use {lock:?} (claim): it is not a regular file");
+        const LINK: &str = "Too many levels of symbolic links (os error 40); it is a link, which is \
+                            not followed";
+
+        symlink(&precious, &lock).expect("a link");
+        assert_refused("a link", open(LINK));
+        assert_eq!(fs::read_to_string(&precious).expect("its target"), "precious");
+        fs::remove_file(&lock).expect("the link");
+
+        symlink(folder.join("nowhere"), &lock).expect("a link");
+        assert_refused("a link to nowhere", open(LINK));
+        assert!(!folder.join("nowhere").exists());
+        fs::remove_file(&lock).expect("the link");
+
+        fs::create_dir(&lock).expect("a folder");
+        assert_refused("a folder", open("Is a directory (os error 21)"));
+        fs::remove_dir(&lock).expect("the folder");
+
+        make_fifo(&lock);
+        assert_refused("a fifo", not_regular);
+        fs::remove_file(&lock).expect("the fifo");
+
+        let listener = UnixListener::bind(&lock).expect("a socket");
+        assert_refused("a socket", open("No such device or address (os error 6)"));
+        drop(listener);
+        fs::remove_file(&lock).expect("the socket");
+
+        // Said once, not each second, until it changes.
+        let log = direct.log();
+        let told = log
+            .lines()
+            .filter(|line| line.contains(&format!("stage=check daemon={} error=", old.pid())));
+        assert!((1..=5).contains(&told.count()), "{log}");
+
+        fs::rename(&good, &lock).expect("the lock file");
+        assert_taken_over(&direct, &old);
+    });
+}
+
+#[test]
+fn p10_a_record_that_is_not_ours_is_an_error() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        let old = predecessor(&direct);
+        direct.wait_checks(old.pid(), 1);
+        let good = fs::read(direct.lock_file()).expect("the record");
+        let foreign = "it is not a lock file of this crate";
+        let later = "it is of version 2, written by a later version of this crate";
+        for (content, why) in [
+            (&b"4711\n"[..], foreign),
+            (b"\0", foreign),
+            (b"\x7fELF\x02\x01\x01\0\0\0", foreign),
+            (b"seamless-record 2 last=7\nend\n", later),
+        ] {
+            fs::write(direct.lock_file(), content).expect("a record");
+            let mut started = direct.start(&[]);
+            let text = format!("init: cannot use {:?} (record): {why}", direct.lock_file());
+            assert_eq!(started.wait_error().text, text);
+            direct.wait_checks(old.pid(), 1);
+            assert_eq!(fs::read(direct.lock_file()).expect("the record"), content, "unchanged");
+            assert!(!old.has_ended());
+        }
+        fs::write(direct.lock_file(), good).expect("the record");
+        assert_taken_over(&direct, &old);
+    });
+}
+
+#[test]
+fn p10_lines_of_the_record_that_do_not_parse_are_dropped_and_logged() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        let old = predecessor(&direct);
+        direct.wait_checks(old.pid(), 1);
+        let record = fs::read_to_string(direct.lock_file()).expect("the record");
+        fs::write(direct.lock_file(), record.replace("end\n", "rubbish\nend\n"))
+            .expect("the record");
+        assert_taken_over(&direct, &old);
+        direct.wait_log(&["stage=record", "dropped=\"rubbish\""], 1);
+        let record = fs::read_to_string(direct.lock_file()).expect("the record");
+        assert!(!record.contains("rubbish"), "{record}");
+    });
+}
+
+#[test]
+fn the_files_are_as_the_documentation_says() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        let (_started, daemon) = direct.start_ready(&[]);
+        let content = fs::read_to_string(direct.pid_file()).expect("the PID file");
+        assert_eq!(content, format!("{}\n", daemon.pid()));
+        let mode = |path: &Path| fs::metadata(path).expect("a file").mode() & 0o777;
+        assert_eq!(mode(&direct.lock_file()), 0o600);
+        assert_eq!(mode(&direct.pid_file()) & 0o444, 0o444, "for monitoring");
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .expect("the folder")
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+            .collect();
+        names.sort();
+        assert_eq!(names, ["log", "report", "web.pid", "web.pid.lock"]);
+    });
+}
+
+// ---- the PID file ----
+
+#[test]
+fn p10_a_garbage_pid_file_is_replaced() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        let path = direct.pid_file();
+        let precious = folder.join("precious");
+        fs::write(&precious, "precious").expect("a file");
+        let write = |content: &[u8]| fs::write(&path, content).expect("a PID file");
+        let contents: [(&str, &dyn Fn()); 15] = [
+            ("nothing", &|| ()),
+            ("empty", &|| write(b"")),
+            ("a newline", &|| write(b"\n")),
+            ("text", &|| write(b"web server\n")),
+            ("binary", &|| write(&[0, 255, 254, 10, 0])),
+            ("0", &|| write(b"0\n")),
+            ("1", &|| write(b"1\n")),
+            ("-1", &|| write(b"-1\n")),
+            ("the test's process group", &|| write(format!("-{}", std::process::id()).as_bytes())),
+            ("40 digits", &|| write(&[b'9'; 40])),
+            ("very long", &|| write(&vec![b'9'; 1 << 20])),
+            ("world-writable", &|| {
+                write(format!("{}\n", std::process::id()).as_bytes());
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("its mode");
+            }),
+            ("a link", &|| symlink(&precious, &path).expect("a link")),
+            ("a fifo", &|| make_fifo(&path)),
+            ("a socket", &|| drop(UnixListener::bind(&path).expect("a socket"))),
+        ];
+        for (what, put) in contents {
+            println!("{what}");
+            let _ = fs::remove_file(&path);
+            put();
+            let (mut started, daemon) = direct.start_ready(&[]);
+            let about = fs::symlink_metadata(&path).expect("the PID file");
+            assert!(about.is_file(), "{what}");
+            assert_eq!(about.mode() & 0o022, 0, "{what}: nobody else may write to it");
+            assert_eq!(direct.named(), Some(daemon.pid()), "{what}");
+            daemon.signal(TERM);
+            assert!(started.wait_end().success(), "{what}");
+        }
+        assert_eq!(fs::read_to_string(&precious).expect("the link's target"), "precious");
+    });
+}
+
+/// The PID file of a life before, whose PID has come to be ours or our launcher's.
+#[test]
+fn p10_a_pid_file_that_names_ourselves_is_replaced() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        for of_launcher in [false, true] {
+            let mut started = direct.start(&["--at=after-init=hang", "--on=10=call:started"]);
+            let daemon = started.wait_init();
+            let pid = if of_launcher { started.launcher.pid() } else { daemon.pid() };
+            fs::write(direct.pid_file(), format!("{pid}\n")).expect("a PID file");
+            let before = fs::metadata(direct.pid_file()).expect("the PID file").ino();
+            daemon.signal(USR1);
+            assert_eq!(direct.report.wait_of(daemon.pid(), "called").text, "started ok");
+            assert_eq!(direct.named(), Some(daemon.pid()));
+            assert_ne!(fs::metadata(direct.pid_file()).expect("the PID file").ino(), before);
+            assert!(!daemon.has_ended() && !started.launcher.has_ended());
+            daemon.kill();
+            started.wait_end();
+        }
+    });
+}
+
+#[test]
+fn p10_a_folder_in_the_place_of_the_pid_file_is_an_error() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        let path = direct.pid_file();
+        let old = predecessor(&direct);
+        direct.wait_checks(old.pid(), 1);
+        fs::remove_file(&path).expect("the PID file");
+        fs::create_dir_all(path.join("inner")).expect("a folder");
+
+        // `started` may be called again, and the claim is kept until it succeeds.
+        let again =
+            ["--at=after-init=call:started", "--at=after-init=hang", "--on=10=call:started"];
+        let started = direct.start(&again);
+        let daemon = started.wait_init();
+        let text = format!(
+            "started error: cannot rename to {path:?} (PID file): Is a directory (os error 21)"
+        );
+        assert_eq!(direct.report.wait_of(daemon.pid(), "called").text, text);
+        assert!(!folder.join("web.pid.new").exists(), "no temporary file is left");
+        direct.wait_log(&[&format!("daemon={} finding=ClaimHeld", old.pid())], 2);
+        assert!(!old.has_ended());
+        assert!(direct.report.names_of(old.pid()).iter().all(|name| name != "wait"));
+
+        fs::remove_dir_all(&path).expect("the folder");
+        daemon.signal(USR1);
+        assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+        assert_eq!(direct.named(), Some(daemon.pid()));
+    });
+}
+
+#[test]
+fn p10_what_is_in_the_place_of_the_temporary_file() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        let temporary = folder.join("web.pid.new");
+        let precious = folder.join("precious");
+        fs::write(&precious, "precious").expect("a file");
+        let run = |what: &str| {
+            println!("{what}");
+            let (mut started, daemon) = direct.start_ready(&[]);
+            assert_eq!(direct.named(), Some(daemon.pid()), "{what}");
+            assert!(fs::symlink_metadata(&temporary).is_err(), "{what}");
+            daemon.signal(TERM);
+            started.wait_end();
+        };
+        fs::write(&temporary, "12").expect("a file");
+        run("what a killed start left");
+        symlink(&precious, &temporary).expect("a link");
+        run("a link");
+        assert_eq!(fs::read_to_string(&precious).expect("its target"), "precious");
+        make_fifo(&temporary);
+        run("a fifo");
+        fs::create_dir(&temporary).expect("a folder");
+        let mut started = direct.start(&[]);
+        let text = format!(
+            "started: cannot remove {temporary:?} (PID file): Is a directory (os error 21)"
+        );
+        assert_eq!(started.wait_error().text, text);
+        assert!(!fs::metadata(&temporary).expect("the folder").file_type().is_fifo());
+    });
+}
+
+// ---- the order of calls ----
+
+#[test]
+fn p10_calls_before_init_are_errors() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        let (mut started, daemon) = direct.start_ready(&[
+            "--at=before-daemon-init=call:started",
+            "--at=before-daemon-init=call:restart",
+            "--at=before-daemon-init=call:state",
+            "--at=before-daemon-init=call:wait",
+            "--no-wait",
+        ]);
+        let called: Vec<String> =
+            direct.report.named("called").into_iter().map(|event| event.text).collect();
+        assert_eq!(
+            called,
+            [
+                "started error: cannot announce the service (started): init was not called, or failed",
+                "restart error: cannot restart (restart): init was not called, or failed",
+                "state Starting None",
+            ]
+        );
+        direct.wait_log(&["stage=wait", "called before init"], 1);
+        // It waits all the same.
+        daemon.signal(TERM);
+        assert_eq!(direct.report.wait_nth("called", 4).text, "wait Requested");
+        daemon.kill();
+        started.wait_end();
+    });
+}
+
+#[test]
+fn p10_a_second_init_is_an_error() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        let (started, daemon) =
+            direct.start_ready(&["--at=after-init=call:init", "--at=started=call:init"]);
+        for nth in 1..=2 {
+            assert_eq!(
+                direct.report.wait_nth("called", nth).text,
+                "init error: cannot initialize (init): it was called before in this process"
+            );
+        }
+        assert_eq!(direct.named(), Some(daemon.pid()));
+        assert_eq!(process::children(started.launcher.pid()), [daemon.pid()]);
+        assert_eq!(process::children(daemon.pid()), []);
+    });
+}
+
+#[test]
+fn a_second_started_does_nothing() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        let options =
+            ["--at=started=call:started", "--at=shutdown=call:started", "--on=10=call:started"];
+        let (mut started, daemon) = direct.start_ready(&options);
+        assert_eq!(direct.report.wait_nth("called", 1).text, "started ok");
+        let before = fs::metadata(direct.pid_file()).expect("the PID file").ino();
+        let record = fs::read(direct.lock_file()).expect("the record");
+        daemon.signal(USR1);
+        assert_eq!(direct.report.wait_nth("called", 2).text, "started ok");
+        assert_eq!(fs::metadata(direct.pid_file()).expect("the PID file").ino(), before);
+        assert_eq!(fs::read(direct.lock_file()).expect("the record"), record);
+        daemon.signal(TERM);
+        assert_eq!(direct.report.wait_nth("called", 3).text, "started ok");
+        assert!(started.wait_end().success());
+    });
+}
+
+#[test]
+fn p10_a_restart_in_each_state() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        let (mut started, daemon) = direct.start_ready(&[
+            "--successor-timeout=none",
+            "--at=after-init=call:restart",
+            "--at=request=call:restart",
+            "--at=shutdown=call:restart",
+            "--on=10=call:restart",
+        ]);
+        let called = |nth| direct.report.wait_nth("called", nth).text;
+        let error = |why: &str| format!("restart error: cannot restart (restart): {why}");
+        assert_eq!(called(1), error("this generation has not started yet"));
+        daemon.signal(USR1);
+        assert_eq!(called(2), "restart ok", "Serving");
+        assert_eq!(called(3), "restart ok", "under way already");
+        assert!(started.wait_end().success());
+        direct.wait_checks(daemon.pid(), 1);
+        daemon.signal(USR1);
+        assert_eq!(called(4), "restart ok", "Detached: a successor is awaited");
+        assert_eq!(direct.report.named("hook").len(), 1);
+        daemon.signal(TERM);
+        assert_eq!(called(5), error("this generation is draining"));
+        daemon.wait_end(LIMIT);
+    });
+}
+
+#[test]
+fn p10_a_restart_that_nobody_would_follow_is_an_error() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        // Its parent ends at once.
+        let mut command = direct.command(&["--on=10=call:restart"]);
+        let words: Vec<_> = command.get_args().map(|word| word.to_owned()).collect();
+        let script = r#""$@" & until grep -q " started " "$report"; do sleep 0.01; done"#;
+        let mut parent = Command::new("bash");
+        parent.args(["-c", script, "parent"]).arg(command.get_program()).args(words);
+        parent.env("report", direct.report.path());
+        assert!(parent.status().expect("bash").success());
+        let daemon = direct.report.wait("started").pid;
+        process::signal(daemon, USR1);
+        assert_eq!(
+            direct.report.wait("called").text,
+            "restart error: cannot restart (restart): nobody would start the service again"
+        );
+        command.args(["--pid-file="]);
+        let without = direct.spawn(&mut command);
+        let disabled = direct.report.wait_of(without.launcher.pid(), "started").pid;
+        process::signal(disabled, USR1);
+        assert_eq!(
+            direct.report.wait_of(disabled, "called").text,
+            "restart error: cannot restart (restart): without a PID file restarts are disabled"
+        );
+    });
+}
+
+// ---- a closed or panicking log ----
+
+fn a_whole_life(direct: &Direct, options: &[&str], broken_log: impl Fn(&mut Command)) {
+    let spawn = || {
+        let mut options = options.to_vec();
+        options.extend(["--successor-timeout=none", "--at=request=panic", "--drain-timeout=20s"]);
+        let mut command = direct.command(&options);
+        broken_log(&mut command);
+        let started = direct.spawn(&mut command);
+        let daemon = started.wait_started();
+        (started, daemon)
+    };
+    let (mut first, old) = spawn();
+    first.launcher.signal(TERM);
+    assert!(first.wait_end().success(), "the handoff");
+    fs::remove_file(direct.pid_file()).expect("the PID file");
+    wait_for("it is put back", LIMIT, || (direct.named() == Some(old.pid())).then_some(()));
+    let (mut second, new) = spawn();
+    assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+    old.wait_end(LIMIT);
+    new.signal(TERM);
+    assert!(second.wait_end().success());
+    assert_eq!(direct.report.wait_of(new.pid(), "wait").text, "Requested");
+}
+
+#[test]
+fn p10_a_closed_log_harms_nothing() {
+    boxed::run(|folder| {
+        a_whole_life(&Direct::new(folder), &[], |command| {
+            let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+            drop(ours);
+            let theirs = std::os::fd::OwnedFd::from(theirs);
+            command.stdout(theirs.try_clone().expect("the same")).stderr(theirs);
+        });
+    });
+}
+
+#[test]
+fn p10_a_log_that_panics_harms_nothing() {
+    boxed::run(|folder| {
+        a_whole_life(&Direct::new(folder), &["--log-panics"], |_| {});
+    });
+}
+
+// ---- disabled ----
+
+#[test]
+fn an_empty_path_disables_the_crate() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        for signal in [TERM, INT] {
+            // The later option counts.
+            let options = [
+                "--pid-file=",
+                "--exit-code=7",
+                "--at=after-init=call:state",
+                "--on=10=call:state",
+            ];
+            let mut started = direct.start(&options);
+            let pid = started.launcher.pid();
+            let init = direct.report.wait_of(pid, "init");
+            assert_eq!(init.number(), u64::from(std::process::id()), "no launcher in between");
+            assert_eq!(direct.report.wait_of(pid, "started").number(), 0);
+            assert_eq!(process::children(pid), []);
+            assert_eq!(process::variable(pid, "SEAMLESS"), None);
+            // Nothing to hand over to, so this asks for nothing.
+            process::signal(pid, USR2);
+            direct.wait_log(&["stage=signal", &format!("daemon={pid} signal={USR2}")], 1);
+            process::signal(pid, USR1);
+            wait_for("two answers", LIMIT, || {
+                let called = direct.report.events().into_iter().filter(|event| event.pid == pid);
+                let called: Vec<_> = called.filter(|event| event.name == "called").collect();
+                (called.len() == 2).then_some(called)
+            })
+            .iter()
+            .for_each(|called| assert_eq!(called.text, "state Serving None"));
+            process::signal(pid, signal);
+            assert_eq!(started.wait_end().code(), Some(7));
+            assert_eq!(direct.report.wait_of(pid, "wait").text, "Requested");
+            assert_eq!(direct.report.wait_of(pid, "hook").text, "shutdown");
+        }
+        assert!(!direct.pid_file().exists() && !direct.lock_file().exists());
+    });
+}

@@ -11,6 +11,8 @@
 //! | `signal N` | a signal of `--catch-all` or `--on` came |
 //! | `request PATH` | a request with a `delay` was accepted (`--listen`) |
 //! | `called CALL ok`, `called CALL error: TEXT` | the action `call:…` |
+//! | `called state STATE GENERATION` | the action `call:state` |
+//! | `called wait REASON` | the action `call:wait`, whose wait on a thread of its own is over |
 //! | `wait REASON` | `wait` has returned |
 //! | `error STEP: TEXT` | `init` or `started` failed; exit code 111 |
 
@@ -43,6 +45,7 @@ probe --pid-file PATH [options]
   --no-wait                 never call `wait`
   --catch-all               report every signal that can be caught
   --threads-before-init N
+  --log-panics              log by a logger that panics each time
   --on SIGNAL=ACTION        SIGNAL is a number
   --at POINT=ACTION         may be repeated; the actions of one point follow each other
   --handoff-timeout, --claim-timeout TIME;  --successor-timeout, --drain-timeout TIME|none
@@ -51,7 +54,7 @@ probe --pid-file PATH [options]
 POINT   before-init (in launcher and daemon), before-daemon-init, launch, after-init, started,
         drained (`wait` has returned), or a hook: request, shutdown, hammer
 ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, user:UID,
-        call:init, call:started, call:restart
+        call:init, call:started, call:restart, call:state, call:wait
 TIME    like 300ms or 2s";
 
 #[derive(Clone, Debug)]
@@ -97,6 +100,7 @@ struct Options {
     no_wait: bool,
     catch_all: bool,
     threads_before_init: usize,
+    log_panics: bool,
     on: Vec<(i32, Action)>,
     at: Vec<(String, Action)>,
     handoff_timeout: Option<Duration>,
@@ -122,6 +126,7 @@ impl Options {
                 Long("threads-before-init") => {
                     options.threads_before_init = parser.value()?.parse()?
                 }
+                Long("log-panics") => options.log_panics = true,
                 Long("on") => options.on.push(pair(&mut parser)?),
                 Long("at") => options.at.push(pair(&mut parser)?),
                 Long("handoff-timeout") => {
@@ -208,6 +213,14 @@ impl Part {
                 nix::unistd::setgid((*id).into()).expect("setgid");
                 nix::unistd::setuid((*id).into()).expect("setuid");
             }
+            Action::Call(call) if call == "state" => {
+                let (state, generation) = (seamless::state(), seamless::generation());
+                self.report(&format!("called state {state:?} {generation:?}"));
+            }
+            Action::Call(call) if call == "wait" => {
+                let part = self.clone();
+                thread::spawn(move || part.report(&format!("called wait {:?}", seamless::wait())));
+            }
             Action::Call(call) => {
                 let result = match call.as_str() {
                     "init" => seamless::init(&self.pid_file),
@@ -231,6 +244,21 @@ impl Part {
     }
 }
 
+/// As `println!` panics where standard output is closed.
+struct PanickingLogger;
+
+impl log::Log for PanickingLogger {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, _: &log::Record<'_>) {
+        panic!("the log is closed");
+    }
+
+    fn flush(&self) {}
+}
+
 /// What other threads ask of the main thread.
 enum Task {
     Panic,
@@ -238,11 +266,16 @@ enum Task {
 }
 
 fn main() {
-    env_logger::Builder::from_default_env().format_timestamp_millis().init();
     let options = Options::parse().unwrap_or_else(|error| {
         eprintln!("probe: {error}\n{USAGE}");
         process::exit(100);
     });
+    if options.log_panics {
+        log::set_logger(&PanickingLogger).expect("the first logger");
+        log::set_max_level(log::LevelFilter::Trace);
+    } else {
+        env_logger::Builder::from_default_env().format_timestamp_millis().init();
+    }
     let part = Part {
         report: options.report.clone(),
         at: options.at.clone(),
