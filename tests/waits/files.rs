@@ -328,13 +328,21 @@ fn p10_what_is_in_the_place_of_the_temporary_file() {
 fn p10_calls_before_init_are_errors() {
     boxed::run(|folder| {
         let direct = Direct::new(folder);
-        let (mut started, daemon) = direct.start_ready(&[
+        let go = folder.join("go");
+        let mut started = direct.start(&[
             "--at=before-daemon-init=call:started",
             "--at=before-daemon-init=call:restart",
             "--at=before-daemon-init=call:state",
             "--at=before-daemon-init=call:wait",
+            &format!("--at=before-daemon-init=file:{}", go.display()),
             "--no-wait",
         ]);
+        direct.wait_log(&["stage=wait", "called before init"], 1);
+        fs::write(go, "").expect("a file");
+        let daemon = started.wait_started();
+        // The early `wait` waits all the same.
+        daemon.signal(TERM);
+        direct.report.wait_nth("called", 4);
         let called: Vec<String> =
             direct.report.named("called").into_iter().map(|event| event.text).collect();
         assert_eq!(
@@ -343,12 +351,9 @@ fn p10_calls_before_init_are_errors() {
                 "started error: cannot announce the service (started): init was not called, or failed",
                 "restart error: cannot restart (restart): init was not called, or failed",
                 "state Starting None",
+                "wait Requested",
             ]
         );
-        direct.wait_log(&["stage=wait", "called before init"], 1);
-        // It waits all the same.
-        daemon.signal(TERM);
-        assert_eq!(direct.report.wait_nth("called", 4).text, "wait Requested");
         daemon.kill();
         started.wait_end();
     });

@@ -53,7 +53,7 @@ probe --pid-file PATH [options]
 
 POINT   before-init (in launcher and daemon), before-daemon-init, launch, after-init, started,
         drained (`wait` has returned), or a hook: request, shutdown, hammer
-ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, user:UID,
+ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, user:UID, file:PATH (until it exists),
         call:init, call:started, call:restart, call:state, call:wait
 TIME    like 300ms or 2s";
 
@@ -65,6 +65,7 @@ enum Action {
     Abort,
     Hang,
     Sleep(Duration),
+    File(PathBuf),
     User(u32),
     Call(String),
 }
@@ -82,6 +83,7 @@ impl FromStr for Action {
             "sleep" => {
                 humantime::parse_duration(value).map(Action::Sleep).map_err(|error| wrong(&error))
             }
+            "file" => Ok(Action::File(value.into())),
             "panic" => Ok(Action::Panic),
             "abort" => Ok(Action::Abort),
             "hang" => Ok(Action::Hang),
@@ -208,6 +210,11 @@ impl Part {
             Action::Abort => process::abort(),
             Action::Hang => hang(),
             Action::Sleep(time) => thread::sleep(*time),
+            Action::File(path) => {
+                while !path.exists() {
+                    thread::sleep(Duration::from_millis(2));
+                }
+            }
             Action::User(id) => {
                 nix::unistd::setgroups(&[]).expect("setgroups");
                 nix::unistd::setgid((*id).into()).expect("setgid");
