@@ -35,7 +35,7 @@ fn p8_a_daemon_serves_on_when_its_launcher_is_killed(kind: Supervisor, folder: &
 
     service.control(if kind == Supervisor::Runit { "kill" } else { "-k" });
     launcher.wait_end(LIMIT);
-    log.wait(&[("stage", "handoff"), ("cause", "LauncherGone"), ("daemon", &old.to_string())]);
+    log.wait(&[("stage", "prepare"), ("cause", "launcher-gone"), ("daemon", &old.to_string())]);
     let new = report.wait_nth("started", 2).pid;
     daemon.wait_end(LIMIT);
     assert_eq!(report.wait_of(old, "wait").text, "TakenOver");
@@ -117,14 +117,14 @@ fn p8_a_starting_daemon_ends_with_its_launcher() {
 #[test]
 fn p8_a_daemon_that_waits_for_the_claim_ends_with_its_launcher() {
     boxed::run(|folder| {
-        scene::start(folder, "--at=after-init=hang");
+        let first = scene::start(folder, "--at=after-init=hang").id();
         let holder = Report::new(folder.join("report")).wait("init").pid;
         let launcher = scene::start(folder, "").id();
         let waiting = Log::of(folder).wait(&[("stage", "claim"), ("holder", &holder.to_string())]);
         let waiting = Watched::new(waiting.number("daemon"));
         signal(launcher, KILL);
         waiting.wait_end(LIMIT);
-        assert!(process::stat(holder).is_some());
+        assert!(process::stat(first).is_some() && process::stat(holder).is_some());
     });
 }
 
