@@ -58,6 +58,14 @@ pub(crate) fn name(pid: i32) -> Option<String> {
     Some(String::from_utf8_lossy(&name).trim_end().to_owned())
 }
 
+/// The file name in the first word of a process's command line.
+pub(crate) fn program(pid: i32) -> Option<String> {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let first = command.split(|byte| *byte == 0).next()?;
+    let name = first.rsplit(|byte| *byte == b'/').next()?;
+    Some(String::from_utf8_lossy(name).into_owned())
+}
+
 /// This boot and this PID namespace. Without `/proc` there is no such thing, and no proof.
 pub(crate) fn world() -> io::Result<World> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;

@@ -82,7 +82,10 @@ impl Supervisor {
     /// job a process group of its own and is none.
     pub(crate) fn is_script(&self) -> bool {
         use nix::unistd::{Pid, getpgid};
-        let is_shell = self.name.as_deref().is_some_and(|name| SHELLS.contains(&name));
+        let is_shell = |name: &str| SHELLS.contains(&name);
+        // A script's name is that of its file, `run`; its first word is the shell.
+        let is_shell = self.name.as_deref().is_some_and(is_shell)
+            || self.parent.and_then(process::program).as_deref().is_some_and(is_shell);
         let group = |pid| getpgid(pid).ok();
         let parent = self.parent.map(Pid::from_raw);
         is_shell && group(None) == parent.and_then(|parent| group(Some(parent)))

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -9,9 +10,12 @@ use std::{
 
 use seamless_testing::{
     bin,
+    http::Target,
     process::{self, Watched},
+    report::Report,
     wait_for,
 };
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// How long anything may take that happens at once.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -60,6 +64,15 @@ pub(crate) fn wait_all_ended(folder: &Path) {
         process.wait_end(LIMIT);
     }
     wait_for("nothing of the service runs", LIMIT, || running(folder).is_empty().then_some(()));
+}
+
+/// Waits until this daemon's `on_shutdown` hooks run.
+#[track_caller]
+pub(crate) fn wait_drain(report: &Report, daemon: u32) {
+    wait_for(format!("{daemon} drains:\n{report}"), LIMIT, || {
+        let hooks = report.named("hook");
+        hooks.iter().any(|hook| hook.pid == daemon && hook.text == "shutdown").then_some(())
+    });
 }
 
 /// What launchers and daemons of one folder have logged.
@@ -132,4 +145,50 @@ impl Line {
     pub(crate) fn is(&self, fields: &[(&str, &str)]) -> bool {
         fields.iter().all(|(name, value)| self.field(name) == Some(value))
     }
+}
+
+/// A request whose last line is still to be sent, so that its server cannot answer yet.
+pub(crate) struct Unfinished(Socket);
+
+impl Unfinished {
+    #[track_caller]
+    pub(crate) fn start(target: &Target) -> Self {
+        let (domain, address) = match target {
+            Target::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
+            Target::Unix(path) => (Domain::UNIX, SockAddr::unix(path).expect("an address")),
+        };
+        let mut socket = Socket::new(domain, Type::STREAM, None).expect("a socket");
+        socket.set_read_timeout(Some(LIMIT)).expect("a time limit");
+        socket.connect(&address).unwrap_or_else(|error| panic!("{target}: {error}"));
+        socket.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n").expect("the first part");
+        Unfinished(socket)
+    }
+
+    /// Sends the rest, and returns all that the server answers until it closes the connection.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> String {
+        self.0.write_all(b"\r\n").expect("the rest");
+        let mut answer = String::new();
+        self.0.read_to_string(&mut answer).expect("an answer, and then its end");
+        answer
+    }
+
+    /// Sends the rest, and returns the answer as soon as it is there.
+    #[track_caller]
+    pub(crate) fn answer(mut self) -> String {
+        self.0.write_all(b"\r\n").expect("the rest");
+        let mut answer = String::new();
+        while !(answer.contains("\r\n\r\nServer pid: ") && answer.ends_with('\n')) {
+            let mut bytes = [0; 1024];
+            let count = self.0.read(&mut bytes).expect("an answer");
+            assert!(count > 0, "the connection ended: {answer:?}");
+            answer.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+        answer
+    }
+}
+
+/// The body of every answer.
+pub(crate) fn answer_of(pid: u32) -> String {
+    format!("\r\n\r\nServer pid: {pid}\n")
 }

@@ -1,1 +1,287 @@
+//! P6 and P3: where the service is told to stop, requests in flight are answered, and it is not
+//! reported down before every generation is gone.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use seamless_testing::{
+    bin,
+    boxed::{Boxed, Isolation},
+    http::{self, Target},
+    process::{self, Watched, signal},
+    report::Report,
+    supervisor::{Service, Supervisor, Want, write_script},
+    under_each_supervisor, wait_for,
+};
+
+use crate::scene::{self, LIMIT, Log, Unfinished, answer_of};
+
+const TERM: i32 = 15;
+
+/// Who the service runs as, and whether it can read its supervisor's status.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum As {
+    /// As the supervisor itself.
+    Root,
+    /// The run script has opened `supervise/` before it changed the user.
+    UserWhoReads,
+    UserWhoDoesNot,
+}
+
+/// A service that can be stopped.
+struct Scene {
+    folder: PathBuf,
+    who: As,
+    target: Target,
+    report: Report,
+    log: Log,
+    service: Service,
+}
+
+impl Scene {
+    fn new(kind: Supervisor, folder: &Path, who: As) -> Self {
+        let target = Target::from(http::free_address());
+        let state = folder.join("state");
+        fs::create_dir_all(&state).expect("a folder");
+        if who != As::Root {
+            let owned = Command::new("chown").arg("nobody").arg(&state).status();
+            assert!(owned.expect("chown").success());
+        }
+        let run = run_script(kind, &state, who, &target, "");
+        let scene = Scene {
+            report: Report::new(state.join("report")),
+            log: Log::of(&state),
+            service: Service::new(kind, folder.join("service"), &run),
+            folder: state,
+            target,
+            who,
+        };
+        scene.report.wait("started");
+        scene
+    }
+
+    fn change_options(&self, options: &str) {
+        let kind = self.service.kind();
+        let run = run_script(kind, &self.folder, self.who, &self.target, options);
+        write_script(&self.service.folder().join("run"), &run);
+    }
+
+    /// Does the launcher know a stop when it is sent one? If not, it lets go of its daemon.
+    fn knows_a_stop(&self) -> bool {
+        self.who != As::UserWhoDoesNot || self.service.kind() == Supervisor::Daemontools
+    }
+
+    /// A generation is kept by its request; the service must not be reported down.
+    #[track_caller]
+    fn assert_not_down(&self) {
+        if self.knows_a_stop() {
+            assert!(self.service.status().pid.is_some(), "down, and there are still processes");
+        }
+    }
+
+    #[track_caller]
+    fn assert_ends(&self) {
+        self.service.wait_down();
+        let left: Vec<u32> = scene::running(&self.folder).iter().map(Watched::pid).collect();
+        if self.knows_a_stop() {
+            assert_eq!(left, [], "of the service that is down:\n{}", self.log);
+        }
+        scene::wait_all_ended(&self.folder);
+        assert_eq!(self.service.status().want, Want::Down);
+    }
+}
+
+fn run_script(kind: Supervisor, folder: &Path, who: As, target: &Target, more: &str) -> String {
+    let options = format!("--listen={target} --successor-timeout=200ms {more}");
+    let script = scene::script(folder, &options);
+    let probe = format!("exec '{}'", bin::probe().display());
+    let change = match kind {
+        Supervisor::Daemontools => "setuidgid nobody",
+        Supervisor::Runit => "chpst -u nobody",
+    };
+    let as_user = script.replace(&probe, &probe.replace("exec", &format!("exec {change}")));
+    match who {
+        As::Root => script,
+        As::UserWhoReads => format!("chmod 755 supervise\n{as_user}"),
+        As::UserWhoDoesNot => as_user,
+    }
+}
+
+fn down_with_a_request_in_flight(kind: Supervisor, folder: &Path, who: As) {
+    let scene = Scene::new(kind, folder, who);
+    let daemon = scene.report.wait("started").pid;
+    let request = Unfinished::start(&scene.target);
+    scene.service.down();
+    scene::wait_drain(&scene.report, daemon);
+    scene.assert_not_down();
+    assert!(request.finish().ends_with(&answer_of(daemon)));
+    scene.assert_ends();
+    assert_eq!(scene.report.wait_of(daemon, "wait").text, "Stopped");
+}
+
+/// `svc -t`, and `svc -d` when the successor serves and the predecessor still has a request.
+fn down_while_an_older_generation_drains(kind: Supervisor, folder: &Path, who: As) {
+    let scene = Scene::new(kind, folder, who);
+    let old = scene.report.wait("started").pid;
+    let request = Unfinished::start(&scene.target);
+    scene.service.restart();
+    let new = scene.report.wait_nth("started", 2).pid;
+    scene::wait_drain(&scene.report, old);
+    scene.service.down();
+    if scene.knows_a_stop() {
+        scene.log.wait(&[("stage", "drained"), ("daemon", &new.to_string())]);
+    } else {
+        Watched::new(new).wait_end(LIMIT);
+    }
+    scene.assert_not_down();
+    assert!(request.finish().ends_with(&answer_of(old)));
+    scene.assert_ends();
+}
+
+/// `svc -t`, and `svc -d` when the successor has not come as far as `started`.
+fn down_while_a_successor_starts(kind: Supervisor, folder: &Path, who: As) {
+    let scene = Scene::new(kind, folder, who);
+    let old = scene.report.wait("started").pid;
+    let request = Unfinished::start(&scene.target);
+    scene.change_options("--at=after-init=hang");
+    scene.service.restart();
+    let new = scene.report.wait_nth("init", 2).pid;
+    scene.service.down();
+    scene::wait_drain(&scene.report, old);
+    scene.assert_not_down();
+    assert!(request.finish().ends_with(&answer_of(old)));
+    scene.assert_ends();
+    assert_eq!(scene.report.names_of(new), ["init"]);
+}
+
+/// `svc -t`, and `svc -d` soon after: whoever runs then ends everything.
+fn down_soon_after_a_restart(kind: Supervisor, folder: &Path, who: As) {
+    thread::scope(|scope| {
+        for distance in [0, 5, 50] {
+            let scene = Scene::new(kind, &folder.join(distance.to_string()), who);
+            scope.spawn(move || {
+                scene.service.settle();
+                scene.service.restart();
+                thread::sleep(Duration::from_millis(distance));
+                scene.service.down();
+                scene.service.wait_down();
+                let left = scene::running(&scene.folder).len();
+                let a_launcher_was_told = !scene.log.stage("stop").is_empty();
+                if a_launcher_was_told {
+                    assert_eq!(left, 0, "{distance} ms:\n{}", scene.log);
+                }
+                scene::wait_all_ended(&scene.folder);
+                assert_eq!(scene.service.status().want, Want::Down);
+            });
+        }
+    });
+}
+
+/// Tests of these scenarios for one kind of user, under each supervisor.
+macro_rules! stopped {
+    ($module:ident, $who:expr, $boxed:expr => $($name:ident: $scenario:ident),+ $(,)?) => {
+        mod $module {
+            use super::*;
+            $(
+                fn $name(kind: Supervisor, folder: &Path) {
+                    $scenario(kind, folder, $who);
+                }
+            )+
+            under_each_supervisor![$boxed => $($name),+];
+        }
+    };
+}
+
+stopped![
+    root, As::Root, Boxed::new().private_net() =>
+    p3_p6_down_with_a_request_in_flight: down_with_a_request_in_flight,
+    p6_down_while_an_older_generation_drains: down_while_an_older_generation_drains,
+    p6_down_while_a_successor_starts: down_while_a_successor_starts,
+    p6_down_soon_after_a_restart: down_soon_after_a_restart,
+];
+stopped![
+    user_who_reads_the_status,
+    As::UserWhoReads,
+    Boxed::new().private_net().needs(Isolation::Namespaces) =>
+    p3_p6_down_with_a_request_in_flight: down_with_a_request_in_flight,
+    p6_down_while_an_older_generation_drains: down_while_an_older_generation_drains,
+    p6_down_while_a_successor_starts: down_while_a_successor_starts,
+    p6_down_soon_after_a_restart: down_soon_after_a_restart,
+];
+// The last of the scenarios is left out: where no launcher runs, this service cannot know.
+stopped![
+    user_who_cannot_read_it,
+    As::UserWhoDoesNot,
+    Boxed::new().private_net().needs(Isolation::Namespaces) =>
+    p3_p6_down_with_a_request_in_flight: down_with_a_request_in_flight,
+    p6_down_while_an_older_generation_drains: down_while_an_older_generation_drains,
+    p6_down_while_a_successor_starts: down_while_a_successor_starts,
+];
+
+/// As a container runs it: the probe, or an init above it, is PID 1.
+fn p6_a_container_drains(init: &'static [&'static str]) {
+    let boxed = Boxed::new().private_net().needs(Isolation::UserNamespaces);
+    boxed.run(|folder| {
+        let target = Target::from(http::free_address());
+        let run = folder.join("run");
+        let options = format!("--listen={target} --exit-code=9");
+        write_script(&run, &scene::script(folder, &options));
+        let mut container = Command::new("unshare")
+            .args(["--pid", "--fork", "--kill-child", "--mount", "--mount-proc"])
+            .args(init)
+            .arg(&run)
+            .spawn()
+            .expect("unshare");
+        let report = Report::new(folder.join("report"));
+        let daemon = report.wait("started").pid;
+        let request = Unfinished::start(&target);
+        let pid_1 = process::children(container.id())[0];
+        signal(pid_1, TERM);
+        scene::wait_drain(&report, daemon);
+        assert!(!Watched::new(pid_1).has_ended());
+        assert!(request.finish().ends_with(&answer_of(daemon)));
+        assert_eq!(container.wait().expect("its end").code(), Some(9));
+        assert_eq!(report.wait("wait").text, "Stopped");
+    });
+}
+
+#[test]
+fn p6_as_pid_1_of_a_container_it_drains() {
+    p6_a_container_drains(&[]);
+}
+
+#[test]
+fn p6_under_tini_in_a_container_it_drains() {
+    p6_a_container_drains(&["tini", "--"]);
+}
+
+/// Nobody would start the service again.
+#[test]
+fn p6_where_the_parent_has_gone_it_drains() {
+    Boxed::new().private_net().run(|folder| {
+        let target = Target::from(http::free_address());
+        let script = scene::script(folder, &format!("--listen={target}"));
+        let mut parent =
+            scene::shell(&format!("({script}) & exec sleep 1000")).spawn().expect("sh");
+        let report = Report::new(folder.join("report"));
+        let daemon = report.wait("started").pid;
+        let launcher = Watched::new(process::stat(daemon).expect("the daemon").ppid);
+        parent.kill().expect("KILL");
+        parent.wait().expect("its end");
+        wait_for("a new parent", LIMIT, || {
+            (process::stat(launcher.pid())?.ppid != parent.id()).then_some(())
+        });
+        let request = Unfinished::start(&target);
+        launcher.signal(TERM);
+        scene::wait_drain(&report, daemon);
+        assert!(!launcher.has_ended());
+        assert!(request.finish().ends_with(&answer_of(daemon)));
+        assert_eq!(report.wait_of(daemon, "wait").text, "Stopped");
+        scene::wait_all_ended(folder);
+    });
+}
