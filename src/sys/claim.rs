@@ -160,7 +160,10 @@ fn open(path: &Path, world: &World) -> Result<File> {
         let link = error.raw_os_error() == Some(libc::ELOOP);
         let error = Error::io(ErrorKind::Claim, format!("cannot open {path:?} (claim)"), error);
         match (denied, link) {
-            (true, _) => error.hint(pid_file::must_be_writable()),
+            (true, _) => error.hint(match fs::symlink_metadata(path) {
+                Ok(about) => format!("it belongs to uid {}", about.uid()),
+                Err(_) => pid_file::must_be_writable(),
+            }),
             (_, true) => error.hint("it is a link, which is not followed"),
             (false, false) => error,
         }
