@@ -1,0 +1,323 @@
+//! What only root can set up: other users, and a PID that is used again.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use seamless_testing::{
+    boxed::{Boxed, Isolation},
+    direct::Direct,
+    process::{self, Watched},
+    wait_for,
+};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const NOBODY: u32 = 65534;
+const TERM: i32 = 15;
+
+fn by_root(test: impl FnOnce(&Path)) {
+    Boxed::new().needs(Isolation::Namespaces).run(test);
+}
+
+/// A service folder of this user, with files of the probe's that anybody may write to.
+fn place_of(folder: &Path, user: u32) -> Direct {
+    let place = folder.join("place");
+    fs::create_dir(&place).expect("a folder");
+    for name in ["report", "log"] {
+        let file = place.join(name);
+        fs::write(&file, "").expect("a file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).expect("its mode");
+    }
+    chown(&place, Some(user), Some(user)).expect("chown");
+    Direct::new(&place)
+}
+
+#[track_caller]
+fn assert_serves_on(direct: &Direct, old: &Watched) {
+    direct.wait_checks(old.pid(), 1);
+    assert!(!old.has_ended());
+    assert_eq!(direct.named(), Some(old.pid()));
+    assert!(direct.report.names_of(old.pid()).iter().all(|name| name != "wait"));
+}
+
+// ---- other users ----
+
+#[test]
+fn p10_an_unwritable_folder_is_an_error() {
+    by_root(|folder| {
+        let direct = place_of(folder, 0);
+        let hint = format!("the folder must be writable by uid {NOBODY}");
+        let mut started = direct.start(&["--at=before-daemon-init=user:65534"]);
+        let text = format!(
+            "init: cannot open {:?} (claim): Permission denied (os error 13); {hint}",
+            direct.lock_file()
+        );
+        assert_eq!(started.wait_error().text, text);
+
+        // The same where a predecessor serves, and the user changes after `init`.
+        let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
+        first.detach();
+        let mut second = direct.start(&["--at=after-init=user:65534"]);
+        let temporary = direct.pid_file().with_extension("pid.new");
+        let text = format!(
+            "started: cannot create {temporary:?} (PID file): Permission denied (os error 13); {hint}"
+        );
+        assert_eq!(second.wait_error().text, text);
+        assert_serves_on(&direct, &old);
+        direct.start_ready(&[]);
+        assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+    });
+}
+
+#[test]
+fn p10_a_lock_file_that_we_may_not_open_is_an_error() {
+    by_root(|folder| {
+        let direct = place_of(folder, NOBODY);
+        fs::write(direct.lock_file(), "").expect("a file");
+        fs::set_permissions(direct.lock_file(), fs::Permissions::from_mode(0o600)).expect("mode");
+        let mut started = direct.start(&["--at=before-daemon-init=user:65534"]);
+        let text = format!(
+            "init: cannot open {:?} (claim): Permission denied (os error 13); it belongs to uid 0",
+            direct.lock_file()
+        );
+        assert_eq!(started.wait_error().text, text);
+    });
+}
+
+#[test]
+fn p10_a_lock_file_that_somebody_planted_is_an_error() {
+    by_root(|folder| {
+        let direct = place_of(folder, NOBODY);
+        let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
+        first.detach();
+        direct.wait_checks(old.pid(), 1);
+        let good = folder.join("good");
+        fs::rename(direct.lock_file(), &good).expect("the lock file");
+        let innocent = Innocent::start(None);
+        // It names a process that lives and belongs to somebody else than the file.
+        let stat = process::stat(innocent.pid()).expect("sleep");
+        let record = fs::read_to_string(&good).expect("the record").replace(
+            &seamless_testing::direct::identity(old.pid()),
+            &format!("{}:{}", stat.pid, stat.start_ticks),
+        );
+        assert!(record.contains(&format!("daemon={}:", stat.pid)), "{record}");
+        for content in ["", &record] {
+            fs::write(direct.lock_file(), content).expect("a file");
+            chown(direct.lock_file(), Some(NOBODY), None).expect("chown");
+            let mut second = direct.start(&[]);
+            let text = format!(
+                "init: cannot use {:?} (claim): it belongs to uid {NOBODY}, of whom no live \
+                 generation is known; remove it if it is a leftover",
+                direct.lock_file()
+            );
+            assert_eq!(second.wait_error().text, text);
+            assert_serves_on(&direct, &old);
+            innocent.assert_unharmed();
+        }
+        fs::rename(&good, direct.lock_file()).expect("the lock file");
+        direct.start_ready(&[]);
+        assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+    });
+}
+
+/// A service that used to run as nobody, and now starts as root.
+#[test]
+fn the_lock_file_of_a_proven_owner_is_taken_over() {
+    by_root(|folder| {
+        let direct = place_of(folder, NOBODY);
+        let as_nobody = ["--at=before-daemon-init=user:65534", "--successor-timeout=none"];
+        let (mut first, old) = direct.start_ready(&as_nobody);
+        first.detach();
+        direct.start_ready(&[]);
+        assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+    });
+}
+
+/// Its signal to the launcher is refused, and the channel tells all the same. It cannot open the
+/// lock file again, and keeps the one that it has.
+#[test]
+fn p4_a_service_that_gives_up_root_restarts() {
+    by_root(|folder| {
+        let direct = place_of(folder, NOBODY);
+        let options = ["--at=after-init=user:65534", "--successor-timeout=none"];
+        let (mut first, mut old) = direct.start_ready(&options);
+        first.detach();
+        let launcher = format!("launcher={} ", first.launcher.pid());
+        let line = direct.wait_log(&["stage=release", &launcher, "elapsed_ms"], 1);
+        assert!(!line.contains("handoff_timeout"), "{line}");
+        for number in 2..=4 {
+            let (mut next, new) = direct.start_ready(&options);
+            assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+            assert_eq!(direct.report.wait_of(new.pid(), "started").number(), number);
+            assert_eq!(direct.named(), Some(new.pid()));
+            next.detach();
+            assert_serves_on(&direct, &new);
+            old = new;
+        }
+    });
+}
+
+/// The path names a file that the service may not open any more: it says so, and touches nothing.
+#[test]
+fn p10_a_service_that_gave_up_root_loses_its_lock_file() {
+    by_root(|folder| {
+        let direct = place_of(folder, NOBODY);
+        let options = ["--at=after-init=user:65534", "--successor-timeout=none"];
+        let (mut first, old) = direct.start_ready(&options);
+        first.detach();
+        direct.wait_checks(old.pid(), 1);
+        let good = folder.join("good");
+        fs::rename(direct.lock_file(), &good).expect("the lock file");
+        fs::write(direct.lock_file(), "").expect("another");
+        fs::set_permissions(direct.lock_file(), fs::Permissions::from_mode(0o600)).expect("mode");
+        fs::remove_file(direct.pid_file()).expect("the PID file");
+        let daemon = format!("daemon={} ", old.pid());
+        direct.wait_log(&["stage=check", &daemon, "cannot open", "Permission denied"], 1);
+        direct.wait_checks(old.pid(), 1);
+        assert!(!old.has_ended());
+        assert_eq!(direct.named(), None, "nothing is put back without the claim");
+        fs::rename(&good, direct.lock_file()).expect("the lock file");
+        direct.wait_log(&["ours is back"], 1);
+        direct.start_ready(&options);
+        assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+    });
+}
+
+/// The successor may not signal it: it finds out by itself.
+#[test]
+fn p4_a_predecessor_that_may_not_be_signalled_drains() {
+    by_root(|folder| {
+        let direct = place_of(folder, NOBODY);
+        let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
+        first.detach();
+        let (_second, new) = direct.start_ready(&["--at=after-init=user:65534"]);
+        let predecessor = format!("predecessor={} ", old.pid());
+        direct.wait_log(&["stage=takeover", &predecessor, "Operation not permitted"], 1);
+        assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+        assert_eq!(direct.named(), Some(new.pid()));
+    });
+}
+
+// ---- a PID that is used again ----
+
+/// A process that has nothing to do with the service, and dies by the first signal.
+struct Innocent(Child);
+
+impl Innocent {
+    /// With this very PID, where one is given: nobody has it.
+    fn start(pid: Option<u32>) -> Self {
+        wait_for(format!("a process with PID {pid:?}"), LIMIT, || {
+            if let Some(pid) = pid {
+                let last = (pid - 1).to_string();
+                fs::write("/proc/sys/kernel/ns_last_pid", last).expect("ns_last_pid");
+            }
+            let sleep = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn();
+            let mut sleep = Innocent(sleep.expect("sleep"));
+            if pid.is_none_or(|pid| pid == sleep.pid()) {
+                return Some(sleep);
+            }
+            sleep.0.kill().expect("KILL");
+            sleep.0.wait().expect("its end");
+            None
+        })
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    #[track_caller]
+    fn assert_unharmed(&self) {
+        assert!(!Watched::new(self.pid()).has_ended(), "somebody signalled {}", self.pid());
+    }
+}
+
+/// KILLs a process, whose parent reaps it by `reap`, and gives its PID to an innocent one, which
+/// started later as `/proc` tells it.
+fn replace(process: &Watched, reap: impl FnOnce()) -> Innocent {
+    let (pid, before) = (process.pid(), process::stat(process.pid()).expect("it").start_ticks);
+    process.kill();
+    process.wait_end(LIMIT);
+    reap();
+    wait_for("it is reaped", LIMIT, || process::stat(pid).is_none().then_some(()));
+    wait_for("a later tick of the clock", LIMIT, || {
+        let mut innocent = Innocent::start(Some(pid));
+        if process::stat(pid).expect("sleep").start_ticks > before {
+            return Some(innocent);
+        }
+        innocent.0.kill().expect("KILL");
+        innocent.0.wait().expect("its end");
+        None
+    })
+}
+
+#[test]
+fn p5_the_pid_of_a_dead_predecessor_is_used_again() {
+    by_root(|folder| {
+        let direct = place_of(folder, 0);
+        let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
+        first.detach();
+        direct.wait_checks(old.pid(), 1);
+        let innocent = replace(&old, || ());
+        assert_eq!(direct.named(), Some(innocent.pid()));
+        let record = fs::read_to_string(direct.lock_file()).expect("the record");
+        assert!(record.contains(&format!("daemon={}:", innocent.pid())), "{record}");
+        let (mut second, new) = direct.start_ready(&[]);
+        assert_eq!(direct.named(), Some(new.pid()));
+        new.signal(TERM);
+        assert!(second.wait_end().success());
+        innocent.assert_unharmed();
+    });
+}
+
+/// The newest generation is dead, and an innocent process has its PID: the detached predecessor
+/// puts its own file back, and the next start finds it.
+#[test]
+fn p5_the_pid_of_a_dead_successor_is_used_again() {
+    by_root(|folder| {
+        let direct = place_of(folder, 0);
+        let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
+        first.detach();
+        direct.wait_checks(old.pid(), 1);
+        // The predecessor sees nothing of the takeover: no TERM, which may get lost, and no look.
+        old.signal(19);
+        let record = fs::read_to_string(direct.lock_file()).expect("the record");
+        let without: String = record
+            .lines()
+            .filter(|line| !line.starts_with("generation=1 "))
+            .fold(String::new(), |text, line| text + line + "\n");
+        fs::write(direct.lock_file(), without).expect("the record");
+        let (mut second, new) = direct.start_ready(&[]);
+        let innocent = replace(&new, || {
+            second.wait_end();
+        });
+        old.signal(18);
+        direct.wait_log(&["ours is back"], 1);
+        assert_eq!(direct.named(), Some(old.pid()));
+        innocent.assert_unharmed();
+        direct.start_ready(&[]);
+        assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+        innocent.assert_unharmed();
+    });
+}
+
+/// The launcher's PID, below the same supervisor even: it does not make the service somebody else's.
+#[test]
+fn p4_the_pid_of_a_dead_launcher_is_used_again() {
+    by_root(|folder| {
+        let direct = place_of(folder, 0);
+        let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
+        let launcher = Watched::new(first.launcher.pid());
+        let innocent = replace(&launcher, || {
+            first.wait_end();
+        });
+        assert_eq!(process::stat(innocent.pid()).expect("sleep").ppid, std::process::id());
+        direct.start_ready(&[]);
+        assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+        innocent.assert_unharmed();
+    });
+}
