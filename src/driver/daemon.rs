@@ -401,8 +401,9 @@ impl Service {
             files.lock_file.give_up();
             return Err(error);
         }
+        // Of another PID namespace only the one that holds the PID file could have been alive.
         record.live.retain(|one| {
-            one.number != number && !matches!(self.prove(one), Err(Unproven::Gone | Unproven::Ours))
+            one.number != number && matches!(self.prove(one), Ok(_) | Err(Unproven::Unknown))
         });
         files.pid_file = Some(PidFile::install(&self.pid_file)?);
         let older = record.live.clone();
