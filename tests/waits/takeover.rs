@@ -231,6 +231,41 @@ fn p5_neither_we_nor_our_launcher_are_signalled() {
     });
 }
 
+/// Each start of a container is a PID namespace of its own, and the folder may outlive them all.
+#[test]
+fn generations_of_other_pid_namespaces_do_not_pile_up() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        let (boot, ns) = (boot(), pid_namespace());
+        let entries: String = (1..=3).map(|n| entry(n, "7:70", &boot, ns + n, "6:69")).collect();
+        fs::write(direct.pid_file(), "7\n").expect("a PID file");
+        write_record(&direct, 3, &entries);
+        let (_started, daemon) = direct.start_ready(&[]);
+        let record = fs::read_to_string(direct.lock_file()).expect("the record");
+        assert_eq!(record.lines().count(), 3, "{record}");
+        assert!(record.contains(&format!("generation=4 daemon={}", identity(daemon.pid()))));
+    });
+}
+
+#[test]
+fn p5_a_generation_of_another_pid_namespace_that_lives_is_refused() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        let (_first, daemon) = direct.start_ready(&[]);
+        let record = fs::read_to_string(direct.lock_file()).expect("the record");
+        let (ns, other) = (pid_namespace(), pid_namespace() + 1);
+        let elsewhere =
+            record.replace(&format!("pid_namespace={ns} "), &format!("pid_namespace={other} "));
+        assert_ne!(record, elsewhere);
+        fs::write(direct.lock_file(), elsewhere).expect("the record");
+        let text = direct.start(&[]).wait_error().text;
+        assert!(text.contains("generation 1 with daemon"), "{text}");
+        assert!(text.ends_with("runs in another PID namespace"), "{text}");
+        assert!(!daemon.has_ended());
+        assert_eq!(direct.named(), Some(daemon.pid()));
+    });
+}
+
 // ---- an older generation and the files ----
 
 #[test]
@@ -337,36 +372,36 @@ fn a_pid_file_that_was_removed_does_not_hide_the_predecessor() {
 }
 
 /// KILLed after its files were in place, before its TERM went out. To stop it just there, the record
-/// names a generation that it has to warn about first, into a pipe that is full.
+/// names another older generation, and the line that logs the TERM to that one goes into a socket
+/// that is full.
 #[test]
 fn p9_a_successor_killed_before_its_term_leaves_the_predecessor_serving() {
     boxed::run(|folder| {
         let direct = Direct::new(folder);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
+        direct.wait_checks(old.pid(), 1);
+        let older = Innocent::new();
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
         let (head, rest) = record.split_once('\n').expect("lines");
-        let elsewhere = entry(0, "77:77", &boot(), pid_namespace() + 1, "76:76");
-        fs::write(direct.lock_file(), format!("{head}\n{elsewhere}{rest}")).expect("the record");
-        let (full, keeps_open) = full_socket();
+        let entry = entry(0, &identity(older.pid()), &boot(), pid_namespace(), "3:1");
+        fs::write(direct.lock_file(), format!("{head}\n{entry}{rest}")).expect("the record");
+        let (full, _keeps_open) = full_socket();
         let mut command = direct.command(&[]);
-        let second = direct.spawn(command.stderr(full).env("RUST_LOG", "warn"));
+        // Level and words of the lines that are logged.
+        let second = direct.spawn(command.stderr(full).env("RUST_LOG", "info/signal=TERM"));
         let new = second.wait_init();
-        wait_for("the new one's PID file", LIMIT, || {
-            (direct.named() == Some(new.pid())).then_some(())
-        });
-        wait_for("it is in the record", LIMIT, || {
-            let record = fs::read_to_string(direct.lock_file()).ok()?;
-            record.contains(&identity(new.pid())).then_some(())
-        });
+        Watched::new(older.pid()).wait_end(LIMIT);
+        assert_eq!(direct.named(), Some(new.pid()));
+        let record = fs::read_to_string(direct.lock_file()).expect("the record");
+        assert!(record.contains(&identity(new.pid())), "{record}");
         new.kill();
         second.launcher.wait_end(LIMIT);
-        drop(keeps_open);
-        assert!(direct.report.named("hook").iter().all(|hook| hook.text != "shutdown"));
 
         let back = ["stage=check", &format!("daemon={} ", old.pid()), "ours is back"];
         direct.wait_log(&back, 1);
         assert_eq!(direct.named(), Some(old.pid()));
+        assert_eq!(direct.report.names_of(old.pid()), ["init", "started", "hook"], "no drain");
         let (_third, newest) = direct.start_ready(&[]);
         assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
         assert_eq!(direct.named(), Some(newest.pid()));

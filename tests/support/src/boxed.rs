@@ -81,7 +81,8 @@ impl Isolation {
         const CLOSE: &str = r#"for fd in /proc/self/fd/*; do
             if ((${fd##*/} > 2)); then eval "exec ${fd##*/}>&-"; fi
         done; exec "$@""#;
-        let mut words = vec!["-c", CLOSE, "box"];
+        // A shell's background jobs ignore INT and QUIT, what `nohup` starts ignores HUP.
+        let mut words = vec!["-c", CLOSE, "box", "env", "--default-signal"];
         words.extend(match self {
             Isolation::Namespaces => &["unshare"][..],
             Isolation::UserNamespaces => &["unshare", "--user", "--map-root-user"],
