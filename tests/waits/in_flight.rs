@@ -63,10 +63,12 @@ fn across_a_restart(kind: Supervisor, folder: &Path, server: &Server) {
     let pid_file = folder.join("web.pid");
     let old = wait_for("a first generation", LIMIT, || read(&pid_file));
     let daemon = Watched::new(old);
-    if server.keeps_alive {
-        let answer = Unfinished::start(&server.target).answer();
+    let idle = server.keeps_alive.then(|| {
+        let mut idle = Unfinished::start(&server.target);
+        let answer = idle.answer();
         assert!(!closes(&answer), "no drain yet: {answer}");
-    }
+        idle
+    });
     let request = Unfinished::start(&server.target);
     let delayed = server.delays.then(|| http::start(&server.target, "/?delay=1500ms"));
 
@@ -76,6 +78,9 @@ fn across_a_restart(kind: Supervisor, folder: &Path, server: &Server) {
         let answer = Unfinished::start(&server.target).answer();
         answer.ends_with(&answer_of(new)).then_some(())
     });
+    if let Some(idle) = idle {
+        idle.wait_closed(); // so the drain has begun
+    }
     assert!(!daemon.has_ended(), "its request is not answered yet");
     let answer = request.finish();
     assert!(answer.ends_with(&answer_of(old)), "{answer}");

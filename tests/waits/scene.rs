@@ -173,9 +173,9 @@ impl Unfinished {
         answer
     }
 
-    /// Sends the rest, and returns the answer as soon as it is there.
+    /// Sends the rest, and returns the answer as soon as it is there. The connection stays open.
     #[track_caller]
-    pub(crate) fn answer(mut self) -> String {
+    pub(crate) fn answer(&mut self) -> String {
         self.0.write_all(b"\r\n").expect("the rest");
         let mut answer = String::new();
         while !(answer.contains("\r\n\r\nServer pid: ") && answer.ends_with('\n')) {
@@ -185,6 +185,12 @@ impl Unfinished {
             answer.push_str(&String::from_utf8_lossy(&bytes[..count]));
         }
         answer
+    }
+
+    /// Waits until the server closes the connection.
+    #[track_caller]
+    pub(crate) fn wait_closed(mut self) {
+        assert_eq!(self.0.read(&mut [0]).expect("an orderly end"), 0);
     }
 }
 

@@ -34,7 +34,10 @@ const STAYS: &str = "--catch-all --at=request=hang --exit-code=9";
 #[test]
 fn p7_every_signal_arrives() {
     boxed::run(|folder| {
-        let mut launcher = scene::start(folder, STAYS);
+        // It must not end before it has reported the INT that ends it.
+        let reported = folder.join("reported");
+        let options = format!("{STAYS} --at=drained=file:{}", reported.display());
+        let mut launcher = scene::start(folder, &options);
         let report = Report::new(folder.join("report"));
         let daemon = report.wait("started").pid;
         // CHLD and TERM are the launcher's own. INT comes last: it ends the daemon.
@@ -50,6 +53,7 @@ fn p7_every_signal_arrives() {
         }
         println!("{} signals passed on", passed_on.len());
         assert_eq!(passed_on.len(), 55);
+        fs::write(reported, "").expect("a file");
         assert_eq!(launcher.wait().expect("its end").code(), Some(9));
         let mut arrived = arrived(&report, daemon);
         arrived.sort_unstable();
@@ -206,16 +210,20 @@ fn p7_nothing_stays_blocked() {
         SigSet::all().thread_unblock().expect("a mask");
         let daemon = Report::new(folder.join("report")).wait("started").pid;
         for pid in [launcher, daemon] {
-            let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
-            let mut count = 0;
-            for thread in threads {
-                let thread = thread.expect("a thread").file_name();
-                let thread = thread.to_str().and_then(|name| name.parse().ok()).expect("a number");
-                let signals = signals(thread).expect("its signals");
-                assert!(signals.blocked.is_empty(), "thread {thread} of {pid}: {signals:?}");
-                count += 1;
-            }
-            println!("{pid} has {count} threads");
+            // While a thread is being made, the C library blocks everything in it.
+            wait_for(format!("no thread of {pid} blocks a signal"), LIMIT, || {
+                threads(pid).iter().all(|signals| signals.blocked.is_empty()).then_some(())
+            });
         }
     });
+}
+
+/// The signals of each thread.
+fn threads(pid: u32) -> Vec<process::Signals> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    let numbers = threads.map(|thread| thread.expect("a thread").file_name());
+    let found: Vec<_> =
+        numbers.filter_map(|number| signals(number.to_str()?.parse().expect("a number"))).collect();
+    assert!(!found.is_empty());
+    found
 }
