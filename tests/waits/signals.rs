@@ -76,7 +76,7 @@ fn p7_a_burst_of_every_kind_arrives() {
             .chain([CONT])
             .collect();
         assert_eq!(burst.len(), 51);
-        signal(launcher, STOP);
+        Watched::new(launcher).stop();
         let kill = burst.iter().fold(String::new(), |mut script, number| {
             writeln!(script, "kill -{number} {launcher}").expect("a line");
             script

@@ -24,7 +24,6 @@ const LIMIT: Duration = Duration::from_secs(20);
 const USR1: i32 = 10;
 const TERM: i32 = 15;
 const CONT: i32 = 18;
-const STOP: i32 = 19;
 
 /// A process that has nothing to do with the service, and dies by the first signal.
 struct Innocent(Child);
@@ -276,7 +275,7 @@ fn p4_an_older_generation_leaves_a_newer_ones_file_alone() {
         first.detach();
         direct.wait_checks(old.pid(), 1);
         // The old one is stopped, so it neither reads a TERM nor looks round until all is over.
-        old.signal(STOP);
+        old.stop();
         let (_second, new) = direct.start_ready(&[]);
         let inode = fs::metadata(direct.pid_file()).expect("the PID file").ino();
         old.signal(CONT);
@@ -299,7 +298,7 @@ fn p4_an_older_generation_that_missed_its_term_drains() {
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
         let own = record.lines().find(|line| line.starts_with("generation=1 ")).expect("its line");
         // The successor does not know of it, and signals nobody.
-        old.signal(STOP);
+        old.stop();
         write_record(&direct, 1, "");
         let (_second, new) = direct.start_ready(&[]);
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
@@ -319,7 +318,7 @@ fn p4_a_lost_record_does_not_stop_an_older_generation_from_draining() {
         let direct = Direct::new(folder);
         let (first, old) = direct.start_ready(&[]);
         // Attached, it does not look round. Nor can it act until the new one serves.
-        old.signal(STOP);
+        old.stop();
         fs::remove_file(direct.lock_file()).expect("the lock file");
         first.launcher.kill();
         first.launcher.wait_end(LIMIT);
@@ -353,7 +352,7 @@ fn a_pid_file_that_was_removed_does_not_hide_the_predecessor() {
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         // While attached: nobody puts it back, and nobody needs it.
         fs::remove_file(direct.pid_file()).expect("the PID file");
-        old.signal(STOP);
+        old.stop();
         first.launcher.kill();
         first.wait_end();
         let (mut second, newer) = direct.start_ready(&["--successor-timeout=none"]);
@@ -364,7 +363,12 @@ fn a_pid_file_that_was_removed_does_not_hide_the_predecessor() {
         second.detach();
         fs::remove_file(direct.pid_file()).expect("the PID file");
         direct.wait_log(&["the PID file named no live generation: ours is back"], 1);
-        assert_eq!(direct.named(), Some(newer.pid()));
+        assert_eq!(
+            direct.named(),
+            Some(newer.pid()),
+            "{}",
+            fs::read_to_string(folder.join("log")).unwrap()
+        );
         let (_third, newest) = direct.start_ready(&[]);
         assert_eq!(direct.report.wait_of(newer.pid(), "wait").text, "TakenOver");
         assert_eq!(direct.named(), Some(newest.pid()));
@@ -718,7 +722,7 @@ fn p1_a_detached_daemon_waits_while_somebody_is_starting() {
         let direct = Direct::new(folder);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=1s"]);
         // Stopped until the claim is held, so that no time passes unseen.
-        old.signal(STOP);
+        old.stop();
         assert!(first.launcher.kill());
         first.wait_end();
         let second = direct.start(&["--at=after-init=hang"]);

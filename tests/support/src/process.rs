@@ -7,6 +7,8 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
+use crate::wait_for;
+
 /// One process at one moment, from `/proc/PID/stat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -241,6 +243,21 @@ impl Watched {
 
     pub fn kill(&self) -> bool {
         self.signal(Signal::KILL.as_raw())
+    }
+
+    /// STOP, and waits until no thread of it runs: each stops only when it is next scheduled, and
+    /// may do much until then.
+    #[track_caller]
+    pub fn stop(&self) {
+        assert!(self.signal(Signal::STOP.as_raw()), "process {} has ended", self.pid);
+        let threads = format!("/proc/{}/task", self.pid);
+        let stopped = |thread: &str| stat(thread.parse().ok()?).map(|stat| stat.state == 'T');
+        wait_for(format!("process {} stopped", self.pid), Duration::from_secs(10), || {
+            let threads = fs::read_dir(&threads).expect("its threads").flatten();
+            let mut names = threads.map(|thread| thread.file_name());
+            let all = names.all(|name| stopped(name.to_str().expect("a number")) != Some(false));
+            all.then_some(())
+        });
     }
 }
 
