@@ -26,8 +26,6 @@ const KILL_AFTER: Duration = Duration::from_secs(5);
 
 pub(super) fn launch(config: Config) -> Error {
     let supervisor = Supervisor::find();
-    // What the supervisor blocked would never arrive, here or in the daemon.
-    signals::unblock_all();
     let (meant, passed) = signals::for_launcher(config.release_signal);
     let signals = match Signals::install(&meant, &passed) {
         Ok(signals) => signals,
@@ -35,6 +33,8 @@ pub(super) fn launch(config: Config) -> Error {
             return Error::io(ErrorKind::System, "cannot install handlers (launch)", error);
         }
     };
+    // What the supervisor blocked would never arrive, here or in the daemon.
+    signals::unblock_all();
     match start(&supervisor) {
         Ok((daemon, channel)) => run(config, supervisor, signals, daemon, channel),
         Err(error) => {

@@ -3,6 +3,7 @@
 
 use super::raw::{self, Action};
 use nix::libc;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::{SignalOnly, WithRawSiginfo};
 use std::io;
@@ -31,7 +32,16 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
+    /// Guards against a signal that arrives in the middle of it: where the action before was the
+    /// default one, signal-hook swallows it. So it has to wait until all is in place.
     pub(crate) fn install(meant: &[i32], passed: &[i32]) -> io::Result<Signals> {
+        let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let installed = Signals::install_all(meant, passed);
+        mask.thread_set_mask()?;
+        installed
+    }
+
+    fn install_all(meant: &[i32], passed: &[i32]) -> io::Result<Signals> {
         let before = meant.iter().chain(passed).map(|signal| (*signal, Action::of(*signal)));
         let before = before.collect();
         // One pair each: a shared one, read empty for one kind, would swallow the other's wake-up.

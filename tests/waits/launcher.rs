@@ -5,8 +5,6 @@ use std::{
     os::unix::{ffi::OsStrExt, fs::MetadataExt, process::CommandExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::Duration,
 };
 
 use seamless_testing::{
@@ -42,7 +40,7 @@ fn p6_descriptors(kind: Supervisor, folder: &Path) {
     // for signals that it understands and for those that it passes on.
     Log::of(folder).wait(&[("stage", "launch")]);
     let held: Vec<&str> = ["anon_inode:[pidfd]"].into_iter().chain(["socket"; 5]).collect();
-    wait_for_targets(launcher, folder, &held);
+    wait_targets(launcher, folder, &held);
     assert_eq!(process::stat(launcher).expect("the launcher").threads, 1);
 
     signal(daemon, CONT);
@@ -52,7 +50,7 @@ fn p6_descriptors(kind: Supervisor, folder: &Path) {
     let files = ["web.pid", "web.pid.lock"];
     let held = ["/dev/null", "/dev/zero", "anon_inode:[pidfd]"].into_iter();
     let held: Vec<&str> = held.chain(["socket"; 7]).chain(files).collect();
-    wait_for_targets(daemon, folder, &held);
+    wait_targets(daemon, folder, &held);
     // A program that the daemon starts gets none of those.
     let passed_on: Vec<i32> = descriptors(daemon)
         .into_iter()
@@ -62,18 +60,11 @@ fn p6_descriptors(kind: Supervisor, folder: &Path) {
     assert_eq!(passed_on, [0, 1, 2, 7, 8]);
 }
 
-/// The probe has its report open while it writes an event: only what stays counts.
+/// Waits until these are all; a report may still be open.
 #[track_caller]
-fn wait_for_targets(pid: u32, folder: &Path, held: &[&str]) {
-    let mut seen = Vec::new();
-    let looks = (0..1000).any(|_| {
-        seen = targets(pid, folder);
-        seen == held || {
-            thread::sleep(Duration::from_millis(2));
-            false
-        }
-    });
-    assert!(looks, "{pid} holds {seen:?}, not {held:?}");
+fn wait_targets(pid: u32, folder: &Path, expected: &[&str]) {
+    let what = format!("{pid} holds {expected:?}: {:?}", targets(pid, folder));
+    wait_for(what, LIMIT, || (targets(pid, folder) == expected).then_some(()));
 }
 
 /// What descriptors from 3 up are, without the numbers of sockets, sorted.

@@ -106,11 +106,11 @@ fn p7_a_term_in_the_first_milliseconds_is_not_lost() {
             fs::create_dir(&folder).expect("a folder");
             let mut launcher = scene::start(&folder, "--successor-timeout=200ms");
             let pid = launcher.id();
-            let has_handlers = turn % 5 == 0;
+            let has_handlers = turn % 2 == 0;
             if has_handlers {
                 wait_until_it_catches_term(pid);
             } else {
-                spin(Duration::from_micros(150 * turn));
+                spin(Duration::from_micros(100 * turn));
             }
             signal(pid, TERM);
             Watched::new(pid).wait_end(LIMIT);
