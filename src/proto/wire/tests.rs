@@ -104,7 +104,7 @@ fn records() -> Vec<Record> {
         boot: format!("boot-{number}"),
         pid_namespace: number,
         launcher: id(1, number * 100 - 1),
-        supervisor: number.is_multiple_of(2).then(|| id(i32::MAX, u64::MAX)),
+        supervisor: (number % 2 == 0).then(|| id(i32::MAX, u64::MAX)),
         more: more.iter().map(|field| (*field).to_owned()).collect(),
     };
     let record = |last, live| Record { last, live, more: vec!["head=more".to_owned()] };
