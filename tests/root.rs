@@ -284,7 +284,7 @@ fn p5_the_pid_of_a_dead_successor_is_used_again() {
         first.detach();
         direct.wait_checks(old.pid(), 1);
         // The predecessor sees nothing of the takeover: no TERM, which may get lost, and no look.
-        old.signal(19);
+        direct.stop(&old);
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
         let without: String = record
             .lines()

@@ -241,23 +241,23 @@ impl Watched {
         Command::new("sh").args(["-c", &kill]).status().expect("sh").success()
     }
 
-    pub fn kill(&self) -> bool {
-        self.signal(Signal::KILL.as_raw())
-    }
-
-    /// STOP, and waits until no thread of it runs: each stops only when it is next scheduled, and
-    /// may do much until then.
+    /// STOP, and waits until it has reached every thread: the others run on until the one that takes
+    /// the signal has been scheduled.
     #[track_caller]
     pub fn stop(&self) {
         assert!(self.signal(Signal::STOP.as_raw()), "process {} has ended", self.pid);
-        let threads = format!("/proc/{}/task", self.pid);
-        let stopped = |thread: &str| stat(thread.parse().ok()?).map(|stat| stat.state == 'T');
-        wait_for(format!("process {} stopped", self.pid), Duration::from_secs(10), || {
-            let threads = fs::read_dir(&threads).expect("its threads").flatten();
-            let mut names = threads.map(|thread| thread.file_name());
-            let all = names.all(|name| stopped(name.to_str().expect("a number")) != Some(false));
-            all.then_some(())
+        wait_for(format!("all threads of {} stop", self.pid), Duration::from_secs(20), || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?;
+            let states = tasks.map(|task| {
+                let stat = fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+                stat.rsplit_once(") ")?.1.chars().next()
+            });
+            states.collect::<Option<Vec<char>>>()?.iter().all(|state| *state == 'T').then_some(())
         });
+    }
+
+    pub fn kill(&self) -> bool {
+        self.signal(Signal::KILL.as_raw())
     }
 }
 
