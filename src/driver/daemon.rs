@@ -6,13 +6,14 @@ use super::{DAEMON, DRAIN_HOOKS, HAMMER_HOOKS, REQUEST_HOOKS, SHUTDOWN, Timers};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::daemon::{Daemon as Machine, Finding, Forced, Input, Output, Phase, Timer};
+use crate::proto::takeover::{self, Content, Line, Own, Step, Unproven};
 use crate::proto::wire::{Generation, Identity, MESSAGE_MAX, Record, ToDaemon};
 use crate::proto::{Kind, Reading, Report};
 use crate::shutdown::{Stage, lock};
 use crate::sys::channel::{Channel, Received};
 use crate::sys::claim::{Attempt, LockFile};
 use crate::sys::pid_file::{self, PidFile};
-use crate::sys::process::{self, Held, Unproven, World};
+use crate::sys::process::{self, Held, World};
 use crate::sys::signals::{self, SIGTERM, SIGUSR2, Signals};
 use crate::sys::supervisor::Supervisor;
 use crate::sys::{launch, wait};
@@ -371,8 +372,15 @@ impl Service {
         process::prove_daemon(generation, &self.world, self.launcher)
     }
 
-    /// Takes over: our files in place, then Serving, only then TERM to the predecessor. In this
-    /// order a death at any point leaves a generation that serves and can be found.
+    fn line(&self, generation: &Generation) -> Line {
+        Line {
+            number: generation.number,
+            daemon: generation.daemon,
+            proof: self.prove(generation).map(drop),
+        }
+    }
+
+    /// Takes over, in the order of [`takeover::STEPS`].
     fn started(&self, daemon: &Daemon) -> Result<()> {
         let _only_one = lock(&self.announcing);
         match daemon.phase() {
@@ -401,28 +409,36 @@ impl Service {
             files.lock_file.give_up();
             return Err(error);
         }
-        // Of another PID namespace only the one that holds the PID file could have been alive.
-        record.live.retain(|one| {
-            one.number != number && matches!(self.prove(one), Ok(_) | Err(Unproven::Unknown))
-        });
-        files.pid_file = Some(PidFile::install(&self.pid_file)?);
-        let older = record.live.clone();
-        record.live.push(self.entry(number));
-        files.lock_file.write(&record)?;
-        files.last_claim = record.last;
-        let phase = {
-            let mut machine = lock(&daemon.machine);
-            _ = machine.on(Input::Started);
-            machine.phase()
-        };
-        if phase != Phase::Serving {
-            drop(files);
-            never_started();
+        record.live.retain(|one| self.line(one).is_kept(number));
+        let older: Vec<Generation> =
+            record.live.iter().filter(|one| one.number < number).cloned().collect();
+        for step in takeover::STEPS {
+            match step {
+                Step::Install => files.pid_file = Some(PidFile::install(&self.pid_file)?),
+                Step::Enter => {
+                    record.live.push(self.entry(number));
+                    files.lock_file.write(&record)?;
+                    files.last_claim = record.last;
+                }
+                Step::Serve => {
+                    let phase = {
+                        let mut machine = lock(&daemon.machine);
+                        _ = machine.on(Input::Started);
+                        machine.phase()
+                    };
+                    if phase != Phase::Serving {
+                        drop(files);
+                        never_started();
+                    }
+                }
+                Step::StopOlder => {
+                    for generation in &older {
+                        self.stop(generation, before);
+                    }
+                }
+                Step::GiveUp => files.lock_file.give_up(),
+            }
         }
-        for generation in older.iter().filter(|one| one.number < number) {
-            self.stop(generation, before);
-        }
-        files.lock_file.give_up();
         note!(
             Info,
             "stage=started generation={number} launcher={} daemon={} predecessors={} \
@@ -436,37 +452,29 @@ impl Service {
     }
 
     /// Is the PID file somebody else's?
-    fn refuse_foreign(&self, record: &Record, before: pid_file::Content) -> Result<()> {
-        let refuse = |generation: &Generation, why: &str| {
-            Err(Error::new(
-                ErrorKind::AlreadyRunning,
-                format!(
-                    "cannot take over {:?} (started): generation {} with daemon {} and launcher {} {why}",
-                    self.pid_file,
-                    generation.number,
-                    generation.daemon.pid,
-                    generation.launcher.pid,
-                ),
-            ))
-        };
+    fn refuse_foreign(&self, record: &Record, before: Content) -> Result<()> {
         for generation in &record.live {
-            match self.prove(generation) {
-                Ok(_) if process::is_foreign(generation, &self.world, self.launcher) => {
-                    return refuse(generation, "is supervised by somebody else");
-                }
-                Err(Unproven::Elsewhere)
-                    if before.locked && before.pid == Some(generation.daemon.pid) =>
-                {
-                    return refuse(generation, "runs in another PID namespace");
-                }
-                Ok(_) | Err(_) => {}
+            let line = self.line(generation);
+            let foreign =
+                line.proof.is_ok() && process::is_foreign(generation, &self.world, self.launcher);
+            if let Some(why) = line.refusal(foreign, before) {
+                return Err(Error::new(
+                    ErrorKind::AlreadyRunning,
+                    format!(
+                        "cannot take over {:?} (started): generation {} with daemon {} and launcher {} {why}",
+                        self.pid_file,
+                        generation.number,
+                        generation.daemon.pid,
+                        generation.launcher.pid,
+                    ),
+                ));
             }
         }
         Ok(())
     }
 
     /// TERM to an older generation of this service, and to nobody else.
-    fn stop(&self, generation: &Generation, before: pid_file::Content) -> Option<Held> {
+    fn stop(&self, generation: &Generation, before: Content) -> Option<Held> {
         let pid = generation.daemon.pid;
         let own = process::own_pid();
         if process::is_foreign(generation, &self.world, self.launcher) {
@@ -480,7 +488,7 @@ impl Service {
             Ok(held) => (held.signal(SIGTERM), Some(held)),
             Err(Unproven::Gone) => return None,
             // Without pidfds or /proc, the lock on the PID file tells that its owner lives.
-            Err(Unproven::Unknown) if before.locked && before.pid == Some(pid) => {
+            Err(Unproven::Unknown) if before.is_held_by(pid) => {
                 (process::signal_owner(pid, SIGTERM), None)
             }
             Err(unproven) => {
@@ -521,58 +529,33 @@ impl Service {
     /// A look round, under the claim.
     fn look(&self, files: &mut Files, supervisor: Reading) -> Result<Finding> {
         let mut record = self.read_record(&files.lock_file)?;
-        let number = self.number().unwrap_or(0);
-        let content = pid_file::read(&self.pid_file);
-        let lives = |one: &Generation| match self.prove(one) {
-            Ok(_) => true,
-            Err(Unproven::Unknown) => content
-                .as_ref()
-                .is_ok_and(|content| content.locked && content.pid == Some(one.daemon.pid)),
-            Err(_) => false,
+        let own = Own {
+            number: self.number().unwrap_or(0),
+            identity: self.identity,
+            last_claim: files.last_claim,
+            stranger: files.stranger,
         };
-        let listed = record.live.iter().any(|one| one.daemon == self.identity);
-        // In a record that does not list us, numbers began anew: the start times decide.
-        let newer: Vec<i32> = record
-            .live
-            .iter()
-            .filter(|one| match listed {
-                true => one.number > number,
-                false => one.daemon.start >= self.identity.start,
-            })
-            .filter(|one| lives(one))
-            .map(|one| one.daemon.pid)
-            .collect();
-        let claims_moved = record.last != files.last_claim;
-        if !listed && newer.is_empty() {
+        let lines: Vec<Line> = record.live.iter().map(|one| self.line(one)).collect();
+        let content = pid_file::read(&self.pid_file).ok();
+        let lives = |pid| process::identity(pid).is_some();
+        let seen = takeover::look(own, record.last, &lines, content, lives);
+        if seen.enter {
             note!(
                 Warn,
-                "stage=check generation={number} daemon={} path={:?} reason=\"the record was lost: \
+                "stage=check generation={} daemon={} path={:?} reason=\"the record was lost: \
                  entered again\"",
+                own.number,
                 process::own_pid(),
                 files.lock_file.path(),
             );
-            record.live.push(self.entry(number));
-            record.last = record.last.max(number);
+            record.live.push(self.entry(own.number));
+            record.last = record.last.max(own.number);
             files.lock_file.write(&record)?;
         }
         files.last_claim = record.last;
-        let stranger = match content {
-            Ok(content) => match content.pid {
-                Some(pid) if pid == process::own_pid() || newer.contains(&pid) => None,
-                Some(pid) if process::identity(pid).is_some() => Some(Some(pid)),
-                Some(_) | None => Some(None),
-            },
-            Err(_) => Some(None),
-        };
-        // A living stranger in the file may be a successor that keeps no record (the Go original)
-        // and is about to send its TERM: it is believed for one look.
-        let lost_file = match stranger {
-            None => false,
-            Some(None) => true,
-            Some(Some(pid)) => files.stranger == Some(pid),
-        };
-        files.stranger = stranger.flatten();
-        Ok(Finding::Seen { newer: !newer.is_empty(), lost_file, claims_moved, supervisor })
+        files.stranger = seen.stranger;
+        let takeover::Seen { newer, lost_file, claims_moved, .. } = seen;
+        Ok(Finding::Seen { newer, lost_file, claims_moved, supervisor })
     }
 
     /// Under the claim.

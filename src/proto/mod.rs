@@ -6,6 +6,7 @@
 
 pub(crate) mod daemon;
 pub(crate) mod launcher;
+pub(crate) mod takeover;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::process;
 use crate::error::{Error, ErrorKind, Result};
+use crate::proto::takeover::Content;
 use crate::proto::wire;
 use fs2::FileExt;
 use nix::fcntl::OFlag;
@@ -9,15 +10,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-
-/// What stands at the path now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Content {
-    /// The PID in it, if it holds one.
-    pub(crate) pid: Option<i32>,
-    /// Somebody else has it open and locked, so its owner lives.
-    pub(crate) locked: bool,
-}
 
 /// Reads a PID file that anybody may have put there: nothing is followed, waited for, or believed.
 pub(crate) fn read(path: &Path) -> io::Result<Content> {

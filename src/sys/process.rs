@@ -1,6 +1,7 @@
 //! Who a process is, and the proof without which none is signalled.
 
 use super::raw;
+use crate::proto::takeover::Unproven;
 use crate::proto::wire::{Generation, Identity};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
@@ -110,19 +111,6 @@ impl AsFd for Held {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
-}
-
-/// Why a process is not proven to be the one that the record names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unproven {
-    /// It has ended, or its PID now belongs to another process.
-    Gone,
-    /// It would be PID 0 or 1, ourselves or our launcher: never signalled.
-    Ours,
-    /// It belongs to another PID namespace: its number means nothing here.
-    Elsewhere,
-    /// The system gives no means to tell (no pidfd, no `/proc`, or `/proc` hides it).
-    Unknown,
 }
 
 /// The one proof (promise P5). Guards against a PID that was used again: the pidfd is opened first
