@@ -2,8 +2,10 @@
 //! machine decide, perform its `Output`s. Clocks are read here and in `shutdown` alone.
 
 mod daemon;
+mod events;
 mod journal;
 mod launcher;
+mod service;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};

@@ -1,0 +1,372 @@
+//! The thread that takes signals and messages. It never runs code of the program, so limits, the
+//! hammer and the check work while a hook blocks.
+
+use super::daemon::{self, Daemon, generation};
+use super::journal::{Maybe, note};
+use super::service::Service;
+use super::{HAMMER_HOOKS, REQUEST_HOOKS, SHUTDOWN, Timers};
+use crate::error::Error;
+use crate::proto::daemon::{Finding, Forced, Input, Output, Phase, Timer};
+use crate::proto::wire::{MESSAGE_MAX, ToDaemon};
+use crate::proto::{Reading, Report};
+use crate::shutdown::lock;
+use crate::sys::channel::{Channel, Received};
+use crate::sys::claim::Attempt;
+use crate::sys::process::Held;
+use crate::sys::signals::{self, SIGUSR2, Signals};
+use crate::sys::{launch, pid_file, process, wait};
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often a detached daemon looks round.
+const CHECK: Duration = Duration::from_secs(1);
+/// How often it says that it is still detached.
+const SAY: Duration = Duration::from_secs(60);
+/// How long the `on_hammer` hooks may take.
+const HAMMER_HOOKS_TIME: Duration = Duration::from_secs(1);
+/// The exit code of a drain that was forced to end, as of `timeout(1)`.
+const HAMMERED: i32 = 124;
+
+pub(super) struct Events {
+    daemon: &'static Daemon,
+    timers: Timers<Timer>,
+    channel: Option<Channel>,
+    /// Older generations whose end is awaited.
+    older: Vec<Held>,
+    /// When the handoff began, and after it the drain.
+    left_serving: Option<Instant>,
+    /// When it was last logged that no successor is ready.
+    said: Option<Instant>,
+    /// What was wrong with the last check, and when that was logged.
+    trouble: Option<(String, Instant)>,
+    request_stage: mpsc::Sender<()>,
+    drain_stage: mpsc::Sender<()>,
+}
+
+impl Events {
+    pub(super) fn new(
+        daemon: &'static Daemon,
+        channel: Option<Channel>,
+        request_stage: mpsc::Sender<()>,
+        drain_stage: mpsc::Sender<()>,
+    ) -> Events {
+        Events {
+            daemon,
+            timers: Timers::new(),
+            channel,
+            older: Vec::new(),
+            left_serving: None,
+            said: None,
+            trouble: None,
+            request_stage,
+            drain_stage,
+        }
+    }
+
+    pub(super) fn run(mut self, mut signals: Signals) {
+        signals::unblock_all();
+        self.perform(Output::Report(Report::Ready), &mut VecDeque::new());
+        loop {
+            self.step(&mut signals);
+        }
+    }
+
+    /// Sleeps until something happens, then feeds in all of it: the channel first.
+    fn step(&mut self, signals: &mut Signals) {
+        let mut fds = signals.readers();
+        fds.push(self.daemon.waker.as_fd());
+        fds.extend(self.channel.as_ref().map(AsFd::as_fd));
+        fds.extend(self.older.iter().map(AsFd::as_fd));
+        wait::readable(&fds, self.timers.next());
+        // The signals are taken before the channel is read: what was written before a signal was
+        // sent is then certain to be seen before the signal is acted on.
+        let arrived = signals.pending();
+        self.daemon.waker.clear();
+        let posted = std::mem::take(&mut *lock(&self.daemon.inputs));
+        self.read_channel();
+        for received in arrived {
+            let input = self.signal(received);
+            self.feed(input);
+        }
+        for input in posted {
+            self.feed(input);
+        }
+        if !self.older.is_empty() {
+            self.older.retain(|older| !older.has_ended());
+            if self.older.is_empty() {
+                self.feed(Input::OlderGone);
+            }
+        }
+        while let Some(timer) = self.timers.due() {
+            self.feed(Input::Timer(timer));
+        }
+    }
+
+    fn read_channel(&mut self) {
+        while let Some(channel) = &self.channel {
+            match channel.receive(MESSAGE_MAX) {
+                Received::Message(message, _) => match ToDaemon::parse(&message) {
+                    Ok(Some(ToDaemon::Intent(intent))) => self.feed(Input::Told(intent)),
+                    Ok(Some(ToDaemon::Hello(_)) | None) => {}
+                    Err(refused) => note!(Warn, "stage=channel refused={refused:?}"),
+                },
+                Received::Empty => return,
+                Received::Closed => {
+                    self.channel = None;
+                    self.feed(Input::LauncherGone);
+                }
+            }
+        }
+    }
+
+    fn signal(&self, received: signals::Received) -> Input {
+        let from = received.from.unwrap_or(0);
+        let service = self.daemon.service.as_ref();
+        note!(
+            Debug,
+            "stage=signal daemon={} signal={} from={from}",
+            process::own_pid(),
+            received.signal,
+        );
+        if received.signal == SIGUSR2 {
+            let from_launcher = service.is_some_and(|service| service.launcher == from);
+            return Input::Usr2 { from_launcher };
+        }
+        // A successor puts its own PID file in place before it sends TERM; one in Go too.
+        let names = |service: &Service| pid_file::read(&service.pid_file).ok()?.pid;
+        let from_successor = from != process::own_pid()
+            && service.is_some_and(|service| names(service) == Some(from));
+        Input::Term { from_successor }
+    }
+
+    fn feed(&mut self, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            for output in self.decide(input) {
+                self.perform(output, &mut inputs);
+            }
+        }
+    }
+
+    fn decide(&mut self, input: Input) -> Vec<Output> {
+        let (before, outputs, after) = {
+            let mut machine = lock(&self.daemon.machine);
+            let before = machine.phase();
+            let outputs = machine.on(input);
+            (before, outputs, machine.phase())
+        };
+        if before != after {
+            self.note_phase(input, after);
+        }
+        outputs
+    }
+
+    /// One line for each stage of a daemon's life.
+    fn note_phase(&mut self, input: Input, phase: Phase) {
+        let now = Instant::now();
+        let stage = match phase {
+            Phase::Starting => "starting",
+            Phase::StoppingEarly => "stop",
+            Phase::Serving => "started",
+            Phase::HandingOff => {
+                self.left_serving = Some(now);
+                "prepare"
+            }
+            Phase::Detached => {
+                self.said = Some(now);
+                "detached"
+            }
+            Phase::Draining(_) => {
+                self.left_serving = Some(now);
+                "drain"
+            }
+            Phase::AwaitingOlder(_) => "drained",
+            Phase::Finished => "end",
+            Phase::Ended => "ended",
+        };
+        let launcher = self.daemon.service.as_ref().map(|service| service.launcher);
+        note!(
+            Info,
+            "stage={stage} generation={} launcher={} daemon={} cause={} elapsed_ms={}",
+            Maybe(generation()),
+            Maybe(launcher),
+            process::own_pid(),
+            cause(input),
+            elapsed_ms(self.left_serving),
+        );
+    }
+
+    /// Once a minute, so that an operator learns of a service that nobody takes over.
+    fn note_detached(&mut self, supervisor: Reading) {
+        let due = self.said.is_none_or(|said| said.elapsed() >= SAY);
+        if due && self.daemon.phase() == Phase::Detached {
+            self.said = Some(Instant::now());
+            note!(
+                Warn,
+                "stage=detached generation={} daemon={} supervisor={supervisor:?} elapsed_ms={} \
+                 reason=\"no successor is ready yet: serving on\"",
+                Maybe(generation()),
+                process::own_pid(),
+                elapsed_ms(self.left_serving),
+            );
+        }
+    }
+
+    fn perform(&mut self, output: Output, inputs: &mut VecDeque<Input>) {
+        match output {
+            Output::RunRequestHooks => {
+                if REQUEST_HOOKS.end_if_empty() || self.request_stage.send(()).is_err() {
+                    inputs.push_back(Input::RequestHooksDone);
+                }
+            }
+            Output::Report(report) => {
+                let sent =
+                    self.channel.as_ref().map(|channel| channel.send(&report.format(), None));
+                if let Some(Err(error)) = sent {
+                    note!(Debug, "stage=channel report={} error=\"{error}\"", report.name());
+                }
+            }
+            Output::Release => {
+                if let Some(service) = &self.daemon.service {
+                    let sent = launch::signal_launcher(service.launcher, service.release_signal);
+                    if let Err(error) = sent {
+                        // The channel has told it already.
+                        note!(
+                            Debug,
+                            "stage=release launcher={} error=\"{error}\"",
+                            service.launcher
+                        );
+                    }
+                }
+            }
+            Output::RunDrainHooks(_) => {
+                if self.drain_stage.send(()).is_err() {
+                    inputs.push_back(Input::DrainHooksDone);
+                }
+            }
+            Output::StopOlder => {
+                self.older =
+                    self.daemon.service.as_ref().map(Service::stop_older).unwrap_or_default();
+                if self.older.is_empty() {
+                    inputs.push_back(Input::OlderGone);
+                }
+            }
+            Output::Finish(reason) => SHUTDOWN.finish(reason),
+            Output::Hammer(forced) => self.hammer(forced),
+            Output::End => crate::sys::exit_now(0),
+            Output::Check => self.check(inputs),
+            Output::PutBack => {} // by `check`, which holds the claim
+            Output::Arm(timer) => {
+                let after = match timer {
+                    Timer::Check => Some(CHECK),
+                    Timer::Successor => {
+                        self.daemon.service.as_ref().and_then(|service| service.successor_timeout)
+                    }
+                    Timer::Drain => self.daemon.drain_timeout,
+                };
+                if let Some(after) = after {
+                    self.timers.arm(timer, after);
+                }
+            }
+            Output::Disarm(timer) => self.timers.disarm(timer),
+        }
+    }
+
+    /// Looks round and lets the machine decide while the claim is held.
+    fn check(&mut self, inputs: &mut VecDeque<Input>) {
+        let Some(service) = &self.daemon.service else { return };
+        let mut trouble = None;
+        let mut files = lock(&service.files);
+        let supervisor = service.supervisor.read(None);
+        let blind =
+            Finding::Seen { newer: false, lost_file: false, claims_moved: false, supervisor };
+        let finding = match files.lock_file.try_claim(&service.world) {
+            Ok(Attempt::HeldBy(_)) => Ok(Finding::ClaimHeld),
+            Ok(Attempt::Claimed) => service.look(&mut files, supervisor),
+            Err(error) => Err(error),
+        };
+        let finding = finding.unwrap_or_else(|error| {
+            trouble = Some(error);
+            blind
+        });
+        let outputs = self.decide(Input::Checked(finding));
+        if outputs.contains(&Output::PutBack) {
+            trouble = service.put_back(&mut files).err().or(trouble);
+        }
+        if files.lock_file.is_held() {
+            files.lock_file.give_up();
+        }
+        drop(files);
+        self.note_trouble(trouble);
+        note!(Debug, "stage=check daemon={} finding={finding:?}", process::own_pid());
+        for output in outputs {
+            self.perform(output, inputs);
+        }
+        self.note_detached(supervisor);
+    }
+
+    /// The same trouble, each second, is worth a line a minute.
+    fn note_trouble(&mut self, trouble: Option<Error>) {
+        let Some(trouble) = trouble.map(|error| error.to_string()) else {
+            self.trouble = None;
+            return;
+        };
+        if let Some((last, when)) = &self.trouble {
+            if *last == trouble && when.elapsed() < SAY {
+                return;
+            }
+        }
+        note!(Warn, "stage=check daemon={} error=\"{trouble}\"", process::own_pid());
+        self.trouble = Some((trouble, Instant::now()));
+    }
+
+    fn hammer(&self, forced: Forced) -> ! {
+        let reason = match forced {
+            Forced::DrainTimeout => "drain_timeout",
+            Forced::Usr2 => "USR2",
+        };
+        note!(
+            Error,
+            "stage=hammer generation={} daemon={} reason={reason} exit_code={HAMMERED} elapsed_ms={}",
+            Maybe(generation()),
+            process::own_pid(),
+            elapsed_ms(self.left_serving),
+        );
+        let (through, wait) = mpsc::channel();
+        let hooks = thread::Builder::new().name("seamless-hammer".to_owned()).spawn(move || {
+            daemon::run_hooks(&HAMMER_HOOKS, "on_hammer");
+            _ = through.send(());
+        });
+        if hooks.is_ok() {
+            _ = wait.recv_timeout(HAMMER_HOOKS_TIME);
+        }
+        crate::sys::exit_now(HAMMERED)
+    }
+}
+
+/// What an input is called in the log.
+fn cause(input: Input) -> &'static str {
+    match input {
+        Input::Started => "started",
+        Input::Usr2 { .. } => "USR2",
+        Input::Term { from_successor: true } => "successor",
+        Input::Term { from_successor: false } => "TERM",
+        Input::Told(intent) => intent.name(),
+        Input::LauncherGone => "launcher-gone",
+        Input::Restart => "restart()",
+        Input::RequestHooksDone => "on_shutdown_request",
+        Input::DrainHooksDone => "on_shutdown",
+        Input::OlderGone => "older-gone",
+        Input::Checked(_) => "check",
+        Input::Timer(Timer::Drain) => "drain_timeout",
+        Input::Timer(Timer::Successor) => "successor_timeout",
+        Input::Timer(Timer::Check) => "check",
+    }
+}
+
+fn elapsed_ms(since: Option<Instant>) -> Maybe<String> {
+    Maybe(since.map(|since| format!("{:.1}", since.elapsed().as_secs_f64() * 1e3)))
+}
