@@ -71,7 +71,8 @@
 //! [`init`] may be called at any time, also below `#[tokio::main]`: nothing in it relies on being
 //! alone in the process. Called first, before threads exist and memory is filled, it leaves the
 //! smallest launcher: one thread, no descriptor above 2 but its own. What the program set up
-//! before, it sets up twice: once in the launcher, once in the daemon.
+//! before, it sets up twice: once in the launcher, once in the daemon. And a signal that arrives in
+//! the very moment in which handlers are installed can get lost where another thread takes it.
 //!
 //! Hooks run on threads of the crate, never on the one that takes signals: a hook that blocks stops
 //! no limit, no hammer and no answer to [`state`].
