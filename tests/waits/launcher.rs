@@ -25,7 +25,7 @@ const STOP: i32 = 19;
 
 /// What the launcher of a service and its daemon hold beyond the three standard descriptors, when
 /// the run script leaves two open.
-fn p6_descriptors(kind: Supervisor, folder: &Path) {
+fn descriptors_are_few_and_not_passed_on(kind: Supervisor, folder: &Path) {
     let options = format!("--at=before-daemon-init=raise:{STOP}");
     let run = format!("exec 7</dev/null 8</dev/zero\n{}", scene::script(folder, &options));
     let service = Service::new(kind, folder.join("service"), &run);
@@ -89,7 +89,7 @@ fn closes(pid: u32, fd: i32) -> bool {
 }
 
 /// Where threads run before `init`, the launcher leaves them and all descriptors alone.
-fn p1_threads_before_init(kind: Supervisor, folder: &Path) {
+fn threads_before_init_are_left_alone(kind: Supervisor, folder: &Path) {
     let run = format!(
         "exec 7</dev/null\n{}",
         scene::script(folder, "--threads-before-init=3 --no-wait --at=shutdown=exit:0")
@@ -205,8 +205,8 @@ mod supervised {
 
     under_each_supervisor![
         boxed::Boxed::new().private_net() =>
-        p6_descriptors,
-        p1_threads_before_init,
+        descriptors_are_few_and_not_passed_on,
+        threads_before_init_are_left_alone,
         p1_a_hook_that_blocks_does_not_hold_up_a_restart,
         p1_a_deploy_by_rename,
         a_run_script_without_exec_is_warned_of

@@ -45,6 +45,10 @@ struct Scene {
 
 impl Scene {
     fn new(kind: Supervisor, folder: &Path, who: As) -> Self {
+        Self::with(kind, folder, who, "")
+    }
+
+    fn with(kind: Supervisor, folder: &Path, who: As, options: &str) -> Self {
         let target = Target::from(http::free_address());
         let state = folder.join("state");
         fs::create_dir_all(&state).expect("a folder");
@@ -52,7 +56,7 @@ impl Scene {
             let owned = Command::new("chown").arg("nobody").arg(&state).status();
             assert!(owned.expect("chown").success());
         }
-        let run = run_script(kind, &state, who, &target, "");
+        let run = run_script(kind, &state, who, &target, options);
         let scene = Scene {
             report: Report::new(state.join("report")),
             log: Log::of(&state),
@@ -159,6 +163,24 @@ fn down_while_a_successor_starts(kind: Supervisor, folder: &Path, who: As) {
     assert_eq!(scene.report.names_of(new), ["init"]);
 }
 
+/// `svc -t`, and `svc -d` while the `on_shutdown_request` hooks run; the daemon releases its launcher
+/// at the moment at which that finds out what the second TERM means.
+fn down_during_a_handoff(kind: Supervisor, folder: &Path, who: As) {
+    let go = folder.join("go");
+    let scene = Scene::with(kind, folder, who, &format!("--at=request=file:{}", go.display()));
+    let daemon = scene.report.wait("started").pid;
+    let launcher = Watched::new(scene.service.main_pid());
+    scene.service.restart();
+    scene.report.wait_of(daemon, "hook");
+    scene.service.down();
+    wait_for("the CONT behind the TERM, or the end", LIMIT, || {
+        let forwarded = scene.log.stage("forward").iter().any(|line| line.is(&[("signal", "18")]));
+        (forwarded || launcher.has_ended()).then_some(())
+    });
+    fs::write(go, "").expect("a file");
+    scene.assert_ends();
+}
+
 /// `svc -t`, and `svc -d` soon after: whoever runs then ends everything.
 fn down_soon_after_a_restart(kind: Supervisor, folder: &Path, who: As) {
     thread::scope(|scope| {
@@ -202,6 +224,7 @@ stopped![
     p3_p6_down_with_a_request_in_flight: down_with_a_request_in_flight,
     p6_down_while_an_older_generation_drains: down_while_an_older_generation_drains,
     p6_down_while_a_successor_starts: down_while_a_successor_starts,
+    p6_down_during_a_handoff: down_during_a_handoff,
     p6_down_soon_after_a_restart: down_soon_after_a_restart,
 ];
 stopped![
@@ -211,6 +234,7 @@ stopped![
     p3_p6_down_with_a_request_in_flight: down_with_a_request_in_flight,
     p6_down_while_an_older_generation_drains: down_while_an_older_generation_drains,
     p6_down_while_a_successor_starts: down_while_a_successor_starts,
+    p6_down_during_a_handoff: down_during_a_handoff,
     p6_down_soon_after_a_restart: down_soon_after_a_restart,
 ];
 // The last of the scenarios is left out: where no launcher runs, this service cannot know.
@@ -221,6 +245,7 @@ stopped![
     p3_p6_down_with_a_request_in_flight: down_with_a_request_in_flight,
     p6_down_while_an_older_generation_drains: down_while_an_older_generation_drains,
     p6_down_while_a_successor_starts: down_while_a_successor_starts,
+    p6_down_during_a_handoff: down_during_a_handoff,
 ];
 
 /// As a container runs it: the probe, or an init above it, is PID 1.
