@@ -17,8 +17,8 @@ use seamless_testing::{
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// Far below what either core serves; what must be there for "no failure" to mean anything.
-const FLOOR_PER_RESTART: u64 = 1_000;
+/// Requests from one restart to the next: what must be there for "no failure" to mean anything.
+const FLOOR: u64 = 1_000;
 
 /// The service folder that the repository ships, with this example in it.
 fn shipped_service(supervisor: Supervisor, folder: &Path, example: &str, args: &str) -> Service {
@@ -40,14 +40,20 @@ fn shipped_service(supervisor: Supervisor, folder: &Path, example: &str, args: &
     Service::supervise(supervisor, web)
 }
 
-/// Restarts this often, each time as soon as the supervisor lets it, and judges every request.
-fn restarts(service: &Service, target: &Target, load: Load, restarts: usize) {
+/// Restarts this often, each time as soon as the supervisor lets it and `floor` requests have ended
+/// since the last time, and judges every request.
+fn restarts(service: &Service, target: &Target, load: Load, restarts: usize, floor: u64) {
     let first = http::wait_pid(target);
     let running = load.start();
     assert!(running.wait_for_pid(first, LIMIT), "no answer under load");
+    let more = || {
+        let enough = running.requests() + floor;
+        assert!(running.wait_for_requests(enough, LIMIT), "the newest generation does not answer");
+    };
     let mut old = first;
     for restart in 1..=restarts {
         service.settle();
+        more();
         let (launcher, daemon) = (Watched::new(service.main_pid()), Watched::new(old));
         running.mark_begin();
         service.restart();
@@ -57,11 +63,10 @@ fn restarts(service: &Service, target: &Target, load: Load, restarts: usize) {
         running.mark_end();
         old = *running.pids().last().expect("an answer");
     }
-    let more = running.requests() + FLOOR_PER_RESTART;
-    assert!(running.wait_for_requests(more, LIMIT), "the last generation stopped answering");
+    more();
     let report = running.stop();
     println!("{report}");
-    report.assert_clean(FLOOR_PER_RESTART * (restarts as u64 + 1), restarts + 1);
+    report.assert_clean(floor * (restarts as u64 + 1), restarts + 1);
 }
 
 fn tcp(supervisor: Supervisor, folder: &Path, example: &str) -> (Service, Target) {
@@ -77,7 +82,7 @@ fn boxed(test: impl FnOnce(&Path)) {
 fn p1_p2_threads_128_clients(supervisor: Supervisor) {
     boxed(|folder| {
         let (service, target) = tcp(supervisor, folder, "threads");
-        restarts(&service, &target, Load::new(target.clone()).clients(128), 5);
+        restarts(&service, &target, Load::new(target.clone()).clients(128), 5, FLOOR);
     });
 }
 
@@ -95,7 +100,7 @@ fn p1_p2_threads_128_clients_runit() {
 fn p1_p2_reuseport_512_clients_daemontools() {
     boxed(|folder| {
         let (service, target) = tcp(Supervisor::Daemontools, folder, "reuseport");
-        restarts(&service, &target, Load::new(target.clone()).clients(512), 3);
+        restarts(&service, &target, Load::new(target.clone()).clients(512), 3, FLOOR);
     });
 }
 
@@ -103,7 +108,7 @@ fn p1_p2_reuseport_512_clients_daemontools() {
 fn p1_p2_reuseport_keep_alive_runit() {
     boxed(|folder| {
         let (service, target) = tcp(Supervisor::Runit, folder, "reuseport");
-        restarts(&service, &target, Load::new(target.clone()).clients(128).keep_alive(), 3);
+        restarts(&service, &target, Load::new(target.clone()).clients(128).keep_alive(), 3, FLOOR);
     });
 }
 
@@ -114,7 +119,7 @@ fn p1_p2_unixsocket_128_clients_runit() {
         let args = format!("--unix-socket {}", socket.display());
         let service = shipped_service(Supervisor::Runit, folder, "unixsocket", &args);
         let target = Target::Unix(socket);
-        restarts(&service, &target, Load::new(target.clone()).clients(128), 3);
+        restarts(&service, &target, Load::new(target.clone()).clients(128), 3, FLOOR);
     });
 }
 
@@ -125,6 +130,6 @@ fn p1_p2_p3_slow_requests_across_restarts_runit() {
     boxed(|folder| {
         let (service, target) = tcp(Supervisor::Runit, folder, "threads");
         let load = Load::new(target.clone()).clients(256).path("/?delay=300ms");
-        restarts(&service, &target, load, 3);
+        restarts(&service, &target, load, 3, 256);
     });
 }

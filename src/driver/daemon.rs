@@ -2,7 +2,7 @@
 
 use super::events::Events;
 use super::journal::note;
-use super::service::Service;
+use super::service::{Service, never_started};
 use super::{DAEMON, DRAIN_HOOKS, REQUEST_HOOKS, SHUTDOWN};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -65,7 +65,7 @@ pub(super) fn init(config: Config, launcher: i32, channel: Channel) -> Result<()
     let service = daemon.service.as_ref().expect("just given");
     service.claim()?;
     if process::parent_pid() != launcher {
-        end_without_launcher(launcher); // it died while we waited
+        never_started(); // it died while we waited
     }
     Ok(())
 }

@@ -378,7 +378,7 @@ impl Service {
 }
 
 /// The process is ending, and its thread for signals sees to it.
-fn never_started() -> ! {
+pub(super) fn never_started() -> ! {
     loop {
         thread::park();
     }
