@@ -310,8 +310,9 @@ impl Service {
         };
         let before = pid_file::read(&self.pid_file).unwrap_or_default();
         let number = self.number();
-        let older =
-            record.live.iter().filter(|one| number.is_none_or(|number| one.number < number));
+        let older = record.live.iter().filter(|one| {
+            takeover::is_older(one.number, one.daemon.start, number, self.identity.start)
+        });
         older.filter_map(|one| self.stop(one, before)).collect()
     }
 

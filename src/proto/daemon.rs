@@ -337,7 +337,10 @@ impl Daemon {
             Some(Intent::Restart | Intent::Unknown) | None => Intent::Unknown,
         };
         match told {
-            Intent::Stop(_) => return self.drain(DrainReason::Stopped, out),
+            Intent::Stop(_) => {
+                self.intent = Some(told); // so that the older generations are told as well
+                return self.drain(DrainReason::Stopped, out);
+            }
             Intent::Restart => {
                 self.waiting = false;
                 out.push(Output::Disarm(Timer::Successor));

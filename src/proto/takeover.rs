@@ -89,6 +89,15 @@ pub(crate) enum Step {
 pub(crate) const STEPS: [Step; 5] =
     [Step::Install, Step::Enter, Step::Serve, Step::StopOlder, Step::GiveUp];
 
+/// Is a generation of this number and start older than we are? Before we have a number of our own,
+/// the start times decide: newer ones may have come while we waited for the claim.
+pub(crate) fn is_older(number: u64, start: u64, own_number: Option<u64>, own_start: u64) -> bool {
+    match own_number {
+        Some(own_number) => number < own_number,
+        None => start < own_start,
+    }
+}
+
 /// What a generation knows of itself and remembers from its last look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Own {

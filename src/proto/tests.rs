@@ -169,7 +169,7 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
         (D::Checked(seen(Reading::Up)), vec![(P::Detached, stay.clone(), P::Detached)]),
         (
             D::Checked(seen(Reading::Down)),
-            vec![(P::Detached, drain(Stopped), P::Draining(Stopped))],
+            vec![(P::Detached, and(drain(Stopped), DO::StopOlder), P::Draining(Stopped))],
         ),
         (
             D::Checked(seen(Reading::Lost)), // unknown from here on: the wait begins
@@ -288,6 +288,33 @@ fn daemon_told_to_stop_ends_after_the_older_ones() {
     );
     assert_eq!(with(&[D::OlderGone, D::DrainHooksDone]).1, Phase::Finished);
     assert_eq!(with(&[D::DrainHooksDone, D::OlderGone]).1, Phase::Finished);
+}
+
+/// A stop that the check finds, before the launcher has told of it, is one for all generations.
+#[test]
+fn p6_daemon_that_finds_a_stop_ends_after_the_older_ones() {
+    let found = [
+        D::Started,
+        D::Told(Restart),
+        D::RequestHooksDone,
+        D::Checked(seen(Reading::Down)),
+        D::DrainHooksDone,
+        D::Told(Stop(Service)),
+    ];
+    let with = |rest: &[D]| after(Daemon::new(true), &[&found[..], rest].concat());
+    assert_eq!(with(&[]).1, Phase::AwaitingOlder(Stopped));
+    assert_eq!(with(&[D::OlderGone]).1, Phase::Finished);
+}
+
+/// Without a number of its own, a daemon must not take a newer generation for an older one.
+#[test]
+fn p4_a_daemon_without_a_number_goes_by_the_start_times() {
+    use super::takeover::is_older;
+    assert!(is_older(1, 700, Some(2), 700));
+    assert!(!is_older(3, 700, Some(2), 800));
+    assert!(is_older(1, 700, None, 800));
+    assert!(!is_older(3, 900, None, 800));
+    assert!(!is_older(3, 800, None, 800));
 }
 
 // ---- the launcher, state x event ----
