@@ -2,6 +2,7 @@
 //! borders, each end learns at once that the other is gone, and the kernel says who made it.
 
 use super::raw;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
@@ -68,7 +69,10 @@ impl Channel {
             let fd = self.0.as_raw_fd();
             let received = match recvmsg::<UnixAddr>(fd, &mut parts, Some(&mut control), flags) {
                 Ok(received) => received,
-                Err(nix::Error::EAGAIN | nix::Error::EINTR) => return Received::Empty,
+                // Short of memory, nobody is gone: it is read again.
+                Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOMEM | Errno::ENOBUFS) => {
+                    return Received::Empty;
+                }
                 // ECONNRESET: it closed without reading what we sent.
                 Err(_) => return Received::Closed,
             };
