@@ -284,7 +284,7 @@ impl Events {
         let blind =
             Finding::Seen { newer: false, lost_file: false, claims_moved: false, supervisor };
         let finding = match files.lock_file.try_claim(&service.world) {
-            Ok(Attempt::HeldBy(_)) => Ok(Finding::ClaimHeld),
+            Ok(Attempt::HeldBy(_)) => Ok(Finding::ClaimHeld { supervisor }),
             Ok(Attempt::Claimed) => service.look(&mut files, supervisor),
             Err(error) => Err(error),
         };

@@ -32,8 +32,8 @@ pub(crate) enum Input {
 /// What a detached daemon sees when it looks round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Finding {
-    /// Somebody holds the claim: a generation is starting.
-    ClaimHeld,
+    /// Somebody holds the claim: a generation is starting, or was told to stop while it started.
+    ClaimHeld { supervisor: Reading },
     /// We hold the claim for the length of this look.
     Seen {
         /// A newer generation is in the record and alive.
@@ -318,10 +318,22 @@ impl Daemon {
             return;
         }
         let overdue = std::mem::replace(&mut self.overdue, false);
-        let Finding::Seen { newer, lost_file, claims_moved, supervisor } = finding else {
-            self.waiting = false; // somebody is starting: wait anew
-            out.extend([Output::Disarm(Timer::Successor), Output::Arm(Timer::Check)]);
-            return;
+        let (newer, lost_file, claims_moved, supervisor) = match finding {
+            // Who holds it may be stopping, and wait for our end. This needs no claim to be known.
+            Finding::ClaimHeld { supervisor: Reading::Down } => {
+                self.intent = Some(Intent::Stop(Scope::Service));
+                return self.drain(DrainReason::Stopped, out);
+            }
+            Finding::ClaimHeld {
+                supervisor: Reading::Up | Reading::Unreadable | Reading::Lost,
+            } => {
+                self.waiting = false; // somebody is starting: wait anew
+                out.extend([Output::Disarm(Timer::Successor), Output::Arm(Timer::Check)]);
+                return;
+            }
+            Finding::Seen { newer, lost_file, claims_moved, supervisor } => {
+                (newer, lost_file, claims_moved, supervisor)
+            }
         };
         if newer {
             return self.drain(DrainReason::TakenOver, out); // its TERM got lost

@@ -14,6 +14,10 @@ const fn seen(supervisor: Reading) -> Finding {
     Finding::Seen { newer: false, lost_file: false, claims_moved: false, supervisor }
 }
 
+const fn held(supervisor: Reading) -> Finding {
+    Finding::ClaimHeld { supervisor }
+}
+
 // ---- the daemon, state x event ----
 
 /// A daemon in each of its states, by the shortest way there.
@@ -164,7 +168,11 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
                 ),
             ],
         ),
-        (D::Checked(Finding::ClaimHeld), vec![(P::Detached, stay.clone(), P::Detached)]),
+        (D::Checked(held(Reading::Up)), vec![(P::Detached, stay.clone(), P::Detached)]),
+        (
+            D::Checked(held(Reading::Down)), // its holder may wait for us
+            vec![(P::Detached, and(drain(Stopped), DO::StopOlder), P::Draining(Stopped))],
+        ),
         (D::Checked(SEEN), vec![(P::Detached, stay.clone(), P::Detached)]),
         (D::Checked(seen(Reading::Up)), vec![(P::Detached, stay.clone(), P::Detached)]),
         (
@@ -222,7 +230,7 @@ fn daemon_every_state_and_event() {
             cells += 1;
         }
     }
-    assert_eq!(cells, 9 * 24, "a new state or event needs its row");
+    assert_eq!(cells, 9 * 25, "a new state or event needs its row");
 }
 
 /// Feeds inputs and returns what the last one led to.
@@ -254,7 +262,7 @@ fn daemon_unknown_intent_waits_then_drains() {
     assert_eq!(after(detached(), &[expire]).0, [DO::Check]);
     assert_eq!(after(detached(), &[expire, D::Checked(SEEN)]).1, Phase::Draining(Stopped));
     // Somebody is starting, or has tried since: the wait begins anew.
-    for sign in [Finding::ClaimHeld, moved] {
+    for sign in [held(Reading::Unreadable), moved] {
         let (_, phase) = after(detached(), &[expire, D::Checked(sign), D::Checked(SEEN)]);
         assert_eq!(phase, Phase::Detached, "{sign:?}");
     }

@@ -435,7 +435,7 @@ impl World {
                 DO::End => self.daemon_ends(End::Code(0)),
                 DO::Check => {
                     let finding = match self.successor {
-                        Successor::Starting => Finding::ClaimHeld,
+                        Successor::Starting => Finding::ClaimHeld { supervisor: self.reading() },
                         Successor::None | Successor::Serving => Finding::Seen {
                             newer: self.successor == Successor::Serving,
                             lost_file: false,
