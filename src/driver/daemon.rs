@@ -63,10 +63,11 @@ pub(super) fn init(config: Config, launcher: i32, channel: Channel) -> Result<()
     let machine = Machine::new(hello.kind.restarts());
     let daemon = run(machine, drain_timeout, Some(service), Some(channel))?;
     let service = daemon.service.as_ref().expect("just given");
-    service.claim()?;
-    if process::parent_pid() != launcher {
-        never_started(); // it died while we waited
+    let claimed = service.claim();
+    if daemon.phase() != Phase::Starting || process::parent_pid() != launcher {
+        never_started(); // told to end, or the launcher died, while we waited
     }
+    claimed?;
     Ok(())
 }
 
