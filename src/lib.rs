@@ -55,10 +55,12 @@
 //!
 //! **A detached daemon** looks round at once and then each second, with the claim held so that
 //! nothing moves meanwhile. A newer generation serves: drain, its TERM was lost. The PID file is
-//! gone or names nobody alive: put it back. The supervisor wants the service down: drain. It wants
-//! it up, or meant a restart: stay, however long the successor takes, and log it once a minute. If
-//! the intent is unknown: stay while others try to start, and drain
-//! [`successor_timeout`](Config::successor_timeout) after the last sign of them.
+//! gone or names nobody alive: put it back. The supervisor wants the service down: drain, and tell
+//! the older generations. It wants it up, or meant a restart: stay, however long the successor
+//! takes, and log it once a minute. If the intent is unknown: stay while others try to start, and
+//! drain [`successor_timeout`](Config::successor_timeout) after the last sign of them. While
+//! somebody else holds the claim nothing is decided until the next look, but for a stop: its
+//! holder may be waiting for our end.
 //!
 //! **Draining** ends when the [`on_shutdown`] hooks have returned, or with the hammer: after
 //! [`drain_timeout`](Config::drain_timeout), or on a USR2 from anybody but the launcher.
