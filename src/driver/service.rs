@@ -169,7 +169,7 @@ impl Service {
         }
     }
 
-    /// Takes over, in the order of [`takeover::STEPS`].
+    /// Takes over, in the order of [`takeover::steps`].
     pub(super) fn started(&self, daemon: &Daemon) -> Result<()> {
         let _only_one = lock(&self.announcing);
         match daemon.phase() {
@@ -201,7 +201,7 @@ impl Service {
         record.live.retain(|one| self.line(one).is_kept(number));
         let older: Vec<Generation> =
             record.live.iter().filter(|one| one.number < number).cloned().collect();
-        for step in takeover::STEPS {
+        for step in takeover::steps() {
             match step {
                 Step::Install => files.pid_file = Some(PidFile::install(&self.pid_file)?),
                 Step::Enter => {

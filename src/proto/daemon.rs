@@ -154,7 +154,7 @@ impl Daemon {
         let mut out = Vec::new();
         match input {
             Input::Started => {
-                if self.phase == Phase::Starting {
+                if self.phase == Phase::Starting && !broken!(NobodyServes) {
                     self.phase = Phase::Serving;
                 }
             }
@@ -220,7 +220,7 @@ impl Daemon {
                 }
             }
             Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished => {
-                if !from_launcher {
+                if !from_launcher || broken!(HammerOnLauncherUsr2) {
                     self.hammer(Forced::Usr2, out);
                 }
             }
@@ -231,7 +231,8 @@ impl Daemon {
     fn term(&mut self, from_successor: bool, out: &mut Vec<Output>) {
         match self.phase {
             Phase::Starting => {
-                if self.intent == Some(Intent::Stop(Scope::Service)) {
+                let service = self.intent == Some(Intent::Stop(Scope::Service));
+                if service && !broken!(NoStopWhileStarting) {
                     self.phase = Phase::StoppingEarly;
                     self.stop_older(out);
                     out.push(Output::Report(Report::Waiting));
@@ -287,8 +288,9 @@ impl Daemon {
     fn launcher_gone(&mut self, out: &mut Vec<Output>) {
         let attached = std::mem::replace(&mut self.attached, false);
         match self.phase {
+            Phase::Starting if broken!(LauncherGoneIgnoredInStarting) => {}
             Phase::Starting => self.end(out),
-            Phase::Serving if attached => {
+            Phase::Serving if attached && !broken!(LauncherGoneIgnoredInServing) => {
                 self.phase = Phase::HandingOff;
                 out.extend([Output::RunRequestHooks, Output::Check]);
             }
@@ -335,13 +337,19 @@ impl Daemon {
                 (newer, lost_file, claims_moved, supervisor)
             }
         };
-        if newer {
+        let claims_moved = claims_moved && !broken!(ClaimsMovedIgnored);
+        let supervisor = if broken!(StatusIgnored) { Reading::Unreadable } else { supervisor };
+        if newer && broken!(PutBackOverNewer) {
+            out.push(Output::PutBack);
+        }
+        if newer && !broken!(NewerIgnored) {
             return self.drain(DrainReason::TakenOver, out); // its TERM got lost
         }
-        if lost_file {
+        if lost_file && !broken!(LostFileNotPutBack) {
             out.push(Output::PutBack);
         }
         let told = match self.intent {
+            _ if broken!(FixedDrainTimer) => Intent::Unknown,
             _ if supervisor == Reading::Down => Intent::Stop(Scope::Service),
             Some(Intent::Stop(scope)) => Intent::Stop(scope),
             _ if supervisor == Reading::Up => Intent::Restart,
@@ -357,7 +365,7 @@ impl Daemon {
                 self.waiting = false;
                 out.push(Output::Disarm(Timer::Successor));
             }
-            Intent::Unknown if overdue && !claims_moved => {
+            Intent::Unknown if overdue && !claims_moved && !broken!(OverdueIgnored) => {
                 return self.drain(DrainReason::Stopped, out); // nobody will come
             }
             Intent::Unknown => {
@@ -379,7 +387,8 @@ impl Daemon {
             Output::Arm(Timer::Drain),
             Output::RunDrainHooks(reason),
         ]);
-        if self.intent == Some(Intent::Stop(Scope::Service)) && reason != DrainReason::TakenOver {
+        let service = self.intent == Some(Intent::Stop(Scope::Service));
+        if service && reason != DrainReason::TakenOver && !broken!(StopNotToldToOlder) {
             self.stop_older(out);
         }
     }

@@ -121,12 +121,17 @@ impl Launcher {
             Input::Report(Report::Ready) => self.ready(&mut out),
             // Nobody will ever say "ready" on a closed channel: what is held back goes out.
             Input::ChannelClosed => self.ready(&mut out),
-            Input::Report(Report::Released) => self.released = true,
+            Input::Report(Report::Released) => {
+                self.released = true;
+                if broken!(ReleasedBeforeSignals) {
+                    self.quiet(&mut out);
+                }
+            }
             Input::Report(Report::Draining) => out.push(Output::Arm(Timer::Kill)),
             Input::Report(Report::Waiting) => out.push(Output::Disarm(Timer::Kill)),
             Input::Ended(end) => {
                 self.gone = true;
-                out.push(Output::Mirror(end));
+                out.push(Output::Mirror(if broken!(NoMirror) { End::Code(0) } else { end }));
             }
             Input::Term { from } => self.term(from, &mut out),
             Input::Cont { from } => self.cont(from, &mut out),
@@ -154,13 +159,14 @@ impl Launcher {
             return; // a stop cannot be taken back
         }
         match &mut self.settling {
+            Some(_) if broken!(AgainIgnored) => {}
             Some(settling) => settling.again = Some(from),
             None => self.settle(from, out),
         }
     }
 
     fn cont(&mut self, from: i32, out: &mut Vec<Output>) {
-        if self.kind != Kind::Daemontools {
+        if self.kind != Kind::Daemontools || broken!(ContIgnored) {
             return;
         }
         match &mut self.settling {
@@ -176,6 +182,7 @@ impl Launcher {
         let cont = self.cont == Some(from);
         self.settling = Some(Settling { from, cont, reads: 0, again: None });
         match self.kind {
+            Kind::Daemontools if broken!(Usr2BeforeSettled) => out.push(Output::ReadStatus),
             Kind::Daemontools => out.push(Output::Arm(Timer::Settle)),
             Kind::Runit | Kind::Other => out.push(Output::ReadStatus),
             Kind::Nobody => self.decide(Intent::Stop(Scope::Generation), out),
@@ -253,14 +260,15 @@ impl Launcher {
     fn handoff_expired(&mut self, out: &mut Vec<Output>) {
         if !self.ready {
             out.push(Output::Kill(Timer::Handoff));
-        } else if !self.stopping() {
+        } else if !self.stopping() && !broken!(NoHandoffTimeout) {
             self.expired = true;
         }
     }
 
     /// No exit while settling, and none after a stop: then the daemon's end is awaited.
     fn quiet(&mut self, out: &mut Vec<Output>) {
-        if self.settling.is_none() && !self.stopping() && (self.released || self.expired) {
+        let settled = self.settling.is_none() || broken!(ExitWhileSettling);
+        if settled && !self.stopping() && (self.released || self.expired) {
             self.gone = true;
             out.push(Output::Leave { expired: !self.released });
         }

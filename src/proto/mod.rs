@@ -4,8 +4,21 @@
 //! logs nothing, so a test can walk every state that it can reach. A timer that fires late is a
 //! no-op: the machine looks at its state, never at the time.
 
+/// Is the protocol broken here on purpose? Only a test of the test can say so.
+macro_rules! broken {
+    ($variant:ident) => {{
+        #[cfg(test)]
+        let broken = crate::proto::model::variants::is(crate::proto::model::Variant::$variant);
+        #[cfg(not(test))]
+        let broken = false;
+        broken
+    }};
+}
+
 pub(crate) mod daemon;
 pub(crate) mod launcher;
+#[cfg(test)]
+mod model;
 pub(crate) mod takeover;
 #[cfg(test)]
 mod tests;

@@ -86,15 +86,26 @@ pub(crate) enum Step {
 }
 
 /// In this order a death at any point leaves a generation that serves and can be found.
-pub(crate) const STEPS: [Step; 5] =
-    [Step::Install, Step::Enter, Step::Serve, Step::StopOlder, Step::GiveUp];
+pub(crate) fn steps() -> [Step; 5] {
+    use Step::{Enter, GiveUp, Install, Serve, StopOlder};
+    if broken!(TermBeforeRename) {
+        return [StopOlder, Install, Enter, Serve, GiveUp];
+    }
+    if broken!(ServingAfterTerm) {
+        return [Install, Enter, StopOlder, Serve, GiveUp];
+    }
+    if broken!(ClaimGivenUpEarly) {
+        return [GiveUp, Install, Enter, Serve, StopOlder];
+    }
+    [Install, Enter, Serve, StopOlder, GiveUp]
+}
 
 /// Is a generation of this number and start older than we are? Before we have a number of our own,
 /// the start times decide: newer ones may have come while we waited for the claim.
 pub(crate) fn is_older(number: u64, start: u64, own_number: Option<u64>, own_start: u64) -> bool {
     match own_number {
         Some(own_number) => number < own_number,
-        None => start < own_start,
+        None => start < own_start || broken!(StopsNewer),
     }
 }
 

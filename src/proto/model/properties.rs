@@ -1,0 +1,82 @@
+//! What must hold where nothing happens any more. What must hold on the way is checked where it
+//! happens.
+
+use super::super::Kind;
+use super::super::daemon::{Phase, Timer};
+use super::world::{Deploy, Id, Main, Promise, Setting, Stop, World};
+
+impl World {
+    /// Called where [`World::is_at_rest`] holds: the service is as it is wanted.
+    pub(super) fn check_rest(&mut self, setting: &Setting) {
+        let (alive, serving): (Vec<Id>, Vec<Id>) = (
+            self.ids().filter(|id| self.daemon(*id).is_some()).collect(),
+            self.ids().filter(|id| self.daemon(*id).is_some_and(|one| one.serves())).collect(),
+        );
+        for id in &alive {
+            let daemon = self.daemon(*id).expect("alive");
+            let phase = daemon.machine.phase();
+            let detached = matches!(phase, Phase::Detached | Phase::HandingOff);
+            let looks_round = detached && daemon.timers.has(Timer::Check);
+            if self.launcher(*id).is_none() && !looks_round {
+                return self
+                    .fault(Promise::P8, "a daemon does not notice that its launcher is gone");
+            }
+            if !daemon.serves() && phase != Phase::Starting && !self.is_out_of_reach(setting) {
+                return self.fault(Promise::P6, "a generation never ends");
+            }
+        }
+        let asked = self.generations.iter().flat_map(|one| &one.launcher).any(|one| one.asked);
+        if asked && !self.is_out_of_reach(setting) {
+            return self.fault(Promise::P4, "a launcher was told to restart or stop, and stays");
+        }
+        if self.budget.by_hand < setting.budget.by_hand {
+            return; // two services share a PID file: nothing ends well, but P5 holds
+        }
+        match self.supervisor.wants_up {
+            true => self.check_wanted_up(&alive, &serving, setting),
+            false => self.check_wanted_down(&alive, setting),
+        }
+        if let [id] = serving[..] {
+            let attached = self.launcher(id).is_some();
+            if !attached && self.file != Some(id) && self.claim.is_none() {
+                self.fault(Promise::P4, "the PID file does not name the generation that serves");
+            }
+        }
+    }
+
+    fn check_wanted_up(&mut self, alive: &[Id], serving: &[Id], setting: &Setting) {
+        let newest = alive.iter().filter(|id| self.at(**id).was_ready).max();
+        if serving.len() > 1 || serving.first() != newest {
+            return self.fault(Promise::P4, "not the newest ready generation serves alone");
+        }
+        // A generation that hangs, or that nobody could start any more within the bounds.
+        let hangs = alive.iter().any(|id| {
+            let main = self.daemon(*id).map(|daemon| &daemon.main);
+            main == Some(&Main::Preparing(Deploy::Hangs))
+        });
+        let ended = setting.kind == Kind::Nobody || self.is_out_of_starts(setting) || hangs;
+        if serving.is_empty() && !ended {
+            self.fault(Promise::P1, "wanted up, and nobody serves");
+        }
+    }
+
+    /// An older generation whose TERM was refused, and that cannot read the status either: only an
+    /// operator can end it, and who is told to stop waits for that.
+    fn is_out_of_reach(&self, setting: &Setting) -> bool {
+        self.budget.losses < setting.budget.losses && !setting.readable
+    }
+
+    fn check_wanted_down(&mut self, alive: &[Id], setting: &Setting) {
+        let told = match setting.kind {
+            // A stop that nobody was there to hear, or could, is not known without the status.
+            Kind::Daemontools => setting.readable || self.supervisor.stop == Stop::Owed,
+            // A daemon that was sent USR2 by hand takes a restart for sure, and waits for it.
+            Kind::Runit => setting.readable || self.budget.direct == setting.budget.direct,
+            Kind::Nobody | Kind::Other => true,
+        };
+        let known = told && self.supervisor.instance == 0 && !self.is_out_of_reach(setting);
+        if known && !alive.is_empty() {
+            self.fault(Promise::P6, "wanted down, and a generation lives on");
+        }
+    }
+}

@@ -1,0 +1,484 @@
+//! What there is: a supervisor, generations of launcher and daemon with what lies in their channels
+//! and signals, the claim, the record and the PID file.
+
+use super::super::daemon::{Daemon, Output, Phase, Timer as DaemonTimer};
+use super::super::launcher::{Launcher, Timer as LauncherTimer};
+use super::super::takeover::Unproven;
+use super::super::{End, Intent, Kind, Reading, Report};
+
+/// A generation by the order in which its launcher was started. It stands for the PIDs and the
+/// start times as well: those of the daemon are [`pid`] and this number.
+pub(super) type Id = u8;
+
+pub(super) fn pid(id: Id) -> i32 {
+    100 + i32::from(id)
+}
+
+pub(super) fn id_of(pid: i32) -> Id {
+    u8::try_from(pid - 100).expect("the PID of a daemon")
+}
+
+pub(super) fn launcher_pid(id: Id) -> i32 {
+    50 + i32::from(id)
+}
+
+/// Who sends TERM and CONT to a launcher.
+pub(super) const SUPERVISOR_PID: i32 = 10;
+
+/// What the world is made of; it does not change on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Setting {
+    pub(super) kind: Kind,
+    /// The status can be read.
+    pub(super) readable: bool,
+    /// How many launchers are started at most.
+    pub(super) starts: u8,
+    pub(super) budget: Budget,
+}
+
+/// What may still go wrong, or be asked for. Each use takes one, so every way has an end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Budget {
+    /// `svc -t`, `-d`, `-u`.
+    pub(super) commands: u8,
+    /// SIGKILL to any process, `svc -k` included.
+    pub(super) kills: u8,
+    /// Deploys that exit at once, die before `started`, hang, or give up waiting for the claim.
+    pub(super) bad: u8,
+    /// TERM or USR2 straight to a daemon.
+    pub(super) direct: u8,
+    /// A signal of a launcher or a successor that is refused: one side has changed its user.
+    pub(super) losses: u8,
+    /// The PID file is removed.
+    pub(super) removals: u8,
+    /// A dead daemon's PID goes to a process that is none of ours.
+    pub(super) reuses: u8,
+    /// Checks that take so long that others notice.
+    pub(super) slow: u8,
+    /// Limits of a drain that pass: the hammer, and the launcher's KILL.
+    pub(super) limits: u8,
+    /// The program is started by hand, beside the service.
+    pub(super) by_hand: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Promise {
+    P1,
+    P3,
+    P4,
+    P5,
+    P6,
+    P8,
+}
+
+/// A promise that was not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Fault {
+    pub(super) promise: Promise,
+    pub(super) what: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct World {
+    pub(super) supervisor: Supervisor,
+    pub(super) generations: Vec<Generation>,
+    /// Who holds the claim.
+    pub(super) claim: Option<Id>,
+    /// Whose PID the PID file holds.
+    pub(super) file: Option<Id>,
+    /// The number of the last claim, and the record's lines.
+    pub(super) last: u8,
+    pub(super) record: Vec<Id>,
+    /// The dead daemon whose PID now belongs to a process that is none of ours.
+    pub(super) innocent: Option<Id>,
+    pub(super) budget: Budget,
+    pub(super) fault: Option<Fault>,
+}
+
+/// The first supervisor, and those that replace it.
+pub(super) type Instance = u8;
+/// What started a generation that the service's supervisor did not: a shell that lives.
+pub(super) const BY_HAND: Instance = 99;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Supervisor {
+    pub(super) instance: Instance,
+    pub(super) lives: bool,
+    pub(super) wants_up: bool,
+    /// What its status file says.
+    pub(super) status_up: bool,
+    pub(super) child: Option<Id>,
+    /// What it has still to do of a command, in this order.
+    pub(super) send_cont: bool,
+    pub(super) write_status: bool,
+    pub(super) stop: Stop,
+}
+
+/// What P6 asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Stop {
+    /// No stop was asked for.
+    No,
+    /// The service is to be down, its launcher ran, and nothing has happened since that excuses it.
+    Owed,
+    Excused,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Generation {
+    pub(super) instance: Instance,
+    pub(super) launcher: Option<LauncherProcess>,
+    pub(super) daemon: Option<DaemonProcess>,
+    /// How the daemon ended, until its launcher knows.
+    pub(super) end: Option<End>,
+    pub(super) to_launcher: Vec<Report>,
+    pub(super) to_daemon: Vec<Intent>,
+    /// The number of its claim; 0 before.
+    pub(super) number: u8,
+    // What the properties need to know.
+    pub(super) was_ready: bool,
+    /// A stop was sent to its launcher.
+    pub(super) stop_sent: bool,
+    /// Its launcher took its supervisor for lost.
+    pub(super) lost: bool,
+    /// Somebody sent TERM straight to the daemon.
+    pub(super) termed: bool,
+    /// The daemon has been told of the stop.
+    pub(super) told_stop: bool,
+    pub(super) told_restart: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct LauncherProcess {
+    pub(super) machine: Launcher,
+    /// Pending signals: they merge, but two of a kind may also both be heard.
+    pub(super) terms: u8,
+    pub(super) cont: bool,
+    /// One of those TERMs is of a stop, or one that was heard.
+    pub(super) stop_pending: bool,
+    /// It has heard a TERM.
+    pub(super) asked: bool,
+    pub(super) stop_heard: bool,
+    pub(super) timers: Timers,
+    /// The settle timer was armed before the supervisor began what it is doing.
+    pub(super) settles_early: bool,
+    pub(super) heard_closed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct DaemonProcess {
+    pub(super) machine: Daemon,
+    pub(super) main: Main,
+    pub(super) pending: Pending,
+    pub(super) timers: Timers,
+    pub(super) heard_closed: bool,
+    pub(super) hooks_hang: bool,
+    pub(super) request_hooks: bool,
+    pub(super) drain_hooks: bool,
+    /// Older generations whose end is awaited.
+    pub(super) awaits: Vec<Id>,
+    /// `wait` has returned.
+    pub(super) finished: bool,
+    pub(super) last_claim: u8,
+    pub(super) stranger: Option<Id>,
+    /// What its thread for signals has still to do, and waits to do.
+    pub(super) stalled: Vec<Output>,
+    /// A check that takes its time: what it has seen, where the claim does not keep that true.
+    pub(super) checking: Option<Option<super::super::daemon::Finding>>,
+    /// A claim was taken since the successor timer was armed.
+    pub(super) claims_since: bool,
+}
+
+/// What a new program is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Deploy {
+    Good,
+    ExitsAtOnce,
+    DiesBeforeStarted,
+    Hangs,
+    /// Its `on_shutdown_request` hooks never return.
+    HooksHang,
+}
+
+/// Where the daemon's own thread is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Main {
+    /// Before the handlers are installed.
+    Booting(Deploy),
+    Claiming(Deploy),
+    /// `init` has returned.
+    Preparing(Deploy),
+    /// In `started`, with the files: the next step, what the record was and will be, and whom to
+    /// send TERM.
+    TakingOver {
+        step: u8,
+        lines: Vec<Id>,
+        last: u8,
+        older: Vec<Id>,
+    },
+    /// In `wait`.
+    Waiting,
+    /// In `started`, which does not return.
+    Parked,
+}
+
+impl Main {
+    pub(super) fn has_files(&self) -> bool {
+        matches!(self, Main::TakingOver { .. })
+    }
+}
+
+/// Signals on their way to a daemon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Pending(u16);
+
+/// A signal to a daemon, and who sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Signal {
+    Usr2OfLauncher,
+    Usr2OfOperator,
+    TermOfLauncher,
+    TermOfOperator,
+    TermOf(Id),
+}
+
+impl Signal {
+    fn bit(self) -> u16 {
+        1 << match self {
+            Signal::Usr2OfLauncher => 0,
+            Signal::Usr2OfOperator => 1,
+            Signal::TermOfLauncher => 2,
+            Signal::TermOfOperator => 3,
+            Signal::TermOf(id) => 4 + id,
+        }
+    }
+
+    fn is_usr2(self) -> bool {
+        matches!(self, Signal::Usr2OfLauncher | Signal::Usr2OfOperator)
+    }
+}
+
+impl Pending {
+    pub(super) fn add(&mut self, signal: Signal) {
+        self.0 |= signal.bit();
+    }
+
+    pub(super) fn remove(&mut self, signal: Signal) {
+        self.0 &= !signal.bit();
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = Signal> {
+        let fixed = [
+            Signal::Usr2OfLauncher,
+            Signal::Usr2OfOperator,
+            Signal::TermOfLauncher,
+            Signal::TermOfOperator,
+        ];
+        let all = fixed.into_iter().chain((0..8).map(Signal::TermOf));
+        all.filter(move |signal| self.0 & signal.bit() != 0)
+    }
+
+    /// Signals of the same kind, which may merge with this one.
+    pub(super) fn others(self, signal: Signal) -> impl Iterator<Item = Signal> {
+        self.iter().filter(move |one| *one != signal && one.is_usr2() == signal.is_usr2())
+    }
+}
+
+/// Timers that run. When they fire is up to the walk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Timers(u8);
+
+pub(super) trait Bit: Copy {
+    fn bit(self) -> u8;
+}
+
+impl Bit for LauncherTimer {
+    fn bit(self) -> u8 {
+        match self {
+            LauncherTimer::Cont => 1,
+            LauncherTimer::Settle => 2,
+            LauncherTimer::Handoff => 4,
+            LauncherTimer::Kill => 8,
+        }
+    }
+}
+
+impl Bit for DaemonTimer {
+    fn bit(self) -> u8 {
+        match self {
+            DaemonTimer::Check => 1,
+            DaemonTimer::Successor => 2,
+            DaemonTimer::Drain => 4,
+        }
+    }
+}
+
+impl Timers {
+    pub(super) fn arm(&mut self, timer: impl Bit) {
+        self.0 |= timer.bit();
+    }
+
+    pub(super) fn disarm(&mut self, timer: impl Bit) {
+        self.0 &= !timer.bit();
+    }
+
+    pub(super) fn has(self, timer: impl Bit) -> bool {
+        self.0 & timer.bit() != 0
+    }
+}
+
+impl LauncherProcess {
+    pub(super) fn new(kind: Kind) -> Self {
+        LauncherProcess {
+            machine: Launcher::new(kind),
+            terms: 0,
+            cont: false,
+            asked: false,
+            stop_pending: false,
+            stop_heard: false,
+            timers: Timers::default(),
+            settles_early: false,
+            heard_closed: false,
+        }
+    }
+}
+
+impl DaemonProcess {
+    pub(super) fn new(kind: Kind, deploy: Deploy) -> Self {
+        DaemonProcess {
+            machine: Daemon::new(kind.restarts()),
+            main: Main::Booting(deploy),
+            pending: Pending::default(),
+            timers: Timers::default(),
+            heard_closed: false,
+            hooks_hang: false,
+            request_hooks: false,
+            drain_hooks: false,
+            awaits: Vec::new(),
+            finished: false,
+            last_claim: 0,
+            stranger: None,
+            stalled: Vec::new(),
+            checking: None,
+            claims_since: false,
+        }
+    }
+
+    pub(super) fn serves(&self) -> bool {
+        serves(self.machine.phase())
+    }
+
+    /// Its thread for signals waits for the files that another thread holds, or looks round.
+    pub(super) fn is_stalled(&self) -> bool {
+        !self.stalled.is_empty() || self.checking.is_some()
+    }
+
+    pub(super) fn has_handlers(&self) -> bool {
+        !matches!(self.main, Main::Booting(_))
+    }
+}
+
+pub(super) fn serves(phase: Phase) -> bool {
+    match phase {
+        Phase::Serving | Phase::HandingOff | Phase::Detached => true,
+        Phase::Starting
+        | Phase::StoppingEarly
+        | Phase::Draining(_)
+        | Phase::AwaitingOlder(_)
+        | Phase::Finished
+        | Phase::Ended => false,
+    }
+}
+
+impl World {
+    pub(super) fn new(setting: &Setting) -> World {
+        World {
+            supervisor: Supervisor {
+                instance: 0,
+                lives: true,
+                wants_up: true,
+                status_up: true,
+                child: None,
+                send_cont: false,
+                write_status: false,
+                stop: Stop::No,
+            },
+            generations: Vec::new(),
+            claim: None,
+            file: None,
+            last: 0,
+            record: Vec::new(),
+            innocent: None,
+            budget: setting.budget,
+            fault: None,
+        }
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = Id> + use<> {
+        0..self.generations.len() as Id
+    }
+
+    pub(super) fn at(&self, id: Id) -> &Generation {
+        &self.generations[usize::from(id)]
+    }
+
+    pub(super) fn at_mut(&mut self, id: Id) -> &mut Generation {
+        &mut self.generations[usize::from(id)]
+    }
+
+    pub(super) fn daemon(&self, id: Id) -> Option<&DaemonProcess> {
+        self.at(id).daemon.as_ref()
+    }
+
+    pub(super) fn launcher(&self, id: Id) -> Option<&LauncherProcess> {
+        self.at(id).launcher.as_ref()
+    }
+
+    pub(super) fn fault(&mut self, promise: Promise, what: &'static str) {
+        self.fault.get_or_insert(Fault { promise, what });
+    }
+
+    /// `Supervisor::read`: what a generation sees when it looks at its supervisor.
+    pub(super) fn reading(&self, id: Id, setting: &Setting) -> Reading {
+        let instance = self.at(id).instance;
+        if instance == BY_HAND {
+            return Reading::Unreadable;
+        }
+        let same = self.supervisor.lives && instance == self.supervisor.instance;
+        match (same, setting.readable && setting.kind.restarts(), self.supervisor.status_up) {
+            (false, _, _) => Reading::Lost,
+            (true, false, _) => Reading::Unreadable,
+            (true, true, true) => Reading::Up,
+            (true, true, false) => Reading::Down,
+        }
+    }
+
+    /// `process::prove`: is the process with this daemon's PID this daemon? Start times differ.
+    pub(super) fn prove(&self, id: Id, by: Id) -> Result<(), Unproven> {
+        if id == by {
+            return Err(Unproven::Ours);
+        }
+        if self.daemon(id).is_some() {
+            return Ok(());
+        }
+        if self.innocent == Some(id) && super::variants::is(super::Variant::NoStartTickCheck) {
+            return Ok(());
+        }
+        Err(Unproven::Gone)
+    }
+
+    /// `process::is_foreign`: its launcher lives, is not ours, and still has its supervisor.
+    pub(super) fn is_foreign(&self, id: Id, by: Id) -> bool {
+        if super::variants::is(super::Variant::ForeignTakenOver) {
+            return false;
+        }
+        id != by && self.launcher(id).is_some() && self.is_supervised(id)
+    }
+
+    /// The supervisor that started it lives.
+    pub(super) fn is_supervised(&self, id: Id) -> bool {
+        let instance = self.at(id).instance;
+        let same = instance == self.supervisor.instance;
+        instance == BY_HAND || (self.supervisor.lives && same)
+    }
+}
