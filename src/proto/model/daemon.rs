@@ -109,7 +109,8 @@ impl World {
             if !generation.to_daemon.is_empty() {
                 let intent = generation.to_daemon.remove(0);
                 say(|| format!("daemon {id} reads: {intent:?}"));
-                generation.told_stop |= intent == Intent::Stop(Scope::Service);
+                let in_time = daemon.machine.phase() != Phase::Finished;
+                generation.told_stop |= in_time && intent == Intent::Stop(Scope::Service);
                 generation.told_restart |= intent == Intent::Restart;
                 self.feed(id, Input::Told(intent), setting);
             } else if closed && !daemon.heard_closed {

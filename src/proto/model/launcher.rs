@@ -55,6 +55,7 @@ impl World {
         }
         if let Some(timer) = timer {
             launcher.timers.disarm(timer);
+            launcher.continued &= timer != Timer::Cont;
         }
         for report in std::mem::take(&mut self.at_mut(id).to_launcher) {
             say(|| format!("launcher {id} reads: {report:?}"));
@@ -122,7 +123,11 @@ impl World {
             }
             Output::Handoff => self.signal(id, Signal::Usr2OfLauncher),
             Output::Stop => self.signal(id, Signal::TermOfLauncher),
-            Output::Kill(_) => {
+            Output::Kill(timer) => {
+                let serves = self.daemon(id).is_some_and(|daemon| daemon.serves());
+                if timer == Timer::Handoff && serves {
+                    self.fault(Promise::P1, "the launcher kills a daemon that serves");
+                }
                 self.excuse_stop();
                 self.daemon_ends(id, End::Signal(9));
             }
@@ -152,7 +157,7 @@ impl World {
                 if self.at(id).end != Some(end) {
                     self.fault(Promise::P6, "the launcher ends otherwise than its daemon");
                 }
-                if !self.at(id).told_stop || self.at(id).termed {
+                if !self.at(id).told_stop {
                     self.excuse_stop();
                 }
                 self.launcher_ends(id, setting);

@@ -6,13 +6,14 @@
 //! Every run ends, since whatever comes from outside is taken from a budget; so "in the end" is
 //! whatever holds where nothing happens any more.
 
+mod broken;
 mod daemon;
 mod launcher;
 mod properties;
 mod steps;
-mod tests;
 mod trace;
 pub(crate) mod variants;
+mod walks;
 mod world;
 
 use stateright::{Model, Property};
@@ -45,7 +46,7 @@ impl Model for Protocol {
         variants::set(self.broken);
         let mut next = world.after(action, &self.setting);
         if let Some(next) = &mut next {
-            if next.fault.is_none() && next.is_at_rest(&self.setting) {
+            if next.fault.is_none() && trace::silently(|| next.is_at_rest(&self.setting)) {
                 next.check_rest(&self.setting);
             }
         }
@@ -54,16 +55,17 @@ impl Model for Protocol {
     }
 
     fn properties(&self) -> Vec<Property<Protocol>> {
+        use Promise::{P1, P3, P4, P5, P6, P8};
         fn keeps(world: &World, promise: Promise) -> bool {
             world.fault.is_none_or(|fault| fault.promise != promise)
         }
         vec![
-            Property::always("P1", |_, world| keeps(world, Promise::P1)),
-            Property::always("P3", |_, world| keeps(world, Promise::P3)),
-            Property::always("P4", |_, world| keeps(world, Promise::P4)),
-            Property::always("P5", |_, world| keeps(world, Promise::P5)),
-            Property::always("P6", |_, world| keeps(world, Promise::P6)),
-            Property::always("P8", |_, world| keeps(world, Promise::P8)),
+            Property::always(P1.name(), |_, world| keeps(world, P1)),
+            Property::always(P3.name(), |_, world| keeps(world, P3)),
+            Property::always(P4.name(), |_, world| keeps(world, P4)),
+            Property::always(P5.name(), |_, world| keeps(world, P5)),
+            Property::always(P6.name(), |_, world| keeps(world, P6)),
+            Property::always(P8.name(), |_, world| keeps(world, P8)),
         ]
     }
 }

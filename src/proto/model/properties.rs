@@ -15,6 +15,11 @@ impl World {
         for id in &alive {
             let daemon = self.daemon(*id).expect("alive");
             let phase = daemon.machine.phase();
+            let asked = self.at(*id).usr2_sent && phase == Phase::Serving;
+            let stuck = phase == Phase::HandingOff && !daemon.hooks_hang;
+            if asked || stuck {
+                return self.fault(Promise::P4, "a handoff was asked for, and does not end");
+            }
             let detached = matches!(phase, Phase::Detached | Phase::HandingOff);
             let looks_round = detached && daemon.timers.has(Timer::Check);
             if self.launcher(*id).is_none() && !looks_round {
@@ -63,7 +68,7 @@ impl World {
     /// An older generation whose TERM was refused, and that cannot read the status either: only an
     /// operator can end it, and who is told to stop waits for that.
     fn is_out_of_reach(&self, setting: &Setting) -> bool {
-        self.budget.losses < setting.budget.losses && !setting.readable
+        !setting.readable && self.generations.iter().any(|one| one.refused)
     }
 
     fn check_wanted_down(&mut self, alive: &[Id], setting: &Setting) {

@@ -18,6 +18,7 @@ pub(super) enum Action {
     Restart,
     StopService,
     StartService,
+    Continue,
     Kill(Process, Id),
     KillSupervisor,
     StartBad(Deploy),
@@ -71,11 +72,16 @@ impl World {
                 actions.push(action);
             }
         };
-        let obeys = supervisor.lives && !busy;
+        // Of `svc -c` and `svc -t` within 20 ms, a stop is understood: `# Limitations`.
+        let child = supervisor.child.and_then(|id| self.launcher(id));
+        let obeys = supervisor.lives && !busy && !child.is_some_and(|one| one.continued);
+        let calm = |one: &LauncherProcess| one.terms == 0 && !one.timers.has(LauncherTimer::Settle);
         may(budget.commands, obeys && supervisor.child.is_some(), Action::Restart);
         let can_stop = setting.kind != Kind::Nobody && obeys;
         may(budget.commands, can_stop && supervisor.wants_up, Action::StopService);
         may(budget.commands, can_stop && !supervisor.wants_up, Action::StartService);
+        let continues = setting.kind == Kind::Daemontools && obeys && child.is_some_and(calm);
+        may(budget.commands, continues, Action::Continue);
         may(budget.kills, supervisor.lives && setting.kind != Kind::Nobody, Action::KillSupervisor);
         for deploy in Deploy::BAD {
             may(budget.bad, self.can_start(setting), Action::StartBad(deploy));
@@ -205,7 +211,12 @@ impl World {
     pub(super) fn is_at_rest(&self, setting: &Setting) -> bool {
         let mut actions = Vec::new();
         self.fair(setting, &mut actions);
-        let is_check = |one: &Action| matches!(one, Action::DaemonTimer(_, DaemonTimer::Check));
+        let is_check = |one: &Action| {
+            matches!(
+                one,
+                Action::DaemonTimer(_, DaemonTimer::Check) | Action::WakeLauncher(_, None)
+            )
+        };
         actions.iter().all(is_check)
             && actions.into_iter().all(|one| self.after(one, setting).is_none())
     }
@@ -217,8 +228,7 @@ impl World {
         for id in next.ids() {
             next.forget(id);
         }
-        let idle = matches!(action, Action::DaemonTimer(_, DaemonTimer::Check)) && next == *self;
-        (!idle).then_some(next)
+        (next != *self).then_some(next)
     }
 
     /// What a generation was that has ended altogether matters no more.
@@ -243,6 +253,12 @@ impl World {
                     (launcher.stop_pending, launcher.stop_heard) = (false, false);
                 }
                 self.write_status(setting);
+            }
+            Action::Continue => {
+                say(|| "operator: svc -c".to_owned());
+                self.budget.commands -= 1;
+                self.supervisor.send_cont = true;
+                self.child().expect("it has one").continued = true;
             }
             Action::Kill(process, id) => self.kill(process, id, setting),
             Action::KillSupervisor => {
@@ -270,11 +286,14 @@ impl World {
                 say(|| format!("operator: {signal:?} straight to daemon {id}"));
                 self.budget.direct -= 1;
                 self.at_mut(id).termed |= signal == Signal::TermOfOperator;
+                let serves = self.daemon(id).is_some_and(|daemon| daemon.serves());
+                self.at_mut(id).usr2_sent |= serves && signal == Signal::Usr2OfOperator;
                 self.signal(id, signal);
             }
             Action::Refuse(id, signal) => {
                 say(|| format!("{signal:?} to daemon {id} was refused"));
                 self.budget.losses -= 1;
+                self.at_mut(id).refused |= matches!(signal, Signal::TermOf(_));
                 self.at_mut(id).daemon.as_mut().expect("it lives").pending.remove(signal);
             }
             Action::RemoveFile => {
@@ -473,6 +492,8 @@ impl Generation {
             termed: false,
             told_stop: false,
             told_restart: false,
+            refused: false,
+            usr2_sent: false,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Ways to break the protocol on purpose. A checker that finds each of them would also find the
 //! same mistake made by accident.
 
+use super::super::daemon::{Finding, Input as D, Phase, Timer as DT};
+use super::super::launcher::{Input as L, Timer as LT};
+use super::super::{Intent, Reading, Report};
 use std::cell::Cell;
 
 /// A mutation inside a machine, or of a step that the machines' driver takes.
@@ -46,12 +49,12 @@ pub(crate) enum Variant {
     NewerIgnored,
     /// A check does not care about the supervisor's status.
     StatusIgnored,
+    /// Who holds the claim is waited for, also where the service is to be down.
+    ClaimWaitedForWhenDown,
     /// A detached daemon waits for ever, whatever the intent.
     OverdueIgnored,
     /// Claims taken meanwhile do not prolong the wait.
     ClaimsMovedIgnored,
-    /// The launcher waits for a release that may never come.
-    NoHandoffTimeout,
     /// A TERM that follows another while it is being understood is dropped.
     AgainIgnored,
     /// A CONT beside the TERM says nothing.
@@ -62,39 +65,8 @@ pub(crate) enum Variant {
     ForeignTakenOver,
     /// The launcher ends with 0, however its daemon ended.
     NoMirror,
-}
-
-impl Variant {
-    pub(super) const ALL: [Variant; 28] = [
-        Variant::TermBeforeRename,
-        Variant::ServingAfterTerm,
-        Variant::ClaimGivenUpEarly,
-        Variant::NoClaim,
-        Variant::FixedDrainTimer,
-        Variant::NoStartTickCheck,
-        Variant::HammerOnLauncherUsr2,
-        Variant::LostFileNotPutBack,
-        Variant::CheckOutsideClaim,
-        Variant::Usr2BeforeSettled,
-        Variant::PutBackOverNewer,
-        Variant::ExitWhileSettling,
-        Variant::ReleasedBeforeSignals,
-        Variant::LauncherGoneIgnoredInStarting,
-        Variant::LauncherGoneIgnoredInServing,
-        Variant::StopNotToldToOlder,
-        Variant::NoStopWhileStarting,
-        Variant::NobodyServes,
-        Variant::NewerIgnored,
-        Variant::StatusIgnored,
-        Variant::OverdueIgnored,
-        Variant::ClaimsMovedIgnored,
-        Variant::NoHandoffTimeout,
-        Variant::AgainIgnored,
-        Variant::ContIgnored,
-        Variant::StopsNewer,
-        Variant::ForeignTakenOver,
-        Variant::NoMirror,
-    ];
+    /// A row of a machine's table is missing.
+    Deaf(Row),
 }
 
 thread_local! {
@@ -109,4 +81,86 @@ pub(super) fn set(variant: Option<Variant>) {
 /// Is the protocol broken in this way, on this thread?
 pub(crate) fn is(variant: Variant) -> bool {
     BROKEN.get() == Some(variant)
+}
+
+// ---- a row deleted ----
+
+/// A row of a machine's table, by the names below: an event, and for the daemon its phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Row {
+    Daemon(&'static str, &'static str),
+    Launcher(&'static str),
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Starting => "Starting",
+        Phase::StoppingEarly => "StoppingEarly",
+        Phase::Serving => "Serving",
+        Phase::HandingOff => "HandingOff",
+        Phase::Detached => "Detached",
+        Phase::Draining(_) => "Draining",
+        Phase::AwaitingOlder(_) => "AwaitingOlder",
+        Phase::Finished => "Finished",
+        Phase::Ended => "Ended",
+    }
+}
+
+fn daemon_event(input: D) -> &'static str {
+    match input {
+        D::Started => "started",
+        D::Usr2 { from_launcher: true } => "USR2 of the launcher",
+        D::Usr2 { from_launcher: false } => "USR2 of somebody",
+        D::Term { .. } => "TERM",
+        D::Told(Intent::Restart | Intent::Unknown) => "told to restart",
+        D::Told(Intent::Stop(_)) => "told to stop",
+        D::LauncherGone => "launcher gone",
+        D::Restart => "restart()",
+        D::RequestHooksDone => "request hooks done",
+        D::DrainHooksDone => "drain hooks done",
+        D::OlderGone => "older gone",
+        D::Checked(Finding::ClaimHeld { supervisor: Reading::Down }) => "claim held, wanted down",
+        D::Checked(Finding::ClaimHeld { .. }) => "claim held",
+        D::Checked(Finding::Seen { .. }) => "looked round",
+        D::Timer(DT::Check) => "check timer",
+        D::Timer(DT::Successor) => "successor timer",
+        D::Timer(DT::Drain) => "drain timer",
+    }
+}
+
+fn launcher_event(input: L) -> &'static str {
+    match input {
+        L::Report(Report::Ready) => "ready",
+        L::Report(Report::Released) => "released",
+        L::Report(Report::Draining) => "draining",
+        L::Report(Report::Waiting) => "waiting",
+        L::ChannelClosed => "channel closed",
+        L::Ended(_) => "daemon ended",
+        L::Term { .. } => "TERM",
+        L::Cont { .. } => "CONT",
+        L::Signal(_) => "signal",
+        L::Status(_) => "status",
+        L::Timer(LT::Cont) => "cont timer",
+        L::Timer(LT::Settle) => "settle timer",
+        L::Timer(LT::Handoff) => "handoff timer",
+        L::Timer(LT::Kill) => "kill timer",
+        L::Quiet => "quiet",
+    }
+}
+
+/// Does a daemon in this state ignore this event, on this thread?
+pub(crate) fn deaf_daemon(phase: Phase, input: D) -> bool {
+    match BROKEN.get() {
+        Some(Variant::Deaf(Row::Daemon(in_phase, to))) => {
+            in_phase == phase_name(phase) && to == daemon_event(input)
+        }
+        _ => false,
+    }
+}
+
+pub(crate) fn deaf_launcher(input: L) -> bool {
+    match BROKEN.get() {
+        Some(Variant::Deaf(Row::Launcher(to))) => to == launcher_event(input),
+        _ => false,
+    }
 }

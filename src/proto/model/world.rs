@@ -71,6 +71,19 @@ pub(super) enum Promise {
     P8,
 }
 
+impl Promise {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Promise::P1 => "P1",
+            Promise::P3 => "P3",
+            Promise::P4 => "P4",
+            Promise::P5 => "P5",
+            Promise::P6 => "P6",
+            Promise::P8 => "P8",
+        }
+    }
+}
+
 /// A promise that was not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Fault {
@@ -146,6 +159,10 @@ pub(super) struct Generation {
     /// The daemon has been told of the stop.
     pub(super) told_stop: bool,
     pub(super) told_restart: bool,
+    /// Its successor's TERM was refused.
+    pub(super) refused: bool,
+    /// Somebody sent USR2 straight to the daemon while it served.
+    pub(super) usr2_sent: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -162,6 +179,8 @@ pub(super) struct LauncherProcess {
     pub(super) timers: Timers,
     /// The settle timer was armed before the supervisor began what it is doing.
     pub(super) settles_early: bool,
+    /// A CONT of its own was sent, and is not yet too old to belong to a TERM.
+    pub(super) continued: bool,
     pub(super) heard_closed: bool,
 }
 
@@ -338,6 +357,7 @@ impl LauncherProcess {
             stop_heard: false,
             timers: Timers::default(),
             settles_early: false,
+            continued: false,
             heard_closed: false,
         }
     }

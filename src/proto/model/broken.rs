@@ -1,0 +1,169 @@
+//! The checker can fail: it finds each way to break the protocol, and tells how.
+
+use super::super::Kind;
+use super::variants::Row::{self, Daemon, Launcher};
+use super::variants::Variant::{self, *};
+use super::walks::{NONE, print};
+use super::world::{Budget, Promise, Setting};
+use super::{Protocol, trace};
+use Promise::{P1, P3, P4, P5, P6, P8};
+use stateright::{Checker, HasDiscoveries, Model};
+use std::time::Instant;
+
+const fn of(kind: Kind, readable: bool, starts: u8, budget: Budget) -> Setting {
+    Setting { kind, readable, starts, budget }
+}
+
+const fn daemontools(budget: Budget) -> Setting {
+    of(Kind::Daemontools, true, 3, budget)
+}
+
+const fn unreadable(budget: Budget) -> Setting {
+    of(Kind::Daemontools, false, 3, budget)
+}
+
+const fn other(budget: Budget) -> Setting {
+    of(Kind::Other, false, 3, budget)
+}
+
+/// The only generation that will ever be.
+const fn alone(budget: Budget) -> Setting {
+    of(Kind::Daemontools, true, 1, budget)
+}
+
+const RESTART: Budget = Budget { commands: 1, ..NONE };
+const TWICE: Budget = Budget { commands: 2, ..NONE };
+const KILL: Budget = Budget { kills: 1, ..NONE };
+
+/// Each variant, which promise it breaks, and what it takes to see that.
+const VARIANTS: [(Variant, Promise, Setting); 28] = [
+    (TermBeforeRename, P1, daemontools(RESTART)),
+    (ServingAfterTerm, P1, daemontools(RESTART)),
+    (ClaimGivenUpEarly, P4, daemontools(Budget { slow: 1, ..KILL })),
+    (NoClaim, P4, daemontools(Budget { kills: 2, ..NONE })),
+    (FixedDrainTimer, P1, daemontools(RESTART)),
+    (NoStartTickCheck, P5, daemontools(Budget { reuses: 1, ..KILL })),
+    (HammerOnLauncherUsr2, P3, daemontools(Budget { direct: 1, ..RESTART })),
+    (LostFileNotPutBack, P4, alone(Budget { removals: 1, ..KILL })),
+    (CheckOutsideClaim, P1, daemontools(RESTART)),
+    (Usr2BeforeSettled, P6, daemontools(TWICE)),
+    (PutBackOverNewer, P4, daemontools(RESTART)),
+    (ExitWhileSettling, P6, daemontools(TWICE)),
+    (ReleasedBeforeSignals, P6, daemontools(TWICE)),
+    (LauncherGoneIgnoredInStarting, P8, daemontools(Budget { bad: 1, ..KILL })),
+    (LauncherGoneIgnoredInServing, P8, alone(KILL)),
+    (StopNotToldToOlder, P6, daemontools(TWICE)),
+    (NoStopWhileStarting, P6, daemontools(TWICE)),
+    (NobodyServes, P1, daemontools(NONE)),
+    (NewerIgnored, P4, daemontools(Budget { losses: 1, ..RESTART })),
+    (StatusIgnored, P6, daemontools(TWICE)),
+    (ClaimWaitedForWhenDown, P6, daemontools(Budget { losses: 1, ..TWICE })),
+    (OverdueIgnored, P6, other(RESTART)),
+    (ClaimsMovedIgnored, P1, other(Budget { bad: 1, ..RESTART })),
+    (AgainIgnored, P6, daemontools(TWICE)),
+    (ContIgnored, P6, unreadable(RESTART)),
+    (StopsNewer, P4, daemontools(Budget { commands: 1, kills: 1, direct: 1, ..NONE })),
+    (ForeignTakenOver, P5, daemontools(Budget { by_hand: 1, ..NONE })),
+    (NoMirror, P6, daemontools(KILL)),
+];
+
+/// The shortest way to the broken promise; prints it.
+fn find(variant: Variant, promise: Promise, setting: Setting) {
+    let began = Instant::now();
+    let protocol = Protocol { setting, broken: Some(variant) };
+    let name = promise.name();
+    let checker =
+        protocol.checker().finish_when(HasDiscoveries::AnyOf([name].into())).spawn_bfs().join();
+    let states = checker.unique_state_count();
+    let Some(way) = checker.discovery(name) else {
+        panic!("{variant:?} does not break {name} within {}, {states} states", setting.name());
+    };
+    let actions = way.into_actions();
+    println!("\n{variant:?}\n{}", trace::render(&protocol, &actions));
+    print(&format!(
+        "{variant:?} breaks {name}: {} steps, {states} states, {:.1} s",
+        actions.len(),
+        began.elapsed().as_secs_f64(),
+    ));
+}
+
+#[test]
+fn every_broken_variant_is_found() {
+    for (variant, promise, setting) in VARIANTS {
+        find(variant, promise, setting);
+    }
+}
+
+/// Each row of the machines' tables that a promise needs. The others, with what makes up for them:
+///
+/// - USR2 of the launcher in Starting and Serving: the message that goes before it says the same.
+/// - USR2 of somebody else in Starting and Draining, the drain and kill timers: an operator's means
+///   against a program that hangs, and no promise.
+/// - "released": `handoff_timeout`, later.
+/// - "channel closed": the daemon's end. It is for a daemon that gives up its channel and lives.
+const ROWS: [(Row, Promise, Setting); 40] = [
+    (Daemon("Starting", "started"), P1, daemontools(NONE)),
+    (Daemon("Starting", "TERM"), P6, daemontools(Budget { kills: 1, ..RESTART })),
+    (Daemon("Starting", "told to restart"), P1, unreadable(RESTART)),
+    (Daemon("Starting", "told to stop"), P6, daemontools(Budget { kills: 1, ..RESTART })),
+    (Daemon("Starting", "launcher gone"), P8, alone(KILL)),
+    (Daemon("StoppingEarly", "older gone"), P6, alone(RESTART)),
+    (Daemon("Serving", "USR2 of somebody"), P4, alone(Budget { direct: 1, ..NONE })),
+    (Daemon("Serving", "TERM"), P4, daemontools(Budget { bad: 1, ..KILL })),
+    (Daemon("Serving", "told to restart"), P1, unreadable(RESTART)),
+    (Daemon("Serving", "told to stop"), P6, daemontools(Budget { kills: 1, ..RESTART })),
+    (Daemon("Serving", "launcher gone"), P8, alone(KILL)),
+    (Daemon("HandingOff", "TERM"), P6, unreadable(TWICE)),
+    (Daemon("HandingOff", "told to stop"), P4, unreadable(Budget { losses: 1, ..TWICE })),
+    (Daemon("HandingOff", "launcher gone"), P8, alone(Budget { bad: 1, ..RESTART })),
+    (Daemon("HandingOff", "request hooks done"), P4, alone(KILL)),
+    (Daemon("HandingOff", "claim held"), P8, daemontools(Budget { bad: 1, ..RESTART })),
+    (
+        Daemon("HandingOff", "claim held, wanted down"),
+        P8,
+        daemontools(Budget { losses: 1, ..TWICE }),
+    ),
+    (Daemon("HandingOff", "looked round"), P8, alone(KILL)),
+    (Daemon("HandingOff", "check timer"), P8, alone(KILL)),
+    (Daemon("HandingOff", "successor timer"), P6, other(RESTART)),
+    (Daemon("Detached", "TERM"), P6, unreadable(TWICE)),
+    (Daemon("Detached", "told to stop"), P4, unreadable(Budget { losses: 1, ..TWICE })),
+    (Daemon("Detached", "claim held"), P8, daemontools(Budget { bad: 1, ..RESTART })),
+    (Daemon("Detached", "claim held, wanted down"), P8, daemontools(Budget { losses: 1, ..TWICE })),
+    (Daemon("Detached", "looked round"), P8, alone(KILL)),
+    (Daemon("Detached", "check timer"), P8, alone(KILL)),
+    (Daemon("Detached", "successor timer"), P6, other(RESTART)),
+    (Daemon("Draining", "told to stop"), P6, daemontools(Budget { direct: 1, ..TWICE })),
+    (Daemon("Draining", "drain hooks done"), P6, alone(RESTART)),
+    (Daemon("Draining", "older gone"), P6, alone(RESTART)),
+    (Daemon("AwaitingOlder", "older gone"), P6, daemontools(Budget { kills: 1, ..RESTART })),
+    (Launcher("ready"), P1, alone(RESTART)),
+    (Launcher("TERM"), P4, alone(RESTART)),
+    (Launcher("CONT"), P6, unreadable(RESTART)),
+    (Launcher("status"), P4, alone(RESTART)),
+    (Launcher("cont timer"), P1, unreadable(TWICE)),
+    (Launcher("settle timer"), P4, alone(RESTART)),
+    (Launcher("handoff timer"), P4, alone(Budget { bad: 1, ..RESTART })),
+    (Launcher("daemon ended"), P1, alone(KILL)),
+    (Launcher("quiet"), P4, alone(RESTART)),
+];
+
+#[test]
+fn every_deleted_row_is_found() {
+    for (row, promise, setting) in ROWS {
+        find(Deaf(row), promise, setting);
+    }
+}
+
+/// A short way that is known, as a person reads it.
+#[test]
+fn a_trace_can_be_read() {
+    let setting = daemontools(NONE);
+    let protocol = Protocol { setting, broken: Some(NobodyServes) };
+    let way = protocol.checker().spawn_bfs().join().discovery("P1").expect("nobody serves");
+    let trace = trace::render(&protocol, &way.into_actions());
+    let expected = "  1 supervisor starts launcher 0, and that daemon 0 (Good)";
+    assert_eq!(trace.lines().next(), Some(expected), "{trace}");
+    assert!(trace.contains("daemon 0 has the claim, and number 1"), "{trace}");
+    assert!(trace.ends_with("==> P1 is not kept: wanted up, and nobody serves\n"), "{trace}");
+}
