@@ -40,7 +40,8 @@
 //! 1, below a container's PID 1, or after its supervisor has died, nobody would restart it, and a
 //! TERM is a stop. Under any other supervisor the intent is unknown and handled as a restart. On a
 //! stop the daemon gets TERM instead of USR2, drains, and the older generations with it; the
-//! launcher stays until all of them are gone, so "down" is the truth.
+//! launcher stays until all of them are gone, so "down" is the truth. A daemon that had not started
+//! gives up the claim and waits for them too, as long as its launcher lives.
 //!
 //! **The claim** is a lock on `web.pid.lock`, held from [`init`] until [`started`] is through: one
 //! generation starts at a time, and each claim takes the next generation number. The same file
@@ -59,8 +60,7 @@
 //! the older generations. It wants it up, or meant a restart: stay, however long the successor
 //! takes, and log it once a minute. If the intent is unknown: stay while others try to start, and
 //! drain [`successor_timeout`](Config::successor_timeout) after the last sign of them. While
-//! somebody else holds the claim nothing is decided until the next look, but for a stop: its
-//! holder may be waiting for our end.
+//! somebody else holds the claim, nothing is decided until the next look.
 //!
 //! **Draining** ends when the [`on_shutdown`] hooks have returned, or with the hammer: after
 //! [`drain_timeout`](Config::drain_timeout), or on a USR2 from anybody but the launcher.

@@ -2,7 +2,7 @@
 
 use super::events::Events;
 use super::journal::note;
-use super::service::{Service, never_started};
+use super::service::Service;
 use super::{DAEMON, DRAIN_HOOKS, REQUEST_HOOKS, SHUTDOWN};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -65,7 +65,7 @@ pub(super) fn init(config: Config, launcher: i32, channel: Channel) -> Result<()
     let service = daemon.service.as_ref().expect("just given");
     let claimed = service.claim();
     if daemon.phase() != Phase::Starting || process::parent_pid() != launcher {
-        never_started(); // told to end, or the launcher died, while we waited
+        service.never_started(); // told to end, or the launcher died, while we waited
     }
     claimed?;
     Ok(())

@@ -284,7 +284,7 @@ impl Events {
         let blind =
             Finding::Seen { newer: false, lost_file: false, claims_moved: false, supervisor };
         let finding = match files.lock_file.try_claim(&service.world) {
-            Ok(Attempt::HeldBy(_)) => Ok(Finding::ClaimHeld { supervisor }),
+            Ok(Attempt::HeldBy(_)) => Ok(Finding::ClaimHeld),
             Ok(Attempt::Claimed) => service.look(&mut files, supervisor),
             Err(error) => Err(error),
         };
@@ -296,9 +296,7 @@ impl Events {
         if outputs.contains(&Output::PutBack) {
             trouble = service.put_back(&mut files).err().or(trouble);
         }
-        if files.lock_file.is_held() {
-            files.lock_file.give_up();
-        }
+        files.lock_file.give_up_if_held();
         drop(files);
         self.note_trouble(trouble);
         note!(Debug, "stage=check daemon={} finding={finding:?}", process::own_pid());

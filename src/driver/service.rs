@@ -174,7 +174,7 @@ impl Service {
         let _only_one = lock(&self.announcing);
         match daemon.phase() {
             Phase::Starting => {}
-            Phase::StoppingEarly | Phase::Ended => never_started(),
+            Phase::StoppingEarly | Phase::Ended => self.never_started(),
             Phase::Serving
             | Phase::HandingOff
             | Phase::Detached
@@ -190,6 +190,10 @@ impl Service {
         }
         let number = number.expect("a claim has a number");
         let mut files = lock(&self.files);
+        if daemon.phase() != Phase::Starting {
+            drop(files);
+            self.never_started(); // with the files comes the claim: `stop_older` may have given it up
+        }
         let mut record = self.read_record(&files.lock_file)?;
         // What the path holds before our file replaces it.
         let before = pid_file::read(&self.pid_file).unwrap_or_default();
@@ -217,7 +221,7 @@ impl Service {
                     };
                     if phase != Phase::Serving {
                         drop(files);
-                        never_started();
+                        self.never_started();
                     }
                 }
                 Step::StopOlder => {
@@ -300,9 +304,19 @@ impl Service {
         held
     }
 
-    /// TERM to every older generation; returns those whose end can be awaited.
+    /// The process is ending, and its thread for signals sees to it.
+    pub(super) fn never_started(&self) -> ! {
+        lock(&self.files).lock_file.give_up_if_held();
+        loop {
+            thread::park();
+        }
+    }
+
+    /// TERM to every older generation; returns those whose end can be awaited. Who stops while it
+    /// starts gives up the claim first: those that it waits for look round under it.
     pub(super) fn stop_older(&self) -> Vec<Held> {
-        let files = lock(&self.files);
+        let mut files = lock(&self.files);
+        files.lock_file.give_up_if_held();
         let Ok(record) = self.read_record(&files.lock_file).inspect_err(|error| {
             note!(Warn, "stage=stop daemon={} error=\"{error}\"", process::own_pid())
         }) else {
@@ -375,12 +389,5 @@ impl Service {
             supervisor: self.supervisor.identity,
             more: Vec::new(),
         }
-    }
-}
-
-/// The process is ending, and its thread for signals sees to it.
-pub(super) fn never_started() -> ! {
-    loop {
-        thread::park();
     }
 }

@@ -32,8 +32,8 @@ pub(crate) enum Input {
 /// What a detached daemon sees when it looks round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Finding {
-    /// Somebody holds the claim: a generation is starting, or was told to stop while it started.
-    ClaimHeld { supervisor: Reading },
+    /// Somebody holds the claim: a generation is starting.
+    ClaimHeld,
     /// We hold the claim for the length of this look.
     Seen {
         /// A newer generation is in the record and alive.
@@ -300,8 +300,9 @@ impl Daemon {
             }
             // It went without a release: from now on we look round, whatever the hooks do.
             Phase::HandingOff => out.push(Output::Check),
-            Phase::StoppingEarly
-            | Phase::Serving
+            // The older ones were awaited so that it would not report the service down too early.
+            Phase::StoppingEarly => self.end(out),
+            Phase::Serving
             | Phase::Detached
             | Phase::Draining(_)
             | Phase::AwaitingOlder(_)
@@ -324,22 +325,10 @@ impl Daemon {
             return;
         }
         let overdue = std::mem::replace(&mut self.overdue, false);
-        let (newer, lost_file, claims_moved, supervisor) = match finding {
-            // Who holds it may be stopping, and wait for our end. This needs no claim to be known.
-            Finding::ClaimHeld { supervisor: Reading::Down }
-                if !broken!(ClaimWaitedForWhenDown) =>
-            {
-                self.intent = Some(Intent::Stop(Scope::Service));
-                return self.drain(DrainReason::Stopped, out);
-            }
-            Finding::ClaimHeld { .. } => {
-                self.waiting = false; // somebody is starting: wait anew
-                out.extend([Output::Disarm(Timer::Successor), Output::Arm(Timer::Check)]);
-                return;
-            }
-            Finding::Seen { newer, lost_file, claims_moved, supervisor } => {
-                (newer, lost_file, claims_moved, supervisor)
-            }
+        let Finding::Seen { newer, lost_file, claims_moved, supervisor } = finding else {
+            self.waiting = false; // somebody is starting: wait anew
+            out.extend([Output::Disarm(Timer::Successor), Output::Arm(Timer::Check)]);
+            return;
         };
         let claims_moved = claims_moved && !broken!(ClaimsMovedIgnored);
         let supervisor = if broken!(StatusIgnored) { Reading::Unreadable } else { supervisor };

@@ -22,8 +22,6 @@ mod model;
 pub(crate) mod takeover;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod walk;
 pub(crate) mod wire;
 
 /// Why the drain began.

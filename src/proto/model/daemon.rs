@@ -235,8 +235,7 @@ impl World {
             say(|| format!("  daemon {id} looks, without the claim: {finding:?}"));
             self.daemon_mut(id).expect("it looks").checking = Some(Some(finding));
         } else if self.claim.is_some() {
-            let supervisor = self.reading(id, setting);
-            self.decide_check(id, Finding::ClaimHeld { supervisor }, inputs, setting);
+            self.decide_check(id, Finding::ClaimHeld, inputs, setting);
         } else if slow {
             say(|| format!("  daemon {id} has the claim, to look round"));
             self.claim = Some(id);
@@ -256,9 +255,7 @@ impl World {
         };
         let mut inputs = VecDeque::new();
         self.decide_check(id, finding, &mut inputs, setting);
-        if self.claim == Some(id) {
-            self.claim = None;
-        }
+        self.give_up_claim(id);
         for input in inputs {
             self.feed(id, input, setting);
         }
@@ -362,6 +359,22 @@ impl World {
         }
     }
 
+    /// `Service::never_started`.
+    fn park(&mut self, id: Id) {
+        if !variants::is(Variant::ClaimKeptWhileStopping) {
+            self.give_up_claim(id);
+        }
+        self.set_main(id, Main::Parked);
+    }
+
+    /// `LockFile::give_up_if_held`.
+    fn give_up_claim(&mut self, id: Id) {
+        if self.claim == Some(id) {
+            say(|| format!("  daemon {id} gives up the claim"));
+            self.claim = None;
+        }
+    }
+
     fn set_main(&mut self, id: Id, main: Main) {
         if let Some(daemon) = self.daemon_mut(id) {
             daemon.main = main;
@@ -381,12 +394,12 @@ impl World {
             }
         }
         if self.daemon(id).is_some_and(|one| one.machine.phase() != Phase::Starting) {
-            return self.set_main(id, Main::Parked); // `init` does not return
+            return self.park(id); // `init` does not return
         }
         self.set_main(id, Main::Preparing(deploy));
         if self.launcher(id).is_none() {
             say(|| format!("daemon {id} sees that its launcher is gone"));
-            self.set_main(id, Main::Parked);
+            self.park(id);
         }
     }
 
@@ -394,7 +407,7 @@ impl World {
     pub(super) fn give_up_claiming(&mut self, id: Id) {
         match self.daemon(id).map(|daemon| daemon.machine.phase()) {
             Some(Phase::Starting) => self.daemon_ends(id, End::Code(1)),
-            _ => self.set_main(id, Main::Parked),
+            _ => self.park(id),
         }
     }
 
@@ -403,7 +416,7 @@ impl World {
         say(|| format!("daemon {id} calls started()"));
         match self.daemon(id).expect("it runs").machine.phase() {
             Phase::Starting => {}
-            Phase::StoppingEarly | Phase::Ended => return self.set_main(id, Main::Parked),
+            Phase::StoppingEarly | Phase::Ended => return self.park(id),
             phase => unreachable!("{phase:?} before started"),
         }
         let before = self.content().unwrap_or_default();
@@ -450,7 +463,7 @@ impl World {
                 _ = daemon.machine.on(Input::Started);
                 if daemon.machine.phase() != Phase::Serving {
                     say(|| format!("  daemon {id} has been told to end"));
-                    return self.set_main(id, Main::Parked);
+                    return self.park(id);
                 }
                 say(|| format!("  daemon {id} serves"));
                 self.at_mut(id).was_ready = true;
@@ -461,10 +474,7 @@ impl World {
                 }
             }
             Step::GiveUp => {
-                say(|| format!("  daemon {id} gives up the claim"));
-                if self.claim == Some(id) {
-                    self.claim = None;
-                }
+                self.give_up_claim(id);
             }
         }
         if done {
@@ -474,6 +484,9 @@ impl World {
 
     /// `Service::stop_older`.
     fn stop_older(&mut self, id: Id) -> Vec<Id> {
+        if !variants::is(Variant::ClaimKeptWhileStopping) {
+            self.give_up_claim(id);
+        }
         let number = self.at(id).number;
         let own = Some(u64::from(number)).filter(|number| *number > 0);
         let is_older = |one: &Id| {
@@ -527,16 +540,15 @@ impl World {
             return self.fault(Promise::P1, "a serving generation ends without a drain");
         };
         let succeeded = self.generations.iter().any(|one| one.was_ready && one.number > own.number);
+        let mut newer = self.generations.iter().filter(|one| one.number > own.number);
+        let stopping = newer.any(|one| one.daemon.is_some() && one.told_stop);
         let unclaimed = own.daemon.as_ref().is_some_and(|daemon| !daemon.claims_since);
         let excused = match (reason, input) {
+            // Its successor is in the record, and was told to stop since: so are the older ones.
+            (DrainReason::TakenOver, Input::Checked(_)) if stopping => true,
             _ if succeeded || own.termed || own.stop_sent || own.lost => true,
             // Told by the status, which the supervisor may be about to write anew.
-            (
-                DrainReason::Stopped,
-                Input::Checked(
-                    Finding::Seen { supervisor, .. } | Finding::ClaimHeld { supervisor },
-                ),
-            ) => {
+            (DrainReason::Stopped, Input::Checked(Finding::Seen { supervisor, .. })) => {
                 match supervisor {
                     Reading::Down => true,
                     Reading::Up => false,

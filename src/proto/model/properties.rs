@@ -3,7 +3,7 @@
 
 use super::super::Kind;
 use super::super::daemon::{Phase, Timer};
-use super::world::{Deploy, Id, Main, Promise, Setting, Stop, World};
+use super::world::{Deploy, Id, Main, Promise, Setting, Stop, Supervisor, World};
 
 impl World {
     /// Called where [`World::is_at_rest`] holds: the service is as it is wanted.
@@ -65,10 +65,12 @@ impl World {
         }
     }
 
-    /// An older generation whose TERM was refused, and that cannot read the status either: only an
-    /// operator can end it, and who is told to stop waits for that.
+    /// An older generation's TERM was refused, and no status tells it to end: only an operator can
+    /// end it, and who is told to stop waits for that.
     fn is_out_of_reach(&self, setting: &Setting) -> bool {
-        !setting.readable && self.generations.iter().any(|one| one.refused)
+        let Supervisor { instance, wants_up, .. } = self.supervisor;
+        let told = setting.readable && instance == 0 && !wants_up;
+        !told && self.generations.iter().any(|one| one.refused)
     }
 
     fn check_wanted_down(&mut self, alive: &[Id], setting: &Setting) {

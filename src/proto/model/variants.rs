@@ -3,7 +3,7 @@
 
 use super::super::daemon::{Finding, Input as D, Phase, Timer as DT};
 use super::super::launcher::{Input as L, Timer as LT};
-use super::super::{Intent, Reading, Report};
+use super::super::{Intent, Report};
 use std::cell::Cell;
 
 /// A mutation inside a machine, or of a step that the machines' driver takes.
@@ -49,8 +49,8 @@ pub(crate) enum Variant {
     NewerIgnored,
     /// A check does not care about the supervisor's status.
     StatusIgnored,
-    /// Who holds the claim is waited for, also where the service is to be down.
-    ClaimWaitedForWhenDown,
+    /// Who is told to stop while it starts keeps the claim as long as it waits for the older ones.
+    ClaimKeptWhileStopping,
     /// A detached daemon waits for ever, whatever the intent.
     OverdueIgnored,
     /// Claims taken meanwhile do not prolong the wait.
@@ -119,8 +119,7 @@ fn daemon_event(input: D) -> &'static str {
         D::RequestHooksDone => "request hooks done",
         D::DrainHooksDone => "drain hooks done",
         D::OlderGone => "older gone",
-        D::Checked(Finding::ClaimHeld { supervisor: Reading::Down }) => "claim held, wanted down",
-        D::Checked(Finding::ClaimHeld { .. }) => "claim held",
+        D::Checked(Finding::ClaimHeld) => "claim held",
         D::Checked(Finding::Seen { .. }) => "looked round",
         D::Timer(DT::Check) => "check timer",
         D::Timer(DT::Successor) => "successor timer",

@@ -131,16 +131,21 @@ fn p3_a_drain_is_cut_by_its_limit_or_on_demand_only() {
 
 #[test]
 fn p4_restarts_end_with_the_newest_alone() {
-    walk_under_all(3, Budget { commands: 2, losses: 1, ..NONE }, |one| one.budget.removals = 1);
+    let told = Budget { commands: 2, losses: 1, ..NONE };
+    walk_under(&TELLING, 3, told, |one| one.budget.removals = 1);
+    let not_told = Budget { commands: 1, losses: 1, ..NONE };
+    walk_under(&SILENT, 3, not_told, |one| one.budget.commands = 2);
     if is_deep() {
         walk_under_all(4, Budget { commands: 3, ..NONE }, |_| {});
+        let pair = Budget { commands: 2, kills: 1, direct: 1, losses: 1, ..NONE };
+        walk_under(&TELLING, 2, pair, |_| {});
     }
 }
 
 #[test]
 fn p5_no_process_of_others_is_signalled() {
-    let reuse = Budget { commands: 1, kills: 1, reuses: 1, ..NONE };
-    walk_under_all(3, reuse, |one| one.budget.slow = 1);
+    let reuse = Budget { kills: 1, reuses: 1, slow: 1, ..NONE };
+    walk_under_all(3, reuse, |one| one.budget.commands = 1);
     let by_hand = Budget { commands: 1, by_hand: 1, ..NONE };
     walk_under_all(3, by_hand, |one| one.budget.kills = 1);
 }
@@ -160,14 +165,14 @@ fn p6_without_a_supervisor_term_is_a_stop() {
 
 #[test]
 fn p8_no_daemon_outlives_its_launcher_unnoticed() {
-    walk_under_all(3, Budget { kills: 2, slow: 1, ..NONE }, |one| one.budget.commands = 1);
+    walk_under_all(3, Budget { kills: 2, ..NONE }, |one| one.budget.slow = 1);
 }
 
 #[test]
 fn p9_any_process_may_be_killed_anywhere() {
     walk_under_all(3, Budget { commands: 1, kills: 1, ..NONE }, |one| one.budget.kills = 2);
     let files = Budget { kills: 2, removals: 1, ..NONE };
-    walk_under_all(3, files, |one| one.budget.slow = 1);
+    walk_under(&TELLING, 3, files, |one| one.budget.slow = 1);
     if is_deep() {
         walk_under(&TELLING, 3, Budget { commands: 2, kills: 1, ..NONE }, |_| {});
     }
