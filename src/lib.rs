@@ -96,6 +96,20 @@
 //! A logger with a file of its own should be set up after [`init`]: the launcher closes what it
 //! inherited, so its own few lines would be lost.
 //!
+//! # Users
+//!
+//! The folder of the PID file should belong to the user that the service ends up as. Then a service
+//! may change its user with a deploy, from root to that user and back: what root creates there,
+//! `web.pid.lock`, it gives to the owner of the folder. A lock file is used where it belongs to
+//! root, to us, to the owner of its folder or to the user of a live generation that it lists, where
+//! nobody else may write to it, and where it has no second name.
+//!
+//! The record in it is believed as far as its owner could act without us: where that is neither
+//! root nor we, an older generation gets TERM only if its owner could send it himself (`kill(2)`).
+//! So the user of the service cannot make root end anybody else's process. An older generation that
+//! is not signalled for that reason, or because an unprivileged successor may not signal root's,
+//! finds the newer one when it looks round, within a second.
+//!
 //! # Without pidfds or `/proc`
 //!
 //! On kernels before 5.3, or where `/proc` is not mounted or hides processes, no start time can be
@@ -110,6 +124,8 @@
 //! - Sockets are the caller's. SO_REUSEPORT and re-bound Unix sockets both keep the service
 //!   reachable, but Linux resets the connections that wait in the queue of a listener when it is
 //!   closed, unless `net.ipv4.tcp_migrate_req` is set.
+//! - Sockets of different users share no port by SO_REUSEPORT: a deploy that changes the user of a
+//!   TCP service has a gap, unless both get the socket from elsewhere. Unix sockets have none.
 //! - `svc -k` kills the launcher only. The daemon becomes detached, and its successor ends it; a
 //!   wedged one is ended by hand. `svc -p` pauses the launcher only.
 //! - `svc -tc`, TERM and CONT together, reads as a stop where the status cannot be read.

@@ -195,6 +195,7 @@ impl Service {
             self.never_started(); // with the files comes the claim: `stop_older` may have given it up
         }
         let mut record = self.read_record(&files.lock_file)?;
+        let bound = files.lock_file.bound()?;
         // What the path holds before our file replaces it.
         let before = pid_file::read(&self.pid_file).unwrap_or_default();
         if let Err(error) = self.refuse_foreign(&record, before) {
@@ -226,7 +227,7 @@ impl Service {
                 }
                 Step::StopOlder => {
                     for generation in &older {
-                        self.stop(generation, before);
+                        self.stop(generation, bound, before);
                     }
                 }
                 Step::GiveUp => files.lock_file.give_up(),
@@ -266,8 +267,10 @@ impl Service {
         Ok(())
     }
 
-    /// TERM to an older generation of this service, and to nobody else.
-    fn stop(&self, generation: &Generation, before: Content) -> Option<Held> {
+    /// TERM to an older generation of this service, and to nobody else. `bound`: see
+    /// [`LockFile::bound`]. One that may not be signalled finds out when it looks round, and its
+    /// end can be awaited all the same.
+    fn stop(&self, generation: &Generation, bound: Option<u32>, before: Content) -> Option<Held> {
         let pid = generation.daemon.pid;
         let own = process::own_pid();
         if process::is_foreign(generation, &self.world, self.launcher) {
@@ -278,10 +281,22 @@ impl Service {
             return None;
         }
         let (sent, held) = match self.prove(generation) {
-            Ok(held) => (held.signal(SIGTERM), Some(held)),
+            Ok(held) => {
+                if let Some(owner) = bound {
+                    if !process::is_of(pid, owner).unwrap_or(false) {
+                        note!(
+                            Warn,
+                            "stage=takeover daemon={own} predecessor={pid} refused=\"the record \
+                             belongs to uid {owner}, the process does not\"",
+                        );
+                        return Some(held);
+                    }
+                }
+                (held.signal(SIGTERM), Some(held))
+            }
             Err(Unproven::Gone) => return None,
             // Without pidfds or /proc, the lock on the PID file tells that its owner lives.
-            Err(Unproven::Unknown) if before.is_held_by(pid) => {
+            Err(Unproven::Unknown) if bound.is_none() && before.is_held_by(pid) => {
                 (process::signal_owner(pid, SIGTERM), None)
             }
             Err(unproven) => {
@@ -322,12 +337,15 @@ impl Service {
         }) else {
             return Vec::new();
         };
+        let Ok(bound) = files.lock_file.bound() else {
+            return Vec::new(); // it is open: this cannot fail
+        };
         let before = pid_file::read(&self.pid_file).unwrap_or_default();
         let number = self.number();
         let older = record.live.iter().filter(|one| {
             takeover::is_older(one.number, one.daemon.start, number, self.identity.start)
         });
-        older.filter_map(|one| self.stop(one, before)).collect()
+        older.filter_map(|one| self.stop(one, bound, before)).collect()
     }
 
     /// A look round, under the claim.

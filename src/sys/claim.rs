@@ -1,4 +1,17 @@
 //! The claim and the record: one lock file beside the PID file.
+//!
+//! # Whose it may be
+//!
+//! A service may change its user from one generation to the next, and whoever may write the record
+//! has a say in who gets TERM. So:
+//!
+//! 1. A lock file of root's is given to the owner of its folder, which belongs to the user that the
+//!    service ends up as: a successor that runs as that user may open it.
+//! 2. It is used where it belongs to root, to us, to the owner of its folder, or to the user of a
+//!    live generation that it lists, and where nobody else may write to it.
+//! 3. It is believed as far as its owner could act without us. Where it belongs neither to root nor
+//!    to us, it has nobody signalled whom its owner could not signal himself: see
+//!    [`LockFile::bound`].
 
 use super::process::{self, World};
 use super::{pid_file, raw};
@@ -7,6 +20,7 @@ use crate::proto::wire::{Record, Refused};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
+use nix::unistd::fchown;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -14,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 /// Longer than any record of generations that live at the same time.
 const RECORD_MAX: u64 = 1 << 20;
+const ROOT: u32 = 0;
 
 /// The lock file. An `fcntl(2)` lock belongs to the process: a fork does not inherit it, it ends
 /// with the process, and it tells its holder. It is also lost as soon as the process closes *any*
@@ -134,6 +149,14 @@ impl LockFile {
         self.file.set_len(text.len() as u64).map_err(|error| self.error("cut", error))
     }
 
+    /// The user beyond whose processes the record is not believed; `None` where it may name any.
+    /// Guards against a record that was planted: as root we could signal everybody.
+    pub(crate) fn bound(&self) -> Result<Option<u32>> {
+        let about = self.file.metadata().map_err(|error| self.error("look at", error))?;
+        let owner = about.uid();
+        Ok((owner != ROOT && owner != super::launch::effective_user()).then_some(owner))
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -144,26 +167,21 @@ impl LockFile {
 }
 
 /// Opens the lock file, or makes it: no link is followed, and a file that somebody else could have
-/// planted is refused.
+/// planted is refused. See the rules at the top.
 fn open(path: &Path, world: &World) -> Result<File> {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(flags.bits())
-        .open(path);
     let refuse =
         |why: String| Error::new(ErrorKind::Claim, format!("cannot use {path:?} (claim): {why}"));
-    let file = opened.map_err(|error| {
+    let file = open_or_create(path).map_err(|error| {
         let denied = error.kind() == io::ErrorKind::PermissionDenied;
         let link = error.raw_os_error() == Some(libc::ELOOP);
         let error = Error::io(ErrorKind::Claim, format!("cannot open {path:?} (claim)"), error);
         match (denied, link) {
             (true, _) => error.hint(match fs::symlink_metadata(path) {
-                Ok(about) => format!("it belongs to uid {}", about.uid()),
+                Ok(about) => format!(
+                    "it belongs to uid {}: chown it and its folder to uid {}",
+                    about.uid(),
+                    super::launch::effective_user(),
+                ),
                 Err(_) => pid_file::must_be_writable(),
             }),
             (_, true) => error.hint("it is a link, which is not followed"),
@@ -177,14 +195,66 @@ fn open(path: &Path, world: &World) -> Result<File> {
         return Err(refuse("it is not a regular file".to_owned()));
     }
     let ours = super::launch::effective_user();
-    if about.uid() != 0 && about.uid() != ours && !is_of_live_generation(&file, about.uid(), world)
-    {
+    let folder = folder_owner(path);
+    if about.nlink() > 1 {
+        return Err(refuse("it has a second name (a hard link), and may be another's".to_owned()));
+    }
+    if about.mode() & 0o022 != 0 {
         return Err(refuse(format!(
-            "it belongs to uid {}, of whom no live generation is known; remove it if it is a leftover",
-            about.uid()
+            "others may write to it (mode {:04o}); remove it if it is a leftover",
+            about.mode() & 0o7777
+        )));
+    }
+    if ours == ROOT && about.uid() == ROOT && is_record(&file) {
+        if let Some(owner) = folder.filter(|owner| *owner != ROOT) {
+            // A root without that capability goes on as root: it needs no more.
+            _ = fchown(&file, Some(owner.into()), None);
+        }
+    }
+    let owner = about.uid();
+    let known = owner == ROOT || owner == ours || Some(owner) == folder;
+    if !known && !is_of_live_generation(&file, owner, world) {
+        return Err(refuse(format!(
+            "it belongs to uid {owner}, of whom no live generation is known; remove it if it is a \
+             leftover",
         )));
     }
     Ok(file)
+}
+
+/// Without O_CREAT where it is there: in a sticky folder that all may write to, the system would
+/// refuse it even to root (`fs.protected_regular`).
+fn open_or_create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
+    loop {
+        match options.create_new(false).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
+        }
+        match options.create_new(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {} // just now
+            created => return created,
+        }
+    }
+}
+
+fn folder_owner(path: &Path) -> Option<u32> {
+    Some(fs::metadata(path.parent()?).ok()?.uid())
+}
+
+/// Is it empty, as made just now, or a record? Guards against a file of root's that was moved or
+/// linked here: it is not given away.
+fn is_record(file: &File) -> bool {
+    let mut text = vec![0; 1 << 16];
+    match file.read_at(&mut text, 0) {
+        Ok(read) => Record::parse(&text[..read]).is_ok(),
+        Err(_) => false,
+    }
 }
 
 /// Does the file's owner run a generation that the file lists? Then the service changes its user.
@@ -198,7 +268,6 @@ fn is_of_live_generation(file: &File, owner: u32, world: &World) -> bool {
     };
     record.live.iter().any(|generation| {
         process::prove_daemon(generation, world, 0).is_ok()
-            && fs::metadata(format!("/proc/{}", generation.daemon.pid))
-                .is_ok_and(|process| process.uid() == owner)
+            && process::is_of(generation.daemon.pid, owner).unwrap_or(false)
     })
 }

@@ -172,6 +172,20 @@ pub(crate) fn is_foreign(generation: &Generation, world: &World, own_launcher: i
         }
 }
 
+/// Could this user signal the process without us? As `kill(2)` asks it: by the real and the saved
+/// user, not by the effective one, as which a process of root's may act for a while. That is also
+/// the one that owns `/proc/PID`. To be asked about a process that is held.
+pub(crate) fn is_of(pid: i32, user: u32) -> io::Result<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let ids: Option<Vec<u32>> =
+        ids.and_then(|ids| ids.split_ascii_whitespace().map(|id| id.parse().ok()).collect());
+    match ids.as_deref() {
+        Some([real, _effective, saved, ..]) => Ok(*real == user || *saved == user),
+        Some(_) | None => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
 /// Signals the process that holds the lock on the PID file. Only where there is no pidfd: between
 /// the look at the lock and the signal, its PID can have become another's.
 pub(crate) fn signal_owner(pid: i32, signal: i32) -> io::Result<()> {
