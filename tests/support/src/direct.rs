@@ -44,8 +44,13 @@ impl Direct {
 
     /// A probe that is ready to be started.
     pub fn command(&self, options: &[&str]) -> Command {
+        self.command_of(&bin::probe(), options)
+    }
+
+    /// The same, of a copy of the probe.
+    pub fn command_of(&self, program: &Path, options: &[&str]) -> Command {
         let log = File::options().append(true).create(true).open(self.folder.join("log"));
-        let mut command = Command::new(bin::probe());
+        let mut command = Command::new(program);
         command
             .arg(format!("--pid-file={}", self.pid_file().display()))
             .arg(format!("--report={}", self.report.path().display()))

@@ -18,13 +18,17 @@
 
 use std::{
     env,
+    fs::{self, File},
     io::{self, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::SocketAddr,
     os::unix::net::UnixStream,
     path::PathBuf,
     process,
     str::FromStr,
-    sync::mpsc::{self, Sender},
+    sync::{
+        Mutex, OnceLock,
+        mpsc::{self, Sender},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -34,13 +38,15 @@ use rustix::event::{PollFd, PollFlags, poll};
 use seamless::{Config, DrainReason};
 use seamless_testing::{process::catchable_signals, report};
 use signal_hook::{iterator::Signals, low_level};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 const USAGE: &str = "\
 probe --pid-file PATH [options]
 
   --report FILE             where to report; else nowhere
-  --listen ADDRESS          answer `Server pid: N` there, on a SO_REUSEPORT listener
+  --keep-report             the daemon keeps the report open: for one that uses up its descriptors
+  --listen ADDRESS|PATH     answer `Server pid: N` there, on a SO_REUSEPORT listener, or on a Unix
+                            socket that replaces what has the path
   --exit-code N             how to end after `wait`
   --no-wait                 never call `wait`
   --catch-all               report every signal that can be caught
@@ -53,8 +59,9 @@ probe --pid-file PATH [options]
 
 POINT   before-init (in launcher and daemon), before-daemon-init, launch, after-init, started,
         drained (`wait` has returned), or a hook: request, shutdown, hammer
-ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, user:UID, file:PATH (until it exists),
-        call:init, call:started, call:restart, call:state, call:wait
+ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, file:PATH (until it exists),
+        user:UID, euid:UID (the effective one alone), hoard (every descriptor that is to be had),
+        free:N (so many of them again), call:init, call:started, call:restart, call:state, call:wait
 TIME    like 300ms or 2s";
 
 #[derive(Clone, Debug)]
@@ -67,8 +74,14 @@ enum Action {
     Sleep(Duration),
     File(PathBuf),
     User(u32),
+    EffectiveUser(u32),
+    Hoard,
+    Free(usize),
     Call(String),
 }
+
+/// What the actions `hoard` and `free` are about.
+static HOARD: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 impl FromStr for Action {
     type Err = String;
@@ -80,6 +93,9 @@ impl FromStr for Action {
             "exit" => value.parse().map(Action::Exit).map_err(|error| wrong(&error)),
             "raise" => value.parse().map(Action::Raise).map_err(|error| wrong(&error)),
             "user" => value.parse().map(Action::User).map_err(|error| wrong(&error)),
+            "euid" => value.parse().map(Action::EffectiveUser).map_err(|error| wrong(&error)),
+            "hoard" => Ok(Action::Hoard),
+            "free" => value.parse().map(Action::Free).map_err(|error| wrong(&error)),
             "sleep" => {
                 humantime::parse_duration(value).map(Action::Sleep).map_err(|error| wrong(&error))
             }
@@ -93,11 +109,29 @@ impl FromStr for Action {
     }
 }
 
+#[derive(Clone, Debug)]
+enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl FromStr for Address {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.starts_with('/') {
+            return Ok(Address::Unix(text.into()));
+        }
+        text.parse().map(Address::Tcp)
+    }
+}
+
 #[derive(Default)]
 struct Options {
     pid_file: PathBuf,
     report: Option<PathBuf>,
-    listen: Option<SocketAddr>,
+    keep_report: bool,
+    listen: Option<Address>,
     exit_code: i32,
     no_wait: bool,
     catch_all: bool,
@@ -121,6 +155,7 @@ impl Options {
             match argument {
                 Long("pid-file") => options.pid_file = parser.value()?.into(),
                 Long("report") => options.report = Some(parser.value()?.into()),
+                Long("keep-report") => options.keep_report = true,
                 Long("listen") => options.listen = Some(parser.value()?.parse()?),
                 Long("exit-code") => options.exit_code = parser.value()?.parse()?,
                 Long("no-wait") => options.no_wait = true,
@@ -170,6 +205,9 @@ fn limit(text: &str) -> Result<Option<Duration>, humantime::DurationError> {
     (text != "none").then(|| humantime::parse_duration(text)).transpose()
 }
 
+/// `--keep-report`.
+static KEPT_REPORT: OnceLock<File> = OnceLock::new();
+
 /// The part to play, for every thread and hook.
 #[derive(Clone)]
 struct Part {
@@ -180,8 +218,12 @@ struct Part {
 
 impl Part {
     fn report(&self, event: &str) {
-        if let Some(path) = &self.report {
-            report::append(path, event);
+        match (KEPT_REPORT.get(), &self.report) {
+            (Some(mut file), _) => {
+                file.write_all(format!("{} {event}\n", process::id()).as_bytes()).expect("a line");
+            }
+            (None, Some(path)) => report::append(path, event),
+            (None, None) => {}
         }
     }
 
@@ -219,6 +261,20 @@ impl Part {
                 nix::unistd::setgroups(&[]).expect("setgroups");
                 nix::unistd::setgid((*id).into()).expect("setgid");
                 nix::unistd::setuid((*id).into()).expect("setuid");
+            }
+            Action::EffectiveUser(id) => {
+                nix::unistd::seteuid((*id).into()).expect("seteuid");
+            }
+            Action::Hoard => {
+                let mut hoard = HOARD.lock().expect("no panic");
+                while let Ok(file) = File::open("/dev/null") {
+                    hoard.push(file);
+                }
+            }
+            Action::Free(count) => {
+                let mut hoard = HOARD.lock().expect("no panic");
+                let left = hoard.len().saturating_sub(*count);
+                hoard.truncate(left);
             }
             Action::Call(call) if call == "state" => {
                 let (state, generation) = (seamless::state(), seamless::generation());
@@ -296,6 +352,10 @@ fn main() {
         part.reach("before-daemon-init");
     }
     part.check("init", config(&options, &part).init());
+    if let Some(path) = options.report.as_ref().filter(|_| options.keep_report) {
+        let file = File::options().append(true).create(true).open(path).expect("the report");
+        KEPT_REPORT.set(file).expect("the first");
+    }
     part.report(&format!("init {}", std::os::unix::process::parent_id()));
 
     let (tasks, received) = mpsc::channel();
@@ -304,7 +364,7 @@ fn main() {
     seamless::on_shutdown(part.hook("shutdown"));
     seamless::on_hammer(part.hook("hammer"));
     part.reach("after-init");
-    if let Some(address) = options.listen {
+    if let Some(address) = &options.listen {
         let server = Server::start(address, &part);
         seamless::on_shutdown(move || server.drain());
     }
@@ -387,8 +447,8 @@ struct Server {
 }
 
 impl Server {
-    fn start(address: SocketAddr, part: &Part) -> Self {
-        let listener = listen(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    fn start(address: &Address, part: &Part) -> Self {
+        let listener = listen(address).unwrap_or_else(|error| panic!("{address:?}: {error}"));
         let (running, ended) = UnixStream::pair().expect("a socket pair");
         let part = part.clone();
         let acceptor = thread::spawn(move || accept(listener, &ended, &part));
@@ -401,17 +461,31 @@ impl Server {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(1024)?;
-    Ok(socket.into())
+fn listen(address: &Address) -> io::Result<Socket> {
+    match address {
+        Address::Tcp(address) => {
+            let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.set_reuse_port(true)?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&(*address).into())?;
+            socket.listen(1024)?;
+            Ok(socket)
+        }
+        Address::Unix(path) => {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            socket.set_nonblocking(true)?;
+            // Listening before it has its name: nobody finds one that refuses.
+            let new = path.with_extension(process::id().to_string());
+            socket.bind(&SockAddr::unix(&new)?)?;
+            socket.listen(1024)?;
+            fs::rename(new, path)?;
+            Ok(socket)
+        }
+    }
 }
 
-fn accept(listener: TcpListener, ended: &UnixStream, part: &Part) {
+fn accept(listener: Socket, ended: &UnixStream, part: &Part) {
     let mut workers: Vec<JoinHandle<io::Result<()>>> = Vec::new();
     let mut draining = false;
     loop {
@@ -429,8 +503,8 @@ fn accept(listener: TcpListener, ended: &UnixStream, part: &Part) {
                 let _ = poll(&mut events, None);
                 draining = !events[1].revents().is_empty();
             }
-            // The client has gone again, or we were interrupted.
-            Err(_) => {}
+            // The client has gone again, we were interrupted, or there is no descriptor to be had.
+            Err(_) => thread::sleep(Duration::from_millis(2)),
         }
     }
     drop(listener);
@@ -440,7 +514,7 @@ fn accept(listener: TcpListener, ended: &UnixStream, part: &Part) {
     }
 }
 
-fn answer(mut connection: TcpStream, part: &Part) -> io::Result<()> {
+fn answer(mut connection: Socket, part: &Part) -> io::Result<()> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         let mut bytes = [0; 1024];

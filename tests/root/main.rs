@@ -1,23 +1,33 @@
 //! What only root can set up: other users, and a PID that is used again.
 
+mod deploys;
+
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, chown},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use seamless_testing::{
+    bin,
     boxed::{Boxed, Isolation},
-    direct::Direct,
+    direct::{Direct, identity},
     process::{self, Watched},
+    supervisor::{Service, Supervisor},
     wait_for,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
 const NOBODY: u32 = 65534;
+/// Neither root nor the user of the service.
+const THIRD: u32 = 4711;
 const TERM: i32 = 15;
+const CONT: i32 = 18;
 
 fn by_root(test: impl FnOnce(&Path)) {
     Boxed::new().needs(Isolation::Namespaces).run(test);
@@ -81,17 +91,20 @@ fn p10_a_lock_file_that_we_may_not_open_is_an_error() {
         fs::set_permissions(direct.lock_file(), fs::Permissions::from_mode(0o600)).expect("mode");
         let mut started = direct.start(&["--at=before-daemon-init=user:65534"]);
         let text = format!(
-            "init: cannot open {:?} (claim): Permission denied (os error 13); it belongs to uid 0",
+            "init: cannot open {:?} (claim): Permission denied (os error 13); it belongs to uid 0: \
+             chown it and its folder to uid {NOBODY}",
             direct.lock_file()
         );
         assert_eq!(started.wait_error().text, text);
     });
 }
 
+/// In a folder of a third user's, by somebody who is neither root nor that user: a sticky one that
+/// all may write to, and one that is not sticky.
 #[test]
 fn p10_a_lock_file_that_somebody_planted_is_an_error() {
     by_root(|folder| {
-        let direct = place_of(folder, NOBODY);
+        let direct = place_of(folder, THIRD);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         direct.wait_checks(old.pid(), 1);
@@ -99,28 +112,181 @@ fn p10_a_lock_file_that_somebody_planted_is_an_error() {
         fs::rename(direct.lock_file(), &good).expect("the lock file");
         let innocent = Innocent::start(None);
         // It names a process that lives and belongs to somebody else than the file.
-        let stat = process::stat(innocent.pid()).expect("sleep");
-        let record = fs::read_to_string(&good).expect("the record").replace(
-            &seamless_testing::direct::identity(old.pid()),
-            &format!("{}:{}", stat.pid, stat.start_ticks),
-        );
-        assert!(record.contains(&format!("daemon={}:", stat.pid)), "{record}");
-        for content in ["", &record] {
-            fs::write(direct.lock_file(), content).expect("a file");
-            chown(direct.lock_file(), Some(NOBODY), None).expect("chown");
-            let mut second = direct.start(&[]);
-            let text = format!(
-                "init: cannot use {:?} (claim): it belongs to uid {NOBODY}, of whom no live \
-                 generation is known; remove it if it is a leftover",
-                direct.lock_file()
-            );
-            assert_eq!(second.wait_error().text, text);
-            assert_serves_on(&direct, &old);
-            innocent.assert_unharmed();
+        let record = fs::read_to_string(&good).expect("the record");
+        let record = naming(&record, &old, innocent.pid());
+        for mode in [0o777, 0o1777] {
+            let place = direct.pid_file();
+            let place = place.parent().expect("its folder");
+            fs::set_permissions(place, fs::Permissions::from_mode(mode)).expect("its mode");
+            for content in ["", &record] {
+                fs::write(direct.lock_file(), content).expect("a file");
+                chown(direct.lock_file(), Some(NOBODY), None).expect("chown");
+                let mut second = direct.start(&[]);
+                let text = format!(
+                    "init: cannot use {:?} (claim): it belongs to uid {NOBODY}, of whom no live \
+                     generation is known; remove it if it is a leftover",
+                    direct.lock_file()
+                );
+                assert_eq!(second.wait_error().text, text, "{mode:o}");
+                assert_serves_on(&direct, &old);
+                innocent.assert_unharmed();
+            }
         }
         fs::rename(&good, direct.lock_file()).expect("the lock file");
         direct.start_ready(&[]);
         assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+    });
+}
+
+/// The record with another process in the place of this daemon.
+fn naming(record: &str, daemon: &Watched, pid: u32) -> String {
+    let named = record.replace(&identity(daemon.pid()), &identity(pid));
+    assert!(named.contains(&format!("daemon={pid}:")), "{named}");
+    named
+}
+
+/// The owner of the folder may write the record. It has his own processes signalled, as he could do
+/// himself, and nobody else's, however much they look like his.
+#[test]
+fn p5_a_record_is_believed_as_far_as_its_owner_could_act() {
+    by_root(|folder| {
+        let direct = place_of(folder, NOBODY);
+        let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
+        first.detach();
+        direct.wait_checks(old.pid(), 1);
+        let of_root = Innocent::start(None);
+        let of_third = Innocent::run(Command::new("sleep").arg("1000").uid(THIRD));
+        // Root's own, which acts for nobody at the moment.
+        let mut acting = Command::new(bin::probe());
+        acting.args(["--pid-file=", "--at=after-init=euid:65534"]);
+        let acting = Innocent::run(&mut acting);
+        wait_for("it acts as nobody", LIMIT, || {
+            let about = fs::metadata(format!("/proc/{}", acting.pid())).expect("it");
+            (about.uid() == NOBODY).then_some(())
+        });
+        let of_nobody = Innocent::run(Command::new("sleep").arg("1000").uid(NOBODY));
+
+        // A look round of the old one would drop none of these, but must not come in between.
+        direct.stop(&old);
+        let record = fs::read_to_string(direct.lock_file()).expect("the record");
+        let line = record.lines().find(|line| line.starts_with("generation=1 ")).expect("its line");
+        let mut planted = String::new();
+        let innocents = [&of_root, &of_third, &acting, &of_nobody];
+        for (number, innocent) in innocents.iter().enumerate() {
+            let line = naming(line, &old, innocent.pid());
+            planted += &line.replace("generation=1 ", &format!("generation={} ", 2 + number));
+            planted += "\n";
+        }
+        let planted = record.replace("last=1", "last=5").replace("end\n", &(planted + "end\n"));
+        let file = direct.lock_file();
+        fs::remove_file(&file).expect("the lock file");
+        fs::write(&file, planted).expect("the lock file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("its mode");
+        chown(&file, Some(NOBODY), None).expect("chown");
+        fs::write(direct.pid_file(), format!("{}\n", of_root.pid())).expect("a PID file");
+
+        let (_second, new) = direct.start_ready(&["--successor-timeout=none"]);
+        assert_eq!(direct.report.wait_of(new.pid(), "started").number(), 6);
+        Watched::new(of_nobody.pid()).wait_end(LIMIT);
+        for innocent in [&of_root, &of_third, &acting] {
+            innocent.assert_unharmed();
+            let predecessor = format!("predecessor={} ", innocent.pid());
+            let refused = "refused=\"the record belongs to uid 65534, the process does not\"";
+            direct.wait_log(&["stage=takeover", &predecessor, refused], 1);
+        }
+        // Of root as well, so it was not signalled: it finds out by itself.
+        let predecessor = format!("predecessor={} ", old.pid());
+        direct.wait_log(&["stage=takeover", &predecessor, "refused="], 1);
+        old.signal(CONT);
+        assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+        assert_eq!(direct.named(), Some(new.pid()));
+    });
+}
+
+/// Told to stop, a daemon of root's signals nobody else's process either.
+#[test]
+fn p5_a_stop_believes_a_record_as_far_as_its_owner_could_act() {
+    by_root(|folder| {
+        let direct = place_of(folder, NOBODY);
+        let run = bin::probe_script(&folder.join("place"), "").replace("2>&1", "2>>../place/log");
+        let service = Service::new(Supervisor::Runit, folder.join("service"), &run);
+        let daemon = Watched::new(direct.report.wait("started").pid);
+        let innocent = Innocent::start(None);
+        let record = fs::read_to_string(direct.lock_file()).expect("the record");
+        let line = record.lines().find(|line| line.starts_with("generation=1 ")).expect("its line");
+        let planted =
+            naming(line, &daemon, innocent.pid()).replace("generation=1 ", "generation=0 ");
+        let planted = record.replace("end\n", &(planted + "\nend\n"));
+        fs::write(direct.lock_file(), planted).expect("the record");
+        assert_eq!(fs::metadata(direct.lock_file()).expect("it").uid(), NOBODY);
+        service.down();
+        direct.report.wait_of(daemon.pid(), "hook");
+        let predecessor = format!("predecessor={} ", innocent.pid());
+        direct.wait_log(&["stage=takeover", &predecessor, "refused="], 1);
+        innocent.assert_unharmed();
+        // It may be an older generation, whose end is waited for.
+        assert!(!daemon.has_ended());
+        drop(innocent);
+        daemon.wait_end(LIMIT);
+        service.wait_down();
+    });
+}
+
+#[test]
+fn p10_a_lock_file_that_others_may_write_to_is_an_error() {
+    by_root(|folder| {
+        for user in [0, NOBODY] {
+            let place = folder.join(user.to_string());
+            fs::create_dir(&place).expect("a folder");
+            let direct = place_of(&place, user);
+            let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
+            first.detach();
+            for mode in [0o666, 0o620, 0o602] {
+                let allow = |mode| {
+                    let mode = fs::Permissions::from_mode(mode);
+                    fs::set_permissions(direct.lock_file(), mode).expect("its mode");
+                };
+                allow(mode);
+                let text = format!(
+                    "init: cannot use {:?} (claim): others may write to it (mode {mode:04o}); \
+                     remove it if it is a leftover",
+                    direct.lock_file()
+                );
+                assert_eq!(direct.start(&[]).wait_error().text, text);
+                assert_serves_on(&direct, &old);
+                allow(0o600);
+            }
+            direct.start_ready(&[]);
+            assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+        }
+    });
+}
+
+/// A file of root's that got a second name in the service's folder: it is neither written to nor
+/// given away.
+#[test]
+fn p10_a_lock_file_with_a_second_name_is_an_error() {
+    by_root(|folder| {
+        let direct = place_of(folder, NOBODY);
+        let precious = folder.join("precious");
+        for content in ["", "seamless-record 1 last=7\nend\n", "precious"] {
+            fs::write(&precious, content).expect("a file");
+            fs::hard_link(&precious, direct.lock_file()).expect("a link");
+            let text = direct.start(&[]).wait_error().text;
+            let path = format!("{:?} (claim): it has a second name", direct.lock_file());
+            assert!(text.contains(&path), "{text}");
+            assert_eq!(fs::read_to_string(&precious).expect("the file"), content);
+            assert_eq!(fs::metadata(&precious).expect("the file").uid(), 0);
+            // Moved there it has one name; only a record is ours to give away.
+            if content == "precious" {
+                fs::remove_file(&precious).expect("the other name");
+                let text = direct.start(&[]).wait_error().text;
+                assert!(text.contains("it is not a lock file of this crate"), "{text}");
+                assert_eq!(fs::metadata(direct.lock_file()).expect("it").uid(), 0);
+            }
+            fs::remove_file(direct.lock_file()).expect("the link");
+        }
+        direct.start_ready(&[]);
     });
 }
 
@@ -207,7 +373,18 @@ fn p4_a_predecessor_that_may_not_be_signalled_drains() {
 /// A process that has nothing to do with the service, and dies by the first signal.
 struct Innocent(Child);
 
+impl Drop for Innocent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Innocent {
+    fn run(command: &mut Command) -> Self {
+        Innocent(command.stdin(Stdio::null()).spawn().expect("a process"))
+    }
+
     /// With this very PID, where one is given: nobody has it.
     fn start(pid: Option<u32>) -> Self {
         wait_for(format!("a process with PID {pid:?}"), LIMIT, || {
@@ -295,7 +472,7 @@ fn p5_the_pid_of_a_dead_successor_is_used_again() {
         let innocent = replace(&new, || {
             second.wait_end();
         });
-        old.signal(18);
+        old.signal(CONT);
         direct.wait_log(&["ours is back"], 1);
         assert_eq!(direct.named(), Some(old.pid()));
         innocent.assert_unharmed();
