@@ -39,7 +39,8 @@ pub enum ErrorKind {
     AlreadyRunning,
     /// No restart from here: not started yet, already draining, or nobody would restart us.
     CannotRestart,
-    /// The system refused something that has no path: a thread, a signal handler, a socket.
+    /// The system refused something that has no path of the service's: a thread, a signal handler, a
+    /// socket, a look at a process.
     System,
 }
 

@@ -118,6 +118,10 @@
 //! proven. Older generations are left to their own checks, and a PID file shared by two services
 //! goes unnoticed.
 //!
+//! To be short of descriptors or memory is something else, and passes: [`started`] fails and may be
+//! called again, a look round decides nothing, and older generations that cannot be told to stop
+//! are told a second later.
+//!
 //! # Limitations
 //!
 //! - Linux only.
@@ -213,7 +217,8 @@ pub fn init(pid_file: impl AsRef<Path>) -> Result<()> {
 ///
 /// [`ErrorKind::AlreadyRunning`]: the PID file belongs to a service that somebody else supervises.
 /// Nobody was signalled and the claim is given up. [`ErrorKind::PidFile`] and [`ErrorKind::Claim`]:
-/// a file cannot be written; the claim is kept, and the call may be repeated.
+/// a file cannot be written. [`ErrorKind::System`]: for want of descriptors or memory it cannot be
+/// told who is a predecessor. With these the claim is kept, and the call may be repeated.
 /// [`ErrorKind::NotInitialized`]: [`init`] has not succeeded.
 pub fn started() -> Result<()> {
     driver::started()

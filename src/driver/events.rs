@@ -3,7 +3,7 @@
 
 use super::daemon::{self, Daemon, generation};
 use super::journal::{Maybe, note};
-use super::service::Service;
+use super::service::{self, Service};
 use super::{HAMMER_HOOKS, REQUEST_HOOKS, SHUTDOWN, Timers};
 use crate::error::Error;
 use crate::proto::daemon::{Finding, Forced, Input, Output, Phase, Timer};
@@ -36,6 +36,8 @@ pub(super) struct Events {
     channel: Option<Channel>,
     /// Older generations whose end is awaited.
     older: Vec<Held>,
+    /// When those that could not be told to stop are told again.
+    stop_again: Option<Instant>,
     /// When the handoff began, and after it the drain.
     left_serving: Option<Instant>,
     /// When it was last logged that no successor is ready.
@@ -58,6 +60,7 @@ impl Events {
             timers: Timers::new(),
             channel,
             older: Vec::new(),
+            stop_again: None,
             left_serving: None,
             said: None,
             trouble: None,
@@ -80,7 +83,8 @@ impl Events {
         fds.push(self.daemon.waker.as_fd());
         fds.extend(self.channel.as_ref().map(AsFd::as_fd));
         fds.extend(self.older.iter().map(AsFd::as_fd));
-        wait::readable(&fds, self.timers.next());
+        let again = self.stop_again.map(|at| at.saturating_duration_since(Instant::now()));
+        wait::readable(&fds, self.timers.next().into_iter().chain(again).min());
         // The signals are taken before the channel is read: what was written before a signal was
         // sent is then certain to be seen before the signal is acted on.
         let arrived = signals.pending();
@@ -96,9 +100,12 @@ impl Events {
         }
         if !self.older.is_empty() {
             self.older.retain(|older| !older.has_ended());
-            if self.older.is_empty() {
+            if self.older.is_empty() && self.stop_again.is_none() {
                 self.feed(Input::OlderGone);
             }
+        }
+        if self.stop_again.is_some_and(|at| at <= Instant::now()) && self.stop_older() {
+            self.feed(Input::OlderGone);
         }
         while let Some(timer) = self.timers.due() {
             self.feed(Input::Timer(timer));
@@ -248,9 +255,7 @@ impl Events {
                 }
             }
             Output::StopOlder => {
-                self.older =
-                    self.daemon.service.as_ref().map(Service::stop_older).unwrap_or_default();
-                if self.older.is_empty() {
+                if self.stop_older() {
                     inputs.push_back(Input::OlderGone);
                 }
             }
@@ -275,6 +280,15 @@ impl Events {
         }
     }
 
+    /// TERM to every older generation; true where none is left. Those that cannot be told for want of
+    /// descriptors or memory are told later, and all of them with them: a second TERM is ignored.
+    fn stop_older(&mut self) -> bool {
+        let stopped = self.daemon.service.as_ref().map(Service::stop_older).unwrap_or_default();
+        self.older = stopped.awaited;
+        self.stop_again = stopped.again.then(|| Instant::now() + CHECK);
+        self.older.is_empty() && self.stop_again.is_none()
+    }
+
     /// Looks round and lets the machine decide while the claim is held.
     fn check(&mut self, inputs: &mut VecDeque<Input>) {
         let Some(service) = &self.daemon.service else { return };
@@ -289,8 +303,9 @@ impl Events {
             Err(error) => Err(error),
         };
         let finding = finding.unwrap_or_else(|error| {
+            let unseen = service::is_shortage(&error);
             trouble = Some(error);
-            blind
+            if unseen { Finding::Unseen } else { blind }
         });
         let outputs = self.decide(Input::Checked(finding));
         if outputs.contains(&Output::PutBack) {

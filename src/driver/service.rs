@@ -15,6 +15,7 @@ use crate::sys::pid_file::{self, PidFile};
 use crate::sys::process::{self, Held, World};
 use crate::sys::signals::SIGTERM;
 use crate::sys::supervisor::Supervisor;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -54,6 +55,41 @@ pub(super) struct Files {
     stranger: Option<i32>,
 }
 
+/// A generation of the record, and what there is to know before it may be signalled.
+struct Examined {
+    generation: Generation,
+    proof: Result<Held, Unproven>,
+    foreign: bool,
+    /// It is beyond what this user, who owns the record, could signal.
+    beyond: Option<u32>,
+}
+
+impl Examined {
+    fn line(&self) -> Line {
+        let Generation { number, daemon, .. } = self.generation;
+        Line { number, daemon, proof: self.proof.as_ref().map(drop).map_err(|why| *why) }
+    }
+}
+
+/// What came of an attempt to stop the older generations.
+#[derive(Debug, Default)]
+pub(super) struct Stopped {
+    /// Those whose end can be awaited.
+    pub(super) awaited: Vec<Held>,
+    /// Short of descriptors or memory, not all of them could be told: they still have to be.
+    pub(super) again: bool,
+}
+
+fn look_failed(pid: i32, error: io::Error) -> Error {
+    Error::io(ErrorKind::System, format!("cannot look at process {pid} (takeover)"), error)
+}
+
+/// Was it for want of descriptors or memory? Then it says nothing of what it was about.
+pub(super) fn is_shortage(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    source.is_some_and(process::is_shortage)
+}
+
 impl Service {
     /// Opens the lock file; nothing is claimed yet.
     pub(super) fn open(
@@ -63,20 +99,32 @@ impl Service {
         supervisor: Option<OwnedFd>,
     ) -> Result<Service> {
         let own = process::own_pid();
-        let world = process::world().unwrap_or_else(|error| {
-            note!(
-                Warn,
-                "stage=init daemon={own} error=\"{error}\" reason=\"no /proc: older generations are \
-                 known by the lock on the PID file alone\"",
-            );
-            World { boot: "unknown".to_owned(), pid_namespace: 0 }
-        });
+        let short = |error| Error::io(ErrorKind::System, "cannot read /proc (init)", error);
+        let world = match process::world() {
+            Ok(world) => world,
+            Err(error) if process::is_shortage(&error) => return Err(short(error)),
+            Err(error) => {
+                note!(
+                    Warn,
+                    "stage=init daemon={own} error=\"{error}\" reason=\"no /proc: older generations \
+                     are known by the lock on the PID file alone\"",
+                );
+                World { boot: "unknown".to_owned(), pid_namespace: 0 }
+            }
+        };
         let lock_file = LockFile::open(&config.pid_file, &world)?;
-        let unknown = |pid| Identity { pid, start: 0 };
+        let identity = |pid| match process::try_identity(pid) {
+            Ok(identity) => Ok(identity.unwrap_or(Identity { pid, start: 0 })),
+            Err(error) => Err(short(error)),
+        };
         Ok(Service {
             launcher,
-            identity: process::identity(own).unwrap_or(unknown(own)),
-            launcher_identity: hello.launcher.unwrap_or(unknown(launcher)),
+            identity: identity(own)?,
+            // The launcher may have been short when it wrote its hello.
+            launcher_identity: match hello.launcher {
+                Some(launcher) => launcher,
+                None => identity(launcher)?,
+            },
             world,
             supervisor: Supervisor::from_hello(hello, supervisor),
             successor_timeout: config.successor_timeout,
@@ -157,15 +205,42 @@ impl Service {
         Ok(record)
     }
 
-    fn prove(&self, generation: &Generation) -> Result<Held, Unproven> {
+    /// What there is to know before a generation may be signalled. `bound`: see
+    /// [`LockFile::bound`]. An error where that cannot be known for now.
+    fn examine(&self, generation: &Generation, bound: Option<u32>) -> Result<Examined> {
+        let pid = generation.daemon.pid;
+        let examine = || {
+            let proof = self.prove(generation)?;
+            // Without /proc nobody's user is known.
+            let beyond = match bound {
+                Some(owner) if proof.is_err() || !process::is_of(pid, owner)? => Some(owner),
+                Some(_) | None => None,
+            };
+            let foreign = process::is_foreign(generation, &self.world, self.launcher)?;
+            Ok(Examined { generation: generation.clone(), proof, foreign, beyond })
+        };
+        examine().map_err(|error| look_failed(pid, error))
+    }
+
+    fn prove(&self, generation: &Generation) -> io::Result<Result<Held, Unproven>> {
         process::prove_daemon(generation, &self.world, self.launcher)
     }
 
-    fn line(&self, generation: &Generation) -> Line {
-        Line {
-            number: generation.number,
-            daemon: generation.daemon,
-            proof: self.prove(generation).map(drop),
+    fn line(&self, generation: &Generation) -> Result<Line> {
+        let Generation { number, daemon, .. } = *generation;
+        let proof = self.prove(generation).map_err(|error| look_failed(daemon.pid, error))?;
+        Ok(Line { number, daemon, proof: proof.map(drop) })
+    }
+
+    /// What stands at the path of the PID file; `None` where it cannot be read.
+    fn content(&self) -> Result<Option<Content>> {
+        match pid_file::read(&self.pid_file) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if process::is_shortage(&error) => {
+                let text = format!("cannot look at {:?} (PID file)", self.pid_file);
+                Err(Error::io(ErrorKind::PidFile, text, error))
+            }
+            Err(_) => Ok(None),
         }
     }
 
@@ -197,15 +272,20 @@ impl Service {
         let mut record = self.read_record(&files.lock_file)?;
         let bound = files.lock_file.bound()?;
         // What the path holds before our file replaces it.
-        let before = pid_file::read(&self.pid_file).unwrap_or_default();
-        if let Err(error) = self.refuse_foreign(&record, before) {
+        let before = self.content()?.unwrap_or_default();
+        // All that could fail for want of descriptors or memory comes before the first step.
+        let live: Result<Vec<Examined>> =
+            record.live.iter().map(|one| self.examine(one, bound)).collect();
+        let mut live = live?;
+        if let Err(error) = self.refuse_foreign(&live, before) {
             self.number.store(0, Ordering::SeqCst);
             files.lock_file.give_up();
             return Err(error);
         }
-        record.live.retain(|one| self.line(one).is_kept(number));
-        let older: Vec<Generation> =
-            record.live.iter().filter(|one| one.number < number).cloned().collect();
+        live.retain(|one| one.line().is_kept(number));
+        record.live = live.iter().map(|one| one.generation.clone()).collect();
+        live.retain(|one| one.generation.number < number);
+        let older = live;
         for step in takeover::steps() {
             match step {
                 Step::Install => files.pid_file = Some(PidFile::install(&self.pid_file)?),
@@ -226,8 +306,8 @@ impl Service {
                     }
                 }
                 Step::StopOlder => {
-                    for generation in &older {
-                        self.stop(generation, bound, before);
+                    for one in &older {
+                        self.stop(one, before);
                     }
                 }
                 Step::GiveUp => files.lock_file.give_up(),
@@ -246,20 +326,17 @@ impl Service {
     }
 
     /// Is the PID file somebody else's?
-    fn refuse_foreign(&self, record: &Record, before: Content) -> Result<()> {
-        for generation in &record.live {
-            let line = self.line(generation);
-            let foreign =
-                line.proof.is_ok() && process::is_foreign(generation, &self.world, self.launcher);
-            if let Some(why) = line.refusal(foreign, before) {
+    fn refuse_foreign(&self, live: &[Examined], before: Content) -> Result<()> {
+        for one in live {
+            if let Some(why) = one.line().refusal(one.foreign, before) {
                 return Err(Error::new(
                     ErrorKind::AlreadyRunning,
                     format!(
                         "cannot take over {:?} (started): generation {} with daemon {} and launcher {} {why}",
                         self.pid_file,
-                        generation.number,
-                        generation.daemon.pid,
-                        generation.launcher.pid,
+                        one.generation.number,
+                        one.generation.daemon.pid,
+                        one.generation.launcher.pid,
                     ),
                 ));
             }
@@ -267,48 +344,40 @@ impl Service {
         Ok(())
     }
 
-    /// TERM to an older generation of this service, and to nobody else. `bound`: see
-    /// [`LockFile::bound`]. One that may not be signalled finds out when it looks round, and its
-    /// end can be awaited all the same.
-    fn stop(&self, generation: &Generation, bound: Option<u32>, before: Content) -> Option<Held> {
-        let pid = generation.daemon.pid;
+    /// TERM to an older generation of this service, and to nobody else. Tells whether its end is to
+    /// be awaited: also where it may not be signalled, since it finds out when it looks round.
+    fn stop(&self, older: &Examined, before: Content) -> bool {
+        let pid = older.generation.daemon.pid;
         let own = process::own_pid();
-        if process::is_foreign(generation, &self.world, self.launcher) {
-            note!(
-                Warn,
-                "stage=takeover daemon={own} predecessor={pid} refused=\"is supervised by somebody else\""
-            );
-            return None;
+        let refuse = |why: &dyn std::fmt::Display| {
+            note!(Warn, "stage=takeover daemon={own} predecessor={pid} refused=\"{why}\"");
+        };
+        if older.foreign {
+            refuse(&"is supervised by somebody else");
+            return false;
         }
-        let (sent, held) = match self.prove(generation) {
-            Ok(held) => {
-                if let Some(owner) = bound {
-                    if !process::is_of(pid, owner).unwrap_or(false) {
-                        note!(
-                            Warn,
-                            "stage=takeover daemon={own} predecessor={pid} refused=\"the record \
-                             belongs to uid {owner}, the process does not\"",
-                        );
-                        return Some(held);
-                    }
-                }
-                (held.signal(SIGTERM), Some(held))
+        let (sent, awaited) = match (&older.proof, older.beyond) {
+            (Ok(_), Some(owner)) => {
+                let why = "the record belongs to uid";
+                refuse(&format_args!("{why} {owner}, the process does not"));
+                return true;
             }
-            Err(Unproven::Gone) => return None,
+            (Ok(held), None) => (held.signal(SIGTERM), true),
+            (Err(Unproven::Gone), _) => return false,
             // Without pidfds or /proc, the lock on the PID file tells that its owner lives.
-            Err(Unproven::Unknown) if bound.is_none() && before.is_held_by(pid) => {
-                (process::signal_owner(pid, SIGTERM), None)
+            (Err(Unproven::Unknown), None) if before.is_held_by(pid) => {
+                (process::signal_owner(pid, SIGTERM), false)
             }
-            Err(unproven) => {
-                note!(Warn, "stage=takeover daemon={own} predecessor={pid} refused={unproven:?}");
-                return None;
+            (Err(unproven), _) => {
+                refuse(&format_args!("{unproven:?}"));
+                return false;
             }
         };
         match sent {
             Ok(()) => note!(
                 Info,
                 "stage=takeover daemon={own} predecessor={pid} predecessor_generation={} signal=TERM",
-                generation.number,
+                older.generation.number,
             ),
             // It looks round each second and then finds us.
             Err(error) => note!(
@@ -316,7 +385,7 @@ impl Service {
                 "stage=takeover daemon={own} predecessor={pid} signal=TERM error=\"{error}\"",
             ),
         }
-        held
+        awaited
     }
 
     /// The process is ending, and its thread for signals sees to it.
@@ -329,26 +398,43 @@ impl Service {
 
     /// TERM to every older generation; returns those whose end can be awaited. Who stops while it
     /// starts gives up the claim first: those that it waits for look round under it.
-    pub(super) fn stop_older(&self) -> Vec<Held> {
+    pub(super) fn stop_older(&self) -> Stopped {
         let mut files = lock(&self.files);
         files.lock_file.give_up_if_held();
-        let Ok(record) = self.read_record(&files.lock_file).inspect_err(|error| {
-            note!(Warn, "stage=stop daemon={} error=\"{error}\"", process::own_pid())
-        }) else {
-            return Vec::new();
+        let mut stopped = Stopped::default();
+        let trouble = |error: Error| {
+            note!(Warn, "stage=stop daemon={} error=\"{error}\"", process::own_pid());
+            is_shortage(&error)
         };
-        let Ok(bound) = files.lock_file.bound() else {
-            return Vec::new(); // it is open: this cannot fail
+        let read = || {
+            let record = self.read_record(&files.lock_file)?;
+            Ok((record, files.lock_file.bound()?, self.content()?.unwrap_or_default()))
         };
-        let before = pid_file::read(&self.pid_file).unwrap_or_default();
+        let (record, bound, before) = match read() {
+            Ok(read) => read,
+            Err(error) => {
+                stopped.again = trouble(error);
+                return stopped;
+            }
+        };
         let number = self.number();
         let older = record.live.iter().filter(|one| {
             takeover::is_older(one.number, one.daemon.start, number, self.identity.start)
         });
-        older.filter_map(|one| self.stop(one, bound, before)).collect()
+        for one in older {
+            match self.examine(one, bound) {
+                Ok(one) => {
+                    if self.stop(&one, before) {
+                        stopped.awaited.extend(one.proof.ok());
+                    }
+                }
+                Err(error) => stopped.again |= trouble(error),
+            }
+        }
+        stopped
     }
 
-    /// A look round, under the claim.
+    /// A look round, under the claim. Where it fails, nothing has changed.
     pub(super) fn look(&self, files: &mut Files, supervisor: Reading) -> Result<Finding> {
         let mut record = self.read_record(&files.lock_file)?;
         let own = Own {
@@ -357,10 +443,21 @@ impl Service {
             last_claim: files.last_claim,
             stranger: files.stranger,
         };
-        let lines: Vec<Line> = record.live.iter().map(|one| self.line(one)).collect();
-        let content = pid_file::read(&self.pid_file).ok();
-        let lives = |pid| process::identity(pid).is_some();
+        let lines: Result<Vec<Line>> = record.live.iter().map(|one| self.line(one)).collect();
+        let lines = lines?;
+        let content = self.content()?;
+        let mut unknown = None;
+        let lives = |pid| match process::try_identity(pid) {
+            Ok(identity) => identity.is_some(),
+            Err(error) => {
+                unknown = Some(look_failed(pid, error));
+                true
+            }
+        };
         let seen = takeover::look(own, record.last, &lines, content, lives);
+        if let Some(error) = unknown {
+            return Err(error);
+        }
         if seen.enter {
             note!(
                 Warn,

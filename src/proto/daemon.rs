@@ -34,6 +34,8 @@ pub(crate) enum Input {
 pub(crate) enum Finding {
     /// Somebody holds the claim: a generation is starting.
     ClaimHeld,
+    /// The look failed for want of descriptors or memory: whatever there is to see, it is not known.
+    Unseen,
     /// We hold the claim for the length of this look.
     Seen {
         /// A newer generation is in the record and alive.
@@ -326,7 +328,7 @@ impl Daemon {
         }
         let overdue = std::mem::replace(&mut self.overdue, false);
         let Finding::Seen { newer, lost_file, claims_moved, supervisor } = finding else {
-            self.waiting = false; // somebody is starting: wait anew
+            self.waiting = false; // somebody is starting, or may be: wait anew
             out.extend([Output::Disarm(Timer::Successor), Output::Arm(Timer::Check)]);
             return;
         };

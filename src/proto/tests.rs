@@ -166,6 +166,7 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
             ],
         ),
         (D::Checked(Finding::ClaimHeld), vec![(P::Detached, stay.clone(), P::Detached)]),
+        (D::Checked(Finding::Unseen), vec![(P::Detached, stay.clone(), P::Detached)]),
         (D::Checked(SEEN), vec![(P::Detached, stay.clone(), P::Detached)]),
         (D::Checked(seen(Reading::Up)), vec![(P::Detached, stay.clone(), P::Detached)]),
         (
@@ -223,7 +224,7 @@ fn daemon_every_state_and_event() {
             cells += 1;
         }
     }
-    assert_eq!(cells, 9 * 24, "a new state or event needs its row");
+    assert_eq!(cells, 9 * 25, "a new state or event needs its row");
 }
 
 /// Feeds inputs and returns what the last one led to.
@@ -255,7 +256,7 @@ fn daemon_unknown_intent_waits_then_drains() {
     assert_eq!(after(detached(), &[expire]).0, [DO::Check]);
     assert_eq!(after(detached(), &[expire, D::Checked(SEEN)]).1, Phase::Draining(Stopped));
     // Somebody is starting, or has tried since: the wait begins anew.
-    for sign in [Finding::ClaimHeld, moved] {
+    for sign in [Finding::ClaimHeld, Finding::Unseen, moved] {
         let (_, phase) = after(detached(), &[expire, D::Checked(sign), D::Checked(SEEN)]);
         assert_eq!(phase, Phase::Detached, "{sign:?}");
     }

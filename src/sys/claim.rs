@@ -213,7 +213,7 @@ fn open(path: &Path, world: &World) -> Result<File> {
     }
     let owner = about.uid();
     let known = owner == ROOT || owner == ours || Some(owner) == folder;
-    if !known && !is_of_live_generation(&file, owner, world) {
+    if !known && !is_of_live_generation(&file, path, owner, world)? {
         return Err(refuse(format!(
             "it belongs to uid {owner}, of whom no live generation is known; remove it if it is a \
              leftover",
@@ -258,16 +258,27 @@ fn is_record(file: &File) -> bool {
 }
 
 /// Does the file's owner run a generation that the file lists? Then the service changes its user.
-fn is_of_live_generation(file: &File, owner: u32, world: &World) -> bool {
+fn is_of_live_generation(file: &File, path: &Path, owner: u32, world: &World) -> Result<bool> {
     let mut text = vec![0; 1 << 16];
     let Ok(read) = file.read_at(&mut text, 0) else {
-        return false;
+        return Ok(false);
     };
     let Ok((record, _)) = Record::parse(&text[..read]) else {
-        return false;
+        return Ok(false);
     };
-    record.live.iter().any(|generation| {
-        process::prove_daemon(generation, world, 0).is_ok()
-            && process::is_of(generation.daemon.pid, owner).unwrap_or(false)
-    })
+    for generation in &record.live {
+        let pid = generation.daemon.pid;
+        let runs = process::prove_daemon(generation, world, 0).and_then(|proof| match proof {
+            Ok(_held) => process::is_of(pid, owner),
+            Err(_) => Ok(false),
+        });
+        let runs = runs.map_err(|error| {
+            let text = format!("cannot tell whether {path:?} is of process {pid} (claim)");
+            Error::io(ErrorKind::Claim, text, error)
+        })?;
+        if runs {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

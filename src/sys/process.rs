@@ -3,6 +3,7 @@
 use super::raw;
 use crate::proto::takeover::Unproven;
 use crate::proto::wire::{Generation, Identity};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,14 +30,31 @@ pub(crate) fn parent_pid() -> i32 {
     nix::unistd::getppid().as_raw()
 }
 
-/// A process as it is now; `None` where it is gone or `/proc` does not show it.
-pub(crate) fn identity(pid: i32) -> Option<Identity> {
-    stat(pid).ok().map(|stat| Identity { pid, start: stat.start })
+/// Short of descriptors or memory. That is no answer to what was asked: it is to be asked again,
+/// where "there is no such thing" would lead to weaker means.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    use Errno::{EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    let short = [EMFILE, ENFILE, ENOMEM, ENOBUFS, EAGAIN, EINTR].map(|errno| errno as i32);
+    error.raw_os_error().is_some_and(|errno| short.contains(&errno))
 }
 
-/// The parent of a process.
-pub(crate) fn parent_of(pid: i32) -> Option<i32> {
-    stat(pid).ok().map(|stat| stat.parent)
+/// An error only where it cannot be known for now; `None` for every other.
+fn unless_short<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if is_shortage(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// A process as it is now; `None` where it is gone or `/proc` does not show it, or cannot for now.
+pub(crate) fn identity(pid: i32) -> Option<Identity> {
+    try_identity(pid).ok().flatten()
+}
+
+/// The same, with an error where it cannot be known for now.
+pub(crate) fn try_identity(pid: i32) -> io::Result<Option<Identity>> {
+    Ok(unless_short(stat(pid))?.map(|stat| Identity { pid, start: stat.start }))
 }
 
 fn stat(pid: i32) -> io::Result<Stat> {
@@ -117,23 +135,37 @@ impl AsFd for Held {
 /// and only then are start time, boot and namespace compared, so that what was compared is what is
 /// held. See `pidfd_open(2)`, `proc_pid_stat(5)`. What it proves may be looked at; to be signalled,
 /// a process must be no [`is_untouchable`] as well.
-fn prove(who: Identity, boot: &str, pid_namespace: u64, world: &World) -> Result<Held, Unproven> {
+///
+/// An error where it cannot be known for now: see [`is_shortage`].
+fn prove(
+    who: Identity,
+    boot: &str,
+    pid_namespace: u64,
+    world: &World,
+) -> io::Result<Result<Held, Unproven>> {
     if boot != world.boot {
-        return Err(Unproven::Gone);
+        return Ok(Err(Unproven::Gone));
     }
     if pid_namespace != world.pid_namespace {
-        return Err(Unproven::Elsewhere);
+        return Ok(Err(Unproven::Elsewhere));
     }
-    let held = Held::open(who.pid).map_err(|error| match error.raw_os_error() {
-        Some(nix::libc::ESRCH) => Unproven::Gone,
-        _ => Unproven::Unknown,
-    })?;
-    match stat(who.pid) {
-        Ok(stat) if stat.start != who.start => Err(Unproven::Gone),
+    let held = match Held::open(who.pid) {
+        Ok(held) => held,
+        Err(error) if is_shortage(&error) => return Err(error),
+        Err(error) => {
+            return Ok(Err(match error.raw_os_error().map(Errno::from_raw) {
+                // No process at all, or the number is that of a thread now.
+                Some(Errno::ESRCH | Errno::EINVAL | Errno::ENOENT) => Unproven::Gone,
+                _ => Unproven::Unknown, // ENOSYS, or EPERM by seccomp
+            }));
+        }
+    };
+    Ok(match unless_short(stat(who.pid))? {
+        Some(stat) if stat.start != who.start => Err(Unproven::Gone),
         _ if held.has_ended() => Err(Unproven::Gone),
-        Ok(_) => Ok(held),
-        Err(_) => Err(Unproven::Unknown),
-    }
+        Some(_) => Ok(held),
+        None => Err(Unproven::Unknown),
+    })
 }
 
 /// Never signalled, whatever a file says: 0, 1 and negative numbers mean others to `kill(2)`.
@@ -146,9 +178,9 @@ pub(crate) fn prove_daemon(
     generation: &Generation,
     world: &World,
     launcher: i32,
-) -> Result<Held, Unproven> {
+) -> io::Result<Result<Held, Unproven>> {
     if is_untouchable(generation.daemon.pid, launcher) {
-        return Err(Unproven::Ours);
+        return Ok(Err(Unproven::Ours));
     }
     prove(generation.daemon, &generation.boot, generation.pid_namespace, world)
 }
@@ -156,34 +188,35 @@ pub(crate) fn prove_daemon(
 /// Does this generation belong to somebody else? Its launcher lives, is not ours, and still has
 /// the supervisor that it started with: two services share a PID file, or a copy was started by
 /// hand. A launcher whose supervisor died is an orphan that the successor takes over from.
-pub(crate) fn is_foreign(generation: &Generation, world: &World, own_launcher: i32) -> bool {
+pub(crate) fn is_foreign(
+    generation: &Generation,
+    world: &World,
+    own_launcher: i32,
+) -> io::Result<bool> {
     let Generation { boot, pid_namespace, launcher, supervisor, .. } = generation;
-    if launcher.pid == own_launcher {
-        return false;
+    if launcher.pid == own_launcher || prove(*launcher, boot, *pid_namespace, world)?.is_err() {
+        return Ok(false);
     }
-    let launcher_lives = prove(*launcher, boot, *pid_namespace, world).is_ok();
-    launcher_lives
-        && match supervisor {
-            Some(supervisor) => {
-                parent_of(launcher.pid) == Some(supervisor.pid)
-                    && identity(supervisor.pid) == Some(*supervisor)
-            }
-            None => true,
-        }
+    let Some(supervisor) = supervisor else {
+        return Ok(true);
+    };
+    let parent = unless_short(stat(launcher.pid))?.map(|stat| stat.parent);
+    Ok(parent == Some(supervisor.pid) && try_identity(supervisor.pid)? == Some(*supervisor))
 }
 
 /// Could this user signal the process without us? As `kill(2)` asks it: by the real and the saved
 /// user, not by the effective one, as which a process of root's may act for a while. That is also
 /// the one that owns `/proc/PID`. To be asked about a process that is held.
 pub(crate) fn is_of(pid: i32, user: u32) -> io::Result<bool> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let status = unless_short(std::fs::read_to_string(format!("/proc/{pid}/status")))?;
+    let status = status.unwrap_or_default();
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    let ids: Option<Vec<u32>> =
-        ids.and_then(|ids| ids.split_ascii_whitespace().map(|id| id.parse().ok()).collect());
-    match ids.as_deref() {
-        Some([real, _effective, saved, ..]) => Ok(*real == user || *saved == user),
-        Some(_) | None => Err(io::ErrorKind::InvalidData.into()),
-    }
+    let ids = ids.unwrap_or_default().split_ascii_whitespace().map(str::parse::<u32>);
+    let ids: Vec<u32> = ids.map_while(Result::ok).collect();
+    Ok(match ids[..] {
+        [real, _effective, saved, ..] => real == user || saved == user,
+        _ => false,
+    })
 }
 
 /// Signals the process that holds the lock on the PID file. Only where there is no pidfd: between

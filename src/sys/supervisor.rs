@@ -99,7 +99,7 @@ impl Supervisor {
             (Some(held), _) => held.has_ended(),
             (None, Some(identity)) => {
                 fs::exists("/proc/self").unwrap_or(false)
-                    && process::identity(identity.pid) != Some(identity)
+                    && process::try_identity(identity.pid).is_ok_and(|now| now != Some(identity))
             }
             (None, None) => false,
         }

@@ -120,6 +120,7 @@ fn daemon_event(input: D) -> &'static str {
         D::DrainHooksDone => "drain hooks done",
         D::OlderGone => "older gone",
         D::Checked(Finding::ClaimHeld) => "claim held",
+        D::Checked(Finding::Unseen) => "saw nothing",
         D::Checked(Finding::Seen { .. }) => "looked round",
         D::Timer(DT::Check) => "check timer",
         D::Timer(DT::Successor) => "successor timer",
