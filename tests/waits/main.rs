@@ -11,6 +11,7 @@ mod launcher;
 mod launcher_gone;
 mod order;
 mod scene;
+mod shortage;
 mod signals;
 mod stop;
 mod takeover;

@@ -196,6 +196,31 @@ fn p5_a_pid_that_was_used_again_is_not_signalled() {
     });
 }
 
+/// It has come to be the number of a thread: no process has it, and its own process is somebody
+/// else's.
+#[test]
+fn p5_the_number_of_a_thread_is_nobody() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        // Of one with threads: the test itself.
+        let own = std::process::id();
+        let tasks = fs::read_dir("/proc/self/task").expect("threads");
+        let mut tasks = tasks.map(|task| task.expect("one").file_name().into_string().expect("it"));
+        let thread = tasks.find(|task| *task != own.to_string()).expect("a second thread");
+        let who = identity(thread.parse().expect("a number"));
+        write_record(&direct, 1, &entry(1, &who, &boot(), pid_namespace(), "3:1"));
+        // As though it held the lock on the PID file, which counts where nothing can be proven.
+        fs::write(direct.pid_file(), format!("{thread}\n")).expect("a PID file");
+        let locked = fs::File::open(direct.pid_file()).expect("the PID file");
+        fs2::FileExt::lock_exclusive(&locked).expect("the lock");
+        let (_started, daemon) = direct.start_ready(&[]);
+        let record = fs::read_to_string(direct.lock_file()).expect("the record");
+        assert!(!record.contains(&who), "{record}");
+        assert_eq!(direct.named(), Some(daemon.pid()));
+        assert!(!direct.log().contains("stage=takeover"), "{}", direct.log());
+    });
+}
+
 #[test]
 fn p5_neither_we_nor_our_launcher_are_signalled() {
     boxed::run(|folder| {
