@@ -48,7 +48,7 @@ impl PidFile {
             );
             let error =
                 Error::io(ErrorKind::PidFile, format!("cannot {step} {path:?} (PID file)"), error);
-            if denied { error.hint(must_be_writable()) } else { error }
+            if denied { error.hint(what_to_do(path)) } else { error }
         };
         match fs::remove_file(&temporary) {
             Ok(()) => {}
@@ -76,6 +76,18 @@ impl PidFile {
             return Err(error);
         }
         Ok(PidFile { _locked: file })
+    }
+}
+
+/// What to do about a file that may not be replaced.
+fn what_to_do(path: &Path) -> String {
+    const STICKY: u32 = 0o1000;
+    let folder = path.parent().and_then(|folder| fs::metadata(folder).ok());
+    match (folder, fs::symlink_metadata(path)) {
+        (Some(folder), Ok(file)) if folder.mode() & STICKY != 0 => {
+            format!("it belongs to uid {}, and the folder is sticky: remove it", file.uid())
+        }
+        _ => must_be_writable(),
     }
 }
 
