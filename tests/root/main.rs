@@ -30,7 +30,8 @@ const TERM: i32 = 15;
 const CONT: i32 = 18;
 
 fn by_root(test: impl FnOnce(&Path)) {
-    Boxed::new().needs(Isolation::Namespaces).run(test);
+    let boxed = Boxed::new().limit(Duration::from_secs(180));
+    boxed.needs(Isolation::Namespaces).run(test);
 }
 
 /// A service folder of this user, with files of the probe's that anybody may write to.
@@ -287,6 +288,106 @@ fn p10_a_lock_file_with_a_second_name_is_an_error() {
             fs::remove_file(direct.lock_file()).expect("the link");
         }
         direct.start_ready(&[]);
+    });
+}
+
+/// In the service's folder, whose owner may replace every file in it.
+#[test]
+fn p10_a_pid_file_of_another_user_is_replaced() {
+    by_root(|folder| {
+        let direct = place_of(folder, NOBODY);
+        let innocent = Innocent::start(None);
+        let options = ["--at=before-daemon-init=user:65534", "--successor-timeout=none"];
+        let put = |owner, mode| {
+            let _ = fs::remove_file(direct.pid_file());
+            fs::write(direct.pid_file(), format!("{}\n", innocent.pid())).expect("a PID file");
+            fs::set_permissions(direct.pid_file(), fs::Permissions::from_mode(mode)).expect("it");
+            chown(direct.pid_file(), Some(owner), None).expect("chown");
+        };
+        for owner in [0, NOBODY, THIRD] {
+            for mode in [0o600, 0o644, 0o666] {
+                let what = format!("of {owner}, mode {mode:o}");
+                // Without a predecessor.
+                put(owner, mode);
+                let (mut first, old) = direct.start_ready(&options);
+                assert_eq!(direct.named(), Some(old.pid()), "{what}");
+                first.detach();
+                // It mends it, by itself.
+                direct.wait_checks(old.pid(), 1);
+                put(owner, mode);
+                wait_for(format!("it is mended: {what}"), LIMIT, || {
+                    (direct.named() == Some(old.pid())).then_some(())
+                });
+                // With one, while nobody looks.
+                let go = folder.join(format!("go-{owner}-{mode:o}"));
+                let wait = format!("--at=after-init=file:{}", go.display());
+                let mut second = direct.start(&[options[0], options[1], wait.as_str()]);
+                let new = second.wait_init();
+                put(owner, mode);
+                fs::write(go, "").expect("a file");
+                direct.report.wait_of(new.pid(), "started");
+                assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver", "{what}");
+                assert_eq!(direct.named(), Some(new.pid()), "{what}");
+                let about = fs::metadata(direct.pid_file()).expect("the PID file");
+                assert_eq!((about.uid(), about.mode() & 0o777), (NOBODY, 0o644), "{what}");
+                innocent.assert_unharmed();
+                new.signal(TERM);
+                assert!(second.wait_end().success(), "{what}");
+            }
+        }
+    });
+}
+
+/// In a folder of somebody else's to which all may write: replaced where the system lets it be, and
+/// else an error that says what to do.
+#[test]
+fn p10_a_pid_file_of_another_user_in_a_folder_that_all_may_write_to() {
+    by_root(|folder| {
+        let direct = place_of(folder, THIRD);
+        let place = folder.join("place");
+        let allow = |mode| {
+            fs::set_permissions(&place, fs::Permissions::from_mode(mode)).expect("its mode");
+        };
+        let innocent = Innocent::start(None);
+        let put = || {
+            let new = place.join("other");
+            fs::write(&new, format!("{}\n", innocent.pid())).expect("a PID file");
+            fs::rename(&new, direct.pid_file()).expect("a rename");
+        };
+        let options = ["--at=before-daemon-init=user:65534", "--successor-timeout=none"];
+        allow(0o777);
+        put();
+        let (mut first, old) = direct.start_ready(&options);
+        assert_eq!(direct.named(), Some(old.pid()), "not sticky");
+        first.detach();
+        direct.wait_checks(old.pid(), 1);
+
+        allow(0o1777);
+        let go = folder.join("go");
+        let wait = format!("--at=after-init=file:{}", go.display());
+        let mut second = direct.start(&[options[0], options[1], wait.as_str()]);
+        second.wait_init();
+        put();
+        fs::write(go, "").expect("a file");
+        let text = format!(
+            "started: cannot rename to {:?} (PID file): Operation not permitted (os error 1); it \
+             belongs to uid 0, and the folder is sticky: remove it",
+            direct.pid_file()
+        );
+        assert_eq!(second.wait_error().text, text);
+        // The old one cannot mend it either: it says so, and serves.
+        let daemon = format!("daemon={} ", old.pid());
+        direct.wait_log(&["stage=check", &daemon, "error=", "the folder is sticky"], 1);
+        direct.wait_checks(old.pid(), 1);
+        assert!(!old.has_ended());
+        assert!(direct.report.names_of(old.pid()).iter().all(|name| name != "wait"));
+        innocent.assert_unharmed();
+
+        fs::remove_file(direct.pid_file()).expect("the PID file");
+        let (_third, new) = direct.start_ready(&options);
+        assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+        assert_eq!(direct.named(), Some(new.pid()));
+        innocent.assert_unharmed();
     });
 }
 

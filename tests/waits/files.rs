@@ -4,7 +4,7 @@
 use std::{
     fs,
     os::unix::{
-        fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink},
+        fs::{FileTypeExt, MetadataExt, symlink},
         net::{UnixListener, UnixStream},
     },
     path::Path,
@@ -47,25 +47,6 @@ fn make_fifo(path: &Path) {
 }
 
 // ---- the lock file ----
-
-#[test]
-fn p10_a_missing_folder_is_an_error() {
-    boxed::run(|folder| {
-        let direct = Direct::new(&folder.join("missing"));
-        let mut command = Command::new(seamless_testing::bin::probe());
-        command.arg(format!("--pid-file={}", direct.pid_file().display()));
-        let output = command.env("RUST_LOG", "off").output().expect("the probe");
-        assert_eq!(output.status.code(), Some(111));
-        assert_eq!(
-            String::from_utf8_lossy(&output.stderr),
-            format!(
-                "init: cannot open {:?} (claim): No such file or directory (os error 2)\n",
-                direct.lock_file()
-            )
-        );
-        assert!(!folder.join("missing").exists());
-    });
-}
 
 /// Each thing at the path of the lock file, while a predecessor serves that knows better.
 #[test]
@@ -191,51 +172,7 @@ fn the_files_are_as_the_documentation_says() {
     });
 }
 
-// ---- the PID file ----
-
-#[test]
-fn p10_a_garbage_pid_file_is_replaced() {
-    boxed::run(|folder| {
-        let direct = Direct::new(folder);
-        let path = direct.pid_file();
-        let precious = folder.join("precious");
-        fs::write(&precious, "precious").expect("a file");
-        let write = |content: &[u8]| fs::write(&path, content).expect("a PID file");
-        let contents: [(&str, &dyn Fn()); 15] = [
-            ("nothing", &|| ()),
-            ("empty", &|| write(b"")),
-            ("a newline", &|| write(b"\n")),
-            ("text", &|| write(b"web server\n")),
-            ("binary", &|| write(&[0, 255, 254, 10, 0])),
-            ("0", &|| write(b"0\n")),
-            ("1", &|| write(b"1\n")),
-            ("-1", &|| write(b"-1\n")),
-            ("the test's process group", &|| write(format!("-{}", std::process::id()).as_bytes())),
-            ("40 digits", &|| write(&[b'9'; 40])),
-            ("very long", &|| write(&vec![b'9'; 1 << 20])),
-            ("world-writable", &|| {
-                write(format!("{}\n", std::process::id()).as_bytes());
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("its mode");
-            }),
-            ("a link", &|| symlink(&precious, &path).expect("a link")),
-            ("a fifo", &|| make_fifo(&path)),
-            ("a socket", &|| drop(UnixListener::bind(&path).expect("a socket"))),
-        ];
-        for (what, put) in contents {
-            println!("{what}");
-            let _ = fs::remove_file(&path);
-            put();
-            let (mut started, daemon) = direct.start_ready(&[]);
-            let about = fs::symlink_metadata(&path).expect("the PID file");
-            assert!(about.is_file(), "{what}");
-            assert_eq!(about.mode() & 0o022, 0, "{what}: nobody else may write to it");
-            assert_eq!(direct.named(), Some(daemon.pid()), "{what}");
-            daemon.signal(TERM);
-            assert!(started.wait_end().success(), "{what}");
-        }
-        assert_eq!(fs::read_to_string(&precious).expect("the link's target"), "precious");
-    });
-}
+// ---- the PID file; what else may stand in its place is in `pid_file` ----
 
 /// The PID file of a life before, whose PID has come to be ours or our launcher's.
 #[test]

@@ -10,6 +10,7 @@ mod in_flight;
 mod launcher;
 mod launcher_gone;
 mod order;
+mod pid_file;
 mod scene;
 mod shortage;
 mod signals;
