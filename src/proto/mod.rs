@@ -82,7 +82,7 @@ impl Kind {
 /// One look at the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Reading {
-    /// Its status says: wanted up.
+    /// Its status says: wanted up. To a detached daemon: or what runs now is, if only once.
     Up,
     /// Its status says: wanted down, or up only once.
     Down,

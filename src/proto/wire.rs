@@ -207,13 +207,19 @@ impl Identity {
 /// What `supervise/status` says. daemontools writes 18 bytes, runit 20; the first 18 mean the same:
 /// 12 of TAI64N, the PID little-endian, paused, and `u`, `d` or 0 (up only once). `None` where it
 /// is no such status, or not about this process: then it is another service's.
+///
+/// What is wanted once is wanted as long as it runs. To the main process itself that says: when it
+/// ends, no other comes. To a detached daemon (no `main_pid`) it says: a successor is starting.
 pub(crate) fn parse_status(status: &[u8], main_pid: Option<i32>) -> Option<Reading> {
     let about = i32::from_le_bytes(status.get(12..16)?.try_into().ok()?);
     if main_pid.is_some_and(|pid| pid != about) {
         return None;
     }
+    // runit writes `d` for once as well, but has sent no TERM (18) to what runs (19).
+    let once = matches!(&status[16..], [_, 0] | [_, b'd', 0, 1]);
     match status.get(17)? {
         b'u' => Some(Reading::Up),
+        b'd' | 0 if once && about != 0 && main_pid.is_none() => Some(Reading::Up),
         b'd' | 0 => Some(Reading::Down),
         _ => None,
     }

@@ -306,6 +306,30 @@ fn a_status_tells_what_the_supervisor_wants() {
     }
 }
 
+/// What runs once is a successor to a detached daemon; to itself it says that none will come.
+#[test]
+fn p1_what_is_wanted_once_is_wanted_while_it_runs() {
+    let mut daemontools = DAEMONTOOLS;
+    daemontools[17] = 0;
+    let mut runit = RUNIT;
+    runit[17] = b'd';
+    for status in [&daemontools[..], &runit[..]] {
+        assert_eq!(parse_status(status, None), Some(Reading::Up));
+        assert_eq!(parse_status(status, Some(MAIN)), Some(Reading::Down));
+        let mut ended = status.to_vec();
+        ended[12..16].fill(0);
+        assert_eq!(parse_status(&ended, None), Some(Reading::Down));
+    }
+    // Told to go down; and a `finish` script.
+    for (index, byte) in [(18, 1), (19, 0), (19, 2)] {
+        let mut down = runit;
+        down[index] = byte;
+        assert_eq!(parse_status(&down, None), Some(Reading::Down), "{index}: {byte}");
+    }
+    daemontools[17] = b'd';
+    assert_eq!(parse_status(&daemontools, None), Some(Reading::Down));
+}
+
 #[test]
 fn a_status_about_another_process_says_nothing() {
     for status in [&DAEMONTOOLS[..], &RUNIT[..]] {
