@@ -56,10 +56,11 @@
 //!
 //! **A detached daemon** looks round at once and then each second, with the claim held so that
 //! nothing moves meanwhile. A newer generation serves: drain, its TERM was lost. The PID file is
-//! gone or names nobody alive: put it back. The supervisor wants the service down: drain, and tell
-//! the older generations. It wants it up, or meant a restart: stay, however long the successor
-//! takes, and log it once a minute. If the intent is unknown: stay while others try to start, and
-//! drain [`successor_timeout`](Config::successor_timeout) after the last sign of them. While
+//! gone or names nobody alive: put it back. The supervisor wants the service down, or has taken it
+//! down as its last act: drain, and tell the older generations. It wants it up, if only once, or
+//! meant a restart: stay, however long the successor takes, and log it once a minute. If the intent
+//! is unknown: stay while others try to start, and drain
+//! [`successor_timeout`](Config::successor_timeout) after the last sign of them. While
 //! somebody else holds the claim, nothing is decided until the next look.
 //!
 //! **Draining** ends when the [`on_shutdown`] hooks have returned, or with the hammer: after

@@ -105,12 +105,18 @@ impl Supervisor {
         }
     }
 
-    /// What the supervisor wants. `main_pid`: the process that its status must be about.
+    /// What the supervisor wants. `main_pid`: the process that its status must be about; a
+    /// detached daemon knows none.
     pub(crate) fn read(&self, main_pid: Option<i32>) -> Reading {
-        if self.is_lost() {
-            return Reading::Lost;
+        if !self.is_lost() {
+            return self.read_status(main_pid).unwrap_or(Reading::Unreadable);
         }
-        self.read_status(main_pid).unwrap_or(Reading::Unreadable)
+        // It may have taken the service down as its last act: `svc -dx`, `sv exit`. Or whoever has
+        // succeeded it wants the service down.
+        match self.parse_status(Some(0)) {
+            Some(Reading::Down) if main_pid.is_none() => Reading::Down,
+            Some(_) | None => Reading::Lost,
+        }
     }
 
     fn read_status(&self, main_pid: Option<i32>) -> Option<Reading> {
@@ -126,6 +132,11 @@ impl Supervisor {
             Err(Some(Errno::EACCES)) if self.held.is_some() => {}
             Err(_) => return None,
         }
+        self.parse_status(main_pid)
+    }
+
+    fn parse_status(&self, main_pid: Option<i32>) -> Option<Reading> {
+        let folder = self.folder.as_ref()?.join("supervise");
         let mut status = Vec::new();
         File::open(folder.join("status")).ok()?.take(64).read_to_end(&mut status).ok()?;
         wire::parse_status(&status, main_pid)
