@@ -3,6 +3,7 @@
 //! A test of a promise is named after it, `p<N>_…`. Each runs in a box; with a supervisor, under
 //! daemontools and under runit.
 
+mod commands;
 mod config;
 mod ends;
 mod files;

@@ -1,12 +1,14 @@
 //! Real daemontools and runit.
 
 use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
+    fs::{self, File},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, SystemTime},
 };
+
+use rustix::io::ioctl_fionread;
 
 use crate::{
     boxed,
@@ -241,6 +243,22 @@ impl Service {
         let mut control = Command::new(self.kind.control_program());
         control.arg(command).arg(&self.folder);
         control
+    }
+
+    /// Waits until the supervisor has acted on every command that it was given.
+    #[track_caller]
+    pub fn wait_handled(&self) {
+        let control = File::options()
+            .read(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(self.folder.join("supervise/control"))
+            .expect("the commands");
+        wait_for("the supervisor has read its commands, and sleeps", LIMIT, || {
+            // In this order: it acts on what it has read before it sleeps again.
+            let read = ioctl_fionread(&control).expect("FIONREAD") == 0;
+            let sleeps = process::stat(self.supervisor_pid())?.state == 'S';
+            (read && sleeps).then_some(())
+        });
     }
 
     fn word(&self, daemontools: &'static str, runit: &'static str) -> &'static str {
