@@ -138,6 +138,7 @@ commands![
     svc_k: Daemontools "-k" sends Kill, wants Up;
     svc_o: Daemontools "-o" sends Nothing, wants Nothing;
     svc_x: Daemontools "-x" sends Nothing, wants Up;
+    svc_dx: Daemontools "-dx" sends Stop, wants Down;
     sv_restart: Runit "restart" sends Term, wants Up;
     sv_down: Runit "down" sends Stop, wants Down;
     sv_once: Runit "once" sends Nothing, wants Down;
@@ -389,7 +390,7 @@ impl Scene {
         // P8.
         scene::wait_all_ended(&self.folder);
         let supervisor = Watched::new(self.service.supervisor_pid());
-        let exit = command.word == "exit";
+        let exit = ["-dx", "exit"].contains(&command.word);
         if exit {
             supervisor.wait_end(LIMIT);
         }
