@@ -295,8 +295,6 @@ impl Events {
         let mut trouble = None;
         let mut files = lock(&service.files);
         let supervisor = service.supervisor.read(None);
-        let blind =
-            Finding::Seen { newer: false, lost_file: false, claims_moved: false, supervisor };
         let finding = match files.lock_file.try_claim(&service.world) {
             Ok(Attempt::HeldBy(_)) => Ok(Finding::ClaimHeld),
             Ok(Attempt::Claimed) => service.look(&mut files, supervisor),
@@ -305,7 +303,15 @@ impl Events {
         let finding = finding.unwrap_or_else(|error| {
             let unseen = service::is_shortage(&error);
             trouble = Some(error);
-            if unseen { Finding::Unseen } else { blind }
+            match unseen {
+                true => Finding::Unseen,
+                false => Finding::Seen {
+                    newer: service.is_taken_over(),
+                    lost_file: false,
+                    claims_moved: false,
+                    supervisor,
+                },
+            }
         });
         let outputs = self.decide(Input::Checked(finding));
         if outputs.contains(&Output::PutBack) {

@@ -477,6 +477,14 @@ impl Service {
         Ok(Finding::Seen { newer, lost_file, claims_moved, supervisor })
     }
 
+    /// A look where neither claim nor record can be had: a service that gave up root may not open
+    /// the lock file that its successor has made anew. Guards against two generations that serve
+    /// for ever, side by side.
+    pub(super) fn is_taken_over(&self) -> bool {
+        let content = pid_file::read(&self.pid_file).unwrap_or_default();
+        takeover::names_newer(self.identity, content, content.pid.and_then(process::identity))
+    }
+
     /// Under the claim.
     pub(super) fn put_back(&self, files: &mut Files) -> Result<()> {
         files.pid_file = Some(PidFile::install(&self.pid_file)?);

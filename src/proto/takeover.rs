@@ -169,3 +169,11 @@ pub(crate) fn look(
         stranger,
     }
 }
+
+/// Where the record cannot be had: does the PID file tell that a newer generation serves? A living
+/// process, started no earlier than we were, holds the lock on it and is the one that it names.
+pub(crate) fn names_newer(own: Identity, content: Content, named: Option<Identity>) -> bool {
+    named.is_some_and(|named| {
+        content.is_held_by(named.pid) && named.pid != own.pid && named.start >= own.start
+    })
+}

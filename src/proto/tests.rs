@@ -319,6 +319,23 @@ fn p4_a_daemon_without_a_number_goes_by_the_start_times() {
     assert!(!is_older(3, 800, None, 800));
 }
 
+/// A look without the record goes by the PID file, as long as it can be believed.
+#[test]
+fn p4_without_the_record_a_newer_generation_is_known_by_its_pid_file() {
+    use super::takeover::{Content, names_newer};
+    use super::wire::Identity;
+    let own = Identity { pid: 70, start: 700 };
+    let newer = Identity { pid: 80, start: 800 };
+    let held = Content { pid: Some(80), locked: true };
+    assert!(names_newer(own, held, Some(newer)));
+    assert!(names_newer(own, held, Some(Identity { start: 700, ..newer })), "in the same tick");
+    assert!(!names_newer(own, held, Some(Identity { start: 699, ..newer })), "an older one");
+    assert!(!names_newer(own, held, None), "it has ended");
+    assert!(!names_newer(own, Content { locked: false, ..held }, Some(newer)), "not its owner");
+    assert!(!names_newer(own, Content { pid: Some(70), ..held }, Some(own)), "ourselves");
+    assert!(!names_newer(own, Content::default(), None), "no file");
+}
+
 // ---- the launcher, state x event ----
 
 /// The launcher's states, by the shortest way there.
