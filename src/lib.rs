@@ -82,9 +82,11 @@
 //!
 //! # Signals
 //!
-//! The daemon handles TERM, INT and USR2. Everything else is the program's own: the launcher passes
-//! it on, real-time signals too (not ILL, FPE, SEGV). A program that handles signals with
-//! signal-hook or tokio shares them with this crate. The crate blocks no signal.
+//! The daemon handles TERM, INT and USR2. A USR2 by hand is a restart; where the supervisor would
+//! not start the service again, it is refused, and the log says so. Everything else is the
+//! program's own: the launcher passes it on, real-time signals too (not ILL, FPE, SEGV). A program
+//! that handles signals with signal-hook or tokio shares them with this crate. The crate blocks no
+//! signal.
 //!
 //! # The log
 //!

@@ -8,7 +8,6 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::daemon::{Daemon as Machine, Input, Phase};
 use crate::proto::wire::{MESSAGE_MAX, ToDaemon};
-use crate::proto::{Kind, Reading};
 use crate::shutdown::{Stage, lock};
 use crate::sys::channel::{Channel, Received};
 use crate::sys::signals::{self, Signals};
@@ -177,10 +176,9 @@ pub(crate) fn restart() -> Result<()> {
         State::Detached => return Ok(()), // a successor is awaited already
         State::Serving => {}
     }
-    match (service.supervisor.kind, service.supervisor.read(Some(service.launcher))) {
-        (Kind::Nobody, _) | (_, Reading::Lost) => refuse("nobody would start the service again"),
-        (_, Reading::Down) => refuse("the supervisor wants the service down"),
-        (_, Reading::Up | Reading::Unreadable) => {
+    match service.not_restarted() {
+        Some(why) => refuse(why),
+        None => {
             daemon.post(Input::Restart);
             Ok(())
         }

@@ -92,8 +92,9 @@ impl Events {
         let posted = std::mem::take(&mut *lock(&self.daemon.inputs));
         self.read_channel();
         for received in arrived {
-            let input = self.signal(received);
-            self.feed(input);
+            if let Some(input) = self.signal(received) {
+                self.feed(input);
+            }
         }
         for input in posted {
             self.feed(input);
@@ -129,7 +130,9 @@ impl Events {
         }
     }
 
-    fn signal(&self, received: signals::Received) -> Input {
+    /// `None`: a USR2 by hand that is not followed. One that the launcher sends of its own accord
+    /// comes behind a message, which was read before and has begun the handoff.
+    fn signal(&self, received: signals::Received) -> Option<Input> {
         let from = received.from.unwrap_or(0);
         let service = self.daemon.service.as_ref();
         note!(
@@ -139,14 +142,24 @@ impl Events {
             received.signal,
         );
         if received.signal == SIGUSR2 {
+            let serves = self.daemon.phase() == Phase::Serving;
+            let refused = service.filter(|_| serves).and_then(Service::not_restarted);
+            if let Some(why) = refused {
+                note!(
+                    Warn,
+                    "stage=signal daemon={} signal=USR2 from={from} refused={why:?}",
+                    process::own_pid(),
+                );
+                return None;
+            }
             let from_launcher = service.is_some_and(|service| service.launcher == from);
-            return Input::Usr2 { from_launcher };
+            return Some(Input::Usr2 { from_launcher });
         }
         // A successor puts its own PID file in place before it sends TERM; one in Go too.
         let names = |service: &Service| pid_file::read(&service.pid_file).ok()?.pid;
         let from_successor = from != process::own_pid()
             && service.is_some_and(|service| names(service) == Some(from));
-        Input::Term { from_successor }
+        Some(Input::Term { from_successor })
     }
 
     fn feed(&mut self, input: Input) {

@@ -5,10 +5,10 @@ use super::daemon::Daemon;
 use super::journal::note;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::Reading;
 use crate::proto::daemon::{Finding, Input, Phase};
 use crate::proto::takeover::{self, Content, Line, Own, Step, Unproven};
 use crate::proto::wire::{Generation, Hello, Identity, Record};
+use crate::proto::{Kind, Reading};
 use crate::shutdown::lock;
 use crate::sys::claim::{Attempt, LockFile};
 use crate::sys::pid_file::{self, PidFile};
@@ -496,6 +496,15 @@ impl Service {
             self.pid_file,
         );
         Ok(())
+    }
+
+    /// Why the supervisor would not start the service again if its launcher left now.
+    pub(super) fn not_restarted(&self) -> Option<&'static str> {
+        match (self.supervisor.kind, self.supervisor.read(Some(self.launcher))) {
+            (Kind::Nobody, _) | (_, Reading::Lost) => Some("nobody would start the service again"),
+            (_, Reading::Down) => Some("the supervisor wants the service down"),
+            (_, Reading::Up | Reading::Unreadable) => None,
+        }
     }
 
     pub(super) fn number(&self) -> Option<u64> {
