@@ -115,11 +115,11 @@
 //!
 //! # Without pidfds or `/proc`
 //!
-//! On kernels before 5.3, or where `/proc` is not mounted or hides processes, no start time can be
-//! compared. Then only the newest predecessor is signalled: the one that `web.pid` names and that
-//! still holds the lock on it, by its PID. That it is not another process by then is likely, not
-//! proven. Older generations are left to their own checks, and a PID file shared by two services
-//! goes unnoticed.
+//! On kernels before 5.3, or where `/proc` is not mounted, hides processes or belongs to another
+//! PID namespace, no start time can be compared. Then only the newest predecessor is signalled: the
+//! one that `web.pid` names and that still holds the lock on it, by its PID. That it is not another
+//! process by then is likely, not proven. Older generations are left to their own checks, and a PID
+//! file shared by two services goes unnoticed.
 //!
 //! To be short of descriptors or memory is something else, and passes: [`started`] fails and may be
 //! called again, a look round decides nothing, and older generations that cannot be told to stop

@@ -106,8 +106,8 @@ impl Service {
             Err(error) => {
                 note!(
                     Warn,
-                    "stage=init daemon={own} error=\"{error}\" reason=\"no /proc: older generations \
-                     are known by the lock on the PID file alone\"",
+                    "stage=init daemon={own} error=\"{error}\" reason=\"no /proc of ours: older \
+                     generations are known by the lock on the PID file alone\"",
                 );
                 World { boot: "unknown".to_owned(), pid_namespace: 0 }
             }
