@@ -80,6 +80,15 @@
 //! Hooks run on threads of the crate, never on the one that takes signals: a hook that blocks stops
 //! no limit, no hammer and no answer to [`state`].
 //!
+//! # Programs that the daemon starts
+//!
+//! Every descriptor of the crate is close-on-exec: a program that the daemon starts after [`init`]
+//! inherits none. It inherits two variables that mean something to the daemon alone, `SEAMLESS`
+//! (the launcher's PID, as in rs/seamless) and `SEAMLESS_CHANNEL` (a descriptor's number); a
+//! program that uses this crate too does not take itself for the launcher's daemon by them. What
+//! the launcher starts, in [`on_launch`](Config::on_launch), gets neither. As PID 1 of a container,
+//! the launcher reaps what the daemon's children leave behind.
+//!
 //! # Signals
 //!
 //! The daemon handles TERM, INT and USR2. A USR2 by hand is a restart; where the supervisor would

@@ -149,6 +149,7 @@ impl Driver {
             self.read_channel();
             self.feed(Input::Ended(end));
         }
+        launch::reap_orphans(&self.daemon);
         while let Some(timer) = self.timers.due() {
             self.feed(Input::Timer(timer));
         }

@@ -103,6 +103,22 @@ impl Daemon {
     }
 }
 
+/// As PID 1, whatever is left of the service's own children becomes ours when its parent ends, and
+/// would stay a zombie. The daemon itself is left to [`Daemon::ended`].
+pub(crate) fn reap_orphans(daemon: &Daemon) {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+    if process::own_pid() != 1 {
+        return; // a child that the program has is its own to wait for
+    }
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while let Some(ended) = waitid(Id::All, look).ok().and_then(|status| status.pid()) {
+        if ended.as_raw() == daemon.pid() {
+            return;
+        }
+        _ = waitpid(ended, Some(WaitPidFlag::WNOHANG));
+    }
+}
+
 /// Ends this process as `end` says, so that whoever waits for it sees what it would have seen
 /// without a launcher in between. No second core is dumped.
 pub(crate) fn end_as(end: End) -> ! {
