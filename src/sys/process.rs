@@ -59,15 +59,16 @@ pub(crate) fn try_identity(pid: i32) -> io::Result<Option<Identity>> {
 
 /// Does `/proc` number processes as we do? One that is left over from before an `unshare(2)` shows
 /// others under our numbers.
-fn proc_is_ours() -> bool {
-    let own = std::fs::read_link("/proc/self");
-    own.is_ok_and(|own| own.as_os_str() == own_pid().to_string().as_str())
+fn check_proc() -> io::Result<()> {
+    let own = std::fs::read_link("/proc/self")?;
+    match own.as_os_str() == own_pid().to_string().as_str() {
+        true => Ok(()),
+        false => Err(io::Error::other("/proc belongs to another PID namespace")),
+    }
 }
 
 fn stat(pid: i32) -> io::Result<Stat> {
-    if !proc_is_ours() {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
+    check_proc()?;
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in field 2 may hold anything, blanks and parentheses too; field 3 follows its last
     // `)`.
@@ -83,18 +84,14 @@ fn stat(pid: i32) -> io::Result<Stat> {
 
 /// A process's name: the first 15 bytes of its program's file name.
 pub(crate) fn name(pid: i32) -> Option<String> {
-    if !proc_is_ours() {
-        return None;
-    }
+    check_proc().ok()?;
     let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
     Some(String::from_utf8_lossy(&name).trim_end().to_owned())
 }
 
 /// The file name in the first word of a process's command line.
 pub(crate) fn program(pid: i32) -> Option<String> {
-    if !proc_is_ours() {
-        return None;
-    }
+    check_proc().ok()?;
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let first = command.split(|byte| *byte == 0).next()?;
     let name = first.rsplit(|byte| *byte == b'/').next()?;
@@ -104,9 +101,7 @@ pub(crate) fn program(pid: i32) -> Option<String> {
 /// This boot and this PID namespace. Without `/proc` there is no such thing, and no proof.
 pub(crate) fn world() -> io::Result<World> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    if !proc_is_ours() {
-        return Err(io::Error::other("/proc belongs to another PID namespace"));
-    }
+    check_proc()?;
     Ok(World {
         boot: boot.trim_end().to_owned(),
         pid_namespace: std::fs::metadata("/proc/self/ns/pid")?.ino(),
