@@ -265,9 +265,12 @@ impl Service {
         }
         let number = number.expect("a claim has a number");
         let mut files = lock(&self.files);
-        if daemon.phase() != Phase::Starting {
+        // With the files comes the claim: `stop_older` may have given it up. Without a launcher,
+        // which may have gone while we were stopped, the thread that takes signals ends us as soon
+        // as it runs.
+        if daemon.phase() != Phase::Starting || process::parent_pid() != self.launcher {
             drop(files);
-            self.never_started(); // with the files comes the claim: `stop_older` may have given it up
+            self.never_started();
         }
         let mut record = self.read_record(&files.lock_file)?;
         let bound = files.lock_file.bound()?;
