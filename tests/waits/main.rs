@@ -16,4 +16,5 @@ mod scene;
 mod shortage;
 mod signals;
 mod stop;
+mod stopped;
 mod takeover;
