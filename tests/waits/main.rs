@@ -5,6 +5,7 @@
 
 mod commands;
 mod config;
+mod deploys;
 mod ends;
 mod files;
 mod in_flight;
@@ -17,4 +18,5 @@ mod shortage;
 mod signals;
 mod stop;
 mod stopped;
+mod supervised;
 mod takeover;

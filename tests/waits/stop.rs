@@ -1,123 +1,33 @@
 //! P6 and P3: where the service is told to stop, requests in flight are answered, and it is not
 //! reported down before every generation is gone.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
-    time::Duration,
-};
+use std::{fs, path::Path, process::Command, thread, time::Duration};
 
 use seamless_testing::{
-    bin,
     boxed::{Boxed, Isolation},
     http::{self, Target},
     process::{self, Watched, signal},
     report::Report,
-    supervisor::{Service, Supervisor, Want, write_script},
+    supervisor::{Supervisor, Want, write_script},
     under_each_supervisor, wait_for,
 };
 
-use crate::scene::{self, LIMIT, Log, Unfinished, answer_of};
+use crate::{
+    scene::{self, LIMIT, Unfinished, answer_of},
+    supervised::{As, Scene},
+};
 
 const TERM: i32 = 15;
 
-/// Who the service runs as, and whether it can read its supervisor's status.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum As {
-    /// As the supervisor itself.
-    Root,
-    /// The run script has opened `supervise/` before it changed the user.
-    UserWhoReads,
-    UserWhoDoesNot,
+/// Where nobody can know that it is to be down, its wait for a successor ends it.
+fn scene(kind: Supervisor, folder: &Path, who: As) -> Scene {
+    Scene::new(kind, folder, who, PATIENCE)
 }
 
-/// A service that can be stopped.
-struct Scene {
-    folder: PathBuf,
-    who: As,
-    target: Target,
-    report: Report,
-    log: Log,
-    service: Service,
-}
-
-impl Scene {
-    fn new(kind: Supervisor, folder: &Path, who: As) -> Self {
-        Self::with(kind, folder, who, "")
-    }
-
-    fn with(kind: Supervisor, folder: &Path, who: As, options: &str) -> Self {
-        let target = Target::from(http::free_address());
-        let state = folder.join("state");
-        fs::create_dir_all(&state).expect("a folder");
-        if who != As::Root {
-            let owned = Command::new("chown").arg("nobody").arg(&state).status();
-            assert!(owned.expect("chown").success());
-        }
-        let run = run_script(kind, &state, who, &target, options);
-        let scene = Scene {
-            report: Report::new(state.join("report")),
-            log: Log::of(&state),
-            service: Service::new(kind, folder.join("service"), &run),
-            folder: state,
-            target,
-            who,
-        };
-        scene.report.wait("started");
-        scene
-    }
-
-    fn change_options(&self, options: &str) {
-        let kind = self.service.kind();
-        let run = run_script(kind, &self.folder, self.who, &self.target, options);
-        write_script(&self.service.folder().join("run"), &run);
-    }
-
-    /// Does the launcher know a stop when it is sent one? If not, it lets go of its daemon.
-    fn knows_a_stop(&self) -> bool {
-        self.who != As::UserWhoDoesNot || self.service.kind() == Supervisor::Daemontools
-    }
-
-    /// A generation is kept by its request; the service must not be reported down.
-    #[track_caller]
-    fn assert_not_down(&self) {
-        if self.knows_a_stop() {
-            assert!(self.service.status().pid.is_some(), "down, and there are still processes");
-        }
-    }
-
-    #[track_caller]
-    fn assert_ends(&self) {
-        self.service.wait_down();
-        let left: Vec<u32> = scene::running(&self.folder).iter().map(Watched::pid).collect();
-        if self.knows_a_stop() {
-            assert_eq!(left, [], "of the service that is down:\n{}", self.log);
-        }
-        scene::wait_all_ended(&self.folder);
-        assert_eq!(self.service.status().want, Want::Down);
-    }
-}
-
-fn run_script(kind: Supervisor, folder: &Path, who: As, target: &Target, more: &str) -> String {
-    let options = format!("--listen={target} --successor-timeout=200ms {more}");
-    let script = scene::script(folder, &options);
-    let probe = format!("exec '{}'", bin::probe().display());
-    let change = match kind {
-        Supervisor::Daemontools => "setuidgid nobody",
-        Supervisor::Runit => "chpst -u nobody",
-    };
-    let as_user = script.replace(&probe, &probe.replace("exec", &format!("exec {change}")));
-    match who {
-        As::Root => script,
-        As::UserWhoReads => format!("chmod 755 supervise\n{as_user}"),
-        As::UserWhoDoesNot => as_user,
-    }
-}
+const PATIENCE: &str = "--successor-timeout=200ms";
 
 fn down_with_a_request_in_flight(kind: Supervisor, folder: &Path, who: As) {
-    let scene = Scene::new(kind, folder, who);
+    let scene = scene(kind, folder, who);
     let daemon = scene.report.wait("started").pid;
     let request = Unfinished::start(&scene.target);
     scene.service.down();
@@ -130,7 +40,7 @@ fn down_with_a_request_in_flight(kind: Supervisor, folder: &Path, who: As) {
 
 /// `svc -t`, and `svc -d` when the successor serves and the predecessor still has a request.
 fn down_while_an_older_generation_drains(kind: Supervisor, folder: &Path, who: As) {
-    let scene = Scene::new(kind, folder, who);
+    let scene = scene(kind, folder, who);
     let old = scene.report.wait("started").pid;
     let request = Unfinished::start(&scene.target);
     scene.service.restart();
@@ -149,10 +59,10 @@ fn down_while_an_older_generation_drains(kind: Supervisor, folder: &Path, who: A
 
 /// `svc -t`, and `svc -d` when the successor has not come as far as `started`.
 fn down_while_a_successor_starts(kind: Supervisor, folder: &Path, who: As) {
-    let scene = Scene::new(kind, folder, who);
+    let scene = scene(kind, folder, who);
     let old = scene.report.wait("started").pid;
     let request = Unfinished::start(&scene.target);
-    scene.change_options("--at=after-init=hang");
+    scene.deploy(&scene.script(&format!("{PATIENCE} --at=after-init=hang")));
     scene.service.restart();
     let new = scene.report.wait_nth("init", 2).pid;
     scene.service.down();
@@ -167,9 +77,10 @@ fn down_while_a_successor_starts(kind: Supervisor, folder: &Path, who: As) {
 /// at the moment at which that finds out what the second TERM means.
 fn down_during_a_handoff(kind: Supervisor, folder: &Path, who: As) {
     let go = folder.join("go");
-    let scene = Scene::with(kind, folder, who, &format!("--at=request=file:{}", go.display()));
+    let scene =
+        Scene::new(kind, folder, who, &format!("{PATIENCE} --at=request=file:{}", go.display()));
     let daemon = scene.report.wait("started").pid;
-    let launcher = Watched::new(scene.service.main_pid());
+    let launcher = scene.launcher();
     scene.service.restart();
     scene.report.wait_of(daemon, "hook");
     scene.service.down();
@@ -185,7 +96,7 @@ fn down_during_a_handoff(kind: Supervisor, folder: &Path, who: As) {
 fn down_soon_after_a_restart(kind: Supervisor, folder: &Path, who: As) {
     thread::scope(|scope| {
         for distance in [0, 5, 50] {
-            let scene = Scene::new(kind, &folder.join(distance.to_string()), who);
+            let scene = scene(kind, &folder.join(distance.to_string()), who);
             scope.spawn(move || {
                 scene.service.settle();
                 scene.service.restart();
@@ -237,7 +148,26 @@ stopped![
     p6_down_during_a_handoff: down_during_a_handoff,
     p6_down_soon_after_a_restart: down_soon_after_a_restart,
 ];
-// The last of the scenarios is left out: where no launcher runs, this service cannot know.
+stopped![
+    gives_up_root_and_reads_the_status,
+    As::GivesUpAndReads,
+    Boxed::new().private_net().needs(Isolation::Namespaces) =>
+    p3_p6_down_with_a_request_in_flight: down_with_a_request_in_flight,
+    p6_down_while_an_older_generation_drains: down_while_an_older_generation_drains,
+    p6_down_while_a_successor_starts: down_while_a_successor_starts,
+    p6_down_during_a_handoff: down_during_a_handoff,
+    p6_down_soon_after_a_restart: down_soon_after_a_restart,
+];
+// The last of the scenarios is left out: where no launcher runs, these services cannot know.
+stopped![
+    gives_up_root_and_cannot_read_it,
+    As::GivesUp,
+    Boxed::new().private_net().needs(Isolation::Namespaces) =>
+    p3_p6_down_with_a_request_in_flight: down_with_a_request_in_flight,
+    p6_down_while_an_older_generation_drains: down_while_an_older_generation_drains,
+    p6_down_while_a_successor_starts: down_while_a_successor_starts,
+    p6_down_during_a_handoff: down_during_a_handoff,
+];
 stopped![
     user_who_cannot_read_it,
     As::UserWhoDoesNot,

@@ -1,4 +1,4 @@
-//! Who takes over from whom: bad deploys, stale and foreign files, the claim, the Go original.
+//! Who takes over from whom: stale and foreign files, the claim, the Go original.
 
 use std::{
     fs,
@@ -13,9 +13,8 @@ use seamless_testing::{
     bin,
     boxed::{self, Boxed},
     direct::{Direct, identity},
-    http::{self, Prober, Target},
+    http::{self, Target},
     process::{self, Watched},
-    report::Report,
     supervisor::{Service, Supervisor, write_script},
     under_each_supervisor, wait_for,
 };
@@ -65,51 +64,10 @@ fn write_record(direct: &Direct, last: u64, entries: &str) {
     fs::write(direct.lock_file(), text).expect("a record");
 }
 
-// ---- bad deploys ----
-
-/// A service that serves, and then gets this run script, which fails each time. Once it has been
-/// started three times, the good script comes back.
-fn bad_deploy(kind: Supervisor, folder: &Path, bad: impl Fn(&str) -> String) {
-    let target = Target::from(http::free_address());
-    let report = Report::new(folder.join("report"));
-    let good = bin::probe_script(folder, &format!("--listen={target}"));
-    let service = Service::new(kind, folder.join("service"), &good);
-    let run = service.folder().join("run");
-    let old = http::wait_pid(&target);
-    let prober = Prober::start(&target);
-    service.settle();
-
-    let starts = folder.join("starts");
-    write_script(&run, &format!("echo start >>'{}'\n{}", starts.display(), bad(&good)));
-    service.restart();
-    wait_for("three failed starts", LIMIT, || {
-        (fs::read_to_string(&starts).ok()?.lines().count() >= 3).then_some(())
-    });
-    prober.wait_more(3);
-    assert_eq!(prober.seen().pids(), [old], "the old daemon serves on");
-    assert_eq!(report.named("started").len(), 1);
-
-    write_script(&run, &good);
-    let new = report.wait_nth("started", 2).pid;
-    prober.wait_pid(new);
-    report.wait_of(old, "wait");
-    let probes = prober.stop();
-    probes.assert_all_answered();
-    assert_eq!(probes.pids(), [old, new]);
-}
-
-fn p1_a_run_script_that_fails_costs_no_request(kind: Supervisor, folder: &Path) {
-    bad_deploy(kind, folder, |_| "exit 1".to_owned());
-}
-
-fn p1_a_daemon_that_dies_before_started_costs_no_request(kind: Supervisor, folder: &Path) {
-    bad_deploy(kind, folder, |good| format!("{good} --at=after-init=exit:3"));
-}
+// ---- under a supervisor ----
 
 under_each_supervisor![
     Boxed::new().private_net() =>
-        p1_a_run_script_that_fails_costs_no_request,
-        p1_a_daemon_that_dies_before_started_costs_no_request,
         p1_a_deploy_without_seamless_is_outlived_until_the_service_is_stopped,
         p5_another_service_with_the_same_pid_file_is_refused
 ];

@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustix::io::Errno;
@@ -21,6 +21,13 @@ use crate::wait_for;
 
 /// How long one request may take unless told otherwise.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How often a [`Prober`] asks unless told otherwise.
+pub const EVERY: Duration = Duration::from_millis(20);
+
+/// Since 1970, by the clock that all processes share.
+pub fn time_now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock that is set")
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -230,13 +237,14 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Every 20 ms.
+    /// Every 20 ms: so long from one request to the next, and none is left out where an answer takes
+    /// longer.
     pub fn start(target: &Target) -> Self {
-        Self::start_every(Duration::from_millis(20), target)
+        Self::start_every(EVERY, target)
     }
 
     pub fn start_every(pause: Duration, target: &Target) -> Self {
-        let probes = Arc::new(Mutex::new(Probes::default()));
+        let probes = Arc::new(Mutex::new(Probes { began: time_now(), ..Probes::default() }));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::spawn({
             let (target, probes, stop) = (target.clone(), probes.clone(), stop.clone());
@@ -303,6 +311,8 @@ fn probe(target: &Target, pause: Duration, probes: &Mutex<Probes>, stop: &Atomic
 /// What a [`Prober`] saw. Times count from its start.
 #[derive(Clone, Debug, Default)]
 pub struct Probes {
+    /// Its start, by [`time_now`].
+    pub began: Duration,
     pub answers: Vec<Answer>,
     pub failures: Vec<FailedProbe>,
 }
@@ -324,6 +334,24 @@ pub struct FailedProbe {
 impl Probes {
     pub fn requests(&self) -> usize {
         self.answers.len() + self.failures.len()
+    }
+
+    /// Those that were asked after the one moment and answered before the other, by [`time_now`].
+    pub fn answers_between(&self, from: Duration, to: Duration) -> Vec<Answer> {
+        let mut answers = self.answers.clone();
+        answers.retain(|one| self.began + one.at >= from && self.answered_at(one) <= to);
+        answers
+    }
+
+    /// When this server answered first, by [`time_now`].
+    #[track_caller]
+    pub fn first_answer_of(&self, pid: u32) -> Duration {
+        let first = self.answers.iter().find(|one| one.pid == pid);
+        self.answered_at(first.unwrap_or_else(|| panic!("no answer of {pid}")))
+    }
+
+    fn answered_at(&self, answer: &Answer) -> Duration {
+        self.began + answer.at + answer.took
     }
 
     /// In the order of their first answer.

@@ -12,6 +12,7 @@
 //! | `request PATH` | a request with a `delay` was accepted (`--listen`) |
 //! | `called CALL ok`, `called CALL error: TEXT` | the action `call:…` |
 //! | `called state STATE GENERATION` | the action `call:state` |
+//! | `called time N` | the action `call:time`; nanoseconds since 1970 |
 //! | `called wait REASON` | the action `call:wait`, whose wait on a thread of its own is over |
 //! | `wait REASON` | `wait` has returned |
 //! | `error STEP: TEXT` | `init` or `started` failed; exit code 111 |
@@ -36,7 +37,7 @@ use std::{
 use lexopt::{Parser, ValueExt};
 use rustix::event::{PollFd, PollFlags, poll};
 use seamless::{Config, DrainReason};
-use seamless_testing::{process::catchable_signals, report};
+use seamless_testing::{http::time_now, process::catchable_signals, report};
 use signal_hook::{iterator::Signals, low_level};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -57,11 +58,13 @@ probe --pid-file PATH [options]
   --handoff-timeout, --claim-timeout TIME;  --successor-timeout, --drain-timeout TIME|none
   --release-signal N
 
-POINT   before-init (in launcher and daemon), before-daemon-init, launch, after-init, started,
-        drained (`wait` has returned), or a hook: request, shutdown, hammer
+POINT   before-init (in launcher and daemon), before-daemon-init, launch, after-init,
+        ready (it listens, and is about to call `started`), started, drained (`wait` has returned),
+        or a hook: request, shutdown, hammer
 ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, file:PATH (until it exists),
         user:UID, euid:UID (the effective one alone), hoard (every descriptor that is to be had),
-        free:N (so many of them again), call:init, call:started, call:restart, call:state, call:wait
+        free:N (so many of them again), call:init, call:started, call:restart, call:state,
+        call:time, call:wait
 TIME    like 300ms or 2s";
 
 #[derive(Clone, Debug)]
@@ -280,6 +283,9 @@ impl Part {
                 let (state, generation) = (seamless::state(), seamless::generation());
                 self.report(&format!("called state {state:?} {generation:?}"));
             }
+            Action::Call(call) if call == "time" => {
+                self.report(&format!("called time {}", time_now().as_nanos()));
+            }
             Action::Call(call) if call == "wait" => {
                 let part = self.clone();
                 thread::spawn(move || part.report(&format!("called wait {:?}", seamless::wait())));
@@ -368,6 +374,7 @@ fn main() {
         let server = Server::start(address, &part);
         seamless::on_shutdown(move || server.drain());
     }
+    part.reach("ready");
     part.check("started", seamless::started());
     part.report(&format!("started {}", seamless::generation().unwrap_or_default()));
     part.reach("started");

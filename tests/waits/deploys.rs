@@ -1,0 +1,394 @@
+//! P1: a deploy that goes wrong costs no request, in whatever way it goes wrong. The old daemon
+//! answers a probe every 20 ms until the next good deploy is ready, and then gives way.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use seamless_testing::{
+    bin,
+    boxed::{Boxed, Isolation},
+    http::{EVERY, Prober, Probes, time_now},
+    process::{self, Watched},
+    report::Event,
+    supervisor::Supervisor,
+    under_each_supervisor, wait_for,
+};
+
+use crate::{
+    scene::LIMIT,
+    supervised::{As, Scene, patient},
+};
+
+/// From the moment at which the good successor is ready.
+const TAKES_OVER: Duration = Duration::from_secs(3);
+/// Every generation tells when it is ready, and when it drains.
+const TIMES: &str = "--at=ready=call:time --at=shutdown=call:time";
+
+/// A service that serves and is probed.
+struct Probed {
+    scene: Scene,
+    options: String,
+    /// Serves now.
+    old: Watched,
+    prober: Prober,
+    /// Every generation that was ready, in order.
+    ready: Vec<u32>,
+    /// A line for each start of a bad run script.
+    starts: PathBuf,
+}
+
+impl Probed {
+    #[track_caller]
+    fn new(kind: Supervisor, folder: &Path, who: As) -> Self {
+        let options = format!("{TIMES} {}", patient(kind, who));
+        let scene = Scene::new(kind, folder, who, &options);
+        let old = scene.daemon(1);
+        let prober = Prober::start(&scene.target);
+        prober.wait_pid(old.pid());
+        scene.service.settle();
+        let ready = vec![old.pid()];
+        Probed { scene, options, ready, old, prober, starts: folder.join("starts") }
+    }
+
+    fn good(&self) -> String {
+        self.scene.script(&self.options)
+    }
+
+    /// The good run script with further actions of the probe.
+    fn with(&self, more: &str) -> String {
+        self.scene.script(&format!("{} {more}", self.options))
+    }
+
+    /// What goes wrong at once, and its run script.
+    fn bad(&self, how: Bad) -> String {
+        match how {
+            Bad::RunScript => "exit 1".to_owned(),
+            Bad::NoBinary => {
+                let probe = bin::probe().display().to_string();
+                let missing = self.scene.folder.join("no-such-program").display().to_string();
+                self.good().replace(&probe, &missing)
+            }
+            Bad::Launcher => self.with("--at=before-init=exit:3"),
+            Bad::BeforeInit => self.with("--at=before-daemon-init=exit:3"),
+            Bad::BeforeStarted => self.with("--at=after-init=exit:3"),
+        }
+    }
+
+    /// Puts a bad run script in place, which the supervisor starts so many times.
+    #[track_caller]
+    fn deploy_bad(&self, how: Bad, times: usize) {
+        let starts = || fs::read_to_string(&self.starts).unwrap_or_default().lines().count();
+        let mark = format!("echo start >>'{}'", self.starts.display());
+        let before = starts();
+        self.scene.deploy(&format!("{mark}\n{}", self.bad(how)));
+        if before == 0 {
+            self.scene.service.restart();
+        }
+        wait_for(format!("{times} starts of {how:?}"), LIMIT, || {
+            (starts() >= before + times).then_some(())
+        });
+        self.prober.wait_more(3);
+        self.assert_old_serves();
+    }
+
+    #[track_caller]
+    fn assert_old_serves(&self) {
+        let seen = self.prober.seen();
+        seen.assert_all_answered();
+        assert_eq!(seen.pids(), self.ready, "the old daemon serves on");
+        assert_eq!(self.scene.report.named("started").len(), self.ready.len());
+        assert!(!self.old.has_ended());
+    }
+
+    /// A good run script is in place, and is started with no more help than it has got.
+    #[track_caller]
+    fn wait_taken_over(&mut self) {
+        let report = &self.scene.report;
+        let new = report.wait_nth("started", self.ready.len() + 1).pid;
+        self.prober.wait_pid(new);
+        assert_eq!(report.wait_of(self.old.pid(), "wait").text, "TakenOver");
+        self.old.wait_end(LIMIT);
+        let ready = self.times(new).pop().expect("it was ready");
+        let answered = self.prober.seen().first_answer_of(new).saturating_sub(ready);
+        let drained = self.times(self.old.pid()).pop().expect("it drained").saturating_sub(ready);
+        println!("{new} is ready; it answers after {answered:?}, the old drains after {drained:?}");
+        assert!(answered <= TAKES_OVER, "ready, and answers only after {answered:?}");
+        assert!(drained <= TAKES_OVER, "ready, and the old drains only after {drained:?}");
+        self.ready.push(new);
+        self.old = Watched::new(new);
+    }
+
+    /// The moments that this process has told.
+    fn times(&self, pid: u32) -> Vec<Duration> {
+        let told = |event: &Event| {
+            let own = event.pid == pid && event.name == "called";
+            Some(Duration::from_nanos(
+                own.then(|| event.text.strip_prefix("time "))??.parse().ok()?,
+            ))
+        };
+        self.scene.report.events().iter().filter_map(told).collect()
+    }
+
+    #[track_caller]
+    fn end(self) {
+        let probes = self.prober.stop();
+        probes.assert_all_answered();
+        assert_eq!(probes.pids(), self.ready);
+        assert_eq!(self.scene.report.named("started").len(), self.ready.len());
+        self.scene.wait_alone(&self.old);
+    }
+}
+
+/// What goes wrong at once.
+#[derive(Clone, Copy, Debug)]
+enum Bad {
+    /// It exits 1.
+    RunScript,
+    NoBinary,
+    /// The launcher dies before `init`.
+    Launcher,
+    /// The daemon does.
+    BeforeInit,
+    /// Between `init` and `started`.
+    BeforeStarted,
+}
+
+// ---- a daemon between `init` and `started` ----
+
+/// Tells when it is there.
+const STARTING: &str = "--at=after-init=call:time";
+
+/// A daemon that is there, and stays for a while.
+struct Starting {
+    pid: u32,
+    ticks: u64,
+    /// When it came there, as it tells.
+    since: Duration,
+}
+
+impl Starting {
+    /// A daemon of [`STARTING`].
+    #[track_caller]
+    fn wait(probed: &Probed) -> Self {
+        let pid = wait_for(format!("it starts:\n{}", probed.scene.report), LIMIT, || {
+            let called = probed.scene.report.named("called");
+            let last = called.last()?.pid;
+            (last != probed.old.pid() && !Watched::new(last).has_ended()).then_some(last)
+        });
+        let ticks = process::stat(pid).expect("it lives").start_ticks;
+        Starting { pid, ticks, since: probed.times(pid)[0] }
+    }
+
+    /// `init` has returned, `started` has not been called, and it is still the same process.
+    fn is_starting(&self, probed: &Probed) -> bool {
+        let alive = process::stat(self.pid)
+            .is_some_and(|stat| stat.start_ticks == self.ticks && stat.state != 'Z');
+        alive && probed.scene.report.names_of(self.pid) == ["init", "called"]
+    }
+
+    /// Probes for so long; it exists and is starting at the begin, at the end, and in between.
+    #[track_caller]
+    fn probe_for(&self, span: Duration, probed: &Probed) {
+        let assert_is = || {
+            let names = probed.scene.report.names_of(self.pid);
+            let stat = process::stat(self.pid);
+            assert!(self.is_starting(probed), "it does not hang: {names:?}, {stat:?}");
+        };
+        assert_is();
+        let from = time_now();
+        while time_now() < from + span {
+            thread::sleep(EVERY);
+            assert_is();
+        }
+        let to = time_now();
+        assert_is();
+        assert_answered_by(probed.old.pid(), &probed.prober.seen(), from, to);
+        probed.assert_old_serves();
+    }
+}
+
+/// Enough probes, each of them answered, and all by this server.
+#[track_caller]
+fn assert_answered_by(server: u32, probes: &Probes, from: Duration, to: Duration) {
+    probes.assert_all_answered();
+    let answers = probes.answers_between(from, to);
+    let asked = ((to - from).as_millis() / EVERY.as_millis()) as usize;
+    println!("{} of {asked} probes that fit in", answers.len());
+    assert!(answers.iter().all(|answer| answer.pid == server), "{answers:?}");
+    // On a machine that is busy with other tests some come late.
+    assert!(answers.len() >= asked / 3, "only {} probes, not {asked}", answers.len());
+}
+
+/// A deploy whose daemon hangs for so long and then dies. The next one is good, and was put in place
+/// meanwhile.
+fn hangs_and_dies(probed: &mut Probed, span: Duration) {
+    let go = probed.scene.folder.join("go");
+    let hang = format!("{STARTING} --at=after-init=file:{} --at=after-init=exit:3", go.display());
+    probed.scene.deploy(&probed.with(&hang));
+    probed.scene.service.restart();
+    let hung = Starting::wait(probed);
+    probed.scene.deploy(&probed.good());
+    hung.probe_for(span.saturating_sub(time_now().saturating_sub(hung.since)), probed);
+    assert!(time_now() - hung.since >= span);
+    fs::write(go, "").expect("a file");
+    Watched::new(hung.pid).wait_end(LIMIT);
+    probed.wait_taken_over();
+    assert_eq!(probed.scene.report.names_of(hung.pid), ["init", "called"]);
+}
+
+/// A deploy whose daemon hangs for ever: after so long the next one is put in place, and `svc -t`.
+fn hangs_and_is_replaced(probed: &mut Probed, span: Duration) {
+    probed.scene.deploy(&probed.with(&format!("{STARTING} --at=after-init=hang")));
+    probed.scene.service.restart();
+    let hung = Starting::wait(probed);
+    hung.probe_for(span, probed);
+    probed.scene.deploy(&probed.good());
+    let process = Watched::new(hung.pid);
+    probed.scene.service.restart();
+    process.wait_end(LIMIT);
+    probed.wait_taken_over();
+    assert_eq!(probed.scene.report.names_of(hung.pid), ["init", "called"]);
+}
+
+/// A deploy that needs so long until it is ready, and takes over by itself.
+fn needs(probed: &mut Probed, span: Duration) {
+    let slow = format!("{STARTING} --at=after-init=sleep:{}ms", span.as_millis());
+    probed.scene.deploy(&probed.with(&slow));
+    probed.scene.service.restart();
+    let starting = Starting::wait(probed);
+    // Most of it; it will not wait for a test that comes late.
+    starting.probe_for(span / 2, probed);
+    let old = probed.old.pid();
+    probed.wait_taken_over();
+    let times = probed.times(starting.pid);
+    let [since, ready] = times[..] else { panic!("{times:?}") };
+    assert_eq!((since, probed.old.pid()), (starting.since, starting.pid));
+    assert!(ready - since >= span, "{:?}", ready - since);
+    // It listens just before it is ready, and from then on may answer as well.
+    assert_answered_by(old, &probed.prober.seen(), since, since + span);
+}
+
+// ---- as root, with real figures ----
+
+fn fails_at_once(kind: Supervisor, folder: &Path, how: Bad) {
+    let mut probed = Probed::new(kind, folder, As::Root);
+    probed.deploy_bad(how, 3);
+    probed.scene.deploy(&probed.good());
+    probed.wait_taken_over();
+    probed.end();
+}
+
+fn p1_a_run_script_that_fails_costs_no_request(kind: Supervisor, folder: &Path) {
+    fails_at_once(kind, folder, Bad::RunScript);
+}
+
+fn p1_a_missing_binary_costs_no_request(kind: Supervisor, folder: &Path) {
+    fails_at_once(kind, folder, Bad::NoBinary);
+}
+
+fn p1_a_launcher_that_dies_before_init_costs_no_request(kind: Supervisor, folder: &Path) {
+    fails_at_once(kind, folder, Bad::Launcher);
+}
+
+fn p1_a_daemon_that_dies_before_init_costs_no_request(kind: Supervisor, folder: &Path) {
+    fails_at_once(kind, folder, Bad::BeforeInit);
+}
+
+fn p1_a_daemon_that_dies_before_started_costs_no_request(kind: Supervisor, folder: &Path) {
+    fails_at_once(kind, folder, Bad::BeforeStarted);
+}
+
+fn p1_a_daemon_that_hangs_for_30_s_costs_no_request(kind: Supervisor, folder: &Path) {
+    let mut probed = Probed::new(kind, folder, As::Root);
+    hangs_and_dies(&mut probed, Duration::from_secs(30));
+    probed.end();
+}
+
+fn p1_a_daemon_that_hangs_is_replaced_after_30_s(kind: Supervisor, folder: &Path) {
+    let mut probed = Probed::new(kind, folder, As::Root);
+    hangs_and_is_replaced(&mut probed, Duration::from_secs(30));
+    probed.end();
+}
+
+fn p1_a_daemon_that_needs_15_s_costs_no_request(kind: Supervisor, folder: &Path) {
+    let mut probed = Probed::new(kind, folder, As::Root);
+    needs(&mut probed, Duration::from_secs(15));
+    probed.end();
+}
+
+mod real_figures {
+    use super::*;
+
+    under_each_supervisor![
+        Boxed::new().private_net().limit(Duration::from_secs(120)) =>
+        p1_a_run_script_that_fails_costs_no_request,
+        p1_a_missing_binary_costs_no_request,
+        p1_a_launcher_that_dies_before_init_costs_no_request,
+        p1_a_daemon_that_dies_before_init_costs_no_request,
+        p1_a_daemon_that_dies_before_started_costs_no_request,
+        p1_a_daemon_that_hangs_for_30_s_costs_no_request,
+        p1_a_daemon_that_hangs_is_replaced_after_30_s,
+        p1_a_daemon_that_needs_15_s_costs_no_request
+    ];
+}
+
+// ---- as each user, with shorter times ----
+
+/// One after the other, as an operator would try.
+fn fails_in_every_way(kind: Supervisor, folder: &Path, who: As) {
+    let mut probed = Probed::new(kind, folder, who);
+    for how in [Bad::RunScript, Bad::NoBinary, Bad::Launcher, Bad::BeforeInit, Bad::BeforeStarted] {
+        probed.deploy_bad(how, 2);
+    }
+    probed.scene.deploy(&probed.good());
+    probed.wait_taken_over();
+    probed.end();
+}
+
+fn hangs_and_is_slow(kind: Supervisor, folder: &Path, who: As) {
+    let mut probed = Probed::new(kind, folder, who);
+    hangs_and_dies(&mut probed, Duration::from_secs(3));
+    needs(&mut probed, Duration::from_secs(3));
+    hangs_and_is_replaced(&mut probed, Duration::from_secs(3));
+    probed.end();
+}
+
+macro_rules! as_each_user {
+    ($($module:ident: $who:expr),+ $(,)?) => {
+        $(
+            mod $module {
+                use super::*;
+
+                fn p1_bad_deploys_cost_no_request(kind: Supervisor, folder: &Path) {
+                    fails_in_every_way(kind, folder, $who);
+                }
+
+                fn p1_slow_deploys_cost_no_request(kind: Supervisor, folder: &Path) {
+                    hangs_and_is_slow(kind, folder, $who);
+                }
+
+                under_each_supervisor![
+                    Boxed::new().private_net().needs(least($who)).limit(Duration::from_secs(120)) =>
+                    p1_bad_deploys_cost_no_request,
+                    p1_slow_deploys_cost_no_request
+                ];
+            }
+        )+
+    };
+}
+
+fn least(who: As) -> Isolation {
+    if who == As::Root { Isolation::UserNamespaces } else { Isolation::Namespaces }
+}
+
+as_each_user![
+    root: As::Root,
+    user_who_reads_the_status: As::UserWhoReads,
+    user_who_cannot_read_it: As::UserWhoDoesNot,
+    gives_up_root_and_reads_the_status: As::GivesUpAndReads,
+    gives_up_root_and_cannot_read_it: As::GivesUp,
+];
