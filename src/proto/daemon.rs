@@ -269,12 +269,11 @@ impl Daemon {
         match intent {
             Intent::Restart | Intent::Unknown => match self.phase {
                 Phase::Starting | Phase::Serving => self.usr2(true, out),
+                Phase::Draining(_) | Phase::Finished => self.let_go(out),
                 Phase::StoppingEarly
                 | Phase::HandingOff
                 | Phase::Detached
-                | Phase::Draining(_)
                 | Phase::AwaitingOlder(_)
-                | Phase::Finished
                 | Phase::Ended => {}
             },
             Intent::Stop(scope) => match self.phase {
@@ -374,7 +373,7 @@ impl Daemon {
     }
 
     fn drain(&mut self, reason: DrainReason, out: &mut Vec<Output>) {
-        self.phase = Phase::Draining(reason);
+        let left = std::mem::replace(&mut self.phase, Phase::Draining(reason));
         out.extend([
             Output::Disarm(Timer::Check),
             Output::Disarm(Timer::Successor),
@@ -385,6 +384,17 @@ impl Daemon {
         let service = self.intent == Some(Intent::Stop(Scope::Service));
         if service && reason != DrainReason::TakenOver && !broken!(StopNotToldToOlder) {
             self.stop_older(out);
+        }
+        if left == Phase::HandingOff {
+            self.let_go(out);
+        }
+    }
+
+    /// Who drains will not serve again: a launcher that was sent for a restart must not wait for the
+    /// last answer, since only after its end the supervisor starts a successor.
+    fn let_go(&mut self, out: &mut Vec<Output>) {
+        if self.attached && self.intent == Some(Intent::Restart) && !broken!(DrainKeepsLauncher) {
+            out.extend([Output::Report(Report::Released), Output::Release]);
         }
     }
 

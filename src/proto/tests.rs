@@ -80,6 +80,12 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
             .map(|phase| (phase, drain(reason), P::Draining(reason)))
             .to_vec()
     };
+    let let_go = [DO::Report(Report::Released), DO::Release];
+    // A handoff was told, so the launcher does not wait for the drain.
+    let from_handoff = |mut steps: Vec<Row>| -> Vec<Row> {
+        steps[1].1.extend(let_go);
+        steps
+    };
     let and_older = |steps: Vec<Row>| -> Vec<Row> {
         steps.into_iter().map(|(from, out, to)| (from, and(out, DO::StopOlder), to)).collect()
     };
@@ -112,13 +118,23 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
         ),
         (
             D::Term { from_successor: true },
-            with(to_drain(TakenOver), (P::Starting, vec![DO::End], P::Ended)),
+            with(from_handoff(to_drain(TakenOver)), (P::Starting, vec![DO::End], P::Ended)),
         ),
         (
             D::Term { from_successor: false },
-            with(to_drain(Requested), (P::Starting, vec![DO::End], P::Ended)),
+            with(from_handoff(to_drain(Requested)), (P::Starting, vec![DO::End], P::Ended)),
         ),
-        (D::Told(Restart), handoff()),
+        (
+            D::Told(Restart),
+            [
+                handoff(),
+                vec![
+                    (draining, let_go.to_vec(), draining),
+                    (P::Finished, let_go.to_vec(), P::Finished),
+                ],
+            ]
+            .concat(),
+        ),
         (D::Told(Unknown), handoff()),
         (
             D::Told(Stop(Service)),

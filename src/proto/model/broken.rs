@@ -42,7 +42,7 @@ const TWICE: Budget = Budget { commands: 2, ..NONE };
 const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
-const VARIANTS: [(Variant, Promise, Setting); 28] = [
+const VARIANTS: [(Variant, Promise, Setting); 29] = [
     (TermBeforeRename, P1, daemontools(RESTART)),
     (ServingAfterTerm, P1, daemontools(RESTART)),
     (ClaimGivenUpEarly, P4, daemontools(Budget { slow: 1, ..KILL })),
@@ -71,6 +71,7 @@ const VARIANTS: [(Variant, Promise, Setting); 28] = [
     (StopsNewer, P4, daemontools(Budget { commands: 1, kills: 1, direct: 1, ..NONE })),
     (ForeignTakenOver, P5, daemontools(Budget { by_hand: 1, ..NONE })),
     (NoMirror, P6, daemontools(KILL)),
+    (DrainKeepsLauncher, P1, alone(Budget { direct: 1, ..RESTART })),
 ];
 
 /// A way to the broken promise, the shortest one where that takes no time; prints it.
@@ -114,7 +115,7 @@ fn every_broken_variant_is_found() {
 ///   against a program that hangs, and no promise.
 /// - "released": `handoff_timeout`, later.
 /// - "channel closed": the daemon's end. It is for a daemon that gives up its channel and lives.
-const ROWS: [(Row, Promise, Setting); 39] = [
+const ROWS: [(Row, Promise, Setting); 40] = [
     (Daemon("Starting", "started"), P1, daemontools(NONE)),
     (Daemon("Starting", "TERM"), P6, daemontools(Budget { kills: 1, ..RESTART })),
     (Daemon("Starting", "told to restart"), P1, unreadable(RESTART)),
@@ -145,6 +146,7 @@ const ROWS: [(Row, Promise, Setting); 39] = [
     (Daemon("Detached", "looked round"), P8, alone(KILL)),
     (Daemon("Detached", "check timer"), P8, alone(KILL)),
     (Daemon("Detached", "successor timer"), P6, other(RESTART)),
+    (Daemon("Draining", "told to restart"), P1, alone(Budget { direct: 1, ..RESTART })),
     (Daemon("Draining", "told to stop"), P6, two(Budget { direct: 1, ..TWICE })),
     (Daemon("Draining", "drain hooks done"), P6, alone(RESTART)),
     (Daemon("Draining", "older gone"), P6, alone(RESTART)),

@@ -1,5 +1,6 @@
 //! A launcher process: its machine, driven as `driver::launcher` drives it.
 
+use super::super::daemon::Phase;
 use super::super::launcher::{Input, Output, Timer};
 use super::super::{End, Intent, Scope};
 use super::trace::say;
@@ -143,7 +144,14 @@ impl World {
                     launcher.timers.disarm(timer);
                 }
             }
-            Output::Leave { .. } => {
+            Output::Leave { expired } => {
+                let told = self.at(id).told_restart;
+                let drains = self.daemon(id).is_some_and(|daemon| {
+                    matches!(daemon.machine.phase(), Phase::Draining(_) | Phase::Finished)
+                });
+                if expired && told && drains {
+                    self.fault(Promise::P1, "nobody serves, and the launcher waits for a drain");
+                }
                 let launcher = self.launcher(id);
                 let heard = launcher.is_some_and(|one| one.stop_heard);
                 if self.supervisor.stop == Stop::Owed && heard {

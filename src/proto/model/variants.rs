@@ -65,6 +65,8 @@ pub(crate) enum Variant {
     ForeignTakenOver,
     /// The launcher ends with 0, however its daemon ended.
     NoMirror,
+    /// A daemon that drains does not let its launcher go for a restart.
+    DrainKeepsLauncher,
     /// A row of a machine's table is missing.
     Deaf(Row),
 }
