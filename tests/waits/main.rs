@@ -8,6 +8,7 @@ mod config;
 mod deploys;
 mod ends;
 mod files;
+mod group;
 mod in_flight;
 mod launcher;
 mod launcher_gone;
