@@ -29,6 +29,17 @@ pub fn time_now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock that is set")
 }
 
+/// What the body of a long answer of the probe repeats.
+pub static PATTERN: [u8; 65_521] = {
+    let mut pattern = [0; 65_521]; // a prime: no part of it that gets lost goes unseen
+    let mut at = 0;
+    while at < pattern.len() {
+        pattern[at] = (at % 251) as u8;
+        at += 1;
+    }
+    pattern
+};
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Tcp(SocketAddr),

@@ -10,6 +10,9 @@
 //! | `hook request`, `hook shutdown`, `hook hammer` | a hook runs |
 //! | `signal N` | a signal of `--catch-all` or `--on` came |
 //! | `request PATH` | a request with a `delay` was accepted (`--listen`) |
+//! | `runtime` | in the launcher, where there is a runtime: it still works |
+//! | `spawned PID NAME` | the action `spawn:NAME` has started a program that waits |
+//! | `orphan PID` | the action `orphan:TIME` has started one for this long, and its parent ended |
 //! | `called CALL ok`, `called CALL error: TEXT` | the action `call:…` |
 //! | `called state STATE GENERATION` | the action `call:state` |
 //! | `called time N` | the action `call:time`; nanoseconds since 1970 |
@@ -24,7 +27,7 @@ use std::{
     net::SocketAddr,
     os::unix::net::UnixStream,
     path::PathBuf,
-    process,
+    process::{self, Command, Stdio},
     str::FromStr,
     sync::{
         Mutex, OnceLock,
@@ -37,7 +40,11 @@ use std::{
 use lexopt::{Parser, ValueExt};
 use rustix::event::{PollFd, PollFlags, poll};
 use seamless::{Config, DrainReason};
-use seamless_testing::{http::time_now, process::catchable_signals, report};
+use seamless_testing::{
+    http::{PATTERN, time_now},
+    process::catchable_signals,
+    report,
+};
 use signal_hook::{iterator::Signals, low_level};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -47,11 +54,13 @@ probe --pid-file PATH [options]
   --report FILE             where to report; else nowhere
   --keep-report             the daemon keeps the report open: for one that uses up its descriptors
   --listen ADDRESS|PATH     answer `Server pid: N` there, on a SO_REUSEPORT listener, or on a Unix
-                            socket that replaces what has the path
+                            socket that replaces what has the path;
+                            for `GET /bytes/N`, N bytes, as fast as they are read
   --exit-code N             how to end after `wait`
   --no-wait                 never call `wait`
   --catch-all               report every signal that can be caught
   --threads-before-init N
+  --runtime-before-init     one of tokio
   --log-panics              log by a logger that panics each time
   --on SIGNAL=ACTION        SIGNAL is a number
   --at POINT=ACTION         may be repeated; the actions of one point follow each other
@@ -63,8 +72,8 @@ POINT   before-init (in launcher and daemon), before-daemon-init, launch, after-
         or a hook: request, shutdown, hammer
 ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, file:PATH (until it exists),
         user:UID, euid:UID (the effective one alone), hoard (every descriptor that is to be had),
-        free:N (so many of them again), call:init, call:started, call:restart, call:state,
-        call:time, call:wait
+        free:N (so many of them again), spawn:NAME, orphan:SECONDS,
+        call:init, call:started, call:restart, call:state, call:time, call:wait
 TIME    like 300ms or 2s";
 
 #[derive(Clone, Debug)]
@@ -80,6 +89,8 @@ enum Action {
     EffectiveUser(u32),
     Hoard,
     Free(usize),
+    Spawn(String),
+    Orphan(u32),
     Call(String),
 }
 
@@ -106,6 +117,8 @@ impl FromStr for Action {
             "panic" => Ok(Action::Panic),
             "abort" => Ok(Action::Abort),
             "hang" => Ok(Action::Hang),
+            "orphan" => value.parse().map(Action::Orphan).map_err(|error| wrong(&error)),
+            "spawn" => Ok(Action::Spawn(value.to_owned())),
             "call" => Ok(Action::Call(value.to_owned())),
             _ => Err(wrong(&"unknown")),
         }
@@ -139,6 +152,7 @@ struct Options {
     no_wait: bool,
     catch_all: bool,
     threads_before_init: usize,
+    runtime_before_init: bool,
     log_panics: bool,
     on: Vec<(i32, Action)>,
     at: Vec<(String, Action)>,
@@ -166,6 +180,7 @@ impl Options {
                 Long("threads-before-init") => {
                     options.threads_before_init = parser.value()?.parse()?
                 }
+                Long("runtime-before-init") => options.runtime_before_init = true,
                 Long("log-panics") => options.log_panics = true,
                 Long("on") => options.on.push(pair(&mut parser)?),
                 Long("at") => options.at.push(pair(&mut parser)?),
@@ -279,6 +294,21 @@ impl Part {
                 let left = hoard.len().saturating_sub(*count);
                 hoard.truncate(left);
             }
+            Action::Spawn(name) => {
+                let child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn();
+                // Nobody waits for it: it ends with the test's box.
+                self.report(&format!("spawned {} {name}", child.expect("sleep").id()));
+            }
+            Action::Orphan(seconds) => {
+                let script = format!("sleep {seconds} >&2 & echo $!");
+                let pid = Command::new("sh")
+                    .args(["-c", &script])
+                    .stderr(Stdio::inherit())
+                    .output()
+                    .expect("sh")
+                    .stdout;
+                self.report(&format!("orphan {}", String::from_utf8_lossy(&pid).trim()));
+            }
             Action::Call(call) if call == "state" => {
                 let (state, generation) = (seamless::state(), seamless::generation());
                 self.report(&format!("called state {state:?} {generation:?}"));
@@ -353,11 +383,27 @@ fn main() {
     for _ in 0..options.threads_before_init {
         thread::spawn(hang);
     }
+    let runtime = options.runtime_before_init.then(|| {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().thread_keep_alive(Duration::from_secs(1000)).build();
+        let runtime = runtime.expect("a runtime");
+        runtime.block_on(async { tokio::task::spawn_blocking(|| ()).await.expect("a thread") });
+        runtime
+    });
     part.reach("before-init");
     if env::var_os("SEAMLESS").is_some() {
         part.reach("before-daemon-init");
     }
-    part.check("init", config(&options, &part).init());
+    let mut config = config(&options, &part);
+    if let Some(runtime) = runtime {
+        let part = part.clone();
+        config = config.on_launch(move || {
+            runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
+            part.report("runtime");
+            std::mem::forget(runtime); // it lives as long as the launcher
+        });
+    }
+    part.check("init", config.init());
     if let Some(path) = options.report.as_ref().filter(|_| options.keep_report) {
         let file = File::options().append(true).create(true).open(path).expect("the report");
         KEPT_REPORT.set(file).expect("the first");
@@ -536,8 +582,24 @@ fn answer(mut connection: Socket, part: &Part) -> io::Result<()> {
         part.report(&format!("request {path}"));
         thread::sleep(humantime::parse_duration(delay).unwrap_or_default());
     }
+    if let Some(count) = path.strip_prefix("/bytes/").and_then(|count| count.parse().ok()) {
+        return stream(connection, count);
+    }
     let body = format!("Server pid: {}\n", process::id());
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close";
     let answer = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     connection.write_all(answer.as_bytes())
+}
+
+/// A body of so many bytes, in a pattern.
+fn stream(mut connection: Socket, count: usize) -> io::Result<()> {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nConnection: close";
+    connection.write_all(format!("{head}\r\nContent-Length: {count}\r\n\r\n").as_bytes())?;
+    let mut sent = 0;
+    while sent < count {
+        let part = &PATTERN[..PATTERN.len().min(count - sent)];
+        connection.write_all(part)?;
+        sent += part.len();
+    }
+    Ok(())
 }
