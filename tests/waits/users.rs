@@ -1,0 +1,323 @@
+//! A supervised service as each kind of user: root, one that its run script turns into, one that it
+//! turns into by itself; and whether it can read its supervisor's status.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+};
+
+use seamless_testing::{
+    bin,
+    boxed::Isolation,
+    http::Target,
+    process::{self, Watched},
+    report::Report,
+    supervisor::{Service, Supervisor, Want, write_script},
+    wait_for,
+};
+
+use crate::scene::{self, LIMIT, Log};
+
+const NOBODY: u32 = 65534;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum User {
+    /// Root, as the supervisor.
+    Root,
+    /// The run script changes the user: launcher and daemon are nobody.
+    ByScript { reads: bool },
+    /// The program gives up root after `init`: the daemon is nobody, the launcher is root.
+    ByItself { reads: bool },
+}
+
+impl User {
+    /// In a user namespace there is nobody but root.
+    pub(crate) fn needs(self) -> Isolation {
+        match self {
+            User::Root => Isolation::UserNamespaces,
+            User::ByScript { .. } | User::ByItself { .. } => Isolation::Namespaces,
+        }
+    }
+
+    fn launcher_reads(self) -> bool {
+        self != User::ByScript { reads: false }
+    }
+
+    pub(crate) fn daemon_reads(self) -> bool {
+        match self {
+            User::Root => true,
+            User::ByScript { reads } | User::ByItself { reads } => reads,
+        }
+    }
+}
+
+/// Tests of scenarios `fn NAME(Supervisor, &Path, User)`, for each user and under each supervisor
+/// (once in a module).
+macro_rules! as_each_user {
+    ($($scenario:ident),+ $(,)?) => {
+        crate::users::as_each_user![@ root, User::Root; $($scenario),+];
+        crate::users::as_each_user![
+            @ by_script_status_readable, User::ByScript { reads: true }; $($scenario),+
+        ];
+        crate::users::as_each_user![
+            @ by_script_status_hidden, User::ByScript { reads: false }; $($scenario),+
+        ];
+        crate::users::as_each_user![
+            @ by_itself_status_readable, User::ByItself { reads: true }; $($scenario),+
+        ];
+        crate::users::as_each_user![
+            @ by_itself_status_hidden, User::ByItself { reads: false }; $($scenario),+
+        ];
+    };
+    (@ $module:ident, $user:expr; $($scenario:ident),+) => {
+        mod $module {
+            use crate::users::User;
+            use seamless_testing::{boxed::Boxed, supervisor::Supervisor, under_each_supervisor};
+            use std::path::Path;
+            $(
+                fn $scenario(kind: Supervisor, folder: &Path) {
+                    super::$scenario(kind, folder, $user);
+                }
+            )+
+            under_each_supervisor![
+                Boxed::new().private_net().needs($user.needs()) => $($scenario),+
+            ];
+        }
+    };
+}
+pub(crate) use as_each_user;
+
+/// A service, in a box with a network of its own.
+pub(crate) struct Site {
+    pub(crate) user: User,
+    /// Of `report` and `log`.
+    folder: PathBuf,
+    /// Of `web.pid`, and of nothing else.
+    pub(crate) run: PathBuf,
+    pub(crate) target: Target,
+    pub(crate) report: Report,
+    pub(crate) log: Log,
+    pub(crate) service: Service,
+}
+
+impl Site {
+    /// The service of this number in this box; returns when its first generation has started.
+    pub(crate) fn new(
+        kind: Supervisor,
+        folder: &Path,
+        number: u16,
+        user: User,
+        options: &str,
+    ) -> Site {
+        let folder = folder.join(format!("{number}"));
+        let run = folder.join("run");
+        fs::create_dir_all(&run).expect("a folder");
+        for name in ["report", "log"] {
+            let file = folder.join(name);
+            fs::write(&file, "").expect("a file");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).expect("its mode");
+        }
+        // Below the range that clients get their ports from.
+        let target = Target::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080 + number)));
+        let first = script(kind, &folder, user, &target, "", options);
+        let site = Site {
+            user,
+            report: Report::new(folder.join("report")),
+            log: Log::of(&folder),
+            target,
+            service: {
+                give(&run, user);
+                Service::new(kind, folder.join("service"), &first)
+            },
+            folder,
+            run,
+        };
+        site.started(1);
+        site
+    }
+
+    /// A run script. `before` is what comes before the program in its command line; a generation
+    /// that is started so does not listen, so that it can take no request into its death.
+    pub(crate) fn script(&self, before: &str, options: &str) -> String {
+        script(self.service.kind(), &self.folder, self.user, &self.target, before, options)
+    }
+
+    /// The next start runs this script.
+    pub(crate) fn deploy(&self, script: &str) {
+        write_script(&self.service.folder().join("run"), script);
+    }
+
+    pub(crate) fn deploy_options(&self, options: &str) {
+        self.deploy(&self.script("", options));
+    }
+
+    /// A file that tells the service something.
+    pub(crate) fn flag(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The daemon that was the `nth` to get through `started`.
+    #[track_caller]
+    pub(crate) fn started(&self, nth: usize) -> u32 {
+        self.report.wait_nth("started", nth).pid
+    }
+
+    pub(crate) fn pid_file(&self) -> PathBuf {
+        self.run.join("web.pid")
+    }
+
+    pub(crate) fn lock_file(&self) -> PathBuf {
+        self.run.join("web.pid.lock")
+    }
+
+    pub(crate) fn named(&self) -> Option<u32> {
+        fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()
+    }
+
+    /// Renames the folder of `web.pid` away and makes another one in its place.
+    pub(crate) fn replace_run(&self) {
+        fs::rename(&self.run, self.run.with_extension("old")).expect("the folder");
+        fs::create_dir(&self.run).expect("a folder");
+        give(&self.run, self.user);
+    }
+
+    /// Does the launcher know a stop when it is told? If not, it lets go of its daemon.
+    pub(crate) fn knows_a_stop(&self) -> bool {
+        self.user.launcher_reads() || self.service.kind() == Supervisor::Daemontools
+    }
+
+    /// Waits for so many looks round of a detached daemon that begin after this call.
+    #[track_caller]
+    pub(crate) fn wait_checks(&self, daemon: u32, count: usize) {
+        let checks = || {
+            let daemon = daemon.to_string();
+            let mut lines = self.log.stage("check");
+            lines.retain(|line| line.is(&[("daemon", &daemon)]) && line.field("finding").is_some());
+            lines.len()
+        };
+        let before = checks();
+        wait_for(format!("{count} looks of {daemon}:\n{}", self.log), LIMIT, || {
+            (checks() >= before + count).then_some(())
+        });
+    }
+
+    /// Waits until new connections reach one generation only.
+    #[track_caller]
+    pub(crate) fn wait_one_listener(&self) {
+        const LISTEN: &str = "0A";
+        let Target::Tcp(address) = &self.target else { panic!("{}", self.target) };
+        let port = format!(":{:04X}", address.port());
+        wait_for(format!("one listener at {address}:\n{}", self.log), LIMIT, || {
+            let sockets = fs::read_to_string("/proc/net/tcp").expect("the sockets");
+            let listeners = sockets.lines().filter(|line| {
+                let words: Vec<&str> = line.split_ascii_whitespace().collect();
+                words.get(1).is_some_and(|local| local.ends_with(&port))
+                    && words.get(3) == Some(&LISTEN)
+            });
+            (listeners.count() == 1).then_some(())
+        });
+    }
+
+    /// Nothing is left but this daemon, which the files name, and the launcher that the supervisor
+    /// knows.
+    #[track_caller]
+    pub(crate) fn assert_one_generation(&self, daemon: u32) {
+        let found = || {
+            let mut found: Vec<u32> = scene::running(&self.run).iter().map(Watched::pid).collect();
+            found.sort_unstable();
+            found
+        };
+        let launcher = process::stat(daemon).expect("it serves").ppid;
+        let mut expected = vec![launcher, daemon];
+        expected.sort_unstable();
+        wait_for(format!("only {expected:?}: {:?}\n{}", found(), self.log), LIMIT, || {
+            (found() == expected).then_some(())
+        });
+        self.service.wait_until("that launcher", |status| status.pid == Some(launcher));
+        assert_eq!(self.named(), Some(daemon), "{}", self.log);
+        let record = fs::read_to_string(self.lock_file()).expect("the record");
+        // Those that have ended stay in it until the next generation enters it.
+        let mut lives = record.lines().filter_map(|line| {
+            let (_, identity) = line.split_once(" daemon=")?;
+            let (identity, _) = identity.split_once(' ')?;
+            let pid = identity.split(':').next()?.parse().ok()?;
+            let lives = process::stat(pid).is_some_and(|stat| {
+                stat.state != 'Z' && format!("{pid}:{}", stat.start_ticks) == identity
+            });
+            lives.then_some(pid)
+        });
+        assert_eq!((lives.next(), lives.next()), (Some(daemon), None), "{record}");
+    }
+
+    /// A restart from the daemon that serves; the one after it has these options.
+    #[track_caller]
+    pub(crate) fn restart(&self, old: u32, options: &str) -> u32 {
+        let nth = self.report.named("started").len() + 1;
+        let old = Watched::new(old);
+        self.deploy_options(options);
+        self.service.settle();
+        self.service.restart();
+        let new = self.started(nth);
+        old.wait_end(LIMIT);
+        assert_eq!(self.report.wait_of(old.pid(), "wait").text, "TakenOver");
+        new
+    }
+
+    /// A stop of the generation that serves.
+    #[track_caller]
+    pub(crate) fn stop(&self) {
+        self.service.down();
+        self.assert_ends();
+    }
+
+    /// Told to stop, it ends, and is not reported down before where it can know.
+    #[track_caller]
+    pub(crate) fn assert_ends(&self) {
+        self.service.wait_down();
+        let left: Vec<u32> = scene::running(&self.run).iter().map(Watched::pid).collect();
+        if self.knows_a_stop() {
+            assert_eq!(left, [], "of the service that is down:\n{}", self.log);
+        }
+        scene::wait_all_ended(&self.run);
+        assert_eq!(self.service.status().want, Want::Down);
+    }
+}
+
+/// For the last generation of a test: where a stop cannot be known, it ends soon all the same.
+pub(crate) const ENDS_SOON: &str = "--successor-timeout=200ms";
+
+fn give(run: &Path, user: User) {
+    if user != User::Root {
+        chown(run, Some(NOBODY), Some(NOBODY)).expect("chown");
+    }
+}
+
+fn script(
+    kind: Supervisor,
+    folder: &Path,
+    user: User,
+    target: &Target,
+    before: &str,
+    options: &str,
+) -> String {
+    let change = match (user, kind) {
+        (User::Root | User::ByItself { .. }, _) => "",
+        (User::ByScript { .. }, Supervisor::Daemontools) => "setuidgid nobody",
+        (User::ByScript { .. }, Supervisor::Runit) => "chpst -u nobody",
+    };
+    let options = match user {
+        // First, before anything that it is made to do there.
+        User::ByItself { .. } => format!("--at=after-init=user:{NOBODY} {options}"),
+        User::Root | User::ByScript { .. } => options.to_owned(),
+    };
+    let open = if user != User::Root && user.daemon_reads() { "chmod 755 supervise" } else { ":" };
+    let (probe, folder) = (bin::probe(), folder.display());
+    let probe = probe.display();
+    let listen = if before.is_empty() { format!("--listen={target}") } else { String::new() };
+    format!(
+        "exec >>'{folder}/log' 2>&1\n{open}\nexec {before} {change} '{probe}' \
+         --pid-file='{folder}/run/web.pid' --report='{folder}/report' {listen} {options}"
+    )
+}
