@@ -9,6 +9,7 @@ mod deploys;
 mod ends;
 mod files;
 mod group;
+mod gaps;
 mod in_flight;
 mod kills;
 mod launcher;
