@@ -6,6 +6,7 @@
 mod commands;
 mod config;
 mod deploys;
+mod containers;
 mod ends;
 mod files;
 mod group;
