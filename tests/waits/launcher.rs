@@ -62,13 +62,13 @@ fn descriptors_are_few_and_not_passed_on(kind: Supervisor, folder: &Path) {
 
 /// Waits until these are all; a report may still be open.
 #[track_caller]
-fn wait_targets(pid: u32, folder: &Path, expected: &[&str]) {
+pub(crate) fn wait_targets(pid: u32, folder: &Path, expected: &[&str]) {
     let what = format!("{pid} holds {expected:?}: {:?}", targets(pid, folder));
     wait_for(what, LIMIT, || (targets(pid, folder) == expected).then_some(()));
 }
 
 /// What descriptors from 3 up are, without the numbers of sockets, sorted.
-fn targets(pid: u32, folder: &Path) -> Vec<String> {
+pub(crate) fn targets(pid: u32, folder: &Path) -> Vec<String> {
     let beyond = descriptors(pid).into_iter().filter(|(number, _)| *number > 2);
     let mut targets: Vec<String> = beyond
         .map(|(_, target)| {

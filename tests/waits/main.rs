@@ -5,16 +5,17 @@
 
 mod commands;
 mod config;
-mod deploys;
 mod containers;
+mod deploys;
 mod ends;
 mod files;
-mod group;
 mod gaps;
+mod group;
 mod in_flight;
 mod kills;
 mod launcher;
 mod launcher_gone;
+mod leaks;
 mod order;
 mod pid_file;
 mod scene;
