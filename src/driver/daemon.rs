@@ -194,7 +194,10 @@ pub(crate) fn state() -> State {
     let Some(daemon) = DAEMON.get() else {
         return State::Starting;
     };
-    match daemon.phase() {
+    let machine = lock(&daemon.machine);
+    match machine.phase() {
+        // Its launcher has gone, and a hook still runs, maybe for ever.
+        Phase::HandingOff if machine.looks_round() => State::Detached,
         Phase::Starting | Phase::StoppingEarly => State::Starting,
         Phase::Serving | Phase::HandingOff => State::Serving,
         Phase::Detached => State::Detached,

@@ -193,6 +193,7 @@ impl Events {
             Phase::Serving => "started",
             Phase::HandingOff => {
                 self.left_serving = Some(now);
+                self.said = Some(now);
                 "prepare"
             }
             Phase::Detached => {
@@ -222,7 +223,7 @@ impl Events {
     /// Once a minute, so that an operator learns of a service that nobody takes over.
     fn note_detached(&mut self, supervisor: Reading) {
         let due = self.said.is_none_or(|said| said.elapsed() >= SAY);
-        if due && self.daemon.phase() == Phase::Detached {
+        if due && lock(&self.daemon.machine).looks_round() {
             self.said = Some(Instant::now());
             note!(
                 Warn,

@@ -198,8 +198,8 @@ impl Daemon {
         out
     }
 
-    /// Detached, or on the way there with the launcher already gone.
-    fn looks_round(&self) -> bool {
+    /// Without a launcher: detached, or on the way there with the launcher already gone.
+    pub(crate) fn looks_round(&self) -> bool {
         match self.phase {
             Phase::Detached => true,
             Phase::HandingOff => !self.attached,
