@@ -9,14 +9,13 @@ use std::{
 
 use seamless_testing::{
     bin, boxed,
-    http::{self, Prober, Target},
     process::{self, Watched, descriptors, signal},
     report::Report,
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
 };
 
-use crate::scene::{self, LIMIT, Log, Unfinished, answer_of};
+use crate::scene::{self, LIMIT, Log};
 
 const USR2: i32 = 12;
 const TERM: i32 = 15;
@@ -109,37 +108,6 @@ fn threads_before_init_are_left_alone(kind: Supervisor, folder: &Path) {
     }
 }
 
-/// An `on_shutdown_request` hook that never returns holds the launcher up for `handoff_timeout`.
-fn p1_a_hook_that_blocks_does_not_hold_up_a_restart(kind: Supervisor, folder: &Path) {
-    let target = Target::from(http::free_address());
-    let options = format!("--listen={target} --handoff-timeout=300ms --at=request=hang");
-    let run = scene::script(folder, &options);
-    let service = Service::new(kind, folder.join("service"), &run);
-    let report = Report::new(folder.join("report"));
-    let old = Watched::new(report.wait("started").pid);
-    let launcher = Watched::new(service.main_pid());
-    let prober = Prober::start(&target);
-    prober.wait_pid(old.pid());
-    let request = Unfinished::start(&target);
-    service.restart();
-    launcher.wait_end(LIMIT);
-    assert!(!old.has_ended());
-    Log::of(folder).wait(&[
-        ("stage", "release"),
-        ("launcher", &launcher.pid().to_string()),
-        (
-            "reason",
-            "handoff_timeout: the daemon did not release its launcher and serves on detached",
-        ),
-    ]);
-    let new = report.wait_nth("started", 2).pid;
-    scene::wait_drain(&report, old.pid());
-    assert!(request.finish().ends_with(&answer_of(old.pid())));
-    old.wait_end(LIMIT);
-    prober.wait_pid(new);
-    prober.stop().assert_all_answered();
-}
-
 /// A new program file, put in place by a rename, is what the next generation runs.
 fn p1_a_deploy_by_rename(kind: Supervisor, folder: &Path) {
     let program = folder.join("program");
@@ -204,10 +172,8 @@ mod supervised {
     use super::*;
 
     under_each_supervisor![
-        boxed::Boxed::new().private_net() =>
         descriptors_are_few_and_not_passed_on,
         threads_before_init_are_left_alone,
-        p1_a_hook_that_blocks_does_not_hold_up_a_restart,
         p1_a_deploy_by_rename,
         a_run_script_without_exec_is_warned_of
     ];

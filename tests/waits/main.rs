@@ -4,6 +4,7 @@
 //! daemontools and under runit.
 
 mod commands;
+mod blocked;
 mod config;
 mod containers;
 mod deploys;
