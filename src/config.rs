@@ -4,6 +4,7 @@ use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shutdown::Hook;
 use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub struct Config {
     pub(crate) drain_timeout: Option<Duration>,
     pub(crate) release_signal: i32,
     pub(crate) on_launch: Vec<Hook>,
+    pub(crate) keep_open: Vec<RawFd>,
 }
 
 impl Config {
@@ -40,6 +42,7 @@ impl Config {
             drain_timeout: None,
             release_signal: driver::DEFAULT_RELEASE_SIGNAL,
             on_launch: Vec::new(),
+            keep_open: Vec::new(),
         }
     }
 
@@ -100,6 +103,38 @@ impl Config {
         self
     }
 
+    /// Keeps a descriptor open in the launcher: that of the file of a logger which was set up before
+    /// `init`, so that the launcher's lines arrive in it. May be called for several.
+    ///
+    /// By default the launcher closes every descriptor above 2 but its own, where it has a single
+    /// thread; otherwise it closes none. Then each line that it logs to such a file is lost: the
+    /// write fails, and what the logger makes of that, a panic included, is survived. It cannot
+    /// end up in another file, though numbers are used again: the launcher logs nothing while it
+    /// has a file open. An [`on_launch`](Config::on_launch) hook that logs with files of its own
+    /// open has no such guarantee.
+    ///
+    /// `fd` is borrowed for this call alone; what is kept is what has its number when `init` is
+    /// called, so the file must stay open until then. Nothing is passed on to the daemon by
+    /// this: it starts from the beginning of `main`, and opens the file itself. A file that both
+    /// write to should be opened for appending. What is kept stays open as long as the launcher
+    /// lives: a listener that is kept would go on taking connections that nobody answers, and a
+    /// log file that is renamed and opened anew (rotated) gets the launcher's lines under its old
+    /// name.
+    ///
+    /// ```no_run
+    /// use std::fs::File;
+    ///
+    /// let log = File::options().append(true).create(true).open("/var/log/web.log")?;
+    /// let config = seamless::Config::new("/run/web/web.pid").keep_open(&log);
+    /// // … give `log` to the logger, then
+    /// config.init()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn keep_open(mut self, fd: impl AsFd) -> Config {
+        self.keep_open.push(fd.as_fd().as_raw_fd());
+        self
+    }
+
     /// Splits the process into launcher and daemon. See [`init`](crate::init).
     ///
     /// # Errors
@@ -140,6 +175,7 @@ impl fmt::Debug for Config {
             .field("drain_timeout", &self.drain_timeout)
             .field("release_signal", &self.release_signal)
             .field("on_launch", &self.on_launch.len())
+            .field("keep_open", &self.keep_open)
             .finish()
     }
 }

@@ -105,8 +105,10 @@
 //! messages, checks. A logger that panics, as `println!` does on a closed pipe, is survived; one
 //! that blocks for ever, blocks.
 //!
-//! A logger with a file of its own should be set up after [`init`]: the launcher closes what it
-//! inherited, so its own few lines would be lost.
+//! A logger with a file of its own is best set up after [`init`]. One that is set up before opens
+//! the file twice, once in the launcher and once in the daemon, so it should append. The launcher
+//! closes what it does not need, and its own few lines (how long the handoff took, how the daemon
+//! ended) are lost, unless [`Config::keep_open`] tells it to keep the file.
 //!
 //! # Users
 //!

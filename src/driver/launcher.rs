@@ -84,6 +84,7 @@ fn run(
     channel: Channel,
 ) -> ! {
     let mut keep = signals.fds().to_vec();
+    keep.extend(&config.keep_open);
     keep.push(channel.number());
     keep.extend(supervisor.hello().1.map(|pidfd| pidfd.as_raw_fd()));
     launch::close_all_but(&keep);
