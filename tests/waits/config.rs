@@ -44,7 +44,8 @@ fn the_defaults() {
     assert_eq!(
         format!("{:?}", Config::new("/run/web/web.pid")),
         "Config { pid_file: \"/run/web/web.pid\", handoff_timeout: 10s, successor_timeout: Some(10s), \
-         claim_timeout: Some(60s), drain_timeout: None, release_signal: 17, on_launch: 0 }"
+         claim_timeout: Some(60s), drain_timeout: None, release_signal: 17, on_launch: 0, \
+         keep_open: [] }"
     );
 }
 
@@ -57,11 +58,13 @@ fn each_option_is_taken() {
         .drain_timeout(Duration::from_secs(2))
         .release_signal(10)
         .on_launch(|| ())
-        .on_launch(|| ());
+        .on_launch(|| ())
+        .keep_open(std::io::stderr());
     assert_eq!(
         format!("{config:?}"),
         "Config { pid_file: \"web.pid\", handoff_timeout: 1ms, successor_timeout: None, \
-         claim_timeout: None, drain_timeout: Some(2s), release_signal: 10, on_launch: 2 }"
+         claim_timeout: None, drain_timeout: Some(2s), release_signal: 10, on_launch: 2, \
+         keep_open: [2] }"
     );
 }
 

@@ -17,6 +17,7 @@ mod kills;
 mod launcher;
 mod launcher_gone;
 mod leaks;
+mod log_file;
 mod order;
 mod pid_file;
 mod scene;

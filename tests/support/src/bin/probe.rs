@@ -30,7 +30,7 @@ use std::{
     process::{self, Command, Stdio},
     str::FromStr,
     sync::{
-        Mutex, OnceLock,
+        Arc, Mutex, OnceLock,
         mpsc::{self, Sender},
     },
     thread::{self, JoinHandle},
@@ -62,6 +62,8 @@ probe --pid-file PATH [options]
   --threads-before-init N
   --runtime-before-init     one of tokio
   --log-panics              log by a logger that panics each time
+  --log-file FILE           log there instead of standard error; opened before `init`
+  --keep-log                the launcher keeps that file open
   --on SIGNAL=ACTION        SIGNAL is a number
   --at POINT=ACTION         may be repeated; the actions of one point follow each other
   --handoff-timeout, --claim-timeout TIME;  --successor-timeout, --drain-timeout TIME|none
@@ -154,6 +156,8 @@ struct Options {
     threads_before_init: usize,
     runtime_before_init: bool,
     log_panics: bool,
+    log_file: Option<PathBuf>,
+    keep_log: bool,
     on: Vec<(i32, Action)>,
     at: Vec<(String, Action)>,
     handoff_timeout: Option<Duration>,
@@ -182,6 +186,8 @@ impl Options {
                 }
                 Long("runtime-before-init") => options.runtime_before_init = true,
                 Long("log-panics") => options.log_panics = true,
+                Long("log-file") => options.log_file = Some(parser.value()?.into()),
+                Long("keep-log") => options.keep_log = true,
                 Long("on") => options.on.push(pair(&mut parser)?),
                 Long("at") => options.at.push(pair(&mut parser)?),
                 Long("handoff-timeout") => {
@@ -369,11 +375,19 @@ fn main() {
         eprintln!("probe: {error}\n{USAGE}");
         process::exit(100);
     });
+    let mut log_file = None;
     if options.log_panics {
         log::set_logger(&PanickingLogger).expect("the first logger");
         log::set_max_level(log::LevelFilter::Trace);
     } else {
-        env_logger::Builder::from_default_env().format_timestamp_millis().init();
+        let mut logger = env_logger::Builder::from_default_env();
+        if let Some(path) = &options.log_file {
+            let file = File::options().append(true).create(true).open(path).expect("the log");
+            let file = Arc::new(file);
+            logger.target(env_logger::Target::Pipe(Box::new(Arc::clone(&file))));
+            log_file = Some(file);
+        }
+        logger.format_timestamp_millis().init();
     }
     let part = Part {
         report: options.report.clone(),
@@ -402,6 +416,9 @@ fn main() {
             part.report("runtime");
             std::mem::forget(runtime); // it lives as long as the launcher
         });
+    }
+    if let Some(file) = log_file.filter(|_| options.keep_log) {
+        config = config.keep_open(file);
     }
     part.check("init", config.init());
     if let Some(path) = options.report.as_ref().filter(|_| options.keep_report) {
