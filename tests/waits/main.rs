@@ -3,10 +3,11 @@
 //! A test of a promise is named after it, `p<N>_…`. Each runs in a box; with a supervisor, under
 //! daemontools and under runit.
 
-mod commands;
 mod blocked;
+mod commands;
 mod config;
 mod containers;
+mod copies;
 mod deploys;
 mod ends;
 mod files;
