@@ -28,7 +28,15 @@ pub struct Config {
     pub(crate) release_signal: i32,
     pub(crate) on_launch: Vec<Hook>,
     pub(crate) keep_open: Vec<RawFd>,
+    #[cfg(feature = "sockets")]
+    pub(crate) hand_over: Option<HandOver>,
+    #[cfg(feature = "sockets")]
+    pub(crate) takeover_timeout: Duration,
 }
+
+/// What gives the state that a successor gets.
+#[cfg(feature = "sockets")]
+pub(crate) type HandOver = Box<dyn FnMut() -> Vec<u8> + Send>;
 
 impl Config {
     /// A configuration with every default. An empty path disables the crate: no launcher, no files;
@@ -43,6 +51,10 @@ impl Config {
             release_signal: driver::DEFAULT_RELEASE_SIGNAL,
             on_launch: Vec::new(),
             keep_open: Vec::new(),
+            #[cfg(feature = "sockets")]
+            hand_over: None,
+            #[cfg(feature = "sockets")]
+            takeover_timeout: Duration::from_secs(5),
         }
     }
 
@@ -132,6 +144,34 @@ impl Config {
     /// ```
     pub fn keep_open(mut self, fd: impl AsFd) -> Config {
         self.keep_open.push(fd.as_fd().as_raw_fd());
+        self
+    }
+
+    /// What to hand over to a successor beside the sockets: a cache, counters, session tickets, up
+    /// to 64 MiB. The successor gets it from [`inherited`](crate::inherited).
+    ///
+    /// Called in the old daemon when a successor asks, on a thread of its own, while it still
+    /// serves; more than once, where a successor fails and another one comes. What it may take is
+    /// part of [`takeover_timeout`](Config::takeover_timeout). If it panics, takes longer or gives
+    /// more than 64 MiB, the successor's takeover fails with an error that says so, and this daemon
+    /// serves on. What the bytes mean, and whether a later or earlier version of the program
+    /// understands them, is the program's own affair: put a version into them. The last one added
+    /// counts.
+    #[cfg(feature = "sockets")]
+    pub fn hand_over(mut self, state: impl FnMut() -> Vec<u8> + Send + 'static) -> Config {
+        self.hand_over = Some(Box::new(state));
+        self
+    }
+
+    /// How long a takeover of sockets and state may take as a whole, on either side. Then it fails:
+    /// in the new daemon the call that needed it with [`ErrorKind::Takeover`], while the old one
+    /// serves on. Default: 5 s.
+    ///
+    /// It guards against a peer that hangs. It must be longer than [`hand_over`](Config::hand_over)
+    /// needs, in both generations.
+    #[cfg(feature = "sockets")]
+    pub fn takeover_timeout(mut self, timeout: Duration) -> Config {
+        self.takeover_timeout = timeout;
         self
     }
 

@@ -39,6 +39,12 @@ pub enum ErrorKind {
     AlreadyRunning,
     /// No restart from here: not started yet, already draining, or nobody would restart us.
     CannotRestart,
+    /// A socket cannot be bound, or was asked for before.
+    #[cfg(feature = "sockets")]
+    Socket,
+    /// The predecessor's sockets and state could not be taken over.
+    #[cfg(feature = "sockets")]
+    Takeover,
     /// The system refused something that has no path of the service's: a thread, a signal handler, a
     /// socket, a look at a process.
     System,

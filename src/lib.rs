@@ -176,6 +176,8 @@ mod driver;
 mod error;
 mod proto;
 mod shutdown;
+#[cfg(feature = "sockets")]
+pub mod sockets;
 mod sys;
 
 pub use config::Config;
@@ -312,6 +314,24 @@ pub fn generation() -> Option<u64> {
 /// Where this process is in its life. Never blocks on a hook.
 pub fn state() -> State {
     driver::state()
+}
+
+/// What the predecessor handed over with [`Config::hand_over`]. `None` where there was none, or
+/// after the first call: the bytes are handed out once.
+///
+/// Call it between [`init`] and [`started`]: like the first socket that is asked for, it takes over
+/// from the predecessor, once for all. Where that fails, the reason is logged, the answer is
+/// `None`, and the next call of this kind tries again.
+#[cfg(feature = "sockets")]
+pub fn inherited() -> Option<Vec<u8>> {
+    driver::sockets::inherited()
+}
+
+/// The number of the generation that sockets and state were taken over from; `None` where there was
+/// none to take over from. Takes over as [`inherited`] does.
+#[cfg(feature = "sockets")]
+pub fn inherited_from() -> Option<u64> {
+    driver::sockets::inherited_from()
 }
 
 #[cfg(doctest)]

@@ -46,6 +46,8 @@ pub enum State {
 
 pub(super) fn init(config: Config, launcher: i32, channel: Channel) -> Result<()> {
     launch::new_session();
+    #[cfg(feature = "sockets")]
+    super::sockets::adopt_passed(Some(launcher));
     let (hello, pidfd) = match channel.receive(MESSAGE_MAX) {
         Received::Message(message, pidfd) => match ToDaemon::parse(&message) {
             Ok(Some(ToDaemon::Hello(hello))) => (hello, pidfd),
@@ -71,6 +73,8 @@ pub(super) fn init(config: Config, launcher: i32, channel: Channel) -> Result<()
 }
 
 pub(super) fn init_disabled(config: Config) -> Result<()> {
+    #[cfg(feature = "sockets")]
+    super::sockets::adopt_passed(None);
     run(Machine::disabled(), config.drain_timeout, None, None)?;
     note!(
         Info,
@@ -113,6 +117,8 @@ fn run(
     })?;
     spawn("seamless-stage3", move || {
         for () in run_drain_hooks {
+            #[cfg(feature = "sockets")]
+            super::sockets::let_go();
             SHUTDOWN.begin();
             run_hooks(&DRAIN_HOOKS, "on_shutdown");
             daemon.post(Input::DrainHooksDone);
@@ -154,10 +160,12 @@ pub(crate) fn started() -> Result<()> {
             "cannot announce the service (started): init was not called, or failed",
         ));
     };
-    match &daemon.service {
-        Some(service) => service.started(daemon),
-        None => Ok(()),
+    if let Some(service) = &daemon.service {
+        service.started(daemon)?;
     }
+    #[cfg(feature = "sockets")]
+    super::sockets::started();
+    Ok(())
 }
 
 pub(crate) fn restart() -> Result<()> {

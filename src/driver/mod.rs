@@ -6,6 +6,8 @@ mod events;
 mod journal;
 mod launcher;
 mod service;
+#[cfg(feature = "sockets")]
+pub(crate) mod sockets;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};

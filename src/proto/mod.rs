@@ -16,9 +16,13 @@ macro_rules! broken {
 }
 
 pub(crate) mod daemon;
+#[cfg(feature = "sockets")]
+pub(crate) mod frame;
 pub(crate) mod launcher;
 #[cfg(test)]
 mod model;
+#[cfg(feature = "sockets")]
+pub(crate) mod passed;
 pub(crate) mod takeover;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,8 @@ pub(crate) mod pid_file;
 pub(crate) mod process;
 mod raw;
 pub(crate) mod signals;
+#[cfg(feature = "sockets")]
+pub(crate) mod socket;
 pub(crate) mod supervisor;
 pub(crate) mod wait;
 

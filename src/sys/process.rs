@@ -113,6 +113,27 @@ pub(crate) fn is_single_threaded() -> bool {
     std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
 }
 
+/// What tells of sockets that the supervisor has passed.
+#[cfg(feature = "sockets")]
+#[derive(Debug)]
+pub(crate) struct PassedVariables([Option<String>; 3]);
+
+#[cfg(feature = "sockets")]
+impl PassedVariables {
+    pub(crate) fn as_ref(&self) -> crate::proto::passed::Variables<'_> {
+        let [pid, fds, names] = self.0.each_ref().map(Option::as_deref);
+        crate::proto::passed::Variables { pid, fds, names }
+    }
+}
+
+#[cfg(feature = "sockets")]
+pub(crate) fn passed_variables() -> PassedVariables {
+    PassedVariables(
+        ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]
+            .map(|name| Some(std::env::var_os(name)?.to_string_lossy().into_owned())),
+    )
+}
+
 /// A process held by its pidfd: the kernel keeps it from becoming another one.
 #[derive(Debug)]
 pub(crate) struct Held {

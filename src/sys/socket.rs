@@ -1,0 +1,356 @@
+//! Sockets: binding them, and what the kernel says of those that come from somewhere else.
+
+use super::raw;
+use crate::proto::frame::{Address, FileId, Kind};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::stat::{Mode, fchmod};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// How a socket that is bound anew is set up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) backlog: u32,
+    pub(crate) only_v6: Option<bool>,
+    pub(crate) mode: Option<u32>,
+    pub(crate) reuse_port: bool,
+    pub(crate) nonblocking: bool,
+}
+
+/// How a Unix socket passes on what it is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SocketType {
+    Stream,
+    Datagram,
+    SeqPacket,
+}
+
+impl SocketType {
+    fn raw(self) -> Type {
+        match self {
+            SocketType::Stream => Type::STREAM,
+            SocketType::Datagram => Type::DGRAM,
+            SocketType::SeqPacket => Type::SEQPACKET,
+        }
+    }
+}
+
+/// The room in a socket address for a path, with its NUL.
+const PATH_ROOM: usize = 108;
+
+// ---- bound anew ----
+
+/// Binds, and listens if it is TCP.
+pub(crate) fn bind(kind: Kind, address: SocketAddr, settings: Settings) -> io::Result<OwnedFd> {
+    let (ty, protocol) = match kind {
+        Kind::Udp => (Type::DGRAM, Protocol::UDP),
+        Kind::Tcp | Kind::Unix | Kind::UnixDatagram => (Type::STREAM, Protocol::TCP),
+    };
+    let socket = Socket::new(Domain::for_address(address), ty, Some(protocol))?;
+    if let (Some(only_v6), true) = (settings.only_v6, address.is_ipv6()) {
+        socket.set_only_v6(only_v6)?;
+    }
+    if kind == Kind::Tcp {
+        socket.set_reuse_address(true)?; // as std does: what is left of old connections is no obstacle
+    }
+    if settings.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    if kind == Kind::Tcp {
+        socket.listen(settings.backlog.try_into().unwrap_or(i32::MAX))?;
+    }
+    if settings.nonblocking {
+        socket.set_nonblocking(true)?;
+    }
+    Ok(socket.into())
+}
+
+/// Lets more sockets of our own share this one's port. It may have been bound without.
+pub(crate) fn share_port(socket: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&socket).set_reuse_port(true)
+}
+
+/// Binds at a path: beside it, with its mode from the first moment on, then renamed over whatever
+/// is there. So the path names a socket that can be used at any time.
+pub(crate) fn bind_path(
+    ty: SocketType,
+    path: &Path,
+    settings: Settings,
+) -> io::Result<(OwnedFd, FileId)> {
+    let place = Place::of(path)?;
+    let temporary = place.temporary();
+    remove_leftover(&temporary)?;
+    let socket = Socket::new(Domain::UNIX, ty.raw(), None)?;
+    if let Some(mode) = settings.mode {
+        // Unbound, it passes its mode on to the file, less the umask.
+        fchmod(&socket, Mode::from_bits_truncate(mode))?;
+    }
+    socket.bind(&place.address(&temporary)?)?;
+    let placed = (|| {
+        if let Some(mode) = settings.mode {
+            fs::set_permissions(&temporary, Permissions::from_mode(mode))?;
+        }
+        if ty != SocketType::Datagram {
+            socket.listen(settings.backlog.try_into().unwrap_or(i32::MAX))?;
+        }
+        if settings.nonblocking {
+            socket.set_nonblocking(true)?;
+        }
+        let file = file_id(&fs::symlink_metadata(&temporary)?);
+        fs::rename(&temporary, path)?;
+        Ok(file)
+    })();
+    match placed {
+        Ok(file) => Ok((socket.into(), file)),
+        Err(error) => {
+            _ = fs::remove_file(&temporary);
+            Err(error)
+        }
+    }
+}
+
+/// What a bind that was killed has left at the temporary name. Guards against taking away a file
+/// of somebody else's.
+fn remove_leftover(temporary: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(temporary) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(about) if about.file_type().is_socket() => fs::remove_file(temporary),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("{temporary:?} is in the way, and is no socket"),
+        )),
+    }
+}
+
+/// A path whose folder is held open where the path is longer than a socket address has room for.
+struct Place<'a> {
+    path: &'a Path,
+    folder: Option<OwnedFd>,
+}
+
+impl Place<'_> {
+    fn of(path: &Path) -> io::Result<Place<'_>> {
+        let long = path.as_os_str().len() + ".new".len() >= PATH_ROOM;
+        let folder = match path.parent() {
+            Some(folder) if long => {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+                Some(open(folder, flags, Mode::empty())?)
+            }
+            Some(_) | None => None,
+        };
+        Ok(Place { path, folder })
+    }
+
+    /// The path's own name and `.new`. Where even the name alone is too long for an address, a
+    /// short one made of it: names that differ must not meet.
+    fn temporary(&self) -> PathBuf {
+        let name = self.path.file_name().unwrap_or_default();
+        if self.folder.is_some() && name.len() + ".new".len() > PATH_ROOM / 2 {
+            let hash = name.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            });
+            return self.path.with_file_name(format!(".seamless-{hash:016x}.new"));
+        }
+        let mut temporary = self.path.as_os_str().to_owned();
+        temporary.push(".new");
+        temporary.into()
+    }
+
+    /// The address of a name in the same folder.
+    fn address(&self, path: &Path) -> io::Result<SockAddr> {
+        match &self.folder {
+            None => SockAddr::unix(path),
+            Some(folder) => {
+                let name = path.file_name().unwrap_or(OsStr::new("."));
+                SockAddr::unix(
+                    Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name),
+                )
+            }
+        }
+    }
+}
+
+pub(crate) fn file_id(about: &fs::Metadata) -> FileId {
+    FileId { device: about.dev(), inode: about.ino() }
+}
+
+/// The socket file that a path names.
+pub(crate) fn file_at(path: &Path) -> Option<FileId> {
+    let about = fs::symlink_metadata(path).ok()?;
+    about.file_type().is_socket().then(|| file_id(&about))
+}
+
+/// Who listens at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listener {
+    /// Nothing is there, or a socket whose process is gone.
+    Nobody,
+    /// A process, where it can be known which.
+    Somebody(Option<i32>),
+    /// Something else than a socket stands there.
+    NoSocket,
+}
+
+/// Connects to see who answers; nothing is sent, and nothing is waited for.
+pub(crate) fn listener_at(path: &Path, ty: SocketType) -> io::Result<Listener> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Listener::Nobody),
+        Err(error) => return Err(error),
+        Ok(about) if !about.file_type().is_socket() => return Ok(Listener::NoSocket),
+        Ok(_) => {}
+    }
+    match connect(path, ty) {
+        Ok(socket) => Ok(Listener::Somebody(peer(socket.as_fd()).map(|peer| peer.pid))),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(Listener::Nobody),
+            // Its queue is full; it is a socket of another type; we may not connect to it.
+            Some(Errno::EAGAIN | Errno::EPROTOTYPE | Errno::EACCES) => Ok(Listener::Somebody(None)),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Connects to a path of any length. The socket never blocks, not even here: EAGAIN is a full
+/// queue.
+pub(crate) fn connect(path: &Path, ty: SocketType) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::UNIX, ty.raw(), None)?;
+    socket.set_nonblocking(true)?;
+    if path.as_os_str().len() < PATH_ROOM {
+        socket.connect(&SockAddr::unix(path)?)?;
+    } else {
+        let file = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        socket.connect(&SockAddr::unix(format!("/proc/self/fd/{}", file.as_raw_fd()))?)?;
+    }
+    Ok(socket.into())
+}
+
+/// The process at the other end: the one that connected, or the one that called `listen`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) pid: i32,
+    pub(crate) uid: u32,
+}
+
+/// SO_PEERCRED (`unix(7)`); `None` where the socket has none, as a datagram socket.
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> Option<Peer> {
+    let peer = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
+    (peer.pid() > 0).then_some(Peer { pid: peer.pid(), uid: peer.uid() })
+}
+
+// ---- what a descriptor is ----
+
+/// What the kernel says of a descriptor: a socket of one of our kinds, bound, and listening where
+/// the kind listens. `Err`: what it is instead.
+pub(crate) fn describe(fd: BorrowedFd<'_>) -> Result<(Kind, Address), String> {
+    let socket = SockRef::from(&fd);
+    let ty = socket.r#type().map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOTSOCK) => "it is not a socket".to_owned(),
+        _ => format!("cannot look at it: {error}"),
+    })?;
+    let cannot = |error| format!("cannot look at it: {error}");
+    let domain = socket.domain().map_err(cannot)?;
+    let protocol = socket.protocol().map_err(cannot)?;
+    let kind = match (domain, ty, protocol) {
+        (Domain::IPV4 | Domain::IPV6, Type::STREAM, Some(Protocol::TCP | Protocol::MPTCP)) => {
+            Kind::Tcp
+        }
+        (Domain::IPV4 | Domain::IPV6, Type::DGRAM, Some(Protocol::UDP)) => Kind::Udp,
+        (Domain::UNIX, Type::STREAM, _) => Kind::Unix,
+        (Domain::UNIX, Type::DGRAM, _) => Kind::UnixDatagram,
+        _ => {
+            let (domain, ty) = (i32::from(domain), i32::from(ty));
+            return Err(format!("it is a socket of another kind (domain {domain}, type {ty})"));
+        }
+    };
+    if matches!(kind, Kind::Tcp | Kind::Unix) && !socket.is_listener().map_err(cannot)? {
+        return Err("it is not listening".to_owned());
+    }
+    let local = socket.local_addr().map_err(cannot)?;
+    Ok((kind, address_of(&local).ok_or("it has no address that can be read")?))
+}
+
+fn address_of(local: &SockAddr) -> Option<Address> {
+    if let Some(address) = local.as_socket() {
+        return Some(Address::Inet(address));
+    }
+    if let Some(path) = local.as_pathname() {
+        return Some(Address::Unix(path.as_os_str().as_bytes().to_vec()));
+    }
+    if let Some(name) = local.as_abstract_namespace() {
+        let mut bytes = vec![0];
+        bytes.extend_from_slice(name);
+        return Some(Address::Unix(bytes));
+    }
+    local.is_unnamed().then(|| Address::Unix(Vec::new()))
+}
+
+/// A path that an address holds.
+pub(crate) fn path_of(address: &Address) -> Option<PathBuf> {
+    match address {
+        Address::Unix(bytes) if bytes.first().is_some_and(|byte| *byte != 0) => {
+            Some(std::ffi::OsString::from_vec(bytes.clone()).into())
+        }
+        Address::Unix(_) | Address::Inet(_) => None,
+    }
+}
+
+/// Tells whether two descriptors are of one socket.
+pub(crate) fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    SockRef::from(&fd).cookie()
+}
+
+pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
+    fcntl(fd, FcntlArg::F_GETFL)
+        .is_ok_and(|flags| OFlag::from_bits_truncate(flags).contains(OFlag::O_NONBLOCK))
+}
+
+/// Takes what was passed by exec under this number. `Err`: why it cannot be that. A descriptor that
+/// came by exec is not close-on-exec; one that is was made by this program, and has an owner.
+pub(crate) fn adopt_passed(number: i32) -> Result<(OwnedFd, Kind, Address), String> {
+    let looked = raw::look_at(number, |fd| {
+        let flags = fcntl(fd, FcntlArg::F_GETFD).map_err(|error| error.to_string())?;
+        if flags & nix::libc::FD_CLOEXEC != 0 {
+            return Err("it was not passed: it is this program's own".to_owned());
+        }
+        describe(fd)
+    });
+    let (kind, local) = looked.unwrap_or_else(|| Err("it is not open".to_owned()))?;
+    Ok((raw::adopt(number), kind, local))
+}
+
+/// Another descriptor of the same socket, close-on-exec.
+pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    match fd.try_clone_to_owned() {
+        Err(error) if error.raw_os_error() == Some(nix::libc::EMFILE) => {
+            make_room(ROOM);
+            fd.try_clone_to_owned()
+        }
+        done => done,
+    }
+}
+
+/// How many more descriptors are made room for at a time.
+const ROOM: u64 = 256;
+
+/// Raises the soft limit of open files so that this many more can be opened, as far as the hard one
+/// allows. A limit that is high enough already is left alone.
+pub(crate) fn make_room(more: u64) {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let open = fs::read_dir("/proc/self/fd").map_or(soft, |fds| fds.count() as u64);
+    let needed = open.saturating_add(more).saturating_add(ROOM).min(hard);
+    if needed > soft {
+        _ = setrlimit(Resource::RLIMIT_NOFILE, needed, hard);
+    }
+}
