@@ -60,9 +60,13 @@ pub(super) fn init(config: Config, launcher: i32, channel: Channel) -> Result<()
         Received::Empty | Received::Closed => end_without_launcher(launcher),
     };
     let drain_timeout = config.drain_timeout;
+    #[cfg(feature = "sockets")]
+    let (config, settings) = super::handover::Settings::take(config);
     let service = Service::open(config, launcher, &hello, pidfd)?;
     let machine = Machine::new(hello.kind.restarts());
     let daemon = run(machine, drain_timeout, Some(service), Some(channel))?;
+    #[cfg(feature = "sockets")]
+    super::handover::serve(daemon, settings)?;
     let service = daemon.service.as_ref().expect("just given");
     let claimed = service.claim();
     if daemon.phase() != Phase::Starting || process::parent_pid() != launcher {
@@ -128,7 +132,7 @@ fn run(
     Ok(daemon)
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
     let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
     thread.map(drop).map_err(|error| {
         Error::io(ErrorKind::System, format!("cannot start thread {name} (init)"), error)
@@ -160,12 +164,14 @@ pub(crate) fn started() -> Result<()> {
             "cannot announce the service (started): init was not called, or failed",
         ));
     };
-    if let Some(service) = &daemon.service {
-        service.started(daemon)?;
+    match &daemon.service {
+        Some(service) => service.started(daemon),
+        None => {
+            #[cfg(feature = "sockets")]
+            super::sockets::started(Vec::new());
+            Ok(())
+        }
     }
-    #[cfg(feature = "sockets")]
-    super::sockets::started();
-    Ok(())
 }
 
 pub(crate) fn restart() -> Result<()> {

@@ -3,6 +3,8 @@
 
 mod daemon;
 mod events;
+#[cfg(feature = "sockets")]
+mod handover;
 mod journal;
 mod launcher;
 mod service;

@@ -51,6 +51,8 @@ pub(super) struct Files {
     pid_file: Option<PidFile>,
     /// The last claim that a check has seen.
     last_claim: u64,
+    /// The last check has found that the PID file names no live generation.
+    lost_file: bool,
     /// A PID in the PID file that nobody accounts for, seen by the last check.
     stranger: Option<i32>,
 }
@@ -131,7 +133,13 @@ impl Service {
             claim_timeout: config.claim_timeout,
             release_signal: config.release_signal,
             number: AtomicU64::new(0),
-            files: Mutex::new(Files { lock_file, pid_file: None, last_claim: 0, stranger: None }),
+            files: Mutex::new(Files {
+                lock_file,
+                pid_file: None,
+                last_claim: 0,
+                lost_file: false,
+                stranger: None,
+            }),
             announcing: Mutex::new(()),
             pid_file: config.pid_file,
         })
@@ -292,6 +300,10 @@ impl Service {
         for step in takeover::steps() {
             match step {
                 Step::Install => files.pid_file = Some(PidFile::install(&self.pid_file)?),
+                #[cfg(feature = "sockets")]
+                Step::Listen => super::handover::listen(&self.pid_file)?,
+                #[cfg(not(feature = "sockets"))]
+                Step::Listen => {}
                 Step::Enter => {
                     record.live.push(self.entry(number));
                     files.lock_file.write(&record)?;
@@ -309,6 +321,8 @@ impl Service {
                     }
                 }
                 Step::StopOlder => {
+                    #[cfg(feature = "sockets")]
+                    super::sockets::serving();
                     for one in &older {
                         self.stop(one, before);
                     }
@@ -316,13 +330,17 @@ impl Service {
                 Step::GiveUp => files.lock_file.give_up(),
             }
         }
+        drop(files);
+        let predecessors = older.len();
+        #[cfg(feature = "sockets")]
+        super::sockets::started(older.into_iter().filter_map(|one| one.proof.ok()).collect());
         note!(
             Info,
             "stage=started generation={number} launcher={} daemon={} predecessors={} \
              elapsed_ms={:.1}",
             self.launcher,
             process::own_pid(),
-            older.len(),
+            predecessors,
             began.elapsed().as_secs_f64() * 1e3,
         );
         Ok(())
@@ -477,6 +495,9 @@ impl Service {
         files.last_claim = record.last;
         files.stranger = seen.stranger;
         let takeover::Seen { newer, lost_file, claims_moved, .. } = seen;
+        files.lost_file = lost_file;
+        #[cfg(feature = "sockets")]
+        let lost_file = lost_file || super::handover::is_lost(&self.pid_file);
         Ok(Finding::Seen { newer, lost_file, claims_moved, supervisor })
     }
 
@@ -490,6 +511,20 @@ impl Service {
 
     /// Under the claim.
     pub(super) fn put_back(&self, files: &mut Files) -> Result<()> {
+        #[cfg(feature = "sockets")]
+        if super::handover::is_lost(&self.pid_file) {
+            super::handover::listen(&self.pid_file)?;
+            note!(
+                Warn,
+                "stage=check daemon={} path={:?} reason=\"nobody listened at the takeover socket: ours \
+                 is back\"",
+                process::own_pid(),
+                self.pid_file,
+            );
+        }
+        if !files.lost_file {
+            return Ok(());
+        }
         files.pid_file = Some(PidFile::install(&self.pid_file)?);
         note!(
             Warn,
@@ -522,7 +557,55 @@ impl Service {
             pid_namespace: self.world.pid_namespace,
             launcher: self.launcher_identity,
             supervisor: self.supervisor.identity,
+            #[cfg(feature = "sockets")]
+            more: vec![HANDS_OVER.to_owned()],
+            #[cfg(not(feature = "sockets"))]
             more: Vec::new(),
         }
     }
+
+    /// The live generations that are proven to be older ones of ours: whom we may take over from.
+    #[cfg(feature = "sockets")]
+    pub(super) fn predecessors(&self) -> Result<Vec<Predecessor>> {
+        let number = self.number().unwrap_or(0);
+        let (record, bound) = {
+            let files = lock(&self.files);
+            (self.read_record(&files.lock_file)?, files.lock_file.bound()?)
+        };
+        let content = self.content()?.unwrap_or_default();
+        let mut ours = Vec::new();
+        for one in record.live.iter().filter(|one| one.number < number) {
+            let Examined { generation, proof, foreign, .. } = self.examine(one, bound)?;
+            let Generation { number, daemon, more, .. } = generation;
+            let is_ours = match proof {
+                Ok(_) => !foreign,
+                Err(Unproven::Unknown) => content.is_held_by(daemon.pid),
+                Err(Unproven::Gone | Unproven::Ours | Unproven::Elsewhere) => false,
+            };
+            if is_ours {
+                let hands_over = more.iter().any(|field| field == HANDS_OVER);
+                ours.push(Predecessor { number, pid: daemon.pid, hands_over });
+            }
+        }
+        Ok(ours)
+    }
+
+    /// The lines of the record.
+    #[cfg(feature = "sockets")]
+    pub(super) fn generations(&self) -> Option<Vec<String>> {
+        let record = self.read_record(&lock(&self.files).lock_file).ok()?;
+        Some(record.live.iter().map(Generation::format).collect())
+    }
+}
+
+/// The record's word for a generation that listens for its successor at `web.pid.sock`.
+#[cfg(feature = "sockets")]
+const HANDS_OVER: &str = "takeover=1";
+
+/// A live generation that is proven to be an older one of ours.
+#[cfg(feature = "sockets")]
+pub(super) struct Predecessor {
+    pub(super) number: u64,
+    pub(super) pid: i32,
+    pub(super) hands_over: bool,
 }

@@ -75,6 +75,8 @@ impl Line {
 pub(crate) enum Step {
     /// Our PID file is put in place.
     Install,
+    /// Our takeover socket is put in place, where there is one.
+    Listen,
     /// The record lists us.
     Enter,
     /// The state is Serving, unless we have been told to end meanwhile: then it ends here.
@@ -86,18 +88,18 @@ pub(crate) enum Step {
 }
 
 /// In this order a death at any point leaves a generation that serves and can be found.
-pub(crate) fn steps() -> [Step; 5] {
-    use Step::{Enter, GiveUp, Install, Serve, StopOlder};
+pub(crate) fn steps() -> [Step; 6] {
+    use Step::{Enter, GiveUp, Install, Listen, Serve, StopOlder};
     if broken!(TermBeforeRename) {
-        return [StopOlder, Install, Enter, Serve, GiveUp];
+        return [StopOlder, Install, Listen, Enter, Serve, GiveUp];
     }
     if broken!(ServingAfterTerm) {
-        return [Install, Enter, StopOlder, Serve, GiveUp];
+        return [Install, Listen, Enter, StopOlder, Serve, GiveUp];
     }
     if broken!(ClaimGivenUpEarly) {
-        return [GiveUp, Install, Enter, Serve, StopOlder];
+        return [GiveUp, Install, Listen, Enter, Serve, StopOlder];
     }
-    [Install, Enter, Serve, StopOlder, GiveUp]
+    [Install, Listen, Enter, Serve, StopOlder, GiveUp]
 }
 
 /// Is a generation of this number and start older than we are? Before we have a number of our own,

@@ -145,7 +145,7 @@ impl Record {
 }
 
 impl Generation {
-    fn format(&self) -> String {
+    pub(crate) fn format(&self) -> String {
         let Generation { number, daemon, boot, pid_namespace, launcher, supervisor, more } = self;
         let mut line = format!(
             "generation={number} daemon={daemon} boot={boot} pid_namespace={pid_namespace} \

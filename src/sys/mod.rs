@@ -3,6 +3,8 @@
 
 pub(crate) mod channel;
 pub(crate) mod claim;
+#[cfg(feature = "sockets")]
+pub(crate) mod handover;
 pub(crate) mod launch;
 pub(crate) mod pid_file;
 pub(crate) mod process;

@@ -183,3 +183,101 @@ pub(crate) fn trim_memory() {
         libc::malloc_trim(0);
     }
 }
+
+/// What `recvmsg(2)` brought.
+#[cfg(feature = "sockets")]
+pub(crate) struct Arrived {
+    pub(crate) length: usize,
+    pub(crate) fds: Vec<OwnedFd>,
+    /// The message was longer than the room for it.
+    pub(crate) is_cut: bool,
+    /// There were more descriptors than could be received.
+    pub(crate) lost_fds: bool,
+}
+
+/// Receives a message and the descriptors beside it, close-on-exec from birth. Never waits. nix
+/// would leak the descriptors of a message of which some were lost.
+#[cfg(feature = "sockets")]
+pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Arrived> {
+    // More than 253 descriptors, the most that a message carries, need; of u64, for the alignment.
+    let mut control = [0_u64; 256];
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let mut fds = Vec::new();
+    // SAFETY: the header is zeroed and then points to buffers that outlive the call, with their
+    // true lengths; the kernel fills `control` with well-formed messages and says how much of it
+    // it used, and the CMSG macros stay within that. Each descriptor in it is new and ours alone.
+    unsafe {
+        let mut header = MaybeUninit::<libc::msghdr>::zeroed().assume_init();
+        header.msg_iov = &mut part;
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = size_of_val(&control) as _;
+        let length = check(libc::recvmsg(socket.as_raw_fd(), &mut header, flags) as _)?;
+        let mut one = libc::CMSG_FIRSTHDR(&header);
+        while !one.is_null() {
+            if (*one).cmsg_level == libc::SOL_SOCKET && (*one).cmsg_type == libc::SCM_RIGHTS {
+                let room = (*one).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let data = libc::CMSG_DATA(one).cast::<RawFd>();
+                for at in 0..room / size_of::<RawFd>() {
+                    fds.push(OwnedFd::from_raw_fd(data.add(at).read_unaligned()));
+                }
+            }
+            one = libc::CMSG_NXTHDR(&header, one);
+        }
+        Ok(Arrived {
+            length: length as usize,
+            fds,
+            is_cut: header.msg_flags & libc::MSG_TRUNC != 0,
+            lost_fds: header.msg_flags & libc::MSG_CTRUNC != 0,
+        })
+    }
+}
+
+/// Lets a program choose among the sockets of a SO_REUSEPORT group (`socket(7)`,
+/// SO_ATTACH_REUSEPORT_CBPF): what it returns is an index into them.
+#[cfg(feature = "sockets")]
+pub(crate) fn attach_to_group(
+    socket: BorrowedFd<'_>,
+    program: &[libc::sock_filter],
+) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: program.len() as _,
+        filter: program.as_ptr().cast_mut(), // the kernel only reads it
+    };
+    // SAFETY: the structure and the instructions that it points to outlive the call.
+    unsafe {
+        check(
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_REUSEPORT_CBPF,
+                (&raw const program).cast(),
+                size_of_val(&program) as _,
+            )
+            .into(),
+        )
+        .map(drop)
+    }
+}
+
+/// Takes the program away from a SO_REUSEPORT group.
+#[cfg(feature = "sockets")]
+pub(crate) fn detach_from_group(socket: BorrowedFd<'_>) -> io::Result<()> {
+    const SO_DETACH_REUSEPORT_BPF: libc::c_int = 68;
+    let none: libc::c_int = 0;
+    // SAFETY: the option takes an integer and looks at nothing else.
+    unsafe {
+        check(
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_DETACH_REUSEPORT_BPF,
+                (&raw const none).cast(),
+                size_of_val(&none) as _,
+            )
+            .into(),
+        )
+        .map(drop)
+    }
+}

@@ -9,8 +9,17 @@ use std::time::Duration;
 /// Waits until one of the descriptors is readable or has lost its peer, a signal came, or the time
 /// is over. Tells nothing: the caller looks at each source.
 pub(crate) fn readable(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) {
-    let mut fds: Vec<PollFd<'_>> =
-        fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    wait(fds, PollFlags::POLLIN, timeout);
+}
+
+/// Waits until something can be written there, or the peer is gone, or the time is over.
+#[cfg(feature = "sockets")]
+pub(crate) fn writable(fd: BorrowedFd<'_>, timeout: Duration) {
+    wait(&[fd], PollFlags::POLLOUT, Some(timeout));
+}
+
+fn wait(fds: &[BorrowedFd<'_>], what: PollFlags, timeout: Option<Duration>) {
+    let mut fds: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, what)).collect();
     // Rounded up: a timer that is not due yet would be polled for in a busy loop.
     let timeout = timeout.map(|timeout| timeout.as_nanos().div_ceil(1_000_000));
     let timeout = match timeout {

@@ -450,6 +450,8 @@ impl World {
         let done = usize::from(*at) == takeover::steps().len();
         match step {
             Step::Install => self.install(id),
+            // Nobody is signalled by it: what it leads to is the transfer, which is not modelled.
+            Step::Listen => {}
             Step::Enter => {
                 let (mut lines, last) = (std::mem::take(lines), *last);
                 lines.push(id);

@@ -18,14 +18,19 @@
 //! | `called time N` | the action `call:time`; nanoseconds since 1970 |
 //! | `called wait REASON` | the action `call:wait`, whose wait on a thread of its own is over |
 //! | `wait REASON` | `wait` has returned |
-//! | `error STEP: TEXT` | `init` or `started` failed; exit code 111 |
+//! | `error STEP: TEXT` | `init`, `started` or a socket failed; exit code 111 |
+//! | `socket KIND ADDRESS` | a socket of `--tcp` and its like was found or bound |
+//! | `inherited FROM BYTES TEXT` | `--inherit`: from which generation, how many bytes, the first of them |
 
 use std::{
     env,
     fs::{self, File},
     io::{self, Read, Write},
-    net::SocketAddr,
-    os::unix::net::UnixStream,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::{UnixDatagram, UnixListener, UnixStream},
+    },
     path::PathBuf,
     process::{self, Command, Stdio},
     str::FromStr,
@@ -39,7 +44,7 @@ use std::{
 
 use lexopt::{Parser, ValueExt};
 use rustix::event::{PollFd, PollFlags, poll};
-use seamless::{Config, DrainReason};
+use seamless::{Config, DrainReason, sockets};
 use seamless_testing::{
     http::{PATTERN, time_now},
     process::catchable_signals,
@@ -56,6 +61,16 @@ probe --pid-file PATH [options]
   --listen ADDRESS|PATH     answer `Server pid: N` there, on a SO_REUSEPORT listener, or on a Unix
                             socket that replaces what has the path;
                             for `GET /bytes/N`, N bytes, as fast as they are read
+  --tcp SOCKET, --udp SOCKET, --unix SOCKET, --unix-datagram SOCKET
+                            the same by `seamless::sockets`; may be repeated; datagrams are answered
+                            by the PID and what they held
+  --group SOCKET, --udp-group SOCKET
+                            the same, with `,count=N`
+  --many N                  N TCP sockets with port 0, which nobody serves
+  --stop-accepting          serve no socket of `seamless::sockets`; just close them in the drain
+  --state text:TEXT|size:N|panic|hang
+                            what to hand over
+  --inherit                 report what was handed over
   --exit-code N             how to end after `wait`
   --no-wait                 never call `wait`
   --catch-all               report every signal that can be caught
@@ -66,7 +81,7 @@ probe --pid-file PATH [options]
   --keep-log                the launcher keeps that file open
   --on SIGNAL=ACTION        SIGNAL is a number
   --at POINT=ACTION         may be repeated; the actions of one point follow each other
-  --handoff-timeout, --claim-timeout TIME;  --successor-timeout, --drain-timeout TIME|none
+  --handoff-timeout, --claim-timeout, --takeover-timeout TIME;  --successor-timeout, --drain-timeout TIME|none
   --release-signal N
 
 POINT   before-init (in launcher and daemon), before-daemon-init, launch, after-init,
@@ -75,7 +90,9 @@ POINT   before-init (in launcher and daemon), before-daemon-init, launch, after-
 ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, file:PATH (until it exists),
         user:UID, euid:UID (the effective one alone), hoard (every descriptor that is to be had),
         free:N (so many of them again), spawn:NAME, orphan:SECONDS,
-        call:init, call:started, call:restart, call:state, call:time, call:wait
+        call:init, call:started, call:restart, call:state, call:time, call:wait, call:inherited, tcp:SOCKET
+SOCKET  an address or a path, and then any of: ,name=NAME ,count=N ,mode=660 ,backlog=N ,only-v6
+        ,reuse-port ,blocking
 TIME    like 300ms or 2s";
 
 #[derive(Clone, Debug)]
@@ -94,6 +111,7 @@ enum Action {
     Spawn(String),
     Orphan(u32),
     Call(String),
+    Tcp(Asked),
 }
 
 /// What the actions `hoard` and `free` are about.
@@ -122,6 +140,7 @@ impl FromStr for Action {
             "orphan" => value.parse().map(Action::Orphan).map_err(|error| wrong(&error)),
             "spawn" => Ok(Action::Spawn(value.to_owned())),
             "call" => Ok(Action::Call(value.to_owned())),
+            "tcp" => value.parse().map(Action::Tcp).map_err(|error: String| wrong(&error)),
             _ => Err(wrong(&"unknown")),
         }
     }
@@ -144,12 +163,90 @@ impl FromStr for Address {
     }
 }
 
+/// A socket to ask for.
+#[derive(Clone, Debug)]
+struct Asked {
+    address: String,
+    count: usize,
+    options: sockets::Options,
+}
+
+impl FromStr for Asked {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut words = text.split(',');
+        let address = words.next().unwrap_or_default().to_owned();
+        let mut asked = Asked { address, count: 1, options: sockets::Options::new() };
+        let options = asked.options.nonblocking(true);
+        for word in words {
+            let wrong = || format!("socket {text:?}: {word:?}");
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            match key {
+                "name" => _ = options.name(value),
+                "count" => asked.count = value.parse().map_err(|_| wrong())?,
+                "mode" => {
+                    _ = options.mode(u32::from_str_radix(value, 8).map_err(|_| wrong())?);
+                }
+                "backlog" => _ = options.backlog(value.parse().map_err(|_| wrong())?),
+                "only-v6" => _ = options.only_v6(true),
+                "reuse-port" => _ = options.reuse_port(true),
+                "blocking" => _ = options.nonblocking(false),
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(asked)
+    }
+}
+
+/// What a successor gets.
+#[derive(Clone, Debug)]
+enum State {
+    Text(String),
+    Size(usize),
+    Panic,
+    Hang,
+}
+
+impl FromStr for State {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':').unwrap_or((text, "")) {
+            ("text", text) => Ok(State::Text(text.to_owned())),
+            ("size", size) => size.parse().map(State::Size).map_err(|_| format!("size {size:?}")),
+            ("panic", _) => Ok(State::Panic),
+            ("hang", _) => Ok(State::Hang),
+            _ => Err(format!("state {text:?}")),
+        }
+    }
+}
+
+impl State {
+    fn give(&self) -> Vec<u8> {
+        match self {
+            State::Text(text) => text.clone().into_bytes(),
+            // Not all the same, so that a part that is missing or in the wrong place shows.
+            State::Size(size) => (0..*size).map(|at| (at % 251) as u8).collect(),
+            State::Panic => panic!("as told"),
+            State::Hang => loop {
+                thread::park();
+            },
+        }
+    }
+}
+
 #[derive(Default)]
 struct Options {
     pid_file: PathBuf,
     report: Option<PathBuf>,
     keep_report: bool,
     listen: Option<Address>,
+    sockets: Vec<(&'static str, Asked)>,
+    many: usize,
+    stop_accepting: bool,
+    state: Option<State>,
+    inherit: bool,
     exit_code: i32,
     no_wait: bool,
     catch_all: bool,
@@ -162,6 +259,7 @@ struct Options {
     at: Vec<(String, Action)>,
     handoff_timeout: Option<Duration>,
     claim_timeout: Option<Duration>,
+    takeover_timeout: Option<Duration>,
     successor_timeout: Option<Option<Duration>>,
     drain_timeout: Option<Option<Duration>>,
     release_signal: Option<i32>,
@@ -178,6 +276,19 @@ impl Options {
                 Long("report") => options.report = Some(parser.value()?.into()),
                 Long("keep-report") => options.keep_report = true,
                 Long("listen") => options.listen = Some(parser.value()?.parse()?),
+                Long(kind @ ("tcp" | "udp" | "unix" | "unix-datagram" | "group" | "udp-group")) => {
+                    let kinds = ["tcp", "udp", "unix", "unix-datagram", "group", "udp-group"];
+                    let kind = kinds.into_iter().find(|one| *one == kind).expect("one of them");
+                    options.sockets.push((kind, parser.value()?.parse()?));
+                }
+                Long("many") => options.many = parser.value()?.parse()?,
+                Long("stop-accepting") => options.stop_accepting = true,
+                Long("state") => options.state = Some(parser.value()?.parse()?),
+                Long("inherit") => options.inherit = true,
+                Long("takeover-timeout") => {
+                    options.takeover_timeout =
+                        Some(parser.value()?.parse_with(humantime::parse_duration)?)
+                }
                 Long("exit-code") => options.exit_code = parser.value()?.parse()?,
                 Long("no-wait") => options.no_wait = true,
                 Long("catch-all") => options.catch_all = true,
@@ -315,6 +426,18 @@ impl Part {
                     .stdout;
                 self.report(&format!("orphan {}", String::from_utf8_lossy(&pid).trim()));
             }
+            Action::Tcp(asked) => {
+                let found = asked.options.tcp(&asked.address);
+                let result = found.map(|listener| {
+                    let local = listener.local_addr().expect("its address");
+                    std::mem::forget(listener); // open until the end
+                    local
+                });
+                let result = result
+                    .map_or_else(|error| format!("error: {error}"), |local| local.to_string());
+                self.report(&format!("called tcp {result}"));
+            }
+            Action::Call(call) if call == "inherited" => self.inherit(),
             Action::Call(call) if call == "state" => {
                 let (state, generation) = (seamless::state(), seamless::generation());
                 self.report(&format!("called state {state:?} {generation:?}"));
@@ -340,12 +463,24 @@ impl Part {
         }
     }
 
-    fn check(&self, step: &str, result: seamless::Result<()>) {
-        if let Err(error) = result {
+    fn check<T>(&self, step: &str, result: seamless::Result<T>) -> T {
+        result.unwrap_or_else(|error| {
             eprintln!("{step}: {error}");
             self.report(&format!("error {step}: {error}"));
             process::exit(111);
-        }
+        })
+    }
+
+    fn inherit(&self) {
+        let state = seamless::inherited();
+        let from = seamless::inherited_from();
+        let Some(state) = state else {
+            return self.report(&format!("inherited {from:?} none"));
+        };
+        let whole = state.iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8);
+        let text = String::from_utf8_lossy(&state[..state.len().min(32)]);
+        let text = if whole { "as made".into() } else { text };
+        self.report(&format!("inherited {from:?} {} {text}", state.len()));
     }
 }
 
@@ -433,10 +568,29 @@ fn main() {
     seamless::on_shutdown(part.hook("shutdown"));
     seamless::on_hammer(part.hook("hammer"));
     part.reach("after-init");
-    if let Some(address) = &options.listen {
-        let server = Server::start(address, &part);
-        seamless::on_shutdown(move || server.drain());
+    if options.inherit {
+        part.inherit();
     }
+    let mut servers = Vec::new();
+    if let Some(address) = &options.listen {
+        let listener = listen(address).unwrap_or_else(|error| panic!("{address:?}: {error}"));
+        servers.push(Server::start(listener, &part, false));
+    }
+    for (kind, asked) in &options.sockets {
+        for socket in open(kind, asked, &part) {
+            servers.push(Server::start(socket, &part, options.stop_accepting));
+        }
+    }
+    let many: Vec<TcpListener> = (0..options.many)
+        .map(|at| {
+            let found = sockets::Options::new().name(at.to_string()).tcp("127.0.0.1:0");
+            part.check("socket", found)
+        })
+        .collect();
+    seamless::on_shutdown(move || {
+        drop(many);
+        servers.into_iter().map(Server::stop).for_each(Server::join)
+    });
     part.reach("ready");
     part.check("started", seamless::started());
     part.report(&format!("started {}", seamless::generation().unwrap_or_default()));
@@ -474,6 +628,12 @@ fn config(options: &Options, part: &Part) -> Config {
     if let Some(time) = options.drain_timeout {
         config = config.drain_timeout(time);
     }
+    if let Some(time) = options.takeover_timeout {
+        config = config.takeover_timeout(time);
+    }
+    if let Some(state) = options.state.clone() {
+        config = config.hand_over(move || state.give());
+    }
     if let Some(signal) = options.release_signal {
         config = config.release_signal(signal);
     }
@@ -508,30 +668,117 @@ fn hang() {
     }
 }
 
+fn open(kind: &str, asked: &Asked, part: &Part) -> Vec<Listening> {
+    let Asked { address, count, options } = asked;
+    let found = match kind {
+        "tcp" => options.tcp(address).map(|one| vec![Listening::Tcp(one)]),
+        "udp" => options.udp(address).map(|one| vec![Listening::Udp(one)]),
+        "unix" => options.unix(address).map(|one| vec![Listening::Unix(one)]),
+        "unix-datagram" => options.unix_datagram(address).map(|one| vec![Listening::Datagram(one)]),
+        "group" => options
+            .tcp_group(address, *count)
+            .map(|group| group.into_iter().map(Listening::Tcp).collect()),
+        _ => options
+            .udp_group(address, *count)
+            .map(|group| group.into_iter().map(Listening::Udp).collect()),
+    };
+    let found = part.check("socket", found);
+    for socket in &found {
+        part.report(&format!("socket {kind} {}", socket.address()));
+    }
+    found
+}
+
 /// Answers until it is told to drain; then accepts what is queued, closes, and answers what is in
 /// flight.
 struct Server {
     /// Closing it starts the drain.
-    running: UnixStream,
+    running: Option<UnixStream>,
     acceptor: JoinHandle<()>,
 }
 
 impl Server {
-    fn start(address: &Address, part: &Part) -> Self {
-        let listener = listen(address).unwrap_or_else(|error| panic!("{address:?}: {error}"));
+    fn start(socket: Listening, part: &Part, stop_accepting: bool) -> Self {
         let (running, ended) = UnixStream::pair().expect("a socket pair");
         let part = part.clone();
-        let acceptor = thread::spawn(move || accept(listener, &ended, &part));
-        Server { running, acceptor }
+        let acceptor = thread::spawn(move || {
+            if stop_accepting {
+                let mut events = [PollFd::new(&ended, PollFlags::IN)];
+                while poll(&mut events, None).is_err() {}
+            } else {
+                serve(socket, &ended, &part);
+            }
+        });
+        Server { running: Some(running), acceptor }
     }
 
-    fn drain(self) {
-        drop(self.running);
+    fn stop(mut self) -> Self {
+        self.running = None;
+        self
+    }
+
+    fn join(self) {
         self.acceptor.join().expect("no panic in the server");
     }
 }
 
-fn listen(address: &Address) -> io::Result<Socket> {
+/// The socket of a server.
+enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+    Udp(UdpSocket),
+    Datagram(UnixDatagram),
+}
+
+trait Connection: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Connection for T {}
+
+impl Listening {
+    fn address(&self) -> String {
+        match self {
+            Listening::Tcp(socket) => socket.local_addr().expect("its address").to_string(),
+            Listening::Udp(socket) => socket.local_addr().expect("its address").to_string(),
+            Listening::Unix(socket) => format!("{:?}", socket.local_addr().expect("its address")),
+            Listening::Datagram(socket) => {
+                format!("{:?}", socket.local_addr().expect("its address"))
+            }
+        }
+    }
+
+    /// The next connection; `None` for a datagram, which is answered at once.
+    fn next(&self) -> io::Result<Option<Box<dyn Connection>>> {
+        let mut bytes = [0; 2048];
+        let answer = |bytes: &[u8]| [format!("{} ", process::id()).as_bytes(), bytes].concat();
+        match self {
+            // What it accepts inherits no O_NONBLOCK.
+            Listening::Tcp(socket) => Ok(Some(Box::new(socket.accept()?.0))),
+            Listening::Unix(socket) => Ok(Some(Box::new(socket.accept()?.0))),
+            Listening::Udp(socket) => {
+                let (length, from) = socket.recv_from(&mut bytes)?;
+                socket.send_to(&answer(&bytes[..length]), from).map(|_| None)
+            }
+            Listening::Datagram(socket) => {
+                let (length, from) = socket.recv_from(&mut bytes)?;
+                let path = from.as_pathname().ok_or(io::ErrorKind::InvalidInput)?;
+                socket.send_to(&answer(&bytes[..length]), path).map(|_| None)
+            }
+        }
+    }
+}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listening::Tcp(socket) => socket.as_fd(),
+            Listening::Unix(socket) => socket.as_fd(),
+            Listening::Udp(socket) => socket.as_fd(),
+            Listening::Datagram(socket) => socket.as_fd(),
+        }
+    }
+}
+
+fn listen(address: &Address) -> io::Result<Listening> {
     match address {
         Address::Tcp(address) => {
             let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
@@ -540,7 +787,7 @@ fn listen(address: &Address) -> io::Result<Socket> {
             socket.set_nonblocking(true)?;
             socket.bind(&(*address).into())?;
             socket.listen(1024)?;
-            Ok(socket)
+            Ok(Listening::Tcp(socket.into()))
         }
         Address::Unix(path) => {
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -550,25 +797,26 @@ fn listen(address: &Address) -> io::Result<Socket> {
             socket.bind(&SockAddr::unix(&new)?)?;
             socket.listen(1024)?;
             fs::rename(new, path)?;
-            Ok(socket)
+            Ok(Listening::Unix(socket.into()))
         }
     }
 }
 
-fn accept(listener: Socket, ended: &UnixStream, part: &Part) {
+fn serve(socket: Listening, ended: &UnixStream, part: &Part) {
     let mut workers: Vec<JoinHandle<io::Result<()>>> = Vec::new();
     let mut draining = false;
     loop {
-        match listener.accept() {
-            Ok((connection, _)) => {
+        match socket.next() {
+            Ok(Some(connection)) => {
                 let part = part.clone();
                 workers.retain(|worker| !worker.is_finished());
                 workers.push(thread::spawn(move || answer(connection, &part)));
             }
+            Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && draining => break,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let mut events =
-                    [PollFd::new(&listener, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
+                    [PollFd::new(&socket, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
                 // Interrupted or not, the next look shows what there is.
                 let _ = poll(&mut events, None);
                 draining = !events[1].revents().is_empty();
@@ -577,14 +825,14 @@ fn accept(listener: Socket, ended: &UnixStream, part: &Part) {
             Err(_) => thread::sleep(Duration::from_millis(2)),
         }
     }
-    drop(listener);
+    drop(socket);
     for worker in workers {
         // A client that went away is no fault of ours.
         let _ = worker.join().expect("no panic in a worker");
     }
 }
 
-fn answer(mut connection: Socket, part: &Part) -> io::Result<()> {
+fn answer(mut connection: Box<dyn Connection>, part: &Part) -> io::Result<()> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         let mut bytes = [0; 1024];
@@ -609,7 +857,7 @@ fn answer(mut connection: Socket, part: &Part) -> io::Result<()> {
 }
 
 /// A body of so many bytes, in a pattern.
-fn stream(mut connection: Socket, count: usize) -> io::Result<()> {
+fn stream(mut connection: Box<dyn Connection>, count: usize) -> io::Result<()> {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nConnection: close";
     connection.write_all(format!("{head}\r\nContent-Length: {count}\r\n\r\n").as_bytes())?;
     let mut sent = 0;

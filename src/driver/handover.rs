@@ -1,0 +1,622 @@
+//! The takeover: in the old daemon the thread that hands over, in the new one the call that takes.
+
+use super::daemon::{self, Daemon, generation};
+use super::journal::{Maybe, note};
+use super::service::{Predecessor, Service};
+use super::sockets::{self, Entry};
+use crate::config::{Config, HandOver};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::frame::{self, Answer, Request};
+use crate::shutdown::lock;
+use crate::sys::handover::{self, Arrival, Link, Listener, Message};
+use crate::sys::process::{self, Held};
+use crate::sys::socket::{self, Peer};
+use crate::sys::wait::{self, Waker};
+use std::any::Any;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, TryLockError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// At most so many are answered at the same time; the others wait.
+const CONNECTIONS: usize = 8;
+/// A pause before something is tried again that the system has refused for the moment.
+const PAUSE: Duration = Duration::from_millis(1);
+
+static SERVER: OnceLock<Server> = OnceLock::new();
+
+/// What the thread `seamless-sockets` serves.
+struct Server {
+    daemon: &'static Daemon,
+    timeout: Duration,
+    since: Instant,
+    waker: Waker,
+    /// Ours, once `started` has put it in place.
+    listener: Mutex<Option<Arc<Listener>>>,
+    hand_over: Arc<Mutex<Option<HandOver>>>,
+    /// Older generations, after whose end the retired members of groups are closed.
+    older: Mutex<Vec<Held>>,
+    connections: AtomicUsize,
+}
+
+/// The settings of [`crate::Config`] that belong here.
+pub(super) struct Settings {
+    pub(super) hand_over: Option<HandOver>,
+    pub(super) timeout: Duration,
+}
+
+impl Settings {
+    pub(super) fn take(mut config: Config) -> (Config, Settings) {
+        let hand_over = config.hand_over.take();
+        let timeout = config.takeover_timeout;
+        (config, Settings { hand_over, timeout })
+    }
+}
+
+/// `web.pid.sock` for `web.pid`.
+fn path_beside(pid_file: &Path) -> PathBuf {
+    let mut path = pid_file.as_os_str().to_owned();
+    path.push(".sock");
+    path.into()
+}
+
+/// Counts down what a whole takeover may take.
+#[derive(Clone, Copy)]
+struct Deadline {
+    due: Instant,
+    timeout: Duration,
+}
+
+impl Deadline {
+    fn after(timeout: Duration) -> Deadline {
+        // A limit beyond what the clock can count is none.
+        let far = Duration::from_secs(60 * 60 * 24 * 365);
+        Deadline { due: Instant::now() + timeout.min(far), timeout }
+    }
+
+    fn left(self) -> Result<Duration, String> {
+        let left = self.due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(format!("it was not through within {:?} (takeover_timeout)", self.timeout));
+        }
+        Ok(left)
+    }
+
+    /// Sends one message, as soon as there is room for it.
+    fn send(self, link: &Link, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), String> {
+        loop {
+            match link.send(bytes, fds) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {
+                    wait::writable(link.as_fd(), self.left()?);
+                    thread::sleep(PAUSE); // there was room, but not memory
+                }
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    return Err(CLOSED.into());
+                }
+                Err(error) => return Err(format!("cannot send to it: {error}")),
+            }
+        }
+    }
+
+    /// Receives one message, complete and with all its descriptors.
+    fn receive(self, link: &Link) -> Result<Message, String> {
+        loop {
+            match link.receive(frame::MESSAGE_MAX) {
+                Ok(Arrival::Message(Message { lost_fds: true, .. })) => {
+                    return Err("some of the descriptors that it sent are lost (MSG_CTRUNC): the \
+                                limit of open files may be too low"
+                        .into());
+                }
+                Ok(Arrival::Message(Message { is_cut: true, .. })) => {
+                    return Err("it sent a message that is too long".into());
+                }
+                Ok(Arrival::Message(message)) => return Ok(message),
+                Ok(Arrival::Nothing) => wait::readable(&[link.as_fd()], Some(self.left()?)),
+                Ok(Arrival::Closed) => return Err(CLOSED.into()),
+                Err(error) => return Err(format!("cannot receive from it: {error}")),
+            }
+        }
+    }
+}
+
+const CLOSED: &str = "it has closed the connection half-way";
+
+// ---- the old daemon ----
+
+/// Starts the thread that hands over. It waits for [`listen`].
+pub(super) fn serve(daemon: &'static Daemon, settings: Settings) -> Result<()> {
+    let waker = Waker::new()
+        .map_err(|error| Error::io(ErrorKind::System, "cannot make a socket pair (init)", error))?;
+    let server = SERVER.get_or_init(|| Server {
+        daemon,
+        timeout: settings.timeout,
+        since: Instant::now(),
+        waker,
+        listener: Mutex::new(None),
+        hand_over: Arc::new(Mutex::new(settings.hand_over)),
+        older: Mutex::new(Vec::new()),
+        connections: AtomicUsize::new(0),
+    });
+    daemon::spawn("seamless-sockets", move || server.run())
+}
+
+/// Puts our takeover socket in place. The caller holds the claim.
+pub(super) fn listen(pid_file: &Path) -> Result<()> {
+    let Some(server) = SERVER.get() else { return Ok(()) };
+    let path = path_beside(pid_file);
+    let listener = Listener::bind(&path).map_err(|error| {
+        let denied = matches!(
+            error.kind(),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+        );
+        let error =
+            Error::io(ErrorKind::Takeover, format!("cannot bind {path:?} (takeover)"), error);
+        if denied { error.hint(crate::sys::pid_file::must_be_writable()) } else { error }
+    })?;
+    *lock(&server.listener) = Some(Arc::new(listener));
+    server.waker.wake();
+    Ok(())
+}
+
+/// Has our takeover socket lost its name, and nobody else has it?
+pub(super) fn is_lost(pid_file: &Path) -> bool {
+    SERVER.get().is_some_and(|server| {
+        lock(&server.listener)
+            .as_ref()
+            .is_some_and(|listener| listener.is_lost(&path_beside(pid_file)))
+    })
+}
+
+/// Closes the retired members of groups once these have ended.
+pub(super) fn retire_after(older: Vec<Held>) {
+    if let Some(server) = SERVER.get() {
+        *lock(&server.older) = older;
+        server.waker.wake();
+    }
+}
+
+impl Server {
+    fn run(&'static self) {
+        loop {
+            let listener = lock(&self.listener).clone();
+            let older = std::mem::take(&mut *lock(&self.older));
+            let mut fds = vec![self.waker.as_fd()];
+            // At its limit, connections wait in the queue until one of those that run is through.
+            let has_room = self.connections.load(Ordering::SeqCst) < CONNECTIONS;
+            fds.extend(listener.as_ref().filter(|_| has_room).map(|listener| listener.as_fd()));
+            fds.extend(older.iter().map(AsFd::as_fd));
+            wait::readable(&fds, None);
+            self.waker.clear();
+            if !older.is_empty() {
+                let left: Vec<Held> =
+                    older.into_iter().filter(|older| !older.has_ended()).collect();
+                if left.is_empty() {
+                    sockets::close_retired();
+                } else {
+                    lock(&self.older).extend(left);
+                }
+            }
+            let Some(listener) = listener.filter(|_| has_room) else { continue };
+            match listener.accept() {
+                Ok(Some(link)) => self.answer(link),
+                Ok(None) => {}
+                Err(error) => {
+                    note!(Warn, "stage=handover daemon={} error=\"{error}\"", process::own_pid());
+                    thread::sleep(Duration::from_millis(100)); // it stays readable
+                }
+            }
+        }
+    }
+
+    /// Each on a thread of its own, so that one that hangs holds up nobody.
+    fn answer(&'static self, link: Link) {
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        let link = Arc::new(link);
+        let theirs = Arc::clone(&link);
+        let spawned = thread::Builder::new().name("seamless-answer".to_owned()).spawn(move || {
+            self.answer_here(&theirs);
+            drop(theirs);
+            self.connections.fetch_sub(1, Ordering::SeqCst);
+            self.waker.wake();
+        });
+        if spawned.is_err() {
+            self.answer_here(&link);
+            self.connections.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn answer_here(&self, link: &Link) {
+        let own = process::own_pid();
+        let Some(peer) = link.peer() else { return };
+        let deadline = Deadline::after(self.timeout);
+        if let Err(error) = self.converse(link, peer, deadline) {
+            note!(Warn, "stage=handover daemon={own} peer={} error=\"{error}\"", peer.pid);
+        }
+    }
+
+    fn converse(&self, link: &Link, peer: Peer, deadline: Deadline) -> Result<(), String> {
+        if !handover::may_take(peer) {
+            let why = format!("uid {} may not take over", peer.uid);
+            _ = link.send(&Answer::Refused(why.clone()).format(), &[]);
+            return Err(why);
+        }
+        let message = match link_message(link, deadline) {
+            Err(error) if error == CLOSED => return Ok(()), // it has only looked whether we are here
+            message => message?,
+        };
+        let refuse = |why: String| {
+            _ = link.send(&Answer::Refused(why.clone()).format(), &[]);
+            Err(why)
+        };
+        match message {
+            Ok(Request::Status) => {
+                deadline.send(link, &Answer::Status(self.status()).format(), &[])
+            }
+            Ok(Request::Take { generation: theirs }) => {
+                let own = generation().unwrap_or(0);
+                if theirs <= own {
+                    return refuse(format!("generation {theirs} is not newer than {own}"));
+                }
+                self.hand_over(link, peer, theirs, deadline)
+            }
+            Ok(Request::Got { .. } | Request::Done) => refuse("it began in the middle".to_owned()),
+            Err(refused) => refuse(format!("it sent {refused}")),
+        }
+    }
+
+    fn hand_over(
+        &self,
+        link: &Link,
+        peer: Peer,
+        theirs: u64,
+        deadline: Deadline,
+    ) -> Result<(), String> {
+        let began = Instant::now();
+        let own = process::own_pid();
+        let entries = sockets::held();
+        let state = match &entries {
+            None => None, // draining: there is nothing left to hand over
+            Some(_) => match self.state(deadline) {
+                Ok(state) => state,
+                Err(why) => {
+                    _ = link.send(&Answer::Refused(why.clone()).format(), &[]);
+                    return Err(why);
+                }
+            },
+        };
+        let entries = entries.unwrap_or_default();
+        let bytes = state.as_ref().map(|(_, bytes)| *bytes);
+        let offer = Answer::Offer {
+            generation: generation().unwrap_or(0),
+            sockets: entries.len(),
+            state: bytes,
+        };
+        deadline.send(link, &offer.format(), &[])?;
+        let mut rest = &entries[..];
+        while !rest.is_empty() {
+            let count = frame::chunk(rest.iter().map(|entry| &entry.socket));
+            if count == 0 {
+                return Err(format!("{} does not fit into a message", rest[0].socket.asked));
+            }
+            let (chunk, more) = rest.split_at(count);
+            let sockets = chunk.iter().map(|entry| entry.socket.clone()).collect();
+            let fds: Vec<BorrowedFd<'_>> = chunk.iter().map(|entry| entry.fd.as_fd()).collect();
+            deadline.send(link, &Answer::Sockets(sockets).format(), &fds)?;
+            expect(link, deadline, &Request::Got { count })?;
+            rest = more;
+        }
+        if let Some((memory, bytes)) = &state {
+            let message = Answer::State { bytes: *bytes };
+            deadline.send(link, &message.format(), &[memory.as_fd()])?;
+            expect(link, deadline, &Request::Got { count: 1 })?;
+        }
+        deadline.send(link, &Answer::End.format(), &[])?;
+        expect(link, deadline, &Request::Done)?;
+        note!(
+            Info,
+            "stage=handover generation={} daemon={own} successor={} successor_generation={theirs} \
+             sockets={} state={} elapsed_ms={:.1}",
+            Maybe(generation()),
+            peer.pid,
+            entries.len(),
+            Maybe(bytes),
+            began.elapsed().as_secs_f64() * 1e3,
+        );
+        Ok(())
+    }
+
+    /// What the program hands over, in sealed memory. It is asked on a thread of its own: it may
+    /// take too long, or panic.
+    fn state(&self, deadline: Deadline) -> Result<Option<(OwnedFd, u64)>, String> {
+        let hand_over = Arc::clone(&self.hand_over);
+        match hand_over.try_lock() {
+            Ok(hook) if hook.is_none() => return Ok(None),
+            Err(TryLockError::WouldBlock) => return Err("hand_over still runs".to_owned()),
+            Ok(_) | Err(TryLockError::Poisoned(_)) => {}
+        }
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let asked = thread::Builder::new().name("seamless-state".to_owned()).spawn(move || {
+            let mut hook = lock(&hand_over);
+            let Some(hook) = &mut *hook else { return };
+            let state = catch_unwind(AssertUnwindSafe(hook)).map_err(|panic| {
+                let panic = text_of(&*panic);
+                note!(
+                    Error,
+                    "stage=handover daemon={} hook=hand_over panic={panic:?}",
+                    process::own_pid(),
+                );
+                "hand_over panicked".to_owned()
+            });
+            _ = sender.send(state);
+        });
+        asked.map_err(|error| format!("cannot start a thread for hand_over: {error}"))?;
+        let state = receiver.recv_timeout(deadline.left()?).map_err(|_| {
+            format!("hand_over takes longer than {:?} (takeover_timeout)", self.timeout)
+        })??;
+        let bytes = state.len() as u64;
+        if bytes > frame::STATE_MAX {
+            return Err(format!(
+                "hand_over gave {bytes} bytes, and {} are the limit",
+                frame::STATE_MAX
+            ));
+        }
+        let memory =
+            handover::seal(&state).map_err(|error| format!("cannot seal the state: {error}"))?;
+        Ok(Some((memory, bytes)))
+    }
+
+    fn status(&self) -> String {
+        let service = self.daemon.service.as_ref();
+        let mut text = format!(
+            "generation={} state={} daemon={} launcher={} age_ms={} sockets={}",
+            Maybe(generation()),
+            format!("{:?}", daemon::state()).to_lowercase(),
+            process::own_pid(),
+            Maybe(service.map(|service| service.launcher)),
+            self.since.elapsed().as_millis(),
+            sockets::held().map_or(0, |held| held.len()),
+        );
+        if let Some(generations) = service.and_then(Service::generations) {
+            for line in generations {
+                text.push('\n');
+                text.push_str(line.trim_end());
+            }
+        }
+        text
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+}
+
+/// A request of the peer's. The outer error is the connection's, the inner one the message's.
+fn link_message(
+    link: &Link,
+    deadline: Deadline,
+) -> Result<Result<Request, frame::Refused>, String> {
+    let message = deadline.receive(link)?;
+    if !message.fds.is_empty() {
+        return Err(format!("it sent {} descriptors that nobody asked for", message.fds.len()));
+    }
+    Ok(Request::parse(&message.bytes))
+}
+
+fn expect(link: &Link, deadline: Deadline, expected: &Request) -> Result<(), String> {
+    match link_message(link, deadline)? {
+        Ok(request) if request == *expected => Ok(()),
+        Ok(request) => Err(format!("it sent {request:?} where {expected:?} was due")),
+        Err(refused) => Err(format!("it sent {refused}")),
+    }
+}
+
+// ---- the new daemon ----
+
+/// What was taken over.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// Whose it was.
+    pub(super) generation: Option<u64>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) state: Option<Vec<u8>>,
+}
+
+/// Takes over from the predecessor, if there is one that hands over.
+pub(super) fn take(service: &Service) -> Result<Taken> {
+    let timeout = SERVER.get().map_or(Duration::MAX, |server| server.timeout);
+    let Some(own) = service.number() else {
+        return Ok(Taken::default()); // no claim, no predecessor
+    };
+    let deadline = Deadline::after(timeout);
+    let predecessors = service.predecessors()?;
+    let path = path_beside(&service.pid_file);
+    let refuse = |why: String| {
+        Err(Error::new(
+            ErrorKind::Takeover,
+            format!("cannot take over at {path:?} (takeover): {why}"),
+        ))
+    };
+    let link = match connect(&path, deadline) {
+        Ok(link) => link,
+        Err(Unconnected::Nobody) => return nobody(&predecessors, refuse),
+        Err(Unconnected::Failed(why)) => return refuse(why),
+    };
+    let Some(peer) = link.peer() else {
+        return refuse("it does not say who listens there".to_owned());
+    };
+    // P5, turned round: only what is proven to be an older generation of ours gives us sockets.
+    let Some(predecessor) = predecessors.iter().find(|one| one.pid == peer.pid) else {
+        return refuse(format!(
+            "process {} listens there, which is not proven to be a predecessor",
+            peer.pid
+        ));
+    };
+    match receive(&link, own, predecessor, deadline) {
+        Ok(taken) => Ok(taken),
+        Err(why) => refuse(format!("process {}: {why}", peer.pid)),
+    }
+}
+
+/// Nothing to take, unless a predecessor said that there would be.
+fn nobody(predecessors: &[Predecessor], refuse: impl Fn(String) -> Result<Taken>) -> Result<Taken> {
+    if let Some(one) = predecessors.iter().find(|one| one.hands_over) {
+        return refuse(format!(
+            "nobody listens there, while generation {} with daemon {} should; it looks after it each \
+             second",
+            one.number, one.pid,
+        ));
+    }
+    for one in predecessors {
+        note!(
+            Info,
+            "stage=takeover daemon={} predecessor={} predecessor_generation={} sockets=0 \
+             reason=\"it hands nothing over\"",
+            process::own_pid(),
+            one.pid,
+            one.number,
+        );
+    }
+    Ok(Taken::default())
+}
+
+enum Unconnected {
+    /// Nothing is there, or what a process that is gone has left.
+    Nobody,
+    Failed(String),
+}
+
+fn connect(path: &Path, deadline: Deadline) -> Result<Link, Unconnected> {
+    loop {
+        let error = match Link::connect(path) {
+            Ok(link) => return Ok(link),
+            Err(error) => error,
+        };
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                return Err(Unconnected::Nobody);
+            }
+            // Others wait there, and the queue is full.
+            io::ErrorKind::WouldBlock => {
+                deadline.left().map_err(Unconnected::Failed)?;
+                thread::sleep(PAUSE);
+            }
+            _ => return Err(Unconnected::Failed(error.to_string())),
+        }
+    }
+}
+
+fn receive(
+    link: &Link,
+    own: u64,
+    predecessor: &Predecessor,
+    deadline: Deadline,
+) -> Result<Taken, String> {
+    let began = Instant::now();
+    deadline.send(link, &Request::Take { generation: own }.format(), &[])?;
+    let (generation, sockets, state) = match answer(link, deadline)? {
+        (Answer::Offer { generation, sockets, state }, fds) if fds.is_empty() => {
+            (generation, sockets, state)
+        }
+        (other, fds) => return Err(unexpected(&other, fds.len(), "an offer")),
+    };
+    if generation != predecessor.number {
+        return Err(format!(
+            "it says that it is generation {generation}, and the record says {}",
+            predecessor.number
+        ));
+    }
+    if sockets > 0 {
+        socket::make_room(2 * sockets as u64);
+    }
+    let mut entries = Vec::with_capacity(sockets);
+    while entries.len() < sockets {
+        let (claimed, fds) = match answer(link, deadline)? {
+            (Answer::Sockets(claimed), fds) => (claimed, fds),
+            (other, fds) => return Err(unexpected(&other, fds.len(), "sockets")),
+        };
+        if claimed.len() != fds.len() {
+            let (fds, sockets) = (fds.len(), claimed.len());
+            return Err(format!("it sent {fds} descriptors with {sockets} sockets"));
+        }
+        if entries.len() + claimed.len() > sockets {
+            return Err(format!("it sent more than the {sockets} sockets that it offered"));
+        }
+        let count = claimed.len();
+        for (claimed, fd) in claimed.into_iter().zip(fds) {
+            entries.push(check(claimed, fd)?);
+        }
+        deadline.send(link, &Request::Got { count }.format(), &[])?;
+    }
+    let mut bytes = None;
+    if let Some(offered) = state {
+        let memory = match answer(link, deadline)? {
+            (Answer::State { bytes }, fds) if bytes == offered && fds.len() == 1 => {
+                fds.into_iter().next().expect("one")
+            }
+            (other, fds) => return Err(unexpected(&other, fds.len(), "the state")),
+        };
+        bytes = Some(handover::read_sealed(memory, offered)?);
+        deadline.send(link, &Request::Got { count: 1 }.format(), &[])?;
+    }
+    match answer(link, deadline)? {
+        (Answer::End, fds) if fds.is_empty() => {}
+        (other, fds) => return Err(unexpected(&other, fds.len(), "the end")),
+    }
+    deadline.send(link, &Request::Done.format(), &[])?;
+    note!(
+        Info,
+        "stage=takeover daemon={} predecessor={} predecessor_generation={generation} \
+         sockets={sockets} state={} elapsed_ms={:.1}",
+        process::own_pid(),
+        predecessor.pid,
+        Maybe(state),
+        began.elapsed().as_secs_f64() * 1e3,
+    );
+    Ok(Taken { generation: Some(generation), entries, state: bytes })
+}
+
+fn answer(link: &Link, deadline: Deadline) -> Result<(Answer, Vec<OwnedFd>), String> {
+    let message = deadline.receive(link)?;
+    match Answer::parse(&message.bytes) {
+        Ok(Answer::Refused(why)) => Err(format!("it refuses: {why}")),
+        Ok(answer) => Ok((answer, message.fds)),
+        Err(refused) => Err(format!("it sent {refused}")),
+    }
+}
+
+fn unexpected(answer: &Answer, fds: usize, due: &str) -> String {
+    let name = match answer {
+        Answer::Offer { .. } => "an offer",
+        Answer::Sockets(_) => "sockets",
+        Answer::State { .. } => "a state",
+        Answer::End => "the end",
+        Answer::Status(_) => "a status",
+        Answer::Refused(_) => "a refusal",
+    };
+    format!("it sent {name} with {fds} descriptors where {due} was due")
+}
+
+/// Is it what it claims to be?
+fn check(claimed: frame::Socket, fd: OwnedFd) -> Result<Entry, String> {
+    let wrong = |why: String| {
+        format!(
+            "the {} socket that it sent for {} is not one: {why}",
+            claimed.kind.name(),
+            claimed.local
+        )
+    };
+    let (kind, local) = socket::describe(fd.as_fd()).map_err(wrong)?;
+    if kind != claimed.kind {
+        return Err(wrong(format!("it is a {} socket", kind.name())));
+    }
+    if local != claimed.local {
+        return Err(wrong(format!("it is bound to {local}")));
+    }
+    Ok(Entry { socket: claimed, fd: Arc::new(fd) })
+}
