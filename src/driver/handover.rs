@@ -58,7 +58,7 @@ impl Settings {
 }
 
 /// `web.pid.sock` for `web.pid`.
-fn path_beside(pid_file: &Path) -> PathBuf {
+pub(super) fn path_beside(pid_file: &Path) -> PathBuf {
     let mut path = pid_file.as_os_str().to_owned();
     path.push(".sock");
     path.into()

@@ -519,7 +519,7 @@ impl Service {
                 "stage=check daemon={} path={:?} reason=\"nobody listened at the takeover socket: ours \
                  is back\"",
                 process::own_pid(),
-                self.pid_file,
+                super::handover::path_beside(&self.pid_file),
             );
         }
         if !files.lost_file {

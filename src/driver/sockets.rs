@@ -394,8 +394,10 @@ fn has_lost_its_path(entry: &Entry) -> bool {
 }
 
 fn note_found(entry: &Entry, origin: Origin, wanted: &Wanted<'_>) {
-    let Socket { kind, name, local, member, retired, .. } = &entry.socket;
+    let Socket { kind, name, asked, local, member, retired, .. } = &entry.socket;
     let own = process::own_pid();
+    // A path may have been bound under another name.
+    let local = if matches!(kind, Kind::Unix | Kind::UnixDatagram) { asked } else { local };
     note!(
         Info,
         "stage=socket daemon={own} kind={} name={} address={local} member={} from={}{}",

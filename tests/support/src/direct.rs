@@ -37,6 +37,11 @@ impl Direct {
         self.folder.join("web.pid.lock")
     }
 
+    /// Where a successor takes over.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("web.pid.sock")
+    }
+
     /// What `web.pid` says; `None` where it is not there or says nothing.
     pub fn named(&self) -> Option<u32> {
         fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()

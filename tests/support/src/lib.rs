@@ -4,6 +4,7 @@
 //! - [`supervisor`]: real daemontools and runit
 //! - [`direct`]: the probe without a supervisor, started by the test itself
 //! - [`process`]: facts about processes, and waiting for them
+//! - [`handover`]: either end of a takeover, played by a test
 //! - [`http`]: single requests, and a prober that asks every 20 ms
 //! - [`load`]: closed-loop clients at full load, and what became of every request
 //! - [`family`]: everything that a program has started ends with it
@@ -43,6 +44,7 @@ pub mod bin;
 pub mod boxed;
 pub mod direct;
 pub mod family;
+pub mod handover;
 pub mod http;
 pub mod load;
 pub mod port;

@@ -67,7 +67,8 @@ probe --pid-file PATH [options]
   --group SOCKET, --udp-group SOCKET
                             the same, with `,count=N`
   --many N                  N TCP sockets with port 0, which nobody serves
-  --stop-accepting          serve no socket of `seamless::sockets`; just close them in the drain
+  --accept WHEN             what is done with sockets of `seamless::sockets`: always; never; late
+                            (in the drain only); until-drain (then held open and not served)
   --state text:TEXT|size:N|panic|hang
                             what to hand over
   --inherit                 report what was handed over
@@ -199,6 +200,30 @@ impl FromStr for Asked {
     }
 }
 
+/// When a server accepts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Accept {
+    #[default]
+    Always,
+    Never,
+    Late,
+    UntilDrain,
+}
+
+impl FromStr for Accept {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "always" => Ok(Accept::Always),
+            "never" => Ok(Accept::Never),
+            "late" => Ok(Accept::Late),
+            "until-drain" => Ok(Accept::UntilDrain),
+            _ => Err(format!("accept {text:?}")),
+        }
+    }
+}
+
 /// What a successor gets.
 #[derive(Clone, Debug)]
 enum State {
@@ -244,7 +269,7 @@ struct Options {
     listen: Option<Address>,
     sockets: Vec<(&'static str, Asked)>,
     many: usize,
-    stop_accepting: bool,
+    accept: Accept,
     state: Option<State>,
     inherit: bool,
     exit_code: i32,
@@ -282,7 +307,7 @@ impl Options {
                     options.sockets.push((kind, parser.value()?.parse()?));
                 }
                 Long("many") => options.many = parser.value()?.parse()?,
-                Long("stop-accepting") => options.stop_accepting = true,
+                Long("accept") => options.accept = parser.value()?.parse()?,
                 Long("state") => options.state = Some(parser.value()?.parse()?),
                 Long("inherit") => options.inherit = true,
                 Long("takeover-timeout") => {
@@ -565,20 +590,28 @@ fn main() {
     let (tasks, received) = mpsc::channel();
     watch_signals(&options, &part, tasks.clone());
     seamless::on_shutdown_request(part.hook("request"));
+    let servers: Arc<Mutex<Vec<Server>>> = Arc::default();
+    let held = Arc::clone(&servers);
+    seamless::on_shutdown(move || {
+        let mut servers = held.lock().expect("no panic");
+        let ending = servers.iter_mut().filter(|server| server.accept == Accept::UntilDrain);
+        ending.for_each(Server::stop);
+    });
     seamless::on_shutdown(part.hook("shutdown"));
     seamless::on_hammer(part.hook("hammer"));
     part.reach("after-init");
     if options.inherit {
         part.inherit();
     }
-    let mut servers = Vec::new();
     if let Some(address) = &options.listen {
         let listener = listen(address).unwrap_or_else(|error| panic!("{address:?}: {error}"));
-        servers.push(Server::start(listener, &part, false));
+        let server = Server::start(listener, &part, Accept::Always);
+        servers.lock().expect("no panic").push(server);
     }
     for (kind, asked) in &options.sockets {
         for socket in open(kind, asked, &part) {
-            servers.push(Server::start(socket, &part, options.stop_accepting));
+            let server = Server::start(socket, &part, options.accept);
+            servers.lock().expect("no panic").push(server);
         }
     }
     let many: Vec<TcpListener> = (0..options.many)
@@ -589,7 +622,9 @@ fn main() {
         .collect();
     seamless::on_shutdown(move || {
         drop(many);
-        servers.into_iter().map(Server::stop).for_each(Server::join)
+        let mut servers = std::mem::take(&mut *servers.lock().expect("no panic"));
+        servers.iter_mut().for_each(Server::stop);
+        servers.into_iter().for_each(Server::join);
     });
     part.reach("ready");
     part.check("started", seamless::started());
@@ -690,35 +725,39 @@ fn open(kind: &str, asked: &Asked, part: &Part) -> Vec<Listening> {
 }
 
 /// Answers until it is told to drain; then accepts what is queued, closes, and answers what is in
-/// flight.
+/// flight. Or as [`Accept`] says.
 struct Server {
     /// Closing it starts the drain.
     running: Option<UnixStream>,
-    acceptor: JoinHandle<()>,
+    accept: Accept,
+    /// Ends with the socket, where that was not served to the end.
+    acceptor: JoinHandle<Option<Listening>>,
 }
 
 impl Server {
-    fn start(socket: Listening, part: &Part, stop_accepting: bool) -> Self {
+    fn start(socket: Listening, part: &Part, accept: Accept) -> Self {
         let (running, ended) = UnixStream::pair().expect("a socket pair");
         let part = part.clone();
         let acceptor = thread::spawn(move || {
-            if stop_accepting {
+            if matches!(accept, Accept::Never | Accept::Late) {
                 let mut events = [PollFd::new(&ended, PollFlags::IN)];
                 while poll(&mut events, None).is_err() {}
-            } else {
-                serve(socket, &ended, &part);
+            }
+            match accept {
+                Accept::Never => Some(socket),
+                Accept::UntilDrain => serve(socket, &ended, &part, false),
+                Accept::Always | Accept::Late => serve(socket, &ended, &part, true),
             }
         });
-        Server { running: Some(running), acceptor }
+        Server { running: Some(running), accept, acceptor }
     }
 
-    fn stop(mut self) -> Self {
+    fn stop(&mut self) {
         self.running = None;
-        self
     }
 
     fn join(self) {
-        self.acceptor.join().expect("no panic in the server");
+        drop(self.acceptor.join().expect("no panic in the server"));
     }
 }
 
@@ -802,7 +841,8 @@ fn listen(address: &Address) -> io::Result<Listening> {
     }
 }
 
-fn serve(socket: Listening, ended: &UnixStream, part: &Part) {
+/// With `empty`, until the drain has begun and nothing waits any more; else until it has begun.
+fn serve(socket: Listening, ended: &UnixStream, part: &Part, empty: bool) -> Option<Listening> {
     let mut workers: Vec<JoinHandle<io::Result<()>>> = Vec::new();
     let mut draining = false;
     loop {
@@ -820,6 +860,9 @@ fn serve(socket: Listening, ended: &UnixStream, part: &Part) {
                 // Interrupted or not, the next look shows what there is.
                 let _ = poll(&mut events, None);
                 draining = !events[1].revents().is_empty();
+                if draining && !empty {
+                    return Some(socket);
+                }
             }
             // The client has gone again, we were interrupted, or there is no descriptor to be had.
             Err(_) => thread::sleep(Duration::from_millis(2)),
@@ -830,6 +873,7 @@ fn serve(socket: Listening, ended: &UnixStream, part: &Part) {
         // A client that went away is no fault of ours.
         let _ = worker.join().expect("no panic in a worker");
     }
+    None
 }
 
 fn answer(mut connection: Box<dyn Connection>, part: &Part) -> io::Result<()> {

@@ -1,0 +1,190 @@
+//! Either end of a takeover, played by a test: messages with descriptors over a Unix SEQPACKET
+//! socket, and the record that makes this process a predecessor.
+
+use std::{
+    fs,
+    io::{IoSlice, IoSliceMut},
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Path, PathBuf},
+    process,
+    time::Duration,
+};
+
+use nix::{
+    cmsg_space,
+    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg},
+};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::{
+    direct::{Direct, identity},
+    wait_for,
+};
+
+/// How long a message may take to come.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct End(Socket);
+
+impl End {
+    /// Connects to a daemon that hands over.
+    #[track_caller]
+    pub fn connect(path: &Path) -> Self {
+        let socket = seqpacket();
+        socket.connect(&SockAddr::unix(path).expect("an address")).expect("a connection");
+        End(socket)
+    }
+
+    #[track_caller]
+    pub fn send(&self, text: &str) {
+        self.send_with(text.as_bytes(), &[]);
+    }
+
+    /// False where the other side has closed.
+    #[track_caller]
+    pub fn try_send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> bool {
+        let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let control: &[_] = if fds.is_empty() { &[] } else { &rights };
+        let parts = [IoSlice::new(bytes)];
+        let fd = self.0.as_raw_fd();
+        match sendmsg::<UnixAddr>(fd, &parts, control, MsgFlags::MSG_NOSIGNAL, None) {
+            Ok(_) => true,
+            Err(nix::errno::Errno::EPIPE | nix::errno::Errno::ECONNRESET) => false,
+            Err(error) => panic!("send: {error}"),
+        }
+    }
+
+    #[track_caller]
+    pub fn send_with(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
+        assert!(self.try_send(bytes, fds), "the other side has closed");
+    }
+
+    /// The next message and what came with it; `None` at the end.
+    #[track_caller]
+    pub fn receive(&self) -> Option<(String, Vec<OwnedFd>)> {
+        let mut bytes = vec![0; 1 << 16];
+        let mut control = cmsg_space!([RawFd; 253]);
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let received =
+            match recvmsg::<UnixAddr>(self.0.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+                Err(nix::errno::Errno::ECONNRESET) => return None,
+                received => received.expect("a message in time"),
+            };
+        let mut fds = Vec::new();
+        for one in received.cmsgs().expect("all descriptors") {
+            if let ControlMessageOwned::ScmRights(numbers) = one {
+                // SAFETY: the kernel has just made them for us, and nobody else knows of them.
+                #[allow(unsafe_code)]
+                fds.extend(numbers.iter().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }));
+            }
+        }
+        let length = received.bytes;
+        (length > 0).then(|| (String::from_utf8_lossy(&bytes[..length]).into_owned(), fds))
+    }
+
+    #[track_caller]
+    pub fn text(&self) -> String {
+        self.receive().expect("a message").0
+    }
+}
+
+/// What a daemon answers to `status`.
+#[track_caller]
+pub fn status(path: &Path) -> String {
+    let end = End::connect(path);
+    end.send("seamless-takeover 1 status");
+    end.text()
+}
+
+fn seqpacket() -> Socket {
+    let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).expect("a socket");
+    socket.set_read_timeout(Some(LIMIT)).expect("a time limit");
+    socket.set_write_timeout(Some(LIMIT)).expect("a time limit");
+    socket
+}
+
+/// This process, where a successor takes it for generation 1.
+#[derive(Debug)]
+pub struct Predecessor {
+    listener: Socket,
+    path: PathBuf,
+}
+
+impl Predecessor {
+    /// Listens, and writes the record that proves it.
+    pub fn new(direct: &Direct) -> Self {
+        let listener = Predecessor::unproven(direct);
+        write_record(direct, process::id(), " takeover=1");
+        listener
+    }
+
+    /// Listens, and nothing says who that is.
+    pub fn unproven(direct: &Direct) -> Self {
+        let path = direct.socket();
+        let listener = seqpacket();
+        _ = fs::remove_file(&path);
+        listener.bind(&SockAddr::unix(&path).expect("an address")).expect("bind");
+        listener.listen(8).expect("listen");
+        Predecessor { listener, path }
+    }
+
+    /// The next one that wants to take over.
+    #[track_caller]
+    pub fn accept(&self) -> End {
+        let (socket, _) = self.listener.accept().expect("a successor in time");
+        socket.set_read_timeout(Some(LIMIT)).expect("a time limit");
+        End(socket)
+    }
+}
+
+impl Drop for Predecessor {
+    fn drop(&mut self) {
+        _ = fs::remove_file(&self.path);
+    }
+}
+
+/// A record that lists one live generation, number 1.
+pub fn write_record(direct: &Direct, pid: u32, more: &str) {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("the boot id");
+    let namespace = fs::metadata("/proc/self/ns/pid").expect("the PID namespace").ino();
+    let text = format!(
+        "seamless-record 1 last=1\ngeneration=1 daemon={} boot={} pid_namespace={namespace} \
+         launcher=3:1{more}\nend\n",
+        identity(pid),
+        boot.trim(),
+    );
+    fs::write(direct.lock_file(), text).expect("a record");
+}
+
+/// What each descriptor of a process is, without its number, in order. Sockets and pipes by their
+/// kind only, since their numbers differ from run to run.
+pub fn targets(pid: u32) -> Vec<String> {
+    let descriptors = crate::process::descriptors(pid);
+    let mut targets: Vec<String> =
+        descriptors.iter().map(|(_, target)| target.display().to_string()).collect();
+    targets.sort();
+    targets
+}
+
+/// Waits until the descriptors of a process are these.
+#[track_caller]
+pub fn wait_targets(pid: u32, expected: &[String]) {
+    let mut last = Vec::new();
+    let what = format!("{pid} has these descriptors: {expected:#?}");
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        wait_for(&what, LIMIT, || {
+            last = targets(pid);
+            (last == expected).then_some(())
+        });
+    }));
+    if done.is_err() {
+        assert_eq!(last, expected, "descriptors of {pid}");
+    }
+}
