@@ -143,7 +143,7 @@ fn p1_a_look_round_that_is_short_of_descriptors_decides_nothing() {
 /// Told to stop, it cannot find the older generation for now: it does not forget it.
 fn p6_a_stop_that_is_short_of_descriptors(kind: Supervisor, folder: &Path) {
     let target = Target::from(http::free_address());
-    // The hook keeps the listener, whose descriptor would be one to be had.
+    // Neither closes its listener before it may: that would be a descriptor to be had.
     let go = folder.join("go");
     let options = format!(
         "--listen={target} --keep-report --on=10=hoard --on=1=free:1000 --at=shutdown=file:{}",
@@ -181,16 +181,17 @@ fn p6_a_stop_that_is_short_of_descriptors(kind: Supervisor, folder: &Path) {
     };
     told(2);
     assert!(!old.has_ended() && !new.has_ended());
+    new.signal(HUP);
     // The TERM of the takeover, and that of the stop.
     wait_for(format!("it is told: {log}"), LIMIT, || {
-        new.signal(HUP); // more than once: a USR1 may still be under way
         let told = log.stage("takeover").into_iter();
         let told = told.filter(|line| line.is(&[("daemon", &new_daemon), ("signal", "TERM")]));
         (told.count() == 2).then_some(())
     });
+    fs::write(go, "").expect("a file");
+    log.wait(&[("stage", "drained"), ("daemon", &new_daemon)]);
     assert!(!new.has_ended(), "it ends after the older one");
     assert!(service.status().pid.is_some(), "not down yet");
-    fs::write(go, "").expect("a file");
     assert!(request.finish().ends_with(&scene::answer_of(old.pid())));
     old.wait_end(LIMIT);
     new.wait_end(LIMIT);

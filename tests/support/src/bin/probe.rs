@@ -585,10 +585,10 @@ fn main() {
         let file = File::options().append(true).create(true).open(path).expect("the report");
         KEPT_REPORT.set(file).expect("the first");
     }
-    part.report(&format!("init {}", std::os::unix::process::parent_id()));
-
     let (tasks, received) = mpsc::channel();
     watch_signals(&options, &part, tasks.clone());
+    // From here on a test may send it signals.
+    part.report(&format!("init {}", std::os::unix::process::parent_id()));
     seamless::on_shutdown_request(part.hook("request"));
     let servers: Arc<Mutex<Vec<Server>>> = Arc::default();
     let held = Arc::clone(&servers);
