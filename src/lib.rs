@@ -64,7 +64,9 @@
 //! somebody else holds the claim, nothing is decided until the next look.
 //!
 //! **Draining** ends when the [`on_shutdown`] hooks have returned, or with the hammer: after
-//! [`drain_timeout`](Config::drain_timeout), or on a USR2 from anybody but the launcher.
+//! [`drain_timeout`](Config::drain_timeout), or on a USR2 from anybody but the launcher. A daemon
+//! that drains already when its launcher is told to restart lets it go at once: only then the
+//! supervisor starts the next.
 //!
 //! Where each part lives: `proto` holds the two machines, which decide and do nothing else, and the
 //! wire formats; `sys` acts and decides nothing; `driver` joins them; `shutdown` holds the hooks.
@@ -139,11 +141,18 @@
 //! # Limitations
 //!
 //! - Linux only.
-//! - Sockets are the caller's. SO_REUSEPORT and re-bound Unix sockets both keep the service
-//!   reachable, but Linux resets the connections that wait in the queue of a listener when it is
-//!   closed, unless `net.ipv4.tcp_migrate_req` is set.
+//! - Sockets that the program binds itself, by SO_REUSEPORT or by a new Unix socket at the old path,
+//!   keep the service reachable, but Linux resets the connections that wait in the queue of a
+//!   listener when it is closed, unless `net.ipv4.tcp_migrate_req` is set. The feature `sockets`
+//!   loses none.
+//! - Accept only after [`started`]: a starting daemon that is told to end does so at once, with what
+//!   it has accepted.
 //! - Sockets of different users share no port by SO_REUSEPORT: a deploy that changes the user of a
 //!   TCP service has a gap, unless both get the socket from elsewhere. Unix sockets have none.
+//! - INT, also to the launcher, is a drain without a handoff: until what is in flight is answered,
+//!   nobody serves.
+//! - Under runit, a service that cannot read its status drains after
+//!   [`successor_timeout`](Config::successor_timeout) where a deploy never gets as far as [`init`].
 //! - `svc -k` kills the launcher only. The daemon becomes detached, and its successor ends it; a
 //!   wedged one is ended by hand. `svc -p` pauses the launcher only.
 //! - `svc -tc`, TERM and CONT together, reads as a stop where the status cannot be read.

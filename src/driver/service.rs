@@ -295,6 +295,11 @@ impl Service {
         }
         live.retain(|one| one.line().is_kept(number));
         record.live = live.iter().map(|one| one.generation.clone()).collect();
+        #[cfg(feature = "sockets")]
+        for older in &mut record.live {
+            // It will drain. Should we be killed, nobody is to wait for what it no longer holds.
+            older.more.retain(|field| field != HANDS_OVER);
+        }
         live.retain(|one| one.generation.number < number);
         let older = live;
         for step in takeover::steps() {
