@@ -26,6 +26,7 @@ mod program_file;
 mod scene;
 mod shortage;
 mod signals;
+mod sockets;
 mod stop;
 mod stopped;
 mod supervised;

@@ -54,14 +54,13 @@ impl Direct {
 
     /// The same, of a copy of the probe.
     pub fn command_of(&self, program: &Path, options: &[&str]) -> Command {
-        let log = File::options().append(true).create(true).open(self.folder.join("log"));
         let mut command = Command::new(program);
         command
             .arg(format!("--pid-file={}", self.pid_file().display()))
             .arg(format!("--report={}", self.report.path().display()))
             .args(options)
             .stdin(Stdio::null())
-            .stderr(OwnedFd::from(log.expect("a log")));
+            .stderr(self.log_end());
         command
     }
 
@@ -81,6 +80,12 @@ impl Direct {
         let started = self.start(options);
         let daemon = started.wait_started();
         (started, daemon)
+    }
+
+    /// The end of the log, for a probe's standard error.
+    pub fn log_end(&self) -> OwnedFd {
+        let log = File::options().append(true).create(true).open(self.folder.join("log"));
+        log.expect("a log").into()
     }
 
     pub fn log(&self) -> String {
