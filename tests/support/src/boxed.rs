@@ -127,6 +127,7 @@ pub fn by_root() -> bool {
 pub struct Boxed {
     limit: Duration,
     private_net: bool,
+    migration: bool,
     isolation: Option<Isolation>,
     needs: Isolation,
 }
@@ -136,6 +137,7 @@ impl Default for Boxed {
         Boxed {
             limit: Duration::from_secs(60),
             private_net: false,
+            migration: true,
             isolation: None,
             needs: Isolation::Sweep,
         }
@@ -157,6 +159,14 @@ impl Boxed {
     /// moves to another one of its SO_REUSEPORT group (`net.ipv4.tcp_migrate_req`).
     pub fn private_net(mut self) -> Self {
         self.private_net = true;
+        self
+    }
+
+    /// As [`private_net`](Self::private_net), but Linux as it is by default: what is queued on a
+    /// listener that closes is reset.
+    pub fn private_net_without_migration(mut self) -> Self {
+        self.private_net = true;
+        self.migration = false;
         self
     }
 
@@ -200,7 +210,8 @@ impl Boxed {
             if self.private_net {
                 let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
                 assert!(up.expect("ip; run scripts/setup").success(), "no loopback");
-                fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1").expect("tcp_migrate_req");
+                let migrate = if self.migration { "1" } else { "0" };
+                fs::write("/proc/sys/net/ipv4/tcp_migrate_req", migrate).expect("tcp_migrate_req");
             }
             test(folder);
         }));

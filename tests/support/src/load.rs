@@ -1,9 +1,13 @@
-//! Load: closed-loop clients that ask for the PID of the server, and a report of what became of
-//! every request.
+//! Load: clients that ask for the PID of the server, and a report of what became of every request.
 //!
-//! A client sends its next request when the last one has ended. By default each request has a
-//! connection of its own (`Connection: close`), which is what a restart endangers most: a
-//! connection is lost if its listener goes away between SYN and `accept`.
+//! - closed loop, the default: a client sends its next request when the last one has ended, so that
+//!   a server that stalls is asked less. For full load.
+//! - open loop ([`Load::rate`]): requests begin at a fixed rate, whether or not earlier ones have
+//!   been answered, and latency counts from when each was due. For latencies below full load.
+//!
+//! By default each request has a connection of its own (`Connection: close`), which is what a restart
+//! endangers most: a connection is lost if its listener goes away between SYN and `accept`.
+//! [`Load::datagrams`] asks by UDP: a request without its answer is lost.
 //!
 //! The clients are spread over a few threads, each with a runtime of its own, so that several
 //! hundred of them load two cores and leave the server its share. What was counted stays with the
@@ -24,6 +28,7 @@ pub use crate::http::Target;
 pub use report::{Answers, Failed, Failure, Latency, Record, Report, Split};
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -33,37 +38,56 @@ use std::{
 };
 
 use report::Stats;
-use request::Connection;
-use tokio::{sync::Notify, task::JoinSet};
+use request::{Connection, Server};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+};
 
 /// How long a client rests after a failure: a server that is gone refuses at once, and a million
 /// refusals a second say no more than a thousand.
 const REST_AFTER_FAILURE: Duration = Duration::from_millis(1);
 
+/// How soon an open loop without a request to send sees that it is to stop.
+const LONGEST_SLEEP: Duration = Duration::from_millis(10);
+
 /// What load to make.
 #[derive(Debug, Clone)]
 pub struct Load {
-    target: Target,
+    server: Server,
     clients: usize,
     threads: usize,
     path: String,
     timeout: Duration,
     keep_alive: bool,
     every: Option<Duration>,
+    rate: Option<u32>,
     keep_records: bool,
 }
 
 impl Load {
     /// 32 clients on two threads, one connection a request, 10 s for each.
     pub fn new(target: Target) -> Self {
+        Self::to(Server::Http(target))
+    }
+
+    /// Datagrams instead of HTTP, each with a number of its own and from a socket of its own, to a
+    /// server that sends each back after a line `Server pid: N`. None is sent twice: one without an
+    /// answer within the timeout has failed. Otherwise as [`new`](Self::new).
+    pub fn datagrams(address: SocketAddr) -> Self {
+        Self::to(Server::Udp(address))
+    }
+
+    fn to(server: Server) -> Self {
         Load {
-            target,
+            server,
             clients: 32,
             threads: 2,
             path: "/".to_owned(),
             timeout: Duration::from_secs(10),
             keep_alive: false,
             every: None,
+            rate: None,
             keep_records: false,
         }
     }
@@ -97,8 +121,9 @@ impl Load {
     }
 
     /// Keeps the connection for the next request. A request is sent again, once and on a new
-    /// connection, only where HTTP allows it: the connection had been used before and ended without
-    /// a byte of an answer.
+    /// connection, only where HTTP allows it (RFC 9112, section 9.3.1): it is idempotent, as each
+    /// GET is, and the connection had been used before and ended without a byte of an answer. With
+    /// [`rate`](Self::rate), a request takes the idle connection that was used last, or a new one.
     #[must_use]
     pub fn keep_alive(mut self) -> Self {
         self.keep_alive = true;
@@ -114,6 +139,20 @@ impl Load {
         self
     }
 
+    /// An open loop: so many requests a second begin, evenly spread over the threads and over time,
+    /// however many are still unanswered; the number of clients is of no account. The latency
+    /// counts from when a request was due, and [`Report::late`] tells how late the generator itself
+    /// sent it.
+    ///
+    /// # Panics
+    /// Where the rate is 0.
+    #[must_use]
+    pub fn rate(mut self, per_second: u32) -> Self {
+        assert!(per_second > 0, "a rate of 0");
+        self.rate = Some(per_second);
+        self
+    }
+
     /// Keeps a [`Record`] of each request, not of the failed ones alone: 32 bytes a request.
     #[must_use]
     pub fn keep_records(mut self) -> Self {
@@ -126,37 +165,45 @@ impl Load {
     /// # Panics
     /// Where a thread or its runtime cannot be had.
     pub fn start(self) -> Running {
-        let head = match &self.target {
-            Target::Tcp(address) => address.to_string(),
-            Target::Unix(_) => "localhost".to_owned(),
+        let host = match &self.server {
+            Server::Http(Target::Tcp(address)) | Server::Udp(address) => address.to_string(),
+            Server::Http(Target::Unix(_)) => "localhost".to_owned(),
         };
         let connection = if self.keep_alive { "keep-alive" } else { "close" };
         let request = format!(
-            "GET {} HTTP/1.1\r\nHost: {head}\r\nConnection: {connection}\r\n\r\n",
+            "GET {} HTTP/1.1\r\nHost: {host}\r\nConnection: {connection}\r\n\r\n",
             self.path
         );
-        let threads = self.threads.clamp(1, self.clients.max(1));
+        let most = if self.rate.is_some() { self.threads } else { self.clients };
+        let threads = self.threads.clamp(1, most.max(1));
         let shared = Arc::new(Shared {
             start: Instant::now(),
             request: request.into_bytes(),
             stats: (0..threads).map(|_| Mutex::new(Stats::new())).collect(),
-            phase: AtomicU64::new(0),
+            marks: Marks::default(),
+            idle: (0..threads).map(|_| Mutex::new(Vec::new())).collect(),
             stopping: AtomicBool::new(false),
             cut: (0..threads).map(|_| Notify::new()).collect(),
             pids: Mutex::new(Vec::new()),
             news: Condvar::new(),
             load: self,
         });
-        let threads = (0..threads)
-            .map(|thread| {
-                let shared = Arc::clone(&shared);
-                std::thread::Builder::new()
-                    .name(format!("load-{thread}"))
-                    .spawn(move || shared.run(thread))
-                    .expect("a thread for the load")
-            })
-            .collect();
-        Running { shared, threads }
+        let spawn = |name: String, work: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name).spawn(work).expect("a thread for the load")
+        };
+        let (mut pace, mut running) = (Vec::new(), Vec::new());
+        for thread in 0..threads {
+            let (sender, turns) = mpsc::unbounded_channel();
+            pace.push(sender);
+            let shared = Arc::clone(&shared);
+            running
+                .push(spawn(format!("load-{thread}"), Box::new(move || shared.run(thread, turns))));
+        }
+        if let Some(rate) = shared.load.rate {
+            let shared = Arc::clone(&shared);
+            running.push(spawn("load-pace".to_owned(), Box::new(move || shared.pace(rate, &pace))));
+        }
+        Running { shared, threads: running }
     }
 }
 
@@ -166,12 +213,50 @@ struct Shared {
     start: Instant,
     request: Vec<u8>,
     stats: Vec<Mutex<Stats>>,
-    /// Counts the marks: odd while a restart is under way.
-    phase: AtomicU64,
+    marks: Marks,
+    /// Connections to be used again, where no client keeps one of its own.
+    idle: Vec<Mutex<Vec<Connection>>>,
     stopping: AtomicBool,
     cut: Vec<Notify>,
     pids: Mutex<Vec<u32>>,
     news: Condvar,
+}
+
+/// A request of an open loop.
+struct Turn {
+    number: usize,
+    due: Instant,
+}
+
+/// The restarts that were marked.
+#[derive(Default)]
+struct Marks {
+    /// Odd while a restart is under way.
+    count: AtomicU64,
+    /// When the last one was over, in nanoseconds from the start.
+    over: AtomicU64,
+}
+
+impl Marks {
+    fn begin(&self) {
+        let count = self.count.fetch_add(1, Ordering::AcqRel);
+        assert!(count % 2 == 0, "a restart is marked already");
+    }
+
+    fn end(&self, now: Duration) {
+        self.over.store(now.as_nanos() as u64, Ordering::Release);
+        let count = self.count.fetch_add(1, Ordering::AcqRel);
+        assert!(count % 2 == 1, "no restart is marked");
+    }
+
+    /// Some part of the time from `begin` to this moment fell within a restart.
+    fn touch_since(&self, begin: Duration) -> bool {
+        match self.count.load(Ordering::Acquire) {
+            0 => false,
+            count if count % 2 == 1 => true,
+            _ => self.over.load(Ordering::Acquire) >= begin.as_nanos() as u64,
+        }
+    }
 }
 
 /// A panic of a client must not hide behind a poisoned lock: counts stay readable.
@@ -180,22 +265,54 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    fn run(self: Arc<Self>, thread: usize) {
+    /// Tells the threads in turn when a request is due. A thread of its own does that: a runtime's
+    /// timers count in milliseconds, and each latency would show it.
+    fn pace(&self, rate: u32, threads: &[mpsc::UnboundedSender<Turn>]) {
+        for (number, thread) in threads.iter().cycle().enumerate() {
+            let due = self.start + Duration::from_secs_f64(number as f64 / f64::from(rate));
+            loop {
+                if self.stopping.load(Ordering::Relaxed) {
+                    return;
+                }
+                let left = due.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                std::thread::sleep(left.min(LONGEST_SLEEP));
+            }
+            // Fails where the thread was cut off.
+            let _ = thread.send(Turn { number, due });
+        }
+    }
+
+    fn run(self: Arc<Self>, thread: usize, turns: mpsc::UnboundedReceiver<Turn>) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .expect("a runtime for the load");
         runtime.block_on(async {
-            let mut clients = JoinSet::new();
-            for client in (thread..self.load.clients).step_by(self.stats.len()) {
-                clients.spawn(Arc::clone(&self).client(thread, client));
-            }
+            let work = async {
+                match self.load.rate {
+                    Some(_) => self.open_loop(thread, turns).await,
+                    None => self.closed_loops(thread).await,
+                }
+            };
             tokio::select! {
                 biased;
                 () = self.cut[thread].notified() => {}
-                () = async { while let Some(ended) = clients.join_next().await { ended.expect("a client panicked") } } => {}
+                () = work => {}
             }
         });
+    }
+
+    async fn closed_loops(self: &Arc<Self>, thread: usize) {
+        let mut clients = JoinSet::new();
+        for client in (thread..self.load.clients).step_by(self.stats.len()) {
+            clients.spawn(Arc::clone(self).client(thread, client));
+        }
+        while let Some(ended) = clients.join_next().await {
+            ended.expect("a client panicked");
+        }
     }
 
     async fn client(self: Arc<Self>, thread: usize, client: usize) {
@@ -214,33 +331,57 @@ impl Shared {
                     due - period
                 }
             };
-            let before = self.phase.load(Ordering::Acquire);
-            let mut retried = false;
-            let asked = self.ask(&mut kept, &mut retried, turn);
-            let outcome = match tokio::time::timeout(self.load.timeout, asked).await {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    kept = None;
-                    Err(Failure::Timeout)
-                }
-            };
-            let latency = begin.elapsed();
-            let after = self.phase.load(Ordering::Acquire);
-            let record = Record {
-                begin: begin - self.start,
-                latency,
-                during: before != after || before % 2 == 1,
-                outcome,
-            };
-            let newcomer = lock(&self.stats[thread]).count(record, retried, self.load.keep_records);
-            if let Some(pid) = newcomer {
-                self.announce(pid);
-            }
+            let outcome = self.request(thread, turn, begin, &mut kept).await;
             if outcome.is_err() {
                 tokio::time::sleep(REST_AFTER_FAILURE).await;
             }
             turn += self.load.clients;
         }
+    }
+
+    async fn open_loop(self: &Arc<Self>, thread: usize, mut turns: mpsc::UnboundedReceiver<Turn>) {
+        let mut requests = JoinSet::new();
+        while let Some(turn) = turns.recv().await {
+            requests.spawn(Arc::clone(self).request_at(thread, turn));
+            while let Some(ended) = requests.try_join_next() {
+                ended.expect("a request panicked");
+            }
+        }
+        while let Some(ended) = requests.join_next().await {
+            ended.expect("a request panicked");
+        }
+    }
+
+    async fn request_at(self: Arc<Self>, thread: usize, turn: Turn) {
+        lock(&self.stats[thread]).late(turn.due.elapsed());
+        let mut kept = lock(&self.idle[thread]).pop();
+        let _ = self.request(thread, turn.number, turn.due, &mut kept).await;
+        lock(&self.idle[thread]).extend(kept);
+    }
+
+    /// One request, counted.
+    async fn request(
+        &self,
+        thread: usize,
+        turn: usize,
+        begin: Instant,
+        kept: &mut Option<Connection>,
+    ) -> Result<u32, Failure> {
+        let mut retried = false;
+        let asked = self.ask(kept, &mut retried, turn);
+        let outcome = match tokio::time::timeout(self.load.timeout, asked).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Failure::Timeout), // and what was kept went with `asked`
+        };
+        let latency = begin.elapsed();
+        let begin = begin - self.start;
+        let during = self.marks.touch_since(begin);
+        let record = Record { begin, latency, during, outcome };
+        let newcomer = lock(&self.stats[thread]).count(record, retried, self.load.keep_records);
+        if let Some(pid) = newcomer {
+            self.announce(pid);
+        }
+        outcome
     }
 
     async fn ask(
@@ -249,8 +390,16 @@ impl Shared {
         retried: &mut bool,
         turn: usize,
     ) -> Result<u32, Failure> {
+        let number;
+        let request = match self.load.server {
+            Server::Http(_) => &self.request,
+            Server::Udp(_) => {
+                number = turn.to_string().into_bytes();
+                &number
+            }
+        };
         if let Some(mut connection) = kept.take() {
-            match connection.exchange(&self.request).await {
+            match connection.exchange(request).await {
                 Err(Failure::EofBeforeAnswer | Failure::ResetBeforeAnswer) => *retried = true,
                 Err(failure) => return Err(failure),
                 Ok(answer) => {
@@ -259,8 +408,8 @@ impl Shared {
                 }
             }
         }
-        let mut connection = Connection::open(&self.load.target, turn).await?;
-        let answer = connection.exchange(&self.request).await?;
+        let mut connection = Connection::open(&self.load.server, turn).await?;
+        let answer = connection.exchange(request).await?;
         *kept = (self.load.keep_alive && answer.reusable).then_some(connection);
         Ok(answer.pid)
     }
@@ -288,8 +437,7 @@ impl Running {
     /// # Panics
     /// Where one is under way already.
     pub fn mark_begin(&self) {
-        let phase = self.shared.phase.fetch_add(1, Ordering::AcqRel);
-        assert!(phase % 2 == 0, "a restart is marked already");
+        self.shared.marks.begin();
     }
 
     /// The restart is over.
@@ -297,8 +445,7 @@ impl Running {
     /// # Panics
     /// Where none is under way.
     pub fn mark_end(&self) {
-        let phase = self.shared.phase.fetch_add(1, Ordering::AcqRel);
-        assert!(phase % 2 == 1, "no restart is marked");
+        self.shared.marks.end(self.shared.start.elapsed());
     }
 
     /// The processes that have answered so far, in the order of their first answers.

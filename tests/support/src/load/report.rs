@@ -66,7 +66,8 @@ impl fmt::Display for Failure {
 /// One request. Times count from the start of the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
-    /// When it began; with [`Load::every`](super::Load::every), when it was due.
+    /// When it began; with [`Load::every`](super::Load::every) or
+    /// [`Load::rate`](super::Load::rate), when it was due.
     pub begin: Duration,
     /// From then to its end.
     pub latency: Duration,
@@ -181,6 +182,7 @@ pub(super) struct Stats {
     answers: HashMap<u32, Answers>,
     during: Latency,
     outside: Latency,
+    late: Latency,
     records: Vec<Record>,
 }
 
@@ -194,12 +196,18 @@ impl Stats {
             answers: HashMap::new(),
             during: Latency::new(),
             outside: Latency::new(),
+            late: Latency::new(),
             records: Vec::new(),
         }
     }
 
     pub(super) fn requests(&self) -> Split {
         self.requests
+    }
+
+    /// Counts how late a request was sent.
+    pub(super) fn late(&mut self, late: Duration) {
+        self.late.add(late);
     }
 
     /// Counts a request; gives the process that answered it where its first answer here is this.
@@ -254,6 +262,9 @@ pub struct Report {
     pub during: Latency,
     /// The same, outside restarts.
     pub outside: Latency,
+    /// How late the generator sent the requests of an open loop, answered or not; empty where the
+    /// loop is closed. A part of their latencies, and none of the server's doing.
+    pub late: Latency,
     /// Every request, in the order in which they began; empty unless they were asked for.
     pub records: Vec<Record>,
 }
@@ -272,6 +283,7 @@ impl Report {
             answers: Vec::new(),
             during: Latency::new(),
             outside: Latency::new(),
+            late: Latency::new(),
             records: Vec::new(),
         };
         for stats in threads {
@@ -293,6 +305,7 @@ impl Report {
             }
             report.during.0 += &stats.during.0;
             report.outside.0 += &stats.outside.0;
+            report.late.0 += &stats.late.0;
             report.records.extend(&stats.records);
         }
         report.answers.sort_by_key(|answers| answers.first);
@@ -367,6 +380,10 @@ impl fmt::Display for Report {
             writeln!(f, "PID {pid}: {count} answers from {first:.3} s to {last:.3} s")?;
         }
         writeln!(f, "during restarts: {}", self.during)?;
-        write!(f, "outside restarts: {}", self.outside)
+        write!(f, "outside restarts: {}", self.outside)?;
+        if self.late.count() > 0 {
+            write!(f, "\nsent late by: {}", self.late)?;
+        }
+        Ok(())
     }
 }

@@ -2,13 +2,13 @@
 
 use std::{
     io::{self, ErrorKind},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     time::Duration,
 };
 
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
-use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket, UnixStream};
 
 use super::{Failure, Target};
 
@@ -26,23 +26,37 @@ pub(super) struct Answer {
     pub(super) reusable: bool,
 }
 
+/// What is asked, and how.
+#[derive(Debug, Clone)]
+pub(super) enum Server {
+    Http(Target),
+    Udp(SocketAddr),
+}
+
 pub(super) enum Connection {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Udp(UdpSocket),
 }
 
 impl Connection {
     /// Connects; `turn` chooses the source address.
-    pub(super) async fn open(target: &Target, turn: usize) -> Result<Self, Failure> {
-        let connected = match target {
-            Target::Tcp(address) => open_tcp(*address, turn).await.map(Connection::Tcp),
-            Target::Unix(path) => open_unix(path).await.map(Connection::Unix),
+    pub(super) async fn open(server: &Server, turn: usize) -> Result<Self, Failure> {
+        let connected = match server {
+            Server::Http(Target::Tcp(address)) => {
+                open_tcp(*address, turn).await.map(Connection::Tcp)
+            }
+            Server::Http(Target::Unix(path)) => open_unix(path).await.map(Connection::Unix),
+            Server::Udp(address) => open_udp(*address, turn).await.map(Connection::Udp),
         };
         connected.map_err(|error| of_connect(&error))
     }
 
     /// Sends the request and reads the whole answer.
     pub(super) async fn exchange(&mut self, request: &[u8]) -> Result<Answer, Failure> {
+        if let Connection::Udp(socket) = self {
+            return ask_by_datagram(socket, request).await;
+        }
         // A reset that the write meets is not met by the read again, which sees an end only. But
         // what the server had sent before is still to be read.
         let sent = self.send(request).await;
@@ -82,12 +96,14 @@ impl Connection {
             let sent = match self {
                 Connection::Tcp(stream) => stream.try_write(rest),
                 Connection::Unix(stream) => stream.try_write(rest),
+                Connection::Udp(socket) => socket.try_send(rest),
             };
             match sent {
                 Ok(length) => rest = &rest[length..],
                 Err(error) if error.kind() == ErrorKind::WouldBlock => match self {
                     Connection::Tcp(stream) => stream.writable().await?,
                     Connection::Unix(stream) => stream.writable().await?,
+                    Connection::Udp(socket) => socket.writable().await?,
                 },
                 Err(error) => return Err(error),
             }
@@ -106,6 +122,10 @@ impl Connection {
                     stream.readable().await?;
                     stream.try_read(chunk)
                 }
+                Connection::Udp(socket) => {
+                    socket.readable().await?;
+                    socket.try_recv(chunk)
+                }
             };
             match received {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -120,12 +140,48 @@ async fn open_tcp(address: SocketAddr, turn: usize) -> io::Result<TcpStream> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    if address.is_ipv4() && address.ip().is_loopback() {
-        let host = u8::try_from(turn % SOURCES + 1).expect("250 sources fit in a byte");
+    if let Some(source) = source(address, turn) {
         setsockopt(&socket, IpBindAddressNoPort, &true)?;
-        socket.bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 1, host)), 0))?;
+        socket.bind(source)?;
     }
     socket.connect(address).await
+}
+
+/// An address of our own to connect from, where any will do for `address`.
+fn source(address: SocketAddr, turn: usize) -> Option<SocketAddr> {
+    let host = u8::try_from(turn % SOURCES + 1).expect("250 sources fit in a byte");
+    let source = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 1, host)), 0);
+    (address.is_ipv4() && address.ip().is_loopback()).then_some(source)
+}
+
+/// Connected, so that nobody else's datagram is taken for the answer, and a port where nobody
+/// listens refuses.
+async fn open_udp(address: SocketAddr, turn: usize) -> io::Result<UdpSocket> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let source = source(address, turn).unwrap_or(SocketAddr::new(any, 0));
+    let socket = UdpSocket::bind(source).await?;
+    socket.connect(address).await?;
+    Ok(socket)
+}
+
+async fn ask_by_datagram(socket: &UdpSocket, request: &[u8]) -> Result<Answer, Failure> {
+    let mut answer = [0; 1024];
+    let exchange = async {
+        socket.send(request).await?;
+        socket.recv(&mut answer).await
+    };
+    let length = exchange.await.map_err(|error| of_exchange(&error, false))?;
+    let text = std::str::from_utf8(&answer[..length]).ok();
+    let (pid, rest) = text
+        .and_then(|text| text.strip_prefix("Server pid: ")?.split_once('\n'))
+        .ok_or(Failure::BadAnswer)?;
+    match pid.parse() {
+        Ok(pid) if rest.as_bytes() == request => Ok(Answer { pid, reusable: true }),
+        _ => Err(Failure::BadAnswer),
+    }
 }
 
 async fn open_unix(path: &Path) -> io::Result<UnixStream> {
@@ -155,6 +211,7 @@ fn of_exchange(error: &io::Error, answer_begun: bool) -> Failure {
             Failure::ResetMidAnswer
         }
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Failure::ResetBeforeAnswer,
+        ErrorKind::ConnectionRefused => Failure::Refused, // a datagram
         _ => Failure::Other(error.raw_os_error().unwrap_or(0)),
     }
 }
