@@ -42,7 +42,7 @@ use tokio::{
 const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let options = Options::from_args("listen", SocketAddr::from(([127, 0, 0, 1], 8080)));
+    let options = Options::from_args(SocketAddr::from(([127, 0, 0, 1], 8080)));
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -73,7 +73,7 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
 
 #[tokio::main]
 async fn serve(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> {
-    let address = options.address;
+    let address = options.places;
     let listener = bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
     log::info!("process {} listens on {}", process::id(), listener.local_addr()?);
     let app = Router::new().fallback(answer).layer(middleware::map_response(close_while_draining));

@@ -35,7 +35,7 @@ const READ_LIMIT: Duration = Duration::from_secs(10);
 const MAX_HEAD: usize = 16 * 1024;
 
 fn main() -> ExitCode {
-    let options = Options::from_args("listen", SocketAddr::from(([127, 0, 0, 1], 8080)));
+    let options = Options::from_args(SocketAddr::from(([127, 0, 0, 1], 8080)));
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,7 +52,7 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
     seamless::Config::new(&options.pid_file).drain_timeout(options.graceful_timeout).init()?;
     thread::sleep(options.startup_delay);
 
-    let address = options.address;
+    let address = options.places;
     let listener = bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
     log::info!("process {} listens on {}", process::id(), listener.local_addr()?);
 

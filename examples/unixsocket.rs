@@ -43,7 +43,7 @@ use tokio::{
 const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let options = Options::from_args("unix-socket", PathBuf::from("/run/web/web.sock"));
+    let options = Options::from_args(PathBuf::from("/run/web/web.sock"));
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -74,7 +74,7 @@ fn run(options: &Options<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
 
 #[tokio::main]
 async fn serve(options: &Options<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
-    let path = &options.address;
+    let path = &options.places;
     let (listener, place) =
         bind(path).map_err(|error| format!("cannot listen on {}: {error}", path.display()))?;
     log::info!("process {} listens on {}", process::id(), path.display());

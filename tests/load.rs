@@ -1,11 +1,19 @@
-//! Restarts under full load, each request on a connection of its own. These tests run alone: they
-//! saturate the machine.
+//! Restarts under load, most often as much as the machine gives. These tests run alone.
 //!
-//! In a network namespace of its own with `net.ipv4.tcp_migrate_req=1`, where Linux hands what is
-//! queued at a closing SO_REUSEPORT listener to another one instead of resetting it: what is lost
-//! there, the crate or the example lost.
+//! Sockets that are taken over lose nothing with Linux as it is by default. Where old and new
+//! generation have a socket each, the network is one with `net.ipv4.tcp_migrate_req=1`, where Linux
+//! hands what is queued at a closing SO_REUSEPORT listener to another one instead of resetting it:
+//! what is lost there, the crate or the example lost.
+//!
+//! With `SEAMLESS_TEST_LONG=1` (`scripts/test --long`) sockets are taken over 20 times in each test,
+//! and by 128 and by 512 clients where a short run takes one of the two.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    env, fs,
+    net::{SocketAddr, UdpSocket},
+    path::Path,
+    time::Duration,
+};
 
 use seamless_testing::{
     bin,
@@ -14,6 +22,7 @@ use seamless_testing::{
     load::{Load, Target},
     process::Watched,
     supervisor::{Service, Supervisor, copy_folder},
+    wait_for,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -43,7 +52,11 @@ fn shipped_service(supervisor: Supervisor, folder: &Path, example: &str, args: &
 /// Restarts this often, each time as soon as the supervisor lets it and `floor` requests have ended
 /// since the last time, and judges every request.
 fn restarts(service: &Service, target: &Target, load: Load, restarts: usize, floor: u64) {
-    let first = http::wait_pid(target);
+    restarts_since(http::wait_pid(target), service, load, restarts, floor);
+}
+
+/// The same, where it is known which daemon answers.
+fn restarts_since(first: u32, service: &Service, load: Load, restarts: usize, floor: u64) {
     let running = load.start();
     assert!(running.wait_for_pid(first, LIMIT), "no answer under load");
     let more = || {
@@ -132,4 +145,170 @@ fn p1_p2_p3_slow_requests_across_restarts_runit() {
         let load = Load::new(target.clone()).clients(256).path("/?delay=300ms");
         restarts(&service, &target, load, 3, 256);
     });
+}
+
+fn long() -> bool {
+    env::var_os("SEAMLESS_TEST_LONG").is_some_and(|value| value == "1")
+}
+
+/// How often sockets are taken over in a test.
+fn takeovers() -> usize {
+    if long() { 20 } else { 4 }
+}
+
+/// How many clients ask: all of these in a long run, the first in a short one.
+fn clients(counts: [usize; 2]) -> impl Iterator<Item = usize> {
+    counts.into_iter().take(if long() { 2 } else { 1 })
+}
+
+/// Linux as it is by default.
+fn boxed_by_default(test: impl FnOnce(&Path)) {
+    let limit = Duration::from_secs(if long() { 600 } else { 120 });
+    Boxed::new().private_net_without_migration().limit(limit).run(test);
+}
+
+fn p2_takeover(supervisor: Supervisor, count: usize) {
+    boxed_by_default(|folder| {
+        let (service, target) = tcp(supervisor, folder, "takeover");
+        restarts(&service, &target, Load::new(target.clone()).clients(count), takeovers(), FLOOR);
+    });
+}
+
+#[test]
+fn p1_p2_takeover_128_clients_daemontools() {
+    p2_takeover(Supervisor::Daemontools, 128);
+}
+
+#[test]
+fn p1_p2_takeover_128_clients_runit() {
+    p2_takeover(Supervisor::Runit, 128);
+}
+
+#[test]
+fn p1_p2_takeover_512_clients_daemontools() {
+    p2_takeover(Supervisor::Daemontools, 512);
+}
+
+#[test]
+fn p1_p2_takeover_512_clients_runit() {
+    p2_takeover(Supervisor::Runit, 512);
+}
+
+fn p2_takeover_keep_alive(supervisor: Supervisor, counts: [usize; 2]) {
+    boxed_by_default(|folder| {
+        let (service, target) = tcp(supervisor, folder, "takeover");
+        for count in clients(counts) {
+            let load = Load::new(target.clone()).clients(count).keep_alive();
+            restarts(&service, &target, load, takeovers(), FLOOR);
+        }
+    });
+}
+
+#[test]
+fn p1_p2_takeover_keep_alive_daemontools() {
+    p2_takeover_keep_alive(Supervisor::Daemontools, [128, 512]);
+}
+
+#[test]
+fn p1_p2_takeover_keep_alive_runit() {
+    p2_takeover_keep_alive(Supervisor::Runit, [512, 128]);
+}
+
+fn p2_takeover_unix_socket(supervisor: Supervisor, counts: [usize; 2]) {
+    boxed_by_default(|folder| {
+        let socket = folder.join("web.sock");
+        let args = format!("--listen {} --unix-socket {}", http::free_address(), socket.display());
+        let service = shipped_service(supervisor, folder, "takeover", &args);
+        let target = Target::Unix(socket);
+        for count in clients(counts) {
+            let load = Load::new(target.clone()).clients(count);
+            restarts(&service, &target, load, takeovers(), FLOOR);
+        }
+    });
+}
+
+#[test]
+fn p1_p2_takeover_unix_socket_daemontools() {
+    p2_takeover_unix_socket(Supervisor::Daemontools, [512, 128]);
+}
+
+#[test]
+fn p1_p2_takeover_unix_socket_runit() {
+    p2_takeover_unix_socket(Supervisor::Runit, [128, 512]);
+}
+
+/// One socket for each worker thread, all on one port.
+fn p2_takeover_group(supervisor: Supervisor, counts: [usize; 2]) {
+    boxed_by_default(|folder| {
+        let address = http::free_address();
+        let args = format!("--listen {address} --workers 4");
+        let service = shipped_service(supervisor, folder, "takeover", &args);
+        let target = Target::Tcp(address);
+        for count in clients(counts) {
+            let load = Load::new(target.clone()).clients(count);
+            restarts(&service, &target, load, takeovers(), FLOOR);
+        }
+    });
+}
+
+#[test]
+fn p1_p2_takeover_group_daemontools() {
+    p2_takeover_group(Supervisor::Daemontools, [128, 512]);
+}
+
+#[test]
+fn p1_p2_takeover_group_runit() {
+    p2_takeover_group(Supervisor::Runit, [512, 128]);
+}
+
+/// Connections come at a fixed rate, whether or not the server keeps up.
+fn p2_takeover_open_loop(supervisor: Supervisor) {
+    boxed_by_default(|folder| {
+        let (service, target) = tcp(supervisor, folder, "takeover");
+        restarts(&service, &target, Load::new(target.clone()).rate(2000), takeovers(), FLOOR);
+    });
+}
+
+#[test]
+fn p1_p2_takeover_open_loop_daemontools() {
+    p2_takeover_open_loop(Supervisor::Daemontools);
+}
+
+#[test]
+fn p1_p2_takeover_open_loop_runit() {
+    p2_takeover_open_loop(Supervisor::Runit);
+}
+
+/// A queue of datagrams is short: the rate leaves half a second before it overflows.
+fn p2_takeover_udp(supervisor: Supervisor) {
+    boxed_by_default(|folder| {
+        let address = http::free_address();
+        let service = shipped_service(supervisor, folder, "udp", &format!("--listen {address}"));
+        let first = wait_udp_pid(address);
+        let load = Load::datagrams(address).rate(500);
+        restarts_since(first, &service, load, takeovers(), FLOOR / 2);
+    });
+}
+
+fn wait_udp_pid(address: SocketAddr) -> u32 {
+    wait_for("an answer by UDP", LIMIT, || {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        socket.connect(address).expect("an address");
+        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+        socket.send(b"first").ok()?;
+        let mut answer = [0; 100];
+        let length = socket.recv(&mut answer).ok()?;
+        let answer = std::str::from_utf8(&answer[..length]).expect("text");
+        answer.strip_prefix("Server pid: ")?.strip_suffix("\nfirst")?.parse().ok()
+    })
+}
+
+#[test]
+fn p1_p2_takeover_udp_daemontools() {
+    p2_takeover_udp(Supervisor::Daemontools);
+}
+
+#[test]
+fn p1_p2_takeover_udp_runit() {
+    p2_takeover_udp(Supervisor::Runit);
 }

@@ -1,47 +1,85 @@
-//! The command line of the three servers: the same for each, but for the place where it listens.
+//! The command line of the servers: the same for each, but for the places where it listens.
 
-use std::{error::Error, path::PathBuf, process, str::FromStr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process, time::Duration};
 
 use lexopt::prelude::*;
 
-pub(crate) struct Options<A> {
+/// Where a server listens, as its own options set it.
+pub(crate) trait Places {
+    /// Those options, as they are told to somebody who got them wrong.
+    const USAGE: &'static str;
+
+    /// Takes the value of the option `--NAME`; false where there is no such option.
+    fn set(&mut self, name: &str, args: &mut lexopt::Parser) -> Result<bool, lexopt::Error>;
+}
+
+impl Places for SocketAddr {
+    const USAGE: &'static str = "--listen ADDRESS";
+
+    fn set(&mut self, name: &str, args: &mut lexopt::Parser) -> Result<bool, lexopt::Error> {
+        let known = name == "listen";
+        if known {
+            *self = args.value()?.parse()?;
+        }
+        Ok(known)
+    }
+}
+
+impl Places for PathBuf {
+    const USAGE: &'static str = "--unix-socket PATH";
+
+    fn set(&mut self, name: &str, args: &mut lexopt::Parser) -> Result<bool, lexopt::Error> {
+        let known = name == "unix-socket";
+        if known {
+            *self = args.value()?.into();
+        }
+        Ok(known)
+    }
+}
+
+pub(crate) struct Options<P> {
     /// Where to listen.
-    pub(crate) address: A,
+    pub(crate) places: P,
     /// The PID file; empty: no seamless restarts, TERM drains.
     pub(crate) pid_file: PathBuf,
     /// How long requests in flight may take once the drain has begun.
     pub(crate) graceful_timeout: Duration,
-    /// How long to sleep before the socket is bound, to play a slow start.
+    /// How long to sleep before the sockets are had, to play a slow start.
     pub(crate) startup_delay: Duration,
 }
 
-impl<A: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>> Options<A> {
+impl<P: Places> Options<P> {
     /// Reads the command line; where it makes no sense, says so and ends the process.
-    /// `flag` names the option that takes the address: `listen` or `unix-socket`.
-    pub(crate) fn from_args(flag: &str, default: A) -> Self {
-        Self::parse(lexopt::Parser::from_env(), flag, default).unwrap_or_else(|error| {
+    pub(crate) fn from_args(default: P) -> Self {
+        Self::parse(lexopt::Parser::from_env(), default).unwrap_or_else(|error| {
             eprintln!("{error}");
             eprintln!(
-                "options: --{flag} ADDRESS, --pid-file PATH (empty disables), \
-                 --graceful-timeout 60s, --startup-delay 0s"
+                "options: {}, --pid-file PATH (empty disables), \
+                 --graceful-timeout 60s, --startup-delay 0s",
+                P::USAGE
             );
             process::exit(2);
         })
     }
 
-    fn parse(mut args: lexopt::Parser, flag: &str, default: A) -> Result<Self, lexopt::Error> {
+    fn parse(mut args: lexopt::Parser, default: P) -> Result<Self, lexopt::Error> {
         let mut options = Options {
-            address: default,
+            places: default,
             pid_file: PathBuf::from("/run/web/web.pid"),
             graceful_timeout: Duration::from_secs(60),
             startup_delay: Duration::ZERO,
         };
         while let Some(arg) = args.next()? {
             match arg {
-                Long(name) if name == flag => options.address = args.value()?.parse()?,
                 Long("pid-file") => options.pid_file = args.value()?.into(),
                 Long("graceful-timeout") => options.graceful_timeout = duration(&mut args)?,
                 Long("startup-delay") => options.startup_delay = duration(&mut args)?,
+                Long(name) => {
+                    let name = name.to_owned();
+                    if !options.places.set(&name, &mut args)? {
+                        return Err(Long(&name).unexpected());
+                    }
+                }
                 _ => return Err(arg.unexpected()),
             }
         }

@@ -49,7 +49,8 @@ pub fn build() {
         }
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
-        build.current_dir(root()).args(["build", "--quiet", "--workspace", "--bins", "--examples"]);
+        build.current_dir(root()).args(["build", "--quiet", "--workspace", "--all-features"]);
+        build.args(["--bins", "--examples"]);
         match folder().file_name().and_then(|profile| profile.to_str()) {
             None | Some("debug") => {}
             Some(profile) => {

@@ -1,0 +1,314 @@
+//! A web server (axum, tokio) whose sockets are taken over: the old and the new process share them,
+//! queues included, and no restart loses a connection.
+//!
+//! ```sh
+//! takeover --listen 127.0.0.1:8080 --admin-listen 127.0.0.1:8081 --unix-socket /run/web/web.sock \
+//!     --pid-file /run/web/web.pid
+//! curl 'http://127.0.0.1:8080/?delay=10s'
+//! curl http://127.0.0.1:8081/requests
+//! ```
+//!
+//! The count of requests moves along: each process goes on from that of its predecessor.
+//! With `--workers 4` there are four threads, each with a runtime and a socket of its own on the
+//! port (SO_REUSEPORT), and as many sockets are taken over.
+
+mod options;
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    io::{self, ErrorKind},
+    net::{self, SocketAddr},
+    os::unix::net as unix,
+    path::PathBuf,
+    pin::pin,
+    process::{self, ExitCode},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    task::{Context, Poll, ready},
+    thread,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::Query,
+    http::{HeaderValue, StatusCode, header::CONNECTION},
+    middleware,
+    response::Response,
+    routing::get,
+};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use options::{Options, Places};
+use seamless::sockets;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    runtime::Builder,
+    task::JoinSet,
+    time::sleep,
+};
+
+/// How long a connection without a request stays open once the drain has begun.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
+
+/// Requests that were answered, by this process and those before it.
+static REQUESTS: AtomicU64 = AtomicU64::new(0);
+
+struct Listen {
+    web: SocketAddr,
+    admin: Option<SocketAddr>,
+    unix: Option<PathBuf>,
+    workers: Option<usize>,
+}
+
+impl Places for Listen {
+    const USAGE: &'static str =
+        "--listen ADDRESS, --admin-listen ADDRESS, --unix-socket PATH, --workers COUNT";
+
+    fn set(&mut self, name: &str, args: &mut lexopt::Parser) -> Result<bool, lexopt::Error> {
+        use lexopt::ValueExt;
+        match name {
+            "listen" => self.web = args.value()?.parse()?,
+            "admin-listen" => self.admin = Some(args.value()?.parse()?),
+            "unix-socket" => self.unix = Some(args.value()?.into()),
+            "workers" => self.workers = Some(args.value()?.parse()?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+fn main() -> ExitCode {
+    let options = Options::from_args(Listen {
+        web: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        admin: None,
+        unix: None,
+        workers: None,
+    });
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options<Listen>) -> Result<(), Box<dyn std::error::Error>> {
+    // Before the runtime exists: the launcher, which never gets past this call, then stays a
+    // process of one thread.
+    seamless::Config::new(&options.pid_file)
+        .drain_timeout(options.graceful_timeout)
+        .hand_over(|| REQUESTS.load(Ordering::Relaxed).to_le_bytes().to_vec())
+        .init()?;
+    thread::sleep(options.startup_delay);
+
+    // What the predecessor has is taken over, what it has not is bound.
+    let places = &options.places;
+    let mut sockets = sockets::Options::new();
+    sockets.nonblocking(true); // as tokio needs them
+    let (web, group) = match places.workers {
+        None => (Some(sockets.tcp(places.web)?), Vec::new()),
+        Some(count) => (None, sockets.tcp_group(places.web, count)?),
+    };
+    let unix = places.unix.as_ref().map(|path| sockets.unix(path)).transpose()?;
+    let admin = places.admin.map(|address| sockets.tcp(address)).transpose()?;
+    if let Some(Ok(count)) = seamless::inherited().map(<[u8; 8]>::try_from) {
+        REQUESTS.store(u64::from_le_bytes(count), Ordering::Relaxed);
+    }
+    log::info!("process {} listens on {}", process::id(), places.web);
+
+    // The drain counts as through when its hooks have returned; until then `drain_timeout` holds.
+    let (serving, ended) = mpsc::channel::<()>();
+    seamless::on_shutdown(move || {
+        let _ = ended.recv(); // fails once every `serving` is dropped
+    });
+
+    // Connections reach this process already: it has the sockets. So the old one may go.
+    seamless::started()?;
+
+    let app = Router::new().fallback(answer).layer(middleware::map_response(finish));
+    let count = || async { format!("{}\n", REQUESTS.load(Ordering::Relaxed)) };
+    let admin_app = app.clone().route("/requests", get(count));
+    let mut workers = Vec::new();
+    for listener in group {
+        let (app, serving) = (app.clone(), serving.clone());
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let work = move || {
+            let _serving = serving;
+            runtime.block_on(async { serve(TcpListener::from_std(listener)?, app).await })
+        };
+        workers.push(thread::Builder::new().name("worker".to_owned()).spawn(work)?);
+    }
+    Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let mut served = JoinSet::new();
+        if let Some(web) = web {
+            served.spawn(serve(TcpListener::from_std(web)?, app.clone()));
+        }
+        if let Some(unix) = unix {
+            served.spawn(serve(UnixListener::from_std(unix)?, app));
+        }
+        if let Some(admin) = admin {
+            served.spawn(serve(TcpListener::from_std(admin)?, admin_app));
+        }
+        served.join_all().await.into_iter().collect::<io::Result<()>>()
+    })?;
+    for worker in workers {
+        worker.join().expect("a worker panicked")?;
+    }
+    drop(serving);
+    let reason = seamless::wait();
+    log::info!("process {} has drained: {reason:?}", process::id());
+    Ok(())
+}
+
+/// Accepts until the drain has begun and the queue is empty, and answers what it has accepted.
+async fn serve<L: Listener>(listener: L, app: Router) -> io::Result<()> {
+    let mut draining = seamless::draining();
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = poll_fn(|context| listener.poll_accept(context)) => match accepted {
+                Ok(stream) => { connections.spawn(converse(stream, app.clone())); }
+                Err(error) => cannot_accept(error).await,
+            },
+            Some(_) = connections.join_next() => {}
+            () = &mut draining => break,
+        }
+    }
+
+    // A successor has this queue as well and would answer what is in it. But there is none where the
+    // service is stopped, nor for a socket that the successor did not ask for. The standard
+    // library's listener asks the kernel each time; tokio's would rely on what it was told last.
+    let listener = listener.into_std()?;
+    loop {
+        match L::accept(&listener) {
+            Ok(stream) => {
+                connections.spawn(converse(stream, app.clone()));
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => cannot_accept(error).await,
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// What TCP and Unix sockets have in common.
+trait Listener: Send + Sync + 'static {
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+    type Std: Send + Sync;
+
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Self::Stream>>;
+    fn into_std(self) -> io::Result<Self::Std>;
+    fn accept(listener: &Self::Std) -> io::Result<Self::Stream>;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+    type Std = net::TcpListener;
+
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
+        let (stream, _) = ready!(self.poll_accept(context))?;
+        let _ = stream.set_nodelay(true);
+        Poll::Ready(Ok(stream))
+    }
+
+    fn into_std(self) -> io::Result<net::TcpListener> {
+        self.into_std()
+    }
+
+    fn accept(listener: &net::TcpListener) -> io::Result<TcpStream> {
+        let (stream, _) = listener.accept()?;
+        stream.set_nonblocking(true)?;
+        let _ = stream.set_nodelay(true);
+        TcpStream::from_std(stream)
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+    type Std = unix::UnixListener;
+
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<UnixStream>> {
+        let (stream, _) = ready!(self.poll_accept(context))?;
+        Poll::Ready(Ok(stream))
+    }
+
+    fn into_std(self) -> io::Result<unix::UnixListener> {
+        self.into_std()
+    }
+
+    fn accept(listener: &unix::UnixListener) -> io::Result<UnixStream> {
+        let (stream, _) = listener.accept()?;
+        stream.set_nonblocking(true)?;
+        UnixStream::from_std(stream)
+    }
+}
+
+/// Serves one connection to its end.
+///
+/// `axum::serve` with a graceful shutdown would close, the moment the drain begins, also a
+/// connection whose first or next request is on its way. Here such a connection has
+/// `IDLE_GRACE` to bring that request, which is answered with `Connection: close`.
+async fn converse<S>(stream: S, app: Router)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new()) // a client that stops in the middle of its headers gets 30 s
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    let mut connection = pin!(connection);
+    let grace_is_over = async {
+        seamless::draining().await;
+        sleep(IDLE_GRACE).await;
+    };
+    let result = tokio::select! {
+        biased;
+        result = connection.as_mut() => result,
+        () = grace_is_over => {
+            // Ends an idle connection now, a busy one after its answer.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        log::debug!("connection: {error}");
+    }
+}
+
+/// Out of descriptors, or a client that left the queue: no reason to end, but one to pause.
+async fn cannot_accept(error: io::Error) {
+    log::warn!("cannot accept: {error}");
+    sleep(Duration::from_millis(50)).await;
+}
+
+/// The last step of every answer.
+async fn finish(mut response: Response) -> Response {
+    REQUESTS.fetch_add(1, Ordering::Relaxed);
+    if seamless::draining().has_begun() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response
+}
+
+type Answer = Result<String, (StatusCode, String)>;
+
+async fn answer(Query(query): Query<HashMap<String, String>>) -> Answer {
+    if let Some(delay) = query.get("delay") {
+        let delay = humantime::parse_duration(delay)
+            .map_err(|error| (StatusCode::BAD_REQUEST, format!("delay: {error}\n")))?;
+        sleep(delay).await;
+    }
+    Ok(format!("Server pid: {}\n", process::id()))
+}

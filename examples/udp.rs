@@ -1,0 +1,112 @@
+//! A UDP server whose socket is taken over: each datagram comes back after a line that names the
+//! process, and no restart leaves one without its answer.
+//!
+//! ```sh
+//! udp --listen 127.0.0.1:8080 --pid-file /run/web/web.pid
+//! echo hello | socat - UDP:127.0.0.1:8080
+//! ```
+
+mod options;
+
+use std::{
+    io::{self, ErrorKind, Write},
+    net::{SocketAddr, UdpSocket},
+    os::{fd::AsFd, unix::net::UnixStream},
+    process::{self, ExitCode},
+    thread,
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use options::Options;
+use seamless::sockets;
+
+/// The longest datagram of which the answer is one as well.
+const LONGEST: usize = 65_000;
+
+fn main() -> ExitCode {
+    let options = Options::from_args(SocketAddr::from(([127, 0, 0, 1], 8080)));
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> {
+    seamless::Config::new(&options.pid_file).drain_timeout(options.graceful_timeout).init()?;
+    thread::sleep(options.startup_delay);
+
+    // Two processes wait for the same datagrams: the one that comes too late must not block.
+    let socket = sockets::Options::new().nonblocking(true).udp(options.places)?;
+    log::info!("process {} listens on {}", process::id(), socket.local_addr()?);
+
+    // Its end is closed when the drain begins, which wakes who waits on `drained`.
+    let (drain, drained) = UnixStream::pair()?;
+    seamless::on_shutdown(move || drop(drain));
+
+    // The socket is there, and so are the datagrams in its queue: the old process may go.
+    seamless::started()?;
+    echo(&socket, &drained)?;
+    let reason = seamless::wait();
+    log::info!("process {} has drained: {reason:?}", process::id());
+    Ok(())
+}
+
+/// Answers until the drain has begun and the queue is empty. A successor takes from the same queue
+/// from its start on.
+fn echo(socket: &UdpSocket, drained: &UnixStream) -> io::Result<()> {
+    let draining = seamless::draining();
+    let mut received = vec![0; LONGEST];
+    let mut answer = Vec::new();
+    loop {
+        // Read first: only an EAGAIN that comes after the drain began says that the queue is empty.
+        let last_round = draining.has_begun();
+        match socket.recv_from(&mut received) {
+            Ok((length, client)) => {
+                answer.clear();
+                writeln!(answer, "Server pid: {}", process::id())?;
+                answer.extend_from_slice(&received[..length]);
+                if let Err(error) = send(socket, &answer, client) {
+                    log::warn!("no answer to {client}: {error}");
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if last_round {
+                    return Ok(());
+                }
+                wait([(socket.as_fd(), PollFlags::POLLIN), (drained.as_fd(), PollFlags::POLLIN)])?;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn send(socket: &UdpSocket, answer: &[u8], client: SocketAddr) -> io::Result<()> {
+    loop {
+        match socket.send_to(answer, client) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                wait([(socket.as_fd(), PollFlags::POLLOUT)])?;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            ended => return ended.map(drop),
+        }
+    }
+}
+
+/// Waits until one of them is ready or has ended.
+fn wait<const N: usize>(for_what: [(impl AsFd, PollFlags); N]) -> io::Result<()> {
+    let mut entries = for_what.each_ref().map(|(fd, flags)| PollFd::new(fd.as_fd(), *flags));
+    while let Err(errno) = poll(&mut entries, PollTimeout::NONE) {
+        if errno != Errno::EINTR {
+            return Err(errno.into());
+        }
+    }
+    Ok(())
+}
