@@ -6,7 +6,8 @@
 //! - [`process`]: facts about processes, and waiting for them
 //! - [`handover`]: either end of a takeover, played by a test
 //! - [`http`]: single requests, and a prober that asks every 20 ms
-//! - [`load`]: closed-loop clients at full load, and what became of every request
+//! - [`load`]: clients at full load or at a fixed rate, and what became of every request
+//! - [`deploy`]: a server that is restarted under load outside a box
 //! - [`family`]: everything that a program has started ends with it
 //! - [`port`]: a TCP port that nobody else gets
 //! - [`report`]: the line-by-line report that the test service `probe` writes
@@ -42,6 +43,7 @@
 
 pub mod bin;
 pub mod boxed;
+pub mod deploy;
 pub mod direct;
 pub mod family;
 pub mod handover;
