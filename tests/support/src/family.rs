@@ -55,6 +55,14 @@ impl Family {
         let _ = waitpid(pid, WaitOptions::NOHANG);
     }
 
+    /// Ends everything that is there now, as at the end.
+    pub fn end_all(&self) -> io::Result<()> {
+        if self.end() {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("still there: processes {:?}", descendants(process::id()))))
+    }
+
     /// Ends everything; false where something outlives even a KILL for a while.
     fn end(&self) -> bool {
         let begin = Instant::now();

@@ -487,6 +487,11 @@ impl Running {
         true
     }
 
+    /// How long it has run: what the times of a [`Record`] count in.
+    pub fn elapsed(&self) -> Duration {
+        self.shared.start.elapsed()
+    }
+
     /// How many requests have ended so far.
     pub fn requests(&self) -> u64 {
         self.shared.stats.iter().map(|stats| lock(stats).requests().total()).sum()
