@@ -10,6 +10,7 @@ mod containers;
 mod copies;
 mod deploys;
 mod ends;
+mod examples;
 mod files;
 mod gaps;
 mod group;

@@ -1,0 +1,94 @@
+//! The examples whose sockets are taken over, with all of their options.
+
+use std::{fs, path::Path, time::Duration};
+
+use seamless_testing::{
+    bin,
+    boxed::Boxed,
+    http::{self, Target},
+    process::Watched,
+    supervisor::{Service, Supervisor},
+    under_each_supervisor, wait_for,
+};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// How many requests it has answered, it says.
+fn requests(admin: &Target) -> u64 {
+    let answer = http::get(admin, "/requests").expect("an answer");
+    answer.body.trim().parse().unwrap_or_else(|_| panic!("no number: {answer:?}"))
+}
+
+fn p2_takeover_takes_over_every_socket_and_its_count(supervisor: Supervisor, folder: &Path) {
+    let web = Target::from(http::free_address());
+    let admin = Target::from(http::free_address());
+    let unix = Target::Unix(folder.join("web.sock"));
+    let (program, log) = (bin::example("takeover"), folder.join("log"));
+    let run = format!(
+        "exec 2>>'{}'\nexec '{}' --pid-file '{}' --listen {web} --admin-listen {admin} \
+         --unix-socket '{unix}' --workers 3",
+        log.display(),
+        program.display(),
+        folder.join("web.pid").display(),
+    );
+    let service = Service::new(supervisor, folder.join("service"), &run);
+    let old = http::wait_pid(&admin);
+    for place in [&web, &unix] {
+        assert_eq!(http::pid(place), old);
+    }
+    // Those three, and who asks.
+    let before = requests(&admin);
+    assert!(before >= 3, "{before}");
+
+    service.settle();
+    let daemon = Watched::new(old);
+    service.restart();
+    daemon.wait_end(LIMIT);
+    let new = http::pid(&web);
+    assert_ne!(new, old);
+    for place in [&web, &unix, &admin] {
+        assert_eq!(http::pid(place), new);
+    }
+    let after = requests(&admin);
+    assert!(after > before, "{after} requests after {before}");
+    let log = fs::read_to_string(log).expect("the log");
+    let daemon = format!("daemon={new} ");
+    let had = |from: &str| {
+        let lines = log.lines().filter(|line| line.contains("stage=socket"));
+        lines.filter(|line| line.contains(&daemon) && line.contains(from)).count()
+    };
+    assert_eq!((had("from=predecessor"), had("from=bound")), (5, 0), "{log}");
+}
+
+fn p2_udp_takes_over_its_socket(supervisor: Supervisor, folder: &Path) {
+    let address = http::free_address();
+    let (program, pid_file) = (bin::example("udp"), folder.join("web.pid"));
+    let run = format!(
+        "exec '{}' --pid-file '{}' --listen {address}",
+        program.display(),
+        pid_file.display()
+    );
+    let service = Service::new(supervisor, folder.join("service"), &run);
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.connect(address).expect("an address");
+    socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+    let ask = || {
+        socket.send(b"hello").ok()?;
+        let mut answer = [0; 100];
+        let length = socket.recv(&mut answer).ok()?;
+        let answer = std::str::from_utf8(&answer[..length]).expect("text");
+        answer.strip_prefix("Server pid: ")?.strip_suffix("\nhello")?.parse::<u32>().ok()
+    };
+    let old = wait_for("an answer", LIMIT, ask);
+    service.settle();
+    let daemon = Watched::new(old);
+    service.restart();
+    daemon.wait_end(LIMIT);
+    wait_for("an answer of another", LIMIT, || ask().filter(|pid| *pid != old));
+}
+
+under_each_supervisor![
+    Boxed::new().private_net_without_migration() =>
+    p2_takeover_takes_over_every_socket_and_its_count,
+    p2_udp_takes_over_its_socket,
+];
