@@ -357,6 +357,18 @@ pub(crate) fn make_room(more: u64) {
     if needed > soft {
         _ = setrlimit(Resource::RLIMIT_NOFILE, needed, hard);
     }
+    grow_table(open.saturating_add(more).min(soft.max(needed).saturating_sub(1)));
+}
+
+/// Lets the table of descriptors grow to this number at once. The kernel would double it step by step
+/// and, where there are several threads, wait at each step until none of them looks into the old one:
+/// some milliseconds each.
+fn grow_table(number: u64) {
+    let Ok(number) = i32::try_from(number) else { return };
+    let Ok(any) = fs::File::open("/proc/self/fd") else { return };
+    if let Ok(high) = fcntl(&any, FcntlArg::F_DUPFD_CLOEXEC(number)) {
+        drop(raw::adopt(high));
+    }
 }
 
 // ---- groups ----
