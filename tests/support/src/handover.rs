@@ -2,8 +2,9 @@
 //! socket, and the record that makes this process a predecessor.
 
 use std::{
-    fs,
-    io::{IoSlice, IoSliceMut},
+    fs::{self, File},
+    io::{IoSlice, IoSliceMut, Write},
+    net::Shutdown,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::fs::MetadataExt,
@@ -15,7 +16,11 @@ use std::{
 
 use nix::{
     cmsg_space,
-    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg},
+    fcntl::{FcntlArg, SealFlag, fcntl},
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg},
+    },
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -89,10 +94,30 @@ impl End {
         (length > 0).then(|| (String::from_utf8_lossy(&bytes[..length]).into_owned(), fds))
     }
 
+    /// Ends the connection, in both directions.
+    pub fn shut(&self) {
+        self.0.shutdown(Shutdown::Both).expect("the end");
+    }
+
     #[track_caller]
     pub fn text(&self) -> String {
         self.receive().expect("a message").0
     }
+}
+
+/// Memory that can no longer be changed.
+pub fn sealed(bytes: &[u8]) -> OwnedFd {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create(c"state", flags).expect("memory"));
+    file.write_all(bytes).expect("room");
+    fcntl(
+        &file,
+        FcntlArg::F_ADD_SEALS(
+            SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE,
+        ),
+    )
+    .expect("seals");
+    file.into()
 }
 
 /// What a daemon answers to `status`.
@@ -163,8 +188,7 @@ pub fn write_record(direct: &Direct, pid: u32, more: &str) {
     fs::write(direct.lock_file(), text).expect("a record");
 }
 
-/// What each descriptor of a process is, without its number, in order. Sockets and pipes by their
-/// kind only, since their numbers differ from run to run.
+/// What each descriptor of a process is (`socket:[4711]`, a path…), in order.
 pub fn targets(pid: u32) -> Vec<String> {
     let descriptors = crate::process::descriptors(pid);
     let mut targets: Vec<String> =
