@@ -136,7 +136,7 @@ impl Options {
 
     /// The name by which the supervisor passes it (`LISTEN_FDNAMES`; of systemd,
     /// `FileDescriptorName=`). A passed socket of this name is taken whatever its address. It also
-    /// tells apart several sockets that ask for port 0. Default: none.
+    /// tells apart several sockets that ask for port 0. At most 255 bytes. Default: none.
     pub fn name(&mut self, name: impl Into<String>) -> &mut Self {
         self.name = Some(name.into());
         self

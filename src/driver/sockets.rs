@@ -20,6 +20,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
+/// As long as names are that a supervisor passes (`sd_listen_fds_with_names(3)`).
+const NAME_MAX: usize = 255;
+
 static POOL: Mutex<Pool> = Mutex::new(Pool::new());
 /// Held by the call that takes over: a second one at the same time waits for it. Before the files
 /// of the service and before the pool, which is never held while one of the others is awaited.
@@ -129,6 +132,10 @@ pub(crate) fn obtain(wanted: &Wanted<'_>) -> Result<Vec<OwnedFd>> {
         let text = "cannot find a socket (socket): init was not called, or failed";
         return Err(Error::new(ErrorKind::NotInitialized, text));
     };
+    if wanted.name.is_some_and(|name| name.len() > NAME_MAX) {
+        let text = format!("cannot use a name of more than {NAME_MAX} bytes (socket)");
+        return Err(Error::new(ErrorKind::Socket, text));
+    }
     lock(&POOL).used = true;
     take_over()?;
     let is_path = matches!(wanted.kind, Kind::Unix | Kind::UnixDatagram);

@@ -536,7 +536,7 @@ fn p10_a_limit_of_open_files_that_is_too_low_is_an_error() {
         let direct = Direct::new(folder);
         let predecessor = Predecessor::new(&direct);
         let wares = Wares::new(folder);
-        let successor = Successor::start(&direct, folder, Some("ulimit -Hn 100; ulimit -Sn 50"));
+        let successor = Successor::start(&direct, folder, Some("ulimit -Sn 50; ulimit -Hn 100"));
         successor.go();
         let end = predecessor.accept();
         end.text();

@@ -1,1 +1,212 @@
+use super::{
+    Address, Answer, CHUNK_MAX, FileId, Kind, MESSAGE_MAX, Refused, Request, SOCKETS_MAX,
+    STATE_MAX, Socket, chunk,
+};
 
+fn tcp(asked: &str, local: &str) -> Socket {
+    Socket {
+        kind: Kind::Tcp,
+        asked: Address::Inet(asked.parse().unwrap()),
+        name: None,
+        member: 0,
+        retired: false,
+        local: Address::Inet(local.parse().unwrap()),
+        file: None,
+    }
+}
+
+fn unix(path: &[u8]) -> Socket {
+    let address = Address::Unix(path.to_vec());
+    Socket { kind: Kind::Unix, asked: address.clone(), local: address, ..tcp("[::]:1", "[::]:1") }
+}
+
+fn request(text: &str) -> Result<Request, Refused> {
+    Request::parse(format!("seamless-takeover 1 {text}").as_bytes())
+}
+
+fn answer(text: &str) -> Result<Answer, Refused> {
+    Answer::parse(format!("seamless-takeover 1 {text}").as_bytes())
+}
+
+#[test]
+fn each_request_as_text() {
+    for (text, value) in [
+        ("take generation=7", Request::Take { generation: 7 }),
+        ("status", Request::Status),
+        ("got 253", Request::Got { count: 253 }),
+        ("got 0", Request::Got { count: 0 }),
+        ("done", Request::Done),
+    ] {
+        assert_eq!(value.format(), format!("seamless-takeover 1 {text}").into_bytes());
+        assert_eq!(request(text), Ok(value));
+    }
+}
+
+#[test]
+fn each_answer_as_text() {
+    let offer = |sockets, state| Answer::Offer { generation: 3, sockets, state };
+    for (text, value) in [
+        ("offer generation=3 sockets=2 state=5", offer(2, Some(5))),
+        ("offer generation=3 sockets=0 state=-", offer(0, None)),
+        ("offer generation=3 sockets=1048576 state=67108864", offer(SOCKETS_MAX, Some(STATE_MAX))),
+        ("state bytes=0", Answer::State { bytes: 0 }),
+        ("end", Answer::End),
+        ("status generation=3\nline two", Answer::Status("generation=3\nline two".to_owned())),
+        ("refused one is not two", Answer::Refused("one is not two".to_owned())),
+    ] {
+        assert_eq!(value.format(), format!("seamless-takeover 1 {text}").into_bytes());
+        assert_eq!(answer(text), Ok(value));
+    }
+}
+
+#[test]
+fn each_socket_as_text() {
+    let named = Socket {
+        name: Some("a b%\u{e9}".to_owned()),
+        member: 3,
+        retired: true,
+        kind: Kind::Udp,
+        ..tcp("[fe80::1%4]:0", "[fe80::1%4]:53")
+    };
+    let placed = Socket {
+        local: Address::Unix(b"/run/web.new".to_vec()),
+        file: Some(FileId { device: 2049, inode: 131 }),
+        ..unix(b"/run/web")
+    };
+    let odd = Socket { kind: Kind::UnixDatagram, ..unix(b"/a \n=\xff%") };
+    let lines = [
+        (tcp("127.0.0.1:0", "127.0.0.1:9"), "tcp asked=127.0.0.1:0 local=127.0.0.1:9 member=0"),
+        (
+            named,
+            "udp asked=[fe80::1%4]:0 local=[fe80::1%4]:53 member=3 name=a%20b%25%C3%A9 retired=1",
+        ),
+        (placed, "unix asked=/run/web local=/run/web.new member=0 file=2049:131"),
+        (odd, "unix-datagram asked=/a%20%0A=%FF%25 local=/a%20%0A=%FF%25 member=0"),
+        (unix(b"\0name"), "unix asked=%00name local=%00name member=0"),
+        (unix(b""), "unix asked= local= member=0"),
+    ];
+    let text: Vec<&str> = lines.iter().map(|(_, line)| *line).collect();
+    let text = format!("sockets count=6\n{}", text.join("\n"));
+    let value = Answer::Sockets(lines.into_iter().map(|(socket, _)| socket).collect());
+    assert_eq!(value.format(), format!("seamless-takeover 1 {text}").into_bytes());
+    assert_eq!(answer(&text), Ok(value));
+}
+
+#[test]
+fn fields_of_later_versions_are_passed_over() {
+    assert_eq!(request("take generation=7 color=red"), Ok(Request::Take { generation: 7 }));
+    assert_eq!(request("got 2 of=3"), Ok(Request::Got { count: 2 }));
+    let line = "sockets count=1 more=1\ntcp color=red asked=127.0.0.1:0 local=127.0.0.1:9 member=0";
+    assert_eq!(answer(line), Ok(Answer::Sockets(vec![tcp("127.0.0.1:0", "127.0.0.1:9")])));
+}
+
+#[test]
+fn what_is_none_of_ours_is_refused() {
+    for bytes in [
+        &b""[..],
+        b"seamless-takeover",
+        b"seamless-takeover 1",
+        b"seamless-takeover  1 done",
+        b"seamless-takeover x done",
+        b"seamless-takeover -1 done",
+        b"seamless-takeover 99999999999 done",
+        b"seamless/1 ready",
+        b"Seamless-takeover 1 done",
+        b"seamless-takeover 1 \xff",
+        b"\0",
+    ] {
+        assert_eq!(Request::parse(bytes), Err(Refused::Foreign), "{bytes:?}");
+        assert_eq!(Answer::parse(bytes), Err(Refused::Foreign), "{bytes:?}");
+    }
+    for version in [0, 2, u32::MAX] {
+        let text = format!("seamless-takeover {version} done");
+        assert_eq!(Request::parse(text.as_bytes()), Err(Refused::Version(version)));
+        assert_eq!(Answer::parse(text.as_bytes()), Err(Refused::Version(version)));
+    }
+    for name in ["", "offer", "sockets", "end", "refused", "Take", "take2"] {
+        assert_eq!(request(name), Err(Refused::Unknown(name.to_owned())));
+    }
+    for name in ["", "take", "got", "done", "Offer"] {
+        assert_eq!(answer(name), Err(Refused::Unknown(name.to_owned())));
+    }
+    let long = "x".repeat(MESSAGE_MAX);
+    assert_eq!(answer(&long), Err(Refused::Malformed("length")));
+    let Err(Refused::Unknown(name)) = answer(&long[..1000]) else { panic!("known") };
+    assert_eq!(name.len(), 64, "cut");
+}
+
+#[test]
+fn each_wrong_part_of_a_request_is_refused() {
+    for text in ["take", "take generation=", "take generation=-1", "take generation=+1", "take 7"] {
+        assert_eq!(request(text), Err(Refused::Malformed("generation")), "{text}");
+    }
+    for text in ["got", "got ", "got x", "got -1", "got 254", "got 99999999999999999999"] {
+        assert_eq!(request(text), Err(Refused::Malformed("count")), "{text}");
+    }
+}
+
+#[test]
+fn each_wrong_part_of_an_answer_is_refused() {
+    let good = "tcp asked=127.0.0.1:0 local=127.0.0.1:9 member=0";
+    let many = |count: usize| format!("sockets count={count}\n{}", vec![good; count].join("\n"));
+    assert!(answer(&many(CHUNK_MAX)).is_ok());
+    for (text, part) in [
+        ("offer sockets=1 state=-", "generation"),
+        ("offer generation=1 state=-", "number of sockets"),
+        ("offer generation=1 sockets=1048577 state=-", "number of sockets"),
+        ("offer generation=1 sockets=-1 state=-", "number of sockets"),
+        ("offer generation=1 sockets=1", "size of the state"),
+        ("offer generation=1 sockets=1 state=x", "size of the state"),
+        ("offer generation=1 sockets=1 state=67108865", "size of the state"),
+        ("state", "size of the state"),
+        ("state bytes=67108865", "size of the state"),
+        ("sockets", "count"),
+        ("sockets count=0", "count"),
+        ("sockets count=1", "count"),
+        (&many(CHUNK_MAX + 1), "count"),
+        (&format!("sockets count=2\n{good}"), "count"),
+        (&format!("sockets count=1\n{good}\n{good}"), "count"),
+        (&format!("sockets count=1\n{good}\n\n"), "kind of socket"),
+        ("sockets count=1\nsctp asked=127.0.0.1:0 local=127.0.0.1:9 member=0", "kind of socket"),
+        ("sockets count=1\n\n", "kind of socket"),
+        ("sockets count=1\ntcp local=127.0.0.1:9 member=0", "address"),
+        ("sockets count=1\ntcp asked=127.0.0.1:0 member=0", "address"),
+        ("sockets count=1\ntcp asked=127.0.0.1 local=127.0.0.1:9 member=0", "address"),
+        ("sockets count=1\ntcp asked=/run/web local=/run/web member=0", "address"),
+        ("sockets count=1\nunix asked=/a%2 local=/a member=0", "address"),
+        ("sockets count=1\nunix asked=/a%zz local=/a member=0", "address"),
+        ("sockets count=1\nunix asked=/\u{e9} local=/a member=0", "address"),
+        ("sockets count=1\ntcp asked=127.0.0.1:0 local=127.0.0.1:9", "member"),
+        ("sockets count=1\ntcp asked=127.0.0.1:0 local=127.0.0.1:9 member=4294967296", "member"),
+        (&format!("sockets count=1\n{good} name=%ff"), "name"),
+        (&format!("sockets count=1\n{good} file=1"), "file"),
+        (&format!("sockets count=1\n{good} file=1:x"), "file"),
+    ] {
+        assert_eq!(answer(text), Err(Refused::Malformed(part)), "{text}");
+    }
+    let long = format!("sockets count=1\nunix asked={} local=/a member=0", "a".repeat(12289));
+    assert_eq!(answer(&long), Err(Refused::Malformed("address")));
+}
+
+#[test]
+fn a_reason_stays_one_line_of_bounded_length() {
+    let reason = format!("one\ntwo\0{}", "\u{e9}".repeat(2000));
+    let Ok(Answer::Refused(read)) = Answer::parse(&Answer::Refused(reason).format()) else {
+        panic!("no refusal");
+    };
+    assert!(read.starts_with("one two \u{e9}") && read.len() <= 1024, "{}", read.len());
+}
+
+#[test]
+fn a_chunk_fits_into_one_message() {
+    assert_eq!(chunk(&[]), 0);
+    let short = vec![tcp("127.0.0.1:0", "127.0.0.1:9"); 1000];
+    assert_eq!(chunk(&short), CHUNK_MAX);
+    assert_eq!(chunk(&short[..7]), 7);
+    // Each byte of the longest path needs three.
+    let longest = vec![unix(&[0xff; 4095]); 10];
+    let count = chunk(&longest);
+    assert!((1..10).contains(&count), "{count}");
+    assert!(Answer::Sockets(longest[..count].to_vec()).format().len() <= MESSAGE_MAX);
+    assert!(Answer::Sockets(longest[..=count].to_vec()).format().len() > MESSAGE_MAX - 256);
+}
