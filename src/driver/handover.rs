@@ -10,7 +10,7 @@ use crate::proto::frame::{self, Answer, Request};
 use crate::shutdown::lock;
 use crate::sys::handover::{self, Arrival, Link, Listener, Message};
 use crate::sys::process::{self, Held};
-use crate::sys::socket::{self, Peer};
+use crate::sys::socket::{self, Beside, Peer};
 use crate::sys::wait::{self, Waker};
 use std::any::Any;
 use std::io;
@@ -145,22 +145,36 @@ pub(super) fn serve(daemon: &'static Daemon, settings: Settings) -> Result<()> {
     daemon::spawn("seamless-sockets", move || server.run())
 }
 
-/// Puts our takeover socket in place. The caller holds the claim.
-pub(super) fn listen(pid_file: &Path) -> Result<()> {
-    let Some(server) = SERVER.get() else { return Ok(()) };
+/// Our takeover socket, before it is put in place. The caller holds the claim.
+pub(super) struct Prepared {
+    path: PathBuf,
+    beside: Beside,
+}
+
+/// Does all that can fail for want of descriptors or memory.
+pub(super) fn prepare(pid_file: &Path) -> Result<Prepared> {
     let path = path_beside(pid_file);
-    let listener = Listener::bind(&path).map_err(|error| {
-        let denied = matches!(
-            error.kind(),
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-        );
-        let error =
-            Error::io(ErrorKind::Takeover, format!("cannot bind {path:?} (takeover)"), error);
-        if denied { error.hint(crate::sys::pid_file::must_be_writable()) } else { error }
-    })?;
-    *lock(&server.listener) = Some(Arc::new(listener));
-    server.waker.wake();
-    Ok(())
+    let beside = Listener::bind(&path).map_err(|error| cannot_bind(&path, error))?;
+    Ok(Prepared { path, beside })
+}
+
+impl Prepared {
+    pub(super) fn place(self) -> Result<()> {
+        let listener =
+            Listener::place(self.beside).map_err(|error| cannot_bind(&self.path, error))?;
+        if let Some(server) = SERVER.get() {
+            *lock(&server.listener) = Some(Arc::new(listener));
+            server.waker.wake();
+        }
+        Ok(())
+    }
+}
+
+fn cannot_bind(path: &Path, error: io::Error) -> Error {
+    let denied =
+        matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem);
+    let error = Error::io(ErrorKind::Takeover, format!("cannot bind {path:?} (takeover)"), error);
+    if denied { error.hint(crate::sys::pid_file::must_be_writable()) } else { error }
 }
 
 /// Has our takeover socket lost its name, and nobody else has it?

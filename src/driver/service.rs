@@ -302,11 +302,13 @@ impl Service {
         }
         live.retain(|one| one.generation.number < number);
         let older = live;
+        #[cfg(feature = "sockets")]
+        let mut listener = Some(super::handover::prepare(&self.pid_file)?);
         for step in takeover::steps() {
             match step {
                 Step::Install => files.pid_file = Some(PidFile::install(&self.pid_file)?),
                 #[cfg(feature = "sockets")]
-                Step::Listen => super::handover::listen(&self.pid_file)?,
+                Step::Listen => listener.take().map_or(Ok(()), super::handover::Prepared::place)?,
                 #[cfg(not(feature = "sockets"))]
                 Step::Listen => {}
                 Step::Enter => {
@@ -518,11 +520,11 @@ impl Service {
     pub(super) fn put_back(&self, files: &mut Files) -> Result<()> {
         #[cfg(feature = "sockets")]
         if super::handover::is_lost(&self.pid_file) {
-            super::handover::listen(&self.pid_file)?;
+            super::handover::prepare(&self.pid_file)?.place()?;
             note!(
                 Warn,
-                "stage=check daemon={} path={:?} reason=\"nobody listened at the takeover socket: ours \
-                 is back\"",
+                "stage=check daemon={} path={:?} reason=\"nobody listened at the takeover socket: it \
+                 is put back\"",
                 process::own_pid(),
                 super::handover::path_beside(&self.pid_file),
             );

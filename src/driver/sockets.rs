@@ -12,7 +12,7 @@ use crate::proto::passed;
 use crate::shutdown::lock;
 use crate::sockets::Wanted;
 use crate::sys::process::{self, Held};
-use crate::sys::socket::{self, Listener, Settings, SocketType};
+use crate::sys::socket::{self, Beside, Listener, Settings, SocketType};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::mem;
@@ -532,7 +532,8 @@ fn bind_path(wanted: &Wanted<'_>, asked: &Address, predecessors: &[Predecessor])
         Listener::Somebody(None) if !predecessors.is_empty() => {}
         Listener::Somebody(None) => return in_use("somebody listens there".to_owned()),
     }
-    let (fd, file) = socket::bind_path(ty, &path, wanted.settings).map_err(fail)?;
+    let bound = Beside::bind(ty, &path, wanted.settings).and_then(Beside::place);
+    let (fd, file) = bound.map_err(fail)?;
     describe(wanted, asked, fd, Some(file)).map_err(|why| fail(io::Error::other(why)))
 }
 

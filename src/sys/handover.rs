@@ -2,7 +2,7 @@
 //! them, and who is at the other end. Acts, decides nothing, never blocks.
 
 use super::raw;
-use super::socket::{self, Peer, Settings, SocketType};
+use super::socket::{self, Beside, Peer, Settings, SocketType};
 use crate::proto::frame::{FileId, STATE_MAX};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -23,8 +23,8 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// At this path, for this user alone.
-    pub(crate) fn bind(path: &Path) -> io::Result<Listener> {
+    /// For this path and for this user alone; it still has to be put in place.
+    pub(crate) fn bind(path: &Path) -> io::Result<Beside> {
         let settings = Settings {
             backlog: 64,
             only_v6: None,
@@ -32,7 +32,11 @@ impl Listener {
             reuse_port: false,
             nonblocking: true,
         };
-        let (fd, file) = socket::bind_path(SocketType::SeqPacket, path, settings)?;
+        Beside::bind(SocketType::SeqPacket, path, settings)
+    }
+
+    pub(crate) fn place(beside: Beside) -> io::Result<Listener> {
+        let (fd, file) = beside.place()?;
         Ok(Listener { fd, file })
     }
 

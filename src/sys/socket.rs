@@ -82,25 +82,29 @@ pub(crate) fn share_port(socket: BorrowedFd<'_>) -> io::Result<()> {
     if socket.reuse_port()? { Ok(()) } else { socket.set_reuse_port(true) }
 }
 
-/// Binds at a path: beside it, with its mode from the first moment on, then renamed over whatever
-/// is there. So the path names a socket that can be used at any time.
-pub(crate) fn bind_path(
-    ty: SocketType,
-    path: &Path,
-    settings: Settings,
-) -> io::Result<(OwnedFd, FileId)> {
-    let place = Place::of(path)?;
-    let temporary = place.temporary();
-    remove_leftover(&temporary)?;
-    let socket = Socket::new(Domain::UNIX, ty.raw(), None)?;
-    if let Some(mode) = settings.mode {
-        // Unbound, it passes its mode on to the file, less the umask.
-        fchmod(&socket, Mode::from_bits_truncate(mode))?;
-    }
-    socket.bind(&place.address(&temporary)?)?;
-    let placed = (|| {
+/// A socket that is bound beside the path that it is to have: ready to be used, with its mode from
+/// the first moment on. Until it is put in place, dropping it leaves nothing behind.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    socket: Option<OwnedFd>,
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl Beside {
+    pub(crate) fn bind(ty: SocketType, path: &Path, settings: Settings) -> io::Result<Beside> {
+        let place = Place::of(path)?;
+        let temporary = place.temporary();
+        remove_leftover(&temporary)?;
+        let socket = Socket::new(Domain::UNIX, ty.raw(), None)?;
         if let Some(mode) = settings.mode {
-            fs::set_permissions(&temporary, Permissions::from_mode(mode))?;
+            // Unbound, it passes its mode on to the file, less the umask.
+            fchmod(&socket, Mode::from_bits_truncate(mode))?;
+        }
+        socket.bind(&place.address(&temporary)?)?;
+        let mut beside = Beside { socket: None, temporary, path: path.to_owned() };
+        if let Some(mode) = settings.mode {
+            fs::set_permissions(&beside.temporary, Permissions::from_mode(mode))?;
         }
         if ty != SocketType::Datagram {
             socket.listen(settings.backlog.try_into().unwrap_or(i32::MAX))?;
@@ -108,15 +112,24 @@ pub(crate) fn bind_path(
         if settings.nonblocking {
             socket.set_nonblocking(true)?;
         }
-        let file = file_id(&fs::symlink_metadata(&temporary)?);
-        fs::rename(&temporary, path)?;
-        Ok(file)
-    })();
-    match placed {
-        Ok(file) => Ok((socket.into(), file)),
-        Err(error) => {
-            _ = fs::remove_file(&temporary);
-            Err(error)
+        beside.socket = Some(socket.into());
+        Ok(beside)
+    }
+
+    /// Renamed over whatever is there: the path names a socket that can be used at any time.
+    pub(crate) fn place(mut self) -> io::Result<(OwnedFd, FileId)> {
+        let file = file_id(&fs::symlink_metadata(&self.temporary)?);
+        fs::rename(&self.temporary, &self.path)?;
+        let socket = self.socket.take().expect("it is placed once");
+        self.temporary = PathBuf::new();
+        Ok((socket, file))
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if !self.temporary.as_os_str().is_empty() {
+            _ = fs::remove_file(&self.temporary);
         }
     }
 }

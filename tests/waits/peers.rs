@@ -292,8 +292,11 @@ fn unsealed(folder: &Path) -> File {
     File::open(path).expect("the file")
 }
 
+/// What it is called, and what it does.
+type Case<'a> = (&'a str, &'a dyn Fn(&End, &Wares));
+
 /// Plays the old daemon against a new one.
-fn against(folder: &Path, cases: &[(&str, &dyn Fn(&End, &Wares))]) {
+fn against(folder: &Path, cases: &[Case<'_>]) {
     let direct = Direct::new(folder);
     let predecessor = Predecessor::new(&direct);
     let wares = Wares::new(folder);
