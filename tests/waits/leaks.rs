@@ -29,19 +29,23 @@ const LAUNCHER: [&str; 6] =
     ["anon_inode:[pidfd]", "socket", "socket", "socket", "socket", "socket"];
 
 /// The supervisor; so many sockets; and these files. Of the crate there are a pair of sockets for
-/// signals, one for its threads, and the channel as long as there is a launcher.
+/// signals, two for its threads, and the channel as long as there is a launcher.
 fn daemon(sockets: usize, files: &[&'static str]) -> Vec<&'static str> {
     let sockets = std::iter::repeat_n("socket", sockets);
     std::iter::once("anon_inode:[pidfd]").chain(sockets).chain(files.iter().copied()).collect()
 }
 
-const CRATE: usize = 5;
+const CRATE: usize = 7;
+/// And from `started` on the takeover socket.
+const STARTED: usize = CRATE + 1;
 const CHANNEL: usize = 1;
 /// The probe's own: a pair for its signals; a listener and a pair to end it.
 const PROBE: usize = 2;
 const SERVER: usize = 3;
 const CONNECTION: usize = 1;
 const FILES: [&str; 2] = ["web.pid", "web.pid.lock"];
+/// What is in the folder, also when all is over.
+const FOLDER: [&str; 3] = ["web.pid", "web.pid.lock", "web.pid.sock"];
 
 as_each_user![descriptors_at_each_stage];
 
@@ -55,18 +59,18 @@ fn descriptors_at_each_stage(kind: Supervisor, folder: &Path, user: User) {
     let second = site.restart(first, &format!("--at=request=file:{}", go.display()));
     let launcher = Watched::new(site.service.main_pid());
     held(launcher.pid(), &LAUNCHER);
-    held(second, &daemon(CRATE + PROBE + SERVER, &FILES));
+    held(second, &daemon(STARTED + PROBE + SERVER, &FILES));
     let request = Unfinished::start(&site.target);
-    held(second, &daemon(CRATE + PROBE + SERVER + CONNECTION, &FILES));
+    held(second, &daemon(STARTED + PROBE + SERVER + CONNECTION, &FILES));
 
     site.deploy_options(&format!("{ENDS_SOON} --at=after-init=file:{}", begin.display()));
     site.service.restart();
     site.report.wait_of(second, "hook");
     held(launcher.pid(), &LAUNCHER);
-    held(second, &daemon(CRATE + PROBE + SERVER + CONNECTION, &FILES));
+    held(second, &daemon(STARTED + PROBE + SERVER + CONNECTION, &FILES));
     fs::write(go, "").expect("a file");
     launcher.wait_end(LIMIT);
-    held(second, &daemon(CRATE - CHANNEL + PROBE + SERVER + CONNECTION, &FILES));
+    held(second, &daemon(STARTED - CHANNEL + PROBE + SERVER + CONNECTION, &FILES));
 
     let third = site.report.wait_nth("init", 3).pid;
     let launcher = Watched::new(site.service.main_pid());
@@ -74,31 +78,31 @@ fn descriptors_at_each_stage(kind: Supervisor, folder: &Path, user: User) {
     held(third, &daemon(CRATE + PROBE, &["web.pid.lock"]));
     // The older one looks round meanwhile, and opens nothing for good.
     site.wait_checks(second, 2);
-    held(second, &daemon(CRATE - CHANNEL + PROBE + SERVER + CONNECTION, &FILES));
+    held(second, &daemon(STARTED - CHANNEL + PROBE + SERVER + CONNECTION, &FILES));
     fs::write(begin, "").expect("a file");
     assert_eq!(site.started(3), third);
-    held(third, &daemon(CRATE + PROBE + SERVER, &FILES));
+    held(third, &daemon(STARTED + PROBE + SERVER, &FILES));
 
     // Of its server one end of the pair is left; the PID file is its own, under a name no more.
     scene::wait_drain(&site.report, second);
     let draining = ["web.pid (deleted)", "web.pid.lock"];
-    held(second, &daemon(CRATE - CHANNEL + PROBE + 1 + CONNECTION, &draining));
+    held(second, &daemon(STARTED - CHANNEL + PROBE + 1 + CONNECTION, &draining));
     assert!(request.finish().ends_with(&answer_of(second)));
     held(launcher.pid(), &LAUNCHER);
 
     // A drain with a launcher, at which nobody waits any more for the one that has ended.
     let request = Unfinished::start(&site.target);
-    held(third, &daemon(CRATE + PROBE + SERVER + CONNECTION, &FILES));
+    held(third, &daemon(STARTED + PROBE + SERVER + CONNECTION, &FILES));
     if site.knows_a_stop() {
         Watched::new(second).wait_end(LIMIT);
         site.service.down();
         scene::wait_drain(&site.report, third);
         held(launcher.pid(), &LAUNCHER);
-        held(third, &daemon(CRATE + PROBE + 1 + CONNECTION, &FILES));
+        held(third, &daemon(STARTED + PROBE + 1 + CONNECTION, &FILES));
     }
     assert!(request.finish().ends_with(&answer_of(third)));
     site.stop();
-    assert_eq!(files(&site.run), FILES);
+    assert_eq!(files(&site.run), FOLDER);
 }
 
 fn files(folder: &Path) -> Vec<String> {
@@ -128,7 +132,7 @@ struct Size {
 impl Size {
     #[track_caller]
     fn of(site: &Site, daemon: u32) -> Self {
-        wait_targets(daemon, &site.run, &self::daemon(CRATE + PROBE + SERVER, &FILES));
+        wait_targets(daemon, &site.run, &self::daemon(STARTED + PROBE + SERVER, &FILES));
         let launcher = site.service.main_pid();
         // What has ended in the box is taken away by its init.
         let zombies = || -> Vec<process::Stat> {
@@ -172,7 +176,7 @@ fn twenty_restarts_leave_nothing_behind(kind: Supervisor, folder: &Path) {
     assert_eq!((before.processes, before.zombies.len()), (2, 0));
     assert_eq!(
         (&before.launcher[..], &before.files[..]),
-        (&LAUNCHER.map(String::from)[..], &FILES.map(String::from)[..])
+        (&LAUNCHER.map(String::from)[..], &FOLDER.map(String::from)[..])
     );
     let memory_before = memory(generations[1]);
     for _ in 0..20 {
@@ -195,7 +199,7 @@ fn twenty_restarts_leave_nothing_behind(kind: Supervisor, folder: &Path) {
     assert_eq!(record.lines().count(), 4, "the newest, and its predecessor: {record}");
     site.assert_one_generation(newest);
     site.stop();
-    assert_eq!(files(&site.run), FILES);
+    assert_eq!(files(&site.run), FOLDER);
 }
 
 mod restarts {
