@@ -71,6 +71,22 @@
 //! Where each part lives: `proto` holds the two machines, which decide and do nothing else, and the
 //! wire formats; `sys` acts and decides nothing; `driver` joins them; `shutdown` holds the hooks.
 //!
+//! # Sockets
+//!
+//! Sockets are the caller's. With SO_REUSEPORT, or a Unix socket bound beside the old one and
+//! renamed over it, the service stays reachable at every moment; but Linux gives each connection to
+//! one listener when it arrives, and resets those in the queue of a listener that is closed.
+//!
+//! With the feature `sockets`, the module `sockets` finds them instead, in this order: passed by the
+//! supervisor, held by the predecessor, bound anew. What the predecessor holds is taken over itself,
+//! with its queue, so a restart loses nothing at all. The new daemon connects to `web.pid.sock`
+//! when it asks for its first socket; the old one, a thread of which waits there, sends all it has
+//! (SCM_RIGHTS), and beside it whatever bytes the program wants to hand over. Each side asks the
+//! kernel who the other is: the old one serves its own user and root, the new one takes only from a
+//! process that the record proves to be its predecessor, and only sockets that are what they claim
+//! to be. A takeover changes nothing in the old daemon: it serves on until it gets TERM, and if the
+//! new one dies before that, nothing is lost.
+//!
 //! # Threads and async runtimes
 //!
 //! [`init`] may be called at any time, also below `#[tokio::main]`: nothing in it relies on being
@@ -141,10 +157,9 @@
 //! # Limitations
 //!
 //! - Linux only.
-//! - Sockets that the program binds itself, by SO_REUSEPORT or by a new Unix socket at the old path,
-//!   keep the service reachable, but Linux resets the connections that wait in the queue of a
-//!   listener when it is closed, unless `net.ipv4.tcp_migrate_req` is set. The feature `sockets`
-//!   loses none.
+//! - Without the feature `sockets`, or where the predecessor was built without it, connections that
+//!   wait in the queue of a listener when it is closed are reset, unless `net.ipv4.tcp_migrate_req`
+//!   is set.
 //! - Accept only after [`started`]: a starting daemon that is told to end does so at once, with what
 //!   it has accepted.
 //! - Sockets of different users share no port by SO_REUSEPORT: a deploy that changes the user of a

@@ -17,6 +17,7 @@ use seamless_testing::{
     bin,
     boxed::{Boxed, Isolation},
     direct::{Direct, identity},
+    handover::{End, targets, wait_targets},
     process::{self, Watched},
     supervisor::{Service, Supervisor},
     wait_for,
@@ -81,6 +82,63 @@ fn p10_an_unwritable_folder_is_an_error() {
         assert_serves_on(&direct, &old);
         direct.start_ready(&[]);
         assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+    });
+}
+
+#[test]
+fn p5_p10_another_user_gets_no_sockets() {
+    by_root(|folder| {
+        let direct = place_of(folder, NOBODY);
+        let (mut first, old) = direct.start_ready(&[
+            "--tcp=127.0.0.1:0",
+            "--at=sockets=user:65534",
+            "--successor-timeout=none",
+        ]);
+        first.detach();
+        direct.wait_checks(old.pid(), 1);
+        let held = targets(old.pid());
+        // Its mode keeps others out; but somebody may have opened it to them.
+        fs::set_permissions(direct.socket(), fs::Permissions::from_mode(0o666)).expect("a mode");
+        for message in ["take generation=2", "status"] {
+            let end = End::connect_as(12345, &direct.socket());
+            end.send(&format!("seamless-takeover 1 {message}"));
+            let answer = "seamless-takeover 1 refused uid 12345 may not take over";
+            assert_eq!(end.text(), answer);
+            assert!(end.receive().is_none());
+        }
+        let words = [&format!("peer={} ", std::process::id()), "uid 12345 may not take over"];
+        direct.wait_log(&words, 2);
+        wait_targets(old.pid(), &held);
+        // Its own user and root may ask.
+        for user in [NOBODY, 0] {
+            let end = End::connect_as(user, &direct.socket());
+            end.send("seamless-takeover 1 status");
+            assert!(end.text().contains(&format!("daemon={}", old.pid())));
+        }
+        // A successor is root when it takes over, and becomes that user then.
+        let (_second, new) = direct.start_ready(&["--tcp=127.0.0.1:0", "--at=sockets=user:65534"]);
+        assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+        let sockets: Vec<String> =
+            direct.report.named("socket").into_iter().map(|event| event.text).collect();
+        assert_eq!(sockets.len(), 2);
+        assert_eq!(sockets[0], sockets[1]);
+        assert!(!new.has_ended());
+    });
+}
+
+/// In a folder that it may not write to, the service cannot put its takeover socket in place.
+#[test]
+fn p10_a_takeover_socket_that_we_may_not_bind_is_an_error() {
+    by_root(|folder| {
+        let direct = place_of(folder, NOBODY);
+        // Everything else is there and ours.
+        fs::create_dir(direct.socket()).expect("a folder in its place");
+        let mut started = direct.start(&["--at=after-init=user:65534"]);
+        let text = format!(
+            "started: cannot bind {:?} (takeover): Is a directory (os error 21)",
+            direct.socket()
+        );
+        assert_eq!(started.wait_error().text, text);
     });
 }
 

@@ -168,7 +168,8 @@ fn the_files_are_as_the_documentation_says() {
             .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
             .collect();
         names.sort();
-        assert_eq!(names, ["log", "report", "web.pid", "web.pid.lock"]);
+        assert_eq!(names, ["log", "report", "web.pid", "web.pid.lock", "web.pid.sock"]);
+        assert_eq!(mode(&direct.socket()), 0o600);
     });
 }
 

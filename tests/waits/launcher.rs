@@ -44,11 +44,12 @@ fn descriptors_are_few_and_not_passed_on(kind: Supervisor, folder: &Path) {
 
     signal(daemon, CONT);
     Report::new(folder.join("report")).wait("started");
-    // The daemon has besides: a pair for handlers and one for its threads, the supervisor as the
-    // launcher knows it, and the files; the last pair is the probe's own.
+    // The daemon has besides: a pair for handlers, one for its threads and one for the thread that
+    // hands over, with its listener; the supervisor as the launcher knows it, and the files; the
+    // last pair is the probe's own.
     let files = ["web.pid", "web.pid.lock"];
     let held = ["/dev/null", "/dev/zero", "anon_inode:[pidfd]"].into_iter();
-    let held: Vec<&str> = held.chain(["socket"; 7]).chain(files).collect();
+    let held: Vec<&str> = held.chain(["socket"; 10]).chain(files).collect();
     wait_targets(daemon, folder, &held);
     // A program that the daemon starts gets none of those.
     let passed_on: Vec<i32> = descriptors(daemon)

@@ -181,7 +181,7 @@ fn passed_by_the_supervisor_and_handed_on() {
         assert!(held.iter().all(|one| !of_launcher.contains(one)), "{held:?} {of_launcher:?}");
         for fd in 3..7 {
             let info = fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", daemon.pid())).unwrap();
-            assert!(info.contains("flags:\t02000002"), "close-on-exec: {info}");
+            assert!(info.contains("flags:\t02004002"), "close-on-exec: {info}");
         }
         drop(passed);
 
@@ -735,7 +735,7 @@ fn p2_no_request_is_lost_over_restarts(kind: Supervisor, folder: &Path) {
     let report = Report::new(folder.join("report"));
     let run = scene::script(folder, &format!("--tcp={target} --unix={}", unix.display()));
     let service = Service::new(kind, folder.join("service"), &run);
-    let first = http::wait_pid(&target);
+    let first = report.wait("started").pid;
     let target_at_path = Target::Unix(unix);
     let probers =
         [&target, &target_at_path].map(|one| Prober::start_every(Duration::from_millis(1), one));

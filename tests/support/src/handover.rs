@@ -10,7 +10,7 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
-    process,
+    process, thread,
     time::Duration,
 };
 
@@ -22,6 +22,7 @@ use nix::{
         socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg},
     },
 };
+use rustix::thread::{Uid, set_thread_uid};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::{
@@ -43,6 +44,19 @@ impl End {
         let socket = seqpacket();
         socket.connect(&SockAddr::unix(path).expect("an address")).expect("a connection");
         End(socket)
+    }
+
+    /// As another user; as root only.
+    #[track_caller]
+    pub fn connect_as(user: u32, path: &Path) -> Self {
+        thread::scope(|scope| {
+            // The kernel keeps users by thread.
+            let connected = scope.spawn(|| {
+                set_thread_uid(Uid::from_raw(user)).expect("root");
+                End::connect(path)
+            });
+            connected.join().expect("a connection")
+        })
     }
 
     #[track_caller]
