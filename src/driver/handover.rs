@@ -532,7 +532,10 @@ fn receive(
     deadline: Deadline,
 ) -> Result<Taken, String> {
     let began = Instant::now();
-    deadline.send(link, &Request::Take { generation: own }.format(), &[])?;
+    if let Err(closed) = deadline.send(link, &Request::Take { generation: own }.format(), &[]) {
+        // It may have said why.
+        return Err(answer(link, deadline).err().unwrap_or(closed));
+    }
     let (generation, sockets, state) = match answer(link, deadline)? {
         (Answer::Offer { generation, sockets, state }, fds) if fds.is_empty() => {
             (generation, sockets, state)

@@ -518,28 +518,26 @@ impl Service {
 
     /// Under the claim.
     pub(super) fn put_back(&self, files: &mut Files) -> Result<()> {
+        let own = process::own_pid();
+        if files.lost_file {
+            files.pid_file = Some(PidFile::install(&self.pid_file)?);
+            note!(
+                Warn,
+                "stage=check daemon={own} path={:?} reason=\"the PID file named no live generation: \
+                 ours is back\"",
+                self.pid_file,
+            );
+        }
         #[cfg(feature = "sockets")]
         if super::handover::is_lost(&self.pid_file) {
             super::handover::prepare(&self.pid_file)?.place()?;
             note!(
                 Warn,
-                "stage=check daemon={} path={:?} reason=\"nobody listened at the takeover socket: it \
+                "stage=check daemon={own} path={:?} reason=\"nobody listened at the takeover socket: it \
                  is put back\"",
-                process::own_pid(),
                 super::handover::path_beside(&self.pid_file),
             );
         }
-        if !files.lost_file {
-            return Ok(());
-        }
-        files.pid_file = Some(PidFile::install(&self.pid_file)?);
-        note!(
-            Warn,
-            "stage=check daemon={} path={:?} reason=\"the PID file named no live generation: ours is \
-             back\"",
-            process::own_pid(),
-            self.pid_file,
-        );
         Ok(())
     }
 

@@ -119,7 +119,14 @@ impl Link {
 
     pub(crate) fn receive(&self, longest: usize) -> io::Result<Arrival> {
         let mut bytes = vec![0; longest];
-        match raw::receive(self.fd.as_fd(), &mut bytes) {
+        let received = match raw::receive(self.fd.as_fd(), &mut bytes) {
+            // It closed without reading all that we sent; what it sent before may still be there.
+            Err(error) if error.raw_os_error() == Some(Errno::ECONNRESET as i32) => {
+                raw::receive(self.fd.as_fd(), &mut bytes)
+            }
+            received => received,
+        };
+        match received {
             Ok(arrived) if arrived.length == 0 => Ok(Arrival::Closed), // nobody sends an empty message
             Ok(arrived) => {
                 bytes.truncate(arrived.length);

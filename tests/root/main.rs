@@ -91,7 +91,7 @@ fn p5_p10_another_user_gets_no_sockets() {
         let direct = place_of(folder, NOBODY);
         let (mut first, old) = direct.start_ready(&[
             "--tcp=127.0.0.1:0",
-            "--at=sockets=user:65534",
+            "--at=ready=user:65534",
             "--successor-timeout=none",
         ]);
         first.detach();
@@ -101,7 +101,8 @@ fn p5_p10_another_user_gets_no_sockets() {
         fs::set_permissions(direct.socket(), fs::Permissions::from_mode(0o666)).expect("a mode");
         for message in ["take generation=2", "status"] {
             let end = End::connect_as(12345, &direct.socket());
-            end.send(&format!("seamless-takeover 1 {message}"));
+            // It need not wait for what we say.
+            end.try_send(format!("seamless-takeover 1 {message}").as_bytes(), &[]);
             let answer = "seamless-takeover 1 refused uid 12345 may not take over";
             assert_eq!(end.text(), answer);
             assert!(end.receive().is_none());
@@ -116,7 +117,7 @@ fn p5_p10_another_user_gets_no_sockets() {
             assert!(end.text().contains(&format!("daemon={}", old.pid())));
         }
         // A successor is root when it takes over, and becomes that user then.
-        let (_second, new) = direct.start_ready(&["--tcp=127.0.0.1:0", "--at=sockets=user:65534"]);
+        let (_second, new) = direct.start_ready(&["--tcp=127.0.0.1:0", "--at=ready=user:65534"]);
         assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
         let sockets: Vec<String> =
             direct.report.named("socket").into_iter().map(|event| event.text).collect();

@@ -292,7 +292,7 @@ fn unsealed(folder: &Path) -> File {
     File::open(path).expect("the file")
 }
 
-/// What it is called, and what it does.
+/// What is wrong, and how it is played.
 type Case<'a> = (&'a str, &'a dyn Fn(&End, &Wares));
 
 /// Plays the old daemon against a new one.

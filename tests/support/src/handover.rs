@@ -93,7 +93,8 @@ impl End {
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         let received =
             match recvmsg::<UnixAddr>(self.0.as_raw_fd(), &mut parts, Some(&mut control), flags) {
-                Err(nix::errno::Errno::ECONNRESET) => return None,
+                // It closed with something of ours unread; what it said before comes next.
+                Err(nix::errno::Errno::ECONNRESET) => return self.receive(),
                 received => received.expect("a message in time"),
             };
         let mut fds = Vec::new();
@@ -202,11 +203,13 @@ pub fn write_record(direct: &Direct, pid: u32, more: &str) {
     fs::write(direct.lock_file(), text).expect("a record");
 }
 
-/// What each descriptor of a process is (`socket:[4711]`, a path…), in order.
+/// What each descriptor of a process is (`socket:[4711]`, a path…), in order; without the report,
+/// which is open for the moment of an event.
 pub fn targets(pid: u32) -> Vec<String> {
     let descriptors = crate::process::descriptors(pid);
     let mut targets: Vec<String> =
         descriptors.iter().map(|(_, target)| target.display().to_string()).collect();
+    targets.retain(|target| !target.ends_with("/report"));
     targets.sort();
     targets
 }
