@@ -43,7 +43,8 @@ fn measure(bench: &Bench, way: Way, rate: u32, restarts: usize) -> Result<u64, B
         table::print(&format!("{}: not built", way.text()));
         return Ok(0);
     };
-    let load = site.load().rate(rate).keep_records();
+    // One thread: the generator should not be what the server waits for.
+    let load = site.load().threads(1).rate(rate).keep_records();
     let load = site.start(load)?;
     site.deployment.pass(Duration::from_secs(1), &load)?;
     let mut windows = Vec::new();
