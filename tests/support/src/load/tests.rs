@@ -434,7 +434,7 @@ fn an_open_loop_uses_idle_connections_again() {
     let counted = connections.clone();
     let address = server(move |stream| {
         counted.fetch_add(1, Ordering::Relaxed);
-        kept(4711, 10)(stream);
+        std::thread::spawn(|| kept(4711, 10)(stream));
     });
     let running = open_loop(Load::new(Target::Tcp(address))).keep_alive().start();
     crate::wait_for("more requests than connections", LIMIT, || {
