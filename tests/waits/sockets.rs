@@ -528,6 +528,35 @@ fn a_predecessor_whose_takeover_socket_is_missing_is_waited_for() {
     });
 }
 
+/// It serves no more and sees to no takeover socket, though it may live for as long as a download
+/// takes; the generation that took its sockets is dead.
+#[test]
+fn p1_p9_a_predecessor_that_drains_is_not_waited_for() {
+    Boxed::new().private_net().run(|folder| {
+        let direct = Direct::new(folder);
+        let address = http::free_address();
+        let tcp = format!("--tcp={address}");
+        let options = [tcp.as_str(), "--successor-timeout=none"];
+        let (mut first, old) = direct.start_ready(&options);
+        let request = scene::Unfinished::start(&Target::from(address));
+        // What comes later is accepted later.
+        assert_eq!(http::pid(&Target::from(address)), old.pid());
+        first.detach();
+        let (mut second, new) = direct.start_ready(&options);
+        scene::wait_drain(&direct.report, old.pid());
+        second.launcher.kill();
+        new.kill();
+        second.wait_end();
+        new.wait_end(LIMIT);
+
+        let (_third, newest) = direct.start_ready(&options);
+        assert_eq!(origins(folder, &newest), ["bound"]);
+        assert_eq!(http::wait_pid(&Target::from(address)), newest.pid());
+        assert!(request.finish().ends_with(&scene::answer_of(old.pid())));
+        old.wait_end(LIMIT);
+    });
+}
+
 #[test]
 fn p10_a_takeover_socket_that_cannot_be_put_in_place_is_an_error() {
     boxed::run(|folder| {
