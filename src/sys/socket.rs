@@ -362,13 +362,23 @@ pub(crate) const TOO_MANY_FILES: i32 = nix::libc::EMFILE;
 const ROOM: u64 = 256;
 
 /// Raises the soft limit of open files so that this many more can be opened, as far as the hard one
-/// allows. A limit that is high enough already is left alone.
+/// allows. A limit that is high enough already is left alone. And lets the kernel's table of them
+/// grow once: in a process with threads each step, from one power of two to the next, waits for
+/// all processors.
 pub(crate) fn make_room(more: u64) {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     let open = fs::read_dir("/proc/self/fd").map_or(soft, |fds| fds.count() as u64);
-    let needed = open.saturating_add(more).saturating_add(ROOM).min(hard);
-    if needed > soft {
-        _ = setrlimit(Resource::RLIMIT_NOFILE, needed, hard);
+    let needed = open.saturating_add(more);
+    let limit = needed.saturating_add(ROOM).min(hard);
+    if limit > soft {
+        _ = setrlimit(Resource::RLIMIT_NOFILE, limit, hard);
+    }
+    if let (true, Ok(last)) = (more > ROOM, i32::try_from(needed)) {
+        if let Ok(null) = fs::File::open("/dev/null") {
+            if let Ok(fd) = fcntl(&null, FcntlArg::F_DUPFD_CLOEXEC(last)) {
+                drop(raw::adopt(fd));
+            }
+        }
     }
     grow_table(open.saturating_add(more).min(soft.max(needed).saturating_sub(1)));
 }
