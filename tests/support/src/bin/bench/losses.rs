@@ -9,12 +9,15 @@ use crate::{
     table::{self, millis, thousands},
 };
 
-const RESTARTS: usize = 8;
 const PERIOD: Duration = Duration::from_millis(500);
 
-pub(crate) fn run(bench: &Bench, clients: &[usize]) -> Result<bool, Box<dyn Error>> {
+pub(crate) fn run(
+    bench: &Bench,
+    clients: &[usize],
+    restarts: usize,
+) -> Result<bool, Box<dyn Error>> {
     table::title(&format!(
-        "Requests lost, {RESTARTS} restarts a run, a connection a request, at full load"
+        "Requests lost, {restarts} restarts a run, a connection a request, at full load"
     ));
     table::print(&format!(
         "{:<46}{:>8}{:>8}{:>10}{:>8}{:>12}  how",
@@ -34,7 +37,7 @@ pub(crate) fn run(bench: &Bench, clients: &[usize]) -> Result<bool, Box<dyn Erro
         (Way::TakeoverGroup, false),
     ] {
         for clients in clients {
-            clean &= measure(bench, way, migrate, *clients)? || !way.is_takeover();
+            clean &= measure(bench, way, migrate, *clients, restarts)? || !way.is_takeover();
         }
     }
     set_migration(false);
@@ -43,7 +46,13 @@ pub(crate) fn run(bench: &Bench, clients: &[usize]) -> Result<bool, Box<dyn Erro
 }
 
 /// True where nothing failed.
-fn measure(bench: &Bench, way: Way, migrate: bool, clients: usize) -> Result<bool, Box<dyn Error>> {
+fn measure(
+    bench: &Bench,
+    way: Way,
+    migrate: bool,
+    clients: usize,
+    restarts: usize,
+) -> Result<bool, Box<dyn Error>> {
     let name = format!("{:<46}{:>8}{clients:>8}", way.text(), if migrate { "on" } else { "off" });
     if !set_migration(migrate) {
         table::print(&format!("{name}  not measured: tcp_migrate_req cannot be set here"));
@@ -56,7 +65,7 @@ fn measure(bench: &Bench, way: Way, migrate: bool, clients: usize) -> Result<boo
     let load = site.load().clients(clients);
     let load = site.start(load)?;
     let mut problem = None;
-    for restart in 1..=RESTARTS {
+    for restart in 1..=restarts {
         site.deployment.pass(PERIOD, &load)?;
         if let Err(end) = site.deployment.restart(&load) {
             bench.check_interrupted()?;
@@ -80,5 +89,5 @@ fn measure(bench: &Bench, way: Way, migrate: bool, clients: usize) -> Result<boo
         millis(report.during.quantile(0.99)),
         kinds.join(", "),
     ));
-    Ok(failed == 0 && problem.is_none() && report.answers.len() == RESTARTS + 1)
+    Ok(failed == 0 && problem.is_none() && report.answers.len() == restarts + 1)
 }

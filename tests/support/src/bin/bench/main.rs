@@ -32,8 +32,9 @@ Measures the figures of the crate on this machine.
 
 scripts/bench [--starts] [--takeover] [--latency] [--losses]   (these; without any, all of them)
               [--runs 100] [--idle 60]      (--starts: starts of each program; seconds of idleness)
-              [--rate 2000] [--restarts 100]   (--latency: requests a second; restarts)
-              [--clients 128,512]              (--losses: how many ask at a time)
+              [--rate 2000] [--restarts 200]   (--latency: requests a second; restarts, of the
+                                               servers to compare with a quarter)
+              [--clients 128,512] [--restarts 8]   (--losses: how many ask at a time)
 scripts/bench --long [--restarts 200] [--requests 5000000] [--clients 128]";
 
 /// Set where the network is our own.
@@ -160,10 +161,10 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         takeover::run(&bench)?;
     }
     if options.latency {
-        clean &= latency::run(&bench, options.rate, options.restarts.unwrap_or(100))?;
+        clean &= latency::run(&bench, options.rate, options.restarts.unwrap_or(200))?;
     }
     if options.losses {
-        clean &= losses::run(&bench, &options.clients)?;
+        clean &= losses::run(&bench, &options.clients, options.restarts.unwrap_or(8))?;
     }
     if options.long {
         let restarts = options.restarts.unwrap_or(200);
