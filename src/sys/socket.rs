@@ -362,9 +362,7 @@ pub(crate) const TOO_MANY_FILES: i32 = nix::libc::EMFILE;
 const ROOM: u64 = 256;
 
 /// Raises the soft limit of open files so that this many more can be opened, as far as the hard one
-/// allows. A limit that is high enough already is left alone. And lets the kernel's table of them
-/// grow once: in a process with threads each step, from one power of two to the next, waits for
-/// all processors.
+/// allows. A limit that is high enough already is left alone.
 pub(crate) fn make_room(more: u64) {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     let open = fs::read_dir("/proc/self/fd").map_or(soft, |fds| fds.count() as u64);
@@ -373,19 +371,14 @@ pub(crate) fn make_room(more: u64) {
     if limit > soft {
         _ = setrlimit(Resource::RLIMIT_NOFILE, limit, hard);
     }
-    if let (true, Ok(last)) = (more > ROOM, i32::try_from(needed)) {
-        if let Ok(null) = fs::File::open("/dev/null") {
-            if let Ok(fd) = fcntl(&null, FcntlArg::F_DUPFD_CLOEXEC(last)) {
-                drop(raw::adopt(fd));
-            }
-        }
+    if more > ROOM {
+        grow_table(needed);
     }
-    grow_table(open.saturating_add(more).min(soft.max(needed).saturating_sub(1)));
 }
 
-/// Lets the table of descriptors grow to this number at once. The kernel would double it step by step
-/// and, where there are several threads, wait at each step until none of them looks into the old one:
-/// some milliseconds each.
+/// Lets the kernel's table of descriptors grow to this number at once. It would double it step by
+/// step and, where there are several threads, wait at each step until none of them looks into the
+/// old one: some milliseconds each.
 fn grow_table(number: u64) {
     let Ok(number) = i32::try_from(number) else { return };
     let Ok(any) = fs::File::open("/proc/self/fd") else { return };
