@@ -207,7 +207,8 @@ impl Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
+        let mut config = f.debug_struct("Config");
+        config
             .field("pid_file", &self.pid_file)
             .field("handoff_timeout", &self.handoff_timeout)
             .field("successor_timeout", &self.successor_timeout)
@@ -215,7 +216,11 @@ impl fmt::Debug for Config {
             .field("drain_timeout", &self.drain_timeout)
             .field("release_signal", &self.release_signal)
             .field("on_launch", &self.on_launch.len())
-            .field("keep_open", &self.keep_open)
-            .finish()
+            .field("keep_open", &self.keep_open);
+        #[cfg(feature = "sockets")]
+        config
+            .field("hand_over", &self.hand_over.is_some())
+            .field("takeover_timeout", &self.takeover_timeout);
+        config.finish()
     }
 }
