@@ -15,12 +15,13 @@ use seamless_testing::{
     boxed::{Boxed, Isolation},
     direct::{Direct, Started},
     http::{self, Prober, Target},
-    process::Watched,
+    process::{NOBODY, Watched},
+    signal::TERM,
     supervisor::{Service, Supervisor, write_script},
     under_each_supervisor,
 };
 
-use crate::{LIMIT, NOBODY, TERM, assert_serves_on, by_root, place_of};
+use crate::{LIMIT, assert_serves_on, by_root, place_of};
 
 /// As whom a generation runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::{
         process::CommandExt,
     },
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
@@ -18,17 +18,17 @@ use seamless_testing::{
     boxed::{Boxed, Isolation},
     direct::{Direct, identity},
     handover::{End, targets, wait_targets},
-    process::{self, Watched},
+    innocent::Innocent,
+    process::{self, NOBODY, Watched},
+    report,
+    signal::{CONT, TERM},
     supervisor::{Service, Supervisor},
     wait_for,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
-const NOBODY: u32 = 65534;
 /// Neither root nor the user of the service.
 const THIRD: u32 = 4711;
-const TERM: i32 = 15;
-const CONT: i32 = 18;
 
 fn by_root(test: impl FnOnce(&Path)) {
     let boxed = Boxed::new().limit(Duration::from_secs(180));
@@ -39,11 +39,7 @@ fn by_root(test: impl FnOnce(&Path)) {
 fn place_of(folder: &Path, user: u32) -> Direct {
     let place = folder.join("place");
     fs::create_dir(&place).expect("a folder");
-    for name in ["report", "log"] {
-        let file = place.join(name);
-        fs::write(&file, "").expect("a file");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).expect("its mode");
-    }
+    report::for_all_users(&place);
     chown(&place, Some(user), Some(user)).expect("chown");
     Direct::new(&place)
 }
@@ -170,7 +166,7 @@ fn p10_a_lock_file_that_somebody_planted_is_an_error() {
         direct.wait_checks(old.pid(), 1);
         let good = folder.join("good");
         fs::rename(direct.lock_file(), &good).expect("the lock file");
-        let innocent = Innocent::start(None);
+        let innocent = Innocent::start();
         // It names a process that lives and belongs to somebody else than the file.
         let record = fs::read_to_string(&good).expect("the record");
         let record = naming(&record, &old, innocent.pid());
@@ -214,7 +210,7 @@ fn p5_a_record_is_believed_as_far_as_its_owner_could_act() {
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         direct.wait_checks(old.pid(), 1);
-        let of_root = Innocent::start(None);
+        let of_root = Innocent::start();
         let of_third = Innocent::run(Command::new("sleep").arg("1000").uid(THIRD));
         // Root's own, which acts for nobody at the moment.
         let mut acting = Command::new(bin::probe());
@@ -271,7 +267,7 @@ fn p5_a_stop_believes_a_record_as_far_as_its_owner_could_act() {
         let run = bin::probe_script(&folder.join("place"), "").replace("2>&1", "2>>../place/log");
         let service = Service::new(Supervisor::Runit, folder.join("service"), &run);
         let daemon = Watched::new(direct.report.wait("started").pid);
-        let innocent = Innocent::start(None);
+        let innocent = Innocent::start();
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
         let line = record.lines().find(|line| line.starts_with("generation=1 ")).expect("its line");
         let planted =
@@ -355,7 +351,7 @@ fn p10_a_lock_file_with_a_second_name_is_an_error() {
 fn p10_a_pid_file_of_another_user_is_replaced() {
     by_root(|folder| {
         let direct = place_of(folder, NOBODY);
-        let innocent = Innocent::start(None);
+        let innocent = Innocent::start();
         let options = ["--at=before-daemon-init=user:65534", "--successor-timeout=none"];
         let put = |owner, mode| {
             let _ = fs::remove_file(direct.pid_file());
@@ -407,7 +403,7 @@ fn p10_a_pid_file_of_another_user_in_a_folder_that_all_may_write_to() {
         let allow = |mode| {
             fs::set_permissions(&place, fs::Permissions::from_mode(mode)).expect("its mode");
         };
-        let innocent = Innocent::start(None);
+        let innocent = Innocent::start();
         let put = || {
             let new = place.join("other");
             fs::write(&new, format!("{}\n", innocent.pid())).expect("a PID file");
@@ -530,49 +526,6 @@ fn p4_a_predecessor_that_may_not_be_signalled_drains() {
 
 // ---- a PID that is used again ----
 
-/// A process that has nothing to do with the service, and dies by the first signal.
-struct Innocent(Child);
-
-impl Drop for Innocent {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Innocent {
-    fn run(command: &mut Command) -> Self {
-        Innocent(command.stdin(Stdio::null()).spawn().expect("a process"))
-    }
-
-    /// With this very PID, where one is given: nobody has it.
-    fn start(pid: Option<u32>) -> Self {
-        wait_for(format!("a process with PID {pid:?}"), LIMIT, || {
-            if let Some(pid) = pid {
-                let last = (pid - 1).to_string();
-                fs::write("/proc/sys/kernel/ns_last_pid", last).expect("ns_last_pid");
-            }
-            let sleep = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn();
-            let mut sleep = Innocent(sleep.expect("sleep"));
-            if pid.is_none_or(|pid| pid == sleep.pid()) {
-                return Some(sleep);
-            }
-            sleep.0.kill().expect("KILL");
-            sleep.0.wait().expect("its end");
-            None
-        })
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    #[track_caller]
-    fn assert_unharmed(&self) {
-        assert!(!Watched::new(self.pid()).has_ended(), "somebody signalled {}", self.pid());
-    }
-}
-
 /// KILLs a process, whose parent reaps it by `reap`, and gives its PID to an innocent one, which
 /// started later as `/proc` tells it.
 fn replace(process: &Watched, reap: impl FnOnce()) -> Innocent {
@@ -582,13 +535,8 @@ fn replace(process: &Watched, reap: impl FnOnce()) -> Innocent {
     reap();
     wait_for("it is reaped", LIMIT, || process::stat(pid).is_none().then_some(()));
     wait_for("a later tick of the clock", LIMIT, || {
-        let mut innocent = Innocent::start(Some(pid));
-        if process::stat(pid).expect("sleep").start_ticks > before {
-            return Some(innocent);
-        }
-        innocent.0.kill().expect("KILL");
-        innocent.0.wait().expect("its end");
-        None
+        let innocent = Innocent::with_pid(pid);
+        (process::stat(pid).expect("sleep").start_ticks > before).then_some(innocent)
     })
 }
 

@@ -11,20 +11,18 @@ use std::{
 };
 
 use seamless_testing::{
-    bin,
     boxed::Boxed,
-    http::{self, Prober, Target},
+    http::Prober,
     process::{self, Watched},
-    report::Report,
-    supervisor::{Service, Supervisor, Want, write_script},
+    signal::CONT,
+    supervisor::{Supervisor, Want},
     wait_for,
 };
 
-use crate::scene::{self, LIMIT, Log, Unfinished, answer_of};
-
-const CONT: i32 = 18;
-/// In `/proc/net/tcp`.
-const LISTENS: &str = "0A";
+use crate::{
+    scene::{self, LIMIT, Unfinished, answer_of},
+    site::{SERVES_ON, Site, User},
+};
 
 /// What a command is to the main process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,11 +192,8 @@ struct InFlight {
 }
 
 struct Scene {
-    folder: PathBuf,
-    target: Target,
-    report: Report,
-    log: Log,
-    service: Service,
+    /// It waits without limit for a successor, and for the claim: whoever ends, was told.
+    site: Site,
     prober: Prober,
     /// What the supervisor started last.
     main: Watched,
@@ -212,22 +207,14 @@ struct Scene {
 impl Scene {
     /// The first generation serves, and has a request to answer.
     fn new(kind: Supervisor, folder: &Path) -> Self {
-        let target = Target::from(http::free_address());
-        let run = run_script(folder, &target, "", "");
-        let service = Service::new(kind, folder.join("service"), &run);
-        let report = Report::new(folder.join("report"));
-        let first = report.wait("started").pid;
+        let site = Site::new(kind, folder, User::Root, SERVES_ON);
         let mut scene = Scene {
-            folder: folder.to_owned(),
-            prober: Prober::start(&target),
-            main: Watched::new(service.main_pid()),
-            newest: first,
-            log: Log::of(folder),
+            prober: Prober::start(&site.target),
+            main: site.launcher(),
+            newest: site.started(1),
             starter: None,
             requests: Vec::new(),
-            target,
-            report,
-            service,
+            site,
         };
         scene.send_request();
         scene
@@ -235,20 +222,16 @@ impl Scene {
 
     /// To the newest generation.
     fn send_request(&mut self) {
-        wait_for("one process listens", LIMIT, || {
-            let sockets = fs::read_to_string("/proc/net/tcp").expect("the sockets");
-            let states = sockets.lines().map(|line| line.split_ascii_whitespace().nth(3));
-            (states.filter(|state| *state == Some(LISTENS)).count() == 1).then_some(())
-        });
+        scene::wait_one_listener(&self.site.target);
         self.prober.wait_pid(self.newest);
-        let request = Unfinished::start(&self.target);
+        let request = Unfinished::start(&self.site.target);
         // What the prober sends next comes behind it in the same queue.
         self.prober.wait_more(2);
         self.requests.push(InFlight { pid: self.newest, request });
     }
 
     fn hold(&self) -> PathBuf {
-        self.folder.join("hold")
+        self.site.flag("hold")
     }
 
     fn reach(&mut self, stage: Stage) {
@@ -262,57 +245,57 @@ impl Scene {
             Stage::Detached => (wait.as_str(), String::new()),
             Stage::Draining => ("", String::new()),
         };
-        let run = run_script(&self.folder, &self.target, before, &options);
-        write_script(&self.service.folder().join("run"), &run);
-        self.service.restart();
+        let run = self.site.script("", &format!("{SERVES_ON} {options}"));
+        self.site.deploy(&format!("{before}\n{run}"));
+        self.site.service.restart();
         self.wait_next_main();
         match stage {
             Stage::Serving => {}
             // Then the supervisor makes no pause that could hide what comes of the command.
-            Stage::Detached => self.service.settle(),
+            Stage::Detached => self.site.service.settle(),
             Stage::BeforeInit => {
-                self.service.settle();
+                self.site.service.settle();
                 let pid = self.main.pid();
                 wait_for("the program runs", LIMIT, || {
                     process::command_line(pid).contains(&options).then_some(())
                 });
             }
-            Stage::Starting => self.newest = self.report.wait_nth("init", 2).pid,
+            Stage::Starting => self.newest = self.site.report.wait_nth("init", 2).pid,
             Stage::Waiting => {
-                let starter = Watched::new(self.report.wait_nth("init", 2).pid);
+                let starter = Watched::new(self.site.report.wait_nth("init", 2).pid);
                 starter.stop();
                 self.main.kill();
                 self.wait_next_main();
                 let holder = starter.pid().to_string();
-                let line = self.log.wait(&[("stage", "claim"), ("holder", &holder)]);
+                let line = self.site.log.wait(&[("stage", "claim"), ("holder", &holder)]);
                 self.newest = line.number("daemon");
                 self.starter = Some(starter);
             }
             Stage::Draining => {
                 let old = self.newest;
-                self.newest = self.report.wait_nth("started", 2).pid;
-                scene::wait_drain(&self.report, old);
+                self.newest = self.site.report.wait_nth("started", 2).pid;
+                scene::wait_drain(&self.site.report, old);
                 self.send_request();
             }
         }
     }
 
     fn wait_next_main(&mut self) {
-        self.main = Watched::new(self.service.main_pid_after(self.main.pid()));
+        self.main = Watched::new(self.site.service.main_pid_after(self.main.pid()));
     }
 
     /// Gives the command and watches what comes of it, and what must hold whatever that is.
     fn give(&mut self, command: &Command, stage: Stage) -> Seen {
         self.prober.seen().assert_all_answered();
         // Not waited for: `sv restart` returns when the service has been started again.
-        let mut control = self.service.command(command.word).spawn().expect("svc or sv");
+        let mut control = self.site.service.command(command.word).spawn().expect("svc or sv");
         self.wait_taken(command.sends, &mut control);
         let seen = match command.sends {
             Sends::Stop => self.watch_stop(command, stage),
             Sends::Nothing | Sends::Term | Sends::Kill => self.watch_up(stage),
         };
         assert!(control.wait().expect("its end").success(), "svc or sv");
-        assert_eq!(self.service.status().want, command.want);
+        assert_eq!(self.site.service.status().want, command.want);
         seen
     }
 
@@ -320,14 +303,14 @@ impl Scene {
     fn wait_taken(&self, sends: Sends, control: &mut Child) {
         if sends == Sends::Nothing {
             assert!(control.wait().expect("its end").success(), "svc or sv");
-            return self.service.wait_handled();
+            return self.site.service.wait_handled();
         }
         let daemon = self.newest.to_string();
         let is_told = |stage| {
-            let lines = self.log.stage(stage);
+            let lines = self.site.log.stage(stage);
             lines.iter().any(|line| line.is(&[("daemon", &daemon), ("cause", "stop")]))
         };
-        wait_for(format!("the signal is taken:\n{}", self.log), LIMIT, || {
+        wait_for(format!("the signal is taken:\n{}", self.site.log), LIMIT, || {
             let told = sends == Sends::Stop && (is_told("stop") || is_told("drain"));
             (told || self.main.has_ended()).then_some(())
         });
@@ -337,7 +320,7 @@ impl Scene {
         let first = self.requests[0].pid;
         if stage.has_detached() {
             // The first of them may have begun before the command.
-            self.wait_looks(first, 2);
+            self.site.wait_checks(first, 2);
         }
         // Before what holds it now goes away: otherwise it might still start.
         self.end_starter();
@@ -345,21 +328,21 @@ impl Scene {
         // P1, P4, P8: in the end one generation serves, the newest, and nothing else is left.
         let (launcher, daemon) = self.wait_serving();
         self.finish_requests();
-        self.wait_left(&[self.service.supervisor_pid(), launcher.pid(), daemon]);
+        self.wait_left(&[self.site.service.supervisor_pid(), launcher.pid(), daemon]);
         self.prober.wait_more(5);
         let probes = self.prober.seen();
         probes.assert_all_answered();
         assert_eq!(probes.answers.last().map(|answer| answer.pid), Some(daemon));
         assert_eq!(probes.pids().first(), Some(&first));
-        assert_eq!(self.service.status().pid, Some(launcher.pid()));
-        let mut started = self.report.named("started");
+        assert_eq!(self.site.service.status().pid, Some(launcher.pid()));
+        let mut started = self.site.report.named("started");
         assert_eq!(started.pop().map(|event| event.pid), Some(daemon), "the newest");
         for old in started {
-            assert_eq!(self.report.wait_of(old.pid, "wait").text, "TakenOver");
+            assert_eq!(self.site.report.wait_of(old.pid, "wait").text, "TakenOver");
         }
         let main = self.main.pid().to_string();
-        let inits = self.report.named("init").into_iter().filter(|init| init.text == main);
-        let mut names = inits.flat_map(|init| self.report.names_of(init.pid));
+        let inits = self.site.report.named("init").into_iter().filter(|init| init.text == main);
+        let mut names = inits.flat_map(|init| self.site.report.names_of(init.pid));
         match names.any(|name| name == "started") {
             _ if launcher.pid() == self.main.pid() => Seen::NoEffect,
             true => Seen::Restart,
@@ -370,28 +353,29 @@ impl Scene {
     fn watch_stop(&mut self, command: &Command, stage: Stage) -> Seen {
         self.end_starter();
         for InFlight { pid, .. } in &self.requests {
-            scene::wait_drain(&self.report, *pid);
+            scene::wait_drain(&self.site.report, *pid);
         }
         // Where nobody took the TERM, the supervisor need not have noticed yet.
         let ended = self.main.has_ended().then_some(self.main.pid());
         let status = self
+            .site
             .service
             .wait_until("what is true", |status| ended.is_none() || status.pid != ended);
         let at_once = status.pid.is_none();
         self.finish_requests();
-        self.service.wait_down();
+        self.site.service.wait_down();
         // P6: where a launcher runs, all are gone by now.
-        let left: Vec<u32> = scene::running(&self.folder).iter().map(Watched::pid).collect();
+        let left = scene::pids(&self.site.run);
         assert!(at_once || left.is_empty(), "down, and there are {left:?}");
         assert!(!(at_once && stage.has_launcher()), "down, and it had requests to answer");
         // P8.
-        scene::wait_all_ended(&self.folder);
-        let supervisor = Watched::new(self.service.supervisor_pid());
+        scene::wait_all_ended(&self.site.run);
+        let supervisor = Watched::new(self.site.service.supervisor_pid());
         let exit = ["-dx", "exit"].contains(&command.word);
         if exit {
             supervisor.wait_end(LIMIT);
         }
-        self.wait_left(&[self.service.supervisor_pid()]);
+        self.wait_left(&[self.site.service.supervisor_pid()]);
         assert_eq!(supervisor.has_ended(), exit);
         let answers = self.prober.seen().answers.len();
         self.prober.wait_more(3);
@@ -415,25 +399,14 @@ impl Scene {
         }
     }
 
-    /// Waits for so many more looks round of a detached daemon.
-    fn wait_looks(&self, daemon: u32, count: usize) {
-        let daemon = daemon.to_string();
-        let looks = || {
-            let lines = self.log.stage("check");
-            lines.iter().filter(|line| line.is(&[("daemon", &daemon)])).count()
-        };
-        let enough = looks() + count;
-        wait_for(format!("{daemon} looks round"), LIMIT, || (looks() >= enough).then_some(()));
-    }
-
     /// The launcher that the supervisor knows, and its daemon, which serves and does not drain.
     fn wait_serving(&self) -> (Watched, u32) {
-        wait_for(format!("a generation serves:\n{}", self.report), LIMIT, || {
-            let launcher = Watched::new(self.service.status().pid?);
-            let inits = self.report.named("init");
+        wait_for(format!("a generation serves:\n{}", self.site.report), LIMIT, || {
+            let launcher = Watched::new(self.site.service.status().pid?);
+            let inits = self.site.report.named("init");
             let parent = launcher.pid().to_string();
             let daemon = inits.into_iter().find(|init| init.text == parent)?.pid;
-            let names = self.report.names_of(daemon);
+            let names = self.site.report.names_of(daemon);
             let serves = names.last().is_some_and(|name| name == "started");
             (serves && !launcher.has_ended()).then_some((launcher, daemon))
         })
@@ -453,15 +426,7 @@ impl Scene {
 impl Drop for Scene {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("{}\n{}", self.report, self.log);
+            eprintln!("{}\n{}", self.site.report, self.site.log);
         }
     }
-}
-
-/// It waits without limit for a successor, and for the claim: whoever ends, was told.
-fn run_script(folder: &Path, target: &Target, before: &str, options: &str) -> String {
-    let options = format!("--listen={target} --successor-timeout=none {options}");
-    let script = scene::script(folder, &options);
-    let program = format!("exec '{}'", bin::probe().display());
-    script.replace(&program, &format!("{before}\n{program}"))
 }

@@ -2,29 +2,22 @@
 //! above it, is PID 1, and nobody starts anything again.
 
 use std::{
-    fs,
-    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command},
-    thread,
 };
 
 use seamless_testing::{
     bin,
-    boxed::{Boxed, Isolation},
+    boxed::{self, Boxed, Isolation},
     http::{self, Target},
     process::{self, Watched, signal},
     report::Report,
+    signal::{INT, KILL, TERM, USR2},
     supervisor::write_script,
     wait_for,
 };
 
 use crate::scene::{self, LIMIT, Log, Unfinished, answer_of};
-
-const INT: i32 = 2;
-const KILL: i32 = 9;
-const USR2: i32 = 12;
-const TERM: i32 = 15;
 
 /// What is PID 1. The run script is a shell script that executes the program.
 const ITSELF: &[&str] = &[];
@@ -60,33 +53,30 @@ struct Container {
 }
 
 impl Container {
-    fn start(folder: &Path, number: u16, init: &[&str], proc: Proc, options: &str) -> Self {
+    fn start(folder: &Path, init: &[&str], proc: Proc, options: &str) -> Self {
         let run = format!("{}\n", proc.prepare());
-        Self::with_script(folder, number, init, proc, |probe| run + probe, options)
+        Self::with_script(folder, init, proc, |probe| run + probe, options)
     }
 
-    /// The container of this number in this box. `script` makes its script of the line that executes
+    /// `script` makes its script of the line that executes
     /// the probe.
     fn with_script(
         folder: &Path,
-        number: u16,
         init: &[&str],
         proc: Proc,
         script: impl FnOnce(&str) -> String,
         options: &str,
     ) -> Self {
-        let folder = folder.join(format!("{number}"));
-        fs::create_dir(&folder).expect("a folder");
-        let target = Target::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080 + number)));
+        let target = Target::from(boxed::address());
         let options = format!("--listen={target} --exit-code=9 {options}");
         let run = folder.join("run");
-        write_script(&run, &script(&scene::script(&folder, &options)));
+        write_script(&run, &script(&scene::script(folder, &options)));
         let mut unshare = Command::new("unshare");
         unshare.args(["--pid", "--fork", "--kill-child", "--mount"]);
         unshare.args((proc == Proc::Own).then_some("--mount-proc"));
         let unshare = unshare.args(init).arg(run).spawn().expect("unshare");
-        let (report, log) = (Report::new(folder.join("report")), Log::of(&folder));
-        Container { unshare, folder, target, report, log }
+        let (report, log) = (Report::new(folder.join("report")), Log::of(folder));
+        Container { unshare, folder: folder.to_owned(), target, report, log }
     }
 
     /// Seen from outside, as all that follow.
@@ -116,28 +106,14 @@ impl Container {
     }
 }
 
-fn boxed(test: impl FnOnce(&Path)) {
+fn in_a_box(test: impl FnOnce(&Path)) {
     Boxed::new().private_net().needs(Isolation::UserNamespaces).run(test);
-}
-
-/// Each case in a container of its own, all at a time.
-fn each<T: Copy + Send>(
-    folder: &Path,
-    cases: impl IntoIterator<Item = T>,
-    test: impl Fn(&Path, u16, T) + Sync,
-) {
-    thread::scope(|scope| {
-        for (number, case) in (0..).zip(cases) {
-            let test = &test;
-            scope.spawn(move || test(folder, number, case));
-        }
-    });
 }
 
 // ---- how the daemon ends is how the container ends ----
 
 fn ends_as_its_daemon(init: &'static [&'static str]) {
-    boxed(|folder| {
+    in_a_box(|folder| {
         let cases = [
             ("--at=started=exit:0", 0),
             ("--at=started=exit:7", 7),
@@ -145,11 +121,11 @@ fn ends_as_its_daemon(init: &'static [&'static str]) {
             ("--at=started=raise:15", 128 + TERM),
             ("--at=after-init=exit:3", 3),
         ];
-        each(folder, cases, |folder, number, (options, code)| {
-            let mut container = Container::start(folder, number, init, Proc::Own, options);
+        scene::each(folder, cases, |folder, (options, code)| {
+            let mut container = Container::start(folder, init, Proc::Own, options);
             assert_eq!(container.exit_code(), Some(code), "{options}: {}", container.log);
         });
-        let mut container = Container::start(folder, 20, init, Proc::Own, "");
+        let mut container = Container::start(folder, init, Proc::Own, "");
         container.report.wait("started");
         let [_, daemon] = container.pair();
         signal(daemon, KILL);
@@ -160,10 +136,10 @@ fn ends_as_its_daemon(init: &'static [&'static str]) {
 /// TERM and INT, to PID 1, with a request in flight; then a daemon that never gets to `started`, or
 /// not even to `init`.
 fn ends_when_told(init: &'static [&'static str]) {
-    boxed(|folder| {
+    in_a_box(|folder| {
         let cases = [(TERM, "Stopped"), (INT, "Requested")];
-        each(folder, cases, |folder, number, (how, reason)| {
-            let mut container = Container::start(folder, number, init, Proc::Own, "");
+        scene::each(folder, cases, |folder, (how, reason)| {
+            let mut container = Container::start(folder, init, Proc::Own, "");
             let daemon = container.report.wait("started").pid;
             assert_drains(&mut container, daemon, how, reason);
         });
@@ -174,9 +150,8 @@ fn ends_when_told(init: &'static [&'static str]) {
         let killed = 128 + if to_the_group { TERM } else { KILL };
         let cases =
             [(hang, TERM, 0), (hang, INT, 0), (early, TERM, killed), (early, INT, 128 + INT)];
-        each(folder, cases, |folder, number, (options, how, code)| {
-            let number = 10 + number;
-            let mut container = Container::start(folder, number, init, Proc::Own, options);
+        scene::each(&folder.join("starting"), cases, |folder, (options, how, code)| {
+            let mut container = Container::start(folder, init, Proc::Own, options);
             if options == hang {
                 container.report.wait("init");
             } else {
@@ -211,9 +186,9 @@ fn assert_drains(container: &mut Container, daemon: u32, how: i32, reason: &str)
 
 /// One child that the daemon has left ends, and another one does not.
 fn orphans_do_not_disturb(init: &'static [&'static str]) {
-    boxed(|folder| {
+    in_a_box(|folder| {
         let options = "--at=started=orphan:0 --at=started=orphan:1000";
-        let mut container = Container::start(folder, 0, init, Proc::Own, options);
+        let mut container = Container::start(folder, init, Proc::Own, options);
         let daemon = container.report.wait("started").pid;
         container.report.wait_nth("orphan", 2);
         let left = || {
@@ -235,8 +210,8 @@ fn orphans_do_not_disturb(init: &'static [&'static str]) {
 
 /// By USR2 to the launcher, which passes it on, and to the daemon.
 fn p1_a_restart_by_hand_is_refused(init: &'static [&'static str]) {
-    boxed(|folder| {
-        let mut container = Container::start(folder, 0, init, Proc::Own, "");
+    in_a_box(|folder| {
+        let mut container = Container::start(folder, init, Proc::Own, "");
         let daemon = container.report.wait("started").pid;
         for (number, pid) in (1..).zip(container.pair()) {
             signal(pid, USR2);
@@ -284,10 +259,10 @@ in_containers![
 /// It drains and passes its code on, as with one.
 #[test]
 fn p3_p6_without_proc_it_ends_when_told() {
-    boxed(|folder| {
+    in_a_box(|folder| {
         let inits = [Proc::None, Proc::Foreign].map(|proc| [(ITSELF, proc), (TINI, proc)]);
-        each(folder, inits.concat(), |folder, number, (init, proc)| {
-            let mut container = Container::start(folder, number, init, proc, "");
+        scene::each(folder, inits.concat(), |folder, (init, proc)| {
+            let mut container = Container::start(folder, init, proc, "");
             let daemon = container.report.wait("started").pid;
             container.log.wait(&[
                 ("stage", "init"),
@@ -306,15 +281,15 @@ fn p3_p6_without_proc_it_ends_when_told() {
 /// known by its lock, the launcher's end by the channel.
 #[test]
 fn p4_without_proc_a_restart_works() {
-    boxed(|folder| {
-        each(folder, [Proc::None, Proc::Foreign], |folder, number, proc| {
+    in_a_box(|folder| {
+        scene::each(folder, [Proc::None, Proc::Foreign], |folder, proc| {
             let again = |probe: &str| {
                 let start = probe.replace("\nexec '", "\nwhile '");
                 assert_ne!(start, probe);
                 format!("{}\n{start}; do :; done", proc.prepare())
             };
             let options = "--successor-timeout=none";
-            let container = Container::with_script(folder, number, TINI, proc, again, options);
+            let container = Container::with_script(folder, TINI, proc, again, options);
             let mut old = container.report.wait("started").pid;
             for nth in 2..=3 {
                 let request = Unfinished::start(&container.target);

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use seamless_testing::{
     bin,
-    boxed::Boxed,
+    boxed::{self, Boxed},
     direct::Direct,
     http::{self, Prober, Target},
     process,
@@ -13,10 +13,6 @@ use seamless_testing::{
 };
 
 use crate::scene::LIMIT;
-
-fn private(test: impl FnOnce(&Path)) {
-    Boxed::new().private_net().run(test);
-}
 
 /// What the first has and must keep, to the byte.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +39,7 @@ impl Belongings {
 /// The second waits for the first to finish its start, and then finds the PID file taken; its
 /// supervisor tries again and again. The first never notices.
 fn p1_p5_a_second_service_with_the_same_pid_file(kind: Supervisor, folder: &Path) {
-    let target = Target::from(http::free_address());
+    let target = Target::from(boxed::address());
     let direct = Direct::new(folder);
     let (go, first_log) = (folder.join("go"), folder.join("first/own-log"));
     let run = |name: &str, options: &str| {
@@ -114,8 +110,8 @@ under_each_supervisor![
 /// The same by hand, beside a service under a supervisor: several copies at once.
 #[test]
 fn p1_p5_copies_that_are_started_by_hand_beside_a_service() {
-    private(|folder| {
-        let target = Target::from(http::free_address());
+    Boxed::new().private_net().run(|folder| {
+        let target = Target::from(boxed::address());
         let direct = Direct::new(folder);
         let log = folder.join("first/own-log");
         let run = bin::probe_script(folder, &format!("--listen={target}"))

@@ -16,14 +16,11 @@ use seamless_testing::{
     boxed,
     direct::Direct,
     process::{self, Watched},
+    signal::{INT, TERM, USR1, USR2},
     wait_for,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
-const INT: i32 = 2;
-const USR1: i32 = 10;
-const USR2: i32 = 12;
-const TERM: i32 = 15;
 
 /// A detached daemon that serves until it is taken over.
 #[track_caller]

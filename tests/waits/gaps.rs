@@ -5,21 +5,18 @@ use std::{
     fs,
     io::{Read, Write},
     path::Path,
-    time::{Duration, Instant},
 };
 
 use seamless_testing::{
     http::{PATTERN, Prober, Target},
     process::{self, Watched},
+    signal::TERM,
     supervisor::{Supervisor, Want},
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::scene::{self, LIMIT, Unfinished, answer_of};
-use crate::users::{Site, User, as_each_user};
-
-/// Only who tells it ends a detached daemon.
-const SERVES_ON: &str = "--successor-timeout=none";
+use crate::site::{ENDS_SOON, SERVES_ON, Site, User, as_each_user};
 
 as_each_user![
     p6_down_in_the_gap_between_launchers,
@@ -34,9 +31,9 @@ as_each_user![
 /// A service whose daemon is detached; its run script waits for the flag `go`. Any supervisor ends
 /// that script by its TERM.
 fn in_the_gap(kind: Supervisor, folder: &Path, user: User, options: &str) -> (Site, Watched) {
-    let site = Site::new(kind, folder, 0, user, options);
-    let old = Watched::new(site.started(1));
-    let launcher = Watched::new(site.service.main_pid());
+    let site = Site::new(kind, folder, user, options);
+    let old = site.daemon(1);
+    let launcher = site.launcher();
     site.service.settle();
     let wait = format!("until [ -e '{}' ]; do sleep 0.01; done", site.flag("go").display());
     site.deploy(&format!("{wait}\n{}", site.script("", options)));
@@ -49,21 +46,18 @@ fn in_the_gap(kind: Supervisor, folder: &Path, user: User, options: &str) -> (Si
 }
 
 fn p6_down_in_the_gap_between_launchers(kind: Supervisor, folder: &Path, user: User) {
-    /// The check comes each second.
-    const ONE_CHECK: Duration = Duration::from_secs(1);
-    /// For a machine that has other things to do.
-    const SLACK: Duration = Duration::from_secs(4);
     let (site, old) = in_the_gap(kind, folder, user, SERVES_ON);
     let request = Unfinished::start(&site.target);
     let prober = Prober::start(&site.target);
     prober.wait_pid(old.pid());
     site.service.down();
     site.service.wait_until("down", |status| status.want == Want::Down && status.pid.is_none());
-    let down = Instant::now();
+    let before = site.checks(old.pid());
     if user.daemon_reads() {
         scene::wait_drain(&site.report, old.pid());
-        let took = down.elapsed();
-        assert!(took < ONE_CHECK + SLACK, "{took:?}");
+        // It may have been in the middle of one.
+        let needed = site.checks(old.pid()) - before;
+        assert!(needed <= 2, "not within one check, but {needed}:\n{}", site.log);
         prober.stop();
         assert!(request.finish().ends_with(&answer_of(old.pid())));
         assert_eq!(site.report.wait_of(old.pid(), "wait").text, "Stopped");
@@ -76,7 +70,7 @@ fn p6_down_in_the_gap_between_launchers(kind: Supervisor, folder: &Path, user: U
         assert_eq!(probes.pids(), [old.pid()]);
         assert_eq!(site.report.names_of(old.pid()), ["init", "started", "hook"]);
         assert_eq!(site.named(), Some(old.pid()));
-        old.signal(15);
+        old.signal(TERM);
         scene::wait_drain(&site.report, old.pid());
         assert!(request.finish().ends_with(&answer_of(old.pid())));
         assert_eq!(site.report.wait_of(old.pid(), "wait").text, "Requested");
@@ -101,7 +95,7 @@ fn p6_exit_in_the_gap_between_launchers(kind: Supervisor, folder: &Path, user: U
 fn p6_down_and_up_in_the_gap_between_launchers(kind: Supervisor, folder: &Path, user: User) {
     let (site, old) = in_the_gap(kind, folder, user, SERVES_ON);
     let request = Unfinished::start(&site.target);
-    let script = Watched::new(site.service.main_pid());
+    let script = site.launcher();
     down_and_up(&site);
     script.wait_end(LIMIT);
     site.service.main_pid_after(script.pid());
@@ -116,8 +110,8 @@ fn p6_down_and_up_in_the_gap_between_launchers(kind: Supervisor, folder: &Path, 
 /// The successor hangs: either it is told to stop, and the older generation with it, or it is told
 /// to make room. In both cases the next one comes up.
 fn p6_down_and_up_while_a_successor_starts(kind: Supervisor, folder: &Path, user: User) {
-    let site = Site::new(kind, folder, 0, user, SERVES_ON);
-    let old = Watched::new(site.started(1));
+    let site = Site::new(kind, folder, user, SERVES_ON);
+    let old = site.daemon(1);
     let request = Unfinished::start(&site.target);
     site.service.settle();
     site.deploy_options(&format!("{SERVES_ON} --at=after-init=hang"));
@@ -138,11 +132,11 @@ fn p6_down_and_up_while_a_successor_starts(kind: Supervisor, folder: &Path, user
 /// A stop cannot be taken back for those that were told: then the next generation comes when the
 /// older ones have ended.
 fn p6_down_and_up_while_an_older_generation_drains(kind: Supervisor, folder: &Path, user: User) {
-    let site = Site::new(kind, folder, 0, user, SERVES_ON);
-    let oldest = Watched::new(site.started(1));
+    let site = Site::new(kind, folder, user, SERVES_ON);
+    let oldest = site.daemon(1);
     let request = Unfinished::start(&site.target);
     site.service.restart();
-    let old = Watched::new(site.started(2));
+    let old = site.daemon(2);
     scene::wait_drain(&site.report, oldest.pid());
     down_and_up(&site);
     scene::wait_drain(&site.report, old.pid());
@@ -173,17 +167,17 @@ fn assert_back(site: &Site, new: u32) {
 }
 
 fn p6_down_while_two_older_generations_drain(kind: Supervisor, folder: &Path, user: User) {
-    let site = Site::new(kind, folder, 0, user, crate::users::ENDS_SOON);
+    let site = Site::new(kind, folder, user, ENDS_SOON);
     let mut held = Vec::new();
     for nth in 1..=2 {
-        let daemon = Watched::new(site.started(nth));
+        let daemon = site.daemon(nth);
         held.push((Unfinished::start(&site.target), daemon));
         site.service.restart();
         site.started(nth + 1);
         scene::wait_drain(&site.report, held[nth - 1].1.pid());
-        site.wait_one_listener();
+        scene::wait_one_listener(&site.target);
     }
-    let newest = Watched::new(site.started(3));
+    let newest = site.daemon(3);
     site.service.down();
     scene::wait_drain(&site.report, newest.pid());
     let assert_not_down = || {
@@ -205,15 +199,15 @@ fn p6_down_while_two_older_generations_drain(kind: Supervisor, folder: &Path, us
 /// The client reads slowly: it has part of the body, the buffers between are full, and the rest is
 /// still in the server's hands when the restart and then the stop come.
 fn p3_p6_down_during_a_long_download(kind: Supervisor, folder: &Path, user: User) {
-    let site = Site::new(kind, folder, 0, user, crate::users::ENDS_SOON);
-    let old = Watched::new(site.started(1));
+    let site = Site::new(kind, folder, user, ENDS_SOON);
+    let old = site.daemon(1);
     let mut first = Download::start(&site.target);
     first.read(1 << 20);
     site.service.restart();
-    let new = Watched::new(site.started(2));
+    let new = site.daemon(2);
     scene::wait_drain(&site.report, old.pid());
     first.read(1 << 20);
-    site.wait_one_listener();
+    scene::wait_one_listener(&site.target);
     let mut second = Download::start(&site.target);
     second.read(1 << 20);
     site.service.down();
@@ -221,9 +215,7 @@ fn p3_p6_down_during_a_long_download(kind: Supervisor, folder: &Path, user: User
     for (mut download, daemon) in [(first, old), (second, new)] {
         download.read(1 << 20);
         assert!(!daemon.has_ended(), "its client waits for the rest");
-        if site.knows_a_stop() {
-            assert!(site.service.status().pid.is_some(), "down too early:\n{}", site.log);
-        }
+        site.assert_not_down();
         download.finish();
     }
     site.assert_ends();

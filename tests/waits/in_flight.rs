@@ -7,7 +7,7 @@ use std::{
 
 use seamless_testing::{
     bin,
-    boxed::Boxed,
+    boxed::{self, Boxed},
     http::{self, Target},
     process::Watched,
     supervisor::{Service, Supervisor},
@@ -28,19 +28,19 @@ struct Server {
 
 impl Server {
     fn probe(folder: &Path) -> Self {
-        let target = Target::from(http::free_address());
+        let target = Target::from(boxed::address());
         let run = script(folder, &format!("--listen={target}"));
         Server { run, target, delays: true, keeps_alive: false }
     }
 
     fn hello(folder: &Path) -> Self {
-        let target = Target::from(http::free_address());
+        let target = Target::from(boxed::address());
         let run = example("hello", &format!("'{}/web.pid' {target}", folder.display()));
         Server { run, target, delays: false, keeps_alive: false }
     }
 
     fn on_port(name: &str, folder: &Path) -> Self {
-        let target = Target::from(http::free_address());
+        let target = Target::from(boxed::address());
         let options = format!("--listen {target} --pid-file '{}/web.pid'", folder.display());
         Server { run: example(name, &options), target, delays: true, keeps_alive: true }
     }

@@ -3,22 +3,26 @@
 //!
 //! Each service is asked every 20 ms, and no request fails, but where a test says so.
 
-use std::{fs, path::Path, process::Command, thread};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::Path,
+};
 
 use seamless_testing::{
     boxed::{Boxed, Isolation},
     direct::Direct,
     http::Prober,
-    process::{self, Watched},
+    innocent::Innocent,
+    process::{self, NOBODY, Watched},
+    report,
+    signal::{CONT, TERM},
     supervisor::Supervisor,
     wait_for,
 };
 
 use crate::scene::{self, LIMIT, Unfinished, answer_of};
-use crate::users::{ENDS_SOON, Site, User, as_each_user};
-
-/// Only a successor ends a detached daemon: where it is to be seen that it serves on.
-const SERVES_ON: &str = "--successor-timeout=none";
+use crate::site::{ENDS_SOON, SERVES_ON, Site, User, as_each_user};
 
 as_each_user![
     p9_restarts_when_files_were_removed,
@@ -40,8 +44,8 @@ enum Removed {
 /// All of them at a time, each with a service of its own.
 fn p9_restarts_when_files_were_removed(kind: Supervisor, folder: &Path, user: User) {
     let cases = [Removed::PidFile, Removed::LockFile, Removed::Both, Removed::Folder];
-    each(cases, |number, removed| {
-        let site = Site::new(kind, folder, number, user, SERVES_ON);
+    scene::each(folder, cases, |folder, removed| {
+        let site = Site::new(kind, folder, user, SERVES_ON);
         let prober = Prober::start(&site.target);
         let first = site.started(1);
         prober.wait_pid(first);
@@ -73,35 +77,94 @@ fn p9_restarts_when_files_were_removed(kind: Supervisor, folder: &Path, user: Us
     });
 }
 
-/// The lock file is removed, and its successor, as root, makes another: it may not open that one, and
-/// has made none itself, which its next start would refuse. The PID file tells it enough.
+/// Whose the folder is. In that of its user, a lock file that root has made is given to him; in
+/// that of root's he may not open it, though he may write to the folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FolderOf {
+    User,
+    Root,
+}
+
+/// Who makes the lock file anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Makes {
+    /// The old daemon, in its next look round, as the user that it has become.
+    Old,
+    /// Its successor, before it gives up root.
+    Successor,
+}
+
+/// It gives way to its successor, and that one is restarted, stopped and started as ever. A number
+/// in the PID file, which is all that is left, gets nobody killed.
 #[test]
-fn p4_a_service_that_gave_up_root_gives_way_without_the_lock_file() {
-    Boxed::new().needs(Isolation::Namespaces).run(|folder| {
-        let direct = Direct::new(folder);
-        for file in [direct.report.path(), &folder.join("log")] {
-            fs::write(file, "").expect("a file");
-            let mode = Command::new("chmod").arg("666").arg(file).status();
-            assert!(mode.expect("chmod").success());
-        }
-        let run = Command::new("chown").arg("nobody").arg(folder).status();
-        assert!(run.expect("chown").success());
-        let options = ["--at=after-init=user:65534", SERVES_ON];
-        let (mut first, old) = direct.start_ready(&options);
-        first.detach();
-        direct.wait_checks(old.pid(), 1);
-        fs::remove_file(direct.lock_file()).expect("the lock file");
-        direct.wait_log(&["stage=check", "it was removed; the next start makes it anew"], 1);
-        direct.wait_checks(old.pid(), 1);
-        assert!(!direct.lock_file().exists() && !old.has_ended());
-        let (mut second, new) = direct.start_ready(&options);
-        assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
-        old.wait_end(LIMIT);
-        assert_eq!(direct.named(), Some(new.pid()));
-        second.detach();
-        direct.wait_checks(new.pid(), 1);
-        assert!(!new.has_ended());
+fn p4_p5_a_service_that_gave_up_root_gives_way_without_the_lock_file() {
+    let boxed = Boxed::new().needs(Isolation::Namespaces);
+    boxed.run(|folder| {
+        let cases =
+            [FolderOf::User, FolderOf::Root].map(|of| [(of, Makes::Old), (of, Makes::Successor)]);
+        scene::each(folder, cases.concat(), |folder, (of, makes)| {
+            report::for_all_users(folder);
+            match of {
+                FolderOf::User => chown(folder, Some(NOBODY), None).expect("chown"),
+                FolderOf::Root => {
+                    let all = fs::Permissions::from_mode(0o777);
+                    fs::set_permissions(folder, all).expect("its mode");
+                }
+            }
+            let direct = Direct::new(folder);
+            let options = [&format!("--at=after-init=user:{NOBODY}"), SERVES_ON];
+            let (mut first, old) = direct.start_ready(&options);
+            first.detach();
+            direct.wait_checks(old.pid(), 1);
+            direct.stop(&old);
+            let innocent = Innocent::start();
+            fs::remove_file(direct.lock_file()).expect("the lock file");
+            fs::remove_file(direct.pid_file()).expect("the PID file");
+            fs::write(direct.pid_file(), format!("{}\n", innocent.pid())).expect("a PID file");
+            if makes == Makes::Old {
+                old.signal(CONT);
+                direct.wait_log(&["stage=check", "the record was lost: entered again"], 1);
+                direct.wait_log(&["stage=check", "ours is back"], 1);
+                assert_eq!(owner(&direct.lock_file()), NOBODY);
+            }
+            let (mut second, new) = direct.start_ready(&options);
+            old.signal(CONT);
+            let reason = direct.report.wait_of(old.pid(), "wait").text;
+            assert_eq!(reason, "TakenOver", "{}", direct.log());
+            old.wait_end(LIMIT);
+            let roots = (of, makes) == (FolderOf::Root, Makes::Successor);
+            assert_eq!(owner(&direct.lock_file()), if roots { 0 } else { NOBODY });
+            let denied = direct.log().contains("cannot open");
+            assert_eq!(denied, roots, "it looked at the PID file alone: {}", direct.log());
+
+            // A restart, a stop and a start.
+            second.detach();
+            direct.wait_checks(new.pid(), 1);
+            let (mut third, newest) = direct.start_ready(&options);
+            assert_eq!(direct.report.wait_of(new.pid(), "wait").text, "TakenOver");
+            new.wait_end(LIMIT);
+            newest.signal(TERM);
+            assert!(third.wait_end().success());
+            if (of, makes) == (FolderOf::Root, Makes::Old) {
+                // Nobody is left who vouches for a file that anybody could have put there.
+                let text = direct.start(&options).wait_error().text;
+                let hint = "of whom no live generation is known; remove it if it is a leftover";
+                assert!(text.contains(&format!("{:?}", direct.lock_file())), "{text}");
+                assert!(text.ends_with(hint), "{text}");
+                fs::remove_file(direct.lock_file()).expect("the lock file");
+            }
+            let (fourth, last) = direct.start_ready(&options);
+            let mut left = vec![fourth.launcher.pid(), last.pid()];
+            left.sort_unstable();
+            assert_eq!(scene::pids(folder), left);
+            assert_eq!(direct.named(), Some(last.pid()));
+            innocent.assert_unharmed();
+        });
     });
+}
+
+fn owner(path: &Path) -> u32 {
+    fs::metadata(path).expect("the file").uid()
 }
 
 // ---- successors ----
@@ -141,9 +204,9 @@ enum Victims {
 }
 
 fn p9_successors_killed_while_they_take_over(kind: Supervisor, folder: &Path, user: User) {
-    let site = Site::new(kind, folder, 0, user, SERVES_ON);
+    let site = Site::new(kind, folder, user, SERVES_ON);
     let prober = Prober::start(&site.target);
-    let old = Watched::new(site.started(1));
+    let old = site.daemon(1);
     prober.wait_pid(old.pid());
     site.service.settle();
     site.deploy(&site.script(&Point::Renamed.stop(&site), SERVES_ON));
@@ -248,15 +311,15 @@ enum Stage {
 /// All of them at a time, each with a service of its own.
 fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &Path, user: User) {
     let stages = [Stage::Serving, Stage::Gap, Stage::SuccessorStarting, Stage::Draining];
-    each(stages, |number, stage| {
-        let mut site = Site::new(kind, folder, number, user, SERVES_ON);
+    scene::each(folder, stages, |folder, stage| {
+        let mut site = Site::new(kind, folder, user, SERVES_ON);
         let prober = Prober::start(&site.target);
         let first = site.started(1);
         prober.wait_pid(first);
         let request = Unfinished::start(&site.target);
         let mut generations = vec![first];
         site.service.settle();
-        let launcher = Watched::new(site.service.main_pid());
+        let launcher = site.launcher();
         match stage {
             Stage::Serving => {
                 site.service.kill_supervisor();
@@ -330,15 +393,5 @@ fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &Path, user:
         }
         site.assert_one_generation(next);
         site.stop();
-    });
-}
-
-/// Each case on a thread of its own, numbered.
-fn each<T: Copy + Send>(cases: impl IntoIterator<Item = T>, test: impl Fn(u16, T) + Sync) {
-    thread::scope(|scope| {
-        for (number, case) in (0..).zip(cases) {
-            let test = &test;
-            scope.spawn(move || test(number, case));
-        }
     });
 }

@@ -11,16 +11,12 @@ use seamless_testing::{
     bin, boxed,
     process::{self, Watched, descriptors, signal},
     report::Report,
+    signal::{CONT, STOP, TERM, USR2},
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
 };
 
 use crate::scene::{self, LIMIT, Log};
-
-const USR2: i32 = 12;
-const TERM: i32 = 15;
-const CONT: i32 = 18;
-const STOP: i32 = 19;
 
 /// What the launcher of a service and its daemon hold beyond the three standard descriptors, when
 /// the run script leaves two open.

@@ -7,19 +7,16 @@ use seamless_testing::{
     http::{self, Prober, Target},
     process::{self, Watched, signal},
     report::Report,
+    signal::{CONT, KILL, STOP},
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
 };
 
 use crate::scene::{self, LIMIT, Log};
 
-const KILL: i32 = 9;
-const STOP: i32 = 19;
-const CONT: i32 = 18;
-
 /// `svc -k` or `sv kill`: the supervisor KILLs the launcher and starts the next.
 fn p8_a_daemon_serves_on_when_its_launcher_is_killed(kind: Supervisor, folder: &Path) {
-    let target = Target::from(http::free_address());
+    let target = Target::from(boxed::address());
     // The next one starts only when the old daemon has noticed, with no help from a successor.
     let noticed = format!(
         "cd '{}'; [ ! -e report ] || until grep -q 'hook request' report; do sleep 0.01; done",
@@ -48,7 +45,7 @@ fn p8_a_daemon_serves_on_when_its_launcher_is_killed(kind: Supervisor, folder: &
 
 /// The supervisor dies and a new one starts the service, while the old launcher still runs.
 fn p8_a_new_supervisor_takes_over(kind: Supervisor, folder: &Path) {
-    let target = Target::from(http::free_address());
+    let target = Target::from(boxed::address());
     let run = scene::script(folder, &format!("--listen={target}"));
     let mut service = Service::new(kind, folder.join("service"), &run);
     let report = Report::new(folder.join("report"));
@@ -82,7 +79,7 @@ fn p8_a_new_supervisor_takes_over(kind: Supervisor, folder: &Path) {
 }
 
 fn p8_a_killed_daemon_is_started_again(kind: Supervisor, folder: &Path) {
-    let target = Target::from(http::free_address());
+    let target = Target::from(boxed::address());
     let run = scene::script(folder, &format!("--listen={target}"));
     let service = Service::new(kind, folder.join("service"), &run);
     let report = Report::new(folder.join("report"));

@@ -4,7 +4,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use seamless_testing::{
@@ -12,16 +11,14 @@ use seamless_testing::{
     http::Prober,
     process::{self, Watched, descriptors, signal},
     report::Report,
+    signal::{CONT, STOP},
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
 };
 
 use crate::launcher::{targets, wait_targets};
 use crate::scene::{self, LIMIT, Log, Unfinished, answer_of};
-use crate::users::{ENDS_SOON, Site, User, as_each_user};
-
-const CONT: i32 = 18;
-const STOP: i32 = 19;
+use crate::site::{ENDS_SOON, Site, User, as_each_user};
 
 /// The supervisor; the channel; a pair of sockets for the signals that it understands, and one for
 /// those that it passes on.
@@ -50,14 +47,14 @@ const FOLDER: [&str; 3] = ["web.pid", "web.pid.lock", "web.pid.sock"];
 as_each_user![descriptors_at_each_stage];
 
 fn descriptors_at_each_stage(kind: Supervisor, folder: &Path, user: User) {
-    let site = Site::new(kind, folder, 0, user, "");
+    let site = Site::new(kind, folder, user, "");
     let held = |pid: u32, expected: &[&str]| wait_targets(pid, &site.run, expected);
     let [go, begin] = ["go", "begin"].map(|name| site.flag(name));
 
     // A generation whose `on_shutdown_request` hook waits, and then one that waits in its start.
     let first = site.started(1);
     let second = site.restart(first, &format!("--at=request=file:{}", go.display()));
-    let launcher = Watched::new(site.service.main_pid());
+    let launcher = site.launcher();
     held(launcher.pid(), &LAUNCHER);
     held(second, &daemon(STARTED + PROBE + SERVER, &FILES));
     let request = Unfinished::start(&site.target);
@@ -73,7 +70,7 @@ fn descriptors_at_each_stage(kind: Supervisor, folder: &Path, user: User) {
     held(second, &daemon(STARTED - CHANNEL + PROBE + SERVER + CONNECTION, &FILES));
 
     let third = site.report.wait_nth("init", 3).pid;
-    let launcher = Watched::new(site.service.main_pid());
+    let launcher = site.launcher();
     held(launcher.pid(), &LAUNCHER);
     held(third, &daemon(CRATE + PROBE, &["web.pid.lock"]));
     // The older one looks round meanwhile, and opens nothing for good.
@@ -159,10 +156,11 @@ impl Size {
     }
 }
 
-fn twenty_restarts_leave_nothing_behind(kind: Supervisor, folder: &Path) {
+/// Its tests are in `at_full_length`.
+pub(crate) fn twenty_restarts(kind: Supervisor, folder: &Path) {
     /// Pages that are touched or not by chance.
     const CHANCE: u64 = 128 << 10;
-    let site = Site::new(kind, folder, 0, User::Root, "");
+    let site = Site::new(kind, folder, User::Root, "");
     let memory = |daemon: u32| {
         let launcher = site.service.main_pid();
         [launcher, daemon].map(|pid| process::private_dirty(pid).expect("its memory"))
@@ -200,14 +198,6 @@ fn twenty_restarts_leave_nothing_behind(kind: Supervisor, folder: &Path) {
     site.assert_one_generation(newest);
     site.stop();
     assert_eq!(files(&site.run), FOLDER);
-}
-
-mod restarts {
-    use super::*;
-    under_each_supervisor![
-        Boxed::new().private_net().limit(Duration::from_secs(180)) =>
-        twenty_restarts_leave_nothing_behind
-    ];
 }
 
 // ---- what a program gets that is started by one of them ----

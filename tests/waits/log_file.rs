@@ -48,13 +48,16 @@ fn a_whole_life(kind: Supervisor, folder: &Path, options: &str) -> (Vec<Line>, V
 
 /// How many lines of this stage have these PIDs in this field. The last line of a launcher that
 /// ends as its daemon did has the same name as the daemon's, and an exit code; a daemon whose
-/// launcher has left already says so with an error.
+/// launcher has left already says so with an error, and one that waits for the claim, which its
+/// predecessor takes for each look round, names the holder.
 fn count(lines: &[Line], stage: &str, field: &str, pids: &[u32]) -> usize {
     let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
     let has = |line: &&Line| {
         line.is(&[("stage", stage)]) && pids.iter().any(|pid| line.field(field) == Some(pid))
     };
-    let other = |line: &&Line| line.field("exit_code").or(line.field("error")).is_some();
+    let other = |line: &&Line| {
+        ["exit_code", "error", "holder"].iter().any(|field| line.field(field).is_some())
+    };
     lines.iter().filter(has).filter(|line| !other(line)).count()
 }
 

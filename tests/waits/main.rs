@@ -3,6 +3,7 @@
 //! A test of a promise is named after it, `p<N>_…`. Each runs in a box; with a supervisor, under
 //! daemontools and under runit.
 
+mod at_full_length;
 mod blocked;
 mod commands;
 mod config;
@@ -29,9 +30,8 @@ mod program_file;
 mod scene;
 mod shortage;
 mod signals;
+mod site;
 mod sockets;
 mod stop;
 mod stopped;
-mod supervised;
 mod takeover;
-mod users;

@@ -8,21 +8,14 @@ use std::{
 
 use seamless_testing::{
     bin,
-    boxed::Boxed,
+    boxed::{self, Boxed},
     http::{self, Prober, Target},
     process::{self, Watched},
     report::Report,
+    signal::{HUP, TERM, USR2},
 };
 
 use crate::scene::{self, LIMIT};
-
-const HUP: i32 = 1;
-const USR2: i32 = 12;
-const TERM: i32 = 15;
-
-fn private(test: impl FnOnce(&Path)) {
-    Boxed::new().private_net().run(test);
-}
 
 /// The command of a terminal's user, in this folder.
 fn nohup(folder: &Path, target: &Target) -> String {
@@ -45,8 +38,8 @@ fn assert_ignores_hup(pid: u32) {
 /// start: that is a restart.
 #[test]
 fn p1_p7_a_service_under_nohup_is_restarted_by_hand() {
-    private(|folder| {
-        let target = Target::from(http::free_address());
+    Boxed::new().private_net().run(|folder| {
+        let target = Target::from(boxed::address());
         let report = Report::new(folder.join("report"));
         let start = || -> Child {
             let output = File::options().append(true).create(true).open(folder.join("nohup.out"));
@@ -91,8 +84,8 @@ fn p1_p7_a_service_under_nohup_is_restarted_by_hand() {
 /// left behind.
 #[test]
 fn p1_a_service_under_nohup_outlives_its_terminal() {
-    private(|folder| {
-        let target = Target::from(http::free_address());
+    Boxed::new().private_net().run(|folder| {
+        let target = Target::from(boxed::address());
         let report = Report::new(folder.join("report"));
         // `nohup` writes to nohup.out where its output is a terminal.
         let from_terminal = |nth: usize| {

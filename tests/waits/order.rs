@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, thread, time::Duration};
 
 use seamless_testing::{
-    boxed::Boxed,
+    boxed::{self, Boxed},
     http::{self, Prober, Target},
     process::{self, Watched},
     report::Report,
@@ -25,7 +25,7 @@ fn terms(kind: Supervisor, folder: &Path, distance: Duration) {
 
 fn some_terms(kind: Supervisor, folder: &Path, distance: Duration, count: u32) {
     std::fs::create_dir(folder).expect("a folder");
-    let target = Target::from(http::free_address());
+    let target = Target::from(boxed::address());
     // The five meet generations that take their time to start.
     let slow = if count > 2 { "--at=after-init=sleep:30ms" } else { "" };
     let run = scene::script(folder, &format!("--listen={target} {slow}"));

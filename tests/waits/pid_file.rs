@@ -12,7 +12,7 @@ use std::{
         net::UnixListener,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::Duration,
@@ -23,28 +23,13 @@ use seamless_testing::{
     boxed::{self, Boxed},
     direct::Direct,
     http::{self, Prober, Target},
+    innocent::Innocent,
     process::Watched,
+    signal::{CONT, TERM},
     wait_for,
 };
 
-use crate::scene::LIMIT;
-
-const TERM: i32 = 15;
-
-/// A process that has nothing to do with the service, and dies by the first signal.
-struct Innocent(Child);
-
-impl Innocent {
-    /// In a process group of its own, which a negative number would mean.
-    fn new() -> Self {
-        let mut sleep = Command::new("setsid");
-        Innocent(sleep.args(["sleep", "1000"]).stdin(Stdio::null()).spawn().expect("setsid"))
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-}
+use crate::scene::{self, LIMIT};
 
 /// Where damage is done, and what it must leave alone.
 struct Ground {
@@ -61,7 +46,7 @@ type Put = fn(&mut Ground, &Path);
 
 impl Ground {
     fn new(folder: &Path) -> Self {
-        let innocent = Innocent::new();
+        let innocent = Innocent::start();
         let precious = folder.join("precious");
         fs::write(&precious, format!("{}\n", innocent.pid())).expect("a file");
         Ground {
@@ -99,8 +84,7 @@ impl Ground {
 
     #[track_caller]
     fn assert_unharmed(&self, what: &str) {
-        let innocent = Watched::new(self.innocent.pid());
-        assert!(!innocent.has_ended(), "{what}: somebody signalled {}", innocent.pid());
+        self.innocent.assert_unharmed();
         let precious = fs::read_to_string(&self.precious).expect("the target of a link");
         assert_eq!(precious, format!("{}\n", self.innocent.pid()), "{what}");
         assert!(!self.nowhere.exists(), "{what}");
@@ -212,25 +196,31 @@ fn p1_p5_p10_a_damaged_pid_file_does_not_hide_the_predecessor() {
 /// the file names a process that lives.
 #[test]
 fn p5_p10_a_detached_daemon_mends_its_pid_file() {
-    Boxed::new().limit(Duration::from_secs(180)).run(|folder| {
-        let mut ground = Ground::new(folder);
-        let options = ground.options();
-        let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        let (mut started, daemon) = ground.direct.start_ready(&options);
-        started.detach();
-        let prober = Prober::start(&ground.target);
-        for (nth, (what, put)) in DAMAGE.into_iter().enumerate() {
-            println!("{what}");
-            ground.put(put);
-            ground.direct.wait_log(&["stage=check", "ours is back"], nth + 1);
-            ground.assert_repaired(&daemon, what);
-        }
-        let probes = prober.stop();
-        probes.assert_all_answered();
-        assert_eq!(probes.pids(), [daemon.pid()]);
-        let (_second, new) = ground.direct.start_ready(&options);
-        assert_eq!(ground.direct.report.wait_of(daemon.pid(), "wait").text, "TakenOver");
-        ground.assert_repaired(&new, "at the end");
+    // Each look comes a second after the last: some services, each with a part of the damage.
+    boxed::run(|folder| {
+        scene::each(folder, DAMAGE.chunks(7), |folder, damage| {
+            let mut ground = Ground::new(folder);
+            let options = ground.options();
+            let options: Vec<&str> = options.iter().map(String::as_str).collect();
+            let (mut started, daemon) = ground.direct.start_ready(&options);
+            started.detach();
+            let prober = Prober::start(&ground.target);
+            for (nth, (what, put)) in damage.iter().enumerate() {
+                println!("{what}");
+                // No look comes between the removal of its file and the damage.
+                ground.direct.stop(&daemon);
+                ground.put(*put);
+                daemon.signal(CONT);
+                ground.direct.wait_log(&["stage=check", "ours is back"], nth + 1);
+                ground.assert_repaired(&daemon, what);
+            }
+            let probes = prober.stop();
+            probes.assert_all_answered();
+            assert_eq!(probes.pids(), [daemon.pid()]);
+            let (_second, new) = ground.direct.start_ready(&options);
+            assert_eq!(ground.direct.report.wait_of(daemon.pid(), "wait").text, "TakenOver");
+            ground.assert_repaired(&new, "at the end");
+        })
     });
 }
 

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use seamless_testing::{
     bin,
-    boxed::Boxed,
+    boxed::{self, Boxed},
     http::{self, Prober, Target},
     process::Watched,
     report::Report,
@@ -26,7 +26,7 @@ struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     fn new(kind: Supervisor, folder: &'a Path) -> Self {
-        let target = Target::from(http::free_address());
+        let target = Target::from(boxed::address());
         let program = folder.join("program");
         fs::copy(bin::probe(), &program).expect("a copy");
         let run = scene::script(folder, &format!("--listen={target}"));

@@ -1,10 +1,12 @@
 //! What the tests set up and look at: the probe with its report and its log in one folder.
 
 use std::{
+    fmt::Debug,
     fs,
     io::{Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -58,6 +60,13 @@ pub(crate) fn running(folder: &Path) -> Vec<Watched> {
     held.filter(|one| process::command_line(one.pid()).contains(&option)).collect()
 }
 
+/// Their PIDs, in order.
+pub(crate) fn pids(folder: &Path) -> Vec<u32> {
+    let mut pids: Vec<u32> = running(folder).iter().map(Watched::pid).collect();
+    pids.sort_unstable();
+    pids
+}
+
 #[track_caller]
 pub(crate) fn wait_all_ended(folder: &Path) {
     for process in running(folder) {
@@ -72,6 +81,48 @@ pub(crate) fn wait_drain(report: &Report, daemon: u32) {
     wait_for(format!("{daemon} drains:\n{report}"), LIMIT, || {
         let hooks = report.named("hook");
         hooks.iter().any(|hook| hook.pid == daemon && hook.text == "shutdown").then_some(())
+    });
+}
+
+/// The texts of the hooks that have run in this process.
+pub(crate) fn hooks(report: &Report, pid: u32) -> Vec<String> {
+    let hooks = report.named("hook").into_iter().filter(|hook| hook.pid == pid);
+    hooks.map(|hook| hook.text).collect()
+}
+
+/// Waits until new connections reach one generation only.
+#[track_caller]
+pub(crate) fn wait_one_listener(target: &Target) {
+    const LISTEN: &str = "0A";
+    let Target::Tcp(address) = target else { panic!("no port: {target}") };
+    let port = format!(":{:04X}", address.port());
+    wait_for(format!("one listener at {target}"), LIMIT, || {
+        // `0: 0100007F:1F90 00000000:0000 0A …`
+        let sockets = fs::read_to_string("/proc/net/tcp").expect("the sockets");
+        let listening = sockets.lines().filter(|line| {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            words.get(1).is_some_and(|local| local.ends_with(&port))
+                && words.get(3) == Some(&LISTEN)
+        });
+        (listening.count() == 1).then_some(())
+    });
+}
+
+/// Each case at once, each on a thread and in a folder of its own.
+pub(crate) fn each<T: Copy + Debug + Send>(
+    folder: &Path,
+    cases: impl IntoIterator<Item = T>,
+    test: impl Fn(&Path, T) + Sync,
+) {
+    thread::scope(|scope| {
+        for (number, case) in cases.into_iter().enumerate() {
+            let (folder, test) = (folder.join(format!("case-{number}")), &test);
+            scope.spawn(move || {
+                fs::create_dir_all(&folder).expect("a folder");
+                println!("{}: {case:?}", folder.display());
+                test(&folder, case);
+            });
+        }
     });
 }
 

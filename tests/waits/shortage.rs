@@ -8,15 +8,13 @@ use seamless_testing::{
     http::{self, Prober, Target},
     process::{Watched, descriptors},
     report::Report,
+    signal::{HUP, TERM, USR1},
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
 };
 
 use crate::scene::{self, LIMIT, Log, Unfinished};
 
-const HUP: i32 = 1;
-const USR1: i32 = 10;
-const TERM: i32 = 15;
 const EMFILE: &str = "Too many open files (os error 24)";
 
 /// How many descriptors each process of a service may have.
@@ -142,7 +140,7 @@ fn p1_a_look_round_that_is_short_of_descriptors_decides_nothing() {
 
 /// Told to stop, it cannot find the older generation for now: it does not forget it.
 fn p6_a_stop_that_is_short_of_descriptors(kind: Supervisor, folder: &Path) {
-    let target = Target::from(http::free_address());
+    let target = Target::from(boxed::address());
     // Neither closes its listener before it may: that would be a descriptor to be had.
     let go = folder.join("go");
     let options = format!(
@@ -200,7 +198,7 @@ fn p6_a_stop_that_is_short_of_descriptors(kind: Supervisor, folder: &Path) {
 
 /// Connections use up every descriptor, while restart follows restart.
 fn p1_p3_restarts_while_connections_use_up_all_descriptors(kind: Supervisor, folder: &Path) {
-    let target = Target::from(http::free_address());
+    let target = Target::from(boxed::address());
     let options = format!("--listen={target} --keep-report");
     let run = format!("ulimit -n {FEW}\n{}", scene::script(folder, &options));
     let service = Service::new(kind, folder.join("service"), &run);
@@ -238,7 +236,7 @@ fn p1_p3_restarts_while_connections_use_up_all_descriptors(kind: Supervisor, fol
 
 /// A soft limit of 64 is enough for everything, launcher and takeover included.
 fn p1_restarts_under_a_soft_limit_lose_nothing(kind: Supervisor, folder: &Path) {
-    let target = Target::from(http::free_address());
+    let target = Target::from(boxed::address());
     let run = format!("ulimit -Sn {FEW}\n{}", scene::script(folder, &format!("--listen={target}")));
     let service = Service::new(kind, folder.join("service"), &run);
     let report = Report::new(folder.join("report"));

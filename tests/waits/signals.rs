@@ -13,19 +13,12 @@ use seamless_testing::{
     boxed,
     process::{self, Watched, catchable_signals, signal, signals},
     report::Report,
+    signal::{CHLD, CONT, HUP, INT, STOP, TERM, USR2, WINCH},
     wait_for,
 };
 
 use crate::scene::{self, LIMIT, Log};
 
-const HUP: i32 = 1;
-const INT: i32 = 2;
-const USR2: i32 = 12;
-const TERM: i32 = 15;
-const CHLD: i32 = 17;
-const CONT: i32 = 18;
-const STOP: i32 = 19;
-const WINCH: i32 = 28;
 const TERMINAL_STOPS: [i32; 3] = [20, 21, 22];
 
 /// Serves under a launcher that it never leaves, also after a USR2.

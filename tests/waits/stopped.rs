@@ -15,16 +15,13 @@ use seamless_testing::{
     direct::Direct,
     http::{self, Prober, Target},
     process::{self, Watched},
+    signal::{CONT, KILL, STOP, TERM},
     supervisor::{Service, Supervisor, write_script},
     under_each_supervisor, wait_for,
 };
 
 use crate::scene::{self, LIMIT};
 
-const KILL: i32 = 9;
-const TERM: i32 = 15;
-const CONT: i32 = 18;
-const STOP: i32 = 19;
 const CLAIM_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[track_caller]
@@ -64,7 +61,7 @@ struct Scene {
 
 impl Scene {
     fn new(kind: Supervisor, folder: &Path) -> Self {
-        let target = Target::from(http::free_address());
+        let target = Target::from(boxed::address());
         let options = format!("--listen={target} --claim-timeout=500ms --handoff-timeout=500ms");
         let good = scene::script(folder, &options);
         let service = Service::new(kind, folder.join("service"), &good);
@@ -270,14 +267,7 @@ fn a_detached_daemon_in_its_look(folder: &Path, end: i32) {
     let record = fs::read_to_string(direct.lock_file()).expect("the record");
     fs::write(direct.lock_file(), record.replace("end\n", "rubbish\nend\n")).expect("the record");
     first.detach();
-    let has_claim = || {
-        let pid = old.pid().to_string();
-        let locks = fs::read_to_string("/proc/locks").expect("the locks");
-        locks.lines().any(|lock| {
-            let words: Vec<&str> = lock.split_ascii_whitespace().collect();
-            words.get(1) == Some(&"POSIX") && words.get(4) == Some(&pid.as_str())
-        })
-    };
+    let has_claim = || process::holds_claim(old.pid());
     wait_for("it looks round, and cannot log", LIMIT, || {
         old.stop();
         if has_claim() {

@@ -14,33 +14,14 @@ use seamless_testing::{
     boxed::{self, Boxed},
     direct::{Direct, identity},
     http::{self, Target},
+    innocent::Innocent,
     process::{self, Watched},
+    signal::{CONT, TERM, USR1},
     supervisor::{Service, Supervisor, write_script},
     under_each_supervisor, wait_for,
 };
 
-const LIMIT: Duration = Duration::from_secs(20);
-const USR1: i32 = 10;
-const TERM: i32 = 15;
-const CONT: i32 = 18;
-
-/// A process that has nothing to do with the service, and dies by the first signal.
-struct Innocent(Child);
-
-impl Innocent {
-    fn new() -> Self {
-        Innocent(Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().expect("sleep"))
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    #[track_caller]
-    fn assert_unharmed(&self) {
-        assert!(!Watched::new(self.pid()).has_ended(), "somebody signalled {}", self.pid());
-    }
-}
+use crate::scene::LIMIT;
 
 fn boot() -> String {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("the boot id");
@@ -77,7 +58,7 @@ fn p1_a_deploy_without_seamless_is_outlived_until_the_service_is_stopped(
     kind: Supervisor,
     folder: &Path,
 ) {
-    let target = Target::from(http::free_address());
+    let target = Target::from(boxed::address());
     let direct = Direct::new(folder);
     let run = format!(
         "{} --listen={target} --successor-timeout=100ms",
@@ -102,7 +83,7 @@ fn p1_a_deploy_without_seamless_is_outlived_until_the_service_is_stopped(
 fn p5_a_stale_pid_file_costs_nobody_a_signal() {
     boxed::run(|folder| {
         let direct = Direct::new(folder);
-        let innocent = Innocent::new();
+        let innocent = Innocent::start();
         for newline in ["", "\n"] {
             fs::write(direct.pid_file(), format!("{}{newline}", innocent.pid())).expect("a file");
             let (mut started, daemon) = direct.start_ready(&[]);
@@ -120,7 +101,7 @@ fn p5_a_stale_pid_file_costs_nobody_a_signal() {
 fn p5_a_pid_that_was_used_again_is_not_signalled() {
     boxed::run(|folder| {
         let direct = Direct::new(folder);
-        let innocent = Innocent::new();
+        let innocent = Innocent::start();
         let (pid, who) = (innocent.pid(), identity(innocent.pid()));
         let ticks = process::stat(pid).expect("sleep").start_ticks;
         let (boot, ns) = (boot(), pid_namespace());
@@ -363,7 +344,7 @@ fn p9_a_successor_killed_before_its_term_leaves_the_predecessor_serving() {
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         direct.wait_checks(old.pid(), 1);
-        let older = Innocent::new();
+        let older = Innocent::start();
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
         let (head, rest) = record.split_once('\n').expect("lines");
         let entry = entry(0, &identity(older.pid()), &boot(), pid_namespace(), "3:1");
@@ -458,7 +439,7 @@ fn p5_a_second_copy_started_by_hand_is_refused() {
 
 /// Two services that were given one PID file by mistake.
 fn p5_another_service_with_the_same_pid_file_is_refused(kind: Supervisor, folder: &Path) {
-    let target = Target::from(http::free_address());
+    let target = Target::from(boxed::address());
     let direct = Direct::new(folder);
     let run =
         |options: &str| bin::probe_script(folder, options).replace("exec 2>&1", "exec 2>>../log");
@@ -663,10 +644,13 @@ fn a_living_stranger_in_the_pid_file_is_believed_for_one_look() {
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         direct.wait_checks(old.pid(), 1);
-        let innocent = Innocent::new();
+        let innocent = Innocent::start();
         let looks = |log: &str| log.lines().filter(|line| line.contains("finding=")).count();
         let before = looks(&direct.log());
-        fs::write(direct.pid_file(), innocent.pid().to_string()).expect("the PID file");
+        // At once: of an empty file it would make something else.
+        let new = folder.join("new");
+        fs::write(&new, innocent.pid().to_string()).expect("a file");
+        fs::rename(new, direct.pid_file()).expect("the PID file");
         let line = direct.wait_log(&["ours is back"], 1);
         assert!(line.contains(&format!("daemon={} ", old.pid())), "{line}");
         assert_eq!(direct.named(), Some(old.pid()));

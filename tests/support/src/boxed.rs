@@ -20,13 +20,14 @@ use std::{
     ffi::OsString,
     fs::{self, DirBuilder, File},
     io::{self, Read},
+    net::{Ipv4Addr, SocketAddr},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
     sync::{
         OnceLock,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering},
     },
     thread,
     time::Duration,
@@ -122,6 +123,18 @@ pub fn by_root() -> bool {
     env::var_os(ROOT).is_some()
 }
 
+/// An address to listen on, another one at each call: nobody else has it, since the box has a network
+/// of its own ([`Boxed::private_net`]) and clients get their ports from a higher range.
+#[track_caller]
+pub fn address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(8080);
+    assert!(PRIVATE_NET.load(Ordering::Relaxed), "a test that listens has a network of its own");
+    SocketAddr::from((Ipv4Addr::LOCALHOST, NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// In this box, once it is set up.
+static PRIVATE_NET: AtomicBool = AtomicBool::new(false);
+
 /// A box to be.
 #[derive(Clone, Debug)]
 pub struct Boxed {
@@ -135,7 +148,7 @@ pub struct Boxed {
 impl Default for Boxed {
     fn default() -> Self {
         Boxed {
-            limit: Duration::from_secs(60),
+            limit: Duration::from_secs(120),
             private_net: false,
             migration: true,
             isolation: None,
@@ -149,7 +162,7 @@ impl Boxed {
         Self::default()
     }
 
-    /// After this time the watchdog ends the box and the test has failed. Default: 60 s.
+    /// After this time the watchdog ends the box and the test has failed. Default: 120 s.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
@@ -212,6 +225,7 @@ impl Boxed {
                 assert!(up.expect("ip; run scripts/setup").success(), "no loopback");
                 let migrate = if self.migration { "1" } else { "0" };
                 fs::write("/proc/sys/net/ipv4/tcp_migrate_req", migrate).expect("tcp_migrate_req");
+                PRIVATE_NET.store(true, Ordering::Relaxed);
             }
             test(folder);
         }));

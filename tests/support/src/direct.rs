@@ -10,8 +10,9 @@ use std::{
 
 use crate::{
     bin,
-    process::{Watched, stat},
+    process::{Watched, holds_claim, stat},
     report::{Event, Report},
+    signal::{CONT, TERM},
     wait_for,
 };
 
@@ -109,15 +110,8 @@ impl Direct {
     pub fn stop(&self, daemon: &Watched) {
         wait_for(format!("{} stops without a lock", daemon.pid()), LIMIT, || {
             daemon.stop();
-            // `1: POSIX  ADVISORY  WRITE 4711 00:1c:5 0 EOF`
-            let pid = daemon.pid().to_string();
-            let locks = fs::read_to_string("/proc/locks").expect("the locks");
-            let holds = |lock: &str| {
-                let words: Vec<&str> = lock.split_ascii_whitespace().collect();
-                words.get(1) == Some(&"POSIX") && words.get(4) == Some(&pid.as_str())
-            };
-            if locks.lines().any(holds) {
-                daemon.signal(18);
+            if holds_claim(daemon.pid()) {
+                daemon.signal(CONT);
                 return None;
             }
             Some(())
@@ -174,7 +168,7 @@ impl Started {
     /// A handoff, as an unknown supervisor asks for it: afterwards the daemon is detached.
     #[track_caller]
     pub fn detach(&mut self) {
-        self.launcher.signal(15);
+        self.launcher.signal(TERM);
         assert!(self.wait_end().success(), "a launcher that was let go");
     }
 

@@ -68,8 +68,8 @@ impl fmt::Display for Target {
     }
 }
 
-/// A loopback address with a port that was free just now. A box with a private network is the
-/// surer way where many servers come and go.
+/// A loopback address with a port that was free just now: somebody else may get it meanwhile.
+/// [`boxed::address`](crate::boxed::address) is the surer way.
 pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address")

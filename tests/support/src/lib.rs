@@ -6,19 +6,21 @@
 //! - [`process`]: facts about processes, and waiting for them
 //! - [`handover`]: either end of a takeover, played by a test
 //! - [`http`]: single requests, and a prober that asks every 20 ms
+//! - [`innocent`]: a process that must not be signalled
 //! - [`load`]: clients at full load or at a fixed rate, and what became of every request
 //! - [`deploy`]: a server that is restarted under load outside a box
 //! - [`family`]: everything that a program has started ends with it
 //! - [`port`]: a TCP port that nobody else gets
 //! - [`report`]: the line-by-line report that the test service `probe` writes
+//! - [`signal`]: the numbers of signals
 //! - [`bin`]: where the probe and the examples are
 //!
 //! ```no_run
 //! # use std::{path::Path, time::Duration};
-//! # use seamless_testing::{bin, boxed::Boxed, http::{self, Prober, Target}, process::Watched,
+//! # use seamless_testing::{bin, boxed::{self, Boxed}, http::{self, Prober, Target}, process::Watched,
 //! #     report::Report, supervisor::{Service, Supervisor}, under_each_supervisor};
 //! fn p1_some_generation_serves(supervisor: Supervisor, folder: &Path) {
-//!     let target = Target::from(http::free_address());
+//!     let target = Target::from(boxed::address());
 //!     let report = Report::new(folder.join("report"));
 //!     let run = bin::probe_script(folder, &format!("--listen={target} --at=request=sleep:1s"));
 //!     let service = Service::new(supervisor, folder.join("service"), &run);
@@ -48,10 +50,12 @@ pub mod direct;
 pub mod family;
 pub mod handover;
 pub mod http;
+pub mod innocent;
 pub mod load;
 pub mod port;
 pub mod process;
 pub mod report;
+pub mod signal;
 pub mod supervisor;
 
 use std::{

@@ -7,7 +7,13 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
-use crate::wait_for;
+use crate::{
+    signal::{KILL, STOP},
+    wait_for,
+};
+
+/// A user without rights.
+pub const NOBODY: u32 = 65534;
 
 /// One process at one moment, from `/proc/PID/stat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,12 +145,21 @@ pub fn signals(pid: u32) -> Option<Signals> {
 /// Every signal that a program can catch, real-time ones included; not those that mean a fault of
 /// the program itself, nor the two that the C library keeps.
 pub fn catchable_signals() -> impl Iterator<Item = i32> {
-    const KILL: i32 = 9;
-    const STOP: i32 = 19;
     const FAULTS: [i32; 3] = [4, 8, 11];
     const C_LIBRARY: [i32; 2] = [32, 33];
     (1..=64).filter(|signal| {
         ![KILL, STOP].contains(signal) && !FAULTS.contains(signal) && !C_LIBRARY.contains(signal)
+    })
+}
+
+/// Does the process hold an `fcntl` lock, of which the claim is the only one?
+pub fn holds_claim(pid: u32) -> bool {
+    // `1: POSIX  ADVISORY  WRITE 4711 00:1c:5 0 EOF`
+    let pid = pid.to_string();
+    let locks = fs::read_to_string("/proc/locks").expect("the locks");
+    locks.lines().any(|lock| {
+        let words: Vec<&str> = lock.split_ascii_whitespace().collect();
+        words.get(1) == Some(&"POSIX") && words.get(4) == Some(&pid.as_str())
     })
 }
 

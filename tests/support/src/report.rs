@@ -5,6 +5,7 @@ use std::{
     fmt::Display,
     fs::{self, OpenOptions},
     io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process,
     time::Duration,
@@ -28,6 +29,16 @@ impl Event {
     #[track_caller]
     pub fn number(&self) -> u64 {
         self.text.parse().unwrap_or_else(|_| panic!("no number: {self:?}"))
+    }
+}
+
+/// Makes `report`, and `log` beside it, files that every user may write to: otherwise they would
+/// belong to the first who writes, and that is root.
+pub fn for_all_users(folder: &Path) {
+    for name in ["report", "log"] {
+        let file = folder.join(name);
+        fs::write(&file, "").expect("a file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).expect("its mode");
     }
 }
 

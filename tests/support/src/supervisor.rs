@@ -2,7 +2,8 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, SystemTime},
@@ -117,12 +118,22 @@ impl Status {
 
 /// Writes an executable script; `#!/bin/sh` is put before it where no `#!` is there. Renamed into
 /// place, so that a service may be given a new run script at any time.
+///
+/// By a process of its own: what another thread starts while we have the file open for writing has it
+/// open as well for a moment, and whoever executes the script then gets "Text file busy".
 pub fn write_script(path: &Path, script: &str) {
     let first = if script.starts_with("#!") { "" } else { "#!/bin/sh\n" };
-    let new = path.with_extension("new");
-    fs::write(&new, format!("{first}{script}\n")).expect("a script");
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("its mode");
-    fs::rename(&new, path).expect("its place");
+    let write = r#"cat >"$1.new" && chmod 755 "$1.new" && mv -f "$1.new" "$1""#;
+    let mut writer = Command::new("sh")
+        .args(["-c", write, "sh"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("sh");
+    let mut input = writer.stdin.take().expect("a pipe");
+    input.write_all(format!("{first}{script}\n").as_bytes()).expect("a script");
+    drop(input);
+    assert!(writer.wait().expect("its end").success(), "cannot write {}", path.display());
 }
 
 /// Copies a service folder, modes included, without what a supervisor has put there.

@@ -3,24 +3,21 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::{PermissionsExt, chown},
+    os::unix::fs::chown,
     path::{Path, PathBuf},
 };
 
 use seamless_testing::{
     bin,
-    boxed::Isolation,
+    boxed::{self, Isolation},
     http::Target,
-    process::{self, Watched},
-    report::Report,
+    process::{self, NOBODY, Watched},
+    report::{self, Report},
     supervisor::{Service, Supervisor, Want, write_script},
     wait_for,
 };
 
 use crate::scene::{self, LIMIT, Log};
-
-const NOBODY: u32 = 65534;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum User {
@@ -57,23 +54,23 @@ impl User {
 /// (once in a module).
 macro_rules! as_each_user {
     ($($scenario:ident),+ $(,)?) => {
-        crate::users::as_each_user![@ root, User::Root; $($scenario),+];
-        crate::users::as_each_user![
+        crate::site::as_each_user![@ root, User::Root; $($scenario),+];
+        crate::site::as_each_user![
             @ by_script_status_readable, User::ByScript { reads: true }; $($scenario),+
         ];
-        crate::users::as_each_user![
+        crate::site::as_each_user![
             @ by_script_status_hidden, User::ByScript { reads: false }; $($scenario),+
         ];
-        crate::users::as_each_user![
+        crate::site::as_each_user![
             @ by_itself_status_readable, User::ByItself { reads: true }; $($scenario),+
         ];
-        crate::users::as_each_user![
+        crate::site::as_each_user![
             @ by_itself_status_hidden, User::ByItself { reads: false }; $($scenario),+
         ];
     };
     (@ $module:ident, $user:expr; $($scenario:ident),+) => {
         mod $module {
-            use crate::users::User;
+            use crate::site::User;
             use seamless_testing::{boxed::Boxed, supervisor::Supervisor, under_each_supervisor};
             use std::path::Path;
             $(
@@ -89,6 +86,11 @@ macro_rules! as_each_user {
 }
 pub(crate) use as_each_user;
 
+/// Only a successor ends a detached daemon, or who tells it: to see that it serves on.
+pub(crate) const SERVES_ON: &str = "--successor-timeout=none";
+/// For the last generation of a test: where a stop cannot be known, it ends soon all the same.
+pub(crate) const ENDS_SOON: &str = "--successor-timeout=200ms";
+
 /// A service, in a box with a network of its own.
 pub(crate) struct Site {
     pub(crate) user: User,
@@ -103,35 +105,22 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// The service of this number in this box; returns when its first generation has started.
-    pub(crate) fn new(
-        kind: Supervisor,
-        folder: &Path,
-        number: u16,
-        user: User,
-        options: &str,
-    ) -> Site {
-        let folder = folder.join(format!("{number}"));
+    /// Makes all that it needs in this folder; returns when its first generation has started.
+    #[track_caller]
+    pub(crate) fn new(kind: Supervisor, folder: &Path, user: User, options: &str) -> Site {
         let run = folder.join("run");
         fs::create_dir_all(&run).expect("a folder");
-        for name in ["report", "log"] {
-            let file = folder.join(name);
-            fs::write(&file, "").expect("a file");
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).expect("its mode");
-        }
-        // Below the range that clients get their ports from.
-        let target = Target::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080 + number)));
-        let first = script(kind, &folder, user, &target, "", options);
+        give(&run, user);
+        report::for_all_users(folder);
+        let target = Target::from(boxed::address());
+        let first = script(kind, folder, user, &target, "", options);
         let site = Site {
             user,
             report: Report::new(folder.join("report")),
-            log: Log::of(&folder),
+            log: Log::of(folder),
             target,
-            service: {
-                give(&run, user);
-                Service::new(kind, folder.join("service"), &first)
-            },
-            folder,
+            service: Service::new(kind, folder.join("service"), &first),
+            folder: folder.to_owned(),
             run,
         };
         site.started(1);
@@ -164,6 +153,30 @@ impl Site {
         self.report.wait_nth("started", nth).pid
     }
 
+    /// The same, watched.
+    #[track_caller]
+    pub(crate) fn daemon(&self, nth: usize) -> Watched {
+        Watched::new(self.started(nth))
+    }
+
+    /// The main process that the supervisor knows now.
+    #[track_caller]
+    pub(crate) fn launcher(&self) -> Watched {
+        Watched::new(self.service.main_pid())
+    }
+
+    /// From now on, runit's `./finish` notes how each launcher ended.
+    pub(crate) fn note_finishes(&self) {
+        write_script(&self.service.folder().join("finish"), "echo $1 $2 >>finishes");
+    }
+
+    /// What `./finish` has noted so far: a line each, its exit code (-1: a signal) and signal.
+    pub(crate) fn finishes(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.service.folder().join("finishes")).unwrap_or_default();
+        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+        complete.lines().map(str::to_owned).collect()
+    }
+
     pub(crate) fn pid_file(&self) -> PathBuf {
         self.run.join("web.pid")
     }
@@ -188,35 +201,20 @@ impl Site {
         self.user.launcher_reads() || self.service.kind() == Supervisor::Daemontools
     }
 
-    /// Waits for so many looks round of a detached daemon that begin after this call.
-    #[track_caller]
-    pub(crate) fn wait_checks(&self, daemon: u32, count: usize) {
-        let checks = || {
-            let daemon = daemon.to_string();
-            let mut lines = self.log.stage("check");
-            lines.retain(|line| line.is(&[("daemon", &daemon)]) && line.field("finding").is_some());
-            lines.len()
-        };
-        let before = checks();
-        wait_for(format!("{count} looks of {daemon}:\n{}", self.log), LIMIT, || {
-            (checks() >= before + count).then_some(())
-        });
+    /// How often a detached daemon has looked round.
+    pub(crate) fn checks(&self, daemon: u32) -> usize {
+        let daemon = daemon.to_string();
+        let mut lines = self.log.stage("check");
+        lines.retain(|line| line.is(&[("daemon", &daemon)]) && line.field("finding").is_some());
+        lines.len()
     }
 
-    /// Waits until new connections reach one generation only.
+    /// Waits for so many more of them; the first may have begun before this call.
     #[track_caller]
-    pub(crate) fn wait_one_listener(&self) {
-        const LISTEN: &str = "0A";
-        let Target::Tcp(address) = &self.target else { panic!("{}", self.target) };
-        let port = format!(":{:04X}", address.port());
-        wait_for(format!("one listener at {address}:\n{}", self.log), LIMIT, || {
-            let sockets = fs::read_to_string("/proc/net/tcp").expect("the sockets");
-            let listeners = sockets.lines().filter(|line| {
-                let words: Vec<&str> = line.split_ascii_whitespace().collect();
-                words.get(1).is_some_and(|local| local.ends_with(&port))
-                    && words.get(3) == Some(&LISTEN)
-            });
-            (listeners.count() == 1).then_some(())
+    pub(crate) fn wait_checks(&self, daemon: u32, count: usize) {
+        let enough = self.checks(daemon) + count;
+        wait_for(format!("{count} looks of {daemon}:\n{}", self.log), LIMIT, || {
+            (self.checks(daemon) >= enough).then_some(())
         });
     }
 
@@ -224,16 +222,11 @@ impl Site {
     /// knows.
     #[track_caller]
     pub(crate) fn assert_one_generation(&self, daemon: u32) {
-        let found = || {
-            let mut found: Vec<u32> = scene::running(&self.run).iter().map(Watched::pid).collect();
-            found.sort_unstable();
-            found
-        };
         let launcher = process::stat(daemon).expect("it serves").ppid;
         let mut expected = vec![launcher, daemon];
         expected.sort_unstable();
-        wait_for(format!("only {expected:?}: {:?}\n{}", found(), self.log), LIMIT, || {
-            (found() == expected).then_some(())
+        wait_for(format!("only {expected:?}:\n{}", self.log), LIMIT, || {
+            (scene::pids(&self.run) == expected).then_some(())
         });
         self.service.wait_until("that launcher", |status| status.pid == Some(launcher));
         assert_eq!(self.named(), Some(daemon), "{}", self.log);
@@ -265,6 +258,14 @@ impl Site {
         new
     }
 
+    /// A generation still runs; the service must not be reported down.
+    #[track_caller]
+    pub(crate) fn assert_not_down(&self) {
+        if self.knows_a_stop() {
+            assert!(self.service.status().pid.is_some(), "down too early:\n{}", self.log);
+        }
+    }
+
     /// A stop of the generation that serves.
     #[track_caller]
     pub(crate) fn stop(&self) {
@@ -276,7 +277,7 @@ impl Site {
     #[track_caller]
     pub(crate) fn assert_ends(&self) {
         self.service.wait_down();
-        let left: Vec<u32> = scene::running(&self.run).iter().map(Watched::pid).collect();
+        let left = scene::pids(&self.run);
         if self.knows_a_stop() {
             assert_eq!(left, [], "of the service that is down:\n{}", self.log);
         }
@@ -284,9 +285,6 @@ impl Site {
         assert_eq!(self.service.status().want, Want::Down);
     }
 }
-
-/// For the last generation of a test: where a stop cannot be known, it ends soon all the same.
-pub(crate) const ENDS_SOON: &str = "--successor-timeout=200ms";
 
 fn give(run: &Path, user: User) {
     if user != User::Root {
