@@ -599,6 +599,8 @@ fn main() {
     });
     seamless::on_shutdown(part.hook("shutdown"));
     seamless::on_hammer(part.hook("hammer"));
+    // Only now: whoever reads it may send any signal.
+    part.report(&format!("init {}", std::os::unix::process::parent_id()));
     part.reach("after-init");
     if options.inherit {
         part.inherit();
