@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use seamless_testing::{
     bin,
-    boxed::Boxed,
+    boxed::{self, Boxed},
     http::{self, Target},
     process::Watched,
     supervisor::{Service, Supervisor},
@@ -20,8 +20,8 @@ fn requests(admin: &Target) -> u64 {
 }
 
 fn p2_takeover_takes_over_every_socket_and_its_count(supervisor: Supervisor, folder: &Path) {
-    let web = Target::from(http::free_address());
-    let admin = Target::from(http::free_address());
+    let web = Target::from(boxed::address());
+    let admin = Target::from(boxed::address());
     let unix = Target::Unix(folder.join("web.sock"));
     let (program, log) = (bin::example("takeover"), folder.join("log"));
     let run = format!(
@@ -61,7 +61,7 @@ fn p2_takeover_takes_over_every_socket_and_its_count(supervisor: Supervisor, fol
 }
 
 fn p2_udp_takes_over_its_socket(supervisor: Supervisor, folder: &Path) {
-    let address = http::free_address();
+    let address = boxed::address();
     let (program, pid_file) = (bin::example("udp"), folder.join("web.pid"));
     let run = format!(
         "exec '{}' --pid-file '{}' --listen {address}",

@@ -13,7 +13,6 @@ use std::{
 use seamless_testing::{
     boxed::{self, Boxed},
     direct::Direct,
-    http,
     process::Watched,
     wait_for,
 };
@@ -81,7 +80,7 @@ fn p2_what_waits_on_any_member_is_answered() {
             let place = folder.join(format!("{before}-{after}"));
             fs::create_dir(&place).expect("a folder");
             let direct = Direct::new(&place);
-            let address = http::free_address();
+            let address = boxed::address();
             let group = |count| format!("--group={address},count={count}");
             let (mut started, old) = direct.start_ready(&[&group(before), "--accept=never"]);
             let waiting: Vec<TcpStream> = (0..100).map(|_| ask(address)).collect();
@@ -106,7 +105,7 @@ fn p2_members_that_are_not_asked_for_are_drained_by_the_old_daemon() {
             let place = folder.join(format!("{before}-{after}"));
             fs::create_dir(&place).expect("a folder");
             let direct = Direct::new(&place);
-            let address = http::free_address();
+            let address = boxed::address();
             let go = place.join("go");
             let group = |count| format!("--group={address},count={count}");
             let (mut started, old) = direct.start_ready(&[
@@ -144,7 +143,7 @@ fn chain(folder: &Path, counts: &[usize], hold: bool, check: impl Fn(SocketAddr,
     let kind = if folder.ends_with("udp") { "udp-group" } else { "group" };
     fs::create_dir(folder).expect("a folder");
     let direct = Direct::new(folder);
-    let address = http::free_address();
+    let address = boxed::address();
     let mut last = None;
     let mut holding = Vec::new();
     for (number, count) in counts.iter().enumerate() {
@@ -223,9 +222,9 @@ fn p2_groups_shrink_and_grow_while_all_older_generations_drain() {
 /// New members get nothing before their generation serves: were it to die, that would be lost.
 #[test]
 fn p1_a_growing_group_whose_generation_dies_costs_no_request() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
-        let address = http::free_address();
+        let address = boxed::address();
         let (mut started, old) = direct
             .start_ready(&[&format!("--group={address},count=2"), "--successor-timeout=none"]);
         started.detach();

@@ -68,7 +68,7 @@ fn tcp_of(text: &str) -> Target {
 
 #[test]
 fn bound_at_first_and_then_taken_over() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
         let (unix, datagram) = (folder.join("unix"), folder.join("datagram"));
         let options = [
@@ -139,7 +139,7 @@ fn to_pass(socket: impl Into<OwnedFd>) -> OwnedFd {
 
 #[test]
 fn passed_by_the_supervisor_and_handed_on() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
         let listener = || TcpListener::bind("127.0.0.1:0").expect("a listener");
         let (web, admin) = (listener(), listener());
@@ -198,7 +198,7 @@ fn fd_target(pid: u32, number: i32) -> PathBuf {
 
 #[test]
 fn passed_to_a_daemon_without_launcher() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let target = Target::from(listener.local_addr().unwrap());
@@ -220,7 +220,7 @@ fn passed_to_a_daemon_without_launcher() {
 
 #[test]
 fn what_was_passed_to_others_or_is_no_socket_is_not_adopted() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let listener = || TcpListener::bind("127.0.0.1:0").expect("a listener");
         let connected = {
             let listener = listener();
@@ -275,9 +275,9 @@ fn what_was_passed_to_others_or_is_no_socket_is_not_adopted() {
 
 #[test]
 fn addresses_may_change_from_one_generation_to_the_next() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
-        let [one, two, three] = [(); 3].map(|()| http::free_address());
+        let [one, two, three] = [(); 3].map(|()| boxed::address());
         let (first, second) = ([one, two], [two, three]);
         let options = |both: [std::net::SocketAddr; 2]| both.map(|one| format!("--tcp={one}"));
         let mut old = direct.start_ready(&options(first).each_ref().map(String::as_str));
@@ -308,9 +308,9 @@ fn addresses_may_change_from_one_generation_to_the_next() {
 
 #[test]
 fn p10_a_socket_is_asked_for_once() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
-        let address = http::free_address();
+        let address = boxed::address();
         let same = format!("--tcp={address}");
         let text = format!(
             "socket: cannot bind tcp {address} (socket): this process has asked for it before: \
@@ -331,7 +331,7 @@ fn p10_a_socket_is_asked_for_once() {
 
 #[test]
 fn p10_before_init_and_after_started() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
         let before = "--at=before-init=tcp:127.0.0.1:0,name=early";
         let late = "--at=started=tcp:127.0.0.1:0,name=late";
@@ -350,7 +350,7 @@ fn p10_before_init_and_after_started() {
 
 #[test]
 fn o_nonblock_is_the_sockets_own() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
         let option = |more| format!("--tcp=127.0.0.1:0{more}");
         let first = direct.start_ready(&[&option("")]);
@@ -364,7 +364,7 @@ fn o_nonblock_is_the_sockets_own() {
 
 #[test]
 fn a_unix_path_has_its_mode_and_replaces_what_is_stale() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
         let path = folder.join("unix");
         drop(UnixListener::bind(&path).expect("a listener")); // leaves its path
@@ -387,7 +387,7 @@ fn a_unix_path_has_its_mode_and_replaces_what_is_stale() {
 
 #[test]
 fn p10_a_unix_path_of_somebody_else_is_an_error() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
         let path = folder.join("unix");
         let us = std::process::id();
@@ -421,7 +421,7 @@ fn p10_a_unix_path_of_somebody_else_is_an_error() {
 
 #[test]
 fn a_unix_socket_that_lost_its_path_is_bound_anew() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
         let path = folder.join("unix");
         let option = format!("--unix={}", path.display());
@@ -448,7 +448,7 @@ fn a_unix_socket_that_lost_its_path_is_bound_anew() {
 
 #[test]
 fn paths_longer_than_a_socket_address() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         // The folder is too long, or even the name by itself.
         for name in ["web.pid", &"n".repeat(200)] {
             let place = folder.join("d".repeat(120)).join(&name[..1]);
@@ -482,7 +482,7 @@ fn paths_longer_than_a_socket_address() {
 
 #[test]
 fn a_takeover_socket_that_was_removed_is_put_back() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
         let options = ["--tcp=127.0.0.1:0", "--successor-timeout=none"];
         let (mut started, daemon) = direct.start_ready(&options);
@@ -506,7 +506,7 @@ fn a_takeover_socket_that_was_removed_is_put_back() {
 
 #[test]
 fn a_predecessor_whose_takeover_socket_is_missing_is_waited_for() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
         let options = ["--tcp=127.0.0.1:0", "--successor-timeout=none"];
         let (mut started, daemon) = direct.start_ready(&options);
@@ -532,9 +532,9 @@ fn a_predecessor_whose_takeover_socket_is_missing_is_waited_for() {
 /// takes; the generation that took its sockets is dead.
 #[test]
 fn p1_p9_a_predecessor_that_drains_is_not_waited_for() {
-    Boxed::new().private_net().run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
-        let address = http::free_address();
+        let address = boxed::address();
         let tcp = format!("--tcp={address}");
         let options = [tcp.as_str(), "--successor-timeout=none"];
         let (mut first, old) = direct.start_ready(&options);
@@ -559,7 +559,7 @@ fn p1_p9_a_predecessor_that_drains_is_not_waited_for() {
 
 #[test]
 fn p10_a_takeover_socket_that_cannot_be_put_in_place_is_an_error() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
         let temporary = folder.join("web.pid.sock.new");
         fs::write(&temporary, "mine").expect("a file");
@@ -576,7 +576,7 @@ fn p10_a_takeover_socket_that_cannot_be_put_in_place_is_an_error() {
 
 #[test]
 fn status_is_answered_also_while_draining() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
         let go = folder.join("go");
         let (started, daemon) = direct.start_ready(&[
@@ -694,8 +694,8 @@ fn state_that_cannot_be_handed_over_is_an_error_and_harms_nobody() {
 
 /// A client of each kind, whose request waits in the queue of a socket.
 fn p2_p3_what_waits_in_a_queue_is_answered_by_the_successor(kind: Supervisor, folder: &Path) {
-    let target = Target::from(http::free_address());
-    let udp = http::free_address();
+    let target = Target::from(boxed::address());
+    let udp = boxed::address();
     let (unix, datagram) = (folder.join("unix"), folder.join("datagram"));
     let report = Report::new(folder.join("report"));
     let options = format!(
@@ -759,7 +759,7 @@ fn p2_p3_what_waits_in_a_queue_is_answered_by_the_successor(kind: Supervisor, fo
 
 /// Without `tcp_migrate_req`, which would hide what is lost.
 fn p2_no_request_is_lost_over_restarts(kind: Supervisor, folder: &Path) {
-    let target = Target::from(http::free_address());
+    let target = Target::from(boxed::address());
     let unix = folder.join("unix");
     let report = Report::new(folder.join("report"));
     let run = scene::script(folder, &format!("--tcp={target} --unix={}", unix.display()));
@@ -787,6 +787,7 @@ fn p2_no_request_is_lost_over_restarts(kind: Supervisor, folder: &Path) {
 }
 
 under_each_supervisor![
+    Boxed::new().private_net_without_migration() =>
     p2_p3_what_waits_in_a_queue_is_answered_by_the_successor,
     p2_no_request_is_lost_over_restarts
 ];
@@ -794,9 +795,9 @@ under_each_supervisor![
 /// A takeover changes nothing in the old daemon: it serves on if the new one dies.
 #[test]
 fn p1_p9_a_successor_that_dies_after_the_takeover_costs_no_request() {
-    boxed::run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let direct = Direct::new(folder);
-        let target = Target::from(http::free_address());
+        let target = Target::from(boxed::address());
         let option = format!("--tcp={target}");
         let (mut started, old) = direct.start_ready(&[&option, "--successor-timeout=none"]);
         started.detach();
@@ -823,7 +824,7 @@ fn p1_p9_a_successor_that_dies_after_the_takeover_costs_no_request() {
 
 #[test]
 fn from_one_to_4000_sockets_in_one_takeover() {
-    Boxed::new().private_net().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net_without_migration().limit(Duration::from_secs(180)).run(|folder| {
         for count in [1, 10, 100, 1000, 4000] {
             let place = folder.join(count.to_string());
             fs::create_dir(&place).expect("a folder");
