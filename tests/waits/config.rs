@@ -36,7 +36,7 @@ fn the_defaults() {
         format!("{:?}", Config::new("/run/web/web.pid")),
         "Config { pid_file: \"/run/web/web.pid\", handoff_timeout: 10s, successor_timeout: Some(10s), \
          claim_timeout: Some(60s), drain_timeout: None, release_signal: 17, on_launch: 0, \
-         keep_open: [] }"
+         keep_open: [], hand_over: false, takeover_timeout: 5s }"
     );
 }
 
@@ -50,12 +50,14 @@ fn each_option_is_taken() {
         .release_signal(USR1)
         .on_launch(|| ())
         .on_launch(|| ())
-        .keep_open(std::io::stderr());
+        .keep_open(std::io::stderr())
+        .hand_over(Vec::new)
+        .takeover_timeout(Duration::from_secs(6));
     assert_eq!(
         format!("{config:?}"),
         "Config { pid_file: \"web.pid\", handoff_timeout: 1ms, successor_timeout: None, \
          claim_timeout: None, drain_timeout: Some(2s), release_signal: 10, on_launch: 2, \
-         keep_open: [2] }"
+         keep_open: [2], hand_over: true, takeover_timeout: 6s }"
     );
 }
 

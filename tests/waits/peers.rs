@@ -19,6 +19,7 @@ use seamless_testing::{
     handover::{End, Predecessor, targets, wait_targets, write_record},
     http,
     process::Watched,
+    wait_for,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -219,6 +220,7 @@ impl Successor {
         let go = folder.join("go");
         _ = std::fs::remove_file(&go);
         let options = [
+            "--at=after-init=call:state",
             &format!("--at=after-init=file:{}", go.display()),
             "--at=after-init=tcp:127.0.0.1:0",
             "--at=after-init=hang",
@@ -234,7 +236,12 @@ impl Successor {
             .stdin(Stdio::null())
             .stderr(direct.log_end());
         let daemon = direct.spawn(&mut shell).wait_init();
-        let held = targets(daemon.pid());
+        // It has opened what it opens by itself, and closed its report again.
+        direct.report.wait_of(daemon.pid(), "called");
+        let held = wait_for("a closed report", LIMIT, || {
+            let held = targets(daemon.pid());
+            (!held.iter().any(|target| target.ends_with("/report"))).then_some(held)
+        });
         Successor { daemon, held, go }
     }
 
@@ -245,7 +252,13 @@ impl Successor {
     /// The attempt has failed for this reason, and nothing is left of it.
     #[track_caller]
     fn assert_failed(self, direct: &Direct, why: &str) {
-        let text = direct.report.wait_of(self.daemon.pid(), "called").text;
+        let pid = self.daemon.pid();
+        let text = wait_for(format!("an attempt of {pid}"), LIMIT, || {
+            let mut called = direct.report.named("called").into_iter();
+            called
+                .find(|event| event.pid == pid && event.text.starts_with("tcp "))
+                .map(|event| event.text)
+        });
         let path = direct.socket();
         assert_eq!(text, format!("tcp error: cannot take over at {path:?} (takeover): {why}"));
         wait_targets(self.daemon.pid(), &self.held);
