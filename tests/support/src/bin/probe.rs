@@ -587,8 +587,6 @@ fn main() {
     }
     let (tasks, received) = mpsc::channel();
     watch_signals(&options, &part, tasks.clone());
-    // From here on a test may send it signals.
-    part.report(&format!("init {}", std::os::unix::process::parent_id()));
     seamless::on_shutdown_request(part.hook("request"));
     let servers: Arc<Mutex<Vec<Server>>> = Arc::default();
     let held = Arc::clone(&servers);
