@@ -70,9 +70,9 @@ fn p10_an_unwritable_folder_is_an_error() {
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         let mut second = direct.start(&["--at=after-init=user:65534"]);
-        let temporary = direct.pid_file().with_extension("pid.new");
         let text = format!(
-            "started: cannot create {temporary:?} (PID file): Permission denied (os error 13); {hint}"
+            "started: cannot bind {:?} (takeover): Permission denied (os error 13); {hint}",
+            direct.socket()
         );
         assert_eq!(second.wait_error().text, text);
         assert_serves_on(&direct, &old);

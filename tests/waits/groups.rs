@@ -74,7 +74,7 @@ fn datagrams(address: SocketAddr, count: usize) -> HashMap<u32, usize> {
 /// or for more.
 #[test]
 fn p2_what_waits_on_any_member_is_answered() {
-    Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().private_net_without_migration().limit(Duration::from_secs(120)).run(|folder| {
         for (before, after) in [(4, 4), (4, 8), (1, 4), (3, 5)] {
             println!("{before} -> {after}");
             let place = folder.join(format!("{before}-{after}"));
@@ -99,7 +99,7 @@ fn p2_what_waits_on_any_member_is_answered() {
 /// new goes there, however long it still holds them open.
 #[test]
 fn p2_members_that_are_not_asked_for_are_drained_by_the_old_daemon() {
-    Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().private_net_without_migration().limit(Duration::from_secs(120)).run(|folder| {
         for (before, after) in [(4, 2), (4, 1), (5, 3)] {
             println!("{before} -> {after}");
             let place = folder.join(format!("{before}-{after}"));
@@ -204,7 +204,7 @@ fn all_answered_by_udp(address: SocketAddr, daemon: &Watched) {
 
 #[test]
 fn p2_groups_shrink_and_grow() {
-    Boxed::new().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net_without_migration().limit(Duration::from_secs(180)).run(|folder| {
         chain(&folder.join("tcp"), &COUNTS, false, all_answered_by_tcp);
         chain(&folder.join("udp"), &COUNTS, false, all_answered_by_udp);
     });
@@ -213,7 +213,7 @@ fn p2_groups_shrink_and_grow() {
 /// The same, and every older generation lives on to the end.
 #[test]
 fn p2_groups_shrink_and_grow_while_all_older_generations_drain() {
-    Boxed::new().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net_without_migration().limit(Duration::from_secs(180)).run(|folder| {
         chain(&folder.join("tcp"), &COUNTS, true, all_answered_by_tcp);
         chain(&folder.join("udp"), &COUNTS, true, all_answered_by_udp);
     });
