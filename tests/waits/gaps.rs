@@ -163,7 +163,7 @@ fn assert_back(site: &Site, new: u32) {
     let answer = Unfinished::start(&site.target).finish();
     assert!(answer.ends_with(&answer_of(new)), "{answer}");
     assert_eq!(site.service.status().want, Want::Up);
-    assert_eq!(site.report.named("started").last().map(|last| last.pid), Some(new));
+    assert_eq!(site.report.newest().map(|newest| newest.pid), Some(new));
 }
 
 fn p6_down_while_two_older_generations_drain(kind: Supervisor, folder: &Path, user: User) {

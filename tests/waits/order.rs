@@ -6,7 +6,7 @@ use seamless_testing::{
     boxed::{self, Boxed},
     http::{self, Prober, Target},
     process::{self, Watched},
-    report::Report,
+    report::{Event, Report},
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
 };
@@ -45,7 +45,7 @@ fn some_terms(kind: Supervisor, folder: &Path, distance: Duration, count: u32) {
     // A TERM may still be on its way, so what is true once need not be for long.
     report.wait_nth("started", 2);
     wait_for(format!("the newest generation is left alone:\n{report}"), LIMIT, || {
-        let newest = report.named("started").pop()?.pid;
+        let newest = report.newest()?.pid;
         let launcher = process::stat(newest)?.ppid;
         let mut left: Vec<u32> = scene::running(folder).iter().map(Watched::pid).collect();
         left.sort_unstable();
@@ -59,7 +59,9 @@ fn some_terms(kind: Supervisor, folder: &Path, distance: Duration, count: u32) {
     service.wait_down();
     scene::wait_all_ended(folder);
 
-    let started: Vec<u64> = report.named("started").iter().map(|event| event.number()).collect();
+    // Each says so after it has given up the claim, so not always in this order.
+    let mut started: Vec<u64> = report.named("started").iter().map(Event::number).collect();
+    started.sort_unstable();
     assert!(started.is_sorted_by(|one, next| one < next), "{started:?}");
     let mut claims = log.stage("claim");
     claims.retain(|line| line.field("generation").is_some());

@@ -102,6 +102,12 @@ impl Report {
         })
     }
 
+    /// The newest generation that has started, by its number: a daemon that waits for the claim may
+    /// report its `started` before the one that gave it up does.
+    pub fn newest(&self) -> Option<Event> {
+        self.named("started").into_iter().max_by_key(Event::number)
+    }
+
     /// Waits for the first event of this name from this process.
     #[track_caller]
     pub fn wait_of(&self, pid: u32, name: &str) -> Event {

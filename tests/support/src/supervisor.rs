@@ -308,9 +308,10 @@ impl Service {
         new.pid.expect("a PID")
     }
 
+    /// Waits until no main process runs, and none is to be started: not the moment between two.
     #[track_caller]
     pub fn wait_down(&self) {
-        self.wait_until("no main process", |status| status.pid.is_none());
+        self.wait_until("down", |status| status.pid.is_none() && status.want != Want::Up);
     }
 
     /// Waits until the main process has run for so long that the supervisor would replace it
