@@ -113,11 +113,15 @@ impl Probed {
         assert_eq!(report.wait_of(self.old.pid(), "wait").text, "TakenOver");
         self.old.wait_end(LIMIT);
         let ready = self.times(new).pop().expect("it was ready");
-        let answered = self.prober.seen().first_answer_of(new).saturating_sub(ready);
+        let seen = self.prober.seen();
+        let answered = seen.first_answer_of(new).saturating_sub(ready);
         let drained = self.times(self.old.pid()).pop().expect("it drained").saturating_sub(ready);
+        // A request and a takeover go through about as many hands; for each the machine may be slow.
+        let gap = seen.longest_gap(ready);
         println!("{new} is ready; it answers after {answered:?}, the old drains after {drained:?}");
-        assert!(answered <= TAKES_OVER, "ready, and answers only after {answered:?}");
-        assert!(drained <= TAKES_OVER, "ready, and the old drains only after {drained:?}");
+        let limit = TAKES_OVER + 2 * gap;
+        assert!(answered <= limit, "ready, and answers only after {answered:?}; {gap:?}");
+        assert!(drained <= limit, "ready, and the old drains only after {drained:?}; {gap:?}");
         self.ready.push(new);
         self.old = Watched::new(new);
     }

@@ -365,6 +365,16 @@ impl Probes {
         self.began + answer.at + answer.took
     }
 
+    /// The longest time from one request to the next of those since this moment, by [`time_now`]:
+    /// more than its pause is what the machine, or the server, made it wait.
+    pub fn longest_gap(&self, from: Duration) -> Duration {
+        let mut asked: Vec<Duration> = self.answers.iter().map(|one| one.at).collect();
+        asked.extend(self.failures.iter().map(|one| one.at));
+        asked.sort_unstable();
+        let gaps = asked.windows(2).filter(|pair| self.began + pair[1] >= from);
+        gaps.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
+
     /// In the order of their first answer.
     pub fn pids(&self) -> Vec<u32> {
         let mut pids = Vec::new();
