@@ -153,7 +153,7 @@ fn long() -> bool {
 
 /// How often sockets are taken over in a test.
 fn takeovers() -> usize {
-    if long() { 20 } else { 4 }
+    if long() { 20 } else { 3 }
 }
 
 /// How many clients ask: all of these in a long run, the first in a short one.
