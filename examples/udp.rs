@@ -22,6 +22,7 @@ use nix::{
 };
 use options::Options;
 use seamless::sockets;
+use socket2::SockRef;
 
 /// The longest datagram of which the answer is one as well.
 const LONGEST: usize = 65_000;
@@ -44,6 +45,8 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
 
     // Two processes wait for the same datagrams: the one that comes too late must not block.
     let socket = sockets::Options::new().nonblocking(true).udp(options.places)?;
+    // What comes while no process gets a processor waits here, as far as the system allows.
+    SockRef::from(&socket).set_recv_buffer_size(1 << 20)?;
     log::info!("process {} listens on {}", process::id(), socket.local_addr()?);
 
     // Its end is closed when the drain begins, which wakes who waits on `drained`.
