@@ -24,7 +24,7 @@ use std::{
     pin::pin,
     process::{self, ExitCode},
     sync::{
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     task::{Context, Poll, ready},
@@ -40,7 +40,10 @@ use axum::{
     response::Response,
     routing::get,
 };
-use hyper::server::conn::http1;
+use hyper::{
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -55,8 +58,12 @@ use tokio::{
     time::sleep,
 };
 
-/// How long a connection without a request stays open once the drain has begun.
+/// How long a connection that waits for its next request stays open once the drain has begun. Its
+/// client may send that again if it is closed.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
+/// The same for its first request, which the client may not send again: a connection that was
+/// accepted is a promise.
+const FIRST_GRACE: Duration = Duration::from_secs(10);
 
 /// Requests that were answered, by this process and those before it.
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
@@ -259,18 +266,26 @@ impl Listener for UnixListener {
 ///
 /// `axum::serve` with a graceful shutdown would close, the moment the drain begins, also a
 /// connection whose first or next request is on its way. Here such a connection has
-/// `IDLE_GRACE` to bring that request, which is answered with `Connection: close`.
+/// its grace to bring that request, which is answered with `Connection: close`.
 async fn converse<S>(stream: S, app: Router)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let (app, asked) = (TowerToHyperService::new(app), AtomicBool::new(false));
+    let service = service_fn(|request| {
+        asked.store(true, Ordering::Relaxed);
+        app.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new()) // a client that stops in the middle of its headers gets 30 s
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let grace_is_over = async {
         seamless::draining().await;
         sleep(IDLE_GRACE).await;
+        if !asked.load(Ordering::Relaxed) {
+            sleep(FIRST_GRACE - IDLE_GRACE).await;
+        }
     };
     let result = tokio::select! {
         biased;
