@@ -2,8 +2,16 @@
 //! all as in the crate's own examples.
 
 use std::{
-    convert::Infallible, error::Error, future::Future, io, net::SocketAddr, path::PathBuf,
-    pin::pin, process, time::Duration,
+    convert::Infallible,
+    error::Error,
+    future::Future,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    pin::pin,
+    process,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use axum::{
@@ -12,7 +20,10 @@ use axum::{
     middleware,
     response::Response,
 };
-use hyper::server::conn::http1;
+use hyper::{
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -25,8 +36,10 @@ use tokio::{
     time::sleep,
 };
 
-/// How long a connection without a request stays open once the drain has begun.
+/// How long a connection that waits for its next request stays open once the drain has begun.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
+/// The same for its first request.
+const FIRST_GRACE: Duration = Duration::from_secs(10);
 
 /// `--listen ADDRESS --pid-file PATH`
 pub struct Options {
@@ -108,13 +121,21 @@ pub fn converse(
 ) -> impl Future<Output = ()> + Send + 'static {
     let _ = stream.set_nodelay(true);
     async move {
+        let (app, asked) = (TowerToHyperService::new(app), AtomicBool::new(false));
+        let service = service_fn(|request| {
+            asked.store(true, Ordering::Relaxed);
+            app.call(request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+            .serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         let grace_is_over = async {
             draining.begun().await;
             sleep(IDLE_GRACE).await;
+            if !asked.load(Ordering::Relaxed) {
+                sleep(FIRST_GRACE - IDLE_GRACE).await;
+            }
         };
         let _ = tokio::select! {
             biased;
