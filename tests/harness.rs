@@ -18,7 +18,7 @@ use std::{
 };
 
 use seamless_testing::{
-    bin,
+    LIMIT, bin,
     boxed::{self, Boxed, Isolation},
     http::{self, FailureKind, Prober, Target},
     process::{self, Watched},
@@ -27,8 +27,6 @@ use seamless_testing::{
     under_each_supervisor, wait_for,
 };
 use socket2::{Domain, Socket, Type};
-
-const LIMIT: Duration = Duration::from_secs(10);
 
 /// Makes a test of each function, for every kind of box.
 macro_rules! in_each_isolation {

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use seamless_testing::LIMIT;
 use seamless_testing::{
     bin,
     boxed::{Boxed, Isolation},
@@ -26,7 +27,6 @@ use seamless_testing::{
     wait_for,
 };
 
-const LIMIT: Duration = Duration::from_secs(20);
 /// Neither root nor the user of the service.
 const THIRD: u32 = 4711;
 

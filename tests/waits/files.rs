@@ -9,7 +9,6 @@ use std::{
     },
     path::Path,
     process::Command,
-    time::Duration,
 };
 
 use seamless_testing::{
@@ -20,7 +19,7 @@ use seamless_testing::{
     wait_for,
 };
 
-const LIMIT: Duration = Duration::from_secs(20);
+use crate::scene::LIMIT;
 
 /// A detached daemon that serves until it is taken over.
 #[track_caller]

@@ -7,9 +7,9 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
-    time::Duration,
 };
 
+pub(crate) use seamless_testing::LIMIT;
 use seamless_testing::{
     bin,
     http::Target,
@@ -18,9 +18,6 @@ use seamless_testing::{
     wait_for,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
-
-/// How long anything may take that happens at once.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// A run script for the probe: `web.pid`, `report` and `log` are in this folder.
 pub(crate) fn script(folder: &Path, options: &str) -> String {

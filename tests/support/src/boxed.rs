@@ -148,7 +148,7 @@ pub struct Boxed {
 impl Default for Boxed {
     fn default() -> Self {
         Boxed {
-            limit: Duration::from_secs(120),
+            limit: Duration::from_secs(180),
             private_net: false,
             migration: true,
             isolation: None,
@@ -162,7 +162,7 @@ impl Boxed {
         Self::default()
     }
 
-    /// After this time the watchdog ends the box and the test has failed. Default: 120 s.
+    /// After this time the watchdog ends the box and the test has failed. Default: 180 s.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self

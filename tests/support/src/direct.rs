@@ -5,18 +5,15 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    time::Duration,
 };
 
 use crate::{
-    bin,
+    LIMIT, bin,
     process::{Watched, holds_claim, stat},
     report::{Event, Report},
     signal::{CONT, TERM},
     wait_for,
 };
-
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// A folder with `web.pid`, `report`, and `log`, to which every generation appends.
 #[derive(Clone, Debug)]

@@ -17,10 +17,10 @@ use std::{
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::wait_for;
+use crate::{LIMIT, wait_for};
 
 /// How long one request may take unless told otherwise.
-const LIMIT: Duration = Duration::from_secs(10);
+const REQUEST: Duration = Duration::from_secs(10);
 /// How often a [`Prober`] asks unless told otherwise.
 pub const EVERY: Duration = Duration::from_millis(20);
 
@@ -133,7 +133,7 @@ impl From<io::Error> for Failure {
 
 /// Asks once.
 pub fn get(target: &Target, path: &str) -> Result<Response, Failure> {
-    get_within(LIMIT, target, path)
+    get_within(REQUEST, target, path)
 }
 
 /// Asks once; connecting, sending and each read may take `limit`.
@@ -174,8 +174,8 @@ impl Pending {
 /// Connects and sends the request; the answer comes by [`Pending::finish`].
 #[track_caller]
 pub fn start(target: &Target, path: &str) -> Pending {
-    let mut socket = connect(LIMIT, target).unwrap_or_else(|error| panic!("{target}: {error}"));
-    socket.set_read_timeout(Some(LIMIT * 6)).expect("a read timeout");
+    let mut socket = connect(REQUEST, target).unwrap_or_else(|error| panic!("{target}: {error}"));
+    socket.set_read_timeout(Some(REQUEST * 6)).expect("a read timeout");
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).expect("the request is sent");
     Pending(thread::spawn(move || receive(&mut socket)))

@@ -4,10 +4,9 @@ use std::{
     fs,
     os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
-use crate::{process::Watched, wait_for};
+use crate::{LIMIT, process::Watched, wait_for};
 
 /// It dies by the first signal, sent to it or to its process group, which is its own. It is KILLed
 /// when the value goes.
@@ -26,7 +25,7 @@ impl Innocent {
     /// With this very PID, which nobody has. For root in a PID namespace of the test's own.
     #[track_caller]
     pub fn with_pid(pid: u32) -> Self {
-        wait_for(format!("a process with PID {pid}"), Duration::from_secs(20), || {
+        wait_for(format!("a process with PID {pid}"), LIMIT, || {
             let last = (pid - 1).to_string();
             fs::write("/proc/sys/kernel/ns_last_pid", last).expect("ns_last_pid");
             Some(Innocent::start()).filter(|innocent| innocent.pid() == pid)

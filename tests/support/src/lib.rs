@@ -64,6 +64,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// How long anything may take that happens at once, on a machine whose processors are busy and whose
+/// disk holds up a writer for half a minute. Nobody waits for it but a test that fails.
+pub const LIMIT: Duration = Duration::from_secs(50);
+
 /// Between two looks at a fact that cannot be waited for otherwise.
 const PAUSE: Duration = Duration::from_millis(2);
 

@@ -8,6 +8,7 @@ use rustix::{
 };
 
 use crate::{
+    LIMIT,
     signal::{KILL, STOP},
     wait_for,
 };
@@ -261,7 +262,7 @@ impl Watched {
     #[track_caller]
     pub fn stop(&self) {
         assert!(self.signal(Signal::STOP.as_raw()), "process {} has ended", self.pid);
-        wait_for(format!("all threads of {} stop", self.pid), Duration::from_secs(20), || {
+        wait_for(format!("all threads of {} stop", self.pid), LIMIT, || {
             let tasks = fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?;
             let states = tasks.map(|task| {
                 let stat = fs::read_to_string(task.ok()?.path().join("stat")).ok()?;

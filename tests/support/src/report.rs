@@ -8,13 +8,9 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process,
-    time::Duration,
 };
 
-use crate::wait_for;
-
-/// How long an event may take to come.
-const LIMIT: Duration = Duration::from_secs(20);
+use crate::{LIMIT, wait_for};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {

@@ -12,13 +12,10 @@ use std::{
 use rustix::io::ioctl_fionread;
 
 use crate::{
-    boxed,
+    LIMIT, boxed,
     process::{self, Watched},
     wait_for,
 };
-
-/// How long a supervisor may take for what it does at once or after its pause of a second.
-const LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Supervisor {
@@ -336,7 +333,7 @@ impl Service {
     #[track_caller]
     pub fn wait_exit(mut self) -> ExitStatus {
         let mut child = self.supervisor.take().expect("a supervisor");
-        Watched::new(child.id()).wait_end(LIMIT * 3);
+        Watched::new(child.id()).wait_end(LIMIT);
         child.wait().expect("its end")
     }
 }
