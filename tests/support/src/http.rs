@@ -255,11 +255,12 @@ impl Prober {
     }
 
     pub fn start_every(pause: Duration, target: &Target) -> Self {
-        let probes = Arc::new(Mutex::new(Probes { began: time_now(), ..Probes::default() }));
+        let began = time_now();
+        let probes = Arc::new(Mutex::new(Probes { began, ..Probes::default() }));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::spawn({
             let (target, probes, stop) = (target.clone(), probes.clone(), stop.clone());
-            move || probe(&target, pause, &probes, &stop)
+            move || probe(&target, pause, began, &probes, &stop)
         });
         Prober { target: target.clone(), probes, stop, thread }
     }
@@ -294,13 +295,19 @@ impl Prober {
     }
 }
 
-fn probe(target: &Target, pause: Duration, probes: &Mutex<Probes>, stop: &AtomicBool) {
-    let start = Instant::now();
-    let mut next = start;
+/// Times are all taken from one clock: between looks at two, this thread may have to wait.
+fn probe(
+    target: &Target,
+    pause: Duration,
+    began: Duration,
+    probes: &Mutex<Probes>,
+    stop: &AtomicBool,
+) {
+    let mut next = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        let asked = Instant::now();
+        let at = time_now().saturating_sub(began);
         let result = get(target, "/");
-        let (at, took) = (asked - start, asked.elapsed());
+        let took = time_now().saturating_sub(began + at);
         let mut probes = probes.lock().expect("no reader panics");
         let failure = match result {
             Ok(Response { status: 200, pid: Some(pid), .. }) => {
