@@ -1,5 +1,5 @@
 //! A box for a test with real processes: namespaces of its own under an init that reaps orphans at
-//! once, a temporary folder, a watchdog.
+//! once, a temporary folder in memory, a watchdog.
 //!
 //! ```no_run
 //! # use seamless_testing::boxed;
@@ -43,6 +43,8 @@ use crate::{
 const FOLDER: &str = "SEAMLESS_TEST_BOX";
 /// Set where the box belongs to the real root.
 const ROOT: &str = "SEAMLESS_TEST_ROOT";
+/// Set where the box may mount.
+const MOUNTS: &str = "SEAMLESS_TEST_MOUNTS";
 /// A file that collects what could not be tested here.
 const LEFT_OUT: &str = "SEAMLESS_TEST_LEFT_OUT";
 
@@ -220,6 +222,12 @@ impl Boxed {
         // libtest has begun a line.
         println!();
         let passed = catch_unwind(AssertUnwindSafe(|| {
+            if env::var_os(MOUNTS).is_some() {
+                // In memory: a disk that is busy with other things holds up writers for a minute.
+                let mut mount = Command::new("mount");
+                mount.args(["-t", "tmpfs", "-o", "mode=755", "tmpfs"]).arg(folder);
+                assert!(mount.status().expect("mount").success(), "no file system of its own");
+            }
             if self.private_net {
                 let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
                 assert!(up.expect("ip; run scripts/setup").success(), "no loopback");
@@ -261,6 +269,9 @@ impl Boxed {
             .stdin(Stdio::piped());
         if isolation == Isolation::Namespaces {
             command.env(ROOT, "1");
+        }
+        if isolation != Isolation::Sweep {
+            command.env(MOUNTS, "1");
         }
         if env::var_os("RUST_LOG").is_none() {
             command.env("RUST_LOG", "debug");
