@@ -224,7 +224,7 @@ fn assert_answered_by(server: u32, probes: &Probes, from: Duration, to: Duration
     println!("{} of {asked} probes that fit in", answers.len());
     assert!(answers.iter().all(|answer| answer.pid == server), "{answers:?}");
     // On a machine that is busy with other tests most come late.
-    assert!(answers.len() >= asked / 10, "only {} probes, not {asked}", answers.len());
+    assert!(answers.len() >= asked / 20, "only {} probes, not {asked}", answers.len());
 }
 
 /// A deploy whose daemon hangs for so long and then dies. The next one is good, and was put in place
