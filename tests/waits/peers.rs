@@ -33,7 +33,7 @@ fn old(direct: &Direct) -> Watched {
         "--tcp=127.0.0.1:0",
         "--udp=127.0.0.1:0",
         "--state=text:state",
-        "--takeover-timeout=500ms",
+        "--takeover-timeout=3s",
         "--successor-timeout=none",
     ]);
     started.detach();
@@ -81,7 +81,7 @@ fn p10_a_successor_that_does_anything_wrong_harms_nobody() {
         let direct = Direct::new(folder);
         let old = old(&direct);
         let held = targets(old.pid());
-        let silent = "it was not through within 500ms (takeover_timeout)";
+        let silent = "it was not through within 3s (takeover_timeout)";
         let closed = "it has closed the connection half-way";
         let take = "take generation=2";
         let offer = "offer generation=1 sockets=2 state=5";
@@ -224,7 +224,7 @@ impl Successor {
             &format!("--at=after-init=file:{}", go.display()),
             "--at=after-init=tcp:127.0.0.1:0",
             "--at=after-init=hang",
-            "--takeover-timeout=700ms",
+            "--takeover-timeout=3s",
         ];
         let probe = direct.command(&options);
         let mut shell = Command::new("sh");
@@ -336,7 +336,7 @@ fn sockets(end: &End, lines: &[&str], fds: &[BorrowedFd<'_>]) {
     _ = end.try_send(text.as_bytes(), fds);
 }
 
-const SILENT: &str = "it was not through within 700ms (takeover_timeout)";
+const SILENT: &str = "it was not through within 3s (takeover_timeout)";
 const CLOSED: &str = "it has closed the connection half-way";
 
 #[test]

@@ -117,8 +117,8 @@ fn p1_a_look_round_that_is_short_of_descriptors_decides_nothing() {
         first.detach();
         // The channel to its launcher is closed by then.
         direct.wait_checks(old.pid(), 1);
-        old.signal(USR1);
         wait_for("no descriptor is left", LIMIT, || {
+            old.signal(USR1); // again: one may have been in use for a moment
             (descriptors(old.pid()).len() == FEW).then_some(())
         });
         direct.wait_log(&["stage=check", "finding=Unseen"], 1);
@@ -160,8 +160,8 @@ fn p6_a_stop_that_is_short_of_descriptors(kind: Supervisor, folder: &Path) {
     service.restart();
     let new = Watched::new(report.wait_nth("started", 2).pid);
     scene::wait_drain(&report, old.pid());
-    new.signal(USR1);
     wait_for("no descriptor is left", LIMIT, || {
+        new.signal(USR1); // again: one may have been in use for a moment
         (descriptors(new.pid()).len() == FEW).then_some(())
     });
 
