@@ -6,14 +6,16 @@ use super::service::Service;
 use super::{DAEMON, DRAIN_HOOKS, REQUEST_HOOKS, SHUTDOWN};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::daemon::{Daemon as Machine, Input, Phase};
+use crate::proto::Report;
+use crate::proto::daemon::{Daemon as Machine, Input, Output, Phase};
 use crate::proto::wire::{MESSAGE_MAX, ToDaemon};
 use crate::shutdown::{Stage, lock};
 use crate::sys::channel::{Channel, Received};
 use crate::sys::signals::{self, Signals};
 use crate::sys::{launch, process, wait};
 use std::collections::VecDeque;
-use std::sync::{Mutex, mpsc};
+use std::io;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ pub(crate) struct Daemon {
     /// What other threads have to say to the one that takes signals.
     pub(super) inputs: Mutex<VecDeque<Input>>,
     pub(super) waker: wait::Waker,
+    /// To the launcher; `None` where restarts are disabled.
+    pub(super) channel: Option<Arc<Channel>>,
     pub(super) drain_timeout: Option<Duration>,
     /// Everything that a disabled daemon does not have.
     pub(super) service: Option<Service>,
@@ -104,10 +108,12 @@ fn run(
         Signals::install(&signals::for_daemon(), &[]).map_err(system("install handlers"))?;
     let (request_stage, run_request_hooks) = mpsc::channel();
     let (drain_stage, run_drain_hooks) = mpsc::channel();
+    let channel = channel.map(Arc::new);
     let daemon = DAEMON.get_or_init(|| Daemon {
         machine: Mutex::new(machine),
         inputs: Mutex::new(VecDeque::new()),
         waker,
+        channel: channel.clone(),
         drain_timeout,
         service,
     });
@@ -221,9 +227,28 @@ pub(crate) fn state() -> State {
     }
 }
 
+/// A launcher that has gone needs no report.
+pub(super) fn note_report(report: Report, sent: io::Result<()>) {
+    if let Err(error) = sent {
+        note!(Debug, "stage=channel report={} error=\"{error}\"", report.name());
+    }
+}
+
 impl Daemon {
     pub(super) fn phase(&self) -> Phase {
         lock(&self.machine).phase()
+    }
+
+    /// The state is Serving, and the launcher knows, before anything that follows from it is told.
+    /// `false`: the process has been told to end meanwhile.
+    pub(super) fn serve(&self) -> bool {
+        let mut machine = lock(&self.machine);
+        for output in machine.on(Input::Started) {
+            if let (Output::Report(report), Some(channel)) = (output, &self.channel) {
+                note_report(report, channel.send(&report.format(), None));
+            }
+        }
+        machine.phase() == Phase::Serving
     }
 
     /// Hands an input to the thread that takes signals.

@@ -17,7 +17,7 @@ use crate::sys::signals::{self, SIGUSR2, Signals};
 use crate::sys::{launch, pid_file, process, wait};
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,8 @@ const HAMMERED: i32 = 124;
 pub(super) struct Events {
     daemon: &'static Daemon,
     timers: Timers<Timer>,
-    channel: Option<Channel>,
+    /// `None` once the launcher has gone.
+    channel: Option<Arc<Channel>>,
     /// Older generations whose end is awaited.
     older: Vec<Held>,
     /// When those that could not be told to stop are told again.
@@ -51,7 +52,7 @@ pub(super) struct Events {
 impl Events {
     pub(super) fn new(
         daemon: &'static Daemon,
-        channel: Option<Channel>,
+        channel: Option<Arc<Channel>>,
         request_stage: mpsc::Sender<()>,
         drain_stage: mpsc::Sender<()>,
     ) -> Events {
@@ -81,7 +82,7 @@ impl Events {
     fn step(&mut self, signals: &mut Signals) {
         let mut fds = signals.readers();
         fds.push(self.daemon.waker.as_fd());
-        fds.extend(self.channel.as_ref().map(AsFd::as_fd));
+        fds.extend(self.channel.as_ref().map(|channel| channel.as_fd()));
         fds.extend(self.older.iter().map(AsFd::as_fd));
         let again = self.stop_again.map(|at| at.saturating_duration_since(Instant::now()));
         wait::readable(&fds, self.timers.next().into_iter().chain(again).min());
@@ -244,10 +245,8 @@ impl Events {
                 }
             }
             Output::Report(report) => {
-                let sent =
-                    self.channel.as_ref().map(|channel| channel.send(&report.format(), None));
-                if let Some(Err(error)) = sent {
-                    note!(Debug, "stage=channel report={} error=\"{error}\"", report.name());
+                if let Some(channel) = &self.channel {
+                    daemon::note_report(report, channel.send(&report.format(), None));
                 }
             }
             Output::Release => {

@@ -5,7 +5,7 @@ use super::daemon::Daemon;
 use super::journal::note;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::daemon::{Finding, Input, Phase};
+use crate::proto::daemon::{Finding, Phase};
 use crate::proto::takeover::{self, Content, Line, Own, Step, Unproven};
 use crate::proto::wire::{Generation, Hello, Identity, Record};
 use crate::proto::{Kind, Reading};
@@ -317,12 +317,7 @@ impl Service {
                     files.last_claim = record.last;
                 }
                 Step::Serve => {
-                    let phase = {
-                        let mut machine = lock(&daemon.machine);
-                        _ = machine.on(Input::Started);
-                        machine.phase()
-                    };
-                    if phase != Phase::Serving {
+                    if !daemon.serve() {
                         drop(files);
                         self.never_started();
                     }

@@ -162,6 +162,7 @@ impl Daemon {
             Input::Started => {
                 if self.phase == Phase::Starting && !broken!(NobodyServes) {
                     self.phase = Phase::Serving;
+                    out.push(Output::Report(Report::Started));
                 }
             }
             Input::Usr2 { from_launcher } => self.usr2(from_launcher, &mut out),

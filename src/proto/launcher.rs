@@ -131,6 +131,7 @@ impl Launcher {
                     self.quiet(&mut out);
                 }
             }
+            Input::Report(Report::Started) => {}
             Input::Report(Report::Draining) => out.push(Output::Arm(Timer::Kill)),
             Input::Report(Report::Waiting) => out.push(Output::Disarm(Timer::Kill)),
             Input::Ended(end) => {
@@ -170,7 +171,7 @@ impl Launcher {
     }
 
     fn cont(&mut self, from: i32, out: &mut Vec<Output>) {
-        if self.kind != Kind::Daemontools || broken!(ContIgnored) {
+        if !self.kind.writes_late() || broken!(ContIgnored) {
             return;
         }
         match &mut self.settling {
@@ -186,10 +187,11 @@ impl Launcher {
         let cont = self.cont == Some(from);
         self.settling = Some(Settling { from, cont, reads: 0, again: None });
         match self.kind {
-            Kind::Daemontools if broken!(Usr2BeforeSettled) => out.push(Output::ReadStatus),
-            Kind::Daemontools => out.push(Output::Arm(Timer::Settle)),
-            Kind::Runit | Kind::Other => out.push(Output::ReadStatus),
             Kind::Nobody => self.decide(Intent::Stop(Scope::Generation), out),
+            kind if kind.writes_late() && !broken!(Usr2BeforeSettled) => {
+                out.push(Output::Arm(Timer::Settle));
+            }
+            _ => out.push(Output::ReadStatus),
         }
     }
 
@@ -200,18 +202,19 @@ impl Launcher {
         settling.reads += 1;
         let intent = match (self.kind, reading) {
             (_, Reading::Lost) | (Kind::Nobody, _) => Intent::Stop(Scope::Generation),
-            (Kind::Daemontools | Kind::Runit, Reading::Down) => Intent::Stop(Scope::Service),
-            (Kind::Daemontools, Reading::Up) if settling.cont && settling.reads < READS => {
+            (_, Reading::Down) => Intent::Stop(Scope::Service),
+            (kind, Reading::Up)
+                if kind.writes_late() && settling.cont && settling.reads < READS =>
+            {
                 out.push(Output::Arm(Timer::Settle));
                 return;
             }
-            (Kind::Daemontools | Kind::Runit, Reading::Up) => Intent::Restart,
-            (Kind::Daemontools, Reading::Unreadable) if settling.cont => {
-                Intent::Stop(Scope::Service)
-            }
-            (Kind::Daemontools, Reading::Unreadable) => Intent::Restart,
-            (Kind::Runit, Reading::Unreadable) => Intent::Unknown,
-            (Kind::Other, Reading::Up | Reading::Down | Reading::Unreadable) => Intent::Unknown,
+            (_, Reading::Up) => Intent::Restart,
+            (kind, Reading::Unreadable) if kind.writes_late() => match settling.cont {
+                true => Intent::Stop(Scope::Service),
+                false => Intent::Restart,
+            },
+            (_, Reading::Unreadable) => Intent::Unknown,
         };
         self.decide(intent, out);
     }

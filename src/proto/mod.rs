@@ -67,18 +67,32 @@ pub(crate) enum Kind {
     Daemontools,
     /// The status byte, right already when TERM arrives. CONT says nothing.
     Runit,
+    /// As daemontools, with a status of its own format.
+    S6,
+    /// The unit's job.
+    Systemd,
+    /// Not at all.
+    Supervisord,
+    /// Not at all: supervise-daemon.
+    OpenRc,
     /// There is no supervisor that restarts: we are PID 1, or its child.
     Nobody,
-    /// Not at all.
+    /// Unknown, so not at all.
     Other,
 }
 
 impl Kind {
+    /// Does it send its signals before it writes down what it wants? Then a CONT beside the TERM
+    /// says "down" where the status cannot be read.
+    pub(crate) fn writes_late(self) -> bool {
+        matches!(self, Kind::Daemontools | Kind::S6)
+    }
+
     /// Does a supervisor of this kind start a service again that ended by itself?
     pub(crate) fn restarts(self) -> bool {
         match self {
-            Kind::Daemontools | Kind::Runit => true,
-            Kind::Nobody | Kind::Other => false,
+            Kind::Daemontools | Kind::Runit | Kind::S6 => true,
+            Kind::Systemd | Kind::Supervisord | Kind::OpenRc | Kind::Nobody | Kind::Other => false,
         }
     }
 }
@@ -108,6 +122,8 @@ pub(crate) enum End {
 pub(crate) enum Report {
     /// The handlers are installed: USR2 and TERM are safe to send.
     Ready,
+    /// `started` has returned, or is about to: it serves, and older generations get TERM next.
+    Started,
     /// The launcher may go.
     Released,
     /// The drain began: the launcher's kill timer starts.

@@ -102,7 +102,7 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
     };
     let stay = vec![DO::Disarm(DT::Successor), DO::Arm(DT::Check)];
     vec![
-        (D::Started, vec![(P::Starting, vec![], P::Serving)]),
+        (D::Started, vec![(P::Starting, vec![DO::Report(Report::Started)], P::Serving)]),
         (D::Usr2 { from_launcher: true }, handoff()),
         (
             D::Usr2 { from_launcher: false },
@@ -390,6 +390,7 @@ fn launcher_every_state_and_event() {
     let table: Vec<(L, Rows)> = vec![
         (L::Report(Report::Ready), vec![("held", vec![LO::Tell(Restart), LO::Handoff])]),
         (L::ChannelClosed, vec![("held", vec![LO::Tell(Restart), LO::Handoff])]),
+        (L::Report(Report::Started), vec![]),
         (L::Report(Report::Released), vec![]), // noted: it leaves when all is quiet
         (L::Report(Report::Draining), everywhere(vec![arm(LT::Kill)])),
         (L::Report(Report::Waiting), everywhere(vec![LO::Disarm(LT::Kill)])),

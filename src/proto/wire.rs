@@ -308,6 +308,7 @@ impl Report {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Report::Ready => "ready",
+            Report::Started => "started",
             Report::Released => "released",
             Report::Draining => "draining",
             Report::Waiting => "waiting",
@@ -321,7 +322,8 @@ impl Report {
     /// `Ok(None)`: a message that this version does not know.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Report>, Refused> {
         let (name, _) = split_message(bytes)?;
-        let all = [Report::Ready, Report::Released, Report::Draining, Report::Waiting];
+        let all =
+            [Report::Ready, Report::Started, Report::Released, Report::Draining, Report::Waiting];
         Ok(all.into_iter().find(|report| report.name() == name))
     }
 }
@@ -348,13 +350,26 @@ impl Kind {
         match self {
             Kind::Daemontools => "daemontools",
             Kind::Runit => "runit",
+            Kind::S6 => "s6",
+            Kind::Systemd => "systemd",
+            Kind::Supervisord => "supervisord",
+            Kind::OpenRc => "openrc",
             Kind::Nobody => "nobody",
             Kind::Other => "other",
         }
     }
 
     fn from_name(name: &str) -> Option<Kind> {
-        let all = [Kind::Daemontools, Kind::Runit, Kind::Nobody, Kind::Other];
+        let all = [
+            Kind::Daemontools,
+            Kind::Runit,
+            Kind::S6,
+            Kind::Systemd,
+            Kind::Supervisord,
+            Kind::OpenRc,
+            Kind::Nobody,
+            Kind::Other,
+        ];
         all.into_iter().find(|kind| kind.name() == name)
     }
 }

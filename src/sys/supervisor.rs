@@ -25,8 +25,6 @@ pub(crate) struct Supervisor {
 }
 
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"];
-/// Supervisors that may run as PID 1 and do restart; any other PID 1 is a container's.
-const RESTARTING_INIT: [&str; 2] = ["systemd", "init"];
 
 impl Supervisor {
     /// The parent at the start. Guards against a parent that ends meanwhile: it counts as lost.
@@ -37,7 +35,13 @@ impl Supervisor {
         let kind = match name.as_deref() {
             Some("supervise") => Kind::Daemontools,
             Some("runsv") => Kind::Runit,
-            Some(name) if RESTARTING_INIT.contains(&name) => Kind::Other,
+            Some("s6-supervise") => Kind::S6,
+            Some("systemd") => Kind::Systemd,
+            Some("supervisord") => Kind::Supervisord,
+            // The kernel keeps 15 bytes of `supervise-daemon`.
+            Some("supervise-daemo") => Kind::OpenRc,
+            Some("init") => Kind::Other,
+            // Any other PID 1 is a container's.
             _ if parent <= 1 || process::own_pid() == 1 => Kind::Nobody,
             _ => Kind::Other,
         };

@@ -76,10 +76,10 @@ impl World {
     fn check_wanted_down(&mut self, alive: &[Id], setting: &Setting) {
         let told = match setting.kind {
             // A stop that nobody was there to hear, or could, is not known without the status.
-            Kind::Daemontools => setting.readable || self.supervisor.stop == Stop::Owed,
+            kind if kind.writes_late() => setting.readable || self.supervisor.stop == Stop::Owed,
             // A daemon that was sent USR2 by hand takes a restart for sure, and waits for it.
             Kind::Runit => setting.readable || self.budget.direct == setting.budget.direct,
-            Kind::Nobody | Kind::Other => true,
+            _ => true,
         };
         let known = told && self.supervisor.instance == 0 && !self.is_out_of_reach(setting);
         if known && !alive.is_empty() {

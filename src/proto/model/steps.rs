@@ -80,7 +80,7 @@ impl World {
         let can_stop = setting.kind != Kind::Nobody && obeys;
         may(budget.commands, can_stop && supervisor.wants_up, Action::StopService);
         may(budget.commands, can_stop && !supervisor.wants_up, Action::StartService);
-        let continues = setting.kind == Kind::Daemontools && obeys && child.is_some_and(calm);
+        let continues = setting.kind.writes_late() && obeys && child.is_some_and(calm);
         may(budget.commands, continues, Action::Continue);
         may(budget.kills, supervisor.lives && setting.kind != Kind::Nobody, Action::KillSupervisor);
         for deploy in Deploy::BAD {
@@ -403,9 +403,9 @@ impl World {
         say(|| format!("operator: svc -{}", if up { 't' } else { 'd' }));
         self.budget.commands -= 1;
         let tells = match setting.kind {
-            Kind::Daemontools => true,
+            kind if kind.writes_late() => true,
             Kind::Runit => setting.readable,
-            Kind::Nobody | Kind::Other => false,
+            _ => false,
         };
         if !up {
             let supervisor = &mut self.supervisor;
@@ -422,9 +422,9 @@ impl World {
         launcher.stop_pending |= !up;
         launcher.settles_early = launcher.timers.has(LauncherTimer::Settle) && !launcher.cont;
         self.supervisor.send_cont = match setting.kind {
-            Kind::Daemontools => !up,
+            kind if kind.writes_late() => !up,
             Kind::Runit => true,
-            Kind::Nobody | Kind::Other => false,
+            _ => false,
         };
     }
 
@@ -438,11 +438,10 @@ impl World {
 
     /// daemontools writes its status after the signals, runit before.
     fn write_status(&mut self, setting: &Setting) {
-        match setting.kind {
-            Kind::Daemontools => self.supervisor.write_status = true,
-            Kind::Runit | Kind::Nobody | Kind::Other => {
-                self.supervisor.status_up = self.supervisor.wants_up;
-            }
+        if setting.kind.writes_late() {
+            self.supervisor.write_status = true;
+        } else {
+            self.supervisor.status_up = self.supervisor.wants_up;
         }
     }
 

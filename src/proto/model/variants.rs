@@ -133,6 +133,7 @@ fn daemon_event(input: D) -> &'static str {
 fn launcher_event(input: L) -> &'static str {
     match input {
         L::Report(Report::Ready) => "ready",
+        L::Report(Report::Started) => "started",
         L::Report(Report::Released) => "released",
         L::Report(Report::Draining) => "draining",
         L::Report(Report::Waiting) => "waiting",

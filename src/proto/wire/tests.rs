@@ -393,8 +393,9 @@ fn to_daemon_1() -> Vec<(Vec<u8>, ToDaemon)> {
     ]
 }
 
-const REPORTS_1: [(&str, Report); 4] = [
+const REPORTS_1: [(&str, Report); 5] = [
     ("seamless/1 ready", Report::Ready),
+    ("seamless/1 started", Report::Started),
     ("seamless/1 released", Report::Released),
     ("seamless/1 draining", Report::Draining),
     ("seamless/1 waiting", Report::Waiting),
