@@ -5,6 +5,7 @@
 
 mod at_full_length;
 mod blocked;
+mod clients;
 mod commands;
 mod config;
 mod containers;

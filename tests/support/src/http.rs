@@ -181,6 +181,25 @@ pub fn start(target: &Target, path: &str) -> Pending {
     Pending(thread::spawn(move || receive(&mut socket)))
 }
 
+/// A request whose last line is still to be sent, so that its server cannot answer yet.
+#[derive(Debug)]
+pub struct Held(Socket);
+
+#[track_caller]
+pub fn hold(target: &Target) -> Held {
+    let mut socket = connect(LIMIT, target).unwrap_or_else(|error| panic!("{target}: {error}"));
+    socket.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n").expect("the first part");
+    Held(socket)
+}
+
+impl Held {
+    /// Sends the rest, and waits for the answer.
+    pub fn finish(mut self) -> Result<Response, Failure> {
+        self.0.write_all(b"Connection: close\r\n\r\n")?;
+        receive(&mut self.0)
+    }
+}
+
 fn connect(limit: Duration, target: &Target) -> io::Result<Socket> {
     let (domain, address) = match target {
         Target::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),

@@ -6,6 +6,8 @@
 //! - [`process`]: facts about processes, and waiting for them
 //! - [`handover`]: either end of a takeover, played by a test
 //! - [`http`]: single requests, and a prober that asks every 20 ms
+//! - [`clients`]: what a client sees while something is done to a service
+//! - [`readme`]: tables of the README that tests write and check
 //! - [`innocent`]: a process that must not be signalled
 //! - [`load`]: clients at full load or at a fixed rate, and what became of every request
 //! - [`deploy`]: a server that is restarted under load outside a box
@@ -45,6 +47,7 @@
 
 pub mod bin;
 pub mod boxed;
+pub mod clients;
 pub mod deploy;
 pub mod direct;
 pub mod family;
@@ -54,6 +57,7 @@ pub mod innocent;
 pub mod load;
 pub mod port;
 pub mod process;
+pub mod readme;
 pub mod report;
 pub mod signal;
 pub mod supervisor;

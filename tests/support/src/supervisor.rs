@@ -34,7 +34,8 @@ impl Supervisor {
         }
     }
 
-    fn control_program(self) -> &'static str {
+    /// What its commands are given to.
+    pub fn control_program(self) -> &'static str {
         match self {
             Supervisor::Daemontools => "svc",
             Supervisor::Runit => "sv",
