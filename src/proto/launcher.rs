@@ -117,7 +117,7 @@ impl Launcher {
         if self.gone {
             return out;
         }
-        #[cfg(test)]
+        #[cfg(model)]
         if super::model::variants::deaf_launcher(input) {
             return out;
         }

@@ -7,9 +7,9 @@
 /// Is the protocol broken here on purpose? Only a test of the test can say so.
 macro_rules! broken {
     ($variant:ident) => {{
-        #[cfg(test)]
+        #[cfg(model)]
         let broken = crate::proto::model::variants::is(crate::proto::model::Variant::$variant);
-        #[cfg(not(test))]
+        #[cfg(not(model))]
         let broken = false;
         broken
     }};
@@ -19,12 +19,12 @@ pub(crate) mod daemon;
 #[cfg(feature = "sockets")]
 pub(crate) mod frame;
 pub(crate) mod launcher;
-#[cfg(test)]
+#[cfg(model)]
 mod model;
 #[cfg(feature = "sockets")]
 pub(crate) mod passed;
 pub(crate) mod takeover;
-#[cfg(test)]
+#[cfg(all(test, not(model)))]
 mod tests;
 pub(crate) mod wire;
 

@@ -386,5 +386,5 @@ fn split_message(bytes: &[u8]) -> Result<(&str, &str), Refused> {
     Ok(message.split_once(' ').unwrap_or((message, "")))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(model)))]
 mod tests;
