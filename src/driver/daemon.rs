@@ -15,7 +15,7 @@ use crate::sys::signals::{self, Signals};
 use crate::sys::{launch, process, wait};
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ pub(crate) struct Daemon {
     /// What other threads have to say to the one that takes signals.
     pub(super) inputs: Mutex<VecDeque<Input>>,
     pub(super) waker: wait::Waker,
-    /// To the launcher; `None` where restarts are disabled.
-    pub(super) channel: Option<Arc<Channel>>,
+    /// To the launcher. It is closed when the launcher has gone, by the thread that takes signals.
+    pub(super) channel: Weak<Channel>,
     pub(super) drain_timeout: Option<Duration>,
     /// Everything that a disabled daemon does not have.
     pub(super) service: Option<Service>,
@@ -113,7 +113,7 @@ fn run(
         machine: Mutex::new(machine),
         inputs: Mutex::new(VecDeque::new()),
         waker,
-        channel: channel.clone(),
+        channel: channel.as_ref().map(Arc::downgrade).unwrap_or_default(),
         drain_timeout,
         service,
     });
@@ -244,7 +244,7 @@ impl Daemon {
     pub(super) fn serve(&self) -> bool {
         let mut machine = lock(&self.machine);
         for output in machine.on(Input::Started) {
-            if let (Output::Report(report), Some(channel)) = (output, &self.channel) {
+            if let (Output::Report(report), Some(channel)) = (output, self.channel.upgrade()) {
                 note_report(report, channel.send(&report.format(), None));
             }
         }
