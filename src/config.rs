@@ -26,6 +26,8 @@ pub struct Config {
     pub(crate) claim_timeout: Option<Duration>,
     pub(crate) drain_timeout: Option<Duration>,
     pub(crate) release_signal: i32,
+    pub(crate) reload_signals: Vec<i32>,
+    pub(crate) max_draining: Option<usize>,
     pub(crate) on_launch: Vec<Hook>,
     pub(crate) keep_open: Vec<RawFd>,
     #[cfg(feature = "sockets")]
@@ -49,6 +51,8 @@ impl Config {
             claim_timeout: Some(Duration::from_secs(60)),
             drain_timeout: None,
             release_signal: driver::DEFAULT_RELEASE_SIGNAL,
+            reload_signals: Vec::new(),
+            max_draining: Some(8),
             on_launch: Vec::new(),
             keep_open: Vec::new(),
             #[cfg(feature = "sockets")]
@@ -104,6 +108,56 @@ impl Config {
     /// cannot be sent, or that merges with another, loses nothing.
     pub fn release_signal(mut self, signal: i32) -> Config {
         self.release_signal = signal;
+        self
+    }
+
+    /// Restarts in place, for containers and for every supervisor that must keep the PID: on such a
+    /// signal the launcher itself starts the next generation, from the program file as it is then on
+    /// disk. The launcher stays; the new daemon takes over as after any restart, and the old one
+    /// drains. [`restart`](crate::restart), and a USR2 by hand, then do the same.
+    ///
+    /// Default: none; HUP is then passed on to the daemon, as every signal without a meaning here. A
+    /// reload signal is not passed on. TERM means what it has always meant.
+    ///
+    /// A new generation that fails, in whatever way, leaves the old one serving; the log says why,
+    /// and the next attempt works. One that hangs blocks nobody: a further signal ends it
+    /// (KILL, after [`handoff_timeout`](Config::handoff_timeout)) and starts the next one, once more
+    /// from the file as it is then. If the serving generation ends by itself, so does the launcher,
+    /// as ever, unless a new one is just starting: then its outcome is awaited.
+    ///
+    /// The next generation gets the arguments, environment, folder, standard descriptors and every
+    /// descriptor without close-on-exec that the launcher was started with, `LISTEN_FDS` included;
+    /// so the launcher keeps those open. The path is the one by which the program was
+    /// executed, links in it followed anew. What [`on_launch`](Config::on_launch) changes of the
+    /// process (priority, folder, user) applies to all generations but the first. The launcher's own
+    /// code and this configuration of it stay those of its start until its supervisor starts it
+    /// anew: a daemon of a later program with other reload signals waits for them in vain.
+    ///
+    /// A signal that was ignored at the start (HUP below `nohup`) counts all the same once it is
+    /// given a meaning here. See `signal(7)`, `nohup(1)`.
+    ///
+    /// Not TERM, INT, USR2, CHLD, CONT, PIPE, the release signal, or one that cannot be caught:
+    /// [`init`](Config::init) then fails with [`ErrorKind::InvalidConfig`].
+    ///
+    /// ```no_run
+    /// # const SIGHUP: i32 = 1;
+    /// seamless::Config::new("/run/web/web.pid").reload_signals([SIGHUP]).init()?;
+    /// # Ok::<(), seamless::Error>(())
+    /// ```
+    pub fn reload_signals(mut self, signals: impl IntoIterator<Item = i32>) -> Config {
+        self.reload_signals = signals.into_iter().collect();
+        self
+    }
+
+    /// How many generations may drain at once below a launcher that restarts in place
+    /// ([`reload_signals`](Config::reload_signals)). When as many do, a further restart is refused;
+    /// the log says so. Default: 8.
+    ///
+    /// It guards against clients that never finish: each generation that they keep is a whole
+    /// process. `None`: any number. 0 would refuse every restart, and is
+    /// [`ErrorKind::InvalidConfig`].
+    pub fn max_draining(mut self, generations: impl Into<Option<usize>>) -> Config {
+        self.max_draining = generations.into();
         self
     }
 
@@ -191,6 +245,22 @@ impl Config {
                 ),
             ));
         }
+        let in_use = |signal: &&i32| !driver::can_reload(**signal, self.release_signal);
+        if let Some(signal) = self.reload_signals.iter().find(in_use) {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!(
+                    "cannot restart on signal {signal} (reload_signals): it cannot be caught, or has \
+                     another meaning here"
+                ),
+            ));
+        }
+        if self.max_draining == Some(0) {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "cannot restart with no generation that drains (max_draining): it must be 1 or more",
+            ));
+        }
         if self.pid_file.file_name().is_none() && !self.is_disabled() {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
@@ -215,6 +285,8 @@ impl fmt::Debug for Config {
             .field("claim_timeout", &self.claim_timeout)
             .field("drain_timeout", &self.drain_timeout)
             .field("release_signal", &self.release_signal)
+            .field("reload_signals", &self.reload_signals)
+            .field("max_draining", &self.max_draining)
             .field("on_launch", &self.on_launch.len())
             .field("keep_open", &self.keep_open);
         #[cfg(feature = "sockets")]

@@ -67,7 +67,7 @@ pub(super) fn init(config: Config, launcher: i32, channel: Channel) -> Result<()
     #[cfg(feature = "sockets")]
     let (config, settings) = super::handover::Settings::take(config);
     let service = Service::open(config, launcher, &hello, pidfd)?;
-    let machine = Machine::new(hello.kind.restarts());
+    let machine = Machine::new(hello.kind.restarts(), hello.in_place);
     let daemon = run(machine, drain_timeout, Some(service), Some(channel))?;
     #[cfg(feature = "sockets")]
     super::handover::serve(daemon, settings)?;

@@ -119,6 +119,14 @@ impl Events {
             match channel.receive(MESSAGE_MAX) {
                 Received::Message(message, _) => match ToDaemon::parse(&message) {
                     Ok(Some(ToDaemon::Intent(intent))) => self.feed(Input::Told(intent)),
+                    Ok(Some(ToDaemon::TakenOver)) => {
+                        self.feed(Input::Term { from_successor: true })
+                    }
+                    Ok(Some(ToDaemon::ReloadFailed(why))) => {
+                        if let Some(service) = &self.daemon.service {
+                            service.note_reload_failed(why);
+                        }
+                    }
                     Ok(Some(ToDaemon::Hello(_)) | None) => {}
                     Err(refused) => note!(Warn, "stage=channel refused={refused:?}"),
                 },

@@ -1,10 +1,14 @@
 //! Drives the launcher. It never returns to the program but with an error, before anything was
 //! started.
+//!
+//! [`Driver::stage`] is the one place where the stages of the service are known by name: what tells
+//! somebody of them belongs there.
 
 use super::Timers;
 use super::journal::{Maybe, note};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
+use crate::proto::family::{Child, Failure, InPlace, Refusal, Stage};
 use crate::proto::launcher::{Input, Launcher, Output, Timer};
 use crate::proto::wire::{MESSAGE_MAX, ToDaemon};
 use crate::proto::{End, Report};
@@ -16,6 +20,7 @@ use crate::sys::{launch, process, wait};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// A CONT that is further from its TERM belongs to something else; and the supervisors that write
@@ -24,9 +29,13 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// How much longer than its own `drain_timeout` an attached daemon may live.
 const KILL_AFTER: Duration = Duration::from_secs(5);
 
+/// How long after its successor has started a daemon may serve on before it is told once more: as
+/// long as a detached one needs to find out.
+const OVERDUE: Duration = Duration::from_secs(1);
+
 pub(super) fn launch(config: Config) -> Error {
     let supervisor = Supervisor::find();
-    let (meant, passed) = signals::for_launcher(config.release_signal);
+    let (meant, passed) = signals::for_launcher(config.release_signal, &config.reload_signals);
     let signals = match Signals::install(&meant, &passed) {
         Ok(signals) => signals,
         Err(error) => {
@@ -35,8 +44,10 @@ pub(super) fn launch(config: Config) -> Error {
     };
     // What the supervisor blocked would never arrive, here or in the daemon.
     signals::unblock_all();
-    match start(&supervisor) {
-        Ok((daemon, channel)) => run(config, supervisor, signals, daemon, channel),
+    let in_place = !config.reload_signals.is_empty();
+    let again = Again { in_place, executed_by: launch::executed_by().filter(|_| in_place) };
+    match again.start(&supervisor, launch::program) {
+        Ok(first) => run(config, supervisor, signals, again, first),
         Err(error) => {
             signals.uninstall();
             error
@@ -44,56 +55,91 @@ pub(super) fn launch(config: Config) -> Error {
     }
 }
 
-/// The handlers are installed by now: a signal that comes while the daemon is being started is not
-/// lost. The hello waits in the channel when the daemon first looks.
-fn start(supervisor: &Supervisor) -> Result<(launch::Daemon, Channel), Error> {
-    let (ours, theirs) = Channel::pair().map_err(|error| {
-        Error::io(ErrorKind::Channel, "cannot make the channel (launch)", error)
-    })?;
-    let (hello, pidfd) = supervisor.hello();
-    ours.send(&ToDaemon::Hello(hello).format(), pidfd)
-        .map_err(|error| Error::io(ErrorKind::Channel, "cannot use the channel (launch)", error))?;
-    let program = launch::program().map_err(|error| {
-        Error::io(ErrorKind::Launch, "cannot find the program's file (launch)", error)
-    })?;
-    let daemon = launch::spawn(&program, &theirs).map_err(|error| {
-        Error::io(ErrorKind::Launch, format!("cannot start {program:?} again (launch)"), error)
-    })?;
-    Ok((daemon, ours))
+/// What it takes to start the program again.
+struct Again {
+    in_place: bool,
+    /// For a restart in place.
+    executed_by: Option<PathBuf>,
+}
+
+impl Again {
+    /// The handlers are installed by now: a signal that comes while the daemon is being started is
+    /// not lost. The hello waits in the channel when the daemon first looks.
+    fn start(
+        &self,
+        supervisor: &Supervisor,
+        program: impl FnOnce() -> io::Result<PathBuf>,
+    ) -> Result<Member, Error> {
+        let (ours, theirs) = Channel::pair().map_err(|error| {
+            Error::io(ErrorKind::Channel, "cannot make the channel (launch)", error)
+        })?;
+        let (hello, pidfd) = supervisor.hello(self.in_place);
+        ours.send(&ToDaemon::Hello(hello).format(), pidfd).map_err(|error| {
+            Error::io(ErrorKind::Channel, "cannot use the channel (launch)", error)
+        })?;
+        let program = program().map_err(|error| {
+            Error::io(ErrorKind::Launch, "cannot find the program's file (launch)", error)
+        })?;
+        let daemon = launch::spawn(&program, &theirs).map_err(|error| {
+            Error::io(ErrorKind::Launch, format!("cannot start {program:?} again (launch)"), error)
+        })?;
+        Ok(Member { daemon, channel: Some(ours) })
+    }
+
+    /// From the file as it is now.
+    fn program(&self) -> io::Result<PathBuf> {
+        self.executed_by.clone().map_or_else(launch::program, Ok)
+    }
+}
+
+/// A daemon of this launcher.
+struct Member {
+    daemon: launch::Daemon,
+    /// `None` once its end of it is closed.
+    channel: Option<Channel>,
 }
 
 struct Driver {
     machine: Launcher,
     timers: Timers<Timer>,
     inputs: VecDeque<Input>,
-    daemon: launch::Daemon,
-    channel: Option<Channel>,
+    /// Those that live, the oldest first.
+    members: Vec<Member>,
+    again: Again,
+    /// Why the program could not be executed again.
+    not_executed: Option<Error>,
     supervisor: Supervisor,
     release_signal: i32,
+    reload_signals: Vec<i32>,
     handoff_timeout: Duration,
     kill_timeout: Option<Duration>,
     /// When the last TERM came.
     asked: Option<Instant>,
+    /// When the last reload began.
+    reloading: Option<Instant>,
 }
 
 fn run(
     config: Config,
     supervisor: Supervisor,
     mut signals: Signals,
-    daemon: launch::Daemon,
-    channel: Channel,
+    again: Again,
+    first: Member,
 ) -> ! {
     let mut keep = signals.fds().to_vec();
     keep.extend(&config.keep_open);
-    keep.push(channel.number());
-    keep.extend(supervisor.hello().1.map(|pidfd| pidfd.as_raw_fd()));
+    keep.extend(first.channel.as_ref().map(Channel::number));
+    keep.extend(supervisor.hello(again.in_place).1.map(|pidfd| pidfd.as_raw_fd()));
+    if again.in_place {
+        keep.extend(launch::inheritable());
+    }
     launch::close_all_but(&keep);
     launch::trim_memory();
+    let daemon = first.daemon.pid();
     note!(
         Info,
-        "stage=launch launcher={} daemon={} supervisor={} supervisor_kind={}",
+        "stage=launch launcher={} daemon={daemon} supervisor={} supervisor_kind={}",
         process::own_pid(),
-        daemon.pid(),
         Maybe(supervisor.identity.map(|one| one.pid)),
         supervisor.kind.name(),
     );
@@ -107,17 +153,21 @@ fn run(
         );
     }
     run_hooks(config.on_launch);
+    let in_place = again.in_place.then_some(InPlace { max_draining: config.max_draining });
     let mut driver = Driver {
-        machine: Launcher::new(supervisor.kind),
+        machine: Launcher::new(supervisor.kind, daemon, in_place),
         timers: Timers::new(),
         inputs: VecDeque::new(),
-        daemon,
-        channel: Some(channel),
+        members: vec![first],
+        again,
+        not_executed: None,
         supervisor,
         release_signal: config.release_signal,
+        reload_signals: config.reload_signals,
         handoff_timeout: config.handoff_timeout,
         kill_timeout: config.drain_timeout.map(|timeout| timeout.saturating_add(KILL_AFTER)),
         asked: None,
+        reloading: None,
     };
     loop {
         driver.step(&mut signals);
@@ -133,51 +183,67 @@ fn run_hooks(hooks: Vec<Hook>) {
 }
 
 impl Driver {
-    /// Sleeps until something happens, then feeds in all of it: the channel first.
+    /// Sleeps until something happens, then feeds in all of it: the channels first.
     fn step(&mut self, signals: &mut Signals) {
         let mut fds = signals.readers();
-        fds.extend(self.channel.as_ref().map(AsFd::as_fd));
+        fds.extend(self.members.iter().filter_map(|one| one.channel.as_ref()).map(AsFd::as_fd));
         wait::readable(&fds, self.timers.next());
-        // The signals are taken before the channel is read: what was written before a signal was
+        // The signals are taken before the channels are read: what was written before a signal was
         // sent is then certain to be seen before the signal is acted on.
         let arrived = signals.pending();
-        self.read_channel();
+        for pid in self.pids() {
+            self.read_channel(pid);
+        }
         for received in arrived {
             self.signal(received);
         }
-        // Any CHLD may be the kernel's merged with the daemon's, or the other way round.
-        if let Some(end) = self.daemon.ended() {
-            self.read_channel();
-            self.feed(Input::Ended(end));
+        // Any CHLD may be the kernel's merged with a daemon's, or the other way round.
+        for pid in self.pids() {
+            let ended = self.member(pid).and_then(|member| member.daemon.ended());
+            if let Some(end) = ended {
+                self.read_channel(pid);
+                // From here on the number may be another's.
+                self.members.retain(|one| one.daemon.pid() != pid);
+                self.feed(Input::Ended(pid, end));
+            }
         }
-        launch::reap_orphans(&self.daemon);
+        launch::reap_orphans(|pid| self.members.iter().any(|one| one.daemon.pid() == pid));
         while let Some(timer) = self.timers.due() {
             self.feed(Input::Timer(timer));
         }
         self.feed(Input::Quiet);
     }
 
-    fn read_channel(&mut self) {
-        while let Some(channel) = &self.channel {
+    fn pids(&self) -> Vec<Child> {
+        self.members.iter().map(|one| one.daemon.pid()).collect()
+    }
+
+    fn member(&mut self, pid: Child) -> Option<&mut Member> {
+        self.members.iter_mut().find(|one| one.daemon.pid() == pid)
+    }
+
+    fn read_channel(&mut self, pid: Child) {
+        while let Some(Member { channel: Some(channel), .. }) = self.member(pid) {
             match channel.receive(MESSAGE_MAX) {
                 Received::Message(message, _) => match Report::parse(&message) {
                     Ok(Some(report)) => {
                         note!(
                             Debug,
-                            "stage=report launcher={} daemon={} report={}",
+                            "stage=report launcher={} daemon={pid} report={}",
                             process::own_pid(),
-                            self.daemon.pid(),
                             report.name(),
                         );
-                        self.feed(Input::Report(report));
+                        self.feed(Input::Report(pid, report));
                     }
                     Ok(None) => {}
                     Err(refused) => note!(Warn, "stage=channel refused={refused:?}"),
                 },
                 Received::Empty => return,
                 Received::Closed => {
-                    self.channel = None;
-                    self.feed(Input::ChannelClosed);
+                    if let Some(member) = self.member(pid) {
+                        member.channel = None;
+                    }
+                    self.feed(Input::ChannelClosed(pid));
                 }
             }
         }
@@ -190,7 +256,7 @@ impl Driver {
                 self.asked = Some(Instant::now());
                 self.feed(Input::Term { from });
             }
-            signals::SIGCHLD => {} // after every wake-up the channel is read and the daemon waited for
+            signals::SIGCHLD => {} // after every wake-up the channels are read and daemons waited for
             SIGCONT => {
                 self.feed(Input::Cont { from });
                 self.feed(Input::Signal(SIGCONT));
@@ -198,7 +264,11 @@ impl Driver {
             // Our own write to a pipe that is closed, say of the log.
             SIGPIPE if from == process::own_pid() => {}
             // The release, which the channel has told already.
-            signal if signal == self.release_signal && from == self.daemon.pid() => {}
+            signal if signal == self.release_signal && self.member(from).is_some() => {}
+            signal if self.reload_signals.contains(&signal) => {
+                note!(Info, "stage=reload launcher={} signal={signal}", process::own_pid(),);
+                self.feed(Input::Reload);
+            }
             signal => self.feed(Input::Signal(signal)),
         }
     }
@@ -218,12 +288,8 @@ impl Driver {
                 let reading = self.supervisor.read(Some(process::own_pid()));
                 self.inputs.push_back(Input::Status(reading));
             }
-            Output::Tell(intent) => {
-                let told = match &self.channel {
-                    Some(channel) => channel.send(&ToDaemon::Intent(intent).format(), None),
-                    None => Err(io::ErrorKind::NotConnected.into()),
-                };
-                self.note_failure("tell the intent", told);
+            Output::Tell(pid, intent) => {
+                self.tell(pid, "tell the intent", &ToDaemon::Intent(intent));
                 note!(
                     Debug,
                     "stage=intent launcher={} intent={}",
@@ -231,118 +297,226 @@ impl Driver {
                     intent.name(),
                 );
             }
-            Output::Handoff => {
-                let sent = self.daemon.signal(SIGUSR2);
-                self.note_failure("send USR2", sent);
+            Output::Handoff(pid) => {
+                self.send(pid, SIGUSR2, "send USR2");
                 note!(
                     Info,
-                    "stage=handoff launcher={} daemon={} signal=USR2 elapsed_ms={}",
+                    "stage=handoff launcher={} daemon={pid} signal=USR2 elapsed_ms={}",
                     process::own_pid(),
-                    self.daemon.pid(),
-                    self.elapsed_ms(),
+                    elapsed_ms(self.asked),
                 );
             }
-            Output::Stop => {
-                let sent = self.daemon.signal(SIGTERM);
-                self.note_failure("send TERM", sent);
+            Output::Stop(pid) => {
+                self.send(pid, SIGTERM, "send TERM");
                 note!(
                     Info,
-                    "stage=stop launcher={} daemon={} signal=TERM elapsed_ms={}",
+                    "stage=stop launcher={} daemon={pid} signal=TERM elapsed_ms={}",
                     process::own_pid(),
-                    self.daemon.pid(),
-                    self.elapsed_ms(),
+                    elapsed_ms(self.asked),
                 );
             }
-            Output::Kill(timer) => {
+            Output::Cancel(pid) => {
+                self.send(pid, SIGUSR2, "send USR2");
+                note!(
+                    Info,
+                    "stage=cancel launcher={} daemon={pid} signal=USR2 reason=\"it was still \
+                     starting\"",
+                    process::own_pid(),
+                );
+            }
+            Output::TellTakenOver(pid) => {
+                self.tell(pid, "tell of a takeover", &ToDaemon::TakenOver);
+                note!(
+                    Info,
+                    "stage=takeover launcher={} predecessor={pid} reason=\"its successor's TERM did \
+                     not reach it\"",
+                    process::own_pid(),
+                );
+            }
+            Output::Kill(pid, timer) => {
                 let limit = match timer {
                     Timer::Handoff => "handoff_timeout, and no handlers installed",
-                    Timer::Kill => "drain_timeout and 5 s",
-                    Timer::Cont | Timer::Settle => "none",
+                    Timer::Cancel => "handoff_timeout, and its start was cancelled",
+                    Timer::Kill(_) => "drain_timeout and 5 s",
+                    Timer::Cont | Timer::Settle | Timer::Overdue => "none",
                 };
                 note!(
                     Error,
-                    "stage=kill launcher={} daemon={} signal=KILL limit={limit:?} elapsed_ms={}",
+                    "stage=kill launcher={} daemon={pid} signal=KILL limit={limit:?} elapsed_ms={}",
                     process::own_pid(),
-                    self.daemon.pid(),
-                    self.elapsed_ms(),
+                    elapsed_ms(self.asked),
                 );
-                let sent = self.daemon.signal(SIGKILL);
-                self.note_failure("send KILL", sent);
+                self.send(pid, SIGKILL, "send KILL");
             }
-            Output::Forward(signal) => {
-                let sent = self.daemon.signal(signal);
-                self.note_failure("pass on a signal", sent);
+            Output::Forward(pid, signal) => {
+                self.send(pid, signal, "pass on a signal");
                 note!(
                     Debug,
-                    "stage=forward launcher={} daemon={} signal={signal}",
+                    "stage=forward launcher={} daemon={pid} signal={signal}",
                     process::own_pid(),
-                    self.daemon.pid(),
                 );
             }
+            Output::Start => self.start(),
+            Output::Stage(stage) => self.stage(stage),
             Output::Arm(timer) => {
                 let after = match timer {
                     Timer::Cont | Timer::Settle => Some(SETTLE),
-                    Timer::Handoff => Some(self.handoff_timeout),
-                    Timer::Kill => self.kill_timeout,
+                    Timer::Handoff | Timer::Cancel => Some(self.handoff_timeout),
+                    Timer::Overdue => Some(OVERDUE),
+                    Timer::Kill(_) => self.kill_timeout,
                 };
                 if let Some(after) = after {
                     self.timers.arm(timer, after);
                 }
             }
             Output::Disarm(timer) => self.timers.disarm(timer),
-            Output::Leave { expired } => self.leave(expired),
-            Output::Mirror(end) => {
-                let (how, number) = match end {
-                    End::Code(code) => ("exit_code", code),
-                    End::Signal(signal) => ("signal", signal),
-                };
+            Output::Leave { child, expired } => self.leave(child, expired),
+            Output::Mirror(pid, end) => {
+                let (how, number) = shown(end);
                 note!(
                     Info,
-                    "stage=end launcher={} daemon={} {how}={number} elapsed_ms={}",
+                    "stage=end launcher={} daemon={pid} {how}={number} elapsed_ms={}",
                     process::own_pid(),
-                    self.daemon.pid(),
-                    self.elapsed_ms(),
+                    elapsed_ms(self.asked),
                 );
                 launch::end_as(end)
             }
         }
     }
 
-    fn leave(&self, expired: bool) -> ! {
+    /// Starts the next generation.
+    fn start(&mut self) {
+        let started = self.again.start(&self.supervisor, || self.again.program());
+        self.not_executed = None;
+        let child = match started {
+            Ok(member) => {
+                let pid = member.daemon.pid();
+                self.members.push(member);
+                launch::trim_memory();
+                Some(pid)
+            }
+            Err(error) => {
+                self.not_executed = Some(error);
+                None
+            }
+        };
+        note!(Info, "stage=launch launcher={} daemon={}", process::own_pid(), Maybe(child),);
+        self.inputs.push_back(Input::Spawned(child));
+    }
+
+    /// What the service has come to.
+    fn stage(&mut self, stage: Stage) {
+        let launcher = process::own_pid();
+        match stage {
+            Stage::Reloading => self.reloading = Some(Instant::now()),
+            Stage::Serving(pid) => {
+                if let Some(began) = self.reloading.take() {
+                    note!(
+                        Info,
+                        "stage=reloaded launcher={launcher} daemon={pid} elapsed_ms={}",
+                        elapsed_ms(Some(began)),
+                    );
+                }
+            }
+            Stage::ReloadFailed(failure) => {
+                let why = match failure {
+                    Failure::NotStarted => match self.not_executed.take() {
+                        Some(error) => error.to_string(),
+                        None => "the program could not be executed".to_owned(),
+                    },
+                    Failure::Ended(pid, end) => {
+                        let (how, number) = shown(end);
+                        format!("daemon {pid} ended before it had taken over: {how} {number}")
+                    }
+                };
+                note!(
+                    Warn,
+                    "stage=reload-failed launcher={launcher} current={} elapsed_ms={} reason={why:?}",
+                    Maybe(self.machine.current()),
+                    elapsed_ms(self.reloading.take()),
+                );
+                self.tell_current(&why);
+            }
+            Stage::ReloadRefused(refusal) => {
+                let why = match refusal {
+                    Refusal::Draining => "as many generations drain as max_draining allows",
+                    Refusal::Leaving => "the launcher was told to restart or to stop",
+                };
+                note!(
+                    Warn,
+                    "stage=reload-failed launcher={launcher} current={} elapsed_ms=- refused={why:?}",
+                    Maybe(self.machine.current()),
+                );
+                self.tell_current(why);
+            }
+            // Each daemon logs its own drain, and the signal of a stop has been logged.
+            Stage::Draining(_) | Stage::Stopping(_) => {}
+        }
+    }
+
+    /// The generation that stays knows why it does.
+    fn tell_current(&mut self, why: &str) {
+        if let Some(pid) = self.machine.current() {
+            let message = ToDaemon::reload_failed(why);
+            self.tell(pid, "tell of a failed restart", &message);
+        }
+    }
+
+    fn tell(&mut self, pid: Child, step: &str, message: &ToDaemon) {
+        let told = match self.member(pid) {
+            Some(Member { channel: Some(channel), .. }) => channel.send(&message.format(), None),
+            Some(_) | None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        note_failure(pid, step, told);
+    }
+
+    fn send(&mut self, pid: Child, signal: i32, step: &str) {
+        if let Some(member) = self.member(pid) {
+            let sent = member.daemon.signal(signal);
+            note_failure(pid, step, sent);
+        }
+    }
+
+    fn leave(&self, pid: Child, expired: bool) -> ! {
         if expired {
             note!(
                 Warn,
-                "stage=release launcher={} daemon={} elapsed_ms={} reason=\"handoff_timeout: the \
+                "stage=release launcher={} daemon={pid} elapsed_ms={} reason=\"handoff_timeout: the \
                  daemon did not release its launcher and serves on detached\"",
                 process::own_pid(),
-                self.daemon.pid(),
-                self.elapsed_ms(),
+                elapsed_ms(self.asked),
             );
         } else {
             note!(
                 Info,
-                "stage=release launcher={} daemon={} elapsed_ms={}",
+                "stage=release launcher={} daemon={pid} elapsed_ms={}",
                 process::own_pid(),
-                self.daemon.pid(),
-                self.elapsed_ms(),
+                elapsed_ms(self.asked),
             );
         }
         launch::end_as(End::Code(0))
     }
+}
 
-    fn note_failure(&self, step: &str, result: io::Result<()>) {
-        if let Err(error) = result {
-            note!(
-                Warn,
-                "stage=launcher launcher={} daemon={} step={step:?} error=\"{error}\"",
-                process::own_pid(),
-                self.daemon.pid(),
-            );
-        }
+/// How a process ended, as it is logged.
+fn shown(end: End) -> (&'static str, i32) {
+    match end {
+        End::Code(code) => ("exit_code", code),
+        End::Signal(signal) => ("signal", signal),
     }
+}
 
-    /// Since the last TERM; `-` where none came.
-    fn elapsed_ms(&self) -> Maybe<String> {
-        Maybe(self.asked.map(|asked| format!("{:.1}", asked.elapsed().as_secs_f64() * 1e3)))
+fn note_failure(pid: Child, step: &str, result: io::Result<()>) {
+    if let Err(error) = result {
+        note!(
+            Warn,
+            "stage=launcher launcher={} daemon={pid} step={step:?} error=\"{error}\"",
+            process::own_pid(),
+        );
     }
+}
+
+/// `-` where it has not begun.
+fn elapsed_ms(since: Option<Instant>) -> Maybe<String> {
+    Maybe(since.map(|since| format!("{:.1}", since.elapsed().as_secs_f64() * 1e3)))
 }

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 pub use daemon::State;
 pub(crate) use daemon::{generation, restart, started, state};
-pub(crate) use signals::can_release;
+pub(crate) use signals::{can_release, can_reload};
 pub(crate) const DEFAULT_RELEASE_SIGNAL: i32 = signals::SIGCHLD;
 
 // The state of the process. Hooks may be added before `init`.

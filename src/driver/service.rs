@@ -37,11 +37,22 @@ pub(super) struct Service {
     pub(super) successor_timeout: Option<Duration>,
     claim_timeout: Option<Duration>,
     pub(super) release_signal: i32,
+    /// The launcher restarts in place.
+    in_place: bool,
+    reload_failures: Mutex<ReloadFailures>,
     /// The number of our claim; 0 before it.
     number: AtomicU64,
     pub(super) files: Mutex<Files>,
     /// Held by a call of `started`: a second one at the same time waits for the first.
     announcing: Mutex<()>,
+}
+
+/// Restarts in place that were not to be, since this generation serves.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ReloadFailures {
+    pub(super) count: u64,
+    /// Why the last one was not.
+    pub(super) last: Option<String>,
 }
 
 /// Guarded by one mutex, since within a process the claim excludes nobody.
@@ -132,6 +143,8 @@ impl Service {
             successor_timeout: config.successor_timeout,
             claim_timeout: config.claim_timeout,
             release_signal: config.release_signal,
+            in_place: hello.in_place,
+            reload_failures: Mutex::default(),
             number: AtomicU64::new(0),
             files: Mutex::new(Files {
                 lock_file,
@@ -536,8 +549,24 @@ impl Service {
         Ok(())
     }
 
-    /// Why the supervisor would not start the service again if its launcher left now.
+    /// The launcher says that a restart in place was not to be.
+    pub(super) fn note_reload_failed(&self, why: String) {
+        let mut failures = lock(&self.reload_failures);
+        failures.count += 1;
+        failures.last = Some(why);
+    }
+
+    #[allow(dead_code)] // for the takeover socket
+    pub(super) fn reload_failures(&self) -> ReloadFailures {
+        lock(&self.reload_failures).clone()
+    }
+
+    /// Why the supervisor would not start the service again if its launcher left now. A launcher
+    /// that restarts in place need not leave.
     pub(super) fn not_restarted(&self) -> Option<&'static str> {
+        if self.in_place {
+            return None;
+        }
         match (self.supervisor.kind, self.supervisor.read(Some(self.launcher))) {
             (Kind::Nobody, _) | (_, Reading::Lost) => Some("nobody would start the service again"),
             (_, Reading::Down) => Some("the supervisor wants the service down"),

@@ -120,6 +120,8 @@ pub(crate) struct Daemon {
     attached: bool,
     /// The supervisor starts again by itself what has ended.
     supervised: bool,
+    /// The launcher starts the next generation itself.
+    in_place: bool,
     intent: Option<Intent>,
     /// The older generations have been sent TERM and not all have ended.
     older: bool,
@@ -130,11 +132,12 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    pub(crate) fn new(supervised: bool) -> Self {
+    pub(crate) fn new(supervised: bool, in_place: bool) -> Self {
         Daemon {
             phase: Phase::Starting,
             attached: true,
             supervised,
+            in_place,
             intent: None,
             older: false,
             waiting: false,
@@ -144,7 +147,7 @@ impl Daemon {
 
     /// Without a launcher and without files: serving from the start.
     pub(crate) fn disabled() -> Self {
-        Daemon { phase: Phase::Serving, attached: false, ..Daemon::new(false) }
+        Daemon { phase: Phase::Serving, attached: false, ..Daemon::new(false, false) }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -217,21 +220,26 @@ impl Daemon {
     fn usr2(&mut self, from_launcher: bool, out: &mut Vec<Output>) {
         match self.phase {
             Phase::Starting => self.end(out),
-            Phase::Serving => {
-                if self.attached {
-                    // Nobody was asked: this is a wish of our own, or an operator's.
-                    let wish = if self.supervised { Intent::Restart } else { Intent::Unknown };
-                    self.intent.get_or_insert(wish);
-                    self.phase = Phase::HandingOff;
-                    out.push(Output::RunRequestHooks);
-                }
+            Phase::Serving if self.in_place && self.attached && !broken!(HandsOffInPlace) => {
+                out.push(Output::Report(Report::Reload));
             }
+            Phase::Serving => self.hand_off(out),
             Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished => {
                 if !from_launcher || broken!(HammerOnLauncherUsr2) {
                     self.hammer(Forced::Usr2, out);
                 }
             }
             Phase::StoppingEarly | Phase::HandingOff | Phase::Detached | Phase::Ended => {}
+        }
+    }
+
+    fn hand_off(&mut self, out: &mut Vec<Output>) {
+        if self.attached {
+            // Nobody was asked: this is a wish of our own, or an operator's.
+            let wish = if self.supervised { Intent::Restart } else { Intent::Unknown };
+            self.intent.get_or_insert(wish);
+            self.phase = Phase::HandingOff;
+            out.push(Output::RunRequestHooks);
         }
     }
 
@@ -269,7 +277,8 @@ impl Daemon {
         self.intent = Some(intent);
         match intent {
             Intent::Restart | Intent::Unknown => match self.phase {
-                Phase::Starting | Phase::Serving => self.usr2(true, out),
+                Phase::Starting => self.end(out),
+                Phase::Serving => self.hand_off(out),
                 Phase::Draining(_) | Phase::Finished => self.let_go(out),
                 Phase::StoppingEarly
                 | Phase::HandingOff
@@ -375,9 +384,11 @@ impl Daemon {
 
     fn drain(&mut self, reason: DrainReason, out: &mut Vec<Output>) {
         let left = std::mem::replace(&mut self.phase, Phase::Draining(reason));
+        out.extend([Output::Disarm(Timer::Check), Output::Disarm(Timer::Successor)]);
+        if reason == DrainReason::TakenOver {
+            out.push(Output::Report(Report::TakenOver));
+        }
         out.extend([
-            Output::Disarm(Timer::Check),
-            Output::Disarm(Timer::Successor),
             Output::Report(Report::Draining),
             Output::Arm(Timer::Drain),
             Output::RunDrainHooks(reason),

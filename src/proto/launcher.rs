@@ -1,16 +1,22 @@
-//! The launcher: turns TERM into a handoff or a stop, and ends as its daemon ends.
+//! The launcher: what a TERM means. What becomes of its children, and when it ends itself, is decided
+//! in [`Family`].
 
+use super::family::{Child, Family, InPlace, Stage};
 use super::{End, Intent, Kind, Reading, Report, Scope};
 
 /// What happened to the launcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Input {
-    /// A message of the daemon.
-    Report(Report),
-    /// The daemon's end of the channel is closed.
-    ChannelClosed,
-    /// `waitpid` returned the daemon.
-    Ended(End),
+    /// A message of a child.
+    Report(Child, Report),
+    /// A child's end of its channel is closed.
+    ChannelClosed(Child),
+    /// `waitpid` returned a child.
+    Ended(Child, End),
+    /// The answer to [`Output::Start`]; `None`: the program could not be executed.
+    Spawned(Option<Child>),
+    /// A reload signal.
+    Reload,
     /// TERM, and who sent it.
     Term { from: i32 },
     /// CONT, and who sent it. It is forwarded as well: fed in a second time as a `Signal`.
@@ -21,7 +27,7 @@ pub(crate) enum Input {
     Status(Reading),
     /// A timer fired.
     Timer(Timer),
-    /// The channel and the signals of this wake-up have all been fed in. A launcher leaves only
+    /// The channels and the signals of this wake-up have all been fed in. A launcher leaves only
     /// here, so that a TERM which came together with the release is never left unread.
     Quiet,
 }
@@ -34,8 +40,12 @@ pub(crate) enum Timer {
     Settle,
     /// `handoff_timeout`.
     Handoff,
+    /// `handoff_timeout`, since a start was cancelled.
+    Cancel,
+    /// A generation that was taken over has had the time to begin its drain (1 s).
+    Overdue,
     /// `drain_timeout` and 5 s.
-    Kill,
+    Kill(Child),
 }
 
 /// What the launcher has to do, in this order.
@@ -43,24 +53,34 @@ pub(crate) enum Timer {
 pub(crate) enum Output {
     /// Look at the supervisor and feed in [`Input::Status`].
     ReadStatus,
-    /// Tell the daemon the intent, over the channel.
-    Tell(Intent),
-    /// USR2 to the daemon.
-    Handoff,
-    /// TERM to the daemon.
-    Stop,
-    /// KILL to the daemon: it did not keep to a limit.
-    Kill(Timer),
-    /// The same signal to the daemon.
-    Forward(i32),
+    /// Tell a child the intent, over its channel.
+    Tell(Child, Intent),
+    /// USR2, after the intent.
+    Handoff(Child),
+    /// TERM, after the intent.
+    Stop(Child),
+    /// USR2 to a child that is starting. Where it has no handlers yet, that ends it as well; where
+    /// it serves by now, it ends nothing.
+    Cancel(Child),
+    /// Tell a child, over its channel, that it has been taken over.
+    TellTakenOver(Child),
+    /// KILL: it did not keep to a limit.
+    Kill(Child, Timer),
+    /// The same signal to the child.
+    Forward(Child, i32),
+    /// Start the program once more, and feed in [`Input::Spawned`].
+    Start,
+    /// For all who want to know.
+    Stage(Stage),
     Arm(Timer),
     Disarm(Timer),
-    /// Exit 0; the daemon is detached. `expired`: without its release.
+    /// Exit 0; this child is detached. `expired`: without its release.
     Leave {
+        child: Child,
         expired: bool,
     },
-    /// End as the daemon ended.
-    Mirror(End),
+    /// End as this child ended.
+    Mirror(Child, End),
 }
 
 /// How often the status is read again where a CONT and a status of `u` contradict each other:
@@ -80,35 +100,18 @@ struct Settling {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Launcher {
     kind: Kind,
-    /// The daemon has its handlers: signals need not be held back.
-    ready: bool,
-    /// The daemon let us go.
-    released: bool,
-    /// `handoff_timeout` has passed.
-    expired: bool,
     /// The sender of a CONT of the last 20 ms.
     cont: Option<i32>,
     settling: Option<Settling>,
-    /// What the last TERM meant, once settled.
-    intent: Option<Intent>,
-    /// The intent has been told and its signal sent.
-    sent: bool,
+    family: Family,
     gone: bool,
 }
 
 impl Launcher {
-    pub(crate) fn new(kind: Kind) -> Self {
-        Launcher {
-            kind,
-            ready: false,
-            released: false,
-            expired: false,
-            cont: None,
-            settling: None,
-            intent: None,
-            sent: false,
-            gone: false,
-        }
+    /// `first`: its daemon. `in_place`: it restarts the program itself.
+    pub(crate) fn new(kind: Kind, first: Child, in_place: Option<InPlace>) -> Self {
+        let family = Family::new(first, in_place, kind == Kind::Nobody);
+        Launcher { kind, cont: None, settling: None, family, gone: false }
     }
 
     #[must_use]
@@ -121,26 +124,21 @@ impl Launcher {
         if super::model::variants::deaf_launcher(input) {
             return out;
         }
+        let family = &mut self.family;
         match input {
-            Input::Report(Report::Ready) => self.ready(&mut out),
-            // Nobody will ever say "ready" on a closed channel: what is held back goes out.
-            Input::ChannelClosed => self.ready(&mut out),
-            Input::Report(Report::Released) => {
-                self.released = true;
-                if broken!(ReleasedBeforeSignals) {
+            Input::Report(child, report) => {
+                family.report(child, report, &mut out);
+                if report == Report::Released && broken!(ReleasedBeforeSignals) {
                     self.quiet(&mut out);
                 }
             }
-            Input::Report(Report::Started) => {}
-            Input::Report(Report::Draining) => out.push(Output::Arm(Timer::Kill)),
-            Input::Report(Report::Waiting) => out.push(Output::Disarm(Timer::Kill)),
-            Input::Ended(end) => {
-                self.gone = true;
-                out.push(Output::Mirror(if broken!(NoMirror) { End::Code(0) } else { end }));
-            }
+            Input::ChannelClosed(child) => family.ready(child, &mut out),
+            Input::Ended(child, end) => family.ended(child, end, &mut out),
+            Input::Spawned(child) => family.spawned(child, &mut out),
+            Input::Reload => family.reload(&mut out),
             Input::Term { from } => self.term(from, &mut out),
             Input::Cont { from } => self.cont(from, &mut out),
-            Input::Signal(signal) => out.push(Output::Forward(signal)),
+            Input::Signal(signal) => family.forward(signal, &mut out),
             Input::Status(reading) => self.status(reading, &mut out),
             Input::Timer(Timer::Cont) => self.cont = None,
             Input::Timer(Timer::Settle) => {
@@ -148,19 +146,29 @@ impl Launcher {
                     out.push(Output::ReadStatus);
                 }
             }
-            Input::Timer(Timer::Handoff) => self.handoff_expired(&mut out),
-            Input::Timer(Timer::Kill) => out.push(Output::Kill(Timer::Kill)),
+            Input::Timer(Timer::Handoff) => family.handoff_expired(&mut out),
+            Input::Timer(Timer::Cancel) => family.cancel_expired(&mut out),
+            Input::Timer(Timer::Overdue) => family.overdue(&mut out),
+            Input::Timer(Timer::Kill(child)) => family.kill_expired(child, &mut out),
             Input::Quiet => self.quiet(&mut out),
         }
+        let is_last = |output: &Output| matches!(output, Output::Leave { .. } | Output::Mirror(..));
+        self.gone = out.iter().any(is_last);
         out
     }
 
-    fn stopping(&self) -> bool {
-        matches!(self.intent, Some(Intent::Stop(_)))
+    /// The child that serves, or was the last to serve and drains.
+    pub(crate) fn current(&self) -> Option<Child> {
+        self.family.current()
+    }
+
+    fn quiet(&mut self, out: &mut Vec<Output>) {
+        let settled = self.settling.is_none() || broken!(ExitWhileSettling);
+        self.family.quiet(settled, out);
     }
 
     fn term(&mut self, from: i32, out: &mut Vec<Output>) {
-        if self.stopping() {
+        if self.family.stopping() {
             return; // a stop cannot be taken back
         }
         match &mut self.settling {
@@ -222,62 +230,9 @@ impl Launcher {
     /// The TERM has been understood.
     fn decide(&mut self, intent: Intent, out: &mut Vec<Output>) {
         let again = self.settling.take().and_then(|settling| settling.again);
-        let before = self.intent.replace(intent);
-        if before.is_none() {
-            out.push(Output::Arm(Timer::Handoff));
-        }
-        match (before, intent) {
-            (None, _) | (_, Intent::Stop(_)) => {
-                self.sent = false;
-                if self.ready {
-                    self.send(intent, out);
-                }
-            }
-            (Some(before), _) if before != intent && self.sent => out.push(Output::Tell(intent)),
-            (Some(_), _) => {}
-        }
-        if let Some(from) = again.filter(|_| !self.stopping()) {
+        self.family.decided(intent, out);
+        if let Some(from) = again.filter(|_| !self.family.stopping()) {
             self.settle(from, out);
-        }
-    }
-
-    fn ready(&mut self, out: &mut Vec<Output>) {
-        self.ready = true;
-        if let Some(intent) = self.intent.filter(|_| !self.sent) {
-            self.send(intent, out);
-        }
-    }
-
-    /// Each side writes before it signals.
-    fn send(&mut self, intent: Intent, out: &mut Vec<Output>) {
-        self.sent = true;
-        out.push(Output::Tell(intent));
-        match intent {
-            Intent::Restart | Intent::Unknown => out.push(Output::Handoff),
-            Intent::Stop(_) => {
-                out.extend([
-                    Output::Stop,
-                    Output::Disarm(Timer::Handoff),
-                    Output::Arm(Timer::Kill),
-                ]);
-            }
-        }
-    }
-
-    fn handoff_expired(&mut self, out: &mut Vec<Output>) {
-        if !self.ready {
-            out.push(Output::Kill(Timer::Handoff));
-        } else if !self.stopping() {
-            self.expired = true;
-        }
-    }
-
-    /// No exit while settling, and none after a stop: then the daemon's end is awaited.
-    fn quiet(&mut self, out: &mut Vec<Output>) {
-        let settled = self.settling.is_none() || broken!(ExitWhileSettling);
-        if settled && !self.stopping() && (self.released || self.expired) {
-            self.gone = true;
-            out.push(Output::Leave { expired: !self.released });
         }
     }
 }

@@ -16,6 +16,7 @@ macro_rules! broken {
 }
 
 pub(crate) mod daemon;
+pub(crate) mod family;
 #[cfg(feature = "sockets")]
 pub(crate) mod frame;
 pub(crate) mod launcher;
@@ -126,8 +127,12 @@ pub(crate) enum Report {
     Started,
     /// The launcher may go.
     Released,
+    /// A successor serves, and the drain begins for it.
+    TakenOver,
     /// The drain began: the launcher's kill timer starts.
     Draining,
     /// Waits for older generations, which have limits of their own: the kill timer stops.
     Waiting,
+    /// Asks a launcher that restarts in place for the next generation.
+    Reload,
 }

@@ -2,6 +2,7 @@
 //! them. `model` walks all of them together.
 
 use super::daemon::{Daemon, Finding, Forced, Input as D, Output as DO, Phase, Timer as DT};
+use super::family::{Child, Stage};
 use super::launcher::{Input as L, Launcher, Output as LO, Timer as LT};
 use super::{DrainReason, End, Intent, Kind, Reading, Report, Scope};
 use DrainReason::{Requested, Stopped, TakenOver};
@@ -18,7 +19,7 @@ const fn seen(supervisor: Reading) -> Finding {
 
 /// A daemon in each of its states, by the shortest way there.
 fn daemon_in(phase: Phase) -> Daemon {
-    let mut daemon = Daemon::new(true);
+    let mut daemon = Daemon::new(true, false);
     let way: &[D] = match phase {
         Phase::Starting => &[],
         Phase::StoppingEarly => &[D::Told(Stop(Service))],
@@ -51,13 +52,12 @@ const PHASES: [Phase; 9] = [
 
 /// What a drain begins with.
 fn drain(reason: DrainReason) -> Vec<DO> {
-    vec![
-        DO::Disarm(DT::Check),
-        DO::Disarm(DT::Successor),
-        DO::Report(Report::Draining),
-        DO::Arm(DT::Drain),
-        DO::RunDrainHooks(reason),
-    ]
+    let mut outputs = vec![DO::Disarm(DT::Check), DO::Disarm(DT::Successor)];
+    if reason == TakenOver {
+        outputs.push(DO::Report(Report::TakenOver));
+    }
+    outputs.extend([DO::Report(Report::Draining), DO::Arm(DT::Drain), DO::RunDrainHooks(reason)]);
+    outputs
 }
 
 fn and(mut outputs: Vec<DO>, output: DO) -> Vec<DO> {
@@ -243,6 +243,24 @@ fn daemon_every_state_and_event() {
     assert_eq!(cells, 9 * 25, "a new state or event needs its row");
 }
 
+/// Below a launcher that restarts in place, a wish for a restart is the launcher's to fulfil.
+#[test]
+fn daemon_in_place_asks_its_launcher() {
+    let wishes = [D::Restart, D::Usr2 { from_launcher: false }, D::Usr2 { from_launcher: true }];
+    for wish in wishes {
+        let with = |way: &[D]| after(Daemon::new(false, true), &[way, &[wish]].concat());
+        assert_eq!(with(&[D::Started]), (vec![DO::Report(Report::Reload)], Phase::Serving));
+        assert_eq!(with(&[D::Started, D::Told(Restart)]), (vec![], Phase::HandingOff));
+        assert_eq!(with(&[D::Started, D::LauncherGone]), (vec![], Phase::HandingOff));
+    }
+    // What the launcher tells is followed as ever.
+    let told = [D::Started, D::Told(Unknown)];
+    let handoff = (vec![DO::RunRequestHooks], Phase::HandingOff);
+    assert_eq!(after(Daemon::new(false, true), &told), handoff);
+    let cancelled = [D::Usr2 { from_launcher: true }];
+    assert_eq!(after(Daemon::new(false, true), &cancelled), (vec![DO::End], Phase::Ended));
+}
+
 /// Feeds inputs and returns what the last one led to.
 fn after(mut daemon: Daemon, inputs: &[D]) -> (Vec<DO>, Phase) {
     let mut last = Vec::new();
@@ -255,7 +273,7 @@ fn after(mut daemon: Daemon, inputs: &[D]) -> (Vec<DO>, Phase) {
 #[test]
 fn daemon_unknown_intent_waits_then_drains() {
     let detached = || {
-        let mut daemon = Daemon::new(false);
+        let mut daemon = Daemon::new(false, false);
         for input in [D::Started, D::Told(Unknown), D::RequestHooksDone, D::Checked(SEEN)] {
             let _ = daemon.on(input);
         }
@@ -288,7 +306,7 @@ fn daemon_unknown_intent_waits_then_drains() {
 #[test]
 fn daemon_that_lost_its_launcher_looks_round_while_its_hooks_run() {
     let lost = [D::Started, D::LauncherGone];
-    let with = |rest: &[D]| after(Daemon::new(true), &[&lost[..], rest].concat());
+    let with = |rest: &[D]| after(Daemon::new(true, false), &[&lost[..], rest].concat());
     assert_eq!(with(&[D::Timer(DT::Check)]), (vec![DO::Check], Phase::HandingOff));
     assert_eq!(with(&[D::Checked(seen(Reading::Down))]).1, Phase::Draining(Stopped));
     // The hooks are through: there is nobody to release.
@@ -298,7 +316,7 @@ fn daemon_that_lost_its_launcher_looks_round_while_its_hooks_run() {
 #[test]
 fn daemon_told_to_stop_ends_after_the_older_ones() {
     let told = [D::Started, D::Told(Stop(Service))];
-    let with = |rest: &[D]| after(Daemon::new(true), &[&told[..], rest].concat());
+    let with = |rest: &[D]| after(Daemon::new(true, false), &[&told[..], rest].concat());
     let waiting = with(&[D::DrainHooksDone]);
     assert_eq!(
         waiting,
@@ -319,7 +337,7 @@ fn p6_daemon_that_finds_a_stop_ends_after_the_older_ones() {
         D::DrainHooksDone,
         D::Told(Stop(Service)),
     ];
-    let with = |rest: &[D]| after(Daemon::new(true), &[&found[..], rest].concat());
+    let with = |rest: &[D]| after(Daemon::new(true, false), &[&found[..], rest].concat());
     assert_eq!(with(&[]).1, Phase::AwaitingOlder(Stopped));
     assert_eq!(with(&[D::OlderGone]).1, Phase::Finished);
 }
@@ -354,22 +372,30 @@ fn p4_without_the_record_a_newer_generation_is_known_by_its_pid_file() {
 
 // ---- the launcher, state x event ----
 
+/// The only child.
+const PID: Child = 70;
+
+fn report(report: Report) -> L {
+    L::Report(PID, report)
+}
+
 /// The launcher's states, by the shortest way there.
 fn launchers() -> Vec<(&'static str, Launcher)> {
     let term = L::Term { from: 7 };
-    let ready = L::Report(Report::Ready);
-    let ways: [(&str, &[L]); 8] = [
+    let (ready, started) = (report(Report::Ready), report(Report::Started));
+    let ways: [(&str, &[L]); 9] = [
         ("early", &[]),
         ("ready", &[ready]),
-        ("settling", &[ready, term]),
+        ("serving", &[ready, started]),
+        ("settling", &[ready, started, term]),
         ("held", &[term, L::Status(Reading::Up)]),
-        ("handoff", &[ready, term, L::Status(Reading::Up)]),
-        ("settling again", &[ready, term, L::Status(Reading::Up), term]),
-        ("stopping", &[ready, term, L::Status(Reading::Down)]),
-        ("gone", &[ready, L::Report(Report::Released), L::Quiet]),
+        ("handoff", &[ready, started, term, L::Status(Reading::Up)]),
+        ("settling again", &[ready, started, term, L::Status(Reading::Up), term]),
+        ("stopping", &[ready, started, term, L::Status(Reading::Down)]),
+        ("gone", &[ready, report(Report::Released), L::Quiet]),
     ];
     ways.map(|(name, way)| {
-        let mut launcher = Launcher::new(Kind::Daemontools);
+        let mut launcher = Launcher::new(Kind::Daemontools, PID, None);
         for input in way {
             let _ = launcher.on(*input);
         }
@@ -381,75 +407,94 @@ fn launchers() -> Vec<(&'static str, Launcher)> {
 #[test]
 fn launcher_every_state_and_event() {
     let arm = LO::Arm;
-    let to_stop =
-        || vec![LO::Tell(Stop(Service)), LO::Stop, LO::Disarm(LT::Handoff), arm(LT::Kill)];
+    let kill = LT::Kill(PID);
+    let stop = |scope| {
+        vec![
+            LO::Tell(PID, Stop(scope)),
+            LO::Stop(PID),
+            LO::Disarm(LT::Handoff),
+            arm(kill),
+            LO::Stage(Stage::Stopping(PID)),
+        ]
+    };
+    let handoff = || vec![LO::Tell(PID, Restart), LO::Handoff(PID)];
+    let serving = || vec![LO::Disarm(LT::Cancel), LO::Stage(Stage::Serving(PID))];
+    let drains = || vec![arm(kill), LO::Stage(Stage::Draining(PID))];
     let all_but_gone =
-        ["early", "ready", "settling", "held", "handoff", "settling again", "stopping"];
+        ["early", "ready", "serving", "settling", "held", "handoff", "settling again", "stopping"];
+    let have_started = ["serving", "settling", "handoff", "settling again", "stopping"];
     let everywhere = |outputs: Vec<LO>| all_but_gone.map(|name| (name, outputs.clone())).to_vec();
+    // Where the report itself tells that it has started.
+    let and_serving = |outputs: Vec<LO>| -> Rows {
+        let late = |name: &&str| have_started.contains(name);
+        let rows = all_but_gone.iter().map(|name| match late(name) {
+            true => (*name, outputs.clone()),
+            false if *name == "held" => (*name, [serving(), handoff(), outputs.clone()].concat()),
+            false => (*name, [serving(), outputs.clone()].concat()),
+        });
+        rows.collect()
+    };
+    let but_not = |names: &[&str], mut rows: Rows| -> Rows {
+        rows.retain(|(name, _)| !names.contains(name));
+        rows
+    };
     type Rows = Vec<(&'static str, Vec<LO>)>;
     let table: Vec<(L, Rows)> = vec![
-        (L::Report(Report::Ready), vec![("held", vec![LO::Tell(Restart), LO::Handoff])]),
-        (L::ChannelClosed, vec![("held", vec![LO::Tell(Restart), LO::Handoff])]),
-        (L::Report(Report::Started), vec![]),
-        (L::Report(Report::Released), vec![]), // noted: it leaves when all is quiet
-        (L::Report(Report::Draining), everywhere(vec![arm(LT::Kill)])),
-        (L::Report(Report::Waiting), everywhere(vec![LO::Disarm(LT::Kill)])),
-        (L::Ended(End::Code(3)), everywhere(vec![LO::Mirror(End::Code(3))])),
-        (L::Ended(End::Signal(9)), everywhere(vec![LO::Mirror(End::Signal(9))])),
+        (report(Report::Ready), vec![("held", handoff())]),
+        (L::ChannelClosed(PID), vec![("held", handoff())]),
+        (report(Report::Started), but_not(&have_started, and_serving(vec![]))),
+        // Noted: it leaves when all is quiet.
+        (report(Report::Released), but_not(&have_started, and_serving(vec![]))),
+        (report(Report::TakenOver), but_not(&have_started, and_serving(vec![]))),
+        (report(Report::Draining), and_serving(drains())),
+        (report(Report::Waiting), everywhere(vec![LO::Disarm(kill)])),
+        (report(Report::Reload), but_not(&have_started, and_serving(vec![]))), // not in place
+        (L::Reload, vec![]),
+        (
+            L::Ended(PID, End::Code(3)),
+            everywhere(vec![LO::Disarm(kill), LO::Mirror(PID, End::Code(3))]),
+        ),
+        (
+            L::Ended(PID, End::Signal(9)),
+            everywhere(vec![LO::Disarm(kill), LO::Mirror(PID, End::Signal(9))]),
+        ),
         (
             L::Term { from: 7 },
-            ["early", "ready", "held", "handoff"]
+            ["early", "ready", "serving", "held", "handoff"]
                 .map(|name| (name, vec![arm(LT::Settle)]))
                 .to_vec(),
         ),
         (
             L::Cont { from: 7 },
             // In "settling" it belongs to the TERM that is being settled.
-            ["early", "ready", "held", "handoff", "stopping"]
+            ["early", "ready", "serving", "held", "handoff", "stopping"]
                 .map(|name| (name, vec![arm(LT::Cont)]))
                 .to_vec(),
         ),
-        (L::Signal(1), everywhere(vec![LO::Forward(1)])),
+        (L::Signal(1), everywhere(vec![LO::Forward(PID, 1)])),
         (
             L::Status(Reading::Up),
             vec![
-                ("settling", vec![arm(LT::Handoff), LO::Tell(Restart), LO::Handoff]),
+                ("settling", [vec![arm(LT::Handoff)], handoff()].concat()),
                 ("settling again", vec![]),
             ],
         ),
         (
             L::Status(Reading::Unreadable),
-            vec![("settling", vec![arm(LT::Handoff), LO::Tell(Restart), LO::Handoff])],
+            vec![("settling", [vec![arm(LT::Handoff)], handoff()].concat())],
         ),
         (
             L::Status(Reading::Down),
             vec![
-                ("settling", [vec![arm(LT::Handoff)], to_stop()].concat()),
-                ("settling again", to_stop()),
+                ("settling", [vec![arm(LT::Handoff)], stop(Service)].concat()),
+                ("settling again", stop(Service)),
             ],
         ),
         (
             L::Status(Reading::Lost),
             vec![
-                (
-                    "settling",
-                    vec![
-                        arm(LT::Handoff),
-                        LO::Tell(Stop(Generation)),
-                        LO::Stop,
-                        LO::Disarm(LT::Handoff),
-                        arm(LT::Kill),
-                    ],
-                ),
-                (
-                    "settling again",
-                    vec![
-                        LO::Tell(Stop(Generation)),
-                        LO::Stop,
-                        LO::Disarm(LT::Handoff),
-                        arm(LT::Kill),
-                    ],
-                ),
+                ("settling", [vec![arm(LT::Handoff)], stop(Generation)].concat()),
+                ("settling again", stop(Generation)),
             ],
         ),
         (L::Timer(LT::Cont), vec![]),
@@ -459,9 +504,10 @@ fn launcher_every_state_and_event() {
         ),
         (
             L::Timer(LT::Handoff),
-            vec![("early", vec![LO::Kill(LT::Handoff)]), ("held", vec![LO::Kill(LT::Handoff)])],
+            ["early", "held"].map(|name| (name, vec![LO::Kill(PID, LT::Handoff)])).to_vec(),
         ),
-        (L::Timer(LT::Kill), everywhere(vec![LO::Kill(LT::Kill)])),
+        (L::Timer(LT::Cancel), vec![]),
+        (L::Timer(kill), everywhere(vec![LO::Kill(PID, kill)])),
         (L::Quiet, vec![]),
     ];
     for (input, rows) in table {
@@ -475,15 +521,15 @@ fn launcher_every_state_and_event() {
 
 /// What a launcher comes to after these inputs: all outputs of the way there.
 fn outputs(kind: Kind, inputs: &[L]) -> Vec<LO> {
-    let mut launcher = Launcher::new(kind);
+    let mut launcher = Launcher::new(kind, PID, None);
     inputs.iter().flat_map(|input| launcher.on(*input)).collect()
 }
 
 fn told(kind: Kind, inputs: &[L]) -> Vec<Intent> {
-    let ready = [L::Report(Report::Ready)];
+    let ready = [report(Report::Ready)];
     let outputs = outputs(kind, &[&ready[..], inputs].concat());
     let tell = |output| match output {
-        LO::Tell(intent) => Some(intent),
+        LO::Tell(PID, intent) => Some(intent),
         _ => None,
     };
     outputs.into_iter().filter_map(tell).collect()
@@ -560,19 +606,19 @@ fn launcher_reads_a_doubtful_status_ten_times() {
 #[test]
 fn launcher_leaves_only_when_all_is_settled() {
     let term = L::Term { from: 7 };
-    let released = [L::Report(Report::Ready), L::Report(Report::Released)];
+    let released = [report(Report::Ready), report(Report::Released)];
     let leaves = |inputs: &[L]| {
         let all = outputs(Kind::Runit, &[&released[..], inputs].concat());
-        all.contains(&LO::Leave { expired: false })
+        all.contains(&LO::Leave { child: PID, expired: false })
     };
     assert!(leaves(&[L::Quiet]));
     assert!(!leaves(&[term, L::Quiet]));
     assert!(leaves(&[term, L::Status(Reading::Up), L::Quiet]));
     assert!(!leaves(&[term, L::Status(Reading::Down), L::Quiet]));
     // Nor does it leave when the handoff's time is over while a TERM is being settled.
-    let expired = [L::Report(Report::Ready), term, L::Status(Reading::Up), L::Timer(LT::Handoff)];
+    let expired = [report(Report::Ready), term, L::Status(Reading::Up), L::Timer(LT::Handoff)];
     let settling = [&expired[..], &[term, L::Quiet]].concat();
-    let leave = LO::Leave { expired: true };
+    let leave = LO::Leave { child: PID, expired: true };
     assert!(outputs(Kind::Runit, &[&expired[..], &[L::Quiet]].concat()).contains(&leave));
     assert!(!outputs(Kind::Runit, &settling).contains(&leave));
 }

@@ -234,6 +234,8 @@ pub(crate) struct Hello {
     /// The launcher itself: with its start time, so that it can be proven later.
     pub(crate) launcher: Option<Identity>,
     pub(crate) supervisor: Option<Identity>,
+    /// The launcher restarts in place: a wish for a restart is its to fulfil.
+    pub(crate) in_place: bool,
     /// The folder that holds `supervise/`.
     pub(crate) folder: Option<Vec<u8>>,
 }
@@ -243,13 +245,26 @@ pub(crate) struct Hello {
 pub(crate) enum ToDaemon {
     Hello(Hello),
     Intent(Intent),
+    /// A generation that the same launcher has started later serves.
+    TakenOver,
+    /// A restart in place was not to be, and why.
+    ReloadFailed(String),
 }
+
+/// As much as is told of why a restart in place was not to be, in characters.
+const WHY_MAX: usize = 1000;
 
 const CHANNEL: &str = "seamless/";
 /// Longer than any message: a path has at most 4096 bytes.
 pub(crate) const MESSAGE_MAX: usize = 8192;
 
 impl ToDaemon {
+    /// As one line, and no longer than fits.
+    pub(crate) fn reload_failed(why: &str) -> ToDaemon {
+        let line = why.chars().map(|one| if one.is_control() { ' ' } else { one });
+        ToDaemon::ReloadFailed(line.take(WHY_MAX).collect())
+    }
+
     pub(crate) fn format(&self) -> Vec<u8> {
         match self {
             ToDaemon::Hello(hello) => {
@@ -260,6 +275,9 @@ impl ToDaemon {
                 if let Some(supervisor) = hello.supervisor {
                     _ = write!(text, " supervisor={supervisor}");
                 }
+                if hello.in_place {
+                    text.push_str(" reload=1");
+                }
                 let mut bytes = text.into_bytes();
                 if let Some(folder) = &hello.folder {
                     bytes.extend_from_slice(b" folder="); // last: a path may hold anything
@@ -269,6 +287,10 @@ impl ToDaemon {
             }
             ToDaemon::Intent(intent) => {
                 format!("{CHANNEL}{VERSION} intent {}", intent.name()).into_bytes()
+            }
+            ToDaemon::TakenOver => format!("{CHANNEL}{VERSION} taken-over").into_bytes(),
+            ToDaemon::ReloadFailed(why) => {
+                format!("{CHANNEL}{VERSION} reload-failed {why}").into_bytes()
             }
         }
     }
@@ -291,6 +313,7 @@ impl ToDaemon {
                     kind: field("kind").and_then(Kind::from_name).unwrap_or(Kind::Other),
                     launcher: field("launcher").and_then(Identity::parse),
                     supervisor: field("supervisor").and_then(Identity::parse),
+                    in_place: field("reload") == Some("1"),
                     folder,
                 })
             }
@@ -298,6 +321,8 @@ impl ToDaemon {
                 let word = fields.split(' ').next().unwrap_or_default();
                 ToDaemon::Intent(Intent::from_name(word).unwrap_or(Intent::Unknown))
             }
+            "taken-over" => ToDaemon::TakenOver,
+            "reload-failed" => ToDaemon::ReloadFailed(fields.to_owned()),
             _ => return Ok(None),
         };
         Ok(Some(message))
@@ -310,8 +335,10 @@ impl Report {
             Report::Ready => "ready",
             Report::Started => "started",
             Report::Released => "released",
+            Report::TakenOver => "taken-over",
             Report::Draining => "draining",
             Report::Waiting => "waiting",
+            Report::Reload => "reload",
         }
     }
 
@@ -322,8 +349,15 @@ impl Report {
     /// `Ok(None)`: a message that this version does not know.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Report>, Refused> {
         let (name, _) = split_message(bytes)?;
-        let all =
-            [Report::Ready, Report::Started, Report::Released, Report::Draining, Report::Waiting];
+        let all = [
+            Report::Ready,
+            Report::Started,
+            Report::Released,
+            Report::TakenOver,
+            Report::Draining,
+            Report::Waiting,
+            Report::Reload,
+        ];
         Ok(all.into_iter().find(|report| report.name() == name))
     }
 }

@@ -4,6 +4,7 @@ use super::channel::Channel;
 use super::{process, raw};
 use crate::proto::End;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -49,6 +50,15 @@ pub(crate) fn program() -> io::Result<PathBuf> {
         return Ok(path);
     }
     Ok(PathBuf::from(OsString::from_vec(without.to_vec())))
+}
+
+/// The path that this program was executed by, if it names the file that runs: a link in it, that a
+/// deploy points to another folder, is followed anew at each start.
+pub(crate) fn executed_by() -> Option<PathBuf> {
+    let path = std::path::absolute(raw::executed_path()?).ok()?;
+    let [named, running] = [&path, Path::new("/proc/self/exe")]
+        .map(|path| fs::metadata(path).map(|file| (file.dev(), file.ino())));
+    (named.ok()? == running.ok()?).then_some(path)
 }
 
 /// Starts the program again as our daemon: same path, arguments (the zeroth too), environment,
@@ -104,16 +114,16 @@ impl Daemon {
 }
 
 /// As PID 1, whatever is left of the service's own children becomes ours when its parent ends, and
-/// would stay a zombie. The daemon itself is left to [`Daemon::ended`].
-pub(crate) fn reap_orphans(daemon: &Daemon) {
+/// would stay a zombie. Our own are left to [`Daemon::ended`].
+pub(crate) fn reap_orphans(is_ours: impl Fn(i32) -> bool) {
     use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
     if process::own_pid() != 1 {
         return; // a child that the program has is its own to wait for
     }
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     while let Some(ended) = waitid(Id::All, look).ok().and_then(|status| status.pid()) {
-        if ended.as_raw() == daemon.pid() {
-            return;
+        if is_ours(ended.as_raw()) {
+            return; // it is waited for next, and the others after it
         }
         _ = waitpid(ended, Some(WaitPidFlag::WNOHANG));
     }
@@ -154,6 +164,19 @@ pub(crate) fn close_all_but(keep: &[RawFd]) {
     if process::is_single_threaded() {
         _ = raw::close_all_but(keep);
     }
+}
+
+/// What a program that we execute inherits beyond the standard descriptors: what we have inherited
+/// ourselves, such as the sockets of `LISTEN_FDS`. Rust opens everything else close-on-exec.
+pub(crate) fn inheritable() -> Vec<RawFd> {
+    let numbers = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers: Vec<RawFd> =
+        numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let is_inheritable = |fd: &RawFd| {
+        let flags = raw::look_at(*fd, |fd| fcntl(fd, FcntlArg::F_GETFD));
+        matches!(flags, Some(Ok(flags)) if !FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC))
+    };
+    numbers.into_iter().filter(is_inheritable).collect()
 }
 
 /// The user that we act as.

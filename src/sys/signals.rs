@@ -100,15 +100,17 @@ fn catchable() -> impl Iterator<Item = i32> {
 
 /// What the launcher catches: what it gives a meaning to, and what it passes on. A signal that was
 /// ignored at the start (`nohup(1)`) stays ignored in launcher and daemon; TERM and the release are
-/// the protocol's, and PIPE is ignored by the Rust runtime in every program, which says nothing.
-pub(crate) fn for_launcher(release: i32) -> (Vec<i32>, Vec<i32>) {
+/// the protocol's, a reload signal has been given its meaning by the program, and PIPE is ignored by
+/// the Rust runtime in every program, which says nothing.
+pub(crate) fn for_launcher(release: i32, reload: &[i32]) -> (Vec<i32>, Vec<i32>) {
     let kept = |signal: &i32| !Action::of(*signal).is_ignored();
     let mut meant = vec![SIGTERM, SIGCHLD, SIGPIPE];
     meant.extend([SIGCONT].into_iter().filter(kept));
     if !meant.contains(&release) {
         meant.push(release);
     }
-    let passed = catchable().filter(|signal| !meant.contains(signal)).filter(kept).collect();
+    let passed = catchable().filter(|signal| !meant.contains(signal));
+    let passed = passed.filter(|signal| kept(signal) || reload.contains(signal)).collect();
     (meant, passed)
 }
 
@@ -124,4 +126,11 @@ pub(crate) fn for_daemon() -> Vec<i32> {
 /// Is this a signal that can be sent to wake the launcher?
 pub(crate) fn can_release(signal: i32) -> bool {
     catchable().any(|one| one == signal) && ![SIGTERM, SIGCONT].contains(&signal)
+}
+
+/// Is this a signal that can ask for a restart in place? Those that mean something else cannot, nor
+/// PIPE, which a write to the log can raise.
+pub(crate) fn can_reload(signal: i32, release: i32) -> bool {
+    let taken = [SIGTERM, SIGINT, SIGUSR2, SIGCHLD, SIGCONT, SIGPIPE, release];
+    catchable().any(|one| one == signal) && !taken.contains(&signal)
 }

@@ -72,11 +72,13 @@ impl Supervisor {
         }
     }
 
-    pub(crate) fn hello(&self) -> (Hello, Option<BorrowedFd<'_>>) {
+    /// `in_place`: this launcher restarts in place.
+    pub(crate) fn hello(&self, in_place: bool) -> (Hello, Option<BorrowedFd<'_>>) {
         let hello = Hello {
             kind: self.kind,
             launcher: process::identity(process::own_pid()),
             supervisor: self.identity,
+            in_place,
             folder: self.folder.as_ref().map(|folder| folder.as_os_str().as_bytes().to_vec()),
         };
         (hello, self.held.as_ref().map(AsFd::as_fd))

@@ -12,7 +12,7 @@ use stateright::{Checker, HasDiscoveries, Model};
 use std::time::Instant;
 
 const fn of(kind: Kind, readable: bool, starts: u8, budget: Budget) -> Setting {
-    Setting { kind, readable, starts, budget }
+    Setting { kind, readable, in_place: false, starts, budget }
 }
 
 const fn daemontools(budget: Budget) -> Setting {

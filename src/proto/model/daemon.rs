@@ -7,7 +7,7 @@ use super::super::{DrainReason, End, Intent, Reading, Report, Scope};
 use super::trace::say;
 use super::variants::{self, Variant};
 use super::world::{
-    DaemonProcess, Deploy, Id, Main, Promise, Setting, Signal, World, id_of, pid, serves,
+    DaemonProcess, Deploy, Id, Main, Promise, Setting, Signal, ToDaemon, World, id_of, pid, serves,
 };
 use std::collections::VecDeque;
 
@@ -38,9 +38,7 @@ impl World {
         say(|| format!("daemon {id} (PID {}) is gone: {end:?}", pid(id)));
         let generation = self.at_mut(id);
         generation.to_daemon.clear();
-        if generation.launcher.is_some() {
-            generation.end = Some(end);
-        }
+        generation.end = Some(end);
         if self.claim == Some(id) {
             self.claim = None;
         }
@@ -107,8 +105,12 @@ impl World {
                 return false;
             }
             if !generation.to_daemon.is_empty() {
-                let intent = generation.to_daemon.remove(0);
-                say(|| format!("daemon {id} reads: {intent:?}"));
+                let message = generation.to_daemon.remove(0);
+                say(|| format!("daemon {id} reads: {message:?}"));
+                let ToDaemon::Intent(intent) = message else {
+                    self.feed(id, Input::Term { from_successor: true }, setting);
+                    continue;
+                };
                 let in_time = daemon.machine.phase() != Phase::Finished;
                 generation.told_stop |= in_time && intent == Intent::Stop(Scope::Service);
                 generation.told_restart |= intent == Intent::Restart;
@@ -519,7 +521,7 @@ impl World {
             return false;
         }
         let (target, own) = (self.at(id), self.at(by));
-        let foreign = target.instance != own.instance && target.launcher.is_some();
+        let foreign = target.instance != own.instance && self.launcher(id).is_some();
         let older = match own.number {
             0 => id < by,
             number => target.number < number,

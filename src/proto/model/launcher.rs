@@ -2,11 +2,11 @@
 
 use super::super::daemon::Phase;
 use super::super::launcher::{Input, Output, Timer};
-use super::super::{End, Intent, Scope};
+use super::super::{End, Intent, Kind, Scope};
 use super::trace::say;
 use super::world::{
-    BY_HAND, Generation, Id, LauncherProcess, Promise, SUPERVISOR_PID, Setting, Signal, Stop,
-    World, launcher_pid,
+    BY_HAND, DaemonProcess, Generation, Id, LauncherProcess, Promise, SUPERVISOR_PID, Setting,
+    Signal, Stop, ToDaemon, World, id_of, launcher_pid, pid,
 };
 use Heard::{Cont, Term};
 use std::collections::VecDeque;
@@ -58,15 +58,16 @@ impl World {
             launcher.timers.disarm(timer);
             launcher.continued &= timer != Timer::Cont;
         }
-        for report in std::mem::take(&mut self.at_mut(id).to_launcher) {
-            say(|| format!("launcher {id} reads: {report:?}"));
-            self.tell_launcher(id, Input::Report(report), setting);
-        }
-        let closed = self.at(id).daemon.is_none();
-        if closed && self.launcher_mut(id).is_some_and(|one| !one.heard_closed) {
-            self.launcher_mut(id).expect("lives").heard_closed = true;
-            say(|| format!("launcher {id} reads: the channel is closed"));
-            self.tell_launcher(id, Input::ChannelClosed, setting);
+        for child in self.children(id) {
+            for report in std::mem::take(&mut self.at_mut(child).to_launcher) {
+                say(|| format!("launcher {id} reads of daemon {child}: {report:?}"));
+                self.tell_launcher(id, Input::Report(pid(child), report), setting);
+            }
+            let closed = self.daemon(child).is_none();
+            if closed && !std::mem::replace(&mut self.at_mut(child).closed_heard, closed) {
+                say(|| format!("launcher {id} reads: the channel of daemon {child} is closed"));
+                self.tell_launcher(id, Input::ChannelClosed(pid(child)), setting);
+            }
         }
         for signal in heard {
             say(|| format!("launcher {id} hears {signal:?}"));
@@ -76,15 +77,24 @@ impl World {
             };
             self.tell_launcher(id, input, setting);
         }
-        if let Some(end) = self.at(id).end {
-            say(|| format!("launcher {id} hears that its daemon ended: {end:?}"));
-            self.tell_launcher(id, Input::Ended(end), setting);
+        for child in self.children(id) {
+            let Some(end) = self.at(child).end else { continue };
+            if !std::mem::replace(&mut self.at_mut(child).end_heard, true) {
+                say(|| format!("launcher {id} hears that daemon {child} ended: {end:?}"));
+                self.tell_launcher(id, Input::Ended(pid(child), end), setting);
+            }
         }
         if let Some(timer) = timer {
             say(|| format!("launcher {id}: timer {timer:?}"));
             self.tell_launcher(id, Input::Timer(timer), setting);
         }
         self.tell_launcher(id, Input::Quiet, setting);
+    }
+
+    /// A reload signal: the channels are read first.
+    pub(super) fn reload(&mut self, id: Id, setting: &Setting) {
+        self.wake_launcher(id, None, None, setting);
+        self.tell_launcher(id, Input::Reload, setting);
     }
 
     fn launcher_mut(&mut self, id: Id) -> Option<&mut LauncherProcess> {
@@ -116,23 +126,25 @@ impl World {
                 say(|| format!("  launcher {id} reads the status: {reading:?}"));
                 inputs.push_back(Input::Status(reading));
             }
-            Output::Tell(intent) => {
-                self.at_mut(id).lost |= intent == Intent::Stop(Scope::Generation);
-                if self.daemon(id).is_some() {
-                    self.at_mut(id).to_daemon.push(intent);
-                }
+            Output::Tell(child, intent) => {
+                self.at_mut(id_of(child)).lost |= intent == Intent::Stop(Scope::Generation);
+                self.tell_daemon(id_of(child), ToDaemon::Intent(intent));
             }
-            Output::Handoff => self.signal(id, Signal::Usr2OfLauncher),
-            Output::Stop => self.signal(id, Signal::TermOfLauncher),
-            Output::Kill(timer) => {
-                let serves = self.daemon(id).is_some_and(|daemon| daemon.serves());
-                if timer == Timer::Handoff && serves {
+            Output::TellTakenOver(child) => self.tell_daemon(id_of(child), ToDaemon::TakenOver),
+            Output::Handoff(child) | Output::Cancel(child) => {
+                self.signal(id_of(child), Signal::Usr2OfLauncher);
+            }
+            Output::Stop(child) => self.signal(id_of(child), Signal::TermOfLauncher),
+            Output::Kill(child, timer) => {
+                let serves = self.daemon(id_of(child)).is_some_and(|daemon| daemon.serves());
+                if matches!(timer, Timer::Handoff | Timer::Cancel) && serves {
                     self.fault(Promise::P1, "the launcher kills a daemon that serves");
                 }
                 self.excuse_stop();
-                self.daemon_ends(id, End::Signal(9));
+                self.daemon_ends(id_of(child), End::Signal(9));
             }
-            Output::Forward(_) => {}
+            Output::Start => inputs.push_back(Input::Spawned(self.start_in_place(id, setting))),
+            Output::Stage(_) | Output::Forward(..) => {}
             Output::Arm(timer) => {
                 if let Some(launcher) = self.launcher_mut(id) {
                     launcher.timers.arm(timer);
@@ -144,9 +156,9 @@ impl World {
                     launcher.timers.disarm(timer);
                 }
             }
-            Output::Leave { expired } => {
-                let told = self.at(id).told_restart;
-                let drains = self.daemon(id).is_some_and(|daemon| {
+            Output::Leave { child, expired } => {
+                let told = self.at(id_of(child)).told_restart;
+                let drains = self.daemon(id_of(child)).is_some_and(|daemon| {
                     matches!(daemon.machine.phase(), Phase::Draining(_) | Phase::Finished)
                 });
                 if expired && told && drains {
@@ -161,16 +173,49 @@ impl World {
                 self.excuse_stop();
                 self.launcher_ends(id, setting);
             }
-            Output::Mirror(end) => {
-                if self.at(id).end != Some(end) {
+            Output::Mirror(child, end) => {
+                if self.at(id_of(child)).end != Some(end) {
                     self.fault(Promise::P6, "the launcher ends otherwise than its daemon");
                 }
-                if !self.at(id).told_stop {
+                let mut daemons = self.children(id).filter_map(|child| self.daemon(child));
+                if daemons.any(|daemon| daemon.serves()) {
+                    self.fault(Promise::P1, "the launcher ends while a daemon of it serves");
+                }
+                let stopped = self.launcher(id).is_some_and(|launcher| launcher.stop_heard);
+                let left = self.children(id).any(|child| self.daemon(child).is_some());
+                if stopped && left && setting.kind == Kind::Nobody {
+                    self.fault(Promise::P3, "the container ends, and cuts a drain");
+                }
+                if !self.at(id_of(child)).told_stop {
                     self.excuse_stop();
                 }
                 self.launcher_ends(id, setting);
             }
         }
+    }
+
+    fn tell_daemon(&mut self, id: Id, message: ToDaemon) {
+        if self.daemon(id).is_some() {
+            self.at_mut(id).to_daemon.push(message);
+        }
+    }
+
+    /// The program as it is now, as one more daemon of this launcher.
+    fn start_in_place(&mut self, id: Id, setting: &Setting) -> Option<i32> {
+        if !self.has_starts_left(setting) {
+            say(|| format!("  launcher {id} finds no program"));
+            return None;
+        }
+        let (child, deploy) = (self.generations.len() as Id, self.program);
+        say(|| format!("  launcher {id} starts daemon {child} ({deploy:?})"));
+        let instance = self.at(id).instance;
+        let kind = if instance == BY_HAND { Kind::Other } else { setting.kind };
+        self.generations.push(Generation {
+            daemon: Some(DaemonProcess::new(kind, deploy, true)),
+            stop_sent: self.at(id).stop_sent,
+            ..Generation::new(instance, id)
+        });
+        Some(pid(child))
     }
 
     pub(super) fn excuse_stop(&mut self) {
@@ -181,10 +226,10 @@ impl World {
 
     pub(super) fn launcher_ends(&mut self, id: Id, setting: &Setting) {
         say(|| format!("launcher {id} (PID {}) is gone", launcher_pid(id)));
-        let generation = self.at_mut(id);
-        generation.launcher = None;
-        generation.end = None;
-        generation.to_launcher.clear();
+        self.at_mut(id).launcher = None;
+        for child in self.children(id) {
+            self.at_mut(child).to_launcher.clear();
+        }
         if self.supervisor.child == Some(id) {
             self.supervisor.child = None;
             let of_service = |one: &&Generation| one.instance != BY_HAND;
@@ -194,7 +239,7 @@ impl World {
                 self.fault(Promise::P6, "reported down while a generation lives");
             }
         }
-        if setting.kind == super::super::Kind::Nobody {
+        if setting.kind == Kind::Nobody {
             // Nobody's child was PID 1 or its only one: the container ends.
             for id in self.ids() {
                 self.daemon_ends(id, End::Signal(9));

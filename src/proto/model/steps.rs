@@ -23,13 +23,14 @@ pub(super) enum Action {
     KillSupervisor,
     StartBad(Deploy),
     StartByHand,
+    Reload(Id, Deploy),
     ClaimTimeout(Id),
     Direct(Id, Signal),
     Refuse(Id, Signal),
     RemoveFile,
     ReusePid(Id),
     SlowCheck(Id),
-    LauncherLimit(Id),
+    LauncherLimit(Id, Id),
     DrainLimit(Id),
     // What happens by itself, sooner or later.
     Start,
@@ -90,9 +91,18 @@ impl World {
         may(budget.removals, self.file.is_some(), Action::RemoveFile);
         for id in self.ids() {
             let launcher = self.launcher(id).is_some();
-            let limit = self.launcher(id).is_some_and(|one| one.timers.has(LauncherTimer::Kill));
-            may(budget.kills, launcher, Action::Kill(Process::Launcher, id));
-            may(budget.limits, limit, Action::LauncherLimit(id));
+            if let Some(process) = &self.at(id).launcher {
+                may(budget.kills, true, Action::Kill(Process::Launcher, id));
+                for child in self.children(id) {
+                    let limit = process.timers.has(LauncherTimer::Kill(pid(child)));
+                    may(budget.limits, limit, Action::LauncherLimit(id, child));
+                }
+                may(budget.reloads, setting.in_place, Action::Reload(id, Deploy::Good));
+                for deploy in Deploy::BAD {
+                    let left = budget.reloads.min(budget.bad);
+                    may(left, setting.in_place, Action::Reload(id, deploy));
+                }
+            }
             let gone = self.daemon(id).is_none();
             let known = self.record.contains(&id) || self.file == Some(id);
             may(budget.reuses, gone && known && self.innocent.is_none(), Action::ReusePid(id));
@@ -108,7 +118,7 @@ impl World {
                 let refusable = match signal {
                     Signal::Usr2OfLauncher | Signal::TermOfLauncher => true,
                     // A daemon with a launcher, an orphan's, does not look round.
-                    Signal::TermOf(_) => !launcher,
+                    Signal::TermOf(by) => !launcher || self.at(by).first == self.at(id).first,
                     Signal::Usr2OfOperator | Signal::TermOfOperator => false,
                 };
                 may(budget.losses, refusable, Action::Refuse(id, signal));
@@ -137,10 +147,13 @@ impl World {
         for id in self.ids() {
             let generation = self.at(id);
             if let Some(launcher) = &generation.launcher {
-                let closed = generation.daemon.is_none() && !launcher.heard_closed;
-                let ended = generation.end.is_some();
-                let news = !generation.to_launcher.is_empty() || closed || ended;
-                may(news, Action::WakeLauncher(id, None));
+                let has_news = |child: Id| {
+                    let child = self.at(child);
+                    let closed = child.daemon.is_none() && !child.closed_heard;
+                    let ended = child.end.is_some() && !child.end_heard;
+                    !child.to_launcher.is_empty() || closed || ended
+                };
+                may(self.children(id).any(has_news), Action::WakeLauncher(id, None));
                 for order in 0..orders(launcher.terms, launcher.cont).len() {
                     may(true, Action::WakeLauncher(id, Some(order as u8)));
                 }
@@ -151,6 +164,8 @@ impl World {
                     (LauncherTimer::Cont, true),
                     (LauncherTimer::Settle, settled),
                     (LauncherTimer::Handoff, true),
+                    (LauncherTimer::Cancel, true),
+                    (LauncherTimer::Overdue, true),
                 ];
                 for (timer, fires) in timers {
                     may(fires && launcher.timers.has(timer), Action::LauncherTimer(id, timer));
@@ -171,7 +186,7 @@ impl World {
             if daemon.is_stalled() || !daemon.has_handlers() {
                 continue;
             }
-            let closed = generation.launcher.is_none() && !daemon.heard_closed;
+            let closed = self.launcher(id).is_none() && !daemon.heard_closed;
             may(closed || !generation.to_daemon.is_empty(), Action::WakeDaemon(id, None, false));
             for signal in daemon.pending.iter() {
                 may(true, Action::WakeDaemon(id, Some(signal), false));
@@ -188,7 +203,7 @@ impl World {
         }
     }
 
-    fn has_starts_left(&self, setting: &Setting) -> bool {
+    pub(super) fn has_starts_left(&self, setting: &Setting) -> bool {
         self.generations.len() < usize::from(setting.starts)
     }
 
@@ -233,10 +248,10 @@ impl World {
 
     /// What a generation was that has ended altogether matters no more.
     fn forget(&mut self, id: Id) {
-        let generation = self.at_mut(id);
-        if generation.launcher.is_none() && generation.daemon.is_none() {
-            let Generation { instance, number, was_ready, .. } = *generation;
-            *generation = Generation { number, was_ready, ..Generation::new(instance) };
+        if self.launcher(id).is_none() && self.daemon(id).is_none() {
+            let generation = self.at_mut(id);
+            let Generation { instance, first, number, was_ready, .. } = *generation;
+            *generation = Generation { number, was_ready, ..Generation::new(instance, first) };
         }
     }
 
@@ -317,9 +332,17 @@ impl World {
                     .disarm(DaemonTimer::Check);
                 self.check(id, true, &mut Default::default(), setting);
             }
-            Action::LauncherLimit(id) => {
+            Action::LauncherLimit(id, child) => {
                 self.budget.limits -= 1;
-                self.wake_launcher(id, None, Some(LauncherTimer::Kill), setting);
+                let timer = LauncherTimer::Kill(pid(child));
+                self.wake_launcher(id, None, Some(timer), setting);
+            }
+            Action::Reload(id, deploy) => {
+                say(|| format!("operator: a new program ({deploy:?}), and HUP to launcher {id}"));
+                self.budget.reloads -= 1;
+                self.budget.bad -= u8::from(deploy != Deploy::Good);
+                self.program = deploy;
+                self.reload(id, setting);
             }
             Action::DrainLimit(id) => {
                 self.budget.limits -= 1;
@@ -432,7 +455,8 @@ impl World {
     fn has_abandoned(&self) -> bool {
         self.generations.iter().any(|one| {
             let starts = |daemon: &DaemonProcess| daemon.machine.phase() == Phase::Starting;
-            one.launcher.is_none() && one.daemon.as_ref().is_some_and(starts)
+            let launcher = &self.at(one.first).launcher;
+            launcher.is_none() && one.daemon.as_ref().is_some_and(starts)
         })
     }
 
@@ -460,9 +484,9 @@ impl World {
         });
         let kind = if by_hand { Kind::Other } else { setting.kind };
         self.generations.push(Generation {
-            launcher: Some(LauncherProcess::new(kind)),
-            daemon: Some(DaemonProcess::new(kind, deploy)),
-            ..Generation::new(instance)
+            launcher: Some(LauncherProcess::new(kind, id, setting.in_place)),
+            daemon: Some(DaemonProcess::new(kind, deploy, setting.in_place)),
+            ..Generation::new(instance, id)
         });
         if !by_hand {
             self.supervisor.child = Some(id);
@@ -476,12 +500,15 @@ impl Deploy {
 }
 
 impl Generation {
-    fn new(instance: Instance) -> Self {
+    pub(super) fn new(instance: Instance, first: Id) -> Self {
         Generation {
             instance,
+            first,
             launcher: None,
             daemon: None,
             end: None,
+            end_heard: false,
+            closed_heard: false,
             to_launcher: Vec::new(),
             to_daemon: Vec::new(),
             number: 0,

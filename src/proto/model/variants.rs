@@ -67,6 +67,19 @@ pub(crate) enum Variant {
     NoMirror,
     /// A daemon that drains does not let its launcher go for a restart.
     DrainKeepsLauncher,
+    /// A launcher that restarts in place ends as a new generation that failed.
+    CandidateMirrored,
+    /// A launcher that restarts in place ends as a new generation that crashed, though the old one
+    /// serves.
+    CrashMirrored,
+    /// A generation that has started after the TERM is told nothing of it.
+    LateCandidateNotTold,
+    /// A reload starts a generation after a TERM as well.
+    ReloadWhileLeaving,
+    /// After a stop, those that drain already are not awaited.
+    DrainingNotAwaited,
+    /// A daemon hands off, though its launcher restarts in place.
+    HandsOffInPlace,
     /// A row of a machine's table is missing.
     Deaf(Row),
 }
@@ -132,13 +145,17 @@ fn daemon_event(input: D) -> &'static str {
 
 fn launcher_event(input: L) -> &'static str {
     match input {
-        L::Report(Report::Ready) => "ready",
-        L::Report(Report::Started) => "started",
-        L::Report(Report::Released) => "released",
-        L::Report(Report::Draining) => "draining",
-        L::Report(Report::Waiting) => "waiting",
-        L::ChannelClosed => "channel closed",
-        L::Ended(_) => "daemon ended",
+        L::Report(_, Report::Ready) => "ready",
+        L::Report(_, Report::Started) => "started",
+        L::Report(_, Report::Released) => "released",
+        L::Report(_, Report::TakenOver) => "taken over",
+        L::Report(_, Report::Draining) => "draining",
+        L::Report(_, Report::Waiting) => "waiting",
+        L::Report(_, Report::Reload) => "asked to reload",
+        L::ChannelClosed(_) => "channel closed",
+        L::Ended(..) => "daemon ended",
+        L::Reload => "reload",
+        L::Spawned(_) => "spawned",
         L::Term { .. } => "TERM",
         L::Cont { .. } => "CONT",
         L::Signal(_) => "signal",
@@ -146,7 +163,9 @@ fn launcher_event(input: L) -> &'static str {
         L::Timer(LT::Cont) => "cont timer",
         L::Timer(LT::Settle) => "settle timer",
         L::Timer(LT::Handoff) => "handoff timer",
-        L::Timer(LT::Kill) => "kill timer",
+        L::Timer(LT::Cancel) => "cancel timer",
+        L::Timer(LT::Overdue) => "overdue timer",
+        L::Timer(LT::Kill(_)) => "kill timer",
         L::Quiet => "quiet",
     }
 }

@@ -20,6 +20,7 @@ const SILENT: [(Kind, bool); 2] = [(Kind::Runit, false), (Kind::Other, false)];
 
 pub(super) const NONE: Budget = Budget {
     commands: 0,
+    reloads: 0,
     kills: 0,
     bad: 0,
     direct: 0,
@@ -49,6 +50,7 @@ impl Setting {
         };
         let Budget {
             commands,
+            reloads,
             kills,
             bad,
             direct,
@@ -62,6 +64,7 @@ impl Setting {
         let counts = [
             (self.starts, "generations"),
             (commands, "commands"),
+            (reloads, "reloads"),
             (kills, "kills"),
             (bad, "bad deploys"),
             (direct, "direct signals"),
@@ -105,7 +108,8 @@ fn walk_under(
     deep: impl Fn(&mut Setting),
 ) {
     for (kind, readable) in supervisors {
-        let mut setting = Setting { kind: *kind, readable: *readable, starts, budget };
+        let (kind, readable) = (*kind, *readable);
+        let mut setting = Setting { kind, readable, in_place: false, starts, budget };
         if is_deep() {
             deep(&mut setting);
         }
@@ -160,7 +164,7 @@ fn p6_down_means_that_all_are_gone() {
 #[test]
 fn p6_without_a_supervisor_term_is_a_stop() {
     let budget = Budget { commands: 2, kills: 1, direct: 1, bad: 1, limits: 1, ..NONE };
-    walk(Setting { kind: Kind::Nobody, readable: false, starts: 1, budget });
+    walk(Setting { kind: Kind::Nobody, readable: false, in_place: false, starts: 1, budget });
 }
 
 #[test]
@@ -192,7 +196,7 @@ fn every_run_ends() {
         if is_deep() {
             budget = Budget { removals: 1, reuses: 1, direct: 1, ..budget };
         }
-        let setting = Setting { kind, readable, starts: 2, budget };
+        let setting = Setting { kind, readable, in_place: false, starts: 2, budget };
         let protocol = Protocol { setting, broken: None };
         let start = World::new(&setting);
         let number = hasher.hash_one(&start);

@@ -2,6 +2,7 @@
 //! and signals, the claim, the record and the PID file.
 
 use super::super::daemon::{Daemon, Output, Phase, Timer as DaemonTimer};
+use super::super::family::InPlace;
 use super::super::launcher::{Launcher, Timer as LauncherTimer};
 use super::super::takeover::Unproven;
 use super::super::{End, Intent, Kind, Reading, Report};
@@ -31,7 +32,9 @@ pub(super) struct Setting {
     pub(super) kind: Kind,
     /// The status can be read.
     pub(super) readable: bool,
-    /// How many launchers are started at most.
+    /// Launchers restart in place.
+    pub(super) in_place: bool,
+    /// How many daemons are started at most.
     pub(super) starts: u8,
     pub(super) budget: Budget,
 }
@@ -41,6 +44,8 @@ pub(super) struct Setting {
 pub(super) struct Budget {
     /// `svc -t`, `-d`, `-u`.
     pub(super) commands: u8,
+    /// Reload signals, where launchers restart in place.
+    pub(super) reloads: u8,
     /// SIGKILL to any process, `svc -k` included.
     pub(super) kills: u8,
     /// Deploys that exit at once, die before `started`, hang, or give up waiting for the claim.
@@ -102,6 +107,8 @@ pub(super) struct World {
     /// The number of the last claim, and the record's lines.
     pub(super) last: u8,
     pub(super) record: Vec<Id>,
+    /// What the program's file holds since the last deploy.
+    pub(super) program: Deploy,
     /// The dead daemon whose PID now belongs to a process that is none of ours.
     pub(super) innocent: Option<Id>,
     pub(super) budget: Budget,
@@ -140,12 +147,17 @@ pub(super) enum Stop {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Generation {
     pub(super) instance: Instance,
+    /// The generation with which the launcher of this one was started: itself, unless that launcher
+    /// has restarted in place.
+    pub(super) first: Id,
     pub(super) launcher: Option<LauncherProcess>,
     pub(super) daemon: Option<DaemonProcess>,
-    /// How the daemon ended, until its launcher knows.
+    /// How the daemon ended, and whether its launcher knows.
     pub(super) end: Option<End>,
+    pub(super) end_heard: bool,
+    pub(super) closed_heard: bool,
     pub(super) to_launcher: Vec<Report>,
-    pub(super) to_daemon: Vec<Intent>,
+    pub(super) to_daemon: Vec<ToDaemon>,
     /// The number of its claim; 0 before.
     pub(super) number: u8,
     // What the properties need to know.
@@ -165,6 +177,13 @@ pub(super) struct Generation {
     pub(super) usr2_sent: bool,
 }
 
+/// What a launcher tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum ToDaemon {
+    Intent(Intent),
+    TakenOver,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LauncherProcess {
     pub(super) machine: Launcher,
@@ -181,7 +200,6 @@ pub(super) struct LauncherProcess {
     pub(super) settles_early: bool,
     /// A CONT of its own was sent, and is not yet too old to belong to a TERM.
     pub(super) continued: bool,
-    pub(super) heard_closed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -305,25 +323,27 @@ impl Pending {
 
 /// Timers that run. When they fire is up to the walk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Timers(u8);
+pub(super) struct Timers(u16);
 
 pub(super) trait Bit: Copy {
-    fn bit(self) -> u8;
+    fn bit(self) -> u16;
 }
 
 impl Bit for LauncherTimer {
-    fn bit(self) -> u8 {
+    fn bit(self) -> u16 {
         match self {
             LauncherTimer::Cont => 1,
             LauncherTimer::Settle => 2,
             LauncherTimer::Handoff => 4,
-            LauncherTimer::Kill => 8,
+            LauncherTimer::Cancel => 8,
+            LauncherTimer::Overdue => 16,
+            LauncherTimer::Kill(child) => 32 << id_of(child),
         }
     }
 }
 
 impl Bit for DaemonTimer {
-    fn bit(self) -> u8 {
+    fn bit(self) -> u16 {
         match self {
             DaemonTimer::Check => 1,
             DaemonTimer::Successor => 2,
@@ -347,9 +367,11 @@ impl Timers {
 }
 
 impl LauncherProcess {
-    pub(super) fn new(kind: Kind) -> Self {
+    /// `first`: its daemon.
+    pub(super) fn new(kind: Kind, first: Id, in_place: bool) -> Self {
+        let in_place = in_place.then_some(InPlace { max_draining: None });
         LauncherProcess {
-            machine: Launcher::new(kind),
+            machine: Launcher::new(kind, pid(first), in_place),
             terms: 0,
             cont: false,
             asked: false,
@@ -358,15 +380,14 @@ impl LauncherProcess {
             timers: Timers::default(),
             settles_early: false,
             continued: false,
-            heard_closed: false,
         }
     }
 }
 
 impl DaemonProcess {
-    pub(super) fn new(kind: Kind, deploy: Deploy) -> Self {
+    pub(super) fn new(kind: Kind, deploy: Deploy, in_place: bool) -> Self {
         DaemonProcess {
-            machine: Daemon::new(kind.restarts()),
+            machine: Daemon::new(kind.restarts(), in_place),
             main: Main::Booting(deploy),
             pending: Pending::default(),
             timers: Timers::default(),
@@ -428,6 +449,7 @@ impl World {
             file: None,
             last: 0,
             record: Vec::new(),
+            program: Deploy::Good,
             innocent: None,
             budget: setting.budget,
             fault: None,
@@ -450,8 +472,15 @@ impl World {
         self.at(id).daemon.as_ref()
     }
 
+    /// The launcher that has started this daemon.
     pub(super) fn launcher(&self, id: Id) -> Option<&LauncherProcess> {
-        self.at(id).launcher.as_ref()
+        self.at(self.at(id).first).launcher.as_ref()
+    }
+
+    /// The daemons that the launcher of this generation has started.
+    pub(super) fn children(&self, id: Id) -> impl Iterator<Item = Id> + use<> {
+        let ours = self.ids().filter(|child| self.at(*child).first == id);
+        ours.collect::<Vec<Id>>().into_iter()
     }
 
     pub(super) fn fault(&mut self, promise: Promise, what: &'static str) {
@@ -492,7 +521,8 @@ impl World {
         if super::variants::is(super::Variant::ForeignTakenOver) {
             return false;
         }
-        id != by && self.launcher(id).is_some() && self.is_supervised(id)
+        let same_launcher = self.at(id).first == self.at(by).first;
+        !same_launcher && self.launcher(id).is_some() && self.is_supervised(id)
     }
 
     /// The supervisor that started it lives.

@@ -357,7 +357,7 @@ fn a_short_status_says_nothing() {
 // ---- the channel ----
 
 fn hello(kind: Kind) -> Hello {
-    Hello { kind, launcher: None, supervisor: None, folder: None }
+    Hello { kind, launcher: None, supervisor: None, in_place: false, folder: None }
 }
 
 /// Every message of version 1, as the first release writes it.
@@ -384,6 +384,19 @@ fn to_daemon_1() -> Vec<(Vec<u8>, ToDaemon)> {
             ToDaemon::Hello(full),
         ),
         ([&b"seamless/1 hello kind=runit folder="[..], odd].concat(), ToDaemon::Hello(odd_folder)),
+        (
+            b"seamless/1 hello kind=other reload=1 folder=/a".to_vec(),
+            ToDaemon::Hello(Hello {
+                in_place: true,
+                folder: Some(b"/a".to_vec()),
+                ..hello(Kind::Other)
+            }),
+        ),
+        (
+            b"seamless/1 reload-failed daemon 7 ended: exit_code 3".to_vec(),
+            ToDaemon::ReloadFailed("daemon 7 ended: exit_code 3".to_owned()),
+        ),
+        (b"seamless/1 taken-over".to_vec(), ToDaemon::TakenOver),
         plain("nobody", Kind::Nobody),
         plain("other", Kind::Other),
         intent("restart", Intent::Restart),
@@ -393,12 +406,14 @@ fn to_daemon_1() -> Vec<(Vec<u8>, ToDaemon)> {
     ]
 }
 
-const REPORTS_1: [(&str, Report); 5] = [
+const REPORTS_1: [(&str, Report); 7] = [
     ("seamless/1 ready", Report::Ready),
     ("seamless/1 started", Report::Started),
     ("seamless/1 released", Report::Released),
+    ("seamless/1 taken-over", Report::TakenOver),
     ("seamless/1 draining", Report::Draining),
     ("seamless/1 waiting", Report::Waiting),
+    ("seamless/1 reload", Report::Reload),
 ];
 
 #[test]
@@ -485,10 +500,20 @@ fn a_message_that_was_cut_never_becomes_another() {
                     Ok(Some(ToDaemon::Intent(Intent::Stop(Scope::Service)))),
                     ToDaemon::Intent(Intent::Stop(Scope::Generation)),
                 ) => {}
+                (Ok(Some(ToDaemon::ReloadFailed(_))), ToDaemon::ReloadFailed(_)) => {}
                 (other, _) => panic!("{:?} became {other:?}", &bytes[..length]),
             }
         }
     }
+}
+
+#[test]
+fn why_a_restart_failed_is_told_in_one_line_that_fits() {
+    let ToDaemon::ReloadFailed(why) = ToDaemon::reload_failed("two\nlines") else { panic!() };
+    assert_eq!(why, "two lines");
+    let longest = ToDaemon::reload_failed(&"\u{10ffff}".repeat(MESSAGE_MAX)).format();
+    assert!(longest.len() < MESSAGE_MAX);
+    assert!(matches!(ToDaemon::parse(&longest), Ok(Some(ToDaemon::ReloadFailed(_)))));
 }
 
 #[test]

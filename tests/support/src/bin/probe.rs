@@ -84,6 +84,8 @@ probe --pid-file PATH [options]
   --at POINT=ACTION         may be repeated; the actions of one point follow each other
   --handoff-timeout, --claim-timeout, --takeover-timeout TIME;  --successor-timeout, --drain-timeout TIME|none
   --release-signal N
+  --reload-signal N         may be repeated
+  --max-draining N
 
 POINT   before-init (in launcher and daemon), before-daemon-init, launch, after-init,
         ready (it listens, and is about to call `started`), started, drained (`wait` has returned),
@@ -288,6 +290,8 @@ struct Options {
     successor_timeout: Option<Option<Duration>>,
     drain_timeout: Option<Option<Duration>>,
     release_signal: Option<i32>,
+    reload_signals: Vec<i32>,
+    max_draining: Option<usize>,
 }
 
 impl Options {
@@ -341,6 +345,8 @@ impl Options {
                     options.drain_timeout = Some(parser.value()?.parse_with(limit)?)
                 }
                 Long("release-signal") => options.release_signal = Some(parser.value()?.parse()?),
+                Long("reload-signal") => options.reload_signals.push(parser.value()?.parse()?),
+                Long("max-draining") => options.max_draining = Some(parser.value()?.parse()?),
                 Long("help") => {
                     println!("{USAGE}");
                     process::exit(0);
@@ -671,6 +677,10 @@ fn config(options: &Options, part: &Part) -> Config {
     }
     if let Some(signal) = options.release_signal {
         config = config.release_signal(signal);
+    }
+    config = config.reload_signals(options.reload_signals.clone());
+    if let Some(generations) = options.max_draining {
+        config = config.max_draining(generations);
     }
     config
 }
