@@ -1,4 +1,4 @@
-//! Restarts under load, most often as much as the machine gives. These tests run alone.
+//! Restarts under load, most often as much as the machine gives: only a few of these tests run at once.
 //!
 //! Sockets that are taken over lose nothing with Linux as it is by default. Where old and new
 //! generation have a socket each, the network is one with `net.ipv4.tcp_migrate_req=1`, where Linux
@@ -50,7 +50,7 @@ fn shipped_service(supervisor: Supervisor, folder: &Path, example: &str, args: &
 }
 
 /// Restarts this often, each time as soon as the supervisor lets it and `floor` requests have ended
-/// since the last time, and judges every request.
+/// since the last time was over, and judges every request.
 fn restarts(service: &Service, target: &Target, load: Load, restarts: usize, floor: u64) {
     restarts_since(http::wait_pid(target), service, load, restarts, floor);
 }
@@ -59,14 +59,14 @@ fn restarts(service: &Service, target: &Target, load: Load, restarts: usize, flo
 fn restarts_since(first: u32, service: &Service, load: Load, restarts: usize, floor: u64) {
     let running = load.start();
     assert!(running.wait_for_pid(first, LIMIT), "no answer under load");
-    let more = || {
-        let enough = running.requests() + floor;
+    let more = |since| {
+        let enough = since + floor;
         assert!(running.wait_for_requests(enough, LIMIT), "the newest generation does not answer");
     };
-    let mut old = first;
+    let (mut old, mut since) = (first, running.requests());
     for restart in 1..=restarts {
         service.settle();
-        more();
+        more(since);
         let (launcher, daemon) = (Watched::new(service.main_pid()), Watched::new(old));
         running.mark_begin();
         service.restart();
@@ -74,9 +74,10 @@ fn restarts_since(first: u32, service: &Service, load: Load, restarts: usize, fl
         launcher.wait_end(LIMIT);
         daemon.wait_end(LIMIT);
         running.mark_end();
+        since = running.requests();
         old = *running.pids().last().expect("an answer");
     }
-    more();
+    more(since);
     let report = running.stop();
     println!("{report}");
     report.assert_clean(floor * (restarts as u64 + 1), restarts + 1);
@@ -95,7 +96,7 @@ fn boxed(test: impl FnOnce(&Path)) {
 fn p1_p2_threads_128_clients(supervisor: Supervisor) {
     boxed(|folder| {
         let (service, target) = tcp(supervisor, folder, "threads");
-        restarts(&service, &target, Load::new(target.clone()).clients(128), 5, FLOOR);
+        restarts(&service, &target, Load::new(target.clone()).clients(128), 3, FLOOR);
     });
 }
 
@@ -261,11 +262,12 @@ fn p1_p2_takeover_group_runit() {
     p2_takeover_group(Supervisor::Runit, [512, 128]);
 }
 
-/// Connections come at a fixed rate, whether or not the server keeps up.
+/// Connections come at a fixed rate, whether or not the server keeps up: one that it does keep up
+/// with where other tests take most of the machine, since a queue that overflows loses them as well.
 fn p2_takeover_open_loop(supervisor: Supervisor) {
     boxed_by_default(|folder| {
         let (service, target) = tcp(supervisor, folder, "takeover");
-        restarts(&service, &target, Load::new(target.clone()).rate(2000), takeovers(), FLOOR);
+        restarts(&service, &target, Load::new(target.clone()).rate(500), takeovers(), FLOOR / 2);
     });
 }
 

@@ -10,6 +10,7 @@ use std::{
     },
     path::Path,
     process::Command,
+    thread,
     time::Duration,
 };
 
@@ -350,46 +351,54 @@ fn p10_a_lock_file_with_a_second_name_is_an_error() {
 #[test]
 fn p10_a_pid_file_of_another_user_is_replaced() {
     by_root(|folder| {
-        let direct = place_of(folder, NOBODY);
         let innocent = Innocent::start();
         let options = ["--at=before-daemon-init=user:65534", "--successor-timeout=none"];
-        let put = |owner, mode| {
-            let _ = fs::remove_file(direct.pid_file());
-            fs::write(direct.pid_file(), format!("{}\n", innocent.pid())).expect("a PID file");
-            fs::set_permissions(direct.pid_file(), fs::Permissions::from_mode(mode)).expect("it");
-            chown(direct.pid_file(), Some(owner), None).expect("chown");
+        let case = |owner, mode| {
+            let what = format!("of {owner}, mode {mode:o}");
+            let folder = folder.join(format!("{owner}-{mode:o}"));
+            fs::create_dir(&folder).expect("a folder");
+            let direct = place_of(&folder, NOBODY);
+            let put = || {
+                let _ = fs::remove_file(direct.pid_file());
+                fs::write(direct.pid_file(), format!("{}\n", innocent.pid())).expect("a PID file");
+                fs::set_permissions(direct.pid_file(), fs::Permissions::from_mode(mode))
+                    .expect("it");
+                chown(direct.pid_file(), Some(owner), None).expect("chown");
+            };
+            // Without a predecessor.
+            put();
+            let (mut first, old) = direct.start_ready(&options);
+            assert_eq!(direct.named(), Some(old.pid()), "{what}");
+            first.detach();
+            // It mends it, by itself.
+            direct.wait_checks(old.pid(), 1);
+            put();
+            wait_for(format!("it is mended: {what}"), LIMIT, || {
+                (direct.named() == Some(old.pid())).then_some(())
+            });
+            // With one, while nobody looks.
+            let go = folder.join("go");
+            let wait = format!("--at=after-init=file:{}", go.display());
+            let mut second = direct.start(&[options[0], options[1], wait.as_str()]);
+            let new = second.wait_init();
+            put();
+            fs::write(go, "").expect("a file");
+            direct.report.wait_of(new.pid(), "started");
+            assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver", "{what}");
+            assert_eq!(direct.named(), Some(new.pid()), "{what}");
+            let about = fs::metadata(direct.pid_file()).expect("the PID file");
+            assert_eq!((about.uid(), about.mode() & 0o777), (NOBODY, 0o644), "{what}");
+            innocent.assert_unharmed();
+            new.signal(TERM);
+            assert!(second.wait_end().success(), "{what}");
         };
-        for owner in [0, NOBODY, THIRD] {
-            for mode in [0o600, 0o644, 0o666] {
-                let what = format!("of {owner}, mode {mode:o}");
-                // Without a predecessor.
-                put(owner, mode);
-                let (mut first, old) = direct.start_ready(&options);
-                assert_eq!(direct.named(), Some(old.pid()), "{what}");
-                first.detach();
-                // It mends it, by itself.
-                direct.wait_checks(old.pid(), 1);
-                put(owner, mode);
-                wait_for(format!("it is mended: {what}"), LIMIT, || {
-                    (direct.named() == Some(old.pid())).then_some(())
-                });
-                // With one, while nobody looks.
-                let go = folder.join(format!("go-{owner}-{mode:o}"));
-                let wait = format!("--at=after-init=file:{}", go.display());
-                let mut second = direct.start(&[options[0], options[1], wait.as_str()]);
-                let new = second.wait_init();
-                put(owner, mode);
-                fs::write(go, "").expect("a file");
-                direct.report.wait_of(new.pid(), "started");
-                assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver", "{what}");
-                assert_eq!(direct.named(), Some(new.pid()), "{what}");
-                let about = fs::metadata(direct.pid_file()).expect("the PID file");
-                assert_eq!((about.uid(), about.mode() & 0o777), (NOBODY, 0o644), "{what}");
-                innocent.assert_unharmed();
-                new.signal(TERM);
-                assert!(second.wait_end().success(), "{what}");
+        thread::scope(|scope| {
+            for owner in [0, NOBODY, THIRD] {
+                for mode in [0o600, 0o644, 0o666] {
+                    scope.spawn(move || case(owner, mode));
+                }
             }
-        }
+        });
     });
 }
 

@@ -313,7 +313,7 @@ fn p1_p4_p5_p10_a_pid_file_that_is_replaced_while_it_is_read() {
                     written.fetch_add(1, Ordering::Relaxed);
                 }
             });
-            for _ in 0..4 {
+            for _ in 0..2 {
                 prober.wait_pid(old.pid());
                 started.detach();
                 ground.direct.wait_checks(old.pid(), 2);
