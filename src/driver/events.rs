@@ -314,8 +314,8 @@ impl Events {
     fn check(&mut self, inputs: &mut VecDeque<Input>) {
         let Some(service) = &self.daemon.service else { return };
         let mut trouble = None;
+        let supervisor = service.supervisor.read(None); // may take a second
         let mut files = lock(&service.files);
-        let supervisor = service.supervisor.read(None);
         let finding = match files.lock_file.try_claim(&service.world) {
             Ok(Attempt::HeldBy(_)) => Ok(Finding::ClaimHeld),
             Ok(Attempt::Claimed) => service.look(&mut files, supervisor),

@@ -569,6 +569,9 @@ impl Service {
         }
         match (self.supervisor.kind, self.supervisor.read(Some(self.launcher))) {
             (Kind::Nobody, _) | (_, Reading::Lost) => Some("nobody would start the service again"),
+            (Kind::Systemd, Reading::Down) => {
+                Some("systemd would not start the service again: see Restart= of its unit")
+            }
             (_, Reading::Down) => Some("the supervisor wants the service down"),
             (_, Reading::Up | Reading::Unreadable) => None,
         }

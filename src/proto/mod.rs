@@ -24,6 +24,7 @@ pub(crate) mod launcher;
 mod model;
 #[cfg(feature = "sockets")]
 pub(crate) mod passed;
+pub(crate) mod systemd;
 pub(crate) mod takeover;
 #[cfg(all(test, not(model)))]
 mod tests;

@@ -13,6 +13,7 @@ pub(crate) mod signals;
 #[cfg(feature = "sockets")]
 pub(crate) mod socket;
 pub(crate) mod supervisor;
+pub(crate) mod systemd;
 pub(crate) mod wait;
 
 pub(crate) use raw::exit_now;

@@ -1,6 +1,8 @@
 //! The launcher's parent: who it is, whether it lives, and what its status says.
 
 use super::process::{self, Held};
+use super::systemd;
+use crate::proto::systemd::Unit;
 use crate::proto::wire::{self, Hello, Identity};
 use crate::proto::{Kind, Reading};
 use nix::errno::Errno;
@@ -11,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 #[derive(Debug)]
 pub(crate) struct Supervisor {
@@ -20,11 +23,19 @@ pub(crate) struct Supervisor {
     held: Option<Held>,
     /// Where `supervise/` is, for kinds that have one.
     folder: Option<PathBuf>,
+    /// Of systemd: the service.
+    pub(crate) unit: Option<Unit>,
+    /// What systemd has told a detached daemon, and how often it was asked.
+    told: Mutex<(u32, Option<Reading>)>,
     /// The launcher, seen from itself: then a change of parent tells that the supervisor is gone.
     parent: Option<i32>,
 }
 
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"];
+
+fn unit_of(kind: Kind) -> Option<Unit> {
+    (kind == Kind::Systemd).then(systemd::own_unit).flatten()
+}
 
 impl Supervisor {
     /// The parent at the start. Guards against a parent that ends meanwhile: it counts as lost.
@@ -56,6 +67,8 @@ impl Supervisor {
             identity: process::identity(parent),
             held,
             folder: folder.flatten(),
+            unit: unit_of(kind),
+            told: Mutex::default(),
             parent: Some(parent),
         }
     }
@@ -68,6 +81,8 @@ impl Supervisor {
             identity: hello.supervisor,
             held: pidfd.map(Held::from_pidfd),
             folder: hello.folder.clone().map(|folder| std::ffi::OsString::from_vec(folder).into()),
+            unit: unit_of(hello.kind),
+            told: Mutex::default(),
             parent: None,
         }
     }
@@ -115,7 +130,12 @@ impl Supervisor {
     /// detached daemon knows none.
     pub(crate) fn read(&self, main_pid: Option<i32>) -> Reading {
         if !self.is_lost() {
-            return self.read_status(main_pid).unwrap_or(Reading::Unreadable);
+            let read = match &self.unit {
+                Some(unit) if main_pid.is_some() => systemd::read(unit, main_pid),
+                Some(unit) => self.ask_sparingly(unit),
+                None => self.read_status(main_pid),
+            };
+            return read.unwrap_or(Reading::Unreadable);
         }
         // It may have taken the service down as its last act: `svc -dx`, `sv exit`. Or whoever has
         // succeeded it wants the service down.
@@ -123,6 +143,17 @@ impl Supervisor {
             Some(Reading::Down) if main_pid.is_none() => Reading::Down,
             Some(_) | None => Reading::Lost,
         }
+    }
+
+    /// For a detached daemon, which looks each second: a process each time, for a minute; then each
+    /// tenth time. What systemd wants changes where people or deploys are at work.
+    fn ask_sparingly(&self, unit: &Unit) -> Option<Reading> {
+        let mut told = self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if told.0 < 60 || told.0 % 10 == 0 {
+            told.1 = systemd::read(unit, None);
+        }
+        told.0 = told.0.wrapping_add(1);
+        told.1
     }
 
     fn read_status(&self, main_pid: Option<i32>) -> Option<Reading> {

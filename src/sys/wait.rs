@@ -1,10 +1,10 @@
 //! Waiting for descriptors, and waking a thread that does.
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Waits until one of the descriptors is readable or has lost its peer, a signal came, or the time
 /// is over. Tells nothing: the caller looks at each source.
@@ -28,6 +28,31 @@ fn wait(fds: &[BorrowedFd<'_>], what: PollFlags, timeout: Option<Duration>) {
     };
     // EINTR is a signal, and the only error with descriptors that are open.
     _ = poll(&mut fds, timeout);
+}
+
+/// Reads what comes from a descriptor that does not block, until its writer has closed it or the time is over.
+pub(crate) fn read_to_end(
+    mut from: impl Read + AsFd,
+    bytes: &mut Vec<u8>,
+    limit: Duration,
+) -> io::Result<()> {
+    let began = Instant::now();
+    let mut part = [0; 4096];
+    loop {
+        match from.read(&mut part) {
+            Ok(0) => return Ok(()),
+            Ok(count) => bytes.extend_from_slice(&part[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let left = limit.saturating_sub(began.elapsed());
+                if left.is_zero() {
+                    return Err(ErrorKind::TimedOut.into());
+                }
+                readable(&[from.as_fd()], Some(left));
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Wakes a thread that waits in [`readable`].

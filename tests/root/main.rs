@@ -1,6 +1,7 @@
 //! What only root can set up: other users, and a PID that is used again.
 
 mod deploys;
+mod systemd;
 
 use std::{
     fs,

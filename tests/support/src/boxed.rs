@@ -48,6 +48,9 @@ const MOUNTS: &str = "SEAMLESS_TEST_MOUNTS";
 /// A file that collects what could not be tested here.
 const LEFT_OUT: &str = "SEAMLESS_TEST_LEFT_OUT";
 
+/// Set where the test runs in namespaces within the box that have been set up already.
+const ENTERED: &str = "SEAMLESS_TEST_ENTERED";
+
 /// Not libtest's 0, which also means that it ran no test at all.
 const PASSED: i32 = 77;
 const FAILED: i32 = 78;
@@ -145,6 +148,7 @@ pub struct Boxed {
     migration: bool,
     isolation: Option<Isolation>,
     needs: Isolation,
+    env: Vec<(&'static str, String)>,
 }
 
 impl Default for Boxed {
@@ -155,6 +159,7 @@ impl Default for Boxed {
             migration: true,
             isolation: None,
             needs: Isolation::Sweep,
+            env: Vec::new(),
         }
     }
 }
@@ -198,6 +203,12 @@ impl Boxed {
         self
     }
 
+    /// A variable for all that runs in it.
+    pub fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.env.push((name, value.into()));
+        self
+    }
+
     #[track_caller]
     pub fn run(self, test: impl FnOnce(&Path)) {
         if let Err(failure) = self.try_run(test) {
@@ -222,6 +233,10 @@ impl Boxed {
         // libtest has begun a line.
         println!();
         let passed = catch_unwind(AssertUnwindSafe(|| {
+            if env::var_os(ENTERED).is_some() {
+                PRIVATE_NET.store(self.private_net, Ordering::Relaxed);
+                return test(folder);
+            }
             if env::var_os(MOUNTS).is_some() {
                 // In memory: a disk that is busy with other things holds up writers for a minute.
                 let mut mount = Command::new("mount");
@@ -260,9 +275,8 @@ impl Boxed {
         let (inner, output) = (folder.0.join("box"), folder.0.join("output"));
         DirBuilder::new().mode(0o755).create(&inner).expect("a folder for the box");
         let mut command = isolation.command(self.private_net);
-        command
-            .arg(env::current_exe().expect("the test's binary"))
-            .args([name, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
+        this_test(&mut command, name)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env(FOLDER, &inner)
             .env("TMPDIR", &inner)
             .env(bin::BUILT, "1")
@@ -310,6 +324,38 @@ impl Boxed {
         let output = fs::read(&output).unwrap_or_default();
         Err(format!("{name} {how}\n{}{left}", String::from_utf8_lossy(&output)))
     }
+}
+
+/// The test's own binary, to run this one test.
+fn this_test<'a>(command: &'a mut Command, name: &str) -> &'a mut Command {
+    command.arg(env::current_exe().expect("the test's binary")).args([
+        name,
+        "--exact",
+        "--include-ignored",
+        "--nocapture",
+        "--test-threads=1",
+    ])
+}
+
+/// Runs the rest of the test, which is in a box already, by this command: it enters namespaces that
+/// were made in the box, and executes what follows.
+#[track_caller]
+pub(crate) fn go_on_in(mut command: Command) {
+    let thread = thread::current();
+    let name = thread.name().expect("a test's thread has its name");
+    let mut child = this_test(&mut command, name)
+        .env(ENTERED, "1")
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}; run scripts/setup"));
+    let _held = child.stdin.take(); // it ends when this process ends; `wait` would close it
+    let status = child.wait().expect("its end");
+    assert_eq!(status.code(), Some(PASSED), "the test within the box: {status}");
+}
+
+/// Does this process run where [`go_on_in`] has brought it?
+pub(crate) fn has_entered() -> bool {
+    env::var_os(ENTERED).is_some()
 }
 
 /// What runs in the box, a line each.

@@ -15,6 +15,7 @@
 //! - [`port`]: a TCP port that nobody else gets
 //! - [`report`]: the line-by-line report that the test service `probe` writes
 //! - [`signal`]: the numbers of signals
+//! - [`systemd`]: a real systemd as PID 1 of its own namespaces
 //! - [`bin`]: where the probe and the examples are
 //!
 //! ```no_run
@@ -61,6 +62,7 @@ pub mod readme;
 pub mod report;
 pub mod signal;
 pub mod supervisor;
+pub mod systemd;
 
 use std::{
     fmt::Display,

@@ -1,0 +1,179 @@
+use super::{Own, Properties, Reading, Unit, findings, job_kind, parse_time, reading, unit_of};
+use std::time::Duration;
+
+fn properties(text: &str) -> Properties {
+    Properties::parse(&text.replace(' ', "\n").replace('~', " "))
+}
+
+#[test]
+fn the_unit_is_found_in_the_control_group() {
+    let of = |name: &str, user| Some(Unit { name: name.to_owned(), user });
+    for (cgroup, unit) in [
+        ("0::/system.slice/web.service\n", of("web.service", false)),
+        ("0::/system.slice/system-web.slice/web@a.service/worker", of("web@a.service", false)),
+        (
+            "0::/user.slice/user-7.slice/user@7.service/app.slice/web.service",
+            of("web.service", true),
+        ),
+        ("0::/user.slice/user-7.slice/user@7.service/init.scope", None),
+        ("0::/user.slice/user-7.slice/session-3.scope", None),
+        ("9:name=systemd:/system.slice/web.service\n0::/\n", of("web.service", false)),
+        (
+            "0::/\n9:name=systemd:/system.slice/web.service\n4:memory:/a.service\n",
+            of("web.service", false),
+        ),
+        ("0::/system.slice/_cpu.service", of("cpu.service", false)),
+        ("0::/docker/4711", None),
+        ("0::/", None),
+        ("", None),
+    ] {
+        assert_eq!(unit_of(cgroup), unit, "{cgroup}");
+    }
+}
+
+#[test]
+fn a_job_says_what_a_term_means() {
+    let list = "  12 other.service start waiting\n 123 web.service restart running\n";
+    assert_eq!(job_kind(list, 123), Some("restart"));
+    assert_eq!(job_kind(list, 12), Some("start"));
+    assert_eq!(job_kind(list, 1), None);
+    assert_eq!(job_kind("No jobs running.", 0), None);
+    let unit = properties("MainPID=7 ActiveState=deactivating Restart=no");
+    assert_eq!(reading(&unit, Some("restart"), Some(7)), Some(Reading::Up));
+    assert_eq!(reading(&unit, Some("try-restart"), Some(7)), Some(Reading::Up));
+    assert_eq!(reading(&unit, Some("stop"), Some(7)), Some(Reading::Down));
+    // Another process is the main one: nothing of this is about us.
+    assert_eq!(reading(&unit, Some("stop"), Some(8)), None);
+    assert_eq!(reading(&Properties::default(), None, Some(7)), None);
+}
+
+#[test]
+fn without_a_job_it_is_as_the_unit_is_started_again() {
+    for (settings, again) in [
+        ("Restart=always", true),
+        ("Restart=on-success", true),
+        ("Restart=on-failure", false),
+        ("Restart=on-abnormal", false),
+        ("Restart=no", false),
+        ("Restart=always RestartPreventExitStatus=3~0", false),
+        ("Restart=always RestartPreventExitStatus=3~10", true),
+        ("Restart=no RestartForceExitStatus=0", true),
+        ("", false),
+    ] {
+        let unit = properties(&format!("MainPID=7 ActiveState=active {settings}"));
+        let expected = if again { Reading::Up } else { Reading::Down };
+        for job in [None, Some("start"), Some("reload")] {
+            assert_eq!(reading(&unit, job, Some(7)), Some(expected), "{settings} {job:?}");
+        }
+    }
+}
+
+#[test]
+fn a_detached_daemon_is_wanted_until_its_unit_was_stopped() {
+    for (state, job, wanted) in [
+        ("ActiveState=active SubState=running", None, true),
+        ("ActiveState=activating SubState=auto-restart", None, true),
+        ("ActiveState=inactive SubState=dead-before-auto-restart", None, true),
+        ("ActiveState=deactivating SubState=stop-sigterm", None, true),
+        ("ActiveState=failed SubState=failed", None, true),
+        ("ActiveState=inactive SubState=dead", None, false),
+        ("ActiveState=inactive SubState=dead", Some("restart"), true),
+        ("ActiveState=inactive SubState=dead", Some("start"), true),
+        ("ActiveState=deactivating SubState=stop-sigterm", Some("stop"), false),
+        ("ActiveState=failed SubState=failed", Some("stop"), false),
+    ] {
+        let expected = if wanted { Reading::Up } else { Reading::Down };
+        assert_eq!(reading(&properties(state), job, None), Some(expected), "{state} {job:?}");
+    }
+}
+
+#[test]
+fn times_as_systemd_prints_them() {
+    for (text, ms) in [
+        ("1min 30s", Some(90_000)),
+        ("100ms", Some(100)),
+        ("0", Some(0)),
+        ("1w 2d 3h", Some(((7 + 2) * 24 + 3) * 3_600_000)),
+        ("2.500s", Some(2_500)),
+        ("90000000", Some(90_000)),
+        ("infinity", None),
+        ("", None),
+    ] {
+        assert_eq!(parse_time(text), ms.map(Duration::from_millis), "{text:?}");
+    }
+}
+
+const GOOD: &str = "Type=notify NotifyAccess=main KillMode=process KillSignal=15 \
+    RestartKillSignal=15 SendSIGHUP=no SendSIGKILL=yes TimeoutStopUSec=1min~30s WatchdogUSec=0 \
+    Restart=always RemainAfterExit=no StartLimitIntervalUSec=10s StartLimitBurst=5 \
+    RuntimeDirectory= RuntimeDirectoryPreserve=no ExecReload=";
+
+/// The settings that are found, of a good unit with one that is changed.
+fn found(change: &str, own: &Own) -> Vec<String> {
+    let unit = properties(&format!("{change} {GOOD}"));
+    findings(&unit, own).into_iter().map(|one| one.setting.replace(' ', "~")).collect()
+}
+
+#[test]
+fn a_good_unit_needs_no_warning() {
+    let own = Own { notifies: true, folder: "/run/web".to_owned(), ..Own::default() };
+    for change in [
+        "",
+        "Type=exec",
+        "KillMode=mixed SendSIGKILL=no",
+        "WatchdogUSec=30s",
+        "TimeoutStopUSec=1s",
+        "Restart=on-failure",
+        "StartLimitIntervalUSec=0 StartLimitBurst=1",
+        "RuntimeDirectory=web RuntimeDirectoryPreserve=restart",
+        "RuntimeDirectory=other",
+    ] {
+        assert_eq!(found(change, &own), [""; 0], "{change}");
+    }
+    assert_eq!(found("Type=exec", &Own::default()), [""; 0]);
+}
+
+#[test]
+fn each_bad_setting_is_named() {
+    let own = Own { notifies: true, folder: "/run/web".to_owned(), ..Own::default() };
+    for setting in [
+        "Type=forking",
+        "Type=oneshot",
+        "Type=notify-reload",
+        "NotifyAccess=none",
+        "KillMode=control-group",
+        "KillMode=mixed",
+        "KillMode=none",
+        "KillSignal=2",
+        "RestartKillSignal=9",
+        "SendSIGHUP=yes",
+        "Restart=no",
+        "RemainAfterExit=yes",
+        "StartLimitBurst=2",
+    ] {
+        assert_eq!(found(setting, &own), [setting]);
+    }
+    assert_eq!(found("StartLimitIntervalUSec=5min", &own), ["StartLimitBurst=5"]);
+    assert_eq!(found("RuntimeDirectory=web", &own), ["RuntimeDirectoryPreserve=no"]);
+    assert_eq!(found("RuntimeDirectory=x~web/a", &own), ["RuntimeDirectoryPreserve=no"]);
+    let reloads = Own { reloads: true, ..own.clone() };
+    assert_eq!(found("", &reloads), ["ExecReload="]);
+    assert_eq!(found("ExecReload={~path=/bin/kill~}", &reloads), [""; 0]);
+    assert_eq!(found("Type=notify-reload", &reloads), [""; 0]);
+    let silent = Own { notifies: false, drain_timeout: Some(Duration::from_secs(60)), ..own };
+    assert_eq!(found("", &silent), ["Type=notify"]);
+    assert_eq!(found("Type=exec WatchdogUSec=3s", &silent), ["WatchdogSec=3s"]);
+    assert_eq!(found("Type=exec TimeoutStopUSec=59s", &silent), ["TimeoutStopSec=59s"]);
+    assert_eq!(found("Type=exec TimeoutStopUSec=infinity", &silent), [""; 0]);
+}
+
+#[test]
+fn a_finding_says_what_happens_and_what_to_do() {
+    let own = Own { notifies: true, ..Own::default() };
+    let unit = properties(&format!("KillMode=mixed {GOOD}"));
+    assert_eq!(
+        findings(&unit, &own)[0].to_string(),
+        "KillMode=mixed: a restart KILLs the daemon that serves on detached, and all that is in \
+         flight; set KillMode=process"
+    );
+}
