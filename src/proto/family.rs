@@ -83,8 +83,8 @@ impl Member {
 /// Who was the last to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Last {
-    /// Nobody has served so far.
-    Nobody,
+    /// Nobody has served so far; how the last attempt ended.
+    Nobody(Option<(Child, End)>),
     /// The current one, or it drains and nobody has come after it.
     Lives(Child),
     /// `drained`: it ended as it should.
@@ -124,7 +124,7 @@ impl Family {
             max_draining: in_place.and_then(|in_place| in_place.max_draining),
             in_place: in_place.is_some(),
             all_ends_with_us,
-            last: Last::Nobody,
+            last: Last::Nobody(None),
             crash: None,
             again: false,
             intent: None,
@@ -147,7 +147,7 @@ impl Family {
     pub(super) fn current(&self) -> Option<Child> {
         match self.last {
             Last::Lives(child) => Some(child),
-            Last::Nobody | Last::Ended { .. } => None,
+            Last::Nobody(_) | Last::Ended { .. } => None,
         }
     }
 
@@ -205,7 +205,10 @@ impl Family {
         (member.life, member.ready) = (Life::Serving, true);
         self.last = Last::Lives(child);
         self.crash = None;
-        out.extend([Output::Disarm(Timer::Cancel), Output::Stage(Stage::Serving(child))]);
+        if !broken!(CancelKillsServing) {
+            out.push(Output::Disarm(Timer::Cancel));
+        }
+        out.push(Output::Stage(Stage::Serving(child)));
         if self.members.iter().any(|one| one.life == Life::Serving && one.child != child) {
             out.push(Output::Arm(Timer::Overdue));
         }
@@ -232,8 +235,8 @@ impl Family {
 
     fn never_started(&mut self, member: &Member, end: End, out: &mut Vec<Output>) {
         let child = member.child;
-        if self.last == Last::Nobody || broken!(CandidateMirrored) {
-            self.last = Last::Ended { child, end, drained: false };
+        if matches!(self.last, Last::Nobody(_)) || broken!(CandidateMirrored) {
+            self.last = Last::Nobody(Some((child, end)));
         }
         if member.cancelled {
             out.push(Output::Disarm(Timer::Cancel));
@@ -244,7 +247,7 @@ impl Family {
     }
 
     fn current_ended(&mut self, member: &Member, end: End, out: &mut Vec<Output>) {
-        let older = self.newest(Life::Serving).filter(|_| !broken!(CrashMirrored));
+        let older = self.newest(Life::Serving).filter(|_| !broken!(CrashNotMadeGood));
         match older {
             // It got as far as `started`, and its predecessor has not left yet.
             Some(older) => {
@@ -267,7 +270,7 @@ impl Family {
         if !self.in_place {
             return;
         }
-        if self.intent.is_some() && !broken!(ReloadWhileLeaving) {
+        if self.intent.is_some() {
             out.push(Output::Stage(Stage::ReloadRefused(Refusal::Leaving)));
         } else if let Some(candidate) = self.newest(Life::Starting) {
             // As a TERM ends a starting generation elsewhere, so that one that hangs blocks nobody.
@@ -302,7 +305,7 @@ impl Family {
     }
 
     fn start_again(&mut self, out: &mut Vec<Output>) {
-        if std::mem::replace(&mut self.again, false) {
+        if std::mem::replace(&mut self.again, false) && !broken!(CancelledForGood) {
             self.start(out);
         }
     }
@@ -376,7 +379,8 @@ impl Family {
     }
 
     pub(super) fn cancel_expired(&mut self, out: &mut Vec<Output>) {
-        let is_due = |one: &&Member| one.cancelled && one.life == Life::Starting;
+        let starts = |one: &Member| one.life == Life::Starting || broken!(CancelKillsServing);
+        let is_due = |one: &&Member| one.cancelled && starts(one);
         let due = self.members.iter().filter(is_due);
         out.extend(due.map(|one| Output::Kill(one.child, Timer::Cancel)));
     }
@@ -384,8 +388,8 @@ impl Family {
     /// Its successor could not send it TERM: they are of different users. Without a launcher it would
     /// find out by itself.
     pub(super) fn overdue(&self, out: &mut Vec<Output>) {
-        let is_overdue =
-            |one: &&Member| one.life == Life::Serving && self.last != Last::Lives(one.child);
+        let Last::Lives(current) = self.last else { return };
+        let is_overdue = |one: &&Member| one.life == Life::Serving && one.child != current;
         let overdue = self.members.iter().filter(is_overdue);
         out.extend(overdue.map(|one| Output::TellTakenOver(one.child)));
     }
@@ -412,7 +416,8 @@ impl Family {
                 (Some((child, end)), Some(member)) if member.taken_over => (child, end, false),
                 _ => return,
             },
-            Last::Nobody => return,
+            Last::Nobody(Some((child, end))) => (child, end, false),
+            Last::Nobody(None) => return,
         };
         let all = self.stopping() || (self.all_ends_with_us && drained);
         if all && !self.members.is_empty() && !broken!(DrainingNotAwaited) {

@@ -35,8 +35,8 @@ fn the_defaults() {
     assert_eq!(
         format!("{:?}", Config::new("/run/web/web.pid")),
         "Config { pid_file: \"/run/web/web.pid\", handoff_timeout: 10s, successor_timeout: Some(10s), \
-         claim_timeout: Some(60s), drain_timeout: None, release_signal: 17, on_launch: 0, \
-         keep_open: [], hand_over: false, takeover_timeout: 5s }"
+         claim_timeout: Some(60s), drain_timeout: None, release_signal: 17, reload_signals: [], \
+         max_draining: Some(8), on_launch: 0, keep_open: [], hand_over: false, takeover_timeout: 5s }"
     );
 }
 
@@ -48,6 +48,8 @@ fn each_option_is_taken() {
         .claim_timeout(None)
         .drain_timeout(Duration::from_secs(2))
         .release_signal(USR1)
+        .reload_signals([HUP, HUP])
+        .max_draining(None)
         .on_launch(|| ())
         .on_launch(|| ())
         .keep_open(std::io::stderr())
@@ -56,8 +58,8 @@ fn each_option_is_taken() {
     assert_eq!(
         format!("{config:?}"),
         "Config { pid_file: \"web.pid\", handoff_timeout: 1ms, successor_timeout: None, \
-         claim_timeout: None, drain_timeout: Some(2s), release_signal: 10, on_launch: 2, \
-         keep_open: [2], hand_over: true, takeover_timeout: 6s }"
+         claim_timeout: None, drain_timeout: Some(2s), release_signal: 10, reload_signals: [1, 1], \
+         max_draining: None, on_launch: 2, keep_open: [2], hand_over: true, takeover_timeout: 6s }"
     );
 }
 

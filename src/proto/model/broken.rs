@@ -37,12 +37,23 @@ const fn two(budget: Budget) -> Setting {
     of(Kind::Daemontools, true, 2, budget)
 }
 
+/// In a container, below a launcher that restarts in place.
+const fn in_place(budget: Budget) -> Setting {
+    Setting { in_place: true, ..of(Kind::Nobody, false, 3, budget) }
+}
+
+/// The same, where a supervisor tells what it wants.
+const fn in_place_supervised(budget: Budget) -> Setting {
+    Setting { in_place: true, ..two(budget) }
+}
+
+const RELOAD: Budget = Budget { reloads: 1, ..NONE };
 const RESTART: Budget = Budget { commands: 1, ..NONE };
 const TWICE: Budget = Budget { commands: 2, ..NONE };
 const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
-const VARIANTS: [(Variant, Promise, Setting); 29] = [
+const VARIANTS: [(Variant, Promise, Setting); 36] = [
     (TermBeforeRename, P1, daemontools(RESTART)),
     (ServingAfterTerm, P1, daemontools(RESTART)),
     (ClaimGivenUpEarly, P4, daemontools(Budget { slow: 1, ..KILL })),
@@ -72,6 +83,13 @@ const VARIANTS: [(Variant, Promise, Setting); 29] = [
     (ForeignTakenOver, P5, daemontools(Budget { by_hand: 1, ..NONE })),
     (NoMirror, P6, daemontools(KILL)),
     (DrainKeepsLauncher, P1, alone(Budget { direct: 1, ..RESTART })),
+    (CandidateMirrored, P1, in_place(Budget { bad: 1, ..RELOAD })),
+    (CrashNotMadeGood, P4, in_place(Budget { commands: 1, kills: 1, ..RELOAD })),
+    (LateCandidateNotTold, P4, in_place_supervised(Budget { commands: 1, ..RELOAD })),
+    (CancelledForGood, P4, in_place(RELOAD)),
+    (CancelKillsServing, P1, in_place(RELOAD)),
+    (DrainingNotAwaited, P3, in_place(Budget { commands: 1, ..RELOAD })),
+    (HandsOffInPlace, P1, in_place(Budget { direct: 1, ..NONE })),
 ];
 
 /// A way to the broken promise, the shortest one where that takes no time; prints it.
@@ -80,8 +98,8 @@ fn find(variant: Variant, promise: Promise, setting: Setting) {
     let protocol = Protocol { setting, broken: Some(variant) };
     let name = promise.name();
     let checker = protocol.checker().finish_when(HasDiscoveries::AnyOf([name].into()));
-    let Budget { commands, kills, direct, losses, .. } = setting.budget;
-    let (states, way) = match commands + kills + direct + losses {
+    let Budget { commands, reloads, kills, direct, losses, .. } = setting.budget;
+    let (states, way) = match commands + reloads + kills + direct + losses {
         0..=3 => seek(checker.spawn_bfs(), name),
         _ => seek(checker.spawn_dfs(), name),
     };
@@ -113,9 +131,13 @@ fn every_broken_variant_is_found() {
 /// - USR2 of the launcher in Starting and Serving: the message that goes before it says the same.
 /// - USR2 of somebody else in Starting and Draining, the drain and kill timers: an operator's means
 ///   against a program that hangs, and no promise.
+/// - "ready" and "started": each says that there are handlers; and most of what follows "started"
+///   says so too.
+/// - "asked to reload", the cancel timer: an operator's means, and one against a program that hangs.
+/// - "taken over": of use where a successor crashes; the end of the drain, later.
 /// - "released": `handoff_timeout`, later.
 /// - "channel closed": the daemon's end. It is for a daemon that gives up its channel and lives.
-const ROWS: [(Row, Promise, Setting); 40] = [
+const ROWS: [(Row, Promise, Setting); 42] = [
     (Daemon("Starting", "started"), P1, daemontools(NONE)),
     (Daemon("Starting", "TERM"), P6, daemontools(Budget { kills: 1, ..RESTART })),
     (Daemon("Starting", "told to restart"), P1, unreadable(RESTART)),
@@ -151,7 +173,6 @@ const ROWS: [(Row, Promise, Setting); 40] = [
     (Daemon("Draining", "drain hooks done"), P6, alone(RESTART)),
     (Daemon("Draining", "older gone"), P6, alone(RESTART)),
     (Daemon("AwaitingOlder", "older gone"), P6, daemontools(Budget { kills: 1, ..RESTART })),
-    (Launcher("ready"), P1, alone(RESTART)),
     (Launcher("TERM"), P4, alone(RESTART)),
     (Launcher("CONT"), P6, unreadable(RESTART)),
     (Launcher("status"), P4, alone(RESTART)),
@@ -160,6 +181,9 @@ const ROWS: [(Row, Promise, Setting); 40] = [
     (Launcher("handoff timer"), P4, alone(Budget { bad: 1, ..RESTART })),
     (Launcher("daemon ended"), P1, alone(KILL)),
     (Launcher("quiet"), P4, alone(RESTART)),
+    (Launcher("reload"), P4, in_place(RELOAD)),
+    (Launcher("spawned"), P4, in_place(Budget { commands: 1, ..RELOAD })),
+    (Launcher("overdue timer"), P4, in_place(Budget { losses: 1, ..RELOAD })),
 ];
 
 #[test]

@@ -464,8 +464,14 @@ impl World {
             }
             Step::Serve => {
                 let daemon = self.daemon_mut(id).expect("it runs");
-                _ = daemon.machine.on(Input::Started);
-                if daemon.machine.phase() != Phase::Serving {
+                let outputs = daemon.machine.on(Input::Started);
+                let serves = daemon.machine.phase() == Phase::Serving;
+                for output in outputs {
+                    if let Output::Report(report) = output {
+                        self.report(id, report);
+                    }
+                }
+                if !serves {
                     say(|| format!("  daemon {id} has been told to end"));
                     return self.park(id);
                 }

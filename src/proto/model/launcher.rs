@@ -169,6 +169,9 @@ impl World {
                 if self.supervisor.stop == Stop::Owed && heard {
                     self.fault(Promise::P6, "the launcher leaves after a stop");
                 }
+                if setting.in_place && setting.kind == Kind::Nobody {
+                    self.fault(Promise::P1, "the launcher leaves, and nobody starts it again");
+                }
                 // A TERM that comes while it exits is heard by nobody.
                 self.excuse_stop();
                 self.launcher_ends(id, setting);
@@ -181,7 +184,7 @@ impl World {
                 if daemons.any(|daemon| daemon.serves()) {
                     self.fault(Promise::P1, "the launcher ends while a daemon of it serves");
                 }
-                let stopped = self.launcher(id).is_some_and(|launcher| launcher.stop_heard);
+                let stopped = self.launcher(id).is_some_and(|launcher| launcher.asked);
                 let left = self.children(id).any(|child| self.daemon(child).is_some());
                 if stopped && left && setting.kind == Kind::Nobody {
                     self.fault(Promise::P3, "the container ends, and cuts a drain");
@@ -202,6 +205,7 @@ impl World {
 
     /// The program as it is now, as one more daemon of this launcher.
     fn start_in_place(&mut self, id: Id, setting: &Setting) -> Option<i32> {
+        self.reload_owed = false;
         if !self.has_starts_left(setting) {
             say(|| format!("  launcher {id} finds no program"));
             return None;

@@ -3,7 +3,7 @@
 
 use super::super::Kind;
 use super::super::daemon::{Phase, Timer};
-use super::world::{Deploy, Id, Main, Promise, Setting, Stop, Supervisor, World};
+use super::world::{Budget, Deploy, Id, Main, Promise, Setting, Stop, Supervisor, World};
 
 impl World {
     /// Called where [`World::is_at_rest`] holds: the service is as it is wanted.
@@ -15,7 +15,7 @@ impl World {
         for id in &alive {
             let daemon = self.daemon(*id).expect("alive");
             let phase = daemon.machine.phase();
-            let asked = self.at(*id).usr2_sent && phase == Phase::Serving;
+            let asked = self.at(*id).usr2_sent && phase == Phase::Serving && !setting.in_place;
             let stuck = phase == Phase::HandingOff && !daemon.hooks_hang;
             if asked || stuck {
                 return self.fault(Promise::P4, "a handoff was asked for, and does not end");
@@ -37,6 +37,9 @@ impl World {
         if self.budget.by_hand < setting.budget.by_hand {
             return; // two services share a PID file: nothing ends well, but P5 holds
         }
+        if setting.in_place {
+            self.check_in_place(&alive, &serving, setting);
+        }
         match self.supervisor.wants_up {
             true => self.check_wanted_up(&alive, &serving, setting),
             false => self.check_wanted_down(&alive, setting),
@@ -46,6 +49,35 @@ impl World {
             if !attached && self.file != Some(id) && self.claim.is_none() {
                 self.fault(Promise::P4, "the PID file does not name the generation that serves");
             }
+        }
+    }
+
+    /// A launcher that restarts in place, and that nothing but reloads have happened to.
+    fn check_in_place(&mut self, alive: &[Id], serving: &[Id], setting: &Setting) {
+        let starts = |id: &Id| {
+            let main = self.daemon(*id).map(|daemon| &daemon.main);
+            !matches!(main, None | Some(Main::Waiting | Main::Preparing(Deploy::Hangs)))
+        };
+        if alive.iter().any(starts) {
+            return self.fault(Promise::P4, "a generation neither starts nor ends");
+        }
+        let only_reloads = Budget {
+            reloads: self.budget.reloads,
+            bad: self.budget.bad,
+            losses: self.budget.losses,
+            ..setting.budget
+        };
+        if self.budget != only_reloads {
+            return;
+        }
+        if self.generations.iter().any(|one| one.was_ready) && serving.is_empty() {
+            self.fault(Promise::P1, "a reload has ended the service");
+        }
+        let last = self.generations.len() as Id;
+        let lives = self.ids().any(|id| self.launcher(id).is_some());
+        let is_good = self.program == Deploy::Good && self.has_starts_left(setting) && lives;
+        if is_good && (self.reload_owed || last > 0 && serving != [last - 1]) {
+            self.fault(Promise::P4, "not the program of the last reload serves");
         }
     }
 

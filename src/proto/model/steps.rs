@@ -109,7 +109,7 @@ impl World {
             let Some(daemon) = self.daemon(id) else { continue };
             may(budget.kills, true, Action::Kill(Process::Daemon, id));
             let held = self.claim.is_some_and(|holder| holder != id);
-            let claiming = matches!(daemon.main, Main::Claiming(_));
+            let claiming = matches!(daemon.main, Main::Claiming(_)) && !setting.in_place;
             may(budget.bad, claiming && held, Action::ClaimTimeout(id));
             for signal in [Signal::TermOfOperator, Signal::Usr2OfOperator] {
                 may(budget.direct, daemon.has_handlers(), Action::Direct(id, signal));
@@ -341,7 +341,7 @@ impl World {
                 say(|| format!("operator: a new program ({deploy:?}), and HUP to launcher {id}"));
                 self.budget.reloads -= 1;
                 self.budget.bad -= u8::from(deploy != Deploy::Good);
-                self.program = deploy;
+                (self.program, self.reload_owed) = (deploy, true);
                 self.reload(id, setting);
             }
             Action::DrainLimit(id) => {
@@ -439,7 +439,9 @@ impl World {
             self.write_status(setting);
         }
         let Some(id) = self.supervisor.child else { return };
-        self.at_mut(id).stop_sent |= !up;
+        for child in self.children(id) {
+            self.at_mut(child).stop_sent |= !up;
+        }
         let launcher = self.child().expect("it has one");
         launcher.terms = (launcher.terms + 1).min(2);
         launcher.stop_pending |= !up;
@@ -490,6 +492,7 @@ impl World {
         });
         if !by_hand {
             self.supervisor.child = Some(id);
+            self.program = if setting.in_place { deploy } else { Deploy::Good };
         }
     }
 }

@@ -69,13 +69,14 @@ pub(crate) enum Variant {
     DrainKeepsLauncher,
     /// A launcher that restarts in place ends as a new generation that failed.
     CandidateMirrored,
-    /// A launcher that restarts in place ends as a new generation that crashed, though the old one
-    /// serves.
-    CrashMirrored,
+    /// After a new generation has crashed the old one is not current again, though it serves.
+    CrashNotMadeGood,
     /// A generation that has started after the TERM is told nothing of it.
     LateCandidateNotTold,
-    /// A reload starts a generation after a TERM as well.
-    ReloadWhileLeaving,
+    /// After a start was cancelled for a reload, no other one follows.
+    CancelledForGood,
+    /// The limit of a cancelled start holds for one that serves.
+    CancelKillsServing,
     /// After a stop, those that drain already are not awaited.
     DrainingNotAwaited,
     /// A daemon hands off, though its launcher restarts in place.

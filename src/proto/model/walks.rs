@@ -182,6 +182,31 @@ fn p9_any_process_may_be_killed_anywhere() {
     }
 }
 
+/// Launchers that restart in place, under a supervisor or none.
+fn walk_in_place(kind: Kind, starts: u8, budget: Budget, deep: impl Fn(&mut Setting)) {
+    let readable = kind.restarts();
+    let mut setting = Setting { kind, readable, in_place: true, starts, budget };
+    if is_deep() {
+        deep(&mut setting);
+    }
+    walk(setting);
+}
+
+#[test]
+fn p1_p4_p9_a_restart_in_place() {
+    let more = |setting: &mut Setting| setting.budget.kills += 1;
+    let bad = Budget { reloads: 2, bad: 2, ..NONE };
+    walk_in_place(Kind::Nobody, 3, bad, more);
+    let kill = Budget { reloads: 1, kills: 1, ..NONE };
+    walk_in_place(Kind::Nobody, 3, kill, more);
+    let told = Budget { reloads: 1, bad: 1, commands: 1, ..NONE };
+    walk_in_place(Kind::Nobody, 3, told, more);
+    walk_in_place(Kind::Daemontools, 3, Budget { reloads: 1, commands: 1, ..NONE }, more);
+    walk_in_place(Kind::Runit, 3, Budget { reloads: 1, kills: 1, ..NONE }, more);
+    let by_itself = Budget { reloads: 1, direct: 1, losses: 1, ..NONE };
+    walk_in_place(Kind::Other, 3, by_itself, more);
+}
+
 /// "In the end" is looked for where nothing happens any more, so no run may go round in circles.
 #[test]
 fn every_run_ends() {

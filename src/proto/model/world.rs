@@ -107,8 +107,9 @@ pub(super) struct World {
     /// The number of the last claim, and the record's lines.
     pub(super) last: u8,
     pub(super) record: Vec<Id>,
-    /// What the program's file holds since the last deploy.
+    /// What the program's file holds since the last deploy, and whether a reload is to start it.
     pub(super) program: Deploy,
+    pub(super) reload_owed: bool,
     /// The dead daemon whose PID now belongs to a process that is none of ours.
     pub(super) innocent: Option<Id>,
     pub(super) budget: Budget,
@@ -450,6 +451,7 @@ impl World {
             last: 0,
             record: Vec::new(),
             program: Deploy::Good,
+            reload_owed: false,
             innocent: None,
             budget: setting.budget,
             fault: None,
