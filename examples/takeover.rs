@@ -13,41 +13,24 @@
 //! port (SO_REUSEPORT), and as many sockets are taken over.
 
 mod options;
+mod web;
 
 use std::{
-    collections::HashMap,
     future::poll_fn,
     io::{self, ErrorKind},
     net::{self, SocketAddr},
     os::unix::net as unix,
     path::PathBuf,
-    pin::pin,
     process::{self, ExitCode},
     sync::{
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
         mpsc,
     },
     task::{Context, Poll, ready},
     thread,
-    time::Duration,
 };
 
-use axum::{
-    Router,
-    extract::Query,
-    http::{HeaderValue, StatusCode, header::CONNECTION},
-    middleware,
-    response::Response,
-    routing::get,
-};
-use hyper::{
-    server::conn::http1,
-    service::{Service, service_fn},
-};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use axum::{Router, middleware, response::Response, routing::get};
 use options::{Options, Places};
 use seamless::sockets;
 use tokio::{
@@ -55,15 +38,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     runtime::Builder,
     task::JoinSet,
-    time::sleep,
 };
-
-/// How long a connection that waits for its next request stays open once the drain has begun. Its
-/// client may send that again if it is closed.
-const IDLE_GRACE: Duration = Duration::from_secs(1);
-/// The same for its first request, which the client may not send again: a connection that was
-/// accepted is a promise.
-const FIRST_GRACE: Duration = Duration::from_secs(10);
 
 /// Requests that were answered, by this process and those before it.
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
@@ -93,20 +68,15 @@ impl Places for Listen {
 }
 
 fn main() -> ExitCode {
-    let options = Options::from_args(Listen {
-        web: SocketAddr::from(([127, 0, 0, 1], 8080)),
-        admin: None,
-        unix: None,
-        workers: None,
-    });
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            log::error!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    options::main(
+        Listen {
+            web: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin: None,
+            unix: None,
+            workers: None,
+        },
+        run,
+    )
 }
 
 fn run(options: &Options<Listen>) -> Result<(), Box<dyn std::error::Error>> {
@@ -142,9 +112,9 @@ fn run(options: &Options<Listen>) -> Result<(), Box<dyn std::error::Error>> {
     // Connections reach this process already: it has the sockets. So the old one may go.
     seamless::started()?;
 
-    let app = Router::new().fallback(answer).layer(middleware::map_response(finish));
-    let count = || async { format!("{}\n", REQUESTS.load(Ordering::Relaxed)) };
-    let admin_app = app.clone().route("/requests", get(count));
+    let app = web::app().layer(middleware::map_response(count));
+    let requests = || async { format!("{}\n", REQUESTS.load(Ordering::Relaxed)) };
+    let admin_app = app.clone().route("/requests", get(requests));
     let mut workers = Vec::new();
     for listener in group {
         let (app, serving) = (app.clone(), serving.clone());
@@ -184,8 +154,8 @@ async fn serve<L: Listener>(listener: L, app: Router) -> io::Result<()> {
     loop {
         tokio::select! {
             accepted = poll_fn(|context| listener.poll_accept(context)) => match accepted {
-                Ok(stream) => { connections.spawn(converse(stream, app.clone())); }
-                Err(error) => cannot_accept(error).await,
+                Ok(stream) => { connections.spawn(web::converse(stream, app.clone())); }
+                Err(error) => web::cannot_accept(error).await,
             },
             Some(_) = connections.join_next() => {}
             () = &mut draining => break,
@@ -199,10 +169,10 @@ async fn serve<L: Listener>(listener: L, app: Router) -> io::Result<()> {
     loop {
         match L::accept(&listener) {
             Ok(stream) => {
-                connections.spawn(converse(stream, app.clone()));
+                connections.spawn(web::converse(stream, app.clone()));
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) => cannot_accept(error).await,
+            Err(error) => web::cannot_accept(error).await,
         }
     }
     drop(listener);
@@ -262,68 +232,8 @@ impl Listener for UnixListener {
     }
 }
 
-/// Serves one connection to its end.
-///
-/// `axum::serve` with a graceful shutdown would close, the moment the drain begins, also a
-/// connection whose first or next request is on its way. Here such a connection has
-/// its grace to bring that request, which is answered with `Connection: close`.
-async fn converse<S>(stream: S, app: Router)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (app, asked) = (TowerToHyperService::new(app), AtomicBool::new(false));
-    let service = service_fn(|request| {
-        asked.store(true, Ordering::Relaxed);
-        app.call(request)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new()) // a client that stops in the middle of its headers gets 30 s
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let grace_is_over = async {
-        seamless::draining().await;
-        sleep(IDLE_GRACE).await;
-        if !asked.load(Ordering::Relaxed) {
-            sleep(FIRST_GRACE - IDLE_GRACE).await;
-        }
-    };
-    let result = tokio::select! {
-        biased;
-        result = connection.as_mut() => result,
-        () = grace_is_over => {
-            // Ends an idle connection now, a busy one after its answer.
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = result {
-        log::debug!("connection: {error}");
-    }
-}
-
-/// Out of descriptors, or a client that left the queue: no reason to end, but one to pause.
-async fn cannot_accept(error: io::Error) {
-    log::warn!("cannot accept: {error}");
-    sleep(Duration::from_millis(50)).await;
-}
-
-/// The last step of every answer.
-async fn finish(mut response: Response) -> Response {
+/// Another answer is on its way.
+async fn count(response: Response) -> Response {
     REQUESTS.fetch_add(1, Ordering::Relaxed);
-    if seamless::draining().has_begun() {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(CONNECTION, close);
-    }
     response
-}
-
-type Answer = Result<String, (StatusCode, String)>;
-
-async fn answer(Query(query): Query<HashMap<String, String>>) -> Answer {
-    if let Some(delay) = query.get("delay") {
-        let delay = humantime::parse_duration(delay)
-            .map_err(|error| (StatusCode::BAD_REQUEST, format!("delay: {error}\n")))?;
-        sleep(delay).await;
-    }
-    Ok(format!("Server pid: {}\n", process::id()))
 }

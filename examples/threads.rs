@@ -28,22 +28,17 @@ use socket2::{Domain, Socket, Type};
 
 /// How long a connection may wait for its next request.
 const IDLE_LIMIT: u16 = 30_000; // ms
-/// The same once the drain has begun.
+/// The same once the drain has begun. The client may send that request again if it is closed.
 const IDLE_GRACE: u16 = 1_000; // ms
+/// The same for the first request, which the client may not send again: a connection that was
+/// accepted is a promise.
+const FIRST_GRACE: u16 = 10_000; // ms
 /// How long a client may pause in the middle of a request.
 const READ_LIMIT: Duration = Duration::from_secs(10);
 const MAX_HEAD: usize = 16 * 1024;
 
 fn main() -> ExitCode {
-    let options = Options::from_args(SocketAddr::from(([127, 0, 0, 1], 8080)));
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            log::error!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    options::main(SocketAddr::from(([127, 0, 0, 1], 8080)), run)
 }
 
 fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> {
@@ -145,7 +140,9 @@ fn converse(stream: &TcpStream, drained: &UnixStream) -> io::Result<()> {
     stream.set_read_timeout(Some(READ_LIMIT))?;
     let draining = seamless::draining();
     let mut received = Vec::new();
-    while !received.is_empty() || next_request_begins(stream, drained)? {
+    let mut grace = FIRST_GRACE;
+    while !received.is_empty() || next_request_begins(stream, drained, grace)? {
+        grace = IDLE_GRACE;
         let Some(request) = Request::read(stream, &mut received)? else {
             return Ok(());
         };
@@ -178,9 +175,9 @@ fn converse(stream: &TcpStream, drained: &UnixStream) -> io::Result<()> {
 
 /// Waits for the first byte of a request; false where none comes in time. A drain shortens that
 /// time but does not end it: a request may be on its way, and closing would cut it off.
-fn next_request_begins(stream: &TcpStream, drained: &UnixStream) -> io::Result<bool> {
+fn next_request_begins(stream: &TcpStream, drained: &UnixStream, grace: u16) -> io::Result<bool> {
     match wait_readable([stream, drained], IDLE_LIMIT)? {
-        [false, true] => Ok(wait_readable([stream], IDLE_GRACE)? == [true]),
+        [false, true] => Ok(wait_readable([stream], grace)? == [true]),
         [readable, _] => Ok(readable),
     }
 }

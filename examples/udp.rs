@@ -28,15 +28,7 @@ use socket2::SockRef;
 const LONGEST: usize = 65_000;
 
 fn main() -> ExitCode {
-    let options = Options::from_args(SocketAddr::from(([127, 0, 0, 1], 8080)));
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            log::error!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    options::main(SocketAddr::from(([127, 0, 0, 1], 8080)), run)
 }
 
 fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> {

@@ -1,6 +1,11 @@
 //! The command line of the servers: the same for each, but for the places where it listens.
 
-use std::{net::SocketAddr, path::PathBuf, process, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    process::{self, ExitCode},
+    time::Duration,
+};
 
 use lexopt::prelude::*;
 
@@ -48,9 +53,25 @@ pub(crate) struct Options<P> {
     pub(crate) startup_delay: Duration,
 }
 
+/// Runs a server as the command line says, with a log on standard error.
+pub(crate) fn main<P: Places>(
+    default: P,
+    run: impl FnOnce(&Options<P>) -> Result<(), Box<dyn std::error::Error>>,
+) -> ExitCode {
+    let options = Options::from_args(default);
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 impl<P: Places> Options<P> {
     /// Reads the command line; where it makes no sense, says so and ends the process.
-    pub(crate) fn from_args(default: P) -> Self {
+    fn from_args(default: P) -> Self {
         Self::parse(lexopt::Parser::from_env(), default).unwrap_or_else(|error| {
             eprintln!("{error}");
             eprintln!(

@@ -69,6 +69,7 @@ fn across_a_restart(kind: Supervisor, folder: &Path, server: &Server) {
         assert!(!closes(&answer), "no drain yet: {answer}");
         idle
     });
+    let silent = server.keeps_alive.then(|| Unfinished::connect(&server.target));
     let request = Unfinished::start(&server.target);
     let delayed = server.delays.then(|| http::start(&server.target, "/?delay=1500ms"));
 
@@ -87,6 +88,12 @@ fn across_a_restart(kind: Supervisor, folder: &Path, server: &Server) {
     assert!(closes(&answer), "the connection has no future: {answer}");
     if let Some(delayed) = delayed {
         assert_eq!(delayed.finish().expect("an answer").pid, Some(old));
+    }
+    if let Some(mut silent) = silent {
+        // Late, but its client may not send a first request again.
+        silent.begin();
+        let answer = silent.finish();
+        assert!(answer.ends_with(&answer_of(old)), "{answer}");
     }
     daemon.wait_end(LIMIT);
     let answer = Unfinished::start(&server.target).answer();
@@ -121,11 +128,16 @@ fn p3_unixsocket_answers_across_a_restart(kind: Supervisor, folder: &Path) {
     across_a_restart(kind, folder, &Server::unixsocket(folder));
 }
 
+fn p3_takeover_answers_across_a_restart(kind: Supervisor, folder: &Path) {
+    across_a_restart(kind, folder, &Server::on_port("takeover", folder));
+}
+
 under_each_supervisor![
     Boxed::new().private_net() =>
     p3_probe_answers_across_a_restart,
     p3_hello_answers_across_a_restart,
     p3_threads_answers_across_a_restart,
     p3_reuseport_answers_across_a_restart,
-    p3_unixsocket_answers_across_a_restart
+    p3_unixsocket_answers_across_a_restart,
+    p3_takeover_answers_across_a_restart
 ];

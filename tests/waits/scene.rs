@@ -201,15 +201,27 @@ pub(crate) struct Unfinished(Socket);
 impl Unfinished {
     #[track_caller]
     pub(crate) fn start(target: &Target) -> Self {
+        let mut request = Self::connect(target);
+        request.begin();
+        request
+    }
+
+    /// A connection only: [`begin`](Self::begin) comes later.
+    #[track_caller]
+    pub(crate) fn connect(target: &Target) -> Self {
         let (domain, address) = match target {
             Target::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
             Target::Unix(path) => (Domain::UNIX, SockAddr::unix(path).expect("an address")),
         };
-        let mut socket = Socket::new(domain, Type::STREAM, None).expect("a socket");
+        let socket = Socket::new(domain, Type::STREAM, None).expect("a socket");
         socket.set_read_timeout(Some(LIMIT)).expect("a time limit");
         socket.connect(&address).unwrap_or_else(|error| panic!("{target}: {error}"));
-        socket.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n").expect("the first part");
         Unfinished(socket)
+    }
+
+    #[track_caller]
+    pub(crate) fn begin(&mut self) {
+        self.0.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n").expect("the first part");
     }
 
     /// Sends the rest, and returns all that the server answers until it closes the connection.
