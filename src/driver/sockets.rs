@@ -35,8 +35,8 @@ pub(super) struct Entry {
     pub(super) fd: Arc<OwnedFd>,
 }
 
-/// By what a program asks for.
-type ByAddress = HashMap<(Kind, Address), Vec<Entry>>;
+/// By what a program asks for a socket: an address with a port is one socket whatever its name.
+type Key = (Kind, Address, Option<String>);
 
 struct Pool {
     /// Somebody has asked for a socket: from then on what is not asked for is closed.
@@ -48,13 +48,13 @@ struct Pool {
     /// Whose sockets these were.
     predecessor: Option<u64>,
     /// Held by the predecessor, and not asked for so far.
-    received: Option<ByAddress>,
+    received: Option<HashMap<Key, Vec<Entry>>>,
     /// What the predecessor handed over beside them.
     state: Option<Vec<u8>>,
     /// Asked for, and held for the successor; and the retired members of groups.
     held: Vec<Entry>,
     /// What was asked for, so that nothing is asked for twice.
-    asked: Option<HashSet<(Kind, Address, Option<String>)>>,
+    asked: Option<HashSet<Key>>,
     /// What is to be done to groups as soon as this generation serves.
     groups: Vec<(Entry, Spread)>,
     /// The drain has begun: nothing is held any more.
@@ -201,7 +201,7 @@ fn take_over() -> Result<()> {
     pool.state = taken.state;
     // What the supervisor has passed to both of us is the same socket: the supervisor's counts.
     let cookie = |entry: &Entry| socket::cookie(entry.fd.as_fd()).ok();
-    let passed: Vec<u64> = pool.passed.iter().filter_map(cookie).collect();
+    let passed: HashSet<u64> = pool.passed.iter().filter_map(cookie).collect();
     for entry in taken.entries {
         if passed.is_empty() || cookie(&entry).is_none_or(|cookie| !passed.contains(&cookie)) {
             pool.receive(entry);
@@ -229,7 +229,9 @@ impl Pool {
     /// Guards against two servers in one process that would take each other's connections.
     fn refuse_second(&self, wanted: &Wanted<'_>) -> Result<()> {
         let Some(asked) = wanted.addresses.iter().find(|address| {
-            self.asked.as_ref().is_some_and(|asked| asked.contains(&key(wanted, address)))
+            self.asked
+                .as_ref()
+                .is_some_and(|asked| asked.contains(&key(wanted.kind, address, wanted.name)))
         }) else {
             return Ok(());
         };
@@ -293,15 +295,12 @@ impl Pool {
     fn take_received(&mut self, wanted: &Wanted<'_>) -> Vec<(Entry, Origin)> {
         let Some(received) = &mut self.received else { return Vec::new() };
         for address in &wanted.addresses {
-            let key = (wanted.kind, address.clone());
+            let key = key(wanted.kind, address, wanted.name);
             let Some(entries) = received.remove(&key) else { continue };
-            let (mut found, others): (Vec<Entry>, Vec<Entry>) =
-                entries.into_iter().partition(|entry| {
-                    let name = entry.socket.name.as_deref();
-                    (!address.is_any_port() || name == wanted.name) && !has_lost_its_path(entry)
-                });
-            if !others.is_empty() {
-                received.insert(key, others);
+            let (lost, mut found): (Vec<Entry>, Vec<Entry>) =
+                entries.into_iter().partition(has_lost_its_path);
+            if !lost.is_empty() {
+                received.insert(key, lost);
             }
             if !found.is_empty() {
                 found.sort_by_key(|entry| entry.socket.member);
@@ -323,13 +322,14 @@ impl Pool {
     }
 
     fn receive(&mut self, entry: Entry) {
-        let key = (entry.socket.kind, entry.socket.asked.clone());
+        let Socket { kind, asked, name, .. } = &entry.socket;
+        let key = key(*kind, asked, name.as_deref());
         self.received.get_or_insert_default().entry(key).or_default().push(entry);
     }
 
     fn hold(&mut self, entry: Entry, origin: Origin, wanted: &Wanted<'_>) {
         note_found(&entry, origin, wanted);
-        let asked = key(wanted, &entry.socket.asked);
+        let asked = key(wanted.kind, &entry.socket.asked, wanted.name);
         self.asked.get_or_insert_default().insert(asked);
         if !self.let_go {
             self.held.push(entry);
@@ -368,10 +368,9 @@ impl Pool {
     }
 }
 
-/// What must not be asked for twice. An address with a port is one socket whatever its name.
-fn key(wanted: &Wanted<'_>, address: &Address) -> (Kind, Address, Option<String>) {
-    let name = wanted.name.filter(|_| address.is_any_port()).map(str::to_owned);
-    (wanted.kind, address.clone(), name)
+fn key(kind: Kind, address: &Address, name: Option<&str>) -> Key {
+    let name = name.filter(|_| address.is_any_port()).map(str::to_owned);
+    (kind, address.clone(), name)
 }
 
 /// Guards against a listener that nobody can reach any more: its path was removed, or names another
