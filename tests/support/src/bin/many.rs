@@ -1,6 +1,7 @@
 //! A service with many sockets, for `scripts/bench`: reports how long it took to have them.
 //!
-//! `many --pid-file PATH --report FILE --sockets COUNT` reports
+//! `many --pid-file PATH --report FILE --sockets COUNT`, each at an address of its own, or with
+//! `--any-port` at port 0 and under a name of its own, reports
 //! `had FIRST ALL INODES PREDECESSOR`: nanoseconds until the first socket was there, and all were;
 //! the sum of their inodes, which tells the same sockets from others; and the generation that handed
 //! them over, 0 where they were bound.
@@ -20,27 +21,32 @@ use seamless_testing::report;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (mut pid_file, mut report_file, mut count) = (PathBuf::new(), PathBuf::new(), 1);
+    let mut any_port = false;
     let mut args = lexopt::Parser::from_env();
     while let Some(arg) = args.next()? {
         match arg {
             Long("pid-file") => pid_file = args.value()?.into(),
             Long("report") => report_file = args.value()?.into(),
             Long("sockets") => count = args.value()?.parse()?,
+            Long("any-port") => any_port = true,
             _ => return Err(arg.unexpected().into()),
         }
     }
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     seamless::init(&pid_file)?;
 
-    let address = |number: usize| {
+    let get = |number: usize| {
+        if any_port {
+            return sockets::Options::new().name(number.to_string()).tcp((Ipv4Addr::LOCALHOST, 0));
+        }
         let [.., high, low] = (number as u32).to_be_bytes();
-        SocketAddr::from((Ipv4Addr::new(127, 77, high, low), 7777))
+        sockets::tcp(SocketAddr::from((Ipv4Addr::new(127, 77, high, low), 7777)))
     };
     let mut had: Vec<TcpListener> = Vec::with_capacity(count);
     let begin = Instant::now();
     let mut first = None;
     for number in 0..count {
-        had.push(sockets::tcp(address(number))?);
+        had.push(get(number)?);
         first.get_or_insert_with(|| begin.elapsed());
     }
     let all = begin.elapsed();

@@ -1,5 +1,5 @@
 //! How long it takes to take over 1, 10, 100, 1,000 and 4,000 sockets, measured in the new daemon
-//! around the calls.
+//! around the calls: each at an address of its own, or all at port 0 and told apart by their names.
 
 use std::{
     error::Error,
@@ -35,9 +35,18 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Box<dyn Error>> {
         "{:>8}{:>14}{:>14}{:>14}{:>14}{:>12}",
         "sockets", "first call", "all calls", "longest", "per socket", "target"
     ));
+    for any_port in [false, true] {
+        let name = if any_port { "by name" } else { "by address" };
+        table::print(&format!("found {name}"));
+        rows(bench, any_port, name)?;
+    }
+    Ok(())
+}
+
+fn rows(bench: &Bench, any_port: bool, name: &str) -> Result<(), Box<dyn Error>> {
     let mut per_socket = Vec::new();
     for count in COUNTS {
-        let (first, all) = takeovers(bench, count)?;
+        let (first, all) = takeovers(bench, count, any_port)?;
         let each = all.median() / count as u32;
         per_socket.push(each);
         let limit = match count {
@@ -60,7 +69,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Box<dyn Error>> {
     }
     let ratio = per_socket[4].as_secs_f64() / per_socket[3].as_secs_f64();
     table::target(
-        "a socket of 4,000 costs as one of 1,000",
+        &format!("a socket of 4,000 costs as one of 1,000, {name}"),
         &format!("{ratio:.2} times"),
         "<= 1.5",
         ratio <= 1.5,
@@ -69,11 +78,15 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Box<dyn Error>> {
 }
 
 /// How long the first call took, and all of them.
-fn takeovers(bench: &Bench, count: usize) -> Result<(Samples, Samples), Box<dyn Error>> {
+fn takeovers(
+    bench: &Bench,
+    count: usize,
+    any_port: bool,
+) -> Result<(Samples, Samples), Box<dyn Error>> {
     let folder = bench.folder("many")?;
     let report = Report::new(folder.join("report"));
     let (mut first, mut all) = (Samples::new(), Samples::new());
-    let mut launcher = start(&folder, count)?;
+    let mut launcher = start(&folder, count, any_port)?;
     let mut old = wait_had(bench, &report, 1, &mut launcher)?;
     for turn in 1..=TURNS {
         progress(&format!("takeover {turn} of {TURNS} of {count} sockets"));
@@ -83,7 +96,7 @@ fn takeovers(bench: &Bench, count: usize) -> Result<(Samples, Samples), Box<dyn 
         if !status.success() {
             return Err(format!("the launcher ended with {status}").into());
         }
-        launcher = start(&folder, count)?;
+        launcher = start(&folder, count, any_port)?;
         let new = wait_had(bench, &report, turn + 1, &mut launcher)?;
         let [first_of_new, all_of_new, inodes, from] = numbers(&new)?;
         let [_, _, old_inodes, _] = numbers(&old)?;
@@ -109,7 +122,7 @@ fn takeovers(bench: &Bench, count: usize) -> Result<(Samples, Samples), Box<dyn 
     Ok((first, all))
 }
 
-fn start(folder: &Path, count: usize) -> io::Result<Child> {
+fn start(folder: &Path, count: usize, any_port: bool) -> io::Result<Child> {
     Command::new(bin::support("many"))
         .arg("--pid-file")
         .arg(folder.join("web.pid"))
@@ -117,6 +130,7 @@ fn start(folder: &Path, count: usize) -> io::Result<Child> {
         .arg(folder.join("report"))
         .arg("--sockets")
         .arg(count.to_string())
+        .args(any_port.then_some("--any-port"))
         .stdin(Stdio::null())
         .spawn()
 }
