@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     LIMIT,
-    http::{self, Prober, Target},
+    http::{self, FailedProbe, FailureKind, Prober, Target},
     process::Watched,
     supervisor::write_script,
     wait_for,
@@ -82,14 +82,14 @@ impl Program {
         &self.path
     }
 
-    fn deploy_good(&self) {
+    pub fn deploy_good(&self) {
         let new = self.path.with_extension("good");
         fs::copy(&self.good, &new).expect("a copy");
         fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("its mode");
         fs::rename(new, &self.path).expect("it is put in place");
     }
 
-    fn deploy_bad(&self) {
+    pub fn deploy_bad(&self) {
         let starts = self.starts();
         write_script(&self.path, &format!("echo started >>'{}'\nexit 1", starts.display()));
     }
@@ -182,9 +182,10 @@ pub fn watch(host: &mut dyn Host, case: Case) -> Seen {
     let probes = prober.stop();
     assert_ne!(probes.answers.last().map(|answer| answer.pid), Some(old));
     assert!(probes.answers.len() > 10, "{probes:?}");
-    let refused = match probes.failures.is_empty() {
-        true => Refused::Never,
-        false => Refused::UntilTheNextStart,
-    };
+    // A probe that was in flight is cut like any other request.
+    let is_refused = |probe: &&FailedProbe| probe.failure.kind == FailureKind::Refused;
+    let refused = probes.failures.iter().filter(is_refused).count();
+    let answered = answered && refused == probes.failures.len();
+    let refused = if refused == 0 { Refused::Never } else { Refused::UntilTheNextStart };
     Seen { answered, refused }
 }

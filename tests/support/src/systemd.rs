@@ -76,6 +76,29 @@ exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/syste
     --unit=test.target --show-status=0 --default-standard-output=null' "$T"
 "#;
 
+/// The same for the manager of a user without rights. It has a part of the box's control group for
+/// itself, and is no PID 1.
+const BOOT_USER: &str = r#"set -e
+T=$0 CG=$1
+mount --make-rprivate /
+mkdir "$T/cg"
+mount -t cgroup2 none "$T/cg"
+mkdir "$T/cg/$CG"
+chown -R 65534 "$T/cg/$CG"
+echo 0 >"$T/cg/$CG/cgroup.procs"
+umount "$T/cg"
+exec unshare --pid --fork --kill-child --cgroup sh -ec '
+T=$0
+mount -t proc proc /proc
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tmpfs -o mode=755 run /run
+mkdir -p /run/systemd/system
+install -d -o 65534 -m 700 /run/user/65534
+exec tini -- setpriv --reuid=65534 --regid=65534 --clear-groups env -i \
+    PATH=/usr/bin:/bin HOME="$T" XDG_RUNTIME_DIR=/run/user/65534 SYSTEMD_UNIT_PATH="$T/units:" \
+    /lib/systemd/systemd --user --unit=test.target' "$T"
+"#;
+
 /// Removes control groups by their names, and those of boxes whose test was killed; what is still
 /// populated stays.
 const REMOVE: &str = r#"set -e
@@ -94,6 +117,17 @@ done"#;
 /// Runs `test` beside a systemd that is up, in the box and in systemd's namespaces.
 #[track_caller]
 pub fn run(boxed: Boxed, test: impl FnOnce(&Systemd, &Path)) {
+    run_manager(boxed, false, test);
+}
+
+/// The same beside `systemd --user`, whose services run as [`NOBODY`](crate::process::NOBODY). The test is root.
+#[track_caller]
+pub fn run_user(boxed: Boxed, test: impl FnOnce(&Systemd, &Path)) {
+    run_manager(boxed, true, test);
+}
+
+#[track_caller]
+fn run_manager(boxed: Boxed, user: bool, test: impl FnOnce(&Systemd, &Path)) {
     let boxed = boxed.needs(Isolation::Namespaces);
     if boxed::folder().is_none() {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -102,7 +136,7 @@ pub fn run(boxed: Boxed, test: impl FnOnce(&Systemd, &Path)) {
         return boxed.env(CGROUP, &cgroup.0).run(|_| unreachable!("this is outside"));
     }
     boxed.run(|folder| {
-        let systemd = Systemd { units: folder.join("units") };
+        let systemd = Systemd { units: folder.join("units"), user };
         if boxed::has_entered() {
             return test(&systemd, folder);
         }
@@ -110,7 +144,7 @@ pub fn run(boxed: Boxed, test: impl FnOnce(&Systemd, &Path)) {
         systemd.write("test.target", "[Unit]\nDefaultDependencies=no");
         let cgroup = env::var(CGROUP).expect("the name of the control group");
         let mut top = Command::new("unshare")
-            .args(["--mount", "sh", "-c", BOOT])
+            .args(["--mount", "sh", "-c", if user { BOOT_USER } else { BOOT }])
             .arg(folder)
             .arg(&cgroup)
             .stdin(Stdio::null())
@@ -121,7 +155,7 @@ pub fn run(boxed: Boxed, test: impl FnOnce(&Systemd, &Path)) {
             assert!(top.try_wait().expect("unshare").is_none(), "systemd has ended");
             let init = *children(top.id()).first()?;
             let mut question = enter(init);
-            question.args(["systemctl", "is-active", "--quiet", "test.target"]);
+            question.args(systemd.words()).args(["is-active", "--quiet", "test.target"]);
             question
                 .stderr(Stdio::null())
                 .status()
@@ -156,6 +190,7 @@ impl Drop for Cgroup {
 #[derive(Debug)]
 pub struct Systemd {
     units: PathBuf,
+    user: bool,
 }
 
 impl Systemd {
@@ -166,15 +201,41 @@ impl Systemd {
         self.control(&["daemon-reload"]);
     }
 
+    /// The same for a unit and what an administrator adds to it.
+    #[track_caller]
+    pub fn unit_with(&self, name: &str, text: &str, more: &str) {
+        let folder = self.units.join(format!("{name}.d"));
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join("more.conf"), format!("{more}\n")).expect("what is added");
+        self.unit(name, text);
+    }
+
     fn write(&self, name: &str, text: &str) {
         fs::write(self.units.join(name), format!("{text}\n")).expect("a unit");
     }
 
     /// `systemctl`, not started yet.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("systemctl");
-        command.args(arguments).stdin(Stdio::null());
+        let words = self.words();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).args(arguments).stdin(Stdio::null());
         command
+    }
+
+    fn words(&self) -> &'static [&'static str] {
+        match self.user {
+            false => &["systemctl"],
+            true => &[
+                "setpriv",
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+                "env",
+                "XDG_RUNTIME_DIR=/run/user/65534",
+                "systemctl",
+                "--user",
+            ],
+        }
     }
 
     /// `systemctl`, which must succeed.
