@@ -34,6 +34,8 @@ pub struct Config {
     pub(crate) hand_over: Option<HandOver>,
     #[cfg(feature = "sockets")]
     pub(crate) takeover_timeout: Duration,
+    #[cfg(feature = "systemd")]
+    pub(crate) watchdog: Option<driver::Check>,
 }
 
 /// What gives the state that a successor gets.
@@ -59,6 +61,8 @@ impl Config {
             hand_over: None,
             #[cfg(feature = "sockets")]
             takeover_timeout: Duration::from_secs(5),
+            #[cfg(feature = "systemd")]
+            watchdog: None,
         }
     }
 
@@ -229,6 +233,27 @@ impl Config {
         self
     }
 
+    /// Asked while the service runs under a watchdog (`WatchdogSec=` of systemd, see
+    /// `sd_watchdog_enabled(3)`): is the program well? `false`, a panic or no answer in time, and
+    /// systemd ends the service by ABRT and starts it again, as its unit says. A daemon that is still
+    /// there 2 s after that is KILLed. Default: none; then it is enough that the crate's own thread
+    /// in the daemon answers its launcher.
+    ///
+    /// Called between [`started`](crate::started) and the drain, on a thread of its own, twice in
+    /// each `WatchdogSec=`. It should look at what hangs when the program hangs: take the locks that
+    /// requests take, or send a request to itself. The last one added counts.
+    #[cfg(feature = "systemd")]
+    pub fn watchdog(mut self, is_well: impl FnMut() -> bool + Send + 'static) -> Config {
+        self.watchdog = Some(Box::new(is_well));
+        self
+    }
+
+    #[cfg(feature = "systemd")]
+    pub(crate) fn take_watchdog(mut self) -> (Config, Option<driver::Check>) {
+        let check = self.watchdog.take();
+        (self, check)
+    }
+
     /// Splits the process into launcher and daemon. See [`init`](crate::init).
     ///
     /// # Errors
@@ -293,6 +318,8 @@ impl fmt::Debug for Config {
         config
             .field("hand_over", &self.hand_over.is_some())
             .field("takeover_timeout", &self.takeover_timeout);
+        #[cfg(feature = "systemd")]
+        config.field("watchdog", &self.watchdog.is_some());
         config.finish()
     }
 }

@@ -2,6 +2,7 @@
 
 use super::events::Events;
 use super::journal::note;
+use super::notify;
 use super::service::Service;
 use super::{DAEMON, DRAIN_HOOKS, REQUEST_HOOKS, SHUTDOWN};
 use crate::config::Config;
@@ -66,9 +67,13 @@ pub(super) fn init(config: Config, launcher: i32, channel: Channel) -> Result<()
     let drain_timeout = config.drain_timeout;
     #[cfg(feature = "sockets")]
     let (config, settings) = super::handover::Settings::take(config);
+    #[cfg(feature = "systemd")]
+    let (config, check) = config.take_watchdog();
     let service = Service::open(config, launcher, &hello, pidfd)?;
     let machine = Machine::new(hello.kind.restarts(), hello.in_place);
     let daemon = run(machine, drain_timeout, Some(service), Some(channel))?;
+    #[cfg(feature = "systemd")]
+    notify::watch(check, daemon.channel.clone())?;
     #[cfg(feature = "sockets")]
     super::handover::serve(daemon, settings)?;
     let service = daemon.service.as_ref().expect("just given");
@@ -84,6 +89,8 @@ pub(super) fn init_disabled(config: Config) -> Result<()> {
     #[cfg(feature = "sockets")]
     super::sockets::adopt_passed(None);
     run(Machine::disabled(), config.drain_timeout, None, None)?;
+    #[cfg(feature = "systemd")]
+    notify::watch_alone(config.take_watchdog().1)?;
     note!(
         Info,
         "stage=init daemon={} reason=\"no PID file: restarts are disabled\"",
@@ -173,6 +180,7 @@ pub(crate) fn started() -> Result<()> {
     match &daemon.service {
         Some(service) => service.started(daemon),
         None => {
+            notify::serves_alone();
             #[cfg(feature = "sockets")]
             super::sockets::started(Vec::new());
             Ok(())

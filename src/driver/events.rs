@@ -3,6 +3,7 @@
 
 use super::daemon::{self, Daemon, generation};
 use super::journal::{Maybe, note};
+use super::notify;
 use super::service::{self, Service};
 use super::{HAMMER_HOOKS, REQUEST_HOOKS, SHUTDOWN, Timers};
 use crate::error::Error;
@@ -127,6 +128,7 @@ impl Events {
                             service.note_reload_failed(why);
                         }
                     }
+                    Ok(Some(ToDaemon::Ask)) => notify::answer(self.daemon, channel),
                     Ok(Some(ToDaemon::Hello(_)) | None) => {}
                     Err(refused) => note!(Warn, "stage=channel refused={refused:?}"),
                 },
@@ -211,6 +213,9 @@ impl Events {
             }
             Phase::Draining(_) => {
                 self.left_serving = Some(now);
+                if self.daemon.service.is_none() {
+                    notify::drains_alone();
+                }
                 "drain"
             }
             Phase::AwaitingOlder(_) => "drained",

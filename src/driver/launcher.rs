@@ -6,6 +6,7 @@
 
 use super::Timers;
 use super::journal::{Maybe, note};
+use super::notify::{self, Notifier};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::proto::family::{Child, Failure, InPlace, Refusal, Stage};
@@ -113,6 +114,7 @@ struct Driver {
     reload_signals: Vec<i32>,
     handoff_timeout: Duration,
     kill_timeout: Option<Duration>,
+    notifier: Notifier,
     /// When the last TERM came.
     asked: Option<Instant>,
     /// When the last reload began.
@@ -156,6 +158,7 @@ fn run(
     let in_place = again.in_place.then_some(InPlace { max_draining: config.max_draining });
     let mut driver = Driver {
         machine: Launcher::new(supervisor.kind, daemon, in_place),
+        notifier: Notifier::new(daemon),
         timers: Timers::new(),
         inputs: VecDeque::new(),
         members: vec![first],
@@ -187,7 +190,7 @@ impl Driver {
     fn step(&mut self, signals: &mut Signals) {
         let mut fds = signals.readers();
         fds.extend(self.members.iter().filter_map(|one| one.channel.as_ref()).map(AsFd::as_fd));
-        wait::readable(&fds, self.timers.next());
+        wait::readable(&fds, self.timers.next().into_iter().chain(self.notifier.next()).min());
         // The signals are taken before the channels are read: what was written before a signal was
         // sent is then certain to be seen before the signal is acted on.
         let arrived = signals.pending();
@@ -211,6 +214,9 @@ impl Driver {
         while let Some(timer) = self.timers.due() {
             self.feed(Input::Timer(timer));
         }
+        while let Some(due) = self.notifier.due() {
+            self.notify(due);
+        }
         self.feed(Input::Quiet);
     }
 
@@ -225,7 +231,7 @@ impl Driver {
     fn read_channel(&mut self, pid: Child) {
         while let Some(Member { channel: Some(channel), .. }) = self.member(pid) {
             match channel.receive(MESSAGE_MAX) {
-                Received::Message(message, _) => match Report::parse(&message) {
+                Received::Message(message, fd) => match Report::parse(&message) {
                     Ok(Some(report)) => {
                         note!(
                             Debug,
@@ -233,9 +239,10 @@ impl Driver {
                             process::own_pid(),
                             report.name(),
                         );
+                        self.notifier.reported(report);
                         self.feed(Input::Report(pid, report));
                     }
-                    Ok(None) => {}
+                    Ok(None) => self.notifier.aside(pid, &message, fd),
                     Err(refused) => note!(Warn, "stage=channel refused={refused:?}"),
                 },
                 Received::Empty => return,
@@ -283,6 +290,7 @@ impl Driver {
     }
 
     fn perform(&mut self, output: Output) {
+        self.notifier.performing(&output);
         match output {
             Output::ReadStatus => {
                 let reading = self.supervisor.read(Some(process::own_pid()));
@@ -384,6 +392,20 @@ impl Driver {
         }
     }
 
+    fn notify(&mut self, due: notify::Due) {
+        match due {
+            #[cfg(feature = "systemd")]
+            notify::Due::Ask(pid) => {
+                if let Some(Member { channel: Some(channel), .. }) = self.member(pid) {
+                    // One that is full has an answer waiting behind it.
+                    _ = channel.send(&ToDaemon::Ask.format(), None);
+                }
+            }
+            #[cfg(feature = "systemd")]
+            notify::Due::Kill(pid) => self.send(pid, SIGKILL, "send KILL"),
+        }
+    }
+
     /// Starts the next generation.
     fn start(&mut self) {
         let started = self.again.start(&self.supervisor, || self.again.program());
@@ -407,6 +429,7 @@ impl Driver {
     /// What the service has come to.
     fn stage(&mut self, stage: Stage) {
         let launcher = process::own_pid();
+        self.notifier.stage(stage);
         match stage {
             Stage::Reloading => self.reloading = Some(Instant::now()),
             Stage::Serving(pid) => {

@@ -7,9 +7,17 @@ mod events;
 mod handover;
 mod journal;
 mod launcher;
+#[cfg(feature = "systemd")]
+mod notify;
+#[cfg(not(feature = "systemd"))]
+#[path = "silent.rs"]
+mod notify;
 mod service;
 #[cfg(feature = "sockets")]
 pub(crate) mod sockets;
+#[cfg(all(feature = "systemd", feature = "sockets"))]
+mod store;
+mod systemd;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,6 +30,8 @@ use std::time::{Duration, Instant};
 
 pub use daemon::State;
 pub(crate) use daemon::{generation, restart, started, state};
+#[cfg(feature = "systemd")]
+pub(crate) use notify::Check;
 pub(crate) use signals::{can_release, can_reload};
 pub(crate) const DEFAULT_RELEASE_SIGNAL: i32 = signals::SIGCHLD;
 

@@ -38,7 +38,7 @@ pub(super) struct Service {
     claim_timeout: Option<Duration>,
     pub(super) release_signal: i32,
     /// The launcher restarts in place.
-    in_place: bool,
+    pub(super) in_place: bool,
     reload_failures: Mutex<ReloadFailures>,
     /// The number of our claim; 0 before it.
     number: AtomicU64,
@@ -266,7 +266,7 @@ impl Service {
     }
 
     /// Takes over, in the order of [`takeover::steps`].
-    pub(super) fn started(&self, daemon: &Daemon) -> Result<()> {
+    pub(super) fn started(&self, daemon: &'static Daemon) -> Result<()> {
         let _only_one = lock(&self.announcing);
         match daemon.phase() {
             Phase::Starting => {}
@@ -358,6 +358,7 @@ impl Service {
             predecessors,
             began.elapsed().as_secs_f64() * 1e3,
         );
+        super::systemd::started(daemon);
         Ok(())
     }
 

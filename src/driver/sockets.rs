@@ -9,6 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::proto::daemon::Phase;
 use crate::proto::frame::{Address, FileId, Kind, Socket};
 use crate::proto::passed;
+#[cfg(feature = "systemd")]
+use crate::proto::stored;
 use crate::shutdown::lock;
 use crate::sockets::Wanted;
 use crate::sys::process::{self, Held};
@@ -43,6 +45,16 @@ struct Pool {
     used: bool,
     /// Passed by the supervisor, and not asked for so far.
     passed: Vec<Entry>,
+    /// The cookies of all that were passed: the supervisor keeps them itself.
+    of_supervisor: Vec<u64>,
+    /// From the supervisor's store, and not asked for so far.
+    stored: Vec<Entry>,
+    /// All that were in the store at the start: their names there, and their cookies.
+    #[cfg(feature = "systemd")]
+    in_store: Vec<(String, u64)>,
+    /// What the predecessor held, and may have put there since: known as above.
+    #[cfg(feature = "systemd")]
+    of_predecessor: Vec<(String, u64)>,
     /// The predecessor was asked, or there was none to ask.
     taken: bool,
     /// Whose sockets these were.
@@ -73,6 +85,7 @@ enum Spread {
 enum Origin {
     Supervisor,
     Predecessor,
+    Store,
     Bound,
 }
 
@@ -81,6 +94,7 @@ impl Origin {
         match self {
             Origin::Supervisor => "supervisor",
             Origin::Predecessor => "predecessor",
+            Origin::Store => "store",
             Origin::Bound => "bound",
         }
     }
@@ -115,7 +129,7 @@ pub(super) fn adopt_passed(launcher: Option<i32>) {
                 let asked = local.clone();
                 let socket =
                     Socket { kind, asked, name: one.name, member: 0, retired: false, local, file };
-                pool.passed.push(Entry { socket, fd: Arc::new(fd) });
+                pool.pass(Entry { socket, fd: Arc::new(fd) });
             }
             Err(why) => note!(
                 Warn,
@@ -149,6 +163,9 @@ pub(crate) fn obtain(wanted: &Wanted<'_>) -> Result<Vec<OwnedFd>> {
     let mut found = pool.take_passed(wanted, count)?;
     if found.len() < count {
         found.extend(pool.take_received(wanted));
+    }
+    if found.is_empty() {
+        found = pool.take_stored(wanted, count);
     }
     let had = found.len();
     if had < count {
@@ -199,14 +216,20 @@ fn take_over() -> Result<()> {
     pool.taken = true;
     pool.predecessor = taken.generation;
     pool.state = taken.state;
-    // What the supervisor has passed to both of us is the same socket: the supervisor's counts.
-    let cookie = |entry: &Entry| socket::cookie(entry.fd.as_fd()).ok();
+    // What the supervisor has passed to both of us is the same socket: the supervisor's counts. Of
+    // what lies in its store the predecessor's counts: it knows more of it.
     let passed: HashSet<u64> = pool.passed.iter().filter_map(cookie).collect();
+    let mut known = passed.clone();
     for entry in taken.entries {
-        if passed.is_empty() || cookie(&entry).is_none_or(|cookie| !passed.contains(&cookie)) {
+        let cookie = cookie(&entry);
+        known.extend(cookie);
+        #[cfg(feature = "systemd")]
+        pool.of_predecessor.extend(cookie.map(|cookie| (stored::name(&entry.socket), cookie)));
+        if cookie.is_none_or(|cookie| !passed.contains(&cookie)) {
             pool.receive(entry);
         }
     }
+    pool.stored.retain(|entry| cookie(entry).is_none_or(|cookie| !known.contains(&cookie)));
     Ok(())
 }
 
@@ -215,6 +238,12 @@ impl Pool {
         Pool {
             used: false,
             passed: Vec::new(),
+            of_supervisor: Vec::new(),
+            stored: Vec::new(),
+            #[cfg(feature = "systemd")]
+            in_store: Vec::new(),
+            #[cfg(feature = "systemd")]
+            of_predecessor: Vec::new(),
             taken: false,
             predecessor: None,
             received: None,
@@ -310,12 +339,63 @@ impl Pool {
         Vec::new()
     }
 
+    /// One that was passed.
+    fn pass(&mut self, entry: Entry) {
+        let cookie = cookie(&entry);
+        #[cfg(feature = "systemd")]
+        if let Some(name) = entry.socket.name.clone().filter(|name| stored::is_ours(name)) {
+            self.in_store.extend(cookie.map(|cookie| (name, cookie)));
+            self.stored.push(entry);
+            return;
+        }
+        self.of_supervisor.extend(cookie);
+        self.passed.push(entry);
+    }
+
+    /// What the store has under this request's names: all members of a group that there are, in
+    /// order. A predecessor, where there was one, handed over the same sockets itself.
+    #[cfg(feature = "systemd")]
+    fn take_stored(&mut self, wanted: &Wanted<'_>, count: usize) -> Vec<(Entry, Origin)> {
+        let mut found = Vec::new();
+        for asked in &wanted.addresses {
+            while found.len() < count {
+                let member = found.len() as u32;
+                let stem = stored::stem(wanted.kind, asked, wanted.name, member);
+                let is_it = |entry: &Entry| {
+                    let name = entry.socket.name.as_deref();
+                    entry.socket.kind == wanted.kind
+                        && name.is_some_and(|name| stored::has_stem(name, &stem))
+                };
+                let Some(at) = self.stored.iter().position(is_it) else { break };
+                let Entry { socket, fd } = self.stored.swap_remove(at);
+                let file = socket.name.as_deref().and_then(stored::file);
+                let name = wanted.name.map(str::to_owned);
+                let socket = Socket { asked: asked.clone(), name, member, file, ..socket };
+                let entry = Entry { socket, fd };
+                if has_lost_its_path(&entry) {
+                    break;
+                }
+                found.push((entry, Origin::Store));
+            }
+            if !found.is_empty() {
+                break;
+            }
+        }
+        found
+    }
+
+    #[cfg(not(feature = "systemd"))]
+    fn take_stored(&mut self, _: &Wanted<'_>, _: usize) -> Vec<(Entry, Origin)> {
+        Vec::new()
+    }
+
     /// What was found for a request that failed all the same may be asked for again.
     fn put_back(&mut self, found: Vec<(Entry, Origin)>) {
         for (entry, origin) in found {
             match origin {
                 Origin::Supervisor => self.passed.push(entry),
-                Origin::Predecessor => self.receive(entry),
+                // As it is known now: under the address that was asked for.
+                Origin::Predecessor | Origin::Store => self.receive(entry),
                 Origin::Bound => {}
             }
         }
@@ -352,7 +432,8 @@ impl Pool {
         }
         let passed = mem::take(&mut self.passed);
         let received = self.received.take().unwrap_or_default().into_values().flatten();
-        let unclaimed = passed.into_iter().map(|entry| (entry, Origin::Supervisor));
+        let stored = mem::take(&mut self.stored).into_iter().map(|entry| (entry, Origin::Store));
+        let unclaimed = passed.into_iter().map(|entry| (entry, Origin::Supervisor)).chain(stored);
         for (entry, origin) in unclaimed.chain(received.map(|entry| (entry, Origin::Predecessor))) {
             let Socket { kind, name, local, .. } = &entry.socket;
             note!(
@@ -366,6 +447,10 @@ impl Pool {
             );
         }
     }
+}
+
+fn cookie(entry: &Entry) -> Option<u64> {
+    socket::cookie(entry.fd.as_fd()).ok()
 }
 
 fn key(kind: Kind, address: &Address, name: Option<&str>) -> Key {
@@ -645,6 +730,53 @@ pub(super) fn close_retired() {
 pub(super) fn held() -> Option<Vec<Entry>> {
     let pool = lock(&POOL);
     (!pool.let_go).then(|| pool.held.clone())
+}
+
+/// What is to become of the supervisor's store.
+#[cfg(feature = "systemd")]
+pub(super) struct Store {
+    /// These are not held any more, or stand for another socket now.
+    pub(super) remove: Vec<String>,
+    pub(super) add: Vec<(String, Arc<OwnedFd>)>,
+    /// How many are in it and stay.
+    pub(super) kept: usize,
+}
+
+/// All that is held and serves is to be in the store, but what the supervisor keeps anyway, and
+/// nothing else. Afterwards the store counts as being so.
+#[cfg(feature = "systemd")]
+pub(super) fn to_store() -> Store {
+    let mut pool = lock(&POOL);
+    let wanted: Vec<(String, u64, Arc<OwnedFd>)> = pool
+        .held
+        .iter()
+        .filter(|entry| !entry.socket.retired)
+        .filter_map(|entry| Some((stored::name(&entry.socket), cookie(entry)?, entry.fd.clone())))
+        .filter(|(_, cookie, _)| !pool.of_supervisor.contains(cookie))
+        .collect();
+    let is_in = |set: &[(String, u64)], name: &str, cookie| {
+        set.iter().any(|(one, other)| one == name && *other == cookie)
+    };
+    let now: Vec<(String, u64)> =
+        wanted.iter().map(|(name, cookie, _)| (name.clone(), *cookie)).collect();
+    let before = mem::replace(&mut pool.in_store, now.clone());
+    let earlier = mem::take(&mut pool.of_predecessor);
+    let mut remove: Vec<String> = before
+        .iter()
+        .chain(&earlier)
+        .filter(|(name, cookie)| !is_in(&now, name, *cookie))
+        .map(|(name, _)| name.clone())
+        .collect();
+    remove.sort();
+    remove.dedup();
+    // What goes by its name takes all of that name with it.
+    let in_place = |name: &String, cookie| is_in(&before, name, cookie) && !remove.contains(name);
+    let add: Vec<(String, Arc<OwnedFd>)> = wanted
+        .into_iter()
+        .filter(|(name, cookie, _)| !in_place(name, *cookie))
+        .map(|(name, _, fd)| (name, fd))
+        .collect();
+    Store { kept: now.len() - add.len(), remove, add }
 }
 
 /// The drain begins: from here on the program's own close is the last one in this process.

@@ -24,6 +24,8 @@ pub(crate) mod launcher;
 mod model;
 #[cfg(feature = "sockets")]
 pub(crate) mod passed;
+#[cfg(all(feature = "systemd", feature = "sockets"))]
+pub(crate) mod stored;
 pub(crate) mod systemd;
 pub(crate) mod takeover;
 #[cfg(all(test, not(model)))]

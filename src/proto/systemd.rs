@@ -17,8 +17,12 @@ pub(crate) struct Unit {
 /// service may divide its control group (`Delegate=`), so the last part that names a service counts.
 pub(crate) fn unit_of(cgroup: &str) -> Option<Unit> {
     let path = |of: &str| cgroup.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(of));
-    // Where both hierarchies are mounted, systemd uses the one that carries its name.
-    let path = path("name=systemd:").or_else(|| path(":"))?;
+    // Where there are both hierarchies, the one that carries systemd's name is systemd's own; but it
+    // may be that of a manager outside of this container, which knows of no unit in here.
+    ["name=systemd:", ":"].into_iter().find_map(|of| unit_at(path(of)?))
+}
+
+fn unit_at(path: &str) -> Option<Unit> {
     let parts: Vec<&str> = path.split('/').collect();
     let at = parts.iter().rposition(|part| part.ends_with(".service"))?;
     let name = parts[at];
@@ -259,7 +263,9 @@ pub(crate) fn findings(unit: &Properties, own: &Own) -> Vec<Finding> {
         _ => {}
     }
     for signal in ["KillSignal", "RestartKillSignal"] {
-        if !matches!(unit.get(signal), "15" | "") {
+        // The second is the first where it was not set.
+        let again = signal == "RestartKillSignal" && unit.get(signal) == unit.get("KillSignal");
+        if !matches!(unit.get(signal), "15" | "") && !again {
             find(signal, "KillSignal=SIGTERM", "only TERM is understood as a restart or a stop");
         }
     }

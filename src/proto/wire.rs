@@ -249,6 +249,43 @@ pub(crate) enum ToDaemon {
     TakenOver,
     /// A restart in place was not to be, and why.
     ReloadFailed(String),
+    /// A sign of life is wanted: [`Aside::Alive`].
+    Ask,
+}
+
+/// What a daemon tells its launcher beside the protocol: its machine takes no notice.
+#[cfg(feature = "systemd")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Aside {
+    Alive,
+    /// Have the supervisor keep the descriptor beside this, under this name without blanks.
+    Store(String),
+    /// It need not keep that one any more.
+    Remove(String),
+}
+
+#[cfg(feature = "systemd")]
+impl Aside {
+    pub(crate) fn format(&self) -> Vec<u8> {
+        let text = match self {
+            Aside::Alive => format!("{CHANNEL}{VERSION} alive"),
+            Aside::Store(name) => format!("{CHANNEL}{VERSION} store {name}"),
+            Aside::Remove(name) => format!("{CHANNEL}{VERSION} remove {name}"),
+        };
+        text.into_bytes()
+    }
+
+    /// `None`: something else.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Aside> {
+        let (kind, fields) = split_message(bytes).ok()?;
+        let name = || fields.split(' ').next().filter(|name| !name.is_empty()).map(str::to_owned);
+        match kind {
+            "alive" => Some(Aside::Alive),
+            "store" => name().map(Aside::Store),
+            "remove" => name().map(Aside::Remove),
+            _ => None,
+        }
+    }
 }
 
 /// As much as is told of why a restart in place was not to be, in characters.
@@ -292,6 +329,7 @@ impl ToDaemon {
             ToDaemon::ReloadFailed(why) => {
                 format!("{CHANNEL}{VERSION} reload-failed {why}").into_bytes()
             }
+            ToDaemon::Ask => format!("{CHANNEL}{VERSION} ask").into_bytes(),
         }
     }
 
@@ -323,6 +361,7 @@ impl ToDaemon {
             }
             "taken-over" => ToDaemon::TakenOver,
             "reload-failed" => ToDaemon::ReloadFailed(fields.to_owned()),
+            "ask" => ToDaemon::Ask,
             _ => return Ok(None),
         };
         Ok(Some(message))

@@ -74,6 +74,12 @@ pub(crate) fn spawn(program: &Path, channel: &Channel) -> io::Result<Daemon> {
         .args(arguments)
         .env(LAUNCHER, process::own_pid().to_string())
         .env(CHANNEL, channel.number().to_string());
+    // The launcher speaks for all of the service. A program that the daemon starts, with these in its
+    // environment, would speak for it too.
+    #[cfg(feature = "systemd")]
+    for name in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
+        command.env_remove(name);
+    }
     if process::is_single_threaded() {
         // Nobody else can start a program meanwhile that would inherit it too, and without code to
         // run in between, `std` need not copy the whole process to execute another program.

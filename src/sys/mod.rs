@@ -6,6 +6,8 @@ pub(crate) mod claim;
 #[cfg(feature = "sockets")]
 pub(crate) mod handover;
 pub(crate) mod launch;
+#[cfg(feature = "systemd")]
+pub(crate) mod notify;
 pub(crate) mod pid_file;
 pub(crate) mod process;
 mod raw;

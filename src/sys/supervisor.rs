@@ -33,8 +33,11 @@ pub(crate) struct Supervisor {
 
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"];
 
-fn unit_of(kind: Kind) -> Option<Unit> {
-    (kind == Kind::Systemd).then(systemd::own_unit).flatten()
+/// The service that we are, where systemd is our supervisor. The system's manager is PID 1; a user's
+/// may be so far inside of a container that no control group tells.
+fn unit_of(kind: Kind, supervisor: Option<Identity>) -> Option<Unit> {
+    let Unit { name, user } = (kind == Kind::Systemd).then(systemd::own_unit).flatten()?;
+    Some(Unit { name, user: user || supervisor.is_some_and(|one| one.pid != 1) })
 }
 
 impl Supervisor {
@@ -61,13 +64,14 @@ impl Supervisor {
         let folder = kind.restarts().then(|| {
             fs::read_link(format!("/proc/{parent}/cwd")).or_else(|_| std::env::current_dir()).ok()
         });
+        let identity = process::identity(parent);
         Supervisor {
             kind,
             name,
-            identity: process::identity(parent),
+            identity,
             held,
             folder: folder.flatten(),
-            unit: unit_of(kind),
+            unit: unit_of(kind, identity),
             told: Mutex::default(),
             parent: Some(parent),
         }
@@ -81,7 +85,7 @@ impl Supervisor {
             identity: hello.supervisor,
             held: pidfd.map(Held::from_pidfd),
             folder: hello.folder.clone().map(|folder| std::ffi::OsString::from_vec(folder).into()),
-            unit: unit_of(hello.kind),
+            unit: unit_of(hello.kind, hello.supervisor),
             told: Mutex::default(),
             parent: None,
         }

@@ -7,7 +7,7 @@ use crate::proto::Reading;
 use crate::proto::systemd::{self, Properties, Unit};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 

@@ -23,6 +23,7 @@ fn the_unit_is_found_in_the_control_group() {
             of("web.service", false),
         ),
         ("0::/system.slice/_cpu.service", of("cpu.service", false)),
+        ("9:name=systemd:/\n0::/system.slice/web.service\n", of("web.service", false)),
         ("0::/docker/4711", None),
         ("0::/", None),
         ("", None),
@@ -156,6 +157,7 @@ fn each_bad_setting_is_named() {
     assert_eq!(found("StartLimitIntervalUSec=5min", &own), ["StartLimitBurst=5"]);
     assert_eq!(found("RuntimeDirectory=web", &own), ["RuntimeDirectoryPreserve=no"]);
     assert_eq!(found("RuntimeDirectory=x~web/a", &own), ["RuntimeDirectoryPreserve=no"]);
+    assert_eq!(found("KillSignal=2 RestartKillSignal=2", &own), ["KillSignal=2"]);
     let reloads = Own { reloads: true, ..own.clone() };
     assert_eq!(found("", &reloads), ["ExecReload="]);
     assert_eq!(found("ExecReload={~path=/bin/kill~}", &reloads), [""; 0]);

@@ -526,3 +526,18 @@ fn the_longest_hello_fits() {
     };
     assert!(ToDaemon::Hello(longest).format().len() < MESSAGE_MAX);
 }
+
+#[cfg(feature = "systemd")]
+#[test]
+fn what_is_told_beside_the_protocol_is_no_report() {
+    use super::Aside;
+    let name = || "seamless-tcp-00".to_owned();
+    for aside in [Aside::Alive, Aside::Store(name()), Aside::Remove(name())] {
+        assert_eq!(Aside::parse(&aside.format()), Some(aside.clone()));
+        assert_eq!(Report::parse(&aside.format()), Ok(None));
+    }
+    for other in [&b"seamless/1 started"[..], b"seamless/1 store", b"seamless/2 alive", b"alive"] {
+        assert_eq!(Aside::parse(other), None);
+    }
+    assert_eq!(ToDaemon::parse(&ToDaemon::Ask.format()), Ok(Some(ToDaemon::Ask)));
+}

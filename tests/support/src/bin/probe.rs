@@ -73,6 +73,7 @@ probe --pid-file PATH [options]
   --state text:TEXT|size:N|panic|hang
                             what to hand over
   --inherit                 report what was handed over
+  --watchdog PATH           the program is well as long as this file exists
   --exit-code N             how to end after `wait`
   --no-wait                 never call `wait`
   --catch-all               report every signal that can be caught
@@ -281,6 +282,7 @@ struct Options {
     accept: Accept,
     state: Option<State>,
     inherit: bool,
+    watchdog: Option<PathBuf>,
     exit_code: i32,
     no_wait: bool,
     catch_all: bool,
@@ -321,6 +323,7 @@ impl Options {
                 Long("accept") => options.accept = parser.value()?.parse()?,
                 Long("state") => options.state = Some(parser.value()?.parse()?),
                 Long("inherit") => options.inherit = true,
+                Long("watchdog") => options.watchdog = Some(parser.value()?.into()),
                 Long("takeover-timeout") => {
                     options.takeover_timeout =
                         Some(parser.value()?.parse_with(humantime::parse_duration)?)
@@ -681,6 +684,9 @@ fn config(options: &Options, part: &Part) -> Config {
     }
     if let Some(state) = options.state.clone() {
         config = config.hand_over(move || state.give());
+    }
+    if let Some(path) = options.watchdog.clone() {
+        config = config.watchdog(move || path.exists());
     }
     if let Some(signal) = options.release_signal {
         config = config.release_signal(signal);

@@ -1,0 +1,57 @@
+//! What a daemon has to do with systemd once it serves: it looks at the settings of its unit, and
+//! has its sockets kept for a successor that finds no predecessor. On a thread of its own: systemd
+//! may take its time, and nothing waits for this.
+
+use super::daemon::Daemon;
+use super::journal::note;
+use super::service::Service;
+use crate::proto::systemd::{self, Own, Unit};
+use crate::sys::{process, systemd as sys};
+use std::thread;
+
+/// `started` is through.
+pub(super) fn started(daemon: &'static Daemon) {
+    let Some(service) = &daemon.service else { return };
+    let Some(unit) = &service.supervisor.unit else { return };
+    let look = move || look(daemon, service, unit);
+    let thread = thread::Builder::new().name("seamless-systemd".to_owned()).spawn(look);
+    if let Err(error) = thread {
+        note!(Warn, "stage=systemd daemon={} error=\"{error}\"", process::own_pid());
+    }
+}
+
+fn look(daemon: &'static Daemon, service: &'static Service, unit: &Unit) {
+    let own = process::own_pid();
+    let settings = match sys::show(unit, systemd::SETTINGS) {
+        Ok(settings) => settings,
+        Err(error) => {
+            return note!(
+                Info,
+                "stage=systemd daemon={own} unit={:?} error=\"{error}\" reason=\"systemd cannot be \
+                 asked: a TERM is taken for a restart\"",
+                unit.name,
+            );
+        }
+    };
+    let folder = service.pid_file.parent().map(|folder| folder.display().to_string());
+    let own_side = Own {
+        notifies: cfg!(feature = "systemd"),
+        drain_timeout: daemon.drain_timeout,
+        reloads: service.in_place,
+        folder: folder.unwrap_or_default(),
+    };
+    for found in systemd::findings(&settings, &own_side) {
+        note!(
+            Warn,
+            "stage=systemd daemon={own} unit={:?} setting={:?} instead={:?} reason=\"{}\"",
+            unit.name,
+            found.setting,
+            found.instead,
+            found.why,
+        );
+    }
+    #[cfg(all(feature = "systemd", feature = "sockets"))]
+    if let Some(channel) = daemon.channel.upgrade() {
+        super::store::keep(&channel, settings.get("FileDescriptorStoreMax").parse().unwrap_or(0));
+    }
+}
