@@ -1,85 +1,487 @@
-//! A service of a real systemd.
+//! A service of a real systemd: what each of its commands does, and what a unit's settings make of
+//! it.
 
-use std::{fs, path::Path};
+mod clients;
+mod store;
+mod watchdog;
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+    thread,
+};
 
 use seamless_testing::{
     bin,
     boxed::{self, Boxed},
-    http::{Prober, Target},
-    report::Report,
+    clients::Program,
+    http::{self, Prober, Target},
+    process::{self, NOBODY, Watched},
+    report::{self, Report},
+    signal::KILL,
+    supervisor::write_script,
     systemd::{self, Systemd},
     wait_for,
 };
 
 use crate::LIMIT;
 
-const UNIT: &str = "web.service";
-
 fn run(test: impl FnOnce(&Systemd, &Path)) {
     systemd::run(Boxed::new().private_net_without_migration(), test);
 }
 
-/// A service with its files in one folder.
+/// A service with its files in a folder of its own.
 struct Web<'a> {
     systemd: &'a Systemd,
-    folder: &'a Path,
+    unit: String,
+    folder: PathBuf,
     target: Target,
     report: Report,
 }
 
 impl<'a> Web<'a> {
-    fn new(systemd: &'a Systemd, folder: &'a Path) -> Self {
-        let target = Target::from(boxed::address());
+    fn new(systemd: &'a Systemd, folder: &Path, name: &str) -> Self {
+        let folder = folder.join(name);
+        fs::create_dir(&folder).expect("a folder");
         let report = Report::new(folder.join("report"));
-        Web { systemd, folder, target, report }
+        let target = Target::from(boxed::address());
+        Web { systemd, unit: format!("{name}.service"), folder, target, report }
     }
 
-    /// Writes the unit: `settings` may override what stands before them.
+    /// Writes the unit of a probe with these options. What is set here goes before what stands in
+    /// every unit.
     fn deploy(&self, settings: &str, options: &str) {
-        let (probe, folder, target) = (bin::probe(), self.folder.display(), &self.target);
+        let (folder, target) = (self.folder.display(), &self.target);
+        self.write(settings, &format!("--report={folder}/report --tcp={target} {options}"));
+    }
+
+    fn write(&self, settings: &str, options: &str) {
+        let (probe, folder) = (bin::probe(), self.folder.display());
         self.systemd.unit(
-            UNIT,
+            &self.unit,
             &format!(
                 "[Unit]\nDefaultDependencies=no\nStartLimitIntervalSec=0\n[Service]\n\
                  Type=notify\nKillMode=process\nRestart=always\nRestartSec=0\n\
-                 Environment=RUST_LOG=debug\n\
+                 Environment=RUST_LOG=debug\nTimeoutStartSec=100s\n\
                  StandardOutput=append:{folder}/log\nStandardError=append:{folder}/log\n\
-                 ExecStart={} --pid-file={folder}/web.pid --report={folder}/report --tcp={target} \
-                 {options}\n{settings}",
-                probe.display()
+                 ExecStart={} --pid-file={folder}/web.pid {options}\n{settings}",
+                probe.display(),
             ),
         );
+    }
+
+    #[track_caller]
+    fn control(&self, command: &[&str]) {
+        self.systemd.control(&[command, &[&self.unit]].concat());
+    }
+
+    fn show(&self, property: &str) -> String {
+        self.systemd.show(&self.unit, property)
+    }
+
+    #[track_caller]
+    fn wait_show(&self, property: &str, value: &str) {
+        self.systemd.wait_show(&self.unit, property, value);
+    }
+
+    fn launcher(&self) -> u32 {
+        self.systemd.main_pid(&self.unit)
+    }
+
+    /// The daemon that starts as the `nth` of all.
+    #[track_caller]
+    fn started(&self, nth: usize) -> u32 {
+        self.report.wait_nth("started", nth).pid
     }
 
     fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
+    /// Waits for so many lines in the log that hold all of these words.
     #[track_caller]
-    fn wait_log(&self, words: &[&str]) -> String {
-        wait_for(format!("{words:?} in the log"), LIMIT, || {
-            let log = self.log();
-            let mut lines = log.lines();
-            lines.find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned)
-        })
+    fn wait_log(&self, words: &[&str], count: usize) {
+        wait_for(format!("{count} lines with {words:?} in the log"), LIMIT, || {
+            (self.lines(words) >= count).then_some(())
+        });
+    }
+
+    fn lines(&self, words: &[&str]) -> usize {
+        let log = self.log();
+        log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
+    }
+
+    /// Waits until the daemon has looked at its unit, which is the last thing of its start.
+    #[track_caller]
+    fn wait_looked(&self, daemon: u32) {
+        self.wait_log(&["stage=systemd", &format!("daemon={daemon} "), "stored="], 1);
+    }
+
+    #[track_caller]
+    fn wait_nothing_left(&self) {
+        let option = format!("--pid-file={}/web.pid", self.folder.display());
+        wait_for("nothing of the service is left", LIMIT, || {
+            let mut all = process::all().into_iter();
+            let is_ours = |pid| process::command_line(pid).contains(&option);
+            (!all.any(|stat| is_ours(stat.pid))).then_some(())
+        });
     }
 }
 
+/// What a failed test has to tell.
+impl Drop for Web<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}:\n{}{}", self.unit, self.report, self.log());
+            eprintln!("{}", self.show("ActiveState,SubState,Result,StatusText,MainPID,NRestarts"));
+        }
+    }
+}
+
+/// `systemctl restart` returns when the new generation serves, and costs nothing; `stop` returns
+/// when every generation is gone.
 #[test]
-fn p1_p2_restarts() {
+fn p1_p2_p6_systemctl_restart_and_stop() {
     run(|systemd, folder| {
-        let web = Web::new(systemd, folder);
-        web.deploy("Type=simple", "");
-        systemd.control(&["start", UNIT]);
-        let first = web.report.wait("started").pid;
+        let web = Web::new(systemd, folder, "web");
+        let gate = folder.join("gate");
+        web.deploy("", &format!("--at=ready=file:{}", gate.display()));
+        web.control(&["start", "--no-block"]);
+        web.report.wait("init");
+        // The gate keeps it from being ready, for as long as it takes to look twice.
+        assert_eq!(web.show("ActiveState"), "activating");
+        assert_eq!(web.show("ActiveState"), "activating");
+        fs::write(&gate, "").expect("the gate");
+        web.wait_show("ActiveState", "active");
+        let mut pids = vec![web.started(1)];
+        let prober = Prober::start(&web.target);
+        prober.wait_pid(pids[0]);
+        for turn in 1..=3 {
+            let launcher = Watched::new(web.launcher());
+            web.control(&["restart"]);
+            // It has been told that the new one serves: no later than that, the old launcher is gone.
+            assert!(launcher.has_ended());
+            let new = web.started(turn + 1);
+            assert_eq!(process::stat(new).expect("it serves").ppid, web.launcher());
+            assert_eq!(web.show("StatusText"), format!("serving: daemon {new}"));
+            prober.wait_pid(new);
+            let old = Watched::new(pids[turn - 1]);
+            old.wait_end(LIMIT);
+            assert_eq!(web.report.wait_of(old.pid(), "wait").text, "TakenOver");
+            pids.push(new);
+        }
+        assert_eq!(web.lines(&["stage=intent", "intent=restart"]), 3);
+        assert_eq!((web.show("ActiveState"), web.show("NRestarts")), ("active".into(), "0".into()));
+        let probes = prober.stop();
+        probes.assert_all_answered();
+        assert_eq!(probes.pids(), pids);
+        assert!(probes.requests() >= 10);
+        web.control(&["stop"]);
+        assert_eq!(
+            (web.show("ActiveState"), web.show("Result")),
+            ("inactive".into(), "success".into())
+        );
+        web.wait_nothing_left();
+        assert_eq!(web.lines(&["stage=intent", "intent=stop"]), 1);
+        assert_eq!(web.report.wait_of(pids[3], "wait").text, "Stopped");
+    });
+}
+
+/// A drain may take longer than `TimeoutStopSec=`.
+#[test]
+fn p3_p6_a_stop_waits_for_what_is_in_flight() {
+    run(|systemd, folder| {
+        let web = Web::new(systemd, folder, "web");
+        web.deploy("TimeoutStopSec=1s", "");
+        web.control(&["start"]);
+        let (launcher, daemon) = (Watched::new(web.launcher()), web.started(1));
+        let request = http::hold(&web.target);
+        // What comes behind it in the same queue has been answered: it is accepted.
+        assert_eq!(http::pid(&web.target), daemon);
+        web.control(&["stop", "--no-block"]);
+        web.wait_show(
+            "StatusText",
+            &format!("stopping: daemon {daemon} answers what is in flight"),
+        );
+        // Twice the limit.
+        assert!(!launcher.ends_within(std::time::Duration::from_secs(2)));
+        assert_eq!(web.show("SubState"), "stop-sigterm");
+        let answer = request.finish().expect("an answer");
+        assert_eq!(answer.pid, Some(daemon));
+        web.wait_show("ActiveState", "inactive");
+        assert_eq!(web.show("Result"), "success");
+        web.wait_nothing_left();
+    });
+}
+
+/// `systemctl kill`, and what happens to one process: what systemd makes of it.
+#[test]
+fn p1_p6_p8_signals_by_hand() {
+    run(|systemd, folder| {
+        let web = Web::new(systemd, folder, "web");
+        web.deploy("", "");
+        web.control(&["start"]);
+        let mut old = web.started(1);
+        let mut nth = 1;
+        let prober = Prober::start(&web.target);
+        for (signal, intent) in [("TERM", "intent=restart"), ("KILL", "")] {
+            prober.wait_pid(old);
+            let before = web.lines(&["stage=intent", intent]);
+            web.control(&["kill", "--kill-who=main", "--signal", signal]);
+            nth += 1;
+            let new = web.started(nth);
+            Watched::new(old).wait_end(LIMIT);
+            assert_eq!(web.report.wait_of(old, "wait").text, "TakenOver");
+            assert_eq!(web.show("NRestarts"), (nth - 1).to_string());
+            if !intent.is_empty() {
+                assert_eq!(web.lines(&["stage=intent", intent]), before + 1);
+            }
+            old = new;
+        }
+        prober.wait_pid(old);
+        prober.stop().assert_all_answered();
+        // A crash is seen as it is, and followed by a start.
+        process::signal(old, KILL);
+        nth += 1;
+        let new = web.started(nth);
+        assert_eq!(http::wait_pid(&web.target), new);
+        assert_eq!(web.show("NRestarts"), (nth - 1).to_string());
+        // Where `Restart=` would not start it again, a TERM is a stop.
+        web.deploy("Restart=on-failure", "");
+        web.control(&["kill", "--kill-who=main"]);
+        web.wait_show("ActiveState", "inactive");
+        web.wait_nothing_left();
+        assert_eq!(web.report.wait_of(new, "wait").text, "Stopped");
+    });
+}
+
+/// A deploy that fails costs nothing, however systemd gives up; the next good one takes over.
+#[test]
+fn p1_p6_bad_deploys() {
+    run(|systemd, folder| {
+        let web = Web::new(systemd, folder, "web");
+        web.deploy("", "");
+        web.control(&["start"]);
+        let first = web.started(1);
         let prober = Prober::start(&web.target);
         prober.wait_pid(first);
-        systemd.control(&["restart", UNIT]);
-        let second = web.report.wait_nth("started", 2).pid;
+        // It gives up: the unit has failed, and the old generation is all there is.
+        web.deploy(
+            "[Unit]\nStartLimitIntervalSec=1h\nStartLimitBurst=3",
+            "--at=before-init=exit:3",
+        );
+        assert!(!systemd.command(&["restart", &web.unit]).output().expect("it").status.success());
+        web.wait_show("ActiveState", "failed");
+        assert_eq!(web.show("Result"), "exit-code");
+        let checks = format!("daemon={first} finding=Seen");
+        web.wait_log(&["stage=check", &checks, "supervisor: Up"], 2);
+        prober.wait_more(5);
+        web.deploy("", "");
+        web.control(&["start"]);
+        let second = web.started(2);
         prober.wait_pid(second);
-        println!("{}", web.log());
-        prober.stop().assert_all_answered();
-        systemd.control(&["stop", UNIT]);
-        println!("{}", web.log());
+        Watched::new(first).wait_end(LIMIT);
+        // It is told to stop while no launcher runs: between two attempts.
+        web.deploy("RestartSec=1h", "--at=before-init=exit:3");
+        assert!(!systemd.command(&["restart", &web.unit]).output().expect("it").status.success());
+        web.wait_show("SubState", "auto-restart");
+        let checks = format!("daemon={second} finding=Seen");
+        web.wait_log(&["stage=check", &checks, "supervisor: Up"], 1);
+        prober.wait_more(5);
+        let probes = prober.stop();
+        probes.assert_all_answered();
+        assert_eq!(probes.pids(), [first, second]);
+        web.control(&["stop"]);
+        web.wait_nothing_left();
+        assert_eq!(web.report.wait_of(second, "wait").text, "Stopped");
+    });
+}
+
+/// `systemctl reload` restarts in place: the main process stays, whatever comes of it.
+#[test]
+fn p1_p2_systemctl_reload() {
+    run(|systemd, folder| {
+        let web = Web::new(systemd, folder, "web");
+        let program = Program::new(web.folder.join("program"), &bin::probe());
+        let sample = bin::root().join("examples/service/systemd/web.service.d/reload.conf");
+        let sample = fs::read_to_string(sample).expect("the sample");
+        let start = format!(
+            "ExecStart=\nExecStart={} --pid-file={folder}/web.pid --report={folder}/report \
+             --tcp={} --reload-signal=1",
+            program.path().display(),
+            web.target,
+            folder = web.folder.display(),
+        );
+        web.write(&format!("{start}\n{sample}"), "");
+        web.control(&["start"]);
+        let launcher = web.launcher();
+        let mut pids = vec![web.started(1)];
+        let prober = Prober::start(&web.target);
+        prober.wait_pid(pids[0]);
+        for nth in 2..=3 {
+            program.deploy_bad();
+            web.control(&["reload"]);
+            let failed = format!("serving: daemon {}; the last reload failed", pids[nth - 2]);
+            web.wait_show("StatusText", &failed);
+            web.wait_show("ActiveState", "active");
+            program.deploy_good();
+            web.control(&["reload"]);
+            pids.push(web.started(nth));
+            web.wait_show("StatusText", &format!("serving: daemon {}", pids[nth - 1]));
+            web.wait_show("ActiveState", "active");
+            prober.wait_pid(pids[nth - 1]);
+            assert_eq!((web.launcher(), web.show("NRestarts")), (launcher, "0".into()));
+        }
+        assert_eq!(web.lines(&["stage=systemd", "setting="]), 0);
+        web.control(&["restart"]);
+        pids.push(web.started(4));
+        assert_ne!(web.launcher(), launcher);
+        prober.wait_pid(pids[3]);
+        let probes = prober.stop();
+        probes.assert_all_answered();
+        assert_eq!(probes.pids(), pids);
+        web.control(&["stop"]);
+        web.wait_nothing_left();
+    });
+}
+
+/// Each setting that would cost connections is named in the log, and a good unit has no such line.
+#[test]
+fn settings_that_would_cost_connections_are_named() {
+    run(|systemd, folder| {
+        let cases = [
+            ("", ""),
+            ("KillMode=mixed", "KillMode=mixed"),
+            ("KillMode=control-group", "KillMode=control-group"),
+            ("KillMode=none", "KillMode=none"),
+            ("Type=simple\nNotifyAccess=none\nRemainAfterExit=yes", "RemainAfterExit=yes"),
+            ("Restart=no", "Restart=no"),
+            ("KillSignal=SIGINT", "KillSignal=2"),
+            ("SendSIGHUP=yes", "SendSIGHUP=yes"),
+            ("[Unit]\nStartLimitIntervalSec=1h", "StartLimitBurst=5"),
+            ("RuntimeDirectory=DIR", "RuntimeDirectoryPreserve=no"),
+        ];
+        let services = cases.iter().enumerate().map(|(at, (setting, named))| {
+            let name = format!("web-{at}");
+            let web = Web::new(systemd, folder, &name);
+            web.deploy(&setting.replace("DIR", &name), "");
+            web.control(&["start", "--no-block"]);
+            (web, *named)
+        });
+        let services: Vec<(Web<'_>, &str)> = services.collect();
+        for (web, named) in services {
+            let daemon = web.started(1);
+            web.wait_looked(daemon);
+            let all = web.lines(&["stage=systemd", "setting="]);
+            assert_eq!(all, usize::from(!named.is_empty()), "{named}");
+            if !named.is_empty() {
+                let words = ["WARN", "stage=systemd", &web.unit, &format!("setting=\"{named}\"")];
+                assert_eq!(web.lines(&words), 1, "{named}");
+            }
+        }
+    });
+}
+
+/// Where systemd cannot be asked, a service restarts as seamlessly; only a stop is understood late:
+/// a service that gave up root before its launcher started has no way to it here, and another one is
+/// kept waiting for an answer.
+#[test]
+fn p1_p6_a_systemd_that_cannot_be_asked() {
+    run(|systemd, folder| {
+        let programs = folder.join("bin");
+        fs::create_dir(&programs).expect("a folder");
+        write_script(&programs.join("systemctl"), "echo $$ >>\"$0.pids\"\nexec sleep 1000");
+        let slow = format!("Environment=PATH={}:/usr/bin:/bin", programs.display());
+        let cases = [("web-0", "User=nobody".to_owned()), ("web-1", slow)];
+        thread::scope(|scope| {
+            for (name, setting) in cases {
+                let web = Web::new(systemd, folder, name);
+                report::for_all_users(&web.folder);
+                fs::set_permissions(&web.folder, fs::Permissions::from_mode(0o777)).expect("it");
+                web.deploy(&setting, "--successor-timeout=1s");
+                scope.spawn(move || {
+                    web.control(&["start"]);
+                    let first = web.started(1);
+                    let prober = Prober::start(&web.target);
+                    prober.wait_pid(first);
+                    web.control(&["restart"]);
+                    let second = web.started(2);
+                    prober.wait_pid(second);
+                    prober.stop().assert_all_answered();
+                    assert_eq!(web.lines(&["stage=intent", "intent=unknown"]), 1);
+                    web.control(&["stop"]);
+                    web.wait_nothing_left();
+                    assert_eq!(web.report.wait_of(second, "wait").text, "Stopped");
+                });
+            }
+        });
+        let pids = fs::read_to_string(programs.join("systemctl.pids")).expect("their PIDs");
+        assert!(pids.lines().count() >= 2);
+        for pid in pids.lines() {
+            assert_eq!(process::stat(pid.parse().expect("a PID")), None, "a systemctl is left");
+        }
+    });
+}
+
+/// Under the manager of a user without rights, which answers that user.
+#[test]
+fn p1_p2_p6_a_user_manager() {
+    systemd::run_user(Boxed::new().private_net_without_migration(), |systemd, folder| {
+        let web = Web::new(systemd, folder, "web");
+        chown(&web.folder, Some(NOBODY), Some(NOBODY)).expect("chown");
+        web.deploy("FileDescriptorStoreMax=4", "");
+        web.control(&["start"]);
+        let mut pids = vec![web.started(1)];
+        let prober = Prober::start(&web.target);
+        prober.wait_pid(pids[0]);
+        for nth in 2..=3 {
+            web.control(&["restart"]);
+            pids.push(web.started(nth));
+            prober.wait_pid(pids[nth - 1]);
+        }
+        let probes = prober.stop();
+        probes.assert_all_answered();
+        assert_eq!(probes.pids(), pids);
+        assert_eq!(web.lines(&["stage=intent", "intent=restart"]), 2);
+        web.wait_looked(pids[2]);
+        assert_eq!(web.show("NFileDescriptorStore"), "1");
+        web.control(&["stop"]);
+        web.wait_nothing_left();
+        assert_eq!(web.lines(&["stage=intent", "intent=stop"]), 1);
+    });
+}
+
+/// Sockets that systemd itself listens at: they are had from it in each generation.
+#[test]
+fn p1_p2_a_socket_unit() {
+    run(|systemd, folder| {
+        let web = Web::new(systemd, folder, "web");
+        let settings = "[Unit]\nDefaultDependencies=no\n[Socket]\nFileDescriptorName=web\n";
+        systemd.unit("web.socket", &format!("{settings}ListenStream={}", web.target));
+        let folder = folder.join("web");
+        let tcp = format!("--report={}/report --tcp={},name=web", folder.display(), web.target);
+        web.write("NonBlocking=yes\nFileDescriptorStoreMax=8", &tcp);
+        systemd.control(&["start", "web.socket"]);
+        let prober = Prober::start(&web.target);
+        let mut pids = vec![web.started(1)];
+        prober.wait_pid(pids[0]);
+        for nth in 2..=3 {
+            web.control(&["restart"]);
+            pids.push(web.started(nth));
+            prober.wait_pid(pids[nth - 1]);
+        }
+        let probes = prober.stop();
+        probes.assert_all_answered();
+        assert_eq!(probes.pids(), pids);
+        assert_eq!(web.lines(&["stage=socket", "name=web", "from=supervisor"]), 3);
+        // What systemd holds anyway is not put into its store as well.
+        web.wait_looked(pids[2]);
+        assert_eq!(web.show("NFileDescriptorStore"), "0");
+        // With nobody left, a connection waits in its queue.
+        let last = [web.launcher(), pids[2]].map(Watched::new);
+        web.control(&["kill", "--signal=KILL"]);
+        last.iter().for_each(|one| one.wait_end(LIMIT));
+        assert_eq!(http::pid(&web.target), web.started(4));
     });
 }

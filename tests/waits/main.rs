@@ -24,6 +24,7 @@ mod launcher_gone;
 mod leaks;
 mod log_file;
 mod nohup;
+mod notify;
 mod order;
 mod peers;
 mod pid_file;

@@ -1,0 +1,97 @@
+//! systemd's descriptor store: sockets that outlive every process of the service.
+
+use seamless_testing::{
+    http::{self, FailureKind, Prober, Target},
+    process::{self, Watched},
+    wait_for,
+};
+
+use super::{LIMIT, Web, run};
+
+/// Where the sockets of these generations were found, in order.
+fn origins(web: &Web<'_>, daemon: u32) -> Vec<String> {
+    let daemon = format!("daemon={daemon} ");
+    let log = web.log();
+    let lines = log.lines().filter(|line| line.contains("stage=socket") && line.contains(&daemon));
+    lines.filter_map(|line| Some(line.split_once(" from=")?.1.to_owned())).collect()
+}
+
+#[test]
+fn sockets_outlive_a_crash_of_everything() {
+    run(|systemd, folder| {
+        let web = Web::new(systemd, folder, "web");
+        let path = web.folder.join("web.sock");
+        let unix = Target::from(path.as_path());
+        let more = format!(
+            "--group=127.0.0.1:9000,count=3 --udp=127.0.0.1:9001 --unix={}",
+            path.display()
+        );
+        web.deploy("FileDescriptorStoreMax=6", &more);
+        web.control(&["start"]);
+        let first = web.started(1);
+        wait_for("six sockets in the store", LIMIT, || {
+            (web.show("NFileDescriptorStore") == "6").then_some(())
+        });
+        web.wait_looked(first);
+        let sockets = |pid| {
+            let mut open = process::descriptors(pid);
+            open.retain(|(_, what)| what.to_string_lossy().starts_with("socket:"));
+            open.into_iter().map(|(_, what)| what).collect::<Vec<_>>()
+        };
+        let held = sockets(first);
+
+        // A restart: the predecessor hands over the same sockets, and the store stays as it is.
+        let prober = Prober::start(&web.target);
+        prober.wait_pid(first);
+        web.control(&["restart"]);
+        let second = web.started(2);
+        prober.wait_pid(second);
+        prober.stop().assert_all_answered();
+        web.wait_looked(second);
+        assert_eq!(origins(&web, second), ["predecessor"; 6]);
+        assert_eq!(web.show("NFileDescriptorStore"), "6");
+        Watched::new(first).wait_end(LIMIT);
+
+        // Nobody is left, and nobody is refused.
+        let prober = Prober::start(&web.target);
+        prober.wait_pid(second);
+        web.control(&["kill", "--signal=KILL"]);
+        let third = web.started(3);
+        prober.wait_pid(third);
+        web.wait_looked(third);
+        assert_eq!(origins(&web, third), ["store"; 6]);
+        let shared = sockets(third).into_iter().filter(|one| held.contains(one)).count();
+        assert!(shared >= 6, "{shared} of {held:?}");
+        let probes = prober.stop();
+        let refused = |kind| kind != FailureKind::Reset && kind != FailureKind::Closed;
+        assert!(!probes.failures.iter().any(|probe| refused(probe.failure.kind)), "{probes:?}");
+        assert!(probes.failures.len() <= 1, "but for the one in flight: {probes:?}");
+        assert_eq!(http::pid(&unix), third);
+        for _ in 0..20 {
+            let group = Target::from(std::net::SocketAddr::from(([127, 0, 0, 1], 9000)));
+            assert_eq!(http::pid(&group), third, "a member that nobody accepts from");
+        }
+        assert_eq!(web.show("NFileDescriptorStore"), "6");
+
+        // What is not asked for any more leaves the store, and so do members of a group.
+        web.deploy("FileDescriptorStoreMax=6", "--group=127.0.0.1:9000,count=2");
+        web.control(&["restart"]);
+        let fourth = web.started(4);
+        web.wait_looked(fourth);
+        wait_for("three sockets in the store", LIMIT, || {
+            (web.show("NFileDescriptorStore") == "3").then_some(())
+        });
+        Watched::new(third).wait_end(LIMIT);
+        web.control(&["kill", "--signal=KILL"]);
+        let fifth = web.started(5);
+        web.wait_looked(fifth);
+        assert_eq!(origins(&web, fifth), ["store"; 3]);
+        for _ in 0..20 {
+            let group = Target::from(std::net::SocketAddr::from(([127, 0, 0, 1], 9000)));
+            assert_eq!(http::pid(&group), fifth);
+        }
+        web.control(&["stop"]);
+        assert_eq!(web.show("NFileDescriptorStore"), "0");
+        web.wait_nothing_left();
+    });
+}
