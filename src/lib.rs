@@ -195,6 +195,9 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("seamless runs on Linux only: it needs pidfds, /proc and SO_PEERCRED");
 
+#[cfg(feature = "command")]
+#[doc(hidden)] // of the program `seamless` alone
+pub mod command;
 mod config;
 mod driver;
 mod error;

@@ -6,14 +6,21 @@
 #[allow(dead_code)]
 #[path = "../../src/proto/frame.rs"]
 mod frame;
+#[allow(dead_code)]
+#[path = "../../src/proto/status.rs"]
+mod status;
 
 use frame::{Answer, Request};
+use status::Status;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(request) = Request::parse(bytes) {
         assert_eq!(Request::parse(&request.format()), Ok(request));
     }
     if let Ok(answer) = Answer::parse(bytes) {
+        if let Answer::Status(text) = &answer {
+            status(text);
+        }
         let text = answer.format();
         // Escapes may make a message longer than it came.
         if text.len() <= frame::MESSAGE_MAX {
@@ -21,3 +28,13 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         }
     }
 });
+
+fn status(text: &str) {
+    let Some(status) = Status::parse(text) else { return };
+    let text = status.format();
+    let again = Status::parse(&text).expect("what was written");
+    // Escapes may leave no room for the last sockets.
+    let held = again.held.len();
+    let status = Status { held: status.held[..held].to_vec(), ..status };
+    assert_eq!(again, status);
+}

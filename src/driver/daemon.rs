@@ -10,6 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::proto::Report;
 use crate::proto::daemon::{Daemon as Machine, Input, Output, Phase};
 use crate::proto::wire::{MESSAGE_MAX, ToDaemon};
+#[cfg(feature = "sockets")]
+use crate::proto::{Intent, Scope};
 use crate::shutdown::{Stage, lock};
 use crate::sys::channel::{Channel, Received};
 use crate::sys::signals::{self, Signals};
@@ -213,6 +215,13 @@ pub(crate) fn restart() -> Result<()> {
     }
 }
 
+/// As TERM by hand does, but of the whole service: older generations that missed their TERM are told
+/// again, and awaited.
+#[cfg(feature = "sockets")]
+pub(super) fn stop(daemon: &Daemon) {
+    daemon.post(Input::Told(Intent::Stop(Scope::Service)));
+}
+
 pub(crate) fn generation() -> Option<u64> {
     let service = DAEMON.get()?.service.as_ref()?;
     service.number()
@@ -250,6 +259,8 @@ impl Daemon {
     /// The state is Serving, and the launcher knows, before anything that follows from it is told.
     /// `false`: the process has been told to end meanwhile.
     pub(super) fn serve(&self) -> bool {
+        #[cfg(feature = "sockets")]
+        super::status::entered_stage();
         let mut machine = lock(&self.machine);
         for output in machine.on(Input::Started) {
             if let (Output::Report(report), Some(channel)) = (output, self.channel.upgrade()) {

@@ -197,6 +197,8 @@ impl Events {
 
     /// One line for each stage of a daemon's life.
     fn note_phase(&mut self, input: Input, phase: Phase) {
+        #[cfg(feature = "sockets")]
+        super::status::entered_stage();
         let now = Instant::now();
         let stage = match phase {
             Phase::Starting => "starting",

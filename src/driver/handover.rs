@@ -4,6 +4,7 @@ use super::daemon::{self, Daemon, generation};
 use super::journal::{Maybe, note};
 use super::service::{Predecessor, Service};
 use super::sockets::{self, Entry};
+use super::status;
 use crate::config::{Config, HandOver};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::frame::{self, Answer, Request};
@@ -58,7 +59,7 @@ impl Settings {
 }
 
 /// `web.pid.sock` for `web.pid`.
-pub(super) fn path_beside(pid_file: &Path) -> PathBuf {
+pub(crate) fn path_beside(pid_file: &Path) -> PathBuf {
     let mut path = pid_file.as_os_str().to_owned();
     path.push(".sock");
     path.into()
@@ -66,28 +67,39 @@ pub(super) fn path_beside(pid_file: &Path) -> PathBuf {
 
 /// Counts down what a whole takeover may take.
 #[derive(Clone, Copy)]
-struct Deadline {
+pub(crate) struct Deadline {
     due: Instant,
     timeout: Duration,
+    /// What the limit is called where it is set.
+    name: &'static str,
 }
 
 impl Deadline {
     fn after(timeout: Duration) -> Deadline {
-        // A limit beyond what the clock can count is none.
-        let far = Duration::from_secs(60 * 60 * 24 * 365);
-        Deadline { due: Instant::now() + timeout.min(far), timeout }
+        Deadline::named(timeout, "takeover_timeout")
     }
 
-    fn left(self) -> Result<Duration, String> {
+    pub(crate) fn named(timeout: Duration, name: &'static str) -> Deadline {
+        // A limit beyond what the clock can count is none.
+        let far = Duration::from_secs(60 * 60 * 24 * 365);
+        Deadline { due: Instant::now() + timeout.min(far), timeout, name }
+    }
+
+    pub(crate) fn left(self) -> Result<Duration, String> {
         let left = self.due.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(format!("it was not through within {:?} (takeover_timeout)", self.timeout));
+            return Err(format!("it was not through within {:?} ({})", self.timeout, self.name));
         }
         Ok(left)
     }
 
     /// Sends one message, as soon as there is room for it.
-    fn send(self, link: &Link, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), String> {
+    pub(crate) fn send(
+        self,
+        link: &Link,
+        bytes: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), String> {
         loop {
             match link.send(bytes, fds) {
                 Ok(true) => return Ok(()),
@@ -104,7 +116,7 @@ impl Deadline {
     }
 
     /// Receives one message, complete and with all its descriptors.
-    fn receive(self, link: &Link) -> Result<Message, String> {
+    pub(crate) fn receive(self, link: &Link) -> Result<Message, String> {
         loop {
             match link.receive(frame::MESSAGE_MAX) {
                 Ok(Arrival::Message(Message { lost_fds: true, .. })) => {
@@ -269,7 +281,19 @@ impl Server {
         };
         match message {
             Ok(Request::Status) => {
-                deadline.send(link, &Answer::Status(self.status()).format(), &[])
+                let status = status::of(self.daemon, self.since.elapsed()).format();
+                deadline.send(link, &Answer::Status(status).format(), &[])
+            }
+            Ok(Request::Restart) => {
+                let refused = daemon::restart().err().map(|error| error.to_string());
+                note_command("restart", peer, refused.as_deref());
+                let answer = refused.map_or(Answer::Accepted, Answer::Refused);
+                deadline.send(link, &answer.format(), &[])
+            }
+            Ok(Request::Stop) => {
+                note_command("stop", peer, None);
+                daemon::stop(self.daemon);
+                deadline.send(link, &Answer::Accepted.format(), &[])
             }
             Ok(Request::Take { generation: theirs }) => {
                 let own = generation().unwrap_or(0);
@@ -383,25 +407,17 @@ impl Server {
             handover::seal(&state).map_err(|error| format!("cannot seal the state: {error}"))?;
         Ok(Some((memory, bytes)))
     }
+}
 
-    fn status(&self) -> String {
-        let service = self.daemon.service.as_ref();
-        let mut text = format!(
-            "generation={} state={} daemon={} launcher={} age_ms={} sockets={}",
-            Maybe(generation()),
-            format!("{:?}", daemon::state()).to_lowercase(),
-            process::own_pid(),
-            Maybe(service.map(|service| service.launcher)),
-            self.since.elapsed().as_millis(),
-            sockets::held().map_or(0, |held| held.len()),
-        );
-        if let Some(generations) = service.and_then(Service::generations) {
-            for line in generations {
-                text.push('\n');
-                text.push_str(line.trim_end());
-            }
-        }
-        text
+/// Who has asked for what, and what came of it.
+fn note_command(request: &str, peer: Peer, refused: Option<&str>) {
+    let (own, peer, uid) = (process::own_pid(), peer.pid, peer.uid);
+    match refused {
+        None => note!(Info, "stage=command daemon={own} request={request} peer={peer} uid={uid}"),
+        Some(why) => note!(
+            Warn,
+            "stage=command daemon={own} request={request} peer={peer} uid={uid} refused={why:?}",
+        ),
     }
 }
 
@@ -499,13 +515,13 @@ fn nobody(predecessors: &[Predecessor], refuse: impl Fn(String) -> Result<Taken>
     Ok(Taken::default())
 }
 
-enum Unconnected {
+pub(crate) enum Unconnected {
     /// Nothing is there, or what a process that is gone has left.
     Nobody,
     Failed(String),
 }
 
-fn connect(path: &Path, deadline: Deadline) -> Result<Link, Unconnected> {
+pub(crate) fn connect(path: &Path, deadline: Deadline) -> Result<Link, Unconnected> {
     loop {
         let error = match Link::connect(path) {
             Ok(link) => return Ok(link),
@@ -614,6 +630,7 @@ fn unexpected(answer: &Answer, fds: usize, due: &str) -> String {
         Answer::State { .. } => "a state",
         Answer::End => "the end",
         Answer::Status(_) => "a status",
+        Answer::Accepted => "a consent",
         Answer::Refused(_) => "a refusal",
     };
     format!("it sent {name} with {fds} descriptors where {due} was due")

@@ -4,7 +4,7 @@
 mod daemon;
 mod events;
 #[cfg(feature = "sockets")]
-mod handover;
+pub(crate) mod handover;
 mod journal;
 mod launcher;
 #[cfg(feature = "systemd")]
@@ -12,9 +12,11 @@ mod notify;
 #[cfg(not(feature = "systemd"))]
 #[path = "silent.rs"]
 mod notify;
-mod service;
+pub(crate) mod service;
 #[cfg(feature = "sockets")]
 pub(crate) mod sockets;
+#[cfg(feature = "sockets")]
+mod status;
 #[cfg(all(feature = "systemd", feature = "sockets"))]
 mod store;
 mod systemd;

@@ -330,6 +330,8 @@ impl Service {
                     files.last_claim = record.last;
                 }
                 Step::Serve => {
+                    #[cfg(feature = "sockets")]
+                    super::status::took_over(older.iter().map(|one| one.generation.number).max());
                     if !daemon.serve() {
                         drop(files);
                         self.never_started();
@@ -557,7 +559,7 @@ impl Service {
         failures.last = Some(why);
     }
 
-    #[allow(dead_code)] // for the takeover socket
+    #[cfg(feature = "sockets")]
     pub(super) fn reload_failures(&self) -> ReloadFailures {
         lock(&self.reload_failures).clone()
     }
@@ -622,18 +624,11 @@ impl Service {
         }
         Ok(ours)
     }
-
-    /// The lines of the record.
-    #[cfg(feature = "sockets")]
-    pub(super) fn generations(&self) -> Option<Vec<String>> {
-        let record = self.read_record(&lock(&self.files).lock_file).ok()?;
-        Some(record.live.iter().map(Generation::format).collect())
-    }
 }
 
 /// The record's word for a generation that listens for its successor at `web.pid.sock`.
 #[cfg(feature = "sockets")]
-const HANDS_OVER: &str = "takeover=1";
+pub(crate) const HANDS_OVER: &str = "takeover=1";
 
 /// A live generation that is proven to be an older one of ours.
 #[cfg(feature = "sockets")]

@@ -5,13 +5,18 @@
 //! protocol's name and version; descriptors travel beside it (SCM_RIGHTS).
 //!
 //! ```text
-//! take:    new  take generation=N                 status:  status
-//!          old  offer generation=M sockets=K state=BYTES|-      status generation=… (text)
+//! take:    new  take generation=N
+//!          old  offer generation=M sockets=K state=BYTES|-
 //!          old  sockets count=C, a line for each, and C descriptors      new  got C
 //!          …    until there were K
 //!          old  state bytes=B, and one sealed memfd                      new  got 1
 //!          old  end                                                      new  done
+//! status:  status               status generation=… (a text, see `status`)
+//! restart: restart              accepted
+//! stop:    stop                 accepted
 //! ```
+//!
+//! Each may be answered by `refused REASON` instead.
 //!
 //! Within a version, fields may be added, and a reader passes over those that it does not know. An
 //! unknown message, and a version that is not its own, it refuses and says so.
@@ -34,7 +39,7 @@ pub(crate) const SOCKETS_MAX: usize = 1 << 20;
 /// No more state is handed over.
 pub(crate) const STATE_MAX: u64 = 64 << 20;
 /// A refusal is cut to this many bytes.
-const REASON_MAX: usize = 1024;
+pub(crate) const REASON_MAX: usize = 1024;
 /// A path has fewer than 4096 bytes, of which each may need three.
 const WORD_MAX: usize = 3 * 4096;
 
@@ -79,11 +84,13 @@ pub(crate) struct Socket {
     pub(crate) file: Option<FileId>,
 }
 
-/// A message from the new daemon, or from whoever asks for the status.
+/// A message from the new daemon, or from the command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     Take { generation: u64 },
     Status,
+    Restart,
+    Stop,
     Got { count: usize },
     Done,
 }
@@ -96,6 +103,7 @@ pub(crate) enum Answer {
     State { bytes: u64 },
     End,
     Status(String),
+    Accepted,
     Refused(String),
 }
 
@@ -132,6 +140,8 @@ impl Request {
         match self {
             Request::Take { generation } => message(format_args!("take generation={generation}")),
             Request::Status => message(format_args!("status")),
+            Request::Restart => message(format_args!("restart")),
+            Request::Stop => message(format_args!("stop")),
             Request::Got { count } => message(format_args!("got {count}")),
             Request::Done => message(format_args!("done")),
         }
@@ -144,6 +154,8 @@ impl Request {
                 Ok(Request::Take { generation: number(field(head, "generation"), "generation")? })
             }
             "status" => Ok(Request::Status),
+            "restart" => Ok(Request::Restart),
+            "stop" => Ok(Request::Stop),
             "got" => {
                 let count = head.split(' ').next().and_then(digits);
                 let count = count.filter(|count| *count <= CHUNK_MAX as u64);
@@ -177,6 +189,7 @@ impl Answer {
             Answer::State { bytes } => message(format_args!("state bytes={bytes}")),
             Answer::End => message(format_args!("end")),
             Answer::Status(text) => message(format_args!("status {text}")),
+            Answer::Accepted => message(format_args!("accepted")),
             Answer::Refused(reason) => {
                 message(format_args!("refused {}", clean(reason, REASON_MAX)))
             }
@@ -223,6 +236,7 @@ impl Answer {
                 }
                 Ok(Answer::Status(text))
             }
+            "accepted" => Ok(Answer::Accepted),
             "refused" => Ok(Answer::Refused(clean(head, REASON_MAX))),
             _ => Err(unknown(name)),
         }
@@ -264,7 +278,7 @@ impl Kind {
 }
 
 impl Socket {
-    fn format(&self) -> String {
+    pub(crate) fn format(&self) -> String {
         let Socket { kind, asked, name, member, retired, local, file } = self;
         let mut line = format!("{} asked={asked} local={local} member={member}", kind.name());
         if let Some(name) = name {
@@ -279,7 +293,7 @@ impl Socket {
         line
     }
 
-    fn parse(line: &str) -> Result<Socket, Refused> {
+    pub(crate) fn parse(line: &str) -> Result<Socket, Refused> {
         let (kind, fields) = line.split_once(' ').unwrap_or((line, ""));
         let kind = Kind::from_name(kind).ok_or(Refused::Malformed("kind of socket"))?;
         let address = |key| {
@@ -333,7 +347,7 @@ impl fmt::Display for Address {
 // ---- words ----
 
 /// Printable ASCII as it is, every other byte as `%XX`.
-struct Escaped<'a>(&'a [u8]);
+pub(crate) struct Escaped<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -345,7 +359,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-fn unescape(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn unescape(text: &str) -> Option<Vec<u8>> {
     if text.len() > WORD_MAX {
         return None;
     }
@@ -365,7 +379,7 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
 }
 
 /// A reason in a line of its own, of bounded length.
-fn clean(text: &str, longest: usize) -> String {
+pub(crate) fn clean(text: &str, longest: usize) -> String {
     let mut clean = String::new();
     for char in text.chars().map(|char| if char.is_control() { ' ' } else { char }) {
         if clean.len() + char.len_utf8() > longest {
@@ -402,12 +416,12 @@ fn unknown(name: &str) -> Refused {
     Refused::Unknown(clean(name, 64))
 }
 
-fn field<'a>(fields: &'a str, key: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(fields: &'a str, key: &str) -> Option<&'a str> {
     fields.split(' ').find_map(|field| field.strip_prefix(key)?.strip_prefix('='))
 }
 
 /// Digits and nothing else: no sign.
-fn digits(text: &str) -> Option<u64> {
+pub(crate) fn digits(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 

@@ -24,6 +24,9 @@ pub(crate) mod launcher;
 mod model;
 #[cfg(feature = "sockets")]
 pub(crate) mod passed;
+#[cfg(feature = "sockets")]
+#[cfg_attr(not(feature = "command"), allow(dead_code))] // who reads what is written
+pub(crate) mod status;
 #[cfg(all(feature = "systemd", feature = "sockets"))]
 pub(crate) mod stored;
 pub(crate) mod systemd;

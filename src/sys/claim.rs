@@ -166,6 +166,40 @@ impl LockFile {
     }
 }
 
+/// What somebody sees who only looks at the lock file: see [`look`].
+#[cfg(feature = "command")]
+#[derive(Debug)]
+pub(crate) struct Looked {
+    pub(crate) path: PathBuf,
+    /// The record, and the lines that do not parse; or why there is none.
+    pub(crate) record: Result<(Record, Vec<String>)>,
+    /// See [`LockFile::bound`].
+    pub(crate) bound: Option<u32>,
+    /// Who holds the claim; 0 where it lives in another PID namespace.
+    pub(crate) holder: Option<i32>,
+}
+
+/// Looks at the lock file of a service, and changes nothing: it is not made, nor locked, nor
+/// written. Not for a process that may hold the claim: closing the file gives that up.
+#[cfg(feature = "command")]
+pub(crate) fn look(pid_file: &Path) -> io::Result<Looked> {
+    let mut path = pid_file.as_os_str().to_owned();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let lock_file = LockFile { path, file, held: false };
+    Ok(Looked {
+        record: lock_file.read(),
+        bound: lock_file.bound().map_err(io::Error::other)?,
+        holder: lock_file.holder(),
+        path: lock_file.path,
+    })
+}
+
 /// Opens the lock file, or makes it: no link is followed, and a file that somebody else could have
 /// planted is refused. See the rules at the top.
 fn open(path: &Path, world: &World) -> Result<File> {

@@ -6,12 +6,16 @@ pub(crate) mod claim;
 #[cfg(feature = "sockets")]
 pub(crate) mod handover;
 pub(crate) mod launch;
+#[cfg(feature = "command")]
+pub(crate) mod look;
 #[cfg(feature = "systemd")]
 pub(crate) mod notify;
 pub(crate) mod pid_file;
 pub(crate) mod process;
 mod raw;
 pub(crate) mod signals;
+#[cfg(feature = "command")]
+pub(crate) mod site;
 #[cfg(feature = "sockets")]
 pub(crate) mod socket;
 pub(crate) mod supervisor;

@@ -12,6 +12,8 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
+#[cfg(feature = "sockets")]
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -33,10 +35,11 @@ pub(crate) struct Supervisor {
 
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"];
 
-/// The service that we are, where systemd is our supervisor. The system's manager is PID 1; a user's
-/// may be so far inside of a container that no control group tells.
-fn unit_of(kind: Kind, supervisor: Option<Identity>) -> Option<Unit> {
-    let Unit { name, user } = (kind == Kind::Systemd).then(systemd::own_unit).flatten()?;
+/// The service that this process is, where systemd is its supervisor. The system's manager is PID 1; a
+/// user's may be so far inside of a container that no control group tells.
+fn unit_of(kind: Kind, pid: i32, supervisor: Option<Identity>) -> Option<Unit> {
+    let unit = (kind == Kind::Systemd).then(|| systemd::unit_of(pid)).flatten();
+    let Unit { name, user } = unit?;
     Some(Unit { name, user: user || supervisor.is_some_and(|one| one.pid != 1) })
 }
 
@@ -44,6 +47,11 @@ impl Supervisor {
     /// The parent at the start. Guards against a parent that ends meanwhile: it counts as lost.
     pub(crate) fn find() -> Supervisor {
         let parent = process::parent_pid();
+        Supervisor { parent: Some(parent), ..Supervisor::of(process::own_pid(), parent) }
+    }
+
+    /// What this parent is to this launcher, or to a daemon that has lost its own; seen by anybody.
+    pub(crate) fn of(launcher: i32, parent: i32) -> Supervisor {
         let held = Held::open(parent).ok();
         let name = process::name(parent);
         let kind = match name.as_deref() {
@@ -56,13 +64,14 @@ impl Supervisor {
             Some("supervise-daemo") => Kind::OpenRc,
             Some("init") => Kind::Other,
             // Any other PID 1 is a container's.
-            _ if parent <= 1 || process::own_pid() == 1 => Kind::Nobody,
+            _ if parent <= 1 || launcher == 1 => Kind::Nobody,
             _ => Kind::Other,
         };
         // Its own folder is the service's; it can be read by the same user and by root only. A run
         // script starts there as well.
         let folder = kind.restarts().then(|| {
-            fs::read_link(format!("/proc/{parent}/cwd")).or_else(|_| std::env::current_dir()).ok()
+            let cwd = fs::read_link(format!("/proc/{parent}/cwd"));
+            cwd.or_else(|_| fs::read_link(format!("/proc/{launcher}/cwd"))).ok()
         });
         let identity = process::identity(parent);
         Supervisor {
@@ -71,9 +80,9 @@ impl Supervisor {
             identity,
             held,
             folder: folder.flatten(),
-            unit: unit_of(kind, identity),
+            unit: unit_of(kind, launcher, identity),
             told: Mutex::default(),
-            parent: Some(parent),
+            parent: None,
         }
     }
 
@@ -85,7 +94,7 @@ impl Supervisor {
             identity: hello.supervisor,
             held: pidfd.map(Held::from_pidfd),
             folder: hello.folder.clone().map(|folder| std::ffi::OsString::from_vec(folder).into()),
-            unit: unit_of(hello.kind, hello.supervisor),
+            unit: unit_of(hello.kind, process::own_pid(), hello.supervisor),
             told: Mutex::default(),
             parent: None,
         }
@@ -106,14 +115,24 @@ impl Supervisor {
     /// A shell that waits for us: a run script without `exec`. A shell at a terminal gives each
     /// job a process group of its own and is none.
     pub(crate) fn is_script(&self) -> bool {
+        self.parent.is_some_and(|parent| self.is_script_above(process::own_pid(), parent))
+    }
+
+    /// The same, seen by anybody.
+    pub(crate) fn is_script_above(&self, launcher: i32, parent: i32) -> bool {
         use nix::unistd::{Pid, getpgid};
         let is_shell = |name: &str| SHELLS.contains(&name);
         // A script's name is that of its file, `run`; its first word is the shell.
         let is_shell = self.name.as_deref().is_some_and(is_shell)
-            || self.parent.and_then(process::program).as_deref().is_some_and(is_shell);
-        let group = |pid| getpgid(pid).ok();
-        let parent = self.parent.map(Pid::from_raw);
-        is_shell && group(None) == parent.and_then(|parent| group(Some(parent)))
+            || process::program(parent).as_deref().is_some_and(is_shell);
+        let group = |pid| getpgid(Some(Pid::from_raw(pid))).ok();
+        is_shell && group(launcher).is_some() && group(launcher) == group(parent)
+    }
+
+    /// The folder that holds `supervise/`, for kinds that have one.
+    #[cfg(feature = "sockets")]
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
     }
 
     fn is_lost(&self) -> bool {

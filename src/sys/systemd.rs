@@ -14,9 +14,9 @@ use std::time::Duration;
 /// How long an answer may take. It takes 4 ms, and longer while systemd reads its units anew.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// The unit that this process runs in.
-pub(crate) fn own_unit() -> Option<Unit> {
-    systemd::unit_of(&fs::read_to_string("/proc/self/cgroup").ok()?)
+/// The unit that a process runs in.
+pub(crate) fn unit_of(pid: i32) -> Option<Unit> {
+    systemd::unit_of(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
 }
 
 /// What systemd wants of the unit; see [`systemd::reading`]. `None` where it cannot be asked.

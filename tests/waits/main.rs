@@ -6,6 +6,7 @@
 mod at_full_length;
 mod blocked;
 mod clients;
+mod command;
 mod commands;
 mod config;
 mod containers;

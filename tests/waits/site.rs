@@ -279,7 +279,7 @@ impl Site {
         self.service.wait_down();
         let left = scene::pids(&self.run);
         if self.knows_a_stop() {
-            assert_eq!(left, [], "of the service that is down:\n{}", self.log);
+            assert!(left.is_empty(), "{left:?} of the service that is down:\n{}", self.log);
         }
         scene::wait_all_ended(&self.run);
         assert_eq!(self.service.status().want, Want::Down);

@@ -96,7 +96,7 @@ fn p6_down_soon_after_a_restart(kind: Supervisor, folder: &Path, user: User) {
         let left = scene::pids(&site.run);
         let a_launcher_was_told = !site.log.stage("stop").is_empty();
         if a_launcher_was_told {
-            assert_eq!(left, [], "{distance} ms:\n{}", site.log);
+            assert!(left.is_empty(), "{distance} ms: {left:?}\n{}", site.log);
         } else if !user.daemon_reads() {
             // No launcher ran, so it cannot know: by hand.
             scene::running(&site.run).iter().for_each(|process| _ = process.signal(TERM));

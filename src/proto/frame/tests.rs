@@ -33,6 +33,8 @@ fn each_request_as_text() {
     for (text, value) in [
         ("take generation=7", Request::Take { generation: 7 }),
         ("status", Request::Status),
+        ("restart", Request::Restart),
+        ("stop", Request::Stop),
         ("got 253", Request::Got { count: 253 }),
         ("got 0", Request::Got { count: 0 }),
         ("done", Request::Done),
@@ -52,6 +54,7 @@ fn each_answer_as_text() {
         ("state bytes=0", Answer::State { bytes: 0 }),
         ("end", Answer::End),
         ("status generation=3\nline two", Answer::Status("generation=3\nline two".to_owned())),
+        ("accepted", Answer::Accepted),
         ("refused one is not two", Answer::Refused("one is not two".to_owned())),
     ] {
         assert_eq!(value.format(), format!("seamless-takeover 1 {text}").into_bytes());

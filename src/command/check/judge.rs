@@ -1,0 +1,372 @@
+//! What follows from the facts. Pure: each warning has a test that gives it the facts.
+
+use super::{Daemon, Facts, Finding, Kernel, Parent, ServiceFolder, Severity};
+use crate::proto::Kind;
+use crate::proto::systemd::{self, Properties};
+use crate::sys::site::{About, What, Who};
+use std::path::Path;
+
+/// What is to be known of a unit.
+pub(super) fn unit_settings() -> Vec<&'static str> {
+    [&["LoadState"], systemd::SETTINGS].concat()
+}
+
+const ROOT: u32 = 0;
+const STICKY: u32 = 0o1000;
+const WRITE: u32 = 2;
+pub(super) const SEARCH: u32 = 1;
+/// Below this, a queue overflows where many connect while nobody accepts.
+const BACKLOG: u64 = 1024;
+/// What a daemon may have open beside its sockets.
+const OTHER_FILES: u64 = 64;
+
+/// May this user do that (4 read, 2 write, 1 search) there?
+pub(super) fn may(about: About, who: &Who, what: u32) -> bool {
+    let bits = match () {
+        () if who.uid == ROOT => return true,
+        () if about.uid == who.uid => about.mode >> 6,
+        () if who.groups.contains(&about.gid) => about.mode >> 3,
+        () => about.mode,
+    };
+    bits & what == what
+}
+
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, severity: Severity, about: &'static str, says: String, advice: String) {
+        self.0.push(Finding { severity, about, says, advice });
+    }
+
+    fn problem(&mut self, about: &'static str, says: String, advice: String) {
+        self.add(Severity::Problem, about, says, advice);
+    }
+
+    fn note(&mut self, about: &'static str, says: String, advice: String) {
+        self.add(Severity::Note, about, says, advice);
+    }
+}
+
+pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut found = Findings(Vec::new());
+    folder(facts, &mut found);
+    files(facts, &mut found);
+    kernel(facts, &mut found);
+    if let Some(daemon) = &facts.daemon {
+        limits(daemon, facts.kernel.migrate, &mut found);
+    }
+    let in_place = facts.daemon.as_ref().is_some_and(|daemon| daemon.in_place);
+    if let Some(parent) = &facts.supervisor {
+        supervisor(parent, &name(&facts.who), in_place, &mut found);
+    }
+    if let Some(service) = &facts.service {
+        service_folder(service, &facts.who, facts.supervisor.is_some(), &mut found);
+    }
+    if let Some(settings) = &facts.unit {
+        unit(settings, facts, &mut found);
+    }
+    found.0
+}
+
+fn name(who: &Who) -> String {
+    who.name.clone().unwrap_or_else(|| who.uid.to_string())
+}
+
+// ---- files ----
+
+fn folder(facts: &Facts, found: &mut Findings) {
+    const ABOUT: &str = "folder";
+    let Facts { folder, who, kernel, .. } = facts;
+    let user = name(who);
+    let Some(about) = facts.about_folder else {
+        let says = format!("{folder:?} does not exist: init fails");
+        let advice = format!("mkdir {} && chown {user} {}", folder.display(), folder.display());
+        return found.problem(ABOUT, says, advice);
+    };
+    if about.what != What::Folder {
+        let says = format!("{folder:?} is no folder: init fails");
+        return found.problem(ABOUT, says, "give init a path in a folder".to_owned());
+    }
+    if facts.read_only {
+        let says = format!("{folder:?} is on a file system that can only be read: started fails");
+        let advice = "use a folder under /run, or mount it writable".to_owned();
+        return found.problem(ABOUT, says, advice);
+    }
+    if !may(about, who, WRITE | SEARCH) {
+        let says = format!("{user} may not write to {folder:?}: started fails");
+        found.problem(ABOUT, says, format!("chown {user} {}", folder.display()));
+    }
+    if about.mode & 0o002 != 0 {
+        let says = if about.mode & STICKY != 0 {
+            let kernel = match kernel.protected_regular {
+                Some(level) if level > 0 => {
+                    format!(
+                        ", and to open it is refused even to root (fs.protected_regular is {level})"
+                    )
+                }
+                _ => String::new(),
+            };
+            format!(
+                "everybody may write to {folder:?}, which is sticky: what somebody else puts there \
+                 under the service's names, the service may not replace{kernel}"
+            )
+        } else {
+            format!("everybody may write to {folder:?}, and replace the files of the service")
+        };
+        found.problem(ABOUT, says, format!("use a folder of its own that belongs to {user}"));
+    }
+    if let Some(Err(why)) = &facts.locks {
+        let says = format!("{folder:?} is on a file system without locks ({why}): init fails");
+        found.problem(ABOUT, says, "use a folder under /run".to_owned());
+    }
+}
+
+fn files(facts: &Facts, found: &mut Findings) {
+    let Facts { path, who, about_folder, .. } = facts;
+    let user = name(who);
+    let is_sticky = about_folder.is_some_and(|about| about.mode & STICKY != 0);
+    let folder_owner = about_folder.map(|about| about.uid);
+    let remove = |path: &Path| format!("rm {}", path.display());
+    // Renamed over: for that, the folder counts.
+    let replaced = |about: Option<About>, path: &Path, name, found: &mut Findings| {
+        let Some(about) = about else { return };
+        if about.what == What::Folder {
+            let says = format!("{path:?} is a folder: started fails");
+            found.problem(name, says, "give init another path".to_owned());
+        } else if is_sticky
+            && ![ROOT, about.uid].contains(&who.uid)
+            && folder_owner != Some(who.uid)
+        {
+            let says = format!(
+                "{path:?} belongs to uid {}, and its folder is sticky: {user} may not replace it",
+                about.uid
+            );
+            found.problem(name, says, remove(path));
+        }
+    };
+    replaced(facts.pid_file, path, "pid-file", found);
+    replaced(facts.socket, &beside(path, ".sock"), "takeover-socket", found);
+
+    const LOCK: &str = "lock-file";
+    let lock_path = beside(path, ".lock");
+    let Some(lock) = facts.lock_file else { return };
+    let mut problem = |why: String, advice: String| {
+        found.problem(LOCK, format!("{lock_path:?} {why}: init fails"), advice);
+    };
+    if lock.what != What::Regular {
+        problem("is no regular file".to_owned(), remove(&lock_path));
+    } else if lock.links > 1 {
+        problem("has a second name, and may be another's".to_owned(), remove(&lock_path));
+    } else if lock.mode & 0o022 != 0 {
+        let advice = format!("chmod 600 {}", lock_path.display());
+        problem(format!("may be written to by others (mode {:04o})", lock.mode), advice);
+    } else if who.uid != ROOT && lock.uid != who.uid {
+        let advice = format!("chown {user} {}", lock_path.display());
+        problem(format!("belongs to uid {}, and {user} may not open it", lock.uid), advice);
+    } else if who.uid == ROOT && lock.uid != ROOT && folder_owner != Some(lock.uid) {
+        // It is used all the same as long as a generation of that user lives.
+        let advice = format!("remove it when the service is down: {}", remove(&lock_path));
+        if facts.daemon.is_none() {
+            problem(format!("belongs to uid {}, as does not its folder", lock.uid), advice);
+        }
+    }
+    if let Some(why) = &facts.bad_record {
+        let advice = format!("{} when the service is down", remove(&lock_path));
+        found.problem(LOCK, why.clone(), advice);
+    }
+}
+
+fn beside(path: &Path, ending: &str) -> std::path::PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(ending);
+    path.into()
+}
+
+// ---- the kernel and its limits ----
+
+fn kernel(facts: &Facts, found: &mut Findings) {
+    let Kernel { pidfds, proc, migrate, backlog, .. } = &facts.kernel;
+    let lost = "older generations are known by the lock on the PID file alone, and only the newest \
+                predecessor is signalled";
+    if let Err(why) = pidfds {
+        let says = format!("there are no pidfds ({why}): {lost}");
+        found.problem(
+            "pidfd",
+            says,
+            "use Linux 5.3 or later, and let seccomp pass them".to_owned(),
+        );
+    }
+    if let Err(why) = proc {
+        let says = format!("/proc cannot be used ({why}): {lost}");
+        found.problem("proc", says, "mount a /proc of this PID namespace".to_owned());
+    }
+    if let Some(backlog) = backlog.filter(|backlog| *backlog < BACKLOG) {
+        let says = format!(
+            "net.core.somaxconn is {backlog}: no listener has a longer queue, and where more connect \
+             while nobody accepts, they wait or fail"
+        );
+        found.problem("somaxconn", says, "sysctl -w net.core.somaxconn=4096".to_owned());
+    }
+    if facts.daemon.is_none() && *migrate == Some(0) {
+        let says = "net.ipv4.tcp_migrate_req is 0: connections that wait at a listener which the \
+                    service closes are reset, unless it takes its sockets over (seamless::sockets)";
+        let advice = "take sockets over, or sysctl -w net.ipv4.tcp_migrate_req=1";
+        found.note("tcp-migrate-req", says.to_owned(), advice.to_owned());
+    }
+}
+
+fn limits(daemon: &Daemon, migrate: Option<u64>, found: &mut Findings) {
+    let Daemon { pid, held, not_handed_over, file_limit, silent, .. } = daemon;
+    if let Some(why) = silent {
+        let advice = format!("look at process {pid}; it cannot be taken over from like this");
+        found.problem("daemon", why.clone(), advice);
+    }
+    if let (Some(held), Some(limit)) = (held, file_limit) {
+        // The new daemon holds what it takes over, and hands a duplicate of each to the program.
+        let needed = 2 * held + OTHER_FILES;
+        if needed > *limit {
+            let says = format!(
+                "daemon {pid} holds {held} sockets, and may have no more than {limit} files open: a \
+                 successor needs about {needed} to take them over, and fails"
+            );
+            found.problem("nofile", says, format!("raise the hard limit (ulimit -Hn {needed})"));
+        }
+    }
+    if migrate == Some(0) && silent.is_none() {
+        for address in not_handed_over {
+            let says = format!(
+                "daemon {pid} listens at {address} with a socket that it does not hand over, and \
+                 net.ipv4.tcp_migrate_req is 0: what waits in its queue at a restart is reset"
+            );
+            let advice = "get it from seamless::sockets, or sysctl -w net.ipv4.tcp_migrate_req=1";
+            found.problem("tcp-migrate-req", says, advice.to_owned());
+        }
+    }
+}
+
+// ---- the supervisor ----
+
+fn supervisor(parent: &Parent, user: &str, in_place: bool, found: &mut Findings) {
+    const ABOUT: &str = "supervisor";
+    let Parent { pid, name, kind, is_script, readable } = parent;
+    match kind {
+        Kind::Daemontools | Kind::Runit | Kind::S6 if !readable => {
+            let says = format!(
+                "{user} cannot read what {name} (process {pid}) wants: a stop that comes while no \
+                 launcher runs goes unnoticed, and the detached daemon serves on"
+            );
+            let advice = "chmod 755 supervise in the run script, before it changes the user";
+            found.problem(ABOUT, says, advice.to_owned());
+        }
+        Kind::Daemontools | Kind::Runit | Kind::S6 | Kind::Systemd | Kind::OpenRc => {}
+        Kind::Supervisord => {
+            let says = "supervisord starts a program that exits 0 again only with autorestart=true";
+            let advice = "set autorestart=true, and stopwaitsecs longer than a drain takes";
+            found.note(ABOUT, says.to_owned(), advice.to_owned());
+        }
+        // The launcher stays, and starts the next generation itself.
+        Kind::Nobody | Kind::Other if in_place && !is_script => {}
+        Kind::Nobody => {
+            let says = format!(
+                "the launcher's parent, {name} (process {pid}), starts nothing again: a TERM stops \
+                 the service, and a restart is refused"
+            );
+            let advice = "run it under a supervisor, or restart in place (Config::reload_signals)";
+            found.problem(ABOUT, says, advice.to_owned());
+        }
+        Kind::Other if *is_script => {
+            let says = format!(
+                "a shell, {name} (process {pid}), waits for the service: the supervisor's TERM ends \
+                 the shell and never arrives"
+            );
+            found.problem(ABOUT, says, "start the program by exec in the run script".to_owned());
+        }
+        Kind::Other => {
+            let says = format!(
+                "the launcher's parent, {name} (process {pid}), is no supervisor that is known: a \
+                 TERM is handled as a restart, and where nobody starts the next generation the \
+                 service ends after its successor_timeout"
+            );
+            let advice =
+                "run it under a supervisor; under one that does restart it, this is harmless";
+            found.problem(ABOUT, says, advice.to_owned());
+        }
+    }
+}
+
+fn service_folder(service: &ServiceFolder, who: &Who, is_running: bool, found: &mut Findings) {
+    let ServiceFolder { path, run, script, supervise } = service;
+    let run_path = path.join("run");
+    match run {
+        None => {
+            let says = format!("{run_path:?} does not exist: nothing can be started");
+            found.problem("run-script", says, "write a run script".to_owned());
+        }
+        Some(about) if about.mode & 0o111 == 0 => {
+            let says = format!("{run_path:?} is not executable: nothing can be started");
+            found.problem("run-script", says, format!("chmod 755 {}", run_path.display()));
+        }
+        Some(_) => {}
+    }
+    let script = script.as_deref().filter(|text| text.starts_with("#!"));
+    if script.is_some_and(|text| is_shell(text) && !executes(text)) {
+        let says = format!(
+            "{run_path:?} starts nothing by exec: the shell takes the supervisor's TERM, which never \
+             arrives at the service"
+        );
+        found.problem("run-script", says, "start the program by exec in its last line".to_owned());
+    }
+    // Of one that runs, the daemon itself has said whether it can read it.
+    let lifted = script.is_some_and(|text| {
+        text.lines()
+            .any(|line| line.trim_start().starts_with("chmod") && line.contains("supervise"))
+    });
+    if !is_running && !lifted && supervise.is_some_and(|about| !may(about, who, SEARCH)) {
+        let says = format!(
+            "{} may not look into {:?}: a stop that comes while no launcher runs goes unnoticed",
+            name(who),
+            path.join("supervise"),
+        );
+        let advice = "chmod 755 supervise in the run script, before it changes the user";
+        found.problem("supervisor", says, advice.to_owned());
+    }
+}
+
+fn is_shell(script: &str) -> bool {
+    let first = script.lines().next().unwrap_or_default();
+    first.trim_end().ends_with("sh") || first.contains("sh ")
+}
+
+/// Does a line start a program by exec? `exec 2>&1` alone starts none.
+fn executes(script: &str) -> bool {
+    script.lines().any(|line| {
+        let words = line.trim_start().strip_prefix("exec ").unwrap_or_default();
+        words.split_ascii_whitespace().any(|word| {
+            let is_redirection = word.contains(['<', '>']);
+            let is_comment = word.starts_with('#');
+            !is_redirection && !is_comment && word.chars().any(char::is_alphabetic)
+        })
+    })
+}
+
+fn unit(settings: &Properties, facts: &Facts, found: &mut Findings) {
+    const ABOUT: &str = "unit";
+    let state = settings.get("LoadState");
+    if !["loaded", ""].contains(&state) {
+        let says = format!("systemd says that the unit is {state}");
+        return found.problem(
+            ABOUT,
+            says,
+            "systemctl daemon-reload, or name another one".to_owned(),
+        );
+    }
+    let own = systemd::Own {
+        notifies: true, // whether it does is not seen from here, and it says so itself in its log
+        drain_timeout: None,
+        reloads: facts.daemon.as_ref().is_some_and(|daemon| daemon.in_place),
+        folder: facts.folder.display().to_string(),
+    };
+    for systemd::Finding { setting, instead, why } in systemd::findings(settings, &own) {
+        found.problem(ABOUT, format!("{setting}: {why}"), format!("set {instead}"));
+    }
+}

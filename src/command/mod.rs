@@ -1,0 +1,170 @@
+//! The program `seamless`. It reads the files of a service, proves who of it lives, and asks the
+//! newest generation over the takeover socket. It signals nobody that is not proven.
+
+mod check;
+mod look;
+mod restart;
+mod status;
+mod stop;
+mod supervisor;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use lexopt::{Arg, Parser, ValueExt};
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+const USAGE: &str = include_str!("usage.txt");
+
+/// How a command ends. Documented in `usage.txt`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Done = 0,
+    /// Or, for `check`: something would go wrong.
+    Error = 1,
+    Usage = 2,
+    /// No generation serves; 3 as LSB's `status`.
+    NobodyServes = 3,
+    /// The generation that serves stays.
+    Stays = 4,
+    /// It is under way, and the time is over.
+    NotYet = 5,
+}
+
+impl From<End> for ExitCode {
+    fn from(end: End) -> ExitCode {
+        ExitCode::from(end as u8)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Status,
+    Restart,
+    Stop,
+    Check,
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Ask {
+    verb: Verb,
+    pid_file: PathBuf,
+    json: bool,
+    force: bool,
+    timeout: Option<Duration>,
+    /// Whom the service runs as, for `check`.
+    user: Option<String>,
+    /// The folder of the service, for `check`.
+    service: Option<PathBuf>,
+    /// Its systemd unit, for `check`.
+    unit: Option<String>,
+}
+
+/// What the whole command line comes to.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Ask(Ask),
+    Help,
+    Version,
+}
+
+/// The program: reads the command line, acts, and prints what came of it.
+pub fn main() -> ExitCode {
+    let ask = match parse(Parser::from_env()) {
+        Ok(Line::Ask(ask)) => ask,
+        Ok(Line::Help) => {
+            say(USAGE.trim_end());
+            return End::Done.into();
+        }
+        Ok(Line::Version) => {
+            say(concat!("seamless ", env!("CARGO_PKG_VERSION")));
+            return End::Done.into();
+        }
+        Err(error) => {
+            complain(format_args!("{error}; see seamless --help"));
+            return End::Usage.into();
+        }
+    };
+    let end = match ask.verb {
+        Verb::Status => status::run(&ask),
+        Verb::Restart => restart::run(&ask),
+        Verb::Stop => stop::run(&ask),
+        Verb::Check => check::run(&ask),
+    };
+    end.into()
+}
+
+fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
+    let mut verb = None;
+    let mut ask = Ask {
+        verb: Verb::Status,
+        pid_file: PathBuf::new(),
+        json: false,
+        force: false,
+        timeout: None,
+        user: None,
+        service: None,
+        unit: None,
+    };
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("help") | Arg::Short('h') => return Ok(Line::Help),
+            Arg::Long("version") | Arg::Short('V') => return Ok(Line::Version),
+            Arg::Long("timeout") if verb != Some(Verb::Check) => {
+                ask.timeout = Some(parser.value()?.parse_with(words::parse_time)?);
+            }
+            Arg::Long("json") if matches!(verb, Some(Verb::Status | Verb::Check)) => {
+                ask.json = true;
+            }
+            Arg::Long("force") if verb == Some(Verb::Stop) => ask.force = true,
+            Arg::Long("user") if verb == Some(Verb::Check) => {
+                ask.user = Some(parser.value()?.string()?);
+            }
+            Arg::Long("service") if verb == Some(Verb::Check) => {
+                ask.service = Some(parser.value()?.into());
+            }
+            Arg::Long("unit") if verb == Some(Verb::Check) => {
+                ask.unit = Some(parser.value()?.string()?);
+            }
+            Arg::Value(word) if verb.is_none() => {
+                verb = Some(match word.to_str() {
+                    Some("status") => Verb::Status,
+                    Some("restart") => Verb::Restart,
+                    Some("stop") => Verb::Stop,
+                    Some("check") => Verb::Check,
+                    _ => return Err(format!("unknown command {word:?}").into()),
+                });
+            }
+            Arg::Value(path) if ask.pid_file.as_os_str().is_empty() => ask.pid_file = path.into(),
+            _ => return Err(argument.unexpected()),
+        }
+    }
+    ask.verb = verb.ok_or("which command: status, restart, stop or check?")?;
+    if ask.pid_file.file_name().is_none() {
+        return Err("which PID file?".into());
+    }
+    ask.pid_file = crate::sys::look::absolute(&ask.pid_file).map_err(|error| error.to_string())?;
+    Ok(Line::Ask(ask))
+}
+
+/// A reader that has gone away is no trouble of ours.
+fn say(text: impl Display) {
+    _ = writeln!(io::stdout(), "{text}");
+}
+
+fn complain(text: impl Display) {
+    _ = writeln!(io::stderr(), "seamless: {text}");
+}
+
+/// Prints one object.
+fn say_json(value: &impl serde::Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => say(text),
+        Err(error) => complain(error),
+    }
+}

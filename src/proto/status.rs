@@ -1,0 +1,179 @@
+//! What a daemon says of itself to whoever asks for its status: a line of fields, then a line for
+//! each socket that it holds.
+//!
+//! ```text
+//! generation=3 state=detached daemon=812 launcher=811 age_ms=5000 sockets=2 version=0.1.0 …
+//! socket tcp asked=127.0.0.1:80 local=127.0.0.1:80 member=0
+//! ```
+//!
+//! A reader passes over fields and lines that it does not know, and does without those that are
+//! missing. This file imports the frame alone: the fuzzer compiles both by themselves.
+
+use super::frame::{Escaped, MESSAGE_MAX, REASON_MAX, Socket, clean, digits, field, unescape};
+use std::fmt::{self, Display, Write as _};
+
+/// How far a daemon has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Starting,
+    Serving,
+    /// It serves; the handoff has begun.
+    HandingOff,
+    /// It serves, without a launcher.
+    Detached,
+    Draining,
+}
+
+/// The answer to `status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Status {
+    pub(crate) generation: Option<u64>,
+    pub(crate) stage: Stage,
+    pub(crate) daemon: i32,
+    /// The one that it was started by; gone where it is detached.
+    pub(crate) launcher: Option<i32>,
+    /// Since the daemon's `init`.
+    pub(crate) age_ms: u64,
+    /// How many sockets it holds.
+    pub(crate) sockets: u64,
+    /// Of the crate.
+    pub(crate) version: Option<String>,
+    /// How long it has been at this stage.
+    pub(crate) stage_ms: Option<u64>,
+    /// The name of its kind.
+    pub(crate) supervisor_kind: Option<String>,
+    pub(crate) supervisor: Option<i32>,
+    /// What the supervisor's status says: `up`, `down`, `unreadable` or `lost`.
+    pub(crate) supervisor_wants: Option<String>,
+    /// The folder that holds `supervise/`.
+    pub(crate) service_folder: Option<Vec<u8>>,
+    /// Why no restart is possible from here.
+    pub(crate) no_restart: Option<String>,
+    /// The generation that it took over from.
+    pub(crate) took_over: Option<u64>,
+    /// Its launcher restarts in place.
+    pub(crate) in_place: bool,
+    /// How many restarts in place have failed.
+    pub(crate) failures: u64,
+    /// What went wrong with the last of them.
+    pub(crate) failure: Option<String>,
+    /// Those that fitted into the message.
+    pub(crate) held: Vec<Socket>,
+}
+
+const SOCKET: &str = "socket ";
+
+impl Stage {
+    const ALL: [Stage; 5] =
+        [Stage::Starting, Stage::Serving, Stage::HandingOff, Stage::Detached, Stage::Draining];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Stage::Starting => "starting",
+            Stage::Serving => "serving",
+            Stage::HandingOff => "handing-off",
+            Stage::Detached => "detached",
+            Stage::Draining => "draining",
+        }
+    }
+
+    /// Are requests answered by a daemon at this stage?
+    pub(crate) fn serves(self) -> bool {
+        matches!(self, Stage::Serving | Stage::HandingOff | Stage::Detached)
+    }
+}
+
+impl Status {
+    pub(crate) fn format(&self) -> String {
+        let mut text = format!(
+            "generation={} state={} daemon={} launcher={} age_ms={} sockets={} failures={}",
+            Or(self.generation),
+            self.stage.name(),
+            self.daemon,
+            Or(self.launcher),
+            self.age_ms,
+            self.sockets,
+            self.failures,
+        );
+        let mut put = |key: &str, value: Option<&dyn Display>| {
+            if let Some(value) = value {
+                _ = write!(text, " {key}={value}");
+            }
+        };
+        put("stage_ms", self.stage_ms.as_ref().map(|ms| ms as _));
+        put("supervisor", self.supervisor.as_ref().map(|pid| pid as _));
+        put("took_over", self.took_over.as_ref().map(|number| number as _));
+        put("in_place", self.in_place.then_some(&1));
+        let words = [
+            ("version", &self.version),
+            ("supervisor_kind", &self.supervisor_kind),
+            ("supervisor_wants", &self.supervisor_wants),
+            ("no_restart", &self.no_restart),
+            ("failure", &self.failure),
+        ];
+        for (key, word) in words {
+            if let Some(word) = word {
+                put(key, Some(&Escaped(clean(word, REASON_MAX).as_bytes())));
+            }
+        }
+        let folder = self.service_folder.as_deref().map(Escaped);
+        put("service_folder", folder.as_ref().map(|folder| folder as _));
+        for socket in &self.held {
+            let line = socket.format();
+            // What stands before it in the message needs room as well.
+            if text.len() + line.len() + 256 > MESSAGE_MAX {
+                break;
+            }
+            _ = write!(text, "\n{SOCKET}{line}");
+        }
+        text
+    }
+
+    /// `None` where it does not say who it is and how far it has come.
+    pub(crate) fn parse(text: &str) -> Option<Status> {
+        let (head, lines) = text.split_once('\n').unwrap_or((text, ""));
+        let number = |key| field(head, key).and_then(digits);
+        let pid = |key| number(key).and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
+        let word = |key| field(head, key).and_then(unescape);
+        let text = |key| Some(clean(&String::from_utf8_lossy(&word(key)?), REASON_MAX));
+        let stage = field(head, "state")?;
+        Some(Status {
+            generation: number("generation"),
+            stage: Stage::ALL.into_iter().find(|one| one.name() == stage)?,
+            daemon: pid("daemon")?,
+            launcher: pid("launcher"),
+            age_ms: number("age_ms").unwrap_or(0),
+            sockets: number("sockets").unwrap_or(0),
+            version: text("version"),
+            stage_ms: number("stage_ms"),
+            supervisor_kind: text("supervisor_kind"),
+            supervisor: pid("supervisor"),
+            supervisor_wants: text("supervisor_wants"),
+            service_folder: word("service_folder"),
+            no_restart: text("no_restart"),
+            took_over: number("took_over"),
+            in_place: number("in_place") == Some(1),
+            failures: number("failures").unwrap_or(0),
+            failure: text("failure"),
+            held: lines
+                .lines()
+                .filter_map(|line| Socket::parse(line.strip_prefix(SOCKET)?).ok())
+                .collect(),
+        })
+    }
+}
+
+/// `-` where there is none.
+struct Or<T>(Option<T>);
+
+impl<T: Display> Display for Or<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("-"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
