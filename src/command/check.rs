@@ -229,11 +229,15 @@ fn gather(ask: &Ask, unknown: &mut Vec<String>) -> Result<Facts, String> {
         false => Unit { name: format!("{name}.service"), user: false },
     });
     let mut unit = None;
-    if let Some(named) = named.or_else(|| supervising.as_ref()?.unit.clone()) {
-        match systemd::show(&named, &judge::unit_settings()) {
+    match named.or_else(|| supervising.as_ref()?.unit.clone()) {
+        Some(named) => match systemd::show(&named, &judge::unit_settings()) {
             Ok(settings) => unit = Some(settings),
             Err(why) => unknown.push(format!("the settings of {}: {why}", named.name)),
+        },
+        None if supervising.as_ref().is_some_and(|one| one.known == Kind::Systemd) => {
+            unknown.push("the settings of its unit: name it by --unit UNIT".to_owned());
         }
+        None => {}
     }
     if supervisor.is_none() && service_folder.is_none() && unit.is_none() {
         unknown.push(

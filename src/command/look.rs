@@ -182,7 +182,8 @@ impl Seen {
         let newest = self.newest().map(Live::pid);
         let note = match (self.content, newest) {
             _ if self.blind.is_some() => None,
-            (None, None) => None,
+            (None, None) if self.notes.is_empty() => Some(format!("{path:?} does not exist")),
+            (None, None) => None, // what is there is no PID file
             (None, Some(_)) => Some(format!("{path:?} is missing: it is put back within seconds")),
             (Some(Content { pid: None, .. }), _) => Some(format!("{path:?} holds no PID")),
             (Some(Content { pid: Some(pid), locked }), None) => Some(match locked {

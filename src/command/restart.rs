@@ -28,7 +28,7 @@ pub(super) fn run(asked: &Ask) -> End {
     };
     let (seen, answer) = ask(path, &Request::Restart, timeout.min(ANSWER));
     let Some(old) = seen.live.into_iter().next_back() else {
-        return nobody(path);
+        return nobody(path, &seen.notes);
     };
     let (number, pid) = (old.number(), old.pid());
     match answer {
@@ -41,7 +41,7 @@ pub(super) fn run(asked: &Ask) -> End {
             complain(format_args!("daemon {pid}: {}", unexpected(&other)));
             return End::Error;
         }
-        Err(Unasked::Nobody) => return nobody(path),
+        Err(Unasked::Nobody) => return nobody(path, &seen.notes),
         Err(Unasked::Mute) => {
             complain(format_args!("daemon {pid} cannot be asked"));
             return End::Error;
@@ -57,7 +57,9 @@ pub(super) fn run(asked: &Ask) -> End {
 /// Why no restart can be asked for.
 fn not_asked(seen: &Seen, why: Unasked) -> End {
     match (why, seen.newest()) {
-        (Unasked::Nobody, _) | (_, None) if seen.blind.is_none() => nobody(&seen.pid_file),
+        (Unasked::Nobody, _) | (_, None) if seen.blind.is_none() => {
+            nobody(&seen.pid_file, &seen.notes)
+        }
         (Unasked::Failed(why), _) => {
             complain(why);
             End::Error
@@ -75,8 +77,9 @@ fn not_asked(seen: &Seen, why: Unasked) -> End {
     }
 }
 
-fn nobody(path: &Path) -> End {
+fn nobody(path: &Path, notes: &[String]) -> End {
     complain(format_args!("{}: no generation runs", path.display()));
+    notes.iter().for_each(complain);
     End::NobodyServes
 }
 

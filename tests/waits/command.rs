@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
     path::Path,
     process::{self, Command, Stdio},
     thread,
@@ -19,7 +19,7 @@ use seamless_testing::{
     process::{NOBODY, Watched, descriptors, stat},
     signal::CONT,
     supervisor::{Supervisor, Want, write_script},
-    under_each_supervisor, wait_for,
+    systemd, under_each_supervisor, wait_for,
 };
 use serde_json::Value;
 
@@ -207,7 +207,7 @@ fn p10_status_names_stale_and_foreign_files() {
         let direct = Direct::new(folder);
         let (pid_file, lock_file) = (direct.pid_file(), direct.lock_file());
         let status = || seamless("status", &pid_file, &[]);
-        status().assert(3, &["no generation runs"]);
+        status().assert(3, &["no generation runs", "web.pid\" does not exist"]);
         fs::write(&pid_file, "web\n").expect("a file");
         status().assert(3, &["holds no PID"]);
         fs::write(&pid_file, format!("{}\n", process::id())).expect("a file");
@@ -364,6 +364,35 @@ fn p10_another_user_is_refused() {
     });
 }
 
+/// Whoever owns a folder may write a record and link a socket there: root asks and stops nobody by
+/// them whom that user could not stop himself.
+#[test]
+fn p5_a_planted_record_stops_nobody() {
+    Boxed::new().needs(Isolation::Namespaces).run(|folder| {
+        let direct = Direct::new(folder);
+        let (mut started, daemon) = direct.start_ready(&[SERVES_ON]);
+        let planted = folder.join("planted");
+        fs::create_dir(&planted).expect("a folder");
+        let pid_file = planted.join("web.pid");
+        for ending in ["", ".lock"] {
+            let name = format!("web.pid{ending}");
+            fs::copy(folder.join(&name), planted.join(&name)).expect("a copy");
+            chown(planted.join(&name), Some(NOBODY), None).expect("chown");
+        }
+        symlink(direct.socket(), planted.join("web.pid.sock")).expect("a link");
+        for (verb, code) in [("status", 3), ("restart", 3), ("stop", 0)] {
+            let why =
+                format!("belongs to uid {NOBODY}, but process {} in it does not", daemon.pid());
+            let said = seamless(verb, &pid_file, &[]);
+            said.assert(code, &["no generation runs", &why]);
+        }
+        assert!(!direct.log().contains("stage=command"), "{}", direct.log());
+        assert!(!daemon.has_ended());
+        seamless("stop", &direct.pid_file(), &[]).assert(0, &["generation 1 has ended"]);
+        assert!(started.wait_end().success());
+    });
+}
+
 // ---- restart ----
 
 fn p1_p4_restart_tells_what_came_of_it(kind: Supervisor, folder: &Path) {
@@ -441,6 +470,94 @@ fn restart_where_nobody_starts_the_next() {
         });
         said.assert(0, &["took over from generation 2"]);
         old.wait_end(LIMIT);
+    });
+}
+
+fn start_ready(direct: &Direct, mut command: Command) -> (Started, Watched) {
+    let started = direct.spawn(&mut command);
+    let daemon = started.wait_started();
+    (started, daemon)
+}
+
+/// The launcher itself starts the next one, from the program's file as it is then.
+#[test]
+fn p1_restart_in_place_tells_what_came_of_it() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        let program = folder.join("web");
+        let deploy = |text: &str| write_script(&program, text);
+        let good = format!("exec '{}' \"$@\"", bin::probe().display());
+        fs::copy(bin::probe(), &program).expect("a copy");
+        let (started, first) =
+            start_ready(&direct, direct.command_of(&program, &["--reload-signal=1"]));
+        let restart = || seamless("restart", &direct.pid_file(), &[]);
+        restart().assert(0, &["took over from generation 1"]);
+        first.wait_end(LIMIT);
+        let second = wait_state(&direct.pid_file(), "serving");
+        assert_eq!(second["launcher"], started.launcher.pid());
+        assert_eq!(second["in_place"], true);
+        assert_eq!(second["restart"]["failed"], 0);
+        deploy("exit 7");
+        let said = restart();
+        let stays = format!("(daemon {}) stays: the restart failed: ", second["daemon"]);
+        said.assert(4, &[&stays, "7"]);
+        let after = status(&direct.pid_file());
+        assert_eq!((&after["daemon"], &after["state"]), (&second["daemon"], &"serving".into()));
+        assert_eq!(after["restart"]["failed"], 1);
+        assert!(after["restart"]["failure"].as_str().expect("a text").contains('7'), "{after}");
+        deploy(&good);
+        restart().assert(0, &["took over from generation 2"]);
+        assert!(!started.launcher.has_ended());
+    });
+}
+
+/// A unit as it ought to be, and one that would cut connections.
+#[test]
+fn a_service_of_systemd() {
+    systemd::run(Boxed::new().private_net(), |systemd, folder| {
+        let direct = Direct::new(folder);
+        let (probe, address) = (bin::probe(), boxed::address());
+        let deploy = |settings: &str| {
+            let command = format!(
+                "{} --pid-file={} --report={} --tcp={address}",
+                probe.display(),
+                direct.pid_file().display(),
+                direct.report.path().display(),
+            );
+            systemd.unit(
+                "web.service",
+                &format!(
+                    "[Unit]\nDefaultDependencies=no\nStartLimitIntervalSec=0\n[Service]\n\
+                     Type=exec\nKillMode=process\nRestart=always\nRestartSec=0\n\
+                     ExecStart={command}\n{settings}"
+                ),
+            );
+        };
+        deploy("KillMode=control-group");
+        let before = seamless("check", &direct.pid_file(), &["--json", "--unit=web"]);
+        let found = problems(&before);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].0, "unit");
+        assert!(found[0].1.starts_with("KillMode=control-group: "), "{found:?}");
+        deploy("");
+        systemd.control(&["start", "web"]);
+        let first = direct.report.wait("started").pid;
+        let check = seamless("check", &direct.pid_file(), &["--json"]);
+        assert_eq!(problems(&check), []);
+        assert_eq!(check.json()["unknown"], Value::Array(vec![]));
+        let said = status(&direct.pid_file());
+        assert_eq!(said["launcher"], systemd.main_pid("web"));
+        assert_eq!(said["supervisor"]["pid"], 1);
+        assert_eq!(said["supervisor"]["kind"], "systemd");
+        assert_eq!(said["supervisor"]["unit"], "web.service");
+        seamless("restart", &direct.pid_file(), &[]).assert(0, &["took over from generation 1"]);
+        Watched::new(first).wait_end(LIMIT);
+        let second = direct.report.wait_nth("started", 2).pid;
+        let said = seamless("stop", &direct.pid_file(), &[]);
+        said.assert(4, &["systemd would start it again", "`systemctl stop web.service`"]);
+        assert_eq!(http::pid(&Target::from(address)), second);
+        systemd.control(&["stop", "web"]);
+        seamless("status", &direct.pid_file(), &[]).assert(3, &["no generation runs"]);
     });
 }
 
@@ -584,7 +701,8 @@ fn check_before_the_first_start() {
         write_script(&service.join("run"), "exec /usr/bin/web");
         check(&pid_file, &[&option]).assert(0, &["nothing would go wrong"]);
         // There is no systemd here that could be asked.
-        check(&pid_file, &["--unit=web"]).assert(0, &["not looked at: the settings of web: "]);
+        check(&pid_file, &["--unit=web"])
+            .assert(0, &["not looked at: the settings of web.service: "]);
     });
 }
 
