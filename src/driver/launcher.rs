@@ -472,6 +472,14 @@ impl Driver {
                 );
                 self.tell_current(why);
             }
+            Stage::CurrentEnded(pid, end) => {
+                let (how, number) = shown(end);
+                note!(
+                    Warn,
+                    "stage=current-ended launcher={launcher} daemon={pid} {how}={number} \
+                     reason=\"another one is starting: its outcome is awaited\"",
+                );
+            }
             // Each daemon logs its own drain, and the signal of a stop has been logged.
             Stage::Draining(_) | Stage::Stopping(_) => {}
         }

@@ -21,6 +21,8 @@ pub(crate) enum Stage {
     /// A reload has failed. The current one, if there is one, serves on.
     ReloadFailed(Failure),
     ReloadRefused(Refusal),
+    /// The current one has ended while another is starting, whose outcome is awaited.
+    CurrentEnded(Child, End),
     /// The current one drains, and not for a successor.
     Draining(Child),
     /// The service is to be down, and this child has been told.
@@ -260,6 +262,9 @@ impl Family {
             None => {
                 let drained = member.life == Life::Draining;
                 self.last = Last::Ended { child: member.child, end, drained };
+                if self.newest(Life::Starting).is_some() {
+                    out.push(Output::Stage(Stage::CurrentEnded(member.child, end)));
+                }
             }
         }
     }

@@ -27,7 +27,7 @@ const DUMB_INIT: &[&str] = &["dumb-init", "--"];
 
 /// What the container sees at `/proc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Proc {
+pub(crate) enum Proc {
     Own,
     /// That of the machine: other processes under the same numbers.
     Foreign,
@@ -43,17 +43,17 @@ impl Proc {
     }
 }
 
-struct Container {
+pub(crate) struct Container {
     /// `unshare`, which ends as PID 1 ends.
     unshare: Child,
     folder: PathBuf,
-    target: Target,
-    report: Report,
-    log: Log,
+    pub(crate) target: Target,
+    pub(crate) report: Report,
+    pub(crate) log: Log,
 }
 
 impl Container {
-    fn start(folder: &Path, init: &[&str], proc: Proc, options: &str) -> Self {
+    pub(crate) fn start(folder: &Path, init: &[&str], proc: Proc, options: &str) -> Self {
         let run = format!("{}\n", proc.prepare());
         Self::with_script(folder, init, proc, |probe| run + probe, options)
     }
@@ -80,13 +80,20 @@ impl Container {
     }
 
     /// Seen from outside, as all that follow.
-    fn pid_1(&self) -> u32 {
+    pub(crate) fn pid_1(&self) -> u32 {
         process::children(self.unshare.id())[0]
+    }
+
+    /// The daemon that was started last.
+    pub(crate) fn newest(&self) -> u32 {
+        let pids = process::descendants(self.unshare.id()).into_iter().filter_map(process::stat);
+        let probes = pids.filter(|stat| stat.comm == "probe");
+        probes.max_by_key(|stat| (stat.start_ticks, stat.pid)).expect("a daemon").pid
     }
 
     /// The launcher and the daemon of the only generation.
     #[track_caller]
-    fn pair(&self) -> [u32; 2] {
+    pub(crate) fn pair(&self) -> [u32; 2] {
         let option = format!("--pid-file={}/web.pid", self.folder.display());
         let program = bin::probe().display().to_string();
         wait_for(format!("launcher and daemon: {}", self.log), LIMIT, || {
@@ -100,7 +107,7 @@ impl Container {
     }
 
     #[track_caller]
-    fn exit_code(&mut self) -> Option<i32> {
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
         Watched::new(self.unshare.id()).wait_end(LIMIT);
         self.unshare.wait().expect("its end").code()
     }

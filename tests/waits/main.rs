@@ -19,6 +19,7 @@ mod gaps;
 mod group;
 mod groups;
 mod in_flight;
+mod in_place;
 mod kills;
 mod launcher;
 mod launcher_gone;

@@ -43,9 +43,15 @@ pub(crate) fn shell(script: &str) -> Command {
 /// The only child of this process, once it has stopped itself (`raise:19`).
 #[track_caller]
 pub(crate) fn stopped_child(parent: u32) -> u32 {
-    wait_for("a child that has stopped", LIMIT, || {
-        let child = *process::children(parent).first()?;
-        (process::stat(child)?.state == 'T').then_some(child)
+    wait_stopped(|| process::children(parent))
+}
+
+/// The first of these processes, once it has stopped.
+#[track_caller]
+pub(crate) fn wait_stopped(processes: impl Fn() -> Vec<u32>) -> u32 {
+    wait_for("a process that has stopped", LIMIT, || {
+        let first = *processes().first()?;
+        (process::stat(first)?.state == 'T').then_some(first)
     })
 }
 
