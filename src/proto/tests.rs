@@ -2,7 +2,7 @@
 //! them. `model` walks all of them together.
 
 use super::daemon::{Daemon, Finding, Forced, Input as D, Output as DO, Phase, Timer as DT};
-use super::family::{Child, Stage};
+use super::family::{Child, Failure, InPlace, Refusal, Stage};
 use super::launcher::{Input as L, Launcher, Output as LO, Timer as LT};
 use super::{DrainReason, End, Intent, Kind, Reading, Report, Scope};
 use DrainReason::{Requested, Stopped, TakenOver};
@@ -517,6 +517,268 @@ fn launcher_every_state_and_event() {
             assert_eq!(launcher.on(input), expected, "{input:?} in {name:?}");
         }
     }
+}
+
+// ---- a launcher that restarts in place, state x event ----
+
+/// The child after the only one, and the one after that.
+const NEXT: Child = 71;
+const THIRD: Child = 72;
+
+/// Its states, by the shortest way there; the intent of a TERM is not known, so it is a restart.
+fn launchers_in_place() -> Vec<(&'static str, Launcher)> {
+    let told = |child, report| L::Report(child, report);
+    let serving = [told(PID, Report::Started), L::Reload, L::Spawned(Some(NEXT))];
+    let term = [L::Term { from: 7 }, L::Status(Reading::Unreadable)];
+    let both = [&serving[..], &[told(NEXT, Report::Started)]].concat();
+    let taken_over = [told(PID, Report::TakenOver), told(PID, Report::Draining)];
+    let crash = [L::Ended(NEXT, End::Signal(6))];
+    let ways: [(&str, Vec<L>); 10] = [
+        ("first", vec![]),
+        ("first cancelled", vec![L::Reload]),
+        ("serving", serving[..1].to_vec()),
+        ("candidate", serving.to_vec()),
+        ("cancelled", [&serving[..], &[L::Reload]].concat()),
+        ("both serve", both.clone()),
+        ("one drains", [&both[..], &taken_over].concat()),
+        ("newest crashed", [&both[..], &crash].concat()),
+        ("alone ended", [&serving[..], &[L::Ended(PID, End::Code(3))]].concat()),
+        ("told", [&serving[..], &term].concat()),
+    ];
+    ways.map(|(name, way)| {
+        let mut launcher = Launcher::new(Kind::Other, PID, Some(InPlace { max_draining: Some(1) }));
+        for input in way {
+            let _ = launcher.on(input);
+        }
+        (name, launcher)
+    })
+    .to_vec()
+}
+
+#[test]
+fn launcher_in_place_every_state_and_event() {
+    use LO::{Arm, Cancel, Disarm, Forward, Handoff, Mirror, Start, Tell};
+    let (ended, crash) = (End::Code(3), End::Signal(6));
+    let stage = LO::Stage;
+    let start = || vec![stage(Stage::Reloading), Start];
+    let refused = |why| vec![stage(Stage::ReloadRefused(why))];
+    let cancel = |child| vec![Cancel(child), Arm(LT::Cancel)];
+    let ends = |child, outputs: Vec<LO>| [vec![Disarm(LT::Kill(child))], outputs].concat();
+    let failed = |child, end| vec![stage(Stage::ReloadFailed(Failure::Ended(child, end)))];
+    let serves = |child, outputs: Vec<LO>| -> Vec<LO> {
+        [vec![Disarm(LT::Cancel), stage(Stage::Serving(child))], outputs].concat()
+    };
+    let told = |child| vec![Tell(child, Unknown), Handoff(child)];
+    let decided = |outputs: Vec<LO>| [vec![LO::ReadStatus, Arm(LT::Handoff)], outputs].concat();
+    type Rows = Vec<(&'static str, Vec<LO>)>;
+    let table: Vec<(Vec<L>, Rows)> = vec![
+        (
+            vec![L::Reload],
+            vec![
+                ("first", cancel(PID)),
+                ("serving", start()),
+                ("candidate", cancel(NEXT)),
+                ("both serve", refused(Refusal::Draining)),
+                ("one drains", refused(Refusal::Draining)),
+                ("newest crashed", start()),
+                ("alone ended", cancel(NEXT)),
+                ("told", refused(Refusal::Leaving)),
+            ],
+        ),
+        (
+            vec![L::Report(PID, Report::Reload)],
+            vec![
+                // What came late to cancel it is no wish of its own.
+                ("first", serves(PID, start())),
+                ("first cancelled", serves(PID, start())),
+                ("serving", start()),
+                ("candidate", cancel(NEXT)),
+                ("both serve", refused(Refusal::Draining)),
+                ("one drains", refused(Refusal::Draining)),
+                ("newest crashed", start()),
+                ("told", refused(Refusal::Leaving)),
+            ],
+        ),
+        (
+            vec![L::Report(NEXT, Report::Started)],
+            vec![
+                ("candidate", serves(NEXT, vec![Arm(LT::Overdue)])),
+                (
+                    "cancelled",
+                    serves(NEXT, [vec![Arm(LT::Overdue)], refused(Refusal::Draining)].concat()),
+                ),
+                ("alone ended", serves(NEXT, vec![])),
+                // It is told what the one before it was told.
+                ("told", serves(NEXT, [vec![Arm(LT::Overdue)], told(NEXT)].concat())),
+            ],
+        ),
+        (
+            vec![L::Ended(PID, ended)],
+            vec![
+                ("first", ends(PID, vec![Mirror(PID, ended)])),
+                ("first cancelled", ends(PID, [vec![Disarm(LT::Cancel)], start()].concat())),
+                ("serving", ends(PID, vec![Mirror(PID, ended)])),
+                ("candidate", ends(PID, vec![stage(Stage::CurrentEnded(PID, ended))])),
+                ("cancelled", ends(PID, vec![stage(Stage::CurrentEnded(PID, ended))])),
+                ("both serve", ends(PID, vec![])),
+                ("one drains", ends(PID, vec![])),
+                ("newest crashed", ends(PID, vec![Mirror(PID, ended)])),
+                ("told", ends(PID, vec![stage(Stage::CurrentEnded(PID, ended))])),
+            ],
+        ),
+        (
+            vec![L::Ended(NEXT, crash)],
+            vec![
+                ("candidate", ends(NEXT, failed(NEXT, crash))),
+                ("cancelled", ends(NEXT, [vec![Disarm(LT::Cancel)], start()].concat())),
+                ("both serve", ends(NEXT, failed(NEXT, crash))),
+                ("one drains", ends(NEXT, vec![Mirror(NEXT, crash)])),
+                (
+                    "alone ended",
+                    ends(NEXT, [failed(NEXT, crash), vec![Mirror(PID, ended)]].concat()),
+                ),
+                ("told", ends(NEXT, vec![Disarm(LT::Cancel)])),
+            ],
+        ),
+        (
+            vec![L::Report(PID, Report::TakenOver), L::Report(PID, Report::Draining)],
+            vec![
+                ("first", serves(PID, vec![Arm(LT::Kill(PID))])),
+                ("first cancelled", serves(PID, [start(), vec![Arm(LT::Kill(PID))]].concat())),
+                ("serving", vec![Arm(LT::Kill(PID))]),
+                ("candidate", vec![Arm(LT::Kill(PID))]),
+                ("cancelled", vec![Arm(LT::Kill(PID))]),
+                ("both serve", vec![Arm(LT::Kill(PID))]),
+                ("one drains", vec![Arm(LT::Kill(PID))]),
+                // For one that is gone: nobody serves.
+                ("newest crashed", vec![Arm(LT::Kill(PID)), Mirror(NEXT, crash)]),
+                ("told", vec![Arm(LT::Kill(PID))]),
+            ],
+        ),
+        (
+            vec![L::Report(PID, Report::Draining)],
+            ["first", "first cancelled", "serving", "candidate", "cancelled"]
+                .into_iter()
+                .chain(["newest crashed", "told"])
+                .map(|name| (name, vec![Arm(LT::Kill(PID)), stage(Stage::Draining(PID))]))
+                .map(|(name, outputs)| match name {
+                    "first" => (name, serves(PID, outputs)),
+                    "first cancelled" => (name, serves(PID, [start(), outputs].concat())),
+                    _ => (name, outputs),
+                })
+                .chain(["both serve", "one drains"].map(|name| (name, vec![Arm(LT::Kill(PID))])))
+                .collect(),
+        ),
+        (
+            vec![L::Term { from: 7 }, L::Status(Reading::Unreadable)],
+            vec![
+                ("first", decided(vec![])),
+                ("first cancelled", decided(vec![])),
+                ("serving", decided(told(PID))),
+                ("candidate", decided([cancel(NEXT), told(PID)].concat())),
+                ("cancelled", decided(told(PID))),
+                ("both serve", decided(told(NEXT))),
+                ("one drains", decided(told(NEXT))),
+                ("newest crashed", decided(told(PID))),
+                ("alone ended", decided(vec![])),
+                ("told", vec![LO::ReadStatus]),
+            ],
+        ),
+        (
+            vec![L::Signal(10)],
+            [
+                ["first", "first cancelled", "serving", "candidate", "cancelled"]
+                    .map(|name| (name, PID)),
+                [
+                    ("both serve", NEXT),
+                    ("one drains", NEXT),
+                    ("newest crashed", PID),
+                    ("alone ended", NEXT),
+                    ("told", PID),
+                ],
+            ]
+            .concat()
+            .into_iter()
+            .map(|(name, child)| (name, vec![Forward(child, 10)]))
+            .collect(),
+        ),
+        (
+            vec![L::Timer(LT::Cancel)],
+            vec![
+                ("first cancelled", vec![LO::Kill(PID, LT::Cancel)]),
+                ("cancelled", vec![LO::Kill(NEXT, LT::Cancel)]),
+                ("told", vec![LO::Kill(NEXT, LT::Cancel)]),
+            ],
+        ),
+        (vec![L::Timer(LT::Overdue)], vec![("both serve", vec![LO::TellTakenOver(PID)])]),
+    ];
+    for (inputs, rows) in table {
+        for (name, mut launcher) in launchers_in_place() {
+            let expected = rows.iter().find(|(state, _)| *state == name);
+            let expected = expected.map(|(_, outputs)| outputs.clone()).unwrap_or_default();
+            let outputs: Vec<LO> = inputs.iter().flat_map(|input| launcher.on(*input)).collect();
+            assert_eq!(outputs, expected, "{inputs:?} in {name:?}");
+        }
+    }
+}
+
+/// It waits for the end of what was cancelled, since that may serve by now.
+#[test]
+fn launcher_in_place_leaves_as_the_newest_lets_it_go() {
+    let told = || launchers_in_place().pop().expect("the last");
+    let leaves = |inputs: &[L]| {
+        let mut launcher = told().1;
+        let _ = launcher.on(L::Report(PID, Report::Released));
+        let outputs: Vec<LO> = inputs.iter().flat_map(|input| launcher.on(*input)).collect();
+        outputs.into_iter().find(|output| matches!(output, LO::Leave { .. }))
+    };
+    let leave = |child, expired| Some(LO::Leave { child, expired });
+    assert_eq!(leaves(&[L::Quiet]), None);
+    assert_eq!(leaves(&[L::Ended(NEXT, End::Code(0)), L::Quiet]), leave(PID, false));
+    let started = [L::Report(NEXT, Report::Started), L::Quiet];
+    assert_eq!(leaves(&started), None);
+    let released = [L::Report(NEXT, Report::Released), L::Quiet];
+    assert_eq!(leaves(&[&started[..], &released].concat()), leave(NEXT, false));
+    let expired = [L::Timer(LT::Handoff), L::Quiet];
+    assert_eq!(leaves(&[&started[..], &expired].concat()), leave(NEXT, true));
+}
+
+/// A stop is over when all have ended, and so is a drain where all ends with the launcher.
+#[test]
+fn p6_launcher_in_place_awaits_those_that_drain() {
+    let way = [
+        L::Report(PID, Report::Started),
+        L::Reload,
+        L::Spawned(Some(NEXT)),
+        L::Report(NEXT, Report::Started),
+        L::Report(PID, Report::TakenOver),
+        L::Report(PID, Report::Draining),
+    ];
+    let drained = [L::Report(NEXT, Report::Draining), L::Ended(NEXT, End::Code(5))];
+    let crashed = [L::Ended(NEXT, End::Signal(6))];
+    let stop = [L::Term { from: 7 }, L::Status(Reading::Lost)];
+    let mirrors = |kind, inputs: &[&[L]]| {
+        let mut launcher = Launcher::new(kind, PID, Some(InPlace { max_draining: None }));
+        let inputs = [&way[..], &inputs.concat()].concat();
+        let outputs: Vec<LO> = inputs.into_iter().flat_map(|input| launcher.on(input)).collect();
+        outputs.into_iter().find(|output| matches!(output, LO::Mirror(..)))
+    };
+    let last = [L::Ended(PID, End::Code(0))];
+    let mirror = |end| Some(LO::Mirror(NEXT, end));
+    for (kind, inputs) in [
+        (Kind::Nobody, vec![&drained[..]]),
+        (Kind::Nobody, vec![&stop, &drained]),
+        (Kind::Other, vec![&stop, &drained]),
+        (Kind::Other, vec![&stop, &drained[1..]]),
+    ] {
+        assert_eq!(mirrors(kind, &inputs), None, "{kind:?} {inputs:?}");
+        let all = [&inputs[..], &[&last]].concat();
+        assert_eq!(mirrors(kind, &all), mirror(End::Code(5)), "{kind:?} {inputs:?}");
+    }
+    // A supervisor starts it again.
+    assert_eq!(mirrors(Kind::Other, &[&drained]), mirror(End::Code(5)));
+    assert_eq!(mirrors(Kind::Other, &[&crashed]), mirror(End::Signal(6)));
+    assert_eq!(mirrors(Kind::Nobody, &[&crashed]), mirror(End::Signal(6)));
 }
 
 /// What a launcher comes to after these inputs: all outputs of the way there.
