@@ -219,8 +219,9 @@ fn gather(ask: &Ask, unknown: &mut Vec<String>) -> Result<Facts, String> {
     let newest = seen.newest();
     let supervising = newest.and_then(|newest| Supervising::of(newest, status.as_ref().ok()));
     let supervisor = newest.and_then(|newest| {
-        let supervising = supervising.as_ref().filter(|_| newest.attached)?;
-        Some(parent(newest, supervising, status.as_ref().ok(), &who))
+        let status = status.as_ref().ok();
+        let supervising = supervising.as_ref().filter(|_| newest.is_attached(status))?;
+        Some(parent(newest, supervising, status, &who))
     });
     let folder_of_it = || supervising.as_ref()?.folder.clone();
     let service_folder = ask.service.clone().or_else(folder_of_it);

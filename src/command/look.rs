@@ -3,7 +3,7 @@
 use crate::driver::handover::{Deadline, Unconnected, connect, path_beside};
 use crate::driver::service::HANDS_OVER;
 use crate::proto::frame::{Answer, Request};
-use crate::proto::status::Status;
+use crate::proto::status::{Stage, Status};
 use crate::proto::takeover::{Content, Unproven};
 use crate::proto::wire::{Generation, Record};
 use crate::sys::process::{Held, World};
@@ -44,8 +44,7 @@ pub(super) struct Live {
     pub(super) generation: Generation,
     /// `None` where there are no pidfds or no `/proc`.
     pub(super) held: Option<Held>,
-    /// Its launcher lives.
-    pub(super) attached: bool,
+    launcher_lives: bool,
 }
 
 /// Why the newest generation has not answered.
@@ -65,6 +64,11 @@ impl Live {
 
     pub(super) fn pid(&self) -> i32 {
         self.generation.daemon.pid
+    }
+
+    /// Has it a launcher? One that it has let go may still be on its way out.
+    pub(super) fn is_attached(&self, status: Option<&Status>) -> bool {
+        self.launcher_lives && status.is_none_or(|status| status.stage != Stage::Detached)
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -173,8 +177,9 @@ impl Seen {
             ));
             return;
         }
-        let attached = process::identity(launcher.pid) == Some(launcher);
-        self.live.push(Live { generation, held, attached });
+        let has_ended = look::state(launcher.pid) == Some('Z');
+        let launcher_lives = !has_ended && process::identity(launcher.pid) == Some(launcher);
+        self.live.push(Live { generation, held, launcher_lives });
     }
 
     fn judge_pid_file(&mut self) {

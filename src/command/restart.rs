@@ -15,6 +15,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Between two questions.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// A daemon that had less time than that to answer is not said to hang.
+const ENOUGH: Duration = Duration::from_secs(1);
 /// How long nobody may run: a supervisor takes a moment, up to a second, before it starts the next.
 const GAP: Duration = Duration::from_secs(3);
 
@@ -163,8 +165,8 @@ impl Waiting<'_> {
                 return Some(End::Stays);
             }
             Ok(status) => self.last = Some(Ok(status)),
-            Err(Unasked::Failed(why)) => self.last = Some(Err(why)),
-            Err(Unasked::Nobody | Unasked::Mute) => {}
+            Err(Unasked::Failed(why)) if left >= ENOUGH => self.last = Some(Err(why)),
+            Err(Unasked::Failed(_) | Unasked::Nobody | Unasked::Mute) => {}
         }
         None
     }

@@ -122,7 +122,8 @@ impl Report {
             }
             Err(Unasked::Failed(why)) => (None, Some(why)),
         };
-        let known = |live: &Live| if live.attached { Stage::Serving } else { Stage::Detached };
+        let attached = newest.is_some_and(|newest| newest.is_attached(status.as_ref()));
+        let known = |_: &Live| if attached { Stage::Serving } else { Stage::Detached };
         let stage = status.as_ref().map(|status| status.stage).or(newest.map(known));
         let held_by = newest.and_then(|newest| look::age(newest.generation.daemon.start));
         let ms = |ms: u64| seconds(Duration::from_millis(ms));
@@ -137,7 +138,7 @@ impl Report {
             },
             generation: newest.map(Live::number),
             daemon: newest.map(Live::pid),
-            launcher: newest.filter(|one| one.attached).map(|one| one.generation.launcher.pid),
+            launcher: newest.filter(|_| attached).map(|one| one.generation.launcher.pid),
             in_place: status.as_ref().map(|status| status.in_place),
             supervisor: newest.and_then(|newest| Supervising::of(newest, status.as_ref())),
             age: held_by.map(seconds),

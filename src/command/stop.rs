@@ -33,7 +33,7 @@ pub(super) fn run(asked: &Ask) -> End {
     };
     let newest = seen.newest().expect("it was asked");
     let supervising = Supervising::of(newest, status.as_ref().ok());
-    let attached = newest.attached;
+    let attached = newest.is_attached(status.as_ref().ok());
     if let Some(one) = supervising.as_ref().filter(|one| attached && one.restarts()) {
         let instead = instead(one);
         if !asked.force {

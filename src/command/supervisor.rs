@@ -52,7 +52,7 @@ impl Supervising {
         if process::identity(identity.pid) != Some(identity) {
             return None;
         }
-        let launcher = live.attached.then_some(live.generation.launcher.pid);
+        let launcher = live.is_attached(status).then_some(live.generation.launcher.pid);
         // What the launcher has left behind is the daemon's as well.
         let child = launcher.unwrap_or(live.pid());
         let seen = Supervisor::of(child, identity.pid);

@@ -292,8 +292,10 @@ impl Server {
             }
             Ok(Request::Stop) => {
                 note_command("stop", peer, None);
+                // First the answer: the process may end as soon as it is told.
+                let sent = deadline.send(link, &Answer::Accepted.format(), &[]);
                 daemon::stop(self.daemon);
-                deadline.send(link, &Answer::Accepted.format(), &[])
+                sent
             }
             Ok(Request::Take { generation: theirs }) => {
                 let own = generation().unwrap_or(0);

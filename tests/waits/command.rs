@@ -432,8 +432,14 @@ fn p1_p4_restart_tells_what_came_of_it(kind: Supervisor, folder: &Path) {
     restart(&["--timeout=500ms"]).assert(5, &["serves on, detached"]);
     assert_eq!(http::pid(&site.target), second);
     // A good one, while the command waits.
-    site.deploy_options(SERVES_ON);
-    restart(&[]).assert(0, &["took over from generation 2"]);
+    let asked = site.log.stage("command").len();
+    let said = thread::scope(|scope| {
+        let said = scope.spawn(|| restart(&[]));
+        wait_for("it has asked", LIMIT, || (site.log.stage("command").len() > asked).then_some(()));
+        site.deploy_options(SERVES_ON);
+        said.join().expect("no panic")
+    });
+    said.assert(0, &["took over from generation 2"]);
     let third = status(&pid_file)["daemon"].as_u64().expect("a PID") as u32;
     scene::wait_one_listener(&site.target);
     assert_eq!(http::pid(&site.target), third);
