@@ -57,6 +57,11 @@ pub(crate) fn try_identity(pid: i32) -> io::Result<Option<Identity>> {
     Ok(unless_short(stat(pid))?.map(|stat| Identity { pid, start: stat.start }))
 }
 
+/// The parent of a process, where `/proc` shows it.
+pub(crate) fn parent_of(pid: i32) -> Option<i32> {
+    stat(pid).ok().map(|stat| stat.parent)
+}
+
 /// Does `/proc` number processes as we do? One that is left over from before an `unshare(2)` shows
 /// others under our numbers.
 fn check_proc() -> io::Result<()> {

@@ -40,7 +40,15 @@ const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"]
 fn unit_of(kind: Kind, pid: i32, supervisor: Option<Identity>) -> Option<Unit> {
     let unit = (kind == Kind::Systemd).then(|| systemd::unit_of(pid)).flatten();
     let Unit { name, user } = unit?;
-    Some(Unit { name, user: user || supervisor.is_some_and(|one| one.pid != 1) })
+    let manager = supervisor.and_then(|one| manager_at(one.pid));
+    Some(Unit { name, user: user || manager.is_some_and(|pid| pid != 1) })
+}
+
+/// systemd, where this is it, or a script that it has started without `exec`.
+fn manager_at(parent: i32) -> Option<i32> {
+    let is_systemd = |pid: &i32| process::name(*pid).as_deref() == Some("systemd");
+    let above = || process::parent_of(parent).filter(is_systemd);
+    Some(parent).filter(is_systemd).or_else(above)
 }
 
 impl Supervisor {
@@ -63,6 +71,8 @@ impl Supervisor {
             // The kernel keeps 15 bytes of `supervise-daemon`.
             Some("supervise-daemo") => Kind::OpenRc,
             Some("init") => Kind::Other,
+            // Told who we are (MAINPID), systemd signals us and not its script, which may end first.
+            Some(name) if SHELLS.contains(&name) && manager_at(parent).is_some() => Kind::Systemd,
             // Any other PID 1 is a container's.
             _ if parent <= 1 || launcher == 1 => Kind::Nobody,
             _ => Kind::Other,
@@ -152,11 +162,18 @@ impl Supervisor {
     /// What the supervisor wants. `main_pid`: the process that its status must be about; a
     /// detached daemon knows none.
     pub(crate) fn read(&self, main_pid: Option<i32>) -> Reading {
+        let told = match (&self.unit, main_pid) {
+            (Some(unit), None) => self.ask_sparingly(unit),
+            (Some(_) | None, _) => None,
+        };
+        if let Some(reading) = told {
+            return reading;
+        }
         if !self.is_lost() {
-            let read = match &self.unit {
-                Some(unit) if main_pid.is_some() => systemd::read(unit, main_pid),
-                Some(unit) => self.ask_sparingly(unit),
-                None => self.read_status(main_pid),
+            let read = match (&self.unit, main_pid) {
+                (Some(unit), Some(_)) => systemd::read(unit, main_pid),
+                (Some(_), None) => None,
+                (None, _) => self.read_status(main_pid),
             };
             return read.unwrap_or(Reading::Unreadable);
         }

@@ -424,6 +424,42 @@ fn p1_p6_a_systemd_that_cannot_be_asked() {
     });
 }
 
+/// systemd KILLs the launcher behind a script without `exec` at once: it waits for no process that is not
+/// its child. Where it listens to whom the main process is, no request is lost, and the daemon finds out
+/// about a stop by itself.
+#[test]
+fn p1_p2_p8_a_script_without_exec() {
+    run(|systemd, folder| {
+        let web = Web::new(systemd, folder, "web");
+        let (probe, folder) = (bin::probe(), web.folder.display());
+        let probe = probe.display();
+        web.write(
+            &format!(
+                "NotifyAccess=all\nExecStart=\nExecStart=/bin/sh -c \"{probe} \
+                 --pid-file={folder}/web.pid --report={folder}/report --tcp={}; exit 0\"",
+                web.target
+            ),
+            "",
+        );
+        web.control(&["start"]);
+        let mut pids = vec![web.started(1)];
+        let prober = Prober::start(&web.target);
+        prober.wait_pid(pids[0]);
+        web.control(&["restart"]);
+        pids.push(web.started(2));
+        prober.wait_pid(pids[1]);
+        assert_eq!(process::stat(pids[1]).expect("it serves").ppid, web.launcher());
+        let probes = prober.stop();
+        probes.assert_all_answered();
+        assert_eq!(probes.pids(), pids);
+        web.control(&["stop"]);
+        web.wait_nothing_left();
+        assert_eq!(web.report.wait_of(pids[1], "wait").text, "Stopped");
+        // It has not waited for successor_timeout.
+        assert_eq!(web.lines(&["stage=check", "supervisor: Lost"]), 0);
+    });
+}
+
 /// Under the manager of a user without rights, which answers that user.
 #[test]
 fn p1_p2_p6_a_user_manager() {
