@@ -17,16 +17,23 @@
 //! # Where a socket comes from
 //!
 //! Each call looks in this order, and the log says what it found
-//! (`stage=socket address=… from=supervisor|predecessor|bound`):
+//! (`stage=socket address=… from=supervisor|predecessor|store|bound`):
 //!
 //! 1. What the supervisor has passed (`LISTEN_FDS`, `LISTEN_FDNAMES`, `LISTEN_PID`, see
 //!    `sd_listen_fds(3)`): a socket of that [name](Options::name), else one of that kind and
 //!    address.
 //! 2. What the predecessor holds under the same address, as it was asked for: port 0 finds the port
 //!    that the predecessor was given.
-//! 3. Else it is bound anew. A Unix socket is bound beside its path and renamed over it, so
+//! 3. With the feature `systemd`: what lies in systemd's store. Where the unit allows it
+//!    (`FileDescriptorStoreMax=`, as many as there are sockets), each generation has the sockets
+//!    kept there that it has when it starts to serve. They outlive the end of every process of the service: connections wait for the
+//!    next start instead of being refused. What is no longer asked for leaves the store, and a
+//!    service that is stopped leaves none.
+//! 4. Else it is bound anew. A Unix socket is bound beside its path and renamed over it, so
 //!    `local_addr` may tell the name that it was bound under; a path at which somebody else
 //!    listens is an error, one that nobody listens at any more is replaced.
+//!
+//! systemd passes sockets as they are: an async runtime needs `NonBlocking=yes` in the service's unit.
 //!
 //! What was passed or held and is not asked for until [`started`](crate::started) is through is
 //! closed; it ends with its last holder. So addresses may change from one generation to the next.
