@@ -19,15 +19,22 @@ pub(crate) fn unit_of(pid: i32) -> Option<Unit> {
     systemd::unit_of(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
 }
 
+/// How often the state is asked for anew where its job ends before it can be asked about.
+const ATTEMPTS: usize = 3;
+
 /// What systemd wants of the unit; see [`systemd::reading`]. `None` where it cannot be asked.
 pub(crate) fn read(unit: &Unit, main_pid: Option<i32>) -> Option<Reading> {
-    let state = show(unit, systemd::STATE).ok()?;
-    let Some(job) = state.job() else {
-        return systemd::reading(&state, None, main_pid);
-    };
-    let list = ask(unit, &["list-jobs", "--no-legend", &unit.name]).ok()?;
-    // One that has ended meanwhile may have meant anything.
-    systemd::reading(&state, Some(systemd::job_kind(&list, job)?), main_pid)
+    for _ in 0..ATTEMPTS {
+        let state = show(unit, systemd::STATE).ok()?;
+        let Some(job) = state.job() else {
+            return systemd::reading(&state, None, main_pid);
+        };
+        let list = ask(unit, &["list-jobs", "--no-legend", &unit.name]).ok()?;
+        if let Some(kind) = systemd::job_kind(&list, job) {
+            return systemd::reading(&state, Some(kind), main_pid);
+        }
+    }
+    None
 }
 
 /// Properties of the unit. Guards against an answer that is none: it has all that was asked for.

@@ -456,7 +456,8 @@ fn p1_p2_p8_a_script_without_exec() {
         web.wait_nothing_left();
         assert_eq!(web.report.wait_of(pids[1], "wait").text, "Stopped");
         // It has not waited for successor_timeout.
-        assert_eq!(web.lines(&["stage=check", "supervisor: Lost"]), 0);
+        let checks = format!("daemon={} finding=Seen", pids[1]);
+        assert_eq!(web.lines(&["stage=check", &checks, "supervisor: Lost"]), 0);
     });
 }
 
