@@ -61,7 +61,17 @@
 //! kernel spreads what arrives (SO_REUSEPORT). They are taken over one by one, in order. A successor
 //! that asks for more binds the rest and they join. One that asks for fewer leaves the last ones to
 //! the old daemon, and from the moment at which it serves nothing new goes to them; the old daemon
-//! must empty their queues before it closes them.
+//! must empty their queues before it closes them. To that end the crate gives a group a program that
+//! chooses among its members (SO_ATTACH_REUSEPORT_CBPF, `socket(7)`) or takes away the one it has,
+//! when [`started`](crate::started) is called: attach one of your own after that.
+//!
+//! # After a crash
+//!
+//! A daemon that drains hands nothing over. Where its successor crashes meanwhile, the next
+//! generation finds nobody to take over from, and binds anew. A single TCP or UDP socket cannot be
+//! bound before the one that drains has closed it: that is an error, and the supervisor tries again.
+//! A group can, and shares the port until then: it gets a part of what arrives, and the rest waits
+//! at the members that are to be closed, and is lost then unless `net.ipv4.tcp_migrate_req` is set.
 
 use crate::driver::sockets as pool;
 use crate::error::{Error, ErrorKind, Result};

@@ -246,3 +246,40 @@ fn p1_a_growing_group_whose_generation_dies_costs_no_request() {
         all_answered_by_tcp(address, &old);
     });
 }
+
+/// After a crash there is nobody to take over from but one that drains, and that hands nothing over:
+/// the group is bound anew beside its members, and must get a part of what arrives, whatever the
+/// generation that crashed had made of the group. The rest waits until the older one closes.
+#[test]
+fn p1_p2_a_group_is_bound_anew_beside_one_that_drains() {
+    Boxed::new().private_net().run(|folder| {
+        let direct = Direct::new(folder);
+        let address = boxed::address();
+        let go = folder.join("go");
+        let (mut started, old) = direct.start_ready(&[
+            &format!("--group={address},count=3"),
+            "--accept=until-drain",
+            &format!("--at=shutdown=file:{}", go.display()),
+        ]);
+        started.detach();
+        let (_started, crashed) = direct.start_ready(&[&format!("--group={address},count=1")]);
+        crate::scene::wait_drain(&direct.report, old.pid());
+        all_answered_by_tcp(address, &crashed);
+        crashed.kill();
+        crashed.wait_end(LIMIT);
+
+        let (_started, new) = direct.start_ready(&[&format!("--group={address},count=2")]);
+        let fresh: Vec<TcpStream> = (0..60).map(|_| ask(address)).collect();
+        let answered = |connection: &TcpStream| {
+            connection.set_nonblocking(true).expect("a socket");
+            let answered = connection.peek(&mut [0]).is_ok();
+            connection.set_nonblocking(false).expect("a socket");
+            answered
+        };
+        wait_for("an answer", LIMIT, || fresh.iter().any(answered).then_some(()));
+        fs::write(go, "").expect("a file");
+        assert_eq!(answers(fresh), HashMap::from([(new.pid(), 60)]));
+        old.wait_end(LIMIT);
+        new.kill();
+    });
+}
