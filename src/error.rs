@@ -45,6 +45,9 @@ pub enum ErrorKind {
     /// The predecessor's sockets and state could not be taken over.
     #[cfg(feature = "sockets")]
     Takeover,
+    /// A certificate or its key cannot be read or used.
+    #[cfg(feature = "tls")]
+    Certificate,
     /// The system refused something that has no path of the service's: a thread, a signal handler, a
     /// socket, a look at a process.
     System,

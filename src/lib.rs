@@ -201,6 +201,8 @@ pub mod command;
 mod config;
 mod driver;
 mod error;
+#[cfg(feature = "http")]
+pub mod http;
 mod proto;
 mod shutdown;
 #[cfg(feature = "sockets")]

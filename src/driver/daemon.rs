@@ -30,7 +30,7 @@ pub(crate) struct Daemon {
     pub(super) waker: wait::Waker,
     /// To the launcher. It is closed when the launcher has gone, by the thread that takes signals.
     pub(super) channel: Weak<Channel>,
-    pub(super) drain_timeout: Option<Duration>,
+    drain_timeout: Option<Duration>,
     /// Everything that a disabled daemon does not have.
     pub(super) service: Option<Service>,
 }
@@ -251,7 +251,24 @@ pub(super) fn note_report(report: Report, sent: io::Result<()>) {
     }
 }
 
+/// How long a drain may take where the configuration says nothing: a server has a better default.
+#[cfg(feature = "http")]
+static DEFAULT_DRAIN_TIMEOUT: Mutex<Option<Duration>> = Mutex::new(None);
+
+/// Counts for a drain that has not begun.
+#[cfg(feature = "http")]
+pub(crate) fn default_drain_timeout(timeout: Option<Duration>) {
+    *lock(&DEFAULT_DRAIN_TIMEOUT) = timeout;
+}
+
 impl Daemon {
+    pub(super) fn drain_timeout(&self) -> Option<Duration> {
+        #[cfg(feature = "http")]
+        return self.drain_timeout.or(*lock(&DEFAULT_DRAIN_TIMEOUT));
+        #[cfg(not(feature = "http"))]
+        self.drain_timeout
+    }
+
     pub(super) fn phase(&self) -> Phase {
         lock(&self.machine).phase()
     }

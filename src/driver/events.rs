@@ -298,7 +298,7 @@ impl Events {
                     Timer::Successor => {
                         self.daemon.service.as_ref().and_then(|service| service.successor_timeout)
                     }
-                    Timer::Drain => self.daemon.drain_timeout,
+                    Timer::Drain => self.daemon.drain_timeout(),
                 };
                 if let Some(after) = after {
                     self.timers.arm(timer, after);

@@ -31,6 +31,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub use daemon::State;
+#[cfg(feature = "http")]
+pub(crate) use daemon::default_drain_timeout;
 pub(crate) use daemon::{generation, restart, started, state};
 #[cfg(feature = "systemd")]
 pub(crate) use notify::Check;

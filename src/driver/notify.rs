@@ -133,6 +133,10 @@ impl Notifier {
                 self.serving(&format!("serving: daemon {daemon}; the last reload was refused"));
             }
             Stage::ReloadFailed(_) | Stage::ReloadRefused(_) => self.reloads = false,
+            Stage::CurrentEnded(child, _) => {
+                self.serves = false;
+                self.status(&format!("starting: daemon {child} has ended meanwhile"));
+            }
             Stage::Draining(child) => {
                 let what = if self.stops { "stopping" } else { "draining" };
                 self.status(&format!("{what}: daemon {child} answers what is in flight"));

@@ -36,7 +36,7 @@ fn look(daemon: &'static Daemon, service: &'static Service, unit: &Unit) {
     let folder = service.pid_file.parent().map(|folder| folder.display().to_string());
     let own_side = Own {
         notifies: cfg!(feature = "systemd"),
-        drain_timeout: daemon.drain_timeout,
+        drain_timeout: daemon.drain_timeout(),
         reloads: service.in_place,
         folder: folder.unwrap_or_default(),
     };

@@ -523,7 +523,6 @@ fn launcher_every_state_and_event() {
 
 /// The child after the only one, and the one after that.
 const NEXT: Child = 71;
-const THIRD: Child = 72;
 
 /// Its states, by the shortest way there; the intent of a TERM is not known, so it is a restart.
 fn launchers_in_place() -> Vec<(&'static str, Launcher)> {

@@ -16,6 +16,7 @@
 //! - [`report`]: the line-by-line report that the test service `probe` writes
 //! - [`signal`]: the numbers of signals
 //! - [`systemd`]: a real systemd as PID 1 of its own namespaces
+//! - [`strict`]: HTTP clients that never ask twice
 //! - [`bin`]: where the probe and the examples are
 //!
 //! ```no_run
@@ -61,6 +62,7 @@ pub mod process;
 pub mod readme;
 pub mod report;
 pub mod signal;
+pub mod strict;
 pub mod supervisor;
 pub mod systemd;
 

@@ -1,0 +1,44 @@
+//! Two servers in one program, plain on one port and with TLS on another. A certificate is made at
+//! the first start; put another one in its place, restart, and that is the one.
+//!
+//! ```sh
+//! tls [FOLDER [ADDRESS [TLS_ADDRESS]]]     # /run/web 127.0.0.1:8080 127.0.0.1:8443
+//! curl --cacert /run/web/cert.pem https://localhost:8443/
+//! ```
+
+use axum::Router;
+use seamless::http::{Server, Tls};
+use std::{env, error::Error, fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path, process};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = env::args().skip(1);
+    let folder = args.next().unwrap_or("/run/web".into());
+    let address = args.next().unwrap_or("127.0.0.1:8080".into());
+    let tls_address = args.next().unwrap_or("127.0.0.1:8443".into());
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+
+    let folder = Path::new(&folder);
+    seamless::init(folder.join("web.pid"))?;
+    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    if !certificate.exists() {
+        make(&certificate, &key)?; // nobody else starts at this time: `init` sees to that
+    }
+    let app = Router::new().fallback(async || format!("Server pid: {}\n", process::id()));
+    Server::new()
+        .tcp(address, app.clone())
+        .tls(tls_address, Tls::pem(certificate, key), app)
+        .serve()
+        .await?;
+    Ok(())
+}
+
+/// The certificate last: where it is, its key is too.
+fn make(certificate: &Path, key: &Path) -> Result<(), Box<dyn Error>> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    let mut secret =
+        fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(key)?;
+    secret.write_all(made.signing_key.serialize_pem().as_bytes())?;
+    fs::write(certificate, made.cert.pem())?;
+    Ok(())
+}

@@ -1,0 +1,342 @@
+//! One connection, from its acceptance to its end.
+
+use super::state::{Next, State, Times};
+use super::stream::Stream;
+use crate::shutdown::lock;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use pin_project_lite::pin_project;
+use std::error::Error as StdError;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Sleep, sleep_until};
+use tower_service::Service;
+
+pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Where the client is: an extension of each request that comes over TCP
+/// (`request.extensions().get::<Peer>()`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Peer(pub std::net::SocketAddr);
+
+/// A tower service that can be served.
+pub(super) trait App<B>:
+    Service<
+        Request<Incoming>,
+        Response = Response<B>,
+        Error: Into<BoxError> + Send,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S, B> App<B> for S
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError> + Send,
+    S::Future: Send + 'static,
+{
+}
+
+/// Where all connections of a program stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Serving,
+    Draining(Instant),
+    /// The drain is being ended by force.
+    Hammer,
+}
+
+/// What the connections of a program share.
+pub(super) struct Shared {
+    pub(super) library: auto::Builder<TokioExecutor>,
+    pub(super) times: Times,
+    pub(super) request_timeout: Option<Duration>,
+    pub(super) stage: watch::Receiver<Stage>,
+    /// Connections that the library drives.
+    pub(super) driven: AtomicUsize,
+    /// Of those, how many the hammer has cut in the middle of something.
+    pub(super) cut: AtomicUsize,
+}
+
+/// What the parts of one connection share.
+struct Link {
+    state: Mutex<State>,
+    shared: Arc<Shared>,
+    peer: Option<Peer>,
+}
+
+// ---- what moves ----
+
+/// The socket, as the library gets it. It goes on to be the program's where the protocol changes.
+pub(super) struct Io {
+    stream: Stream,
+    link: Arc<Link>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        lock(&self.link.state).read(&buffer.filled()[before..], Instant::now);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Io {
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let bytes = match &written {
+            Poll::Ready(Ok(bytes)) => Some(*bytes),
+            Poll::Ready(Err(_)) => Some(0),
+            Poll::Pending => None,
+        };
+        lock(&self.link.state).wrote(bytes);
+        written
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.note(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        self.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// A body whose end is that of the connection looks complete when its server is killed. Reset, it
+/// does not.
+impl Drop for Io {
+    fn drop(&mut self) {
+        let hammered = *self.link.shared.stage.borrow() == Stage::Hammer;
+        if hammered && lock(&self.link.state).is_busy() {
+            self.link.shared.cut.fetch_add(1, Ordering::SeqCst);
+            self.stream.reset_on_close();
+        }
+    }
+}
+
+// ---- what is asked ----
+
+/// A request in flight: from the moment at which the app gets it until its answer has been taken.
+struct InFlight(Arc<Link>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        lock(&self.0.state).answered(Instant::now());
+    }
+}
+
+/// The app, as the library gets it.
+struct Counted<S> {
+    app: TowerToHyperService<S>,
+    link: Arc<Link>,
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Counted<S>
+where
+    S: App<B>,
+    TowerToHyperService<S>: hyper::service::Service<
+            Request<Incoming>,
+            Response = Response<B>,
+            Error = <S as Service<Request<Incoming>>>::Error,
+        >,
+{
+    type Response = Response<Counting<B>>;
+    type Error = <S as Service<Request<Incoming>>>::Error;
+    type Future =
+        Answering<<TowerToHyperService<S> as hyper::service::Service<Request<Incoming>>>::Future>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        lock(&self.link.state).asked(!request.body().is_end_stream());
+        let in_flight = InFlight(self.link.clone());
+        if let Some(peer) = self.link.peer {
+            request.extensions_mut().insert(peer);
+        }
+        let limit = self.link.shared.request_timeout;
+        Answering {
+            connects: request.method() == Method::CONNECT,
+            answer: hyper::service::Service::call(&self.app, request),
+            in_flight: Some(in_flight),
+            limit: limit.map(|limit| Box::pin(tokio::time::sleep(limit))),
+        }
+    }
+}
+
+pin_project! {
+    /// The app at work on a request.
+    struct Answering<F> {
+        #[pin]
+        answer: F,
+        in_flight: Option<InFlight>,
+        limit: Option<Pin<Box<Sleep>>>,
+        connects: bool,
+    }
+}
+
+impl<F, B, E> Future for Answering<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<Counting<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answer = match this.answer.poll(context) {
+            Poll::Ready(answer) => answer?.map(Some),
+            Poll::Pending => {
+                let Some(limit) = this.limit else { return Poll::Pending };
+                ready!(limit.as_mut().poll(context));
+                let mut late = Response::new(None);
+                *late.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                late
+            }
+        };
+        let in_flight = this.in_flight.take().expect("polled to its end once");
+        let mut answer = answer;
+        let connected = *this.connects && answer.status().is_success();
+        if connected || answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            lock(&in_flight.0.state).upgraded();
+        } else if crate::draining().has_begun() && lock(&in_flight.0.state).is_last() {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Poll::Ready(Ok(answer.map(|body| Counting { body, _in_flight: in_flight })))
+    }
+}
+
+pin_project! {
+    /// The body of an answer; `None` where there is none.
+    struct Counting<B> {
+        #[pin]
+        body: Option<B>,
+        _in_flight: InFlight,
+    }
+}
+
+impl<B: Body> Body for Counting<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        match self.project().body.as_pin_mut() {
+            Some(body) => body.poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+// ---- its life ----
+
+/// Counts a connection while the library drives it.
+struct Driven(Arc<Shared>);
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        self.0.driven.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn converse<S, B>(
+    stream: Stream,
+    peer: Option<Peer>,
+    accepted: Instant,
+    app: S,
+    shared: Arc<Shared>,
+    permit: OwnedSemaphorePermit,
+) where
+    S: App<B>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    shared.driven.fetch_add(1, Ordering::SeqCst);
+    let _driven = Driven(shared.clone());
+    let state = Mutex::new(State::new(accepted));
+    let link = Arc::new(Link { state, shared: shared.clone(), peer });
+    let io = TokioIo::new(Io { stream, link: link.clone(), _permit: permit });
+    let service = Counted { app: TowerToHyperService::new(app), link: link.clone() };
+    let mut connection = pin!(shared.library.serve_connection_with_upgrades(io, service));
+    let mut stages = shared.stage.clone();
+    let mut draining = None;
+    let mut alarm = pin!(sleep_until(accepted.into()));
+    let ended = loop {
+        // What has arrived is taken before time or a drain ends anything.
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => break ended,
+            // Its sender goes only with the servers themselves, when no drain will come.
+            Ok(()) = stages.changed() => {}
+            () = alarm.as_mut() => {}
+        }
+        match *stages.borrow_and_update() {
+            Stage::Serving => {}
+            Stage::Draining(since) => draining = Some(since),
+            Stage::Hammer => return,
+        }
+        let next = lock(&link.state).next(Instant::now(), draining, &shared.times);
+        match next {
+            Next::Wait(until) => alarm.as_mut().reset(until.into()),
+            Next::Finish => {
+                connection.as_mut().graceful_shutdown();
+                alarm.as_mut().reset((Instant::now() + shared.times.header).into());
+            }
+            Next::Cut => return,
+        }
+    };
+    if let Err(error) = ended {
+        log::debug!(target: "seamless", "stage=http connection error=\"{error}\"");
+    }
+}

@@ -1,0 +1,471 @@
+//! The builder, and the life of its servers.
+
+use super::accept::{Accepted, accept_all};
+use super::connection::{App, BoxError, Shared, Stage, converse};
+use super::state::Times;
+#[cfg(feature = "tls")]
+use super::stream::Stream;
+use super::stream::{Listener, StdListener};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::DrainReason;
+use crate::{driver, sockets};
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::server::conn::auto;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::ToSocketAddrs;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinSet, spawn_blocking};
+use tower_service::Service;
+
+/// What the library needs at least, to read at all.
+const LEAST_HEADER_SIZE: usize = 8192;
+/// How much of the time that `on_hammer` hooks have is for cutting what is in flight.
+const CUTTING: Duration = Duration::from_millis(500);
+
+/// Several servers in one program, each at its own place with its own app, and the limits that all
+/// of them keep. Each limit has a default that suits a server on the open network.
+///
+/// ```no_run
+/// use axum::{Router, routing::get};
+/// use std::time::Duration;
+///
+/// # async fn run() -> seamless::Result<()> {
+/// let public = Router::new().route("/", get(|| async { "Hello\n" }));
+/// let admin = Router::new().route("/healthy", get(|| async { "yes\n" }));
+/// seamless::http::Server::new()
+///     .tcp("0.0.0.0:8080", public.clone())
+///     .unix("/run/web/web.sock", public)
+///     .tcp("127.0.0.1:8081", admin)
+///     .drain_limit(Duration::from_secs(30))
+///     .serve()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing happens before `serve`"]
+pub struct Server {
+    places: Vec<Place>,
+    header_timeout: Duration,
+    request_timeout: Option<Duration>,
+    keep_alive: Duration,
+    idle_grace: Duration,
+    drain_limit: Option<Duration>,
+    max_header_size: usize,
+    max_connections: usize,
+}
+
+type Running = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+/// A socket to be had, and what serves it.
+struct Place {
+    find: Box<dyn FnOnce() -> Result<(StdListener, Start)> + Send>,
+}
+
+type Start = Box<dyn FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send>;
+
+impl Default for Server {
+    fn default() -> Self {
+        Server::new()
+    }
+}
+
+impl Server {
+    /// No server yet, and every default.
+    pub fn new() -> Server {
+        Server {
+            places: Vec::new(),
+            header_timeout: Duration::from_secs(10),
+            request_timeout: None,
+            keep_alive: Duration::from_secs(75),
+            idle_grace: Duration::from_secs(1),
+            drain_limit: Some(Duration::from_secs(60)),
+            max_header_size: 64 << 10,
+            max_connections: 10_000,
+        }
+    }
+
+    /// Adds a server on a TCP port, found as [`sockets::tcp`] finds it. `app` is any tower service: an
+    /// axum `Router` as it is.
+    pub fn tcp<S, B>(self, addr: impl ToSocketAddrs + Send + 'static, app: S) -> Server
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError> + Send,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let find = || sockets::Options::new().nonblocking(true).tcp(addr).map(StdListener::Tcp);
+        self.add(find, plain(app))
+    }
+
+    /// Adds a server on a Unix socket, found as [`sockets::unix`] finds it. Its mode is what the
+    /// umask leaves; for another one see [`unix_listener`](Server::unix_listener).
+    pub fn unix<S, B>(self, path: impl Into<PathBuf>, app: S) -> Server
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError> + Send,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let path = path.into();
+        let find = || sockets::Options::new().nonblocking(true).unix(path).map(StdListener::Unix);
+        self.add(find, plain(app))
+    }
+
+    /// Adds a server on a TCP listener that the program has got itself, with [`sockets::Options`] of
+    /// its own. It must be [nonblocking](sockets::Options::nonblocking).
+    pub fn tcp_listener<S, B>(self, listener: std::net::TcpListener, app: S) -> Server
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError> + Send,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        self.add(|| Ok(StdListener::Tcp(listener)), plain(app))
+    }
+
+    /// Adds a server on a Unix listener that the program has got itself, as
+    /// [`tcp_listener`](Server::tcp_listener).
+    pub fn unix_listener<S, B>(self, listener: std::os::unix::net::UnixListener, app: S) -> Server
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError> + Send,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        self.add(|| Ok(StdListener::Unix(listener)), plain(app))
+    }
+
+    /// Adds a server with TLS on a TCP port, found as [`sockets::tcp`] finds it. For one that answers
+    /// plain HTTP as well, add another place.
+    #[cfg(feature = "tls")]
+    pub fn tls<S, B>(
+        mut self,
+        addr: impl ToSocketAddrs + Send + 'static,
+        tls: super::Tls,
+        app: S,
+    ) -> Server
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError> + Send,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let find = || {
+            let acceptor = tls.load()?;
+            let listener = sockets::Options::new().nonblocking(true).tcp(addr)?;
+            let start: Start = Box::new(encrypted(app, acceptor));
+            Ok((StdListener::Tcp(listener), start))
+        };
+        self.places.push(Place { find: Box::new(find) });
+        self
+    }
+
+    fn add(
+        mut self,
+        find: impl FnOnce() -> Result<StdListener> + Send + 'static,
+        start: impl FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send + 'static,
+    ) -> Server {
+        self.places.push(Place { find: Box::new(|| Ok((find()?, Box::new(start)))) });
+        self
+    }
+
+    /// How long the head of a request may take to arrive, from its first byte on, and how long a new
+    /// connection may take to send a first one, a TLS handshake included. Then it is closed. Also in a
+    /// drain: a connection that was accepted is a promise. Default: 10 s.
+    pub fn header_timeout(mut self, timeout: Duration) -> Server {
+        self.header_timeout = timeout;
+        self
+    }
+
+    /// How long the app may take until it begins its answer. Then the client gets a 503 and the
+    /// request is dropped. Default: `None`, no limit. What an app does in threads or tasks of its
+    /// own goes on.
+    pub fn request_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Server {
+        self.request_timeout = timeout.into();
+        self
+    }
+
+    /// How long a connection without a request stays open. Default: 75 s. Load balancers in front
+    /// must use a shorter time than this.
+    pub fn keep_alive(mut self, time: Duration) -> Server {
+        self.keep_alive = time;
+        self
+    }
+
+    /// How long an idle HTTP/1 connection stays open once the drain has begun: time for a request
+    /// that is on its way. It is answered, and its answer says `Connection: close`. Default: 1 s.
+    ///
+    /// It guards clients that never retry. A client that pauses for longer than this between two
+    /// requests, and sends the next in the very moment in which the connection is closed, sees it
+    /// closed without an answer; HTTP lets it try again, as on any idle connection.
+    pub fn idle_grace(mut self, grace: Duration) -> Server {
+        self.idle_grace = grace;
+        self
+    }
+
+    /// How long the drain may take; then the hammer falls, as with
+    /// [`Config::drain_timeout`](crate::Config::drain_timeout): the process ends with code 124, and
+    /// what is in flight is reset, so that no half answer looks like a whole one. By hand: USR2 to
+    /// a process that drains. Default: 60 s. `None`: no limit.
+    ///
+    /// Where [`Config::drain_timeout`](crate::Config::drain_timeout) is set, that holds instead.
+    pub fn drain_limit(mut self, limit: impl Into<Option<Duration>>) -> Server {
+        self.drain_limit = limit.into();
+        self
+    }
+
+    /// How many bytes of a connection are buffered at most, and with it the largest head of a
+    /// request: a longer one gets a 431. At least 8 KiB. Default: 64 KiB. No head has more than 100
+    /// fields.
+    pub fn max_header_size(mut self, bytes: usize) -> Server {
+        self.max_header_size = bytes.max(LEAST_HEADER_SIZE);
+        self
+    }
+
+    /// How many connections each server has at most. Further ones wait in its queue, and a restart
+    /// leaves them to the successor. An upgraded connection (WebSocket) counts. HTTP/2 has up to 200
+    /// requests at a time on each. Default: 10,000.
+    ///
+    /// # Panics
+    ///
+    /// For none, and for more than 2^29.
+    pub fn max_connections(mut self, count: usize) -> Server {
+        assert!((1..=1 << 29).contains(&count), "max_connections: {count}");
+        self.max_connections = count;
+        self
+    }
+
+    /// Takes over or binds every socket, calls [`started`](crate::started), serves, drains, and
+    /// returns when all is answered: what [`wait`](crate::wait) returns. Then return from `main`.
+    ///
+    /// Call it after [`init`](crate::init), once in a program, in a tokio runtime with I/O and time
+    /// enabled. When the drain begins, it accepts what is queued and closes the sockets; every
+    /// HTTP/1 answer says `Connection: close`, every HTTP/2 connection gets a GOAWAY (the streams
+    /// that were on their way are served), idle connections have
+    /// [their grace](Server::idle_grace), and upgraded ones (WebSocket) are the app's: it should end
+    /// them when [`draining`](crate::draining) resolves.
+    ///
+    /// Dropped before its end, it accepts nothing more, and what was accepted is served as long as
+    /// the runtime lives.
+    ///
+    /// # Errors
+    ///
+    /// As [`sockets::Options::tcp`] and [`started`](crate::started); and
+    /// [`ErrorKind::InvalidConfig`] where there is no server, or where a listener that was given
+    /// blocks. Nothing was accepted then, and the predecessor serves on.
+    pub async fn serve(self) -> Result<DrainReason> {
+        let limit = self.drain_limit;
+        let library = self.library();
+        let times = Times {
+            header: self.header_timeout,
+            keep_alive: self.keep_alive,
+            grace: self.idle_grace,
+        };
+        if self.places.is_empty() {
+            let text = "cannot serve (http): no place to listen at was given";
+            return Err(Error::new(ErrorKind::InvalidConfig, text));
+        }
+        // All that waits for files, locks or the predecessor waits on a thread of its own.
+        let places = self.places;
+        let found = blocking(move || {
+            let found = places.into_iter().map(|place| {
+                let (listener, start) = (place.find)()?;
+                check_nonblocking(&listener)?;
+                Ok((listener, start))
+            });
+            found.collect::<Result<Vec<_>>>()
+        })
+        .await?;
+
+        let (stage, stages) = watch::channel(Stage::Serving);
+        let shared = Arc::new(Shared {
+            library,
+            times,
+            request_timeout: self.request_timeout,
+            stage: stages.clone(),
+            driven: AtomicUsize::new(0),
+            cut: AtomicUsize::new(0),
+        });
+        let mut ready = Vec::new();
+        for (listener, start) in found {
+            let address = listener.address();
+            let listener = listener.into_tokio().map_err(system)?;
+            let permits = Arc::new(Semaphore::new(self.max_connections));
+            let running = start(listener, shared.clone(), permits.clone());
+            ready.push((running, permits, address));
+        }
+        driver::default_drain_timeout(limit);
+        // The drain counts as through when its hooks have returned.
+        let (serving, ended) = mpsc::channel::<()>();
+        crate::on_shutdown(move || _ = ended.recv());
+        let stage = Arc::new(stage);
+        crate::on_hammer({
+            let (stage, shared) = (stage.clone(), Arc::downgrade(&shared));
+            move || {
+                if let Some(shared) = shared.upgrade() {
+                    cut(&stage, &shared);
+                }
+            }
+        });
+
+        blocking(crate::started).await?;
+
+        let mut accepting = JoinSet::new();
+        let mut all_permits = Vec::new();
+        for (running, permits, address) in ready {
+            log::info!(
+                target: "seamless",
+                "stage=serve daemon={} address={address}",
+                std::process::id()
+            );
+            all_permits.push(permits);
+            accepting.spawn(running);
+        }
+        crate::draining().await;
+        stage.send_replace(Stage::Draining(Instant::now()));
+        while let Some(accepted) = accepting.join_next().await {
+            accepted
+                .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+                .map_err(system)?;
+        }
+        for permits in all_permits {
+            // Each comes back with its connection.
+            let all = self.max_connections as u32;
+            _ = permits.acquire_many(all).await.expect("never closed");
+        }
+        drop(serving);
+        Ok(blocking(crate::wait).await)
+    }
+
+    fn library(&self) -> auto::Builder<TokioExecutor> {
+        let mut library = auto::Builder::new(TokioExecutor::new());
+        // Its own limit holds between two requests as well: here it is `State` that knows better.
+        library.http1().header_read_timeout(None).max_buf_size(self.max_header_size);
+        let size = u32::try_from(self.max_header_size).unwrap_or(u32::MAX);
+        library.http2().max_header_list_size(size);
+        library
+    }
+}
+
+fn plain<S, B>(app: S) -> impl FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send
+where
+    S: App<B>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    move |listener, shared, permits| {
+        let stages = shared.stage.clone();
+        let take = move |(stream, peer, permit): Accepted| {
+            let (app, shared) = (app.clone(), shared.clone());
+            tokio::spawn(converse(stream, peer, Instant::now(), app, shared, permit));
+        };
+        Box::pin(accept_all(listener, permits, stages, take))
+    }
+}
+
+#[cfg(feature = "tls")]
+fn encrypted<S, B>(
+    app: S,
+    acceptor: tokio_rustls::TlsAcceptor,
+) -> impl FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send
+where
+    S: App<B>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    move |listener, shared, permits| {
+        let stages = shared.stage.clone();
+        let take = move |(stream, peer, permit): Accepted| {
+            let (app, shared, acceptor) = (app.clone(), shared.clone(), acceptor.clone());
+            tokio::spawn(async move {
+                let accepted = Instant::now();
+                let Stream::Tcp(stream) = stream else { return };
+                let handshake = tokio::time::timeout(shared.times.header, acceptor.accept(stream));
+                match handshake.await {
+                    Ok(Ok(stream)) => {
+                        let stream = Stream::Tls(Box::new(stream));
+                        converse(stream, peer, accepted, app, shared, permit).await;
+                    }
+                    Ok(Err(error)) => {
+                        log::debug!(target: "seamless", "stage=http handshake error=\"{error}\"");
+                    }
+                    Err(_) => log::debug!(target: "seamless", "stage=http handshake timed out"),
+                }
+            });
+        };
+        Box::pin(accept_all(listener, permits, stages, take))
+    }
+}
+
+/// Off the threads of the runtime.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = spawn_blocking(work).await;
+    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+fn check_nonblocking(listener: &StdListener) -> Result<()> {
+    if listener.is_nonblocking().map_err(system)? {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidConfig,
+        format!(
+            "cannot serve {:?} (http): the listener blocks; ask for it with nonblocking(true)",
+            listener.address()
+        ),
+    ))
+}
+
+fn system(error: io::Error) -> Error {
+    Error::io(ErrorKind::System, "cannot use a listener (http)", error)
+}
+
+/// The hammer: resets every connection with something in flight, so that its client sees a cut.
+fn cut(stage: &watch::Sender<Stage>, shared: &Shared) {
+    let driven = shared.driven.load(Ordering::SeqCst);
+    stage.send_replace(Stage::Hammer);
+    let end = Instant::now() + CUTTING;
+    while shared.driven.load(Ordering::SeqCst) > 0 && Instant::now() < end {
+        thread::sleep(Duration::from_millis(2));
+    }
+    log::error!(
+        target: "seamless",
+        "stage=hammer daemon={} connections={driven} cut={}",
+        std::process::id(),
+        shared.cut.load(Ordering::SeqCst),
+    );
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("places", &self.places.len())
+            .field("header_timeout", &self.header_timeout)
+            .field("request_timeout", &self.request_timeout)
+            .field("keep_alive", &self.keep_alive)
+            .field("idle_grace", &self.idle_grace)
+            .field("drain_limit", &self.drain_limit)
+            .field("max_header_size", &self.max_header_size)
+            .field("max_connections", &self.max_connections)
+            .finish()
+    }
+}

@@ -1,0 +1,153 @@
+//! The test service of the module `http`: one app, at as many places as are asked for.
+//!
+//! - `/`: `Server pid: N`; `?delay=1s` later
+//! - `/upload`: the same, behind the length of the body
+//! - `/download?pieces=3&every=10ms`: so many pieces of 1,000 bytes, chunked; `&length`: with a length
+//! - `/name`, `/peer`: the place, the client's address
+//! - `/echo`: another protocol, which sends back what it gets (`Upgrade: echo`)
+//!
+//! `--tls-listen` takes `cert.pem` and `key.pem` from the working folder.
+
+use std::{collections::HashMap, convert::Infallible, path::PathBuf, process};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, HttpBody},
+    extract::{Query, Request},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http_body_util::BodyExt;
+use hyper::body::Frame;
+use lexopt::prelude::*;
+use seamless::http::{Peer, Server, Tls};
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Interval, interval, sleep},
+};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    env_logger::init();
+    let mut server = Server::new();
+    let mut pid_file = PathBuf::new();
+    let mut args = lexopt::Parser::from_env();
+    while let Some(arg) = args.next()? {
+        let Long(name) = arg else { return Err(arg.unexpected().into()) };
+        let name = name.to_owned();
+        let value = args.value()?.string()?;
+        let time = || humantime::parse_duration(&value);
+        server = match &*name {
+            "pid-file" => {
+                pid_file = value.into();
+                server
+            }
+            "listen" => server.tcp(value, app("web")),
+            "admin-listen" => server.tcp(value, app("admin")),
+            "unix-socket" => server.unix(value, app("unix")),
+            "tls-listen" => {
+                let (chain, key) = (PathBuf::from("cert.pem"), PathBuf::from("key.pem"));
+                server.tls(value, Tls::pem(chain, key), app("tls"))
+            }
+            "header-timeout" => server.header_timeout(time()?),
+            "request-timeout" => server.request_timeout(time()?),
+            "keep-alive" => server.keep_alive(time()?),
+            "idle-grace" => server.idle_grace(time()?),
+            "drain-limit" => server.drain_limit(time()?),
+            "max-header-size" => server.max_header_size(value.parse()?),
+            "max-connections" => server.max_connections(value.parse()?),
+            _ => return Err(format!("no such option: {name}").into()),
+        };
+    }
+    seamless::init(pid_file)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(server.serve())?;
+    Ok(())
+}
+
+fn app(name: &'static str) -> Router {
+    Router::new()
+        .route("/", get(answer))
+        .route("/name", get(move || async move { name }))
+        .route("/peer", get(peer))
+        .route("/upload", post(upload))
+        .route("/download", get(download))
+        .route("/echo", get(echo))
+}
+
+fn pid() -> String {
+    format!("Server pid: {}\n", process::id())
+}
+
+async fn answer(Query(query): Query<HashMap<String, String>>) -> String {
+    if let Some(delay) = query.get("delay") {
+        sleep(humantime::parse_duration(delay).expect("a time")).await;
+    }
+    pid()
+}
+
+async fn peer(request: Request) -> String {
+    request.extensions().get::<Peer>().map_or("none".to_owned(), |peer| peer.0.to_string())
+}
+
+async fn upload(body: Body) -> Result<String, StatusCode> {
+    let body = body.collect().await.map_err(|_| StatusCode::BAD_REQUEST)?.to_bytes();
+    Ok(format!("{} bytes\n{}", body.len(), pid()))
+}
+
+async fn download(Query(query): Query<HashMap<String, String>>) -> Response {
+    let left = query["pieces"].parse().expect("a number");
+    let every = humantime::parse_duration(&query["every"]).expect("a time");
+    let pieces = Pieces { left, every: interval(every), whole: query.contains_key("length") };
+    let answer = Response::builder().header("Server-Pid", process::id());
+    answer.body(Body::new(pieces)).expect("an answer")
+}
+
+/// A body that takes its time.
+struct Pieces {
+    left: u64,
+    every: Interval,
+    whole: bool,
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        ready!(self.every.poll_tick(context));
+        self.left -= 1;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 1000])))))
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        if self.whole {
+            hyper::body::SizeHint::with_exact(self.left * 1000)
+        } else {
+            hyper::body::SizeHint::default()
+        }
+    }
+}
+
+async fn echo(request: Request) -> Response {
+    tokio::spawn(async {
+        let upgraded = hyper::upgrade::on(request).await.expect("an upgrade");
+        let mut io = hyper_util::rt::TokioIo::new(upgraded);
+        let mut bytes = [0; 1000];
+        while let Ok(count @ 1..) = io.read(&mut bytes).await {
+            io.write_all(&bytes[..count]).await.expect("an echo");
+        }
+    });
+    let headers = [(header::UPGRADE, "echo"), (header::CONNECTION, "upgrade")];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
