@@ -201,6 +201,8 @@ pub mod command;
 mod config;
 mod driver;
 mod error;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 #[cfg(feature = "http")]
 pub mod http;
 mod proto;
