@@ -5,6 +5,7 @@
 //! Programs that are compared take turns in the same run. The launcher's parent is this program,
 //! no supervisor that the crate knows, so that no intent has to settle.
 
+mod http;
 mod latency;
 mod long;
 mod losses;
@@ -30,10 +31,11 @@ use seamless_testing::{family::Family, port::ReservedPort};
 const USAGE: &str = "\
 Measures the figures of the crate on this machine.
 
-scripts/bench [--starts] [--takeover] [--latency] [--losses]   (these; without any, all of them)
+scripts/bench [--starts] [--takeover] [--latency] [--losses] [--http]   (these; without any, all of them)
               [--runs 100] [--idle 60]      (--starts: starts of each program; seconds of idleness)
               [--rate 2000] [--restarts 200]   (--latency: requests a second; restarts, of the
                                                servers to compare with a quarter)
+              [--restarts 20]   (--http: by protocol)
               [--clients 128,512] [--restarts 8]   (--losses: how many ask at a time)
 scripts/bench --long [--restarts 200] [--requests 5000000] [--clients 128]";
 
@@ -46,6 +48,7 @@ struct Options {
     takeover: bool,
     latency: bool,
     losses: bool,
+    http: bool,
     long: bool,
     runs: usize,
     idle: Duration,
@@ -63,6 +66,7 @@ impl Options {
             takeover: false,
             latency: false,
             losses: false,
+            http: false,
             long: false,
             runs: 100,
             idle: Duration::from_secs(60),
@@ -78,6 +82,7 @@ impl Options {
                 Long("takeover") => options.takeover = true,
                 Long("latency") => options.latency = true,
                 Long("losses") => options.losses = true,
+                Long("http") => options.http = true,
                 Long("long") => options.long = true,
                 Long("runs") => options.runs = args.value()?.parse()?,
                 Long("idle") => options.idle = Duration::from_secs(args.value()?.parse()?),
@@ -105,12 +110,14 @@ impl Options {
             || options.takeover
             || options.latency
             || options.losses
+            || options.http
             || options.long)
         {
             options.starts = true;
             options.takeover = true;
             options.latency = true;
             options.losses = true;
+            options.http = true;
         }
         Ok(Some(options))
     }
@@ -165,6 +172,9 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     }
     if options.losses {
         clean &= losses::run(&bench, &options.clients, options.restarts.unwrap_or(8))?;
+    }
+    if options.http {
+        clean &= http::run(&bench, options.restarts.unwrap_or(20))?;
     }
     if options.long {
         let restarts = options.restarts.unwrap_or(200);

@@ -6,7 +6,7 @@ use std::{
     ffi::OsString,
     io,
     net::{SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -111,10 +111,7 @@ impl Way {
         let watcher = Progress(self.text().to_owned());
         let deployment = Deployment { family: bench.family, supervised, watcher };
         let mut site = Site { deployment, server, address };
-        site.deployment.until("it listens", None, |slice| {
-            thread::sleep(slice.min(Duration::from_millis(5)));
-            site.server.listens()
-        })?;
+        site.wait_listens()?;
         Ok(Some(site))
     }
 }
@@ -126,7 +123,33 @@ pub(crate) struct Site<'a> {
     address: SocketAddr,
 }
 
-impl Site<'_> {
+impl<'a> Site<'a> {
+    /// A program that is to listen at the benchmark's own port.
+    pub(crate) fn start_program(
+        bench: &Bench<'a>,
+        name: &str,
+        program: PathBuf,
+        args: Vec<OsString>,
+        folder: &Path,
+    ) -> Result<Self, Box<dyn Error>> {
+        let address = bench.port.address();
+        let server = Server::new(program, args, Target::Tcp(address), folder);
+        let supervised = Supervised::start(None, &server, folder, RESPAWN)?;
+        let watcher = Progress(name.to_owned());
+        let deployment = Deployment { family: bench.family, supervised, watcher };
+        let mut site = Site { deployment, server, address };
+        site.wait_listens()?;
+        Ok(site)
+    }
+
+    fn wait_listens(&mut self) -> Result<(), Box<dyn Error>> {
+        self.deployment.until("it listens", None, |slice| {
+            thread::sleep(slice.min(Duration::from_millis(5)));
+            self.server.listens()
+        })?;
+        Ok(())
+    }
+
     pub(crate) fn load(&self) -> Load {
         Load::new(self.server.target().clone())
     }

@@ -1,0 +1,195 @@
+//! The module `http`: its requests per second beside those of the same app on the underlying library
+//! alone, in turn in one run, and what clients that never ask twice see of restarts.
+
+use std::{
+    error::Error,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use seamless_testing::{
+    bin,
+    load::Target,
+    process::Watched,
+    strict::{self, Strict},
+};
+use signal_hook::consts::SIGTERM;
+
+use crate::{
+    Bench,
+    servers::Site,
+    table::{self, Samples, millis, thousands},
+};
+
+const ROUNDS: usize = 7;
+const ROUND: Duration = Duration::from_secs(3);
+const CLIENTS: usize = 64;
+const SHARE: f64 = 0.97;
+/// Between two restarts.
+const CYCLE: Duration = Duration::from_millis(700);
+/// The clients at a steady pace, and how often each asks: 2,000 requests a second in all.
+const PACED: usize = 16;
+const EVERY: Duration = Duration::from_millis(8);
+const AIM: f64 = 1.2;
+
+/// True where no request failed.
+pub(crate) fn run(bench: &Bench, restarts: usize) -> Result<bool, Box<dyn Error>> {
+    throughput(bench)?;
+    table::title(&format!(
+        "The module http: {restarts} restarts by protocol, 2,000 requests a second, never repeated"
+    ));
+    table::print(&format!(
+        "{:<34}{:>10}{:>8}{:>12}{:>16}{:>16}{:>8}",
+        "", "requests", "failed", "generations", "p99.9 restarts", "p99.9 alone", "ratio"
+    ));
+    let mut clean = true;
+    for (name, tls, http2) in [
+        ("HTTP/1.1", false, false),
+        ("HTTP/2", false, true),
+        ("HTTP/1.1 over TLS", true, false),
+        ("HTTP/2 over TLS", true, true),
+    ] {
+        clean &= across_restarts(bench, name, tls, http2, restarts)?;
+    }
+    Ok(clean)
+}
+
+fn throughput(bench: &Bench) -> Result<(), Box<dyn Error>> {
+    table::title(&format!(
+        "The module http at full load: {CLIENTS} connections kept open, {ROUNDS} rounds in turn"
+    ));
+    table::header();
+    let (mut ours, mut bare, mut shares) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let address = bench.port.address();
+        let folder = bench.folder("bare")?;
+        let site = start(bench, &folder, bin::support("bare"), vec![address.to_string().into()])?;
+        bare.push(full_load(site)?);
+        let folder = bench.folder("http")?;
+        let args = vec![folder.join("web.pid").into(), address.to_string().into()];
+        ours.push(full_load(start(bench, &folder, bin::example("http"), args)?)?);
+        shares.push(ours[ours.len() - 1] / bare[bare.len() - 1]);
+    }
+    let rate = |mut rates: Vec<f64>| {
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    };
+    table::note("requests a second, hyper-util alone (median)", &thousands(rate(bare) as u64));
+    table::note("requests a second, examples/http (median)", &thousands(rate(ours) as u64));
+    let share = rate(shares);
+    table::target("share of a round (median)", &format!("{share:.3}"), ">= 0.97", share >= SHARE);
+    Ok(())
+}
+
+fn start<'a>(
+    bench: &Bench<'a>,
+    folder: &Path,
+    program: PathBuf,
+    args: Vec<OsString>,
+) -> Result<Site<'a>, Box<dyn Error>> {
+    Site::start_program(bench, "http", program, args, folder)
+}
+
+fn full_load(mut site: Site) -> Result<f64, Box<dyn Error>> {
+    let load = site.load().clients(CLIENTS).threads(1).keep_alive();
+    let load = site.start(load)?;
+    site.deployment.pass(Duration::from_millis(300), &load)?;
+    let (before, begin) = (load.requests(), load.elapsed());
+    site.deployment.pass(ROUND, &load)?;
+    let rate = (load.requests() - before) as f64 / (load.elapsed() - begin).as_secs_f64();
+    let report = load.stop();
+    site.end()?;
+    match report.failures_but(&[]) {
+        0 => Ok(rate),
+        failed => Err(format!("{failed} requests failed at full load").into()),
+    }
+}
+
+fn across_restarts(
+    bench: &Bench,
+    name: &str,
+    tls: bool,
+    http2: bool,
+    restarts: usize,
+) -> Result<bool, Box<dyn Error>> {
+    let folder = bench.folder("http")?;
+    let address = bench.port.address();
+    let mut args: Vec<OsString> = Vec::new();
+    let program = if tls {
+        // Its other place is of no account here.
+        args.extend([folder.clone().into(), "127.0.0.1:0".into(), address.to_string().into()]);
+        bin::example("tls")
+    } else {
+        args.extend([folder.join("web.pid").into(), address.to_string().into()]);
+        bin::example("http")
+    };
+    let mut site = start(bench, &folder, program, args)?;
+    let mut load = Strict::new(&Target::Tcp(address)).clients(PACED).every(EVERY);
+    if http2 {
+        load = load.clients(PACED / 8).http2(8);
+    }
+    if tls {
+        load = load.tls(strict::trusting_file(&folder.join("cert.pem"), http2)?);
+    }
+    let load = load.start();
+    site.deployment.until("it answers", None, |slice| {
+        thread::sleep(slice.min(Duration::from_millis(2)));
+        load.newest().is_some()
+    })?;
+    let mut windows = Vec::new();
+    let mut calm = Vec::new();
+    for _ in 0..restarts {
+        let rested = load.elapsed() + CYCLE / 3;
+        while load.elapsed() < rested + CYCLE {
+            site.deployment.until("time passes", None, |slice| {
+                thread::sleep(slice);
+                true
+            })?;
+        }
+        let begin = load.elapsed();
+        calm.push((rested, begin));
+        let old = load.newest().expect("it has answered");
+        let launcher = site.deployment.supervised.main_pid().expect("a launcher");
+        Watched::new(launcher).signal(SIGTERM);
+        site.deployment.until("the successor answers", None, |slice| {
+            thread::sleep(slice.min(Duration::from_millis(2)));
+            load.newest() != Some(old)
+        })?;
+        let predecessor = Watched::new(old);
+        site.deployment
+            .until("the predecessor ends", None, |slice| predecessor.ends_within(slice))?;
+        bench.family.reap(old);
+        windows.push((begin, load.elapsed()));
+    }
+    let seen = load.stop();
+    site.end()?;
+
+    let within = |windows: &[(Duration, Duration)], whole: bool| -> Samples {
+        let times = seen.times.iter().filter(|(begin, took)| {
+            let end = *begin + *took;
+            windows.iter().any(|(from, to)| match whole {
+                true => begin >= from && end < *to,
+                false => begin <= to && end >= *from,
+            })
+        });
+        times.map(|(_, took)| *took).collect()
+    };
+    let (during, alone) = (within(&windows, false), within(&calm, true));
+    let (during, alone) = (during.quantile(0.999), alone.quantile(0.999));
+    let ratio = during.as_secs_f64() / alone.as_secs_f64();
+    let (failed, generations) = (seen.failures.len(), seen.answers.len());
+    table::print(&format!(
+        "{name:<34}{:>10}{failed:>8}{:>12}{:>16}{:>16}{ratio:>8.2}  {}",
+        thousands(seen.total()),
+        format!("{generations}/{}", restarts + 1),
+        millis(during),
+        millis(alone),
+        if ratio <= AIM { "ok" } else { "MISS (<= 1.2)" },
+    ));
+    for (when, failure) in seen.failures.iter().take(5) {
+        table::print(&format!("  {when:?}: {failure}"));
+    }
+    Ok(failed == 0 && generations == restarts + 1)
+}
