@@ -203,6 +203,7 @@ mod driver;
 mod error;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+pub mod hooks;
 #[cfg(feature = "http")]
 pub mod http;
 mod proto;

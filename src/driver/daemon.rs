@@ -4,9 +4,10 @@ use super::events::Events;
 use super::journal::note;
 use super::notify;
 use super::service::Service;
-use super::{DAEMON, DRAIN_HOOKS, REQUEST_HOOKS, SHUTDOWN};
+use super::{DAEMON, DRAIN_HOOKS, REQUEST_HOOKS, SHUTDOWN, hooks};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::Stage as Name;
 use crate::proto::Report;
 use crate::proto::daemon::{Daemon as Machine, Input, Output, Phase};
 use crate::proto::wire::{MESSAGE_MAX, ToDaemon};
@@ -130,20 +131,25 @@ fn run(
     // Started now: later, under load, there might be no thread to be had.
     spawn("seamless-stage1", move || {
         for () in run_request_hooks {
+            hooks::run_before(Name::Handoff);
             run_hooks(&REQUEST_HOOKS, "on_shutdown_request");
+            hooks::run_after(Name::Handoff);
             daemon.post(Input::RequestHooksDone);
         }
     })?;
     spawn("seamless-stage3", move || {
         for () in run_drain_hooks {
+            hooks::run_before(Name::Drain);
             #[cfg(feature = "sockets")]
             super::sockets::let_go();
             SHUTDOWN.begin();
             run_hooks(&DRAIN_HOOKS, "on_shutdown");
+            hooks::run_after(Name::Drain);
             daemon.post(Input::DrainHooksDone);
         }
     })?;
     spawn("seamless-signal", move || events.run(signals))?;
+    hooks::begin()?;
     Ok(daemon)
 }
 
@@ -179,15 +185,17 @@ pub(crate) fn started() -> Result<()> {
             "cannot announce the service (started): init was not called, or failed",
         ));
     };
+    hooks::run_before(Name::Takeover);
     match &daemon.service {
-        Some(service) => service.started(daemon),
+        Some(service) => service.started(daemon)?,
         None => {
             notify::serves_alone();
             #[cfg(feature = "sockets")]
             super::sockets::started(Vec::new());
-            Ok(())
         }
     }
+    hooks::run_after(Name::Takeover);
+    Ok(())
 }
 
 pub(crate) fn restart() -> Result<()> {

@@ -5,8 +5,9 @@ use super::daemon::{self, Daemon, generation};
 use super::journal::{Maybe, note};
 use super::notify;
 use super::service::{self, Service};
-use super::{HAMMER_HOOKS, REQUEST_HOOKS, SHUTDOWN, Timers};
+use super::{HAMMER_HOOKS, REQUEST_HOOKS, SHUTDOWN, Timers, hooks};
 use crate::error::Error;
+use crate::hooks::Stage as Name;
 use crate::proto::daemon::{Finding, Forced, Input, Output, Phase, Timer};
 use crate::proto::wire::{MESSAGE_MAX, ToDaemon};
 use crate::proto::{Reading, Report};
@@ -255,7 +256,8 @@ impl Events {
     fn perform(&mut self, output: Output, inputs: &mut VecDeque<Input>) {
         match output {
             Output::RunRequestHooks => {
-                if REQUEST_HOOKS.end_if_empty() || self.request_stage.send(()).is_err() {
+                let none = REQUEST_HOOKS.end_if_empty() && hooks::end_if_empty(Name::Handoff);
+                if none || self.request_stage.send(()).is_err() {
                     inputs.push_back(Input::RequestHooksDone);
                 }
             }

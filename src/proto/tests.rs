@@ -521,7 +521,7 @@ fn launcher_every_state_and_event() {
 
 // ---- a launcher that restarts in place, state x event ----
 
-/// The child after the only one, and the one after that.
+/// The child after the only one.
 const NEXT: Child = 71;
 
 /// Its states, by the shortest way there; the intent of a TERM is not known, so it is a restart.

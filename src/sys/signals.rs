@@ -4,7 +4,7 @@
 use super::raw::{self, Action};
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow};
-use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::backend::{Handle, SignalDelivery};
 use signal_hook::iterator::exfiltrator::{SignalOnly, WithRawSiginfo};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -123,6 +123,34 @@ pub(crate) fn for_daemon() -> Vec<i32> {
         signals.push(SIGINT);
     }
     signals
+}
+
+/// Is this a signal that a handler may be had for?
+pub(crate) fn can_catch(signal: i32) -> bool {
+    catchable().any(|one| one == signal)
+}
+
+/// Signals that a thread of its own waits for, beside whoever else handles them.
+pub(crate) struct Arrivals(Handle);
+
+impl Arrivals {
+    /// With what hands them over one by one, for ever, on the thread that calls it.
+    pub(crate) fn install(signals: &[i32]) -> io::Result<(Arrivals, Waiting)> {
+        let waiting = signal_hook::iterator::Signals::new(signals)?;
+        Ok((Arrivals(waiting.handle()), Waiting(waiting)))
+    }
+
+    pub(crate) fn add(&self, signal: i32) -> io::Result<()> {
+        self.0.add_signal(signal)
+    }
+}
+
+pub(crate) struct Waiting(signal_hook::iterator::Signals);
+
+impl Waiting {
+    pub(crate) fn hand_over(mut self, take: impl FnMut(i32)) {
+        self.0.forever().for_each(take);
+    }
 }
 
 /// Is this a signal that can be sent to wake the launcher?

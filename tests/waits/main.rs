@@ -18,6 +18,7 @@ mod files;
 mod gaps;
 mod group;
 mod groups;
+mod hooks;
 mod http;
 mod in_flight;
 mod in_place;

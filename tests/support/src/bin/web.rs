@@ -6,7 +6,7 @@
 //! - `/name`, `/peer`: the place, the client's address
 //! - `/echo`: another protocol, which sends back what it gets (`Upgrade: echo`)
 //!
-//! `--tls-listen` takes `cert.pem` and `key.pem` from the working folder.
+//! `--hooks 1,10` hooks signals and stages. `--tls-listen` takes `cert.pem` and `key.pem` from the working folder.
 
 use std::{collections::HashMap, convert::Infallible, path::PathBuf, process};
 
@@ -21,7 +21,10 @@ use axum::{
 use http_body_util::BodyExt;
 use hyper::body::Frame;
 use lexopt::prelude::*;
-use seamless::http::{Peer, Server, Tls};
+use seamless::{
+    hooks::{self, Stage},
+    http::{Peer, Server, Tls},
+};
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
@@ -40,6 +43,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let Long(name) = arg else { return Err(arg.unexpected().into()) };
         let name = name.to_owned();
         let value = args.value()?.string()?;
+        if name == "hooks" {
+            add_hooks(&value)?;
+            continue;
+        }
         let time = || humantime::parse_duration(&value);
         server = match &*name {
             "pid-file" => {
@@ -66,6 +73,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     seamless::init(pid_file)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(server.serve())?;
+    Ok(())
+}
+
+/// Those around each stage, and of these signals: each says so in the log.
+fn add_hooks(signals: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let say = |what: String| log::info!("stage=hook daemon={} name={what}", process::id());
+    for stage in [Stage::Handoff, Stage::Takeover, Stage::Drain] {
+        hooks::before(stage, move || say(format!("before-{stage:?}")));
+        hooks::before(stage, || panic!("on purpose"));
+        hooks::after(stage, move || say(format!("after-{stage:?}")));
+    }
+    for signal in signals.split(',') {
+        let (signal, mut count) = (signal.parse()?, 0);
+        hooks::on_signal(signal, move || {
+            count += 1;
+            say(format!("signal-{signal}-{count}"));
+        })?;
+    }
     Ok(())
 }
 

@@ -1,0 +1,72 @@
+//! Hooks around the stages, and for signals.
+
+use seamless_testing::{
+    boxed::{self, Boxed},
+    process::Watched,
+    signal::{TERM, USR1},
+};
+
+use crate::{
+    http::Web,
+    scene::{LIMIT, Log},
+};
+
+const HUP: i32 = 1;
+
+/// The hooks that have run in this daemon, and what it has logged of its stages beside them.
+fn order(log: &Log, daemon: u32, stages: &[&str]) -> Vec<String> {
+    let daemon = daemon.to_string();
+    let lines = log.lines().into_iter().filter(|line| line.is(&[("daemon", &daemon)]));
+    let named = lines.filter_map(|line| match line.field("stage")? {
+        "hook" => line.field("name").map(str::to_owned),
+        stage => stages.contains(&stage).then(|| stage.to_owned()),
+    });
+    named.collect()
+}
+
+#[test]
+fn p7_hooks_run_around_every_stage_and_at_every_signal() {
+    Boxed::new().private_net().run(|folder| {
+        let hooks = format!("--hooks={HUP},{USR1},{TERM}");
+        let mut web = Web::start(folder, format!("--listen={} {hooks}", boxed::address()));
+        let first = web.daemon.to_string();
+        let said = |name: &str| web.log().wait(&[("name", name), ("daemon", &first)]);
+        let launcher = Watched::new(web.launcher.id());
+        for count in 1..=2 {
+            launcher.signal(HUP);
+            said(&format!("signal-{HUP}-{count}"));
+        }
+        launcher.signal(USR1);
+        said(&format!("signal-{USR1}-1"));
+        let old = web.restart();
+        old.wait_end(LIMIT);
+        let ran = order(&web.log(), old.pid(), &["detached", "drain"]);
+        let (signals, stages): (Vec<_>, Vec<_>) =
+            ran.into_iter().partition(|name| name.starts_with("signal-"));
+        assert_eq!(
+            signals,
+            ["signal-1-1", "signal-1-2", "signal-10-1", "signal-15-1"],
+            "{}",
+            web.log()
+        );
+        assert_eq!(
+            stages,
+            [
+                "before-Takeover",
+                "after-Takeover",
+                "before-Handoff",
+                "after-Handoff",
+                "detached",
+                "drain",
+                "before-Drain",
+                "after-Drain",
+            ],
+            "{}",
+            web.log()
+        );
+        // Whoever starts later is in the middle of it.
+        let new = order(&web.log(), web.daemon, &["claim", "started"]);
+        assert_eq!(new, ["claim", "before-Takeover", "started", "after-Takeover"]);
+        assert!(web.log().to_string().contains("hook=before panic=\"on purpose\""));
+    });
+}
