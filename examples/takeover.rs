@@ -84,6 +84,7 @@ fn run(options: &Options<Listen>) -> Result<(), Box<dyn std::error::Error>> {
     // process of one thread.
     seamless::Config::new(&options.pid_file)
         .drain_timeout(options.graceful_timeout)
+        .reload_signals(options.reload_signals.iter().copied())
         .hand_over(|| REQUESTS.load(Ordering::Relaxed).to_le_bytes().to_vec())
         .init()?;
     thread::sleep(options.startup_delay);

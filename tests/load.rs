@@ -23,7 +23,8 @@ use seamless_testing::{
     boxed::Boxed,
     http,
     load::{Load, Target},
-    process::Watched,
+    process::{Watched, signal},
+    signal::HUP,
     supervisor::{Service, Supervisor, copy_folder},
     wait_for,
 };
@@ -196,6 +197,48 @@ fn p1_p2_takeover_512_clients_daemontools() {
 #[test]
 fn p1_p2_takeover_512_clients_runit() {
     p2_takeover(Supervisor::Runit, 512);
+}
+
+/// In place: the supervised process stays.
+fn p2_takeover_in_place(supervisor: Supervisor, keep_alive: bool) {
+    boxed_by_default(|folder| {
+        let address = http::free_address();
+        let args = format!("--listen {address} --reload-signal HUP");
+        let service = shipped_service(supervisor, folder, "takeover", &args);
+        let target = Target::Tcp(address);
+        let mut old = http::wait_pid(&target);
+        let launcher = service.main_pid();
+        let load = Load::new(target).clients(128);
+        let running = if keep_alive { load.keep_alive() } else { load }.start();
+        assert!(running.wait_for_pid(old, LIMIT), "no answer under load");
+        for reload in 1..=takeovers() {
+            let enough = running.requests() + FLOOR;
+            assert!(running.wait_for_requests(enough, LIMIT), "the newest does not answer");
+            let daemon = Watched::new(old);
+            running.mark_begin();
+            signal(launcher, HUP);
+            assert!(running.wait_for_pids(reload + 1, LIMIT), "reload {reload}: no new answer");
+            daemon.wait_end(LIMIT);
+            running.mark_end();
+            old = *running.pids().last().expect("an answer");
+        }
+        let enough = running.requests() + FLOOR;
+        assert!(running.wait_for_requests(enough, LIMIT), "the last does not answer");
+        assert_eq!(service.main_pid(), launcher);
+        let report = running.stop();
+        println!("{report}");
+        report.assert_clean(FLOOR * (takeovers() as u64 + 1), takeovers() + 1);
+    });
+}
+
+#[test]
+fn p1_p2_takeover_in_place_daemontools() {
+    p2_takeover_in_place(Supervisor::Daemontools, false);
+}
+
+#[test]
+fn p1_p2_takeover_in_place_keep_alive_runit() {
+    p2_takeover_in_place(Supervisor::Runit, true);
 }
 
 fn p2_takeover_keep_alive(supervisor: Supervisor, counts: [usize; 2]) {

@@ -51,6 +51,8 @@ pub(crate) struct Options<P> {
     pub(crate) graceful_timeout: Duration,
     /// How long to sleep before the sockets are had, to play a slow start.
     pub(crate) startup_delay: Duration,
+    /// The signals on which the launcher restarts in place.
+    pub(crate) reload_signals: Vec<i32>,
 }
 
 /// Runs a server as the command line says, with a log on standard error.
@@ -76,7 +78,7 @@ impl<P: Places> Options<P> {
             eprintln!("{error}");
             eprintln!(
                 "options: {}, --pid-file PATH (empty disables), \
-                 --graceful-timeout 60s, --startup-delay 0s",
+                 --graceful-timeout 60s, --startup-delay 0s, --reload-signal HUP|USR1|N",
                 P::USAGE
             );
             process::exit(2);
@@ -89,12 +91,16 @@ impl<P: Places> Options<P> {
             pid_file: PathBuf::from("/run/web/web.pid"),
             graceful_timeout: Duration::from_secs(60),
             startup_delay: Duration::ZERO,
+            reload_signals: Vec::new(),
         };
         while let Some(arg) = args.next()? {
             match arg {
                 Long("pid-file") => options.pid_file = args.value()?.into(),
                 Long("graceful-timeout") => options.graceful_timeout = duration(&mut args)?,
                 Long("startup-delay") => options.startup_delay = duration(&mut args)?,
+                Long("reload-signal") => {
+                    options.reload_signals.push(args.value()?.parse_with(signal)?);
+                }
                 Long(name) => {
                     let name = name.to_owned();
                     if !options.places.set(&name, &mut args)? {
@@ -105,6 +111,15 @@ impl<P: Places> Options<P> {
             }
         }
         Ok(options)
+    }
+}
+
+/// A name, without SIG, or a number.
+fn signal(text: &str) -> Result<i32, std::num::ParseIntError> {
+    match text {
+        "HUP" => Ok(1),
+        "USR1" => Ok(10),
+        number => number.parse(),
     }
 }
 

@@ -36,7 +36,7 @@ fn the_defaults() {
         format!("{:?}", Config::new("/run/web/web.pid")),
         "Config { pid_file: \"/run/web/web.pid\", handoff_timeout: 10s, successor_timeout: Some(10s), \
          claim_timeout: Some(60s), drain_timeout: None, release_signal: 17, reload_signals: [], \
-         max_draining: Some(8), on_launch: 0, keep_open: [], hand_over: false, takeover_timeout: 5s }"
+         max_draining: Some(8), on_launch: 0, keep_open: [], hand_over: false, takeover_timeout: 5s, watchdog: false }"
     );
 }
 
@@ -59,7 +59,7 @@ fn each_option_is_taken() {
         format!("{config:?}"),
         "Config { pid_file: \"web.pid\", handoff_timeout: 1ms, successor_timeout: None, \
          claim_timeout: None, drain_timeout: Some(2s), release_signal: 10, reload_signals: [1, 1], \
-         max_draining: None, on_launch: 2, keep_open: [2], hand_over: true, takeover_timeout: 6s }"
+         max_draining: None, on_launch: 2, keep_open: [2], hand_over: true, takeover_timeout: 6s, watchdog: false }"
     );
 }
 

@@ -63,6 +63,14 @@ impl Scene {
         Scene { direct, started, target, program, prober, served: vec![first] }
     }
 
+    /// A request that the current one has accepted, and that it cannot answer yet.
+    #[track_caller]
+    fn hold(&self) -> Unfinished {
+        let request = Unfinished::start(&self.target);
+        request.wait_accepted(self.current());
+        request
+    }
+
     fn launcher(&self) -> u32 {
         self.started.launcher.pid()
     }
@@ -130,9 +138,15 @@ impl Scene {
         });
     }
 
-    /// No request has failed, and each generation has answered. Tells the launcher to end.
     #[track_caller]
-    fn finish(mut self) {
+    fn finish(self) {
+        self.finish_with(0);
+    }
+
+    /// No request has failed, and each generation has answered. As the last one ends, so does the
+    /// launcher.
+    #[track_caller]
+    fn finish_with(mut self, code: i32) {
         self.prober.wait_more(3);
         let probes = self.prober.stop();
         probes.assert_all_answered();
@@ -140,7 +154,7 @@ impl Scene {
         assert_eq!(self.direct.report.named("started").len(), self.served.len());
         assert_eq!(self.direct.report.named("launch").len(), 1, "one launcher");
         signal(*self.served.last().expect("it serves"), TERM);
-        assert!(self.started.wait_end().success());
+        assert_eq!(self.started.wait_end().code(), Some(code));
     }
 }
 
@@ -158,7 +172,8 @@ fn p1_p2_p3_the_launcher_stays_over_five_restarts() {
         let restart = format!("--on={USR1}=call:restart");
         let mut scene = Scene::new(folder, &[&restart, "--exit-code=3"]);
         let first = scene.current();
-        let request = Unfinished::start(&scene.target);
+        let request = scene.hold();
+        let mut second = None;
         for nth in 1..=5 {
             match nth {
                 1 | 2 => scene.reload(),
@@ -167,12 +182,15 @@ fn p1_p2_p3_the_launcher_stays_over_five_restarts() {
                 _ => signal(scene.current(), USR1),
             }
             scene.wait_taken_over();
-            if nth > 2 {
-                scene.wait_drained();
-            }
-            if nth == 2 {
-                scene.wait_children(&scene.served);
-                assert!(!Watched::new(first).has_ended());
+            match nth {
+                1 => second = Some(scene.hold()),
+                2 => {
+                    scene.wait_children(&scene.served);
+                    let second = second.take().expect("a request");
+                    assert!(request_is_answered(second, scene.served[1]));
+                    Watched::new(scene.served[1]).wait_end(LIMIT);
+                }
+                _ => scene.wait_drained(),
             }
             if nth == 5 {
                 let called = scene.direct.report.wait_of(scene.served[4], "called");
@@ -182,12 +200,8 @@ fn p1_p2_p3_the_launcher_stays_over_five_restarts() {
         assert!(request_is_answered(request, first));
         scene.wait_children(&[scene.current()]);
         scene.direct.wait_log(&["stage=reloaded"], 5);
-        let named = scene.direct.named();
-        assert_eq!(named, Some(scene.current()));
-        // As it ends, so does the launcher.
-        signal(scene.launcher(), TERM);
-        signal(scene.current(), TERM);
-        assert!(scene.started.wait_end().code().is_some());
+        assert_eq!(scene.direct.named(), Some(scene.current()));
+        scene.finish_with(3);
     });
 }
 
@@ -386,11 +400,11 @@ fn p4_a_first_start_that_hangs_is_started_again() {
 fn p3_a_restart_is_refused_while_too_many_drain() {
     in_a_box(|folder| {
         let mut scene = Scene::new(folder, &["--max-draining=2"]);
-        let mut requests = vec![Unfinished::start(&scene.target)];
+        let mut requests = vec![scene.hold()];
         for _ in 0..2 {
             scene.reload();
             scene.wait_taken_over();
-            requests.push(Unfinished::start(&scene.target));
+            requests.push(scene.hold());
         }
         let [oldest, older] = [0, 1].map(|nth| Watched::new(scene.served[nth]));
         for nth in [1, 2] {
@@ -522,7 +536,7 @@ fn killed(folder: &Path, who: Kill) {
             assert_eq!(scene.direct.report.wait_of(current.pid(), "wait").text, "TakenOver");
         }
         Kill::Launcher => {
-            let request = Unfinished::start(&scene.target);
+            let request = scene.hold();
             scene.reload();
             scene.wait_taken_over();
             let second = Watched::new(scene.current());
@@ -551,7 +565,7 @@ fn killed(folder: &Path, who: Kill) {
 fn p3_a_launcher_that_leaves_lets_the_older_ones_drain() {
     in_a_box(|folder| {
         let mut scene = Scene::new(folder, &["--exit-code=5"]);
-        let request = Unfinished::start(&scene.target);
+        let request = scene.hold();
         scene.reload();
         scene.wait_taken_over();
         let [old, new] = [0, 1].map(|nth| Watched::new(scene.served[nth]));

@@ -230,6 +230,24 @@ impl Unfinished {
         self.0.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n").expect("the first part");
     }
 
+    /// Waits until this process has accepted it: where generations share a socket, the next one may
+    /// be as quick.
+    #[track_caller]
+    pub(crate) fn wait_accepted(&self, pid: u32) {
+        let client = self.0.local_addr().expect("its address").as_socket_ipv4().expect("by IPv4");
+        let client = format!("0100007F:{:04X}", client.port());
+        wait_for(format!("{pid} accepts a connection"), LIMIT, || {
+            // `1: 0100007F:1F90 0100007F:A2B4 01 … inode …`, which is 0 before.
+            let sockets = fs::read_to_string("/proc/net/tcp").expect("the sockets");
+            let inode = sockets.lines().find_map(|line| {
+                let words: Vec<&str> = line.split_ascii_whitespace().collect();
+                (words.get(2) == Some(&client.as_str())).then(|| words.get(9).copied())?
+            })?;
+            let socket = PathBuf::from(format!("socket:[{inode}]"));
+            process::descriptors(pid).iter().any(|(_, what)| *what == socket).then_some(())
+        });
+    }
+
     /// Sends the rest, and returns all that the server answers until it closes the connection.
     #[track_caller]
     pub(crate) fn finish(mut self) -> String {
