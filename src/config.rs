@@ -121,13 +121,15 @@ impl Config {
     /// drains. [`restart`](crate::restart), and a USR2 by hand, then do the same.
     ///
     /// Default: none; HUP is then passed on to the daemon, as every signal without a meaning here. A
-    /// reload signal is not passed on. TERM means what it has always meant.
+    /// reload signal is not passed on.
     ///
     /// A new generation that fails, in whatever way, leaves the old one serving; the log says why,
-    /// and the next attempt works. One that hangs blocks nobody: a further signal ends it
-    /// (KILL, after [`handoff_timeout`](Config::handoff_timeout)) and starts the next one, once more
-    /// from the file as it is then. If the serving generation ends by itself, so does the launcher,
-    /// as ever, unless a new one is just starting: then its outcome is awaited.
+    /// and the next attempt works. One that hangs blocks nobody: a further signal ends it (by USR2,
+    /// and KILL after [`handoff_timeout`](Config::handoff_timeout)) and starts the next one, once
+    /// more from the file as it is then. Several signals at once are as good as one. If the serving
+    /// generation ends by itself, so does the launcher, as ever, unless a new one is just starting:
+    /// then its outcome is awaited. TERM ends what is starting, and means what it has always meant;
+    /// after a stop the launcher ends when every generation of its own has.
     ///
     /// The next generation gets the arguments, environment, folder, standard descriptors and every
     /// descriptor without close-on-exec that the launcher was started with, `LISTEN_FDS` included;
@@ -138,7 +140,8 @@ impl Config {
     /// anew: a daemon of a later program with other reload signals waits for them in vain.
     ///
     /// A signal that was ignored at the start (HUP below `nohup`) counts all the same once it is
-    /// given a meaning here. See `signal(7)`, `nohup(1)`.
+    /// given a meaning here; to the daemon itself it then does what it does by default. Without a PID
+    /// file there is no launcher, and these signals are left alone. See `signal(7)`, `nohup(1)`.
     ///
     /// Not TERM, INT, USR2, CHLD, CONT, PIPE, the release signal, or one that cannot be caught:
     /// [`init`](Config::init) then fails with [`ErrorKind::InvalidConfig`].

@@ -303,9 +303,12 @@ pub fn on_hammer(hook: impl FnOnce() + Send + 'static) {
 }
 
 /// Asks for a restart from within, as USR2 to this process does: the handoff begins, and the
-/// supervisor starts the next generation.
+/// supervisor starts the next generation. With [`Config::reload_signals`] the launcher starts it
+/// instead, also where no supervisor would; this generation serves until that one has taken over.
 ///
-/// Returns at once. Where the handoff has begun already it does nothing.
+/// Returns at once. Where the handoff has begun already it does nothing. While the launcher is
+/// starting the next generation, it starts it anew, from the program file as it is then. Whether it
+/// is refused there, or fails, is told by the log.
 ///
 /// # Errors
 ///

@@ -413,6 +413,7 @@ impl Driver {
         let child = match started {
             Ok(member) => {
                 let pid = member.daemon.pid();
+                note!(Info, "stage=launch launcher={} daemon={pid}", process::own_pid());
                 self.members.push(member);
                 launch::trim_memory();
                 Some(pid)
@@ -422,7 +423,6 @@ impl Driver {
                 None
             }
         };
-        note!(Info, "stage=launch launcher={} daemon={}", process::own_pid(), Maybe(child),);
         self.inputs.push_back(Input::Spawned(child));
     }
 

@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    os::unix::{fs::symlink, process::ExitStatusExt},
+    os::unix::{
+        fs::{chown, symlink},
+        process::ExitStatusExt,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -13,8 +16,8 @@ use seamless_testing::{
     boxed::{self, Boxed, Isolation},
     direct::{Direct, Started},
     http::{Prober, Target},
-    process::{self, Watched, signal},
-    report::Event,
+    process::{self, NOBODY, Watched, signal},
+    report::{self, Event},
     signal::{CONT, HUP, KILL, STOP, TERM, USR1, USR2},
     supervisor::{Supervisor, write_script},
     under_each_supervisor, wait_for,
@@ -443,6 +446,25 @@ fn p1_p4_many_reloads_at_once() {
         assert!(probes.pids().len() >= 2);
         assert_eq!(scene.direct.named(), Some(newest));
         assert!(!scene.direct.log().contains("stage=reload-failed"), "{}", scene.direct.log());
+    });
+}
+
+/// From root to another user: its TERM is refused, and the launcher, who is root, tells the old one.
+#[test]
+fn p4_a_generation_of_another_user_takes_over() {
+    let boxed = Boxed::new().private_net_without_migration().needs(Isolation::Namespaces);
+    boxed.run(|folder| {
+        report::for_all_users(folder);
+        chown(folder, Some(NOBODY), Some(NOBODY)).expect("chown");
+        let mut scene = Scene::new(folder, &[]);
+        scene.deploy(&format!("--at=ready=user:{NOBODY}"));
+        scene.reload();
+        scene.wait_taken_over();
+        scene.direct.wait_log(&["signal=TERM", "Operation not permitted"], 1);
+        scene.wait_drained();
+        scene.wait_children(&[scene.current()]);
+        scene.direct.wait_log(&["stage=takeover", "its successor's TERM did not reach it"], 1);
+        scene.finish();
     });
 }
 
