@@ -6,6 +6,7 @@ mod tests;
 
 use super::look::{ANSWER, Live, Seen, Unasked, ask_status};
 use super::supervisor::Supervising;
+use super::words::line;
 use super::{Ask, End, complain, say, say_json};
 use crate::proto::Kind;
 use crate::proto::frame::Address;
@@ -17,8 +18,9 @@ use crate::sys::{claim, systemd};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What there is to see. The judgement needs nothing else.
 #[derive(Clone, Debug)]
@@ -62,6 +64,9 @@ struct Daemon {
     not_handed_over: Vec<SocketAddr>,
     file_limit: Option<u64>,
     in_place: bool,
+    /// It tells systemd how it goes; `None` where it does not say.
+    notifies: Option<bool>,
+    drain_timeout: Option<Duration>,
     /// Why it does not answer.
     silent: Option<String>,
 }
@@ -170,10 +175,10 @@ impl Report {
                 Severity::Problem => "problem",
                 Severity::Note => "note",
             };
-            _ = write!(text, "\n{name}: {about}: {says}\n  {advice}");
+            _ = write!(text, "\n{name}: {about}: {}\n  {}", line(says), line(advice));
         }
         for what in &self.unknown {
-            _ = write!(text, "\nnot looked at: {what}");
+            _ = write!(text, "\nnot looked at: {}", line(what));
         }
         text
     }
@@ -288,21 +293,27 @@ fn daemon(seen: &Seen, status: Result<Status, Unasked>) -> Option<Daemon> {
         Err(Unasked::Failed(why)) => (None, Some(why)),
         Err(Unasked::Nobody | Unasked::Mute) => (None, None),
     };
-    let handed_over: Vec<SocketAddr> = status
+    let handed_over: Vec<(IpAddr, u16)> = status
         .iter()
         .flat_map(|status| &status.held)
         .filter_map(|socket| match socket.local {
-            Address::Inet(address) => Some(address),
+            Address::Inet(address) => Some((address.ip(), address.port())),
             Address::Unix(_) => None,
         })
         .collect();
     let mut not_handed_over = site::tcp_listeners(pid).unwrap_or_default();
     let is_complete =
         status.as_ref().is_none_or(|status| status.sockets == status.held.len() as u64);
-    not_handed_over.retain(|address| is_complete && !handed_over.contains(address));
+    not_handed_over
+        .retain(|address| is_complete && !handed_over.contains(&(address.ip(), address.port())));
     Some(Daemon {
         pid,
         in_place: status.as_ref().is_some_and(|status| status.in_place),
+        notifies: status.as_ref().map(|status| status.notifies),
+        drain_timeout: status
+            .as_ref()
+            .and_then(|one| one.drain_timeout_ms)
+            .map(Duration::from_millis),
         held: status.map(|status| status.sockets),
         not_handed_over,
         file_limit: site::file_limit(pid),

@@ -99,7 +99,7 @@ impl Seen {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => seen.notes.push(format!("cannot use {pid_file:?}: {error}")),
         }
-        match claim::look(pid_file) {
+        match read_record(pid_file) {
             Ok(looked) => seen.read(looked),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -222,6 +222,18 @@ impl Seen {
     }
 }
 
+/// It may be read while it is being written; then some of it does not parse, and it is read again.
+fn read_record(pid_file: &Path) -> io::Result<claim::Looked> {
+    for _ in 0..3 {
+        let looked = claim::look(pid_file)?;
+        if looked.record.as_ref().is_ok_and(|(_, dropped)| dropped.is_empty()) {
+            return Ok(looked);
+        }
+        thread::sleep(PAUSE.0);
+    }
+    claim::look(pid_file)
+}
+
 /// Asks the newest generation, as soon as record and socket agree which that is. Only an answer from
 /// the process that the record proves is believed.
 pub(super) fn ask(
@@ -268,7 +280,10 @@ pub(super) fn ask_status(pid_file: &Path, timeout: Duration) -> (Seen, Result<St
             let newest = seen.newest().map(|newest| (newest.pid(), Some(newest.number())));
             let status = Status::parse(&text);
             let status = status.filter(|one| Some((one.daemon, one.generation)) == newest);
-            status.ok_or_else(|| Unasked::Failed(format!("no status: {text:?}")))
+            status.ok_or_else(|| {
+                let start: String = text.chars().take(200).collect();
+                Unasked::Failed(format!("it sent what is no status of its own: {start:?}"))
+            })
         }
         other => Err(Unasked::Failed(unexpected(&other))),
     });

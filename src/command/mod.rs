@@ -158,7 +158,7 @@ fn say(text: impl Display) {
 }
 
 fn complain(text: impl Display) {
-    _ = writeln!(io::stderr(), "seamless: {text}");
+    _ = writeln!(io::stderr(), "seamless: {}", words::line(&text.to_string()));
 }
 
 /// Prints one object.

@@ -53,7 +53,8 @@ pub(super) fn run(asked: &Ask) -> End {
             return End::Error;
         }
     }
-    Waiting { path, old, before, began, timeout, last: None, gone: None }.wait()
+    let failures = if before.daemon == pid { before.failures } else { 0 };
+    Waiting { path, old, failures, began, timeout, last: Ok(before), gone: None }.wait()
 }
 
 /// Why no restart can be asked for.
@@ -89,12 +90,12 @@ struct Waiting<'a> {
     path: &'a Path,
     /// The generation that was asked.
     old: Live,
-    /// What it said before.
-    before: Status,
+    /// How many restarts had failed before.
+    failures: u64,
     began: Instant,
     timeout: Duration,
     /// What it said last, or why it does not.
-    last: Option<Result<Status, String>>,
+    last: Result<Status, String>,
     /// Since when it is gone.
     gone: Option<Instant>,
 }
@@ -155,7 +156,7 @@ impl Waiting<'_> {
             return None; // the next look tells
         }
         match answer {
-            Ok(status) if status.failures > self.before.failures => {
+            Ok(status) if status.failures > self.failures => {
                 let why = status.failure.as_deref().unwrap_or("it did not say why");
                 complain(format_args!(
                     "generation {} (daemon {}) stays: the restart failed: {why}",
@@ -164,8 +165,8 @@ impl Waiting<'_> {
                 ));
                 return Some(End::Stays);
             }
-            Ok(status) => self.last = Some(Ok(status)),
-            Err(Unasked::Failed(why)) if left >= ENOUGH => self.last = Some(Err(why)),
+            Ok(status) => self.last = Ok(status),
+            Err(Unasked::Failed(why)) if left >= ENOUGH => self.last = Err(why),
             Err(Unasked::Failed(_) | Unasked::Nobody | Unasked::Mute) => {}
         }
         None
@@ -175,13 +176,12 @@ impl Waiting<'_> {
     fn give_up(self, seen: &Seen) -> End {
         let (number, pid) = (self.old.number(), self.old.pid());
         let timeout = words::time(self.timeout);
-        let status = match self.last {
-            Some(Err(why)) => {
+        let stage = match self.last {
+            Err(why) => {
                 complain(format_args!("{why}; after {timeout} nobody has taken over"));
                 return End::Error;
             }
-            Some(Ok(status)) => status,
-            None => self.before,
+            Ok(status) => status.stage,
         };
         if self.gone.is_some() {
             complain(format_args!(
@@ -190,7 +190,7 @@ impl Waiting<'_> {
             ));
             return End::NobodyServes;
         }
-        let how = match status.stage {
+        let how = match stage {
             Stage::Detached => "serves on, detached, and its supervisor goes on trying",
             Stage::HandingOff => "serves on: its on_shutdown_request hooks have not returned",
             Stage::Serving | Stage::Starting => "serves on: the new generation is not ready",
@@ -204,6 +204,6 @@ impl Waiting<'_> {
         complain(format_args!(
             "not yet: generation {number} (daemon {pid}) {how}, after {timeout}{starting}"
         ));
-        if status.stage == Stage::Draining { End::NobodyServes } else { End::NotYet }
+        if stage == Stage::Draining { End::NobodyServes } else { End::NotYet }
     }
 }

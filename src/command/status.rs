@@ -174,7 +174,9 @@ impl Report {
             }
             (Some(number), state) => format!("{path}: generation {number} is {state}"),
         };
-        let mut put = |name: &str, value: String| _ = write!(text, "\n  {name:<11} {value}");
+        let mut put = |name: &str, value: String| {
+            _ = write!(text, "\n  {name:<11} {}", words::line(&value));
+        };
         let time = |seconds: f64| words::time(Duration::from_secs_f64(seconds));
         if let Some(error) = &self.error {
             put("error", error.clone());

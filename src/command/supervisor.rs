@@ -1,6 +1,7 @@
 //! The supervisor of a service, and what to tell it.
 
 use super::look::Live;
+use super::words::quote;
 use crate::proto::status::Status;
 use crate::proto::systemd::Unit;
 use crate::proto::{Kind, Reading};
@@ -95,10 +96,10 @@ impl Supervising {
 
     /// The command by which its operator does that.
     pub(super) fn command(&self, wish: Wish) -> Option<String> {
-        let folder = self.folder.as_ref().map(|folder| folder.display().to_string());
+        let folder = self.folder.as_ref().map(|folder| quote(&folder.to_string_lossy()));
         let stops = wish == Wish::Stop;
         let either = |stop: &str, restart: &str| if stops { stop } else { restart }.to_owned();
-        let variable = |name| look::variable(self.child, name);
+        let variable = |name| look::variable(self.child, name).map(|value| quote(&value));
         match self.known {
             Kind::Daemontools => Some(format!("svc {} {}", either("-d", "-t"), folder?)),
             Kind::Runit => Some(format!("sv {} {}", either("down", "term"), folder?)),
@@ -106,7 +107,7 @@ impl Supervising {
             Kind::Systemd => {
                 let unit = self.unit.as_ref()?;
                 let user = if unit.user { "--user " } else { "" };
-                Some(format!("systemctl {user}{} {}", either("stop", "restart"), unit.name))
+                Some(format!("systemctl {user}{} {}", either("stop", "restart"), quote(&unit.name)))
             }
             Kind::Supervisord => {
                 let name = variable("SUPERVISOR_PROCESS_NAME")?;

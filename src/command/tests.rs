@@ -1,4 +1,4 @@
-use super::words::{count, parse_time, time};
+use super::words::{count, line as one_line, parse_time, quote, time};
 use super::{End, Line, USAGE, Verb, parse};
 use lexopt::Parser;
 use std::path::Path;
@@ -80,4 +80,19 @@ fn times_as_people_write_and_read_them() {
         assert_eq!(time(Duration::from_millis(ms)), expected);
     }
     assert_eq!((count(1, "start"), count(2, "start")), ("1 start".into(), "2 starts".into()));
+}
+
+#[test]
+fn words_of_others_are_harmless() {
+    assert_eq!(one_line("a\u{1b}[2J\nb"), "a [2J b");
+    for (word, expected) in [
+        ("/service/web-1.2", "/service/web-1.2"),
+        ("a web", "'a web'"),
+        ("$(reboot)", "'$(reboot)'"),
+        ("it's", r"'it'\''s'"),
+        ("a\nb", "'a b'"),
+        ("", "''"),
+    ] {
+        assert_eq!(quote(word), expected);
+    }
 }

@@ -1,6 +1,25 @@
-//! Times as people write and read them.
+//! Words as people, and their shells, write and read them.
 
+use crate::proto::frame::clean;
 use std::time::Duration;
+
+/// No line is longer.
+const LINE_MAX: usize = 4096;
+
+/// What came from somebody else, in one line: nothing in it moves a terminal's cursor.
+pub(super) fn line(text: &str) -> String {
+    clean(text, LINE_MAX)
+}
+
+/// A word that a shell takes as it is.
+pub(super) fn quote(word: &str) -> String {
+    let word = line(word);
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "/._-+:@%".contains(char);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word;
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
 
 /// `60s`, `500ms`, `2m`, `1h`, or plain seconds.
 pub(super) fn parse_time(text: &str) -> Result<Duration, String> {

@@ -65,6 +65,8 @@ pub(super) fn of(daemon: &Daemon, age: Duration) -> Status {
             .map(|folder| folder.as_os_str().as_bytes().to_vec()),
         no_restart: no_restart.map(str::to_owned),
         took_over: past.took_over,
+        notifies: cfg!(feature = "systemd"),
+        drain_timeout_ms: daemon.drain_timeout.map(ms),
         in_place: service.is_some_and(|service| service.in_place),
         failures: failures.count,
         failure: failures.last,

@@ -51,6 +51,9 @@ pub(crate) struct Status {
     pub(crate) no_restart: Option<String>,
     /// The generation that it took over from.
     pub(crate) took_over: Option<u64>,
+    /// It was built with the feature `systemd`.
+    pub(crate) notifies: bool,
+    pub(crate) drain_timeout_ms: Option<u64>,
     /// Its launcher restarts in place.
     pub(crate) in_place: bool,
     /// How many restarts in place have failed.
@@ -104,6 +107,8 @@ impl Status {
         put("supervisor", self.supervisor.as_ref().map(|pid| pid as _));
         put("took_over", self.took_over.as_ref().map(|number| number as _));
         put("in_place", self.in_place.then_some(&1));
+        put("notifies", self.notifies.then_some(&1));
+        put("drain_timeout_ms", self.drain_timeout_ms.as_ref().map(|ms| ms as _));
         let words = [
             ("version", &self.version),
             ("supervisor_kind", &self.supervisor_kind),
@@ -152,6 +157,8 @@ impl Status {
             service_folder: word("service_folder"),
             no_restart: text("no_restart"),
             took_over: number("took_over"),
+            notifies: number("notifies") == Some(1),
+            drain_timeout_ms: number("drain_timeout_ms"),
             in_place: number("in_place") == Some(1),
             failures: number("failures").unwrap_or(0),
             failure: text("failure"),

@@ -310,10 +310,13 @@ fn p5_p10_only_the_newest_generation_is_believed() {
             ("GET / HTTP/1.1".to_owned(), "it sent no message of this protocol"),
             ("seamless-takeover 2 status".to_owned(), "a message of version 2"),
             ("seamless-takeover 1 accepted".to_owned(), "something else than it was asked"),
-            ("seamless-takeover 1 status state=serving daemon=1".to_owned(), "no status"),
+            (
+                "seamless-takeover 1 status state=serving daemon=1".to_owned(),
+                "no status of its own",
+            ),
             (
                 format!("seamless-takeover 1 status generation=2 state=serving daemon={own}"),
-                "no status",
+                "no status of its own",
             ),
         ] {
             let said = thread::scope(|scope| {

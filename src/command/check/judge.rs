@@ -1,6 +1,7 @@
 //! What follows from the facts. Pure: each warning has a test that gives it the facts.
 
 use super::{Daemon, Facts, Finding, Kernel, Parent, ServiceFolder, Severity};
+use crate::command::words::quote;
 use crate::proto::Kind;
 use crate::proto::systemd::{self, Properties};
 use crate::sys::site::{About, What, Who};
@@ -80,7 +81,7 @@ fn folder(facts: &Facts, found: &mut Findings) {
     let user = name(who);
     let Some(about) = facts.about_folder else {
         let says = format!("{folder:?} does not exist: init fails");
-        let advice = format!("mkdir {} && chown {user} {}", folder.display(), folder.display());
+        let advice = format!("mkdir {} && chown {user} {}", shown(folder), shown(folder));
         return found.problem(ABOUT, says, advice);
     };
     if about.what != What::Folder {
@@ -94,7 +95,7 @@ fn folder(facts: &Facts, found: &mut Findings) {
     }
     if !may(about, who, WRITE | SEARCH) {
         let says = format!("{user} may not write to {folder:?}: started fails");
-        found.problem(ABOUT, says, format!("chown {user} {}", folder.display()));
+        found.problem(ABOUT, says, format!("chown {user} {}", shown(folder)));
     }
     if about.mode & 0o002 != 0 {
         let says = if about.mode & STICKY != 0 {
@@ -126,7 +127,7 @@ fn files(facts: &Facts, found: &mut Findings) {
     let user = name(who);
     let is_sticky = about_folder.is_some_and(|about| about.mode & STICKY != 0);
     let folder_owner = about_folder.map(|about| about.uid);
-    let remove = |path: &Path| format!("rm {}", path.display());
+    let remove = |path: &Path| format!("rm {}", shown(path));
     // Renamed over: for that, the folder counts.
     let replaced = |about: Option<About>, path: &Path, name, found: &mut Findings| {
         let Some(about) = about else { return };
@@ -158,10 +159,10 @@ fn files(facts: &Facts, found: &mut Findings) {
     } else if lock.links > 1 {
         problem("has a second name, and may be another's".to_owned(), remove(&lock_path));
     } else if lock.mode & 0o022 != 0 {
-        let advice = format!("chmod 600 {}", lock_path.display());
+        let advice = format!("chmod 600 {}", shown(&lock_path));
         problem(format!("may be written to by others (mode {:04o})", lock.mode), advice);
     } else if who.uid != ROOT && lock.uid != who.uid {
-        let advice = format!("chown {user} {}", lock_path.display());
+        let advice = format!("chown {user} {}", shown(&lock_path));
         problem(format!("belongs to uid {}, and {user} may not open it", lock.uid), advice);
     } else if who.uid == ROOT && lock.uid != ROOT && folder_owner != Some(lock.uid) {
         // It is used all the same as long as a generation of that user lives.
@@ -174,6 +175,11 @@ fn files(facts: &Facts, found: &mut Findings) {
         let advice = format!("{} when the service is down", remove(&lock_path));
         found.problem(LOCK, why.clone(), advice);
     }
+}
+
+/// A path in a command.
+fn shown(path: &Path) -> String {
+    quote(&path.to_string_lossy())
 }
 
 fn beside(path: &Path, ending: &str) -> std::path::PathBuf {
@@ -304,7 +310,7 @@ fn service_folder(service: &ServiceFolder, who: &Who, is_running: bool, found: &
         }
         Some(about) if about.mode & 0o111 == 0 => {
             let says = format!("{run_path:?} is not executable: nothing can be started");
-            found.problem("run-script", says, format!("chmod 755 {}", run_path.display()));
+            found.problem("run-script", says, format!("chmod 755 {}", shown(&run_path)));
         }
         Some(_) => {}
     }
@@ -360,13 +366,22 @@ fn unit(settings: &Properties, facts: &Facts, found: &mut Findings) {
             "systemctl daemon-reload, or name another one".to_owned(),
         );
     }
+    let daemon = facts.daemon.as_ref();
+    let notifies = daemon.and_then(|daemon| daemon.notifies);
     let own = systemd::Own {
-        notifies: true, // whether it does is not seen from here, and it says so itself in its log
-        drain_timeout: None,
-        reloads: facts.daemon.as_ref().is_some_and(|daemon| daemon.in_place),
+        // Of a service that does not run, nobody knows; and it says so itself when it starts.
+        notifies: notifies.unwrap_or(true),
+        drain_timeout: daemon.and_then(|daemon| daemon.drain_timeout),
+        reloads: daemon.is_some_and(|daemon| daemon.in_place),
         folder: facts.folder.display().to_string(),
     };
     for systemd::Finding { setting, instead, why } in systemd::findings(settings, &own) {
         found.problem(ABOUT, format!("{setting}: {why}"), format!("set {instead}"));
+    }
+    if notifies == Some(true) && settings.get("FileDescriptorStoreMax") == "0" {
+        let says = "FileDescriptorStoreMax=0: after a crash, the sockets are bound anew, and what waits \
+                    in their queues is lost";
+        let advice = "set FileDescriptorStoreMax= to as many as there are sockets";
+        found.note(ABOUT, says.to_owned(), advice.to_owned());
     }
 }

@@ -3,6 +3,7 @@ use super::{Daemon, Facts, Kernel, Parent, ServiceFolder, Severity};
 use crate::proto::Kind;
 use crate::proto::systemd::Properties;
 use crate::sys::site::{About, What, Who};
+use std::time::Duration;
 
 const WEB: u32 = 1000;
 
@@ -36,6 +37,8 @@ fn clean() -> Facts {
             not_handed_over: Vec::new(),
             file_limit: Some(1024),
             in_place: false,
+            notifies: Some(true),
+            drain_timeout: None,
             silent: None,
         }),
         supervisor: Some(Parent {
@@ -276,6 +279,18 @@ fn each_finding_of_a_unit() {
     ] {
         one("unit", &[words], |facts| with_unit(facts, setting));
     }
+    // What the daemon says of itself.
+    one("unit", &["TimeoutStopSec=5s", "longer than drain_timeout"], |facts| {
+        with_unit(facts, "TimeoutStopUSec=5s");
+        let daemon = facts.daemon.as_mut().expect("one");
+        daemon.notifies = Some(false);
+        daemon.drain_timeout = Some(Duration::from_secs(60));
+    });
+    let mut no_store = clean();
+    with_unit(&mut no_store, "FileDescriptorStoreMax=0");
+    let found = judge(&no_store);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!((found[0].severity, found[0].about), (Severity::Note, "unit"));
     // A reload is known from a daemon whose launcher restarts in place.
     one("unit", &["ExecReload", "systemctl reload"], |facts| {
         with_unit(facts, "");

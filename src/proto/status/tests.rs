@@ -31,6 +31,8 @@ fn full() -> Status {
         service_folder: Some(b"/service/a web\n\xff".to_vec()),
         no_restart: text("nobody would start the service again"),
         took_over: Some(2),
+        notifies: true,
+        drain_timeout_ms: Some(60_000),
         in_place: true,
         failures: 4,
         failure: text("exit code 1: 100 % wrong"),
