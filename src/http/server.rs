@@ -32,6 +32,8 @@ use tower_service::Service;
 const LEAST_HEADER_SIZE: usize = 8192;
 /// How much of the time that `on_hammer` hooks have is for cutting what is in flight.
 const CUTTING: Duration = Duration::from_millis(500);
+/// What is longer is as good as for ever; sums of times must not overflow.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Several servers in one program, each at its own place with its own app, and the limits that all
 /// of them keep. Each limit has a default that suits a server on the open network.
@@ -194,7 +196,7 @@ impl Server {
     /// connection may take to send a first one, a TLS handshake included. Then it is closed. Also in a
     /// drain: a connection that was accepted is a promise. Default: 10 s.
     pub fn header_timeout(mut self, timeout: Duration) -> Server {
-        self.header_timeout = timeout;
+        self.header_timeout = timeout.min(LONGEST);
         self
     }
 
@@ -209,7 +211,7 @@ impl Server {
     /// How long a connection without a request stays open. Default: 75 s. Load balancers in front
     /// must use a shorter time than this.
     pub fn keep_alive(mut self, time: Duration) -> Server {
-        self.keep_alive = time;
+        self.keep_alive = time.min(LONGEST);
         self
     }
 
@@ -220,7 +222,7 @@ impl Server {
     /// requests, and sends the next in the very moment in which the connection is closed, sees it
     /// closed without an answer; HTTP lets it try again, as on any idle connection.
     pub fn idle_grace(mut self, grace: Duration) -> Server {
-        self.idle_grace = grace;
+        self.idle_grace = grace.min(LONGEST);
         self
     }
 
@@ -229,7 +231,8 @@ impl Server {
     /// what is in flight is reset, so that no half answer looks like a whole one. By hand: USR2 to
     /// a process that drains. Default: 60 s. `None`: no limit.
     ///
-    /// Where [`Config::drain_timeout`](crate::Config::drain_timeout) is set, that holds instead.
+    /// Where [`Config::drain_timeout`](crate::Config::drain_timeout) is set, that holds instead; and only
+    /// of that one the launcher knows, which KILLs a daemon that outlives it.
     pub fn drain_limit(mut self, limit: impl Into<Option<Duration>>) -> Server {
         self.drain_limit = limit.into();
         self
@@ -467,5 +470,35 @@ impl fmt::Debug for Server {
             .field("max_header_size", &self.max_header_size)
             .field("max_connections", &self.max_connections)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+
+    fn refusal(server: Server) -> Error {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(server.serve()).expect_err("refused")
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_documentation() {
+        let text = "Server { places: 0, header_timeout: 10s, request_timeout: None, \
+            keep_alive: 75s, idle_grace: 1s, drain_limit: Some(60s), max_header_size: 65536, \
+            max_connections: 10000 }";
+        assert_eq!(format!("{:?}", Server::default()), text);
+    }
+
+    #[test]
+    fn p10_what_cannot_be_served_is_refused() {
+        let nowhere = refusal(Server::new());
+        assert_eq!(nowhere.kind(), ErrorKind::InvalidConfig, "{nowhere}");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let blocking = refusal(Server::new().tcp_listener(listener, Router::new()));
+        assert_eq!(blocking.kind(), ErrorKind::InvalidConfig, "{blocking}");
+        let early = refusal(Server::new().tcp("127.0.0.1:0", Router::new()));
+        assert_eq!(early.kind(), ErrorKind::NotInitialized, "{early}");
     }
 }

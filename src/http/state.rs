@@ -32,6 +32,9 @@ pub(super) struct State {
     ahead: u32,
     /// What is read is a body: no heads in it.
     opaque: bool,
+    /// The last request had a body. An app that did not read it to its end leaves bytes that look
+    /// like heads and are none.
+    after_body: bool,
     /// Given to the app, and not answered to the end.
     in_flight: u32,
     /// A first request has come.
@@ -64,6 +67,7 @@ impl State {
             heads: Heads::default(),
             ahead: 0,
             opaque: false,
+            after_body: false,
             in_flight: 0,
             asked: false,
             since: now,
@@ -108,12 +112,15 @@ impl State {
         self.asked = true;
         self.in_flight += 1;
         self.ahead = self.ahead.saturating_sub(1);
-        if has_body {
-            // Where it ends, and what came behind it, only the library knows.
-            self.opaque = true;
+        if has_body || self.after_body {
+            // Where a body ends, and what came behind it, only the library knows.
             self.ahead = 0;
+        }
+        if has_body {
+            self.opaque = true;
             self.heads = Heads::default();
         }
+        self.after_body = has_body;
     }
 
     /// No request has come behind the one that is being answered (HTTP/1): its answer may say that it
@@ -148,11 +155,13 @@ impl State {
         }
         let next = match self.version {
             Version::Http2 if draining.is_some() => Next::Finish,
-            _ if self.in_flight > 0 || self.ahead > 0 => {
+            _ if self.in_flight > 0 => {
                 // Should it be idle from now on.
                 let idle = draining.map_or(times.keep_alive, |_| times.grace);
                 Next::Wait(now + idle.min(times.header))
             }
+            // The library has it, and gives it to the app once the answer before it is written.
+            _ if self.ahead > 0 => at(now, self.since + times.header, Next::Finish),
             // Its first request is a promise, in a drain as well; so is one that is on its way.
             Version::Unknown(_) => at(now, self.since + times.header, Next::Cut),
             Version::Http1 if !self.asked || self.heads.is_open() => {
@@ -308,6 +317,21 @@ mod tests {
         assert!(state.is_last());
         state.answered(start);
         assert_eq!(state.next(start, Some(start), &TIMES), Next::Wait(start + seconds(1)));
+    }
+
+    #[test]
+    fn what_is_left_of_a_body_ends_no_request_and_holds_up_no_drain() {
+        let (mut state, start) = new();
+        state.read(b"POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\n", || start);
+        state.asked(true);
+        state.answered(start); // not read
+        state.read(b"a\n\nb\n\n", || start);
+        assert_eq!(state.next(start, Some(start), &TIMES), Next::Wait(start + seconds(10)));
+        state.read(GET, || start);
+        state.asked(false);
+        assert!(state.is_last());
+        state.answered(start);
+        assert_eq!(state.next(start + seconds(1), Some(start), &TIMES), Next::Finish);
     }
 
     #[test]
