@@ -81,3 +81,16 @@ pub fn on_signal(signal: i32, hook: impl FnMut() + Send + 'static) -> Result<()>
     }
     hooks::on_signal(signal, Box::new(hook))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p10_a_signal_that_cannot_be_caught_is_refused() {
+        for signal in [9, 19, 4, 8, 11, 0, -1, 65, 1000] {
+            let refused = on_signal(signal, || {}).expect_err("refused");
+            assert_eq!(refused.kind(), ErrorKind::InvalidConfig, "{refused}");
+        }
+    }
+}
