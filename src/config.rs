@@ -28,6 +28,9 @@ pub struct Config {
     pub(crate) release_signal: i32,
     pub(crate) reload_signals: Vec<i32>,
     pub(crate) max_draining: Option<usize>,
+    pub(crate) release_code: i32,
+    pub(crate) notification_fd: Option<RawFd>,
+    pub(crate) replace_output: bool,
     pub(crate) on_launch: Vec<Hook>,
     pub(crate) keep_open: Vec<RawFd>,
     #[cfg(feature = "sockets")]
@@ -55,6 +58,9 @@ impl Config {
             release_signal: driver::DEFAULT_RELEASE_SIGNAL,
             reload_signals: Vec::new(),
             max_draining: Some(8),
+            release_code: 0,
+            notification_fd: None,
+            replace_output: true,
             on_launch: Vec::new(),
             keep_open: Vec::new(),
             #[cfg(feature = "sockets")]
@@ -165,6 +171,55 @@ impl Config {
     /// [`ErrorKind::InvalidConfig`].
     pub fn max_draining(mut self, generations: impl Into<Option<usize>>) -> Config {
         self.max_draining = generations.into();
+        self
+    }
+
+    /// The launcher's exit code when it leaves its daemon detached, 0 to 255. Default: 0.
+    ///
+    /// For a supervisor that starts a service again only after an unexpected code: under
+    /// supervisord with `autorestart=unexpected`, which is its default, use one that is not among
+    /// its `exitcodes`, or set `autorestart=true` and leave it at 0. Whenever the daemon ends before
+    /// its launcher, the launcher ends as the daemon did, and this code plays no part.
+    pub fn release_code(mut self, code: i32) -> Config {
+        self.release_code = code;
+        self
+    }
+
+    /// The descriptor by which the supervisor wants to be told that the service is ready: the number
+    /// in the file `notification-fd` of the service folder (s6). Default: none.
+    ///
+    /// When [`started`](crate::started) takes effect, a newline is written there, once. From then on
+    /// `s6-svwait -U` and `s6-svc -wU` return, and s6 starts the next generation 2 to 3 ms after the
+    /// launcher has left; without it, after a second, for which no launcher runs.
+    ///
+    /// The launcher alone holds it: `init` makes it close-on-exec, so the daemon, and what the
+    /// daemon starts, do not inherit it. Where the crate is disabled, this process holds it. It
+    /// must be above 2 and open when `init` is called in the process that the supervisor starts,
+    /// and the program must not use it: otherwise `init` fails with [`ErrorKind::InvalidConfig`].
+    /// So give it only where the supervisor opens it, by an option of the program that the run
+    /// script sets.
+    pub fn notification_fd(mut self, fd: RawFd) -> Config {
+        self.notification_fd = Some(fd);
+        self
+    }
+
+    /// Shall `/dev/null` take the place of standard output and error when nobody reads them any
+    /// more, so that `println!` does not panic? Default: `true`.
+    ///
+    /// A daemon outlives its launcher, and with the launcher goes, under some supervisors, whoever
+    /// reads what it prints: supervisord closes its end of the pipe as soon as the launcher has
+    /// ended. From then on a write fails with EPIPE, and `println!` panics: requests in flight
+    /// would be lost. So in a daemon that is detached or drains, descriptors 1 and 2, where they
+    /// are pipes or sockets, are watched, and replaced when their reader is gone (`poll(2)`,
+    /// `dup2(2)`); the log says so. A write that comes before that is noticed still fails. Under
+    /// supervisord there is no such moment: they are replaced before the launcher is let go, unless
+    /// it can be seen that the pipe leads elsewhere. What supervisord would have read later is lost
+    /// in either case: a service that wants its last lines kept writes them to a file.
+    ///
+    /// A descriptor that the program has replaced since `init` is left alone. `false` leaves all of
+    /// them alone: for a program that reacts to EPIPE itself, or whose own logger reads the pipe.
+    pub fn replace_output(mut self, replace: bool) -> Config {
+        self.replace_output = replace;
         self
     }
 
@@ -289,6 +344,24 @@ impl Config {
                 "cannot restart with no generation that drains (max_draining): it must be 1 or more",
             ));
         }
+        if !(0..=255).contains(&self.release_code) {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!(
+                    "cannot exit with code {} (release_code): 0 to 255 can be told apart",
+                    self.release_code
+                ),
+            ));
+        }
+        if let Some(fd) = self.notification_fd.filter(|fd| *fd <= 2) {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!(
+                    "cannot use descriptor {fd} (notification_fd): it is none, or a standard one, \
+                     which the daemon needs"
+                ),
+            ));
+        }
         if self.pid_file.file_name().is_none() && !self.is_disabled() {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
@@ -315,6 +388,9 @@ impl fmt::Debug for Config {
             .field("release_signal", &self.release_signal)
             .field("reload_signals", &self.reload_signals)
             .field("max_draining", &self.max_draining)
+            .field("release_code", &self.release_code)
+            .field("notification_fd", &self.notification_fd)
+            .field("replace_output", &self.replace_output)
             .field("on_launch", &self.on_launch.len())
             .field("keep_open", &self.keep_open);
         #[cfg(feature = "sockets")]

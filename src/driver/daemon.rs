@@ -3,6 +3,7 @@
 use super::events::Events;
 use super::journal::note;
 use super::notify;
+use super::output::Outputs;
 use super::service::Service;
 use super::{DAEMON, DRAIN_HOOKS, REQUEST_HOOKS, SHUTDOWN, hooks};
 use crate::config::Config;
@@ -68,13 +69,14 @@ pub(super) fn init(config: Config, launcher: i32, channel: Channel) -> Result<()
         Received::Empty | Received::Closed => end_without_launcher(launcher),
     };
     let drain_timeout = config.drain_timeout;
+    let outputs = Outputs::new(config.replace_output);
     #[cfg(feature = "sockets")]
     let (config, settings) = super::handover::Settings::take(config);
     #[cfg(feature = "systemd")]
     let (config, check) = config.take_watchdog();
     let service = Service::open(config, launcher, &hello, pidfd)?;
     let machine = Machine::new(hello.kind.restarts(), hello.in_place);
-    let daemon = run(machine, drain_timeout, Some(service), Some(channel))?;
+    let daemon = run(machine, outputs, drain_timeout, Some(service), Some(channel))?;
     #[cfg(feature = "systemd")]
     notify::watch(check, daemon.channel.clone())?;
     #[cfg(feature = "sockets")]
@@ -91,7 +93,9 @@ pub(super) fn init(config: Config, launcher: i32, channel: Channel) -> Result<()
 pub(super) fn init_disabled(config: Config) -> Result<()> {
     #[cfg(feature = "sockets")]
     super::sockets::adopt_passed(None);
-    run(Machine::disabled(), config.drain_timeout, None, None)?;
+    super::notification::hold(&config)?;
+    let outputs = Outputs::new(false); // nothing here outlives its supervisor
+    run(Machine::disabled(), outputs, config.drain_timeout, None, None)?;
     #[cfg(feature = "systemd")]
     notify::watch_alone(config.take_watchdog().1)?;
     note!(
@@ -105,6 +109,7 @@ pub(super) fn init_disabled(config: Config) -> Result<()> {
 /// Installs the handlers and starts the threads.
 fn run(
     machine: Machine,
+    outputs: Outputs,
     drain_timeout: Option<Duration>,
     service: Option<Service>,
     channel: Option<Channel>,
@@ -127,7 +132,7 @@ fn run(
         drain_timeout,
         service,
     });
-    let events = Events::new(daemon, channel, request_stage, drain_stage);
+    let events = Events::new(daemon, channel, outputs, request_stage, drain_stage);
     // Started now: later, under load, there might be no thread to be had.
     spawn("seamless-stage1", move || {
         for () in run_request_hooks {
@@ -192,6 +197,7 @@ pub(crate) fn started() -> Result<()> {
             notify::serves_alone();
             #[cfg(feature = "sockets")]
             super::sockets::started(Vec::new());
+            super::notification::tell();
         }
     }
     hooks::run_after(Name::Takeover);

@@ -4,6 +4,7 @@
 use super::daemon::{self, Daemon, generation};
 use super::journal::{Maybe, note};
 use super::notify;
+use super::output::Outputs;
 use super::service::{self, Service};
 use super::{HAMMER_HOOKS, REQUEST_HOOKS, SHUTDOWN, Timers, hooks};
 use crate::error::Error;
@@ -47,6 +48,7 @@ pub(super) struct Events {
     said: Option<Instant>,
     /// What was wrong with the last check, and when that was logged.
     trouble: Option<(String, Instant)>,
+    outputs: Outputs,
     request_stage: mpsc::Sender<()>,
     drain_stage: mpsc::Sender<()>,
 }
@@ -55,6 +57,7 @@ impl Events {
     pub(super) fn new(
         daemon: &'static Daemon,
         channel: Option<Arc<Channel>>,
+        outputs: Outputs,
         request_stage: mpsc::Sender<()>,
         drain_stage: mpsc::Sender<()>,
     ) -> Events {
@@ -67,6 +70,7 @@ impl Events {
             left_serving: None,
             said: None,
             trouble: None,
+            outputs,
             request_stage,
             drain_stage,
         }
@@ -87,7 +91,16 @@ impl Events {
         fds.extend(self.channel.as_ref().map(|channel| channel.as_fd()));
         fds.extend(self.older.iter().map(AsFd::as_fd));
         let again = self.stop_again.map(|at| at.saturating_duration_since(Instant::now()));
-        wait::readable(&fds, self.timers.next().into_iter().chain(again).min());
+        let outlives = self.outlives_readers();
+        let (outputs, retry) = match outlives {
+            true => (self.outputs.watched(), self.outputs.next()),
+            false => (Vec::new(), None),
+        };
+        let next = self.timers.next().into_iter().chain(again).chain(retry).min();
+        wait::readable_or_closed(&fds, &outputs, next);
+        if outlives {
+            self.outputs.replace_closed(); // before anything else: others write there meanwhile
+        }
         // The signals are taken before the channel is read: what was written before a signal was
         // sent is then certain to be seen before the signal is acted on.
         let arrived = signals.pending();
@@ -113,6 +126,18 @@ impl Events {
         }
         while let Some(timer) = self.timers.due() {
             self.feed(Input::Timer(timer));
+        }
+    }
+
+    /// Detached or draining: what the supervisor reads from our launcher, it stops reading. A daemon
+    /// that serves beside its launcher is left with what it has: to a reader that fails there, the
+    /// program's own answer may be to end and be started anew.
+    fn outlives_readers(&self) -> bool {
+        let machine = lock(&self.daemon.machine);
+        match machine.phase() {
+            Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished => true,
+            Phase::HandingOff | Phase::Detached => machine.looks_round(),
+            Phase::Starting | Phase::StoppingEarly | Phase::Serving | Phase::Ended => false,
         }
     }
 
@@ -262,6 +287,11 @@ impl Events {
                 }
             }
             Output::Report(report) => {
+                if let Some(service) =
+                    self.daemon.service.as_ref().filter(|_| report == Report::Released)
+                {
+                    self.outputs.before_release(&service.supervisor);
+                }
                 if let Some(channel) = &self.channel {
                     daemon::note_report(report, channel.send(&report.format(), None));
                 }

@@ -4,9 +4,9 @@
 //! [`Driver::stage`] is the one place where the stages of the service are known by name: what tells
 //! somebody of them belongs there.
 
-use super::Timers;
 use super::journal::{Maybe, note};
 use super::notify::{self, Notifier};
+use super::{Timers, notification, settings};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::proto::family::{Child, Failure, InPlace, Refusal, Stage};
@@ -36,6 +36,9 @@ const OVERDUE: Duration = Duration::from_secs(1);
 
 pub(super) fn launch(config: Config) -> Error {
     let supervisor = Supervisor::find();
+    if let Err(error) = notification::hold(&config) {
+        return error;
+    }
     let (meant, passed) = signals::for_launcher(config.release_signal, &config.reload_signals);
     let signals = match Signals::install(&meant, &passed) {
         Ok(signals) => signals,
@@ -112,6 +115,7 @@ struct Driver {
     supervisor: Supervisor,
     release_signal: i32,
     reload_signals: Vec<i32>,
+    release_code: i32,
     handoff_timeout: Duration,
     kill_timeout: Option<Duration>,
     notifier: Notifier,
@@ -135,6 +139,7 @@ fn run(
     if again.in_place {
         keep.extend(launch::inheritable());
     }
+    keep.extend(notification::number());
     launch::close_all_but(&keep);
     launch::trim_memory();
     let daemon = first.daemon.pid();
@@ -154,6 +159,7 @@ fn run(
             Maybe(supervisor.name.as_deref()),
         );
     }
+    settings::warn_at_launch(&supervisor);
     run_hooks(config.on_launch);
     let in_place = again.in_place.then_some(InPlace { max_draining: config.max_draining });
     let mut driver = Driver {
@@ -167,6 +173,7 @@ fn run(
         supervisor,
         release_signal: config.release_signal,
         reload_signals: config.reload_signals,
+        release_code: config.release_code,
         handoff_timeout: config.handoff_timeout,
         kill_timeout: config.drain_timeout.map(|timeout| timeout.saturating_add(KILL_AFTER)),
         asked: None,
@@ -433,6 +440,7 @@ impl Driver {
         match stage {
             Stage::Reloading => self.reloading = Some(Instant::now()),
             Stage::Serving(pid) => {
+                notification::tell();
                 if let Some(began) = self.reloading.take() {
                     note!(
                         Info,
@@ -525,7 +533,8 @@ impl Driver {
                 elapsed_ms(self.asked),
             );
         }
-        launch::end_as(End::Code(0))
+        settings::warn_at_release(&self.supervisor, self.release_code, self.asked.is_some());
+        launch::end_as(End::Code(self.release_code))
     }
 }
 

@@ -8,12 +8,15 @@ pub(crate) mod handover;
 pub(crate) mod hooks;
 mod journal;
 mod launcher;
+mod notification;
 #[cfg(feature = "systemd")]
 mod notify;
 #[cfg(not(feature = "systemd"))]
 #[path = "silent.rs"]
 mod notify;
+mod output;
 pub(crate) mod service;
+mod settings;
 #[cfg(feature = "sockets")]
 pub(crate) mod sockets;
 #[cfg(feature = "sockets")]

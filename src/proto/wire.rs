@@ -225,6 +225,31 @@ pub(crate) fn parse_status(status: &[u8], main_pid: Option<i32>) -> Option<Readi
     }
 }
 
+/// The same of s6: 35 bytes, 43 since 2.13. A big-endian PID at 24, which is that of `./finish` while
+/// it runs, and flags in the last byte. Up only once looks like down while something runs.
+pub(crate) fn parse_s6_status(status: &[u8], main_pid: Option<i32>) -> Option<Reading> {
+    const FINISHING: u8 = 2;
+    const WANTED_UP: u8 = 4;
+    let (35 | 43) = status.len() else { return None };
+    let about = u64::from_be_bytes(status[24..32].try_into().ok()?);
+    let flags = *status.last()?;
+    if main_pid.is_some_and(|pid| u64::try_from(pid) != Ok(about)) {
+        return None;
+    }
+    // Somebody starts, or its launcher hears the stop itself.
+    let runs = about != 0 && flags & FINISHING == 0;
+    match flags & WANTED_UP != 0 || runs && main_pid.is_none() {
+        true => Some(Reading::Up),
+        false => Some(Reading::Down),
+    }
+}
+
+/// Does a file `down-signal` of s6 name TERM? It holds a signal's name or number.
+pub(crate) fn is_term(down_signal: &str) -> bool {
+    let name = down_signal.trim().to_ascii_uppercase();
+    ["15", "TERM", "SIGTERM"].contains(&name.as_str())
+}
+
 // ---- the channel ----
 
 /// What the launcher knows of its supervisor. A pidfd of it may come with the message.

@@ -8,8 +8,10 @@ pub(crate) mod handover;
 pub(crate) mod launch;
 #[cfg(feature = "command")]
 pub(crate) mod look;
+pub(crate) mod notification;
 #[cfg(feature = "systemd")]
 pub(crate) mod notify;
+pub(crate) mod output;
 pub(crate) mod pid_file;
 pub(crate) mod process;
 mod raw;

@@ -199,11 +199,13 @@ impl Supervisor {
     fn read_status(&self, main_pid: Option<i32>) -> Option<Reading> {
         let folder = self.folder.as_ref()?.join("supervise");
         // A status without a supervisor is what the last one left behind. Whether `ok` has a reader
-        // may not be ours to ask; then the supervisor's own life must do.
+        // may not be ours to ask; then the supervisor's own life must do. s6 has no `ok`, and reads
+        // its commands from `control` as long as it lives (`s6-svok(1)`).
+        let pipe = if self.kind == Kind::S6 { "control" } else { "ok" };
         let ok = OpenOptions::new()
             .write(true)
             .custom_flags(OFlag::O_NONBLOCK.bits())
-            .open(folder.join("ok"));
+            .open(folder.join(pipe));
         match ok.map_err(|error| error.raw_os_error().map(Errno::from_raw)) {
             Ok(_) => {}
             Err(Some(Errno::EACCES)) if self.held.is_some() => {}
@@ -216,6 +218,17 @@ impl Supervisor {
         let folder = self.folder.as_ref()?.join("supervise");
         let mut status = Vec::new();
         File::open(folder.join("status")).ok()?.take(64).read_to_end(&mut status).ok()?;
-        wire::parse_status(&status, main_pid)
+        match self.kind {
+            Kind::S6 => wire::parse_s6_status(&status, main_pid),
+            _ => wire::parse_status(&status, main_pid),
+        }
+    }
+
+    /// The signal that s6 sends instead of TERM, where the service folder names another one
+    /// (`servicedir(7)`, `down-signal`).
+    pub(crate) fn other_down_signal(&self) -> Option<String> {
+        let folder = self.folder.as_ref().filter(|_| self.kind == Kind::S6)?;
+        let signal = fs::read_to_string(folder.join("down-signal")).ok()?;
+        (!wire::is_term(&signal)).then(|| signal.trim().to_owned())
     }
 }

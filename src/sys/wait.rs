@@ -9,17 +9,28 @@ use std::time::{Duration, Instant};
 /// Waits until one of the descriptors is readable or has lost its peer, a signal came, or the time
 /// is over. Tells nothing: the caller looks at each source.
 pub(crate) fn readable(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) {
-    wait(fds, PollFlags::POLLIN, timeout);
+    readable_or_closed(fds, &[], timeout);
+}
+
+/// The same, or until nobody reads any more what is written to one of `outputs`.
+pub(crate) fn readable_or_closed(
+    fds: &[BorrowedFd<'_>],
+    outputs: &[BorrowedFd<'_>],
+    timeout: Option<Duration>,
+) {
+    let fds = fds.iter().map(|fd| (*fd, PollFlags::POLLIN));
+    wait(fds.chain(outputs.iter().map(|fd| (*fd, PollFlags::empty()))), timeout);
 }
 
 /// Waits until something can be written there, or the peer is gone, or the time is over.
 #[cfg(feature = "sockets")]
 pub(crate) fn writable(fd: BorrowedFd<'_>, timeout: Duration) {
-    wait(&[fd], PollFlags::POLLOUT, Some(timeout));
+    wait([(fd, PollFlags::POLLOUT)], Some(timeout));
 }
 
-fn wait(fds: &[BorrowedFd<'_>], what: PollFlags, timeout: Option<Duration>) {
-    let mut fds: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, what)).collect();
+fn wait<'a>(fds: impl IntoIterator<Item = (BorrowedFd<'a>, PollFlags)>, timeout: Option<Duration>) {
+    let mut fds: Vec<PollFd<'a>> =
+        fds.into_iter().map(|(fd, what)| PollFd::new(fd, what)).collect();
     // Rounded up: a timer that is not due yet would be polled for in a busy loop.
     let timeout = timeout.map(|timeout| timeout.as_nanos().div_ceil(1_000_000));
     let timeout = match timeout {

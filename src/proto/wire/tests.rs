@@ -354,6 +354,75 @@ fn a_short_status_says_nothing() {
     assert_eq!(parse_status(&RUNIT[..18], Some(MAIN)), Some(Reading::Up));
 }
 
+/// As `s6-supervise` 2.11 wrote it: 35 bytes.
+const S6: [u8; 35] = *b"\x40\0\0\0\x6b\x01\xbd\x6f\x18\x29\xb0\xdd\x40\0\0\0\x6b\x01\xbd\x6f\x19\x46\xaa\x07\0\0\0\0\0\0\x30\x39\0\0\x0c";
+
+/// With these flags, about this PID, in each length: 2.13 puts a process group before the last three.
+fn s6(flags: u8, pid: u64) -> [Vec<u8>; 2] {
+    let mut short = S6.to_vec();
+    short[24..32].copy_from_slice(&pid.to_be_bytes());
+    short[34] = flags;
+    let mut long = short.clone();
+    long.splice(32..32, pid.to_be_bytes());
+    [short, long]
+}
+
+#[test]
+fn p1_p6_a_status_of_s6_tells_what_it_wants() {
+    const PAUSED: u8 = 1;
+    const FINISHING: u8 = 2;
+    const WANTED: u8 = 4;
+    const READY: u8 = 8;
+    let main = MAIN as u64;
+    for (flags, pid, own, detached) in [
+        (WANTED | READY, main, Some(Reading::Up), Reading::Up),
+        (WANTED, main, Some(Reading::Up), Reading::Up),
+        (WANTED | PAUSED, main, Some(Reading::Up), Reading::Up),
+        // Told to stop, or up only once.
+        (READY, main, Some(Reading::Down), Reading::Up),
+        (0, main, Some(Reading::Down), Reading::Up),
+        // `./finish`, and then nothing, runs.
+        (WANTED | FINISHING, main + 1, None, Reading::Up),
+        (FINISHING, main + 1, None, Reading::Down),
+        (READY, 0, None, Reading::Down),
+        (0, 0, None, Reading::Down),
+        (WANTED, 0, None, Reading::Up),
+    ] {
+        for status in s6(flags, pid) {
+            assert_eq!(parse_s6_status(&status, Some(MAIN)), own, "{flags} {pid}");
+            assert_eq!(parse_s6_status(&status, None), Some(detached), "{flags} {pid}");
+        }
+    }
+    // What it left behind when it exited.
+    for status in s6(READY, 0) {
+        assert_eq!(parse_s6_status(&status, Some(0)), Some(Reading::Down));
+    }
+}
+
+#[test]
+fn a_status_of_another_length_is_none_of_s6() {
+    let [_, long] = s6(12, MAIN as u64);
+    for length in (0..64).filter(|length| ![35, 43].contains(length)) {
+        let mut status = long.clone();
+        status.resize(length, 0);
+        assert_eq!(parse_s6_status(&status, None), None, "{length} bytes");
+    }
+    for main in [-1, 0, 1, MAIN + 1, MAIN.swap_bytes()] {
+        assert_eq!(parse_s6_status(&S6, Some(main)), None, "{main}");
+    }
+    assert_eq!(parse_s6_status(&S6, Some(MAIN)), Some(Reading::Up));
+}
+
+#[test]
+fn a_down_signal_is_a_name_or_a_number() {
+    for term in ["15", "15\n", "TERM", "SIGTERM\n", "sigterm", " term "] {
+        assert!(is_term(term), "{term:?}");
+    }
+    for other in ["", "\n", "1", "HUP", "SIGINT\n", "150", "TERMINATE"] {
+        assert!(!is_term(other), "{other:?}");
+    }
+}
+
 // ---- the channel ----
 
 fn hello(kind: Kind) -> Hello {

@@ -1,0 +1,105 @@
+//! Standard output and standard error, whose reader may go before we do: `supervisord` closes its end
+//! of the pipe as soon as the launcher has ended. Then each write fails with EPIPE (`pipe(7)`), at
+//! which `println!` panics.
+
+use super::process;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::{dup2_stderr, dup2_stdout};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// A standard descriptor that is a pipe or a socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    stream: Stream,
+    is_pipe: bool,
+    /// What it was at first: the program may have put something else there since.
+    inode: (u64, u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    fn fd(self) -> BorrowedFd<'static> {
+        // Borrowed from a value that never goes away; whether the number is open is asked each time.
+        static STDOUT: std::sync::LazyLock<io::Stdout> = std::sync::LazyLock::new(io::stdout);
+        static STDERR: std::sync::LazyLock<io::Stderr> = std::sync::LazyLock::new(io::stderr);
+        match self {
+            Stream::Stdout => STDOUT.as_fd(),
+            Stream::Stderr => STDERR.as_fd(),
+        }
+    }
+
+    fn look(self) -> Option<(SFlag, (u64, u64))> {
+        let stat = fstat(self.fd()).ok()?;
+        Some((SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT, (stat.st_dev, stat.st_ino)))
+    }
+}
+
+impl Output {
+    /// Those that can lose their reader.
+    pub(crate) fn all() -> Vec<Output> {
+        let one = |stream: Stream| {
+            let (kind, inode) = stream.look()?;
+            let is_pipe = kind == SFlag::S_IFIFO;
+            (is_pipe || kind == SFlag::S_IFSOCK).then_some(Output { stream, is_pipe, inode })
+        };
+        [Stream::Stdout, Stream::Stderr].into_iter().filter_map(one).collect()
+    }
+
+    pub(crate) fn number(&self) -> i32 {
+        match self.stream {
+            Stream::Stdout => 1,
+            Stream::Stderr => 2,
+        }
+    }
+
+    /// Is it still what it was?
+    pub(crate) fn is_same(&self) -> bool {
+        self.stream.look().is_some_and(|(_, inode)| inode == self.inode)
+    }
+
+    /// Nobody will ever read what is written there (`poll(2)`: POLLERR of a pipe, POLLHUP of a
+    /// socket).
+    pub(crate) fn is_closed(&self) -> bool {
+        let mut fds = [PollFd::new(self.stream.fd(), PollFlags::empty())];
+        let closed = PollFlags::POLLERR | PollFlags::POLLHUP;
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+            && fds[0].revents().is_some_and(|events| events.intersects(closed))
+    }
+
+    /// Has this process no end of that pipe? `false` also where its descriptors cannot be read.
+    pub(crate) fn is_not_of(&self, pid: i32) -> bool {
+        let pipe = format!("pipe:[{}]", self.inode.1);
+        let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+        let mut links = fds.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+        process::identity(pid).is_some() && !links.any(|link| link.as_os_str() == pipe.as_str())
+    }
+
+    pub(crate) fn is_pipe(&self) -> bool {
+        self.is_pipe
+    }
+
+    /// Puts `/dev/null` in its place, at once for all threads (`dup2(2)`): no write in between finds
+    /// the number closed.
+    pub(crate) fn replace(&self) -> io::Result<()> {
+        let null = File::options().write(true).open("/dev/null")?;
+        match self.stream {
+            Stream::Stdout => dup2_stdout(null)?,
+            Stream::Stderr => dup2_stderr(null)?,
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Output {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.fd()
+    }
+}
