@@ -38,6 +38,7 @@ fn shipped_service(supervisor: Supervisor, folder: &Path, example: &str, args: &
     let name = match supervisor {
         Supervisor::Daemontools => "daemontools",
         Supervisor::Runit => "runit",
+        Supervisor::S6 => "s6",
     };
     let web = folder.join("web");
     copy_folder(&bin::root().join("examples/service").join(name).join("web"), &web);

@@ -450,7 +450,7 @@ fn p1_p4_restart_tells_what_came_of_it(kind: Supervisor, folder: &Path) {
     // Up only once: nobody would start it again.
     site.service.settle();
     let once = match kind {
-        Supervisor::Daemontools => "-o",
+        Supervisor::Daemontools | Supervisor::S6 => "-o",
         Supervisor::Runit => "once",
     };
     site.service.control(once);
@@ -584,6 +584,7 @@ fn p3_stop_says_who_would_start_it_again(kind: Supervisor, folder: &Path) {
     let service = site.service.folder().display();
     let instead = match kind {
         Supervisor::Daemontools => format!("svc -d {service}"),
+        Supervisor::S6 => format!("s6-svc -d {service}"),
         Supervisor::Runit => format!("sv down {service}"),
     };
     site.service.settle();

@@ -112,6 +112,11 @@ impl Site {
         fs::create_dir_all(&run).expect("a folder");
         give(&run, user);
         report::for_all_users(folder);
+        if kind == Supervisor::S6 {
+            // Otherwise it waits for a second from one launcher to the next.
+            fs::create_dir_all(folder.join("service")).expect("a folder");
+            fs::write(folder.join("service/notification-fd"), "3\n").expect("a file");
+        }
         let target = Target::from(boxed::address());
         let first = script(kind, folder, user, &target, "", options);
         let site = Site {
@@ -198,7 +203,7 @@ impl Site {
 
     /// Does the launcher know a stop when it is told? If not, it lets go of its daemon.
     pub(crate) fn knows_a_stop(&self) -> bool {
-        self.user.launcher_reads() || self.service.kind() == Supervisor::Daemontools
+        self.user.launcher_reads() || self.service.kind() != Supervisor::Runit
     }
 
     /// How often a detached daemon has looked round.
@@ -304,18 +309,20 @@ fn script(
         (User::Root | User::ByItself { .. }, _) => "",
         (User::ByScript { .. }, Supervisor::Daemontools) => "setuidgid nobody",
         (User::ByScript { .. }, Supervisor::Runit) => "chpst -u nobody",
+        (User::ByScript { .. }, Supervisor::S6) => "s6-setuidgid nobody",
     };
     let options = match user {
         // First, before anything that it is made to do there.
         User::ByItself { .. } => format!("--at=after-init=user:{NOBODY} {options}"),
         User::Root | User::ByScript { .. } => options.to_owned(),
     };
+    let ready = if kind == Supervisor::S6 { "--notification-fd=3" } else { "" };
     let open = if user != User::Root && user.daemon_reads() { "chmod 755 supervise" } else { ":" };
     let (probe, folder) = (bin::probe(), folder.display());
     let probe = probe.display();
     let listen = if before.is_empty() { format!("--listen={target}") } else { String::new() };
     format!(
         "exec >>'{folder}/log' 2>&1\n{open}\nexec {before} {change} '{probe}' \
-         --pid-file='{folder}/run/web.pid' --report='{folder}/report' {listen} {options}"
+         --pid-file='{folder}/run/web.pid' --report='{folder}/report' {ready} {listen} {options}"
     )
 }

@@ -731,6 +731,7 @@ fn the_status_is_as_the_parser_expects_it(kind: Supervisor, folder: &Path) {
     let (length, once) = match kind {
         Supervisor::Daemontools => (18, 0),
         Supervisor::Runit => (20, b'd'),
+        Supervisor::S6 => unreachable!("its status has a format of its own: see s6.rs"),
     };
     let up = status(b'u', service.main_pid());
     assert_eq!((up.len(), up[16]), (length, 0));

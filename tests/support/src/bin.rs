@@ -34,6 +34,11 @@ pub fn example(name: &str) -> PathBuf {
     program(&folder().join("examples").join(name))
 }
 
+/// What `scripts/setup` has put beside the builds.
+pub fn cache(name: &str) -> PathBuf {
+    folder().parent().expect("the target folder").join(name)
+}
+
 /// The top of the source tree.
 pub fn root() -> &'static Path {
     let support = Path::new(env!("CARGO_MANIFEST_DIR"));

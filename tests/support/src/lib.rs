@@ -1,7 +1,9 @@
 //! What the tests, the demo and the benchmark share.
 //!
 //! - [`boxed`]: a test with real processes runs in namespaces of its own and leaves nothing behind
-//! - [`supervisor`]: real daemontools and runit
+//! - [`supervisor`]: real daemontools, runit and s6
+//! - [`supervisord`]: real supervisord
+//! - [`openrc`]: real OpenRC, with its supervise-daemon
 //! - [`direct`]: the probe without a supervisor, started by the test itself
 //! - [`process`]: facts about processes, and waiting for them
 //! - [`handover`]: either end of a takeover, played by a test
@@ -57,6 +59,7 @@ pub mod handover;
 pub mod http;
 pub mod innocent;
 pub mod load;
+pub mod openrc;
 pub mod port;
 pub mod process;
 pub mod readme;
@@ -64,6 +67,7 @@ pub mod report;
 pub mod signal;
 pub mod strict;
 pub mod supervisor;
+pub mod supervisord;
 pub mod systemd;
 
 use std::{

@@ -1,4 +1,4 @@
-//! Real daemontools and runit.
+//! Real daemontools, runit and s6.
 
 use std::{
     fs::{self, File},
@@ -21,9 +21,12 @@ use crate::{
 pub enum Supervisor {
     Daemontools,
     Runit,
+    S6,
 }
 
 impl Supervisor {
+    /// Those that every scenario is tested under. s6 shows what it wants in another format, and
+    /// otherwise acts as daemontools.
     pub const ALL: [Supervisor; 2] = [Supervisor::Daemontools, Supervisor::Runit];
 
     /// The program that runs one service.
@@ -31,6 +34,7 @@ impl Supervisor {
         match self {
             Supervisor::Daemontools => "supervise",
             Supervisor::Runit => "runsv",
+            Supervisor::S6 => "s6-supervise",
         }
     }
 
@@ -39,6 +43,7 @@ impl Supervisor {
         match self {
             Supervisor::Daemontools => "svc",
             Supervisor::Runit => "sv",
+            Supervisor::S6 => "s6-svc",
         }
     }
 }
@@ -78,7 +83,7 @@ macro_rules! under_each_supervisor {
 pub enum Want {
     Up,
     Down,
-    /// Neither: run once, or end.
+    /// Neither: run once, or end. s6 calls that down.
     Nothing,
 }
 
@@ -94,13 +99,27 @@ pub struct Status {
 }
 
 impl Status {
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        /// TAI64 label of 1970, with the 10 leap seconds that both programs add.
-        const EPOCH: u64 = (1 << 62) + 10;
+    fn parse(kind: Supervisor, bytes: &[u8]) -> Option<Self> {
+        /// TAI64 label of 1970.
+        const EPOCH: u64 = 1 << 62;
+        // daemontools and runit count those of 1970 only, s6 all so far.
+        let leap_seconds = if kind == Supervisor::S6 { 37 } else { 10 };
         let seconds = u64::from_be_bytes(bytes.get(..8)?.try_into().ok()?);
         let nanoseconds = u32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
+        let since = Duration::new(seconds.checked_sub(EPOCH + leap_seconds)?, nanoseconds);
+        let since = SystemTime::UNIX_EPOCH + since;
+        if kind == Supervisor::S6 {
+            let pid = u64::from_be_bytes(bytes.get(24..32)?.try_into().ok()?);
+            let flags = *bytes.last()?;
+            return Some(Status {
+                // While `./finish` runs, its PID stands there.
+                pid: (pid != 0 && flags & 2 == 0).then_some(pid.try_into().ok()?),
+                want: if flags & 4 != 0 { Want::Up } else { Want::Down },
+                paused: flags & 1 != 0,
+                since,
+            });
+        }
         let pid = u32::from_le_bytes(bytes.get(12..16)?.try_into().ok()?);
-        let since = Duration::new(seconds.checked_sub(EPOCH)?, nanoseconds);
         Some(Status {
             pid: (pid != 0).then_some(pid),
             want: match bytes.get(17)? {
@@ -109,7 +128,7 @@ impl Status {
                 _ => Want::Nothing,
             },
             paused: bytes.get(16)? == &1,
-            since: SystemTime::UNIX_EPOCH + since,
+            since,
         })
     }
 }
@@ -195,12 +214,13 @@ impl Service {
         let mut question = match self.kind {
             Supervisor::Daemontools => Command::new("svok"),
             Supervisor::Runit => self.command("status"),
+            Supervisor::S6 => Command::new("s6-svok"),
         };
-        if self.kind == Supervisor::Daemontools {
+        if self.kind != Supervisor::Runit {
             question.arg(&self.folder);
         }
         let answer = question.stdout(Stdio::null()).stderr(Stdio::null()).status();
-        answer.expect("svok or sv").success() && self.read_status().is_some()
+        answer.expect("svok, sv or s6-svok").success() && self.read_status().is_some()
     }
 
     pub fn kind(&self) -> Supervisor {
@@ -215,31 +235,31 @@ impl Service {
         self.supervisor.as_ref().expect("a supervisor").id()
     }
 
-    /// `svc -t` or `sv term`.
+    /// `svc -t`, `sv term` or `s6-svc -t`.
     #[track_caller]
     pub fn restart(&self) {
         self.control(self.word("-t", "term"));
     }
 
-    /// `svc -d` or `sv down`; does not wait.
+    /// `svc -d`, `sv down` or `s6-svc -d`; does not wait.
     #[track_caller]
     pub fn down(&self) {
         self.control(self.word("-d", "down"));
     }
 
-    /// `svc -u` or `sv up`; does not wait.
+    /// `svc -u`, `sv up` or `s6-svc -u`; does not wait.
     #[track_caller]
     pub fn up(&self) {
         self.control(self.word("-u", "up"));
     }
 
-    /// `svc -dx` or `sv exit`; does not wait.
+    /// `svc -dx`, `sv exit` or `s6-svc -dx`; does not wait.
     #[track_caller]
     pub fn exit(&self) {
         self.control(self.word("-dx", "exit"));
     }
 
-    /// Any command: an option of `svc` (`-k`, `-o`), a word for `sv` (`kill`, `restart`).
+    /// Any command: an option of `svc` or `s6-svc` (`-k`, `-o`), a word for `sv` (`kill`, `restart`).
     #[track_caller]
     pub fn control(&self, command: &str) {
         let status = self.command(command).stdout(Stdio::null()).status();
@@ -272,7 +292,7 @@ impl Service {
 
     fn word(&self, daemontools: &'static str, runit: &'static str) -> &'static str {
         match self.kind {
-            Supervisor::Daemontools => daemontools,
+            Supervisor::Daemontools | Supervisor::S6 => daemontools,
             Supervisor::Runit => runit,
         }
     }
@@ -283,7 +303,7 @@ impl Service {
     }
 
     fn read_status(&self) -> Option<Status> {
-        Status::parse(&fs::read(self.folder.join("supervise/status")).ok()?)
+        Status::parse(self.kind, &fs::read(self.folder.join("supervise/status")).ok()?)
     }
 
     #[track_caller]

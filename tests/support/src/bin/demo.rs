@@ -115,7 +115,8 @@ impl Options {
                         "builtin" => Ok(None),
                         "daemontools" => Ok(Some(Supervisor::Daemontools)),
                         "runit" => Ok(Some(Supervisor::Runit)),
-                        _ => Err("builtin, daemontools or runit"),
+                        "s6" => Ok(Some(Supervisor::S6)),
+                        _ => Err("builtin, daemontools, runit or s6"),
                     })?;
                 }
                 Long("restarts") => options.restarts = args.value()?.parse()?,
@@ -176,6 +177,7 @@ fn check_installed(supervisor: Supervisor) -> Result<(), String> {
     let programs: &[&str] = match supervisor {
         Supervisor::Daemontools => &["supervise", "svc", "svok"],
         Supervisor::Runit => &["runsv", "sv"],
+        Supervisor::S6 => &["s6-supervise", "s6-svc", "s6-svok"],
     };
     let path = std::env::var_os("PATH").unwrap_or_default();
     let missing = |program: &&&str| {

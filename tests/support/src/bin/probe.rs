@@ -16,6 +16,7 @@
 //! | `called CALL ok`, `called CALL error: TEXT` | the action `call:…` |
 //! | `called state STATE GENERATION` | the action `call:state` |
 //! | `called time N` | the action `call:time`; nanoseconds since 1970 |
+//! | `called print ok`, `called print error: TEXT` | `--chatter`: the first line; one that cannot be written |
 //! | `called wait REASON` | the action `call:wait`, whose wait on a thread of its own is over |
 //! | `wait REASON` | `wait` has returned |
 //! | `error STEP: TEXT` | `init`, `started` or a socket failed; exit code 111 |
@@ -85,9 +86,11 @@ probe --pid-file PATH [options]
   --on SIGNAL=ACTION        SIGNAL is a number
   --at POINT=ACTION         may be repeated; the actions of one point follow each other
   --handoff-timeout, --claim-timeout, --takeover-timeout TIME;  --successor-timeout, --drain-timeout TIME|none
-  --release-signal N
+  --release-signal N, --release-code N, --notification-fd N
   --reload-signal N         may be repeated
   --max-draining N
+  --keep-output             standard output and error are not replaced
+  --chatter                 prints a line each millisecond, and reports the first that fails
 
 POINT   before-init (in launcher and daemon), before-daemon-init, launch, after-init,
         ready (it listens, and is about to call `started`), started, drained (`wait` has returned),
@@ -95,6 +98,7 @@ POINT   before-init (in launcher and daemon), before-daemon-init, launch, after-
 ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, file:PATH (until it exists),
         user:UID, euid:UID (the effective one alone), hoard (every descriptor that is to be had),
         free:N (so many of them again), spawn:NAME, orphan:SECONDS,
+        own-output (standard output is a pipe of its own that nobody reads),
         call:init, call:started, call:restart, call:state, call:time, call:wait, call:inherited, tcp:SOCKET
 SOCKET  an address or a path, and then any of: ,name=NAME ,count=N ,mode=660 ,backlog=N ,only-v6
         ,reuse-port ,blocking
@@ -114,6 +118,7 @@ enum Action {
     Hoard,
     Free(usize),
     Spawn(String),
+    OwnOutput,
     Orphan(u32),
     Call(String),
     Tcp(Asked),
@@ -142,6 +147,7 @@ impl FromStr for Action {
             "panic" => Ok(Action::Panic),
             "abort" => Ok(Action::Abort),
             "hang" => Ok(Action::Hang),
+            "own-output" => Ok(Action::OwnOutput),
             "orphan" => value.parse().map(Action::Orphan).map_err(|error| wrong(&error)),
             "spawn" => Ok(Action::Spawn(value.to_owned())),
             "call" => Ok(Action::Call(value.to_owned())),
@@ -301,6 +307,10 @@ struct Options {
     release_signal: Option<i32>,
     reload_signals: Vec<i32>,
     max_draining: Option<usize>,
+    release_code: Option<i32>,
+    notification_fd: Option<i32>,
+    keep_output: bool,
+    chatter: bool,
 }
 
 impl Options {
@@ -357,6 +367,10 @@ impl Options {
                 Long("release-signal") => options.release_signal = Some(parser.value()?.parse()?),
                 Long("reload-signal") => options.reload_signals.push(parser.value()?.parse()?),
                 Long("max-draining") => options.max_draining = Some(parser.value()?.parse()?),
+                Long("release-code") => options.release_code = Some(parser.value()?.parse()?),
+                Long("notification-fd") => options.notification_fd = Some(parser.value()?.parse()?),
+                Long("keep-output") => options.keep_output = true,
+                Long("chatter") => options.chatter = true,
                 Long("help") => {
                     println!("{USAGE}");
                     process::exit(0);
@@ -452,6 +466,10 @@ impl Part {
                 let left = hoard.len().saturating_sub(*count);
                 hoard.truncate(left);
             }
+            Action::OwnOutput => {
+                let (_, write) = io::pipe().expect("a pipe");
+                nix::unistd::dup2_stdout(write).expect("dup2");
+            }
             Action::Spawn(name) => {
                 let child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn();
                 // Nobody waits for it: it ends with the test's box.
@@ -501,6 +519,21 @@ impl Part {
                     result.map_or_else(|error| format!("error: {error}"), |()| "ok".to_owned());
                 self.report(&format!("called {call} {result}"));
             }
+        }
+    }
+
+    /// As `println!` and `eprintln!`, which panic where these fail.
+    fn chatter(&self) {
+        for line in 1.. {
+            let text = format!("chatter {line}\n");
+            let printed = io::stdout().write_all(text.as_bytes());
+            if let Err(error) = printed.and_then(|()| io::stderr().write_all(text.as_bytes())) {
+                return self.report(&format!("called print error: {error}"));
+            }
+            if line == 1 {
+                self.report("called print ok");
+            }
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -603,6 +636,10 @@ fn main() {
     }
     let (tasks, received) = mpsc::channel();
     watch_signals(&options, &part, tasks.clone());
+    if options.chatter {
+        let part = part.clone();
+        thread::spawn(move || part.chatter());
+    }
     seamless::on_shutdown_request(part.hook("request"));
     let servers: Arc<Mutex<Vec<Server>>> = Arc::default();
     let held = Arc::clone(&servers);
@@ -694,6 +731,15 @@ fn config(options: &Options, part: &Part) -> Config {
     config = config.reload_signals(options.reload_signals.clone());
     if let Some(generations) = options.max_draining {
         config = config.max_draining(generations);
+    }
+    if let Some(code) = options.release_code {
+        config = config.release_code(code);
+    }
+    if let Some(fd) = options.notification_fd {
+        config = config.notification_fd(fd);
+    }
+    if options.keep_output {
+        config = config.replace_output(false);
     }
     config
 }
