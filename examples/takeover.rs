@@ -82,9 +82,8 @@ fn main() -> ExitCode {
 fn run(options: &Options<Listen>) -> Result<(), Box<dyn std::error::Error>> {
     // Before the runtime exists: the launcher, which never gets past this call, then stays a
     // process of one thread.
-    seamless::Config::new(&options.pid_file)
-        .drain_timeout(options.graceful_timeout)
-        .reload_signals(options.reload_signals.iter().copied())
+    options
+        .config()
         .hand_over(|| REQUESTS.load(Ordering::Relaxed).to_le_bytes().to_vec())
         .init()?;
     thread::sleep(options.startup_delay);

@@ -44,10 +44,7 @@ fn main() -> ExitCode {
 fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> {
     // Before any thread exists and anything large is allocated: what is there now, the launcher
     // keeps for its whole life.
-    seamless::Config::new(&options.pid_file)
-        .drain_timeout(options.graceful_timeout)
-        .reload_signals(options.reload_signals.iter().copied())
-        .init()?;
+    options.config().init()?;
     thread::sleep(options.startup_delay);
 
     let address = options.places;

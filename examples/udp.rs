@@ -32,10 +32,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> {
-    seamless::Config::new(&options.pid_file)
-        .drain_timeout(options.graceful_timeout)
-        .reload_signals(options.reload_signals.iter().copied())
-        .init()?;
+    options.config().init()?;
     thread::sleep(options.startup_delay);
 
     // Two processes wait for the same datagrams: the one that comes too late must not block.

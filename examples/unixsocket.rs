@@ -31,10 +31,7 @@ fn main() -> ExitCode {
 fn run(options: &Options<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
     // Before the runtime exists: the launcher, which never gets past this call, then stays a
     // process of one thread.
-    seamless::Config::new(&options.pid_file)
-        .drain_timeout(options.graceful_timeout)
-        .reload_signals(options.reload_signals.iter().copied())
-        .init()?;
+    options.config().init()?;
     thread::sleep(options.startup_delay);
 
     // The drain counts as through when its hooks have returned; until then `drain_timeout` holds.

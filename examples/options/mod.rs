@@ -8,6 +8,7 @@ use std::{
 };
 
 use lexopt::prelude::*;
+use seamless::Config;
 
 /// Where a server listens, as its own options set it.
 pub(crate) trait Places {
@@ -46,13 +47,18 @@ pub(crate) struct Options<P> {
     /// Where to listen.
     pub(crate) places: P,
     /// The PID file; empty: no seamless restarts, TERM drains.
-    pub(crate) pid_file: PathBuf,
+    pid_file: PathBuf,
     /// How long requests in flight may take once the drain has begun.
     pub(crate) graceful_timeout: Duration,
     /// How long to sleep before the sockets are had, to play a slow start.
     pub(crate) startup_delay: Duration,
     /// The signals on which the launcher restarts in place.
-    pub(crate) reload_signals: Vec<i32>,
+    reload_signals: Vec<i32>,
+    /// Under a supervisor that cannot say what it means: how long to serve without a successor;
+    /// `None`: for ever.
+    successor_timeout: Option<Duration>,
+    /// Where s6 is told that the service is ready.
+    notification_fd: Option<i32>,
 }
 
 /// Runs a server as the command line says, with a log on standard error.
@@ -78,11 +84,24 @@ impl<P: Places> Options<P> {
             eprintln!("{error}");
             eprintln!(
                 "options: {}, --pid-file PATH (empty disables), \
-                 --graceful-timeout 60s, --startup-delay 0s, --reload-signal HUP|USR1|N",
+                 --graceful-timeout 60s, --startup-delay 0s, --reload-signal HUP|USR1|N, \
+                 --successor-timeout 10s|none, --notification-fd N",
                 P::USAGE
             );
             process::exit(2);
         })
+    }
+
+    /// What the options say about restarts.
+    pub(crate) fn config(&self) -> Config {
+        let config = Config::new(&self.pid_file)
+            .drain_timeout(self.graceful_timeout)
+            .successor_timeout(self.successor_timeout)
+            .reload_signals(self.reload_signals.iter().copied());
+        match self.notification_fd {
+            Some(fd) => config.notification_fd(fd),
+            None => config,
+        }
     }
 
     fn parse(mut args: lexopt::Parser, default: P) -> Result<Self, lexopt::Error> {
@@ -92,6 +111,8 @@ impl<P: Places> Options<P> {
             graceful_timeout: Duration::from_secs(60),
             startup_delay: Duration::ZERO,
             reload_signals: Vec::new(),
+            successor_timeout: Some(Duration::from_secs(10)),
+            notification_fd: None,
         };
         while let Some(arg) = args.next()? {
             match arg {
@@ -101,6 +122,10 @@ impl<P: Places> Options<P> {
                 Long("reload-signal") => {
                     options.reload_signals.push(args.value()?.parse_with(signal)?);
                 }
+                Long("successor-timeout") => {
+                    options.successor_timeout = args.value()?.parse_with(limit)?
+                }
+                Long("notification-fd") => options.notification_fd = Some(args.value()?.parse()?),
                 Long(name) => {
                     let name = name.to_owned();
                     if !options.places.set(&name, &mut args)? {
@@ -125,4 +150,8 @@ fn signal(text: &str) -> Result<i32, std::num::ParseIntError> {
 
 fn duration(args: &mut lexopt::Parser) -> Result<Duration, lexopt::Error> {
     args.value()?.parse_with(humantime::parse_duration)
+}
+
+fn limit(text: &str) -> Result<Option<Duration>, humantime::DurationError> {
+    (text != "none").then(|| humantime::parse_duration(text)).transpose()
 }
