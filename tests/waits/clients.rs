@@ -12,7 +12,7 @@ use seamless_testing::{
 };
 
 /// The rows, in this order. Those of systemd are tested where root is.
-const ROWS: [&str; 2] = ["daemontools", "runit"];
+const ROWS: [&str; 5] = ["daemontools", "runit", "s6", "supervisord", "OpenRC"];
 
 pub(crate) fn table() -> Table {
     Table {
@@ -53,6 +53,9 @@ macro_rules! cases {
 
 cases![daemontools: "daemontools", |folder| supervised(Supervisor::Daemontools, folder)];
 cases![runit: "runit", |folder| supervised(Supervisor::Runit, folder)];
+cases![s6: "s6", |folder| supervised(Supervisor::S6, folder)];
+cases![supervisord: "supervisord", crate::supervisord::Web::new];
+cases![openrc: "OpenRC", crate::openrc::Web::new];
 
 fn cell<H: Host>(row: &str, case: Case, host: impl FnOnce(&Path) -> H) {
     Boxed::new().private_net().run(|folder| {
@@ -110,7 +113,7 @@ impl Host for Supervised {
 
     fn kill(&mut self) {
         self.service.control(match self.service.kind() {
-            Supervisor::Daemontools => "-k",
+            Supervisor::Daemontools | Supervisor::S6 => "-k",
             Supervisor::Runit => "kill",
         });
     }

@@ -36,7 +36,9 @@ fn the_defaults() {
         format!("{:?}", Config::new("/run/web/web.pid")),
         "Config { pid_file: \"/run/web/web.pid\", handoff_timeout: 10s, successor_timeout: Some(10s), \
          claim_timeout: Some(60s), drain_timeout: None, release_signal: 17, reload_signals: [], \
-         max_draining: Some(8), on_launch: 0, keep_open: [], hand_over: false, takeover_timeout: 5s, watchdog: false }"
+         max_draining: Some(8), release_code: 0, notification_fd: None, replace_output: true, \
+         on_launch: 0, keep_open: [], hand_over: false, takeover_timeout: 5s, \
+         watchdog: false }"
     );
 }
 
@@ -50,16 +52,22 @@ fn each_option_is_taken() {
         .release_signal(USR1)
         .reload_signals([HUP, HUP])
         .max_draining(None)
+        .release_code(75)
+        .notification_fd(3)
+        .replace_output(false)
         .on_launch(|| ())
         .on_launch(|| ())
         .keep_open(std::io::stderr())
         .hand_over(Vec::new)
-        .takeover_timeout(Duration::from_secs(6));
+        .takeover_timeout(Duration::from_secs(6))
+        .watchdog(|| true);
     assert_eq!(
         format!("{config:?}"),
         "Config { pid_file: \"web.pid\", handoff_timeout: 1ms, successor_timeout: None, \
-         claim_timeout: None, drain_timeout: Some(2s), release_signal: 10, reload_signals: [1, 1], \
-         max_draining: None, on_launch: 2, keep_open: [2], hand_over: true, takeover_timeout: 6s, watchdog: false }"
+         claim_timeout: None, drain_timeout: Some(2s), release_signal: 10, \
+         reload_signals: [1, 1], max_draining: None, release_code: 75, notification_fd: Some(3), \
+         replace_output: false, on_launch: 2, keep_open: [2], hand_over: true, \
+         takeover_timeout: 6s, watchdog: true }"
     );
 }
 
@@ -364,6 +372,21 @@ fn p10_a_release_signal_that_cannot_be_used_is_an_error() {
                     "cannot release a launcher with signal {signal} (release_signal): it cannot be \
                      caught, or has another meaning here"
                 )
+            );
+        }
+    });
+}
+
+#[test]
+fn p10_a_release_code_that_is_none_is_an_error() {
+    boxed::run(|_| {
+        for code in [-1, 256, i32::MAX, i32::MIN] {
+            let error = Config::new("/nonexistent/web.pid").release_code(code).init();
+            let error = error.expect_err("no such code");
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{code}");
+            assert_eq!(
+                error.to_string(),
+                format!("cannot exit with code {code} (release_code): 0 to 255 can be told apart")
             );
         }
     });

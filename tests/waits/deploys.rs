@@ -363,7 +363,7 @@ fn hangs_and_is_slow(probed: &mut Probed) {
 }
 
 /// A service that fails at once and one that is slow, at the same time.
-fn p1_bad_and_slow_deploys_cost_no_request(kind: Supervisor, folder: &Path, user: User) {
+pub(crate) fn p1_bad_and_slow_deploys_cost_no_request(kind: Supervisor, folder: &Path, user: User) {
     let each: [fn(&mut Probed); 2] = [fails_in_every_way, hangs_and_is_slow];
     scene::each(folder, each, |folder, deploys| {
         let mut probed = Probed::new(kind, folder, user);

@@ -45,7 +45,7 @@ fn in_the_gap(kind: Supervisor, folder: &Path, user: User, options: &str) -> (Si
     (site, old)
 }
 
-fn p6_down_in_the_gap_between_launchers(kind: Supervisor, folder: &Path, user: User) {
+pub(crate) fn p6_down_in_the_gap_between_launchers(kind: Supervisor, folder: &Path, user: User) {
     let (site, old) = in_the_gap(kind, folder, user, SERVES_ON);
     let request = Unfinished::start(&site.target);
     let prober = Prober::start(&site.target);
@@ -80,7 +80,7 @@ fn p6_down_in_the_gap_between_launchers(kind: Supervisor, folder: &Path, user: U
 }
 
 /// With the supervisor its last word is gone: `successor_timeout` decides, for every user.
-fn p6_exit_in_the_gap_between_launchers(kind: Supervisor, folder: &Path, user: User) {
+pub(crate) fn p6_exit_in_the_gap_between_launchers(kind: Supervisor, folder: &Path, user: User) {
     let (site, old) = in_the_gap(kind, folder, user, "--successor-timeout=3s");
     let request = Unfinished::start(&site.target);
     site.service.exit();
@@ -92,7 +92,11 @@ fn p6_exit_in_the_gap_between_launchers(kind: Supervisor, folder: &Path, user: U
 }
 
 /// Whether the detached daemon has seen the stop or not: in the end the new one serves alone.
-fn p6_down_and_up_in_the_gap_between_launchers(kind: Supervisor, folder: &Path, user: User) {
+pub(crate) fn p6_down_and_up_in_the_gap_between_launchers(
+    kind: Supervisor,
+    folder: &Path,
+    user: User,
+) {
     let (site, old) = in_the_gap(kind, folder, user, SERVES_ON);
     let request = Unfinished::start(&site.target);
     let script = site.launcher();

@@ -18,7 +18,7 @@ use crate::{
     site::{ENDS_SOON, Site, User, as_each_user},
 };
 
-fn p3_p6_down_with_a_request_in_flight(kind: Supervisor, folder: &Path, user: User) {
+pub(crate) fn p3_p6_down_with_a_request_in_flight(kind: Supervisor, folder: &Path, user: User) {
     let site = Site::new(kind, folder, user, ENDS_SOON);
     let daemon = site.started(1);
     let request = Unfinished::start(&site.target);
@@ -31,7 +31,11 @@ fn p3_p6_down_with_a_request_in_flight(kind: Supervisor, folder: &Path, user: Us
 }
 
 /// `svc -t`, and `svc -d` when the successor serves and the predecessor still has a request.
-fn p6_down_while_an_older_generation_drains(kind: Supervisor, folder: &Path, user: User) {
+pub(crate) fn p6_down_while_an_older_generation_drains(
+    kind: Supervisor,
+    folder: &Path,
+    user: User,
+) {
     let site = Site::new(kind, folder, user, ENDS_SOON);
     let old = site.started(1);
     let request = Unfinished::start(&site.target);
@@ -50,7 +54,7 @@ fn p6_down_while_an_older_generation_drains(kind: Supervisor, folder: &Path, use
 }
 
 /// `svc -t`, and `svc -d` when the successor has not come as far as `started`.
-fn p6_down_while_a_successor_starts(kind: Supervisor, folder: &Path, user: User) {
+pub(crate) fn p6_down_while_a_successor_starts(kind: Supervisor, folder: &Path, user: User) {
     let site = Site::new(kind, folder, user, ENDS_SOON);
     let old = site.started(1);
     let request = Unfinished::start(&site.target);
@@ -85,7 +89,7 @@ fn p6_down_during_a_handoff(kind: Supervisor, folder: &Path, user: User) {
 }
 
 /// `svc -t`, and `svc -d` soon after: whoever runs then ends everything.
-fn p6_down_soon_after_a_restart(kind: Supervisor, folder: &Path, user: User) {
+pub(crate) fn p6_down_soon_after_a_restart(kind: Supervisor, folder: &Path, user: User) {
     scene::each(folder, [0, 5, 50], |folder, distance| {
         let site = Site::new(kind, folder, user, ENDS_SOON);
         site.service.settle();
