@@ -1,5 +1,6 @@
-//! Seamless restarts for daemons under supervisors that expect non-forking processes:
-//! daemontools, runit and their kin. One call, [`init`], and `svc -t` no longer costs a request.
+//! Seamless restarts for daemons under supervisors that expect non-forking processes: daemontools,
+//! runit, s6, systemd and their kin, and in containers without one. One call, [`init`], and `svc -t`
+//! no longer costs a request.
 //!
 //! ```no_run
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,13 +36,14 @@
 //! dies, the channel tells the daemon at once.
 //!
 //! **Intent.** A supervisor sends TERM for "restart" and for "stop". The launcher finds out which:
-//! under daemontools and runit from `supervise/status` (under daemontools 20 ms later, since it is
-//! written after the signals; where it cannot be read, a CONT beside the TERM means stop); as PID
-//! 1, below a container's PID 1, or after its supervisor has died, nobody would restart it, and a
-//! TERM is a stop. Under any other supervisor the intent is unknown and handled as a restart. On a
-//! stop the daemon gets TERM instead of USR2, drains, and the older generations with it; the
-//! launcher stays until all of them are gone, so "down" is the truth. A daemon that had not started
-//! gives up the claim and waits for them too, as long as its launcher lives.
+//! under daemontools, runit and s6 from `supervise/status` (under daemontools and s6 20 ms later, since
+//! it is written after the signals; where it cannot be read, a CONT beside the TERM means stop); under
+//! systemd from the unit's job, or, where it has none, from `Restart=`; as PID 1, below a container's
+//! PID 1, or after its supervisor has died, nobody would restart it, and a TERM is a stop. Under any
+//! other supervisor the intent is unknown and handled as a restart. On a stop the daemon gets TERM
+//! instead of USR2, drains, and the older generations with it; the launcher stays until all of them
+//! are gone, so "down" is the truth. A daemon that had not started gives up the claim and waits for
+//! them too, as long as its launcher lives.
 //!
 //! **The claim** is a lock on `web.pid.lock`, held from [`init`] until [`started`] is through: one
 //! generation starts at a time, and each claim takes the next generation number. The same file
@@ -68,7 +70,13 @@
 //! that drains already when its launcher is told to restart lets it go at once: only then the
 //! supervisor starts the next.
 //!
-//! Where each part lives: `proto` holds the two machines, which decide and do nothing else, and the
+//! **Restart in place.** With [`Config::reload_signals`] the launcher stays, and on such a signal
+//! starts the next generation itself, from the program file as it is then. The new daemon takes over
+//! as after any restart, and the old one drains as the launcher's child. What fails before it serves is
+//! logged, and costs nothing; the next attempt ends what hangs. The launcher ends as the last of its
+//! serving daemons ended, when none serves and none starts.
+//!
+//! Where each part lives: `proto` holds the machines, which decide and do nothing else, and the
 //! wire formats; `sys` acts and decides nothing; `driver` joins them; `shutdown` holds the hooks.
 //!
 //! # Sockets
@@ -86,6 +94,40 @@
 //! process that the record proves to be its predecessor, and only sockets that are what they claim
 //! to be. A takeover changes nothing in the old daemon: it serves on until it gets TERM, and if the
 //! new one dies before that, nothing is lost.
+//!
+//! With the feature `http`, the module `http` serves HTTP on such sockets and drains as clients need
+//! it; with `tls`, also over TLS. Coming from another library: the module `guide`.
+//!
+//! # Supervisors
+//!
+//! **s6** gives a service a descriptor to announce readiness on: [`Config::notification_fd`] has the
+//! launcher write there when [`started`] takes effect. Then `s6-svwait -U` tells the truth, and the
+//! next generation is started milliseconds after the launcher has left, instead of a second.
+//!
+//! **systemd**, with the feature `systemd`: the launcher, which is the unit's main process
+//! (`NotifyAccess=main` is enough), says
+//!
+//! - `READY=1` when the new generation is in place: `systemctl start` and `restart` return then;
+//! - `STATUS=` at each stage, in words;
+//! - `RELOADING=1` when a restart in place begins, `READY=1` when it has ended, whatever came of it;
+//! - `STOPPING=1` at a stop, and `EXTEND_TIMEOUT_USEC=` every 3 s while a handoff or a drain takes its
+//!   time and the daemon lives: a drain may take longer than `TimeoutStopSec=`, and one that hangs
+//!   still ends by it;
+//! - `WATCHDOG=1` twice in each `WatchdogSec=`, when the daemon's own thread has answered and
+//!   `Config::watchdog`, if there is one, has said yes;
+//! - `FDSTORE=1` for each socket of the module `sockets`, where the unit has
+//!   `FileDescriptorStoreMax=`: after a crash of everything the next start finds them again.
+//!
+//! The daemon's environment has none of the variables that this needs, so nothing that it starts can
+//! speak for the service. Without a PID file the process speaks for itself. Settings of the unit that
+//! would cost connections are named in the log at each start, also without the feature.
+//!
+//! **supervisord** and OpenRC's **supervise-daemon** do not say what they mean: a detached daemon
+//! drains when nobody has come for [`successor_timeout`](Config::successor_timeout). The sample
+//! services of the source tree lift that. A supervisor that starts nothing again after exit 0 needs a
+//! [`Config::release_code`]. supervisord closes the output of a detached daemon, and then `println!`
+//! would panic: a standard output or error whose reader is gone becomes `/dev/null` in a daemon that
+//! is detached or drains ([`Config::replace_output`]).
 //!
 //! # Threads and async runtimes
 //!
@@ -113,7 +155,8 @@
 //! not start the service again, it is refused, and the log says so. Everything else is the
 //! program's own: the launcher passes it on, real-time signals too (not ILL, FPE, SEGV). A program
 //! that handles signals with signal-hook or tokio shares them with this crate. The crate blocks no
-//! signal.
+//! signal. [`hooks`] has hooks for further signals, and for what is to happen before and after each
+//! stage.
 //!
 //! # The log
 //!
@@ -127,6 +170,24 @@
 //! the file twice, once in the launcher and once in the daemon, so it should append. The launcher
 //! closes what it does not need, and its own few lines (how long the handoff took, how the daemon
 //! ended) are lost, unless [`Config::keep_open`] tells it to keep the file.
+//!
+//! # The command `seamless`
+//!
+//! The feature `command` builds a program, `seamless`, which is run as the service's user or as root,
+//! in the service's PID namespace, and names the service by its PID file:
+//!
+//! ```text
+//! seamless status  /run/web/web.pid [--json]      what runs; exit 0 serving, 3 not
+//! seamless restart /run/web/web.pid               asks for it, and waits for what comes of it
+//! seamless stop    /run/web/web.pid [--force]     drains what serves, attached or detached
+//! seamless check   /run/web/web.pid [--json]      what would go wrong, and what to do
+//! ```
+//!
+//! It reads the record, proves who of it lives, and asks the newest generation over the takeover
+//! socket; an answer counts only if it comes from the process that the record proves. Each question
+//! has a limit. `stop` leaves a generation alone that its supervisor would start again at once, and
+//! names the command that keeps it down; a detached one it stops in any case. `seamless --help` has
+//! the exit codes.
 //!
 //! # Users
 //!
@@ -180,6 +241,16 @@
 //!   its own below the old one.
 //! - A new deploy without this crate, or with another PID path, leaves the old daemon serving until
 //!   it is told otherwise. It says so each minute.
+//! - Under systemd, a service that is not root and has no D-Bus to ask by takes each TERM for a restart;
+//!   stopped, its detached daemon serves on for [`successor_timeout`](Config::successor_timeout).
+//!   `systemctl stop` of a failed unit does nothing: `systemctl reset-failed` makes it inactive, and
+//!   the detached daemon drains. Behind a script without `exec`, systemd KILLs the launcher at once.
+//! - Under supervisord with its default `stopsignal`, and under OpenRC without the sample's `stop_post`,
+//!   a stop leaves the daemon serving for [`successor_timeout`](Config::successor_timeout). What a
+//!   detached daemon prints under supervisord is lost. `s6-svc -x` alone says nothing of the next end.
+//! - A launcher that restarts in place keeps its own code and its configuration until its supervisor
+//!   starts it anew, and what it was started with: one of its inherited sockets that a later program no
+//!   longer asks for stays open in it.
 //! - A PID file must not be shared between PID namespaces, and its file system must have locks.
 //!
 //! # Compatibility
