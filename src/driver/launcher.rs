@@ -403,7 +403,9 @@ impl Driver {
         match due {
             #[cfg(feature = "systemd")]
             notify::Due::Ask(pid) => {
-                if let Some(Member { channel: Some(channel), .. }) = self.member(pid) {
+                // The one that served may have ended, and the next be starting.
+                let known = self.members.iter().find(|one| one.daemon.pid() == pid);
+                if let Some(Member { channel: Some(channel), .. }) = known.or(self.members.last()) {
                     // One that is full has an answer waiting behind it.
                     _ = channel.send(&ToDaemon::Ask.format(), None);
                 }

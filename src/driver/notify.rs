@@ -132,7 +132,8 @@ impl Notifier {
                 self.reloading();
                 self.serving(&format!("serving: daemon {daemon}; the last reload was refused"));
             }
-            Stage::ReloadFailed(_) | Stage::ReloadRefused(_) => self.reloads = false,
+            Stage::ReloadFailed(_) => self.reloads = false,
+            Stage::ReloadRefused(_) => {}
             Stage::CurrentEnded(child, _) => {
                 self.serves = false;
                 self.status(&format!("starting: daemon {child} has ended meanwhile"));
@@ -179,7 +180,8 @@ impl Notifier {
     /// A message beside the protocol.
     pub(super) fn aside(&mut self, child: Child, message: &[u8], fd: Option<OwnedFd>) {
         let said = match (Aside::parse(message), fd) {
-            (Some(Aside::Alive), _) if child == self.daemon => {
+            // Where none serves, whoever is starting may answer.
+            (Some(Aside::Alive), _) if child == self.daemon || !self.serves => {
                 let extension = Word::ExtendTimeoutUsec(EXTENSION.as_micros() as u32);
                 let words = [Word::Watchdog, extension];
                 self.say(if self.waits { &words } else { &words[..1] });

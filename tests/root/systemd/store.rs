@@ -1,8 +1,11 @@
 //! systemd's descriptor store: sockets that outlive every process of the service.
 
 use seamless_testing::{
+    bin,
+    clients::Program,
     http::{self, FailureKind, Prober, Target},
     process::{self, Watched},
+    supervisor::write_script,
     wait_for,
 };
 
@@ -93,5 +96,43 @@ fn sockets_outlive_a_crash_of_everything() {
         web.control(&["stop"]);
         assert_eq!(web.show("NFileDescriptorStore"), "0");
         web.wait_nothing_left();
+    });
+}
+
+/// A generation that was started in place knows nothing of the store; what its predecessor has put there
+/// and it does not ask for goes all the same.
+#[test]
+fn the_store_follows_a_restart_in_place() {
+    run(|systemd, folder| {
+        let web = Web::new(systemd, folder, "web");
+        let program = Program::new(web.folder.join("program"), &bin::probe());
+        let common = format!(
+            "--pid-file={folder}/web.pid --report={folder}/report --tcp={} --reload-signal=1",
+            web.target,
+            folder = web.folder.display()
+        );
+        let start = format!("{} {common} --udp=127.0.0.1:9001", program.path().display());
+        web.write(&format!("FileDescriptorStoreMax=2\nExecStart=\nExecStart={start}"), "");
+        web.control(&["start"]);
+        let first = web.started(1);
+        web.wait_show("NFileDescriptorStore", "2");
+        web.wait_looked(first);
+        let later = format!("exec '{}' {common} --tcp=127.0.0.1:9002", bin::probe().display());
+        write_script(program.path(), &later);
+        process::signal(web.launcher(), 1);
+        let second = web.started(2);
+        web.wait_looked(second);
+        assert_eq!(
+            origins(&web, second),
+            ["predecessor", "bound", "predecessor closed=\"not asked for\""]
+        );
+        let last = [web.launcher(), second].map(Watched::new);
+        web.control(&["kill", "--signal=KILL"]);
+        last.iter().for_each(|one| one.wait_end(LIMIT));
+        let third = web.started(3);
+        web.wait_looked(third);
+        assert_eq!(origins(&web, third), ["store"; 2]);
+        assert_eq!(http::pid(&web.target), third);
+        web.wait_show("NFileDescriptorStore", "2");
     });
 }
