@@ -259,7 +259,9 @@ impl FromStr for State {
 
 /// Without a backtrace, which takes most of a second on a busy machine: as long as a hook may.
 fn panic_as_told() -> ! {
-    panic::set_hook(Box::new(|info| eprintln!("{info}")));
+    panic::set_hook(Box::new(|info| {
+        _ = writeln!(io::stderr(), "{info}"); // which may be closed
+    }));
     panic!("as told")
 }
 
