@@ -21,6 +21,7 @@ use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed, Isolation},
     http::{self, FailureKind, Prober, Target},
+    port::ReservedPort,
     process::{self, Watched},
     report::Report,
     supervisor::{self, Service, Supervisor, Want},
@@ -255,7 +256,8 @@ fn a_request_tells_each_failure_apart() {
     };
     let text = |text: &'static str| serve(move |connection| answer(connection, text));
 
-    assert_eq!(kind(&http::free_address().into()), FailureKind::Refused);
+    let nobody = ReservedPort::new().expect("a port");
+    assert_eq!(kind(&nobody.address().into()), FailureKind::Refused);
     assert_eq!(kind(&Path::new("/nonexistent/socket").into()), FailureKind::Missing);
     assert_eq!(kind(&text("")), FailureKind::Closed);
     assert_eq!(
@@ -305,7 +307,8 @@ fn the_prober_sees_servers_and_failures() {
     let prober = Prober::start(&target);
     prober.wait_more(5);
     prober.stop().assert_all_answered();
-    let nobody = Prober::start(&http::free_address().into()).stop();
+    let nobody = ReservedPort::new().expect("a port");
+    let nobody = Prober::start(&nobody.address().into()).stop();
     catch_unwind(|| nobody.assert_all_answered()).expect_err("nobody answered");
 }
 
@@ -412,9 +415,9 @@ fn every_catchable_signal_can_be_sent() {
 
 #[test]
 fn the_probe_plays_and_reports() {
-    boxed::run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let report = Report::new(folder.join("report"));
-        let address = http::free_address();
+        let address = boxed::address();
         let mut probe = Command::new(bin::probe())
             .args([
                 "--pid-file=",

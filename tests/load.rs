@@ -20,7 +20,7 @@ use std::{
 
 use seamless_testing::{
     bin,
-    boxed::Boxed,
+    boxed::{self, Boxed},
     http,
     load::{Load, Target},
     process::{Watched, signal},
@@ -89,7 +89,7 @@ fn restarts_since(first: u32, service: &Service, load: Load, restarts: usize, fl
 }
 
 fn tcp(supervisor: Supervisor, folder: &Path, example: &str) -> (Service, Target) {
-    let address = http::free_address();
+    let address = boxed::address();
     let service = shipped_service(supervisor, folder, example, &format!("--listen {address}"));
     (service, Target::Tcp(address))
 }
@@ -265,7 +265,7 @@ fn p1_p2_takeover_keep_alive_runit() {
 fn p2_takeover_unix_socket(supervisor: Supervisor, counts: [usize; 2]) {
     boxed_by_default(|folder| {
         let socket = folder.join("web.sock");
-        let args = format!("--listen {} --unix-socket {}", http::free_address(), socket.display());
+        let args = format!("--listen {} --unix-socket {}", boxed::address(), socket.display());
         let service = shipped_service(supervisor, folder, "takeover", &args);
         let target = Target::Unix(socket);
         for count in clients(counts) {
@@ -288,7 +288,7 @@ fn p1_p2_takeover_unix_socket_runit() {
 /// One socket for each worker thread, all on one port.
 fn p2_takeover_group(supervisor: Supervisor, counts: [usize; 2]) {
     boxed_by_default(|folder| {
-        let address = http::free_address();
+        let address = boxed::address();
         let args = format!("--listen {address} --workers 4");
         let service = shipped_service(supervisor, folder, "takeover", &args);
         let target = Target::Tcp(address);
@@ -331,7 +331,7 @@ fn p1_p2_takeover_open_loop_runit() {
 /// A queue of datagrams is short: the rate leaves seconds before it overflows.
 fn p2_takeover_udp(supervisor: Supervisor) {
     boxed_by_default(|folder| {
-        let address = http::free_address();
+        let address = boxed::address();
         let service = shipped_service(supervisor, folder, "udp", &format!("--listen {address}"));
         let first = wait_udp_pid(address);
         let load = Load::datagrams(address).rate(200);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use seamless_testing::{
-    bin,
+    bin, boxed,
     http::{self, Target},
     process::Watched,
     strict::Strict,
@@ -14,7 +14,7 @@ use crate::{FLOOR, LIMIT, boxed_by_default, takeovers};
 
 fn p2_http(supervisor: Supervisor, load: impl Fn(Strict) -> Strict) {
     boxed_by_default(|folder: &Path| {
-        let address = http::free_address();
+        let address = boxed::address();
         let (program, place) = (bin::example("http"), folder.display());
         let run = format!(
             "export RUST_LOG=warn\nexec '{}' '{place}/web.pid' {address} 2>&1",

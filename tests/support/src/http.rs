@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     io::{self, ErrorKind, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -66,13 +66,6 @@ impl fmt::Display for Target {
             Target::Unix(path) => path.display().fmt(f),
         }
     }
-}
-
-/// A loopback address with a port that was free just now: somebody else may get it meanwhile.
-/// [`boxed::address`](crate::boxed::address) is the surer way.
-pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address")
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
