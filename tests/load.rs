@@ -203,7 +203,7 @@ fn p1_p2_takeover_512_clients_runit() {
 /// In place: the supervised process stays.
 fn p2_takeover_in_place(supervisor: Supervisor, keep_alive: bool) {
     boxed_by_default(|folder| {
-        let address = http::free_address();
+        let address = boxed::address();
         let args = format!("--listen {address} --reload-signal HUP");
         let service = shipped_service(supervisor, folder, "takeover", &args);
         let target = Target::Tcp(address);
