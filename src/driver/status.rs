@@ -66,7 +66,7 @@ pub(super) fn of(daemon: &Daemon, age: Duration) -> Status {
         no_restart: no_restart.map(str::to_owned),
         took_over: past.took_over,
         notifies: cfg!(feature = "systemd"),
-        drain_timeout_ms: daemon.drain_timeout.map(ms),
+        drain_timeout_ms: daemon.drain_timeout().map(ms),
         in_place: service.is_some_and(|service| service.in_place),
         failures: failures.count,
         failure: failures.last,

@@ -2,13 +2,14 @@
 
 use seamless_testing::{
     boxed::{self, Boxed},
+    http::Target,
     process::Watched,
     signal::{TERM, USR1},
 };
 
 use crate::{
     http::Web,
-    scene::{LIMIT, Log},
+    scene::{LIMIT, Log, Unfinished, answer_of},
 };
 
 const HUP: i32 = 1;
@@ -28,9 +29,11 @@ fn order(log: &Log, daemon: u32, stages: &[&str]) -> Vec<String> {
 fn p7_hooks_run_around_every_stage_and_at_every_signal() {
     Boxed::new().private_net().run(|folder| {
         let hooks = format!("--hooks={HUP},{USR1},{TERM}");
-        let mut web = Web::start(folder, format!("--listen={} {hooks}", boxed::address()));
+        let target = Target::from(boxed::address());
+        let mut web = Web::start(folder, format!("--listen={target} {hooks}"));
         let first = web.daemon.to_string();
-        let said = |name: &str| web.log().wait(&[("name", name), ("daemon", &first)]);
+        let log = web.log();
+        let said = |name: &str| log.wait(&[("name", name), ("daemon", &first)]);
         let launcher = Watched::new(web.launcher.id());
         for count in 1..=2 {
             launcher.signal(HUP);
@@ -38,7 +41,12 @@ fn p7_hooks_run_around_every_stage_and_at_every_signal() {
         }
         launcher.signal(USR1);
         said(&format!("signal-{USR1}-1"));
+        // While it is in flight, the process stays: nobody waits for the hook of its TERM.
+        let request = Unfinished::start(&target);
+        request.wait_accepted(web.daemon);
         let old = web.restart();
+        said(&format!("signal-{TERM}-1"));
+        assert!(request.finish().ends_with(&answer_of(old.pid())));
         old.wait_end(LIMIT);
         let ran = order(&web.log(), old.pid(), &["detached", "drain"]);
         let (signals, stages): (Vec<_>, Vec<_>) =
@@ -65,6 +73,8 @@ fn p7_hooks_run_around_every_stage_and_at_every_signal() {
             web.log()
         );
         // Whoever starts later is in the middle of it.
+        let newest = web.daemon.to_string();
+        web.log().wait(&[("name", "after-Takeover"), ("daemon", &newest)]);
         let new = order(&web.log(), web.daemon, &["claim", "started"]);
         assert_eq!(new, ["claim", "before-Takeover", "started", "after-Takeover"]);
         assert!(web.log().to_string().contains("hook=before panic=\"on purpose\""));
