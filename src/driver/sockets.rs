@@ -693,7 +693,9 @@ pub(super) fn started(older: Vec<Held>) {
         pool.close_unclaimed();
         pool.held.iter().any(|entry| entry.socket.retired)
     };
-    if has_retired {
+    if has_retired && older.is_empty() {
+        close_retired(); // nobody is left to answer what waits there
+    } else if has_retired {
         // As long as one that accepts from it may live: the kernel closes up the ranks of a group
         // when a member goes, and those that stay must keep their places.
         handover::retire_after(older);

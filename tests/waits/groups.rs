@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     fs,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
     path::Path,
     time::Duration,
@@ -280,6 +280,45 @@ fn p1_p2_a_group_is_bound_anew_beside_one_that_drains() {
         fs::write(go, "").expect("a file");
         assert_eq!(answers(fresh), HashMap::from([(new.pid(), 60)]));
         old.wait_end(LIMIT);
+        new.kill();
+    });
+}
+
+/// The predecessor dies before its successor serves: nobody accepts any more from the members that
+/// were not asked for, and what waits there must be told so.
+#[test]
+fn p9_members_that_are_not_asked_for_end_with_a_predecessor_that_is_killed() {
+    Boxed::new().private_net_without_migration().run(|folder| {
+        let direct = Direct::new(folder);
+        let address = boxed::address();
+        let (mut started, old) = direct.start_ready(&[
+            &format!("--group={address},count=3"),
+            "--accept=never",
+            "--successor-timeout=none",
+        ]);
+        started.detach();
+        let go = folder.join("go");
+        let successor = direct.start(&[
+            &format!("--group={address},count=1"),
+            &format!("--at=ready=file:{}", go.display()),
+        ]);
+        let new = successor.wait_init();
+        let has_socket = || direct.report.named("socket").iter().any(|had| had.pid == new.pid());
+        wait_for("it has taken over", LIMIT, || has_socket().then_some(()));
+        let waiting: Vec<TcpStream> = (0..60).map(|_| ask(address)).collect();
+        old.kill();
+        old.wait_end(LIMIT);
+        fs::write(go, "").expect("a file");
+        let mut answered = 0;
+        for mut connection in waiting {
+            let mut answer = String::new();
+            match connection.read_to_string(&mut answer) {
+                Ok(_) => answered += 1,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+            }
+        }
+        assert!((1..60).contains(&answered), "{answered} answered of 60 among three members");
+        all_answered_by_tcp(address, &new);
         new.kill();
     });
 }
