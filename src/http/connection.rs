@@ -1,5 +1,6 @@
 //! One connection, from its acceptance to its end.
 
+use super::goodbye::Goodbye;
 use super::state::{Next, State, Times};
 use super::stream::Stream;
 use crate::shutdown::lock;
@@ -15,7 +16,7 @@ use std::error::Error as StdError;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -77,6 +78,8 @@ pub(super) struct Shared {
 /// What the parts of one connection share.
 struct Link {
     state: Mutex<State>,
+    /// A first GOAWAY is to be sent.
+    goodbye: AtomicBool,
     shared: Arc<Shared>,
     peer: Option<Peer>,
 }
@@ -87,6 +90,7 @@ struct Link {
 pub(super) struct Io {
     stream: Stream,
     link: Arc<Link>,
+    goodbye: Goodbye,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -96,6 +100,10 @@ impl AsyncRead for Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // The library reads whenever the connection is polled; it writes only what it has.
+        if let Poll::Ready(Err(error)) = self.poll_goodbye(context) {
+            return Poll::Ready(Err(error));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         lock(&self.link.state).read(&buffer.filled()[before..], Instant::now);
@@ -104,14 +112,30 @@ impl AsyncRead for Io {
 }
 
 impl Io {
-    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        let bytes = match &written {
+    fn poll_goodbye(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.link.goodbye.load(Ordering::Relaxed) {
+            true => self.goodbye.poll_send(Pin::new(&mut self.stream), context),
+            false => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn note(&mut self, parts: &[io::IoSlice<'_>], written: &Poll<io::Result<usize>>) {
+        let bytes = match written {
             Poll::Ready(Ok(bytes)) => Some(*bytes),
             Poll::Ready(Err(_)) => Some(0),
             Poll::Pending => None,
         };
-        lock(&self.link.state).wrote(bytes);
-        written
+        let http2 = {
+            let mut state = lock(&self.link.state);
+            state.wrote(bytes);
+            state.is_http2()
+        };
+        let mut left = bytes.filter(|_| http2).unwrap_or(0);
+        for part in parts {
+            let taken = part.len().min(left);
+            self.goodbye.feed(&part[..taken]);
+            left -= taken;
+        }
     }
 }
 
@@ -121,8 +145,10 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_goodbye(context))?;
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.note(written)
+        self.note(&[io::IoSlice::new(bytes)], &written);
+        written
     }
 
     fn poll_write_vectored(
@@ -130,8 +156,10 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_goodbye(context))?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.note(written)
+        self.note(parts, &written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -305,8 +333,14 @@ pub(super) async fn converse<S, B>(
     shared.driven.fetch_add(1, Ordering::SeqCst);
     let _driven = Driven(shared.clone());
     let state = Mutex::new(State::new(accepted));
-    let link = Arc::new(Link { state, shared: shared.clone(), peer });
-    let io = TokioIo::new(Io { stream, link: link.clone(), _permit: permit });
+    let goodbye = AtomicBool::new(false);
+    let link = Arc::new(Link { state, goodbye, shared: shared.clone(), peer });
+    let io = TokioIo::new(Io {
+        stream,
+        link: link.clone(),
+        goodbye: Goodbye::default(),
+        _permit: permit,
+    });
     let service = Counted { app: TowerToHyperService::new(app), link: link.clone() };
     let mut connection = pin!(shared.library.serve_connection_with_upgrades(io, service));
     let mut stages = shared.stage.clone();
@@ -329,6 +363,10 @@ pub(super) async fn converse<S, B>(
         let next = lock(&link.state).next(Instant::now(), draining, &shared.times);
         match next {
             Next::Wait(until) => alarm.as_mut().reset(until.into()),
+            Next::Announce => {
+                link.goodbye.store(true, Ordering::Relaxed);
+                alarm.as_mut().reset(Instant::now().into());
+            }
             Next::Finish => {
                 connection.as_mut().graceful_shutdown();
                 alarm.as_mut().reset((Instant::now() + shared.times.header).into());

@@ -26,7 +26,8 @@
 //!   answer had begun before the drain, stays open for [`idle_grace`](Server::idle_grace): a request
 //!   that is on its way is answered. A new connection has
 //!   [`header_timeout`](Server::header_timeout) for its first request, as always.
-//! - **HTTP/2**: GOAWAY at once, in two steps as RFC 9113 has it: requests on their way are served.
+//! - **HTTP/2**: GOAWAY at once, in two steps as RFC 9113 has it, the second after
+//!   [`idle_grace`](Server::idle_grace): requests on their way are served.
 //! - **Upgraded connections** (WebSocket) are the app's: it should end them when
 //!   [`draining`](crate::draining) resolves. Until then this process stays.
 //! - **The limit**: [`drain_limit`](Server::drain_limit), 60 s. Then, or on USR2 by hand, everything
@@ -44,6 +45,7 @@
 
 mod accept;
 mod connection;
+mod goodbye;
 mod heads;
 mod server;
 mod state;

@@ -216,7 +216,8 @@ impl Server {
     }
 
     /// How long an idle HTTP/1 connection stays open once the drain has begun: time for a request
-    /// that is on its way. It is answered, and its answer says `Connection: close`. Default: 1 s.
+    /// that is on its way. It is answered, and its answer says `Connection: close`. So long an HTTP/2
+    /// connection takes new requests after its GOAWAY. Default: 1 s.
     ///
     /// It guards clients that never retry. A client that pauses for longer than this between two
     /// requests, and sends the next in the very moment in which the connection is closed, sees it

@@ -45,6 +45,8 @@ pub(super) struct State {
     blocked: bool,
     /// Bytes in both directions.
     moved: u64,
+    /// The client has been told that the drain has begun (HTTP/2).
+    announced: Option<Instant>,
     /// No further request is to come: the library has been told, and what had moved by then.
     finishing: Option<(Instant, u64)>,
 }
@@ -54,7 +56,9 @@ pub(super) struct State {
 pub(super) enum Next {
     /// Nothing before this moment.
     Wait(Instant),
-    /// Tell the library to end it: at once where it is idle (HTTP/1), by a GOAWAY (HTTP/2).
+    /// Send a first GOAWAY (HTTP/2), and ask again.
+    Announce,
+    /// Tell the library to end it: at once where it is idle (HTTP/1), by a last GOAWAY (HTTP/2).
     Finish,
     /// Cut it.
     Cut,
@@ -73,6 +77,7 @@ impl State {
             since: now,
             blocked: false,
             moved: 0,
+            announced: None,
             finishing: None,
         }
     }
@@ -129,6 +134,10 @@ impl State {
         self.version == Version::Http1 && self.ahead == 0 && !self.heads.is_open()
     }
 
+    pub(super) fn is_http2(&self) -> bool {
+        self.version == Version::Http2
+    }
+
     pub(super) fn upgraded(&mut self) {
         self.version = Version::Upgraded;
     }
@@ -154,7 +163,13 @@ impl State {
             return self.after_finish(now, since, moved, times);
         }
         let next = match self.version {
-            Version::Http2 if draining.is_some() => Next::Finish,
+            Version::Http2 if draining.is_some() => match self.announced {
+                Some(announced) => at(now, announced + times.grace, Next::Finish),
+                None => {
+                    self.announced = Some(now);
+                    Next::Announce
+                }
+            },
             _ if self.in_flight > 0 => {
                 // Should it be idle from now on.
                 let idle = draining.map_or(times.keep_alive, |_| times.grace);
@@ -279,11 +294,15 @@ mod tests {
             state.read(first, || start);
             state.asked(true);
             for draining in [None, Some(start)] {
+                let mut seen = Vec::new();
                 for after in [0, 100, 100_000] {
-                    let next = state.next(start + seconds(after), draining, &TIMES);
-                    let http2 = first == PREFACE && draining.is_some() && after == 0;
-                    assert!(http2 == (next == Next::Finish) && next != Next::Cut, "{next:?}");
+                    seen.push(state.next(start + seconds(after), draining, &TIMES));
                 }
+                if first == PREFACE && draining.is_some() {
+                    assert_eq!(seen[..2], [Next::Announce, Next::Finish]);
+                    seen.drain(..2);
+                }
+                assert!(seen.iter().all(|next| matches!(next, Next::Wait(_))), "{seen:?}");
             }
         }
     }
@@ -338,6 +357,9 @@ mod tests {
     fn http_2_is_told_at_once_and_cut_only_where_nothing_moves() {
         let (mut state, start) = new();
         state.read(PREFACE, || start);
+        assert_eq!(state.next(start, Some(start), &TIMES), Next::Announce);
+        assert_eq!(state.next(start, Some(start), &TIMES), Next::Wait(start + seconds(1)));
+        let start = start + seconds(1);
         assert_eq!(state.next(start, Some(start), &TIMES), Next::Finish);
         let mut now = start + seconds(10);
         state.wrote(Some(20));
