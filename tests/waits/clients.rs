@@ -7,24 +7,13 @@ use seamless_testing::{
     boxed::{self, Boxed},
     clients::{self, Case, Host, Program},
     http::Target,
-    readme::{self, Table},
+    readme,
     supervisor::{Service, Supervisor, copy_folder},
 };
 
-/// The rows, in this order. Those of systemd are tested where root is.
-const ROWS: [&str; 5] = ["daemontools", "runit", "s6", "supervisord", "OpenRC"];
-
-pub(crate) fn table() -> Table {
-    Table {
-        name: "clients".to_owned(),
-        rows: ROWS.map(str::to_owned).to_vec(),
-        columns: Case::ALL.map(|case| case.name().to_owned()).to_vec(),
-    }
-}
-
 #[test]
 fn the_table_of_the_readme_is_complete() {
-    readme::check_table(&table());
+    readme::check_table(&clients::table());
 }
 
 /// A test for each case of one supervisor.
@@ -60,7 +49,7 @@ cases![openrc: "OpenRC", crate::openrc::Web::new];
 fn cell<H: Host>(row: &str, case: Case, host: impl FnOnce(&Path) -> H) {
     Boxed::new().private_net().run(|folder| {
         let seen = clients::watch(&mut host(folder), case);
-        readme::check_cell(&table(), row, case.name(), &seen.to_string());
+        readme::check_cell(&clients::table(), row, case.name(), &seen.to_string());
     });
 }
 

@@ -13,6 +13,7 @@ use crate::{
     LIMIT,
     http::{self, FailedProbe, FailureKind, Prober, Target},
     process::Watched,
+    readme::Table,
     supervisor::write_script,
     wait_for,
 };
@@ -45,6 +46,26 @@ impl Case {
             Case::Crash => "crash",
             Case::BadDeploy => "bad deploy",
         }
+    }
+}
+
+/// The README's table. The rows of systemd are tested by root.
+pub fn table() -> Table {
+    const ROWS: [&str; 9] = [
+        "daemontools",
+        "runit",
+        "s6",
+        "supervisord",
+        "OpenRC",
+        "systemd",
+        "systemd, in place",
+        "systemd, `KillMode=mixed`",
+        "systemd, `KillMode=control-group`",
+    ];
+    Table {
+        name: "clients".to_owned(),
+        rows: ROWS.map(str::to_owned).to_vec(),
+        columns: Case::ALL.map(|case| case.name().to_owned()).to_vec(),
     }
 }
 
