@@ -163,8 +163,8 @@ impl Config {
     }
 
     /// How many generations may drain at once below a launcher that restarts in place
-    /// ([`reload_signals`](Config::reload_signals)). When as many do, a further restart is refused;
-    /// the log says so. Default: 8.
+    /// ([`reload_signals`](Config::reload_signals)). When as many do, a further restart is refused,
+    /// unless nobody serves; the log says so. Default: 8.
     ///
     /// It guards against clients that never finish: each generation that they keep is a whole
     /// process. `None`: any number. 0 would refuse every restart, and is

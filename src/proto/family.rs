@@ -287,10 +287,12 @@ impl Family {
     }
 
     fn start(&mut self, out: &mut Vec<Output>) {
-        // Those before the current one drain, or are about to.
+        // Those before the current one drain, or are about to. Where nobody serves, more of them are
+        // the lesser evil.
         let is_old = |one: &&Member| self.last != Last::Lives(one.child);
         let draining = self.members.iter().filter(is_old).count();
-        if self.max_draining.is_some_and(|most| draining >= most) {
+        let serves = self.newest(Life::Serving).is_some();
+        if serves && self.max_draining.is_some_and(|most| draining >= most) {
             return out.push(Output::Stage(Stage::ReloadRefused(Refusal::Draining)));
         }
         (self.spawning, self.reloaded) = (true, true);

@@ -742,6 +742,17 @@ fn launcher_in_place_leaves_as_the_newest_lets_it_go() {
     assert_eq!(leaves(&[&started[..], &expired].concat()), leave(NEXT, true));
 }
 
+/// The limit is for a service that goes well.
+#[test]
+fn launcher_in_place_starts_one_more_where_nobody_serves() {
+    let mut states = launchers_in_place().into_iter();
+    let (_, mut launcher) = states.find(|(name, _)| *name == "one drains").expect("a state");
+    let refused = [LO::Stage(Stage::ReloadRefused(Refusal::Draining))];
+    assert_eq!(launcher.on(L::Reload), refused);
+    let _ = launcher.on(L::Report(NEXT, Report::Draining));
+    assert_eq!(launcher.on(L::Reload), [LO::Stage(Stage::Reloading), LO::Start]);
+}
+
 /// A stop is over when all have ended, and so is a drain where all ends with the launcher.
 #[test]
 fn p6_launcher_in_place_awaits_those_that_drain() {
