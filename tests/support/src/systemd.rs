@@ -71,6 +71,8 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs -o mode=755 run /run
 mkdir -p /run/systemd/system
 mount --bind "$T/units" /run/systemd/system
+# Where scripts/table collects what is seen.
+[ -z "$SEAMLESS_TEST_TABLE" ] || mount --bind "$SEAMLESS_TEST_TABLE" "$SEAMLESS_TEST_TABLE"
 mount -o remount,bind,ro /
 exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system \
     --unit=test.target --show-status=0 --default-standard-output=null' "$T"
