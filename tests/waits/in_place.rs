@@ -127,6 +127,12 @@ impl Scene {
         assert_eq!(self.prober.seen().pids(), self.served);
     }
 
+    /// The launcher has acted on every signal so far, and sleeps.
+    fn is_idle(&self) -> bool {
+        let pending = process::signals(self.launcher()).is_some_and(|all| !all.pending.is_empty());
+        !pending && process::stat(self.launcher()).is_some_and(|stat| stat.state == 'S')
+    }
+
     #[track_caller]
     fn wait_children(&self, expected: &[u32]) {
         let children = || {
@@ -437,8 +443,9 @@ fn p1_p4_many_reloads_at_once() {
         }
         let newest = wait_for(format!("one generation: {}", scene.direct.log()), LIMIT, || {
             let newest = scene.direct.report.newest()?.pid;
-            let settled = process::children(scene.launcher()) == [newest];
-            (settled && newest != scene.current()).then_some(newest)
+            // With nothing left to do for the launcher, before and after the look at its children.
+            let is_alone = || scene.is_idle() && process::children(scene.launcher()) == [newest];
+            (is_alone() && is_alone() && newest != scene.current()).then_some(newest)
         });
         scene.prober.wait_pid(newest);
         let probes = scene.prober.stop();
