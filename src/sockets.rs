@@ -26,7 +26,7 @@
 //!    that the predecessor was given.
 //! 3. With the feature `systemd`: what lies in systemd's store. Where the unit allows it
 //!    (`FileDescriptorStoreMax=`, as many as there are sockets), each generation has the sockets
-//!    kept there that it has when it starts to serve. They outlive the end of every process of the service: connections wait for the
+//!    kept there that it has when it starts to serve, soon after. They outlive the end of every process of the service: connections wait for the
 //!    next start instead of being refused. What is no longer asked for leaves the store, and a
 //!    service that is stopped leaves none.
 //! 4. Else it is bound anew. A Unix socket is bound beside its path and renamed over it, so

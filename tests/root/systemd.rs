@@ -481,8 +481,7 @@ fn p1_p2_p6_a_user_manager() {
         probes.assert_all_answered();
         assert_eq!(probes.pids(), pids);
         assert_eq!(web.lines(&["stage=intent", "intent=restart"]), 2);
-        web.wait_looked(pids[2]);
-        assert_eq!(web.show("NFileDescriptorStore"), "1");
+        web.wait_show("NFileDescriptorStore", "1");
         web.control(&["stop"]);
         web.wait_nothing_left();
         assert_eq!(web.lines(&["stage=intent", "intent=stop"]), 1);

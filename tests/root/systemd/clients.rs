@@ -86,6 +86,9 @@ impl<'a> Sample<'a> {
         );
         systemd.unit_with(&unit, &sample, &here);
         systemd.control(&["start", &unit]);
+        // Put there by a thread of its own, after the start.
+        let stored = if settings.contains("FileDescriptorStoreMax=0") { "0" } else { "1" };
+        systemd.wait_show(&unit, "NFileDescriptorStore", stored);
         Sample { systemd, unit, in_place, target, program }
     }
 

@@ -112,27 +112,32 @@ fn the_store_follows_a_restart_in_place() {
             folder = web.folder.display()
         );
         let start = format!("{} {common} --udp=127.0.0.1:9001", program.path().display());
-        web.write(&format!("FileDescriptorStoreMax=2\nExecStart=\nExecStart={start}"), "");
+        web.write(&format!("FileDescriptorStoreMax=3\nExecStart=\nExecStart={start}"), "");
         web.control(&["start"]);
         let first = web.started(1);
         web.wait_show("NFileDescriptorStore", "2");
         web.wait_looked(first);
-        let later = format!("exec '{}' {common} --tcp=127.0.0.1:9002", bin::probe().display());
+        let later = format!(
+            "exec '{}' {common} --tcp=127.0.0.1:9002 --tcp=127.0.0.1:9003",
+            bin::probe().display()
+        );
         write_script(program.path(), &later);
         process::signal(web.launcher(), 1);
         let second = web.started(2);
         web.wait_looked(second);
         assert_eq!(
             origins(&web, second),
-            ["predecessor", "bound", "predecessor closed=\"not asked for\""]
+            ["predecessor", "bound", "bound", "predecessor closed=\"not asked for\""]
         );
+        // There would be no room for the last one if the first had stayed.
+        web.wait_show("NFileDescriptorStore", "3");
         let last = [web.launcher(), second].map(Watched::new);
         web.control(&["kill", "--signal=KILL"]);
         last.iter().for_each(|one| one.wait_end(LIMIT));
         let third = web.started(3);
         web.wait_looked(third);
-        assert_eq!(origins(&web, third), ["store"; 2]);
+        assert_eq!(origins(&web, third), ["store"; 3]);
         assert_eq!(http::pid(&web.target), third);
-        web.wait_show("NFileDescriptorStore", "2");
+        web.wait_show("NFileDescriptorStore", "3");
     });
 }
