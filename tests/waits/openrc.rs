@@ -1,7 +1,13 @@
 //! OpenRC with its supervise-daemon: a restart and a stop look alike to it; a restart is a new
 //! supervise-daemon, a reload below the same one is not.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    process::Child,
+    thread,
+    time::{Duration, Instant},
+};
 
 use seamless_testing::{
     bin,
@@ -9,7 +15,7 @@ use seamless_testing::{
     clients::{Host, Program},
     http::{self, Prober, Target},
     openrc::OpenRc,
-    process::Watched,
+    process::{self, Watched},
     report::Report,
     supervisor::write_script,
     wait_for,
@@ -22,22 +28,28 @@ pub(crate) struct Web {
     openrc: OpenRc,
     target: Target,
     program: Program,
+    stop: Option<Child>,
 }
 
 impl Web {
     pub(crate) fn new(folder: &Path) -> Self {
+        Self::with(folder, "")
+    }
+
+    /// With more settings.
+    fn with(folder: &Path, more: &str) -> Self {
         let target = Target::from(boxed::address());
         let program = Program::new(folder.join("web"), &bin::example("takeover"));
         let at = folder.display();
         let settings = format!(
             "WEB_BIN='{}'\nWEB_PID_FILE='{at}/run/web.pid'\nWEB_USER=\nWEB_LOG='{at}/log'\n\
-             WEB_ARGS='--listen {target} --startup-delay 200ms'\n",
+             WEB_ARGS='--listen {target} --startup-delay 200ms'\n{more}\n",
             program.path().display(),
         );
         let script = bin::root().join("examples/service/openrc/web");
         let openrc = OpenRc::install(folder, &script, &settings);
         assert!(openrc.service("start"));
-        Web { openrc, target, program }
+        Web { openrc, target, program, stop: None }
     }
 }
 
@@ -55,20 +67,32 @@ impl Host for Web {
     }
 
     fn stop(&mut self) {
-        self.openrc.spawn_service("stop");
+        // Returns when it is down, and the request is answered later.
+        self.stop = Some(self.openrc.spawn_service("stop"));
     }
 
     fn wait_down(&mut self) {
         self.openrc.wait_stopped();
+        let stop = self.stop.as_mut().expect("a stop");
+        assert!(stop.wait().expect("its end").success());
     }
 
     fn kill(&mut self) {
         Watched::new(self.openrc.main_pid()).kill();
     }
 
-    /// supervise-daemon may have missed the end of a program that ended at once.
+    /// supervise-daemon may have missed the end of a program that ended at once, and then starts
+    /// nothing any more.
     fn start_good(&mut self) {
-        self.restart();
+        let path = self.program.path().display().to_string();
+        let runs = |pid| process::command_line(pid).first() == Some(&path);
+        let patience = Instant::now() + Duration::from_secs(3);
+        while !self.openrc.child().is_some_and(runs) {
+            if Instant::now() > patience {
+                return self.restart();
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -121,7 +145,7 @@ fn p1_p8_the_retry_schedule_and_a_stop_of_a_plain_service() {
 #[test]
 fn p1_p2_reload_again_and_again() {
     Boxed::new().private_net().needs(Isolation::UserNamespaces).run(|folder| {
-        let web = Web::new(folder);
+        let web = Web::with(folder, "respawn_delay=");
         let mut daemon = http::wait_pid(&web.target);
         let mut launcher = web.openrc.main_pid();
         let prober = Prober::start(&web.target);

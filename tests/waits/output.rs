@@ -1,12 +1,13 @@
 //! What becomes of standard output and error when nobody reads them any more.
 
 use std::{
-    fs,
-    io::{self, Read},
+    fs::{self, File},
+    io::Read,
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::Path,
 };
 
+use nix::{fcntl::OFlag, unistd::pipe2};
 use seamless_testing::{boxed, direct::Direct, wait_for};
 
 use crate::scene::{self, LIMIT};
@@ -16,7 +17,7 @@ use crate::scene::{self, LIMIT};
 enum Output {
     Pipe,
     Socket,
-    /// A pipe without a reader, which the program itself has put there after `init`.
+    /// A pipe; after `init` the program has put a socket of its own there, which nobody reads.
     Own,
 }
 
@@ -41,8 +42,8 @@ fn an_output_without_a_reader_is_replaced_once_detached() {
                     (Box::new(ours), theirs.into())
                 }
                 Output::Pipe | Output::Own => {
-                    let (ours, theirs) = io::pipe().expect("a pipe");
-                    (Box::new(ours), theirs.into())
+                    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+                    (Box::new(File::from(ours)), theirs)
                 }
             };
             command.stdout(theirs);

@@ -1,7 +1,7 @@
 //! supervisord: a restart and a stop look alike to it, it reads what its child prints no longer than its
 //! child lives, and by default it starts nothing after exit code 0.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Child};
 
 use seamless_testing::{
     bin,
@@ -25,6 +25,7 @@ pub(crate) struct Web {
     supervisord: Supervisord,
     target: Target,
     program: Program,
+    stop: Option<Child>,
 }
 
 impl Web {
@@ -43,7 +44,7 @@ impl Web {
         let conf = service.join("web.conf");
         let supervisord = Supervisord::start(&folder.join("supervisord"), &conf);
         supervisord.main_pid();
-        Web { supervisord, target, program }
+        Web { supervisord, target, program, stop: None }
     }
 }
 
@@ -62,12 +63,13 @@ impl Host for Web {
 
     fn stop(&mut self) {
         // Returns when it is down, and the request is answered later.
-        let supervisord = &self.supervisord;
-        supervisord.spawn_control(&["stop", "web"]);
+        self.stop = Some(self.supervisord.spawn_control(&["stop", "web"]));
     }
 
     fn wait_down(&mut self) {
         self.supervisord.wait_state("STOPPED");
+        let stop = self.stop.as_mut().expect("a stop");
+        assert!(stop.wait().expect("its end").success());
     }
 
     fn kill(&mut self) {

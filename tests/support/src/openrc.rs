@@ -4,7 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use crate::{LIMIT, bin, process, wait_for};
@@ -54,8 +54,8 @@ impl OpenRc {
 
     /// The same, not waited for.
     #[track_caller]
-    pub fn spawn_service(&self, command: &str) {
-        service(command).spawn().expect("rc-service");
+    pub fn spawn_service(&self, command: &str) -> Child {
+        service(command).spawn().expect("rc-service")
     }
 
     /// Waits until OpenRC says that the service is stopped.
@@ -93,7 +93,8 @@ impl OpenRc {
         wait_for("another main process", LIMIT, || self.child().filter(|pid| *pid != old))
     }
 
-    fn child(&self) -> Option<u32> {
+    /// The PID of the main process, if there is one.
+    pub fn child(&self) -> Option<u32> {
         let children = process::children(self.supervisor_pid()?);
         let children = children.into_iter().filter_map(process::stat);
         // Between fork and exec it is still supervise-daemon.

@@ -62,8 +62,8 @@ impl Supervisord {
 
     /// The same, not waited for.
     #[track_caller]
-    pub fn spawn_control(&self, words: &[&str]) {
-        self.command(words).spawn().expect("supervisorctl");
+    pub fn spawn_control(&self, words: &[&str]) -> Child {
+        self.command(words).spawn().expect("supervisorctl")
     }
 
     fn command(&self, words: &[&str]) -> Command {

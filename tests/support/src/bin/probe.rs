@@ -98,7 +98,7 @@ POINT   before-init (in launcher and daemon), before-daemon-init, launch, after-
 ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, file:PATH (until it exists),
         user:UID, euid:UID (the effective one alone), hoard (every descriptor that is to be had),
         free:N (so many of them again), spawn:NAME, orphan:SECONDS,
-        own-output (standard output is a pipe of its own that nobody reads),
+        own-output (standard output is a socket of its own that nobody reads),
         call:init, call:started, call:restart, call:state, call:time, call:wait, call:inherited, tcp:SOCKET
 SOCKET  an address or a path, and then any of: ,name=NAME ,count=N ,mode=660 ,backlog=N ,only-v6
         ,reuse-port ,blocking
@@ -469,8 +469,8 @@ impl Part {
                 hoard.truncate(left);
             }
             Action::OwnOutput => {
-                let (_, write) = io::pipe().expect("a pipe");
-                nix::unistd::dup2_stdout(write).expect("dup2");
+                let (ours, _) = UnixStream::pair().expect("a socket pair");
+                nix::unistd::dup2_stdout(ours).expect("dup2");
             }
             Action::Spawn(name) => {
                 let child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn();
