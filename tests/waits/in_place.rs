@@ -362,7 +362,8 @@ fn p1_p4_a_deploy_that_hangs_blocks_nobody() {
                     let runs = fs::read_link(format!("/proc/{child}/exe")).ok()?;
                     (runs == bin::probe()).then_some(child)
                 }),
-                2 => scene.direct.report.wait_nth("init", 2).pid,
+                // The first and the one after the first that hangs have reported theirs.
+                2 => scene.direct.report.wait_nth("init", 3).pid,
                 _ => scene::wait_stopped(|| others(&scene)),
             };
             let hangs = Watched::new(hangs);
@@ -631,7 +632,8 @@ fn p1_p3_p6_in_a_container(init: &'static [&'static str]) {
             served.push(new);
             older = Some(Unfinished::start(&container.target));
         }
-        // By hand there is a restart as well.
+        // By hand there is a restart as well. What leaves an orphan looks like a daemon until it has.
+        container.report.wait_nth("orphan", 4);
         signal(container.newest(), USR2);
         let last = container.report.wait_nth("started", 5).pid;
         prober.wait_pid(last);

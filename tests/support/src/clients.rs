@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     LIMIT,
-    http::{self, FailedProbe, FailureKind, Prober, Target},
+    http::{self, FailedProbe, FailureKind, Held, Prober, Target},
     process::Watched,
     readme::Table,
     supervisor::write_script,
@@ -163,9 +163,11 @@ pub fn watch(host: &mut dyn Host, case: Case) -> Seen {
     let old = http::wait_pid(host.target());
     let prober = Prober::start(host.target());
     prober.wait_pid(old);
-    let request = http::hold(host.target());
+    let mut request = Some(http::hold(host.target()));
     // What the prober sends next comes behind it in the same queue.
     prober.wait_more(2);
+    let is_answered = |request: Held| request.finish().is_ok_and(|one| one.pid == Some(old));
+    let mut answered = false;
     match case {
         Case::Restart => host.restart(),
         Case::Stop => host.stop(),
@@ -180,12 +182,14 @@ pub fn watch(host: &mut dyn Host, case: Case) -> Seen {
             host.restart();
             host.program().wait_bad_start();
             prober.wait_more(20);
+            // Now: no server waits for ever for the rest of a request.
+            answered = request.take().is_some_and(is_answered);
             host.program().deploy_good();
             host.start_good();
         }
     }
     if case == Case::Stop {
-        let answered = request.finish().is_ok();
+        answered = request.is_some_and(is_answered);
         host.wait_down();
         let answers = prober.seen().answers.len();
         prober.wait_more(3);
@@ -198,7 +202,7 @@ pub fn watch(host: &mut dyn Host, case: Case) -> Seen {
     wait_for("another generation answers", LIMIT, || {
         prober.seen().answers.iter().any(|answer| answer.pid != old).then_some(())
     });
-    let answered = request.finish().is_ok_and(|answer| answer.pid == Some(old));
+    answered |= request.is_some_and(is_answered);
     prober.wait_more(10);
     let probes = prober.stop();
     assert_ne!(probes.answers.last().map(|answer| answer.pid), Some(old));
