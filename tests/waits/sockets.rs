@@ -24,7 +24,7 @@ use seamless_testing::{
     process::{Watched, descriptors},
     report::Report,
     supervisor::{Service, Supervisor},
-    under_each_supervisor,
+    under_each_supervisor, wait_for,
 };
 use socket2::SockRef;
 
@@ -169,7 +169,7 @@ fn passed_by_the_supervisor_and_handed_on() {
         ];
         assert_eq!(sockets(&direct, &daemon), expected);
         assert_eq!(origins(folder, &daemon), ["supervisor"; 4]);
-        // The launcher has closed its copies; the daemon's are close-on-exec.
+        // The launcher closes its copies; the daemon's are close-on-exec.
         let sockets_of = |pid| {
             let mut all: Vec<PathBuf> =
                 descriptors(pid).into_iter().map(|(_, target)| target).collect();
@@ -177,8 +177,10 @@ fn passed_by_the_supervisor_and_handed_on() {
             all
         };
         let held: Vec<PathBuf> = (3..7).map(|fd| fd_target(daemon.pid(), fd)).collect();
-        let of_launcher = sockets_of(first.launcher.pid());
-        assert!(held.iter().all(|one| !of_launcher.contains(one)), "{held:?} {of_launcher:?}");
+        wait_for(format!("the launcher has none of {held:?}"), LIMIT, || {
+            let of_launcher = sockets_of(first.launcher.pid());
+            held.iter().all(|one| !of_launcher.contains(one)).then_some(())
+        });
         for fd in 3..7 {
             let info = fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", daemon.pid())).unwrap();
             assert!(info.contains("flags:\t02004002"), "close-on-exec: {info}");
