@@ -70,8 +70,12 @@ fn across_a_restart(kind: Supervisor, folder: &Path, server: &Server) {
         idle
     });
     let silent = server.keeps_alive.then(|| Unfinished::connect(&server.target));
-    let request = Unfinished::start(&server.target);
     let delayed = server.delays.then(|| http::start(&server.target, "/?delay=1500ms"));
+    let request = Unfinished::start(&server.target);
+    // The last in its queue: then it has accepted all of them.
+    if let Target::Tcp(_) = server.target {
+        request.wait_accepted(old);
+    }
 
     service.restart();
     let new = wait_for("a second generation", LIMIT, || read(&pid_file).filter(|new| *new != old));
