@@ -76,10 +76,13 @@ fn launch(folder: &Path, options: &str) -> Child {
 #[track_caller]
 fn wait_started(folder: &Path, before: u32) -> u32 {
     let log = Log::of(folder);
-    wait_for(format!("another daemon than {before}:\n{log}"), LIMIT, || {
+    let daemon: u32 = wait_for(format!("another daemon than {before}:\n{log}"), LIMIT, || {
         let text = fs::read_to_string(folder.join("web.pid")).ok()?;
         text.trim().parse().ok().filter(|pid| *pid != before)
-    })
+    });
+    // The file is there a moment before it serves.
+    log.wait(&[("stage", "started"), ("daemon", &daemon.to_string())]);
+    daemon
 }
 
 /// A connection, byte by byte.
