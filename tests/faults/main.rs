@@ -1,0 +1,3 @@
+//! Crashes and faults at every step, with real processes: what is left then, and who is not hurt.
+//!
+//! A test of a promise is named after it, `p<N>_…`. Each runs in a box.
