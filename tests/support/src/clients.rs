@@ -161,6 +161,7 @@ impl fmt::Display for Seen {
 #[track_caller]
 pub fn watch(host: &mut dyn Host, case: Case) -> Seen {
     let old = http::wait_pid(host.target());
+    let daemon = Watched::new(old);
     let prober = Prober::start(host.target());
     prober.wait_pid(old);
     let mut request = Some(http::hold(host.target()));
@@ -173,7 +174,6 @@ pub fn watch(host: &mut dyn Host, case: Case) -> Seen {
         Case::Stop => host.stop(),
         Case::Kill => host.kill(),
         Case::Crash => {
-            let daemon = Watched::new(old);
             daemon.kill();
             daemon.wait_end(LIMIT);
         }
@@ -203,6 +203,8 @@ pub fn watch(host: &mut dyn Host, case: Case) -> Seen {
         prober.seen().answers.iter().any(|answer| answer.pid != old).then_some(())
     });
     answered |= request.is_some_and(is_answered);
+    // Until it hears that it has a successor, both serve: it may be asking its supervisor just then.
+    daemon.wait_end(LIMIT);
     prober.wait_more(10);
     let probes = prober.stop();
     assert_ne!(probes.answers.last().map(|answer| answer.pid), Some(old));
