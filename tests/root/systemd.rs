@@ -1,6 +1,7 @@
 //! A service of a real systemd: what each of its commands does, and what a unit's settings make of
 //! it.
 
+mod bus;
 mod clients;
 mod store;
 mod watchdog;

@@ -195,7 +195,34 @@ pub struct Systemd {
     user: bool,
 }
 
+/// The bus of the system, without what an installed system starts before it.
+const BUS: [(&str, &str); 2] = [
+    ("dbus.socket", "[Socket]\nListenStream=/run/dbus/system_bus_socket"),
+    (
+        "dbus.service",
+        "[Service]\nType=notify\nExecStart=dbus-daemon --system --address=systemd: --nofork \
+         --nopidfile --systemd-activation --syslog-only",
+    ),
+];
+
 impl Systemd {
+    /// Starts the bus of the system, by which whoever is not root may ask.
+    #[track_caller]
+    pub fn start_bus(&self) {
+        for (name, text) in BUS {
+            self.write(name, &format!("[Unit]\nDefaultDependencies=no\n{text}"));
+        }
+        self.control(&["daemon-reload"]);
+        self.control(&["start", "dbus.socket", "dbus.service"]);
+        wait_for("systemd is on the bus", LIMIT, || {
+            let mut question = Command::new("setpriv");
+            question.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+            question.args(["systemctl", "show", "--property=Version"]);
+            let output = question.stdin(Stdio::null()).output().expect("systemctl");
+            output.status.success().then_some(())
+        });
+    }
+
     /// Writes a unit and lets systemd read it.
     #[track_caller]
     pub fn unit(&self, name: &str, text: &str) {
