@@ -115,7 +115,8 @@ impl Supervising {
                     Some(group) if group != name => format!("{group}:{name}"),
                     _ => name,
                 };
-                Some(format!("supervisorctl {} {name}", either("stop", "restart")))
+                // Its `restart` is a stop and then a start.
+                Some(format!("supervisorctl {} {name}", either("stop", "signal TERM")))
             }
             Kind::OpenRc => {
                 let name = variable("RC_SVCNAME")?;

@@ -54,13 +54,13 @@ fn cell<H: Host>(row: &str, case: Case, host: impl FnOnce(&Path) -> H) {
 }
 
 /// A service folder of `examples/service` as it is, with the example `takeover` in it.
-struct Supervised {
+pub(crate) struct Supervised {
     service: Service,
     target: Target,
     program: Program,
 }
 
-fn supervised(kind: Supervisor, folder: &Path) -> Supervised {
+pub(crate) fn supervised(kind: Supervisor, folder: &Path) -> Supervised {
     let target = Target::from(boxed::address());
     let program = Program::new(folder.join("web"), &bin::example("takeover"));
     let service = folder.join("service");

@@ -13,9 +13,10 @@ use std::{
 use seamless_testing::{
     bin,
     boxed::{self, Boxed, Isolation},
+    clients::Host,
     direct::{Direct, Started},
     handover::{Predecessor, write_record},
-    http::{self, Target},
+    http::{self, Prober, Target},
     process::{NOBODY, Watched, descriptors, stat},
     signal::CONT,
     supervisor::{Supervisor, Want, write_script},
@@ -24,8 +25,10 @@ use seamless_testing::{
 use serde_json::Value;
 
 use crate::{
+    clients, openrc,
     scene::{self, LIMIT, Unfinished, answer_of},
     site::{SERVES_ON, Site, User},
+    supervisord,
 };
 
 /// How a command has ended.
@@ -577,6 +580,84 @@ fn a_service_of_systemd() {
 }
 
 // ---- stop ----
+
+/// The samples for other supervisors: what it says of them, and the commands that it names.
+#[test]
+fn p1_p2_p3_p6_s6() {
+    names_commands("s6", ["s6-svc -t ", "s6-svc -d "], |folder| {
+        clients::supervised(Supervisor::S6, folder)
+    });
+}
+
+#[test]
+fn p1_p2_p3_p6_supervisord() {
+    let commands = ["supervisorctl signal TERM web", "supervisorctl stop web"];
+    names_commands("supervisord", commands, supervisord::Web::new);
+}
+
+#[test]
+fn p1_p2_p3_p6_openrc() {
+    let commands = ["rc-service web restart", "rc-service web stop"];
+    names_commands("openrc", commands, openrc::Web::new);
+}
+
+fn names_commands<H: Host>(kind: &str, commands: [&str; 2], host: impl FnOnce(&Path) -> H) {
+    Boxed::new().private_net().run(|folder| {
+        let host = host(folder);
+        let pid_file = folder.join("run/web.pid");
+        let first = http::wait_pid(host.target());
+        let prober = Prober::start(host.target());
+        let said = status(&pid_file);
+        assert_eq!((&said["state"], &said["daemon"]), (&"serving".into(), &first.into()));
+        assert_eq!(said["supervisor"]["kind"], kind);
+        let check = seamless("check", &pid_file, &["--json"]);
+        assert_eq!(check.json()["ok"], true, "{check:?}");
+
+        seamless("restart", &pid_file, &[]).assert(0, &["took over from generation 1"]);
+        let second = status(&pid_file)["daemon"].as_u64().expect("a PID") as u32;
+        Watched::new(first).wait_end(LIMIT);
+
+        // One that cannot be asked: the command that it names instead is a restart.
+        let lock_file = folder.join("run/web.pid.lock");
+        let record = fs::read_to_string(&lock_file).expect("the record");
+        fs::write(&lock_file, record.replace(" takeover=1", "")).expect("a record");
+        let said = seamless("restart", &pid_file, &[]);
+        fs::write(&lock_file, &record).expect("the record");
+        said.assert(1, &["without the feature `sockets`", commands[0]]);
+        run_named(&said, commands[0], folder);
+        Watched::new(second).wait_end(LIMIT);
+        let third = http::wait_pid(host.target());
+        prober.wait_pid(third);
+        let probes = prober.stop();
+        assert_eq!(probes.pids(), [first, second, third]);
+        probes.assert_all_answered();
+
+        let said = seamless("stop", &pid_file, &[]);
+        said.assert(4, &["would start it again", commands[1], "--force"]);
+        let request = http::hold(host.target());
+        thread::scope(|scope| {
+            scope.spawn(|| run_named(&said, commands[1], folder));
+            wait_state(&pid_file, "draining");
+            assert_eq!(request.finish().expect("an answer").pid, Some(third));
+        });
+        Watched::new(third).wait_end(LIMIT);
+        seamless("status", &pid_file, &[]).assert(3, &["no generation runs"]);
+    });
+}
+
+/// The command in what was said that begins like this.
+#[track_caller]
+fn run_named(said: &Said, begins: &str, folder: &Path) {
+    let mut quoted = said.err.split('`');
+    let command = quoted.find(|part| part.starts_with(begins)).expect("a command");
+    // Where supervisorctl finds its settings.
+    let at = Some(folder.join("supervisord")).filter(|at| at.exists());
+    let status = Command::new("sh")
+        .args(["-c", command])
+        .current_dir(at.as_deref().unwrap_or(folder))
+        .status();
+    assert!(status.expect("sh").success(), "{command}");
+}
 
 fn p3_stop_says_who_would_start_it_again(kind: Supervisor, folder: &Path) {
     let site = Site::new(kind, folder, User::Root, SERVES_ON);
