@@ -5,6 +5,7 @@ use std::{
     error::Error,
     ffi::OsString,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
@@ -38,6 +39,7 @@ const AIM: f64 = 1.2;
 /// True where no request failed.
 pub(crate) fn run(bench: &Bench, restarts: usize) -> Result<bool, Box<dyn Error>> {
     throughput(bench)?;
+    known_loads(bench)?;
     table::title(&format!(
         "The module http: {restarts} restarts by protocol, 2,000 requests a second, never repeated"
     ));
@@ -107,6 +109,46 @@ fn start<'a>(
     args: Vec<OsString>,
 ) -> Result<Site<'a>, Box<dyn Error>> {
     Site::start_program(bench, "http", program, args, folder)
+}
+
+/// The same by programs that everybody knows, where they are installed.
+fn known_loads(bench: &Bench) -> Result<(), Box<dyn Error>> {
+    let url = format!("http://{}/", bench.port.address());
+    for (program, args) in [
+        ("wrk", ["-t1", "-c64", "-d3s"].as_slice()),
+        ("h2load", ["-t1", "-c8", "-m8", "-D3"].as_slice()),
+    ] {
+        if Command::new(program).arg("--version").stdout(Stdio::null()).status().is_err() {
+            table::print(&format!("{program} is not installed, so it is left out"));
+            continue;
+        }
+        for ours in [false, true] {
+            let (name, site) = match ours {
+                false => ("hyper-util alone", start_bare(bench)?),
+                true => ("examples/http", start_ours(bench)?),
+            };
+            let output = Command::new(program).args(args).arg(&url).output()?;
+            site.end()?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            let rate = known_rate(&text).ok_or_else(|| format!("{program} says: {text}"))?;
+            let figure = format!("requests a second, {name}, {program}");
+            table::note(&figure, &thousands(rate as u64));
+        }
+    }
+    Ok(())
+}
+
+/// From what wrk or h2load has printed; `None` where a request failed.
+fn known_rate(text: &str) -> Option<f64> {
+    if text.contains("Socket errors") || text.contains("Non-2xx") {
+        return None;
+    }
+    if let Some((_, rate)) = text.split_once("Requests/sec:") {
+        return rate.split_whitespace().next()?.parse().ok();
+    }
+    let (before, _) = text.split_once(" req/s")?;
+    let clean = text.contains(" 0 failed, 0 errored, 0 timeout");
+    before.rsplit(' ').next()?.parse().ok().filter(|_| clean)
 }
 
 fn full_load(mut site: Site) -> Result<f64, Box<dyn Error>> {
