@@ -3,6 +3,7 @@
 use super::goodbye::Goodbye;
 use super::state::{Next, State, Times};
 use super::stream::Stream;
+use super::woken::WhenWoken;
 use crate::shutdown::lock;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -253,25 +254,29 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = match this.answer.poll(context) {
-            Poll::Ready(answer) => answer?.map(Some),
+        let in_flight = this.in_flight;
+        let mut counting = |body| {
+            let in_flight = in_flight.take().expect("polled to its end once");
+            Counting { body, in_flight }
+        };
+        let mut answer = match this.answer.poll(context) {
+            Poll::Ready(answer) => answer?.map(|body| counting(Some(body))),
             Poll::Pending => {
                 let Some(limit) = this.limit else { return Poll::Pending };
                 ready!(limit.as_mut().poll(context));
-                let mut late = Response::new(None);
+                let mut late = Response::new(counting(None));
                 *late.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
                 late
             }
         };
-        let in_flight = this.in_flight.take().expect("polled to its end once");
-        let mut answer = answer;
         let connected = *this.connects && answer.status().is_success();
+        let state = &answer.body().in_flight.0.state;
         if connected || answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            lock(&in_flight.0.state).upgraded();
-        } else if crate::draining().has_begun() && lock(&in_flight.0.state).is_last() {
+            lock(state).upgraded();
+        } else if crate::draining().has_begun() && lock(state).is_last() {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        Poll::Ready(Ok(answer.map(|body| Counting { body, _in_flight: in_flight })))
+        Poll::Ready(Ok(answer))
     }
 }
 
@@ -280,7 +285,7 @@ pin_project! {
     struct Counting<B> {
         #[pin]
         body: Option<B>,
-        _in_flight: InFlight,
+        in_flight: InFlight,
     }
 }
 
@@ -347,13 +352,19 @@ pub(super) async fn converse<S, B>(
     let mut draining = None;
     let mut alarm = pin!(sleep_until(accepted.into()));
     let ended = loop {
+        let due = WhenWoken::new(async {
+            tokio::select! {
+                biased;
+                // Its sender goes only with the servers themselves, when no drain will come.
+                Ok(()) = stages.changed() => {}
+                () = alarm.as_mut() => {}
+            }
+        });
         // What has arrived is taken before time or a drain ends anything.
         tokio::select! {
             biased;
             ended = connection.as_mut() => break ended,
-            // Its sender goes only with the servers themselves, when no drain will come.
-            Ok(()) = stages.changed() => {}
-            () = alarm.as_mut() => {}
+            () = due => {}
         }
         match *stages.borrow_and_update() {
             Stage::Serving => {}

@@ -52,6 +52,7 @@ mod state;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
+mod woken;
 
 pub use connection::Peer;
 pub use server::Server;
