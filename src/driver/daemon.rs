@@ -294,8 +294,11 @@ impl Daemon {
         super::status::entered_stage();
         let mut machine = lock(&self.machine);
         for output in machine.on(Input::Started) {
-            if let (Output::Report(report), Some(channel)) = (output, self.channel.upgrade()) {
-                note_report(report, channel.send(&report.format(), None));
+            if let (Output::Report(report @ Report::Started), Some(channel)) =
+                (output, self.channel.upgrade())
+            {
+                let message = Report::format_started(self.drain_timeout());
+                note_report(report, channel.send(&message, None));
             }
         }
         machine.phase() == Phase::Serving

@@ -49,7 +49,11 @@ pub(super) fn launch(config: Config) -> Error {
     // What the supervisor blocked would never arrive, here or in the daemon.
     signals::unblock_all();
     let in_place = !config.reload_signals.is_empty();
-    let again = Again { in_place, executed_by: launch::executed_by().filter(|_| in_place) };
+    let again = Again {
+        in_place,
+        executed_by: launch::executed_by().filter(|_| in_place),
+        drain_timeout: config.drain_timeout,
+    };
     match again.start(&supervisor, launch::program) {
         Ok(first) => run(config, supervisor, signals, again, first),
         Err(error) => {
@@ -64,6 +68,7 @@ struct Again {
     in_place: bool,
     /// For a restart in place.
     executed_by: Option<PathBuf>,
+    drain_timeout: Option<Duration>,
 }
 
 impl Again {
@@ -87,7 +92,7 @@ impl Again {
         let daemon = launch::spawn(&program, &theirs).map_err(|error| {
             Error::io(ErrorKind::Launch, format!("cannot start {program:?} again (launch)"), error)
         })?;
-        Ok(Member { daemon, channel: Some(ours) })
+        Ok(Member { daemon, channel: Some(ours), drain_timeout: self.drain_timeout })
     }
 
     /// From the file as it is now.
@@ -101,6 +106,9 @@ struct Member {
     daemon: launch::Daemon,
     /// `None` once its end of it is closed.
     channel: Option<Channel>,
+    /// How long its drain may take: as this program is configured, until it has said so itself. A
+    /// server has a limit of its own, and in place another program may have been started.
+    drain_timeout: Option<Duration>,
 }
 
 struct Driver {
@@ -117,7 +125,6 @@ struct Driver {
     reload_signals: Vec<i32>,
     release_code: i32,
     handoff_timeout: Duration,
-    kill_timeout: Option<Duration>,
     notifier: Notifier,
     /// When the last TERM came.
     asked: Option<Instant>,
@@ -175,7 +182,6 @@ fn run(
         reload_signals: config.reload_signals,
         release_code: config.release_code,
         handoff_timeout: config.handoff_timeout,
-        kill_timeout: config.drain_timeout.map(|timeout| timeout.saturating_add(KILL_AFTER)),
         asked: None,
         reloading: None,
     };
@@ -246,6 +252,10 @@ impl Driver {
                             process::own_pid(),
                             report.name(),
                         );
+                        if let Some(member) = self.member(pid).filter(|_| report == Report::Started)
+                        {
+                            member.drain_timeout = Report::drain_timeout(&message);
+                        }
                         self.notifier.reported(report);
                         self.feed(Input::Report(pid, report));
                     }
@@ -378,7 +388,10 @@ impl Driver {
                     Timer::Cont | Timer::Settle => Some(SETTLE),
                     Timer::Handoff | Timer::Cancel => Some(self.handoff_timeout),
                     Timer::Overdue => Some(OVERDUE),
-                    Timer::Kill(_) => self.kill_timeout,
+                    Timer::Kill(pid) => {
+                        let limit = self.member(pid).and_then(|member| member.drain_timeout);
+                        limit.map(|limit| limit.saturating_add(KILL_AFTER))
+                    }
                 };
                 if let Some(after) = after {
                     self.timers.arm(timer, after);

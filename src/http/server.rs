@@ -232,8 +232,8 @@ impl Server {
     /// what is in flight is reset, so that no half answer looks like a whole one. By hand: USR2 to
     /// a process that drains. Default: 60 s. `None`: no limit.
     ///
-    /// Where [`Config::drain_timeout`](crate::Config::drain_timeout) is set, that holds instead; and only
-    /// of that one the launcher knows, which KILLs a daemon that outlives it.
+    /// Where [`Config::drain_timeout`](crate::Config::drain_timeout) is set, that holds instead. The
+    /// launcher is told which it is, and KILLs a daemon that outlives it by 5 s.
     pub fn drain_limit(mut self, limit: impl Into<Option<Duration>>) -> Server {
         self.drain_limit = limit.into();
         self

@@ -11,6 +11,7 @@
 
 use super::{Intent, Kind, Reading, Report, Scope};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 /// The version of the record and of the channel.
 pub(crate) const VERSION: u32 = 1;
@@ -313,6 +314,8 @@ impl Aside {
     }
 }
 
+/// A field of [`Report::Started`].
+const DRAIN_TIMEOUT: &str = "drain_timeout_ms=";
 /// As much as is told of why a restart in place was not to be, in characters.
 const WHY_MAX: usize = 1000;
 
@@ -408,6 +411,22 @@ impl Report {
 
     pub(crate) fn format(self) -> Vec<u8> {
         format!("{CHANNEL}{VERSION} {}", self.name()).into_bytes()
+    }
+
+    /// [`Report::Started`], and how long a drain of this daemon may take: only now it is certain.
+    pub(crate) fn format_started(drain_timeout: Option<Duration>) -> Vec<u8> {
+        let mut message = Report::Started.format();
+        if let Some(timeout) = drain_timeout {
+            message.extend(format!(" {DRAIN_TIMEOUT}{}", timeout.as_millis()).bytes());
+        }
+        message
+    }
+
+    /// What [`format_started`](Report::format_started) has said of it.
+    pub(crate) fn drain_timeout(started: &[u8]) -> Option<Duration> {
+        let (_, fields) = split_message(started).ok()?;
+        let millis = fields.split(' ').find_map(|field| field.strip_prefix(DRAIN_TIMEOUT))?;
+        millis.parse().ok().map(Duration::from_millis)
     }
 
     /// `Ok(None)`: a message that this version does not know.

@@ -521,6 +521,20 @@ fn what_a_later_minor_version_adds_is_ignored() {
     assert_eq!(Report::parse(b"seamless/1 released after=3ms"), Ok(Some(Report::Released)));
 }
 
+#[test]
+fn a_start_tells_how_long_a_drain_may_take() {
+    for limit in [None, Some(Duration::ZERO), Some(Duration::from_millis(60_001))] {
+        let message = Report::format_started(limit);
+        assert_eq!(Report::parse(&message), Ok(Some(Report::Started)));
+        assert_eq!(Report::drain_timeout(&message), limit);
+    }
+    let later = b"seamless/1 started colour=red drain_timeout_ms=5 more=1";
+    assert_eq!(Report::drain_timeout(later), Some(Duration::from_millis(5)));
+    for none in ["started", "started drain_timeout_ms=soon", "started drain_timeout_ms=-1"] {
+        assert_eq!(Report::drain_timeout(format!("seamless/1 {none}").as_bytes()), None, "{none}");
+    }
+}
+
 fn parse_stop() -> Intent {
     Intent::Stop(Scope::Service)
 }
