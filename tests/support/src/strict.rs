@@ -104,6 +104,7 @@ impl Strict {
     /// Starts them, on a thread of their own.
     pub fn start(self) -> Running {
         let shared = Arc::new(Shared {
+            place: Mutex::new((0, self.target.clone())),
             strict: self,
             stopping: AtomicBool::new(false),
             seen: Mutex::default(),
@@ -128,6 +129,8 @@ impl Strict {
 
 struct Shared {
     strict: Strict,
+    /// Where to connect to, and how many places there were before.
+    place: Mutex<(u64, Target)>,
     stopping: AtomicBool,
     seen: Mutex<Seen>,
     start: Instant,
@@ -213,6 +216,13 @@ impl Running {
         self.shared.start.elapsed()
     }
 
+    /// From now on each client, once it has an answer, goes on with another server: what a restart
+    /// asks of clients, without one.
+    pub fn move_to(&self, target: Target) {
+        let mut place = self.shared.place();
+        *place = (place.0 + 1, target);
+    }
+
     /// Waits until this server has answered.
     #[track_caller]
     pub fn wait_pid(&self, pid: u32) {
@@ -253,6 +263,10 @@ impl Shared {
         self.seen.lock().expect("nobody panics with it")
     }
 
+    fn place(&self) -> MutexGuard<'_, (u64, Target)> {
+        self.place.lock().expect("nobody panics with it")
+    }
+
     fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
@@ -273,7 +287,8 @@ async fn client(shared: Arc<Shared>) {
 
 /// An error: there was none.
 async fn one_connection(shared: &Arc<Shared>) -> Result<(), Problem> {
-    let io: Box<dyn Io> = match &shared.strict.target {
+    let (number, target) = shared.place().clone();
+    let io: Box<dyn Io> = match &target {
         Target::Tcp(address) => {
             let tcp = TcpStream::connect(address).await?;
             tcp.set_nodelay(true)?;
@@ -292,7 +307,7 @@ async fn one_connection(shared: &Arc<Shared>) -> Result<(), Problem> {
     let Some(streams) = shared.strict.streams else {
         let (mut sender, connection) = http1::handshake(io).await?;
         let connection = tokio::spawn(connection);
-        let mut pace = Pace::new(shared.strict.every);
+        let mut pace = Pace::new(shared.strict.every, number);
         while pace.next(shared).await && sender.ready().await.is_ok() {
             if !exchange(shared, sender.try_send_request(request(shared))).await {
                 break;
@@ -309,7 +324,7 @@ async fn one_connection(shared: &Arc<Shared>) -> Result<(), Problem> {
     for _ in 0..streams {
         let (shared, sender) = (shared.clone(), sender.clone());
         asking.spawn(async move {
-            let mut pace = Pace::new(shared.strict.every);
+            let mut pace = Pace::new(shared.strict.every, number);
             while pace.next(&shared).await {
                 let Ok(mut sender) = sender.clone().ready().await else { break };
                 let request = request(&shared).map(drop);
@@ -330,20 +345,22 @@ async fn one_connection(shared: &Arc<Shared>) -> Result<(), Problem> {
 struct Pace {
     every: Option<Duration>,
     due: tokio::time::Instant,
+    /// The place of this connection.
+    number: u64,
 }
 
 impl Pace {
-    fn new(every: Option<Duration>) -> Self {
-        Pace { every, due: tokio::time::Instant::now() }
+    fn new(every: Option<Duration>, number: u64) -> Self {
+        Pace { every, due: tokio::time::Instant::now(), number }
     }
 
-    /// False where there is to be none.
+    /// False where there is to be none on this connection.
     async fn next(&mut self, shared: &Shared) -> bool {
         if let Some(every) = self.every {
             self.due = (self.due + every).max(tokio::time::Instant::now());
             tokio::time::sleep_until(self.due).await;
         }
-        !shared.stopping()
+        !shared.stopping() && shared.place().0 == self.number
     }
 }
 

@@ -4,8 +4,9 @@
 use std::{
     error::Error,
     ffi::OsString,
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command},
     thread,
     time::Duration,
 };
@@ -13,19 +14,20 @@ use std::{
 use seamless_testing::{
     bin,
     load::Target,
+    port::ReservedPort,
     process::Watched,
-    strict::{self, Strict},
+    strict::{self, Seen, Strict},
 };
 use signal_hook::consts::SIGTERM;
 
 use crate::{
     Bench,
-    servers::Site,
+    servers::{RESPAWN, Site},
     table::{self, Samples, millis, thousands},
 };
 
 /// Many and short, and odd: a median over all of them.
-const ROUNDS: usize = 21;
+const ROUNDS: usize = 15;
 const ROUND: Duration = Duration::from_secs(1);
 const CLIENTS: usize = 64;
 const SHARE: f64 = 0.97;
@@ -111,27 +113,22 @@ fn start<'a>(
     Site::start_program(bench, "http", program, args, folder)
 }
 
-/// The same by programs that everybody knows, where they are installed.
+/// The same by programs that everybody knows.
 fn known_loads(bench: &Bench) -> Result<(), Box<dyn Error>> {
     let url = format!("http://{}/", bench.port.address());
     for (program, args) in [
-        ("wrk", ["-t1", "-c64", "-d3s"].as_slice()),
-        ("h2load", ["-t1", "-c8", "-m8", "-D3"].as_slice()),
+        ("wrk", ["-t1", "-c64", "-d2s"].as_slice()),
+        ("h2load", ["-t1", "-c8", "-m8", "-D2"].as_slice()),
     ] {
-        if Command::new(program).arg("--version").stdout(Stdio::null()).status().is_err() {
-            table::print(&format!("{program} is not installed, so it is left out"));
-            continue;
-        }
-        for ours in [false, true] {
-            let (name, site) = match ours {
-                false => ("hyper-util alone", start_bare(bench)?),
-                true => ("examples/http", start_ours(bench)?),
-            };
-            let output = Command::new(program).args(args).arg(&url).output()?;
+        for (server, ours) in [("hyper-util alone", false), ("examples/http", true)] {
+            let site = if ours { start_ours(bench)? } else { start_bare(bench)? };
+            let output = Command::new(program).args(args).arg(&url).output();
             site.end()?;
+            let output =
+                output.map_err(|error| format!("{program}: {error}; run scripts/setup"))?;
             let text = String::from_utf8_lossy(&output.stdout);
             let rate = known_rate(&text).ok_or_else(|| format!("{program} says: {text}"))?;
-            let figure = format!("requests a second, {name}, {program}");
+            let figure = format!("requests a second, {server}, by {program}");
             table::note(&figure, &thousands(rate as u64));
         }
     }
@@ -185,14 +182,21 @@ fn across_restarts(
         bin::example("http")
     };
     let mut site = start(bench, &folder, program, args)?;
-    let mut load = Strict::new(&Target::Tcp(address)).clients(PACED).every(EVERY);
-    if http2 {
-        load = load.clients(PACED / 8).http2(8);
-    }
-    if tls {
-        load = load.tls(strict::trusting_file(&folder.join("cert.pem"), http2)?);
-    }
-    let load = load.start();
+    let trusting = match tls {
+        true => Some(strict::trusting_file(&folder.join("cert.pem"), http2)?),
+        false => None,
+    };
+    let clients = |address| {
+        let mut clients = Strict::new(&Target::Tcp(address)).clients(PACED).every(EVERY);
+        if http2 {
+            clients = clients.clients(PACED / 8).http2(8);
+        }
+        match &trusting {
+            Some(trusting) => clients.tls(trusting.clone()),
+            None => clients,
+        }
+    };
+    let load = clients(address).start();
     site.deployment.until("it answers", None, |slice| {
         thread::sleep(slice.min(Duration::from_millis(2)));
         load.newest().is_some()
@@ -225,17 +229,7 @@ fn across_restarts(
     let seen = load.stop();
     site.end()?;
 
-    let within = |windows: &[(Duration, Duration)], whole: bool| -> Samples {
-        let times = seen.times.iter().filter(|(begin, took)| {
-            let end = *begin + *took;
-            windows.iter().any(|(from, to)| match whole {
-                true => begin >= from && end < *to,
-                false => begin <= to && end >= *from,
-            })
-        });
-        times.map(|(_, took)| *took).collect()
-    };
-    let (during, alone) = (within(&windows, false), within(&calm, true));
+    let (during, alone) = (within(&seen, &windows, false), within(&seen, &calm, true));
     let (during, alone) = (during.quantile(0.999), alone.quantile(0.999));
     let ratio = during.as_secs_f64() / alone.as_secs_f64();
     let (failed, generations) = (seen.failures.len(), seen.answers.len());
@@ -250,5 +244,88 @@ fn across_restarts(
     for (when, failure) in seen.failures.iter().take(5) {
         table::print(&format!("  {when:?}: {failure}"));
     }
+    if tls {
+        let moved = moved(bench, &folder, clients, restarts)?.quantile(0.999);
+        table::print(&format!(
+            "{:<34}{:>46}{:>16}{:>8.2}",
+            "  moved between servers without it",
+            millis(moved),
+            "",
+            moved.as_secs_f64() / alone.as_secs_f64(),
+        ));
+    }
     Ok(failed == 0 && generations == restarts + 1)
+}
+
+/// What the requests took that were in flight in these windows; `whole`: all their time.
+fn within(seen: &Seen, windows: &[(Duration, Duration)], whole: bool) -> Samples {
+    let times = seen.times.iter().filter(|(begin, took)| {
+        let end = *begin + *took;
+        windows.iter().any(|(from, to)| match whole {
+            true => begin >= from && end < *to,
+            false => begin <= to && end >= *from,
+        })
+    });
+    times.map(|(_, took)| *took).collect()
+}
+
+/// The same clients, moved as often from one server on the libraries alone to another that has just
+/// been started: what a process that starts and so many handshakes at once cost, whoever restarts.
+fn moved(
+    bench: &Bench,
+    folder: &Path,
+    clients: impl Fn(SocketAddr) -> Strict,
+    moves: usize,
+) -> Result<Samples, Box<dyn Error>> {
+    let ports = [ReservedPort::new()?, ReservedPort::new()?];
+    let mut server = Bare::start(bench, ports[0].address(), folder)?;
+    let load = clients(ports[0].address()).start();
+    while load.newest().is_none() {
+        bench.pass(Duration::from_millis(5), "it answers")?;
+    }
+    let mut windows = Vec::new();
+    for turn in 1..=moves {
+        bench.pass(CYCLE / 3, "time passes")?;
+        let (old, begin) = (load.newest(), load.elapsed());
+        bench.pass(RESPAWN, "time passes")?;
+        let address = ports[turn % 2].address();
+        let next = Bare::start(bench, address, folder)?;
+        load.move_to(Target::Tcp(address));
+        while load.newest() == old {
+            bench.pass(Duration::from_millis(2), "another answers")?;
+        }
+        bench.pass(EVERY * 5, "all have moved")?;
+        windows.push((begin, load.elapsed()));
+        server = next;
+    }
+    let seen = load.stop();
+    drop(server);
+    Ok(within(&seen, &windows, false))
+}
+
+/// A server on the libraries alone, with TLS. It ends with this.
+struct Bare(Child);
+
+impl Bare {
+    fn start(bench: &Bench, address: SocketAddr, folder: &Path) -> Result<Self, Box<dyn Error>> {
+        let mut command = Command::new(bin::support("bare"));
+        command
+            .arg(address.to_string())
+            .args(["cert.pem", "key.pem"].map(|name| folder.join(name)));
+        let mut bare = Bare(command.spawn()?);
+        while TcpStream::connect(address).is_err() {
+            bench.pass(Duration::from_millis(2), "it listens")?;
+            if let Some(status) = bare.0.try_wait()? {
+                return Err(format!("bare has ended: {status}").into());
+            }
+        }
+        Ok(bare)
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
 }

@@ -26,7 +26,7 @@ use crate::{
 /// The folder with the programs of `bench/peers`.
 const PEERS: &str = "SEAMLESS_BENCH_PEERS";
 /// Between two starts by the supervisor that is built in.
-const RESPAWN: Duration = Duration::from_millis(250);
+pub(crate) const RESPAWN: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
