@@ -1,4 +1,5 @@
-//! Hooks before and after each stage of a restart, and hooks for signals.
+//! Hooks before and after each stage of a restart and each signal that the crate handles, and hooks for
+//! all other signals.
 //!
 //! ```no_run
 //! use seamless::hooks::{self, Stage};
@@ -14,10 +15,19 @@
 //! [`on_shutdown_request`](crate::on_shutdown_request), [`on_shutdown`](crate::on_shutdown),
 //! [`on_hammer`](crate::on_hammer).
 //!
-//! Each signal that the crate handles leads to a stage, and what is to come before or after what it
-//! does is a hook of that stage: TERM and INT of [`Stage::Drain`], a USR2 of [`Stage::Handoff`], or,
-//! to a process that drains, of [`on_hammer`](crate::on_hammer). The crate waits for the hooks of a
-//! stage, and not for those of a signal.
+//! # Signals
+//!
+//! All hooks run in the daemon, none in the launcher. What the crate handles there:
+//!
+//! - **TERM, INT**: the [drain](Stage::Drain)
+//! - **USR2**: the [handoff](Stage::Handoff); to a process that drains, the hammer
+//!
+//! [`before_signal`] and [`after_signal`] hook these. What a supervisor sends, TERM as a rule, goes to the
+//! launcher, which finds out what it means and sends the daemon USR2 for a restart, TERM for a stop; a
+//! successor sends TERM. The launcher keeps to itself CHLD (or what else is the release signal), PIPE, and
+//! the signals of [`Config::reload_signals`](crate::Config::reload_signals): those start the next
+//! generation, which has [`Stage::Takeover`], and the old one hears of it by its TERM. All others it passes
+//! on, for [`on_signal`].
 
 use crate::driver::hooks;
 use crate::error::{Error, ErrorKind, Result};
@@ -61,7 +71,7 @@ pub fn after(stage: Stage, hook: impl FnOnce() + Send + 'static) {
 ///
 /// For signals that mean nothing to the crate, such as HUP and USR1: without a hook their default
 /// action ends the process. For those that it handles, TERM, INT and USR2, the hook runs beside what
-/// the crate does. A signal of [`Config::reload_signals`](crate::Config::reload_signals) is the
+/// the crate does; for an order, see [`before_signal`]. A signal of [`Config::reload_signals`](crate::Config::reload_signals) is the
 /// launcher's and does not come this far.
 ///
 /// All such hooks run on one thread of their own, in the order in which they were added, each as
@@ -82,6 +92,48 @@ pub fn on_signal(signal: i32, hook: impl FnMut() + Send + 'static) -> Result<()>
     hooks::on_signal(signal, Box::new(hook))
 }
 
+/// Adds a hook that runs whenever TERM (15), INT (2) or USR2 (12) has arrived in the daemon, before the
+/// crate acts on it.
+///
+/// What the launcher announces counts as arrived: the signal follows. The crate waits for these hooks,
+/// but no longer than a second for those of one signal: then it goes on, and the log says so, so that a
+/// hook that hangs keeps nobody from a stop or the hammer. Whatever arrives meanwhile waits its turn.
+/// Nothing waits for the launcher's end, time limits, and what the program itself calls.
+///
+/// They run on one thread of their own, together with those of [`after_signal`], in the order in which
+/// they were added, each as often as its signal arrived, though signals of a kind that come close
+/// together may merge. A panic in one is logged and the next runs. May be called before
+/// [`init`](crate::init).
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidConfig`]: the crate does nothing at this signal. [`ErrorKind::System`]: no thread to
+/// be had.
+pub fn before_signal(signal: i32, hook: impl FnMut() + Send + 'static) -> Result<()> {
+    check_handled(signal)?;
+    hooks::before_signal(signal, Box::new(hook))
+}
+
+/// Adds a hook that runs after the crate has acted on TERM, INT or USR2, as [`before_signal`] otherwise.
+/// By then the stage that it leads to has begun, as a rule, and has not ended: for the end see
+/// [`after`]. Where the crate ends the process at once, as in a start or by the hammer, it does not run.
+///
+/// # Errors
+///
+/// As [`before_signal`].
+pub fn after_signal(signal: i32, hook: impl FnMut() + Send + 'static) -> Result<()> {
+    check_handled(signal)?;
+    hooks::after_signal(signal, Box::new(hook))
+}
+
+fn check_handled(signal: i32) -> Result<()> {
+    if crate::driver::handles(signal) {
+        return Ok(());
+    }
+    let text = format!("cannot hook signal {signal} (hooks): nothing is done at it, see on_signal");
+    Err(Error::new(ErrorKind::InvalidConfig, text))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +143,11 @@ mod tests {
         for signal in [9, 19, 4, 8, 11, 0, -1, 65, 1000] {
             let refused = on_signal(signal, || {}).expect_err("refused");
             assert_eq!(refused.kind(), ErrorKind::InvalidConfig, "{refused}");
+        }
+        for signal in [1, 10, 17, 9, 0, -1] {
+            for refused in [before_signal(signal, || {}), after_signal(signal, || {})] {
+                assert_eq!(refused.expect_err("refused").kind(), ErrorKind::InvalidConfig);
+            }
         }
     }
 }

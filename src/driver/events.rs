@@ -2,6 +2,7 @@
 //! hammer and the check work while a hook blocks.
 
 use super::daemon::{self, Daemon, generation};
+use super::gate::{Gate, What};
 use super::journal::{Maybe, note};
 use super::notify;
 use super::output::Outputs;
@@ -49,6 +50,7 @@ pub(super) struct Events {
     /// What was wrong with the last check, and when that was logged.
     trouble: Option<(String, Instant)>,
     outputs: Outputs,
+    gate: Gate,
     request_stage: mpsc::Sender<()>,
     drain_stage: mpsc::Sender<()>,
 }
@@ -71,6 +73,7 @@ impl Events {
             said: None,
             trouble: None,
             outputs,
+            gate: Gate::default(),
             request_stage,
             drain_stage,
         }
@@ -96,7 +99,8 @@ impl Events {
             true => (self.outputs.watched(), self.outputs.next()),
             false => (Vec::new(), None),
         };
-        let next = self.timers.next().into_iter().chain(again).chain(retry).min();
+        let next = self.timers.next().into_iter().chain(again).chain(retry);
+        let next = next.chain(self.gate.next()).min();
         wait::readable_or_closed(&fds, &outputs, next);
         if outlives {
             self.outputs.replace_closed(); // before anything else: others write there meanwhile
@@ -106,11 +110,12 @@ impl Events {
         let arrived = signals.pending();
         self.daemon.waker.clear();
         let posted = std::mem::take(&mut *lock(&self.daemon.inputs));
+        self.pass_gate();
         self.read_channel();
+        let launcher = self.daemon.service.as_ref().map(|service| service.launcher);
         for received in arrived {
-            if let Some(input) = self.signal(received) {
-                self.feed(input);
-            }
+            self.gate.signal(received, launcher);
+            self.pass_gate();
         }
         for input in posted {
             self.feed(input);
@@ -145,9 +150,13 @@ impl Events {
         while let Some(channel) = &self.channel {
             match channel.receive(MESSAGE_MAX) {
                 Received::Message(message, _) => match ToDaemon::parse(&message) {
-                    Ok(Some(ToDaemon::Intent(intent))) => self.feed(Input::Told(intent)),
+                    Ok(Some(ToDaemon::Intent(intent))) => {
+                        self.gate.told(intent);
+                        self.pass_gate();
+                    }
                     Ok(Some(ToDaemon::TakenOver)) => {
-                        self.feed(Input::Term { from_successor: true })
+                        self.gate.taken_over();
+                        self.pass_gate();
                     }
                     Ok(Some(ToDaemon::ReloadFailed(why))) => {
                         if let Some(service) = &self.daemon.service {
@@ -163,6 +172,22 @@ impl Events {
                     self.channel = None;
                     self.feed(Input::LauncherGone);
                 }
+            }
+        }
+    }
+
+    /// Acts on whatever no hook holds back.
+    fn pass_gate(&mut self) {
+        while let Some((what, signal)) = self.gate.due() {
+            let input = match what {
+                What::Said(input) => Some(input),
+                What::Signal(received) => self.signal(received),
+            };
+            if let Some(input) = input {
+                self.feed(input);
+            }
+            if let Some(signal) = signal {
+                hooks::run_after_signal(signal);
             }
         }
     }

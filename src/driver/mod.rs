@@ -3,6 +3,7 @@
 
 mod daemon;
 mod events;
+mod gate;
 #[cfg(feature = "sockets")]
 pub(crate) mod handover;
 pub(crate) mod hooks;
@@ -40,7 +41,7 @@ pub(crate) use daemon::default_drain_timeout;
 pub(crate) use daemon::{generation, restart, started, state};
 #[cfg(feature = "systemd")]
 pub(crate) use notify::Check;
-pub(crate) use signals::{can_catch, can_release, can_reload};
+pub(crate) use signals::{can_catch, can_release, can_reload, handles};
 pub(crate) const DEFAULT_RELEASE_SIGNAL: i32 = signals::SIGCHLD;
 
 // The state of the process. Hooks may be added before `init`.

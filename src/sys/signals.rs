@@ -125,6 +125,11 @@ pub(crate) fn for_daemon() -> Vec<i32> {
     signals
 }
 
+/// Does the daemon do something at this signal?
+pub(crate) fn handles(signal: i32) -> bool {
+    [SIGTERM, SIGINT, SIGUSR2].contains(&signal)
+}
+
 /// Is this a signal that a handler may be had for?
 pub(crate) fn can_catch(signal: i32) -> bool {
     catchable().any(|one| one == signal)

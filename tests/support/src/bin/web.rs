@@ -6,7 +6,8 @@
 //! - `/name`, `/peer`: the place, the client's address
 //! - `/echo`: another protocol, which sends back what it gets (`Upgrade: echo`)
 //!
-//! `--hooks 1,10` hooks signals and stages. `--tls-listen` takes `cert.pem` and `key.pem` from the working folder.
+//! `--hooks 1,10` hooks these signals, those that the crate handles, and stages; `--hang-before 12` hangs
+//! before one. `--tls-listen` takes `cert.pem` and `key.pem` from the working folder.
 
 use std::{collections::HashMap, convert::Infallible, path::PathBuf, process};
 
@@ -45,6 +46,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let value = args.value()?.string()?;
         if name == "hooks" {
             add_hooks(&value)?;
+            continue;
+        }
+        if name == "hang-before" {
+            hooks::before_signal(value.parse()?, || {
+                loop {
+                    std::thread::park();
+                }
+            })?;
             continue;
         }
         let time = || humantime::parse_duration(&value);
@@ -90,6 +99,11 @@ fn add_hooks(signals: &str) -> Result<(), Box<dyn std::error::Error>> {
             count += 1;
             say(format!("signal-{signal}-{count}"));
         })?;
+    }
+    for signal in [2, 12, 15] {
+        hooks::before_signal(signal, move || say(format!("before-signal-{signal}")))?;
+        hooks::before_signal(signal, || panic!("on purpose"))?;
+        hooks::after_signal(signal, move || say(format!("after-signal-{signal}")))?;
     }
     Ok(())
 }
