@@ -7,7 +7,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustls::pki_types::CertificateDer;
@@ -16,11 +16,12 @@ use seamless_testing::{
     boxed::{self, Boxed},
     http::{self, Target},
     process::{self, Watched},
-    signal::{TERM, USR2},
+    signal::{KILL, TERM, USR2},
     strict::{self, Strict},
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
 };
+use tungstenite::{Error as Closed, Message, WebSocket};
 
 use crate::scene::{self, LIMIT, Log};
 
@@ -144,6 +145,13 @@ impl Raw {
     }
 
     #[track_caller]
+    fn ends_after(&mut self, begin: Instant, limit: Duration) {
+        self.socket.set_read_timeout(Some(limit + LIMIT)).expect("a limit");
+        self.ends();
+        assert_took(begin, limit);
+    }
+
+    #[track_caller]
     fn ends(&mut self) {
         assert_eq!(self.unread, b"");
         assert_eq!(self.socket.read(&mut [0]).expect("an orderly end"), 0);
@@ -229,6 +237,68 @@ fn p3_http1_connections_of_every_kind_are_answered_in_a_drain() {
         let mut new = connect();
         new.send(GET);
         assert!(!new.answer_of(web.daemon));
+    });
+}
+
+type Socket = WebSocket<TcpStream>;
+
+fn websocket(address: SocketAddr, path: &str) -> Socket {
+    let stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(LIMIT)).expect("a limit");
+    let (socket, _) =
+        tungstenite::client(format!("ws://localhost{path}"), stream).expect("a WebSocket");
+    socket
+}
+
+/// A frame there, and one back, of this server.
+#[track_caller]
+fn talk(socket: &mut Socket, pid: u32, text: &str) {
+    socket.send(Message::text(text)).expect("sent");
+    let answer = socket.read().expect("an answer");
+    assert_eq!(answer, Message::text(format!("Server pid: {pid}\n{text}")));
+}
+
+/// Until the client ends them, or the app, or the hammer.
+#[test]
+fn p3_websockets_are_held_across_a_restart() {
+    Boxed::new().private_net_without_migration().run(|folder| {
+        let cases = [(false, boxed::address()), (true, boxed::address())];
+        scene::each(folder, cases, |folder, (hammer, address)| {
+            let mut web = Web::start(folder, format!("--listen={address} --drain-limit=1h"));
+            let old = Watched::new(web.daemon);
+            let mut held = websocket(address, "/socket");
+            let mut polite = websocket(address, "/socket?polite");
+            for one in [&mut held, &mut polite] {
+                talk(one, old.pid(), "before");
+            }
+            web.hand_off();
+            talk(&mut held, old.pid(), "no launcher");
+            web.launcher = launch(folder, &web.options);
+            talk(&mut held, old.pid(), "the next one starts");
+            web.daemon = wait_started(folder, old.pid());
+            web.log().wait(&[("stage", "drain"), ("daemon", &old.pid().to_string())]);
+            // The app ends this one, as the documentation says.
+            assert!(matches!(polite.read(), Ok(Message::Close(_))));
+            assert!(matches!(polite.read(), Err(Closed::ConnectionClosed)));
+            talk(&mut held, old.pid(), "after");
+            let large = Message::binary(vec![7; 300_000]);
+            held.send(large.clone()).expect("sent");
+            assert_eq!(held.read().expect("the same"), large);
+            talk(&mut websocket(address, "/socket"), web.daemon, "new");
+            assert!(!old.has_ended(), "a WebSocket is open");
+            if hammer {
+                old.signal(USR2);
+                let cut = held.read();
+                assert!(cut.is_err() && !matches!(cut, Err(Closed::ConnectionClosed)), "{cut:?}");
+                old.wait_end(LIMIT);
+                web.log().wait(&[("stage", "hammer"), ("reason", "USR2"), ("exit_code", "124")]);
+            } else {
+                held.close(None).expect("closed");
+                let end = wait_for("an orderly end", LIMIT, || held.read().err());
+                assert!(matches!(end, Closed::ConnectionClosed), "{end}");
+                assert_ended(&web, &old);
+            }
+        });
     });
 }
 
@@ -319,13 +389,16 @@ fn cut_off(mut answer: Raw) -> (Vec<u8>, Option<ErrorKind>) {
 #[test]
 fn what_the_hammer_cuts_is_seen_to_be_cut() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let cases = [("300ms", false, boxed::address()), ("1h", true, boxed::address())];
-        scene::each(folder, cases, |folder, (limit, by_hand, address)| {
-            let mut web = Web::start(folder, format!("--listen={address} --drain-limit={limit}"));
+        let two = || [boxed::address(), boxed::address()];
+        let cases = [("300ms", false, two()), ("1h", true, two())];
+        scene::each(folder, cases, |folder, (limit, by_hand, [address, secure])| {
+            certificate(folder);
+            let options = format!("--listen={address} --tls-listen={secure} --drain-limit={limit}");
+            let mut web = Web::start(folder, options);
+            let endless = "/download?pieces=1000000&every=1ms";
             let ask = |query: &str, version: &str| {
                 let mut raw = Raw::connect(address);
-                let query = format!("/download?pieces=1000000&every=1ms{query}");
-                raw.send(&format!("GET {query} HTTP/{version}\r\nHost: a\r\n\r\n"));
+                raw.send(&format!("GET {endless}{query} HTTP/{version}\r\nHost: a\r\n\r\n"));
                 let head = raw.read_until("\r\n\r\n").to_ascii_lowercase();
                 raw.unread.clear();
                 (raw, head)
@@ -337,6 +410,25 @@ fn what_the_hammer_cuts_is_seen_to_be_cut() {
             // Its body ends with the connection.
             let (ancient, head) = ask("", "1.0");
             assert!(!head.contains("content-length") && !head.contains("chunked"), "{head}");
+            let mut uploading = Raw::connect(address);
+            uploading.send("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1");
+            let mut others = [
+                ("http", address, ["--http2-prior-knowledge", "--no-alpn"]),
+                ("https", secure, ["--http2", "--alpn"]),
+                ("https", secure, ["--http1.0", "--no-alpn"]),
+            ]
+            .map(|(scheme, address, version)| {
+                let into = folder.join(format!("{scheme}{}", version.concat()));
+                let mut curl = Command::new("curl");
+                curl.args(["--silent", "--insecure", "--no-buffer", "--output"]).arg(&into);
+                let curl = curl.args(version).arg(format!("{scheme}://{address}{endless}")).spawn();
+                (curl.expect("curl; run scripts/setup"), into)
+            });
+            for (_, into) in &others {
+                wait_for(format!("something in {into:?}"), LIMIT, || {
+                    fs::metadata(into).is_ok_and(|file| file.len() > 0).then_some(())
+                });
+            }
             let old = web.restart();
             if by_hand {
                 old.signal(USR2);
@@ -346,12 +438,68 @@ fn what_the_hammer_cuts_is_seen_to_be_cut() {
                 assert!(!bytes.ends_with(b"\r\n0\r\n\r\n") && bytes.len() < 1_000_000_000);
                 assert_eq!(end, Some(ErrorKind::ConnectionReset));
             }
+            assert_eq!(cut_off(uploading), (Vec::new(), Some(ErrorKind::ConnectionReset)));
+            for (curl, into) in &mut others {
+                assert!(!curl.wait().expect("its end").success(), "{into:?} looks whole");
+            }
             old.wait_end(LIMIT);
             let reason = if by_hand { "USR2" } else { "drain_timeout" };
             web.log().wait(&[("stage", "hammer"), ("reason", reason), ("exit_code", "124")]);
-            web.log().wait(&[("stage", "hammer"), ("connections", "3"), ("cut", "3")]);
+            web.log().wait(&[("stage", "hammer"), ("connections", "7"), ("cut", "7")]);
         });
     });
+}
+
+/// It stops itself, so that no hammer can fall.
+#[test]
+fn the_launcher_kills_a_daemon_that_outlives_the_limit_of_its_server() {
+    Boxed::new().private_net().run(|folder| {
+        use std::os::unix::process::ExitStatusExt;
+        let options = format!("--listen={} --drain-limit=100ms", boxed::address());
+        let mut web = Web::start(folder, format!("{options} --stop-before=drain"));
+        let (daemon, begin) = (Watched::new(web.daemon), Instant::now());
+        daemon.signal(TERM);
+        assert_eq!(web.launcher.wait().expect("its end").signal(), Some(KILL));
+        assert_took(begin, Duration::from_millis(5100));
+        web.log().wait(&[("stage", "kill"), ("daemon", &daemon.pid().to_string())]);
+        assert!(daemon.has_ended());
+    });
+}
+
+/// The limits of a server as they are by default, in real time: 75 s.
+pub(crate) fn default_limits(folder: &Path) {
+    let cases = [("idle", boxed::address()), ("drain", boxed::address())];
+    scene::each(folder, cases, |folder, (what, address)| {
+        let mut web = Web::start(folder, format!("--listen={address}"));
+        let begin = Instant::now();
+        let mut idle = Raw::connect(address);
+        idle.send(GET);
+        idle.answer_of(web.daemon);
+        if what == "idle" {
+            let mut silent = Raw::connect(address);
+            silent.ends_after(begin, Duration::from_secs(10)); // header_timeout
+            idle.ends_after(begin, Duration::from_secs(75)); // keep_alive
+            return;
+        }
+        let mut endless = Raw::connect(address);
+        endless.send("GET /download?pieces=1000000&every=1s HTTP/1.1\r\nHost: a\r\n\r\n");
+        endless.read_until("\r\n\r\n");
+        let begin = Instant::now();
+        let old = web.restart();
+        idle.ends_after(begin, Duration::from_secs(1)); // idle_grace
+        let (_, end) = cut_off(endless);
+        assert_eq!(end, Some(ErrorKind::ConnectionReset));
+        assert_took(begin, Duration::from_secs(60)); // drain_limit
+        old.wait_end(LIMIT);
+        web.log().wait(&[("stage", "hammer"), ("reason", "drain_timeout"), ("exit_code", "124")]);
+    });
+}
+
+/// Not less; and how much more is the machine's affair.
+#[track_caller]
+fn assert_took(begin: Instant, limit: Duration) {
+    let took = begin.elapsed();
+    assert!(took >= limit && took < limit + LIMIT, "{took:?}, not {limit:?}");
 }
 
 #[test]

@@ -4,17 +4,22 @@
 //! - `/upload`: the same, behind the length of the body
 //! - `/download?pieces=3&every=10ms`: so many pieces of 1,000 bytes, chunked; `&length`: with a length
 //! - `/name`, `/peer`: the place, the client's address
+//! - `/socket`: a WebSocket, which sends back what it gets, each text behind its PID; `?polite`: until the
+//!   drain begins
 //! - `/echo`: another protocol, which sends back what it gets (`Upgrade: echo`)
 //!
 //! `--hooks 1,10` hooks these signals, those that the crate handles, and stages; `--hang-before 12` hangs
-//! before one. `--tls-listen` takes `cert.pem` and `key.pem` from the working folder.
+//! before one, `--stop-before drain` stops the process then. `--tls-listen` takes `cert.pem` and `key.pem` from the working folder.
 
 use std::{collections::HashMap, convert::Infallible, path::PathBuf, process};
 
 use axum::{
     Router,
     body::{Body, Bytes, HttpBody},
-    extract::{Query, Request},
+    extract::{
+        Query, Request, WebSocketUpgrade,
+        ws::{Message, WebSocket},
+    },
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -26,6 +31,7 @@ use seamless::{
     hooks::{self, Stage},
     http::{Peer, Server, Tls},
 };
+use seamless_testing::{process::signal, signal::STOP};
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
@@ -54,6 +60,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     std::thread::park();
                 }
             })?;
+            continue;
+        }
+        if name == "stop-before" {
+            assert_eq!(value, "drain");
+            hooks::before(Stage::Drain, || signal(process::id(), STOP));
             continue;
         }
         let time = || humantime::parse_duration(&value);
@@ -115,6 +126,7 @@ fn app(name: &'static str) -> Router {
         .route("/peer", get(peer))
         .route("/upload", post(upload))
         .route("/download", get(download))
+        .route("/socket", get(socket))
         .route("/echo", get(echo))
 }
 
@@ -174,6 +186,34 @@ impl HttpBody for Pieces {
             hyper::body::SizeHint::with_exact(self.left * 1000)
         } else {
             hyper::body::SizeHint::default()
+        }
+    }
+}
+
+async fn socket(
+    Query(query): Query<HashMap<String, String>>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    upgrade.on_upgrade(move |socket| talk(socket, query.contains_key("polite")))
+}
+
+async fn talk(mut socket: WebSocket, polite: bool) {
+    let (mut draining, mut leaving) = (seamless::draining(), false);
+    loop {
+        tokio::select! {
+            () = &mut draining, if polite && !leaving => {
+                leaving = true; // and its answer is awaited
+                _ = socket.send(Message::Close(None)).await;
+            }
+            message = socket.recv() => {
+                let answer = match message {
+                    Some(Ok(Message::Text(text))) => Message::text(format!("{}{text}", pid())),
+                    Some(Ok(message @ Message::Binary(_))) => message,
+                    Some(Ok(_)) => continue,
+                    Some(Err(_)) | None => return,
+                };
+                _ = socket.send(answer).await;
+            }
         }
     }
 }
