@@ -104,7 +104,7 @@ impl Beside {
         socket.bind(&place.address(&temporary)?)?;
         let mut beside = Beside { socket: None, temporary, path: path.to_owned() };
         if let Some(mode) = settings.mode {
-            fs::set_permissions(&beside.temporary, Permissions::from_mode(mode))?;
+            set_mode(&beside.temporary, mode)?;
         }
         if ty != SocketType::Datagram {
             socket.listen(settings.backlog.try_into().unwrap_or(i32::MAX))?;
@@ -132,6 +132,24 @@ impl Drop for Beside {
             _ = fs::remove_file(&self.temporary);
         }
     }
+}
+
+/// Gives a socket that is bound what the umask has taken from its mode. Guards against a file that
+/// somebody who may write to the folder has put in its place, or a link to one: what is looked at is
+/// what is changed, and it is a socket without a second name.
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = fs::File::from(open(path, flags, Mode::empty())?);
+    let about = file.metadata()?;
+    if about.mode() & 0o7777 == mode {
+        return Ok(());
+    }
+    if !about.file_type().is_socket() || about.nlink() > 1 {
+        let text = format!("{path:?} was replaced by somebody else");
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+    }
+    let held = format!("/proc/self/fd/{}", file.as_raw_fd());
+    fs::set_permissions(held, Permissions::from_mode(mode))
 }
 
 /// What a bind that was killed has left at the temporary name. Guards against taking away a file
