@@ -142,6 +142,7 @@ fn run(
     let mut keep = signals.fds().to_vec();
     keep.extend(&config.keep_open);
     keep.extend(first.channel.as_ref().map(Channel::number));
+    keep.extend(first.daemon.number());
     keep.extend(supervisor.hello(again.in_place).1.map(|pidfd| pidfd.as_raw_fd()));
     if again.in_place {
         keep.extend(launch::inheritable());

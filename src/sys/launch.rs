@@ -1,7 +1,8 @@
 //! The program a second time, and its end.
 
 use super::channel::Channel;
-use super::{process, raw};
+use super::process::{self, Held};
+use super::raw;
 use crate::proto::End;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -9,7 +10,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -84,25 +85,40 @@ pub(crate) fn spawn(program: &Path, channel: &Channel) -> io::Result<Daemon> {
         // Nobody else can start a program meanwhile that would inherit it too, and without code to
         // run in between, `std` need not copy the whole process to execute another program.
         channel.let_inherit(true);
-        let daemon = command.spawn().map(Daemon);
+        let daemon = command.spawn().map(Daemon::new);
         channel.let_inherit(false);
         return daemon;
     }
     raw::inherit(&mut command, channel.number());
-    command.spawn().map(Daemon)
+    command.spawn().map(Daemon::new)
 }
 
-/// The daemon as its launcher knows it. It keeps its PID until it has been waited for.
-pub(crate) struct Daemon(Child);
+/// The daemon as its launcher knows it. It keeps its PID until it has been waited for, which threads
+/// of the program's in the launcher may do as well: so it is held.
+pub(crate) struct Daemon {
+    child: Child,
+    /// `None` where there are no pidfds.
+    held: Option<Held>,
+}
 
 impl Daemon {
+    fn new(child: Child) -> Daemon {
+        let held = Held::open(child.id() as i32).ok();
+        Daemon { child, held }
+    }
+
     pub(crate) fn pid(&self) -> i32 {
-        self.0.id() as i32
+        self.child.id() as i32
+    }
+
+    /// The descriptor by which it is held.
+    pub(crate) fn number(&self) -> Option<RawFd> {
+        self.held.as_ref().map(|held| held.as_fd().as_raw_fd())
     }
 
     /// Has it ended, and how?
     pub(crate) fn ended(&mut self) -> Option<End> {
-        match self.0.try_wait() {
+        match self.child.try_wait() {
             Ok(None) => None,
             Ok(Some(status)) => {
                 let code = status.code().map(End::Code);
@@ -115,7 +131,10 @@ impl Daemon {
     }
 
     pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
-        raw::kill(self.pid(), signal)
+        match &self.held {
+            Some(held) => held.signal(signal),
+            None => raw::kill(self.pid(), signal),
+        }
     }
 }
 
@@ -152,10 +171,16 @@ pub(crate) fn end_as(end: End) -> ! {
 
 /// Signals our launcher: our parent, as long as the channel to it is open.
 pub(crate) fn signal_launcher(launcher: i32, signal: i32) -> io::Result<()> {
+    // Held first, then looked at: if it is our parent now, the number has not become another's.
+    let held = Held::open(launcher);
     if process::parent_pid() != launcher {
         return Err(Errno::ESRCH.into());
     }
-    raw::kill(launcher, signal)
+    match held {
+        Ok(held) => held.signal(signal),
+        Err(error) if process::is_shortage(&error) => Err(error),
+        Err(_) => raw::kill(launcher, signal), // no pidfds
+    }
 }
 
 /// Leads a session of its own: a signal to the launcher's group, an orphaned group's HUP and a

@@ -31,10 +31,10 @@ fn descriptors_are_few_and_not_passed_on(kind: Supervisor, folder: &Path) {
     let inherited = targets(daemon, folder);
     assert_eq!(inherited, ["/dev/null", "/dev/zero", "socket"]);
 
-    // The launcher keeps its supervisor, the channel, and two pairs to be woken by its handlers:
-    // for signals that it understands and for those that it passes on.
+    // The launcher keeps its supervisor, its daemon, the channel, and two pairs to be woken by its
+    // handlers: for signals that it understands and for those that it passes on.
     Log::of(folder).wait(&[("stage", "launch")]);
-    let held: Vec<&str> = ["anon_inode:[pidfd]"].into_iter().chain(["socket"; 5]).collect();
+    let held: Vec<&str> = ["anon_inode:[pidfd]"; 2].into_iter().chain(["socket"; 5]).collect();
     wait_targets(launcher, folder, &held);
     assert_eq!(process::stat(launcher).expect("the launcher").threads, 1);
 

@@ -20,10 +20,10 @@ use crate::launcher::{targets, wait_targets};
 use crate::scene::{self, LIMIT, Log, Unfinished, answer_of};
 use crate::site::{ENDS_SOON, Site, User, as_each_user};
 
-/// The supervisor; the channel; a pair of sockets for the signals that it understands, and one for
-/// those that it passes on.
-const LAUNCHER: [&str; 6] =
-    ["anon_inode:[pidfd]", "socket", "socket", "socket", "socket", "socket"];
+/// The supervisor and the daemon; the channel; a pair of sockets for the signals that it understands,
+/// and one for those that it passes on.
+const LAUNCHER: [&str; 7] =
+    ["anon_inode:[pidfd]", "anon_inode:[pidfd]", "socket", "socket", "socket", "socket", "socket"];
 
 /// The supervisor; so many sockets; and these files. Of the crate there are a pair of sockets for
 /// signals, two for its threads, and the channel as long as there is a launcher.
