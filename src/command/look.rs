@@ -330,7 +330,7 @@ fn ask_one(
             )));
         }
     };
-    match link.peer() {
+    match link.listener() {
         Some(peer) if peer.pid == pid => {}
         peer => {
             let who =

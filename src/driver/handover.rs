@@ -479,8 +479,8 @@ pub(super) fn take(service: &Service) -> Result<Taken> {
         Err(Unconnected::Nobody) => return nobody(&predecessors, refuse),
         Err(Unconnected::Failed(why)) => return refuse(why),
     };
-    let Some(peer) = link.peer() else {
-        return refuse("it does not say who listens there".to_owned());
+    let Some(peer) = link.listener() else {
+        return refuse("nobody is known to listen there: it may have ended".to_owned());
     };
     // P5, turned round: only what is proven to be an older generation of ours gives us sockets.
     let Some(predecessor) = predecessors.iter().find(|one| one.pid == peer.pid) else {

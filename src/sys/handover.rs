@@ -102,6 +102,11 @@ impl Link {
         socket::peer(self.fd.as_fd())
     }
 
+    /// Who listens where this has connected to.
+    pub(crate) fn listener(&self) -> Option<Peer> {
+        socket::listener(self.fd.as_fd())
+    }
+
     /// `false`: there is no room for it now.
     pub(crate) fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<bool> {
         let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();

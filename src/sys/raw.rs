@@ -32,6 +32,30 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Resul
     }
 }
 
+/// The process at the other end of a connection (SO_PEERPIDFD, Linux 6.5); close-on-exec from birth.
+#[cfg(feature = "sockets")]
+pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // The C library's headers may be older. It has the same number where SO_PEERCRED has this one.
+    const SO_PEERPIDFD: libc::c_int = 77;
+    let mut fd: RawFd = -1;
+    let mut size = size_of_val(&fd) as libc::socklen_t;
+    // SAFETY: the option is written to an integer that outlives the call, of the size that is told;
+    // it is a new descriptor of ours.
+    unsafe {
+        check(
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_PEERPIDFD,
+                (&raw mut fd).cast(),
+                &raw mut size,
+            )
+            .into(),
+        )?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
 /// `kill(2)` with any signal number, real-time ones included.
 pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: takes two integers.
