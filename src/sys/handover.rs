@@ -54,11 +54,14 @@ impl Listener {
         }
     }
 
-    /// Does nobody listen at the path, neither we nor somebody else?
+    /// Does nobody listen at the path, neither we nor somebody else? What is no socket is in the way.
     pub(crate) fn is_lost(&self, path: &Path) -> bool {
+        use socket::Listener::{NoSocket, Nobody, Somebody};
         socket::file_at(path) != Some(self.file)
-            && socket::listener_at(path, SocketType::SeqPacket)
-                .is_ok_and(|listener| listener == socket::Listener::Nobody)
+            && socket::listener_at(path, SocketType::SeqPacket).is_ok_and(|there| match there {
+                Nobody | NoSocket => true,
+                Somebody(_) => false,
+            })
     }
 }
 
