@@ -146,7 +146,6 @@ impl Seen {
     fn prove(&mut self, generation: Generation, world: &World, bound: Option<u32>) {
         let Generation { number, daemon, launcher, .. } = generation;
         let pid = daemon.pid;
-        let beyond = bound.filter(|owner| !process::is_of(pid, *owner).unwrap_or(false));
         let held = match process::prove_daemon(&generation, world, 0) {
             Err(error) => {
                 self.blind = Some(format!("cannot look at process {pid}: {error}"));
@@ -170,7 +169,8 @@ impl Seen {
                 None
             }
         };
-        if let Some(owner) = beyond {
+        // Asked of a process that is held.
+        if let Some(owner) = bound.filter(|owner| !process::is_of(pid, *owner).unwrap_or(false)) {
             // A planted record must not make root ask, or stop, somebody else's service.
             self.notes.push(format!(
                 "the record belongs to uid {owner}, but process {pid} in it does not: passed over",

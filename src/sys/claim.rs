@@ -188,8 +188,8 @@ pub(crate) fn look(pid_file: &Path) -> io::Result<Looked> {
     let path = PathBuf::from(path);
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    if let Some(why) = refusal(&file.metadata()?) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
     let lock_file = LockFile { path, file, held: false };
     Ok(Looked {
@@ -225,20 +225,11 @@ fn open(path: &Path, world: &World) -> Result<File> {
     let about = file.metadata().map_err(|error| {
         Error::io(ErrorKind::Claim, format!("cannot look at {path:?} (claim)"), error)
     })?;
-    if !about.is_file() {
-        return Err(refuse("it is not a regular file".to_owned()));
+    if let Some(why) = refusal(&about) {
+        return Err(refuse(why));
     }
     let ours = super::launch::effective_user();
     let folder = folder_owner(path);
-    if about.nlink() > 1 {
-        return Err(refuse("it has a second name (a hard link), and may be another's".to_owned()));
-    }
-    if about.mode() & 0o022 != 0 {
-        return Err(refuse(format!(
-            "others may write to it (mode {:04o}); remove it if it is a leftover",
-            about.mode() & 0o7777
-        )));
-    }
     if ours == ROOT && about.uid() == ROOT && is_record(&file) {
         if let Some(owner) = folder.filter(|owner| *owner != ROOT) {
             // A root without that capability goes on as root: it needs no more.
@@ -254,6 +245,20 @@ fn open(path: &Path, world: &World) -> Result<File> {
         )));
     }
     Ok(file)
+}
+
+/// Why nobody may believe what this file says, whoever owns it.
+fn refusal(about: &fs::Metadata) -> Option<String> {
+    if !about.is_file() {
+        return Some("it is not a regular file".to_owned());
+    }
+    if about.nlink() > 1 {
+        return Some("it has a second name (a hard link), and may be another's".to_owned());
+    }
+    (about.mode() & 0o022 != 0).then(|| {
+        let mode = about.mode() & 0o7777;
+        format!("others may write to it (mode {mode:04o}); remove it if it is a leftover")
+    })
 }
 
 /// Without O_CREAT where it is there: in a sticky folder that all may write to, the system would
