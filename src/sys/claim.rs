@@ -28,6 +28,8 @@ use std::path::{Path, PathBuf};
 
 /// Longer than any record of generations that live at the same time.
 const RECORD_MAX: u64 = 1 << 20;
+/// How often a lock file is locked that turns out not to be the one that the path names.
+const ATTEMPTS: usize = 100;
 const ROOT: u32 = 0;
 
 /// The lock file. An `fcntl(2)` lock belongs to the process: a fork does not inherit it, it ends
@@ -61,10 +63,11 @@ impl LockFile {
     }
 
     /// Takes the claim if it is free. Guards against a lock file that was removed or replaced since
-    /// it was opened: what is locked is what the path names.
+    /// it was opened: what is locked is what the path names. Whoever replaces it without an end does
+    /// not keep us here.
     pub(crate) fn try_claim(&mut self, world: &World) -> Result<Attempt> {
         debug_assert!(!self.held);
-        loop {
+        for _ in 0..ATTEMPTS {
             match fcntl(&self.file, FcntlArg::F_SETLK(&raw::whole_file_lock())) {
                 Ok(_) => {}
                 Err(Errno::EAGAIN | Errno::EACCES) => match self.holder() {
@@ -85,6 +88,8 @@ impl LockFile {
             // Dropping the old file gives up the lock on it.
             self.file = open(&self.path, world)?;
         }
+        let text = format!("cannot lock {:?} (claim): it is replaced over and over", self.path);
+        Err(Error::new(ErrorKind::Claim, text))
     }
 
     fn holder(&self) -> Option<i32> {
