@@ -234,14 +234,20 @@ pub(crate) fn is_foreign(
     own_launcher: i32,
 ) -> io::Result<bool> {
     let Generation { boot, pid_namespace, launcher, supervisor, .. } = generation;
-    if launcher.pid == own_launcher || prove(*launcher, boot, *pid_namespace, world)?.is_err() {
+    if launcher.pid == own_launcher {
         return Ok(false);
     }
+    let Ok(held) = prove(*launcher, boot, *pid_namespace, world)? else {
+        return Ok(false);
+    };
     let Some(supervisor) = supervisor else {
         return Ok(true);
     };
     let parent = unless_short(stat(launcher.pid))?.map(|stat| stat.parent);
-    Ok(parent == Some(supervisor.pid) && try_identity(supervisor.pid)? == Some(*supervisor))
+    let is_supervised =
+        parent == Some(supervisor.pid) && try_identity(supervisor.pid)? == Some(*supervisor);
+    // If it has ended meanwhile, its number may be that of our own supervisor's next child.
+    Ok(is_supervised && !held.has_ended())
 }
 
 /// Could this user signal the process without us? As `kill(2)` asks it: by the real and the saved
