@@ -116,6 +116,14 @@ fn folder(facts: &Facts, found: &mut Findings) {
         };
         found.problem(ABOUT, says, format!("use a folder of its own that belongs to {user}"));
     }
+    if about.mode & 0o020 != 0 && about.gid != 0 && !who.groups.contains(&about.gid) {
+        let says = format!(
+            "group {} may write to {folder:?}, of which {user} is no member, and replace the files of \
+             the service",
+            about.gid
+        );
+        found.problem(ABOUT, says, format!("chmod g-w {}", shown(folder)));
+    }
     if let Some(Err(why)) = &facts.locks {
         let says = format!("{folder:?} is on a file system without locks ({why}): init fails");
         found.problem(ABOUT, says, "use a folder under /run".to_owned());
