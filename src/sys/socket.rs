@@ -1,5 +1,6 @@
 //! Sockets: binding them, and what the kernel says of those that come from somewhere else.
 
+use super::process::Held;
 use super::raw;
 use crate::proto::frame::{Address, FileId, Kind};
 use nix::errno::Errno;
@@ -279,6 +280,17 @@ pub(crate) struct Peer {
 pub(crate) fn peer(socket: BorrowedFd<'_>) -> Option<Peer> {
     let peer = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
     (peer.pid() > 0).then_some(Peer { pid: peer.pid(), uid: peer.uid() })
+}
+
+/// The process that listens, seen by one that has connected to it. `None` also where it has ended,
+/// and others hold its socket: then its PID may be anybody's. Linux tells that since 6.5.
+pub(crate) fn listener(socket: BorrowedFd<'_>) -> Option<Peer> {
+    let peer = peer(socket)?;
+    match raw::peer_pidfd(socket).map(Held::from_pidfd) {
+        Ok(held) => (!held.has_ended()).then_some(peer),
+        Err(error) if error.raw_os_error() == Some(Errno::ENOPROTOOPT as i32) => Some(peer),
+        Err(_) => None,
+    }
 }
 
 // ---- what a descriptor is ----

@@ -1,3 +1,6 @@
 //! Crashes and faults at every step, with real processes: what is left then, and who is not hurt.
 //!
 //! A test of a promise is named after it, `p<N>_…`. Each runs in a box.
+
+mod hostile;
+mod pids;

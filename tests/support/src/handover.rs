@@ -10,7 +10,7 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
-    process, thread,
+    process,
     time::Duration,
 };
 
@@ -22,11 +22,11 @@ use nix::{
         socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg},
     },
 };
-use rustix::thread::{Uid, set_thread_uid};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::{
     direct::{Direct, identity},
+    process::as_user,
     wait_for,
 };
 
@@ -49,14 +49,7 @@ impl End {
     /// As another user; as root only.
     #[track_caller]
     pub fn connect_as(user: u32, path: &Path) -> Self {
-        thread::scope(|scope| {
-            // The kernel keeps users by thread.
-            let connected = scope.spawn(|| {
-                set_thread_uid(Uid::from_raw(user)).expect("root");
-                End::connect(path)
-            });
-            connected.join().expect("a connection")
-        })
+        as_user(user, || End::connect(path))
     }
 
     #[track_caller]

@@ -10,7 +10,8 @@
 //! - [`http`]: single requests, and a prober that asks every 20 ms
 //! - [`clients`]: what a client sees while something is done to a service
 //! - [`readme`]: tables of the README that tests write and check
-//! - [`innocent`]: a process that must not be signalled
+//! - [`hold`]: a process that is held at a system call
+//! - [`innocent`]: processes that must not be signalled
 //! - [`load`]: clients at full load or at a fixed rate, and what became of every request
 //! - [`deploy`]: a server that is restarted under load outside a box
 //! - [`family`]: everything that a program has started ends with it
@@ -56,6 +57,7 @@ pub mod deploy;
 pub mod direct;
 pub mod family;
 pub mod handover;
+pub mod hold;
 pub mod http;
 pub mod innocent;
 pub mod load;

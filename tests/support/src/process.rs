@@ -1,10 +1,11 @@
 //! Facts about processes, from `/proc` and pidfds.
 
-use std::{fs, os::fd::OwnedFd, path::PathBuf, process::Command, time::Duration};
+use std::{fs, os::fd::OwnedFd, path::PathBuf, process::Command, thread, time::Duration};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+    thread::{Gid, Uid, set_thread_gid, set_thread_groups, set_thread_uid},
 };
 
 use crate::{
@@ -161,6 +162,21 @@ pub fn holds_claim(pid: u32) -> bool {
     locks.lines().any(|lock| {
         let words: Vec<&str> = lock.split_ascii_whitespace().collect();
         words.get(1) == Some(&"POSIX") && words.get(4) == Some(&pid.as_str())
+    })
+}
+
+/// Does something on a thread that is another user, without any group of ours; for root. Processes
+/// that it starts are that user's too.
+pub fn as_user<T: Send>(user: u32, act: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let act = scope.spawn(move || {
+            // The kernel keeps users by thread.
+            set_thread_groups(&[]).expect("root");
+            set_thread_gid(Gid::from_raw(user)).expect("root");
+            set_thread_uid(Uid::from_raw(user)).expect("root");
+            act()
+        });
+        act.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 

@@ -98,6 +98,7 @@ POINT   before-init (in launcher and daemon), before-daemon-init, launch, after-
 ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, file:PATH (until it exists),
         user:UID, euid:UID (the effective one alone), hoard (every descriptor that is to be had),
         free:N (so many of them again), spawn:NAME, orphan:SECONDS,
+        reap (a thread waits for whatever child there is, for ever),
         own-output (standard output is a socket of its own that nobody reads),
         call:init, call:started, call:restart, call:state, call:time, call:wait, call:inherited, tcp:SOCKET
 SOCKET  an address or a path, and then any of: ,name=NAME ,count=N ,mode=660 ,backlog=N ,only-v6
@@ -119,6 +120,7 @@ enum Action {
     Free(usize),
     Spawn(String),
     OwnOutput,
+    Reap,
     Orphan(u32),
     Call(String),
     Tcp(Asked),
@@ -148,6 +150,7 @@ impl FromStr for Action {
             "abort" => Ok(Action::Abort),
             "hang" => Ok(Action::Hang),
             "own-output" => Ok(Action::OwnOutput),
+            "reap" => Ok(Action::Reap),
             "orphan" => value.parse().map(Action::Orphan).map_err(|error| wrong(&error)),
             "spawn" => Ok(Action::Spawn(value.to_owned())),
             "call" => Ok(Action::Call(value.to_owned())),
@@ -477,6 +480,15 @@ impl Part {
                 // Nobody waits for it: it ends with the test's box.
                 self.report(&format!("spawned {} {name}", child.expect("sleep").id()));
             }
+            Action::Reap => {
+                thread::spawn(|| {
+                    loop {
+                        if nix::sys::wait::wait().is_err() {
+                            thread::sleep(Duration::from_millis(2)); // no child for now
+                        }
+                    }
+                });
+            }
             Action::Orphan(seconds) => {
                 let script = format!("sleep {seconds} >&2 & echo $!");
                 let pid = Command::new("sh")
@@ -582,6 +594,7 @@ enum Task {
 }
 
 fn main() {
+    seamless_testing::innocent::stand_by_if_told();
     let options = Options::parse().unwrap_or_else(|error| {
         eprintln!("probe: {error}\n{USAGE}");
         process::exit(100);
