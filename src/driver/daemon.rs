@@ -24,6 +24,11 @@ use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::thread;
 use std::time::Duration;
 
+/// A pause before something is tried again for which there was no memory, and how often it is, at
+/// most.
+const PAUSE: Duration = Duration::from_millis(5);
+const AGAIN: u32 = 100;
+
 /// What the threads of the daemon share.
 pub(crate) struct Daemon {
     pub(super) machine: Mutex<Machine>,
@@ -32,6 +37,8 @@ pub(crate) struct Daemon {
     pub(super) waker: wait::Waker,
     /// To the launcher. It is closed when the launcher has gone, by the thread that takes signals.
     pub(super) channel: Weak<Channel>,
+    /// What could not be sent there for want of memory, the oldest first.
+    unsent: Mutex<VecDeque<Report>>,
     drain_timeout: Option<Duration>,
     /// Everything that a disabled daemon does not have.
     pub(super) service: Option<Service>,
@@ -57,7 +64,7 @@ pub(super) fn init(config: Config, launcher: i32, channel: Channel) -> Result<()
     launch::new_session();
     #[cfg(feature = "sockets")]
     super::sockets::adopt_passed(Some(launcher));
-    let (hello, pidfd) = match channel.receive(MESSAGE_MAX) {
+    let (hello, pidfd) = match first_message(&channel) {
         Received::Message(message, pidfd) => match ToDaemon::parse(&message) {
             Ok(Some(ToDaemon::Hello(hello))) => (hello, pidfd),
             other => {
@@ -66,7 +73,11 @@ pub(super) fn init(config: Config, launcher: i32, channel: Channel) -> Result<()
             }
         },
         // Without its first message the launcher cannot have got as far as starting us.
-        Received::Empty | Received::Closed => end_without_launcher(launcher),
+        Received::Closed => end_without_launcher(launcher),
+        Received::Empty => {
+            let text = format!("cannot read the message of launcher {launcher} (channel)");
+            return Err(Error::io(ErrorKind::Channel, text, io::ErrorKind::OutOfMemory.into()));
+        }
     };
     let drain_timeout = config.drain_timeout;
     let outputs = Outputs::new(config.replace_output);
@@ -88,6 +99,17 @@ pub(super) fn init(config: Config, launcher: i32, channel: Channel) -> Result<()
     }
     claimed?;
     Ok(())
+}
+
+/// It was sent before we were started: where there seems to be none, there is no memory for it now.
+fn first_message(channel: &Channel) -> Received {
+    for _ in 0..AGAIN {
+        match channel.receive(MESSAGE_MAX) {
+            Received::Empty => thread::sleep(PAUSE),
+            received => return received,
+        }
+    }
+    Received::Empty
 }
 
 pub(super) fn init_disabled(config: Config) -> Result<()> {
@@ -129,6 +151,7 @@ fn run(
         inputs: Mutex::new(VecDeque::new()),
         waker,
         channel: channel.as_ref().map(Arc::downgrade).unwrap_or_default(),
+        unsent: Mutex::default(),
         drain_timeout,
         service,
     });
@@ -258,13 +281,6 @@ pub(crate) fn state() -> State {
     }
 }
 
-/// A launcher that has gone needs no report.
-pub(super) fn note_report(report: Report, sent: io::Result<()>) {
-    if let Err(error) = sent {
-        note!(Debug, "stage=channel report={} error=\"{error}\"", report.name());
-    }
-}
-
 /// How long a drain may take where the configuration says nothing: a server has a better default.
 #[cfg(feature = "http")]
 static DEFAULT_DRAIN_TIMEOUT: Mutex<Option<Duration>> = Mutex::new(None);
@@ -294,14 +310,47 @@ impl Daemon {
         super::status::entered_stage();
         let mut machine = lock(&self.machine);
         for output in machine.on(Input::Started) {
-            if let (Output::Report(report @ Report::Started), Some(channel)) =
-                (output, self.channel.upgrade())
-            {
-                let message = Report::format_started(self.drain_timeout());
-                note_report(report, channel.send(&message, None));
+            if let Output::Report(report) = output {
+                self.report(report);
             }
         }
         machine.phase() == Phase::Serving
+    }
+
+    /// Tells the launcher. Guards against a report that is lost for want of memory: a launcher that
+    /// never hears of handlers KILLs a daemon that serves. What cannot be sent now is sent later, by
+    /// the thread that takes signals.
+    pub(super) fn report(&self, report: Report) {
+        lock(&self.unsent).push_back(report);
+        if !self.send_reports() {
+            self.waker.wake();
+        }
+    }
+
+    /// Sends what there is to report; `false` where some of it has to wait.
+    pub(super) fn send_reports(&self) -> bool {
+        let mut unsent = lock(&self.unsent);
+        while let Some(report) = unsent.front() {
+            let sent = match self.channel.upgrade() {
+                Some(channel) => channel.send(&self.message(*report), None),
+                None => Ok(()), // a launcher that has gone needs no report
+            };
+            if let Err(error) = sent {
+                note!(Debug, "stage=channel report={} error=\"{error}\"", report.name());
+                if process::is_shortage(&error) {
+                    return false;
+                }
+            }
+            unsent.pop_front();
+        }
+        true
+    }
+
+    fn message(&self, report: Report) -> Vec<u8> {
+        match report {
+            Report::Started => Report::format_started(self.drain_timeout()),
+            other => other.format(),
+        }
     }
 
     /// Hands an input to the thread that takes signals.

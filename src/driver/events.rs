@@ -29,6 +29,8 @@ use std::time::{Duration, Instant};
 const CHECK: Duration = Duration::from_secs(1);
 /// How often it says that it is still detached.
 const SAY: Duration = Duration::from_secs(60);
+/// When what could not be reported for want of memory is tried again.
+const RESEND: Duration = Duration::from_millis(10);
 /// How long the `on_hammer` hooks may take.
 const HAMMER_HOOKS_TIME: Duration = Duration::from_secs(1);
 /// The exit code of a drain that was forced to end, as of `timeout(1)`.
@@ -99,7 +101,8 @@ impl Events {
             true => (self.outputs.watched(), self.outputs.next()),
             false => (Vec::new(), None),
         };
-        let next = self.timers.next().into_iter().chain(again).chain(retry);
+        let resend = (!self.daemon.send_reports()).then_some(RESEND);
+        let next = self.timers.next().into_iter().chain(again).chain(retry).chain(resend);
         let next = next.chain(self.gate.next()).min();
         wait::readable_or_closed(&fds, &outputs, next);
         if outlives {
@@ -317,9 +320,7 @@ impl Events {
                 {
                     self.outputs.before_release(&service.supervisor);
                 }
-                if let Some(channel) = &self.channel {
-                    daemon::note_report(report, channel.send(&report.format(), None));
-                }
+                self.daemon.report(report);
             }
             Output::Release => {
                 if let Some(service) = &self.daemon.service {

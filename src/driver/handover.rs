@@ -130,6 +130,10 @@ impl Deadline {
                 Ok(Arrival::Message(message)) => return Ok(message),
                 Ok(Arrival::Nothing) => wait::readable(&[link.as_fd()], Some(self.left()?)),
                 Ok(Arrival::Closed) => return Err(CLOSED.into()),
+                Err(error) if process::is_shortage(&error) => {
+                    self.left()?;
+                    thread::sleep(PAUSE);
+                }
                 Err(error) => return Err(format!("cannot receive from it: {error}")),
             }
         }

@@ -22,11 +22,15 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// A CONT that is further from its TERM belongs to something else; and the supervisors that write
 /// their status after the signals need half of that.
 const SETTLE: Duration = Duration::from_millis(20);
+/// A pause before a message is sent again for which there was no memory, and how often it is, at most.
+const PAUSE: Duration = Duration::from_millis(5);
+const AGAIN: u32 = 20;
 /// How much longer than its own `drain_timeout` an attached daemon may live.
 const KILL_AFTER: Duration = Duration::from_secs(5);
 
@@ -519,7 +523,20 @@ impl Driver {
 
     fn tell(&mut self, pid: Child, step: &str, message: &ToDaemon) {
         let told = match self.member(pid) {
-            Some(Member { channel: Some(channel), .. }) => channel.send(&message.format(), None),
+            Some(Member { channel: Some(channel), .. }) => {
+                let send = || channel.send(&message.format(), None);
+                let again = |sent: &io::Result<()>| matches!(sent, Err(error) if process::is_shortage(error));
+                let mut sent = send();
+                // The signal that follows means less without it.
+                for _ in 0..AGAIN {
+                    if !again(&sent) {
+                        break;
+                    }
+                    thread::sleep(PAUSE);
+                    sent = send();
+                }
+                sent
+            }
             Some(_) | None => Err(io::ErrorKind::NotConnected.into()),
         };
         note_failure(pid, step, told);

@@ -111,28 +111,39 @@ impl Service {
         hello: &Hello,
         supervisor: Option<OwnedFd>,
     ) -> Result<Service> {
-        let own = process::own_pid();
+        let pid = process::own_pid();
         let short = |error| Error::io(ErrorKind::System, "cannot read /proc (init)", error);
         let world = match process::world() {
-            Ok(world) => world,
+            Ok(world) => Some(world),
             Err(error) if process::is_shortage(&error) => return Err(short(error)),
             Err(error) => {
                 note!(
                     Warn,
-                    "stage=init daemon={own} error=\"{error}\" reason=\"no /proc of ours: older \
+                    "stage=init daemon={pid} error=\"{error}\" reason=\"no /proc of ours: older \
                      generations are known by the lock on the PID file alone\"",
                 );
-                World { boot: "unknown".to_owned(), pid_namespace: 0 }
+                None
             }
         };
-        let lock_file = LockFile::open(&config.pid_file, &world)?;
         let identity = |pid| match process::try_identity(pid) {
             Ok(identity) => Ok(identity.unwrap_or(Identity { pid, start: 0 })),
             Err(error) => Err(short(error)),
         };
+        let own = match process::own_identity() {
+            Ok(identity) => identity,
+            Err(error) if world.is_none() && !process::is_shortage(&error) => {
+                Identity { pid, start: 0 }
+            }
+            // Entered without it, we could not be told from a process that is gone: no successor
+            // would ever end us.
+            Err(error) => return Err(short(error)),
+        };
+        let nowhere = || World { boot: "unknown".to_owned(), pid_namespace: 0 };
+        let world = world.unwrap_or_else(nowhere);
+        let lock_file = LockFile::open(&config.pid_file, &world)?;
         Ok(Service {
             launcher,
-            identity: identity(own)?,
+            identity: own,
             // The launcher may have been short when it wrote its hello.
             launcher_identity: match hello.launcher {
                 Some(launcher) => launcher,

@@ -49,46 +49,47 @@ impl Channel {
         let fds: Vec<RawFd> = fd.iter().map(|fd| fd.as_raw_fd()).collect();
         let rights = [ControlMessage::ScmRights(&fds)];
         let control: &[_] = if fds.is_empty() { &[] } else { &rights };
-        sendmsg::<UnixAddr>(
-            self.0.as_raw_fd(),
-            &[IoSlice::new(message)],
-            control,
-            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-            None,
-        )?;
-        Ok(())
+        let (parts, flags) =
+            ([IoSlice::new(message)], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+        loop {
+            match sendmsg::<UnixAddr>(self.0.as_raw_fd(), &parts, control, flags, None) {
+                Err(Errno::EINTR) => {}
+                sent => return Ok(sent.map(drop)?),
+            }
+        }
     }
 
     /// Never waits.
     pub(crate) fn receive(&self, longest: usize) -> Received {
-        let mut message = vec![0; longest];
-        let mut control = nix::cmsg_space!(RawFd);
-        let (length, fd) = {
-            let mut parts = [IoSliceMut::new(&mut message)];
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-            let fd = self.0.as_raw_fd();
-            let received = match recvmsg::<UnixAddr>(fd, &mut parts, Some(&mut control), flags) {
-                Ok(received) => received,
+        loop {
+            match self.try_receive(longest) {
+                Ok((message, _)) if message.is_empty() => return Received::Closed, // we send none
+                Ok((message, fd)) => return Received::Message(message, fd),
+                Err(Errno::EINTR) => {}
                 // Short of memory, nobody is gone: it is read again.
-                Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOMEM | Errno::ENOBUFS) => {
-                    return Received::Empty;
-                }
+                Err(Errno::EAGAIN | Errno::ENOMEM | Errno::ENOBUFS) => return Received::Empty,
                 // ECONNRESET: it closed without reading what we sent.
                 Err(_) => return Received::Closed,
-            };
-            let fd = received.cmsgs().ok().and_then(|mut controls| {
-                controls.find_map(|one| match one {
-                    ControlMessageOwned::ScmRights(fds) => fds.first().copied().map(raw::adopt),
-                    _ => None,
-                })
-            });
-            (received.bytes, fd)
-        };
-        if length == 0 {
-            return Received::Closed; // we send no empty message
+            }
         }
+    }
+
+    fn try_receive(&self, longest: usize) -> nix::Result<(Vec<u8>, Option<OwnedFd>)> {
+        let mut message = vec![0; longest];
+        let mut control = nix::cmsg_space!(RawFd);
+        let mut parts = [IoSliceMut::new(&mut message)];
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+        let received =
+            recvmsg::<UnixAddr>(self.0.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+        let fd = received.cmsgs().ok().and_then(|mut controls| {
+            controls.find_map(|one| match one {
+                ControlMessageOwned::ScmRights(fds) => fds.first().copied().map(raw::adopt),
+                _ => None,
+            })
+        });
+        let length = received.bytes;
         message.truncate(length);
-        Received::Message(message, fd)
+        Ok((message, fd))
     }
 
     /// Shall programs that this process executes inherit it?

@@ -81,11 +81,19 @@ impl LockFile {
                         .hint("the file system must have locks"));
                 }
             }
-            if pid_file::is_at(&self.file, &self.path).unwrap_or(false) {
-                self.held = true;
-                return Ok(Attempt::Claimed);
+            self.held = true;
+            match pid_file::is_at(&self.file, &self.path) {
+                Ok(true) => return Ok(Attempt::Claimed),
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Nothing is known of the path for now: who starts meanwhile may need the lock.
+                Err(error) if process::is_shortage(&error) => {
+                    self.give_up();
+                    return Err(self.error("look at", error));
+                }
+                Err(_) => {}
             }
-            // Dropping the old file gives up the lock on it.
+            self.give_up();
             self.file = open(&self.path, world)?;
         }
         let text = format!("cannot lock {:?} (claim): it is replaced over and over", self.path);
@@ -117,17 +125,9 @@ impl LockFile {
     /// The record, and the lines that were dropped.
     pub(crate) fn read(&self) -> Result<(Record, Vec<String>)> {
         let size = self.file.metadata().map_err(|error| self.error("look at", error))?.len();
-        let mut bytes = vec![0; size.min(RECORD_MAX) as usize];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match self.file.read_at(&mut bytes[filled..], filled as u64) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.error("read", error)),
-            }
-        }
-        Record::parse(&bytes[..filled]).map_err(|refused| {
+        let size = size.min(RECORD_MAX) as usize;
+        let bytes = read_start(&self.file, size).map_err(|error| self.error("read", error))?;
+        Record::parse(&bytes).map_err(|refused| {
             let why = match refused {
                 Refused::Version(version) => {
                     format!("it is of version {version}, written by a later version of this crate")
@@ -142,7 +142,12 @@ impl LockFile {
     /// half a record, since a reader stops at the record's own last line.
     pub(crate) fn write(&self, record: &Record) -> Result<()> {
         let text = record.format();
-        let written = self.file.write_at(text.as_bytes(), 0);
+        let written = loop {
+            match self.file.write_at(text.as_bytes(), 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                written => break written,
+            }
+        };
         match written {
             Ok(written) if written == text.len() => {}
             Ok(_) => {
@@ -294,20 +299,31 @@ fn folder_owner(path: &Path) -> Option<u32> {
 /// Is it empty, as made just now, or a record? Guards against a file of root's that was moved or
 /// linked here: it is not given away.
 fn is_record(file: &File) -> bool {
-    let mut text = vec![0; 1 << 16];
-    match file.read_at(&mut text, 0) {
-        Ok(read) => Record::parse(&text[..read]).is_ok(),
-        Err(_) => false,
+    read_start(file, 1 << 16).is_ok_and(|text| Record::parse(&text).is_ok())
+}
+
+/// The first bytes of a file, at most so many.
+fn read_start(file: &File, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; most];
+    let mut filled = 0;
+    while filled < most {
+        match file.read_at(&mut bytes[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
+    bytes.truncate(filled);
+    Ok(bytes)
 }
 
 /// Does the file's owner run a generation that the file lists? Then the service changes its user.
 fn is_of_live_generation(file: &File, path: &Path, owner: u32, world: &World) -> Result<bool> {
-    let mut text = vec![0; 1 << 16];
-    let Ok(read) = file.read_at(&mut text, 0) else {
-        return Ok(false);
-    };
-    let Ok((record, _)) = Record::parse(&text[..read]) else {
+    let text = read_start(file, 1 << 16).map_err(|error| {
+        Error::io(ErrorKind::Claim, format!("cannot read {path:?} (claim)"), error)
+    })?;
+    let Ok((record, _)) = Record::parse(&text) else {
         return Ok(false);
     };
     for generation in &record.live {

@@ -120,7 +120,9 @@ impl Link {
         match sendmsg::<UnixAddr>(self.fd.as_raw_fd(), &parts, control, flags, None) {
             Ok(_) => Ok(true),
             // ETOOMANYREFS: too many descriptors of ours are under way, in other connections too.
-            Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS | Errno::ETOOMANYREFS) => Ok(false),
+            Err(
+                Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS | Errno::ENOMEM | Errno::ETOOMANYREFS,
+            ) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -172,9 +174,12 @@ pub(crate) fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
 
 /// What sealed memory holds. `Err`: why it is not what it claims to be.
 pub(crate) fn read_sealed(fd: OwnedFd, size: u64) -> Result<Vec<u8>, String> {
-    let held = fcntl(&fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate);
-    if !held.is_ok_and(|held| held.contains(seals())) {
-        return Err("the state is no sealed memory".to_owned());
+    match fcntl(&fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate) {
+        Ok(held) if held.contains(seals()) => {}
+        Ok(_) | Err(Errno::EINVAL) => return Err("the state is no sealed memory".to_owned()),
+        Err(error) => {
+            return Err(format!("cannot look at the state: {}", io::Error::from(error)));
+        }
     }
     let file = File::from(fd);
     let actual =

@@ -126,6 +126,8 @@ impl Daemon {
             }
             // Somebody else waited for it: how it ended is lost.
             Err(error) if error.raw_os_error() == Some(nix::libc::ECHILD) => Some(End::Code(0)),
+            // Nothing would have us look again.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ended(),
             Err(_) => None,
         }
     }

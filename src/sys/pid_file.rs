@@ -23,7 +23,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Content> {
     }
     (&mut file).take(64).read_to_end(&mut text)?;
     // Closing the file gives a lock that we got back at once.
-    let locked = FileExt::try_lock_shared(&file)
+    let locked = uninterrupted(|| FileExt::try_lock_shared(&file))
         .is_err_and(|error| error.raw_os_error() == fs2::lock_contended_error().raw_os_error());
     Ok(Content { pid: wire::parse_pid(&text), locked })
 }
@@ -62,7 +62,7 @@ impl PidFile {
             .custom_flags(OFlag::O_NOFOLLOW.bits())
             .open(&temporary)
             .map_err(|error| fail("create", &temporary, error))?;
-        let filled = FileExt::try_lock_exclusive(&file)
+        let filled = uninterrupted(|| FileExt::try_lock_exclusive(&file))
             .map_err(|error| fail("lock", &temporary, error))
             .and_then(|()| {
                 file.write_all(wire::format_pid(process::own_pid()).as_bytes())
@@ -76,6 +76,16 @@ impl PidFile {
             return Err(error);
         }
         Ok(PidFile { _locked: file })
+    }
+}
+
+/// Locks of a network file system can be interrupted (`flock(2)`).
+fn uninterrupted(mut lock: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match lock() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
     }
 }
 

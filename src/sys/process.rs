@@ -57,6 +57,12 @@ pub(crate) fn try_identity(pid: i32) -> io::Result<Option<Identity>> {
     Ok(unless_short(stat(pid))?.map(|stat| Identity { pid, start: stat.start }))
 }
 
+/// Ourselves; an error where `/proc` does not say.
+pub(crate) fn own_identity() -> io::Result<Identity> {
+    let pid = own_pid();
+    stat(pid).map(|stat| Identity { pid, start: stat.start })
+}
+
 /// The parent of a process, where `/proc` shows it.
 pub(crate) fn parent_of(pid: i32) -> Option<i32> {
     stat(pid).ok().map(|stat| stat.parent)

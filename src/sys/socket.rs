@@ -261,12 +261,22 @@ pub(crate) fn connect(path: &Path, ty: SocketType) -> io::Result<OwnedFd> {
     let socket = Socket::new(Domain::UNIX, ty.raw(), None)?;
     socket.set_nonblocking(true)?;
     if path.as_os_str().len() < PATH_ROOM {
-        socket.connect(&SockAddr::unix(path)?)?;
+        connect_to(&socket, &SockAddr::unix(path)?)?;
     } else {
         let file = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-        socket.connect(&SockAddr::unix(format!("/proc/self/fd/{}", file.as_raw_fd()))?)?;
+        connect_to(&socket, &SockAddr::unix(format!("/proc/self/fd/{}", file.as_raw_fd()))?)?;
     }
     Ok(socket.into())
+}
+
+/// For Unix sockets: interrupted, nothing has begun that would go on by itself.
+fn connect_to(socket: &Socket, address: &SockAddr) -> io::Result<()> {
+    loop {
+        match socket.connect(address) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
 }
 
 /// The process at the other end: the one that connected, or the one that called `listen`.

@@ -1,10 +1,15 @@
 //! Waiting for descriptors, and waking a thread that does.
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::thread;
 use std::time::{Duration, Instant};
+
+/// Where waiting itself fails.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Waits until one of the descriptors is readable or has lost its peer, a signal came, or the time
 /// is over. Tells nothing: the caller looks at each source.
@@ -37,8 +42,12 @@ fn wait<'a>(fds: impl IntoIterator<Item = (BorrowedFd<'a>, PollFlags)>, timeout:
         None => PollTimeout::NONE,
         Some(ms) => PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX),
     };
-    // EINTR is a signal, and the only error with descriptors that are open.
-    _ = poll(&mut fds, timeout);
+    match poll(&mut fds, timeout) {
+        Ok(_) | Err(Errno::EINTR) => {} // a signal
+        // There is no memory, the only other error with descriptors that are open. The caller looks
+        // at each source all the same, and then again: not as fast as it can.
+        Err(_) => thread::sleep(PAUSE),
+    }
 }
 
 /// Reads what comes from a descriptor that does not block, until its writer has closed it or the time is over.
@@ -82,12 +91,19 @@ impl Waker {
 
     pub(crate) fn wake(&self) {
         // A full pipe has woken its reader already.
-        _ = (&self.write).write(&[0]);
+        while (&self.write).write(&[0]).is_err_and(|error| error.kind() == ErrorKind::Interrupted) {
+        }
     }
 
     pub(crate) fn clear(&self) {
         let mut bytes = [0; 64];
-        while (&self.read).read(&mut bytes).is_ok_and(|read| read > 0) {}
+        loop {
+            match (&self.read).read(&mut bytes) {
+                Ok(read) if read > 0 => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
     }
 }
 
