@@ -2,5 +2,14 @@
 //!
 //! A test of a promise is named after it, `p<N>_…`. Each runs in a box.
 
+mod clock;
+mod disk;
 mod hostile;
+mod injected;
 mod pids;
+#[allow(dead_code)] // what others need of it
+#[path = "../waits/scene.rs"]
+mod scene;
+mod site;
+mod slow;
+mod stopped;

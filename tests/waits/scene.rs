@@ -239,12 +239,14 @@ impl Unfinished {
         wait_for(format!("{pid} accepts a connection"), LIMIT, || {
             // `1: 0100007F:1F90 0100007F:A2B4 01 … inode …`, which is 0 before.
             let sockets = fs::read_to_string("/proc/net/tcp").expect("the sockets");
-            let inode = sockets.lines().find_map(|line| {
+            // With many services, others may have had a client at the same port.
+            let inodes = sockets.lines().filter_map(|line| {
                 let words: Vec<&str> = line.split_ascii_whitespace().collect();
                 (words.get(2) == Some(&client.as_str())).then(|| words.get(9).copied())?
-            })?;
-            let socket = PathBuf::from(format!("socket:[{inode}]"));
-            process::descriptors(pid).iter().any(|(_, what)| *what == socket).then_some(())
+            });
+            let accepted: Vec<PathBuf> =
+                inodes.map(|inode| format!("socket:[{inode}]").into()).collect();
+            process::descriptors(pid).iter().any(|(_, what)| accepted.contains(what)).then_some(())
         });
     }
 

@@ -70,7 +70,8 @@ probe --pid-file PATH [options]
                             the same, with `,count=N`
   --many N                  N TCP sockets with port 0, which nobody serves
   --accept WHEN             what is done with sockets of `seamless::sockets`: always; never; late
-                            (in the drain only); until-drain (then held open and not served)
+                            (in the drain only); until-drain (then held open and not served);
+                            started (once `started` has done its work)
   --state text:TEXT|size:N|panic|hang
                             what to hand over
   --inherit                 report what was handed over
@@ -221,6 +222,7 @@ enum Accept {
     Never,
     Late,
     UntilDrain,
+    Started,
 }
 
 impl FromStr for Accept {
@@ -232,6 +234,7 @@ impl FromStr for Accept {
             "never" => Ok(Accept::Never),
             "late" => Ok(Accept::Late),
             "until-drain" => Ok(Accept::UntilDrain),
+            "started" => Ok(Accept::Started),
             _ => Err(format!("accept {text:?}")),
         }
     }
@@ -701,7 +704,7 @@ fn main() {
 
     if !options.no_wait {
         let tasks = tasks.clone();
-        thread::spawn(move || tasks.send(Task::End(seamless::wait())));
+        spawn(move || tasks.send(Task::End(seamless::wait())));
     }
     match received.recv().expect("this thread keeps a sender") {
         Task::Panic => part.act(&Action::Panic),
@@ -781,6 +784,19 @@ fn watch_signals(options: &Options, part: &Part, tasks: Sender<Task>) {
     });
 }
 
+/// A thread, as soon as there is one to be had: what a test makes fail is the crate, not the probe.
+fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let body = Arc::new(Mutex::new(Some(body)));
+    loop {
+        let theirs = Arc::clone(&body);
+        let run = move || theirs.lock().expect("no panic").take().expect("run once");
+        match thread::Builder::new().spawn(move || run()()) {
+            Ok(thread) => return thread,
+            Err(_) => thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}
+
 fn hang() {
     loop {
         thread::park();
@@ -822,15 +838,20 @@ impl Server {
     fn start(socket: Listening, part: &Part, accept: Accept) -> Self {
         let (running, ended) = UnixStream::pair().expect("a socket pair");
         let part = part.clone();
-        let acceptor = thread::spawn(move || {
+        let acceptor = spawn(move || {
             if matches!(accept, Accept::Never | Accept::Late) {
                 let mut events = [PollFd::new(&ended, PollFlags::IN)];
                 while poll(&mut events, None).is_err() {}
             }
+            while accept == Accept::Started && seamless::state() == seamless::State::Starting {
+                thread::sleep(Duration::from_millis(2));
+            }
             match accept {
                 Accept::Never => Some(socket),
                 Accept::UntilDrain => serve(socket, &ended, &part, false),
-                Accept::Always | Accept::Late => serve(socket, &ended, &part, true),
+                Accept::Always | Accept::Late | Accept::Started => {
+                    serve(socket, &ended, &part, true)
+                }
             }
         });
         Server { running: Some(running), accept, acceptor }
@@ -934,7 +955,7 @@ fn serve(socket: Listening, ended: &UnixStream, part: &Part, empty: bool) -> Opt
             Ok(Some(connection)) => {
                 let part = part.clone();
                 workers.retain(|worker| !worker.is_finished());
-                workers.push(thread::spawn(move || answer(connection, &part)));
+                workers.push(spawn(move || answer(connection, &part)));
             }
             Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && draining => break,
@@ -964,9 +985,11 @@ fn answer(mut connection: Box<dyn Connection>, part: &Part) -> io::Result<()> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         let mut bytes = [0; 1024];
-        match connection.read(&mut bytes)? {
-            0 => return Ok(()),
-            count => request.extend_from_slice(&bytes[..count]),
+        match connection.read(&mut bytes) {
+            Ok(0) => return Ok(()),
+            Ok(count) => request.extend_from_slice(&bytes[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     let request = String::from_utf8_lossy(&request);
