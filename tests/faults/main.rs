@@ -13,3 +13,4 @@ mod scene;
 mod site;
 mod slow;
 mod stopped;
+mod sweep;

@@ -137,6 +137,16 @@ pub fn get_within(limit: Duration, target: &Target, path: &str) -> Result<Respon
     receive(&mut socket)
 }
 
+/// Asks for `/` once, and tells the port that it asked from: `None` where it found nobody to ask.
+pub fn get_from(target: &Target) -> (Option<u16>, Result<Response, Failure>) {
+    let mut held = match connect(REQUEST, target) {
+        Ok(socket) => Held(socket),
+        Err(error) => return (None, Err(error.into())),
+    };
+    let sent = held.begin().map_err(Failure::from);
+    (Some(held.port()), sent.and_then(|()| held.finish()))
+}
+
 /// The PID of the server that answers.
 #[track_caller]
 pub fn pid(target: &Target) -> u32 {
@@ -180,12 +190,23 @@ pub struct Held(Socket);
 
 #[track_caller]
 pub fn hold(target: &Target) -> Held {
-    let mut socket = connect(LIMIT, target).unwrap_or_else(|error| panic!("{target}: {error}"));
-    socket.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n").expect("the first part");
-    Held(socket)
+    let socket = connect(LIMIT, target).unwrap_or_else(|error| panic!("{target}: {error}"));
+    let mut held = Held(socket);
+    held.begin().expect("the first part");
+    held
 }
 
 impl Held {
+    fn begin(&mut self) -> io::Result<()> {
+        self.0.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+    }
+
+    /// The client's.
+    pub fn port(&self) -> u16 {
+        let address = self.0.local_addr().ok().and_then(|address| address.as_socket());
+        address.expect("a TCP socket has an address").port()
+    }
+
     /// Sends the rest, and waits for the answer.
     pub fn finish(mut self) -> Result<Response, Failure> {
         self.0.write_all(b"Connection: close\r\n\r\n")?;

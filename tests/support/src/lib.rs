@@ -18,6 +18,8 @@
 //! - [`port`]: a TCP port that nobody else gets
 //! - [`report`]: the line-by-line report that the test service `probe` writes
 //! - [`signal`]: the numbers of signals
+//! - [`strike`]: a process is KILLed at its Nth system call
+//! - [`sweep`]: what comes of it, in the middle of a restart
 //! - [`systemd`]: a real systemd as PID 1 of its own namespaces
 //! - [`strict`]: HTTP clients that never ask twice
 //! - [`bin`]: where the probe and the examples are
@@ -68,8 +70,10 @@ pub mod readme;
 pub mod report;
 pub mod signal;
 pub mod strict;
+pub mod strike;
 pub mod supervisor;
 pub mod supervisord;
+pub mod sweep;
 pub mod systemd;
 
 use std::{

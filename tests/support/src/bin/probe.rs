@@ -37,7 +37,7 @@ use std::{
     process::{self, Command, Stdio},
     str::FromStr,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Condvar, Mutex, OnceLock,
         mpsc::{self, Sender},
     },
     thread::{self, JoinHandle},
@@ -69,9 +69,9 @@ probe --pid-file PATH [options]
   --group SOCKET, --udp-group SOCKET
                             the same, with `,count=N`
   --many N                  N TCP sockets with port 0, which nobody serves
-  --accept WHEN             what is done with sockets of `seamless::sockets`: always; never; late
-                            (in the drain only); until-drain (then held open and not served);
-                            started (once `started` has done its work)
+  --accept WHEN             what is done with sockets of `seamless::sockets`: always; started (once
+                            `started` has returned); never; late (in the drain only); until-drain
+                            (then held open and not served)
   --state text:TEXT|size:N|panic|hang
                             what to hand over
   --inherit                 report what was handed over
@@ -219,10 +219,10 @@ impl FromStr for Asked {
 enum Accept {
     #[default]
     Always,
+    Started,
     Never,
     Late,
     UntilDrain,
-    Started,
 }
 
 impl FromStr for Accept {
@@ -231,10 +231,10 @@ impl FromStr for Accept {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "always" => Ok(Accept::Always),
+            "started" => Ok(Accept::Started),
             "never" => Ok(Accept::Never),
             "late" => Ok(Accept::Late),
             "until-drain" => Ok(Accept::UntilDrain),
-            "started" => Ok(Accept::Started),
             _ => Err(format!("accept {text:?}")),
         }
     }
@@ -402,6 +402,9 @@ fn pair<T: FromStr<Err: Into<Box<dyn std::error::Error + Send + Sync>>>>(
 fn limit(text: &str) -> Result<Option<Duration>, humantime::DurationError> {
     (text != "none").then(|| humantime::parse_duration(text)).transpose()
 }
+
+/// For [`Accept::Started`].
+static STARTED: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
 /// `--keep-report`.
 static KEPT_REPORT: OnceLock<File> = OnceLock::new();
@@ -699,6 +702,8 @@ fn main() {
     });
     part.reach("ready");
     part.check("started", seamless::started());
+    *STARTED.0.lock().expect("no panic") = true;
+    STARTED.1.notify_all();
     part.report(&format!("started {}", seamless::generation().unwrap_or_default()));
     part.reach("started");
 
@@ -843,13 +848,15 @@ impl Server {
                 let mut events = [PollFd::new(&ended, PollFlags::IN)];
                 while poll(&mut events, None).is_err() {}
             }
-            while accept == Accept::Started && seamless::state() == seamless::State::Starting {
-                thread::sleep(Duration::from_millis(2));
+            if accept == Accept::Started {
+                let (started, told) = &STARTED;
+                let started = started.lock().expect("no panic");
+                drop(told.wait_while(started, |started| !*started).expect("no panic"));
             }
             match accept {
                 Accept::Never => Some(socket),
                 Accept::UntilDrain => serve(socket, &ended, &part, false),
-                Accept::Always | Accept::Late | Accept::Started => {
+                Accept::Always | Accept::Started | Accept::Late => {
                     serve(socket, &ended, &part, true)
                 }
             }
