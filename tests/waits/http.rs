@@ -222,8 +222,12 @@ fn p3_http1_connections_of_every_kind_are_answered_in_a_drain() {
             assert!(!pipelining.answer_of(first), "there are more to come");
         }
         pipelining.last_answer_of(first);
-        for _ in 0..3 {
-            waiting.answer_of(first);
+        // On a machine that is too slow for that, all of them were answered before the drain.
+        let told = [(); 3].map(|()| waiting.answer_of(first));
+        if told != [false, false, true] {
+            assert_eq!(told, [false; 3]);
+            waiting.send(GET);
+            waiting.last_answer_of(first);
         }
         let body = long.read_until("\r\n0\r\n\r\n");
         assert_eq!(body.matches('x').count(), 4000);
