@@ -6,9 +6,9 @@ use std::{
     ffi::OsString,
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use seamless_testing::{
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Many and short, and odd: a median over all of them.
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 11;
 const ROUND: Duration = Duration::from_secs(1);
 const CLIENTS: usize = 64;
 const SHARE: f64 = 0.97;
@@ -113,26 +113,53 @@ fn start<'a>(
     Site::start_program(bench, "http", program, args, folder)
 }
 
-/// The same by programs that everybody knows.
+/// The same by programs that everybody knows, ours also while it is restarted.
 fn known_loads(bench: &Bench) -> Result<(), Box<dyn Error>> {
-    let url = format!("http://{}/", bench.port.address());
     for (program, args) in [
         ("wrk", ["-t1", "-c64", "-d2s"].as_slice()),
         ("h2load", ["-t1", "-c8", "-m8", "-D2"].as_slice()),
     ] {
-        for (server, ours) in [("hyper-util alone", false), ("examples/http", true)] {
+        for (server, ours, restarted) in [
+            ("hyper-util alone", false, false),
+            ("examples/http", true, false),
+            ("examples/http, restarted", true, true),
+        ] {
             let site = if ours { start_ours(bench)? } else { start_bare(bench)? };
-            let output = Command::new(program).args(args).arg(&url).output();
-            site.end()?;
-            let output =
-                output.map_err(|error| format!("{program}: {error}; run scripts/setup"))?;
-            let text = String::from_utf8_lossy(&output.stdout);
+            let mut command = Command::new(program);
+            command.args(args).arg(format!("http://{}/", bench.port.address()));
+            let text = known_load(site, command, restarted)?;
             let rate = known_rate(&text).ok_or_else(|| format!("{program} says: {text}"))?;
             let figure = format!("requests a second, {server}, by {program}");
             table::note(&figure, &thousands(rate as u64));
         }
     }
     Ok(())
+}
+
+/// What it prints.
+fn known_load(
+    mut site: Site,
+    mut command: Command,
+    restarted: bool,
+) -> Result<String, Box<dyn Error>> {
+    let load = command.stdout(Stdio::piped()).spawn();
+    let mut load = load.map_err(|error| format!("{command:?}: {error}; run scripts/setup"))?;
+    let mut ended = false;
+    while !ended {
+        let next = Instant::now() + CYCLE;
+        site.deployment.until("the load ends", None, |slice| {
+            thread::sleep(slice.min(Duration::from_millis(10)));
+            ended = !matches!(load.try_wait(), Ok(None));
+            ended || restarted && Instant::now() >= next
+        })?;
+        // None, while the next one is about to be started.
+        if let Some(launcher) = site.deployment.supervised.main_pid().filter(|_| !ended) {
+            Watched::new(launcher).signal(SIGTERM);
+        }
+    }
+    let output = load.wait_with_output()?;
+    site.end()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// From what wrk or h2load has printed; `None` where a request failed.
