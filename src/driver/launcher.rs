@@ -39,7 +39,13 @@ const KILL_AFTER: Duration = Duration::from_secs(5);
 const OVERDUE: Duration = Duration::from_secs(1);
 
 pub(super) fn launch(config: Config) -> Error {
-    let supervisor = Supervisor::find();
+    let supervisor = match Supervisor::find() {
+        Ok(supervisor) => supervisor,
+        Err(error) => {
+            let text = "cannot look at the supervisor (launch)";
+            return Error::io(ErrorKind::System, text, error);
+        }
+    };
     if let Err(error) = notification::hold(&config) {
         return error;
     }

@@ -95,9 +95,14 @@ fn stat(pid: i32) -> io::Result<Stat> {
 
 /// A process's name: the first 15 bytes of its program's file name.
 pub(crate) fn name(pid: i32) -> Option<String> {
-    check_proc().ok()?;
-    let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
-    Some(String::from_utf8_lossy(&name).trim_end().to_owned())
+    try_name(pid).ok()
+}
+
+/// The same, with the error.
+pub(crate) fn try_name(pid: i32) -> io::Result<String> {
+    check_proc()?;
+    let name = std::fs::read(format!("/proc/{pid}/comm"))?;
+    Ok(String::from_utf8_lossy(&name).trim_end().to_owned())
 }
 
 /// The file name in the first word of a process's command line.

@@ -8,7 +8,7 @@ use crate::proto::{Kind, Reading};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
@@ -51,17 +51,40 @@ fn manager_at(parent: i32) -> Option<i32> {
     Some(parent).filter(is_systemd).or_else(above)
 }
 
+fn unless_short<T>(looked: io::Result<T>, short: &mut Option<io::Error>) -> Option<T> {
+    match looked {
+        Ok(seen) => Some(seen),
+        Err(error) => {
+            *short = Some(error).filter(process::is_shortage).or_else(|| short.take());
+            None
+        }
+    }
+}
+
 impl Supervisor {
-    /// The parent at the start. Guards against a parent that ends meanwhile: it counts as lost.
-    pub(crate) fn find() -> Supervisor {
+    /// The parent at the start. Guards against a parent that ends meanwhile: it counts as lost. An
+    /// error where it cannot be known for now: a launcher that took its supervisor for another would
+    /// misunderstand each stop.
+    pub(crate) fn find() -> io::Result<Supervisor> {
         let parent = process::parent_pid();
-        Supervisor { parent: Some(parent), ..Supervisor::of(process::own_pid(), parent) }
+        let mut short = None;
+        let found = Supervisor::look_at(process::own_pid(), parent, &mut short);
+        match short {
+            None => Ok(Supervisor { parent: Some(parent), ..found }),
+            Some(error) => Err(error),
+        }
     }
 
     /// What this parent is to this launcher, or to a daemon that has lost its own; seen by anybody.
+    #[cfg(feature = "command")]
     pub(crate) fn of(launcher: i32, parent: i32) -> Supervisor {
-        let held = Held::open(parent).ok();
-        let name = process::name(parent);
+        Supervisor::look_at(launcher, parent, &mut None)
+    }
+
+    /// `short`: set where something could not be had for want of descriptors or memory.
+    fn look_at(launcher: i32, parent: i32, short: &mut Option<io::Error>) -> Supervisor {
+        let held = unless_short(Held::open(parent), short);
+        let name = unless_short(process::try_name(parent), short);
         let kind = match name.as_deref() {
             Some("supervise") => Kind::Daemontools,
             Some("runsv") => Kind::Runit,
@@ -80,10 +103,10 @@ impl Supervisor {
         // Its own folder is the service's; it can be read by the same user and by root only. A run
         // script starts there as well.
         let folder = kind.restarts().then(|| {
-            let cwd = fs::read_link(format!("/proc/{parent}/cwd"));
-            cwd.or_else(|_| fs::read_link(format!("/proc/{launcher}/cwd"))).ok()
+            let cwd = |pid| fs::read_link(format!("/proc/{pid}/cwd"));
+            unless_short(cwd(parent), short).or_else(|| unless_short(cwd(launcher), short))
         });
-        let identity = process::identity(parent);
+        let identity = unless_short(process::try_identity(parent), short).flatten();
         Supervisor {
             kind,
             name,
