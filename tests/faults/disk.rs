@@ -159,16 +159,19 @@ fn a_disk_that_fails(kind: Supervisor, folder: &Path, fault: Fault) {
 /// Who is named there, one after the other. It is never empty, cut or missing.
 fn watch_pid_file(path: &Path, done: &AtomicBool) -> Vec<u32> {
     let mut seen = Vec::new();
-    while !done.load(Ordering::Relaxed) {
+    loop {
+        let is_last = done.load(Ordering::Relaxed);
         let text = fs::read_to_string(path).expect("it is there");
         let pid = text.strip_suffix('\n').and_then(|pid| pid.parse().ok());
         let pid = pid.unwrap_or_else(|| panic!("not whole: {text:?}"));
         if seen.last() != Some(&pid) {
             seen.push(pid);
         }
+        if is_last {
+            return seen;
+        }
         thread::yield_now();
     }
-    seen
 }
 
 fn p1_p10_the_disk_fails(kind: Supervisor, folder: &Path) {

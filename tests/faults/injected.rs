@@ -155,7 +155,8 @@ const CALLS: &[(Role, &str, &[&str])] = &[
     (NewDaemon, "clone3", &["EAGAIN", "ENOMEM"]),
 ];
 
-const OPTIONS: &str = "--accept=started --state=text:state --handoff-timeout=2s --takeover-timeout=3s \
+/// Limits that a machine with little time keeps too: only faults are to run into them.
+const OPTIONS: &str = "--accept=started --state=text:state --handoff-timeout=8s --takeover-timeout=15s \
                        --claim-timeout=20s --successor-timeout=none";
 
 /// No restart makes that many calls of a kind; the daemon's answers to requests are not counted on.
@@ -270,7 +271,9 @@ fn restart_with(site: &Site, fault: Fault, launcher: &Watched, old: &Watched) ->
                 let child = process::children(next.pid()).first().copied();
                 let stopped = child
                     .filter(|child| process::stat(*child).is_some_and(|stat| stat.state == 'T'));
-                stopped.map(|child| process::signal(child, CONT));
+                if let Some(child) = stopped {
+                    process::signal(child, CONT);
+                }
                 (next.has_ended() || stopped.is_some()).then_some(())
             });
             Met { tracer, launcher: Some(next) }
@@ -342,9 +345,17 @@ fn restart(folder: &Path, fault: Fault) -> bool {
         let trouble: Vec<&str> = log.lines().filter(trouble).collect();
         assert!(trouble.is_empty(), "interrupted: {trouble:#?}\n{log}");
     }
+    if ["EMFILE", "ENFILE", "ENOMEM"].contains(&fault.error) {
+        let launches = site.log.stage("launch");
+        let known = launches.iter().all(|line| line.field("supervisor_kind") == Some("runit"));
+        assert!(known, "took its supervisor for another:\n{log}");
+    }
     // What could not be sent is sent later.
     if fault.call == "sendmsg" && fault.when != When::Always {
         assert!(!log.contains("handoff_timeout"), "{log}");
+        if fault.role != NewLauncher {
+            assert!(site.report.named("error").is_empty(), "{log}");
+        }
     }
     if failed && fault.call != "write" {
         let error = reason(fault);
@@ -358,12 +369,12 @@ fn restart(folder: &Path, fault: Fault) -> bool {
 /// What is said where a start fails by it.
 fn reason(fault: Fault) -> String {
     use nix::libc;
-    let number = match (fault.call, fault.error) {
-        ("connect", "ECONNREFUSED") => return "nobody listens there".to_owned(),
-        ("connect", "EAGAIN") => return "(takeover_timeout)".to_owned(), // it is tried again
-        ("recvmsg", "ENOMEM") => return "out of memory".to_owned(),
-        ("clone3", _) => libc::EAGAIN, // whatever it is, pthread_create says this
-        (_, error) => number(error),
+    let number = match (fault.role, fault.call, fault.error) {
+        (_, "connect", "ECONNREFUSED") => return "nobody listens there".to_owned(),
+        (_, "connect", "EAGAIN") => return "(takeover_timeout)".to_owned(), // it is tried again
+        (_, "recvmsg", "ENOMEM") => return "out of memory".to_owned(),
+        (NewDaemon, "clone3", _) => libc::EAGAIN, // whatever it is, pthread_create says this
+        (_, _, error) => number(error),
     };
     format!("(os error {number})")
 }
@@ -405,13 +416,15 @@ impl Dice {
 }
 
 /// Each of these has been a fault of the crate: what was not sent was lost, what was interrupted had
-/// failed, and a daemon that could not read its own start time was never told to end.
+/// failed, a launcher that was short of descriptors took its supervisor for another, and a daemon that
+/// could not read its own start time was never told to end.
 const FOUND: &[(Role, &str, &str, u32)] = &[
     (OldLauncher, "sendmsg", "EINTR", 1),
     (OldDaemon, "sendmsg", "ENOBUFS", 1),
     (OldDaemon, "sendmsg", "ENOMEM", 2),
     (OldDaemon, "sendto", "EINTR", 1),
     (NewLauncher, "sendmsg", "EINTR", 1),
+    (NewLauncher, "openat", "EMFILE", 1),
     (NewDaemon, "recvmsg", "EINTR", 1),
     (NewDaemon, "recvmsg", "ENOMEM", 1),
     (NewDaemon, "openat", "EACCES", 3),
@@ -437,7 +450,7 @@ fn p1_a_report_that_cannot_be_sent_is_not_lost() {
         let direct = Direct::new(folder);
         let mut first = direct.start(&[
             "--at=before-daemon-init=raise:19",
-            "--handoff-timeout=2s",
+            "--handoff-timeout=8s",
             "--successor-timeout=none",
         ]);
         let daemon = Watched::new(scene::stopped_child(first.launcher.pid()));
@@ -537,16 +550,15 @@ impl Chain {
 }
 
 /// With `SEAMLESS_TEST_FAULTS=all`, as `scripts/faults` does: every call, every error, every time. A
-/// table of it goes to the file `SEAMLESS_TEST_TABLE`. Else the one chain of them that has had most to
-/// find.
+/// table of it goes to the file `SEAMLESS_TEST_TABLE`. Else only the USR2 that may not be sent.
 #[test]
-fn p1_p3_p4_every_message_of_the_channel_fails() {
+fn p1_p3_p4_each_call_fails() {
     let wanted = env::var("SEAMLESS_TEST_FAULTS").is_ok();
     let limit = Duration::from_secs(if wanted { 3 * 60 * 60 } else { 180 });
     Boxed::new().private_net().limit(limit).run(|folder| {
         let chains = match wanted {
             true => Chain::all(),
-            false => vec![Chain { role: OldDaemon, call: "sendmsg", error: "ENOBUFS" }],
+            false => vec![Chain { role: OldLauncher, call: "kill", error: "EPERM" }],
         };
         let at_once =
             env::var("SEAMLESS_TEST_AT_ONCE").map_or(12, |at| at.parse().expect("a number"));

@@ -159,6 +159,11 @@ fn stop_and_continue(kind: Supervisor, folder: &Path, stage: Stage, process: Pro
             (prober.seen().answers.len() > before + 3).then_some(())
         });
     }
+    if process == OldDaemon && !matches!(stage, Stage::Ready | Stage::Drain) {
+        launcher.wait_end(LIMIT);
+        let error = site.report.wait("error").text;
+        assert!(error.contains("(takeover_timeout)"), "{error}\n{site}");
+    }
     stopped.signal(CONT);
 
     // One remains.
