@@ -40,7 +40,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 const SERVES_ON: &str = "--successor-timeout=none";
 
 /// The real root, who may be any user.
-fn by_root(test: impl FnOnce(&Path) + std::panic::UnwindSafe) {
+fn by_root(test: impl FnOnce(&Path)) {
     Boxed::new().limit(Duration::from_secs(300)).needs(Isolation::Namespaces).run(test);
 }
 
@@ -366,7 +366,8 @@ fn p1_p10_a_lock_file_that_is_replaced_all_the_time() {
                 // As slow as on a slow machine: it never sees the file that it has just locked.
                 let probe = direct.command(&["--claim-timeout=300ms"]);
                 let mut strace = Command::new("strace");
-                strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]).arg(probe.get_program());
+                strace.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fcntl"]);
+                strace.args(["-e", "inject=fcntl:delay_exit=5ms"]).arg(probe.get_program());
                 strace.args(probe.get_args()).stderr(direct.log_end());
                 let mut started = direct.spawn(&mut strace);
                 let launcher = started.launcher.pid().to_string();
@@ -395,27 +396,26 @@ fn p1_p10_a_lock_file_that_is_replaced_all_the_time() {
 fn p1_p4_a_lock_file_that_is_replaced_while_it_is_held() {
     by_root(|folder| {
         let (place, direct) = place_of(folder, "place", NOBODY);
-        let go = place.join("go");
-        let wait = format!("--at=after-init=file:{}", go.display());
-        let mut started = direct.start(&[&wait, SERVES_ON]);
-        let old = started.wait_init();
+        let [go, go_too] = ["go", "go-too"].map(|name| place.join(name));
+        let wait = |go: &Path| format!("--at=after-init=file:{}", go.display());
+        let mut first = direct.start(&[&wait(&go), SERVES_ON]);
+        let old = first.wait_init();
         assert!(holds_claim(old.pid()));
         fs::remove_file(direct.lock_file()).expect("the lock file");
         as_user(NOBODY, || fs::write(direct.lock_file(), "").expect("another"));
         fs::set_permissions(direct.lock_file(), fs::Permissions::from_mode(0o600)).expect("mode");
         // Meanwhile another one starts with a claim of its own.
-        let second = direct.start(&[&wait, SERVES_ON]);
+        let mut second = direct.start(&[&wait(&go_too), SERVES_ON]);
         let new = second.wait_init();
         assert!(holds_claim(new.pid()));
-        fs::write(&go, "").expect("a file");
-        direct.report.wait_of(old.pid(), "started");
-        direct.report.wait_of(new.pid(), "started");
-        // Whichever was the first to start: detached, it finds the newer one.
-        started.launcher.signal(TERM);
-        started.wait_end();
+        for (go, daemon) in [(go, &old), (go_too, &new)] {
+            fs::write(go, "").expect("a file");
+            direct.report.wait_of(daemon.pid(), "started");
+        }
+        // Detached, the first finds the second.
+        first.detach();
         assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
         assert!(!new.has_ended());
-        let mut second = second;
         second.detach();
         assert_taken_over(&direct, &new, &[]);
     });
@@ -631,8 +631,7 @@ fn p5_p10_the_command_on_planted_files() {
     });
 }
 
-/// The owner of the folder is named by the service; a folder that others may write to is found by
-/// `seamless check`, a group's as well.
+/// `seamless check` finds a folder that others than the service's user may write to, a group's as well.
 #[test]
 fn a_folder_that_a_group_may_write_to_is_a_problem() {
     by_root(|folder| {

@@ -107,11 +107,9 @@ impl Bystander {
             Bystander::Twin(twin) => twin.assert_unharmed(),
             Bystander::Service(direct, started, daemon) => {
                 // What came before this signal has been taken before it.
+                let before = direct.report.named("signal").len();
                 started.launcher.signal(USR1);
-                wait_for(format!("{daemon:?} gets the signal"), LIMIT, || {
-                    let mut signals = direct.report.named("signal").into_iter();
-                    signals.any(|signal| signal.number() == USR1 as u64).then_some(())
-                });
+                direct.report.wait_nth("signal", before + 1);
                 let signals = direct.report.named("signal");
                 assert!(signals.iter().all(|signal| signal.number() == USR1 as u64), "{signals:?}");
                 assert_eq!(direct.report.names_of(daemon.pid())[..2], ["init", "started"]);
@@ -203,6 +201,8 @@ fn waiting(direct: &Direct, place: &Path, options: &[&str]) -> (Started, Watched
     let wait = format!("--at=after-init=file:{}", go.display());
     let started = direct.start(&[&[wait.as_str()], options].concat());
     let new = started.wait_init();
+    // Its other threads are through with their first calls.
+    direct.wait_log(&["stage=report", &format!("daemon={} report=ready", new.pid())], 1);
     (started, new, go)
 }
 
@@ -226,11 +226,11 @@ fn p5_between_the_look_and_the_term() {
 fn p5_while_sockets_are_taken_over() {
     run(|folder| {
         let tcp = "--tcp=127.0.0.1:0";
-        for (call, nth) in [("connect", 1), ("getsockopt", 1), ("sendmsg", 1), ("recvmsg", 1)] {
+        for call in ["connect", "getsockopt", "sendmsg", "recvmsg"] {
             let (place, direct) = place(folder, call);
             let old = predecessor(&direct, &[tcp]);
             let (mut started, new, go) = waiting(&direct, &place, &[tcp]);
-            let hold = Hold::at(new.pid(), &[call], nth, None, &place);
+            let hold = Hold::at(new.pid(), &[call], 1, None, &place);
             fs::write(&go, "").expect("a file");
             hold.wait();
             let bystander = give_away(&old, Who::Twin, &place, || ());
@@ -464,7 +464,7 @@ fn p5_the_daemon_that_the_command_stops() {
             ("pidfd_send_signal", None),
         ];
         for (call, path) in points {
-            let (place, direct) = place(folder, format!("{call}"));
+            let (place, direct) = place(folder, call);
             let old = predecessor(&direct, &[]);
             // As though built without sockets: it cannot be asked, so it is signalled.
             direct.stop(&old);
