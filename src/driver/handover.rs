@@ -454,7 +454,7 @@ fn expect(link: &Link, deadline: Deadline, expected: &Request) -> Result<(), Str
 
 // ---- the new daemon ----
 
-/// What was taken over.
+/// What was taken over, or as much of it as came before the predecessor's end.
 #[derive(Default)]
 pub(super) struct Taken {
     /// Whose it was.
@@ -493,15 +493,30 @@ pub(super) fn take(service: &Service) -> Result<Taken> {
             peer.pid
         ));
     };
-    match receive(&link, own, predecessor, deadline) {
-        Ok(taken) => Ok(taken),
+    let mut taken = Taken::default();
+    match receive(&link, own, predecessor, deadline, &mut taken) {
+        Ok(()) => Ok(taken),
+        // What has come is now held by us alone, and with us it would be lost.
+        Err(why) if why == CLOSED && predecessor.is_ending() => {
+            note!(
+                Warn,
+                "stage=takeover daemon={} predecessor={} predecessor_generation={} sockets={} \
+                 reason=\"it ended half-way\"",
+                process::own_pid(),
+                predecessor.pid,
+                predecessor.number,
+                taken.entries.len(),
+            );
+            Ok(taken)
+        }
         Err(why) => refuse(format!("process {}: {why}", peer.pid)),
     }
 }
 
-/// Nothing to take, unless a predecessor said that there would be.
+/// Nothing to take, unless a predecessor that lives said that there would be.
 fn nobody(predecessors: &[Predecessor], refuse: impl Fn(String) -> Result<Taken>) -> Result<Taken> {
-    if let Some(one) = predecessors.iter().find(|one| one.hands_over) {
+    let lives = |one: &&Predecessor| one.hands_over && !one.is_ending();
+    if let Some(one) = predecessors.iter().find(lives) {
         return refuse(format!(
             "nobody listens there, while generation {} with daemon {} should; it looks after it each \
              second",
@@ -547,12 +562,14 @@ pub(crate) fn connect(path: &Path, deadline: Deadline) -> Result<Link, Unconnect
     }
 }
 
+/// What comes is in `taken` at once.
 fn receive(
     link: &Link,
     own: u64,
     predecessor: &Predecessor,
     deadline: Deadline,
-) -> Result<Taken, String> {
+    taken: &mut Taken,
+) -> Result<(), String> {
     let began = Instant::now();
     if let Err(closed) = deadline.send(link, &Request::Take { generation: own }.format(), &[]) {
         // It may have said why.
@@ -570,10 +587,11 @@ fn receive(
             predecessor.number
         ));
     }
+    taken.generation = Some(generation);
     if sockets > 0 {
         socket::make_room(2 * sockets as u64);
     }
-    let mut entries = Vec::with_capacity(sockets);
+    let entries = &mut taken.entries;
     while entries.len() < sockets {
         let (claimed, fds) = match answer(link, deadline)? {
             (Answer::Sockets(claimed), fds) => (claimed, fds),
@@ -592,7 +610,6 @@ fn receive(
         }
         deadline.send(link, &Request::Got { count }.format(), &[])?;
     }
-    let mut bytes = None;
     if let Some(offered) = state {
         let memory = match answer(link, deadline)? {
             (Answer::State { bytes }, fds) if bytes == offered && fds.len() == 1 => {
@@ -600,7 +617,7 @@ fn receive(
             }
             (other, fds) => return Err(unexpected(&other, fds.len(), "the state")),
         };
-        bytes = Some(handover::read_sealed(memory, offered)?);
+        taken.state = Some(handover::read_sealed(memory, offered)?);
         deadline.send(link, &Request::Got { count: 1 }.format(), &[])?;
     }
     match answer(link, deadline)? {
@@ -617,7 +634,7 @@ fn receive(
         Maybe(state),
         began.elapsed().as_secs_f64() * 1e3,
     );
-    Ok(Taken { generation: Some(generation), entries, state: bytes })
+    Ok(())
 }
 
 fn answer(link: &Link, deadline: Deadline) -> Result<(Answer, Vec<OwnedFd>), String> {

@@ -15,7 +15,11 @@ use crate::sys::pid_file::{self, PidFile};
 use crate::sys::process::{self, Held, World};
 use crate::sys::signals::SIGTERM;
 use crate::sys::supervisor::Supervisor;
+#[cfg(feature = "sockets")]
+use crate::sys::wait;
 use std::io;
+#[cfg(feature = "sockets")]
+use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -623,14 +627,14 @@ impl Service {
         for one in record.live.iter().filter(|one| one.number < number) {
             let Examined { generation, proof, foreign, .. } = self.examine(one, bound)?;
             let Generation { number, daemon, more, .. } = generation;
-            let is_ours = match proof {
+            let is_ours = match &proof {
                 Ok(_) => !foreign,
                 Err(Unproven::Unknown) => content.is_held_by(daemon.pid),
                 Err(Unproven::Gone | Unproven::Ours | Unproven::Elsewhere) => false,
             };
             if is_ours {
                 let hands_over = more.iter().any(|field| field == HANDS_OVER);
-                ours.push(Predecessor { number, pid: daemon.pid, hands_over });
+                ours.push(Predecessor { number, pid: daemon.pid, hands_over, held: proof.ok() });
             }
         }
         Ok(ours)
@@ -647,4 +651,26 @@ pub(super) struct Predecessor {
     pub(super) number: u64,
     pub(super) pid: i32,
     pub(super) hands_over: bool,
+    held: Option<Held>,
+}
+
+#[cfg(feature = "sockets")]
+impl Predecessor {
+    /// Is it about to end, or gone? For one that has just lost a socket: those of a process that is
+    /// killed close before it can be seen to have ended.
+    pub(super) fn is_ending(&self) -> bool {
+        const ENDING: Duration = Duration::from_secs(1);
+        let Some(held) = &self.held else { return false };
+        let began = Instant::now();
+        loop {
+            if held.has_ended() {
+                return true;
+            }
+            let left = ENDING.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            wait::readable(&[held.as_fd()], Some(left));
+        }
+    }
 }

@@ -340,7 +340,7 @@ const SILENT: &str = "it was not through within 3s (takeover_timeout)";
 const CLOSED: &str = "it has closed the connection half-way";
 
 #[test]
-fn p10_a_predecessor_that_is_silent_or_dies_half_way_is_an_error() {
+fn p10_a_predecessor_that_is_silent_or_closes_half_way_is_an_error() {
     Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
         against(
             folder,
