@@ -165,6 +165,7 @@ impl Events {
                         if let Some(service) = &self.daemon.service {
                             service.note_reload_failed(why);
                         }
+                        self.feed(Input::ReloadFailed);
                     }
                     Ok(Some(ToDaemon::Ask)) => notify::answer(self.daemon, channel),
                     Ok(Some(ToDaemon::Hello(_)) | None) => {}
@@ -461,6 +462,7 @@ fn cause(input: Input) -> &'static str {
         Input::Term { from_successor: false } => "TERM",
         Input::Told(intent) => intent.name(),
         Input::LauncherGone => "launcher-gone",
+        Input::ReloadFailed => "reload-failed",
         Input::Restart => "restart()",
         Input::RequestHooksDone => "on_shutdown_request",
         Input::DrainHooksDone => "on_shutdown",

@@ -15,6 +15,8 @@ pub(crate) enum Input {
     Told(Intent),
     /// The launcher ended, or closed its end of the channel.
     LauncherGone,
+    /// The launcher tells that a restart in place was not to be.
+    ReloadFailed,
     /// `restart()` was called.
     Restart,
     /// The `on_shutdown_request` hooks have returned.
@@ -129,6 +131,8 @@ pub(crate) struct Daemon {
     waiting: bool,
     /// The successor timer has fired: the next look decides.
     overdue: bool,
+    /// A successor has failed beside our launcher: it may have put its files in the place of ours.
+    mends: bool,
 }
 
 impl Daemon {
@@ -142,6 +146,7 @@ impl Daemon {
             older: false,
             waiting: false,
             overdue: false,
+            mends: false,
         }
     }
 
@@ -172,6 +177,12 @@ impl Daemon {
             Input::Term { from_successor } => self.term(from_successor, &mut out),
             Input::Told(intent) => self.told(intent, &mut out),
             Input::LauncherGone => self.launcher_gone(&mut out),
+            Input::ReloadFailed => {
+                if let Phase::Serving | Phase::HandingOff = self.phase {
+                    self.mends = true;
+                    out.push(Output::Check);
+                }
+            }
             Input::Restart => {
                 if self.phase == Phase::Serving {
                     self.usr2(true, &mut out);
@@ -182,7 +193,7 @@ impl Daemon {
             Input::OlderGone => self.older_gone(&mut out),
             Input::Checked(finding) => self.checked(finding, &mut out),
             Input::Timer(Timer::Check) => {
-                if self.looks_round() {
+                if self.looks_round() || self.mends {
                     out.push(Output::Check);
                 }
             }
@@ -332,7 +343,11 @@ impl Daemon {
     }
 
     fn checked(&mut self, finding: Finding, out: &mut Vec<Output>) {
+        let mends = std::mem::replace(&mut self.mends, false);
         if !self.looks_round() {
+            if mends {
+                self.mend(finding, out);
+            }
             return;
         }
         let overdue = std::mem::replace(&mut self.overdue, false);
@@ -380,6 +395,21 @@ impl Daemon {
             }
         }
         out.push(Output::Arm(Timer::Check));
+    }
+
+    /// Our launcher lives, and knows what is to become of us. Nobody but us looks after our files.
+    fn mend(&mut self, finding: Finding, out: &mut Vec<Output>) {
+        match (self.phase, finding) {
+            (Phase::Serving | Phase::HandingOff, Finding::ClaimHeld | Finding::Unseen) => {
+                self.mends = true;
+                out.push(Output::Arm(Timer::Check));
+            }
+            (
+                Phase::Serving | Phase::HandingOff,
+                Finding::Seen { newer: false, lost_file: true, .. },
+            ) => out.push(Output::PutBack),
+            (_, Finding::ClaimHeld | Finding::Unseen | Finding::Seen { .. }) => {}
+        }
     }
 
     fn drain(&mut self, reason: DrainReason, out: &mut Vec<Output>) {

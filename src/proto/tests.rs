@@ -160,6 +160,10 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
                 (P::StoppingEarly, vec![DO::End], P::Ended), // nobody waits for its end
             ],
         ),
+        (
+            D::ReloadFailed,
+            [P::Serving, P::HandingOff].map(|phase| (phase, vec![DO::Check], phase)).to_vec(),
+        ),
         (D::Restart, vec![(P::Serving, vec![DO::RunRequestHooks], P::HandingOff)]),
         (
             D::RequestHooksDone,
@@ -240,7 +244,7 @@ fn daemon_every_state_and_event() {
             cells += 1;
         }
     }
-    assert_eq!(cells, 9 * 25, "a new state or event needs its row");
+    assert_eq!(cells, 9 * 26, "a new state or event needs its row");
 }
 
 /// Below a launcher that restarts in place, a wish for a restart is the launcher's to fulfil.
@@ -259,6 +263,36 @@ fn daemon_in_place_asks_its_launcher() {
     assert_eq!(after(Daemon::new(false, true), &told), handoff);
     let cancelled = [D::Usr2 { from_launcher: true }];
     assert_eq!(after(Daemon::new(false, true), &cancelled), (vec![DO::End], Phase::Ended));
+}
+
+/// Beside its launcher it looks round when a successor has failed, until it has seen what that one
+/// has left, and puts back its files. What is to become of it is the launcher's to say.
+#[test]
+fn daemon_in_place_puts_its_files_back() {
+    let seen = |newer, lost_file| {
+        let supervisor = Reading::Down;
+        D::Checked(Finding::Seen { newer, lost_file, claims_moved: true, supervisor })
+    };
+    let with = |way: &[D]| {
+        let begin = [D::Started, D::ReloadFailed];
+        after(Daemon::new(false, true), &[&begin, way].concat())
+    };
+    assert_eq!(with(&[]), (vec![DO::Check], Phase::Serving));
+    assert_eq!(with(&[seen(false, true)]), (vec![DO::PutBack], Phase::Serving));
+    for nothing in [seen(false, false), seen(true, true)] {
+        assert_eq!(with(&[nothing]), (vec![], Phase::Serving));
+        assert_eq!(with(&[nothing, D::Timer(DT::Check)]), (vec![], Phase::Serving));
+    }
+    for unseen in [Finding::ClaimHeld, Finding::Unseen].map(D::Checked) {
+        let again = [unseen, D::Timer(DT::Check)];
+        assert_eq!(with(&[unseen]), (vec![DO::Arm(DT::Check)], Phase::Serving));
+        assert_eq!(with(&again), (vec![DO::Check], Phase::Serving));
+        let put_back = [again.as_slice(), &[seen(false, true)]].concat();
+        assert_eq!(with(&put_back), (vec![DO::PutBack], Phase::Serving));
+    }
+    // In a drain the files are a successor's.
+    let drains = [D::Term { from_successor: true }, seen(false, true)];
+    assert_eq!(with(&drains), (vec![], Phase::Draining(TakenOver)));
 }
 
 /// Feeds inputs and returns what the last one led to.

@@ -131,6 +131,7 @@ fn daemon_event(input: D) -> &'static str {
         D::Told(Intent::Restart | Intent::Unknown) => "told to restart",
         D::Told(Intent::Stop(_)) => "told to stop",
         D::LauncherGone => "launcher gone",
+        D::ReloadFailed => "reload failed",
         D::Restart => "restart()",
         D::RequestHooksDone => "request hooks done",
         D::DrainHooksDone => "drain hooks done",
