@@ -68,6 +68,46 @@ impl FromStr for Role {
     }
 }
 
+/// At which of its calls, counted from 1: of all, or of those of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct At {
+    pub kind: Option<Sysno>,
+    pub nth: u64,
+}
+
+impl At {
+    pub fn nth(nth: u64) -> Self {
+        At { kind: None, nth }
+    }
+
+    fn is_counted(self, call: &Call) -> bool {
+        self.kind.is_none_or(|kind| Some(kind) == call.kind())
+    }
+}
+
+/// `57`, or `sendmsg:2`.
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            None => write!(f, "{}", self.nth),
+            Some(kind) => write!(f, "{kind}:{}", self.nth),
+        }
+    }
+}
+
+impl FromStr for At {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("no call: {text:?}");
+        let (kind, nth) = match text.split_once(':') {
+            None => (None, text),
+            Some((kind, nth)) => (Some(kind.parse().map_err(|_| wrong())?), nth),
+        };
+        Ok(At { kind, nth: nth.parse().map_err(|_| wrong())? })
+    }
+}
+
 /// The service before the restart.
 #[derive(Clone, Debug)]
 pub struct Family {
@@ -88,9 +128,12 @@ pub struct Call {
 }
 
 impl Call {
+    pub fn kind(&self) -> Option<Sysno> {
+        usize::try_from(self.number).ok().and_then(Sysno::new)
+    }
+
     pub fn name(&self) -> String {
-        let known = usize::try_from(self.number).ok().and_then(Sysno::new);
-        known.map_or_else(|| self.number.to_string(), |known| known.name().to_owned())
+        self.kind().map_or_else(|| self.number.to_string(), |kind| kind.name().to_owned())
     }
 
     /// What a thread that has stopped at its entry is about to do: `1 0x1 0x7ffe… …`, and then the
@@ -125,6 +168,8 @@ pub struct Blow<T> {
 struct State<T> {
     counting: bool,
     calls: u64,
+    /// The call has come: the blow is about to fall.
+    due: bool,
     blow: Option<Blow<T>>,
 }
 
@@ -141,10 +186,10 @@ impl<T: Clone + Send + 'static> Strike<T> {
     pub fn prepare(
         family: Family,
         role: Role,
-        nth: u64,
+        at: At,
         look: impl Fn(u32) -> T + Send + 'static,
     ) -> Self {
-        let state = State { counting: false, calls: 0, blow: None };
+        let state = State { counting: false, calls: 0, due: false, blow: None };
         let state = Arc::new(Mutex::new(state));
         let (ready, is_ready) = mpsc::channel();
         let shared = state.clone();
@@ -152,7 +197,8 @@ impl<T: Clone + Send + 'static> Strike<T> {
             // The process that a thread traces is the thread's own.
             Tracer {
                 role,
-                nth,
+                at,
+                counted: 0,
                 state: shared,
                 threads: BTreeMap::new(),
                 parent: if family.in_place { family.launcher } else { family.supervisor },
@@ -181,11 +227,14 @@ impl<T: Clone + Send + 'static> Strike<T> {
     }
 
     /// The restart is complete: what comes now does not count. How many calls there were; `None`
-    /// where the blow has fallen.
+    /// where the blow has fallen, or is about to.
     pub fn end(&self) -> Option<u64> {
         let mut state = self.state();
+        if state.due {
+            return None;
+        }
         state.counting = false;
-        state.blow.is_none().then_some(state.calls)
+        Some(state.calls)
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -196,7 +245,8 @@ impl<T: Clone + Send + 'static> Strike<T> {
 struct Tracer<T, L> {
     family: Family,
     role: Role,
-    nth: u64,
+    at: At,
+    counted: u64,
     state: Arc<Mutex<State<T>>>,
     /// Threads that are traced, and their processes.
     threads: BTreeMap<Pid, u32>,
@@ -293,7 +343,7 @@ impl<T, L: Fn(u32) -> T> Tracer<T, L> {
             }
             WaitStatus::PtraceSyscall(thread) => {
                 let process = self.meet(thread);
-                match self.counted(thread, process) {
+                match self.due(thread, process) {
                     Some(call) => self.strike(thread, process, call),
                     None => self.resume(thread, None),
                 }
@@ -319,9 +369,8 @@ impl<T, L: Fn(u32) -> T> Tracer<T, L> {
             self.launcher = Some(process);
         } else if process == own
             && self.role == Role::NewDaemon
-            && parent.is_some_and(|parent| {
-                self.launcher == Some(parent) && self.runs_program(parent)
-            })
+            && parent
+                .is_some_and(|parent| self.launcher == Some(parent) && self.runs_program(parent))
         {
             self.victim.get_or_insert(process);
         }
@@ -332,8 +381,8 @@ impl<T, L: Fn(u32) -> T> Tracer<T, L> {
         fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| path == self.family.program)
     }
 
-    /// The call that a thread has stopped at, where it is the Nth.
-    fn counted(&mut self, thread: Pid, process: u32) -> Option<Call> {
+    /// The call that a thread has stopped at, where it is to be killed there.
+    fn due(&mut self, thread: Pid, process: u32) -> Option<Call> {
         const ENTRY: u8 = 1; // PTRACE_SYSCALL_INFO_ENTRY
         if self.victim != Some(process)
             || ptrace::syscall_info(thread).map(|info| info.op) != Ok(ENTRY)
@@ -342,11 +391,13 @@ impl<T, L: Fn(u32) -> T> Tracer<T, L> {
         }
         let call = Call::of(thread)?; // it has been killed otherwise
         let mut state = self.state.lock().expect("the test does not panic with it");
-        if !state.counting || state.blow.is_some() {
+        if !state.counting || state.due {
             return None;
         }
         state.calls += 1;
-        if state.calls == self.nth {
+        self.counted += u64::from(self.at.is_counted(&call));
+        if self.counted == self.at.nth && self.at.is_counted(&call) {
+            state.due = true;
             return Some(call);
         }
         self.before.push(call);
@@ -372,8 +423,7 @@ impl<T, L: Fn(u32) -> T> Tracer<T, L> {
         while !running.is_empty() {
             let status = wait().expect("its threads");
             let one = status.pid().expect("a thread");
-            let has_ended =
-                matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..));
+            let has_ended = matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..));
             if has_ended || self.meet(one) != process {
                 running.remove(&one);
                 self.step(status);

@@ -3,7 +3,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, fs,
+    fmt,
+    fs::{self, File},
+    io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -16,12 +18,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use socket2::{SockAddr, SockRef};
+
 use crate::{
-    LIMIT, bin, boxed::Isolation,
+    LIMIT, bin,
+    boxed::Isolation,
     http::{self, Failure, Held, Target},
     innocent::Innocent,
     process::{self, Watched},
-    strike::{Blow, Family, Role, Strike},
+    strike::{At, Blow, Call, Family, Role, Strike},
     supervisor::{Service, Supervisor},
     wait_for,
 };
@@ -78,15 +84,14 @@ impl FromStr for Scenario {
 pub struct Case {
     pub scenario: Scenario,
     pub role: Role,
-    /// Counted from 1.
-    pub call: u64,
+    pub at: At,
 }
 
 /// As options of `scripts/sweep`.
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Case { scenario, role, call } = self;
-        write!(f, "--scenario {scenario} --role {role} --call {call}")
+        let Case { scenario, role, at } = self;
+        write!(f, "--scenario {scenario} --role {role} --call {at}")
     }
 }
 
@@ -104,8 +109,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Outcome; 4] =
-        [Outcome::New, Outcome::Old, Outcome::Nobody, Outcome::Untouched];
+    pub const ALL: [Outcome; 4] = [Outcome::New, Outcome::Old, Outcome::Nobody, Outcome::Untouched];
 }
 
 impl fmt::Display for Outcome {
@@ -136,6 +140,8 @@ pub struct Verdict {
     pub calls: u64,
     /// What was not executed any more; `-` where all was.
     pub call: String,
+    /// The number of the generation that was left: 2, unless further ones had to be started.
+    pub generation: u64,
     /// Requests that were answered, and those that failed, by the reason why they may.
     pub answers: usize,
     pub held: usize,
@@ -144,8 +150,8 @@ pub struct Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Verdict { outcome, calls, call, answers, held, unserved } = self;
-        write!(f, "result {outcome} {calls} {call} {answers} {held} {unserved}")
+        let Verdict { outcome, calls, call, generation, answers, held, unserved } = self;
+        write!(f, "result {outcome} {calls} {call} {generation} {answers} {held} {unserved}")
     }
 }
 
@@ -155,7 +161,8 @@ impl FromStr for Verdict {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("not a result: {text:?}");
         let words: Vec<&str> = text.split(' ').collect();
-        let ["result", outcome, calls, call, answers, held, unserved] = words[..] else {
+        let ["result", outcome, calls, call, generation, answers, held, unserved] = words[..]
+        else {
             return Err(wrong());
         };
         let number = |word: &str| word.parse().map_err(|_| wrong());
@@ -163,22 +170,11 @@ impl FromStr for Verdict {
             outcome: outcome.parse()?,
             calls: calls.parse().map_err(|_| wrong())?,
             call: call.to_owned(),
+            generation: generation.parse().map_err(|_| wrong())?,
             answers: number(answers)?,
             held: number(held)?,
             unserved: number(unserved)?,
         })
-    }
-}
-
-/// What runs a command in namespaces of its own, where [`Case::run`] can do its work.
-pub fn box_command() -> Option<Command> {
-    match Isolation::available() {
-        Isolation::Sweep => None,
-        isolation => {
-            let mut command = isolation.command(true);
-            command.env(bin::BUILT, "1").env("RUST_LOG", "debug").stdin(Stdio::piped());
-            Some(command)
-        }
     }
 }
 
@@ -265,38 +261,42 @@ struct Seen {
     listeners: BTreeSet<u32>,
 }
 
-/// The sockets of a server: `(state, port of the client, inode)`.
-fn sockets(port: u16) -> Vec<(String, u16, u64)> {
-    let table = fs::read_to_string("/proc/net/tcp").expect("the sockets");
-    let local = format!(":{port:04X}");
-    let sockets = table.lines().filter_map(|line| {
-        // `1: 0100007F:1F90 0100007F:A2B4 01 …`, and the inode is the tenth: 0 before it is accepted.
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let client = words.get(2)?.split_once(':')?.1;
-        let client = u16::from_str_radix(client, 16).ok()?;
-        words.get(1)?.ends_with(&local).then_some(())?;
-        Some(((*words.get(3)?).to_owned(), client, words.get(9)?.parse().ok()?))
-    });
-    sockets.collect()
+/// Of one process, as `pidfd_getfd(2)` shows them to its tracer: `/proc/net/tcp` takes seconds where
+/// the machine has many connections.
+#[derive(Default)]
+struct Sockets {
+    /// The clients' ports of connections that it has accepted.
+    accepted: BTreeSet<u16>,
+    listens: bool,
 }
 
-fn look(victim: u32, port: u16) -> Seen {
-    const LISTEN: &str = "0A";
-    let (listening, connected): (Vec<_>, Vec<_>) =
-        sockets(port).into_iter().partition(|(state, ..)| state == LISTEN);
-    let of = |pid| -> BTreeSet<PathBuf> {
-        process::descriptors(pid).into_iter().map(|(_, what)| what).collect()
-    };
-    let name = |inode: &u64| PathBuf::from(format!("socket:[{inode}]"));
-    let own = of(victim);
-    // Those that have ended, and those that wait in the queue, have no inode.
-    let held = connected.into_iter().filter(|(_, _, inode)| *inode > 0 && own.contains(&name(inode)));
+impl Sockets {
+    fn of(pid: u32) -> Self {
+        let mut sockets = Sockets::default();
+        let number = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a PID");
+        let Ok(process) = pidfd_open(number, PidfdFlags::empty()) else { return sockets };
+        for (fd, what) in process::descriptors(pid) {
+            if !what.to_string_lossy().starts_with("socket:") {
+                continue;
+            }
+            // It may have closed it since.
+            let Ok(fd) = pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()) else { continue };
+            let socket = SockRef::from(&fd);
+            let port = |address: io::Result<SockAddr>| Some(address.ok()?.as_socket()?.port());
+            if port(socket.local_addr()) != Some(Site::PORT) {
+                continue;
+            }
+            sockets.listens |= socket.is_listener().unwrap_or_default();
+            sockets.accepted.extend(port(socket.peer_addr()));
+        }
+        sockets
+    }
+}
+
+fn look(victim: u32) -> Seen {
     let others = process::all().into_iter().map(|one| one.pid).filter(|pid| *pid != victim);
-    let others = others.filter(|pid| {
-        let theirs = of(*pid);
-        listening.iter().any(|(_, _, inode)| theirs.contains(&name(inode)))
-    });
-    Seen { held: held.map(|(_, client, _)| client).collect(), listeners: others.collect() }
+    let listeners = others.filter(|pid| Sockets::of(*pid).listens).collect();
+    Seen { held: Sockets::of(victim).accepted, listeners }
 }
 
 /// Did it tell older generations to drain? Then the sockets that those still have are not theirs to
@@ -402,6 +402,17 @@ impl Site {
         all
     }
 
+    /// The number that this daemon has claimed.
+    #[track_caller]
+    fn generation(&self, daemon: u32) -> u64 {
+        let daemon = format!("daemon={daemon} ");
+        let log = self.log();
+        let claim =
+            log.lines().find(|line| line.contains("stage=claim g") && line.contains(&daemon));
+        let number = claim.and_then(|line| line.split_once("generation=")?.1.split(' ').next());
+        number.and_then(|number| number.parse().ok()).expect("a claim in the log")
+    }
+
     /// The one generation that there is, as the supervisor, the files and the process table have it.
     /// Else what is amiss.
     fn only(&self) -> Result<Pair, String> {
@@ -410,7 +421,8 @@ impl Site {
         let [first, second] = &members[..] else {
             return Err(format!("not two processes: {members:?}"));
         };
-        let (launcher, daemon) = if first.ppid == supervisor { (first, second) } else { (second, first) };
+        let (launcher, daemon) =
+            if first.ppid == supervisor { (first, second) } else { (second, first) };
         if launcher.ppid != supervisor || daemon.ppid != launcher.pid {
             return Err(format!("not a launcher and its daemon: {members:?}"));
         }
@@ -429,8 +441,59 @@ impl Site {
 impl Case {
     /// About how many calls there are to the end of a restart that is not touched.
     pub fn usual_calls(self) -> u64 {
+        use Role::{NewDaemon, NewLauncher, OldDaemon, OldLauncher};
         match (self.scenario, self.role) {
-            _ => 300,
+            (Scenario::InPlace, OldLauncher) => 60,
+            (Scenario::Daemontools | Scenario::Runit, OldLauncher) => 45,
+            (Scenario::InPlace, OldDaemon) => 200,
+            (Scenario::Daemontools | Scenario::Runit, OldDaemon) => 340,
+            (_, NewLauncher) => 400,
+            (_, NewDaemon) => 570,
+        }
+    }
+
+    /// Runs it in namespaces of its own, by the program `sweep`. Where a promise is broken: what was.
+    pub fn run_boxed(self) -> Result<Verdict, String> {
+        /// On a machine that is busy.
+        const LIMIT: Duration = Duration::from_secs(200);
+        let isolation = Isolation::available();
+        if isolation == Isolation::Sweep {
+            return Err("there are no namespaces here".to_owned());
+        }
+        let folder = tempfile::tempdir().map_err(|error| format!("no folder: {error}"))?;
+        let output = tempfile::NamedTempFile::new().map_err(|error| format!("no file: {error}"))?;
+        let end = || File::options().append(true).open(output.path()).expect("the output");
+        // Each call of the one that is traced takes turns with its tracer: on a busy machine they
+        // would wait for each turn. Where it may not, `nice` goes on all the same.
+        let mut top = isolation
+            .command(true)
+            .args(["nice", "-n", "-10"])
+            .arg(bin::support("sweep"))
+            .arg("--inside")
+            .arg(folder.path())
+            .args(self.to_string().split(' '))
+            .env(bin::BUILT, "1")
+            .env("RUST_LOG", "debug")
+            .stdin(Stdio::piped())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .map_err(|error| format!("no box: {error}; run scripts/setup"))?;
+        let in_time = Watched::new(top.id()).ends_within(LIMIT);
+        if !in_time {
+            // The init of the namespaces dies with it, and by that all that is in them.
+            let init = process::children(top.id()).into_iter().map(Watched::new);
+            let init: Vec<Watched> = init.collect();
+            _ = top.kill();
+            init.iter().for_each(|init| init.wait_end(Duration::from_secs(10)));
+        }
+        let status = top.wait().map_err(|error| error.to_string())?;
+        let text = fs::read(output.path()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        match text.lines().find_map(|line| line.parse().ok()) {
+            Some(verdict) if status.success() => Ok(verdict),
+            _ if !in_time => Err(format!("{text}not within {LIMIT:?}")),
+            _ => Err(format!("{text}{status}")),
         }
     }
 
@@ -458,7 +521,7 @@ impl Case {
         let held = http::hold(&site.target);
         let held_port = held.port();
         wait_for("a request that the old one has accepted", LIMIT, || {
-            look(old.daemon, Site::PORT).held.contains(&held_port).then_some(())
+            Sockets::of(old.daemon).accepted.contains(&held_port).then_some(())
         });
         site.service.settle();
 
@@ -469,16 +532,22 @@ impl Case {
             program: fs::canonicalize(bin::probe()).expect("the program"),
             in_place: self.scenario == Scenario::InPlace,
         };
-        let strike = Strike::prepare(family, self.role, self.call, |pid| look(pid, Site::PORT));
+        let strike = Strike::prepare(family, self.role, self.at, look);
         strike.begin();
         site.restart();
         let mut slow = Slow { held: Some(held), asked: None };
         let (last, calls) = self.wait_end(&site, &clients, &strike, old, &mut slow);
         let blow = strike.blow();
-        if let Some(blow) = &blow {
-            println!("killed {} at {} after {} calls: {:?} {:?}", blow.pid, blow.call.name(), blow.before.len(), blow.seen, old);
+        if let Some(Blow { pid, call, before, seen, .. }) = &blow {
+            let before: Vec<String> = before.iter().map(Call::name).collect();
+            println!(
+                "killed {pid} of {old:?} at {}: {seen:?}\nafter {}",
+                call.name(),
+                before.join(" ")
+            );
         }
         clients.wait_answers(last.daemon, 4);
+        let generation = site.generation(last.daemon);
 
         // Nothing that is left is in the way of a plain restart: not a request fails.
         let plain_from = Instant::now();
@@ -511,9 +580,10 @@ impl Case {
         _ = beside.kill();
         _ = beside.wait();
 
-        let result = self.judge(&asked, slow, blow.as_ref(), [old, last], plain_from, calls);
+        let numbers = (calls, generation);
+        let verdict = self.judge(&asked, slow, blow.as_ref(), [old, last], plain_from, numbers);
         shown.done();
-        result
+        verdict
     }
 
     /// Waits until the restart is complete, or what came instead of it. The number of calls.
@@ -531,26 +601,30 @@ impl Case {
             let late = Instant::now() >= deadline;
             let blow = strike.blow();
             // Its answer is asked for when the restart cannot be over before.
-            let another = || clients.seen().iter().any(|one| one.pid().is_some_and(|pid| pid != old.daemon));
+            let another =
+                || clients.seen().iter().any(|one| one.pid().is_some_and(|pid| pid != old.daemon));
             if blow.is_some() || another() {
                 slow.finish();
             }
-            let may_stay = self.scenario == Scenario::InPlace
-                && self.role == Role::NewDaemon
-                && blow.as_ref().is_some_and(|blow| Watched::new(blow.pid).has_ended());
-            match site.only() {
-                Ok(only) if only.daemon != old.daemon || may_stay => match (strike.end(), blow) {
-                    (Some(calls), _) => {
+            // In place, the old one stays where its successor has failed.
+            let may_stay = self.scenario == Scenario::InPlace && self.role == Role::NewDaemon;
+            let is_dying = blow.as_ref().is_some_and(|blow| !Watched::new(blow.pid).has_ended());
+            match (site.only(), blow) {
+                _ if is_dying => amiss = "the one that was killed is still there".to_owned(),
+                (Err(why), _) => amiss = why,
+                (Ok(only), Some(blow)) if only.daemon != old.daemon || may_stay => {
+                    return (only, blow.before.len() as u64 + 1);
+                }
+                (Ok(only), None) if only.daemon != old.daemon => match strike.end() {
+                    Some(calls) => {
                         slow.finish();
                         return (only, calls);
                     }
-                    (None, Some(_)) => return (only, self.call),
-                    (None, None) => amiss = "the blow has just fallen".to_owned(),
+                    None => amiss = "the blow is falling".to_owned(),
                 },
-                Ok(_) => amiss = "nothing has changed".to_owned(),
-                Err(why) => amiss = why,
+                (Ok(only), _) => amiss = format!("still {only:?}"),
             }
-            assert!(!late, "one generation is left: {amiss}\nblow: {:?}", strike.blow());
+            assert!(!late, "one generation, the next: {amiss}");
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -562,7 +636,7 @@ impl Case {
         blow: Option<&Blow<Seen>>,
         [old, last]: [Pair; 2],
         plain_from: Instant,
-        calls: u64,
+        (calls, generation): (u64, u64),
     ) -> Verdict {
         let mut served: BTreeMap<u32, usize> = BTreeMap::new();
         asked.iter().filter_map(Asked::pid).for_each(|pid| *served.entry(pid).or_default() += 1);
@@ -578,11 +652,12 @@ impl Case {
             match excuse(failed, blow, final_from) {
                 Some(Excuse::Held) => held += 1,
                 Some(Excuse::Unserved) => unserved += 1,
-                None => {
-                    let before = blow.map(|blow| failed.end < blow.at);
-                    let plain = failed.end >= plain_from;
-                    panic!("{failed:?}\nbefore the blow: {before:?}; in the plain restart: {plain}; {blow:?}\n{served:?} {old:?} {last:?}");
-                }
+                None => panic!(
+                    "{failed:?}\nbefore the blow: {:?}; in the plain restart: {}; answers: {served:?}; \
+                     before: {old:?}; after: {last:?}",
+                    blow.map(|blow| failed.end < blow.at),
+                    failed.end >= plain_from,
+                ),
             }
         }
 
@@ -594,18 +669,16 @@ impl Case {
             Some(_) if between.iter().any(|pid| ![old.daemon, last.daemon].contains(pid)) => {
                 Outcome::New
             }
-            Some(blow) => match self.role {
+            Some(_) => match self.role {
                 // The one that was to come in any case.
                 Role::OldDaemon => Outcome::New,
                 Role::OldLauncher if self.scenario != Scenario::InPlace => Outcome::New,
-                Role::OldLauncher | Role::NewLauncher | Role::NewDaemon => {
-                    assert!(blow.pid != old.daemon);
-                    Outcome::Old
-                }
+                Role::OldLauncher | Role::NewLauncher | Role::NewDaemon => Outcome::Old,
             },
         };
         let call = blow.map_or_else(|| "-".to_owned(), |blow| blow.call.name());
-        Verdict { outcome, calls, call, answers: served.values().sum(), held, unserved }
+        let answers = served.values().sum();
+        Verdict { outcome, calls, call, generation, answers, held, unserved }
     }
 }
 

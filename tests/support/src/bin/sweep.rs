@@ -4,21 +4,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
-    fs::{self, File},
     io::{self, Read},
     path::Path,
     process::{self, Command, ExitCode},
     sync::{Mutex, MutexGuard},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use lexopt::{Parser, ValueExt};
 use seamless_testing::{
     bin,
-    process::{Watched, children},
-    strike::Role,
-    sweep::{Case, Outcome, Scenario, Verdict, box_command},
+    strike::{At, Role},
+    sweep::{Case, Outcome, Scenario, Verdict},
 };
 
 const USAGE: &str = "\
@@ -29,19 +27,16 @@ until the restart goes through untouched, for two calls in a row.
 
   --scenario NAME   daemontools, runit, or in-place; may be repeated; default: all of them
   --role NAME       old-launcher, old-daemon, new-launcher, new-daemon; may be repeated; default: all
-  --call N          this one only
+  --call N          this one only; NAME:N is the Nth of this name, as sendmsg:2
   --every N         each Nth call, beginning with one at random
   --sample N        so many calls at random, of all roles
   --seed N          for --sample and --every; default: SEAMLESS_TEST_SEED, or the time
   --parallel N      cases at a time; default: 4 for each processor";
 
-/// How long one case may take, on a machine that is busy.
-const LIMIT: Duration = Duration::from_secs(200);
-
 struct Options {
     scenarios: Vec<Scenario>,
     roles: Vec<Role>,
-    call: Option<u64>,
+    call: Option<At>,
     every: u64,
     sample: Option<usize>,
     seed: u64,
@@ -83,12 +78,12 @@ impl Options {
             }
         }
         if let Some(folder) = inside {
-            let (Some(scenario), Some(role), Some(call)) =
+            let (Some(scenario), Some(role), Some(at)) =
                 (options.scenarios.pop(), options.roles.pop(), options.call)
             else {
                 return Err("--inside needs a case".into());
             };
-            return Ok(Err((Case { scenario, role, call }, folder)));
+            return Ok(Err((Case { scenario, role, at }, folder)));
         }
         if options.scenarios.is_empty() {
             options.scenarios = Scenario::ALL.to_vec();
@@ -116,7 +111,7 @@ fn main() -> ExitCode {
         for _ in 0..options.parallel {
             scope.spawn(|| {
                 while let Some((at, case)) = take(&plan) {
-                    let verdict = run(case);
+                    let verdict = case.run_boxed();
                     lock(&plan).came(at, case, verdict);
                 }
             });
@@ -138,14 +133,14 @@ struct Lane {
     scenario: Scenario,
     role: Role,
     todo: Todo,
-    verdicts: BTreeMap<u64, Verdict>,
-    failed: Vec<u64>,
+    verdicts: BTreeMap<At, Verdict>,
+    failed: usize,
 }
 
 enum Todo {
     /// From this call on, in steps.
     From(u64, u64),
-    These(Vec<u64>),
+    These(Vec<At>),
 }
 
 impl Plan {
@@ -156,10 +151,10 @@ impl Plan {
             let roles = scenario.roles().iter().filter(|role| options.roles.contains(role));
             lanes.extend(roles.map(|&role| {
                 let todo = match options.call {
-                    Some(call) => Todo::These(vec![call]),
+                    Some(at) => Todo::These(vec![at]),
                     None => Todo::From(random.u64(1..=options.every), options.every),
                 };
-                let (verdicts, failed) = (BTreeMap::new(), Vec::new());
+                let (verdicts, failed) = (BTreeMap::new(), 0);
                 Lane { scenario, role, todo, verdicts, failed }
             }));
         }
@@ -170,9 +165,9 @@ impl Plan {
             for at in 0..count {
                 let at = at % lanes.len();
                 let lane = &mut lanes[at];
-                let calls = Case { scenario: lane.scenario, role: lane.role, call: 0 }.usual_calls();
+                let calls = lane.case(At::nth(1)).usual_calls();
                 if let Todo::These(calls_to_do) = &mut lane.todo {
-                    calls_to_do.push(random.u64(1..=calls));
+                    calls_to_do.push(At::nth(random.u64(1..=calls)));
                 }
             }
         }
@@ -183,11 +178,11 @@ impl Plan {
         let lane = &mut self.0[lane];
         match verdict {
             Ok(verdict) => {
-                lane.verdicts.insert(case.call, verdict);
+                lane.verdicts.insert(case.at, verdict);
             }
             Err(text) => {
                 println!("FAILED: scripts/sweep {case}\n{text}");
-                lane.failed.push(case.call);
+                lane.failed += 1;
             }
         }
     }
@@ -200,10 +195,10 @@ impl Plan {
         println!(" | {:>7} {:>4} {:>8} | {:>8}", "answers", "held", "unserved", "syscalls");
         for lane in &self.0 {
             let all = || lane.verdicts.values();
-            let cases = lane.verdicts.len() + lane.failed.len();
+            let cases = lane.verdicts.len() + lane.failed;
             let calls = all().map(|one| one.calls).max().unwrap_or_default();
             let (scenario, role) = (lane.scenario, lane.role);
-            print!("{scenario:<11} {role:<12} {calls:>5} {cases:>5} {:>6} |", lane.failed.len());
+            print!("{scenario:<11} {role:<12} {calls:>5} {cases:>5} {:>6} |", lane.failed);
             for outcome in Outcome::ALL {
                 print!(" {:>9}", all().filter(|one| one.outcome == outcome).count());
             }
@@ -218,7 +213,7 @@ impl Plan {
     }
 
     fn result(&self, sample: bool) -> ExitCode {
-        let failed: usize = self.0.iter().map(|lane| lane.failed.len()).sum();
+        let failed: usize = self.0.iter().map(|lane| lane.failed).sum();
         let verdicts = || self.0.iter().flat_map(|lane| lane.verdicts.values());
         let untouched = verdicts().filter(|one| one.outcome == Outcome::Untouched).count();
         if failed > 0 {
@@ -234,6 +229,10 @@ impl Plan {
 }
 
 impl Lane {
+    fn case(&self, at: At) -> Case {
+        Case { scenario: self.scenario, role: self.role, at }
+    }
+
     fn syscalls(&self) -> BTreeSet<&str> {
         let killed = self.verdicts.values().filter(|one| one.outcome != Outcome::Untouched);
         killed.map(|one| one.call.as_str()).collect()
@@ -241,11 +240,11 @@ impl Lane {
 
     /// Two in a row went through untouched.
     fn is_through(&self, step: u64) -> bool {
-        let untouched = |call: u64| {
-            let verdict = self.verdicts.get(&call);
+        let untouched = |nth: u64| {
+            let verdict = self.verdicts.get(&At::nth(nth));
             verdict.is_some_and(|one| one.outcome == Outcome::Untouched)
         };
-        self.verdicts.keys().any(|call| untouched(*call) && untouched(call + step))
+        self.verdicts.keys().any(|at| untouched(at.nth) && untouched(at.nth + step))
     }
 }
 
@@ -258,47 +257,15 @@ fn take(plan: &Mutex<Plan>) -> Option<(usize, Case)> {
     plan.0.iter_mut().enumerate().find_map(|(at, lane)| {
         let call = match &lane.todo {
             Todo::From(_, step) if lane.is_through(*step) => None,
-            Todo::From(next, _) => Some(*next),
+            Todo::From(next, _) => Some(At::nth(*next)),
             Todo::These(calls) => calls.last().copied(),
         };
         match &mut lane.todo {
             Todo::From(next, step) => *next += *step,
             Todo::These(calls) => _ = calls.pop(),
         }
-        Some((at, Case { scenario: lane.scenario, role: lane.role, call: call? }))
+        Some((at, lane.case(call?)))
     })
-}
-
-/// Runs one case in a box of its own.
-fn run(case: Case) -> Result<Verdict, String> {
-    let mut command = box_command().ok_or("there are no namespaces here")?;
-    let folder = tempfile::tempdir().map_err(|error| format!("no folder: {error}"))?;
-    let output = tempfile::NamedTempFile::new().map_err(|error| format!("no file: {error}"))?;
-    let end = || File::options().append(true).open(output.path()).expect("the output");
-    command
-        .arg(env::current_exe().expect("this program"))
-        .arg("--inside")
-        .arg(folder.path())
-        .args(case.to_string().split(' '))
-        .stdout(end())
-        .stderr(end());
-    let mut top = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
-    let in_time = Watched::new(top.id()).ends_within(LIMIT);
-    if !in_time {
-        // Where it has begun, the init of the namespaces dies with it, and by that all in them.
-        let init: Vec<Watched> = children(top.id()).into_iter().map(Watched::new).collect();
-        _ = top.kill();
-        init.iter().for_each(|init| init.wait_end(Duration::from_secs(10)));
-    }
-    let status = top.wait().map_err(|error| error.to_string())?;
-    let text = fs::read(output.path()).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let verdict = text.lines().find_map(|line| line.parse().ok());
-    match verdict {
-        Some(verdict) if status.success() => Ok(verdict),
-        _ if !in_time => Err(format!("{text}not within {LIMIT:?}")),
-        _ => Err(format!("{text}{status}")),
-    }
 }
 
 /// In the box.
