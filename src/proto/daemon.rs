@@ -180,7 +180,8 @@ impl Daemon {
             Input::ReloadFailed => {
                 if let Phase::Serving | Phase::HandingOff = self.phase {
                     self.mends = true;
-                    out.push(Output::Check);
+                    // Not at once: its TERM may be there already, and is known by its PID file.
+                    out.push(Output::Arm(Timer::Check));
                 }
             }
             Input::Restart => {

@@ -162,7 +162,9 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
         ),
         (
             D::ReloadFailed,
-            [P::Serving, P::HandingOff].map(|phase| (phase, vec![DO::Check], phase)).to_vec(),
+            [P::Serving, P::HandingOff]
+                .map(|phase| (phase, vec![DO::Arm(DT::Check)], phase))
+                .to_vec(),
         ),
         (D::Restart, vec![(P::Serving, vec![DO::RunRequestHooks], P::HandingOff)]),
         (
@@ -277,7 +279,8 @@ fn daemon_in_place_puts_its_files_back() {
         let begin = [D::Started, D::ReloadFailed];
         after(Daemon::new(false, true), &[&begin, way].concat())
     };
-    assert_eq!(with(&[]), (vec![DO::Check], Phase::Serving));
+    assert_eq!(with(&[]), (vec![DO::Arm(DT::Check)], Phase::Serving));
+    assert_eq!(with(&[D::Timer(DT::Check)]), (vec![DO::Check], Phase::Serving));
     assert_eq!(with(&[seen(false, true)]), (vec![DO::PutBack], Phase::Serving));
     for nothing in [seen(false, false), seen(true, true)] {
         assert_eq!(with(&[nothing]), (vec![], Phase::Serving));
