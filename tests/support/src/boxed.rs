@@ -82,8 +82,8 @@ impl Isolation {
         attempt.status().is_ok_and(|status| status.success())
     }
 
-    /// What runs a command in it: its arguments are to be added.
-    pub(crate) fn command(self, private_net: bool) -> Command {
+    /// What runs the program and the arguments that are added to it.
+    pub fn command(self, private_net: bool) -> Command {
         /// Whatever descriptors cargo was started with, a box has none but the first three.
         const CLOSE: &str = r#"for fd in /proc/self/fd/*; do
             if ((${fd##*/} > 2)); then eval "exec ${fd##*/}>&-"; fi

@@ -25,7 +25,7 @@ mod report;
 mod request;
 
 pub use crate::http::Target;
-pub use report::{Answers, Failed, Failure, Latency, Record, Report, Split};
+pub use report::{Answers, Failed, Failure, Latency, Origin, Record, Report, Split};
 
 use std::{
     net::SocketAddr,
@@ -58,6 +58,7 @@ pub struct Load {
     clients: usize,
     threads: usize,
     path: String,
+    upload: Option<usize>,
     timeout: Duration,
     keep_alive: bool,
     every: Option<Duration>,
@@ -84,6 +85,7 @@ impl Load {
             clients: 32,
             threads: 2,
             path: "/".to_owned(),
+            upload: None,
             timeout: Duration::from_secs(10),
             keep_alive: false,
             every: None,
@@ -110,6 +112,14 @@ impl Load {
     #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
+        self
+    }
+
+    /// Sends a body of so many bytes (POST), each time on a new connection: such a request may not be
+    /// sent again.
+    #[must_use]
+    pub fn upload(mut self, bytes: usize) -> Self {
+        self.upload = Some(bytes);
         self
     }
 
@@ -169,11 +179,16 @@ impl Load {
             Server::Http(Target::Tcp(address)) | Server::Udp(address) => address.to_string(),
             Server::Http(Target::Unix(_)) => "localhost".to_owned(),
         };
+        assert!(!(self.keep_alive && self.upload.is_some()), "an upload has its own connection");
         let connection = if self.keep_alive { "keep-alive" } else { "close" };
-        let request = format!(
-            "GET {} HTTP/1.1\r\nHost: {host}\r\nConnection: {connection}\r\n\r\n",
-            self.path
-        );
+        let common =
+            format!("{} HTTP/1.1\r\nHost: {host}\r\nConnection: {connection}\r\n", self.path);
+        let request = match self.upload {
+            None => format!("GET {common}\r\n"),
+            Some(bytes) => {
+                format!("POST {common}Content-Length: {bytes}\r\n\r\n{}", "x".repeat(bytes))
+            }
+        };
         let most = if self.rate.is_some() { self.threads } else { self.clients };
         let threads = self.threads.clamp(1, most.max(1));
         let shared = Arc::new(Shared {
@@ -367,8 +382,8 @@ impl Shared {
         begin: Instant,
         kept: &mut Option<Connection>,
     ) -> Result<u32, Failure> {
-        let mut retried = false;
-        let asked = self.ask(kept, &mut retried, turn);
+        let (mut retried, mut origin) = (false, None);
+        let asked = self.ask(kept, &mut retried, &mut origin, turn);
         let outcome = match tokio::time::timeout(self.load.timeout, asked).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure::Timeout), // and what was kept went with `asked`
@@ -377,7 +392,8 @@ impl Shared {
         let begin = begin - self.start;
         let during = self.marks.touch_since(begin);
         let record = Record { begin, latency, during, outcome };
-        let newcomer = lock(&self.stats[thread]).count(record, retried, self.load.keep_records);
+        let keep = self.load.keep_records;
+        let newcomer = lock(&self.stats[thread]).count(record, origin, retried, keep);
         if let Some(pid) = newcomer {
             self.announce(pid);
         }
@@ -388,6 +404,7 @@ impl Shared {
         &self,
         kept: &mut Option<Connection>,
         retried: &mut bool,
+        origin: &mut Option<Origin>,
         turn: usize,
     ) -> Result<u32, Failure> {
         let number;
@@ -401,7 +418,10 @@ impl Shared {
         if let Some(mut connection) = kept.take() {
             match connection.exchange(request).await {
                 Err(Failure::EofBeforeAnswer | Failure::ResetBeforeAnswer) => *retried = true,
-                Err(failure) => return Err(failure),
+                Err(failure) => {
+                    *origin = connection.origin();
+                    return Err(failure);
+                }
                 Ok(answer) => {
                     *kept = answer.reusable.then_some(connection);
                     return Ok(answer.pid);
@@ -409,7 +429,13 @@ impl Shared {
             }
         }
         let mut connection = Connection::open(&self.load.server, turn).await?;
-        let answer = connection.exchange(request).await?;
+        let answer = match connection.exchange(request).await {
+            Ok(answer) => answer,
+            Err(failure) => {
+                *origin = connection.origin();
+                return Err(failure);
+            }
+        };
         *kept = (self.load.keep_alive && answer.reusable).then_some(connection);
         Ok(answer.pid)
     }
@@ -495,6 +521,17 @@ impl Running {
     /// How many requests have ended so far.
     pub fn requests(&self) -> u64 {
         self.shared.stats.iter().map(|stats| lock(stats).requests().total()).sum()
+    }
+
+    /// How many requests have been answered so far.
+    pub fn answered(&self) -> u64 {
+        self.shared.stats.iter().map(|stats| lock(stats).answered()).sum()
+    }
+
+    /// The failed requests of which more than the number is kept, and that were not taken before. Few
+    /// enough at a time, none is missing.
+    pub fn take_failed(&self) -> Vec<Failed> {
+        self.shared.stats.iter().flat_map(|stats| lock(stats).take_failed()).collect()
     }
 
     /// What came of the requests that have ended so far.

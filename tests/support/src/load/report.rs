@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    net::SocketAddr,
     ops::{AddAssign, Deref},
     time::Duration,
 };
@@ -10,7 +11,7 @@ use std::{
 use hdrhistogram::Histogram;
 
 /// Failed requests that each thread keeps in full; all are counted.
-const KEPT_FAILURES: usize = 1000;
+const KEPT_FAILURES: usize = 100_000;
 
 /// The longest latency that is told from longer ones, in nanoseconds.
 const LONGEST: u64 = 3_600_000_000_000;
@@ -63,6 +64,15 @@ impl fmt::Display for Failure {
     }
 }
 
+/// The client's end of a connection, as the kernel's tables name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Its address.
+    Tcp(SocketAddr),
+    /// The inode of a Unix socket.
+    Unix(u64),
+}
+
 /// One request. Times count from the start of the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
@@ -88,6 +98,8 @@ pub struct Failed {
     pub during: bool,
     /// Why it failed.
     pub failure: Failure,
+    /// On which connection; `None` where there was none, or no time was left to look.
+    pub origin: Option<Origin>,
 }
 
 /// The answers of one process. Times count from the start of the load.
@@ -148,6 +160,12 @@ impl Latency {
         self.0.len()
     }
 
+    /// All of both.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Latency(self.0.clone() + &other.0)
+    }
+
     /// That which the given part of them, 0.5 or 0.99, does not exceed.
     pub fn quantile(&self, part: f64) -> Duration {
         Duration::from_nanos(self.0.value_at_quantile(part))
@@ -205,13 +223,28 @@ impl Stats {
         self.requests
     }
 
+    pub(super) fn answered(&self) -> u64 {
+        self.during.count() + self.outside.count()
+    }
+
+    /// The failed requests that are kept; from now on others.
+    pub(super) fn take_failed(&mut self) -> Vec<Failed> {
+        std::mem::take(&mut self.failed)
+    }
+
     /// Counts how late a request was sent.
     pub(super) fn late(&mut self, late: Duration) {
         self.late.add(late);
     }
 
     /// Counts a request; gives the process that answered it where its first answer here is this.
-    pub(super) fn count(&mut self, record: Record, retried: bool, keep: bool) -> Option<u32> {
+    pub(super) fn count(
+        &mut self,
+        record: Record,
+        origin: Option<Origin>,
+        retried: bool,
+        keep: bool,
+    ) -> Option<u32> {
         let Record { begin, latency, during, outcome } = record;
         let end = begin + latency;
         self.requests.add(during);
@@ -235,7 +268,7 @@ impl Stats {
             Err(failure) => {
                 self.failures.entry(failure).or_default().add(during);
                 if self.failed.len() < KEPT_FAILURES {
-                    self.failed.push(Failed { begin, end, during, failure });
+                    self.failed.push(Failed { begin, end, during, failure, origin });
                 }
                 None
             }

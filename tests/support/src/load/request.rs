@@ -7,10 +7,13 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use nix::sys::{
+    socket::{setsockopt, sockopt::IpBindAddressNoPort},
+    stat::fstat,
+};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket, UnixStream};
 
-use super::{Failure, Target};
+use super::{Failure, Origin, Target};
 
 /// A Unix socket with a full backlog says EAGAIN to a connect that must not block, and nothing tells
 /// when to try again.
@@ -50,6 +53,14 @@ impl Connection {
             Server::Udp(address) => open_udp(*address, turn).await.map(Connection::Udp),
         };
         connected.map_err(|error| of_connect(&error))
+    }
+
+    pub(super) fn origin(&self) -> Option<Origin> {
+        match self {
+            Connection::Tcp(stream) => stream.local_addr().ok().map(Origin::Tcp),
+            Connection::Unix(stream) => fstat(stream).ok().map(|stat| Origin::Unix(stat.st_ino)),
+            Connection::Udp(_) => None,
+        }
     }
 
     /// Sends the request and reads the whole answer.
