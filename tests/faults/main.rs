@@ -12,5 +12,6 @@ mod pids;
 mod scene;
 mod site;
 mod slow;
+mod soak;
 mod stopped;
 mod sweep;
