@@ -94,6 +94,8 @@ impl Judge {
 
     /// A look at the sockets, which began at this time.
     pub fn look(&self, at: Instant, open: Open) {
+        // A look may take long on a busy machine: what it found may have come just now.
+        let now_open = Instant::now();
         let mut notes = self.notes();
         let from = notes.looked.replace(at).unwrap_or(at);
         let before = std::mem::replace(&mut notes.open, open);
@@ -111,7 +113,7 @@ impl Judge {
             }
             if found {
                 let gaps = notes.vanished.iter_mut().filter(|gap| gap.place == place);
-                gaps.for_each(|gap| _ = gap.until.get_or_insert(at));
+                gaps.for_each(|gap| _ = gap.until.get_or_insert(now_open));
             }
         }
     }
