@@ -87,8 +87,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .successor_timeout(Duration::from_secs(2))
         .drain_timeout(Duration::from_secs(60))
         .init()?;
-    while hang {
-        thread::park();
+    if hang {
+        hang_for_ever();
     }
 
     let app = Router::new().route("/", get(answer)).route("/upload", post(upload));
@@ -134,10 +134,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(server.serve())?;
-    while broken == Some(Broken::Stays) {
-        thread::park();
+    if broken == Some(Broken::Stays) {
+        hang_for_ever();
     }
     Ok(())
+}
+
+fn hang_for_ever() -> ! {
+    loop {
+        thread::park();
+    }
 }
 
 fn pid() -> String {

@@ -336,7 +336,7 @@ impl Stage {
             socket.connect(&SockAddr::unix(&path)?)?;
             Ok(socket)
         };
-        let garbage: Vec<u8> = (0..4000_u32).map(|at| (at * 7919 >> 3) as u8).collect();
+        let garbage: Vec<u8> = (0..4000_u32).map(|at| ((at * 7919) >> 3) as u8).collect();
         let mut peers = Vec::new();
         for _ in 0..count {
             if let (Ok(silent), Ok(loud)) = (connect(), connect()) {
