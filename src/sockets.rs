@@ -76,6 +76,7 @@
 use crate::driver::sockets as pool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::frame::{Address, Kind};
+use crate::proto::pool::Wanted;
 use crate::sys::socket::Settings;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -123,17 +124,6 @@ impl Default for Options {
     fn default() -> Self {
         Options::new()
     }
-}
-
-/// As the program asks for it.
-pub(crate) struct Wanted<'a> {
-    pub(crate) kind: Kind,
-    /// In the order in which they are tried.
-    pub(crate) addresses: Vec<Address>,
-    pub(crate) name: Option<&'a str>,
-    pub(crate) settings: Settings,
-    /// How many there are to be, where it is a group.
-    pub(crate) group: Option<usize>,
 }
 
 impl Options {
@@ -260,7 +250,7 @@ impl Options {
     }
 
     fn one(&self, kind: Kind, addresses: Vec<Address>) -> Result<OwnedFd> {
-        let found = pool::obtain(&self.wanted(kind, addresses, None))?;
+        let found = pool::obtain(&self.wanted(kind, addresses, None), self.settings)?;
         Ok(found.into_iter().next().expect("one was asked for"))
     }
 
@@ -269,11 +259,11 @@ impl Options {
             let text = "cannot make a group of no sockets (socket)";
             return Err(Error::new(ErrorKind::Socket, text));
         }
-        pool::obtain(&self.wanted(kind, addresses, Some(count)))
+        pool::obtain(&self.wanted(kind, addresses, Some(count)), self.settings)
     }
 
     fn wanted(&self, kind: Kind, addresses: Vec<Address>, group: Option<usize>) -> Wanted<'_> {
-        Wanted { kind, addresses, name: self.name.as_deref(), settings: self.settings, group }
+        Wanted { kind, addresses, name: self.name.as_deref(), group }
     }
 }
 

@@ -2,12 +2,13 @@
 
 use super::daemon::{self, Daemon, generation};
 use super::journal::{Maybe, note};
-use super::service::{Predecessor, Service};
+use super::service::Service;
 use super::sockets::{self, Entry};
 use super::status;
 use crate::config::{Config, HandOver};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::frame::{self, Answer, Request};
+use crate::proto::handover::{Give, Giving, Predecessor, Taking, Took, Untakeable, giver};
 use crate::shutdown::lock;
 use crate::sys::handover::{self, Arrival, Link, Listener, Message};
 use crate::sys::process::{self, Held};
@@ -302,9 +303,8 @@ impl Server {
                 sent
             }
             Ok(Request::Take { generation: theirs }) => {
-                let own = generation().unwrap_or(0);
-                if theirs <= own {
-                    return refuse(format!("generation {theirs} is not newer than {own}"));
+                if let Err(why) = Giving::begin(generation().unwrap_or(0), theirs) {
+                    return refuse(why);
                 }
                 self.hand_over(link, peer, theirs, deadline)
             }
@@ -335,32 +335,39 @@ impl Server {
         };
         let entries = entries.unwrap_or_default();
         let bytes = state.as_ref().map(|(_, bytes)| *bytes);
-        let offer = Answer::Offer {
-            generation: generation().unwrap_or(0),
-            sockets: entries.len(),
-            state: bytes,
-        };
-        deadline.send(link, &offer.format(), &[])?;
         let mut rest = &entries[..];
-        while !rest.is_empty() {
-            let count = frame::chunk(rest.iter().map(|entry| &entry.socket));
-            if count == 0 {
-                return Err(format!("{} does not fit into a message", rest[0].socket.asked));
+        let mut giving = Giving::new(rest.len(), state.is_some());
+        while !giving.is_through() {
+            let fits = |_| frame::chunk(rest.iter().map(|entry| &entry.socket));
+            match giving.next(fits) {
+                Some(Give::Offer) => {
+                    let generation = generation().unwrap_or(0);
+                    let offer = Answer::Offer { generation, sockets: rest.len(), state: bytes };
+                    deadline.send(link, &offer.format(), &[])?;
+                }
+                Some(Give::Sockets(0)) => {
+                    return Err(format!("{} does not fit into a message", rest[0].socket.asked));
+                }
+                Some(Give::Sockets(count)) => {
+                    let (chunk, more) = rest.split_at(count);
+                    let sockets = chunk.iter().map(|entry| entry.socket.clone()).collect();
+                    let fds: Vec<BorrowedFd<'_>> =
+                        chunk.iter().map(|entry| entry.fd.as_fd()).collect();
+                    deadline.send(link, &Answer::Sockets(sockets).format(), &fds)?;
+                    rest = more;
+                }
+                Some(Give::State) => {
+                    let (memory, bytes) = state.as_ref().expect("there is one");
+                    let message = Answer::State { bytes: *bytes };
+                    deadline.send(link, &message.format(), &[memory.as_fd()])?;
+                }
+                Some(Give::End) => deadline.send(link, &Answer::End.format(), &[])?,
+                None => match link_message(link, deadline)? {
+                    Ok(request) => giving.on(request)?,
+                    Err(refused) => return Err(format!("it sent {refused}")),
+                },
             }
-            let (chunk, more) = rest.split_at(count);
-            let sockets = chunk.iter().map(|entry| entry.socket.clone()).collect();
-            let fds: Vec<BorrowedFd<'_>> = chunk.iter().map(|entry| entry.fd.as_fd()).collect();
-            deadline.send(link, &Answer::Sockets(sockets).format(), &fds)?;
-            expect(link, deadline, &Request::Got { count })?;
-            rest = more;
         }
-        if let Some((memory, bytes)) = &state {
-            let message = Answer::State { bytes: *bytes };
-            deadline.send(link, &message.format(), &[memory.as_fd()])?;
-            expect(link, deadline, &Request::Got { count: 1 })?;
-        }
-        deadline.send(link, &Answer::End.format(), &[])?;
-        expect(link, deadline, &Request::Done)?;
         note!(
             Info,
             "stage=handover generation={} daemon={own} successor={} successor_generation={theirs} \
@@ -444,14 +451,6 @@ fn link_message(
     Ok(Request::parse(&message.bytes))
 }
 
-fn expect(link: &Link, deadline: Deadline, expected: &Request) -> Result<(), String> {
-    match link_message(link, deadline)? {
-        Ok(request) if request == *expected => Ok(()),
-        Ok(request) => Err(format!("it sent {request:?} where {expected:?} was due")),
-        Err(refused) => Err(format!("it sent {refused}")),
-    }
-}
-
 // ---- the new daemon ----
 
 /// What was taken over, or as much of it as came before the predecessor's end.
@@ -470,7 +469,7 @@ pub(super) fn take(service: &Service) -> Result<Taken> {
         return Ok(Taken::default()); // no claim, no predecessor
     };
     let deadline = Deadline::after(timeout);
-    let predecessors = service.predecessors()?;
+    let mut predecessors = service.predecessors()?;
     let path = path_beside(&service.pid_file);
     let refuse = |why: String| {
         Err(Error::new(
@@ -479,25 +478,50 @@ pub(super) fn take(service: &Service) -> Result<Taken> {
         ))
     };
     let link = match connect(&path, deadline) {
-        Ok(link) => link,
-        Err(Unconnected::Nobody) => return nobody(&predecessors, refuse),
+        Ok(link) => link.listener().map(|listener| (link, listener.pid)),
+        Err(Unconnected::Nobody) => None,
         Err(Unconnected::Failed(why)) => return refuse(why),
     };
-    let Some(peer) = link.listener() else {
-        return refuse("nobody is known to listen there: it may have ended".to_owned());
+    if link.is_none() {
+        predecessors.retain(|one| !(one.about.hands_over && one.is_ending()));
+    }
+    let known: Vec<_> = predecessors.iter().map(|one| one.about).collect();
+    let predecessor = match giver(link.as_ref().map(|(_, pid)| *pid), &known) {
+        Ok(predecessor) => predecessor,
+        Err(Untakeable::Stranger(pid)) => {
+            return refuse(format!(
+                "process {pid} listens there, which is not proven to be a predecessor"
+            ));
+        }
+        Err(Untakeable::NobodyListens(one)) => {
+            return refuse(format!(
+                "nobody listens there, while generation {} with daemon {} should; it looks after it \
+                 each second",
+                one.number, one.pid,
+            ));
+        }
     };
-    // P5, turned round: only what is proven to be an older generation of ours gives us sockets.
-    let Some(predecessor) = predecessors.iter().find(|one| one.pid == peer.pid) else {
-        return refuse(format!(
-            "process {} listens there, which is not proven to be a predecessor",
-            peer.pid
-        ));
+    let (Some(predecessor), Some((link, _))) = (predecessor, link) else {
+        for one in known {
+            note!(
+                Info,
+                "stage=takeover daemon={} predecessor={} predecessor_generation={} sockets=0 \
+                 reason=\"it hands nothing over\"",
+                process::own_pid(),
+                one.pid,
+                one.number,
+            );
+        }
+        return Ok(Taken::default());
     };
     let mut taken = Taken::default();
-    match receive(&link, own, predecessor, deadline, &mut taken) {
+    match receive(&link, own, &predecessor, deadline, &mut taken) {
         Ok(()) => Ok(taken),
         // What has come is now held by us alone, and with us it would be lost.
-        Err(why) if why == CLOSED && predecessor.is_ending() => {
+        Err(why)
+            if why == CLOSED
+                && predecessors.iter().any(|one| one.about == predecessor && one.is_ending()) =>
+        {
             note!(
                 Warn,
                 "stage=takeover daemon={} predecessor={} predecessor_generation={} sockets={} \
@@ -509,31 +533,8 @@ pub(super) fn take(service: &Service) -> Result<Taken> {
             );
             Ok(taken)
         }
-        Err(why) => refuse(format!("process {}: {why}", peer.pid)),
+        Err(why) => refuse(format!("process {}: {why}", predecessor.pid)),
     }
-}
-
-/// Nothing to take, unless a predecessor that lives said that there would be.
-fn nobody(predecessors: &[Predecessor], refuse: impl Fn(String) -> Result<Taken>) -> Result<Taken> {
-    let lives = |one: &&Predecessor| one.hands_over && !one.is_ending();
-    if let Some(one) = predecessors.iter().find(lives) {
-        return refuse(format!(
-            "nobody listens there, while generation {} with daemon {} should; it looks after it each \
-             second",
-            one.number, one.pid,
-        ));
-    }
-    for one in predecessors {
-        note!(
-            Info,
-            "stage=takeover daemon={} predecessor={} predecessor_generation={} sockets=0 \
-             reason=\"it hands nothing over\"",
-            process::own_pid(),
-            one.pid,
-            one.number,
-        );
-    }
-    Ok(Taken::default())
 }
 
 pub(crate) enum Unconnected {
@@ -571,60 +572,44 @@ fn receive(
     taken: &mut Taken,
 ) -> Result<(), String> {
     let began = Instant::now();
-    if let Err(closed) = deadline.send(link, &Request::Take { generation: own }.format(), &[]) {
+    let (mut taking, first) = Taking::begin(own, predecessor);
+    if let Err(closed) = deadline.send(link, &first.format(), &[]) {
         // It may have said why.
-        return Err(answer(link, deadline).err().unwrap_or(closed));
+        let (answer, fds) = answer(link, deadline)?;
+        return Err(taking.on(answer, fds.len()).err().unwrap_or(closed));
     }
-    let (generation, sockets, state) = match answer(link, deadline)? {
-        (Answer::Offer { generation, sockets, state }, fds) if fds.is_empty() => {
-            (generation, sockets, state)
-        }
-        (other, fds) => return Err(unexpected(&other, fds.len(), "an offer")),
-    };
-    if generation != predecessor.number {
-        return Err(format!(
-            "it says that it is generation {generation}, and the record says {}",
-            predecessor.number
-        ));
-    }
-    taken.generation = Some(generation);
-    if sockets > 0 {
-        socket::make_room(2 * sockets as u64);
-    }
-    let entries = &mut taken.entries;
-    while entries.len() < sockets {
-        let (claimed, fds) = match answer(link, deadline)? {
-            (Answer::Sockets(claimed), fds) => (claimed, fds),
-            (other, fds) => return Err(unexpected(&other, fds.len(), "sockets")),
-        };
-        if claimed.len() != fds.len() {
-            let (fds, sockets) = (fds.len(), claimed.len());
-            return Err(format!("it sent {fds} descriptors with {sockets} sockets"));
-        }
-        if entries.len() + claimed.len() > sockets {
-            return Err(format!("it sent more than the {sockets} sockets that it offered"));
-        }
-        let count = claimed.len();
-        for (claimed, fd) in claimed.into_iter().zip(fds) {
-            entries.push(check(claimed, fd)?);
-        }
-        deadline.send(link, &Request::Got { count }.format(), &[])?;
-    }
-    if let Some(offered) = state {
-        let memory = match answer(link, deadline)? {
-            (Answer::State { bytes }, fds) if bytes == offered && fds.len() == 1 => {
-                fds.into_iter().next().expect("one")
+    loop {
+        let (answer, fds) = answer(link, deadline)?;
+        let (took, reply) = taking.on(answer, fds.len())?;
+        let is_end = took == Took::End;
+        match took {
+            Took::Offer(sockets) => {
+                taken.generation = Some(predecessor.number);
+                if sockets > 0 {
+                    socket::make_room(2 * sockets as u64);
+                    taken.entries.reserve(sockets);
+                }
             }
-            (other, fds) => return Err(unexpected(&other, fds.len(), "the state")),
-        };
-        taken.state = Some(handover::read_sealed(memory, offered)?);
-        deadline.send(link, &Request::Got { count: 1 }.format(), &[])?;
+            Took::Sockets(claimed) => {
+                for (claimed, fd) in claimed.into_iter().zip(fds) {
+                    taken.entries.push(check(claimed, fd)?);
+                }
+            }
+            Took::State(offered) => {
+                let memory = fds.into_iter().next().expect("one");
+                taken.state = Some(handover::read_sealed(memory, offered)?);
+            }
+            Took::End => {}
+        }
+        if let Some(reply) = reply {
+            deadline.send(link, &reply.format(), &[])?;
+        }
+        if is_end {
+            break;
+        }
     }
-    match answer(link, deadline)? {
-        (Answer::End, fds) if fds.is_empty() => {}
-        (other, fds) => return Err(unexpected(&other, fds.len(), "the end")),
-    }
-    deadline.send(link, &Request::Done.format(), &[])?;
+    let generation = predecessor.number;
+    let (sockets, state) = (taken.entries.len(), taken.state.as_ref().map(Vec::len));
     note!(
         Info,
         "stage=takeover daemon={} predecessor={} predecessor_generation={generation} \
@@ -640,23 +625,9 @@ fn receive(
 fn answer(link: &Link, deadline: Deadline) -> Result<(Answer, Vec<OwnedFd>), String> {
     let message = deadline.receive(link)?;
     match Answer::parse(&message.bytes) {
-        Ok(Answer::Refused(why)) => Err(format!("it refuses: {why}")),
         Ok(answer) => Ok((answer, message.fds)),
         Err(refused) => Err(format!("it sent {refused}")),
     }
-}
-
-fn unexpected(answer: &Answer, fds: usize, due: &str) -> String {
-    let name = match answer {
-        Answer::Offer { .. } => "an offer",
-        Answer::Sockets(_) => "sockets",
-        Answer::State { .. } => "a state",
-        Answer::End => "the end",
-        Answer::Status(_) => "a status",
-        Answer::Accepted => "a consent",
-        Answer::Refused(_) => "a refusal",
-    };
-    format!("it sent {name} with {fds} descriptors where {due} was due")
 }
 
 /// Is it what it claims to be?
@@ -675,5 +646,5 @@ fn check(claimed: frame::Socket, fd: OwnedFd) -> Result<Entry, String> {
     if local != claimed.local {
         return Err(wrong(format!("it is bound to {local}")));
     }
-    Ok(Entry { socket: claimed, fd: Arc::new(fd) })
+    Ok(sockets::entry(claimed, fd))
 }

@@ -6,6 +6,8 @@ use super::journal::note;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::daemon::{Finding, Phase};
+#[cfg(feature = "sockets")]
+use crate::proto::handover::Predecessor;
 use crate::proto::takeover::{self, Content, Line, Own, Step, Unproven};
 use crate::proto::wire::{Generation, Hello, Identity, Record};
 use crate::proto::{Kind, Reading};
@@ -352,9 +354,11 @@ impl Service {
                         self.never_started();
                     }
                 }
+                #[cfg(feature = "sockets")]
+                Step::Steer => super::sockets::serving(),
+                #[cfg(not(feature = "sockets"))]
+                Step::Steer => {}
                 Step::StopOlder => {
-                    #[cfg(feature = "sockets")]
-                    super::sockets::serving();
                     for one in &older {
                         self.stop(one, before);
                     }
@@ -616,7 +620,7 @@ impl Service {
 
     /// The live generations that are proven to be older ones of ours: whom we may take over from.
     #[cfg(feature = "sockets")]
-    pub(super) fn predecessors(&self) -> Result<Vec<Predecessor>> {
+    pub(super) fn predecessors(&self) -> Result<Vec<HeldPredecessor>> {
         let number = self.number().unwrap_or(0);
         let (record, bound) = {
             let files = lock(&self.files);
@@ -634,7 +638,8 @@ impl Service {
             };
             if is_ours {
                 let hands_over = more.iter().any(|field| field == HANDS_OVER);
-                ours.push(Predecessor { number, pid: daemon.pid, hands_over, held: proof.ok() });
+                let about = Predecessor { number, pid: daemon.pid, hands_over };
+                ours.push(HeldPredecessor { about, held: proof.ok() });
             }
         }
         Ok(ours)
@@ -645,17 +650,15 @@ impl Service {
 #[cfg(feature = "sockets")]
 pub(crate) const HANDS_OVER: &str = "takeover=1";
 
-/// A live generation that is proven to be an older one of ours.
+/// A predecessor that cannot be mistaken for another process.
 #[cfg(feature = "sockets")]
-pub(super) struct Predecessor {
-    pub(super) number: u64,
-    pub(super) pid: i32,
-    pub(super) hands_over: bool,
+pub(super) struct HeldPredecessor {
+    pub(super) about: Predecessor,
     held: Option<Held>,
 }
 
 #[cfg(feature = "sockets")]
-impl Predecessor {
+impl HeldPredecessor {
     /// Is it about to end, or gone? For one that has just lost a socket: those of a process that is
     /// killed close before it can be seen to have ended.
     pub(super) fn is_ending(&self) -> bool {

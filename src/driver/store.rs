@@ -4,6 +4,7 @@
 
 use super::journal::note;
 use super::sockets;
+use crate::proto::pool::Store;
 use crate::proto::wire::Aside;
 use crate::sys::channel::Channel;
 use crate::sys::process;
@@ -19,7 +20,7 @@ const ATTEMPTS: u32 = 5_000;
 
 /// Brings systemd's store into line with what is held. `room`: how many it takes.
 pub(super) fn keep(channel: &Channel, room: usize) {
-    let sockets::Store { remove, mut add, kept } = sockets::to_store();
+    let Store { remove, mut add, kept } = sockets::to_store();
     let sum = kept + add.len();
     let remove = if room > 0 { remove } else { Vec::new() };
     if room == 0 {

@@ -19,11 +19,15 @@ pub(crate) mod daemon;
 pub(crate) mod family;
 #[cfg(feature = "sockets")]
 pub(crate) mod frame;
+#[cfg(feature = "sockets")]
+pub(crate) mod handover;
 pub(crate) mod launcher;
 #[cfg(model)]
 mod model;
 #[cfg(feature = "sockets")]
 pub(crate) mod passed;
+#[cfg(feature = "sockets")]
+pub(crate) mod pool;
 #[cfg(feature = "sockets")]
 #[cfg_attr(not(feature = "command"), allow(dead_code))] // who reads what is written
 pub(crate) mod status;

@@ -81,6 +81,8 @@ pub(crate) enum Step {
     Enter,
     /// The state is Serving, unless we have been told to end meanwhile: then it ends here.
     Serve,
+    /// What arrives for a group of sockets goes to those of its members that we have asked for.
+    Steer,
     /// TERM to every older generation.
     StopOlder,
     /// The claim is given up.
@@ -88,18 +90,24 @@ pub(crate) enum Step {
 }
 
 /// In this order a death at any point leaves a generation that serves and can be found.
-pub(crate) fn steps() -> [Step; 6] {
-    use Step::{Enter, GiveUp, Install, Listen, Serve, StopOlder};
+pub(crate) fn steps() -> [Step; 7] {
+    use Step::{Enter, GiveUp, Install, Listen, Serve, Steer, StopOlder};
     if broken!(TermBeforeRename) {
-        return [StopOlder, Install, Listen, Enter, Serve, GiveUp];
+        return [StopOlder, Install, Listen, Enter, Serve, Steer, GiveUp];
     }
     if broken!(ServingAfterTerm) {
-        return [Install, Listen, Enter, StopOlder, Serve, GiveUp];
+        return [Install, Listen, Enter, StopOlder, Serve, Steer, GiveUp];
     }
     if broken!(ClaimGivenUpEarly) {
-        return [GiveUp, Install, Listen, Enter, Serve, StopOlder];
+        return [GiveUp, Install, Listen, Enter, Serve, Steer, StopOlder];
     }
-    [Install, Listen, Enter, Serve, StopOlder, GiveUp]
+    if broken!(SteeredLate) {
+        return [Install, Listen, Enter, Serve, StopOlder, Steer, GiveUp];
+    }
+    if broken!(ListensLate) {
+        return [Install, Enter, Serve, Steer, StopOlder, GiveUp, Listen];
+    }
+    [Install, Listen, Enter, Serve, Steer, StopOlder, GiveUp]
 }
 
 /// Is a generation of this number and start older than we are? Before we have a number of our own,

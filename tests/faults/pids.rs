@@ -422,7 +422,10 @@ fn p5_p10_the_pid_of_a_listener_that_is_dead() {
         fs::rename(direct.socket(), &good).expect("the takeover socket");
         fs::rename(&planted, direct.socket()).expect("another");
         let text = direct.start(&options).wait_error().text;
-        let why = "nobody is known to listen there: it may have ended";
+        let why = format!(
+            "nobody listens there, while generation 1 with daemon {} should; it looks after it each second",
+            old.pid()
+        );
         assert_eq!(
             text,
             format!("socket: cannot take over at {:?} (takeover): {why}", direct.socket())
