@@ -35,14 +35,18 @@
 //!
 //! systemd passes sockets as they are: an async runtime needs `NonBlocking=yes` in the service's unit.
 //!
-//! What was passed or held and is not asked for until [`started`](crate::started) is through is
-//! closed; it ends with its last holder. So addresses may change from one generation to the next.
+//! What was passed or held and has not been asked for when [`started`](crate::started) is called is
+//! closed, before any older generation is told to end; it ends with its last holder. So addresses may
+//! change from one generation to the next.
 //!
 //! # When to call
 //!
 //! Between [`init`](crate::init) and [`started`](crate::started): only then is there a predecessor
 //! to ask. A call after it binds anew, and the successor will find that socket too. Where the crate
 //! is disabled (an empty path), sockets are passed by the supervisor or bound.
+//!
+//! Where the service is told to stop before `started`, a call does not return: the process ends, as
+//! soon as the older generations have, which still use these addresses.
 //!
 //! # What the program must do
 //!

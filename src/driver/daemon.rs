@@ -219,7 +219,7 @@ pub(crate) fn started() -> Result<()> {
         None => {
             notify::serves_alone();
             #[cfg(feature = "sockets")]
-            super::sockets::started(Vec::new());
+            super::sockets::close_unclaimed();
             super::notification::tell();
         }
     }

@@ -355,9 +355,11 @@ impl Service {
                     }
                 }
                 #[cfg(feature = "sockets")]
-                Step::Steer => super::sockets::serving(),
+                Step::Close => super::sockets::close_unclaimed(),
+                #[cfg(feature = "sockets")]
+                Step::Steer => super::sockets::steer_groups(),
                 #[cfg(not(feature = "sockets"))]
-                Step::Steer => {}
+                Step::Close | Step::Steer => {}
                 Step::StopOlder => {
                     for one in &older {
                         self.stop(one, before);

@@ -2,6 +2,7 @@
 //! its successor.
 
 use super::DAEMON;
+use super::daemon::Daemon;
 use super::handover::{self, Taken};
 use super::journal::{Maybe, note};
 use crate::error::{Error, ErrorKind, Result};
@@ -79,12 +80,30 @@ pub(super) fn adopt_passed(launcher: Option<i32>) {
     }
 }
 
-/// The sockets that the program asks for, found or bound. See [`crate::sockets`] for the order.
+/// The sockets that the program asks for, found or bound. See [`crate::sockets`] for the order. Who
+/// was told to stop while it starts does not return: the older generations that it waits for still
+/// have the addresses, and a program that ended with that error would end before them.
 pub(crate) fn obtain(wanted: &Wanted<'_>, settings: Settings) -> Result<Vec<OwnedFd>> {
     let Some(daemon) = DAEMON.get() else {
         let text = "cannot find a socket (socket): init was not called, or failed";
         return Err(Error::new(ErrorKind::NotInitialized, text));
     };
+    park_if_ending(daemon);
+    let found = find_or_bind(daemon, wanted, settings);
+    if found.is_err() {
+        park_if_ending(daemon);
+    }
+    found
+}
+
+fn park_if_ending(daemon: &Daemon) {
+    if let (Some(service), Phase::StoppingEarly | Phase::Ended) = (&daemon.service, daemon.phase())
+    {
+        service.never_started();
+    }
+}
+
+fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Result<Vec<OwnedFd>> {
     if wanted.name.is_some_and(|name| name.len() > NAME_MAX) {
         let text = format!("cannot use a name of more than {NAME_MAX} bytes (socket)");
         return Err(Error::new(ErrorKind::Socket, text));
@@ -411,20 +430,10 @@ fn take_over_or_log() {
 
 // ---- the stages ----
 
-/// This generation serves, and no older one has been told to end yet.
-pub(super) fn serving() {
-    let groups = lock(&POOL).pool.serving();
-    for (member, spread) in groups {
-        steer(&member, spread);
-    }
-}
-
-/// `started` is through; these older generations end.
-pub(super) fn started(older: Vec<Held>) {
-    let (unclaimed, has_retired) = {
-        let pool = &mut lock(&POOL).pool;
-        (pool.unclaimed(), pool.has_retired())
-    };
+/// This generation is about to serve: closes what nobody has asked for. Guards against a connection
+/// that the kernel completes for us alone, after the older generations have closed theirs.
+pub(super) fn close_unclaimed() {
+    let unclaimed = lock(&POOL).pool.unclaimed();
     for (entry, origin) in unclaimed {
         let Socket { kind, name, local, .. } = &entry.socket;
         note!(
@@ -436,6 +445,19 @@ pub(super) fn started(older: Vec<Held>) {
             origin.name(),
         );
     }
+}
+
+/// This generation serves, and no older one has been told to end yet.
+pub(super) fn steer_groups() {
+    let groups = lock(&POOL).pool.steer();
+    for (member, spread) in groups {
+        steer(&member, spread);
+    }
+}
+
+/// `started` is through; these older generations end.
+pub(super) fn started(older: Vec<Held>) {
+    let has_retired = lock(&POOL).pool.has_retired();
     if has_retired && older.is_empty() {
         close_retired(); // nobody is left to answer what waits there
     } else if has_retired {

@@ -85,7 +85,7 @@ pub(crate) struct Socket {
 }
 
 /// A message from the new daemon, or from the command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Request {
     Take { generation: u64 },
     Status,
@@ -96,7 +96,7 @@ pub(crate) enum Request {
 }
 
 /// A message from the old daemon.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Answer {
     Offer { generation: u64, sockets: usize, state: Option<u64> },
     Sockets(Vec<Socket>),

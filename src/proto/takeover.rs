@@ -79,6 +79,9 @@ pub(crate) enum Step {
     Listen,
     /// The record lists us.
     Enter,
+    /// The sockets that we have not asked for are closed: what still arrives there is the older ones'
+    /// to answer, who learn of us in the next step.
+    Close,
     /// The state is Serving, unless we have been told to end meanwhile: then it ends here.
     Serve,
     /// What arrives for a group of sockets goes to those of its members that we have asked for.
@@ -90,24 +93,27 @@ pub(crate) enum Step {
 }
 
 /// In this order a death at any point leaves a generation that serves and can be found.
-pub(crate) fn steps() -> [Step; 7] {
-    use Step::{Enter, GiveUp, Install, Listen, Serve, Steer, StopOlder};
+pub(crate) fn steps() -> [Step; 8] {
+    use Step::{Close, Enter, GiveUp, Install, Listen, Serve, Steer, StopOlder};
     if broken!(TermBeforeRename) {
-        return [StopOlder, Install, Listen, Enter, Serve, Steer, GiveUp];
+        return [StopOlder, Install, Listen, Enter, Close, Serve, Steer, GiveUp];
     }
     if broken!(ServingAfterTerm) {
-        return [Install, Listen, Enter, StopOlder, Serve, Steer, GiveUp];
+        return [Install, Listen, Enter, StopOlder, Close, Serve, Steer, GiveUp];
     }
     if broken!(ClaimGivenUpEarly) {
-        return [GiveUp, Install, Listen, Enter, Serve, Steer, StopOlder];
+        return [GiveUp, Install, Listen, Enter, Close, Serve, Steer, StopOlder];
     }
     if broken!(SteeredLate) {
-        return [Install, Listen, Enter, Serve, StopOlder, Steer, GiveUp];
+        return [Install, Listen, Enter, Close, Serve, StopOlder, Steer, GiveUp];
+    }
+    if broken!(ClosedLate) {
+        return [Install, Listen, Enter, Serve, Steer, StopOlder, Close, GiveUp];
     }
     if broken!(ListensLate) {
-        return [Install, Enter, Serve, Steer, StopOlder, GiveUp, Listen];
+        return [Install, Enter, Close, Serve, Steer, StopOlder, GiveUp, Listen];
     }
-    [Install, Listen, Enter, Serve, Steer, StopOlder, GiveUp]
+    [Install, Listen, Enter, Close, Serve, Steer, StopOlder, GiveUp]
 }
 
 /// Is a generation of this number and start older than we are? Before we have a number of our own,

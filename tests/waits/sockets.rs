@@ -28,7 +28,7 @@ use seamless_testing::{
 };
 use socket2::SockRef;
 
-use crate::scene::{self, Log};
+use crate::scene::{self, Line, Log};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const TERM: i32 = 15;
@@ -300,6 +300,14 @@ fn addresses_may_change_from_one_generation_to_the_next() {
             ("from", "predecessor"),
         ]);
         assert_eq!(closed.field("closed"), Some("not asked for"));
+        // The old one must be the last to hold it before it is told to end: what came to the new one
+        // alone would be reset.
+        let lines = Log::of(folder).lines();
+        let at = |field| {
+            let is_it = |line: &Line| line.is(&[("daemon", &daemon), field]);
+            lines.iter().position(is_it).expect("logged")
+        };
+        assert!(at(("closed", "not asked for")) < at(("signal", "TERM")), "{lines:?}");
         old.1.wait_end(LIMIT);
         let refused = TcpStream::connect(one).expect_err("nobody listens any more");
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);

@@ -110,6 +110,33 @@ pub(crate) fn p6_down_soon_after_a_restart(kind: Supervisor, folder: &Path, user
     });
 }
 
+/// The same, where the successor asks for its sockets after it was told to stop: the older generation
+/// still has them, and a program that ended for want of them would end before it.
+#[test]
+fn p6_down_before_a_successor_asks_for_sockets() {
+    Boxed::new().private_net().run(|folder| {
+        let options = format!("{ENDS_SOON} --tcp={}", boxed::address());
+        let site = Site::new(Supervisor::Runit, folder, User::Root, &options);
+        let old = site.started(1);
+        let request = Unfinished::start(&site.target);
+        let go = site.flag("go");
+        site.deploy_options(&format!("{options} --at=after-init=file:{}", go.display()));
+        site.service.restart();
+        let new = Watched::new(site.report.wait_nth("init", 2).pid);
+        site.service.down();
+        scene::wait_drain(&site.report, old);
+        fs::write(&go, "").expect("a file");
+        wait_for("its end, or that it waits", LIMIT, || {
+            let waits_in = fs::read_to_string(format!("/proc/{}/wchan", new.pid()));
+            (new.has_ended() || waits_in.is_ok_and(|one| one.contains("futex"))).then_some(())
+        });
+        site.assert_not_down();
+        assert!(request.finish().ends_with(&answer_of(old)));
+        site.assert_ends();
+        assert_eq!(site.report.names_of(new.pid()), ["init"]);
+    });
+}
+
 as_each_user![
     p3_p6_down_with_a_request_in_flight,
     p6_down_while_an_older_generation_drains,
