@@ -609,6 +609,25 @@ fn p3_a_launcher_that_leaves_lets_the_older_ones_drain() {
     });
 }
 
+/// Somebody has removed the takeover socket: the next generation fails for want of it, and the one
+/// after it finds it again.
+#[test]
+fn p4_a_takeover_socket_that_was_removed_comes_back() {
+    in_a_box(|folder| {
+        let mut scene = Scene::new(folder, &[]);
+        let socket = scene.direct.socket();
+        fs::remove_file(&socket).expect("removed");
+        scene.reload();
+        scene.wait_failed(1, "before it had taken over");
+        scene.direct.wait_log(&["stage=check", "nobody listened at the takeover socket"], 1);
+        assert!(socket.exists());
+        scene.reload();
+        scene.wait_taken_over();
+        scene.wait_drained();
+        scene.finish();
+    });
+}
+
 // ---- in a container ----
 
 /// PID 1 stays and reaps what is orphaned to it; a stop is over when all have ended, and then the
