@@ -101,12 +101,15 @@ pub(crate) fn reading(
         return None;
     }
     let wanted = match (job, main_pid) {
-        (Some("stop"), _) => false,
+        (Some("stop"), _) if !broken!(JobIgnored) => false,
         (Some("restart" | "try-restart"), _) | (Some(_), None) => true,
         (Some(_) | None, Some(_)) => starts_again(unit),
         (None, None) => {
             let between = unit.get("SubState").contains("auto-restart");
-            unit.get("ActiveState") != "inactive" || between
+            match broken!(BetweenIsDown) {
+                true => unit.get("ActiveState") == "active",
+                false => unit.get("ActiveState") != "inactive" || between,
+            }
         }
     };
     Some(if wanted { Reading::Up } else { Reading::Down })

@@ -1,18 +1,20 @@
 //! The checker can fail: it finds each way to break the protocol, and tells how.
 
 use super::super::Kind;
+use super::net::Sockets;
 use super::steps::Action;
+use super::supervisors::Manner;
 use super::variants::Row::{self, Daemon, Launcher};
 use super::variants::Variant::{self, *};
-use super::walks::{NONE, print};
+use super::walks::{FEWER, FEWER_MEMBERS, MORE_MEMBERS, NONE, SAME, STORED, UNIX, print};
 use super::world::{Budget, Promise, Setting};
 use super::{Protocol, trace};
-use Promise::{P1, P3, P4, P5, P6, P8};
+use Promise::{P1, P2, P3, P4, P5, P6, P8};
 use stateright::{Checker, HasDiscoveries, Model};
 use std::time::Instant;
 
 const fn of(kind: Kind, readable: bool, starts: u8, budget: Budget) -> Setting {
-    Setting { kind, readable, in_place: false, starts, budget }
+    Setting::new(kind, readable, starts, budget)
 }
 
 const fn daemontools(budget: Budget) -> Setting {
@@ -42,18 +44,37 @@ const fn in_place(budget: Budget) -> Setting {
     Setting { in_place: true, ..of(Kind::Nobody, false, 3, budget) }
 }
 
+/// The same, and somebody removes the takeover socket.
+const fn in_place_without_socket() -> Setting {
+    Setting { sockets: Some(SAME), ..in_place(Budget { removals: 1, ..RELOAD }) }
+}
+
 /// The same, where a supervisor tells what it wants.
 const fn in_place_supervised(budget: Budget) -> Setting {
     Setting { in_place: true, ..two(budget) }
 }
 
+/// Under daemontools, with these sockets.
+const fn sockets(sockets: Sockets, starts: u8, budget: Budget) -> Setting {
+    Setting { sockets: Some(sockets), ..of(Kind::Daemontools, true, starts, budget) }
+}
+
+const fn under(kind: Kind, manner: Manner, readable: bool, starts: u8, budget: Budget) -> Setting {
+    Setting { manner, ..of(kind, readable, starts, budget) }
+}
+
+const fn systemd(starts: u8, budget: Budget) -> Setting {
+    of(Kind::Systemd, true, starts, budget)
+}
+
 const RELOAD: Budget = Budget { reloads: 1, ..NONE };
 const RESTART: Budget = Budget { commands: 1, ..NONE };
 const TWICE: Budget = Budget { commands: 2, ..NONE };
+const BUSY: Budget = Budget { connections: 1, ..RESTART };
 const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
-const VARIANTS: [(Variant, Promise, Setting); 36] = [
+const VARIANTS: [(Variant, Promise, Setting); 60] = [
     (TermBeforeRename, P1, daemontools(RESTART)),
     (ServingAfterTerm, P1, daemontools(RESTART)),
     (ClaimGivenUpEarly, P4, daemontools(Budget { slow: 1, ..KILL })),
@@ -90,6 +111,38 @@ const VARIANTS: [(Variant, Promise, Setting); 36] = [
     (CancelKillsServing, P1, in_place(RELOAD)),
     (DrainingNotAwaited, P3, in_place(Budget { commands: 1, ..RELOAD })),
     (HandsOffInPlace, P1, in_place(Budget { direct: 1, ..NONE })),
+    (SteeredEarly, P2, sockets(MORE_MEMBERS, 3, Budget { bad: 1, ..BUSY })),
+    (JoinedEarly, P2, sockets(MORE_MEMBERS, 3, Budget { bad: 1, ..BUSY })),
+    (SteeredLate, P2, sockets(FEWER_MEMBERS, 2, BUSY)),
+    (ListensLate, P4, sockets(SAME, 3, TWICE)),
+    (ClosedLate, P2, sockets(FEWER, 2, BUSY)),
+    (UnclaimedKept, P2, sockets(FEWER, 2, RESTART)),
+    (NeverLetGo, P2, sockets(FEWER, 2, BUSY)),
+    (GroupsKept, P2, sockets(FEWER_MEMBERS, 1, BUSY)),
+    (LetGoAtHandoff, P4, sockets(SAME, 2, RESTART)),
+    (TakesFromStrangers, P5, sockets(SAME, 2, Budget { cuts: 1, ..RESTART })),
+    (BindsBesidePredecessor, P2, sockets(UNIX, 2, Budget { removals: 1, ..RESTART })),
+    (HalfTaken, P2, sockets(UNIX, 2, Budget { cuts: 1, ..RESTART })),
+    (LostPathKept, P2, sockets(UNIX, 2, Budget { removals: 1, ..RESTART })),
+    (ClosedWithQueue, P2, sockets(FEWER, 2, BUSY)),
+    (SocketsWhileStopping, P6, sockets(SAME, 2, TWICE)),
+    (StoreNotCleared, P2, Setting { sockets: Some(STORED), ..systemd(2, RESTART) }),
+    (JobIgnored, P6, systemd(2, RESTART)),
+    (BetweenIsDown, P1, systemd(2, Budget { direct: 1, ..NONE })),
+    (NoSetsid, P1, under(Kind::S6, Manner::S6_FINISH, true, 2, RESTART)),
+    (ContIgnored, P6, under(Kind::S6, Manner::PLAIN, false, 2, RESTART)),
+    (StatusIgnored, P6, under(Kind::Runit, Manner::PLAIN, true, 3, TWICE)),
+    (
+        ReleaseCodeIgnored,
+        P1,
+        under(Kind::Supervisord, Manner::SUPERVISORD, false, 2, Budget { direct: 1, ..NONE }),
+    ),
+    (OverdueIgnored, P6, under(Kind::OpenRc, Manner::OPENRC, false, 2, RESTART)),
+    (
+        ClaimsMovedIgnored,
+        P1,
+        under(Kind::OpenRc, Manner::OPENRC, false, 3, Budget { bad: 1, ..RESTART }),
+    ),
 ];
 
 /// A way to the broken promise, the shortest one where that takes no time; prints it.
@@ -137,7 +190,7 @@ fn every_broken_variant_is_found() {
 /// - "taken over": of use where a successor crashes; the end of the drain, later.
 /// - "released": `handoff_timeout`, later.
 /// - "channel closed": the daemon's end. It is for a daemon that gives up its channel and lives.
-const ROWS: [(Row, Promise, Setting); 42] = [
+const ROWS: [(Row, Promise, Setting); 43] = [
     (Daemon("Starting", "started"), P1, daemontools(NONE)),
     (Daemon("Starting", "TERM"), P6, daemontools(Budget { kills: 1, ..RESTART })),
     (Daemon("Starting", "told to restart"), P1, unreadable(RESTART)),
@@ -154,6 +207,7 @@ const ROWS: [(Row, Promise, Setting); 42] = [
     (Daemon("Serving", "told to restart"), P1, unreadable(RESTART)),
     (Daemon("Serving", "told to stop"), P6, daemontools(Budget { kills: 1, ..RESTART })),
     (Daemon("Serving", "launcher gone"), P8, alone(KILL)),
+    (Daemon("Serving", "reload failed"), P4, in_place_without_socket()),
     (Daemon("HandingOff", "TERM"), P6, unreadable(TWICE)),
     (Daemon("HandingOff", "told to stop"), P4, unreadable(Budget { losses: 1, ..TWICE })),
     (Daemon("HandingOff", "launcher gone"), P8, alone(Budget { bad: 1, ..RESTART })),

@@ -3,7 +3,7 @@
 use super::super::daemon::{Finding, Forced, Input, Output, Phase, Timer};
 use super::super::takeover::{self, Content, Line, Own, Step};
 use super::super::wire::Identity;
-use super::super::{DrainReason, End, Intent, Reading, Report, Scope};
+use super::super::{DrainReason, End, Intent, Kind, Reading, Report, Scope};
 use super::trace::say;
 use super::variants::{self, Variant};
 use super::world::{
@@ -39,6 +39,7 @@ impl World {
         let generation = self.at_mut(id);
         generation.to_daemon.clear();
         generation.end = Some(end);
+        self.net_ends(id, end);
         if self.claim == Some(id) {
             self.claim = None;
         }
@@ -107,9 +108,16 @@ impl World {
             if !generation.to_daemon.is_empty() {
                 let message = generation.to_daemon.remove(0);
                 say(|| format!("daemon {id} reads: {message:?}"));
-                let ToDaemon::Intent(intent) = message else {
-                    self.feed(id, Input::Term { from_successor: true }, setting);
-                    continue;
+                let intent = match message {
+                    ToDaemon::Intent(intent) => intent,
+                    ToDaemon::TakenOver => {
+                        self.feed(id, Input::Term { from_successor: true }, setting);
+                        continue;
+                    }
+                    ToDaemon::ReloadFailed => {
+                        self.feed(id, Input::ReloadFailed, setting);
+                        continue;
+                    }
                 };
                 let in_time = daemon.machine.phase() != Phase::Finished;
                 generation.told_stop |= in_time && intent == Intent::Stop(Scope::Service);
@@ -129,12 +137,12 @@ impl World {
     pub(super) fn feed(&mut self, id: Id, input: Input, setting: &Setting) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let outputs = self.decide(id, input);
+            let outputs = self.decide(id, input, setting);
             self.perform(id, outputs, &mut inputs, setting);
         }
     }
 
-    fn decide(&mut self, id: Id, input: Input) -> Vec<Output> {
+    fn decide(&mut self, id: Id, input: Input, setting: &Setting) -> Vec<Output> {
         let Some(daemon) = self.daemon_mut(id) else { return Vec::new() };
         assert!(!daemon.is_stalled(), "a thread that waits was told something");
         let before = daemon.machine.phase();
@@ -147,7 +155,7 @@ impl World {
             say(|| format!("  daemon {id}: {output:?}"));
         }
         if serves(before) && !serves(after) {
-            self.check_departure(id, after, input);
+            self.check_departure(id, after, input, setting);
         }
         if outputs.contains(&Output::Hammer(Forced::Usr2))
             && input != (Input::Usr2 { from_launcher: false })
@@ -172,10 +180,18 @@ impl World {
                     daemon.stalled = outputs[at..].to_vec();
                     return;
                 }
-                Output::RunRequestHooks => daemon.request_hooks = !daemon.hooks_hang,
+                Output::RunRequestHooks => {
+                    daemon.request_hooks = !daemon.hooks_hang;
+                    if variants::is(Variant::LetGoAtHandoff) {
+                        self.net_let_go(id);
+                    }
+                }
                 Output::Report(report) => self.report(id, report),
                 Output::Release => {} // wakes the launcher, which the report does as well
-                Output::RunDrainHooks(_) => daemon.drain_hooks = true,
+                Output::RunDrainHooks(_) => {
+                    daemon.drain_hooks = true;
+                    self.net_let_go(id);
+                }
                 Output::StopOlder => {
                     let older = self.stop_older(id);
                     if older.is_empty() {
@@ -192,6 +208,12 @@ impl World {
                 }
                 Output::End => self.daemon_ends(id, End::Code(0)),
                 Output::Check => self.check(id, false, inputs, setting),
+                // `Driver::relisten`.
+                Output::Relisten => {
+                    if self.net.is_some() && self.claim.is_none() {
+                        self.net_put_back(id);
+                    }
+                }
                 Output::PutBack => {} // by the check, which holds the claim
                 Output::Arm(timer) => {
                     daemon.timers.arm(timer);
@@ -271,10 +293,15 @@ impl World {
         setting: &Setting,
     ) {
         say(|| format!("  daemon {id} looks round: {finding:?}"));
-        let outputs = self.decide(id, Input::Checked(finding));
+        let outputs = self.decide(id, Input::Checked(finding), setting);
         if outputs.contains(&Output::PutBack) {
-            self.install(id);
+            let lost = self.daemon(id).is_some_and(|daemon| daemon.lost_file);
+            if lost || variants::is(Variant::PutBackOverNewer) {
+                self.install(id);
+            }
+            self.net_put_back(id);
         }
+        self.with_daemon(id, |daemon| daemon.lost_file = false);
         self.perform(id, outputs, inputs, setting);
     }
 
@@ -302,7 +329,10 @@ impl World {
         daemon.last_claim = last;
         daemon.stranger = seen.stranger.map(id_of);
         let takeover::Seen { newer, lost_file, claims_moved, .. } = seen;
-        let supervisor = self.reading(id, setting);
+        let net_lost = self.net_has_lost_path(id);
+        self.with_daemon(id, |daemon| daemon.lost_file = lost_file);
+        let lost_file = lost_file || self.net.is_some() && net_lost;
+        let supervisor = self.reading(id, None, setting);
         Finding::Seen { newer, lost_file, claims_moved, supervisor }
     }
 
@@ -332,9 +362,10 @@ impl World {
     // ---- the program's own thread ----
 
     /// The next thing that the program does.
-    pub(super) fn main(&mut self, id: Id) {
+    pub(super) fn main(&mut self, id: Id, setting: &Setting) {
         let main = self.daemon(id).expect("it runs").main.clone();
         match main {
+            Main::Preparing(_) if self.is_preparing(id) => self.prepare(id, setting),
             Main::Booting(Deploy::ExitsAtOnce) | Main::Preparing(Deploy::DiesBeforeStarted) => {
                 say(|| format!("daemon {id}: a bad deploy, it exits"));
                 self.excuse_stop(); // as by a crash
@@ -350,9 +381,9 @@ impl World {
                 if let Some(daemon) = self.daemon_mut(id) {
                     daemon.hooks_hang = deploy == Deploy::HooksHang;
                 }
-                self.begin_started(id);
+                self.begin_started(id, setting);
             }
-            Main::TakingOver { .. } => self.take_over(id),
+            Main::TakingOver { .. } => self.take_over(id, setting),
             Main::Waiting => {
                 say(|| format!("daemon {id}: wait has returned, main returns"));
                 self.daemon_ends(id, End::Code(0));
@@ -362,7 +393,7 @@ impl World {
     }
 
     /// `Service::never_started`.
-    fn park(&mut self, id: Id) {
+    pub(super) fn park(&mut self, id: Id) {
         if !variants::is(Variant::ClaimKeptWhileStopping) {
             self.give_up_claim(id);
         }
@@ -414,7 +445,7 @@ impl World {
     }
 
     /// `Service::started` up to its first step.
-    fn begin_started(&mut self, id: Id) {
+    fn begin_started(&mut self, id: Id, setting: &Setting) {
         say(|| format!("daemon {id} calls started()"));
         match self.daemon(id).expect("it runs").machine.phase() {
             Phase::Starting => {}
@@ -437,11 +468,13 @@ impl World {
         let is_older = |one: &Id| self.at(*one).number < number;
         let older = lines.iter().copied().filter(is_older).collect();
         self.set_main(id, Main::TakingOver { step: 0, lines, last: self.last, older });
-        self.take_over(id);
+        self.take_over(id, setting);
     }
 
     /// The next step of `Service::started`; each TERM is one.
-    fn take_over(&mut self, id: Id) {
+    fn take_over(&mut self, id: Id, setting: &Setting) {
+        self.net_step(id);
+        let has_sockets = self.net.is_some();
         let main = &mut self.daemon_mut(id).expect("it runs").main;
         let Main::TakingOver { step: at, lines, last, older } = main else { unreachable!() };
         let step = takeover::steps()[usize::from(*at)];
@@ -449,11 +482,15 @@ impl World {
         if older.is_empty() || step != Step::StopOlder {
             *at += 1;
         }
+        let of_sockets = |step: &Step| matches!(step, Step::Listen | Step::Close | Step::Steer);
+        let rest = takeover::steps().into_iter().skip(usize::from(*at));
+        if !has_sockets {
+            *at += rest.take_while(of_sockets).count() as u8; // nothing happens in them
+        }
         let done = usize::from(*at) == takeover::steps().len();
         match step {
             Step::Install => self.install(id),
-            // Nobody is signalled by it: what it leads to is the transfer, which is not modelled.
-            Step::Listen => {}
+            Step::Listen | Step::Close | Step::Steer => {}
             Step::Enter => {
                 let (mut lines, last) = (std::mem::take(lines), *last);
                 lines.push(id);
@@ -477,6 +514,7 @@ impl World {
                 }
                 say(|| format!("  daemon {id} serves"));
                 self.at_mut(id).was_ready = true;
+                self.net_serves(id, setting);
             }
             Step::StopOlder => {
                 if let Some(older) = stop {
@@ -489,6 +527,7 @@ impl World {
         }
         if done {
             self.set_main(id, Main::Waiting);
+            self.net_started(id, setting);
         }
     }
 
@@ -545,7 +584,7 @@ impl World {
     // ---- P1 ----
 
     /// A generation leaves serving by its own decision: there must be a reason.
-    fn check_departure(&mut self, id: Id, phase: Phase, input: Input) {
+    fn check_departure(&mut self, id: Id, phase: Phase, input: Input, setting: &Setting) {
         let (Phase::Draining(reason), own) = (phase, self.at(id)) else {
             return self.fault(Promise::P1, "a serving generation ends without a drain");
         };
@@ -557,19 +596,27 @@ impl World {
             // Its successor is in the record, and was told to stop since: so are the older ones.
             (DrainReason::TakenOver, Input::Checked(_)) if stopping => true,
             _ if succeeded || own.termed || own.stop_sent || own.lost => true,
-            // Told by the status, which the supervisor may be about to write anew.
+            // Told by the status, which the supervisor may be about to write anew; a unit's has one
+            // truth.
             (DrainReason::Stopped, Input::Checked(Finding::Seen { supervisor, .. })) => {
                 match supervisor {
+                    Reading::Down if setting.kind == Kind::Systemd => {
+                        !self.supervisor.wants_up || self.supervisor.idle
+                    }
                     Reading::Down => true,
                     Reading::Up => false,
                     // Nobody came for as long as `successor_timeout`.
                     Reading::Unreadable | Reading::Lost => {
-                        unclaimed && (supervisor == Reading::Lost || !own.told_restart)
+                        let excused = supervisor == Reading::Lost || !own.told_restart;
+                        unclaimed && excused
                     }
                 }
             }
             _ => false,
         };
+        if matches!(reason, DrainReason::Stopped) {
+            self.net_excuse();
+        }
         if !excused {
             self.fault(Promise::P1, "a generation stops serving, and no successor is ready");
         }

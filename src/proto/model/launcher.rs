@@ -1,12 +1,14 @@
 //! A launcher process: its machine, driven as `driver::launcher` drives it.
 
 use super::super::daemon::Phase;
+use super::super::family::Stage;
 use super::super::launcher::{Input, Output, Timer};
 use super::super::{End, Intent, Kind, Scope};
 use super::trace::say;
+use super::variants::{self, Variant};
 use super::world::{
     BY_HAND, DaemonProcess, Generation, Id, LauncherProcess, Promise, SUPERVISOR_PID, Setting,
-    Signal, Stop, ToDaemon, World, id_of, launcher_pid, pid,
+    Signal, Stop, Supervisor, ToDaemon, World, id_of, launcher_pid, pid,
 };
 use Heard::{Cont, Term};
 use std::collections::VecDeque;
@@ -122,7 +124,7 @@ impl World {
     ) {
         match output {
             Output::ReadStatus => {
-                let reading = self.reading(id, setting);
+                let reading = self.reading(id, Some(launcher_pid(id)), setting);
                 say(|| format!("  launcher {id} reads the status: {reading:?}"));
                 inputs.push_back(Input::Status(reading));
             }
@@ -144,6 +146,13 @@ impl World {
                 self.daemon_ends(id_of(child), End::Signal(9));
             }
             Output::Start => inputs.push_back(Input::Spawned(self.start_in_place(id, setting))),
+            // `Driver::tell_current`.
+            Output::Stage(Stage::ReloadFailed(_) | Stage::ReloadRefused(_)) => {
+                let current = self.launcher(id).and_then(|launcher| launcher.machine.current());
+                if let Some(current) = current {
+                    self.tell_daemon(id_of(current), ToDaemon::ReloadFailed);
+                }
+            }
             Output::Stage(_) | Output::Forward(..) => {}
             Output::Arm(timer) => {
                 if let Some(launcher) = self.launcher_mut(id) {
@@ -174,7 +183,13 @@ impl World {
                 }
                 // A TERM that comes while it exits is heard by nobody.
                 self.excuse_stop();
-                self.launcher_ends(id, setting);
+                let code = setting.manner.release_code;
+                let code = if variants::is(Variant::ReleaseCodeIgnored) { 0 } else { code };
+                self.launcher_ends(id, End::Code(code), setting);
+                let Supervisor { idle, wants_up, .. } = self.supervisor;
+                if idle && wants_up && setting.manner.release_code != 0 {
+                    self.fault(Promise::P1, "the launcher leaves, and is not started again");
+                }
             }
             Output::Mirror(child, end) => {
                 if self.at(id_of(child)).end != Some(end) {
@@ -192,7 +207,7 @@ impl World {
                 if !self.at(id_of(child)).told_stop {
                     self.excuse_stop();
                 }
-                self.launcher_ends(id, setting);
+                self.launcher_ends(id, end, setting);
             }
         }
     }
@@ -214,6 +229,7 @@ impl World {
         say(|| format!("  launcher {id} starts daemon {child} ({deploy:?})"));
         let instance = self.at(id).instance;
         let kind = if instance == BY_HAND { Kind::Other } else { setting.kind };
+        self.net_starts();
         self.generations.push(Generation {
             daemon: Some(DaemonProcess::new(kind, deploy, true)),
             stop_sent: self.at(id).stop_sent,
@@ -228,7 +244,7 @@ impl World {
         }
     }
 
-    pub(super) fn launcher_ends(&mut self, id: Id, setting: &Setting) {
+    pub(super) fn launcher_ends(&mut self, id: Id, end: End, setting: &Setting) {
         say(|| format!("launcher {id} (PID {}) is gone", launcher_pid(id)));
         self.at_mut(id).launcher = None;
         for child in self.children(id) {
@@ -236,6 +252,7 @@ impl World {
         }
         if self.supervisor.child == Some(id) {
             self.supervisor.child = None;
+            self.supervisor_hears(id, end, setting);
             let of_service = |one: &&Generation| one.instance != BY_HAND;
             let mut generations = self.generations.iter().filter(of_service);
             let alive = generations.any(|one| one.daemon.is_some());

@@ -40,6 +40,7 @@ impl World {
         if setting.in_place {
             self.check_in_place(&alive, &serving, setting);
         }
+        self.check_net_at_rest(&alive, &serving, setting);
         match self.supervisor.wants_up {
             true => self.check_wanted_up(&alive, &serving, setting),
             false => self.check_wanted_down(&alive, setting),
@@ -91,7 +92,10 @@ impl World {
             let main = self.daemon(*id).map(|daemon| &daemon.main);
             main == Some(&Main::Preparing(Deploy::Hangs))
         });
-        let ended = setting.kind == Kind::Nobody || self.is_out_of_starts(setting) || hangs;
+        let ended = setting.kind == Kind::Nobody
+            || self.is_out_of_starts(setting)
+            || self.supervisor.idle
+            || hangs;
         if serving.is_empty() && !ended {
             self.fault(Promise::P1, "wanted up, and nobody serves");
         }

@@ -4,6 +4,8 @@ use super::super::daemon::{Input, Phase, Timer as DaemonTimer};
 use super::super::launcher::Timer as LauncherTimer;
 use super::super::{End, Kind};
 use super::launcher::orders;
+use super::net::NetAction;
+use super::supervisors::Job;
 use super::trace::say;
 use super::variants::{self, Variant};
 use super::world::{
@@ -20,6 +22,7 @@ pub(super) enum Action {
     StartService,
     Continue,
     Kill(Process, Id),
+    KillOverdue,
     KillSupervisor,
     StartBad(Deploy),
     StartByHand,
@@ -47,6 +50,7 @@ pub(super) enum Action {
     DrainHooks(Id),
     OlderGone(Id),
     Main(Id),
+    Net(NetAction),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,18 +81,24 @@ impl World {
         let child = supervisor.child.and_then(|id| self.launcher(id));
         let obeys = supervisor.lives && !busy && !child.is_some_and(|one| one.continued);
         let calm = |one: &LauncherProcess| one.terms == 0 && !one.timers.has(LauncherTimer::Settle);
-        may(budget.commands, obeys && supervisor.child.is_some(), Action::Restart);
+        let wanted = supervisor.wants_up || !setting.manner.jobs;
+        may(budget.commands, obeys && wanted && supervisor.child.is_some(), Action::Restart);
         let can_stop = setting.kind != Kind::Nobody && obeys;
         may(budget.commands, can_stop && supervisor.wants_up, Action::StopService);
         may(budget.commands, can_stop && !supervisor.wants_up, Action::StartService);
         let continues = setting.kind.writes_late() && obeys && child.is_some_and(calm);
         may(budget.commands, continues, Action::Continue);
-        may(budget.kills, supervisor.lives && setting.kind != Kind::Nobody, Action::KillSupervisor);
+        // systemd is PID 1: the machine ends with it.
+        let mortal = !matches!(setting.kind, Kind::Nobody | Kind::Systemd);
+        may(budget.kills, supervisor.lives && mortal, Action::KillSupervisor);
+        may(budget.limits, self.is_overdue(setting), Action::KillOverdue);
         for deploy in Deploy::BAD {
             may(budget.bad, self.can_start(setting), Action::StartBad(deploy));
         }
         may(budget.by_hand, self.has_starts_left(setting), Action::StartByHand);
-        may(budget.removals, self.file.is_some(), Action::RemoveFile);
+        let file = self.file.is_some() && setting.sockets.is_none();
+        may(budget.removals, file, Action::RemoveFile);
+        self.net_budgeted(&mut |left, condition, action| may(left, condition, Action::Net(action)));
         for id in self.ids() {
             let launcher = self.launcher(id).is_some();
             if let Some(process) = &self.at(id).launcher {
@@ -144,6 +154,7 @@ impl World {
         may(supervisor.send_cont, Action::SendCont);
         may(!supervisor.send_cont && supervisor.write_status, Action::WriteStatus);
         may(!supervisor.lives, Action::NewSupervisor);
+        self.net_fair(&mut |condition, action| may(condition, Action::Net(action)));
         for id in self.ids() {
             let generation = self.at(id);
             if let Some(launcher) = &generation.launcher {
@@ -175,7 +186,7 @@ impl World {
             let runs = match daemon.main {
                 Main::Booting(_) | Main::TakingOver { .. } => true,
                 Main::Claiming(_) => self.claim.is_none() || variants::is(Variant::NoClaim),
-                Main::Preparing(deploy) => deploy != Deploy::Hangs,
+                Main::Preparing(deploy) => self.prepares(id).unwrap_or(deploy != Deploy::Hangs),
                 Main::Waiting => daemon.finished,
                 Main::Parked => false,
             };
@@ -194,7 +205,7 @@ impl World {
                 may(merges, Action::WakeDaemon(id, Some(signal), true));
             }
             may(daemon.request_hooks, Action::RequestHooks(id));
-            may(daemon.drain_hooks, Action::DrainHooks(id));
+            may(daemon.drain_hooks && self.has_drained(id), Action::DrainHooks(id));
             let gone = |one: &Id| self.daemon(*one).is_none();
             may(!daemon.awaits.is_empty() && daemon.awaits.iter().all(gone), Action::OlderGone(id));
             for timer in [DaemonTimer::Check, DaemonTimer::Successor] {
@@ -212,7 +223,7 @@ impl World {
         let again = setting.kind != Kind::Nobody || self.generations.is_empty();
         let busy = supervisor.send_cont || supervisor.write_status;
         let wants = supervisor.lives && supervisor.wants_up && supervisor.child.is_none();
-        wants && !busy && again && self.has_starts_left(setting)
+        wants && !supervisor.idle && !busy && again && self.has_starts_left(setting)
     }
 
     /// It wants to start a generation, and the walk is at its end.
@@ -243,6 +254,7 @@ impl World {
         for id in next.ids() {
             next.forget(id);
         }
+        next.check_net(setting);
         (next != *self).then_some(next)
     }
 
@@ -264,6 +276,10 @@ impl World {
                 self.budget.commands -= 1;
                 self.supervisor.wants_up = true;
                 self.supervisor.stop = Stop::No;
+                self.supervisor.idle = false;
+                if self.supervisor.job == Some(Job::Stop) {
+                    self.supervisor.job = Some(Job::Restart);
+                }
                 if let Some(launcher) = self.child() {
                     (launcher.stop_pending, launcher.stop_heard) = (false, false);
                 }
@@ -276,6 +292,7 @@ impl World {
                 self.child().expect("it has one").continued = true;
             }
             Action::Kill(process, id) => self.kill(process, id, setting),
+            Action::KillOverdue => self.kill_overdue(setting),
             Action::KillSupervisor => {
                 say(|| "SIGKILL to the supervisor".to_owned());
                 self.budget.kills -= 1;
@@ -283,6 +300,7 @@ impl World {
                 let supervisor = &mut self.supervisor;
                 (supervisor.lives, supervisor.child) = (false, None);
                 (supervisor.send_cont, supervisor.write_status) = (false, false);
+                supervisor.job = None;
             }
             Action::StartBad(deploy) => {
                 self.budget.bad -= 1;
@@ -342,6 +360,7 @@ impl World {
                 self.budget.reloads -= 1;
                 self.budget.bad -= u8::from(deploy != Deploy::Good);
                 (self.program, self.reload_owed) = (deploy, true);
+                self.net_reloads();
                 self.reload(id, setting);
             }
             Action::DrainLimit(id) => {
@@ -368,6 +387,7 @@ impl World {
                 supervisor.instance += 1;
                 (supervisor.lives, supervisor.stop) = (true, Stop::No);
                 (supervisor.wants_up, supervisor.status_up) = (true, true);
+                supervisor.idle = false;
             }
             Action::WakeLauncher(id, order) => self.wake_launcher(id, order, None, setting),
             Action::LauncherTimer(id, timer) => self.wake_launcher(id, None, Some(timer), setting),
@@ -393,11 +413,12 @@ impl World {
                     self.with_daemon(id, |daemon| daemon.awaits.clear());
                 }
             }
-            Action::Main(id) => self.main(id),
+            Action::Main(id) => self.main(id, setting),
+            Action::Net(action) => self.net_perform(action),
         }
     }
 
-    fn with_daemon(&mut self, id: Id, change: impl FnOnce(&mut DaemonProcess)) {
+    pub(super) fn with_daemon(&mut self, id: Id, change: impl FnOnce(&mut DaemonProcess)) {
         if let Some(daemon) = &mut self.at_mut(id).daemon {
             change(daemon);
         }
@@ -416,7 +437,7 @@ impl World {
         self.budget.kills -= 1;
         self.excuse_stop();
         match process {
-            Process::Launcher => self.launcher_ends(id, setting),
+            Process::Launcher => self.launcher_ends(id, End::Signal(9), setting),
             Process::Daemon => self.daemon_ends(id, End::Signal(9)),
         }
     }
@@ -427,7 +448,7 @@ impl World {
         self.budget.commands -= 1;
         let tells = match setting.kind {
             kind if kind.writes_late() => true,
-            Kind::Runit => setting.readable,
+            Kind::Runit | Kind::Systemd => setting.readable,
             _ => false,
         };
         if !up {
@@ -438,6 +459,7 @@ impl World {
             self.supervisor.stop = if owed { Stop::Owed } else { Stop::Excused };
             self.write_status(setting);
         }
+        self.begin_job(up, setting);
         let Some(id) = self.supervisor.child else { return };
         for child in self.children(id) {
             self.at_mut(child).stop_sent |= !up;
@@ -490,8 +512,9 @@ impl World {
             daemon: Some(DaemonProcess::new(kind, deploy, setting.in_place)),
             ..Generation::new(instance, id)
         });
+        self.net_starts();
         if !by_hand {
-            self.supervisor.child = Some(id);
+            (self.supervisor.child, self.supervisor.job) = (Some(id), None);
             self.program = if setting.in_place { deploy } else { Deploy::Good };
         }
     }

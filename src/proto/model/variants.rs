@@ -81,6 +81,46 @@ pub(crate) enum Variant {
     DrainingNotAwaited,
     /// A daemon hands off, though its launcher restarts in place.
     HandsOffInPlace,
+    /// What arrives for a group goes to its new members before the generation serves.
+    SteeredEarly,
+    /// New members join a group that the kernel still spreads over all of its members.
+    JoinedEarly,
+    /// What arrives goes to retired members until the older generations have been told to end.
+    SteeredLate,
+    /// The takeover socket is put in place when the older generations have been told to end.
+    ListensLate,
+    /// What is not asked for is closed when the older generations have been told to end.
+    ClosedLate,
+    /// What is not asked for stays open.
+    UnclaimedKept,
+    /// A drain keeps what was held for the successor.
+    NeverLetGo,
+    /// What is held for the successor is let go with the handoff.
+    LetGoAtHandoff,
+    /// Whoever listens at the takeover socket gives.
+    TakesFromStrangers,
+    /// Where nobody listens, a living predecessor is forgotten.
+    BindsBesidePredecessor,
+    /// Of a takeover that fails, what had come is kept.
+    HalfTaken,
+    /// A socket is taken over whose path no longer names it.
+    LostPathKept,
+    /// A drain that begins before groups are seen to leaves them for later.
+    GroupsKept,
+    /// A program closes a socket while connections wait there.
+    ClosedWithQueue,
+    /// The store keeps what nobody asks for.
+    StoreNotCleared,
+    /// Who waits for older generations to stop goes on asking for sockets.
+    SocketsWhileStopping,
+    /// The daemon stays in its launcher's process group.
+    NoSetsid,
+    /// A launcher that leaves exits with 0, whatever its supervisor expects.
+    ReleaseCodeIgnored,
+    /// The job of a unit says nothing.
+    JobIgnored,
+    /// A unit that systemd is about to start again counts as stopped.
+    BetweenIsDown,
     /// A row of a machine's table is missing.
     Deaf(Row),
 }
@@ -133,6 +173,7 @@ fn daemon_event(input: D) -> &'static str {
         D::LauncherGone => "launcher gone",
         D::ReloadFailed => "reload failed",
         D::Restart => "restart()",
+        D::ReloadFailed => "reload failed",
         D::RequestHooksDone => "request hooks done",
         D::DrainHooksDone => "drain hooks done",
         D::OlderGone => "older gone",

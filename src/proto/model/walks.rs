@@ -4,6 +4,8 @@
 //! `scripts/model --deep` walks further.
 
 use super::super::Kind;
+use super::net::{Ask, At, Sockets};
+use super::supervisors::Manner;
 use super::world::{Budget, Setting, World};
 use super::{Protocol, trace};
 use stateright::{Checker, HasDiscoveries, Model};
@@ -30,6 +32,8 @@ pub(super) const NONE: Budget = Budget {
     slow: 0,
     limits: 0,
     by_hand: 0,
+    connections: 0,
+    cuts: 0,
 };
 
 /// Shown also where the test passes.
@@ -43,7 +47,8 @@ fn is_deep() -> bool {
 
 impl Setting {
     pub(super) fn name(&self) -> String {
-        let readable = match (self.kind.restarts(), self.readable) {
+        let tells = self.kind.restarts() || self.kind == Kind::Systemd;
+        let readable = match (tells, self.readable) {
             (true, true) => " (status readable)",
             (true, false) => " (status not readable)",
             (false, _) => "",
@@ -60,6 +65,8 @@ impl Setting {
             slow,
             limits,
             by_hand,
+            connections,
+            cuts,
         } = self.budget;
         let counts = [
             (self.starts, "generations"),
@@ -74,10 +81,15 @@ impl Setting {
             (slow, "slow checks"),
             (limits, "limits passed"),
             (by_hand, "started by hand"),
+            (connections, "connections"),
+            (cuts, "takeovers cut"),
         ];
         let counts = counts.iter().filter(|(count, _)| *count > 0);
         let counts: Vec<String> = counts.map(|(count, of)| format!("{of} {count}")).collect();
-        format!("{}{readable}: {}", self.kind.name(), counts.join(", "))
+        let place = if self.in_place { ", in place" } else { "" };
+        let sockets = self.sockets.map(|sockets| format!(", {}", sockets.name)).unwrap_or_default();
+        let kind = self.kind.name();
+        format!("{kind}{readable}{}{place}{sockets}: {}", self.manner.name, counts.join(", "))
     }
 }
 
@@ -109,7 +121,7 @@ fn walk_under(
 ) {
     for (kind, readable) in supervisors {
         let (kind, readable) = (*kind, *readable);
-        let mut setting = Setting { kind, readable, in_place: false, starts, budget };
+        let mut setting = Setting::new(kind, readable, starts, budget);
         if is_deep() {
             deep(&mut setting);
         }
@@ -164,7 +176,7 @@ fn p6_down_means_that_all_are_gone() {
 #[test]
 fn p6_without_a_supervisor_term_is_a_stop() {
     let budget = Budget { commands: 2, kills: 1, direct: 1, bad: 1, limits: 1, ..NONE };
-    walk(Setting { kind: Kind::Nobody, readable: false, in_place: false, starts: 1, budget });
+    walk(Setting::new(Kind::Nobody, false, 1, budget));
 }
 
 #[test]
@@ -185,7 +197,7 @@ fn p9_any_process_may_be_killed_anywhere() {
 /// Launchers that restart in place, under a supervisor or none.
 fn walk_in_place(kind: Kind, starts: u8, budget: Budget, deep: impl Fn(&mut Setting)) {
     let readable = kind.restarts();
-    let mut setting = Setting { kind, readable, in_place: true, starts, budget };
+    let mut setting = Setting { in_place: true, ..Setting::new(kind, readable, starts, budget) };
     if is_deep() {
         deep(&mut setting);
     }
@@ -207,42 +219,215 @@ fn p1_p4_p9_a_restart_in_place() {
     walk_in_place(Kind::Other, 3, by_itself, more);
 }
 
+// ---- sockets ----
+
+const WEB: Ask = Ask { at: At::Tcp(80), group: None };
+const OLD: Ask = Ask { at: At::Tcp(81), group: None };
+const PATH: Ask = Ask { at: At::Path(b'w'), group: None };
+const ONE: Ask = Ask { at: At::Tcp(80), group: Some(1) };
+const TWO: Ask = Ask { at: At::Tcp(80), group: Some(2) };
+
+/// The same socket for every generation.
+pub(super) const SAME: Sockets =
+    Sockets { name: "one socket", asks: &[&[WEB]], passed: &[], store: false };
+/// Two, of which the successors ask for one.
+pub(super) const FEWER: Sockets = Sockets {
+    name: "two sockets, then one",
+    asks: &[&[WEB, OLD], &[WEB]],
+    passed: &[],
+    store: false,
+};
+/// A Unix socket.
+pub(super) const UNIX: Sockets =
+    Sockets { name: "a Unix socket", asks: &[&[PATH]], passed: &[], store: false };
+/// A group that becomes larger.
+pub(super) const MORE_MEMBERS: Sockets =
+    Sockets { name: "a group of 1, then 2", asks: &[&[ONE], &[TWO]], passed: &[], store: false };
+/// A group that becomes smaller.
+pub(super) const FEWER_MEMBERS: Sockets =
+    Sockets { name: "a group of 2, then 1", asks: &[&[TWO], &[ONE]], passed: &[], store: false };
+/// Of a socket unit.
+pub(super) const PASSED: Sockets =
+    Sockets { name: "a passed socket", asks: &[&[WEB]], passed: &[At::Tcp(80)], store: false };
+/// In systemd's store.
+pub(super) const STORED: Sockets =
+    Sockets { name: "stored sockets", asks: &[&[WEB, OLD], &[WEB]], passed: &[], store: true };
+
+fn walk_sockets(setting: Setting, sockets: Sockets) {
+    let mut setting = Setting { sockets: Some(sockets), ..setting };
+    if is_deep() {
+        setting.budget.kills += 1;
+    }
+    walk(setting);
+}
+
+fn daemontools(starts: u8, budget: Budget) -> Setting {
+    Setting::new(Kind::Daemontools, true, starts, budget)
+}
+
+#[test]
+fn p2_a_restart_loses_no_connection() {
+    let restart = Budget { commands: 1, connections: 1, ..NONE };
+    for sockets in [SAME, FEWER, UNIX, MORE_MEMBERS, FEWER_MEMBERS] {
+        walk_sockets(daemontools(2, restart), sockets);
+    }
+    let busy = Budget { connections: 2, ..restart };
+    walk_sockets(daemontools(2, busy), SAME);
+}
+
+#[test]
+fn p2_nor_does_one_that_fails() {
+    let bad = Budget { commands: 1, bad: 1, connections: 1, ..NONE };
+    for sockets in [SAME, MORE_MEMBERS] {
+        walk_sockets(daemontools(3, bad), sockets);
+    }
+    let cut = Budget { commands: 1, cuts: 1, connections: 1, ..NONE };
+    walk_sockets(daemontools(3, cut), UNIX);
+    let removed = Budget { commands: 1, removals: 1, ..NONE };
+    walk_sockets(daemontools(3, removed), UNIX);
+    // Stopped while the successor takes over: a supervisor that tells at once has the fewest ways.
+    walk_sockets(Setting::new(Kind::Systemd, true, 2, Budget { commands: 2, ..NONE }), FEWER);
+}
+
+#[test]
+fn p2_p9_what_waits_outlives_a_kill() {
+    let kill = Budget { commands: 1, kills: 1, connections: 1, ..NONE };
+    walk_sockets(Setting::new(Kind::Systemd, true, 2, kill), SAME);
+    let kill = Budget { kills: 1, connections: 1, ..NONE };
+    for sockets in [FEWER, UNIX, FEWER_MEMBERS] {
+        walk_sockets(daemontools(3, kill), sockets);
+    }
+}
+
+#[test]
+fn p2_in_place() {
+    for kind in [Kind::Nobody, Kind::Daemontools] {
+        let reload = Budget { reloads: 1, bad: 1, connections: 1, ..NONE };
+        let setting = Setting { in_place: true, ..Setting::new(kind, true, 2, reload) };
+        walk_sockets(setting, FEWER);
+    }
+    let removed = Budget { reloads: 1, removals: 1, ..NONE };
+    let setting = Setting { in_place: true, ..Setting::new(Kind::Nobody, false, 3, removed) };
+    walk_sockets(setting, SAME);
+}
+
+#[test]
+fn p2_sockets_that_the_supervisor_keeps() {
+    let kill = Budget { commands: 1, kills: 1, connections: 1, ..NONE };
+    let restart = Budget { commands: 1, connections: 1, ..NONE };
+    walk_sockets(Setting::new(Kind::Systemd, true, 2, kill), PASSED);
+    walk_sockets(Setting::new(Kind::Systemd, true, 2, restart), STORED);
+    walk_sockets(Setting::new(Kind::Systemd, true, 3, Budget { kills: 1, ..NONE }), STORED);
+    let killed = Setting { manner: Manner::MIXED, ..Setting::new(Kind::Systemd, true, 2, restart) };
+    for sockets in [PASSED, STORED] {
+        walk_sockets(killed, sockets);
+    }
+}
+
+// ---- each kind of supervisor ----
+
+fn walk_kind(kind: Kind, manner: Manner, readable: bool, starts: u8, budget: Budget) {
+    let mut setting = Setting { manner, ..Setting::new(kind, readable, starts, budget) };
+    if is_deep() {
+        setting.budget.kills += 1;
+    }
+    walk(setting);
+}
+
+#[test]
+fn s6() {
+    for readable in [true, false] {
+        let told = Budget { commands: 2, ..NONE };
+        walk_kind(Kind::S6, Manner::S6_FINISH, readable, 3, told);
+        let kill = Budget { commands: 1, kills: 1, ..NONE };
+        walk_kind(Kind::S6, Manner::S6_FINISH, readable, 2, kill);
+    }
+}
+
+#[test]
+fn systemd() {
+    let told = Budget { commands: 2, ..NONE };
+    let kill = Budget { commands: 1, kills: 1, ..NONE };
+    let late = Budget { commands: 1, bad: 1, limits: 1, ..NONE };
+    let by_itself = Budget { direct: 1, ..NONE };
+    for budget in [told, kill, late, by_itself] {
+        walk_kind(Kind::Systemd, Manner::SYSTEMD, true, 3, budget);
+    }
+    for manner in [Manner::ON_FAILURE, Manner::MIXED, Manner::CONTROL_GROUP] {
+        let by_itself = Budget { commands: 1, direct: 1, ..NONE };
+        walk_kind(Kind::Systemd, manner, true, 2, by_itself);
+        walk_kind(Kind::Systemd, manner, true, 3, Budget { commands: 1, bad: 1, ..NONE });
+    }
+    walk_kind(Kind::Systemd, Manner::SYSTEMD, false, 2, kill);
+}
+
+#[test]
+fn supervisord() {
+    for budget in [
+        Budget { commands: 2, ..NONE },
+        Budget { commands: 1, kills: 1, ..NONE },
+        Budget { commands: 1, limits: 1, ..NONE },
+        Budget { direct: 1, ..NONE },
+    ] {
+        walk_kind(Kind::Supervisord, Manner::SUPERVISORD, false, 2, budget);
+    }
+}
+
+#[test]
+fn openrc() {
+    for budget in [
+        Budget { commands: 2, ..NONE },
+        Budget { commands: 1, kills: 1, ..NONE },
+        Budget { commands: 1, limits: 1, ..NONE },
+    ] {
+        walk_kind(Kind::OpenRc, Manner::OPENRC, false, 2, budget);
+    }
+}
+
 /// "In the end" is looked for where nothing happens any more, so no run may go round in circles.
 #[test]
 fn every_run_ends() {
+    let small = Budget { commands: 1, connections: 1, ..NONE };
+    for sockets in [FEWER, FEWER_MEMBERS] {
+        ends(Setting { sockets: Some(sockets), ..daemontools(2, small) });
+    }
+    let kinds = [(Kind::S6, true), (Kind::Systemd, true), (Kind::Supervisord, false)];
+    for (kind, readable) in [TELLING.as_slice(), &SILENT, &kinds].concat() {
+        let mut budget = Budget { commands: 1, kills: 1, losses: 1, slow: 1, ..NONE };
+        if is_deep() {
+            budget = Budget { removals: 1, reuses: 1, direct: 1, ..budget };
+        }
+        ends(Setting::new(kind, readable, 2, budget));
+    }
+}
+
+fn ends(setting: Setting) {
     #[derive(PartialEq)]
     enum Visit {
         Begun,
         Done,
     }
     let hasher = RandomState::new();
-    for (kind, readable) in [TELLING.as_slice(), &SILENT].concat() {
-        let mut budget = Budget { commands: 1, kills: 1, losses: 1, slow: 1, ..NONE };
-        if is_deep() {
-            budget = Budget { removals: 1, reuses: 1, direct: 1, ..budget };
-        }
-        let setting = Setting { kind, readable, in_place: false, starts: 2, budget };
-        let protocol = Protocol { setting, broken: None };
-        let start = World::new(&setting);
-        let number = hasher.hash_one(&start);
-        let mut visits = HashMap::from([(number, Visit::Begun)]);
-        let mut way = vec![(number, protocol.next_states(&start))];
-        while let Some((number, next)) = way.last_mut() {
-            let Some(world) = next.pop() else {
-                visits.insert(*number, Visit::Done);
-                way.pop();
-                continue;
-            };
-            let number = hasher.hash_one(&world);
-            match visits.get(&number) {
-                Some(Visit::Begun) => panic!("a circle through {world:?}"),
-                Some(Visit::Done) => {}
-                None => {
-                    visits.insert(number, Visit::Begun);
-                    way.push((number, protocol.next_states(&world)));
-                }
+    let protocol = Protocol { setting, broken: None };
+    let start = World::new(&setting);
+    let number = hasher.hash_one(&start);
+    let mut visits = HashMap::from([(number, Visit::Begun)]);
+    let mut way = vec![(number, protocol.next_states(&start))];
+    while let Some((number, next)) = way.last_mut() {
+        let Some(world) = next.pop() else {
+            visits.insert(*number, Visit::Done);
+            way.pop();
+            continue;
+        };
+        let number = hasher.hash_one(&world);
+        match visits.get(&number) {
+            Some(Visit::Begun) => panic!("a circle through {world:?}"),
+            Some(Visit::Done) => {}
+            None => {
+                visits.insert(number, Visit::Begun);
+                way.push((number, protocol.next_states(&world)));
             }
         }
-        print(&format!("{}: {} states, no circle", setting.name(), visits.len()));
     }
+    print(&format!("{}: {} states, no circle", setting.name(), visits.len()));
 }

@@ -6,6 +6,8 @@ use super::super::family::InPlace;
 use super::super::launcher::{Launcher, Timer as LauncherTimer};
 use super::super::takeover::Unproven;
 use super::super::{End, Intent, Kind, Reading, Report};
+use super::net::{Net, Sockets};
+use super::supervisors::{Job, Manner};
 
 /// A generation by the order in which its launcher was started. It stands for the PIDs and the
 /// start times as well: those of the daemon are [`pid`] and this number.
@@ -32,11 +34,23 @@ pub(super) struct Setting {
     pub(super) kind: Kind,
     /// The status can be read.
     pub(super) readable: bool,
+    /// What the supervisor does with the service beyond what its kind says.
+    pub(super) manner: Manner,
     /// Launchers restart in place.
     pub(super) in_place: bool,
+    /// The sockets of the service, where they are looked at.
+    pub(super) sockets: Option<Sockets>,
     /// How many daemons are started at most.
     pub(super) starts: u8,
     pub(super) budget: Budget,
+}
+
+impl Setting {
+    /// Under a supervisor of this kind, set up as it should be.
+    pub(super) const fn new(kind: Kind, readable: bool, starts: u8, budget: Budget) -> Setting {
+        let manner = Manner::of(kind);
+        Setting { kind, readable, manner, in_place: false, sockets: None, starts, budget }
+    }
 }
 
 /// What may still go wrong, or be asked for. Each use takes one, so every way has an end.
@@ -64,11 +78,16 @@ pub(super) struct Budget {
     pub(super) limits: u8,
     /// The program is started by hand, beside the service.
     pub(super) by_hand: u8,
+    /// Clients that connect.
+    pub(super) connections: u8,
+    /// Takeovers that are refused or cut, and strangers at the takeover socket.
+    pub(super) cuts: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Promise {
     P1,
+    P2,
     P3,
     P4,
     P5,
@@ -80,6 +99,7 @@ impl Promise {
     pub(super) fn name(self) -> &'static str {
         match self {
             Promise::P1 => "P1",
+            Promise::P2 => "P2",
             Promise::P3 => "P3",
             Promise::P4 => "P4",
             Promise::P5 => "P5",
@@ -112,6 +132,7 @@ pub(super) struct World {
     pub(super) reload_owed: bool,
     /// The dead daemon whose PID now belongs to a process that is none of ours.
     pub(super) innocent: Option<Id>,
+    pub(super) net: Option<Box<Net>>,
     pub(super) budget: Budget,
     pub(super) fault: Option<Fault>,
 }
@@ -133,6 +154,10 @@ pub(super) struct Supervisor {
     pub(super) send_cont: bool,
     pub(super) write_status: bool,
     pub(super) stop: Stop,
+    /// What it is about to do with the service, where it has such a thing.
+    pub(super) job: Option<Job>,
+    /// The service has ended by itself, and is not started again.
+    pub(super) idle: bool,
 }
 
 /// What P6 asks for.
@@ -183,6 +208,7 @@ pub(super) struct Generation {
 pub(super) enum ToDaemon {
     Intent(Intent),
     TakenOver,
+    ReloadFailed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -223,6 +249,8 @@ pub(super) struct DaemonProcess {
     pub(super) stalled: Vec<Output>,
     /// A check that takes its time: what it has seen, where the claim does not keep that true.
     pub(super) checking: Option<Option<super::super::daemon::Finding>>,
+    /// The check has found that the PID file names no live generation.
+    pub(super) lost_file: bool,
     /// A claim was taken since the successor timer was armed.
     pub(super) claims_since: bool,
 }
@@ -402,6 +430,7 @@ impl DaemonProcess {
             stranger: None,
             stalled: Vec::new(),
             checking: None,
+            lost_file: false,
             claims_since: false,
         }
     }
@@ -444,6 +473,8 @@ impl World {
                 send_cont: false,
                 write_status: false,
                 stop: Stop::No,
+                job: None,
+                idle: false,
             },
             generations: Vec::new(),
             claim: None,
@@ -453,6 +484,7 @@ impl World {
             program: Deploy::Good,
             reload_owed: false,
             innocent: None,
+            net: setting.sockets.as_ref().map(|sockets| Box::new(Net::new(sockets))),
             budget: setting.budget,
             fault: None,
         }
@@ -489,19 +521,19 @@ impl World {
         self.fault.get_or_insert(Fault { promise, what });
     }
 
-    /// `Supervisor::read`: what a generation sees when it looks at its supervisor.
-    pub(super) fn reading(&self, id: Id, setting: &Setting) -> Reading {
+    /// `Supervisor::read`: what a generation sees when it looks at its supervisor. `main_pid`: of the
+    /// launcher, where that is who looks.
+    pub(super) fn reading(&self, id: Id, main_pid: Option<i32>, setting: &Setting) -> Reading {
         let instance = self.at(id).instance;
         if instance == BY_HAND {
             return Reading::Unreadable;
         }
         let same = self.supervisor.lives && instance == self.supervisor.instance;
-        match (same, setting.readable && setting.kind.restarts(), self.supervisor.status_up) {
-            (false, _, _) => Reading::Lost,
-            (true, false, _) => Reading::Unreadable,
-            (true, true, true) => Reading::Up,
-            (true, true, false) => Reading::Down,
+        if !same {
+            return Reading::Lost;
         }
+        let status = self.status(main_pid, setting).filter(|_| setting.readable);
+        status.unwrap_or(Reading::Unreadable)
     }
 
     /// `process::prove`: is the process with this daemon's PID this daemon? Start times differ.
