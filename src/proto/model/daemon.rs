@@ -208,12 +208,6 @@ impl World {
                 }
                 Output::End => self.daemon_ends(id, End::Code(0)),
                 Output::Check => self.check(id, false, inputs, setting),
-                // `Driver::relisten`.
-                Output::Relisten => {
-                    if self.net.is_some() && self.claim.is_none() {
-                        self.net_put_back(id);
-                    }
-                }
                 Output::PutBack => {} // by the check, which holds the claim
                 Output::Arm(timer) => {
                     daemon.timers.arm(timer);

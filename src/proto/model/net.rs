@@ -456,6 +456,12 @@ impl World {
             Some(_) | None => None,
         };
         let Some((answer, fds)) = message else {
+            // `HeldPredecessor::is_ending`: what has come would be lost with us.
+            let giver = self.net().link.as_ref().map(|link| link.giver);
+            if giver.is_some_and(|giver| self.daemon(giver).is_none()) {
+                say(|| format!("daemon {id} goes on with what has come before its giver's end"));
+                return self.take_what_has_come(id, setting);
+            }
             return self.taking_fails(id, "the connection is closed half-way", setting);
         };
         say(|| format!("daemon {id} receives {answer:?}"));
@@ -475,13 +481,7 @@ impl World {
                 });
                 part.got.extend(entries);
             }
-            Took::End => {
-                part.taking = None;
-                let got = std::mem::take(&mut part.got);
-                part.pool.take(got);
-                self.net_mut().link = None;
-                return self.obtain(id, setting);
-            }
+            Took::End => return self.take_what_has_come(id, setting),
         }
         if let (Some(reply), Some(link)) = (reply, &mut self.net_mut().link) {
             link.to_giver.push(reply);
@@ -492,6 +492,10 @@ impl World {
         if !variants::is(Variant::HalfTaken) {
             return self.has_no_sockets(id, why, setting);
         }
+        self.take_what_has_come(id, setting);
+    }
+
+    fn take_what_has_come(&mut self, id: Id, setting: &Setting) {
         let part = self.part_mut(id);
         part.taking = None;
         let got = std::mem::take(&mut part.got);

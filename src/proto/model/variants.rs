@@ -173,7 +173,6 @@ fn daemon_event(input: D) -> &'static str {
         D::LauncherGone => "launcher gone",
         D::ReloadFailed => "reload failed",
         D::Restart => "restart()",
-        D::ReloadFailed => "reload failed",
         D::RequestHooksDone => "request hooks done",
         D::DrainHooksDone => "drain hooks done",
         D::OlderGone => "older gone",
