@@ -488,7 +488,7 @@ pub(super) fn held() -> Option<Vec<Entry>> {
 
 #[cfg(feature = "systemd")]
 pub(super) fn to_store() -> Store<Arc<OwnedFd>> {
-    lock(&POOL).pool.to_store()
+    lock(&POOL).pool.bring_store_into_line()
 }
 
 /// The drain begins: from here on the program's own close is the last one in this process.

@@ -61,6 +61,11 @@ pub(crate) enum Spread {
     First(u32),
 }
 
+/// A socket, and where it came from.
+pub(crate) type Found<F> = (Entry<F>, Origin);
+/// A member of a group, and what is to be done to the group.
+pub(crate) type Steered<F> = (Entry<F>, Spread);
+
 /// By what a program asks for a socket: an address with a port is one socket whatever its name.
 type Key = (Kind, Address, Option<String>);
 
@@ -94,7 +99,7 @@ pub(crate) struct Pool<F> {
     /// What was asked for, so that nothing is asked for twice.
     asked: BTreeSet<Key>,
     /// What is to be done to groups as soon as this generation serves.
-    groups: Vec<(Entry<F>, Spread)>,
+    groups: Vec<Steered<F>>,
     /// The drain has begun: nothing is held any more.
     let_go: bool,
 }
@@ -184,7 +189,7 @@ impl<F: Clone> Pool<F> {
         &mut self,
         wanted: &Wanted<'_>,
         is_lost: impl Fn(&Entry<F>) -> bool,
-    ) -> Result<Vec<(Entry<F>, Origin)>, Socket> {
+    ) -> Result<Vec<Found<F>>, Socket> {
         let count = wanted.count();
         let mut found = self.take_passed(wanted, count)?;
         if found.len() < count {
@@ -197,11 +202,7 @@ impl<F: Clone> Pool<F> {
     }
 
     /// By name, else by kind and address; no more than are wanted.
-    fn take_passed(
-        &mut self,
-        wanted: &Wanted<'_>,
-        count: usize,
-    ) -> Result<Vec<(Entry<F>, Origin)>, Socket> {
+    fn take_passed(&mut self, wanted: &Wanted<'_>, count: usize) -> Result<Vec<Found<F>>, Socket> {
         let named = |entry: &&Entry<F>| {
             wanted.name.is_some() && entry.socket.name.as_deref() == wanted.name
         };
@@ -240,7 +241,7 @@ impl<F: Clone> Pool<F> {
         &mut self,
         wanted: &Wanted<'_>,
         is_lost: impl Fn(&Entry<F>) -> bool,
-    ) -> Vec<(Entry<F>, Origin)> {
+    ) -> Vec<Found<F>> {
         for address in &wanted.addresses {
             let key = key(wanted.kind, address, wanted.name);
             let Some(entries) = self.received.remove(&key) else { continue };
@@ -265,7 +266,7 @@ impl<F: Clone> Pool<F> {
         wanted: &Wanted<'_>,
         count: usize,
         is_lost: impl Fn(&Entry<F>) -> bool,
-    ) -> Vec<(Entry<F>, Origin)> {
+    ) -> Vec<Found<F>> {
         let mut found = Vec::new();
         for asked in &wanted.addresses {
             while found.len() < count {
@@ -300,12 +301,12 @@ impl<F: Clone> Pool<F> {
         _: &Wanted<'_>,
         _: usize,
         _: impl Fn(&Entry<F>) -> bool,
-    ) -> Vec<(Entry<F>, Origin)> {
+    ) -> Vec<Found<F>> {
         Vec::new()
     }
 
     /// What was found for a request that failed all the same may be asked for again.
-    pub(crate) fn put_back(&mut self, found: Vec<(Entry<F>, Origin)>) {
+    pub(crate) fn put_back(&mut self, found: Vec<Found<F>>) {
         for (entry, origin) in found {
             match origin {
                 Origin::Supervisor => self.passed.push(entry),
@@ -322,9 +323,9 @@ impl<F: Clone> Pool<F> {
     pub(crate) fn hold(
         &mut self,
         wanted: &Wanted<'_>,
-        found: Vec<(Entry<F>, Origin)>,
+        found: Vec<Found<F>>,
         serves: bool,
-    ) -> (Vec<(Entry<F>, Origin)>, Option<(Entry<F>, Spread)>) {
+    ) -> (Vec<Found<F>>, Option<Steered<F>>) {
         let count = wanted.count();
         let mut steer = None;
         if wanted.group.is_some() || found.len() > count {
@@ -352,12 +353,12 @@ impl<F: Clone> Pool<F> {
     // ---- the stages ----
 
     /// This generation serves: what is to be done to groups.
-    pub(crate) fn steer(&mut self) -> Vec<(Entry<F>, Spread)> {
+    pub(crate) fn steer(&mut self) -> Vec<Steered<F>> {
         mem::take(&mut self.groups)
     }
 
     /// This generation is about to serve: what nobody has asked for, to be closed.
-    pub(crate) fn unclaimed(&mut self) -> Vec<(Entry<F>, Origin)> {
+    pub(crate) fn unclaimed(&mut self) -> Vec<Found<F>> {
         if !self.used && !self.taken {
             return Vec::new(); // a program that finds its passed sockets by itself
         }
@@ -432,7 +433,7 @@ pub(crate) struct Store<F> {
 impl<F: Clone> Pool<F> {
     /// All that is held and serves is to be in the store, but what the supervisor keeps anyway, and
     /// nothing else. Afterwards the store counts as being so.
-    pub(crate) fn to_store(&mut self) -> Store<F> {
+    pub(crate) fn bring_store_into_line(&mut self) -> Store<F> {
         let wanted: Vec<(String, u64, F)> = self
             .held
             .iter()
@@ -601,7 +602,7 @@ mod tests {
     #[test]
     fn the_store_has_what_is_held_and_nothing_else() {
         let mut first = holding(&[(80, 1), (81, 2)]);
-        let store = first.to_store();
+        let store = first.bring_store_into_line();
         assert_eq!((store.remove.len(), store.add.len(), store.kept), (0, 2, 0));
         // The next generation finds both there, and asks for one.
         let mut second = Pool::new();
@@ -616,7 +617,7 @@ mod tests {
         let one = second.find(&wanted, |_| false).expect("of one kind");
         assert_eq!(one[0].1, Origin::Store);
         _ = second.hold(&wanted, one, false);
-        let store = second.to_store();
+        let store = second.bring_store_into_line();
         assert_eq!((store.remove.len(), store.add.len(), store.kept), (1, 0, 1));
     }
 }

@@ -775,7 +775,7 @@ impl World {
         if !launcher {
             return;
         }
-        let store = part.pool.to_store();
+        let store = part.pool.bring_store_into_line();
         let net = self.net_mut();
         for name in store.remove {
             if !variants::is(Variant::StoreNotCleared) {
