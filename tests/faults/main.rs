@@ -7,11 +7,10 @@ mod disk;
 mod hostile;
 mod injected;
 mod pids;
-#[allow(dead_code)] // what others need of it
-#[path = "../waits/scene.rs"]
-mod scene;
 mod site;
 mod slow;
 mod soak;
 mod stopped;
 mod sweep;
+
+use seamless_testing::scene;

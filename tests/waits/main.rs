@@ -36,7 +36,6 @@ mod peers;
 mod pid_file;
 mod program_file;
 mod s6;
-mod scene;
 mod shortage;
 mod signals;
 mod site;
@@ -45,3 +44,5 @@ mod stop;
 mod stopped;
 mod supervisord;
 mod takeover;
+
+use seamless_testing::scene;

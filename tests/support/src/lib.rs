@@ -68,6 +68,7 @@ pub mod port;
 pub mod process;
 pub mod readme;
 pub mod report;
+pub mod scene;
 pub mod signal;
 pub mod strict;
 pub mod strike;

@@ -9,8 +9,8 @@ use std::{
     thread,
 };
 
-pub(crate) use seamless_testing::LIMIT;
-use seamless_testing::{
+pub use crate::LIMIT;
+use crate::{
     bin,
     http::Target,
     process::{self, Watched},
@@ -20,21 +20,21 @@ use seamless_testing::{
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// A run script for the probe: `web.pid`, `report` and `log` are in this folder.
-pub(crate) fn script(folder: &Path, options: &str) -> String {
+pub fn script(folder: &Path, options: &str) -> String {
     format!("exec >>'{}/log'\n{}", folder.display(), bin::probe_script(folder, options))
 }
 
 /// Starts the probe without a supervisor: its parent is the test itself.
-pub(crate) fn start(folder: &Path, options: &str) -> Child {
+pub fn start(folder: &Path, options: &str) -> Child {
     command(folder, options).spawn().expect("sh")
 }
 
 /// The same, not started yet.
-pub(crate) fn command(folder: &Path, options: &str) -> Command {
+pub fn command(folder: &Path, options: &str) -> Command {
     shell(&script(folder, options))
 }
 
-pub(crate) fn shell(script: &str) -> Command {
+pub fn shell(script: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", script]).stdin(Stdio::null());
     shell
@@ -42,13 +42,13 @@ pub(crate) fn shell(script: &str) -> Command {
 
 /// The only child of this process, once it has stopped itself (`raise:19`).
 #[track_caller]
-pub(crate) fn stopped_child(parent: u32) -> u32 {
+pub fn stopped_child(parent: u32) -> u32 {
     wait_stopped(|| process::children(parent))
 }
 
 /// The first of these processes, once it has stopped.
 #[track_caller]
-pub(crate) fn wait_stopped(processes: impl Fn() -> Vec<u32>) -> u32 {
+pub fn wait_stopped(processes: impl Fn() -> Vec<u32>) -> u32 {
     wait_for("a process that has stopped", LIMIT, || {
         let first = *processes().first()?;
         (process::stat(first)?.state == 'T').then_some(first)
@@ -56,7 +56,7 @@ pub(crate) fn wait_stopped(processes: impl Fn() -> Vec<u32>) -> u32 {
 }
 
 /// The launchers and daemons that keep their PID file in this folder and have not ended.
-pub(crate) fn running(folder: &Path) -> Vec<Watched> {
+pub fn running(folder: &Path) -> Vec<Watched> {
     let option = format!("--pid-file={}/web.pid", folder.display());
     let held = process::all().into_iter().map(|stat| Watched::new(stat.pid));
     // A zombie has no command line.
@@ -64,14 +64,14 @@ pub(crate) fn running(folder: &Path) -> Vec<Watched> {
 }
 
 /// Their PIDs, in order.
-pub(crate) fn pids(folder: &Path) -> Vec<u32> {
+pub fn pids(folder: &Path) -> Vec<u32> {
     let mut pids: Vec<u32> = running(folder).iter().map(Watched::pid).collect();
     pids.sort_unstable();
     pids
 }
 
 #[track_caller]
-pub(crate) fn wait_all_ended(folder: &Path) {
+pub fn wait_all_ended(folder: &Path) {
     for process in running(folder) {
         process.wait_end(LIMIT);
     }
@@ -80,7 +80,7 @@ pub(crate) fn wait_all_ended(folder: &Path) {
 
 /// Waits until this daemon's `on_shutdown` hooks run.
 #[track_caller]
-pub(crate) fn wait_drain(report: &Report, daemon: u32) {
+pub fn wait_drain(report: &Report, daemon: u32) {
     wait_for(format!("{daemon} drains:\n{report}"), LIMIT, || {
         let hooks = report.named("hook");
         hooks.iter().any(|hook| hook.pid == daemon && hook.text == "shutdown").then_some(())
@@ -88,14 +88,14 @@ pub(crate) fn wait_drain(report: &Report, daemon: u32) {
 }
 
 /// The texts of the hooks that have run in this process.
-pub(crate) fn hooks(report: &Report, pid: u32) -> Vec<String> {
+pub fn hooks(report: &Report, pid: u32) -> Vec<String> {
     let hooks = report.named("hook").into_iter().filter(|hook| hook.pid == pid);
     hooks.map(|hook| hook.text).collect()
 }
 
 /// Waits until new connections reach one generation only.
 #[track_caller]
-pub(crate) fn wait_one_listener(target: &Target) {
+pub fn wait_one_listener(target: &Target) {
     const LISTEN: &str = "0A";
     let Target::Tcp(address) = target else { panic!("no port: {target}") };
     let port = format!(":{:04X}", address.port());
@@ -112,7 +112,7 @@ pub(crate) fn wait_one_listener(target: &Target) {
 }
 
 /// Each case at once, each on a thread and in a folder of its own.
-pub(crate) fn each<T: Copy + Debug + Send>(
+pub fn each<T: Copy + Debug + Send>(
     folder: &Path,
     cases: impl IntoIterator<Item = T>,
     test: impl Fn(&Path, T) + Sync,
@@ -130,15 +130,15 @@ pub(crate) fn each<T: Copy + Debug + Send>(
 }
 
 /// What launchers and daemons of one folder have logged.
-pub(crate) struct Log(PathBuf);
+pub struct Log(PathBuf);
 
 impl Log {
-    pub(crate) fn of(folder: &Path) -> Self {
+    pub fn of(folder: &Path) -> Self {
         Log(folder.join("log"))
     }
 
     /// The complete lines so far.
-    pub(crate) fn lines(&self) -> Vec<Line> {
+    pub fn lines(&self) -> Vec<Line> {
         let text = fs::read(&self.0).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let complete = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -146,7 +146,7 @@ impl Log {
     }
 
     /// The lines of one stage.
-    pub(crate) fn stage(&self, stage: &str) -> Vec<Line> {
+    pub fn stage(&self, stage: &str) -> Vec<Line> {
         let mut lines = self.lines();
         lines.retain(|line| line.is(&[("stage", stage)]));
         lines
@@ -154,7 +154,7 @@ impl Log {
 
     /// Waits for a line with these fields.
     #[track_caller]
-    pub(crate) fn wait(&self, fields: &[(&str, &str)]) -> Line {
+    pub fn wait(&self, fields: &[(&str, &str)]) -> Line {
         wait_for(Missing(self, fields), LIMIT, || {
             self.lines().into_iter().find(|line| line.is(fields))
         })
@@ -178,10 +178,10 @@ impl std::fmt::Display for Missing<'_> {
 
 /// One line: fields `name=value` after a prefix of the logger's.
 #[derive(Clone, Debug)]
-pub(crate) struct Line(String);
+pub struct Line(String);
 
 impl Line {
-    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+    pub fn field(&self, name: &str) -> Option<&str> {
         let (_, rest) = self.0.split_once(&format!(" {name}="))?;
         match rest.strip_prefix('"') {
             Some(quoted) => quoted.split('"').next(),
@@ -191,22 +191,22 @@ impl Line {
 
     /// A field that is a number.
     #[track_caller]
-    pub(crate) fn number(&self, name: &str) -> u32 {
+    pub fn number(&self, name: &str) -> u32 {
         let value = self.field(name).and_then(|value| value.parse().ok());
         value.unwrap_or_else(|| panic!("no number {name} in: {}", self.0))
     }
 
-    pub(crate) fn is(&self, fields: &[(&str, &str)]) -> bool {
+    pub fn is(&self, fields: &[(&str, &str)]) -> bool {
         fields.iter().all(|(name, value)| self.field(name) == Some(value))
     }
 }
 
 /// A request whose last line is still to be sent, so that its server cannot answer yet.
-pub(crate) struct Unfinished(Socket);
+pub struct Unfinished(Socket);
 
 impl Unfinished {
     #[track_caller]
-    pub(crate) fn start(target: &Target) -> Self {
+    pub fn start(target: &Target) -> Self {
         let mut request = Self::connect(target);
         request.begin();
         request
@@ -214,7 +214,7 @@ impl Unfinished {
 
     /// A connection only: [`begin`](Self::begin) comes later.
     #[track_caller]
-    pub(crate) fn connect(target: &Target) -> Self {
+    pub fn connect(target: &Target) -> Self {
         let (domain, address) = match target {
             Target::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
             Target::Unix(path) => (Domain::UNIX, SockAddr::unix(path).expect("an address")),
@@ -226,14 +226,14 @@ impl Unfinished {
     }
 
     #[track_caller]
-    pub(crate) fn begin(&mut self) {
+    pub fn begin(&mut self) {
         self.0.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n").expect("the first part");
     }
 
     /// Waits until this process has accepted it: where generations share a socket, the next one may
     /// be as quick.
     #[track_caller]
-    pub(crate) fn wait_accepted(&self, pid: u32) {
+    pub fn wait_accepted(&self, pid: u32) {
         let client = self.0.local_addr().expect("its address").as_socket_ipv4().expect("by IPv4");
         let client = format!("0100007F:{:04X}", client.port());
         wait_for(format!("{pid} accepts a connection"), LIMIT, || {
@@ -252,7 +252,7 @@ impl Unfinished {
 
     /// Sends the rest, and returns all that the server answers until it closes the connection.
     #[track_caller]
-    pub(crate) fn finish(mut self) -> String {
+    pub fn finish(mut self) -> String {
         self.0.write_all(b"\r\n").expect("the rest");
         let mut answer = String::new();
         self.0.read_to_string(&mut answer).expect("an answer, and then its end");
@@ -261,7 +261,7 @@ impl Unfinished {
 
     /// Sends the rest, and returns the answer as soon as it is there. The connection stays open.
     #[track_caller]
-    pub(crate) fn answer(&mut self) -> String {
+    pub fn answer(&mut self) -> String {
         self.0.write_all(b"\r\n").expect("the rest");
         let mut answer = String::new();
         while !(answer.contains("\r\n\r\nServer pid: ") && answer.ends_with('\n')) {
@@ -275,12 +275,12 @@ impl Unfinished {
 
     /// Waits until the server closes the connection.
     #[track_caller]
-    pub(crate) fn wait_closed(mut self) {
+    pub fn wait_closed(mut self) {
         assert_eq!(self.0.read(&mut [0]).expect("an orderly end"), 0);
     }
 }
 
 /// The body of every answer.
-pub(crate) fn answer_of(pid: u32) -> String {
+pub fn answer_of(pid: u32) -> String {
     format!("\r\n\r\nServer pid: {pid}\n")
 }
