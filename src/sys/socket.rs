@@ -4,7 +4,7 @@ use super::process::Held;
 use super::raw;
 use crate::proto::frame::{Address, FileId, Kind};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::{Mode, fchmod};
@@ -15,7 +15,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// How a socket that is bound anew is set up.
@@ -135,12 +135,17 @@ impl Drop for Beside {
     }
 }
 
+/// The file itself, by the standard library, which goes on where a signal interrupts it.
+fn open_path(path: &Path, more: OFlag) -> io::Result<fs::File> {
+    let flags = OFlag::O_PATH | more;
+    fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+}
+
 /// Gives a socket that is bound what the umask has taken from its mode. Guards against a file that
 /// somebody who may write to the folder has put in its place, or a link to one: what is looked at is
 /// what is changed, and it is a socket without a second name.
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file = fs::File::from(open(path, flags, Mode::empty())?);
+    let file = open_path(path, OFlag::O_NOFOLLOW)?;
     let about = file.metadata()?;
     if about.mode() & 0o7777 == mode {
         return Ok(());
@@ -177,10 +182,7 @@ impl Place<'_> {
     fn of(path: &Path) -> io::Result<Place<'_>> {
         let long = path.as_os_str().len() + ".new".len() >= PATH_ROOM;
         let folder = match path.parent() {
-            Some(folder) if long => {
-                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-                Some(open(folder, flags, Mode::empty())?)
-            }
+            Some(folder) if long => Some(open_path(folder, OFlag::O_DIRECTORY)?.into()),
             Some(_) | None => None,
         };
         Ok(Place { path, folder })
@@ -263,7 +265,7 @@ pub(crate) fn connect(path: &Path, ty: SocketType) -> io::Result<OwnedFd> {
     if path.as_os_str().len() < PATH_ROOM {
         connect_to(&socket, &SockAddr::unix(path)?)?;
     } else {
-        let file = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        let file = open_path(path, OFlag::empty())?;
         connect_to(&socket, &SockAddr::unix(format!("/proc/self/fd/{}", file.as_raw_fd()))?)?;
     }
     Ok(socket.into())

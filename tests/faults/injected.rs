@@ -415,6 +415,7 @@ const FOUND: &[(Role, &str, &str, u32)] = &[
     (NewDaemon, "recvmsg", "EINTR", 1),
     (NewDaemon, "recvmsg", "ENOMEM", 1),
     (NewDaemon, "openat", "EACCES", 3),
+    (NewDaemon, "openat", "EINTR", 11),
     (NewDaemon, "pwrite64", "EINTR", 1),
     (NewDaemon, "connect", "EINTR", 1),
     (NewDaemon, "flock", "EINTR", 3),

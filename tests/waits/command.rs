@@ -425,7 +425,7 @@ fn p1_p4_restart_tells_what_came_of_it(kind: Supervisor, folder: &Path) {
     // A bad deploy: it rolls forward. Asked again, it is still on the way.
     site.deploy("exit 1");
     for _ in 0..2 {
-        let said = restart(&["--timeout=500ms"]);
+        let said = restart(&["--timeout=2s"]);
         let name = format!("not yet: generation 2 (daemon {second}) serves on, detached");
         said.assert(5, &[&name, "no start has got as far as init"]);
     }
@@ -435,7 +435,7 @@ fn p1_p4_restart_tells_what_came_of_it(kind: Supervisor, folder: &Path) {
     wait_for("a failed start", LIMIT, || {
         (status(&pid_file)["restart"]["starts_since"].as_u64() > Some(0)).then_some(())
     });
-    restart(&["--timeout=500ms"]).assert(5, &["serves on, detached"]);
+    restart(&["--timeout=2s"]).assert(5, &["serves on, detached"]);
     assert_eq!(http::pid(&site.target), second);
     // A good one, while the command waits.
     let asked = site.log.stage("command").len();
@@ -690,7 +690,7 @@ fn p3_stop_says_who_would_start_it_again(kind: Supervisor, folder: &Path) {
     site.service.restart();
     wait_state(&pid_file, "detached");
     let request = Unfinished::start(&site.target);
-    let said = seamless("stop", &pid_file, &["--timeout=300ms"]);
+    let said = seamless("stop", &pid_file, &["--timeout=1s"]);
     said.assert(5, &["not yet", &format!("daemon {second}) still drains"), "1 connection open"]);
     let draining = seamless("status", &pid_file, &[]);
     draining.assert(3, &["generation 2 is draining"]);
