@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -432,7 +432,12 @@ impl<T, L: Fn(u32) -> T> Tracer<T, L> {
             running.remove(&one);
             if let WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_CLONE) = status {
                 let born = ptrace::getevent(one).map(|born| Pid::from_raw(born as i32));
-                running.extend(born.ok().filter(|born| !self.threads.contains_key(born)));
+                // What it has started may have been met, and may even have ended, before this is told.
+                let is_to_come = |born: &Pid| {
+                    !self.threads.contains_key(born)
+                        && Path::new(&format!("/proc/{process}/task/{born}")).exists()
+                };
+                running.extend(born.ok().filter(is_to_come));
             }
         }
         let seen = (self.look)(process);
