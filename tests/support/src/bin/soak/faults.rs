@@ -17,7 +17,7 @@ use std::{
 
 use seamless_testing::{
     process::{self, Watched},
-    signal::{CONT, STOP},
+    signal::{CONT, STOP, TERM},
     supervisor::{Service, write_script},
 };
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -275,6 +275,20 @@ impl Stage {
             let process = Watched::new(stat.pid);
             if process::command_line(stat.pid).get(1).is_some_and(|time| time == HANGS) {
                 process.kill();
+            }
+        }
+    }
+
+    /// A new generation that hangs, and whose supervisor has been killed, holds the claim: its successors
+    /// name it, and it is for an operator to end it.
+    pub fn end_hanging_orphans(&self) {
+        let supervisor = self.service().supervisor_pid();
+        for launcher in self.members().into_iter().filter(|member| member.launcher) {
+            let hangs = process::command_line(launcher.pid).iter().any(|word| word == "--hang");
+            let is_orphan = process::stat(launcher.pid).is_some_and(|one| one.ppid != supervisor);
+            if hangs && is_orphan {
+                self.note(&format!("TERM to {}, which hangs without a supervisor", launcher.pid));
+                Watched::new(launcher.pid).signal(TERM);
             }
         }
     }
