@@ -10,6 +10,8 @@
 
 #[path = "load/http.rs"]
 mod http_servers;
+#[path = "load/soak.rs"]
+mod soak;
 
 use std::{
     env, fs,

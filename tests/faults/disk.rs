@@ -84,7 +84,12 @@ impl Disk {
                 }
             }
             Fault::ReadOnly => {
-                let umount = Command::new("umount").arg(&self.folder).status().expect("umount");
+                // Lazily: a start may be looking there just now.
+                let umount = Command::new("umount")
+                    .arg("--lazy")
+                    .arg(&self.folder)
+                    .status()
+                    .expect("umount");
                 assert!(umount.success());
             }
         }

@@ -9,7 +9,6 @@ mod injected;
 mod pids;
 mod site;
 mod slow;
-mod soak;
 mod stopped;
 mod sweep;
 

@@ -415,7 +415,13 @@ fn what_the_hammer_cuts_is_seen_to_be_cut() {
             let (ancient, head) = ask("", "1.0");
             assert!(!head.contains("content-length") && !head.contains("chunked"), "{head}");
             let mut uploading = Raw::connect(address);
-            uploading.send("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1");
+            uploading.send(
+                "POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n",
+            );
+            // The app reads it.
+            assert!(uploading.read_until("\r\n\r\n").starts_with("HTTP/1.1 100 "));
+            uploading.unread.clear();
+            uploading.send("1");
             let mut others = [
                 ("http", address, ["--http2-prior-knowledge", "--no-alpn"]),
                 ("https", secure, ["--http2", "--alpn"]),

@@ -29,6 +29,8 @@ use crate::{
 };
 
 const PAUSE: Duration = Duration::from_millis(2);
+/// For what a supervisor has just started to get somewhere.
+const SETTLED: Duration = Duration::from_secs(10);
 /// More are released, oldest first.
 const BYSTANDERS: usize = 12;
 /// Tells a program that hangs from everybody else's.
@@ -174,6 +176,7 @@ impl Stage {
             }
             Fault::Supervisor(time) => {
                 let mut service = self.service();
+                settle_child(service.supervisor_pid());
                 service.kill_supervisor();
                 self.sleep(*time);
                 service.start_supervisor();
@@ -435,5 +438,22 @@ impl Bystander {
     fn release(self, judge: &Judge) {
         self.check(judge);
         end(self.0);
+    }
+}
+
+/// Stops a supervisor, and waits until what it has started knows whose child it is: a launcher that is
+/// orphaned before that takes whoever reaps it for its supervisor, and its service for one by hand.
+fn settle_child(supervisor: u32) {
+    Watched::new(supervisor).signal(STOP);
+    let is_settled = |pid: u32| {
+        process::stat(pid).is_none_or(|stat| stat.state == 'Z' || stat.comm == "sleep")
+            || !process::children(pid).is_empty()
+    };
+    let begin = Instant::now();
+    while begin.elapsed() < SETTLED
+        && !(process::stat(supervisor).is_some_and(|stat| stat.state == 'T')
+            && process::children(supervisor).into_iter().all(is_settled))
+    {
+        thread::sleep(PAUSE);
     }
 }
