@@ -366,6 +366,8 @@ fn p5_p7_a_daemon_that_was_replaced_in_place() {
             started.launcher.signal(1);
             let new = Watched::new(direct.report.wait_nth("started", 2).pid);
             let bystander = take(&old, likeness, who, &place, || ());
+            // From here on its daemon is the new one.
+            direct.wait_log(&["stage=reloaded"], 1);
             started.launcher.signal(USR1);
             assert!(direct.report.wait_of(new.pid(), "called").text.starts_with("time "));
             started.launcher.signal(1);
