@@ -93,7 +93,8 @@
 //! kernel who the other is: the old one serves its own user and root, the new one takes only from a
 //! process that the record proves to be its predecessor, and only sockets that are what they claim
 //! to be. A takeover changes nothing in the old daemon: it serves on until it gets TERM, and if the
-//! new one dies before that, nothing is lost.
+//! new one dies before that, nothing is lost. If the old one dies in the middle, the new one goes on
+//! with what has come, which nobody else holds any more, and binds the rest.
 //!
 //! With the feature `http`, the module `http` serves HTTP on such sockets and drains as clients need
 //! it; with `tls`, also over TLS. Coming from another library: the module `guide`.
@@ -251,6 +252,9 @@
 //! - A launcher that restarts in place keeps its own code and its configuration until its supervisor
 //!   starts it anew, and what it was started with: one of its inherited sockets that a later program no
 //!   longer asks for stays open in it.
+//! - A supervisor that is KILLed while its service starts: a new generation that hangs before [`started`]
+//!   keeps the claim then, and one whose launcher had not seen its supervisor yet is taken for a copy
+//!   by hand. Further starts fail and name it; an operator has to end it. Somebody serves meanwhile.
 //! - A PID file must not be shared between PID namespaces, and its file system must have locks.
 //!
 //! # Compatibility
