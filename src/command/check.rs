@@ -236,7 +236,7 @@ fn gather(ask: &Ask, unknown: &mut Vec<String>) -> Result<Facts, String> {
     });
     let mut unit = None;
     match named.or_else(|| supervising.as_ref()?.unit.clone()) {
-        Some(named) => match systemd::show(&named, &judge::unit_settings()) {
+        Some(named) => match systemd::show(&named, &judge::unit_settings(), systemd::PATIENCE) {
             Ok(settings) => unit = Some(settings),
             Err(why) => unknown.push(format!("the settings of {}: {why}", named.name)),
         },

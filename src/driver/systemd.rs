@@ -22,7 +22,7 @@ pub(super) fn started(daemon: &'static Daemon) {
 
 fn look(daemon: &'static Daemon, service: &'static Service, unit: &Unit) {
     let own = process::own_pid();
-    let settings = match sys::show(unit, systemd::SETTINGS) {
+    let settings = match sys::show(unit, systemd::SETTINGS, sys::PATIENCE) {
         Ok(settings) => settings,
         Err(error) => {
             return note!(

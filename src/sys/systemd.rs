@@ -11,8 +11,12 @@ use std::io;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// How long an answer may take. It takes 4 ms, and longer while systemd reads its units anew.
+/// How long an answer may take that something waits for. It takes 4 ms, and longer while systemd
+/// reads its units anew.
 const LIMIT: Duration = Duration::from_secs(1);
+
+/// How long an answer may take that nothing waits for: while a machine starts, everything asks.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The unit that a process runs in.
 pub(crate) fn unit_of(pid: i32) -> Option<Unit> {
@@ -25,11 +29,11 @@ const ATTEMPTS: usize = 3;
 /// What systemd wants of the unit; see [`systemd::reading`]. `None` where it cannot be asked.
 pub(crate) fn read(unit: &Unit, main_pid: Option<i32>) -> Option<Reading> {
     for _ in 0..ATTEMPTS {
-        let state = show(unit, systemd::STATE).ok()?;
+        let state = show(unit, systemd::STATE, LIMIT).ok()?;
         let Some(job) = state.job() else {
             return systemd::reading(&state, None, main_pid);
         };
-        let list = ask(unit, &["list-jobs", "--no-legend", &unit.name]).ok()?;
+        let list = ask(unit, &["list-jobs", "--no-legend", &unit.name], LIMIT).ok()?;
         if let Some(kind) = systemd::job_kind(&list, job) {
             return systemd::reading(&state, Some(kind), main_pid);
         }
@@ -38,14 +42,14 @@ pub(crate) fn read(unit: &Unit, main_pid: Option<i32>) -> Option<Reading> {
 }
 
 /// Properties of the unit. Guards against an answer that is none: it has all that was asked for.
-pub(crate) fn show(unit: &Unit, names: &[&str]) -> io::Result<Properties> {
-    let text = ask(unit, &["show", "--property", &names.join(","), &unit.name])?;
+pub(crate) fn show(unit: &Unit, names: &[&str], limit: Duration) -> io::Result<Properties> {
+    let text = ask(unit, &["show", "--property", &names.join(","), &unit.name], limit)?;
     let properties = Properties::parse(&text);
     if text.is_empty() { Err(io::ErrorKind::NotConnected.into()) } else { Ok(properties) }
 }
 
-/// `systemctl` with these arguments, and what it prints. It never takes longer than [`LIMIT`].
-fn ask(unit: &Unit, arguments: &[&str]) -> io::Result<String> {
+/// `systemctl` with these arguments, and what it prints. It never takes longer than `limit`.
+fn ask(unit: &Unit, arguments: &[&str], limit: Duration) -> io::Result<String> {
     let mut child = Command::new("systemctl")
         .args(["--no-pager", if unit.user { "--user" } else { "--system" }])
         .args(arguments)
@@ -56,7 +60,7 @@ fn ask(unit: &Unit, arguments: &[&str]) -> io::Result<String> {
     let mut output = child.stdout.take().expect("a pipe");
     let mut text = Vec::new();
     let read = fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(io::Error::from);
-    let read = read.and_then(|_| wait::read_to_end(&mut output, &mut text, LIMIT));
+    let read = read.and_then(|_| wait::read_to_end(&mut output, &mut text, limit));
     // It has ended, or is to: whoever closes its output is through. What became of it says no more
     // than its output, and the program may have waited for it before us.
     _ = child.kill();
