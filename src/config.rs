@@ -95,7 +95,8 @@ impl Config {
     }
 
     /// How long `init` waits while another generation is starting. Then it fails with
-    /// [`ErrorKind::ClaimTimeout`]. Default: 60 s.
+    /// [`ErrorKind::ClaimTimeout`]. Default: 60 s. A starter whose supervisor has been killed
+    /// meanwhile is ended then, with USR2: nobody else would.
     ///
     /// `None`: for ever. Then a starter that hangs holds up every later one until it is killed.
     pub fn claim_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Config {

@@ -252,9 +252,6 @@
 //! - A launcher that restarts in place keeps its own code and its configuration until its supervisor
 //!   starts it anew, and what it was started with: one of its inherited sockets that a later program no
 //!   longer asks for stays open in it.
-//! - A supervisor that is KILLed while its service starts: a new generation that hangs before [`started`]
-//!   keeps the claim then, and one whose launcher had not seen its supervisor yet is taken for a copy
-//!   by hand. Further starts fail and name it; an operator has to end it. Somebody serves meanwhile.
 //! - A PID file must not be shared between PID namespaces, and its file system must have locks.
 //!
 //! # Compatibility

@@ -165,9 +165,17 @@ fn run(
         Info,
         "stage=launch launcher={} daemon={daemon} supervisor={} supervisor_kind={}",
         process::own_pid(),
-        Maybe(supervisor.identity.map(|one| one.pid)),
+        Maybe(supervisor.pid()),
         supervisor.kind.name(),
     );
+    if supervisor.is_gone() {
+        note!(
+            Warn,
+            "stage=launch launcher={} reason=\"the supervisor has ended already: nobody restarts this \
+             launcher\"",
+            process::own_pid(),
+        );
+    }
     if supervisor.is_script() {
         note!(
             Warn,

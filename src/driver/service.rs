@@ -15,7 +15,7 @@ use crate::shutdown::lock;
 use crate::sys::claim::{Attempt, LockFile};
 use crate::sys::pid_file::{self, PidFile};
 use crate::sys::process::{self, Held, World};
-use crate::sys::signals::SIGTERM;
+use crate::sys::signals::{SIGTERM, SIGUSR2};
 use crate::sys::supervisor::Supervisor;
 #[cfg(feature = "sockets")]
 use crate::sys::wait;
@@ -31,6 +31,9 @@ use std::time::{Duration, Instant};
 
 /// The pauses between attempts to claim: from, to.
 const CLAIM_PAUSE: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(20));
+
+/// How long the end of an orphan that keeps the claim is awaited beyond `claim_timeout`.
+const ORPHAN_ENDS: Duration = Duration::from_secs(5);
 
 pub(super) struct Service {
     pub(super) pid_file: PathBuf,
@@ -180,6 +183,7 @@ impl Service {
     pub(super) fn claim(&self) -> Result<()> {
         let began = Instant::now();
         let mut pause = CLAIM_PAUSE.0;
+        let mut limit = self.claim_timeout;
         let mut said = None;
         loop {
             let mut files = lock(&self.files);
@@ -198,11 +202,15 @@ impl Service {
                     process::own_pid(),
                 );
             }
-            let left = match self.claim_timeout {
+            let left = match limit {
                 None => Duration::MAX,
-                Some(timeout) => timeout.saturating_sub(began.elapsed()),
+                Some(limit) => limit.saturating_sub(began.elapsed()),
             };
             if left.is_zero() {
+                if limit == self.claim_timeout && self.end_orphan(holder)? {
+                    limit = limit.map(|limit| limit + ORPHAN_ENDS);
+                    continue;
+                }
                 return Err(Error::new(
                     ErrorKind::ClaimTimeout,
                     format!(
@@ -217,10 +225,39 @@ impl Service {
         }
     }
 
+    /// Ends a generation that keeps the claim and that nobody supervises any more: no one else would.
+    /// Guards against one that is through with `started` just now: USR2 ends what is starting, and
+    /// what serves without a supervisor refuses it. Tells whether it was signalled.
+    fn end_orphan(&self, holder: i32) -> Result<bool> {
+        let files = lock(&self.files);
+        let (record, _) = files.lock_file.read()?;
+        let Some(starting) = record.starting.filter(|one| one.daemon.pid == holder) else {
+            return Ok(false);
+        };
+        let one = self.examine(&starting, files.lock_file.bound()?)?;
+        let (Ok(held), None, false) = (&one.proof, one.beyond, one.foreign) else {
+            return Ok(false);
+        };
+        if starting.launcher.pid == self.launcher {
+            return Ok(false); // its launcher ends it
+        }
+        let sent = held.signal(SIGUSR2);
+        note!(
+            Warn,
+            "stage=claim daemon={} holder={holder} signal=USR2 sent={} reason=\"its supervisor has ended, \
+             and it has not started within claim_timeout\"",
+            process::own_pid(),
+            sent.is_ok(),
+        );
+        Ok(sent.is_ok())
+    }
+
     /// Under the claim.
     fn take_number(&self, files: &mut Files, began: Instant) -> Result<()> {
         let taken = self.read_record(&files.lock_file).and_then(|mut record| {
             record.last += 1;
+            let more = Vec::new();
+            record.starting = Some(Generation { more, ..self.entry(record.last) });
             files.lock_file.write(&record).map(|()| record.last)
         });
         let number = taken.inspect_err(|_| files.lock_file.give_up())?;
@@ -342,6 +379,7 @@ impl Service {
                 #[cfg(not(feature = "sockets"))]
                 Step::Listen => {}
                 Step::Enter => {
+                    record.starting = None;
                     record.live.push(self.entry(number));
                     files.lock_file.write(&record)?;
                     files.last_claim = record.last;

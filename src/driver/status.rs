@@ -58,7 +58,7 @@ pub(super) fn of(daemon: &Daemon, age: Duration) -> Status {
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         stage_ms: past.stage_since.map(|since| ms(since.elapsed())),
         supervisor_kind: service.map(|service| service.supervisor.kind.name().to_owned()),
-        supervisor: service.and_then(|service| Some(service.supervisor.identity?.pid)),
+        supervisor: service.and_then(|service| service.supervisor.pid()),
         supervisor_wants: wants.map(str::to_owned),
         service_folder: service
             .and_then(|service| service.supervisor.folder())

@@ -73,6 +73,8 @@ pub(crate) struct Generation {
 pub(crate) struct Record {
     /// The number of the last claim.
     pub(crate) last: u64,
+    /// Who took that claim, while it starts. What has failed there or been killed still stands here.
+    pub(crate) starting: Option<Generation>,
     /// The generations that have started and not ended, as far as known.
     pub(crate) live: Vec<Generation>,
     /// Fields of a later version in the first line, kept as they are.
@@ -80,6 +82,8 @@ pub(crate) struct Record {
 }
 
 const RECORD: &str = "seamless-record";
+/// Before the line of the one that is starting.
+const STARTING: &str = "starting ";
 /// What stands behind it is what a longer, older record left there.
 const RECORD_END: &str = "end";
 
@@ -92,6 +96,11 @@ impl Record {
         text.push('\n');
         for generation in &self.live {
             text.push_str(&generation.format());
+        }
+        // Last: where the disk is full, what stood there before is still whole.
+        if let Some(starting) = &self.starting {
+            text.push_str(STARTING);
+            text.push_str(&starting.format());
         }
         text.push_str(RECORD_END);
         text.push('\n');
@@ -126,11 +135,19 @@ impl Record {
         if last.is_none() {
             dropped.push(head.trim_end().to_owned());
         }
+        let mut starting = None;
         let mut live: Vec<Generation> = Vec::new();
         for line in lines {
             let complete = line.strip_suffix('\n');
             if complete == Some(RECORD_END) {
                 break;
+            }
+            if let Some(complete) = complete.and_then(|line| line.strip_prefix(STARTING)) {
+                match Generation::parse(complete) {
+                    Some(generation) if starting.is_none() => starting = Some(generation),
+                    Some(_) | None => dropped.push(line.trim_end().to_owned()),
+                }
+                continue;
             }
             match complete.and_then(Generation::parse) {
                 Some(generation) if live.iter().all(|one| one.number != generation.number) => {
@@ -140,7 +157,7 @@ impl Record {
             }
         }
         let newest = live.iter().map(|one| one.number).max();
-        let record = Record { last: last.max(newest).unwrap_or(0), live, more };
+        let record = Record { last: last.max(newest).unwrap_or(0), starting, live, more };
         Ok((record, dropped))
     }
 }
@@ -196,6 +213,9 @@ impl std::fmt::Display for Identity {
 }
 
 impl Identity {
+    /// Somebody who has ended before more than that could be seen: no process is this one.
+    pub(crate) const GONE: Identity = Identity { pid: 1, start: u64::MAX };
+
     pub(crate) fn parse(text: &str) -> Option<Identity> {
         let (pid, start) = text.split_once(':')?;
         let pid = parse_pid(pid.as_bytes()).or((pid == "1").then_some(1))?;

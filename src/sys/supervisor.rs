@@ -51,6 +51,21 @@ fn manager_at(parent: i32) -> Option<i32> {
     Some(parent).filter(is_systemd).or_else(above)
 }
 
+/// What supervises the folder that this process stands in; `None` where it is no service's. Each of
+/// them makes `supervise/` beside `run`, starts `run` there, and writes a status of its own length.
+fn kind_of_folder(pid: i32) -> Option<Kind> {
+    let folder = PathBuf::from(format!("/proc/{pid}/cwd"));
+    let status = folder.join("supervise/status");
+    if !folder.join("run").exists() || !folder.join("supervise").is_dir() {
+        return None;
+    }
+    Some(match fs::metadata(status).map(|about| about.len()) {
+        Ok(35 | 43) => Kind::S6,
+        Ok(20) => Kind::Runit,
+        Ok(_) | Err(_) => Kind::Daemontools,
+    })
+}
+
 fn unless_short<T>(looked: io::Result<T>, short: &mut Option<io::Error>) -> Option<T> {
     match looked {
         Ok(seen) => Some(seen),
@@ -62,16 +77,49 @@ fn unless_short<T>(looked: io::Result<T>, short: &mut Option<io::Error>) -> Opti
 }
 
 impl Supervisor {
-    /// The parent at the start. Guards against a parent that ends meanwhile: it counts as lost. An
-    /// error where it cannot be known for now: a launcher that took its supervisor for another would
-    /// misunderstand each stop.
+    /// The parent at the start. Guards against a supervisor that has ended already, or ends
+    /// meanwhile: it counts as lost, and whoever adopts its orphans is not taken for it. Then no
+    /// successor takes this service for somebody else's. An error where it cannot be known for now:
+    /// a launcher that took its supervisor for another would misunderstand each stop.
     pub(crate) fn find() -> io::Result<Supervisor> {
-        let parent = process::parent_pid();
+        let (own, parent) = (process::own_pid(), process::parent_pid());
         let mut short = None;
-        let found = Supervisor::look_at(process::own_pid(), parent, &mut short);
+        let found = Supervisor::look_at(own, parent, &mut short);
+        let abandoned = if found.may_adopt(own, parent) { kind_of_folder(own) } else { None };
         match short {
-            None => Ok(Supervisor { parent: Some(parent), ..found }),
             Some(error) => Err(error),
+            None if abandoned.is_some() || process::parent_pid() != parent => {
+                Ok(found.lost(own, abandoned))
+            }
+            None => Ok(Supervisor { parent: Some(parent), ..found }),
+        }
+    }
+
+    /// Could this parent have adopted us from another? PID 1 does, and a user's systemd; but not what
+    /// it has started itself (`SYSTEMD_EXEC_PID`, `systemd.exec(5)`).
+    fn may_adopt(&self, own: i32, parent: i32) -> bool {
+        let is_started = std::env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == own.to_string());
+        match self.kind {
+            Kind::Nobody | Kind::Systemd | Kind::Other => {
+                (parent == 1 || self.name.as_deref() == Some("systemd")) && !is_started
+            }
+            Kind::Daemontools | Kind::Runit | Kind::S6 | Kind::Supervisord | Kind::OpenRc => false,
+        }
+    }
+
+    /// The same without a supervisor. `kind`: what it must have been.
+    fn lost(self, own: i32, kind: Option<Kind>) -> Supervisor {
+        let kind = kind.unwrap_or(self.kind);
+        let folder = self.folder.or_else(|| fs::read_link(format!("/proc/{own}/cwd")).ok());
+        Supervisor {
+            kind,
+            name: None,
+            identity: Some(Identity::GONE),
+            held: None,
+            folder: folder.filter(|_| kind.restarts()),
+            unit: None,
+            told: Mutex::default(),
+            parent: None,
         }
     }
 
@@ -160,6 +208,16 @@ impl Supervisor {
             || process::program(parent).as_deref().is_some_and(is_shell);
         let group = |pid| getpgid(Some(Pid::from_raw(pid))).ok();
         is_shell && group(launcher).is_some() && group(launcher) == group(parent)
+    }
+
+    /// `None` where it had ended before it was seen, or is in no PID namespace of ours.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.identity.filter(|one| *one != Identity::GONE).map(|one| one.pid)
+    }
+
+    /// It had ended before its launcher saw it.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.identity == Some(Identity::GONE)
     }
 
     /// The folder that holds `supervise/`, for kinds that have one.

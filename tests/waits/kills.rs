@@ -302,15 +302,26 @@ enum Stage {
     Serving,
     /// Detached, and no launcher runs.
     Gap,
+    /// Detached, and what is to be a successor's launcher has not seen its supervisor yet.
+    Launching,
     /// Detached, and a successor is between `init` and `started`.
     SuccessorStarting,
+    /// The same, and it hangs there.
+    SuccessorHanging,
     /// A successor serves, and a request is still to be answered.
     Draining,
 }
 
 /// All of them at a time, each with a service of its own.
 fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &Path, user: User) {
-    let stages = [Stage::Serving, Stage::Gap, Stage::SuccessorStarting, Stage::Draining];
+    let stages = [
+        Stage::Serving,
+        Stage::Gap,
+        Stage::Launching,
+        Stage::SuccessorStarting,
+        Stage::SuccessorHanging,
+        Stage::Draining,
+    ];
     scene::each(folder, stages, |folder, stage| {
         let mut site = Site::new(kind, folder, user, SERVES_ON);
         let prober = Prober::start(&site.target);
@@ -336,6 +347,26 @@ fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &Path, user:
                 site.deploy_options(SERVES_ON);
                 site.service.start_supervisor();
             }
+            Stage::Launching => {
+                let starts = site.flag("starts");
+                let script = site.script("", SERVES_ON);
+                site.deploy(&format!(
+                    "touch '{}'\nwhile [ -d /proc/$PPID ]; do sleep 0.01; done\n{script}",
+                    starts.display(),
+                ));
+                site.service.restart();
+                wait_for("the script runs", LIMIT, || starts.exists().then_some(()));
+                site.service.kill_supervisor();
+                let orphan = site.started(2);
+                prober.wait_pid(orphan);
+                generations.push(orphan);
+                let launcher = process::stat(orphan).expect("it serves").ppid.to_string();
+                let gone =
+                    ("reason", "the supervisor has ended already: nobody restarts this launcher");
+                site.log.wait(&[("stage", "launch"), ("launcher", &launcher), gone]);
+                site.deploy_options(SERVES_ON);
+                site.service.start_supervisor();
+            }
             Stage::SuccessorStarting => {
                 let go = site.flag("go");
                 site.deploy_options(&format!("{SERVES_ON} --at=after-init=file:{}", go.display()));
@@ -353,6 +384,19 @@ fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &Path, user:
                 starting.wait_end(LIMIT);
                 launcher.wait_end(LIMIT);
                 assert_eq!(site.report.wait_of(starting.pid(), "wait").text, "TakenOver");
+            }
+            Stage::SuccessorHanging => {
+                site.deploy_options(&format!("{SERVES_ON} --at=after-init=hang"));
+                site.service.restart();
+                let hanging = Watched::new(site.report.wait_nth("init", 2).pid);
+                let launcher = Watched::new(process::stat(hanging.pid()).expect("it").ppid);
+                site.service.kill_supervisor();
+                site.deploy_options(&format!("{SERVES_ON} --claim-timeout=500ms"));
+                site.service.start_supervisor();
+                hanging.wait_end(LIMIT);
+                launcher.wait_end(LIMIT);
+                let holder = hanging.pid().to_string();
+                site.log.wait(&[("stage", "claim"), ("holder", &holder), ("signal", "USR2")]);
             }
             Stage::Draining => {
                 site.service.restart();

@@ -57,6 +57,7 @@ const RECORD_1: &str = "\
 seamless-record 1 last=12
 generation=9 daemon=4101:73500 boot=3f5e9c1a-6f3e-4f36-9f9c-0a4a9d6c2b11 pid_namespace=4026531836 launcher=4100:73499 supervisor=812:1200
 generation=11 daemon=4188:90210 boot=3f5e9c1a-6f3e-4f36-9f9c-0a4a9d6c2b11 pid_namespace=4026531836 launcher=4187:90209
+starting generation=12 daemon=4204:90350 boot=3f5e9c1a-6f3e-4f36-9f9c-0a4a9d6c2b11 pid_namespace=4026531836 launcher=4203:90349 supervisor=812:1200
 end
 ";
 
@@ -75,6 +76,12 @@ fn record_1() -> Record {
         supervisor: Some(id(812, 1200)),
         more: Vec::new(),
     };
+    let twelve = Generation {
+        number: 12,
+        daemon: id(4204, 90350),
+        launcher: id(4203, 90349),
+        ..nine.clone()
+    };
     let eleven = Generation {
         number: 11,
         daemon: id(4188, 90210),
@@ -84,7 +91,8 @@ fn record_1() -> Record {
         supervisor: None,
         more: Vec::new(),
     };
-    Record { last: 12, live: vec![nine, eleven], more: Vec::new() }
+    let starting = Some(twelve);
+    Record { last: 12, starting, live: vec![nine, eleven], more: Vec::new() }
 }
 
 /// Without dropped lines.
@@ -107,13 +115,15 @@ fn records() -> Vec<Record> {
         supervisor: (number % 2 == 0).then(|| id(i32::MAX, u64::MAX)),
         more: more.iter().map(|field| (*field).to_owned()).collect(),
     };
-    let record = |last, live| Record { last, live, more: vec!["head=more".to_owned()] };
+    let more = || vec!["head=more".to_owned()];
+    let record = |last, live| Record { last, starting: None, live, more: more() };
     let plain = |numbers: std::ops::RangeInclusive<u64>| numbers.map(|n| generation(n, &[]));
     vec![
         Record::default(),
         record(u64::MAX, Vec::new()),
         record(1, plain(1..=1).collect()),
         record(7, plain(4..=6).collect()),
+        Record { starting: Some(generation(8, &["a=b"])), ..record(8, plain(7..=7).collect()) },
         record(40, plain(1..=40).collect()),
         record(3, vec![generation(2, &["colour=red"]), generation(3, &["a=b=c", "empty="])]),
         record_1(),
@@ -148,7 +158,9 @@ fn p9_a_record_that_was_cut_invents_no_generation() {
             };
             assert!(cut.last <= record.last);
             assert_eq!(cut.live, record.live[..cut.live.len()], "{:?}", &text[..length]);
-            let complete = text[..length].lines().count() == 1 + cut.live.len()
+            assert!(cut.starting.is_none() || cut.starting == record.starting);
+            let generations = cut.live.len() + usize::from(cut.starting.is_some());
+            let complete = text[..length].lines().count() == 1 + generations
                 || !text[..length].ends_with('\n')
                 || text[..length].ends_with("\nend\n");
             assert!(complete, "a whole line was lost: {:?}", &text[..length]);
@@ -208,6 +220,8 @@ fn lines_that_are_no_generation_are_dropped_and_told() {
         .map(|(from, to)| one.replace(from, to)),
     );
     bad.extend(["", "generation", "garbage", "=", "\u{fffd}"].map(str::to_owned));
+    let starting: Vec<String> = bad.iter().map(|line| format!("starting {line}")).collect();
+    bad.extend(starting.into_iter().filter(|line| line.trim_end() == line));
     for line in bad {
         assert_ne!(line, one);
         let text = format!("seamless-record 1 last=12\n{line}\n{good}end\n");
@@ -228,6 +242,10 @@ fn a_number_counts_once() {
     let (record, dropped) = Record::parse(text.as_bytes()).expect("a record");
     assert_eq!(record.live, [record_1().live[1].clone()]);
     assert_eq!(dropped, [second.trim_end()]);
+    let text = format!("seamless-record 1 last=12\nstarting {first}starting {second}end\n");
+    let (record, dropped) = Record::parse(text.as_bytes()).expect("a record");
+    assert_eq!(record.starting, Some(record_1().live[1].clone()));
+    assert_eq!(dropped, [format!("starting {}", second.trim_end())]);
 }
 
 /// Two generations must not get one number.
