@@ -17,7 +17,7 @@ use std::{
 
 use seamless_testing::{
     process::{self, Watched},
-    signal::{CONT, STOP, TERM},
+    signal::{CONT, STOP},
     supervisor::{Service, write_script},
 };
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -29,8 +29,6 @@ use crate::{
 };
 
 const PAUSE: Duration = Duration::from_millis(2);
-/// For what a supervisor has just started to get somewhere.
-const SETTLED: Duration = Duration::from_secs(10);
 /// More are released, oldest first.
 const BYSTANDERS: usize = 12;
 /// Tells a program that hangs from everybody else's.
@@ -176,7 +174,6 @@ impl Stage {
             }
             Fault::Supervisor(time) => {
                 let mut service = self.service();
-                settle_child(service.supervisor_pid());
                 service.kill_supervisor();
                 self.sleep(*time);
                 service.start_supervisor();
@@ -278,20 +275,6 @@ impl Stage {
             let process = Watched::new(stat.pid);
             if process::command_line(stat.pid).get(1).is_some_and(|time| time == HANGS) {
                 process.kill();
-            }
-        }
-    }
-
-    /// A new generation that hangs, and whose supervisor has been killed, holds the claim: its successors
-    /// name it, and it is for an operator to end it.
-    pub fn end_hanging_orphans(&self) {
-        let supervisor = self.service().supervisor_pid();
-        for launcher in self.members().into_iter().filter(|member| member.launcher) {
-            let hangs = process::command_line(launcher.pid).iter().any(|word| word == "--hang");
-            let is_orphan = process::stat(launcher.pid).is_some_and(|one| one.ppid != supervisor);
-            if hangs && is_orphan {
-                self.note(&format!("TERM to {}, which hangs without a supervisor", launcher.pid));
-                Watched::new(launcher.pid).signal(TERM);
             }
         }
     }
@@ -438,22 +421,5 @@ impl Bystander {
     fn release(self, judge: &Judge) {
         self.check(judge);
         end(self.0);
-    }
-}
-
-/// Stops a supervisor, and waits until what it has started knows whose child it is: a launcher that is
-/// orphaned before that takes whoever reaps it for its supervisor, and its service for one by hand.
-fn settle_child(supervisor: u32) {
-    Watched::new(supervisor).signal(STOP);
-    let is_settled = |pid: u32| {
-        process::stat(pid).is_none_or(|stat| stat.state == 'Z' || stat.comm == "sleep")
-            || !process::children(pid).is_empty()
-    };
-    let begin = Instant::now();
-    while begin.elapsed() < SETTLED
-        && !(process::stat(supervisor).is_some_and(|stat| stat.state == 'T')
-            && process::children(supervisor).into_iter().all(is_settled))
-    {
-        thread::sleep(PAUSE);
     }
 }

@@ -382,7 +382,6 @@ impl<'a> Soak<'a> {
         let uptime: f64 = uptime.split(' ').next().and_then(|text| text.parse().ok()).expect("it");
         let now = (uptime * 100.0) as u64;
         let (earliest, limit) = if baseline.is_some() {
-            self.stage.end_hanging_orphans();
             self.restart(Restart::Term);
             (now, self.options.patience)
         } else {
