@@ -35,7 +35,7 @@ scripts/bench [--starts] [--takeover] [--latency] [--losses] [--http]   (these; 
               [--runs 100] [--idle 60]      (--starts: starts of each program; seconds of idleness)
               [--rate 2000] [--restarts 200]   (--latency: requests a second; restarts, of the
                                                servers to compare with a quarter)
-              [--restarts 20]   (--http: by protocol)
+              [--restarts 100]  (--http: by protocol)
               [--clients 128,512] [--restarts 8]   (--losses: how many ask at a time)
 scripts/bench --long [--restarts 200] [--requests 5000000] [--clients 128]";
 
@@ -174,7 +174,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         clean &= losses::run(&bench, &options.clients, options.restarts.unwrap_or(8))?;
     }
     if options.http {
-        clean &= http::run(&bench, options.restarts.unwrap_or(20))?;
+        clean &= http::run(&bench, options.restarts.unwrap_or(100))?;
     }
     if options.long {
         let restarts = options.restarts.unwrap_or(200);
