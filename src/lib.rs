@@ -47,8 +47,9 @@
 //!
 //! **The claim** is a lock on `web.pid.lock`, held from [`init`] until [`started`] is through: one
 //! generation starts at a time, and each claim takes the next generation number. The same file
-//! holds the record of the live generations: number, PID, start time, boot, PID namespace,
-//! launcher, supervisor. No process is signalled unless a pidfd and the record prove that it is an
+//! holds the record of the live generations, and of the one that starts: number, PID, start time,
+//! boot, PID namespace, launcher, supervisor. A starter that hangs and has lost its supervisor is
+//! ended by whoever has waited [`claim_timeout`](Config::claim_timeout) for it. No process is signalled unless a pidfd and the record prove that it is an
 //! older generation of this service. `web.pid` itself names the newest ready generation, for
 //! people, for monitoring and for rs/seamless, and is locked by its owner for life.
 //!
