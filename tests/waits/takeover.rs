@@ -491,7 +491,8 @@ fn p10_a_claim_that_is_never_given_up_is_an_error_that_names_the_holder() {
     boxed::run(|folder| {
         let direct = Direct::new(folder);
         let first = direct.start(&["--at=after-init=hang"]);
-        let holder = first.wait_init().pid();
+        let first = first.wait_init();
+        let holder = first.pid();
         let began = Instant::now();
         let mut second = direct.start(&["--claim-timeout=300ms"]);
         let text = format!(
@@ -501,6 +502,7 @@ fn p10_a_claim_that_is_never_given_up_is_an_error_that_names_the_holder() {
         );
         assert_eq!(second.wait_error().text, text);
         assert!(began.elapsed() >= Duration::from_millis(300));
+        assert!(!first.has_ended(), "whoever started it is there to end it");
     });
 }
 
