@@ -299,6 +299,29 @@ fn p1_p6_bad_deploys() {
     });
 }
 
+/// Where a unit runs in what looks like the folder of a service of daemontools, it is systemd that
+/// supervises it: PID 1 has not adopted it.
+#[test]
+fn p1_p6_in_the_folder_of_another_supervisor() {
+    run(|systemd, folder| {
+        let web = Web::new(systemd, folder, "web");
+        fs::create_dir(web.folder.join("supervise")).expect("a folder");
+        fs::write(web.folder.join("run"), "").expect("a file");
+        web.deploy(&format!("WorkingDirectory={}", web.folder.display()), "");
+        web.control(&["start"]);
+        let first = web.started(1);
+        let prober = Prober::start(&web.target);
+        prober.wait_pid(first);
+        web.control(&["restart"]);
+        let second = web.started(2);
+        prober.wait_pid(second);
+        prober.stop().assert_all_answered();
+        assert_eq!(web.lines(&["stage=launch", "supervisor=1 supervisor_kind=systemd"]), 2);
+        web.control(&["stop"]);
+        web.wait_nothing_left();
+    });
+}
+
 /// `systemctl reload` restarts in place: the main process stays, whatever comes of it.
 #[test]
 fn p1_p2_systemctl_reload() {
