@@ -207,6 +207,9 @@ impl Events {
             process::own_pid(),
             received.signal,
         );
+        if received.evicts {
+            return Some(Input::Evicted);
+        }
         if received.signal == SIGUSR2 {
             let serves = self.daemon.phase() == Phase::Serving;
             let refused = service.filter(|_| serves).and_then(Service::not_restarted);
@@ -466,6 +469,7 @@ fn cause(input: Input) -> &'static str {
         Input::Restart => "restart()",
         Input::RequestHooksDone => "on_shutdown_request",
         Input::DrainHooksDone => "on_shutdown",
+        Input::Evicted => "evicted",
         Input::OlderGone => "older-gone",
         Input::Checked(_) => "check",
         Input::Timer(Timer::Drain) => "drain_timeout",

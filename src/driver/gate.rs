@@ -113,7 +113,7 @@ mod tests {
             gate.due().expect("nothing holds it back").1
         };
         let signal = |gate: &mut Gate, signal, from| {
-            gate.signal(Received { signal, from: Some(from) }, LAUNCHER);
+            gate.signal(Received { signal, from: Some(from), evicts: false }, LAUNCHER);
             gate.due().expect("nothing holds it back").1
         };
         assert_eq!(told(&mut gate, Intent::Restart), Some(SIGUSR2));

@@ -15,7 +15,7 @@ use crate::shutdown::lock;
 use crate::sys::claim::{Attempt, LockFile};
 use crate::sys::pid_file::{self, PidFile};
 use crate::sys::process::{self, Held, World};
-use crate::sys::signals::{SIGTERM, SIGUSR2};
+use crate::sys::signals::SIGTERM;
 use crate::sys::supervisor::Supervisor;
 #[cfg(feature = "sockets")]
 use crate::sys::wait;
@@ -32,8 +32,8 @@ use std::time::{Duration, Instant};
 /// The pauses between attempts to claim: from, to.
 const CLAIM_PAUSE: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(20));
 
-/// How long the end of an orphan that keeps the claim is awaited beyond `claim_timeout`.
-const ORPHAN_ENDS: Duration = Duration::from_secs(5);
+/// How long the end of one that was evicted is awaited beyond `claim_timeout`.
+const EVICTED: Duration = Duration::from_secs(5);
 
 pub(super) struct Service {
     pub(super) pid_file: PathBuf,
@@ -207,8 +207,8 @@ impl Service {
                 Some(limit) => limit.saturating_sub(began.elapsed()),
             };
             if left.is_zero() {
-                if limit == self.claim_timeout && self.end_orphan(holder)? {
-                    limit = limit.map(|limit| limit + ORPHAN_ENDS);
+                if limit == self.claim_timeout && self.evict(holder)? {
+                    limit = limit.map(|limit| limit + EVICTED);
                     continue;
                 }
                 return Err(Error::new(
@@ -226,9 +226,8 @@ impl Service {
     }
 
     /// Ends a generation that keeps the claim and that nobody supervises any more: no one else would.
-    /// Guards against one that is through with `started` just now: USR2 ends what is starting, and
-    /// what serves without a supervisor refuses it. Tells whether it was signalled.
-    fn end_orphan(&self, holder: i32) -> Result<bool> {
+    /// Tells whether it was signalled.
+    fn evict(&self, holder: i32) -> Result<bool> {
         let files = lock(&self.files);
         let (record, _) = files.lock_file.read()?;
         let Some(starting) = record.starting.filter(|one| one.daemon.pid == holder) else {
@@ -241,15 +240,14 @@ impl Service {
         if starting.launcher.pid == self.launcher {
             return Ok(false); // its launcher ends it
         }
-        let sent = held.signal(SIGUSR2);
+        let sent = held.evict().is_ok();
         note!(
             Warn,
-            "stage=claim daemon={} holder={holder} signal=USR2 sent={} reason=\"its supervisor has ended, \
-             and it has not started within claim_timeout\"",
+            "stage=claim daemon={} holder={holder} signal=USR2 sent={sent} reason=\"its supervisor has \
+             ended, and it has not started within claim_timeout\"",
             process::own_pid(),
-            sent.is_ok(),
         );
-        Ok(sent.is_ok())
+        Ok(sent)
     }
 
     /// Under the claim.

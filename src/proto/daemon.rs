@@ -17,6 +17,8 @@ pub(crate) enum Input {
     LauncherGone,
     /// The launcher tells that a restart in place was not to be.
     ReloadFailed,
+    /// A successor has waited `claim_timeout` for us, and our supervisor has ended.
+    Evicted,
     /// `restart()` was called.
     Restart,
     /// The `on_shutdown_request` hooks have returned.
@@ -182,6 +184,12 @@ impl Daemon {
                     self.mends = true;
                     // Not at once: its TERM may be there already, and is known by its PID file.
                     out.push(Output::Arm(Timer::Check));
+                }
+            }
+            // On its way we may have got through, and serve: then it is for nobody.
+            Input::Evicted => {
+                if self.phase == Phase::Starting || broken!(EvictedWhileServing) {
+                    self.end(&mut out);
                 }
             }
             Input::Restart => {

@@ -166,6 +166,7 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
                 .map(|phase| (phase, vec![DO::Arm(DT::Check)], phase))
                 .to_vec(),
         ),
+        (D::Evicted, vec![(P::Starting, vec![DO::End], P::Ended)]),
         (D::Restart, vec![(P::Serving, vec![DO::RunRequestHooks], P::HandingOff)]),
         (
             D::RequestHooksDone,
@@ -246,7 +247,7 @@ fn daemon_every_state_and_event() {
             cells += 1;
         }
     }
-    assert_eq!(cells, 9 * 26, "a new state or event needs its row");
+    assert_eq!(cells, 9 * 27, "a new state or event needs its row");
 }
 
 /// Below a launcher that restarts in place, a wish for a restart is the launcher's to fulfil.

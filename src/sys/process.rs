@@ -1,6 +1,6 @@
 //! Who a process is, and the proof without which none is signalled.
 
-use super::raw;
+use super::{raw, signals};
 use crate::proto::takeover::Unproven;
 use crate::proto::wire::{Generation, Identity};
 use nix::errno::Errno;
@@ -172,7 +172,12 @@ impl Held {
     }
 
     pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
-        raw::pidfd_send_signal(self.pidfd.as_fd(), signal)
+        raw::pidfd_send_signal(self.pidfd.as_fd(), signal, None)
+    }
+
+    /// USR2 that only ends what has not started yet; see [`signals::EVICTION`].
+    pub(crate) fn evict(&self) -> io::Result<()> {
+        raw::pidfd_send_signal(self.pidfd.as_fd(), signals::SIGUSR2, Some(signals::EVICTION))
     }
 }
 

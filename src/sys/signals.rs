@@ -21,7 +21,12 @@ pub(crate) struct Received {
     pub(crate) signal: i32,
     /// Who sent it, where that matters; 0 where it was nobody in our PID namespace.
     pub(crate) from: Option<i32>,
+    /// See [`EVICTION`].
+    pub(crate) evicts: bool,
 }
+
+/// The mark of a USR2 that only ends what has not started yet: whoever sends it may be late.
+pub(crate) const EVICTION: i32 = 0x5ea3_1e55;
 
 /// Signal handlers, and the descriptors that become readable when a signal arrives.
 pub(crate) struct Signals {
@@ -75,10 +80,14 @@ impl Signals {
 
     /// What has arrived, by number and not in the order of arrival; at most five of a kind.
     pub(crate) fn pending(&mut self) -> Vec<Received> {
-        let meant = self.meant.pending().map(|info| (info.si_signo, Some(raw::sender(&info))));
+        let meant = self.meant.pending().map(|info| Received {
+            signal: info.si_signo,
+            from: Some(raw::sender(&info)),
+            evicts: info.si_signo == SIGUSR2 && raw::mark(&info) == Some(EVICTION),
+        });
         let passed = self.passed.iter_mut().flat_map(SignalDelivery::pending);
-        let all = meant.chain(passed.map(|signal| (signal, None)));
-        all.map(|(signal, from)| Received { signal, from }).collect()
+        let passed = passed.map(|signal| Received { signal, from: None, evicts: false });
+        meant.chain(passed).collect()
     }
 
     /// All descriptors that this needs to stay open.

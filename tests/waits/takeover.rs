@@ -21,7 +21,7 @@ use seamless_testing::{
     under_each_supervisor, wait_for,
 };
 
-use crate::scene::LIMIT;
+use crate::scene::{LIMIT, Unfinished, answer_of};
 
 fn boot() -> String {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("the boot id");
@@ -503,6 +503,36 @@ fn p10_a_claim_that_is_never_given_up_is_an_error_that_names_the_holder() {
         assert_eq!(second.wait_error().text, text);
         assert!(began.elapsed() >= Duration::from_millis(300));
         assert!(!first.has_ended(), "whoever started it is there to end it");
+    });
+}
+
+/// The mark of a USR2 that is for what has not started yet.
+const EVICTION: &str = "1587748437";
+
+/// Who has waited for the claim may be late: whoever had it serves by now, or drains.
+#[test]
+fn p1_p3_an_eviction_that_comes_late_is_for_nobody() {
+    Boxed::new().private_net().run(|folder| {
+        let target = Target::from(boxed::address());
+        let direct = Direct::new(folder);
+        let (_launcher, daemon) = direct.start_ready(&[&format!("--listen={target}")]);
+        let pid = daemon.pid();
+        let evict = |count| {
+            let mut kill = Command::new("kill");
+            kill.args(["-s", "USR2", "-q", EVICTION, &pid.to_string()]);
+            assert!(kill.status().expect("kill of procps").success());
+            let words = ["stage=signal", &format!("daemon={pid} "), "signal=12"];
+            direct.wait_log(&words, count);
+        };
+        evict(1);
+        let request = Unfinished::start(&target);
+        request.wait_accepted(pid);
+        daemon.signal(TERM);
+        direct.wait_log(&["stage=drain", &format!("daemon={pid} ")], 1);
+        evict(2);
+        assert!(request.finish().ends_with(&answer_of(pid)));
+        daemon.wait_end(LIMIT);
+        assert!(!direct.log().contains("stage=hammer"), "{}", direct.log());
     });
 }
 

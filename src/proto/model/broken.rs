@@ -74,7 +74,7 @@ const BUSY: Budget = Budget { connections: 1, ..RESTART };
 const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
-const VARIANTS: [(Variant, Promise, Setting); 60] = [
+const VARIANTS: [(Variant, Promise, Setting); 62] = [
     (TermBeforeRename, P1, daemontools(RESTART)),
     (ServingAfterTerm, P1, daemontools(RESTART)),
     (ClaimGivenUpEarly, P4, daemontools(Budget { slow: 1, ..KILL })),
@@ -90,6 +90,8 @@ const VARIANTS: [(Variant, Promise, Setting); 60] = [
     (ReleasedBeforeSignals, P6, daemontools(TWICE)),
     (LauncherGoneIgnoredInStarting, P8, daemontools(Budget { bad: 1, ..KILL })),
     (LauncherGoneIgnoredInServing, P8, alone(KILL)),
+    (EvictedWhileServing, P1, daemontools(Budget { bad: 1, ..KILL })),
+    (SupervisedEvicted, P5, daemontools(Budget { by_hand: 1, bad: 1, ..NONE })),
     (StopNotToldToOlder, P6, daemontools(TWICE)),
     (NoStopWhileStarting, P6, daemontools(TWICE)),
     (NobodyServes, P1, daemontools(NONE)),
@@ -190,12 +192,13 @@ fn every_broken_variant_is_found() {
 /// - "taken over": of use where a successor crashes; the end of the drain, later.
 /// - "released": `handoff_timeout`, later.
 /// - "channel closed": the daemon's end. It is for a daemon that gives up its channel and lives.
-const ROWS: [(Row, Promise, Setting); 43] = [
+const ROWS: [(Row, Promise, Setting); 44] = [
     (Daemon("Starting", "started"), P1, daemontools(NONE)),
     (Daemon("Starting", "TERM"), P6, daemontools(Budget { kills: 1, ..RESTART })),
     (Daemon("Starting", "told to restart"), P1, unreadable(RESTART)),
     (Daemon("Starting", "told to stop"), P6, daemontools(Budget { kills: 1, ..RESTART })),
     (Daemon("Starting", "launcher gone"), P8, alone(KILL)),
+    (Daemon("Starting", "evicted"), P1, daemontools(Budget { bad: 1, ..KILL })),
     (
         Daemon("StoppingEarly", "launcher gone"),
         P8,

@@ -77,6 +77,7 @@ impl World {
             let input = match signal {
                 Signal::Usr2OfLauncher => Input::Usr2 { from_launcher: true },
                 Signal::Usr2OfOperator => Input::Usr2 { from_launcher: false },
+                Signal::Eviction => Input::Evicted,
                 Signal::TermOfLauncher | Signal::TermOfOperator => {
                     Input::Term { from_successor: false }
                 }

@@ -90,7 +90,7 @@ impl World {
         // A generation that hangs, or that nobody could start any more within the bounds.
         let hangs = alive.iter().any(|id| {
             let main = self.daemon(*id).map(|daemon| &daemon.main);
-            main == Some(&Main::Preparing(Deploy::Hangs))
+            main == Some(&Main::Preparing(Deploy::Hangs)) && self.is_supervised(*id)
         });
         let ended = setting.kind == Kind::Nobody
             || self.is_out_of_starts(setting)

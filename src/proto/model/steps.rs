@@ -9,8 +9,8 @@ use super::supervisors::Job;
 use super::trace::say;
 use super::variants::{self, Variant};
 use super::world::{
-    BY_HAND, DaemonProcess, Deploy, Generation, Id, Instance, LauncherProcess, Main, Setting,
-    Signal, Stop, World, pid,
+    BY_HAND, DaemonProcess, Deploy, Generation, Id, Instance, LauncherProcess, Main, Promise,
+    Setting, Signal, Stop, World, pid,
 };
 
 /// One thing that can happen next.
@@ -28,6 +28,7 @@ pub(super) enum Action {
     StartByHand,
     Reload(Id, Deploy),
     ClaimTimeout(Id),
+    Evict(Id),
     Direct(Id, Signal),
     Refuse(Id, Signal),
     RemoveFile,
@@ -121,6 +122,8 @@ impl World {
             let held = self.claim.is_some_and(|holder| holder != id);
             let claiming = matches!(daemon.main, Main::Claiming(_)) && !setting.in_place;
             may(budget.bad, claiming && held, Action::ClaimTimeout(id));
+            let starts = self.evictable(id).is_some_and(|holder| !self.hangs(holder));
+            may(budget.bad, starts, Action::Evict(id));
             for signal in [Signal::TermOfOperator, Signal::Usr2OfOperator] {
                 may(budget.direct, daemon.has_handlers(), Action::Direct(id, signal));
             }
@@ -129,7 +132,7 @@ impl World {
                     Signal::Usr2OfLauncher | Signal::TermOfLauncher => true,
                     // A daemon with a launcher, an orphan's, does not look round.
                     Signal::TermOf(by) => !launcher || self.at(by).first == self.at(id).first,
-                    Signal::Usr2OfOperator | Signal::TermOfOperator => false,
+                    Signal::Usr2OfOperator | Signal::TermOfOperator | Signal::Eviction => false,
                 };
                 may(budget.losses, refusable, Action::Refuse(id, signal));
             }
@@ -191,6 +194,8 @@ impl World {
                 Main::Parked => false,
             };
             may(runs, Action::Main(id));
+            let hangs = self.evictable(id).is_some_and(|holder| self.hangs(holder));
+            may(hangs, Action::Evict(id));
             may(daemon.checking.is_some(), Action::EndCheck(id));
             let resumes = !daemon.stalled.is_empty() && !daemon.main.has_files();
             may(resumes, Action::Resume(id));
@@ -212,6 +217,17 @@ impl World {
                 may(daemon.timers.has(timer), Action::DaemonTimer(id, timer));
             }
         }
+    }
+
+    /// Who has the claim that this one waits for, where it may be evicted.
+    fn evictable(&self, id: Id) -> Option<Id> {
+        let daemon = self.daemon(id)?;
+        let waits = matches!(daemon.main, Main::Claiming(_)) && !daemon.has_evicted;
+        self.claim.filter(|holder| waits && *holder != id && self.is_evictable(*holder, id))
+    }
+
+    fn hangs(&self, id: Id) -> bool {
+        self.daemon(id).is_some_and(|one| one.main == Main::Preparing(Deploy::Hangs))
     }
 
     pub(super) fn has_starts_left(&self, setting: &Setting) -> bool {
@@ -314,6 +330,16 @@ impl World {
                 say(|| format!("daemon {id} gives up waiting for the claim"));
                 self.budget.bad -= 1;
                 self.give_up_claiming(id);
+            }
+            Action::Evict(id) => {
+                let holder = self.evictable(id).expect("it can be");
+                say(|| format!("daemon {id} has waited for long, and evicts daemon {holder}"));
+                self.budget.bad -= u8::from(!self.hangs(holder));
+                if self.is_supervised(holder) && self.launcher(holder).is_some() {
+                    self.fault(Promise::P5, "USR2 to a service that somebody else supervises");
+                }
+                self.signal(holder, Signal::Eviction);
+                self.with_daemon(id, |daemon| daemon.has_evicted = true);
             }
             Action::Direct(id, signal) => {
                 say(|| format!("operator: {signal:?} straight to daemon {id}"));

@@ -39,6 +39,10 @@ pub(crate) enum Variant {
     LauncherGoneIgnoredInStarting,
     /// A serving daemon does not care about its launcher's end.
     LauncherGoneIgnoredInServing,
+    /// A daemon that is evicted ends, also when it has got through meanwhile.
+    EvictedWhileServing,
+    /// Who waits for the claim evicts whoever has it.
+    SupervisedEvicted,
     /// A stop ends the newest generation only.
     StopNotToldToOlder,
     /// A daemon that is told to stop while it starts ends at once.
@@ -172,6 +176,7 @@ fn daemon_event(input: D) -> &'static str {
         D::Told(Intent::Stop(_)) => "told to stop",
         D::LauncherGone => "launcher gone",
         D::ReloadFailed => "reload failed",
+        D::Evicted => "evicted",
         D::Restart => "restart()",
         D::RequestHooksDone => "request hooks done",
         D::DrainHooksDone => "drain hooks done",

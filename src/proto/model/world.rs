@@ -237,6 +237,8 @@ pub(super) struct DaemonProcess {
     pub(super) timers: Timers,
     pub(super) heard_closed: bool,
     pub(super) hooks_hang: bool,
+    /// It has evicted whoever had the claim: that is done once.
+    pub(super) has_evicted: bool,
     pub(super) request_hooks: bool,
     pub(super) drain_hooks: bool,
     /// Older generations whose end is awaited.
@@ -305,6 +307,8 @@ pub(super) enum Signal {
     Usr2OfOperator,
     TermOfLauncher,
     TermOfOperator,
+    /// USR2 that is marked: of one that waits for the claim.
+    Eviction,
     TermOf(Id),
 }
 
@@ -315,12 +319,13 @@ impl Signal {
             Signal::Usr2OfOperator => 1,
             Signal::TermOfLauncher => 2,
             Signal::TermOfOperator => 3,
-            Signal::TermOf(id) => 4 + id,
+            Signal::Eviction => 4,
+            Signal::TermOf(id) => 5 + id,
         }
     }
 
     fn is_usr2(self) -> bool {
-        matches!(self, Signal::Usr2OfLauncher | Signal::Usr2OfOperator)
+        matches!(self, Signal::Usr2OfLauncher | Signal::Usr2OfOperator | Signal::Eviction)
     }
 }
 
@@ -339,6 +344,7 @@ impl Pending {
             Signal::Usr2OfOperator,
             Signal::TermOfLauncher,
             Signal::TermOfOperator,
+            Signal::Eviction,
         ];
         let all = fixed.into_iter().chain((0..8).map(Signal::TermOf));
         all.filter(move |signal| self.0 & signal.bit() != 0)
@@ -422,6 +428,7 @@ impl DaemonProcess {
             timers: Timers::default(),
             heard_closed: false,
             hooks_hang: false,
+            has_evicted: false,
             request_hooks: false,
             drain_hooks: false,
             awaits: Vec::new(),
@@ -557,6 +564,14 @@ impl World {
         }
         let same_launcher = self.at(id).first == self.at(by).first;
         !same_launcher && self.launcher(id).is_some() && self.is_supervised(id)
+    }
+
+    /// `Service::evict`, by one that waits for the claim.
+    pub(super) fn is_evictable(&self, holder: Id, by: Id) -> bool {
+        let same_launcher = self.at(holder).first == self.at(by).first;
+        let orphaned =
+            !self.is_foreign(holder, by) || super::variants::is(super::Variant::SupervisedEvicted);
+        !same_launcher && orphaned && self.prove(holder, by).is_ok()
     }
 
     /// The supervisor that started it lives.
