@@ -14,7 +14,7 @@ use seamless_testing::{
     under_each_supervisor, wait_for,
 };
 
-use crate::scene::{LIMIT, Unfinished, answer_of, script};
+use crate::scene::{self, LIMIT, Unfinished, answer_of, script};
 
 /// A server program: its run script, and what it can do.
 struct Server {
@@ -79,6 +79,10 @@ fn across_a_restart(kind: Supervisor, folder: &Path, server: &Server) {
 
     service.restart();
     let new = wait_for("a second generation", LIMIT, || read(&pid_file).filter(|new| *new != old));
+    // Who connects while a listener of two is closed may be refused.
+    if let Target::Tcp(_) = server.target {
+        scene::wait_one_listener(&server.target);
+    }
     wait_for("the new daemon answers", LIMIT, || {
         let answer = Unfinished::start(&server.target).answer();
         answer.ends_with(&answer_of(new)).then_some(())

@@ -237,7 +237,8 @@ impl Site {
         assert_eq!(self.named(), Some(daemon), "{}", self.log);
         let record = fs::read_to_string(self.lock_file()).expect("the record");
         // Those that have ended stay in it until the next generation enters it.
-        let mut lives = record.lines().filter_map(|line| {
+        let lines = record.lines().filter(|line| line.starts_with("generation="));
+        let mut lives = lines.filter_map(|line| {
             let (_, identity) = line.split_once(" daemon=")?;
             let (identity, _) = identity.split_once(' ')?;
             let pid = identity.split(':').next()?.parse().ok()?;

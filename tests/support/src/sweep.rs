@@ -431,7 +431,8 @@ impl Site {
             return Err(format!("the PID file names {named:?}, not {}", daemon.pid));
         }
         let record = fs::read_to_string(self.run().join("web.pid.lock")).unwrap_or_default();
-        if !record.contains(&format!(" daemon={}:", daemon.pid)) {
+        let mut live = record.lines().filter(|line| line.starts_with("generation="));
+        if !live.any(|line| line.contains(&format!(" daemon={}:", daemon.pid))) {
             return Err(format!("{} is not in the record:\n{record}", daemon.pid));
         }
         Ok(Pair { launcher: launcher.pid, daemon: daemon.pid })
