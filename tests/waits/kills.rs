@@ -316,7 +316,7 @@ enum Stage {
 }
 
 /// All of them at a time, each with a service of its own.
-fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &Path, user: User) {
+pub(crate) fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &Path, user: User) {
     let stages = [
         Stage::Serving,
         Stage::Gap,
@@ -367,6 +367,11 @@ fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &Path, user:
                 let gone =
                     ("reason", "the supervisor has ended already: nobody restarts this launcher");
                 site.log.wait(&[("stage", "launch"), ("launcher", &launcher), gone]);
+                if user == User::Root {
+                    let kind = format!("{kind:?}").to_lowercase();
+                    let fields = [("launcher", &*launcher), ("supervisor_kind", &*kind)];
+                    site.log.wait(&fields);
+                }
                 site.deploy_options(SERVES_ON);
                 site.service.start_supervisor();
             }

@@ -16,7 +16,7 @@ use seamless_testing::{
 };
 
 use crate::{
-    deploys, gaps,
+    deploys, gaps, kills,
     scene::{self, LIMIT, Unfinished, answer_of},
     site::{ENDS_SOON, SERVES_ON, Site, User},
     stop,
@@ -55,6 +55,8 @@ scenarios![
     p6_exit_in_the_gap_between_launchers: gaps::p6_exit_in_the_gap_between_launchers as User::Root;
     p6_down_and_up_in_the_gap_between_launchers:
         gaps::p6_down_and_up_in_the_gap_between_launchers as User::Root;
+    p9_the_supervisor_killed_at_each_stage:
+        kills::p9_the_supervisor_killed_at_each_stage as User::Root;
 ];
 
 // ---- the status ----
