@@ -253,6 +253,9 @@
 //! - A launcher that restarts in place keeps its own code and its configuration until its supervisor
 //!   starts it anew, and what it was started with: one of its inherited sockets that a later program no
 //!   longer asks for stays open in it.
+//! - A supervisor that is KILLed before the launcher has found out what its TERM means (20 ms): the TERM
+//!   is taken for a stop of that generation, and until a new supervisor has started the next nobody
+//!   serves.
 //! - A PID file must not be shared between PID namespaces, and its file system must have locks.
 //!
 //! # Compatibility
