@@ -96,7 +96,8 @@ impl Config {
 
     /// How long `init` waits while another generation is starting. Then it fails with
     /// [`ErrorKind::ClaimTimeout`]. Default: 60 s. A starter whose supervisor has been killed
-    /// meanwhile is ended then, with USR2: nobody else would.
+    /// meanwhile is ended then, with a USR2 of its own kind that means nothing to what has started
+    /// just now: nobody else would end it.
     ///
     /// `None`: for ever. Then a starter that hangs holds up every later one until it is killed.
     pub fn claim_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Config {

@@ -49,9 +49,10 @@
 //! generation starts at a time, and each claim takes the next generation number. The same file
 //! holds the record of the live generations, and of the one that starts: number, PID, start time,
 //! boot, PID namespace, launcher, supervisor. A starter that hangs and has lost its supervisor is
-//! ended by whoever has waited [`claim_timeout`](Config::claim_timeout) for it. No process is signalled unless a pidfd and the record prove that it is an
-//! older generation of this service. `web.pid` itself names the newest ready generation, for
-//! people, for monitoring and for rs/seamless, and is locked by its owner for life.
+//! ended by whoever has waited [`claim_timeout`](Config::claim_timeout) for it. No process is
+//! signalled unless a pidfd and the record prove that it is an older generation of this service.
+//! `web.pid` itself names the newest ready generation, for people, for monitoring and for
+//! rs/seamless, and is locked by its owner for life.
 //!
 //! **Taking over**, under the claim: `web.pid` is put in place by a rename, the record lists us,
 //! the state is Serving, and only then the older generations get TERM. A death at any point in

@@ -96,6 +96,18 @@ impl<'a> Web<'a> {
         self.report.wait_nth("started", nth).pid
     }
 
+    /// A restart of the first generation, with no request that fails. The second one.
+    #[track_caller]
+    fn restart_unseen(&self, first: u32) -> u32 {
+        let prober = Prober::start(&self.target);
+        prober.wait_pid(first);
+        self.control(&["restart"]);
+        let second = self.started(2);
+        prober.wait_pid(second);
+        prober.stop().assert_all_answered();
+        second
+    }
+
     fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
@@ -309,13 +321,7 @@ fn p1_p6_in_the_folder_of_another_supervisor() {
         fs::write(web.folder.join("run"), "").expect("a file");
         web.deploy(&format!("WorkingDirectory={}", web.folder.display()), "");
         web.control(&["start"]);
-        let first = web.started(1);
-        let prober = Prober::start(&web.target);
-        prober.wait_pid(first);
-        web.control(&["restart"]);
-        let second = web.started(2);
-        prober.wait_pid(second);
-        prober.stop().assert_all_answered();
+        web.restart_unseen(web.started(1));
         assert_eq!(web.lines(&["stage=launch", "supervisor=1 supervisor_kind=systemd"]), 2);
         web.control(&["stop"]);
         web.wait_nothing_left();
@@ -407,6 +413,23 @@ fn settings_that_would_cost_connections_are_named() {
     });
 }
 
+/// While a machine starts, systemd takes its time. Nothing waits for the look at the unit's settings.
+#[test]
+fn settings_are_named_by_a_systemd_that_answers_late() {
+    run(|systemd, folder| {
+        let programs = folder.join("bin");
+        fs::create_dir(&programs).expect("a folder");
+        let late = "sleep 2\nPATH=/usr/bin:/bin exec systemctl \"$@\"";
+        write_script(&programs.join("systemctl"), late);
+        let web = Web::new(systemd, folder, "web");
+        let path = format!("Environment=PATH={}:/usr/bin:/bin", programs.display());
+        web.deploy(&format!("{path}\nKillMode=mixed"), "");
+        web.control(&["start"]);
+        web.wait_looked(web.started(1));
+        assert_eq!(web.lines(&["WARN", "stage=systemd", "setting=\"KillMode=mixed\""]), 1);
+    });
+}
+
 /// Where systemd cannot be asked, a service restarts as seamlessly; only a stop is understood late:
 /// a service that gave up root before its launcher started has no way to it here, and another one is
 /// kept waiting for an answer.
@@ -428,13 +451,7 @@ fn p1_p6_a_systemd_that_cannot_be_asked() {
                 web.deploy(&setting, "--successor-timeout=1s");
                 scope.spawn(move || {
                     web.control(&["start"]);
-                    let first = web.started(1);
-                    let prober = Prober::start(&web.target);
-                    prober.wait_pid(first);
-                    web.control(&["restart"]);
-                    let second = web.started(2);
-                    prober.wait_pid(second);
-                    prober.stop().assert_all_answered();
+                    let second = web.restart_unseen(web.started(1));
                     assert_eq!(web.lines(&["stage=intent", "intent=unknown"]), 1);
                     web.control(&["stop"]);
                     web.wait_nothing_left();

@@ -44,12 +44,7 @@ fn sockets_outlive_a_crash_of_everything() {
         let held = sockets(first);
 
         // A restart: the predecessor hands over the same sockets, and the store stays as it is.
-        let prober = Prober::start(&web.target);
-        prober.wait_pid(first);
-        web.control(&["restart"]);
-        let second = web.started(2);
-        prober.wait_pid(second);
-        prober.stop().assert_all_answered();
+        let second = web.restart_unseen(first);
         web.wait_looked(second);
         assert_eq!(origins(&web, second), ["predecessor"; 6]);
         assert_eq!(web.show("NFileDescriptorStore"), "6");
