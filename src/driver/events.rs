@@ -444,6 +444,8 @@ impl Events {
             process::own_pid(),
             elapsed_ms(self.left_serving),
         );
+        #[cfg(feature = "http")]
+        daemon::run_hooks(&super::OWN_HAMMER_HOOKS, "before_hammer_hooks");
         let (through, wait) = mpsc::channel();
         let hooks = thread::Builder::new().name("seamless-hammer".to_owned()).spawn(move || {
             daemon::run_hooks(&HAMMER_HOOKS, "on_hammer");

@@ -49,6 +49,9 @@ static CALLED: AtomicBool = AtomicBool::new(false);
 static DAEMON: OnceLock<daemon::Daemon> = OnceLock::new();
 static REQUEST_HOOKS: Stage = Stage::new();
 static DRAIN_HOOKS: Stage = Stage::new();
+/// Before those of the program, which may hang.
+#[cfg(feature = "http")]
+static OWN_HAMMER_HOOKS: Stage = Stage::new();
 static HAMMER_HOOKS: Stage = Stage::new();
 static SHUTDOWN: Shutdown = Shutdown::new();
 
@@ -82,6 +85,12 @@ pub(crate) fn on_shutdown(hook: Hook) {
 
 pub(crate) fn on_hammer(hook: Hook) {
     add(&HAMMER_HOOKS, "on_hammer", hook);
+}
+
+/// Must not wait for anything.
+#[cfg(feature = "http")]
+pub(crate) fn before_hammer_hooks(hook: impl FnOnce() + Send + 'static) {
+    add(&OWN_HAMMER_HOOKS, "before_hammer_hooks", Box::new(hook));
 }
 
 fn add(stage: &Stage, name: &str, hook: Hook) {

@@ -5,6 +5,7 @@ use super::state::{Next, State, Times};
 use super::stream::Stream;
 use super::woken::WhenWoken;
 use crate::shutdown::lock;
+use crate::sys;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -13,11 +14,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use pin_project_lite::pin_project;
+use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::future::Future;
 use std::io;
+use std::os::fd::RawFd;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -60,8 +63,6 @@ where
 pub(super) enum Stage {
     Serving,
     Draining(Instant),
-    /// The drain is being ended by force.
-    Hammer,
 }
 
 /// What the connections of a program share.
@@ -70,14 +71,41 @@ pub(super) struct Shared {
     pub(super) times: Times,
     pub(super) request_timeout: Option<Duration>,
     pub(super) stage: watch::Receiver<Stage>,
-    /// Connections that the library drives.
-    pub(super) driven: AtomicUsize,
-    /// Of those, how many the hammer has cut in the middle of something.
-    pub(super) cut: AtomicUsize,
+    pub(super) open: Open,
+}
+
+/// The connections that are open, by their descriptors. One leaves before its descriptor is closed.
+#[derive(Default)]
+pub(super) struct Open {
+    links: Mutex<HashMap<RawFd, Arc<Link>>>,
+    /// The process is about to end by force.
+    hammered: AtomicBool,
+}
+
+impl Open {
+    /// Sees to it that every connection with something in flight is reset by the end of the process:
+    /// a body whose end is that of the connection would look complete. Needs nothing of the runtime,
+    /// whose threads may all be held up. A Unix socket knows no reset.
+    ///
+    /// Returns how many are open, and how many of them will be cut.
+    pub(super) fn hammer(&self) -> (usize, usize) {
+        self.hammered.store(true, Ordering::SeqCst);
+        let links = lock(&self.links);
+        let busy = links.iter().filter(|(_, link)| lock(&link.state).is_busy());
+        (links.len(), busy.map(|(fd, _)| sys::reset_on_close(*fd)).count())
+    }
+
+    /// What is asked only now is cut as well.
+    fn asked(&self, fd: RawFd) {
+        if self.hammered.load(Ordering::SeqCst) && lock(&self.links).contains_key(&fd) {
+            sys::reset_on_close(fd);
+        }
+    }
 }
 
 /// What the parts of one connection share.
 struct Link {
+    fd: RawFd,
     state: Mutex<State>,
     /// A first GOAWAY is to be sent.
     goodbye: AtomicBool,
@@ -168,7 +196,9 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        lock(&self.link.state).flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -176,15 +206,9 @@ impl AsyncWrite for Io {
     }
 }
 
-/// A body whose end is that of the connection looks complete when its server is killed. Reset, it
-/// does not.
 impl Drop for Io {
     fn drop(&mut self) {
-        let hammered = *self.link.shared.stage.borrow() == Stage::Hammer;
-        if hammered && lock(&self.link.state).is_busy() {
-            self.link.shared.cut.fetch_add(1, Ordering::SeqCst);
-            self.stream.reset_on_close();
-        }
+        lock(&self.link.shared.open.links).remove(&self.link.fd);
     }
 }
 
@@ -221,6 +245,7 @@ where
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         lock(&self.link.state).asked(!request.body().is_end_stream());
+        self.link.shared.open.asked(self.link.fd);
         let in_flight = InFlight(self.link.clone());
         if let Some(peer) = self.link.peer {
             request.extensions_mut().insert(peer);
@@ -314,15 +339,6 @@ impl<B: Body> Body for Counting<B> {
 
 // ---- its life ----
 
-/// Counts a connection while the library drives it.
-struct Driven(Arc<Shared>);
-
-impl Drop for Driven {
-    fn drop(&mut self) {
-        self.0.driven.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 /// Serves a connection to its end.
 pub(super) async fn converse<S, B>(
     stream: Stream,
@@ -335,11 +351,11 @@ pub(super) async fn converse<S, B>(
     S: App<B>,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    shared.driven.fetch_add(1, Ordering::SeqCst);
-    let _driven = Driven(shared.clone());
+    let fd = stream.number();
     let state = Mutex::new(State::new(accepted));
     let goodbye = AtomicBool::new(false);
-    let link = Arc::new(Link { state, goodbye, shared: shared.clone(), peer });
+    let link = Arc::new(Link { fd, state, goodbye, shared: shared.clone(), peer });
+    lock(&shared.open.links).insert(fd, link.clone());
     let io = TokioIo::new(Io {
         stream,
         link: link.clone(),
@@ -369,7 +385,6 @@ pub(super) async fn converse<S, B>(
         match *stages.borrow_and_update() {
             Stage::Serving => {}
             Stage::Draining(since) => draining = Some(since),
-            Stage::Hammer => return,
         }
         let next = lock(&link.state).next(Instant::now(), draining, &shared.times);
         match next {

@@ -1,7 +1,7 @@
 //! The builder, and the life of its servers.
 
 use super::accept::{Accepted, accept_all};
-use super::connection::{App, BoxError, Shared, Stage, converse};
+use super::connection::{App, BoxError, Open, Shared, Stage, converse};
 use super::state::Times;
 #[cfg(feature = "tls")]
 use super::stream::Stream;
@@ -20,9 +20,7 @@ use std::io;
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -30,8 +28,6 @@ use tower_service::Service;
 
 /// What the library needs at least, to read at all.
 const LEAST_HEADER_SIZE: usize = 8192;
-/// How much of the time that `on_hammer` hooks have is for cutting what is in flight.
-const CUTTING: Duration = Duration::from_millis(500);
 /// What is longer is as good as for ever; sums of times must not overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -308,8 +304,7 @@ impl Server {
             times,
             request_timeout: self.request_timeout,
             stage: stages.clone(),
-            driven: AtomicUsize::new(0),
-            cut: AtomicUsize::new(0),
+            open: Open::default(),
         });
         let mut ready = Vec::new();
         for (listener, start) in found {
@@ -323,13 +318,15 @@ impl Server {
         // The drain counts as through when its hooks have returned.
         let (serving, ended) = mpsc::channel::<()>();
         crate::on_shutdown(move || _ = ended.recv());
-        let stage = Arc::new(stage);
-        crate::on_hammer({
-            let (stage, shared) = (stage.clone(), Arc::downgrade(&shared));
-            move || {
-                if let Some(shared) = shared.upgrade() {
-                    cut(&stage, &shared);
-                }
+        let cut = Arc::downgrade(&shared);
+        driver::before_hammer_hooks(move || {
+            if let Some(shared) = cut.upgrade() {
+                let (connections, cut) = shared.open.hammer();
+                log::error!(
+                    target: "seamless",
+                    "stage=hammer daemon={} connections={connections} cut={cut}",
+                    std::process::id(),
+                );
             }
         });
 
@@ -441,22 +438,6 @@ fn check_nonblocking(listener: &StdListener) -> Result<()> {
 
 fn system(error: io::Error) -> Error {
     Error::io(ErrorKind::System, "cannot use a listener (http)", error)
-}
-
-/// The hammer: resets every connection with something in flight, so that its client sees a cut.
-fn cut(stage: &watch::Sender<Stage>, shared: &Shared) {
-    let driven = shared.driven.load(Ordering::SeqCst);
-    stage.send_replace(Stage::Hammer);
-    let end = Instant::now() + CUTTING;
-    while shared.driven.load(Ordering::SeqCst) > 0 && Instant::now() < end {
-        thread::sleep(Duration::from_millis(2));
-    }
-    log::error!(
-        target: "seamless",
-        "stage=hammer daemon={} connections={driven} cut={}",
-        std::process::id(),
-        shared.cut.load(Ordering::SeqCst),
-    );
 }
 
 impl fmt::Debug for Server {

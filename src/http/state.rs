@@ -41,6 +41,8 @@ pub(super) struct State {
     asked: bool,
     /// Since when nothing has been in flight, or since when a head has been coming.
     since: Instant,
+    /// The end of an answer may still be in the library.
+    unflushed: bool,
     /// The last write could not be done at once.
     blocked: bool,
     /// Bytes in both directions.
@@ -75,6 +77,7 @@ impl State {
             in_flight: 0,
             asked: false,
             since: now,
+            unflushed: false,
             blocked: false,
             moved: 0,
             announced: None,
@@ -145,15 +148,21 @@ impl State {
     /// An answer has been taken to its end, or was given up.
     pub(super) fn answered(&mut self, now: Instant) {
         self.in_flight -= 1;
+        self.unflushed = true;
         self.opaque = false;
         if self.in_flight == 0 {
             self.since = now;
         }
     }
 
+    /// The kernel has all that the library had.
+    pub(super) fn flushed(&mut self) {
+        self.unflushed &= self.in_flight > 0;
+    }
+
     /// Something is still to be answered.
     pub(super) fn is_busy(&self) -> bool {
-        self.in_flight > 0 || self.ahead > 0 || self.blocked
+        self.in_flight > 0 || self.ahead > 0 || self.unflushed || self.blocked
     }
 
     /// `draining`: since when, where the drain has begun. After [`Next::Finish`] the library has been
@@ -325,6 +334,24 @@ mod tests {
         state.answered(start);
         state.asked(false);
         assert!(state.is_last());
+    }
+
+    #[test]
+    fn an_answer_is_through_when_the_kernel_has_all_of_it() {
+        let (mut state, start) = new();
+        let mut busy = Vec::new();
+        state.flushed();
+        busy.push(state.is_busy());
+        state.read(GET, || start);
+        busy.push(state.is_busy());
+        state.asked(false);
+        state.flushed(); // the head
+        busy.push(state.is_busy());
+        state.answered(start);
+        busy.push(state.is_busy());
+        state.flushed();
+        busy.push(state.is_busy());
+        assert_eq!(busy, [false, true, true, true, false]);
     }
 
     #[test]

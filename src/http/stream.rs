@@ -2,10 +2,9 @@
 
 use super::connection::Peer;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -29,15 +28,13 @@ macro_rules! with {
 }
 
 impl Stream {
-    /// Closed, it is reset: what was sent is seen to be cut. A Unix socket has no such thing.
-    pub(super) fn reset_on_close(&self) {
-        let tcp = match self {
-            Stream::Tcp(tcp) => tcp,
-            Stream::Unix(_) => return,
+    pub(super) fn number(&self) -> RawFd {
+        match self {
+            Stream::Tcp(tcp) => tcp.as_raw_fd(),
+            Stream::Unix(unix) => unix.as_raw_fd(),
             #[cfg(feature = "tls")]
-            Stream::Tls(tls) => tls.get_ref().0,
-        };
-        _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+            Stream::Tls(tls) => tls.get_ref().0.as_raw_fd(),
+        }
     }
 }
 

@@ -25,3 +25,5 @@ pub(crate) mod systemd;
 pub(crate) mod wait;
 
 pub(crate) use raw::exit_now;
+#[cfg(feature = "http")]
+pub(crate) use raw::reset_on_close;

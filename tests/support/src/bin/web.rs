@@ -6,10 +6,12 @@
 //! - `/name`, `/peer`: the place, the client's address
 //! - `/socket`: a WebSocket, which sends back what it gets, each text behind its PID; `?polite`: until the
 //!   drain begins
+//! - `/block`: no answer, and a thread of the runtime less
 //! - `/echo`: another protocol, which sends back what it gets (`Upgrade: echo`)
 //!
 //! `--hooks 1,10` hooks these signals, those that the crate handles, and stages; `--hang-before 12` hangs
-//! before one, `--stop-before drain` stops the process then. `--tls-listen` takes `cert.pem` and `key.pem` from the working folder.
+//! before one, `--stop-before drain` stops the process then. `--tls-listen` takes `cert.pem` and `key.pem`
+//! from the working folder. `--threads 1`: of the runtime.
 
 use std::{collections::HashMap, convert::Infallible, path::PathBuf, process};
 
@@ -44,6 +46,7 @@ use tokio::{
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
     let mut server = Server::new();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let mut pid_file = PathBuf::new();
     let mut args = lexopt::Parser::from_env();
     while let Some(arg) = args.next()? {
@@ -69,6 +72,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         let time = || humantime::parse_duration(&value);
         server = match &*name {
+            "threads" => {
+                runtime.worker_threads(value.parse()?);
+                server
+            }
             "pid-file" => {
                 pid_file = value.into();
                 server
@@ -91,8 +98,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
     }
     seamless::init(pid_file)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(server.serve())?;
+    runtime.enable_all().build()?.block_on(server.serve())?;
     Ok(())
 }
 
@@ -126,6 +132,7 @@ fn app(name: &'static str) -> Router {
         .route("/peer", get(peer))
         .route("/upload", post(upload))
         .route("/download", get(download))
+        .route("/block", get(block))
         .route("/socket", get(socket))
         .route("/echo", get(echo))
 }
@@ -156,6 +163,14 @@ async fn download(Query(query): Query<HashMap<String, String>>) -> Response {
     let pieces = Pieces { left, every: interval(every), whole: query.contains_key("length") };
     let answer = Response::builder().header("Server-Pid", process::id());
     answer.body(Body::new(pieces)).expect("an answer")
+}
+
+/// Holds a thread of the runtime for good.
+async fn block() {
+    log::info!("stage=block daemon={}", process::id());
+    loop {
+        std::thread::park();
+    }
 }
 
 /// A body that takes its time.
