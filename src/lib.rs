@@ -40,10 +40,11 @@
 //! it is written after the signals; where it cannot be read, a CONT beside the TERM means stop); under
 //! systemd from the unit's job, or, where it has none, from `Restart=`; as PID 1, below a container's
 //! PID 1, or after its supervisor has died, nobody would restart it, and a TERM is a stop. Under any
-//! other supervisor the intent is unknown and handled as a restart. On a stop the daemon gets TERM
-//! instead of USR2, drains, and the older generations with it; the launcher stays until all of them
-//! are gone, so "down" is the truth. A daemon that had not started gives up the claim and waits for
-//! them too, as long as its launcher lives.
+//! other supervisor, or where the supervisor itself sent the TERM and has died since, the intent is
+//! unknown and handled as a restart. On a stop the daemon gets TERM instead of USR2, drains, and the
+//! older generations with it; the launcher stays until all of them are gone, so "down" is the truth.
+//! A daemon that had not started gives up the claim and waits for them too, as long as its launcher
+//! lives.
 //!
 //! **The claim** is a lock on `web.pid.lock`, held from [`init`] until [`started`] is through: one
 //! generation starts at a time, and each claim takes the next generation number. The same file
@@ -254,9 +255,6 @@
 //! - A launcher that restarts in place keeps its own code and its configuration until its supervisor
 //!   starts it anew, and what it was started with: one of its inherited sockets that a later program no
 //!   longer asks for stays open in it.
-//! - A supervisor that is KILLed before the launcher has found out what its TERM means (20 ms): the TERM
-//!   is taken for a stop of that generation, and until a new supervisor has started the next nobody
-//!   serves.
 //! - A PID file must not be shared between PID namespaces, and its file system must have locks.
 //!
 //! # Compatibility

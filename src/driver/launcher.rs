@@ -189,7 +189,7 @@ fn run(
     run_hooks(config.on_launch);
     let in_place = again.in_place.then_some(InPlace { max_draining: config.max_draining });
     let mut driver = Driver {
-        machine: Launcher::new(supervisor.kind, daemon, in_place),
+        machine: Launcher::new(supervisor.kind, supervisor.pid(), daemon, in_place),
         notifier: Notifier::new(daemon),
         timers: Timers::new(),
         inputs: VecDeque::new(),

@@ -100,6 +100,7 @@ struct Settling {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Launcher {
     kind: Kind,
+    supervisor: Option<i32>,
     /// The sender of a CONT of the last 20 ms.
     cont: Option<i32>,
     settling: Option<Settling>,
@@ -108,10 +109,16 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
-    /// `first`: its daemon. `in_place`: it restarts the program itself.
-    pub(crate) fn new(kind: Kind, first: Child, in_place: Option<InPlace>) -> Self {
+    /// `supervisor`: its PID, where it has one. `first`: the daemon. `in_place`: the launcher restarts
+    /// the program itself.
+    pub(crate) fn new(
+        kind: Kind,
+        supervisor: Option<i32>,
+        first: Child,
+        in_place: Option<InPlace>,
+    ) -> Self {
         let family = Family::new(first, in_place, kind == Kind::Nobody);
-        Launcher { kind, cont: None, settling: None, family, gone: false }
+        Launcher { kind, supervisor, cont: None, settling: None, family, gone: false }
     }
 
     #[must_use]
@@ -209,7 +216,14 @@ impl Launcher {
         };
         settling.reads += 1;
         let intent = match (self.kind, reading) {
-            (_, Reading::Lost) | (Kind::Nobody, _) => Intent::Stop(Scope::Generation),
+            (Kind::Nobody, _) => Intent::Stop(Scope::Generation),
+            // It died before it could be asked. Another may come and start the next.
+            (_, Reading::Lost)
+                if Some(settling.from) == self.supervisor && !broken!(LastTermIsAStop) =>
+            {
+                Intent::Unknown
+            }
+            (_, Reading::Lost) => Intent::Stop(Scope::Generation),
             (_, Reading::Down) => Intent::Stop(Scope::Service),
             (kind, Reading::Up)
                 if kind.writes_late() && settling.cont && settling.reads < READS =>

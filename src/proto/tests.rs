@@ -412,6 +412,7 @@ fn p4_without_the_record_a_newer_generation_is_known_by_its_pid_file() {
 
 /// The only child.
 const PID: Child = 70;
+const SUPERVISOR: i32 = 6;
 
 fn report(report: Report) -> L {
     L::Report(PID, report)
@@ -433,7 +434,7 @@ fn launchers() -> Vec<(&'static str, Launcher)> {
         ("gone", &[ready, report(Report::Released), L::Quiet]),
     ];
     ways.map(|(name, way)| {
-        let mut launcher = Launcher::new(Kind::Daemontools, PID, None);
+        let mut launcher = Launcher::new(Kind::Daemontools, None, PID, None);
         for input in way {
             let _ = launcher.on(*input);
         }
@@ -583,7 +584,8 @@ fn launchers_in_place() -> Vec<(&'static str, Launcher)> {
         ("told", [&serving[..], &term].concat()),
     ];
     ways.map(|(name, way)| {
-        let mut launcher = Launcher::new(Kind::Other, PID, Some(InPlace { max_draining: Some(1) }));
+        let mut launcher =
+            Launcher::new(Kind::Other, None, PID, Some(InPlace { max_draining: Some(1) }));
         for input in way {
             let _ = launcher.on(input);
         }
@@ -806,7 +808,7 @@ fn p6_launcher_in_place_awaits_those_that_drain() {
     let crashed = [L::Ended(NEXT, End::Signal(6))];
     let stop = [L::Term { from: 7 }, L::Status(Reading::Lost)];
     let mirrors = |kind, inputs: &[&[L]]| {
-        let mut launcher = Launcher::new(kind, PID, Some(InPlace { max_draining: None }));
+        let mut launcher = Launcher::new(kind, None, PID, Some(InPlace { max_draining: None }));
         let inputs = [&way[..], &inputs.concat()].concat();
         let outputs: Vec<LO> = inputs.into_iter().flat_map(|input| launcher.on(input)).collect();
         outputs.into_iter().find(|output| matches!(output, LO::Mirror(..)))
@@ -831,7 +833,7 @@ fn p6_launcher_in_place_awaits_those_that_drain() {
 
 /// What a launcher comes to after these inputs: all outputs of the way there.
 fn outputs(kind: Kind, inputs: &[L]) -> Vec<LO> {
-    let mut launcher = Launcher::new(kind, PID, None);
+    let mut launcher = Launcher::new(kind, Some(SUPERVISOR), PID, None);
     inputs.iter().flat_map(|input| launcher.on(*input)).collect()
 }
 
@@ -849,6 +851,7 @@ fn told(kind: Kind, inputs: &[L]) -> Vec<Intent> {
 #[test]
 fn launcher_settles_the_intent() {
     let term = L::Term { from: 7 };
+    let last = L::Term { from: SUPERVISOR };
     let cont = L::Cont { from: 7 };
     let settle = L::Timer(LT::Settle);
     let status = L::Status;
@@ -882,6 +885,16 @@ fn launcher_settles_the_intent() {
         (Kind::Other, &[term, status(Reading::Unreadable)], &[Unknown]),
         (Kind::Other, &[term, status(Reading::Lost)], &[Stop(Generation)]),
         (Kind::Daemontools, &[term, settle, status(Reading::Lost)], &[Stop(Generation)]),
+        // The last that it did.
+        (Kind::Other, &[last, status(Reading::Lost)], &[Unknown]),
+        (Kind::Daemontools, &[last, settle, status(Reading::Lost)], &[Unknown]),
+        (Kind::Daemontools, &[last, cont, settle, status(Reading::Lost)], &[Unknown]),
+        // And one that came behind it, of somebody else.
+        (
+            Kind::Daemontools,
+            &[last, term, settle, status(Reading::Lost), settle, status(Reading::Lost)],
+            &[Unknown, Stop(Generation)],
+        ),
         (Kind::Nobody, &[term], &[Stop(Generation)]),
         // A stop that follows a restart is told; a restart that follows a stop comes too late.
         (

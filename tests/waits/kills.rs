@@ -303,6 +303,8 @@ fn kill([launcher, daemon]: &Pair, victims: Victims) {
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     Serving,
+    /// Its TERM has arrived, and the launcher has not asked it yet what that means.
+    Asked,
     /// Detached, and no launcher runs.
     Gap,
     /// Detached, and what is to be a successor's launcher has not seen its supervisor yet.
@@ -319,6 +321,7 @@ enum Stage {
 pub(crate) fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &Path, user: User) {
     let stages = [
         Stage::Serving,
+        Stage::Asked,
         Stage::Gap,
         Stage::Launching,
         Stage::SuccessorStarting,
@@ -338,6 +341,20 @@ pub(crate) fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &
             Stage::Serving => {
                 site.service.kill_supervisor();
                 assert!(!launcher.has_ended());
+                site.service.start_supervisor();
+            }
+            Stage::Asked => {
+                launcher.stop();
+                site.service.restart();
+                wait_for("its TERM", LIMIT, || {
+                    process::signals(launcher.pid())?.pending.contains(TERM).then_some(())
+                });
+                site.service.kill_supervisor();
+                launcher.signal(CONT);
+                launcher.wait_end(LIMIT);
+                site.wait_checks(first, 1);
+                let launcher = launcher.pid().to_string();
+                site.log.wait(&[("stage", "handoff"), ("launcher", &launcher)]);
                 site.service.start_supervisor();
             }
             Stage::Gap => {

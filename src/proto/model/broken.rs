@@ -74,7 +74,7 @@ const BUSY: Budget = Budget { connections: 1, ..RESTART };
 const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
-const VARIANTS: [(Variant, Promise, Setting); 62] = [
+const VARIANTS: [(Variant, Promise, Setting); 63] = [
     (TermBeforeRename, P1, daemontools(RESTART)),
     (ServingAfterTerm, P1, daemontools(RESTART)),
     (ClaimGivenUpEarly, P4, daemontools(Budget { slow: 1, ..KILL })),
@@ -86,6 +86,7 @@ const VARIANTS: [(Variant, Promise, Setting); 62] = [
     (CheckOutsideClaim, P1, daemontools(RESTART)),
     (Usr2BeforeSettled, P6, daemontools(TWICE)),
     (PutBackOverNewer, P4, daemontools(RESTART)),
+    (LastTermIsAStop, P1, daemontools(Budget { kills: 1, ..RESTART })),
     (ExitWhileSettling, P6, daemontools(TWICE)),
     (ReleasedBeforeSignals, P6, daemontools(TWICE)),
     (LauncherGoneIgnoredInStarting, P8, daemontools(Budget { bad: 1, ..KILL })),

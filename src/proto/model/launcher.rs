@@ -129,7 +129,9 @@ impl World {
                 inputs.push_back(Input::Status(reading));
             }
             Output::Tell(child, intent) => {
-                self.at_mut(id_of(child)).lost |= intent == Intent::Stop(Scope::Generation);
+                let nobody = setting.kind == Kind::Nobody;
+                self.at_mut(id_of(child)).lost |=
+                    nobody && intent == Intent::Stop(Scope::Generation);
                 self.tell_daemon(id_of(child), ToDaemon::Intent(intent));
             }
             Output::TellTakenOver(child) => self.tell_daemon(id_of(child), ToDaemon::TakenOver),

@@ -31,6 +31,8 @@ pub(crate) enum Variant {
     Usr2BeforeSettled,
     /// The check takes a file that names a newer generation for lost.
     PutBackOverNewer,
+    /// A TERM of a supervisor that has died since is a stop.
+    LastTermIsAStop,
     /// The launcher leaves while a TERM is being understood.
     ExitWhileSettling,
     /// The launcher leaves as soon as it reads the release, before the signals it has taken.

@@ -190,7 +190,7 @@ pub(super) struct Generation {
     pub(super) was_ready: bool,
     /// A stop was sent to its launcher.
     pub(super) stop_sent: bool,
-    /// Its launcher took its supervisor for lost.
+    /// Its launcher took a TERM for the end of its container.
     pub(super) lost: bool,
     /// Somebody sent TERM straight to the daemon.
     pub(super) termed: bool,
@@ -406,7 +406,7 @@ impl LauncherProcess {
     pub(super) fn new(kind: Kind, first: Id, in_place: bool) -> Self {
         let in_place = in_place.then_some(InPlace { max_draining: None });
         LauncherProcess {
-            machine: Launcher::new(kind, pid(first), in_place),
+            machine: Launcher::new(kind, Some(SUPERVISOR_PID), pid(first), in_place),
             terms: 0,
             cont: false,
             asked: false,

@@ -29,8 +29,6 @@ use crate::{
 };
 
 const PAUSE: Duration = Duration::from_millis(2);
-/// Longer than a launcher takes to find out what a TERM means.
-const UNDERSTOOD: Duration = Duration::from_secs(2);
 /// More are released, oldest first.
 const BYSTANDERS: usize = 12;
 /// Tells a program that hangs from everybody else's.
@@ -59,8 +57,6 @@ pub struct Stage {
     pub interrupted: Arc<AtomicBool>,
     /// Held by who looks at a process that is stopped, so that nobody continues it.
     pub signals: Mutex<()>,
-    /// Whose TERM may not be understood yet.
-    pub termed: Mutex<Option<Watched>>,
 }
 
 /// A panic is told where it happens.
@@ -147,26 +143,11 @@ impl Stage {
     pub fn restart(&self, how: Restart) {
         let service = self.service();
         match how {
-            Restart::Term => {
-                *lock(&self.termed) = self.find(Victim::NewestLauncher);
-                service.restart();
-            }
+            Restart::Term => service.restart(),
             Restart::Hup => service.control(match service.kind().control_program() {
                 "sv" => "hup",
                 _ => "-h",
             }),
-        }
-    }
-
-    /// A TERM whose sender is KILLed before its launcher has asked it what that means is a stop of
-    /// that launcher's generation: nobody is known who would start another.
-    fn wait_understood(&self) {
-        let Some(launcher) = lock(&self.termed).take() else { return };
-        let said = format!("stage=intent launcher={} ", launcher.pid());
-        let is_said = || fs::read_to_string(&self.log).is_ok_and(|log| log.contains(&said));
-        let begin = Instant::now();
-        while begin.elapsed() < UNDERSTOOD && !launcher.has_ended() && !is_said() {
-            thread::sleep(PAUSE);
         }
     }
 
@@ -192,7 +173,6 @@ impl Stage {
                 stopped
             }
             Fault::Supervisor(time) => {
-                self.wait_understood();
                 let mut service = self.service();
                 service.kill_supervisor();
                 self.sleep(*time);

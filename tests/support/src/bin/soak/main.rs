@@ -217,7 +217,6 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         bystanders: Mutex::new(vec![Bystander::start()?]),
         interrupted,
         signals: Mutex::new(()),
-        termed: Mutex::new(None),
     };
     Ok(Soak::new(stage, options).run())
 }
