@@ -224,7 +224,7 @@
 //! - Linux only.
 //! - Without the feature `sockets`, or where the predecessor was built without it, connections that
 //!   wait in the queue of a listener when it is closed are reset, unless `net.ipv4.tcp_migrate_req`
-//!   is set.
+//!   is set; and even then, now and then, one that is being made in that moment.
 //! - Accept only after [`started`]: a starting daemon that is told to end does so at once, with what
 //!   it has accepted.
 //! - Sockets of different users share no port by SO_REUSEPORT: a deploy that changes the user of a

@@ -2,8 +2,9 @@
 //!
 //! Sockets that are taken over lose nothing with Linux as it is by default. Where old and new
 //! generation have a socket each, the network is one with `net.ipv4.tcp_migrate_req=1`, where Linux
-//! hands what is queued at a closing SO_REUSEPORT listener to another one instead of resetting it:
-//! what is lost there, the crate or the example lost.
+//! hands what is queued at a closing SO_REUSEPORT listener to another one instead of resetting it, but
+//! for now and then a connection that is being made in that moment, which is asked for again: what is
+//! lost there, the crate or the example lost.
 //!
 //! With `SEAMLESS_TEST_LONG=1` (`scripts/test --long`) sockets are taken over 20 times in each test,
 //! and by 128 and by 512 clients where a short run takes one of the two.

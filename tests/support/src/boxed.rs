@@ -140,6 +140,15 @@ pub fn address() -> SocketAddr {
 
 /// In this box, once it is set up.
 static PRIVATE_NET: AtomicBool = AtomicBool::new(false);
+static MIGRATION: AtomicBool = AtomicBool::new(false);
+
+/// Whether a connection failed by no fault of who listens. Where Linux moves what is queued from one
+/// listener of a port to another, it still resets who connects in the very moment in which one of them
+/// is closed: `scripts/bench --losses` counts them. Elsewhere such a reset is what somebody has lost;
+/// and where nobody listens a connection is refused.
+pub(crate) fn is_reset_by_linux(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionReset && MIGRATION.load(Ordering::Relaxed)
+}
 
 /// A box to be.
 #[derive(Clone, Debug)]
@@ -250,6 +259,7 @@ impl Boxed {
                 let migrate = if self.migration { "1" } else { "0" };
                 fs::write("/proc/sys/net/ipv4/tcp_migrate_req", migrate).expect("tcp_migrate_req");
                 PRIVATE_NET.store(true, Ordering::Relaxed);
+                MIGRATION.store(self.migration, Ordering::Relaxed);
             }
             test(folder);
         }));

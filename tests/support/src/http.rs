@@ -17,7 +17,7 @@ use std::{
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::{LIMIT, wait_for};
+use crate::{LIMIT, boxed, wait_for};
 
 /// How long one request may take unless told otherwise.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -215,6 +215,13 @@ impl Held {
 }
 
 fn connect(limit: Duration, target: &Target) -> io::Result<Socket> {
+    match connect_once(limit, target) {
+        Err(error) if boxed::is_reset_by_linux(&error) => connect_once(limit, target),
+        ended => ended,
+    }
+}
+
+fn connect_once(limit: Duration, target: &Target) -> io::Result<Socket> {
     let (domain, address) = match target {
         Target::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
         Target::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),

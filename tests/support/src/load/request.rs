@@ -14,6 +14,7 @@ use nix::sys::{
 use tokio::net::{TcpSocket, TcpStream, UdpSocket, UnixStream};
 
 use super::{Failure, Origin, Target};
+use crate::boxed;
 
 /// A Unix socket with a full backlog says EAGAIN to a connect that must not block, and nothing tells
 /// when to try again.
@@ -47,7 +48,13 @@ impl Connection {
     pub(super) async fn open(server: &Server, turn: usize) -> Result<Self, Failure> {
         let connected = match server {
             Server::Http(Target::Tcp(address)) => {
-                open_tcp(*address, turn).await.map(Connection::Tcp)
+                let opened = match open_tcp(*address, turn).await {
+                    Err(error) if boxed::is_reset_by_linux(&error) => {
+                        open_tcp(*address, turn).await
+                    }
+                    ended => ended,
+                };
+                opened.map(Connection::Tcp)
             }
             Server::Http(Target::Unix(path)) => open_unix(path).await.map(Connection::Unix),
             Server::Udp(address) => open_udp(*address, turn).await.map(Connection::Udp),

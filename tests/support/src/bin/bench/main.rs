@@ -5,6 +5,7 @@
 //! Programs that are compared take turns in the same run. The launcher's parent is this program,
 //! no supervisor that the crate knows, so that no intent has to settle.
 
+mod closes;
 mod http;
 mod latency;
 mod long;
@@ -172,6 +173,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     }
     if options.losses {
         clean &= losses::run(&bench, &options.clients, options.restarts.unwrap_or(8))?;
+        closes::run(&bench)?;
     }
     if options.http {
         clean &= http::run(&bench, options.restarts.unwrap_or(100))?;
