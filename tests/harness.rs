@@ -124,6 +124,9 @@ fn a_box_that_passes_is_one_of_its_own(isolation: Isolation, boxed: Boxed) {
         if isolation != Isolation::Sweep {
             let init = process::stat(1).expect("an init");
             assert_eq!((init.comm.as_str(), process::all().len()), ("tini", 2));
+            // Nor does it see what others have left there, or leave anything.
+            assert_eq!(fs::read_dir("/dev/shm").expect("a folder").count(), 0);
+            fs::write("/dev/shm/left", "").expect("a file");
         }
         let orphan =
             Command::new("sh").args(["-c", "sleep 1000 >&- 2>&- & echo $!"]).output().expect("sh");
@@ -131,6 +134,7 @@ fn a_box_that_passes_is_one_of_its_own(isolation: Isolation, boxed: Boxed) {
         process::signal(orphan, 9);
         wait_for("the orphan is reaped", LIMIT, || process::stat(orphan).is_none().then_some(()));
     });
+    assert!(!Path::new("/dev/shm/left").exists());
 }
 
 #[test]

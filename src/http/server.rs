@@ -226,7 +226,8 @@ impl Server {
     /// How long the drain may take; then the hammer falls, as with
     /// [`Config::drain_timeout`](crate::Config::drain_timeout): the process ends with code 124, and
     /// what is in flight is reset, so that no half answer looks like a whole one. By hand: USR2 to
-    /// a process that drains. Default: 60 s. `None`: no limit.
+    /// a process that drains. Default: 60 s. `None`: no limit. Unix sockets know no reset: there, and
+    /// where the process is KILLed, a body that ends with its connection (HTTP/1.0) may look whole.
     ///
     /// Where [`Config::drain_timeout`](crate::Config::drain_timeout) is set, that holds instead. The
     /// launcher is told which it is, and KILLs a daemon that outlives it by 5 s.

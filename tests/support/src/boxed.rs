@@ -249,9 +249,13 @@ impl Boxed {
             }
             if env::var_os(MOUNTS).is_some() {
                 // In memory: a disk that is busy with other things holds up writers for a minute.
-                let mut mount = Command::new("mount");
-                mount.args(["-t", "tmpfs", "-o", "mode=755", "tmpfs"]).arg(folder);
-                assert!(mount.status().expect("mount").success(), "no file system of its own");
+                mount_tmpfs("755", folder);
+                // What a KILLed process leaves there goes with the box, and its name, most often a
+                // PID, means nobody of another box.
+                let shared = Path::new("/dev/shm");
+                if shared.is_dir() {
+                    mount_tmpfs("1777", shared);
+                }
             }
             if self.private_net {
                 let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
@@ -335,6 +339,12 @@ impl Boxed {
         let output = fs::read(&output).unwrap_or_default();
         Err(format!("{name} {how}\n{}{left}", String::from_utf8_lossy(&output)))
     }
+}
+
+fn mount_tmpfs(mode: &str, at: &Path) {
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", &format!("mode={mode}"), "tmpfs"]).arg(at);
+    assert!(mount.status().expect("mount").success(), "no file system of its own at {at:?}");
 }
 
 /// The test's own binary, to run this one test.

@@ -214,7 +214,7 @@ impl Held {
     }
 }
 
-fn connect(limit: Duration, target: &Target) -> io::Result<Socket> {
+pub(crate) fn connect(limit: Duration, target: &Target) -> io::Result<Socket> {
     match connect_once(limit, target) {
         Err(error) if boxed::is_reset_by_linux(&error) => connect_once(limit, target),
         ended => ended,

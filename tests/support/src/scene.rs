@@ -12,12 +12,12 @@ use std::{
 pub use crate::LIMIT;
 use crate::{
     bin,
-    http::Target,
+    http::{self, Target},
     process::{self, Watched},
     report::Report,
     wait_for,
 };
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::Socket;
 
 /// A run script for the probe: `web.pid`, `report` and `log` are in this folder.
 pub fn script(folder: &Path, options: &str) -> String {
@@ -215,13 +215,8 @@ impl Unfinished {
     /// A connection only: [`begin`](Self::begin) comes later.
     #[track_caller]
     pub fn connect(target: &Target) -> Self {
-        let (domain, address) = match target {
-            Target::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
-            Target::Unix(path) => (Domain::UNIX, SockAddr::unix(path).expect("an address")),
-        };
-        let socket = Socket::new(domain, Type::STREAM, None).expect("a socket");
-        socket.set_read_timeout(Some(LIMIT)).expect("a time limit");
-        socket.connect(&address).unwrap_or_else(|error| panic!("{target}: {error}"));
+        let socket = http::connect(LIMIT, target);
+        let socket = socket.unwrap_or_else(|error| panic!("{target}: {error}"));
         Unfinished(socket)
     }
 
