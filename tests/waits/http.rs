@@ -204,6 +204,12 @@ fn p3_http1_connections_of_every_kind_are_answered_in_a_drain() {
 
         let old = web.restart();
         assert_eq!(old.pid(), first);
+        // Its log tells of the drain a moment before the program can know.
+        wait_for("it has let the socket go", LIMIT, || {
+            let listening = process::listeners(Some(address.port()));
+            let open = process::descriptors(first);
+            open.iter().all(|(_, what)| !listening.contains(what)).then_some(())
+        });
         for one in [&mut fresh, &mut idle] {
             one.send(GET);
             one.last_answer_of(first);

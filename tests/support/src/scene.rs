@@ -96,18 +96,9 @@ pub fn hooks(report: &Report, pid: u32) -> Vec<String> {
 /// Waits until new connections reach one generation only.
 #[track_caller]
 pub fn wait_one_listener(target: &Target) {
-    const LISTEN: &str = "0A";
     let Target::Tcp(address) = target else { panic!("no port: {target}") };
-    let port = format!(":{:04X}", address.port());
     wait_for(format!("one listener at {target}"), LIMIT, || {
-        // `0: 0100007F:1F90 00000000:0000 0A …`
-        let sockets = fs::read_to_string("/proc/net/tcp").expect("the sockets");
-        let listening = sockets.lines().filter(|line| {
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            words.get(1).is_some_and(|local| local.ends_with(&port))
-                && words.get(3) == Some(&LISTEN)
-        });
-        (listening.count() == 1).then_some(())
+        (process::listeners(Some(address.port())).len() == 1).then_some(())
     });
 }
 
