@@ -60,8 +60,8 @@ probe --pid-file PATH [options]
 
   --report FILE             where to report; else nowhere
   --keep-report             the daemon keeps the report open: for one that uses up its descriptors
-  --listen ADDRESS|PATH     answer `Server pid: N` there, on a SO_REUSEPORT listener, or on a Unix
-                            socket that replaces what has the path;
+  --listen ADDRESS|PATH     answer `Server pid: N` there, once `started` has returned, on a
+                            SO_REUSEPORT listener, or on a Unix socket that replaces what has the path;
                             for `GET /bytes/N`, N bytes, as fast as they are read
   --tcp SOCKET, --udp SOCKET, --unix SOCKET, --unix-datagram SOCKET
                             the same by `seamless::sockets`; may be repeated; datagrams are answered
@@ -679,7 +679,7 @@ fn main() {
     }
     if let Some(address) = &options.listen {
         let listener = listen(address).unwrap_or_else(|error| panic!("{address:?}: {error}"));
-        let server = Server::start(listener, &part, Accept::Always);
+        let server = Server::start(listener, &part, Accept::Started);
         servers.lock().expect("no panic").push(server);
     }
     for (kind, asked) in &options.sockets {
