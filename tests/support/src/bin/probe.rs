@@ -217,8 +217,8 @@ impl FromStr for Asked {
 /// When a server accepts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Accept {
-    #[default]
     Always,
+    #[default]
     Started,
     Never,
     Late,
