@@ -483,8 +483,12 @@ fn p1_p2_a_flood_of_connections_from_another_user() {
                 scope.spawn(|| as_user(NOBODY, || flood(&socket, &over, &done)));
             }
             wait_for("a flood", LIMIT, || (done.load(Ordering::Relaxed) > 200).then_some(()));
-            // As many at a time as it says, and no more.
-            assert!(process::stat(old.pid()).expect("it").threads <= threads + 8);
+            // It talks to eight at a time. On a busy machine some whom it has refused may still have
+            // their thread on its way out; each for itself they would be hundreds, for good.
+            let answering =
+                || process::stat(old.pid()).expect("it").threads.saturating_sub(threads);
+            assert!(answering() < 64);
+            wait_for("eight at a time", LIMIT, || (answering() <= 8).then_some(()));
             let (_started, new) = direct.start_ready(&["--tcp=127.0.0.1:0"]);
             drop(until);
             new
