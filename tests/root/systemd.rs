@@ -413,16 +413,22 @@ fn settings_that_would_cost_connections_are_named() {
     });
 }
 
+/// A `systemctl` that a service finds first, and the line of its unit that makes it so.
+fn systemctl_of_ours(folder: &Path, script: &str) -> (PathBuf, String) {
+    let programs = folder.join("bin");
+    fs::create_dir(&programs).expect("a folder");
+    let systemctl = programs.join("systemctl");
+    write_script(&systemctl, script);
+    (systemctl, format!("Environment=PATH={}:/usr/bin:/bin", programs.display()))
+}
+
 /// While a machine starts, systemd takes its time. Nothing waits for the look at the unit's settings.
 #[test]
 fn settings_are_named_by_a_systemd_that_answers_late() {
     run(|systemd, folder| {
-        let programs = folder.join("bin");
-        fs::create_dir(&programs).expect("a folder");
         let late = "sleep 2\nPATH=/usr/bin:/bin exec systemctl \"$@\"";
-        write_script(&programs.join("systemctl"), late);
+        let (_, path) = systemctl_of_ours(folder, late);
         let web = Web::new(systemd, folder, "web");
-        let path = format!("Environment=PATH={}:/usr/bin:/bin", programs.display());
         web.deploy(&format!("{path}\nKillMode=mixed"), "");
         web.control(&["start"]);
         web.wait_looked(web.started(1));
@@ -436,12 +442,9 @@ fn settings_are_named_by_a_systemd_that_answers_late() {
 #[test]
 fn p1_p6_a_systemd_that_cannot_be_asked() {
     run(|systemd, folder| {
-        let programs = folder.join("bin");
-        fs::create_dir(&programs).expect("a folder");
         // A launcher asks for the job first. What a daemon asks in passing may outlive it.
         let asked = "case $* in *Job,*) echo $$ >>\"$0.pids\" ;; esac\nexec sleep 1000";
-        write_script(&programs.join("systemctl"), asked);
-        let slow = format!("Environment=PATH={}:/usr/bin:/bin", programs.display());
+        let (systemctl, slow) = systemctl_of_ours(folder, asked);
         let cases = [("web-0", "User=nobody".to_owned()), ("web-1", slow)];
         thread::scope(|scope| {
             for (name, setting) in cases {
@@ -459,7 +462,7 @@ fn p1_p6_a_systemd_that_cannot_be_asked() {
                 });
             }
         });
-        let pids = fs::read_to_string(programs.join("systemctl.pids")).expect("their PIDs");
+        let pids = fs::read_to_string(systemctl.with_extension("pids")).expect("their PIDs");
         assert!(pids.lines().count() >= 2);
         for pid in pids.lines() {
             assert_eq!(process::stat(pid.parse().expect("a PID")), None, "a systemctl is left");

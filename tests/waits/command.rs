@@ -17,7 +17,7 @@ use seamless_testing::{
     direct::{Direct, Started},
     handover::{Predecessor, write_record},
     http::{self, Prober, Target},
-    process::{NOBODY, Watched, descriptors, stat},
+    process::{NOBODY, Watched, descriptors, listeners, stat},
     signal::CONT,
     supervisor::{Supervisor, Want, write_script},
     systemd, under_each_supervisor, wait_for,
@@ -91,11 +91,11 @@ fn uptime() -> f64 {
 
 /// `socket:[INODE]` of what listens at this port.
 fn inode_at(port: u16) -> String {
-    let sockets = fs::read_to_string("/proc/net/tcp").expect("the sockets");
-    let listens =
-        |words: &Vec<&str>| words[1].ends_with(&format!(":{port:04X}")) && words[3] == "0A";
-    let mut lines = sockets.lines().skip(1).map(|line| line.split_ascii_whitespace().collect());
-    format!("socket:[{}]", lines.find(listens).expect("a listener")[9])
+    listeners(Some(port))
+        .first()
+        .expect("a listener")
+        .display()
+        .to_string()
 }
 
 // ---- status ----

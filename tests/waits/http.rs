@@ -205,11 +205,7 @@ fn p3_http1_connections_of_every_kind_are_answered_in_a_drain() {
         let old = web.restart();
         assert_eq!(old.pid(), first);
         // Its log tells of the drain a moment before the program can know.
-        wait_for("it has let the socket go", LIMIT, || {
-            let listening = process::listeners(Some(address.port()));
-            let open = process::descriptors(first);
-            open.iter().all(|(_, what)| !listening.contains(what)).then_some(())
-        });
+        scene::wait_let_go(first);
         for one in [&mut fresh, &mut idle] {
             one.send(GET);
             one.last_answer_of(first);
@@ -466,13 +462,13 @@ fn what_the_hammer_cuts_is_seen_to_be_cut() {
     });
 }
 
-/// Nor does it need the runtime, which is what hangs as often as not.
+/// Nor does it need the runtime, which is what hangs as often as not, or the program's own hooks.
 #[test]
 fn the_hammer_cuts_where_the_runtime_is_held_up() {
     Boxed::new().private_net_without_migration().run(|folder| {
         let address = boxed::address();
         let options = format!("--listen={address} --drain-limit=300ms --threads=1");
-        let mut web = Web::start(folder, options);
+        let mut web = Web::start(folder, format!("{options} --hang-before=hammer"));
         let asked = |path: &str| {
             let mut raw = Raw::connect(address);
             raw.send(&format!("GET {path} HTTP/1.0\r\n\r\n"));

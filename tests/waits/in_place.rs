@@ -71,11 +71,7 @@ impl Scene {
     fn hold(&self) -> Unfinished {
         // An older one accepts as long as it has the socket, which all of them share.
         let (_, older) = self.served.split_last().expect("the first");
-        wait_for("the older ones let the socket go", LIMIT, || {
-            let listening = process::listeners(None);
-            let mut open = older.iter().flat_map(|pid| process::descriptors(*pid));
-            open.all(|(_, what)| !listening.contains(&what)).then_some(())
-        });
+        older.iter().copied().for_each(scene::wait_let_go);
         let request = Unfinished::start(&self.target);
         request.wait_accepted(self.current());
         request

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
 };
 
 use socket2::{Domain, Socket, Type};
@@ -18,16 +18,29 @@ pub struct ReservedPort {
 impl ReservedPort {
     /// Any port that is free.
     pub fn new() -> io::Result<Self> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+        let socket = bound(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let address = socket.local_addr()?.as_socket().expect("the kind of address that was bound");
         Ok(ReservedPort { address, _bound: socket })
+    }
+
+    /// One more listener on it, nonblocking.
+    pub fn listen(&self) -> io::Result<TcpListener> {
+        let socket = bound(self.address)?;
+        socket.set_nonblocking(true)?;
+        socket.listen(1024)?;
+        Ok(socket.into())
     }
 
     /// The address to listen on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+}
+
+fn bound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }

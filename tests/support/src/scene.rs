@@ -102,6 +102,16 @@ pub fn wait_one_listener(target: &Target) {
     });
 }
 
+/// Waits until this process holds no TCP socket that listens, also where others hold the same one.
+#[track_caller]
+pub fn wait_let_go(pid: u32) {
+    wait_for(format!("{pid} lets its sockets go"), LIMIT, || {
+        let listening = process::listeners(None);
+        let open = process::descriptors(pid);
+        open.iter().all(|(_, what)| !listening.contains(what)).then_some(())
+    });
+}
+
 /// Each case at once, each on a thread and in a folder of its own.
 pub fn each<T: Copy + Debug + Send>(
     folder: &Path,

@@ -10,7 +10,7 @@
 //! - `/echo`: another protocol, which sends back what it gets (`Upgrade: echo`)
 //!
 //! `--hooks 1,10` hooks these signals, those that the crate handles, and stages; `--hang-before 12` hangs
-//! before one, `--stop-before drain` stops the process then. `--tls-listen` takes `cert.pem` and `key.pem`
+//! before one, `hammer` in its hook, `--stop-before drain` stops the process then. `--tls-listen` takes `cert.pem` and `key.pem`
 //! from the working folder. `--threads 1`: of the runtime.
 
 use std::{collections::HashMap, convert::Infallible, path::PathBuf, process};
@@ -58,11 +58,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             continue;
         }
         if name == "hang-before" {
-            hooks::before_signal(value.parse()?, || {
+            let hang = || {
                 loop {
                     std::thread::park();
                 }
-            })?;
+            };
+            match &*value {
+                "hammer" => seamless::on_hammer(hang),
+                signal => hooks::before_signal(signal.parse()?, hang)?,
+            }
             continue;
         }
         if name == "stop-before" {

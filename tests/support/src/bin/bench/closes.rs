@@ -38,14 +38,14 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Box<dyn Error>> {
 
 fn measure(bench: &Bench, migrate: bool) -> Result<(), Box<dyn Error>> {
     let address = bench.port.address();
-    let mut old = listen(address)?;
+    let mut old = bench.port.listen()?;
     let (over, lost) = (AtomicBool::new(false), Lost::default());
     thread::scope(|scope| -> Result<(), Box<dyn Error>> {
         let clients: Vec<_> =
             (0..CLIENTS).map(|_| scope.spawn(|| ask(address, &over, &lost))).collect();
         let served = (0..CLOSES).try_for_each(|_| -> Result<(), Box<dyn Error>> {
             bench.check_interrupted()?;
-            let new = listen(address)?;
+            let new = bench.port.listen()?;
             let began = Instant::now();
             while began.elapsed() < SHARED {
                 answer(&old)?;
@@ -116,14 +116,4 @@ fn answer(listener: &TcpListener) -> std::io::Result<bool> {
         Err(error) if error.kind() == ErrorKind::ConnectionAborted => Ok(true),
         Err(error) => Err(error),
     }
-}
-
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(1024)?;
-    Ok(socket.into())
 }
