@@ -33,16 +33,13 @@ pub struct Config {
     pub(crate) replace_output: bool,
     pub(crate) on_launch: Vec<Hook>,
     pub(crate) keep_open: Vec<RawFd>,
-    #[cfg(feature = "sockets")]
     pub(crate) hand_over: Option<HandOver>,
-    #[cfg(feature = "sockets")]
     pub(crate) takeover_timeout: Duration,
     #[cfg(feature = "systemd")]
     pub(crate) watchdog: Option<driver::Check>,
 }
 
 /// What gives the state that a successor gets.
-#[cfg(feature = "sockets")]
 pub(crate) type HandOver = Box<dyn FnMut() -> Vec<u8> + Send>;
 
 impl Config {
@@ -63,9 +60,7 @@ impl Config {
             replace_output: true,
             on_launch: Vec::new(),
             keep_open: Vec::new(),
-            #[cfg(feature = "sockets")]
             hand_over: None,
-            #[cfg(feature = "sockets")]
             takeover_timeout: Duration::from_secs(5),
             #[cfg(feature = "systemd")]
             watchdog: None,
@@ -275,7 +270,6 @@ impl Config {
     /// serves on. What the bytes mean, and whether a later or earlier version of the program
     /// understands them, is the program's own affair: put a version into them. The last one added
     /// counts.
-    #[cfg(feature = "sockets")]
     pub fn hand_over(mut self, state: impl FnMut() -> Vec<u8> + Send + 'static) -> Config {
         self.hand_over = Some(Box::new(state));
         self
@@ -287,7 +281,6 @@ impl Config {
     ///
     /// It guards against a peer that hangs. It must be longer than [`hand_over`](Config::hand_over)
     /// needs, in both generations.
-    #[cfg(feature = "sockets")]
     pub fn takeover_timeout(mut self, timeout: Duration) -> Config {
         self.takeover_timeout = timeout;
         self
@@ -395,7 +388,6 @@ impl fmt::Debug for Config {
             .field("replace_output", &self.replace_output)
             .field("on_launch", &self.on_launch.len())
             .field("keep_open", &self.keep_open);
-        #[cfg(feature = "sockets")]
         config
             .field("hand_over", &self.hand_over.is_some())
             .field("takeover_timeout", &self.takeover_timeout);

@@ -40,10 +40,8 @@ pub enum ErrorKind {
     /// No restart from here: not started yet, already draining, or nobody would restart us.
     CannotRestart,
     /// A socket cannot be bound, or was asked for before.
-    #[cfg(feature = "sockets")]
     Socket,
     /// The predecessor's sockets and state could not be taken over.
-    #[cfg(feature = "sockets")]
     Takeover,
     /// A certificate or its key cannot be read or used.
     #[cfg(feature = "tls")]

@@ -29,7 +29,7 @@
 //! generation, which has [`Stage::Takeover`], and the old one hears of it by its TERM. All others it passes
 //! on, for [`on_signal`].
 
-use crate::driver::hooks;
+use crate::driver::daemon::hooks;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A stage of a restart, as this process lives through it.

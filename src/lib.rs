@@ -283,7 +283,6 @@ pub mod hooks;
 pub mod http;
 mod proto;
 mod shutdown;
-#[cfg(feature = "sockets")]
 pub mod sockets;
 mod sys;
 
@@ -432,14 +431,12 @@ pub fn state() -> State {
 /// Call it between [`init`] and [`started`]: like the first socket that is asked for, it takes over
 /// from the predecessor, once for all. Where that fails, the reason is logged, the answer is
 /// `None`, and the next call of this kind tries again.
-#[cfg(feature = "sockets")]
 pub fn inherited() -> Option<Vec<u8>> {
     driver::sockets::inherited()
 }
 
 /// The number of the generation that sockets and state were taken over from; `None` where there was
 /// none to take over from. Takes over as [`inherited`] does.
-#[cfg(feature = "sockets")]
 pub fn inherited_from() -> Option<u64> {
     driver::sockets::inherited_from()
 }

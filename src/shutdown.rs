@@ -18,16 +18,16 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The hooks of one stage, run once, in the order in which they were added.
-pub(crate) struct Stage(Mutex<Hooks>);
+pub(crate) struct HookList(Mutex<Hooks>);
 
 struct Hooks {
     waiting: VecDeque<Hook>,
     over: bool,
 }
 
-impl Stage {
-    pub(crate) const fn new() -> Stage {
-        Stage(Mutex::new(Hooks { waiting: VecDeque::new(), over: false }))
+impl HookList {
+    pub(crate) const fn new() -> HookList {
+        HookList(Mutex::new(Hooks { waiting: VecDeque::new(), over: false }))
     }
 
     /// `false` where the stage is over: the hook would never run.

@@ -79,8 +79,8 @@
 
 use crate::driver::sockets as pool;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::frame::{Address, Kind};
-use crate::proto::pool::Wanted;
+use crate::proto::control::frame::{Address, Kind};
+use crate::proto::sockets::pool::Wanted;
 use crate::sys::socket::Settings;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::os::fd::OwnedFd;

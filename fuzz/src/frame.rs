@@ -3,15 +3,12 @@
 #![no_main]
 
 // Only some of it is used here.
-#[allow(dead_code)]
-#[path = "../../src/proto/frame.rs"]
-mod frame;
-#[allow(dead_code)]
-#[path = "../../src/proto/status.rs"]
-mod status;
+#[allow(dead_code, unexpected_cfgs, unreachable_pub)]
+#[path = "../../src/proto/mod.rs"]
+mod proto;
 
-use frame::{Answer, Request};
-use status::Status;
+use proto::control::frame::{self, Answer, Request};
+use proto::control::status::Status;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(request) = Request::parse(bytes) {

@@ -9,12 +9,12 @@ use super::supervisor::Supervising;
 use super::words::line;
 use super::{Ask, End, complain, say, say_json};
 use crate::proto::Kind;
-use crate::proto::frame::Address;
-use crate::proto::status::Status;
-use crate::proto::systemd::{Properties, Unit};
-use crate::sys::site::{self, About, Who};
+use crate::proto::control::frame::Address;
+use crate::proto::control::status::Status;
+use crate::proto::supervisor::systemd::{Properties, Unit};
 use crate::sys::supervisor::Supervisor;
-use crate::sys::{claim, systemd};
+use crate::sys::surroundings::{self, About, Who};
+use crate::sys::{lock_file, systemctl};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io;
@@ -200,21 +200,21 @@ fn gather(ask: &Ask, unknown: &mut Vec<String>) -> Result<Facts, String> {
         })
     };
     // What counts is the folder itself, not a link to it.
-    let about_folder = see(&folder, site::about_target(&folder));
-    let pid_file = see(&path, site::about(&path));
-    let lock_file = see(&beside(".lock"), site::about(&beside(".lock")));
-    let socket = see(&beside(".sock"), site::about(&beside(".sock")));
+    let about_folder = see(&folder, surroundings::about_target(&folder));
+    let pid_file = see(&path, surroundings::about(&path));
+    let lock_file = see(&beside(".lock"), surroundings::about(&beside(".lock")));
+    let socket = see(&beside(".sock"), surroundings::about(&beside(".sock")));
 
     let (seen, status) = ask_status(&path, ANSWER);
     let who = match &ask.user {
         Some(name) => Who::named(name).ok_or_else(|| format!("there is no user {name:?}"))?,
         None => {
-            let running = seen.newest().and_then(|newest| site::user_of(newest.pid()));
+            let running = seen.newest().and_then(|newest| surroundings::user_of(newest.pid()));
             Who::of(running.or(about_folder.map(|about| about.uid)).unwrap_or(0))
         }
     };
     let mut bad_record = None;
-    match claim::look(&path) {
+    match lock_file::look(&path) {
         Ok(looked) => bad_record = looked.record.err().map(|error| error.to_string()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             unknown.push(format!("who runs, and the record in {:?}: {error}", beside(".lock")));
@@ -236,10 +236,12 @@ fn gather(ask: &Ask, unknown: &mut Vec<String>) -> Result<Facts, String> {
     });
     let mut unit = None;
     match named.or_else(|| supervising.as_ref()?.unit.clone()) {
-        Some(named) => match systemd::show(&named, &judge::unit_settings(), systemd::PATIENCE) {
-            Ok(settings) => unit = Some(settings),
-            Err(why) => unknown.push(format!("the settings of {}: {why}", named.name)),
-        },
+        Some(named) => {
+            match systemctl::show(&named, &judge::unit_settings(), systemctl::PATIENCE) {
+                Ok(settings) => unit = Some(settings),
+                Err(why) => unknown.push(format!("the settings of {}: {why}", named.name)),
+            }
+        }
         None if supervising.as_ref().is_some_and(|one| one.known == Kind::Systemd) => {
             unknown.push("the settings of its unit: name it by --unit UNIT".to_owned());
         }
@@ -251,28 +253,28 @@ fn gather(ask: &Ask, unknown: &mut Vec<String>) -> Result<Facts, String> {
                 .to_owned(),
         );
     }
-    let is_folder = about_folder.is_some_and(|about| about.what == site::What::Folder);
-    let locks = if is_folder { site::locks_work(&folder) } else { None };
+    let is_folder = about_folder.is_some_and(|about| about.what == surroundings::What::Folder);
+    let locks = if is_folder { surroundings::locks_work(&folder) } else { None };
     if is_folder && locks.is_none() {
         unknown.push(format!("whether {folder:?} has locks: no file can be made there from here"));
     }
     Ok(Facts {
-        read_only: is_folder && site::is_read_only(&folder),
+        read_only: is_folder && surroundings::is_read_only(&folder),
         locks,
         bad_record,
         daemon: daemon(&seen, status),
         kernel: Kernel {
-            pidfds: site::pidfds(),
-            proc: site::proc(),
-            migrate: site::sysctl("net.ipv4.tcp_migrate_req"),
-            backlog: site::sysctl("net.core.somaxconn"),
-            protected_regular: site::sysctl("fs.protected_regular"),
+            pidfds: surroundings::pidfds(),
+            proc: surroundings::proc(),
+            migrate: surroundings::sysctl("net.ipv4.tcp_migrate_req"),
+            backlog: surroundings::sysctl("net.core.somaxconn"),
+            protected_regular: surroundings::sysctl("fs.protected_regular"),
         },
         supervisor,
         service: service_folder.map(|path| ServiceFolder {
-            run: site::about_target(&path.join("run")).ok().flatten(),
-            script: site::text(&path.join("run")),
-            supervise: site::about_target(&path.join("supervise")).ok().flatten(),
+            run: surroundings::about_target(&path.join("run")).ok().flatten(),
+            script: surroundings::text(&path.join("run")),
+            supervise: surroundings::about_target(&path.join("supervise")).ok().flatten(),
             path,
         }),
         unit,
@@ -301,7 +303,7 @@ fn daemon(seen: &Seen, status: Result<Status, Unasked>) -> Option<Daemon> {
             Address::Unix(_) => None,
         })
         .collect();
-    let mut not_handed_over = site::tcp_listeners(pid).unwrap_or_default();
+    let mut not_handed_over = surroundings::tcp_listeners(pid).unwrap_or_default();
     let is_complete =
         status.as_ref().is_none_or(|status| status.sockets == status.held.len() as u64);
     not_handed_over
@@ -316,7 +318,7 @@ fn daemon(seen: &Seen, status: Result<Status, Unasked>) -> Option<Daemon> {
             .map(Duration::from_millis),
         held: status.map(|status| status.sockets),
         not_handed_over,
-        file_limit: site::file_limit(pid),
+        file_limit: surroundings::file_limit(pid),
         silent,
     })
 }
@@ -329,7 +331,8 @@ fn parent(newest: &Live, supervising: &Supervising, status: Option<&Status>, who
         Some(wants) => wants != "unreadable",
         None => {
             let folder = supervising.folder.as_ref().map(|folder| folder.join("supervise"));
-            let about = folder.and_then(|folder| site::about_target(&folder).ok().flatten());
+            let about =
+                folder.and_then(|folder| surroundings::about_target(&folder).ok().flatten());
             about.is_none_or(|about| judge::may(about, who, judge::SEARCH))
         }
     };

@@ -1,13 +1,13 @@
 //! A look at a service: its files, who of it lives, and what its newest generation says.
 
-use crate::driver::handover::{Deadline, Unconnected, connect, path_beside};
-use crate::driver::service::HANDS_OVER;
-use crate::proto::frame::{Answer, Request};
-use crate::proto::status::{Stage, Status};
-use crate::proto::takeover::{Content, Unproven};
-use crate::proto::wire::{Generation, Record};
+use crate::driver::control::{Deadline, Unconnected, connect, path_beside};
+use crate::driver::generation::HANDS_OVER;
+use crate::proto::control::frame::{Answer, Request};
+use crate::proto::control::status::{Stage, Status};
+use crate::proto::generation::record::{Generation, Record};
+use crate::proto::generation::takeover::{Content, Unproven};
 use crate::sys::process::{Held, World};
-use crate::sys::{claim, look, pid_file, process};
+use crate::sys::{lock_file, pid_file, proc, process};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -116,7 +116,7 @@ impl Seen {
         seen
     }
 
-    fn read(&mut self, looked: claim::Looked) {
+    fn read(&mut self, looked: lock_file::Looked) {
         let Record { last, live, .. } = match looked.record {
             Ok((record, dropped)) => {
                 let path = &looked.path;
@@ -177,7 +177,7 @@ impl Seen {
             ));
             return;
         }
-        let has_ended = look::state(launcher.pid) == Some('Z');
+        let has_ended = proc::state(launcher.pid) == Some('Z');
         let launcher_lives = !has_ended && process::identity(launcher.pid) == Some(launcher);
         self.live.push(Live { generation, held, launcher_lives });
     }
@@ -223,15 +223,15 @@ impl Seen {
 }
 
 /// It may be read while it is being written; then some of it does not parse, and it is read again.
-fn read_record(pid_file: &Path) -> io::Result<claim::Looked> {
+fn read_record(pid_file: &Path) -> io::Result<lock_file::Looked> {
     for _ in 0..3 {
-        let looked = claim::look(pid_file)?;
+        let looked = lock_file::look(pid_file)?;
         if looked.record.as_ref().is_ok_and(|(_, dropped)| dropped.is_empty()) {
             return Ok(looked);
         }
         thread::sleep(PAUSE.0);
     }
-    claim::look(pid_file)
+    lock_file::look(pid_file)
 }
 
 /// Asks the newest generation, as soon as record and socket agree which that is. Only an answer from
@@ -357,7 +357,7 @@ fn ask_one(
 
 /// What the kernel says of a process that does not answer.
 fn state(pid: i32) -> &'static str {
-    match look::state(pid) {
+    match proc::state(pid) {
         Some('T' | 't') => "; it is stopped (SIGSTOP)",
         Some('D') => "; it waits for the disk (state D)",
         _ => "",

@@ -3,8 +3,8 @@
 use super::look::{ANSWER, Live, Seen, Unasked, ask, ask_status, unexpected};
 use super::supervisor::{Supervising, Wish};
 use super::{Ask, End, complain, say, words};
-use crate::proto::frame::{Answer, Request};
-use crate::proto::status::{Stage, Status};
+use crate::proto::control::frame::{Answer, Request};
+use crate::proto::control::status::{Stage, Status};
 use crate::sys::wait;
 use std::os::fd::AsFd;
 use std::path::Path;

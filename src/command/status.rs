@@ -3,9 +3,9 @@
 use super::look::{ANSWER, Live, Seen, Unasked, ask_status};
 use super::supervisor::Supervising;
 use super::{Ask, End, say, say_json, words};
-use crate::proto::frame::{Address, Socket};
-use crate::proto::status::{Stage, Status};
-use crate::sys::{look, socket};
+use crate::proto::control::frame::{Address, Socket};
+use crate::proto::control::status::{Stage, Status};
+use crate::sys::{proc, socket};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -125,7 +125,7 @@ impl Report {
         let attached = newest.is_some_and(|newest| newest.is_attached(status.as_ref()));
         let known = |_: &Live| if attached { Stage::Serving } else { Stage::Detached };
         let stage = status.as_ref().map(|status| status.stage).or(newest.map(known));
-        let held_by = newest.and_then(|newest| look::age(newest.generation.daemon.start));
+        let held_by = newest.and_then(|newest| proc::age(newest.generation.daemon.start));
         let ms = |ms: u64| seconds(Duration::from_millis(ms));
         let serving = error.is_none() && stage.is_some_and(Stage::serves);
         Report {
@@ -252,8 +252,8 @@ impl Draining {
         Draining {
             generation: live.number(),
             daemon: live.pid(),
-            age: look::age(live.generation.daemon.start).map(seconds),
-            connections: look::connections(live.pid()),
+            age: proc::age(live.generation.daemon.start).map(seconds),
+            connections: proc::connections(live.pid()),
         }
     }
 }

@@ -3,9 +3,9 @@
 use super::look::{ANSWER, Live, Seen, Unasked, ask, ask_status, unexpected};
 use super::supervisor::{Supervising, Wish};
 use super::{Ask, End, complain, say, words};
-use crate::proto::frame::{Answer, Request};
+use crate::proto::control::frame::{Answer, Request};
 use crate::sys::signals::SIGTERM;
-use crate::sys::{look, wait};
+use crate::sys::{proc, wait};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -111,7 +111,7 @@ fn wait_for_all(seen: &Seen, began: Instant, timeout: Duration) -> Result<(), En
         let rest = timeout.saturating_sub(began.elapsed());
         if rest.is_zero() {
             for live in left {
-                let connections = look::connections(live.pid()).map_or(String::new(), |count| {
+                let connections = proc::connections(live.pid()).map_or(String::new(), |count| {
                     format!(", with {} open", words::count(count as u64, "connection"))
                 });
                 complain(format_args!(

@@ -2,11 +2,11 @@
 
 use super::look::Live;
 use super::words::quote;
-use crate::proto::status::Status;
-use crate::proto::systemd::Unit;
+use crate::proto::control::status::Status;
+use crate::proto::supervisor::systemd::Unit;
 use crate::proto::{Kind, Reading};
 use crate::sys::supervisor::Supervisor;
-use crate::sys::{look, process};
+use crate::sys::{proc, process};
 use serde::{Serialize, Serializer};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -99,7 +99,7 @@ impl Supervising {
         let folder = self.folder.as_ref().map(|folder| quote(&folder.to_string_lossy()));
         let stops = wish == Wish::Stop;
         let either = |stop: &str, restart: &str| if stops { stop } else { restart }.to_owned();
-        let variable = |name| look::variable(self.child, name).map(|value| quote(&value));
+        let variable = |name| proc::variable(self.child, name).map(|value| quote(&value));
         match self.known {
             Kind::Daemontools => Some(format!("svc {} {}", either("-d", "-t"), folder?)),
             Kind::Runit => Some(format!("sv {} {}", either("down", "term"), folder?)),

@@ -1,6 +1,6 @@
 //! Words as people, and their shells, write and read them.
 
-use crate::proto::frame::clean;
+use crate::proto::control::frame::clean;
 use std::time::Duration;
 
 /// No line is longer.

@@ -1,36 +1,25 @@
 //! The only place where machines and system meet: wait, turn what came into an `Input`, let the
 //! machine decide, perform its `Output`s. Clocks are read here and in `shutdown` alone.
 
-mod daemon;
-mod events;
-mod gate;
-#[cfg(feature = "sockets")]
-pub(crate) mod handover;
-pub(crate) mod hooks;
-mod journal;
+pub(crate) mod control;
+pub(crate) mod daemon;
+pub(crate) mod generation;
 mod launcher;
-mod notification;
+mod log;
+mod notification_fd;
 #[cfg(feature = "systemd")]
+#[path = "systemd_notify.rs"]
 mod notify;
 #[cfg(not(feature = "systemd"))]
-#[path = "silent.rs"]
+#[path = "systemd_silent.rs"]
 mod notify;
-mod output;
-pub(crate) mod service;
-mod settings;
-#[cfg(feature = "sockets")]
 pub(crate) mod sockets;
-#[cfg(feature = "sockets")]
-mod status;
-#[cfg(all(feature = "systemd", feature = "sockets"))]
-mod store;
-mod systemd;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::shutdown::{Draining, Hook, Shutdown, Stage};
+use crate::shutdown::{Draining, Hook, HookList, Shutdown};
 use crate::sys::{launch, signals};
-use journal::note;
+use log::note;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -47,12 +36,12 @@ pub(crate) const DEFAULT_RELEASE_SIGNAL: i32 = signals::SIGCHLD;
 // The state of the process. Hooks may be added before `init`.
 static CALLED: AtomicBool = AtomicBool::new(false);
 static DAEMON: OnceLock<daemon::Daemon> = OnceLock::new();
-static REQUEST_HOOKS: Stage = Stage::new();
-static DRAIN_HOOKS: Stage = Stage::new();
+static REQUEST_HOOKS: HookList = HookList::new();
+static DRAIN_HOOKS: HookList = HookList::new();
 /// Before those of the program, which may hang.
 #[cfg(feature = "http")]
-static OWN_HAMMER_HOOKS: Stage = Stage::new();
-static HAMMER_HOOKS: Stage = Stage::new();
+static OWN_HAMMER_HOOKS: HookList = HookList::new();
+static HAMMER_HOOKS: HookList = HookList::new();
 static SHUTDOWN: Shutdown = Shutdown::new();
 
 pub(crate) fn init(mut config: Config) -> Result<()> {
@@ -93,7 +82,7 @@ pub(crate) fn before_hammer_hooks(hook: impl FnOnce() + Send + 'static) {
     add(&OWN_HAMMER_HOOKS, "before_hammer_hooks", Box::new(hook));
 }
 
-fn add(stage: &Stage, name: &str, hook: Hook) {
+fn add(stage: &HookList, name: &str, hook: Hook) {
     if !stage.add(hook) {
         note!(Error, "stage=hooks refused={name} reason=\"added after its stage was over\"");
     }

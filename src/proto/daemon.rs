@@ -165,7 +165,7 @@ impl Daemon {
     pub(crate) fn on(&mut self, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
         #[cfg(model)]
-        if super::model::variants::deaf_daemon(self.phase, input) {
+        if crate::variants::deaf_daemon(self.phase, input) {
             return out;
         }
         match input {

@@ -8,36 +8,23 @@
 macro_rules! broken {
     ($variant:ident) => {{
         #[cfg(model)]
-        let broken = crate::proto::model::variants::is(crate::proto::model::Variant::$variant);
+        let broken = crate::variants::is(crate::variants::Variant::$variant);
         #[cfg(not(model))]
         let broken = false;
         broken
     }};
 }
 
+pub(crate) mod channel;
+pub(crate) mod control;
 pub(crate) mod daemon;
-pub(crate) mod family;
-#[cfg(feature = "sockets")]
-pub(crate) mod frame;
-#[cfg(feature = "sockets")]
-pub(crate) mod handover;
+pub(crate) mod generation;
 pub(crate) mod launcher;
-#[cfg(model)]
-mod model;
-#[cfg(feature = "sockets")]
-pub(crate) mod passed;
-#[cfg(feature = "sockets")]
-pub(crate) mod pool;
-#[cfg(feature = "sockets")]
-#[cfg_attr(not(feature = "command"), allow(dead_code))] // who reads what is written
-pub(crate) mod status;
-#[cfg(all(feature = "systemd", feature = "sockets"))]
-pub(crate) mod stored;
-pub(crate) mod systemd;
-pub(crate) mod takeover;
+pub(crate) mod sockets;
+pub(crate) mod supervisor;
 #[cfg(all(test, not(model)))]
 mod tests;
-pub(crate) mod wire;
+pub(crate) mod text;
 
 /// Why the drain began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,8 +2,9 @@
 //! them. `model` walks all of them together.
 
 use super::daemon::{Daemon, Finding, Forced, Input as D, Output as DO, Phase, Timer as DT};
-use super::family::{Child, Failure, InPlace, Refusal, Stage};
-use super::launcher::{Input as L, Launcher, Output as LO, Timer as LT};
+use super::launcher::{
+    Child, Failure, InPlace, Input as L, Launcher, Output as LO, Progress, Refusal, Timer as LT,
+};
 use super::{DrainReason, End, Intent, Kind, Reading, Report, Scope};
 use DrainReason::{Requested, Stopped, TakenOver};
 use Intent::{Restart, Stop, Unknown};
@@ -383,7 +384,7 @@ fn p6_daemon_that_finds_a_stop_ends_after_the_older_ones() {
 /// Without a number of its own, a daemon must not take a newer generation for an older one.
 #[test]
 fn p4_a_daemon_without_a_number_goes_by_the_start_times() {
-    use super::takeover::is_older;
+    use super::generation::takeover::is_older;
     assert!(is_older(1, 700, Some(2), 700));
     assert!(!is_older(3, 700, Some(2), 800));
     assert!(is_older(1, 700, None, 800));
@@ -394,8 +395,8 @@ fn p4_a_daemon_without_a_number_goes_by_the_start_times() {
 /// A look without the record goes by the PID file, as long as it can be believed.
 #[test]
 fn p4_without_the_record_a_newer_generation_is_known_by_its_pid_file() {
-    use super::takeover::{Content, names_newer};
-    use super::wire::Identity;
+    use super::generation::takeover::{Content, names_newer};
+    use crate::proto::generation::record::Identity;
     let own = Identity { pid: 70, start: 700 };
     let newer = Identity { pid: 80, start: 800 };
     let held = Content { pid: Some(80), locked: true };
@@ -453,12 +454,12 @@ fn launcher_every_state_and_event() {
             LO::Stop(PID),
             LO::Disarm(LT::Handoff),
             arm(kill),
-            LO::Stage(Stage::Stopping(PID)),
+            LO::Progress(Progress::Stopping(PID)),
         ]
     };
     let handoff = || vec![LO::Tell(PID, Restart), LO::Handoff(PID)];
-    let serving = || vec![LO::Disarm(LT::Cancel), LO::Stage(Stage::Serving(PID))];
-    let drains = || vec![arm(kill), LO::Stage(Stage::Draining(PID))];
+    let serving = || vec![LO::Disarm(LT::Cancel), LO::Progress(Progress::Serving(PID))];
+    let drains = || vec![arm(kill), LO::Progress(Progress::Draining(PID))];
     let all_but_gone =
         ["early", "ready", "serving", "settling", "held", "handoff", "settling again", "stopping"];
     let have_started = ["serving", "settling", "handoff", "settling again", "stopping"];
@@ -598,14 +599,14 @@ fn launchers_in_place() -> Vec<(&'static str, Launcher)> {
 fn launcher_in_place_every_state_and_event() {
     use LO::{Arm, Cancel, Disarm, Forward, Handoff, Mirror, Start, Tell};
     let (ended, crash) = (End::Code(3), End::Signal(6));
-    let stage = LO::Stage;
-    let start = || vec![stage(Stage::Reloading), Start];
-    let refused = |why| vec![stage(Stage::ReloadRefused(why))];
+    let stage = LO::Progress;
+    let start = || vec![stage(Progress::Reloading), Start];
+    let refused = |why| vec![stage(Progress::ReloadRefused(why))];
     let cancel = |child| vec![Cancel(child), Arm(LT::Cancel)];
     let ends = |child, outputs: Vec<LO>| [vec![Disarm(LT::Kill(child))], outputs].concat();
-    let failed = |child, end| vec![stage(Stage::ReloadFailed(Failure::Ended(child, end)))];
+    let failed = |child, end| vec![stage(Progress::ReloadFailed(Failure::Ended(child, end)))];
     let serves = |child, outputs: Vec<LO>| -> Vec<LO> {
-        [vec![Disarm(LT::Cancel), stage(Stage::Serving(child))], outputs].concat()
+        [vec![Disarm(LT::Cancel), stage(Progress::Serving(child))], outputs].concat()
     };
     let told = |child| vec![Tell(child, Unknown), Handoff(child)];
     let decided = |outputs: Vec<LO>| [vec![LO::ReadStatus, Arm(LT::Handoff)], outputs].concat();
@@ -657,12 +658,12 @@ fn launcher_in_place_every_state_and_event() {
                 ("first", ends(PID, vec![Mirror(PID, ended)])),
                 ("first cancelled", ends(PID, [vec![Disarm(LT::Cancel)], start()].concat())),
                 ("serving", ends(PID, vec![Mirror(PID, ended)])),
-                ("candidate", ends(PID, vec![stage(Stage::CurrentEnded(PID, ended))])),
-                ("cancelled", ends(PID, vec![stage(Stage::CurrentEnded(PID, ended))])),
+                ("candidate", ends(PID, vec![stage(Progress::CurrentEnded(PID, ended))])),
+                ("cancelled", ends(PID, vec![stage(Progress::CurrentEnded(PID, ended))])),
                 ("both serve", ends(PID, vec![])),
                 ("one drains", ends(PID, vec![])),
                 ("newest crashed", ends(PID, vec![Mirror(PID, ended)])),
-                ("told", ends(PID, vec![stage(Stage::CurrentEnded(PID, ended))])),
+                ("told", ends(PID, vec![stage(Progress::CurrentEnded(PID, ended))])),
             ],
         ),
         (
@@ -699,7 +700,7 @@ fn launcher_in_place_every_state_and_event() {
             ["first", "first cancelled", "serving", "candidate", "cancelled"]
                 .into_iter()
                 .chain(["newest crashed", "told"])
-                .map(|name| (name, vec![Arm(LT::Kill(PID)), stage(Stage::Draining(PID))]))
+                .map(|name| (name, vec![Arm(LT::Kill(PID)), stage(Progress::Draining(PID))]))
                 .map(|(name, outputs)| match name {
                     "first" => (name, serves(PID, outputs)),
                     "first cancelled" => (name, serves(PID, [start(), outputs].concat())),
@@ -787,10 +788,10 @@ fn launcher_in_place_leaves_as_the_newest_lets_it_go() {
 fn launcher_in_place_starts_one_more_where_nobody_serves() {
     let mut states = launchers_in_place().into_iter();
     let (_, mut launcher) = states.find(|(name, _)| *name == "one drains").expect("a state");
-    let refused = [LO::Stage(Stage::ReloadRefused(Refusal::Draining))];
+    let refused = [LO::Progress(Progress::ReloadRefused(Refusal::Draining))];
     assert_eq!(launcher.on(L::Reload), refused);
     let _ = launcher.on(L::Report(NEXT, Report::Draining));
-    assert_eq!(launcher.on(L::Reload), [LO::Stage(Stage::Reloading), LO::Start]);
+    assert_eq!(launcher.on(L::Reload), [LO::Progress(Progress::Reloading), LO::Start]);
 }
 
 /// A stop is over when all have ended, and so is a drain where all ends with the launcher.

@@ -197,8 +197,8 @@ fn wait_tells_the_first_reason() {
 // ---- hooks ----
 
 /// A stage, and what its hooks and panics noted.
-fn stage() -> (&'static Stage, Arc<Mutex<Vec<String>>>) {
-    (Box::leak(Box::new(Stage::new())), Arc::default())
+fn stage() -> (&'static HookList, Arc<Mutex<Vec<String>>>) {
+    (Box::leak(Box::new(HookList::new())), Arc::default())
 }
 
 fn note(notes: &Arc<Mutex<Vec<String>>>, text: &str) -> Hook {
@@ -206,7 +206,7 @@ fn note(notes: &Arc<Mutex<Vec<String>>>, text: &str) -> Hook {
     Box::new(move || lock(&notes).push(text))
 }
 
-fn run(stage: &Stage, notes: &Arc<Mutex<Vec<String>>>) {
+fn run(stage: &HookList, notes: &Arc<Mutex<Vec<String>>>) {
     stage.run(|panic| lock(notes).push(format!("panic: {panic}")));
 }
 

@@ -3,7 +3,7 @@
 
 use super::raw;
 use super::socket::{self, Beside, Peer, Settings, SocketType};
-use crate::proto::frame::{FileId, STATE_MAX};
+use crate::proto::control::frame::{FileId, STATE_MAX};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};

@@ -2,26 +2,24 @@
 //! `std::process` appear here alone; unsafe code in `raw` alone.
 
 pub(crate) mod channel;
-pub(crate) mod claim;
-#[cfg(feature = "sockets")]
 pub(crate) mod handover;
 pub(crate) mod launch;
-#[cfg(feature = "command")]
-pub(crate) mod look;
-pub(crate) mod notification;
-#[cfg(feature = "systemd")]
-pub(crate) mod notify;
-pub(crate) mod output;
+pub(crate) mod lock_file;
+pub(crate) mod notification_fd;
 pub(crate) mod pid_file;
+#[cfg(feature = "command")]
+pub(crate) mod proc;
 pub(crate) mod process;
 mod raw;
+#[cfg(feature = "systemd")]
+pub(crate) mod sd_notify;
 pub(crate) mod signals;
-#[cfg(feature = "command")]
-pub(crate) mod site;
-#[cfg(feature = "sockets")]
 pub(crate) mod socket;
+pub(crate) mod stdio;
 pub(crate) mod supervisor;
-pub(crate) mod systemd;
+#[cfg(feature = "command")]
+pub(crate) mod surroundings;
+pub(crate) mod systemctl;
 pub(crate) mod wait;
 
 pub(crate) use raw::exit_now;

@@ -2,8 +2,8 @@
 
 use super::process;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::takeover::Content;
-use crate::proto::wire;
+use crate::proto::generation::takeover::Content;
+use crate::proto::text;
 use fs2::FileExt;
 use nix::fcntl::OFlag;
 use std::fs::{self, File, OpenOptions};
@@ -25,7 +25,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Content> {
     // Closing the file gives a lock that we got back at once.
     let locked = uninterrupted(|| FileExt::try_lock_shared(&file))
         .is_err_and(|error| error.raw_os_error() == fs2::lock_contended_error().raw_os_error());
-    Ok(Content { pid: wire::parse_pid(&text), locked })
+    Ok(Content { pid: text::parse_pid(&text), locked })
 }
 
 /// Our PID file. Open and locked as long as this value lives: for the life of the process.
@@ -65,7 +65,7 @@ impl PidFile {
         let filled = uninterrupted(|| FileExt::try_lock_exclusive(&file))
             .map_err(|error| fail("lock", &temporary, error))
             .and_then(|()| {
-                file.write_all(wire::format_pid(process::own_pid()).as_bytes())
+                file.write_all(text::format_pid(process::own_pid()).as_bytes())
                     .map_err(|error| fail("write", &temporary, error))
             })
             .and_then(|()| {

@@ -1,8 +1,8 @@
 //! Who a process is, and the proof without which none is signalled.
 
 use super::{raw, signals};
-use crate::proto::takeover::Unproven;
-use crate::proto::wire::{Generation, Identity};
+use crate::proto::generation::record::{Generation, Identity};
+use crate::proto::generation::takeover::Unproven;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
@@ -130,19 +130,16 @@ pub(crate) fn is_single_threaded() -> bool {
 }
 
 /// What tells of sockets that the supervisor has passed.
-#[cfg(feature = "sockets")]
 #[derive(Debug)]
 pub(crate) struct PassedVariables([Option<String>; 3]);
 
-#[cfg(feature = "sockets")]
 impl PassedVariables {
-    pub(crate) fn as_ref(&self) -> crate::proto::passed::Variables<'_> {
+    pub(crate) fn as_ref(&self) -> crate::proto::sockets::passed::Variables<'_> {
         let [pid, fds, names] = self.0.each_ref().map(Option::as_deref);
-        crate::proto::passed::Variables { pid, fds, names }
+        crate::proto::sockets::passed::Variables { pid, fds, names }
     }
 }
 
-#[cfg(feature = "sockets")]
 pub(crate) fn passed_variables() -> PassedVariables {
     PassedVariables(
         ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]

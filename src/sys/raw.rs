@@ -73,7 +73,6 @@ impl Queued {
 }
 
 /// The process at the other end of a connection (SO_PEERPIDFD, Linux 6.5); close-on-exec from birth.
-#[cfg(feature = "sockets")]
 pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // The C library's headers may be older. It has the same number where SO_PEERCRED has this one.
     const SO_PEERPIDFD: libc::c_int = 77;
@@ -261,7 +260,6 @@ pub(crate) fn trim_memory() {
 }
 
 /// What `recvmsg(2)` brought.
-#[cfg(feature = "sockets")]
 pub(crate) struct Arrived {
     pub(crate) length: usize,
     pub(crate) fds: Vec<OwnedFd>,
@@ -273,7 +271,6 @@ pub(crate) struct Arrived {
 
 /// Receives a message and the descriptors beside it, close-on-exec from birth. Never waits. nix
 /// would leak the descriptors of a message of which some were lost.
-#[cfg(feature = "sockets")]
 pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Arrived> {
     // More than 253 descriptors, the most that a message carries, need; of u64, for the alignment.
     let mut control = [0_u64; 256];
@@ -312,7 +309,6 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Ar
 
 /// Lets a program choose among the sockets of a SO_REUSEPORT group (`socket(7)`,
 /// SO_ATTACH_REUSEPORT_CBPF): what it returns is an index into them.
-#[cfg(feature = "sockets")]
 pub(crate) fn attach_to_group(
     socket: BorrowedFd<'_>,
     program: &[libc::sock_filter],
@@ -338,7 +334,6 @@ pub(crate) fn attach_to_group(
 }
 
 /// Takes the program away from a SO_REUSEPORT group.
-#[cfg(feature = "sockets")]
 pub(crate) fn detach_from_group(socket: BorrowedFd<'_>) -> io::Result<()> {
     const SO_DETACH_REUSEPORT_BPF: libc::c_int = 68;
     let none: libc::c_int = 0;

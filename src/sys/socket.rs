@@ -2,7 +2,7 @@
 
 use super::process::Held;
 use super::raw;
-use crate::proto::frame::{Address, FileId, Kind};
+use crate::proto::control::frame::{Address, FileId, Kind};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

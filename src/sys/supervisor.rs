@@ -1,9 +1,11 @@
 //! The launcher's parent: who it is, whether it lives, and what its status says.
 
 use super::process::{self, Held};
-use super::systemd;
-use crate::proto::systemd::Unit;
-use crate::proto::wire::{self, Hello, Identity};
+use super::systemctl;
+use crate::proto::channel::Hello;
+use crate::proto::generation::record::Identity;
+use crate::proto::supervisor::supervise;
+use crate::proto::supervisor::systemd::Unit;
 use crate::proto::{Kind, Reading};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -12,7 +14,6 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
-#[cfg(feature = "sockets")]
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -38,7 +39,7 @@ const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"]
 /// The service that this process is, where systemd is its supervisor. The system's manager is PID 1; a
 /// user's may be so far inside of a container that no control group tells.
 fn unit_of(kind: Kind, pid: i32, supervisor: Option<Identity>) -> Option<Unit> {
-    let unit = (kind == Kind::Systemd).then(|| systemd::unit_of(pid)).flatten();
+    let unit = (kind == Kind::Systemd).then(|| systemctl::unit_of(pid)).flatten();
     let Unit { name, user } = unit?;
     let manager = supervisor.and_then(|one| manager_at(one.pid));
     Some(Unit { name, user: user || manager.is_some_and(|pid| pid != 1) })
@@ -221,7 +222,6 @@ impl Supervisor {
     }
 
     /// The folder that holds `supervise/`, for kinds that have one.
-    #[cfg(feature = "sockets")]
     pub(crate) fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
     }
@@ -252,7 +252,7 @@ impl Supervisor {
         }
         if !self.is_lost() {
             let read = match (&self.unit, main_pid) {
-                (Some(unit), Some(_)) => systemd::read(unit, main_pid),
+                (Some(unit), Some(_)) => systemctl::read(unit, main_pid),
                 (Some(_), None) => None,
                 (None, _) => self.read_status(main_pid),
             };
@@ -271,7 +271,7 @@ impl Supervisor {
     fn ask_sparingly(&self, unit: &Unit) -> Option<Reading> {
         let mut told = self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if told.0 < 60 || told.0 % 10 == 0 {
-            told.1 = systemd::read(unit, None);
+            told.1 = systemctl::read(unit, None);
         }
         told.0 = told.0.wrapping_add(1);
         told.1
@@ -300,8 +300,8 @@ impl Supervisor {
         let mut status = Vec::new();
         File::open(folder.join("status")).ok()?.take(64).read_to_end(&mut status).ok()?;
         match self.kind {
-            Kind::S6 => wire::parse_s6_status(&status, main_pid),
-            _ => wire::parse_status(&status, main_pid),
+            Kind::S6 => supervise::parse_s6_status(&status, main_pid),
+            _ => supervise::parse_status(&status, main_pid),
         }
     }
 
@@ -310,6 +310,6 @@ impl Supervisor {
     pub(crate) fn other_down_signal(&self) -> Option<String> {
         let folder = self.folder.as_ref().filter(|_| self.kind == Kind::S6)?;
         let signal = fs::read_to_string(folder.join("down-signal")).ok()?;
-        (!wire::is_term(&signal)).then(|| signal.trim().to_owned())
+        (!supervise::is_term(&signal)).then(|| signal.trim().to_owned())
     }
 }

@@ -28,7 +28,6 @@ pub(crate) fn readable_or_closed(
 }
 
 /// Waits until something can be written there, or the peer is gone, or the time is over.
-#[cfg(feature = "sockets")]
 pub(crate) fn writable(fd: BorrowedFd<'_>, timeout: Duration) {
     wait([(fd, PollFlags::POLLOUT)], Some(timeout));
 }

@@ -91,11 +91,7 @@ fn uptime() -> f64 {
 
 /// `socket:[INODE]` of what listens at this port.
 fn inode_at(port: u16) -> String {
-    listeners(Some(port))
-        .first()
-        .expect("a listener")
-        .display()
-        .to_string()
+    listeners(Some(port)).first().expect("a listener").display().to_string()
 }
 
 // ---- status ----

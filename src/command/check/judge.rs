@@ -3,8 +3,8 @@
 use super::{Daemon, Facts, Finding, Kernel, Parent, ServiceFolder, Severity};
 use crate::command::words::quote;
 use crate::proto::Kind;
-use crate::proto::systemd::{self, Properties};
-use crate::sys::site::{About, What, Who};
+use crate::proto::supervisor::systemd::{self, Properties};
+use crate::sys::surroundings::{About, What, Who};
 use std::path::Path;
 
 /// What is to be known of a unit.

@@ -1,8 +1,8 @@
 use super::judge::{judge, may};
 use super::{Daemon, Facts, Kernel, Parent, ServiceFolder, Severity};
 use crate::proto::Kind;
-use crate::proto::systemd::Properties;
-use crate::sys::site::{About, What, Who};
+use crate::proto::supervisor::systemd::Properties;
+use crate::sys::surroundings::{About, What, Who};
 use std::time::Duration;
 
 const WEB: u32 = 1000;

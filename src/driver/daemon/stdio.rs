@@ -1,0 +1,85 @@
+//! Keeps standard output and error usable when their reader goes: `println!` panics where writing
+//! fails.
+
+use crate::driver::log::note;
+use crate::proto::Kind;
+use crate::sys::process;
+use crate::sys::stdio::Output;
+use crate::sys::supervisor::Supervisor;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// When it is tried again where there was no descriptor for `/dev/null`.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The standard descriptors that may lose their reader, once nobody starts this process again.
+pub(in crate::driver) struct Outputs {
+    left: Vec<Output>,
+    /// Until then they are not watched: what is wrong with them would wake us all the time.
+    again: Option<Instant>,
+}
+
+impl Outputs {
+    pub(in crate::driver) fn new(replaced: bool) -> Outputs {
+        Outputs { left: if replaced { Output::all() } else { Vec::new() }, again: None }
+    }
+
+    /// Those to watch, without asking whether anything can be written there.
+    pub(in crate::driver) fn watched(&self) -> Vec<BorrowedFd<'_>> {
+        match self.again {
+            Some(_) => Vec::new(),
+            None => self.left.iter().map(AsFd::as_fd).collect(),
+        }
+    }
+
+    /// When to look again, whatever happens until then.
+    pub(in crate::driver) fn next(&self) -> Option<Duration> {
+        self.again.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Replaces those whose reader is gone.
+    pub(in crate::driver) fn replace_closed(&mut self) {
+        if self.again.is_some_and(|at| at > Instant::now()) {
+            return;
+        }
+        self.replace(Output::is_closed, "its reader is gone");
+    }
+
+    /// Before the launcher is let go. Guards against a write between the moment in which supervisord
+    /// closes its end and the one in which we notice: it reads nothing more once it has seen the
+    /// launcher's end. A pipe that is known not to be its own is left alone.
+    pub(in crate::driver) fn before_release(&mut self, supervisor: &Supervisor) {
+        let (Kind::Supervisord, Some(identity)) = (supervisor.kind, supervisor.identity) else {
+            return;
+        };
+        let goes = |output: &Output| output.is_pipe() && !output.is_not_of(identity.pid);
+        self.replace(goes, "supervisord closes it when the launcher has ended");
+    }
+
+    fn replace(&mut self, which: impl Fn(&Output) -> bool, why: &str) {
+        // The program may have put something of its own there, or closed it.
+        self.left.retain(Output::is_same);
+        self.again = None;
+        let mut failed = false;
+        self.left.retain(|output| {
+            if !which(output) {
+                return true;
+            }
+            let replaced = output.replace();
+            let (own, fd) = (process::own_pid(), output.number());
+            match &replaced {
+                Ok(()) => note!(
+                    Warn,
+                    "stage=output daemon={own} fd={fd} reason=\"{why}: what is written there is \
+                     lost from now on\"",
+                ),
+                Err(error) => note!(Warn, "stage=output daemon={own} fd={fd} error=\"{error}\""),
+            }
+            failed |= replaced.is_err();
+            replaced.is_err()
+        });
+        if failed {
+            self.again = Some(Instant::now() + AGAIN);
+        }
+    }
+}

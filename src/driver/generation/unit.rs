@@ -1,0 +1,60 @@
+//! What a daemon has to do with systemd once it serves: it looks at the settings of its unit, and
+//! has its sockets kept for a successor that finds no predecessor. On a thread of its own: systemd
+//! may take its time, and nothing waits for this.
+
+use crate::driver::daemon::Daemon;
+use crate::driver::generation::Service;
+use crate::driver::log::note;
+use crate::proto::supervisor::systemd::{self, Own, Unit};
+use crate::sys::{process, systemctl as sys};
+use std::thread;
+
+/// `started` is through.
+pub(in crate::driver) fn started(daemon: &'static Daemon) {
+    let Some(service) = &daemon.service else { return };
+    let Some(unit) = &service.supervisor.unit else { return };
+    let look = move || look(daemon, service, unit);
+    let thread = thread::Builder::new().name("seamless-systemd".to_owned()).spawn(look);
+    if let Err(error) = thread {
+        note!(Warn, "stage=systemd daemon={} error=\"{error}\"", process::own_pid());
+    }
+}
+
+fn look(daemon: &'static Daemon, service: &'static Service, unit: &Unit) {
+    let own = process::own_pid();
+    let settings = match sys::show(unit, systemd::SETTINGS, sys::PATIENCE) {
+        Ok(settings) => settings,
+        Err(error) => {
+            return note!(
+                Info,
+                "stage=systemd daemon={own} unit={:?} error=\"{error}\" reason=\"systemd cannot be \
+                 asked: a TERM is taken for a restart\"",
+                unit.name,
+            );
+        }
+    };
+    let folder = service.pid_file.parent().map(|folder| folder.display().to_string());
+    let own_side = Own {
+        notifies: cfg!(feature = "systemd"),
+        drain_timeout: daemon.drain_timeout(),
+        reloads: service.in_place,
+        folder: folder.unwrap_or_default(),
+    };
+    for found in systemd::findings(&settings, &own_side) {
+        note!(
+            Warn,
+            "stage=systemd daemon={own} unit={:?} setting={:?} instead={:?} reason=\"{}\"",
+            unit.name,
+            found.setting,
+            found.instead,
+            found.why,
+        );
+    }
+    #[cfg(feature = "systemd")]
+    if let Some(channel) = daemon.channel.upgrade() {
+        crate::driver::sockets::fdstore::keep(
+            &channel,
+            settings.get("FileDescriptorStoreMax").parse().unwrap_or(0),
+        );
+    }
+}

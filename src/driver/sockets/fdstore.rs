@@ -1,0 +1,67 @@
+//! Has systemd keep the sockets of this generation (`FileDescriptorStoreMax=`), so that they outlive
+//! the end of every process of the service, and removes what a successor must not find: nobody would
+//! accept from it, and what arrives there would wait for ever.
+
+use crate::driver::log::note;
+use crate::driver::sockets;
+use crate::proto::channel::Aside;
+use crate::proto::sockets::pool::Store;
+use crate::sys::channel::Channel;
+use crate::sys::process;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
+use std::time::Duration;
+
+/// Between attempts to write to a channel that is full.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How often it is attempted; the launcher may be waiting for systemd.
+const ATTEMPTS: u32 = 5_000;
+
+/// Brings systemd's store into line with what is held. `room`: how many it takes.
+pub(in crate::driver) fn keep(channel: &Channel, room: usize) {
+    let Store { remove, mut add, kept } = sockets::to_store();
+    let sum = kept + add.len();
+    let remove = if room > 0 { remove } else { Vec::new() };
+    if room == 0 {
+        add.clear(); // systemd would log each one that it refuses
+    } else if sum > room {
+        add.truncate(room.saturating_sub(kept));
+        note!(
+            Warn,
+            "stage=systemd daemon={} setting=\"FileDescriptorStoreMax={room}\" sockets={sum} \
+             reason=\"not all sockets are kept: those that are left out do not outlive a crash\"",
+            process::own_pid(),
+        );
+    }
+    let count = add.len();
+    let done = remove
+        .into_iter()
+        .try_for_each(|name| send(channel, &Aside::Remove(name), None))
+        .and_then(|()| {
+            add.into_iter()
+                .try_for_each(|(name, fd)| send(channel, &Aside::Store(name), Some(fd.as_fd())))
+        });
+    match done {
+        Ok(()) => {
+            note!(Debug, "stage=systemd daemon={} stored={count} kept={kept}", process::own_pid(),)
+        }
+        // A launcher that has gone: the next generation does it.
+        Err(error) => note!(
+            Debug,
+            "stage=systemd daemon={} reason=\"sockets are not stored\" error=\"{error}\"",
+            process::own_pid(),
+        ),
+    }
+}
+
+fn send(channel: &Channel, message: &Aside, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let bytes = message.format();
+    for _ in 0..ATTEMPTS {
+        match channel.send(&bytes, fd) {
+            Err(error) if process::is_shortage(&error) => thread::sleep(PAUSE),
+            done => return done,
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}

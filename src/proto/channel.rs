@@ -1,0 +1,260 @@
+//! The channel between launcher and daemon: its messages. Pure: bytes in, values out, and back.
+
+use crate::proto::generation::record::Identity;
+use crate::proto::text::{Refused, VERSION};
+use crate::proto::{Intent, Kind, Report, Scope};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// What the launcher knows of its supervisor. A pidfd of it may come with the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    pub(crate) kind: Kind,
+    /// The launcher itself: with its start time, so that it can be proven later.
+    pub(crate) launcher: Option<Identity>,
+    pub(crate) supervisor: Option<Identity>,
+    /// The launcher restarts in place: a wish for a restart is its to fulfil.
+    pub(crate) in_place: bool,
+    /// The folder that holds `supervise/`.
+    pub(crate) folder: Option<Vec<u8>>,
+}
+
+/// A message from launcher to daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ToDaemon {
+    Hello(Hello),
+    Intent(Intent),
+    /// A generation that the same launcher has started later serves.
+    TakenOver,
+    /// A restart in place was not to be, and why.
+    ReloadFailed(String),
+    /// A sign of life is wanted: [`Aside::Alive`].
+    Ask,
+}
+
+/// What a daemon tells its launcher beside the protocol: its machine takes no notice.
+#[cfg(feature = "systemd")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Aside {
+    Alive,
+    /// Have the supervisor keep the descriptor beside this, under this name without blanks.
+    Store(String),
+    /// It need not keep that one any more.
+    Remove(String),
+}
+
+#[cfg(feature = "systemd")]
+impl Aside {
+    pub(crate) fn format(&self) -> Vec<u8> {
+        let text = match self {
+            Aside::Alive => format!("{CHANNEL}{VERSION} alive"),
+            Aside::Store(name) => format!("{CHANNEL}{VERSION} store {name}"),
+            Aside::Remove(name) => format!("{CHANNEL}{VERSION} remove {name}"),
+        };
+        text.into_bytes()
+    }
+
+    /// `None`: something else.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Aside> {
+        let (kind, fields) = split_message(bytes).ok()?;
+        let name = || fields.split(' ').next().filter(|name| !name.is_empty()).map(str::to_owned);
+        match kind {
+            "alive" => Some(Aside::Alive),
+            "store" => name().map(Aside::Store),
+            "remove" => name().map(Aside::Remove),
+            _ => None,
+        }
+    }
+}
+
+/// A field of [`Report::Started`].
+const DRAIN_TIMEOUT: &str = "drain_timeout_ms=";
+/// As much as is told of why a restart in place was not to be, in characters.
+const WHY_MAX: usize = 1000;
+
+const CHANNEL: &str = "seamless/";
+/// Longer than any message: a path has at most 4096 bytes.
+pub(crate) const MESSAGE_MAX: usize = 8192;
+
+impl ToDaemon {
+    /// As one line, and no longer than fits.
+    pub(crate) fn reload_failed(why: &str) -> ToDaemon {
+        let line = why.chars().map(|one| if one.is_control() { ' ' } else { one });
+        ToDaemon::ReloadFailed(line.take(WHY_MAX).collect())
+    }
+
+    pub(crate) fn format(&self) -> Vec<u8> {
+        match self {
+            ToDaemon::Hello(hello) => {
+                let mut text = format!("{CHANNEL}{VERSION} hello kind={}", hello.kind.name());
+                if let Some(launcher) = hello.launcher {
+                    _ = write!(text, " launcher={launcher}");
+                }
+                if let Some(supervisor) = hello.supervisor {
+                    _ = write!(text, " supervisor={supervisor}");
+                }
+                if hello.in_place {
+                    text.push_str(" reload=1");
+                }
+                let mut bytes = text.into_bytes();
+                if let Some(folder) = &hello.folder {
+                    bytes.extend_from_slice(b" folder="); // last: a path may hold anything
+                    bytes.extend_from_slice(folder);
+                }
+                bytes
+            }
+            ToDaemon::Intent(intent) => {
+                format!("{CHANNEL}{VERSION} intent {}", intent.name()).into_bytes()
+            }
+            ToDaemon::TakenOver => format!("{CHANNEL}{VERSION} taken-over").into_bytes(),
+            ToDaemon::ReloadFailed(why) => {
+                format!("{CHANNEL}{VERSION} reload-failed {why}").into_bytes()
+            }
+            ToDaemon::Ask => format!("{CHANNEL}{VERSION} ask").into_bytes(),
+        }
+    }
+
+    /// `Ok(None)`: a message that this version does not know.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Option<ToDaemon>, Refused> {
+        const FOLDER: &[u8] = b" folder=";
+        let at = bytes.windows(FOLDER.len()).position(|window| window == FOLDER);
+        let (head, folder) = match at {
+            Some(at) => (&bytes[..at], Some(bytes[at + FOLDER.len()..].to_vec())),
+            None => (bytes, None),
+        };
+        let (name, fields) = split_message(head)?;
+        let message = match name {
+            "hello" => {
+                let field = |key: &str| {
+                    fields.split(' ').find_map(|field| field.strip_prefix(key)?.strip_prefix('='))
+                };
+                ToDaemon::Hello(Hello {
+                    kind: field("kind").and_then(Kind::from_name).unwrap_or(Kind::Other),
+                    launcher: field("launcher").and_then(Identity::parse),
+                    supervisor: field("supervisor").and_then(Identity::parse),
+                    in_place: field("reload") == Some("1"),
+                    folder,
+                })
+            }
+            "intent" => {
+                let word = fields.split(' ').next().unwrap_or_default();
+                ToDaemon::Intent(Intent::from_name(word).unwrap_or(Intent::Unknown))
+            }
+            "taken-over" => ToDaemon::TakenOver,
+            "reload-failed" => ToDaemon::ReloadFailed(fields.to_owned()),
+            "ask" => ToDaemon::Ask,
+            _ => return Ok(None),
+        };
+        Ok(Some(message))
+    }
+}
+
+impl Report {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Report::Ready => "ready",
+            Report::Started => "started",
+            Report::Released => "released",
+            Report::TakenOver => "taken-over",
+            Report::Draining => "draining",
+            Report::Waiting => "waiting",
+            Report::Reload => "reload",
+        }
+    }
+
+    pub(crate) fn format(self) -> Vec<u8> {
+        format!("{CHANNEL}{VERSION} {}", self.name()).into_bytes()
+    }
+
+    /// [`Report::Started`], and how long a drain of this daemon may take: only now it is certain.
+    pub(crate) fn format_started(drain_timeout: Option<Duration>) -> Vec<u8> {
+        let mut message = Report::Started.format();
+        if let Some(timeout) = drain_timeout {
+            message.extend(format!(" {DRAIN_TIMEOUT}{}", timeout.as_millis()).bytes());
+        }
+        message
+    }
+
+    /// What [`format_started`](Report::format_started) has said of it.
+    pub(crate) fn drain_timeout(started: &[u8]) -> Option<Duration> {
+        let (_, fields) = split_message(started).ok()?;
+        let millis = fields.split(' ').find_map(|field| field.strip_prefix(DRAIN_TIMEOUT))?;
+        millis.parse().ok().map(Duration::from_millis)
+    }
+
+    /// `Ok(None)`: a message that this version does not know.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Report>, Refused> {
+        let (name, _) = split_message(bytes)?;
+        let all = [
+            Report::Ready,
+            Report::Started,
+            Report::Released,
+            Report::TakenOver,
+            Report::Draining,
+            Report::Waiting,
+            Report::Reload,
+        ];
+        Ok(all.into_iter().find(|report| report.name() == name))
+    }
+}
+
+impl Intent {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Intent::Restart => "restart",
+            Intent::Stop(Scope::Service) => "stop",
+            Intent::Stop(Scope::Generation) => "stop-generation",
+            Intent::Unknown => "unknown",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Intent> {
+        let stops = [Scope::Service, Scope::Generation].map(Intent::Stop);
+        let all = [Intent::Restart, Intent::Unknown].into_iter().chain(stops);
+        all.into_iter().find(|intent| intent.name() == name)
+    }
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Daemontools => "daemontools",
+            Kind::Runit => "runit",
+            Kind::S6 => "s6",
+            Kind::Systemd => "systemd",
+            Kind::Supervisord => "supervisord",
+            Kind::OpenRc => "openrc",
+            Kind::Nobody => "nobody",
+            Kind::Other => "other",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Kind> {
+        let all = [
+            Kind::Daemontools,
+            Kind::Runit,
+            Kind::S6,
+            Kind::Systemd,
+            Kind::Supervisord,
+            Kind::OpenRc,
+            Kind::Nobody,
+            Kind::Other,
+        ];
+        all.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+fn split_message(bytes: &[u8]) -> Result<(&str, &str), Refused> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Refused::Foreign)?;
+    let text = text.strip_prefix(CHANNEL).ok_or(Refused::Foreign)?;
+    let (version, message) = text.split_once(' ').ok_or(Refused::Foreign)?;
+    match version.parse() {
+        Ok(VERSION) => {}
+        Ok(version) if version > VERSION => return Err(Refused::Version(version)),
+        Ok(_) | Err(_) => return Err(Refused::Foreign),
+    }
+    Ok(message.split_once(' ').unwrap_or((message, "")))
+}
+
+#[cfg(all(test, not(model)))]
+mod tests;

@@ -1,0 +1,352 @@
+//! The two sides of a takeover connection: from whom a new generation takes, and what each side says
+//! next. The drivers carry messages and descriptors; what may follow on what is decided here.
+
+use super::frame::{Answer, Request, Socket};
+
+// ---- the new daemon ----
+
+/// A live generation that is proven to be an older one of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Predecessor {
+    pub(crate) number: u64,
+    pub(crate) pid: i32,
+    /// The record says that it listens for its successor.
+    pub(crate) hands_over: bool,
+}
+
+/// Why nothing can be taken, though there is a predecessor; or somebody else listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Untakeable {
+    /// Nobody listens, and this one should.
+    NobodyListens(Predecessor),
+    /// It listens, and is not proven to be a predecessor.
+    Stranger(i32),
+}
+
+/// From whom a new generation takes. `listens`: who does so at the takeover socket, by its PID.
+/// `None`: there is nothing to take, and the new generation binds its own.
+pub(crate) fn giver(
+    listens: Option<i32>,
+    predecessors: &[Predecessor],
+) -> Result<Option<Predecessor>, Untakeable> {
+    // P5, turned round: only what is proven to be an older generation of ours gives us sockets.
+    let proven = |pid| predecessors.iter().find(|one| one.pid == pid).copied();
+    match listens {
+        Some(pid) if broken!(TakesFromStrangers) => {
+            Ok(proven(pid).or(Some(Predecessor { number: 0, pid, hands_over: true })))
+        }
+        Some(pid) => proven(pid).map(Some).ok_or(Untakeable::Stranger(pid)),
+        None if broken!(BindsBesidePredecessor) => Ok(None),
+        None => match predecessors.iter().find(|one| one.hands_over) {
+            Some(one) => Err(Untakeable::NobodyListens(*one)),
+            None => Ok(None),
+        },
+    }
+}
+
+/// What an answer means to the new daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Took {
+    /// So many sockets follow.
+    Offer(usize),
+    /// Each with the descriptor that came with it.
+    Sockets(Vec<Socket>),
+    /// The descriptor that came with it holds so many bytes.
+    State(u64),
+    /// That was all.
+    End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Due {
+    Offer,
+    Sockets,
+    State,
+    End,
+    Nothing,
+}
+
+/// The new daemon's side.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Taking {
+    from: u64,
+    sockets: usize,
+    got: usize,
+    state: Option<u64>,
+    due: Due,
+}
+
+impl Taking {
+    /// By the generation `own`, from `giver`; and the first message.
+    pub(crate) fn begin(own: u64, giver: &Predecessor) -> (Taking, Request) {
+        let from = giver.number;
+        let taking = Taking { from, sockets: 0, got: 0, state: None, due: Due::Offer };
+        (taking, Request::Take { generation: own })
+    }
+
+    /// An answer, and how many descriptors came with it. When it has been acted on, the request
+    /// goes out. An error is the end of it: nothing has been taken.
+    pub(crate) fn on(
+        &mut self,
+        answer: Answer,
+        fds: usize,
+    ) -> Result<(Took, Option<Request>), String> {
+        let (took, request) = match (self.due, answer) {
+            (_, Answer::Refused(why)) => return Err(format!("it refuses: {why}")),
+            (Due::Offer, Answer::Offer { generation, sockets, state }) if fds == 0 => {
+                if generation != self.from && !broken!(TakesFromStrangers) {
+                    return Err(format!(
+                        "it says that it is generation {generation}, and the record says {}",
+                        self.from
+                    ));
+                }
+                (self.sockets, self.state) = (sockets, state);
+                (Took::Offer(sockets), None)
+            }
+            (Due::Sockets, Answer::Sockets(claimed)) => {
+                let count = claimed.len();
+                if count != fds {
+                    return Err(format!("it sent {fds} descriptors with {count} sockets"));
+                }
+                let left = self.sockets - self.got;
+                if count > left {
+                    return Err(format!(
+                        "it sent more than the {} sockets that it offered",
+                        self.sockets
+                    ));
+                }
+                self.got += count;
+                (Took::Sockets(claimed), Some(Request::Got { count }))
+            }
+            (Due::State, Answer::State { bytes }) if Some(bytes) == self.state && fds == 1 => {
+                self.state = None;
+                (Took::State(bytes), Some(Request::Got { count: 1 }))
+            }
+            (Due::End, Answer::End) if fds == 0 => (Took::End, Some(Request::Done)),
+            (due, other) => return Err(unexpected(&other, fds, due)),
+        };
+        self.due = match took {
+            Took::End => Due::Nothing,
+            _ if self.got < self.sockets => Due::Sockets,
+            _ if self.state.is_some() => Due::State,
+            _ => Due::End,
+        };
+        Ok((took, request))
+    }
+}
+
+fn unexpected(answer: &Answer, fds: usize, due: Due) -> String {
+    let name = match answer {
+        Answer::Offer { .. } => "an offer",
+        Answer::Sockets(_) => "sockets",
+        Answer::State { .. } => "a state",
+        Answer::End => "the end",
+        Answer::Status(_) => "a status",
+        Answer::Accepted => "a consent",
+        Answer::Refused(_) => "a refusal",
+    };
+    let due = match due {
+        Due::Offer => "an offer",
+        Due::Sockets => "sockets",
+        Due::State => "the state",
+        Due::End => "the end",
+        Due::Nothing => "nothing",
+    };
+    format!("it sent {name} with {fds} descriptors where {due} was due")
+}
+
+// ---- the old daemon ----
+
+/// What the old daemon sends next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Give {
+    Offer,
+    /// So many of the sockets that have not been sent so far.
+    Sockets(usize),
+    State,
+    End,
+}
+
+/// The old daemon's side.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Giving {
+    /// Sockets that have not been sent.
+    left: usize,
+    /// A state that has not been sent.
+    state: bool,
+    next: Option<Give>,
+    /// The count of the `got` that is awaited.
+    awaited: Option<usize>,
+    done: bool,
+}
+
+impl Giving {
+    /// To the generation `theirs`. An error is a refusal.
+    pub(crate) fn begin(own: u64, theirs: u64) -> Result<(), String> {
+        if theirs <= own {
+            return Err(format!("generation {theirs} is not newer than {own}"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn new(sockets: usize, state: bool) -> Giving {
+        Giving { left: sockets, state, next: Some(Give::Offer), awaited: None, done: false }
+    }
+
+    /// What is sent next; `None` where an answer is awaited first, or all is through. `fits`: how
+    /// many of the sockets that are left fit into a message.
+    pub(crate) fn next(&mut self, fits: impl FnOnce(usize) -> usize) -> Option<Give> {
+        let give = match self.next.take()? {
+            Give::Sockets(_) => Give::Sockets(fits(self.left).min(self.left)),
+            other => other,
+        };
+        match give {
+            Give::Offer => self.next = Some(self.following()),
+            Give::Sockets(count) => {
+                self.left -= count;
+                self.awaited = Some(count);
+            }
+            Give::State => {
+                self.state = false;
+                self.awaited = Some(1);
+            }
+            Give::End => {}
+        }
+        Some(give)
+    }
+
+    fn following(&self) -> Give {
+        match (self.left, self.state) {
+            (0, false) => Give::End,
+            (0, true) => Give::State,
+            (left, _) => Give::Sockets(left),
+        }
+    }
+
+    /// The other side has it all, and has said so.
+    pub(crate) fn is_through(&self) -> bool {
+        self.done
+    }
+
+    /// What the other side says, where [`Giving::next`] waits for it.
+    pub(crate) fn on(&mut self, request: Request) -> Result<(), String> {
+        let due = self.awaited.map_or(Request::Done, |count| Request::Got { count });
+        if request != due {
+            return Err(format!("it sent {request:?} where {due:?} was due"));
+        }
+        match self.awaited.take() {
+            Some(_) => self.next = Some(self.following()),
+            None => self.done = true,
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Give, Giving, Predecessor, Taking, Took, Untakeable, giver};
+    use crate::proto::control::frame::{Address, Answer, Kind, Request, Socket};
+
+    const OLD: Predecessor = Predecessor { number: 3, pid: 30, hands_over: true };
+    const MUTE: Predecessor = Predecessor { number: 2, pid: 20, hands_over: false };
+
+    fn socket(port: u16) -> Socket {
+        let asked = Address::Inet(([127, 0, 0, 1], port).into());
+        let local = asked.clone();
+        let (kind, name, file) = (Kind::Tcp, None, None);
+        Socket { kind, asked, name, member: 0, retired: false, local, file }
+    }
+
+    fn offer(sockets: usize, state: Option<u64>) -> Answer {
+        Answer::Offer { generation: OLD.number, sockets, state }
+    }
+
+    #[test]
+    fn p5_only_a_predecessor_gives() {
+        assert_eq!(giver(Some(30), &[MUTE, OLD]), Ok(Some(OLD)));
+        assert_eq!(giver(Some(31), &[MUTE, OLD]), Err(Untakeable::Stranger(31)));
+        assert_eq!(giver(Some(31), &[]), Err(Untakeable::Stranger(31)));
+        assert_eq!(giver(None, &[MUTE, OLD]), Err(Untakeable::NobodyListens(OLD)));
+        assert_eq!(giver(None, &[MUTE]), Ok(None));
+        assert_eq!(giver(None, &[]), Ok(None));
+        assert_eq!(Giving::begin(3, 3), Err("generation 3 is not newer than 3".to_owned()));
+        assert_eq!(Giving::begin(3, 4), Ok(()));
+    }
+
+    /// Both sides, message by message, for each number of sockets and with a state or without.
+    #[test]
+    fn the_two_sides_understand_each_other() {
+        for (count, state) in (0..6).flat_map(|count| [(count, None), (count, Some(7))]) {
+            let (mut taking, first) = Taking::begin(4, &OLD);
+            assert_eq!(first, Request::Take { generation: 4 });
+            let mut giving = Giving::new(count, state.is_some());
+            let mut taken = Vec::new();
+            let mut ports = 0..;
+            loop {
+                let Some(give) = giving.next(|left| left.min(2)) else {
+                    assert!(giving.is_through());
+                    break;
+                };
+                let (answer, fds) = match give {
+                    Give::Offer => (offer(count, state), 0),
+                    Give::Sockets(count) => {
+                        (Answer::Sockets(ports.by_ref().take(count).map(socket).collect()), count)
+                    }
+                    Give::State => (Answer::State { bytes: 7 }, 1),
+                    Give::End => (Answer::End, 0),
+                };
+                let (took, request) = taking.on(answer, fds).expect("what was due");
+                if let Took::Sockets(sockets) = took {
+                    taken.extend(sockets);
+                }
+                if let Some(request) = request {
+                    giving.on(request).expect("what was due");
+                }
+            }
+            assert_eq!(taken, (0..count as u16).map(socket).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn what_is_not_due_ends_it() {
+        let begun = || Taking::begin(4, &OLD).0;
+        let refuses = |mut taking: Taking, answer, fds, why: &str| {
+            assert_eq!(taking.on(answer, fds), Err(why.to_owned()));
+        };
+        let other = Answer::Offer { generation: 2, sockets: 0, state: None };
+        refuses(begun(), other, 0, "it says that it is generation 2, and the record says 3");
+        refuses(
+            begun(),
+            Answer::End,
+            0,
+            "it sent the end with 0 descriptors where an offer was due",
+        );
+        refuses(
+            begun(),
+            offer(1, None),
+            1,
+            "it sent an offer with 1 descriptors where an offer was due",
+        );
+        refuses(begun(), Answer::Refused("no".to_owned()), 0, "it refuses: no");
+        let mut offered = begun();
+        offered.on(offer(1, Some(9)), 0).expect("an offer");
+        let two = || Answer::Sockets(vec![socket(1), socket(2)]);
+        refuses(offered.clone(), two(), 2, "it sent more than the 1 sockets that it offered");
+        refuses(offered.clone(), two(), 1, "it sent 1 descriptors with 2 sockets");
+        let end = "it sent the end with 0 descriptors where sockets was due";
+        refuses(offered.clone(), Answer::End, 0, end);
+        offered.on(Answer::Sockets(vec![socket(1)]), 1).expect("a socket");
+        let state = "it sent a state with 1 descriptors where the state was due";
+        refuses(offered, Answer::State { bytes: 8 }, 1, state);
+        let mut giving = Giving::new(1, false);
+        assert_eq!(giving.next(|_| 1), Some(Give::Offer));
+        assert_eq!(giving.next(|_| 1), Some(Give::Sockets(1)));
+        assert_eq!(giving.next(|_| 1), None);
+        let wrong = "it sent Done where Got { count: 1 } was due".to_owned();
+        assert_eq!(giving.clone().on(Request::Done), Err(wrong));
+        giving.on(Request::Got { count: 1 }).expect("what was due");
+        assert_eq!(giving.next(|_| 1), Some(Give::End));
+        giving.on(Request::Done).expect("what was due");
+        assert!(giving.is_through());
+    }
+}

@@ -1,0 +1,186 @@
+//! The record of the live generations, in the lock file. Pure: bytes in, values out, and back.
+
+use crate::proto::text::{Refused, VERSION, parse_pid};
+use std::fmt::Write as _;
+
+/// A process that a number alone does not name: PIDs are used again, start times are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Identity {
+    pub(crate) pid: i32,
+    /// Clock ticks from boot to its start (`proc_pid_stat(5)`, field 22).
+    pub(crate) start: u64,
+}
+
+/// One live generation, as the record lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Generation {
+    pub(crate) number: u64,
+    pub(crate) daemon: Identity,
+    /// The boot that the start times count from.
+    pub(crate) boot: String,
+    /// The PID namespace that the PIDs belong to.
+    pub(crate) pid_namespace: u64,
+    pub(crate) launcher: Identity,
+    /// The launcher's supervisor; `None` where it has none or cannot be known.
+    pub(crate) supervisor: Option<Identity>,
+    /// Fields of a later version, kept as they are.
+    pub(crate) more: Vec<String>,
+}
+
+/// The content of the lock file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Record {
+    /// The number of the last claim.
+    pub(crate) last: u64,
+    /// Who took that claim, while it starts. What has failed there or been killed still stands here.
+    pub(crate) starting: Option<Generation>,
+    /// The generations that have started and not ended, as far as known.
+    pub(crate) live: Vec<Generation>,
+    /// Fields of a later version in the first line, kept as they are.
+    pub(crate) more: Vec<String>,
+}
+
+const RECORD: &str = "seamless-record";
+/// Before the line of the one that is starting.
+const STARTING: &str = "starting ";
+/// What stands behind it is what a longer, older record left there.
+const RECORD_END: &str = "end";
+
+impl Record {
+    pub(crate) fn format(&self) -> String {
+        let mut text = format!("{RECORD} {VERSION} last={}", self.last);
+        for field in &self.more {
+            _ = write!(text, " {field}");
+        }
+        text.push('\n');
+        for generation in &self.live {
+            text.push_str(&generation.format());
+        }
+        // Last: where the disk is full, what stood there before is still whole.
+        if let Some(starting) = &self.starting {
+            text.push_str(STARTING);
+            text.push_str(&starting.format());
+        }
+        text.push_str(RECORD_END);
+        text.push('\n');
+        text
+    }
+
+    /// The record, and the lines that were dropped because they do not parse. An empty file is an
+    /// empty record. A line without its newline was cut, and may say anything: it is dropped too.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<(Record, Vec<String>), Refused> {
+        let text = String::from_utf8_lossy(bytes);
+        let mut lines = text.split_inclusive('\n');
+        let Some(head) = lines.next() else {
+            return Ok((Record::default(), Vec::new()));
+        };
+        let mut words = head.split_ascii_whitespace();
+        if words.next() != Some(RECORD) {
+            return Err(Refused::Foreign);
+        }
+        match words.next().and_then(|word| word.parse().ok()) {
+            Some(VERSION) => {}
+            Some(version) if version > VERSION => return Err(Refused::Version(version)),
+            Some(_) | None => return Err(Refused::Foreign),
+        }
+        let mut dropped = Vec::new();
+        let (mut last, mut more) = (None, Vec::new());
+        for word in words.filter(|_| head.ends_with('\n')) {
+            match word.strip_prefix("last=") {
+                Some(number) => last = number.parse().ok(),
+                None => more.push(word.to_owned()),
+            }
+        }
+        if last.is_none() {
+            dropped.push(head.trim_end().to_owned());
+        }
+        let mut starting = None;
+        let mut live: Vec<Generation> = Vec::new();
+        for line in lines {
+            let complete = line.strip_suffix('\n');
+            if complete == Some(RECORD_END) {
+                break;
+            }
+            if let Some(complete) = complete.and_then(|line| line.strip_prefix(STARTING)) {
+                match Generation::parse(complete) {
+                    Some(generation) if starting.is_none() => starting = Some(generation),
+                    Some(_) | None => dropped.push(line.trim_end().to_owned()),
+                }
+                continue;
+            }
+            match complete.and_then(Generation::parse) {
+                Some(generation) if live.iter().all(|one| one.number != generation.number) => {
+                    live.push(generation);
+                }
+                Some(_) | None => dropped.push(line.trim_end().to_owned()),
+            }
+        }
+        let newest = live.iter().map(|one| one.number).max();
+        let record = Record { last: last.max(newest).unwrap_or(0), starting, live, more };
+        Ok((record, dropped))
+    }
+}
+
+impl Generation {
+    pub(crate) fn format(&self) -> String {
+        let Generation { number, daemon, boot, pid_namespace, launcher, supervisor, more } = self;
+        let mut line = format!(
+            "generation={number} daemon={daemon} boot={boot} pid_namespace={pid_namespace} \
+             launcher={launcher}",
+        );
+        if let Some(supervisor) = supervisor {
+            _ = write!(line, " supervisor={supervisor}");
+        }
+        for field in more {
+            _ = write!(line, " {field}");
+        }
+        line.push('\n');
+        line
+    }
+
+    fn parse(line: &str) -> Option<Generation> {
+        let (mut number, mut daemon, mut boot, mut pid_namespace) = (None, None, None, None);
+        let (mut launcher, mut supervisor, mut more) = (None, None, Vec::new());
+        for field in line.split_ascii_whitespace() {
+            let (key, value) = field.split_once('=')?;
+            match key {
+                "generation" => number = Some(value.parse().ok()?),
+                "daemon" => daemon = Some(Identity::parse(value)?),
+                "boot" => boot = Some(value.to_owned()),
+                "pid_namespace" => pid_namespace = Some(value.parse().ok()?),
+                "launcher" => launcher = Some(Identity::parse(value)?),
+                "supervisor" => supervisor = Some(Identity::parse(value)?),
+                _ => more.push(field.to_owned()),
+            }
+        }
+        Some(Generation {
+            number: number?,
+            daemon: daemon?,
+            boot: boot?,
+            pid_namespace: pid_namespace?,
+            launcher: launcher?,
+            supervisor,
+            more,
+        })
+    }
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.pid, self.start)
+    }
+}
+
+impl Identity {
+    /// Somebody who has ended before more than that could be seen: no process is this one.
+    pub(crate) const GONE: Identity = Identity { pid: 1, start: u64::MAX };
+
+    pub(crate) fn parse(text: &str) -> Option<Identity> {
+        let (pid, start) = text.split_once(':')?;
+        let pid = parse_pid(pid.as_bytes()).or((pid == "1").then_some(1))?;
+        Some(Identity { pid, start: start.parse().ok()? })
+    }
+}
+
+#[cfg(all(test, not(model)))]
+mod tests;

@@ -1,0 +1,117 @@
+//! What a TERM means. Some supervisors write down what they want before they signal, some after it, and
+//! some never: the launcher asks, waits where waiting helps, and asks again.
+
+use super::{Output, Timer};
+use crate::proto::{Intent, Kind, Reading, Scope};
+
+/// How often the status is read again while a CONT and a status of `u` contradict each other:
+/// at 20 ms, 40 ms ... 200 ms after the TERM.
+const READS: u8 = 10;
+
+/// A TERM whose meaning is not known yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Settling {
+    from: i32,
+    /// The sender of the TERM sent a CONT as well.
+    cont: bool,
+    reads: u8,
+    /// A further TERM came meanwhile: settle again after this decision.
+    again: Option<i32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Understanding {
+    kind: Kind,
+    supervisor: Option<i32>,
+    /// The sender of a CONT of the last 20 ms.
+    cont: Option<i32>,
+    settling: Option<Settling>,
+}
+
+impl Understanding {
+    pub(super) fn new(kind: Kind, supervisor: Option<i32>) -> Self {
+        Understanding { kind, supervisor, cont: None, settling: None }
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.settling.is_none()
+    }
+
+    /// Returns the intent if it is known at once.
+    pub(super) fn term(&mut self, from: i32, out: &mut Vec<Output>) -> Option<Intent> {
+        if let Some(settling) = &mut self.settling {
+            if !broken!(AgainIgnored) {
+                settling.again = Some(from);
+            }
+            return None;
+        }
+        let cont = self.cont == Some(from);
+        self.settling = Some(Settling { from, cont, reads: 0, again: None });
+        match self.kind {
+            Kind::Nobody => return Some(Intent::Stop(Scope::Generation)),
+            kind if kind.writes_late() && !broken!(Usr2BeforeSettled) => {
+                out.push(Output::Arm(Timer::Settle));
+            }
+            _ => out.push(Output::ReadStatus),
+        }
+        None
+    }
+
+    pub(super) fn cont(&mut self, from: i32, out: &mut Vec<Output>) {
+        if !self.kind.writes_late() || broken!(ContIgnored) {
+            return;
+        }
+        match &mut self.settling {
+            Some(settling) if settling.from == from => settling.cont = true,
+            Some(_) | None => {
+                self.cont = Some(from);
+                out.push(Output::Arm(Timer::Cont));
+            }
+        }
+    }
+
+    pub(super) fn cont_is_too_old(&mut self) {
+        self.cont = None;
+    }
+
+    pub(super) fn read_status(&self, out: &mut Vec<Output>) {
+        if self.settling.is_some() {
+            out.push(Output::ReadStatus);
+        }
+    }
+
+    /// Returns the intent, unless the status has to be read once more.
+    pub(super) fn status(&mut self, reading: Reading, out: &mut Vec<Output>) -> Option<Intent> {
+        let settling = self.settling.as_mut()?;
+        settling.reads += 1;
+        let intent = match (self.kind, reading) {
+            (Kind::Nobody, _) => Intent::Stop(Scope::Generation),
+            // The supervisor died before it could be asked. Another may come and start the next.
+            (_, Reading::Lost)
+                if Some(settling.from) == self.supervisor && !broken!(LastTermIsAStop) =>
+            {
+                Intent::Unknown
+            }
+            (_, Reading::Lost) => Intent::Stop(Scope::Generation),
+            (_, Reading::Down) => Intent::Stop(Scope::Service),
+            (kind, Reading::Up)
+                if kind.writes_late() && settling.cont && settling.reads < READS =>
+            {
+                out.push(Output::Arm(Timer::Settle));
+                return None;
+            }
+            (_, Reading::Up) => Intent::Restart,
+            (kind, Reading::Unreadable) if kind.writes_late() => match settling.cont {
+                true => Intent::Stop(Scope::Service),
+                false => Intent::Restart,
+            },
+            (_, Reading::Unreadable) => Intent::Unknown,
+        };
+        Some(intent)
+    }
+
+    /// The TERM has been understood. Returns the sender of a further one that came meanwhile.
+    pub(super) fn decided(&mut self) -> Option<i32> {
+        self.settling.take().and_then(|settling| settling.again)
+    }
+}

@@ -1,0 +1,100 @@
+//! The launcher's machine.
+
+use super::children::Children;
+use super::intent::Understanding;
+use super::{Child, InPlace, Input, Output, Timer};
+use crate::proto::{Intent, Kind, Reading, Report};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Launcher {
+    understanding: Understanding,
+    children: Children,
+    gone: bool,
+}
+
+impl Launcher {
+    /// `supervisor`: its PID, where it has one. `first`: the daemon. `in_place`: the launcher restarts
+    /// the program itself.
+    pub(crate) fn new(
+        kind: Kind,
+        supervisor: Option<i32>,
+        first: Child,
+        in_place: Option<InPlace>,
+    ) -> Self {
+        let children = Children::new(first, in_place, kind == Kind::Nobody);
+        Launcher { understanding: Understanding::new(kind, supervisor), children, gone: false }
+    }
+
+    #[must_use]
+    pub(crate) fn on(&mut self, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        if self.gone {
+            return out;
+        }
+        #[cfg(model)]
+        if crate::variants::deaf_launcher(input) {
+            return out;
+        }
+        let children = &mut self.children;
+        match input {
+            Input::Report(child, report) => {
+                children.report(child, report, &mut out);
+                if report == Report::Released && broken!(ReleasedBeforeSignals) {
+                    self.quiet(&mut out);
+                }
+            }
+            Input::ChannelClosed(child) => children.ready(child, &mut out),
+            Input::Ended(child, end) => children.ended(child, end, &mut out),
+            Input::Spawned(child) => children.spawned(child, &mut out),
+            Input::Reload => children.reload(&mut out),
+            Input::Term { from } => self.term(from, &mut out),
+            Input::Cont { from } => self.understanding.cont(from, &mut out),
+            Input::Signal(signal) => children.forward(signal, &mut out),
+            Input::Status(reading) => self.status(reading, &mut out),
+            Input::Timer(Timer::Cont) => self.understanding.cont_is_too_old(),
+            Input::Timer(Timer::Settle) => self.understanding.read_status(&mut out),
+            Input::Timer(Timer::Handoff) => children.handoff_expired(&mut out),
+            Input::Timer(Timer::Cancel) => children.cancel_expired(&mut out),
+            Input::Timer(Timer::Overdue) => children.overdue(&mut out),
+            Input::Timer(Timer::Kill(child)) => children.kill_expired(child, &mut out),
+            Input::Quiet => self.quiet(&mut out),
+        }
+        let is_last = |output: &Output| matches!(output, Output::Leave { .. } | Output::Mirror(..));
+        self.gone = out.iter().any(is_last);
+        out
+    }
+
+    /// The child that serves, or was the last to serve and drains.
+    pub(crate) fn current(&self) -> Option<Child> {
+        self.children.current()
+    }
+
+    fn quiet(&mut self, out: &mut Vec<Output>) {
+        let settled = self.understanding.is_settled() || broken!(ExitWhileSettling);
+        self.children.quiet(settled, out);
+    }
+
+    fn term(&mut self, from: i32, out: &mut Vec<Output>) {
+        if self.children.stopping() {
+            return; // a stop cannot be taken back
+        }
+        if let Some(intent) = self.understanding.term(from, out) {
+            self.decide(intent, out);
+        }
+    }
+
+    fn status(&mut self, reading: Reading, out: &mut Vec<Output>) {
+        if let Some(intent) = self.understanding.status(reading, out) {
+            self.decide(intent, out);
+        }
+    }
+
+    /// The TERM has been understood.
+    fn decide(&mut self, intent: Intent, out: &mut Vec<Output>) {
+        let again = self.understanding.decided();
+        self.children.decided(intent, out);
+        if let Some(from) = again {
+            self.term(from, out);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The launcher: what a TERM means, what becomes of its children, and when it ends itself.
+//!
+//! `intent` understands a TERM, `children` knows who of the children is current, who is ended and whose
+//! end is the launcher's own; `machine` joins the two.
+
+mod children;
+mod intent;
+mod machine;
+
+pub(crate) use machine::Launcher;
+
+use super::{End, Intent, Reading, Report};
+
+/// What happened to the launcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Input {
+    /// A message of a child.
+    Report(Child, Report),
+    /// A child's end of its channel is closed.
+    ChannelClosed(Child),
+    /// `waitpid` returned a child.
+    Ended(Child, End),
+    /// The answer to [`Output::Start`]; `None`: the program could not be executed.
+    Spawned(Option<Child>),
+    /// A reload signal.
+    Reload,
+    /// TERM, and who sent it.
+    Term { from: i32 },
+    /// CONT, and who sent it. It is forwarded as well: fed in a second time as a `Signal`.
+    Cont { from: i32 },
+    /// Any signal that is passed on.
+    Signal(i32),
+    /// The answer to [`Output::ReadStatus`].
+    Status(Reading),
+    /// A timer fired.
+    Timer(Timer),
+    /// The channels and the signals of this wake-up have all been fed in. A launcher leaves only
+    /// here, so that a TERM which came together with the release is never left unread.
+    Quiet,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Timer {
+    /// A CONT is too old to belong to a TERM (20 ms).
+    Cont,
+    /// The supervisor has had the time to write its status (20 ms).
+    Settle,
+    /// `handoff_timeout`.
+    Handoff,
+    /// `handoff_timeout`, since a start was cancelled.
+    Cancel,
+    /// A generation that was taken over has had the time to begin its drain (1 s).
+    Overdue,
+    /// `drain_timeout` and 5 s.
+    Kill(Child),
+}
+
+/// What the launcher has to do, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Output {
+    /// Look at the supervisor and feed in [`Input::Status`].
+    ReadStatus,
+    /// Tell a child the intent, over its channel.
+    Tell(Child, Intent),
+    /// USR2, after the intent.
+    Handoff(Child),
+    /// TERM, after the intent.
+    Stop(Child),
+    /// USR2 to a child that is starting. Where it has no handlers yet, that ends it as well; where
+    /// it serves by now, it ends nothing.
+    Cancel(Child),
+    /// Tell a child, over its channel, that it has been taken over.
+    TellTakenOver(Child),
+    /// KILL: it did not keep to a limit.
+    Kill(Child, Timer),
+    /// The same signal to the child.
+    Forward(Child, i32),
+    /// Start the program once more, and feed in [`Input::Spawned`].
+    Start,
+    /// For all who want to know.
+    Progress(Progress),
+    Arm(Timer),
+    Disarm(Timer),
+    /// Exit 0; this child is detached. `expired`: without its release.
+    Leave {
+        child: Child,
+        expired: bool,
+    },
+    /// End as this child ended.
+    Mirror(Child, End),
+}
+
+/// A child, by its PID.
+pub(crate) type Child = i32;
+
+/// Where the service is, for all who want to know: the log, the generation that serves, a
+/// supervisor that takes notifications.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Progress {
+    /// A reload has begun: the program is about to be started.
+    Reloading,
+    /// This child has started: the first one, or a reload has succeeded.
+    Serving(Child),
+    /// A reload has failed. The current one, if there is one, serves on.
+    ReloadFailed(Failure),
+    ReloadRefused(Refusal),
+    /// The current one has ended while another is starting, whose outcome is awaited.
+    CurrentEnded(Child, End),
+    /// The current one drains, and not for a successor.
+    Draining(Child),
+    /// The service is to be down, and this child has been told.
+    Stopping(Child),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Failure {
+    /// The program could not be executed.
+    NotStarted,
+    /// It ended before it had started, or when its predecessor still served.
+    Ended(Child, End),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Refusal {
+    /// As many generations drain as are allowed to.
+    Draining,
+    /// A TERM was understood: the launcher is about to leave, or the service to be down.
+    Leaving,
+}
+
+/// How a launcher restarts in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct InPlace {
+    /// How many generations may drain at once; `None`: any number.
+    pub(crate) max_draining: Option<usize>,
+}

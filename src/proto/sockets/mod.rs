@@ -1,0 +1,6 @@
+//! The sockets of a generation: which it has, and which were passed to it.
+
+#[cfg(feature = "systemd")]
+pub(crate) mod fdstore;
+pub(crate) mod passed;
+pub(crate) mod pool;

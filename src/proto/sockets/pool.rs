@@ -1,0 +1,623 @@
+//! The sockets of a generation: what was passed to it, what it has taken over, what it holds for its
+//! successor. Decides which of them is the one that the program asks for, which are closed, and
+//! which of them a successor gets. `F` stands for a descriptor.
+
+#[cfg(feature = "systemd")]
+use super::fdstore;
+use crate::proto::control::frame::{Address, Kind, Socket};
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+
+/// A socket, and what a successor has to know of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Entry<F> {
+    pub(crate) socket: Socket,
+    pub(crate) fd: F,
+    /// By this the kernel tells one socket from all others; `None` where it does not say.
+    pub(crate) cookie: Option<u64>,
+}
+
+/// As the program asks for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) kind: Kind,
+    /// In the order in which they are tried.
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) name: Option<&'a str>,
+    /// How many there are to be, where it is a group.
+    pub(crate) group: Option<usize>,
+}
+
+impl Wanted<'_> {
+    pub(crate) fn count(&self) -> usize {
+        self.group.unwrap_or(1)
+    }
+}
+
+/// Where a socket came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Origin {
+    Supervisor,
+    Predecessor,
+    Store,
+    Bound,
+}
+
+impl Origin {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Origin::Supervisor => "supervisor",
+            Origin::Predecessor => "predecessor",
+            Origin::Store => "store",
+            Origin::Bound => "bound",
+        }
+    }
+}
+
+/// Between which members of a group the kernel spreads what arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Spread {
+    All,
+    First(u32),
+}
+
+/// A socket, and where it came from.
+pub(crate) type Found<F> = (Entry<F>, Origin);
+/// A member of a group, and what is to be done to the group.
+pub(crate) type Steered<F> = (Entry<F>, Spread);
+
+/// By what a program asks for a socket: an address with a port is one socket whatever its name.
+type Key = (Kind, Address, Option<String>);
+
+fn key(kind: Kind, address: &Address, name: Option<&str>) -> Key {
+    let name = name.filter(|_| address.is_any_port()).map(str::to_owned);
+    (kind, address.clone(), name)
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Pool<F> {
+    /// Somebody has asked for a socket: from then on what is not asked for is closed.
+    used: bool,
+    /// Passed by the supervisor, and not asked for so far.
+    passed: Vec<Entry<F>>,
+    /// The cookies of all that were passed: the supervisor keeps them itself.
+    of_supervisor: Vec<u64>,
+    /// From the supervisor's store, and not asked for so far.
+    stored: Vec<Entry<F>>,
+    /// All that were in the store at the start: their names there, and their cookies.
+    #[cfg(feature = "systemd")]
+    in_store: Vec<(String, u64)>,
+    /// What the predecessor held, and may have put there since: known as above.
+    #[cfg(feature = "systemd")]
+    of_predecessor: Vec<(String, u64)>,
+    /// The predecessor was asked, or there was none to ask.
+    taken: bool,
+    /// Held by the predecessor, and not asked for so far.
+    received: BTreeMap<Key, Vec<Entry<F>>>,
+    /// Asked for, and held for the successor; and the retired members of groups.
+    held: Vec<Entry<F>>,
+    /// What was asked for, so that nothing is asked for twice.
+    asked: BTreeSet<Key>,
+    /// What is to be done to groups as soon as this generation serves.
+    groups: Vec<Steered<F>>,
+    /// The drain has begun: nothing is held any more.
+    let_go: bool,
+}
+
+impl<F> Pool<F> {
+    pub(crate) const fn new() -> Self {
+        Pool {
+            used: false,
+            passed: Vec::new(),
+            of_supervisor: Vec::new(),
+            stored: Vec::new(),
+            #[cfg(feature = "systemd")]
+            in_store: Vec::new(),
+            #[cfg(feature = "systemd")]
+            of_predecessor: Vec::new(),
+            taken: false,
+            received: BTreeMap::new(),
+            held: Vec::new(),
+            asked: BTreeSet::new(),
+            groups: Vec::new(),
+            let_go: false,
+        }
+    }
+}
+
+impl<F: Clone> Pool<F> {
+    // ---- found ----
+
+    /// One that was passed.
+    pub(crate) fn pass(&mut self, entry: Entry<F>) {
+        #[cfg(feature = "systemd")]
+        if let Some(name) = entry.socket.name.clone().filter(|name| fdstore::is_ours(name)) {
+            self.in_store.extend(entry.cookie.map(|cookie| (name, cookie)));
+            self.stored.push(entry);
+            return;
+        }
+        self.of_supervisor.extend(entry.cookie);
+        self.passed.push(entry);
+    }
+
+    /// The program asks for sockets itself.
+    pub(crate) fn use_it(&mut self) {
+        self.used = true;
+    }
+
+    pub(crate) fn is_taken(&self) -> bool {
+        self.taken
+    }
+
+    /// What the predecessor handed over. What the supervisor has passed to both of us is the same
+    /// socket: the supervisor's counts. Of what lies in its store the predecessor's counts: it knows
+    /// more of it.
+    pub(crate) fn take(&mut self, entries: Vec<Entry<F>>) {
+        self.taken = true;
+        let passed: BTreeSet<u64> = self.passed.iter().filter_map(|entry| entry.cookie).collect();
+        let mut known = passed.clone();
+        for entry in entries {
+            let cookie = entry.cookie;
+            known.extend(cookie);
+            #[cfg(feature = "systemd")]
+            self.of_predecessor.extend(cookie.map(|cookie| (fdstore::name(&entry.socket), cookie)));
+            if cookie.is_none_or(|cookie| !passed.contains(&cookie)) {
+                self.receive(entry);
+            }
+        }
+        self.stored.retain(|entry| entry.cookie.is_none_or(|cookie| !known.contains(&cookie)));
+    }
+
+    fn receive(&mut self, entry: Entry<F>) {
+        let Socket { kind, asked, name, .. } = &entry.socket;
+        let key = key(*kind, asked, name.as_deref());
+        self.received.entry(key).or_default().push(entry);
+    }
+
+    /// Guards against two servers in one process that would take each other's connections. Returns
+    /// the address that was asked for before.
+    pub(crate) fn asked_before<'a>(&self, wanted: &'a Wanted<'_>) -> Option<&'a Address> {
+        let is_known =
+            |address: &&Address| self.asked.contains(&key(wanted.kind, address, wanted.name));
+        wanted.addresses.iter().find(is_known)
+    }
+
+    /// What there is of what is asked for: the rest has to be bound. All that a predecessor had of a
+    /// group is returned, also where that is more than is asked for. `is_lost`: its path no longer
+    /// names it. An error is a socket of this name that was passed and is of another kind.
+    pub(crate) fn find(
+        &mut self,
+        wanted: &Wanted<'_>,
+        is_lost: impl Fn(&Entry<F>) -> bool,
+    ) -> Result<Vec<Found<F>>, Socket> {
+        let count = wanted.count();
+        let mut found = self.take_passed(wanted, count)?;
+        if found.len() < count {
+            found.extend(self.take_received(wanted, &is_lost));
+        }
+        if found.is_empty() {
+            found = self.take_stored(wanted, count, &is_lost);
+        }
+        Ok(found)
+    }
+
+    /// By name, else by kind and address; no more than are wanted.
+    fn take_passed(&mut self, wanted: &Wanted<'_>, count: usize) -> Result<Vec<Found<F>>, Socket> {
+        let named = |entry: &&Entry<F>| {
+            wanted.name.is_some() && entry.socket.name.as_deref() == wanted.name
+        };
+        let address = match self.passed.iter().find(named) {
+            Some(entry) if entry.socket.kind != wanted.kind => return Err(entry.socket.clone()),
+            Some(entry) => Some(entry.socket.local.clone()),
+            None => {
+                let is_passed = |address: &&Address| {
+                    let mut passed = self.passed.iter().map(|entry| &entry.socket);
+                    passed.any(|one| one.kind == wanted.kind && one.local == **address)
+                };
+                wanted.addresses.iter().find(is_passed).cloned()
+            }
+        };
+        let Some(address) = address else {
+            return Ok(Vec::new());
+        };
+        // It is handed on under the address that was asked for.
+        let asked = wanted.addresses.iter().find(|asked| **asked == address);
+        let asked = asked.unwrap_or(&wanted.addresses[0]).clone();
+        let mut found = Vec::new();
+        for entry in mem::take(&mut self.passed) {
+            let Socket { kind, local, .. } = &entry.socket;
+            if found.len() < count && *kind == wanted.kind && *local == address {
+                let socket = Socket { asked: asked.clone(), ..entry.socket };
+                found.push((Entry { socket, ..entry }, Origin::Supervisor));
+            } else {
+                self.passed.push(entry);
+            }
+        }
+        Ok(found)
+    }
+
+    /// By kind and the address as it was asked for, port 0 also by name; in the order of the group.
+    fn take_received(
+        &mut self,
+        wanted: &Wanted<'_>,
+        is_lost: impl Fn(&Entry<F>) -> bool,
+    ) -> Vec<Found<F>> {
+        for address in &wanted.addresses {
+            let key = key(wanted.kind, address, wanted.name);
+            let Some(entries) = self.received.remove(&key) else { continue };
+            let (lost, mut found): (Vec<Entry<F>>, Vec<Entry<F>>) =
+                entries.into_iter().partition(&is_lost);
+            if !lost.is_empty() {
+                self.received.insert(key, lost);
+            }
+            if !found.is_empty() {
+                found.sort_by_key(|entry| entry.socket.member);
+                return found.into_iter().map(|entry| (entry, Origin::Predecessor)).collect();
+            }
+        }
+        Vec::new()
+    }
+
+    /// What the store has under this request's names: all members of a group that there are, in
+    /// order. A predecessor, where there was one, handed over the same sockets itself.
+    #[cfg(feature = "systemd")]
+    fn take_stored(
+        &mut self,
+        wanted: &Wanted<'_>,
+        count: usize,
+        is_lost: impl Fn(&Entry<F>) -> bool,
+    ) -> Vec<Found<F>> {
+        let mut found = Vec::new();
+        for asked in &wanted.addresses {
+            while found.len() < count {
+                let member = found.len() as u32;
+                let stem = fdstore::stem(wanted.kind, asked, wanted.name, member);
+                let is_it = |entry: &Entry<F>| {
+                    let name = entry.socket.name.as_deref();
+                    entry.socket.kind == wanted.kind
+                        && name.is_some_and(|name| fdstore::has_stem(name, &stem))
+                };
+                let Some(at) = self.stored.iter().position(is_it) else { break };
+                let Entry { socket, fd, cookie } = self.stored.swap_remove(at);
+                let file = socket.name.as_deref().and_then(fdstore::file);
+                let name = wanted.name.map(str::to_owned);
+                let socket = Socket { asked: asked.clone(), name, member, file, ..socket };
+                let entry = Entry { socket, fd, cookie };
+                if is_lost(&entry) {
+                    break;
+                }
+                found.push((entry, Origin::Store));
+            }
+            if !found.is_empty() {
+                break;
+            }
+        }
+        found
+    }
+
+    #[cfg(not(feature = "systemd"))]
+    fn take_stored(
+        &mut self,
+        _: &Wanted<'_>,
+        _: usize,
+        _: impl Fn(&Entry<F>) -> bool,
+    ) -> Vec<Found<F>> {
+        Vec::new()
+    }
+
+    /// What was found for a request that failed all the same may be asked for again.
+    pub(crate) fn put_back(&mut self, found: Vec<Found<F>>) {
+        for (entry, origin) in found {
+            match origin {
+                Origin::Supervisor => self.passed.push(entry),
+                // As it is known now: under the address that was asked for.
+                Origin::Predecessor | Origin::Store => self.receive(entry),
+                Origin::Bound => {}
+            }
+        }
+    }
+
+    /// The program has got the first [`Wanted::count`] of them; what was found beyond retires.
+    /// Returns them as they are known from now on, and what is to be done to their group now.
+    /// `serves`: this generation does. Before that, groups stay as the predecessor has them.
+    pub(crate) fn hold(
+        &mut self,
+        wanted: &Wanted<'_>,
+        found: Vec<Found<F>>,
+        serves: bool,
+    ) -> (Vec<Found<F>>, Option<Steered<F>>) {
+        let count = wanted.count();
+        let mut steer = None;
+        if wanted.group.is_some() || found.len() > count {
+            let first = found[0].0.clone();
+            let spread =
+                if found.len() > count { Spread::First(count as u32) } else { Spread::All };
+            if serves || broken!(SteeredEarly) {
+                steer = Some((first, spread));
+            } else {
+                self.groups.push((first, spread));
+            }
+        }
+        let mut found = found;
+        for (at, (entry, _)) in found.iter_mut().enumerate() {
+            entry.socket.member = at as u32;
+            entry.socket.retired = at >= count;
+            self.asked.insert(key(wanted.kind, &entry.socket.asked, wanted.name));
+            if !self.let_go {
+                self.held.push(entry.clone());
+            }
+        }
+        (found, steer)
+    }
+
+    // ---- the stages ----
+
+    /// This generation serves: what is to be done to groups.
+    pub(crate) fn steer(&mut self) -> Vec<Steered<F>> {
+        mem::take(&mut self.groups)
+    }
+
+    /// This generation is about to serve: what nobody has asked for, to be closed.
+    pub(crate) fn unclaimed(&mut self) -> Vec<Found<F>> {
+        if !self.used && !self.taken {
+            return Vec::new(); // a program that finds its passed sockets by itself
+        }
+        if broken!(UnclaimedKept) {
+            return Vec::new();
+        }
+        let passed = mem::take(&mut self.passed);
+        let stored = mem::take(&mut self.stored).into_iter().map(|entry| (entry, Origin::Store));
+        let received = mem::take(&mut self.received).into_values().flatten();
+        let unclaimed = passed.into_iter().map(|entry| (entry, Origin::Supervisor)).chain(stored);
+        unclaimed.chain(received.map(|entry| (entry, Origin::Predecessor))).collect()
+    }
+
+    /// Are there members of groups that nobody has asked for?
+    pub(crate) fn has_retired(&self) -> bool {
+        self.held.iter().any(|entry| entry.socket.retired)
+    }
+
+    /// The retired members of groups, to be closed from the last one on. As long as an older
+    /// generation that accepts from them may live, they stay: the kernel closes up the ranks of a
+    /// group when a member goes, and those that stay must keep their places.
+    pub(crate) fn take_retired(&mut self) -> Vec<Entry<F>> {
+        let held = mem::take(&mut self.held).into_iter();
+        let (mut retired, held): (Vec<Entry<F>>, Vec<Entry<F>>) =
+            held.partition(|entry| entry.socket.retired);
+        self.held = held;
+        retired.sort_by_key(|entry| entry.socket.member);
+        retired
+    }
+
+    /// All that this process holds open.
+    #[cfg(model)]
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Entry<F>> {
+        let unclaimed = self.passed.iter().chain(&self.stored);
+        let held = self.held.iter().chain(self.groups.iter().map(|(entry, _)| entry));
+        unclaimed.chain(self.received.values().flatten()).chain(held)
+    }
+
+    /// What a successor gets; `None` once the drain has begun.
+    pub(crate) fn held(&self) -> Option<Vec<Entry<F>>> {
+        (!self.let_go).then(|| self.held.clone())
+    }
+
+    /// The drain begins: from here on the program's own close is the last one in this process. It may
+    /// begin before what belongs to the stage of serving is done.
+    #[must_use = "to be closed"]
+    pub(crate) fn let_go(&mut self) -> Vec<Entry<F>> {
+        if broken!(NeverLetGo) {
+            return Vec::new();
+        }
+        self.let_go = true;
+        let mut gone = mem::take(&mut self.held);
+        if !broken!(GroupsKept) {
+            gone.extend(mem::take(&mut self.groups).into_iter().map(|(entry, _)| entry));
+            gone.extend(self.unclaimed().into_iter().map(|(entry, _)| entry));
+        }
+        gone
+    }
+}
+
+/// What is to become of the supervisor's store.
+#[cfg(feature = "systemd")]
+pub(crate) struct Store<F> {
+    /// These are not held any more, or stand for another socket now.
+    pub(crate) remove: Vec<String>,
+    pub(crate) add: Vec<(String, F)>,
+    /// How many are in it and stay.
+    pub(crate) kept: usize,
+}
+
+#[cfg(feature = "systemd")]
+impl<F: Clone> Pool<F> {
+    /// All that is held and serves is to be in the store, but what the supervisor keeps anyway, and
+    /// nothing else. Afterwards the store counts as being so.
+    pub(crate) fn bring_store_into_line(&mut self) -> Store<F> {
+        let wanted: Vec<(String, u64, F)> = self
+            .held
+            .iter()
+            .filter(|entry| !entry.socket.retired)
+            .filter_map(|entry| {
+                Some((fdstore::name(&entry.socket), entry.cookie?, entry.fd.clone()))
+            })
+            .filter(|(_, cookie, _)| !self.of_supervisor.contains(cookie))
+            .collect();
+        let is_in = |set: &[(String, u64)], name: &str, cookie| {
+            set.iter().any(|(one, other)| one == name && *other == cookie)
+        };
+        let now: Vec<(String, u64)> =
+            wanted.iter().map(|(name, cookie, _)| (name.clone(), *cookie)).collect();
+        let before = mem::replace(&mut self.in_store, now.clone());
+        let earlier = mem::take(&mut self.of_predecessor);
+        let mut remove: Vec<String> = before
+            .iter()
+            .chain(&earlier)
+            .filter(|(name, cookie)| !is_in(&now, name, *cookie))
+            .map(|(name, _)| name.clone())
+            .collect();
+        remove.sort();
+        remove.dedup();
+        // What goes by its name takes all of that name with it.
+        let in_place =
+            |name: &String, cookie| is_in(&before, name, cookie) && !remove.contains(name);
+        let add: Vec<(String, F)> = wanted
+            .into_iter()
+            .filter(|(name, cookie, _)| !in_place(name, *cookie))
+            .map(|(name, _, fd)| (name, fd))
+            .collect();
+        Store { kept: now.len() - add.len(), remove, add }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Entry, Origin, Pool, Spread, Wanted};
+    use crate::proto::control::frame::{Address, Kind, Socket};
+
+    fn address(port: u16) -> Address {
+        Address::Inet(([127, 0, 0, 1], port).into())
+    }
+
+    fn entry(port: u16, cookie: u64) -> Entry<u64> {
+        let (kind, asked, local) = (Kind::Tcp, address(port), address(port));
+        let socket =
+            Socket { kind, asked, name: None, member: 0, retired: false, local, file: None };
+        Entry { socket, fd: cookie, cookie: Some(cookie) }
+    }
+
+    fn wanted(port: u16, group: Option<usize>) -> Wanted<'static> {
+        Wanted { kind: Kind::Tcp, addresses: vec![address(port)], name: None, group }
+    }
+
+    fn found(pool: &mut Pool<u64>, wanted: &Wanted<'_>) -> Vec<(u64, Origin)> {
+        let found = pool.find(wanted, |_| false).expect("of one kind");
+        found.into_iter().map(|(entry, origin)| (entry.fd, origin)).collect()
+    }
+
+    fn fds(entries: impl IntoIterator<Item = Entry<u64>>) -> Vec<u64> {
+        entries.into_iter().map(|entry| entry.fd).collect()
+    }
+
+    /// A pool that holds these, as a program that has asked for each of them.
+    fn holding(sockets: &[(u16, u64)]) -> Pool<u64> {
+        let mut pool = Pool::new();
+        pool.use_it();
+        pool.take(Vec::new());
+        for (port, cookie) in sockets {
+            let bound = vec![(entry(*port, *cookie), Origin::Bound)];
+            assert_eq!(pool.hold(&wanted(*port, None), bound, false).1, None);
+        }
+        pool
+    }
+
+    #[test]
+    fn what_was_passed_counts_before_what_was_taken_over() {
+        let mut pool = Pool::new();
+        pool.use_it();
+        pool.pass(entry(80, 1));
+        // The same socket once more, by the way of the predecessor, and two of its own.
+        pool.take(vec![entry(80, 1), entry(81, 2), entry(82, 3)]);
+        assert_eq!(found(&mut pool, &wanted(80, None)), [(1, Origin::Supervisor)]);
+        assert_eq!(found(&mut pool, &wanted(80, None)), []);
+        assert_eq!(found(&mut pool, &wanted(81, None)), [(2, Origin::Predecessor)]);
+        let left = pool.unclaimed().into_iter().map(|(entry, origin)| (entry.fd, origin));
+        assert_eq!(left.collect::<Vec<_>>(), [(3, Origin::Predecessor)]);
+    }
+
+    #[test]
+    fn a_request_that_fails_leaves_all_as_it_was() {
+        let mut pool = Pool::new();
+        pool.pass(entry(80, 1));
+        pool.take(vec![entry(81, 2)]);
+        for (port, origin) in [(80, Origin::Supervisor), (81, Origin::Predecessor)] {
+            let wanted = wanted(port, None);
+            let first = pool.find(&wanted, |_| false).expect("of one kind");
+            assert_eq!(first[0].1, origin);
+            pool.put_back(first.clone());
+            assert_eq!(pool.find(&wanted, |_| false).expect("of one kind"), first);
+        }
+    }
+
+    #[test]
+    fn what_has_lost_its_path_is_bound_anew_and_closed() {
+        let mut pool = Pool::new();
+        pool.use_it();
+        pool.take(vec![entry(80, 1)]);
+        assert_eq!(pool.find(&wanted(80, None), |_| true).expect("of one kind"), []);
+        assert_eq!(fds(pool.unclaimed().into_iter().map(|(entry, _)| entry)), [1]);
+    }
+
+    #[test]
+    fn a_smaller_group_retires_the_last_ones() {
+        let mut pool = Pool::new();
+        let member = |cookie, member| {
+            let mut entry = entry(80, cookie);
+            entry.socket.member = member;
+            entry
+        };
+        pool.take(vec![member(7, 2), member(5, 0), member(6, 1)]);
+        let wanted = wanted(80, Some(1));
+        let all = pool.find(&wanted, |_| false).expect("of one kind");
+        let (held, now) = pool.hold(&wanted, all, false);
+        assert_eq!(now, None, "before it serves, the group stays as it is");
+        let known = |(entry, _): &(Entry<u64>, Origin)| (entry.fd, entry.socket.retired);
+        assert_eq!(held.iter().map(known).collect::<Vec<_>>(), [(5, false), (6, true), (7, true)]);
+        assert_eq!(pool.steer(), [(held[0].0.clone(), Spread::First(1))]);
+        assert!(pool.has_retired());
+        assert_eq!(fds(pool.take_retired()), [6, 7]);
+        assert_eq!(pool.held().map(fds), Some(vec![5]));
+    }
+
+    #[test]
+    fn a_drain_lets_all_go_however_early_it_begins() {
+        let mut pool = Pool::new();
+        pool.use_it();
+        pool.take(vec![entry(80, 1), entry(81, 2)]);
+        let wanted = wanted(80, Some(1));
+        let one = pool.find(&wanted, |_| false).expect("of one kind");
+        _ = pool.hold(&wanted, one, false);
+        // Held, known to be steered, and not asked for.
+        assert_eq!(fds(pool.let_go()), [1, 1, 2]);
+        assert_eq!(pool.held(), None);
+        assert_eq!(pool.steer(), []);
+    }
+
+    #[test]
+    fn a_program_that_asks_for_nothing_keeps_what_was_passed() {
+        let mut pool = Pool::new();
+        pool.pass(entry(80, 1));
+        assert_eq!(pool.unclaimed(), []);
+        assert_eq!(pool.let_go(), []);
+    }
+
+    #[test]
+    fn nothing_is_asked_for_twice() {
+        let pool = holding(&[(80, 1)]);
+        assert_eq!(pool.asked_before(&wanted(80, None)), Some(&address(80)));
+        assert_eq!(pool.asked_before(&wanted(81, None)), None);
+    }
+
+    #[cfg(feature = "systemd")]
+    #[test]
+    fn the_store_has_what_is_held_and_nothing_else() {
+        let mut first = holding(&[(80, 1), (81, 2)]);
+        let store = first.bring_store_into_line();
+        assert_eq!((store.remove.len(), store.add.len(), store.kept), (0, 2, 0));
+        // The next generation finds both there, and asks for one.
+        let mut second = Pool::new();
+        second.use_it();
+        for (name, cookie) in store.add {
+            let mut entry = entry(if cookie == 1 { 80 } else { 81 }, cookie);
+            entry.socket.name = Some(name);
+            second.pass(entry);
+        }
+        second.take(Vec::new());
+        let wanted = wanted(80, None);
+        let one = second.find(&wanted, |_| false).expect("of one kind");
+        assert_eq!(one[0].1, Origin::Store);
+        _ = second.hold(&wanted, one, false);
+        let store = second.bring_store_into_line();
+        assert_eq!((store.remove.len(), store.add.len(), store.kept), (1, 0, 1));
+    }
+}

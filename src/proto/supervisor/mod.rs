@@ -1,0 +1,4 @@
+//! What supervisors are, and what they say of a service.
+
+pub(crate) mod supervise;
+pub(crate) mod systemd;

@@ -1,0 +1,344 @@
+//! What systemd says of a unit (`systemd.service(5)`, `systemctl(1)`). Pure: its text in, and what
+//! follows for us out.
+
+use crate::proto::Reading;
+use std::fmt;
+use std::time::Duration;
+
+/// The unit that this process belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unit {
+    pub(crate) name: String,
+    /// Of a user's manager (`systemd --user`), not of the system's.
+    pub(crate) user: bool,
+}
+
+/// From `/proc/PID/cgroup` (`cgroups(7)`); `None` outside a service, as in a login session. A
+/// service may divide its control group (`Delegate=`), so the last part that names a service counts.
+pub(crate) fn unit_of(cgroup: &str) -> Option<Unit> {
+    let path = |of: &str| cgroup.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(of));
+    // Where there are both hierarchies, the one that carries systemd's name is systemd's own; but it
+    // may be that of a manager outside of this container, which knows of no unit in here.
+    ["name=systemd:", ":"].into_iter().find_map(|of| unit_at(path(of)?))
+}
+
+fn unit_at(path: &str) -> Option<Unit> {
+    let parts: Vec<&str> = path.split('/').collect();
+    let at = parts.iter().rposition(|part| part.ends_with(".service"))?;
+    let name = parts[at];
+    if name.starts_with("user@") {
+        return None; // in a session of that user, but in none of its services
+    }
+    // A name that the kernel uses itself is escaped so.
+    let name = name.strip_prefix('_').unwrap_or(name).to_owned();
+    Some(Unit { name, user: parts[..at].iter().any(|part| part.starts_with("user@")) })
+}
+
+/// The output of `systemctl show`: a line `NAME=VALUE` for each property.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Properties(Vec<(String, String)>);
+
+impl Properties {
+    pub(crate) fn parse(text: &str) -> Properties {
+        let pairs = text.lines().filter_map(|line| line.split_once('='));
+        Properties(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    /// Empty where it is not there.
+    pub(crate) fn get(&self, name: &str) -> &str {
+        let found = self.0.iter().find(|(one, _)| one == name);
+        found.map_or("", |(_, value)| value)
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.get(name).parse().ok()
+    }
+
+    fn is_yes(&self, name: &str) -> bool {
+        self.get(name) == "yes"
+    }
+
+    /// `None`: for ever, or not there.
+    fn time(&self, name: &str) -> Option<Duration> {
+        parse_time(self.get(name))
+    }
+
+    /// The unit's job, by its number; `None` where it has none.
+    pub(crate) fn job(&self) -> Option<u64> {
+        self.number("Job").filter(|job| *job > 0)
+    }
+}
+
+/// What [`reading`] has to know.
+pub(crate) const STATE: &[&str] = &[
+    "Job",
+    "MainPID",
+    "ActiveState",
+    "SubState",
+    "Restart",
+    "RestartPreventExitStatus",
+    "RestartForceExitStatus",
+];
+
+/// The kind of a job in the output of `systemctl list-jobs`: `NUMBER UNIT KIND STATE` a line.
+pub(crate) fn job_kind(list: &str, job: u64) -> Option<&str> {
+    list.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        (words.next()?.parse() == Ok(job)).then(|| words.nth(1))?
+    })
+}
+
+/// What systemd wants of the unit. To the main process, at a TERM, its job says it; without one the
+/// TERM came from somebody else, and the service is wanted where `Restart=` starts it again after
+/// exit 0. A detached daemon (no `main_pid`) is wanted as long as the unit has not been stopped: a
+/// unit that has failed was not. `None`: the unit has another main process, so it is not about us.
+pub(crate) fn reading(
+    unit: &Properties,
+    job: Option<&str>,
+    main_pid: Option<i32>,
+) -> Option<Reading> {
+    if main_pid.is_some_and(|pid| unit.get("MainPID") != pid.to_string()) {
+        return None;
+    }
+    let wanted = match (job, main_pid) {
+        (Some("stop"), _) if !broken!(JobIgnored) => false,
+        (Some("restart" | "try-restart"), _) | (Some(_), None) => true,
+        (Some(_) | None, Some(_)) => starts_again(unit),
+        (None, None) => {
+            let between = unit.get("SubState").contains("auto-restart");
+            match broken!(BetweenIsDown) {
+                true => unit.get("ActiveState") == "active",
+                false => unit.get("ActiveState") != "inactive" || between,
+            }
+        }
+    };
+    Some(if wanted { Reading::Up } else { Reading::Down })
+}
+
+/// After the main process has ended with exit code 0, by itself.
+fn starts_again(unit: &Properties) -> bool {
+    let lists_zero = |name| unit.get(name).split_ascii_whitespace().any(|code| code == "0");
+    let restarts = matches!(unit.get("Restart"), "always" | "on-success");
+    lists_zero("RestartForceExitStatus") || restarts && !lists_zero("RestartPreventExitStatus")
+}
+
+/// A time span as systemd prints it: `1min 30s`. `None`: `infinity`, or none at all.
+fn parse_time(text: &str) -> Option<Duration> {
+    let mut total = Duration::ZERO;
+    for word in text.split_ascii_whitespace() {
+        let digits = word.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(word.len());
+        let number: f64 = word[..digits].parse().ok()?;
+        let unit = match &word[digits..] {
+            "" | "us" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "min" => 60.0,
+            "h" => 3_600.0,
+            "d" => 86_400.0,
+            "w" => 604_800.0,
+            "month" => 2_629_800.0,
+            "y" => 31_557_600.0,
+            _ => return None,
+        };
+        total += Duration::try_from_secs_f64(number * unit).ok()?;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+// ---- settings that would cost connections ----
+
+/// What [`findings`] has to know.
+pub(crate) const SETTINGS: &[&str] = &[
+    "Type",
+    "NotifyAccess",
+    "KillMode",
+    "KillSignal",
+    "RestartKillSignal",
+    "SendSIGHUP",
+    "SendSIGKILL",
+    "TimeoutStopUSec",
+    "WatchdogUSec",
+    "Restart",
+    "RestartPreventExitStatus",
+    "RestartForceExitStatus",
+    "RemainAfterExit",
+    "StartLimitIntervalUSec",
+    "StartLimitBurst",
+    "RuntimeDirectory",
+    "RuntimeDirectoryPreserve",
+    "ExecReload",
+    "FileDescriptorStoreMax",
+];
+
+/// The service's side of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Own {
+    /// The launcher notifies systemd: the feature `systemd` is on.
+    pub(crate) notifies: bool,
+    pub(crate) drain_timeout: Option<Duration>,
+    /// A signal restarts it in place.
+    pub(crate) reloads: bool,
+    /// The folder of the PID file.
+    pub(crate) folder: String,
+}
+
+/// A setting of the unit under which restarts would not be seamless.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// As it is: `KillMode=mixed`.
+    pub(crate) setting: String,
+    /// As it should be: `KillMode=process`.
+    pub(crate) instead: &'static str,
+    /// What would happen.
+    pub(crate) why: &'static str,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; set {}", self.setting, self.why, self.instead)
+    }
+}
+
+/// The settings of a unit that would cost connections, the worst first.
+pub(crate) fn findings(unit: &Properties, own: &Own) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut find = |setting: &str, instead, why| {
+        let setting = setting.strip_suffix("USec").map_or_else(
+            || format!("{setting}={}", unit.get(setting)),
+            |name| format!("{name}Sec={}", unit.get(setting)),
+        );
+        found.push(Finding { setting, instead, why });
+    };
+    let kind = unit.get("Type");
+    match kind {
+        "simple" | "exec" | "notify" | "notify-reload" | "" => {}
+        _ => find(
+            "Type",
+            "Type=notify with the feature `systemd`, else Type=exec",
+            "the launcher must stay the main process for as long as its daemon runs",
+        ),
+    }
+    let notify = kind.starts_with("notify");
+    if notify && !own.notifies {
+        find(
+            "Type",
+            "Type=exec, or build with the feature `systemd`",
+            "nobody says READY=1 in this build, so each start times out",
+        );
+    }
+    if notify && own.notifies && unit.get("NotifyAccess") == "none" {
+        find(
+            "NotifyAccess",
+            "NotifyAccess=main",
+            "systemd drops what the launcher says, so each start times out",
+        );
+    }
+    if kind == "notify-reload" && !own.reloads {
+        find(
+            "Type",
+            "Type=notify, or Config::reload_signals([SIGHUP])",
+            "`systemctl reload` sends a signal that restarts nothing here, and waits in vain",
+        );
+    }
+    if unit.time("WatchdogUSec").is_some_and(|time| !time.is_zero()) && !own.notifies {
+        find(
+            "WatchdogUSec",
+            "WatchdogSec=0, or build with the feature `systemd`",
+            "nobody says WATCHDOG=1 in this build, so systemd ends the service again and again",
+        );
+    }
+    match unit.get("KillMode") {
+        "control-group" => find(
+            "KillMode",
+            "KillMode=process",
+            "a restart ends the daemon with its launcher: nobody serves until the next has started",
+        ),
+        "mixed" if unit.is_yes("SendSIGKILL") => find(
+            "KillMode",
+            "KillMode=process",
+            "a restart KILLs the daemon that serves on detached, and all that is in flight",
+        ),
+        "none" => find(
+            "KillMode",
+            "KillMode=process",
+            "nobody sends TERM, so neither a restart nor a stop ends what runs",
+        ),
+        _ => {}
+    }
+    for signal in ["KillSignal", "RestartKillSignal"] {
+        // The second is the first where it was not set.
+        let again = signal == "RestartKillSignal" && unit.get(signal) == unit.get("KillSignal");
+        if !matches!(unit.get(signal), "15" | "") && !again {
+            find(signal, "KillSignal=SIGTERM", "only TERM is understood as a restart or a stop");
+        }
+    }
+    if unit.is_yes("SendSIGHUP") {
+        find(
+            "SendSIGHUP",
+            "SendSIGHUP=no",
+            "the HUP behind the TERM is passed on to the daemon, which it may end",
+        );
+    }
+    if !unit.get("RuntimeDirectory").is_empty()
+        && unit.get("RuntimeDirectoryPreserve") == "no"
+        && unit.get("RuntimeDirectory").split_ascii_whitespace().any(|folder| {
+            own.folder.split('/').any(|part| part == folder.split('/').next().unwrap_or(folder))
+        })
+    {
+        find(
+            "RuntimeDirectoryPreserve",
+            "RuntimeDirectoryPreserve=restart",
+            "a restart removes the folder of the PID file, by which generations find each other",
+        );
+    }
+    let stop = unit.time("TimeoutStopUSec");
+    if let (Some(stop), Some(drain), false) = (stop, own.drain_timeout, own.notifies) {
+        if stop < drain {
+            find(
+                "TimeoutStopUSec",
+                "TimeoutStopSec= longer than drain_timeout, or build with the feature `systemd`",
+                "a stop is cut off before drain_timeout has passed",
+            );
+        }
+    }
+    if unit.get("Restart") == "no" {
+        find(
+            "Restart",
+            "Restart=always",
+            "nobody starts the service again after a crash, or after a TERM sent by hand",
+        );
+    } else if unit.is_yes("RemainAfterExit") {
+        find(
+            "RemainAfterExit",
+            "RemainAfterExit=no",
+            "the unit stays active when its launcher has gone, and is not started again",
+        );
+    }
+    let burst = unit.number("StartLimitBurst").unwrap_or(5);
+    if let Some(interval) = unit.time("StartLimitIntervalUSec").filter(|time| !time.is_zero()) {
+        let paced = interval.as_secs_f64() / burst as f64 <= SLOWEST_PACE.as_secs_f64();
+        if burst > 0 && (burst < FEWEST_STARTS || !paced) {
+            find(
+                "StartLimitBurst",
+                "StartLimitIntervalSec=0",
+                "a few restarts in a row are refused, and the old generation is left detached",
+            );
+        }
+    }
+    if own.reloads && unit.get("ExecReload").is_empty() && kind != "notify-reload" {
+        find(
+            "ExecReload",
+            "ExecReload=/bin/kill -HUP $MAINPID",
+            "`systemctl reload` is refused, though a signal restarts the service in place",
+        );
+    }
+    found
+}
+
+/// A start, a restart, and another one after a mistake.
+const FEWEST_STARTS: u64 = 3;
+/// systemd's own default is five starts in 10 s.
+const SLOWEST_PACE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,39 @@
+//! What all texts of ours have in common: a version, PIDs, and why a text is refused.
+//!
+//! # Versions
+//!
+//! Generations of different versions of this crate meet in the record, and a launcher may start a
+//! daemon of another version. Both the record and the messages begin with a version. Fields that
+//! a reader does not know are kept (record) or ignored (messages), and messages of an unknown name
+//! are ignored, so fields and messages can be added within a version. A version above
+//! [`VERSION`] is refused.
+
+/// The version of the record and of the channel.
+pub(crate) const VERSION: u32 = 1;
+
+/// Why a text of ours cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// A later version of this crate wrote it.
+    Version(u32),
+    /// It is none of ours.
+    Foreign,
+}
+
+/// The PID in a PID file: decimal, with or without a newline (the Go original writes none).
+/// 0, 1, negative numbers and whatever is no PID at all are `None`.
+pub(crate) fn parse_pid(text: &[u8]) -> Option<i32> {
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    if text.is_empty() || text.len() > 10 || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let pid = std::str::from_utf8(text).ok()?.parse().ok()?;
+    (pid > 1).then_some(pid)
+}
+
+pub(crate) fn format_pid(pid: i32) -> String {
+    format!("{pid}\n")
+}
+
+#[cfg(all(test, not(model)))]
+mod tests;

@@ -1,0 +1,345 @@
+//! The claim and the record: one lock file beside the PID file.
+//!
+//! # Whose it may be
+//!
+//! A service may change its user from one generation to the next, and whoever may write the record
+//! has a say in who gets TERM. So:
+//!
+//! 1. A lock file of root's is given to the owner of its folder, which belongs to the user that the
+//!    service ends up as: a successor that runs as that user may open it.
+//! 2. It is used where it belongs to root, to us, to the owner of its folder, or to the user of a
+//!    live generation that it lists, and where nobody else may write to it.
+//! 3. It is believed as far as its owner could act without us. Where it belongs neither to root nor
+//!    to us, it has nobody signalled whom its owner could not signal himself: see
+//!    [`LockFile::bound`].
+
+use super::process::{self, World};
+use super::{pid_file, raw};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::generation::record::Record;
+use crate::proto::text::Refused;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use nix::unistd::fchown;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Longer than any record of generations that live at the same time.
+const RECORD_MAX: u64 = 1 << 20;
+/// How often a lock file is locked that turns out not to be the one that the path names.
+const ATTEMPTS: usize = 100;
+const ROOT: u32 = 0;
+
+/// The lock file. An `fcntl(2)` lock belongs to the process: a fork does not inherit it, it ends
+/// with the process, and it tells its holder. It is also lost as soon as the process closes *any*
+/// descriptor of the file. So the file is opened once, kept, and never opened a second time while
+/// the path still names it; a service that gives up root needs the kept descriptor as well.
+#[derive(Debug)]
+pub(crate) struct LockFile {
+    path: PathBuf,
+    file: File,
+    /// Within a process an `fcntl` lock excludes nobody: this does.
+    held: bool,
+}
+
+/// What came of an attempt to claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    Claimed,
+    /// By that process; 0 where it lives in another PID namespace.
+    HeldBy(i32),
+}
+
+impl LockFile {
+    /// `web.pid.lock` for `web.pid`.
+    pub(crate) fn open(pid_file: &Path, world: &World) -> Result<LockFile> {
+        let mut path = pid_file.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let file = open(&path, world)?;
+        Ok(LockFile { path, file, held: false })
+    }
+
+    /// Takes the claim if it is free. Guards against a lock file that was removed or replaced since
+    /// it was opened: what is locked is what the path names. Whoever replaces it without an end does
+    /// not keep us here.
+    pub(crate) fn try_claim(&mut self, world: &World) -> Result<Attempt> {
+        debug_assert!(!self.held);
+        for _ in 0..ATTEMPTS {
+            match fcntl(&self.file, FcntlArg::F_SETLK(&raw::whole_file_lock())) {
+                Ok(_) => {}
+                Err(Errno::EAGAIN | Errno::EACCES) => match self.holder() {
+                    Some(pid) => return Ok(Attempt::HeldBy(pid)),
+                    None => continue, // given up meanwhile
+                },
+                Err(Errno::EINTR) => continue,
+                Err(error) => {
+                    return Err(self
+                        .error("lock", error.into())
+                        .hint("the file system must have locks"));
+                }
+            }
+            self.held = true;
+            match pid_file::is_at(&self.file, &self.path) {
+                Ok(true) => return Ok(Attempt::Claimed),
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Nothing is known of the path for now: who starts meanwhile may need the lock.
+                Err(error) if process::is_shortage(&error) => {
+                    self.give_up();
+                    return Err(self.error("look at", error));
+                }
+                Err(_) => {}
+            }
+            self.give_up();
+            self.file = open(&self.path, world)?;
+        }
+        let text = format!("cannot lock {:?} (claim): it is replaced over and over", self.path);
+        Err(Error::new(ErrorKind::Claim, text))
+    }
+
+    fn holder(&self) -> Option<i32> {
+        let mut lock = raw::whole_file_lock();
+        match fcntl(&self.file, FcntlArg::F_GETLK(&mut lock)) {
+            Ok(_) if i32::from(lock.l_type) == libc::F_UNLCK => None,
+            Ok(_) => Some(lock.l_pid.max(0)),
+            Err(_) => Some(0),
+        }
+    }
+
+    pub(crate) fn give_up_if_held(&mut self) {
+        if self.held {
+            self.give_up();
+        }
+    }
+
+    pub(crate) fn give_up(&mut self) {
+        let mut lock = raw::whole_file_lock();
+        lock.l_type = libc::F_UNLCK as _;
+        _ = fcntl(&self.file, FcntlArg::F_SETLK(&lock));
+        self.held = false;
+    }
+
+    /// The record, and the lines that were dropped.
+    pub(crate) fn read(&self) -> Result<(Record, Vec<String>)> {
+        let size = self.file.metadata().map_err(|error| self.error("look at", error))?.len();
+        let size = size.min(RECORD_MAX) as usize;
+        let bytes = read_start(&self.file, size).map_err(|error| self.error("read", error))?;
+        Record::parse(&bytes).map_err(|refused| {
+            let why = match refused {
+                Refused::Version(version) => {
+                    format!("it is of version {version}, written by a later version of this crate")
+                }
+                Refused::Foreign => "it is not a lock file of this crate".to_owned(),
+            };
+            Error::new(ErrorKind::Claim, format!("cannot use {:?} (record): {why}", self.path))
+        })
+    }
+
+    /// One write, then the rest of a longer, older record is cut off: no kill in between leaves
+    /// half a record, since a reader stops at the record's own last line.
+    pub(crate) fn write(&self, record: &Record) -> Result<()> {
+        let text = record.format();
+        let written = loop {
+            match self.file.write_at(text.as_bytes(), 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                written => break written,
+            }
+        };
+        match written {
+            Ok(written) if written == text.len() => {}
+            Ok(_) => {
+                let full = io::Error::from(io::ErrorKind::StorageFull);
+                return Err(self.error("write", full));
+            }
+            Err(error) => return Err(self.error("write", error)),
+        }
+        self.file.set_len(text.len() as u64).map_err(|error| self.error("cut", error))
+    }
+
+    /// The user beyond whose processes the record is not believed; `None` where it may name any.
+    /// Guards against a record that was planted: as root we could signal everybody.
+    pub(crate) fn bound(&self) -> Result<Option<u32>> {
+        let about = self.file.metadata().map_err(|error| self.error("look at", error))?;
+        let owner = about.uid();
+        Ok((owner != ROOT && owner != super::launch::effective_user()).then_some(owner))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn error(&self, step: &str, error: io::Error) -> Error {
+        Error::io(ErrorKind::Claim, format!("cannot {step} {:?} (claim)", self.path), error)
+    }
+}
+
+/// What somebody sees who only looks at the lock file: see [`look`].
+#[cfg(feature = "command")]
+#[derive(Debug)]
+pub(crate) struct Looked {
+    pub(crate) path: PathBuf,
+    /// The record, and the lines that do not parse; or why there is none.
+    pub(crate) record: Result<(Record, Vec<String>)>,
+    /// See [`LockFile::bound`].
+    pub(crate) bound: Option<u32>,
+    /// Who holds the claim; 0 where it lives in another PID namespace.
+    pub(crate) holder: Option<i32>,
+}
+
+/// Looks at the lock file of a service, and changes nothing: it is not made, nor locked, nor
+/// written. Not for a process that may hold the claim: closing the file gives that up.
+#[cfg(feature = "command")]
+pub(crate) fn look(pid_file: &Path) -> io::Result<Looked> {
+    let mut path = pid_file.as_os_str().to_owned();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
+    if let Some(why) = refusal(&file.metadata()?) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let lock_file = LockFile { path, file, held: false };
+    Ok(Looked {
+        record: lock_file.read(),
+        bound: lock_file.bound().map_err(io::Error::other)?,
+        holder: lock_file.holder(),
+        path: lock_file.path,
+    })
+}
+
+/// Opens the lock file, or makes it: no link is followed, and a file that somebody else could have
+/// planted is refused. See the rules at the top.
+fn open(path: &Path, world: &World) -> Result<File> {
+    let refuse =
+        |why: String| Error::new(ErrorKind::Claim, format!("cannot use {path:?} (claim): {why}"));
+    let file = open_or_create(path).map_err(|error| {
+        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let link = error.raw_os_error() == Some(libc::ELOOP);
+        let error = Error::io(ErrorKind::Claim, format!("cannot open {path:?} (claim)"), error);
+        match (denied, link) {
+            (true, _) => error.hint(match fs::symlink_metadata(path) {
+                Ok(about) => format!(
+                    "it belongs to uid {}: chown it and its folder to uid {}",
+                    about.uid(),
+                    super::launch::effective_user(),
+                ),
+                Err(_) => pid_file::must_be_writable(),
+            }),
+            (_, true) => error.hint("it is a link, which is not followed"),
+            (false, false) => error,
+        }
+    })?;
+    let about = file.metadata().map_err(|error| {
+        Error::io(ErrorKind::Claim, format!("cannot look at {path:?} (claim)"), error)
+    })?;
+    if let Some(why) = refusal(&about) {
+        return Err(refuse(why));
+    }
+    let ours = super::launch::effective_user();
+    let folder = folder_owner(path);
+    if ours == ROOT && about.uid() == ROOT && is_record(&file) {
+        if let Some(owner) = folder.filter(|owner| *owner != ROOT) {
+            // A root without that capability goes on as root: it needs no more.
+            _ = fchown(&file, Some(owner.into()), None);
+        }
+    }
+    let owner = about.uid();
+    let known = owner == ROOT || owner == ours || Some(owner) == folder;
+    if !known && !is_of_live_generation(&file, path, owner, world)? {
+        return Err(refuse(format!(
+            "it belongs to uid {owner}, of whom no live generation is known; remove it if it is a \
+             leftover",
+        )));
+    }
+    Ok(file)
+}
+
+/// Why nobody may believe what this file says, whoever owns it.
+fn refusal(about: &fs::Metadata) -> Option<String> {
+    if !about.is_file() {
+        return Some("it is not a regular file".to_owned());
+    }
+    if about.nlink() > 1 {
+        return Some("it has a second name (a hard link), and may be another's".to_owned());
+    }
+    (about.mode() & 0o022 != 0).then(|| {
+        let mode = about.mode() & 0o7777;
+        format!("others may write to it (mode {mode:04o}); remove it if it is a leftover")
+    })
+}
+
+/// Without O_CREAT where it is there: in a sticky folder that all may write to, the system would
+/// refuse it even to root (`fs.protected_regular`).
+fn open_or_create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
+    loop {
+        match options.create_new(false).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
+        }
+        match options.create_new(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {} // just now
+            created => return created,
+        }
+    }
+}
+
+fn folder_owner(path: &Path) -> Option<u32> {
+    Some(fs::metadata(path.parent()?).ok()?.uid())
+}
+
+/// Is it empty, as made just now, or a record? Guards against a file of root's that was moved or
+/// linked here: it is not given away.
+fn is_record(file: &File) -> bool {
+    read_start(file, 1 << 16).is_ok_and(|text| Record::parse(&text).is_ok())
+}
+
+/// The first bytes of a file, at most so many.
+fn read_start(file: &File, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; most];
+    let mut filled = 0;
+    while filled < most {
+        match file.read_at(&mut bytes[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// Does the file's owner run a generation that the file lists? Then the service changes its user.
+fn is_of_live_generation(file: &File, path: &Path, owner: u32, world: &World) -> Result<bool> {
+    let text = read_start(file, 1 << 16).map_err(|error| {
+        Error::io(ErrorKind::Claim, format!("cannot read {path:?} (claim)"), error)
+    })?;
+    let Ok((record, _)) = Record::parse(&text) else {
+        return Ok(false);
+    };
+    for generation in &record.live {
+        let pid = generation.daemon.pid;
+        let runs = process::prove_daemon(generation, world, 0).and_then(|proof| match proof {
+            Ok(_held) => process::is_of(pid, owner),
+            Err(_) => Ok(false),
+        });
+        let runs = runs.map_err(|error| {
+            let text = format!("cannot tell whether {path:?} is of process {pid} (claim)");
+            Error::io(ErrorKind::Claim, text, error)
+        })?;
+        if runs {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,209 @@
+//! The surroundings of a service, as `seamless check` looks at them: files, users, limits, the kernel,
+//! the folder of the service, the systemd unit. What follows from them is decided elsewhere.
+
+use super::process::{self, Held};
+use super::raw;
+use fs2::FileExt;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{User, getgrouplist};
+use std::collections::HashSet;
+use std::ffi::CString;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// What stands at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    Regular,
+    Folder,
+    Socket,
+    Link,
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct About {
+    pub(crate) what: What,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) links: u64,
+}
+
+/// `None` where nothing is there. A link is not followed.
+pub(crate) fn about(path: &Path) -> io::Result<Option<About>> {
+    described(fs::symlink_metadata(path))
+}
+
+/// The same, of what a link names.
+pub(crate) fn about_target(path: &Path) -> io::Result<Option<About>> {
+    described(fs::metadata(path))
+}
+
+fn described(about: io::Result<fs::Metadata>) -> io::Result<Option<About>> {
+    let about = match about {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        about => about?,
+    };
+    let ty = about.file_type();
+    let what = match () {
+        () if ty.is_file() => What::Regular,
+        () if ty.is_dir() => What::Folder,
+        () if ty.is_socket() => What::Socket,
+        () if ty.is_symlink() => What::Link,
+        () => What::Other,
+    };
+    Ok(Some(About {
+        what,
+        mode: about.mode() & 0o7777,
+        uid: about.uid(),
+        gid: about.gid(),
+        links: about.nlink(),
+    }))
+}
+
+/// Whom the service runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Who {
+    pub(crate) uid: u32,
+    pub(crate) name: Option<String>,
+    pub(crate) groups: Vec<u32>,
+}
+
+impl Who {
+    pub(crate) fn of(uid: u32) -> Who {
+        Who::from(uid, User::from_uid(uid.into()).ok().flatten())
+    }
+
+    /// By name or number; `None` where there is no such name.
+    pub(crate) fn named(name: &str) -> Option<Who> {
+        match name.parse() {
+            Ok(uid) => Some(Who::of(uid)),
+            Err(_) => {
+                let user = User::from_name(name).ok().flatten()?;
+                Some(Who::from(user.uid.as_raw(), Some(user)))
+            }
+        }
+    }
+
+    fn from(uid: u32, user: Option<User>) -> Who {
+        let groups = user.as_ref().and_then(|user| {
+            let name = CString::new(user.name.as_str()).ok()?;
+            getgrouplist(&name, user.gid).ok()
+        });
+        let groups = groups.unwrap_or_default().into_iter().map(|group| group.as_raw()).collect();
+        Who { uid, name: user.map(|user| user.name), groups }
+    }
+}
+
+/// A file system that can only be read.
+pub(crate) fn is_read_only(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|about| about.flags().contains(FsFlags::ST_RDONLY))
+}
+
+/// Both kinds of locks, tried on a file of our own that is removed again. `None`: we may not make
+/// one there.
+pub(crate) fn locks_work(folder: &Path) -> Option<Result<(), String>> {
+    let path = folder.join(format!(".seamless-check-{}", process::own_pid()));
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    let file = options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(&path).ok()?;
+    let locked = FileExt::try_lock_exclusive(&file).map_err(|error| format!("flock: {error}"));
+    let locked = locked.and_then(|()| {
+        let lock = raw::whole_file_lock();
+        let done = fcntl(&file, FcntlArg::F_SETLK(&lock));
+        done.map(drop).map_err(|error| format!("fcntl: {error}"))
+    });
+    _ = fs::remove_file(&path);
+    Some(locked)
+}
+
+// ---- the kernel ----
+
+/// A number in `/proc/sys`.
+pub(crate) fn sysctl(name: &str) -> Option<u64> {
+    let path = PathBuf::from("/proc/sys").join(name.replace('.', "/"));
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+pub(crate) fn pidfds() -> Result<(), String> {
+    match Held::open(process::own_pid()) {
+        Ok(_) => Ok(()),
+        // Of us, not of the kernel.
+        Err(error) if process::is_shortage(&error) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(Errno::ENOSYS as i32) => {
+            Err("the kernel has none".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+pub(crate) fn proc() -> Result<(), String> {
+    process::world().map(drop).map_err(|error| error.to_string())
+}
+
+// ---- a running daemon ----
+
+/// The effective user of a process: as whom it opens files.
+pub(crate) fn user_of(pid: i32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    ids.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// The hard limit of open files; `None` where it is none or cannot be read.
+pub(crate) fn file_limit(pid: i32) -> Option<u64> {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// Where a process listens by TCP.
+pub(crate) fn tcp_listeners(pid: i32) -> Option<Vec<SocketAddr>> {
+    const LISTEN: &str = "0A";
+    let own: HashSet<String> = super::proc::sockets(pid)?;
+    let mut found = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/{table}")) else { continue };
+        for line in table.lines() {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let is_ours = words.get(3) == Some(&LISTEN)
+                && words.get(9).is_some_and(|inode| own.contains(*inode));
+            found.extend(words.get(1).filter(|_| is_ours).and_then(|local| address(local)));
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    Some(found)
+}
+
+/// `0100007F:1F90`: each word of four bytes as this machine has it in memory.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let word = |at: usize| u32::from_str_radix(ip.get(at..at + 8)?, 16).ok();
+    let ip: IpAddr = match ip.len() {
+        8 => Ipv4Addr::from(word(0)?.to_ne_bytes()).into(),
+        32 => {
+            let mut bytes = [0; 16];
+            for (at, four) in bytes.chunks_exact_mut(4).enumerate() {
+                four.copy_from_slice(&word(at * 8)?.to_ne_bytes());
+            }
+            Ipv6Addr::from(bytes).into()
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
+}
+
+// ---- the supervisor ----
+
+/// The start of a text file; `None` where there is none that may be read.
+pub(crate) fn text(path: &Path) -> Option<String> {
+    let bytes = fs::read(path).ok()?;
+    Some(String::from_utf8_lossy(&bytes[..bytes.len().min(1 << 16)]).into_owned())
+}

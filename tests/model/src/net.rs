@@ -1,0 +1,893 @@
+//! Listening sockets: the queue of each, who holds it, and the takeover connection between two
+//! generations. The pool, what a takeover says and the names in the store are those of the crate.
+//!
+//! A program accepts while it serves; when its drain begins it accepts until the queue is empty and
+//! closes, and answers what it has accepted before its hooks return: what `crate::sockets` asks of
+//! it.
+
+use super::trace::say;
+use super::world::{Budget, Id, Main, Promise, Setting, Stop, World, id_of, pid};
+use crate::proto::End;
+use crate::proto::control::frame::{Address, Answer, FileId, Kind, Request, Socket};
+use crate::proto::control::transfer::{Give, Giving, Predecessor, Taking, Took, giver};
+use crate::proto::daemon::Phase;
+use crate::proto::generation::takeover::{self, Step};
+use crate::proto::sockets::fdstore;
+use crate::proto::sockets::pool::{Entry, Origin, Pool, Spread, Wanted};
+use crate::variants::{self, Variant};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A socket by the order in which it was bound; the kernel's cookie as well.
+pub(crate) type Cookie = u8;
+
+/// Where clients connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum At {
+    Tcp(u16),
+    Path(u8),
+}
+
+impl At {
+    fn kind(self) -> Kind {
+        match self {
+            At::Tcp(_) => Kind::Tcp,
+            At::Path(_) => Kind::Unix,
+        }
+    }
+
+    fn address(self) -> Address {
+        match self {
+            At::Tcp(port) => Address::Inet(([127, 0, 0, 1], port).into()),
+            At::Path(name) => Address::Unix(vec![b'/', name]),
+        }
+    }
+}
+
+/// What a program asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ask {
+    pub(crate) at: At,
+    pub(crate) group: Option<u8>,
+}
+
+impl Ask {
+    fn wanted(self) -> Wanted<'static> {
+        let addresses = vec![self.at.address()];
+        Wanted { kind: self.at.kind(), addresses, name: None, group: self.group.map(usize::from) }
+    }
+}
+
+/// The sockets of a service, one generation after the other; the last line holds for the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sockets {
+    pub(crate) name: &'static str,
+    pub(crate) asks: &'static [&'static [Ask]],
+    /// Passed by the supervisor (`LISTEN_FDS`): those of a socket unit.
+    pub(crate) passed: &'static [At],
+    /// The supervisor keeps what it is given (`FileDescriptorStoreMax=`).
+    pub(crate) store: bool,
+}
+
+impl Sockets {
+    fn asks(&self, id: Id) -> &'static [Ask] {
+        self.asks[usize::from(id).min(self.asks.len() - 1)]
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Net {
+    sockets: Vec<Listener>,
+    /// Where a connection to each address may go: the members of its group, and between which of
+    /// them the kernel spreads.
+    groups: BTreeMap<At, (Vec<Cookie>, Spread)>,
+    parts: Vec<Part>,
+    link: Option<Link>,
+    /// Who listens at `web.pid.sock`.
+    path: Option<Owner>,
+    passed: Vec<Cookie>,
+    store: Vec<(String, Cookie)>,
+    /// Where some generation has served.
+    served: BTreeSet<At>,
+    /// The service was allowed to end.
+    excused: bool,
+    /// A reload was asked for since the takeover socket was removed.
+    tried: bool,
+    /// The store has let sockets go: it may have been the last to hold one, and clients may have
+    /// come since its last server closed it.
+    cleared: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Listener {
+    at: At,
+    /// Connections that the kernel has completed, and nobody has accepted.
+    queued: u8,
+    lives: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Owner {
+    Daemon(Id),
+    Stranger,
+}
+
+/// Of a generation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Part {
+    pool: Pool<Cookie>,
+    /// The program's own descriptors.
+    open: Vec<Cookie>,
+    /// Accepted, and not answered.
+    in_flight: u8,
+    prepared: bool,
+    taking: Option<Taking>,
+    got: Vec<Entry<Cookie>>,
+    /// The record says that it listens for a successor.
+    hands_over: bool,
+    older: Vec<Id>,
+    /// Its retired sockets are closed when the older ones have ended.
+    retires: bool,
+    /// The store has still to be told.
+    keeps: bool,
+}
+
+impl Part {
+    const NEW: Part = Part {
+        pool: Pool::new(),
+        open: Vec::new(),
+        in_flight: 0,
+        prepared: false,
+        taking: None,
+        got: Vec::new(),
+        hands_over: false,
+        older: Vec::new(),
+        retires: false,
+        keeps: false,
+    };
+}
+
+/// A takeover connection; the claim allows for one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Link {
+    taker: Id,
+    giver: Id,
+    to_giver: Vec<Request>,
+    /// With the descriptors beside each message.
+    to_taker: Vec<(Answer, Vec<Cookie>)>,
+    giving: Option<(Giving, Vec<Entry<Cookie>>)>,
+    /// The giver's end is open.
+    open: bool,
+}
+
+/// What can happen to sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NetAction {
+    // While the budget lasts.
+    Connect(Cookie),
+    RemoveTakeoverSocket,
+    RemovePath(At),
+    StrangerListens,
+    RefuseTaker,
+    CutLink,
+    // By itself.
+    Give,
+    Accept(Id, Cookie),
+    Answer(Id),
+    Close(Id, Cookie),
+    Retire(Id),
+    Keep(Id),
+}
+
+/// Listens at the takeover socket, and is none of ours.
+const STRANGER_PID: i32 = 120;
+
+impl Net {
+    pub(crate) fn new(sockets: &Sockets) -> Net {
+        let mut net = Net {
+            sockets: Vec::new(),
+            groups: BTreeMap::new(),
+            parts: Vec::new(),
+            link: None,
+            path: None,
+            passed: Vec::new(),
+            store: Vec::new(),
+            served: BTreeSet::new(),
+            excused: false,
+            tried: false,
+            cleared: false,
+        };
+        for at in sockets.passed {
+            let cookie = net.bind(*at);
+            net.passed.push(cookie);
+        }
+        net
+    }
+
+    fn bind(&mut self, at: At) -> Cookie {
+        let cookie = self.sockets.len() as Cookie;
+        self.sockets.push(Listener { at, queued: 0, lives: true });
+        let (members, _) = self.groups.entry(at).or_insert((Vec::new(), Spread::All));
+        if let At::Path(_) = at {
+            members.clear(); // renamed over it
+        }
+        members.push(cookie);
+        cookie
+    }
+
+    fn entry(&self, cookie: Cookie, name: Option<String>) -> Entry<Cookie> {
+        let at = self.sockets[usize::from(cookie)].at;
+        let file = FileId { device: 0, inode: u64::from(cookie) };
+        let file = matches!(at, At::Path(_)).then_some(file);
+        let (kind, asked, local) = (at.kind(), at.address(), at.address());
+        let socket = Socket { kind, asked, name, member: 0, retired: false, local, file };
+        Entry { socket, fd: cookie, cookie: Some(u64::from(cookie)) }
+    }
+
+    /// `has_lost_its_path`.
+    fn has_lost_its_path(&self, entry: &Entry<Cookie>) -> bool {
+        let at = self.sockets[usize::from(entry.fd)].at;
+        let named = self.groups.get(&at).is_some_and(|(members, _)| members.contains(&entry.fd));
+        matches!(at, At::Path(_)) && !named && !variants::is(Variant::LostPathKept)
+    }
+
+    /// Members to which the next connection may go.
+    fn reachable(&self, at: At) -> &[Cookie] {
+        match self.groups.get(&at) {
+            Some((members, Spread::First(most))) => &members[..members.len().min(*most as usize)],
+            Some((members, Spread::All)) => members,
+            None => &[],
+        }
+    }
+
+    fn steer(&mut self, (entry, spread): (Entry<Cookie>, Spread)) {
+        let at = self.sockets[usize::from(entry.fd)].at;
+        say(|| format!("  what arrives at {at:?} goes to {spread:?}"));
+        if let Some(group) = self.groups.get_mut(&at) {
+            group.1 = spread;
+        }
+    }
+
+    fn is_held(&self, cookie: Cookie) -> bool {
+        let holds = |entry: &Entry<Cookie>| entry.fd == cookie;
+        let in_link = self.link.as_ref().is_some_and(|link| {
+            let sent = link.to_taker.iter().any(|(_, fds)| fds.contains(&cookie));
+            sent || link.giving.iter().any(|(_, entries)| entries.iter().any(holds))
+        });
+        let mut parts = self.parts.iter();
+        in_link
+            || self.passed.contains(&cookie)
+            || self.store.iter().any(|(_, one)| *one == cookie)
+            || parts.any(|part| {
+                let in_pool = || part.pool.all().any(holds);
+                part.open.contains(&cookie) || part.got.iter().any(holds) || in_pool()
+            })
+    }
+
+    /// The kernel closes what nobody holds. Tells how many connections that resets.
+    fn close_unheld(&mut self) -> u8 {
+        let mut reset = 0;
+        for cookie in 0..self.sockets.len() as Cookie {
+            if self.sockets[usize::from(cookie)].lives && !self.is_held(cookie) {
+                let socket = &mut self.sockets[usize::from(cookie)];
+                socket.lives = false;
+                reset += std::mem::take(&mut socket.queued);
+                let (at, group) = (socket.at, self.groups.get_mut(&socket.at));
+                say(|| format!("  socket {cookie} at {at:?} is closed for good"));
+                if let Some((members, _)) = group {
+                    if let Some(place) = members.iter().position(|one| *one == cookie) {
+                        members.swap_remove(place); // the last one takes its place
+                    }
+                    if members.is_empty() {
+                        self.groups.remove(&at);
+                    }
+                }
+            }
+        }
+        reset
+    }
+}
+
+impl World {
+    fn net(&self) -> &Net {
+        self.net.as_ref().expect("sockets")
+    }
+
+    fn net_mut(&mut self) -> &mut Net {
+        self.net.as_mut().expect("sockets")
+    }
+
+    fn part(&self, id: Id) -> &Part {
+        &self.net().parts[usize::from(id)]
+    }
+
+    fn part_mut(&mut self, id: Id) -> &mut Part {
+        &mut self.net_mut().parts[usize::from(id)]
+    }
+
+    // ---- what can happen ----
+
+    pub(crate) fn net_budgeted(&self, may: &mut impl FnMut(u8, bool, NetAction)) {
+        let Some(net) = &self.net else { return };
+        let budget = &self.budget;
+        for at in net.groups.keys() {
+            for cookie in net.reachable(*at) {
+                // Before that there is no restart that could lose a connection.
+                may(budget.connections, net.served.contains(at), NetAction::Connect(*cookie));
+            }
+            may(budget.removals, matches!(at, At::Path(_)), NetAction::RemovePath(*at));
+        }
+        let ours = matches!(net.path, Some(Owner::Daemon(_)));
+        may(budget.removals, ours, NetAction::RemoveTakeoverSocket);
+        may(budget.cuts, ours, NetAction::StrangerListens);
+        let begun = net.link.as_ref().map(|link| link.giving.is_some());
+        may(budget.cuts, begun == Some(false), NetAction::RefuseTaker);
+        may(budget.cuts, net.link.is_some(), NetAction::CutLink);
+    }
+
+    pub(crate) fn net_fair(&self, may: &mut impl FnMut(bool, NetAction)) {
+        let Some(net) = &self.net else { return };
+        let gives = |link: &Link| link.open && !link.to_giver.is_empty();
+        may(net.link.as_ref().is_some_and(gives), NetAction::Give);
+        for id in self.ids() {
+            let (part, Some(daemon)) = (self.part(id), self.daemon(id)) else { continue };
+            let drains = daemon.drain_hooks;
+            for cookie in &part.open {
+                let waits = net.sockets[usize::from(*cookie)].queued > 0;
+                may(waits && (daemon.serves() || drains), NetAction::Accept(id, *cookie));
+                let closes = !waits || variants::is(Variant::ClosedWithQueue);
+                may(drains && closes, NetAction::Close(id, *cookie));
+            }
+            may(part.in_flight > 0, NetAction::Answer(id));
+            let gone = |one: &Id| self.daemon(*one).is_none();
+            may(part.retires && part.older.iter().all(gone), NetAction::Retire(id));
+            may(part.keeps, NetAction::Keep(id));
+        }
+    }
+
+    /// The program has something to do before it calls `started`; `None`: it has its sockets.
+    pub(crate) fn prepares(&self, id: Id) -> Option<bool> {
+        self.net.as_ref()?;
+        let part = self.part(id);
+        if part.prepared {
+            return None;
+        }
+        let link = self.net().link.as_ref().filter(|_| part.taking.is_some());
+        Some(link.is_none_or(|link| !link.open || !link.to_taker.is_empty()))
+    }
+
+    /// Its hooks wait for what it has accepted.
+    pub(crate) fn has_drained(&self, id: Id) -> bool {
+        self.net.is_none() || self.part(id).open.is_empty() && self.part(id).in_flight == 0
+    }
+
+    // ---- the stages of a generation ----
+
+    /// A process starts, with what the supervisor passes to it.
+    pub(crate) fn net_starts(&mut self) {
+        let Some(net) = &mut self.net else { return };
+        let passed = net.passed.iter().map(|cookie| net.entry(*cookie, None));
+        let stored = net.store.iter().map(|(name, cookie)| net.entry(*cookie, Some(name.clone())));
+        let entries: Vec<Entry<Cookie>> = passed.chain(stored).collect();
+        let mut part = Part::NEW;
+        for mut entry in entries {
+            entry.socket.file = None;
+            part.pool.pass(entry);
+        }
+        net.parts.push(part);
+    }
+
+    pub(crate) fn net_ends(&mut self, id: Id, end: End) {
+        let Some(net) = &mut self.net else { return };
+        let part = std::mem::replace(&mut net.parts[usize::from(id)], Part::NEW);
+        match &mut net.link {
+            Some(link) if link.taker == id => net.link = None,
+            Some(link) if link.giver == id => {
+                (link.open, link.giving) = (false, None);
+            }
+            Some(_) | None => {}
+        }
+        let forced = matches!(end, End::Signal(_) | End::Code(124));
+        if part.in_flight > 0 && !forced {
+            self.fault(Promise::P3, "a request that was accepted is not answered");
+        }
+    }
+
+    /// What the program does between `init` and `started`; see `handover::take` and
+    /// `sockets::obtain`.
+    pub(crate) fn prepare(&mut self, id: Id, setting: &Setting) {
+        let phase = self.daemon(id).expect("it runs").machine.phase();
+        if phase != Phase::Starting && !variants::is(Variant::SocketsWhileStopping) {
+            say(|| format!("daemon {id} asks for sockets, and is about to end"));
+            return self.park(id);
+        }
+        if self.part(id).taking.is_some() {
+            return self.take(id, setting);
+        }
+        if phase != Phase::Starting {
+            return self.obtain(id, setting);
+        }
+        let own = self.at(id).number;
+        let predecessors: Vec<Predecessor> = self
+            .record
+            .iter()
+            .filter(|one| self.at(**one).number < own)
+            .filter(|one| self.prove(**one, id).is_ok() && !self.is_foreign(**one, id))
+            .map(|one| Predecessor {
+                number: u64::from(self.at(*one).number),
+                pid: pid(*one),
+                hands_over: self.part(*one).hands_over,
+            })
+            .collect();
+        let listens = match self.net().path {
+            Some(Owner::Daemon(one)) => self.daemon(one).map(|_| pid(one)),
+            Some(Owner::Stranger) => Some(STRANGER_PID),
+            None => None,
+        };
+        match giver(listens, &predecessors) {
+            Ok(None) => {
+                say(|| format!("daemon {id} finds nobody to take over from"));
+                self.part_mut(id).pool.take(Vec::new());
+                self.obtain(id, setting);
+            }
+            Ok(Some(one)) if one.pid == STRANGER_PID => {
+                self.fault(Promise::P5, "sockets are taken from a process that is none of ours");
+            }
+            Ok(Some(one)) => {
+                say(|| format!("daemon {id} connects to daemon {}", id_of(one.pid)));
+                let (taking, first) = Taking::begin(u64::from(own), &one);
+                self.part_mut(id).taking = Some(taking);
+                self.net_mut().link = Some(Link {
+                    taker: id,
+                    giver: id_of(one.pid),
+                    to_giver: vec![first],
+                    to_taker: Vec::new(),
+                    giving: None,
+                    open: true,
+                });
+            }
+            Err(why) => self.has_no_sockets(id, &format!("{why:?}"), setting),
+        }
+    }
+
+    /// `handover::receive`: the next message.
+    fn take(&mut self, id: Id, setting: &Setting) {
+        let message = match &mut self.net_mut().link {
+            Some(link) if !link.to_taker.is_empty() => Some(link.to_taker.remove(0)),
+            Some(_) | None => None,
+        };
+        let Some((answer, fds)) = message else {
+            // `HeldPredecessor::is_ending`: what has come would be lost with us.
+            let giver = self.net().link.as_ref().map(|link| link.giver);
+            if giver.is_some_and(|giver| self.daemon(giver).is_none()) {
+                say(|| format!("daemon {id} goes on with what has come before its giver's end"));
+                return self.take_what_has_come(id, setting);
+            }
+            return self.taking_fails(id, "the connection is closed half-way", setting);
+        };
+        say(|| format!("daemon {id} receives {answer:?}"));
+        let part = self.part_mut(id);
+        let taking = part.taking.as_mut().expect("it takes");
+        let (took, reply) = match taking.on(answer, fds.len()) {
+            Ok(took) => took,
+            Err(why) => return self.taking_fails(id, &why, setting),
+        };
+        match took {
+            Took::Offer(_) | Took::State(_) => {}
+            Took::Sockets(claimed) => {
+                let entries = claimed.into_iter().zip(fds).map(|(socket, fd)| Entry {
+                    socket,
+                    fd,
+                    cookie: Some(u64::from(fd)),
+                });
+                part.got.extend(entries);
+            }
+            Took::End => return self.take_what_has_come(id, setting),
+        }
+        if let (Some(reply), Some(link)) = (reply, &mut self.net_mut().link) {
+            link.to_giver.push(reply);
+        }
+    }
+
+    fn taking_fails(&mut self, id: Id, why: &str, setting: &Setting) {
+        if !variants::is(Variant::HalfTaken) {
+            return self.has_no_sockets(id, why, setting);
+        }
+        self.take_what_has_come(id, setting);
+    }
+
+    fn take_what_has_come(&mut self, id: Id, setting: &Setting) {
+        let part = self.part_mut(id);
+        part.taking = None;
+        let got = std::mem::take(&mut part.got);
+        part.pool.take(got);
+        self.net_mut().link = None;
+        self.obtain(id, setting);
+    }
+
+    /// An error of `sockets::…`: the program exits, and its supervisor tries again.
+    fn has_no_sockets(&mut self, id: Id, why: &str, setting: &Setting) {
+        say(|| format!("daemon {id} has no sockets: {why}"));
+        if self.is_undisturbed(setting) && self.budget.bad == setting.budget.bad {
+            self.fault(Promise::P4, "a restart fails, and nothing was in its way");
+        }
+        if self.daemon(id).is_some_and(|one| one.machine.phase() != Phase::Starting) {
+            self.fault(Promise::P6, "who waits for older generations to stop ends before them");
+        }
+        self.excuse_stop();
+        self.daemon_ends(id, End::Code(1));
+    }
+
+    /// `sockets::obtain`, for all that this program asks for.
+    fn obtain(&mut self, id: Id, setting: &Setting) {
+        for ask in setting.sockets.expect("sockets").asks(id) {
+            let wanted = ask.wanted();
+            let net = self.net.as_mut().expect("sockets");
+            let mut part = net.parts[usize::from(id)].clone();
+            part.pool.use_it();
+            let mut found =
+                part.pool.find(&wanted, |entry| net.has_lost_its_path(entry)).expect("of one kind");
+            let missing = wanted.count().saturating_sub(found.len());
+            if missing > 0 {
+                let there = !net.reachable(ask.at).is_empty();
+                let in_use = found.is_empty() && ask.group.is_none();
+                if there && in_use && matches!(ask.at, At::Tcp(_)) {
+                    return self.has_no_sockets(id, "the address is in use", setting);
+                }
+                if found.is_empty() && there && self.is_served(ask.at, id) {
+                    self.fault(Promise::P2, "bound anew beside a predecessor that serves it");
+                }
+                let net = self.net.as_mut().expect("sockets");
+                if !found.is_empty() && !variants::is(Variant::JoinedEarly) {
+                    // `join`: nothing goes to the new members until this generation serves.
+                    let active = found.iter().filter(|(entry, _)| !entry.socket.retired).count();
+                    net.steer((found[0].0.clone(), Spread::First(active as u32)));
+                }
+                for _ in 0..missing {
+                    let cookie = net.bind(ask.at);
+                    say(|| format!("  daemon {id} binds {:?}: socket {cookie}", ask.at));
+                    found.push((net.entry(cookie, None), Origin::Bound));
+                }
+            }
+            let net = self.net.as_mut().expect("sockets");
+            let (held, steered) = part.pool.hold(&wanted, found, false);
+            for (entry, origin) in &held {
+                say(|| format!("  daemon {id} has socket {}, {origin:?}", entry.fd));
+            }
+            part.open.extend(held.iter().take(wanted.count()).map(|(entry, _)| entry.fd));
+            net.parts[usize::from(id)] = part;
+            if let Some(steered) = steered {
+                net.steer(steered);
+            }
+            if self.net().reachable(ask.at).is_empty() {
+                self.fault(Promise::P2, "a generation starts with a socket that nobody can reach");
+            }
+        }
+        self.part_mut(id).prepared = true;
+    }
+
+    /// Does an older generation serve it, and hold it for its successor?
+    fn is_served(&self, at: At, id: Id) -> bool {
+        let number = self.at(id).number;
+        let reachable = self.net().reachable(at);
+        self.ids().filter(|one| self.at(*one).number < number).any(|one| {
+            let serves = self.daemon(one).is_some_and(|daemon| daemon.serves());
+            let held = self.part(one).pool.held().unwrap_or_default();
+            serves && held.iter().any(|entry| reachable.contains(&entry.fd))
+        })
+    }
+
+    /// A step of `started`.
+    pub(crate) fn net_step(&mut self, id: Id) {
+        let main = self.daemon(id).map(|daemon| daemon.main.clone());
+        let (Some(_), Some(Main::TakingOver { step, older, .. })) = (&self.net, main) else {
+            return;
+        };
+        match takeover::steps()[usize::from(step)] {
+            Step::Install => self.part_mut(id).older = older,
+            Step::Listen => {
+                say(|| format!("  daemon {id} listens for its successor"));
+                self.net_mut().path = Some(Owner::Daemon(id));
+            }
+            Step::Enter => {
+                for part in &mut self.net_mut().parts {
+                    part.hands_over = false;
+                }
+                self.part_mut(id).hands_over = true;
+            }
+            Step::Close => self.close_unclaimed(id),
+            Step::Steer => {
+                for steered in self.part_mut(id).pool.steer() {
+                    self.net_mut().steer(steered);
+                }
+            }
+            Step::Serve | Step::StopOlder | Step::GiveUp => {}
+        }
+    }
+
+    fn close_unclaimed(&mut self, id: Id) {
+        for (entry, _) in self.part_mut(id).pool.unclaimed() {
+            say(|| format!("  daemon {id} closes socket {}: not asked for", entry.fd));
+        }
+    }
+
+    pub(crate) fn net_serves(&mut self, id: Id, setting: &Setting) {
+        let Some(sockets) = setting.sockets else { return };
+        self.net_mut().served.extend(sockets.asks(id).iter().map(|ask| ask.at));
+    }
+
+    /// `sockets::started`.
+    pub(crate) fn net_started(&mut self, id: Id, setting: &Setting) {
+        let Some(sockets) = setting.sockets else { return };
+        let part = self.part_mut(id);
+        part.keeps = sockets.store;
+        part.retires = part.pool.has_retired();
+    }
+
+    /// The drain begins.
+    pub(crate) fn net_let_go(&mut self, id: Id) {
+        if self.net.is_some() {
+            drop(self.part_mut(id).pool.let_go());
+        }
+    }
+
+    /// `handover::is_lost`.
+    pub(crate) fn net_has_lost_path(&self, id: Id) -> bool {
+        self.net.as_ref().is_some_and(|net| match net.path {
+            Some(Owner::Daemon(one)) => one != id && self.daemon(one).is_none(),
+            Some(Owner::Stranger) => false,
+            None => true,
+        })
+    }
+
+    pub(crate) fn net_put_back(&mut self, id: Id) {
+        if self.net_has_lost_path(id) {
+            say(|| format!("  daemon {id} puts its takeover socket back"));
+            self.net_mut().path = Some(Owner::Daemon(id));
+        }
+    }
+
+    pub(crate) fn net_reloads(&mut self) {
+        if let Some(net) = &mut self.net {
+            net.tried = true;
+        }
+    }
+
+    /// Nobody came for as long as was to be waited: this generation ends.
+    pub(crate) fn net_excuse(&mut self) {
+        if let Some(net) = &mut self.net {
+            net.excused = true;
+        }
+    }
+
+    // ---- the steps ----
+
+    pub(crate) fn net_perform(&mut self, action: NetAction) {
+        match action {
+            NetAction::Connect(cookie) => {
+                say(|| format!("a client connects, and waits at socket {cookie}"));
+                self.budget.connections -= 1;
+                self.net_mut().sockets[usize::from(cookie)].queued += 1;
+            }
+            NetAction::RemoveTakeoverSocket => {
+                say(|| "somebody removes the takeover socket".to_owned());
+                self.budget.removals -= 1;
+                (self.net_mut().path, self.net_mut().tried) = (None, false);
+            }
+            NetAction::RemovePath(at) => {
+                say(|| format!("somebody removes {at:?}"));
+                self.budget.removals -= 1;
+                self.net_mut().groups.remove(&at);
+            }
+            NetAction::StrangerListens => {
+                say(|| "a process that is none of ours listens at the takeover socket".to_owned());
+                self.budget.cuts -= 1;
+                self.net_mut().path = Some(Owner::Stranger);
+            }
+            NetAction::RefuseTaker => {
+                self.budget.cuts -= 1;
+                let link = self.net_mut().link.as_mut().expect("a connection");
+                say(|| format!("daemon {} refuses: of another user", link.giver));
+                link.to_taker.push((Answer::Refused("of another user".to_owned()), Vec::new()));
+                link.open = false;
+            }
+            NetAction::CutLink => {
+                self.budget.cuts -= 1;
+                let link = self.net_mut().link.as_mut().expect("a connection");
+                say(|| format!("daemon {} closes the connection half-way", link.giver));
+                (link.open, link.giving) = (false, None);
+            }
+            NetAction::Give => self.give(),
+            NetAction::Accept(id, cookie) => {
+                say(|| format!("daemon {id} accepts a connection from socket {cookie}"));
+                self.net_mut().sockets[usize::from(cookie)].queued -= 1;
+                self.part_mut(id).in_flight += 1;
+            }
+            NetAction::Answer(id) => {
+                say(|| format!("daemon {id} answers"));
+                self.part_mut(id).in_flight -= 1;
+            }
+            NetAction::Close(id, cookie) => {
+                say(|| format!("daemon {id} closes socket {cookie}"));
+                self.part_mut(id).open.retain(|one| *one != cookie);
+            }
+            NetAction::Retire(id) => {
+                let part = self.part_mut(id);
+                part.retires = false;
+                for entry in part.pool.take_retired() {
+                    say(|| format!("daemon {id} closes socket {}: retired", entry.fd));
+                }
+            }
+            NetAction::Keep(id) => self.keep(id),
+        }
+    }
+
+    /// `Server::converse`, up to where it waits for an answer.
+    fn give(&mut self) {
+        let Some(link) = &self.net().link else { return };
+        let (giver, taker) = (link.giver, link.taker);
+        let own = u64::from(self.at(giver).number);
+        let held = self.part(giver).pool.held().unwrap_or_default();
+        let Some(link) = &mut self.net_mut().link else { return };
+        let request = link.to_giver.remove(0);
+        say(|| format!("daemon {giver} reads of daemon {taker}: {request:?}"));
+        let refused = match (&mut link.giving, request) {
+            (None, Request::Take { generation }) => match Giving::begin(own, generation) {
+                Ok(()) => {
+                    link.giving = Some((Giving::new(held.len(), false), held));
+                    None
+                }
+                Err(why) => Some(why),
+            },
+            (Some((giving, _)), request) => giving.on(request).err(),
+            (None, _) => Some("it began in the middle".to_owned()),
+        };
+        if let Some(why) = refused {
+            link.to_taker.push((Answer::Refused(why), Vec::new()));
+            (link.open, link.giving) = (false, None);
+            return;
+        }
+        let Some((giving, rest)) = &mut link.giving else { return };
+        // One socket a message, so that there are many of them.
+        while let Some(give) = giving.next(|left| left.min(1)) {
+            let message = match give {
+                Give::Offer => {
+                    let sockets = rest.len();
+                    (Answer::Offer { generation: own, sockets, state: None }, Vec::new())
+                }
+                Give::Sockets(count) => {
+                    let sent: Vec<Entry<Cookie>> = rest.drain(..count).collect();
+                    let fds = sent.iter().map(|entry| entry.fd).collect();
+                    let sockets = sent.into_iter().map(|entry| entry.socket).collect();
+                    (Answer::Sockets(sockets), fds)
+                }
+                Give::State => (Answer::State { bytes: 0 }, Vec::new()),
+                Give::End => (Answer::End, Vec::new()),
+            };
+            link.to_taker.push(message);
+        }
+    }
+
+    /// `store::keep`; the launcher passes it on, where there is one.
+    fn keep(&mut self, id: Id) {
+        let launcher = self.launcher(id).is_some();
+        let part = self.part_mut(id);
+        part.keeps = false;
+        if !launcher {
+            return;
+        }
+        let store = part.pool.bring_store_into_line();
+        let net = self.net_mut();
+        for name in store.remove {
+            if !variants::is(Variant::StoreNotCleared) {
+                say(|| format!("daemon {id} has {name} removed from the store"));
+                net.store.retain(|(one, _)| *one != name);
+                net.cleared = true;
+            }
+        }
+        for (name, cookie) in store.add {
+            say(|| format!("daemon {id} has socket {cookie} stored: {name}"));
+            if !net.store.iter().any(|(_, one)| *one == cookie) {
+                net.store.push((name, cookie));
+            }
+        }
+        net.store.sort();
+    }
+
+    /// The unit is inactive: its store is emptied.
+    pub(crate) fn net_unit_ends(&mut self) {
+        if let Some(net) = &mut self.net {
+            net.store.clear();
+            net.cleared = true;
+        }
+    }
+
+    // ---- what must hold ----
+
+    /// Nothing has happened that may cost connections.
+    fn is_undisturbed(&self, setting: &Setting) -> bool {
+        let calm = Budget {
+            commands: self.budget.commands,
+            reloads: self.budget.reloads,
+            bad: self.budget.bad,
+            connections: self.budget.connections,
+            slow: self.budget.slow,
+            ..setting.budget
+        };
+        let wanted = self.supervisor.wants_up && self.supervisor.stop == Stop::No;
+        calm == self.budget && wanted && !self.net().excused
+    }
+
+    /// Nobody was killed, and nothing was forced.
+    fn is_unforced(&self, setting: &Setting) -> bool {
+        let Budget { kills, limits, direct, .. } = setting.budget;
+        self.budget.kills == kills && self.budget.limits == limits && self.budget.direct == direct
+    }
+
+    /// After each step.
+    pub(crate) fn check_net(&mut self, setting: &Setting) {
+        let Some(net) = &mut self.net else { return };
+        let reset = net.close_unheld();
+        let reset = if std::mem::take(&mut net.cleared) { 0 } else { reset };
+        if reset > 0 && self.is_unforced(setting) && setting.kills_nobody() {
+            self.fault(Promise::P2, "a connection that waits to be accepted is reset");
+        }
+        let ready = self.ids().filter(|id| self.at(*id).was_ready);
+        let Some(newest) = ready.max_by_key(|id| self.at(*id).number) else { return };
+        let sockets = setting.sockets.expect("sockets");
+        let undisturbed = self.is_undisturbed(setting) && setting.kills_nobody();
+        for ask in sockets.asks(newest) {
+            let kept = sockets.passed.contains(&ask.at);
+            if (undisturbed || kept) && self.net().reachable(ask.at).is_empty() {
+                self.fault(Promise::P2, "a connection is refused");
+            }
+        }
+    }
+
+    /// Where nothing happens any more.
+    pub(crate) fn check_net_at_rest(&mut self, alive: &[Id], serving: &[Id], setting: &Setting) {
+        let (Some(net), [id]) = (&self.net, serving) else { return };
+        let part = self.part(*id);
+        let not_ours =
+            |cookie: Cookie| net.passed.contains(&cookie) && !part.open.contains(&cookie);
+        let cookies = 0..net.sockets.len() as Cookie;
+        let mut live = cookies.filter(|one| net.sockets[usize::from(*one)].lives);
+        if live.clone().any(|one| net.sockets[usize::from(one)].queued > 0 && !not_ours(one)) {
+            return self.fault(Promise::P2, "a connection waits, and nobody will accept it");
+        }
+        let attached = self.launcher(*id).is_some();
+        let stored = |cookie: Cookie| net.store.iter().any(|(_, one)| *one == cookie);
+        let leaks = |cookie: Cookie| {
+            let later = stored(cookie) && !attached; // the next generation sees to it
+            !part.open.contains(&cookie) && !net.passed.contains(&cookie) && !later
+        };
+        if alive == [*id] && live.any(leaks) {
+            return self.fault(Promise::P2, "a socket is held, and nobody accepts from it");
+        }
+        let store = setting.sockets.is_some_and(|sockets| sockets.store);
+        let lacks = |cookie: &Cookie| !stored(*cookie) && !net.passed.contains(cookie);
+        if store && attached && part.open.iter().any(lacks) {
+            return self.fault(Promise::P2, "a socket is not in the store");
+        }
+        // Below its launcher it looks round when a reload has failed.
+        let looked_after = !attached || setting.in_place && net.tried;
+        let named =
+            matches!(net.path, Some(Owner::Stranger)) || net.path == Some(Owner::Daemon(*id));
+        if looked_after && self.claim.is_none() && !named {
+            self.fault(Promise::P4, "a successor finds nobody to take over from");
+        }
+    }
+
+    /// A program that has called nothing but `init` so far.
+    pub(crate) fn is_preparing(&self, id: Id) -> bool {
+        let main = self.daemon(id).map(|daemon| &daemon.main);
+        matches!(main, Some(Main::Preparing(_))) && self.prepares(id).is_some()
+    }
+}
+
+/// The name in the store tells what it is.
+#[test]
+fn a_socket_of_the_model_has_a_name_in_the_store() {
+    let mut net = Net::new(&Sockets { name: "", asks: &[], passed: &[], store: true });
+    let cookie = net.bind(At::Tcp(80));
+    assert!(fdstore::is_ours(&fdstore::name(&net.entry(cookie, None).socket)));
+}

@@ -1,0 +1,577 @@
+//! What can happen next, and what then does.
+
+use super::launcher::orders;
+use super::net::NetAction;
+use super::supervisors::Job;
+use super::trace::say;
+use super::world::{
+    BY_HAND, DaemonProcess, Deploy, Generation, Id, Instance, LauncherProcess, Main, Promise,
+    Setting, Signal, Stop, World, pid,
+};
+use crate::proto::daemon::{Input, Phase, Timer as DaemonTimer};
+use crate::proto::launcher::Timer as LauncherTimer;
+use crate::proto::{End, Kind};
+use crate::variants::{self, Variant};
+
+/// One thing that can happen next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    // What only happens while the budget lasts.
+    Restart,
+    StopService,
+    StartService,
+    Continue,
+    Kill(Process, Id),
+    KillOverdue,
+    KillSupervisor,
+    StartBad(Deploy),
+    StartByHand,
+    Reload(Id, Deploy),
+    ClaimTimeout(Id),
+    Evict(Id),
+    Direct(Id, Signal),
+    Refuse(Id, Signal),
+    RemoveFile,
+    ReusePid(Id),
+    SlowCheck(Id),
+    LauncherLimit(Id, Id),
+    DrainLimit(Id),
+    // What happens by itself, sooner or later.
+    Start,
+    SendCont,
+    WriteStatus,
+    NewSupervisor,
+    WakeLauncher(Id, Option<u8>),
+    LauncherTimer(Id, LauncherTimer),
+    WakeDaemon(Id, Option<Signal>, bool),
+    DaemonTimer(Id, DaemonTimer),
+    Resume(Id),
+    EndCheck(Id),
+    RequestHooks(Id),
+    DrainHooks(Id),
+    OlderGone(Id),
+    Main(Id),
+    Net(NetAction),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Process {
+    Launcher,
+    Daemon,
+}
+
+impl World {
+    /// Everything that can happen next.
+    pub(crate) fn actions(&self, setting: &Setting, actions: &mut Vec<Action>) {
+        if self.fault.is_none() {
+            self.budgeted(setting, actions);
+            self.fair(setting, actions);
+        }
+    }
+
+    /// What only happens while the budget lasts.
+    fn budgeted(&self, setting: &Setting, actions: &mut Vec<Action>) {
+        let (budget, supervisor) = (&self.budget, &self.supervisor);
+        let busy = supervisor.send_cont || supervisor.write_status;
+        let mut may = |left: u8, condition: bool, action| {
+            if left > 0 && condition {
+                actions.push(action);
+            }
+        };
+        // Of `svc -c` and `svc -t` within 20 ms, a stop is understood: `# Limitations`.
+        let child = supervisor.child.and_then(|id| self.launcher(id));
+        let obeys = supervisor.lives && !busy && !child.is_some_and(|one| one.continued);
+        let calm = |one: &LauncherProcess| one.terms == 0 && !one.timers.has(LauncherTimer::Settle);
+        let wanted = supervisor.wants_up || !setting.manner.jobs;
+        may(budget.commands, obeys && wanted && supervisor.child.is_some(), Action::Restart);
+        let can_stop = setting.kind != Kind::Nobody && obeys;
+        may(budget.commands, can_stop && supervisor.wants_up, Action::StopService);
+        may(budget.commands, can_stop && !supervisor.wants_up, Action::StartService);
+        let continues = setting.kind.writes_late() && obeys && child.is_some_and(calm);
+        may(budget.commands, continues, Action::Continue);
+        // systemd is PID 1: the machine ends with it.
+        let mortal = !matches!(setting.kind, Kind::Nobody | Kind::Systemd);
+        may(budget.kills, supervisor.lives && mortal, Action::KillSupervisor);
+        may(budget.limits, self.is_overdue(setting), Action::KillOverdue);
+        for deploy in Deploy::BAD {
+            may(budget.bad, self.can_start(setting), Action::StartBad(deploy));
+        }
+        may(budget.by_hand, self.has_starts_left(setting), Action::StartByHand);
+        let file = self.file.is_some() && setting.sockets.is_none();
+        may(budget.removals, file, Action::RemoveFile);
+        self.net_budgeted(&mut |left, condition, action| may(left, condition, Action::Net(action)));
+        for id in self.ids() {
+            let launcher = self.launcher(id).is_some();
+            if let Some(process) = &self.at(id).launcher {
+                may(budget.kills, true, Action::Kill(Process::Launcher, id));
+                for child in self.children(id) {
+                    let limit = process.timers.has(LauncherTimer::Kill(pid(child)));
+                    may(budget.limits, limit, Action::LauncherLimit(id, child));
+                }
+                may(budget.reloads, setting.in_place, Action::Reload(id, Deploy::Good));
+                for deploy in Deploy::BAD {
+                    let left = budget.reloads.min(budget.bad);
+                    may(left, setting.in_place, Action::Reload(id, deploy));
+                }
+            }
+            let gone = self.daemon(id).is_none();
+            let known = self.record.contains(&id) || self.file == Some(id);
+            may(budget.reuses, gone && known && self.innocent.is_none(), Action::ReusePid(id));
+            let Some(daemon) = self.daemon(id) else { continue };
+            may(budget.kills, true, Action::Kill(Process::Daemon, id));
+            let held = self.claim.is_some_and(|holder| holder != id);
+            let claiming = matches!(daemon.main, Main::Claiming(_)) && !setting.in_place;
+            may(budget.bad, claiming && held, Action::ClaimTimeout(id));
+            let starts = self.evictable(id).is_some_and(|holder| !self.hangs(holder));
+            may(budget.bad, starts, Action::Evict(id));
+            for signal in [Signal::TermOfOperator, Signal::Usr2OfOperator] {
+                may(budget.direct, daemon.has_handlers(), Action::Direct(id, signal));
+            }
+            for signal in daemon.pending.iter() {
+                let refusable = match signal {
+                    Signal::Usr2OfLauncher | Signal::TermOfLauncher => true,
+                    // A daemon with a launcher, an orphan's, does not look round.
+                    Signal::TermOf(by) => !launcher || self.at(by).first == self.at(id).first,
+                    Signal::Usr2OfOperator | Signal::TermOfOperator | Signal::Eviction => false,
+                };
+                may(budget.losses, refusable, Action::Refuse(id, signal));
+            }
+            if !daemon.is_stalled() {
+                let check = daemon.timers.has(DaemonTimer::Check) && self.claim.is_none();
+                may(budget.slow, check && !daemon.main.has_files(), Action::SlowCheck(id));
+                may(budget.limits, daemon.timers.has(DaemonTimer::Drain), Action::DrainLimit(id));
+            }
+        }
+    }
+
+    /// What happens by itself, sooner or later.
+    fn fair(&self, setting: &Setting, actions: &mut Vec<Action>) {
+        let supervisor = &self.supervisor;
+        let busy = supervisor.send_cont || supervisor.write_status;
+        let mut may = |condition: bool, action| {
+            if condition {
+                actions.push(action);
+            }
+        };
+        may(self.can_start(setting), Action::Start);
+        may(supervisor.send_cont, Action::SendCont);
+        may(!supervisor.send_cont && supervisor.write_status, Action::WriteStatus);
+        may(!supervisor.lives, Action::NewSupervisor);
+        self.net_fair(&mut |condition, action| may(condition, Action::Net(action)));
+        for id in self.ids() {
+            let generation = self.at(id);
+            if let Some(launcher) = &generation.launcher {
+                let has_news = |child: Id| {
+                    let child = self.at(child);
+                    let closed = child.daemon.is_none() && !child.closed_heard;
+                    let ended = child.end.is_some() && !child.end_heard;
+                    !child.to_launcher.is_empty() || closed || ended
+                };
+                may(self.children(id).any(has_news), Action::WakeLauncher(id, None));
+                for order in 0..orders(launcher.terms, launcher.cont).len() {
+                    may(true, Action::WakeLauncher(id, Some(order as u8)));
+                }
+                // A supervisor is through with a command within the 20 ms of the settle timer, and
+                // what it has sent is then taken before the timer fires.
+                let settled = !busy && !launcher.cont || launcher.settles_early;
+                let timers = [
+                    (LauncherTimer::Cont, true),
+                    (LauncherTimer::Settle, settled),
+                    (LauncherTimer::Handoff, true),
+                    (LauncherTimer::Cancel, true),
+                    (LauncherTimer::Overdue, true),
+                ];
+                for (timer, fires) in timers {
+                    may(fires && launcher.timers.has(timer), Action::LauncherTimer(id, timer));
+                }
+            }
+            let Some(daemon) = &generation.daemon else { continue };
+            let runs = match daemon.main {
+                Main::Booting(_) | Main::TakingOver { .. } => true,
+                Main::Claiming(_) => self.claim.is_none() || variants::is(Variant::NoClaim),
+                Main::Preparing(deploy) => self.prepares(id).unwrap_or(deploy != Deploy::Hangs),
+                Main::Waiting => daemon.finished,
+                Main::Parked => false,
+            };
+            may(runs, Action::Main(id));
+            let hangs = self.evictable(id).is_some_and(|holder| self.hangs(holder));
+            may(hangs, Action::Evict(id));
+            may(daemon.checking.is_some(), Action::EndCheck(id));
+            let resumes = !daemon.stalled.is_empty() && !daemon.main.has_files();
+            may(resumes, Action::Resume(id));
+            if daemon.is_stalled() || !daemon.has_handlers() {
+                continue;
+            }
+            let closed = self.launcher(id).is_none() && !daemon.heard_closed;
+            may(closed || !generation.to_daemon.is_empty(), Action::WakeDaemon(id, None, false));
+            for signal in daemon.pending.iter() {
+                may(true, Action::WakeDaemon(id, Some(signal), false));
+                let merges = daemon.pending.others(signal).next().is_some();
+                may(merges, Action::WakeDaemon(id, Some(signal), true));
+            }
+            may(daemon.request_hooks, Action::RequestHooks(id));
+            may(daemon.drain_hooks && self.has_drained(id), Action::DrainHooks(id));
+            let gone = |one: &Id| self.daemon(*one).is_none();
+            may(!daemon.awaits.is_empty() && daemon.awaits.iter().all(gone), Action::OlderGone(id));
+            for timer in [DaemonTimer::Check, DaemonTimer::Successor] {
+                may(daemon.timers.has(timer), Action::DaemonTimer(id, timer));
+            }
+        }
+    }
+
+    /// Who has the claim that this one waits for, where it may be evicted.
+    fn evictable(&self, id: Id) -> Option<Id> {
+        let daemon = self.daemon(id)?;
+        let waits = matches!(daemon.main, Main::Claiming(_)) && !daemon.has_evicted;
+        self.claim.filter(|holder| waits && *holder != id && self.is_evictable(*holder, id))
+    }
+
+    fn hangs(&self, id: Id) -> bool {
+        self.daemon(id).is_some_and(|one| one.main == Main::Preparing(Deploy::Hangs))
+    }
+
+    pub(crate) fn has_starts_left(&self, setting: &Setting) -> bool {
+        self.generations.len() < usize::from(setting.starts)
+    }
+
+    fn can_start(&self, setting: &Setting) -> bool {
+        let supervisor = &self.supervisor;
+        let again = setting.kind != Kind::Nobody || self.generations.is_empty();
+        let busy = supervisor.send_cont || supervisor.write_status;
+        let wants = supervisor.lives && supervisor.wants_up && supervisor.child.is_none();
+        wants && !supervisor.idle && !busy && again && self.has_starts_left(setting)
+    }
+
+    /// It wants to start a generation, and the walk is at its end.
+    pub(crate) fn is_out_of_starts(&self, setting: &Setting) -> bool {
+        let wants = self.supervisor.wants_up && self.supervisor.child.is_none();
+        wants && !self.has_starts_left(setting)
+    }
+
+    /// Nothing happens any more, unless somebody from outside does something. A check that finds
+    /// all as it was does not count.
+    pub(crate) fn is_at_rest(&self, setting: &Setting) -> bool {
+        let mut actions = Vec::new();
+        self.fair(setting, &mut actions);
+        let is_check = |one: &Action| {
+            matches!(
+                one,
+                Action::DaemonTimer(_, DaemonTimer::Check) | Action::WakeLauncher(_, None)
+            )
+        };
+        actions.iter().all(is_check)
+            && actions.into_iter().all(|one| self.after(one, setting).is_none())
+    }
+
+    /// What becomes of it; `None` where nothing does.
+    pub(crate) fn after(&self, action: Action, setting: &Setting) -> Option<World> {
+        let mut next = self.clone();
+        next.perform_action(action, setting);
+        for id in next.ids() {
+            next.forget(id);
+        }
+        next.check_net(setting);
+        (next != *self).then_some(next)
+    }
+
+    /// What a generation was that has ended altogether matters no more.
+    fn forget(&mut self, id: Id) {
+        if self.launcher(id).is_none() && self.daemon(id).is_none() {
+            let generation = self.at_mut(id);
+            let Generation { instance, first, number, was_ready, .. } = *generation;
+            *generation = Generation { number, was_ready, ..Generation::new(instance, first) };
+        }
+    }
+
+    fn perform_action(&mut self, action: Action, setting: &Setting) {
+        match action {
+            Action::Restart => self.command(true, setting),
+            Action::StopService => self.command(false, setting),
+            Action::StartService => {
+                say(|| "operator: svc -u".to_owned());
+                self.budget.commands -= 1;
+                self.supervisor.wants_up = true;
+                self.supervisor.stop = Stop::No;
+                self.supervisor.idle = false;
+                if self.supervisor.job == Some(Job::Stop) {
+                    self.supervisor.job = Some(Job::Restart);
+                }
+                if let Some(launcher) = self.child() {
+                    (launcher.stop_pending, launcher.stop_heard) = (false, false);
+                }
+                self.write_status(setting);
+            }
+            Action::Continue => {
+                say(|| "operator: svc -c".to_owned());
+                self.budget.commands -= 1;
+                self.supervisor.send_cont = true;
+                self.child().expect("it has one").continued = true;
+            }
+            Action::Kill(process, id) => self.kill(process, id, setting),
+            Action::KillOverdue => self.kill_overdue(setting),
+            Action::KillSupervisor => {
+                say(|| "SIGKILL to the supervisor".to_owned());
+                self.budget.kills -= 1;
+                self.excuse_stop();
+                let supervisor = &mut self.supervisor;
+                (supervisor.lives, supervisor.child) = (false, None);
+                (supervisor.send_cont, supervisor.write_status) = (false, false);
+                supervisor.job = None;
+            }
+            Action::StartBad(deploy) => {
+                self.budget.bad -= 1;
+                self.start(deploy, self.supervisor.instance, setting);
+            }
+            Action::StartByHand => {
+                self.budget.by_hand -= 1;
+                self.start(Deploy::Good, BY_HAND, setting);
+            }
+            Action::ClaimTimeout(id) => {
+                say(|| format!("daemon {id} gives up waiting for the claim"));
+                self.budget.bad -= 1;
+                self.give_up_claiming(id);
+            }
+            Action::Evict(id) => {
+                let holder = self.evictable(id).expect("it can be");
+                say(|| format!("daemon {id} has waited for long, and evicts daemon {holder}"));
+                self.budget.bad -= u8::from(!self.hangs(holder));
+                if self.is_supervised(holder) && self.launcher(holder).is_some() {
+                    self.fault(Promise::P5, "USR2 to a service that somebody else supervises");
+                }
+                self.signal(holder, Signal::Eviction);
+                self.with_daemon(id, |daemon| daemon.has_evicted = true);
+            }
+            Action::Direct(id, signal) => {
+                say(|| format!("operator: {signal:?} straight to daemon {id}"));
+                self.budget.direct -= 1;
+                self.at_mut(id).termed |= signal == Signal::TermOfOperator;
+                let serves = self.daemon(id).is_some_and(|daemon| daemon.serves());
+                self.at_mut(id).usr2_sent |= serves && signal == Signal::Usr2OfOperator;
+                self.signal(id, signal);
+            }
+            Action::Refuse(id, signal) => {
+                say(|| format!("{signal:?} to daemon {id} was refused"));
+                self.budget.losses -= 1;
+                self.at_mut(id).refused |= matches!(signal, Signal::TermOf(_));
+                self.at_mut(id).daemon.as_mut().expect("it lives").pending.remove(signal);
+            }
+            Action::RemoveFile => {
+                say(|| "somebody removes the PID file".to_owned());
+                self.budget.removals -= 1;
+                self.file = None;
+            }
+            Action::ReusePid(id) => {
+                say(|| format!("a process that is none of ours gets PID {}", pid(id)));
+                self.budget.reuses -= 1;
+                self.innocent = Some(id);
+            }
+            Action::SlowCheck(id) => {
+                say(|| format!("daemon {id}: timer Check"));
+                self.budget.slow -= 1;
+                self.at_mut(id)
+                    .daemon
+                    .as_mut()
+                    .expect("it lives")
+                    .timers
+                    .disarm(DaemonTimer::Check);
+                self.check(id, true, &mut Default::default(), setting);
+            }
+            Action::LauncherLimit(id, child) => {
+                self.budget.limits -= 1;
+                let timer = LauncherTimer::Kill(pid(child));
+                self.wake_launcher(id, None, Some(timer), setting);
+            }
+            Action::Reload(id, deploy) => {
+                say(|| format!("operator: a new program ({deploy:?}), and HUP to launcher {id}"));
+                self.budget.reloads -= 1;
+                self.budget.bad -= u8::from(deploy != Deploy::Good);
+                (self.program, self.reload_owed) = (deploy, true);
+                self.net_reloads();
+                self.reload(id, setting);
+            }
+            Action::DrainLimit(id) => {
+                self.budget.limits -= 1;
+                self.daemon_timer(id, DaemonTimer::Drain, setting);
+            }
+            Action::Start => self.start(Deploy::Good, self.supervisor.instance, setting),
+            Action::SendCont => {
+                say(|| "supervisor: CONT to its child".to_owned());
+                self.supervisor.send_cont = false;
+                if let Some(launcher) = self.child() {
+                    launcher.cont = true;
+                }
+            }
+            Action::WriteStatus => {
+                let up = self.supervisor.wants_up;
+                say(|| format!("supervisor writes its status: {}", if up { "up" } else { "down" }));
+                self.supervisor.write_status = false;
+                self.supervisor.status_up = up;
+            }
+            Action::NewSupervisor => {
+                say(|| "a new supervisor is started".to_owned());
+                let supervisor = &mut self.supervisor;
+                supervisor.instance += 1;
+                (supervisor.lives, supervisor.stop) = (true, Stop::No);
+                (supervisor.wants_up, supervisor.status_up) = (true, true);
+                supervisor.idle = false;
+            }
+            Action::WakeLauncher(id, order) => self.wake_launcher(id, order, None, setting),
+            Action::LauncherTimer(id, timer) => self.wake_launcher(id, None, Some(timer), setting),
+            Action::WakeDaemon(id, signal, merge) => self.wake_daemon(id, signal, merge, setting),
+            Action::DaemonTimer(id, timer) => self.daemon_timer(id, timer, setting),
+            Action::Resume(id) => self.resume(id, setting),
+            Action::EndCheck(id) => self.end_check(id, setting),
+            Action::RequestHooks(id) => {
+                say(|| format!("daemon {id}: its on_shutdown_request hooks have returned"));
+                if self.wake_daemon_for(id, Input::RequestHooksDone, setting) {
+                    self.with_daemon(id, |daemon| daemon.request_hooks = false);
+                }
+            }
+            Action::DrainHooks(id) => {
+                say(|| format!("daemon {id}: its on_shutdown hooks have returned"));
+                if self.wake_daemon_for(id, Input::DrainHooksDone, setting) {
+                    self.with_daemon(id, |daemon| daemon.drain_hooks = false);
+                }
+            }
+            Action::OlderGone(id) => {
+                say(|| format!("daemon {id}: the older generations have ended"));
+                if self.wake_daemon_for(id, Input::OlderGone, setting) {
+                    self.with_daemon(id, |daemon| daemon.awaits.clear());
+                }
+            }
+            Action::Main(id) => self.main(id, setting),
+            Action::Net(action) => self.net_perform(action),
+        }
+    }
+
+    pub(crate) fn with_daemon(&mut self, id: Id, change: impl FnOnce(&mut DaemonProcess)) {
+        if let Some(daemon) = &mut self.at_mut(id).daemon {
+            change(daemon);
+        }
+    }
+
+    fn daemon_timer(&mut self, id: Id, timer: DaemonTimer, setting: &Setting) {
+        say(|| format!("daemon {id}: timer {timer:?}"));
+        self.with_daemon(id, |daemon| daemon.timers.disarm(timer));
+        if !self.wake_daemon_for(id, Input::Timer(timer), setting) {
+            self.with_daemon(id, |daemon| daemon.timers.arm(timer));
+        }
+    }
+
+    fn kill(&mut self, process: Process, id: Id, setting: &Setting) {
+        say(|| format!("SIGKILL to {process:?} {id}"));
+        self.budget.kills -= 1;
+        self.excuse_stop();
+        match process {
+            Process::Launcher => self.launcher_ends(id, End::Signal(9), setting),
+            Process::Daemon => self.daemon_ends(id, End::Signal(9)),
+        }
+    }
+
+    /// `svc -t` and `svc -d`, or whatever another supervisor calls them.
+    fn command(&mut self, up: bool, setting: &Setting) {
+        say(|| format!("operator: svc -{}", if up { 't' } else { 'd' }));
+        self.budget.commands -= 1;
+        let tells = match setting.kind {
+            kind if kind.writes_late() => true,
+            Kind::Runit | Kind::Systemd => setting.readable,
+            _ => false,
+        };
+        if !up {
+            let supervisor = &mut self.supervisor;
+            supervisor.wants_up = false;
+            let owed = tells && supervisor.instance == 0 && supervisor.child.is_some();
+            let owed = owed && !self.has_abandoned();
+            self.supervisor.stop = if owed { Stop::Owed } else { Stop::Excused };
+            self.write_status(setting);
+        }
+        self.begin_job(up, setting);
+        let Some(id) = self.supervisor.child else { return };
+        for child in self.children(id) {
+            self.at_mut(child).stop_sent |= !up;
+        }
+        let launcher = self.child().expect("it has one");
+        launcher.terms = (launcher.terms + 1).min(2);
+        launcher.stop_pending |= !up;
+        launcher.settles_early = launcher.timers.has(LauncherTimer::Settle) && !launcher.cont;
+        self.supervisor.send_cont = match setting.kind {
+            kind if kind.writes_late() => !up,
+            Kind::Runit => true,
+            _ => false,
+        };
+    }
+
+    /// A daemon that starts and has yet to notice that its launcher is gone: nobody knows of it.
+    fn has_abandoned(&self) -> bool {
+        self.generations.iter().any(|one| {
+            let starts = |daemon: &DaemonProcess| daemon.machine.phase() == Phase::Starting;
+            let launcher = &self.at(one.first).launcher;
+            launcher.is_none() && one.daemon.as_ref().is_some_and(starts)
+        })
+    }
+
+    /// daemontools writes its status after the signals, runit before.
+    fn write_status(&mut self, setting: &Setting) {
+        if setting.kind.writes_late() {
+            self.supervisor.write_status = true;
+        } else {
+            self.supervisor.status_up = self.supervisor.wants_up;
+        }
+    }
+
+    fn child(&mut self) -> Option<&mut LauncherProcess> {
+        let id = self.supervisor.child?;
+        self.at_mut(id).launcher.as_mut()
+    }
+
+    /// A launcher starts, and its daemon: the handlers of the one are there before the other is.
+    fn start(&mut self, deploy: Deploy, instance: Instance, setting: &Setting) {
+        let id = self.generations.len() as Id;
+        let by_hand = instance == BY_HAND;
+        say(|| {
+            let by = if by_hand { "somebody" } else { "supervisor" };
+            format!("{by} starts launcher {id}, and that daemon {id} ({deploy:?})")
+        });
+        let kind = if by_hand { Kind::Other } else { setting.kind };
+        self.generations.push(Generation {
+            launcher: Some(LauncherProcess::new(kind, id, setting.in_place)),
+            daemon: Some(DaemonProcess::new(kind, deploy, setting.in_place)),
+            ..Generation::new(instance, id)
+        });
+        self.net_starts();
+        if !by_hand {
+            (self.supervisor.child, self.supervisor.job) = (Some(id), None);
+            self.program = if setting.in_place { deploy } else { Deploy::Good };
+        }
+    }
+}
+
+impl Deploy {
+    const BAD: [Deploy; 4] =
+        [Deploy::ExitsAtOnce, Deploy::DiesBeforeStarted, Deploy::Hangs, Deploy::HooksHang];
+}
+
+impl Generation {
+    pub(crate) fn new(instance: Instance, first: Id) -> Self {
+        Generation {
+            instance,
+            first,
+            launcher: None,
+            daemon: None,
+            end: None,
+            end_heard: false,
+            closed_heard: false,
+            to_launcher: Vec::new(),
+            to_daemon: Vec::new(),
+            number: 0,
+            was_ready: false,
+            stop_sent: false,
+            lost: false,
+            termed: false,
+            told_stop: false,
+            told_restart: false,
+            refused: false,
+            usr2_sent: false,
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Ways to break the protocol on purpose. A checker that finds each of them would also find the
+//! same mistake made by accident.
+
+use crate::proto::daemon::{Finding, Input as D, Phase, Timer as DT};
+use crate::proto::launcher::{Input as L, Timer as LT};
+use crate::proto::{Intent, Report};
+use std::cell::Cell;
+
+/// A mutation inside a machine, or of a step that the machines' driver takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Variant {
+    /// `started` sends TERM before its own PID file and record are in place.
+    TermBeforeRename,
+    /// `started` sends TERM before the state is Serving.
+    ServingAfterTerm,
+    /// `started` gives up the claim before its file and record are in place.
+    ClaimGivenUpEarly,
+    /// Nobody waits for the claim.
+    NoClaim,
+    /// A detached daemon drains some time after its release, as in rs/seamless.
+    FixedDrainTimer,
+    /// A PID proves who a process is.
+    NoStartTickCheck,
+    /// USR2 ends a drain, also when the launcher sent it.
+    HammerOnLauncherUsr2,
+    /// A detached daemon leaves a lost PID file alone.
+    LostFileNotPutBack,
+    /// A detached daemon looks, decides and acts without holding the claim.
+    CheckOutsideClaim,
+    /// The launcher reads the status at once where the supervisor writes it after its signals.
+    Usr2BeforeSettled,
+    /// The check takes a file that names a newer generation for lost.
+    PutBackOverNewer,
+    /// A TERM of a supervisor that has died since is a stop.
+    LastTermIsAStop,
+    /// The launcher leaves while a TERM is being understood.
+    ExitWhileSettling,
+    /// The launcher leaves as soon as it reads the release, before the signals it has taken.
+    ReleasedBeforeSignals,
+    /// A starting daemon does not care about its launcher's end.
+    LauncherGoneIgnoredInStarting,
+    /// A serving daemon does not care about its launcher's end.
+    LauncherGoneIgnoredInServing,
+    /// A daemon that is evicted ends, also when it has got through meanwhile.
+    EvictedWhileServing,
+    /// Who waits for the claim evicts whoever has it.
+    SupervisedEvicted,
+    /// A stop ends the newest generation only.
+    StopNotToldToOlder,
+    /// A daemon that is told to stop while it starts ends at once.
+    NoStopWhileStarting,
+    /// `started` does not make anybody serve.
+    NobodyServes,
+    /// A check does not care about a newer generation.
+    NewerIgnored,
+    /// A check does not care about the supervisor's status.
+    StatusIgnored,
+    /// Who is told to stop while it starts keeps the claim as long as it waits for the older ones.
+    ClaimKeptWhileStopping,
+    /// A detached daemon waits for ever, whatever the intent.
+    OverdueIgnored,
+    /// Claims taken meanwhile do not prolong the wait.
+    ClaimsMovedIgnored,
+    /// A TERM that follows another while it is being understood is dropped.
+    AgainIgnored,
+    /// A CONT beside the TERM says nothing.
+    ContIgnored,
+    /// A generation signals every other one, not only the older ones.
+    StopsNewer,
+    /// A living launcher with a living supervisor of its own is no obstacle.
+    ForeignTakenOver,
+    /// The launcher ends with 0, however its daemon ended.
+    NoMirror,
+    /// A daemon that drains does not let its launcher go for a restart.
+    DrainKeepsLauncher,
+    /// A launcher that restarts in place ends as a new generation that failed.
+    CandidateMirrored,
+    /// After a new generation has crashed the old one is not current again, though it serves.
+    CrashNotMadeGood,
+    /// A generation that has started after the TERM is told nothing of it.
+    LateCandidateNotTold,
+    /// After a start was cancelled for a reload, no other one follows.
+    CancelledForGood,
+    /// The limit of a cancelled start holds for one that serves.
+    CancelKillsServing,
+    /// After a stop, those that drain already are not awaited.
+    DrainingNotAwaited,
+    /// A daemon hands off, though its launcher restarts in place.
+    HandsOffInPlace,
+    /// What arrives for a group goes to its new members before the generation serves.
+    SteeredEarly,
+    /// New members join a group that the kernel still spreads over all of its members.
+    JoinedEarly,
+    /// What arrives goes to retired members until the older generations have been told to end.
+    SteeredLate,
+    /// The takeover socket is put in place when the older generations have been told to end.
+    ListensLate,
+    /// What is not asked for is closed when the older generations have been told to end.
+    ClosedLate,
+    /// What is not asked for stays open.
+    UnclaimedKept,
+    /// A drain keeps what was held for the successor.
+    NeverLetGo,
+    /// What is held for the successor is let go with the handoff.
+    LetGoAtHandoff,
+    /// Whoever listens at the takeover socket gives.
+    TakesFromStrangers,
+    /// Where nobody listens, a living predecessor is forgotten.
+    BindsBesidePredecessor,
+    /// Of a takeover that fails, what had come is kept.
+    HalfTaken,
+    /// A socket is taken over whose path no longer names it.
+    LostPathKept,
+    /// A drain that begins before groups are seen to leaves them for later.
+    GroupsKept,
+    /// A program closes a socket while connections wait there.
+    ClosedWithQueue,
+    /// The store keeps what nobody asks for.
+    StoreNotCleared,
+    /// Who waits for older generations to stop goes on asking for sockets.
+    SocketsWhileStopping,
+    /// The daemon stays in its launcher's process group.
+    NoSetsid,
+    /// A launcher that leaves exits with 0, whatever its supervisor expects.
+    ReleaseCodeIgnored,
+    /// The job of a unit says nothing.
+    JobIgnored,
+    /// A unit that systemd is about to start again counts as stopped.
+    BetweenIsDown,
+    /// A row of a machine's table is missing.
+    Deaf(Row),
+}
+
+thread_local! {
+    static BROKEN: Cell<Option<Variant>> = const { Cell::new(None) };
+}
+
+/// Breaks the protocol on this thread, or mends it.
+pub(crate) fn set(variant: Option<Variant>) {
+    BROKEN.set(variant);
+}
+
+/// Is the protocol broken in this way, on this thread?
+pub(crate) fn is(variant: Variant) -> bool {
+    BROKEN.get() == Some(variant)
+}
+
+// ---- a row deleted ----
+
+/// A row of a machine's table, by the names below: an event, and for the daemon its phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Row {
+    Daemon(&'static str, &'static str),
+    Launcher(&'static str),
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Starting => "Starting",
+        Phase::StoppingEarly => "StoppingEarly",
+        Phase::Serving => "Serving",
+        Phase::HandingOff => "HandingOff",
+        Phase::Detached => "Detached",
+        Phase::Draining(_) => "Draining",
+        Phase::AwaitingOlder(_) => "AwaitingOlder",
+        Phase::Finished => "Finished",
+        Phase::Ended => "Ended",
+    }
+}
+
+fn daemon_event(input: D) -> &'static str {
+    match input {
+        D::Started => "started",
+        D::Usr2 { from_launcher: true } => "USR2 of the launcher",
+        D::Usr2 { from_launcher: false } => "USR2 of somebody",
+        D::Term { .. } => "TERM",
+        D::Told(Intent::Restart | Intent::Unknown) => "told to restart",
+        D::Told(Intent::Stop(_)) => "told to stop",
+        D::LauncherGone => "launcher gone",
+        D::ReloadFailed => "reload failed",
+        D::Evicted => "evicted",
+        D::Restart => "restart()",
+        D::RequestHooksDone => "request hooks done",
+        D::DrainHooksDone => "drain hooks done",
+        D::OlderGone => "older gone",
+        D::Checked(Finding::ClaimHeld) => "claim held",
+        D::Checked(Finding::Unseen) => "saw nothing",
+        D::Checked(Finding::Seen { .. }) => "looked round",
+        D::Timer(DT::Check) => "check timer",
+        D::Timer(DT::Successor) => "successor timer",
+        D::Timer(DT::Drain) => "drain timer",
+    }
+}
+
+fn launcher_event(input: L) -> &'static str {
+    match input {
+        L::Report(_, Report::Ready) => "ready",
+        L::Report(_, Report::Started) => "started",
+        L::Report(_, Report::Released) => "released",
+        L::Report(_, Report::TakenOver) => "taken over",
+        L::Report(_, Report::Draining) => "draining",
+        L::Report(_, Report::Waiting) => "waiting",
+        L::Report(_, Report::Reload) => "asked to reload",
+        L::ChannelClosed(_) => "channel closed",
+        L::Ended(..) => "daemon ended",
+        L::Reload => "reload",
+        L::Spawned(_) => "spawned",
+        L::Term { .. } => "TERM",
+        L::Cont { .. } => "CONT",
+        L::Signal(_) => "signal",
+        L::Status(_) => "status",
+        L::Timer(LT::Cont) => "cont timer",
+        L::Timer(LT::Settle) => "settle timer",
+        L::Timer(LT::Handoff) => "handoff timer",
+        L::Timer(LT::Cancel) => "cancel timer",
+        L::Timer(LT::Overdue) => "overdue timer",
+        L::Timer(LT::Kill(_)) => "kill timer",
+        L::Quiet => "quiet",
+    }
+}
+
+/// Does a daemon in this state ignore this event, on this thread?
+pub(crate) fn deaf_daemon(phase: Phase, input: D) -> bool {
+    match BROKEN.get() {
+        Some(Variant::Deaf(Row::Daemon(in_phase, to))) => {
+            in_phase == phase_name(phase) && to == daemon_event(input)
+        }
+        _ => false,
+    }
+}
+
+pub(crate) fn deaf_launcher(input: L) -> bool {
+    match BROKEN.get() {
+        Some(Variant::Deaf(Row::Launcher(to))) => to == launcher_event(input),
+        _ => false,
+    }
+}

@@ -1,0 +1,433 @@
+//! The walks: within which bounds the protocol keeps its promises, whatever happens in which order.
+//! Each of them looks for all promises; its name says which one its events press hardest.
+//!
+//! `scripts/model --deep` walks further.
+
+use super::net::{Ask, At, Sockets};
+use super::supervisors::Manner;
+use super::world::{Budget, Setting, World};
+use crate::proto::Kind;
+use crate::{Protocol, trace};
+use stateright::{Checker, HasDiscoveries, Model};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io::Write as _;
+use std::time::Instant;
+
+/// Supervisors whose launcher learns what a TERM means, with a status that can be read or not.
+const TELLING: [(Kind, bool); 3] =
+    [(Kind::Daemontools, true), (Kind::Daemontools, false), (Kind::Runit, true)];
+/// Supervisors whose launcher does not.
+const SILENT: [(Kind, bool); 2] = [(Kind::Runit, false), (Kind::Other, false)];
+
+pub(crate) const NONE: Budget = Budget {
+    commands: 0,
+    reloads: 0,
+    kills: 0,
+    bad: 0,
+    direct: 0,
+    losses: 0,
+    removals: 0,
+    reuses: 0,
+    slow: 0,
+    limits: 0,
+    by_hand: 0,
+    connections: 0,
+    cuts: 0,
+};
+
+/// Shown also where the test passes.
+pub(crate) fn print(line: &str) {
+    _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn is_deep() -> bool {
+    std::env::var("SEAMLESS_MODEL").is_ok_and(|value| value == "deep")
+}
+
+impl Setting {
+    pub(crate) fn name(&self) -> String {
+        let tells = self.kind.restarts() || self.kind == Kind::Systemd;
+        let readable = match (tells, self.readable) {
+            (true, true) => " (status readable)",
+            (true, false) => " (status not readable)",
+            (false, _) => "",
+        };
+        let Budget {
+            commands,
+            reloads,
+            kills,
+            bad,
+            direct,
+            losses,
+            removals,
+            reuses,
+            slow,
+            limits,
+            by_hand,
+            connections,
+            cuts,
+        } = self.budget;
+        let counts = [
+            (self.starts, "generations"),
+            (commands, "commands"),
+            (reloads, "reloads"),
+            (kills, "kills"),
+            (bad, "bad deploys"),
+            (direct, "direct signals"),
+            (losses, "refused signals"),
+            (removals, "PID files removed"),
+            (reuses, "PIDs reused"),
+            (slow, "slow checks"),
+            (limits, "limits passed"),
+            (by_hand, "started by hand"),
+            (connections, "connections"),
+            (cuts, "takeovers cut"),
+        ];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<String> = counts.map(|(count, of)| format!("{of} {count}")).collect();
+        let place = if self.in_place { ", in place" } else { "" };
+        let sockets = self.sockets.map(|sockets| format!(", {}", sockets.name)).unwrap_or_default();
+        let kind = self.kind.name();
+        format!("{kind}{readable}{}{place}{sockets}: {}", self.manner.name, counts.join(", "))
+    }
+}
+
+/// Walks all that can happen within the bounds, and finds nothing wrong.
+fn walk(setting: Setting) {
+    let began = Instant::now();
+    let protocol = Protocol { setting, broken: None };
+    let checker =
+        protocol.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_dfs().join();
+    print(&format!(
+        "{}: {} states, {} steps, at most {} in a row, {:.1} s",
+        setting.name(),
+        checker.unique_state_count(),
+        checker.state_count(),
+        checker.max_depth(),
+        began.elapsed().as_secs_f64(),
+    ));
+    if let Some((promise, way)) = checker.discoveries().into_iter().next() {
+        panic!("{promise}\n{}", trace::render(&protocol, &way.into_actions()));
+    }
+}
+
+/// Walks under each of these supervisors. `deep`: what is added for the long run.
+fn walk_under(
+    supervisors: &[(Kind, bool)],
+    starts: u8,
+    budget: Budget,
+    deep: impl Fn(&mut Setting),
+) {
+    for (kind, readable) in supervisors {
+        let (kind, readable) = (*kind, *readable);
+        let mut setting = Setting::new(kind, readable, starts, budget);
+        if is_deep() {
+            deep(&mut setting);
+        }
+        walk(setting);
+    }
+}
+
+fn walk_under_all(starts: u8, budget: Budget, deep: impl Fn(&mut Setting)) {
+    walk_under(&TELLING, starts, budget, &deep);
+    walk_under(&SILENT, starts, budget, &deep);
+}
+
+#[test]
+fn p1_a_bad_deploy_costs_nothing() {
+    walk_under_all(4, Budget { commands: 1, bad: 2, ..NONE }, |one| one.budget.kills = 1);
+}
+
+#[test]
+fn p3_a_drain_is_cut_by_its_limit_or_on_demand_only() {
+    let budget = Budget { commands: 1, direct: 1, limits: 1, ..NONE };
+    walk_under_all(3, budget, |one| one.budget.kills = 1);
+}
+
+#[test]
+fn p4_restarts_end_with_the_newest_alone() {
+    let told = Budget { commands: 2, losses: 1, ..NONE };
+    walk_under(&TELLING, 3, told, |one| one.budget.removals = 1);
+    let not_told = Budget { commands: 1, losses: 1, ..NONE };
+    walk_under(&SILENT, 3, not_told, |one| one.budget.commands = 2);
+    if is_deep() {
+        walk_under_all(4, Budget { commands: 3, ..NONE }, |_| {});
+        let pair = Budget { commands: 2, kills: 1, direct: 1, losses: 1, ..NONE };
+        walk_under(&TELLING, 2, pair, |_| {});
+    }
+}
+
+#[test]
+fn p5_no_process_of_others_is_signalled() {
+    let reuse = Budget { kills: 1, reuses: 1, slow: 1, ..NONE };
+    walk_under_all(3, reuse, |one| one.budget.commands = 1);
+    let by_hand = Budget { commands: 1, by_hand: 1, ..NONE };
+    walk_under_all(3, by_hand, |one| one.budget.kills = 1);
+}
+
+#[test]
+fn p6_down_means_that_all_are_gone() {
+    let told = Budget { commands: 2, bad: 1, ..NONE };
+    walk_under(&TELLING, 3, told, |one| one.budget.kills = 1);
+    walk_under(&SILENT, 3, Budget { commands: 2, ..NONE }, |one| one.budget.bad = 1);
+}
+
+#[test]
+fn p6_without_a_supervisor_term_is_a_stop() {
+    let budget = Budget { commands: 2, kills: 1, direct: 1, bad: 1, limits: 1, ..NONE };
+    walk(Setting::new(Kind::Nobody, false, 1, budget));
+}
+
+#[test]
+fn p8_no_daemon_outlives_its_launcher_unnoticed() {
+    walk_under_all(3, Budget { kills: 2, ..NONE }, |one| one.budget.slow = 1);
+}
+
+#[test]
+fn p9_any_process_may_be_killed_anywhere() {
+    walk_under_all(3, Budget { commands: 1, kills: 1, ..NONE }, |one| one.budget.kills = 2);
+    let files = Budget { kills: 2, removals: 1, ..NONE };
+    walk_under(&TELLING, 3, files, |one| one.budget.slow = 1);
+    if is_deep() {
+        walk_under(&TELLING, 3, Budget { commands: 2, kills: 1, ..NONE }, |_| {});
+    }
+}
+
+/// Launchers that restart in place, under a supervisor or none.
+fn walk_in_place(kind: Kind, starts: u8, budget: Budget, deep: impl Fn(&mut Setting)) {
+    let readable = kind.restarts();
+    let mut setting = Setting { in_place: true, ..Setting::new(kind, readable, starts, budget) };
+    if is_deep() {
+        deep(&mut setting);
+    }
+    walk(setting);
+}
+
+#[test]
+fn p1_p4_p9_a_restart_in_place() {
+    let more = |setting: &mut Setting| setting.budget.kills += 1;
+    let bad = Budget { reloads: 2, bad: 2, ..NONE };
+    walk_in_place(Kind::Nobody, 3, bad, more);
+    let kill = Budget { reloads: 1, kills: 1, ..NONE };
+    walk_in_place(Kind::Nobody, 3, kill, more);
+    let told = Budget { reloads: 1, bad: 1, commands: 1, ..NONE };
+    walk_in_place(Kind::Nobody, 3, told, more);
+    walk_in_place(Kind::Daemontools, 3, Budget { reloads: 1, commands: 1, ..NONE }, more);
+    walk_in_place(Kind::Runit, 3, Budget { reloads: 1, kills: 1, ..NONE }, more);
+    let by_itself = Budget { reloads: 1, direct: 1, losses: 1, ..NONE };
+    walk_in_place(Kind::Other, 3, by_itself, more);
+}
+
+// ---- sockets ----
+
+const WEB: Ask = Ask { at: At::Tcp(80), group: None };
+const OLD: Ask = Ask { at: At::Tcp(81), group: None };
+const PATH: Ask = Ask { at: At::Path(b'w'), group: None };
+const ONE: Ask = Ask { at: At::Tcp(80), group: Some(1) };
+const TWO: Ask = Ask { at: At::Tcp(80), group: Some(2) };
+
+/// The same socket for every generation.
+pub(crate) const SAME: Sockets =
+    Sockets { name: "one socket", asks: &[&[WEB]], passed: &[], store: false };
+/// Two, of which the successors ask for one.
+pub(crate) const FEWER: Sockets = Sockets {
+    name: "two sockets, then one",
+    asks: &[&[WEB, OLD], &[WEB]],
+    passed: &[],
+    store: false,
+};
+/// A Unix socket.
+pub(crate) const UNIX: Sockets =
+    Sockets { name: "a Unix socket", asks: &[&[PATH]], passed: &[], store: false };
+/// A group that becomes larger.
+pub(crate) const MORE_MEMBERS: Sockets =
+    Sockets { name: "a group of 1, then 2", asks: &[&[ONE], &[TWO]], passed: &[], store: false };
+/// A group that becomes smaller.
+pub(crate) const FEWER_MEMBERS: Sockets =
+    Sockets { name: "a group of 2, then 1", asks: &[&[TWO], &[ONE]], passed: &[], store: false };
+/// Of a socket unit.
+pub(crate) const PASSED: Sockets =
+    Sockets { name: "a passed socket", asks: &[&[WEB]], passed: &[At::Tcp(80)], store: false };
+/// In systemd's store.
+pub(crate) const STORED: Sockets =
+    Sockets { name: "stored sockets", asks: &[&[WEB, OLD], &[WEB]], passed: &[], store: true };
+
+fn walk_sockets(setting: Setting, sockets: Sockets) {
+    let mut setting = Setting { sockets: Some(sockets), ..setting };
+    if is_deep() {
+        setting.budget.kills += 1;
+    }
+    walk(setting);
+}
+
+fn daemontools(starts: u8, budget: Budget) -> Setting {
+    Setting::new(Kind::Daemontools, true, starts, budget)
+}
+
+#[test]
+fn p2_a_restart_loses_no_connection() {
+    let restart = Budget { commands: 1, connections: 1, ..NONE };
+    for sockets in [SAME, FEWER, UNIX, MORE_MEMBERS, FEWER_MEMBERS] {
+        walk_sockets(daemontools(2, restart), sockets);
+    }
+    let busy = Budget { connections: 2, ..restart };
+    walk_sockets(daemontools(2, busy), SAME);
+}
+
+#[test]
+fn p2_nor_does_one_that_fails() {
+    let bad = Budget { commands: 1, bad: 1, connections: 1, ..NONE };
+    for sockets in [SAME, MORE_MEMBERS] {
+        walk_sockets(daemontools(3, bad), sockets);
+    }
+    let cut = Budget { commands: 1, cuts: 1, connections: 1, ..NONE };
+    walk_sockets(daemontools(3, cut), UNIX);
+    let removed = Budget { commands: 1, removals: 1, ..NONE };
+    walk_sockets(daemontools(3, removed), UNIX);
+    // Stopped while the successor takes over: a supervisor that tells at once has the fewest ways.
+    walk_sockets(Setting::new(Kind::Systemd, true, 2, Budget { commands: 2, ..NONE }), FEWER);
+}
+
+#[test]
+fn p2_p9_what_waits_outlives_a_kill() {
+    let kill = Budget { commands: 1, kills: 1, connections: 1, ..NONE };
+    walk_sockets(Setting::new(Kind::Systemd, true, 2, kill), SAME);
+    let kill = Budget { kills: 1, connections: 1, ..NONE };
+    for sockets in [FEWER, UNIX, FEWER_MEMBERS] {
+        walk_sockets(daemontools(3, kill), sockets);
+    }
+}
+
+#[test]
+fn p2_in_place() {
+    for kind in [Kind::Nobody, Kind::Daemontools] {
+        let reload = Budget { reloads: 1, bad: 1, connections: 1, ..NONE };
+        let setting = Setting { in_place: true, ..Setting::new(kind, true, 2, reload) };
+        walk_sockets(setting, FEWER);
+    }
+    let removed = Budget { reloads: 1, removals: 1, ..NONE };
+    let setting = Setting { in_place: true, ..Setting::new(Kind::Nobody, false, 3, removed) };
+    walk_sockets(setting, SAME);
+}
+
+#[test]
+fn p2_sockets_that_the_supervisor_keeps() {
+    let kill = Budget { commands: 1, kills: 1, connections: 1, ..NONE };
+    let restart = Budget { commands: 1, connections: 1, ..NONE };
+    walk_sockets(Setting::new(Kind::Systemd, true, 2, kill), PASSED);
+    walk_sockets(Setting::new(Kind::Systemd, true, 2, restart), STORED);
+    walk_sockets(Setting::new(Kind::Systemd, true, 3, Budget { kills: 1, ..NONE }), STORED);
+    let killed = Setting { manner: Manner::MIXED, ..Setting::new(Kind::Systemd, true, 2, restart) };
+    for sockets in [PASSED, STORED] {
+        walk_sockets(killed, sockets);
+    }
+}
+
+// ---- each kind of supervisor ----
+
+fn walk_kind(kind: Kind, manner: Manner, readable: bool, starts: u8, budget: Budget) {
+    let mut setting = Setting { manner, ..Setting::new(kind, readable, starts, budget) };
+    if is_deep() {
+        setting.budget.kills += 1;
+    }
+    walk(setting);
+}
+
+#[test]
+fn s6() {
+    for readable in [true, false] {
+        let told = Budget { commands: 2, ..NONE };
+        walk_kind(Kind::S6, Manner::S6_FINISH, readable, 3, told);
+        let kill = Budget { commands: 1, kills: 1, ..NONE };
+        walk_kind(Kind::S6, Manner::S6_FINISH, readable, 2, kill);
+    }
+}
+
+#[test]
+fn systemd() {
+    let told = Budget { commands: 2, ..NONE };
+    let kill = Budget { commands: 1, kills: 1, ..NONE };
+    let late = Budget { commands: 1, bad: 1, limits: 1, ..NONE };
+    let by_itself = Budget { direct: 1, ..NONE };
+    for budget in [told, kill, late, by_itself] {
+        walk_kind(Kind::Systemd, Manner::SYSTEMD, true, 3, budget);
+    }
+    for manner in [Manner::ON_FAILURE, Manner::MIXED, Manner::CONTROL_GROUP] {
+        let by_itself = Budget { commands: 1, direct: 1, ..NONE };
+        walk_kind(Kind::Systemd, manner, true, 2, by_itself);
+        walk_kind(Kind::Systemd, manner, true, 3, Budget { commands: 1, bad: 1, ..NONE });
+    }
+    walk_kind(Kind::Systemd, Manner::SYSTEMD, false, 2, kill);
+}
+
+#[test]
+fn supervisord() {
+    for budget in [
+        Budget { commands: 2, ..NONE },
+        Budget { commands: 1, kills: 1, ..NONE },
+        Budget { commands: 1, limits: 1, ..NONE },
+        Budget { direct: 1, ..NONE },
+    ] {
+        walk_kind(Kind::Supervisord, Manner::SUPERVISORD, false, 2, budget);
+    }
+}
+
+#[test]
+fn openrc() {
+    for budget in [
+        Budget { commands: 2, ..NONE },
+        Budget { commands: 1, kills: 1, ..NONE },
+        Budget { commands: 1, limits: 1, ..NONE },
+    ] {
+        walk_kind(Kind::OpenRc, Manner::OPENRC, false, 2, budget);
+    }
+}
+
+/// "In the end" is looked for where nothing happens any more, so no run may go round in circles.
+#[test]
+fn every_run_ends() {
+    let small = Budget { commands: 1, connections: 1, ..NONE };
+    for sockets in [FEWER, FEWER_MEMBERS] {
+        ends(Setting { sockets: Some(sockets), ..daemontools(2, small) });
+    }
+    let kinds = [(Kind::S6, true), (Kind::Systemd, true), (Kind::Supervisord, false)];
+    for (kind, readable) in [TELLING.as_slice(), &SILENT, &kinds].concat() {
+        let mut budget = Budget { commands: 1, kills: 1, losses: 1, slow: 1, ..NONE };
+        if is_deep() {
+            budget = Budget { removals: 1, reuses: 1, direct: 1, ..budget };
+        }
+        ends(Setting::new(kind, readable, 2, budget));
+    }
+}
+
+fn ends(setting: Setting) {
+    #[derive(PartialEq)]
+    enum Visit {
+        Begun,
+        Done,
+    }
+    let hasher = RandomState::new();
+    let protocol = Protocol { setting, broken: None };
+    let start = World::new(&setting);
+    let number = hasher.hash_one(&start);
+    let mut visits = HashMap::from([(number, Visit::Begun)]);
+    let mut way = vec![(number, protocol.next_states(&start))];
+    while let Some((number, next)) = way.last_mut() {
+        let Some(world) = next.pop() else {
+            visits.insert(*number, Visit::Done);
+            way.pop();
+            continue;
+        };
+        let number = hasher.hash_one(&world);
+        match visits.get(&number) {
+            Some(Visit::Begun) => panic!("a circle through {world:?}"),
+            Some(Visit::Done) => {}
+            None => {
+                visits.insert(number, Visit::Begun);
+                way.push((number, protocol.next_states(&world)));
+            }
+        }
+    }
+    print(&format!("{}: {} states, no circle", setting.name(), visits.len()));
+}

@@ -1,0 +1,585 @@
+//! What there is: a supervisor, generations of launcher and daemon with what lies in their channels
+//! and signals, the claim, the record and the PID file.
+
+use super::net::{Net, Sockets};
+use super::supervisors::{Job, Manner};
+use crate::proto::daemon::{Daemon, Output, Phase, Timer as DaemonTimer};
+use crate::proto::generation::takeover::Unproven;
+use crate::proto::launcher::InPlace;
+use crate::proto::launcher::{Launcher, Timer as LauncherTimer};
+use crate::proto::{End, Intent, Kind, Reading, Report};
+
+/// A generation by the order in which its launcher was started. It stands for the PIDs and the
+/// start times as well: those of the daemon are [`pid`] and this number.
+pub(crate) type Id = u8;
+
+pub(crate) fn pid(id: Id) -> i32 {
+    100 + i32::from(id)
+}
+
+pub(crate) fn id_of(pid: i32) -> Id {
+    u8::try_from(pid - 100).expect("the PID of a daemon")
+}
+
+pub(crate) fn launcher_pid(id: Id) -> i32 {
+    50 + i32::from(id)
+}
+
+/// Who sends TERM and CONT to a launcher.
+pub(crate) const SUPERVISOR_PID: i32 = 10;
+
+/// What the world is made of; it does not change on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    pub(crate) kind: Kind,
+    /// The status can be read.
+    pub(crate) readable: bool,
+    /// What the supervisor does with the service beyond what its kind says.
+    pub(crate) manner: Manner,
+    /// Launchers restart in place.
+    pub(crate) in_place: bool,
+    /// The sockets of the service, where they are looked at.
+    pub(crate) sockets: Option<Sockets>,
+    /// How many daemons are started at most.
+    pub(crate) starts: u8,
+    pub(crate) budget: Budget,
+}
+
+impl Setting {
+    /// Under a supervisor of this kind, set up as it should be.
+    pub(crate) const fn new(kind: Kind, readable: bool, starts: u8, budget: Budget) -> Setting {
+        let manner = Manner::of(kind);
+        Setting { kind, readable, manner, in_place: false, sockets: None, starts, budget }
+    }
+}
+
+/// What may still go wrong, or be asked for. Each use takes one, so every way has an end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Budget {
+    /// `svc -t`, `-d`, `-u`.
+    pub(crate) commands: u8,
+    /// Reload signals, where launchers restart in place.
+    pub(crate) reloads: u8,
+    /// SIGKILL to any process, `svc -k` included.
+    pub(crate) kills: u8,
+    /// Deploys that exit at once, die before `started`, hang, or give up waiting for the claim.
+    pub(crate) bad: u8,
+    /// TERM or USR2 straight to a daemon.
+    pub(crate) direct: u8,
+    /// A signal of a launcher or a successor that is refused: one side has changed its user.
+    pub(crate) losses: u8,
+    /// The PID file is removed.
+    pub(crate) removals: u8,
+    /// A dead daemon's PID goes to a process that is none of ours.
+    pub(crate) reuses: u8,
+    /// Checks that take so long that others notice.
+    pub(crate) slow: u8,
+    /// Limits of a drain that pass: the hammer, and the launcher's KILL.
+    pub(crate) limits: u8,
+    /// The program is started by hand, beside the service.
+    pub(crate) by_hand: u8,
+    /// Clients that connect.
+    pub(crate) connections: u8,
+    /// Takeovers that are refused or cut, and strangers at the takeover socket.
+    pub(crate) cuts: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Promise {
+    P1,
+    P2,
+    P3,
+    P4,
+    P5,
+    P6,
+    P8,
+}
+
+impl Promise {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Promise::P1 => "P1",
+            Promise::P2 => "P2",
+            Promise::P3 => "P3",
+            Promise::P4 => "P4",
+            Promise::P5 => "P5",
+            Promise::P6 => "P6",
+            Promise::P8 => "P8",
+        }
+    }
+}
+
+/// A promise that was not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Fault {
+    pub(crate) promise: Promise,
+    pub(crate) what: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct World {
+    pub(crate) supervisor: Supervisor,
+    pub(crate) generations: Vec<Generation>,
+    /// Who holds the claim.
+    pub(crate) claim: Option<Id>,
+    /// Whose PID the PID file holds.
+    pub(crate) file: Option<Id>,
+    /// The number of the last claim, and the record's lines.
+    pub(crate) last: u8,
+    pub(crate) record: Vec<Id>,
+    /// What the program's file holds since the last deploy, and whether a reload is to start it.
+    pub(crate) program: Deploy,
+    pub(crate) reload_owed: bool,
+    /// The dead daemon whose PID now belongs to a process that is none of ours.
+    pub(crate) innocent: Option<Id>,
+    pub(crate) net: Option<Box<Net>>,
+    pub(crate) budget: Budget,
+    pub(crate) fault: Option<Fault>,
+}
+
+/// The first supervisor, and those that replace it.
+pub(crate) type Instance = u8;
+/// What started a generation that the service's supervisor did not: a shell that lives.
+pub(crate) const BY_HAND: Instance = 99;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Supervisor {
+    pub(crate) instance: Instance,
+    pub(crate) lives: bool,
+    pub(crate) wants_up: bool,
+    /// What its status file says.
+    pub(crate) status_up: bool,
+    pub(crate) child: Option<Id>,
+    /// What it has still to do of a command, in this order.
+    pub(crate) send_cont: bool,
+    pub(crate) write_status: bool,
+    pub(crate) stop: Stop,
+    /// What it is about to do with the service, where it has such a thing.
+    pub(crate) job: Option<Job>,
+    /// The service has ended by itself, and is not started again.
+    pub(crate) idle: bool,
+}
+
+/// What P6 asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Stop {
+    /// No stop was asked for.
+    No,
+    /// The service is to be down, its launcher ran, and nothing has happened since that excuses it.
+    Owed,
+    Excused,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Generation {
+    pub(crate) instance: Instance,
+    /// The generation with which the launcher of this one was started: itself, unless that launcher
+    /// has restarted in place.
+    pub(crate) first: Id,
+    pub(crate) launcher: Option<LauncherProcess>,
+    pub(crate) daemon: Option<DaemonProcess>,
+    /// How the daemon ended, and whether its launcher knows.
+    pub(crate) end: Option<End>,
+    pub(crate) end_heard: bool,
+    pub(crate) closed_heard: bool,
+    pub(crate) to_launcher: Vec<Report>,
+    pub(crate) to_daemon: Vec<ToDaemon>,
+    /// The number of its claim; 0 before.
+    pub(crate) number: u8,
+    // What the properties need to know.
+    pub(crate) was_ready: bool,
+    /// A stop was sent to its launcher.
+    pub(crate) stop_sent: bool,
+    /// Its launcher took a TERM for the end of its container.
+    pub(crate) lost: bool,
+    /// Somebody sent TERM straight to the daemon.
+    pub(crate) termed: bool,
+    /// The daemon has been told of the stop.
+    pub(crate) told_stop: bool,
+    pub(crate) told_restart: bool,
+    /// Its successor's TERM was refused.
+    pub(crate) refused: bool,
+    /// Somebody sent USR2 straight to the daemon while it served.
+    pub(crate) usr2_sent: bool,
+}
+
+/// What a launcher tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ToDaemon {
+    Intent(Intent),
+    TakenOver,
+    ReloadFailed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LauncherProcess {
+    pub(crate) machine: Launcher,
+    /// Pending signals: they merge, but two of a kind may also both be heard.
+    pub(crate) terms: u8,
+    pub(crate) cont: bool,
+    /// One of those TERMs is of a stop, or one that was heard.
+    pub(crate) stop_pending: bool,
+    /// It has heard a TERM.
+    pub(crate) asked: bool,
+    pub(crate) stop_heard: bool,
+    pub(crate) timers: Timers,
+    /// The settle timer was armed before the supervisor began what it is doing.
+    pub(crate) settles_early: bool,
+    /// A CONT of its own was sent, and is not yet too old to belong to a TERM.
+    pub(crate) continued: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DaemonProcess {
+    pub(crate) machine: Daemon,
+    pub(crate) main: Main,
+    pub(crate) pending: Pending,
+    pub(crate) timers: Timers,
+    pub(crate) heard_closed: bool,
+    pub(crate) hooks_hang: bool,
+    /// It has evicted whoever had the claim: that is done once.
+    pub(crate) has_evicted: bool,
+    pub(crate) request_hooks: bool,
+    pub(crate) drain_hooks: bool,
+    /// Older generations whose end is awaited.
+    pub(crate) awaits: Vec<Id>,
+    /// `wait` has returned.
+    pub(crate) finished: bool,
+    pub(crate) last_claim: u8,
+    pub(crate) stranger: Option<Id>,
+    /// What its thread for signals has still to do, and waits to do.
+    pub(crate) stalled: Vec<Output>,
+    /// A check that takes its time: what it has seen, where the claim does not keep that true.
+    pub(crate) checking: Option<Option<crate::proto::daemon::Finding>>,
+    /// The check has found that the PID file names no live generation.
+    pub(crate) lost_file: bool,
+    /// A claim was taken since the successor timer was armed.
+    pub(crate) claims_since: bool,
+}
+
+/// What a new program is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Deploy {
+    Good,
+    ExitsAtOnce,
+    DiesBeforeStarted,
+    Hangs,
+    /// Its `on_shutdown_request` hooks never return.
+    HooksHang,
+}
+
+/// Where the daemon's own thread is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Main {
+    /// Before the handlers are installed.
+    Booting(Deploy),
+    Claiming(Deploy),
+    /// `init` has returned.
+    Preparing(Deploy),
+    /// In `started`, with the files: the next step, what the record was and will be, and whom to
+    /// send TERM.
+    TakingOver {
+        step: u8,
+        lines: Vec<Id>,
+        last: u8,
+        older: Vec<Id>,
+    },
+    /// In `wait`.
+    Waiting,
+    /// In `started`, which does not return.
+    Parked,
+}
+
+impl Main {
+    pub(crate) fn has_files(&self) -> bool {
+        matches!(self, Main::TakingOver { .. })
+    }
+}
+
+/// Signals on their way to a daemon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Pending(u16);
+
+/// A signal to a daemon, and who sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Signal {
+    Usr2OfLauncher,
+    Usr2OfOperator,
+    TermOfLauncher,
+    TermOfOperator,
+    /// USR2 that is marked: of one that waits for the claim.
+    Eviction,
+    TermOf(Id),
+}
+
+impl Signal {
+    fn bit(self) -> u16 {
+        1 << match self {
+            Signal::Usr2OfLauncher => 0,
+            Signal::Usr2OfOperator => 1,
+            Signal::TermOfLauncher => 2,
+            Signal::TermOfOperator => 3,
+            Signal::Eviction => 4,
+            Signal::TermOf(id) => 5 + id,
+        }
+    }
+
+    fn is_usr2(self) -> bool {
+        matches!(self, Signal::Usr2OfLauncher | Signal::Usr2OfOperator | Signal::Eviction)
+    }
+}
+
+impl Pending {
+    pub(crate) fn add(&mut self, signal: Signal) {
+        self.0 |= signal.bit();
+    }
+
+    pub(crate) fn remove(&mut self, signal: Signal) {
+        self.0 &= !signal.bit();
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = Signal> {
+        let fixed = [
+            Signal::Usr2OfLauncher,
+            Signal::Usr2OfOperator,
+            Signal::TermOfLauncher,
+            Signal::TermOfOperator,
+            Signal::Eviction,
+        ];
+        let all = fixed.into_iter().chain((0..8).map(Signal::TermOf));
+        all.filter(move |signal| self.0 & signal.bit() != 0)
+    }
+
+    /// Signals of the same kind, which may merge with this one.
+    pub(crate) fn others(self, signal: Signal) -> impl Iterator<Item = Signal> {
+        self.iter().filter(move |one| *one != signal && one.is_usr2() == signal.is_usr2())
+    }
+}
+
+/// Timers that run. When they fire is up to the walk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Timers(u16);
+
+pub(crate) trait Bit: Copy {
+    fn bit(self) -> u16;
+}
+
+impl Bit for LauncherTimer {
+    fn bit(self) -> u16 {
+        match self {
+            LauncherTimer::Cont => 1,
+            LauncherTimer::Settle => 2,
+            LauncherTimer::Handoff => 4,
+            LauncherTimer::Cancel => 8,
+            LauncherTimer::Overdue => 16,
+            LauncherTimer::Kill(child) => 32 << id_of(child),
+        }
+    }
+}
+
+impl Bit for DaemonTimer {
+    fn bit(self) -> u16 {
+        match self {
+            DaemonTimer::Check => 1,
+            DaemonTimer::Successor => 2,
+            DaemonTimer::Drain => 4,
+        }
+    }
+}
+
+impl Timers {
+    pub(crate) fn arm(&mut self, timer: impl Bit) {
+        self.0 |= timer.bit();
+    }
+
+    pub(crate) fn disarm(&mut self, timer: impl Bit) {
+        self.0 &= !timer.bit();
+    }
+
+    pub(crate) fn has(self, timer: impl Bit) -> bool {
+        self.0 & timer.bit() != 0
+    }
+}
+
+impl LauncherProcess {
+    /// `first`: its daemon.
+    pub(crate) fn new(kind: Kind, first: Id, in_place: bool) -> Self {
+        let in_place = in_place.then_some(InPlace { max_draining: None });
+        LauncherProcess {
+            machine: Launcher::new(kind, Some(SUPERVISOR_PID), pid(first), in_place),
+            terms: 0,
+            cont: false,
+            asked: false,
+            stop_pending: false,
+            stop_heard: false,
+            timers: Timers::default(),
+            settles_early: false,
+            continued: false,
+        }
+    }
+}
+
+impl DaemonProcess {
+    pub(crate) fn new(kind: Kind, deploy: Deploy, in_place: bool) -> Self {
+        DaemonProcess {
+            machine: Daemon::new(kind.restarts(), in_place),
+            main: Main::Booting(deploy),
+            pending: Pending::default(),
+            timers: Timers::default(),
+            heard_closed: false,
+            hooks_hang: false,
+            has_evicted: false,
+            request_hooks: false,
+            drain_hooks: false,
+            awaits: Vec::new(),
+            finished: false,
+            last_claim: 0,
+            stranger: None,
+            stalled: Vec::new(),
+            checking: None,
+            lost_file: false,
+            claims_since: false,
+        }
+    }
+
+    pub(crate) fn serves(&self) -> bool {
+        serves(self.machine.phase())
+    }
+
+    /// Its thread for signals waits for the files that another thread holds, or looks round.
+    pub(crate) fn is_stalled(&self) -> bool {
+        !self.stalled.is_empty() || self.checking.is_some()
+    }
+
+    pub(crate) fn has_handlers(&self) -> bool {
+        !matches!(self.main, Main::Booting(_))
+    }
+}
+
+pub(crate) fn serves(phase: Phase) -> bool {
+    match phase {
+        Phase::Serving | Phase::HandingOff | Phase::Detached => true,
+        Phase::Starting
+        | Phase::StoppingEarly
+        | Phase::Draining(_)
+        | Phase::AwaitingOlder(_)
+        | Phase::Finished
+        | Phase::Ended => false,
+    }
+}
+
+impl World {
+    pub(crate) fn new(setting: &Setting) -> World {
+        World {
+            supervisor: Supervisor {
+                instance: 0,
+                lives: true,
+                wants_up: true,
+                status_up: true,
+                child: None,
+                send_cont: false,
+                write_status: false,
+                stop: Stop::No,
+                job: None,
+                idle: false,
+            },
+            generations: Vec::new(),
+            claim: None,
+            file: None,
+            last: 0,
+            record: Vec::new(),
+            program: Deploy::Good,
+            reload_owed: false,
+            innocent: None,
+            net: setting.sockets.as_ref().map(|sockets| Box::new(Net::new(sockets))),
+            budget: setting.budget,
+            fault: None,
+        }
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = Id> + use<> {
+        0..self.generations.len() as Id
+    }
+
+    pub(crate) fn at(&self, id: Id) -> &Generation {
+        &self.generations[usize::from(id)]
+    }
+
+    pub(crate) fn at_mut(&mut self, id: Id) -> &mut Generation {
+        &mut self.generations[usize::from(id)]
+    }
+
+    pub(crate) fn daemon(&self, id: Id) -> Option<&DaemonProcess> {
+        self.at(id).daemon.as_ref()
+    }
+
+    /// The launcher that has started this daemon.
+    pub(crate) fn launcher(&self, id: Id) -> Option<&LauncherProcess> {
+        self.at(self.at(id).first).launcher.as_ref()
+    }
+
+    /// The daemons that the launcher of this generation has started.
+    pub(crate) fn children(&self, id: Id) -> impl Iterator<Item = Id> + use<> {
+        let ours = self.ids().filter(|child| self.at(*child).first == id);
+        ours.collect::<Vec<Id>>().into_iter()
+    }
+
+    pub(crate) fn fault(&mut self, promise: Promise, what: &'static str) {
+        self.fault.get_or_insert(Fault { promise, what });
+    }
+
+    /// `Supervisor::read`: what a generation sees when it looks at its supervisor. `main_pid`: of the
+    /// launcher, where that is who looks.
+    pub(crate) fn reading(&self, id: Id, main_pid: Option<i32>, setting: &Setting) -> Reading {
+        let instance = self.at(id).instance;
+        if instance == BY_HAND {
+            return Reading::Unreadable;
+        }
+        let same = self.supervisor.lives && instance == self.supervisor.instance;
+        if !same {
+            return Reading::Lost;
+        }
+        let status = self.status(main_pid, setting).filter(|_| setting.readable);
+        status.unwrap_or(Reading::Unreadable)
+    }
+
+    /// `process::prove`: is the process with this daemon's PID this daemon? Start times differ.
+    pub(crate) fn prove(&self, id: Id, by: Id) -> Result<(), Unproven> {
+        if id == by {
+            return Err(Unproven::Ours);
+        }
+        if self.daemon(id).is_some() {
+            return Ok(());
+        }
+        if self.innocent == Some(id)
+            && crate::variants::is(crate::variants::Variant::NoStartTickCheck)
+        {
+            return Ok(());
+        }
+        Err(Unproven::Gone)
+    }
+
+    /// `process::is_foreign`: its launcher lives, is not ours, and still has its supervisor.
+    pub(crate) fn is_foreign(&self, id: Id, by: Id) -> bool {
+        if crate::variants::is(crate::variants::Variant::ForeignTakenOver) {
+            return false;
+        }
+        let same_launcher = self.at(id).first == self.at(by).first;
+        !same_launcher && self.launcher(id).is_some() && self.is_supervised(id)
+    }
+
+    /// `Service::evict`, by one that waits for the claim.
+    pub(crate) fn is_evictable(&self, holder: Id, by: Id) -> bool {
+        let same_launcher = self.at(holder).first == self.at(by).first;
+        let orphaned = !self.is_foreign(holder, by)
+            || crate::variants::is(crate::variants::Variant::SupervisedEvicted);
+        !same_launcher && orphaned && self.prove(holder, by).is_ok()
+    }
+
+    /// The supervisor that started it lives.
+    pub(crate) fn is_supervised(&self, id: Id) -> bool {
+        let instance = self.at(id).instance;
+        let same = instance == self.supervisor.instance;
+        instance == BY_HAND || (self.supervisor.lives && same)
+    }
+}
