@@ -1,11 +1,11 @@
 //! The builder.
 
 use crate::driver;
+use crate::driver::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::shutdown::Hook;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// How this service restarts. [`init`](Config::init) starts it; everything else has a default.
@@ -20,51 +20,14 @@ use std::time::Duration;
 /// ```
 #[must_use = "nothing happens before `init`"]
 pub struct Config {
-    pub(crate) pid_file: PathBuf,
-    pub(crate) handoff_timeout: Duration,
-    pub(crate) successor_timeout: Option<Duration>,
-    pub(crate) claim_timeout: Option<Duration>,
-    pub(crate) drain_timeout: Option<Duration>,
-    pub(crate) release_signal: i32,
-    pub(crate) reload_signals: Vec<i32>,
-    pub(crate) max_draining: Option<usize>,
-    pub(crate) release_code: i32,
-    pub(crate) notification_fd: Option<RawFd>,
-    pub(crate) replace_output: bool,
-    pub(crate) on_launch: Vec<Hook>,
-    pub(crate) keep_open: Vec<RawFd>,
-    pub(crate) hand_over: Option<HandOver>,
-    pub(crate) takeover_timeout: Duration,
-    #[cfg(feature = "systemd")]
-    pub(crate) watchdog: Option<driver::Check>,
+    settings: Settings,
 }
-
-/// What gives the state that a successor gets.
-pub(crate) type HandOver = Box<dyn FnMut() -> Vec<u8> + Send>;
 
 impl Config {
     /// A configuration with every default. An empty path disables the crate: no launcher, no files;
     /// TERM and INT drain, and [`started`](crate::started) does nothing.
     pub fn new(pid_file: impl AsRef<Path>) -> Config {
-        Config {
-            pid_file: pid_file.as_ref().to_owned(),
-            handoff_timeout: Duration::from_secs(10),
-            successor_timeout: Some(Duration::from_secs(10)),
-            claim_timeout: Some(Duration::from_secs(60)),
-            drain_timeout: None,
-            release_signal: driver::DEFAULT_RELEASE_SIGNAL,
-            reload_signals: Vec::new(),
-            max_draining: Some(8),
-            release_code: 0,
-            notification_fd: None,
-            replace_output: true,
-            on_launch: Vec::new(),
-            keep_open: Vec::new(),
-            hand_over: None,
-            takeover_timeout: Duration::from_secs(5),
-            #[cfg(feature = "systemd")]
-            watchdog: None,
-        }
+        Config { settings: Settings::new(pid_file.as_ref().to_owned()) }
     }
 
     /// How long the launcher waits, after a TERM, for the daemon to let it go. Then it goes all the
@@ -74,7 +37,7 @@ impl Config {
     /// It must be longer than the `on_shutdown_request` hooks need. A short one starts the
     /// successor before they are through; a long one keeps the supervisor waiting.
     pub fn handoff_timeout(mut self, timeout: Duration) -> Config {
-        self.handoff_timeout = timeout;
+        self.settings.handoff_timeout = timeout;
         self
     }
 
@@ -85,7 +48,7 @@ impl Config {
     /// `None`: for ever. Then a service that was stopped by a supervisor which cannot say so keeps
     /// a daemon until somebody sends that TERM.
     pub fn successor_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Config {
-        self.successor_timeout = timeout.into();
+        self.settings.successor_timeout = timeout.into();
         self
     }
 
@@ -96,7 +59,7 @@ impl Config {
     ///
     /// `None`: for ever. Then a starter that hangs holds up every later one until it is killed.
     pub fn claim_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Config {
-        self.claim_timeout = timeout.into();
+        self.settings.claim_timeout = timeout.into();
         self
     }
 
@@ -106,7 +69,7 @@ impl Config {
     ///
     /// Default: `None`, no limit: a client that never finishes keeps its process for ever.
     pub fn drain_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Config {
-        self.drain_timeout = timeout.into();
+        self.settings.drain_timeout = timeout.into();
         self
     }
 
@@ -114,7 +77,7 @@ impl Config {
     /// rs/seamless. The release itself travels over the channel between the two, so a signal that
     /// cannot be sent, or that merges with another, loses nothing.
     pub fn release_signal(mut self, signal: i32) -> Config {
-        self.release_signal = signal;
+        self.settings.release_signal = signal;
         self
     }
 
@@ -155,7 +118,7 @@ impl Config {
     /// # Ok::<(), seamless::Error>(())
     /// ```
     pub fn reload_signals(mut self, signals: impl IntoIterator<Item = i32>) -> Config {
-        self.reload_signals = signals.into_iter().collect();
+        self.settings.reload_signals = signals.into_iter().collect();
         self
     }
 
@@ -167,7 +130,7 @@ impl Config {
     /// process. `None`: any number. 0 would refuse every restart, and is
     /// [`ErrorKind::InvalidConfig`].
     pub fn max_draining(mut self, generations: impl Into<Option<usize>>) -> Config {
-        self.max_draining = generations.into();
+        self.settings.max_draining = generations.into();
         self
     }
 
@@ -178,7 +141,7 @@ impl Config {
     /// its `exitcodes`, or set `autorestart=true` and leave it at 0. Whenever the daemon ends before
     /// its launcher, the launcher ends as the daemon did, and this code plays no part.
     pub fn release_code(mut self, code: i32) -> Config {
-        self.release_code = code;
+        self.settings.release_code = code;
         self
     }
 
@@ -196,7 +159,7 @@ impl Config {
     /// So give it only where the supervisor opens it, by an option of the program that the run
     /// script sets.
     pub fn notification_fd(mut self, fd: RawFd) -> Config {
-        self.notification_fd = Some(fd);
+        self.settings.notification_fd = Some(fd);
         self
     }
 
@@ -216,7 +179,7 @@ impl Config {
     /// A descriptor that the program has replaced since `init` is left alone. `false` leaves all of
     /// them alone: for a program that reacts to EPIPE itself, or whose own logger reads the pipe.
     pub fn replace_output(mut self, replace: bool) -> Config {
-        self.replace_output = replace;
+        self.settings.replace_output = replace;
         self
     }
 
@@ -224,7 +187,7 @@ impl Config {
     /// a title, or to lower its priority. It should return soon: signals that arrive meanwhile wait
     /// for it. A panic in it is logged.
     pub fn on_launch(mut self, hook: impl FnOnce() + Send + 'static) -> Config {
-        self.on_launch.push(Box::new(hook));
+        self.settings.on_launch.push(Box::new(hook));
         self
     }
 
@@ -256,7 +219,7 @@ impl Config {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn keep_open(mut self, fd: impl AsFd) -> Config {
-        self.keep_open.push(fd.as_fd().as_raw_fd());
+        self.settings.keep_open.push(fd.as_fd().as_raw_fd());
         self
     }
 
@@ -271,7 +234,7 @@ impl Config {
     /// understands them, is the program's own affair: put a version into them. The last one added
     /// counts.
     pub fn hand_over(mut self, state: impl FnMut() -> Vec<u8> + Send + 'static) -> Config {
-        self.hand_over = Some(Box::new(state));
+        self.settings.hand_over = Some(Box::new(state));
         self
     }
 
@@ -282,7 +245,7 @@ impl Config {
     /// It guards against a peer that hangs. It must be longer than [`hand_over`](Config::hand_over)
     /// needs, in both generations.
     pub fn takeover_timeout(mut self, timeout: Duration) -> Config {
-        self.takeover_timeout = timeout;
+        self.settings.takeover_timeout = timeout;
         self
     }
 
@@ -297,14 +260,8 @@ impl Config {
     /// requests take, or send a request to itself. The last one added counts.
     #[cfg(feature = "systemd")]
     pub fn watchdog(mut self, is_well: impl FnMut() -> bool + Send + 'static) -> Config {
-        self.watchdog = Some(Box::new(is_well));
+        self.settings.watchdog = Some(Box::new(is_well));
         self
-    }
-
-    #[cfg(feature = "systemd")]
-    pub(crate) fn take_watchdog(mut self) -> (Config, Option<driver::Check>) {
-        let check = self.watchdog.take();
-        (self, check)
     }
 
     /// Splits the process into launcher and daemon. See [`init`](crate::init).
@@ -313,18 +270,18 @@ impl Config {
     ///
     /// As [`init`](crate::init), and [`ErrorKind::InvalidConfig`] where a value cannot be used.
     pub fn init(self) -> Result<()> {
-        if !driver::can_release(self.release_signal) {
+        if !driver::can_release(self.settings.release_signal) {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
                 format!(
                     "cannot release a launcher with signal {} (release_signal): it cannot be \
                      caught, or has another meaning here",
-                    self.release_signal
+                    self.settings.release_signal
                 ),
             ));
         }
-        let in_use = |signal: &&i32| !driver::can_reload(**signal, self.release_signal);
-        if let Some(signal) = self.reload_signals.iter().find(in_use) {
+        let in_use = |signal: &&i32| !driver::can_reload(**signal, self.settings.release_signal);
+        if let Some(signal) = self.settings.reload_signals.iter().find(in_use) {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
                 format!(
@@ -333,22 +290,22 @@ impl Config {
                 ),
             ));
         }
-        if self.max_draining == Some(0) {
+        if self.settings.max_draining == Some(0) {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
                 "cannot restart with no generation that drains (max_draining): it must be 1 or more",
             ));
         }
-        if !(0..=255).contains(&self.release_code) {
+        if !(0..=255).contains(&self.settings.release_code) {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
                 format!(
                     "cannot exit with code {} (release_code): 0 to 255 can be told apart",
-                    self.release_code
+                    self.settings.release_code
                 ),
             ));
         }
-        if let Some(fd) = self.notification_fd.filter(|fd| *fd <= 2) {
+        if let Some(fd) = self.settings.notification_fd.filter(|fd| *fd <= 2) {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
                 format!(
@@ -357,17 +314,13 @@ impl Config {
                 ),
             ));
         }
-        if self.pid_file.file_name().is_none() && !self.is_disabled() {
+        if self.settings.pid_file.file_name().is_none() && !self.settings.is_disabled() {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
-                format!("cannot use {:?} (PID file): it names no file", self.pid_file),
+                format!("cannot use {:?} (PID file): it names no file", self.settings.pid_file),
             ));
         }
-        driver::init(self)
-    }
-
-    pub(crate) fn is_disabled(&self) -> bool {
-        self.pid_file.as_os_str().is_empty()
+        driver::init(self.settings)
     }
 }
 
@@ -375,24 +328,24 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut config = f.debug_struct("Config");
         config
-            .field("pid_file", &self.pid_file)
-            .field("handoff_timeout", &self.handoff_timeout)
-            .field("successor_timeout", &self.successor_timeout)
-            .field("claim_timeout", &self.claim_timeout)
-            .field("drain_timeout", &self.drain_timeout)
-            .field("release_signal", &self.release_signal)
-            .field("reload_signals", &self.reload_signals)
-            .field("max_draining", &self.max_draining)
-            .field("release_code", &self.release_code)
-            .field("notification_fd", &self.notification_fd)
-            .field("replace_output", &self.replace_output)
-            .field("on_launch", &self.on_launch.len())
-            .field("keep_open", &self.keep_open);
+            .field("pid_file", &self.settings.pid_file)
+            .field("handoff_timeout", &self.settings.handoff_timeout)
+            .field("successor_timeout", &self.settings.successor_timeout)
+            .field("claim_timeout", &self.settings.claim_timeout)
+            .field("drain_timeout", &self.settings.drain_timeout)
+            .field("release_signal", &self.settings.release_signal)
+            .field("reload_signals", &self.settings.reload_signals)
+            .field("max_draining", &self.settings.max_draining)
+            .field("release_code", &self.settings.release_code)
+            .field("notification_fd", &self.settings.notification_fd)
+            .field("replace_output", &self.settings.replace_output)
+            .field("on_launch", &self.settings.on_launch.len())
+            .field("keep_open", &self.settings.keep_open);
         config
-            .field("hand_over", &self.hand_over.is_some())
-            .field("takeover_timeout", &self.takeover_timeout);
+            .field("hand_over", &self.settings.hand_over.is_some())
+            .field("takeover_timeout", &self.settings.takeover_timeout);
         #[cfg(feature = "systemd")]
-        config.field("watchdog", &self.watchdog.is_some());
+        config.field("watchdog", &self.settings.watchdog.is_some());
         config.finish()
     }
 }

@@ -29,23 +29,10 @@
 //! generation, which has [`Stage::Takeover`], and the old one hears of it by its TERM. All others it passes
 //! on, for [`on_signal`].
 
-use crate::driver::daemon::hooks;
+use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 
-/// A stage of a restart, as this process lives through it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Stage {
-    /// Stage 1: a restart was asked for, the `on_shutdown_request` hooks run, the launcher is let go.
-    /// After it: just before the launcher is let go.
-    Handoff,
-    /// Stage 2, in the new generation: [`started`](crate::started). Before it: nothing has been
-    /// announced, the predecessor serves. After it: the predecessor drains.
-    Takeover,
-    /// Stage 3: the `on_shutdown` hooks run. Before it: [`draining`](crate::draining) has not
-    /// resolved. After it: [`wait`](crate::wait) is about to return.
-    Drain,
-}
+pub use crate::shutdown::Stage;
 
 /// Adds a hook before a stage.
 ///
@@ -57,13 +44,13 @@ pub enum Stage {
 /// added, in the daemon only. A panic in one is logged and the next runs. One that is added after its
 /// stage is dropped, and the log says so.
 pub fn before(stage: Stage, hook: impl FnOnce() + Send + 'static) {
-    hooks::add_before(stage, Box::new(hook));
+    driver::add_before(stage, Box::new(hook));
 }
 
 /// Adds a hook after a stage. As [`before`]; those after a takeover run when [`started`](crate::started)
 /// has succeeded, before it returns.
 pub fn after(stage: Stage, hook: impl FnOnce() + Send + 'static) {
-    hooks::add_after(stage, Box::new(hook));
+    driver::add_after(stage, Box::new(hook));
 }
 
 /// Adds a hook that runs whenever this signal has arrived in the daemon, by its number
@@ -85,11 +72,11 @@ pub fn after(stage: Stage, hook: impl FnOnce() + Send + 'static) {
 /// [`ErrorKind::InvalidConfig`]: there is no such signal, or it cannot be caught (KILL, STOP; ILL, FPE
 /// and SEGV, from which no handler may return). [`ErrorKind::System`]: no handler or thread to be had.
 pub fn on_signal(signal: i32, hook: impl FnMut() + Send + 'static) -> Result<()> {
-    if !crate::driver::can_catch(signal) {
+    if !driver::can_catch(signal) {
         let text = format!("cannot hook signal {signal} (hooks): it cannot be caught");
         return Err(Error::new(ErrorKind::InvalidConfig, text));
     }
-    hooks::on_signal(signal, Box::new(hook))
+    driver::on_signal(signal, Box::new(hook))
 }
 
 /// Adds a hook that runs whenever TERM (15), INT (2) or USR2 (12) has arrived in the daemon, before the
@@ -111,7 +98,7 @@ pub fn on_signal(signal: i32, hook: impl FnMut() + Send + 'static) -> Result<()>
 /// be had.
 pub fn before_signal(signal: i32, hook: impl FnMut() + Send + 'static) -> Result<()> {
     check_handled(signal)?;
-    hooks::before_signal(signal, Box::new(hook))
+    driver::before_signal(signal, Box::new(hook))
 }
 
 /// Adds a hook that runs after the crate has acted on TERM, INT or USR2, as [`before_signal`] otherwise.
@@ -123,11 +110,11 @@ pub fn before_signal(signal: i32, hook: impl FnMut() + Send + 'static) -> Result
 /// As [`before_signal`].
 pub fn after_signal(signal: i32, hook: impl FnMut() + Send + 'static) -> Result<()> {
     check_handled(signal)?;
-    hooks::after_signal(signal, Box::new(hook))
+    driver::after_signal(signal, Box::new(hook))
 }
 
 fn check_handled(signal: i32) -> Result<()> {
-    if crate::driver::handles(signal) {
+    if driver::handles(signal) {
         return Ok(());
     }
     let text = format!("cannot hook signal {signal} (hooks): nothing is done at it, see on_signal");

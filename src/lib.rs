@@ -287,9 +287,8 @@ pub mod sockets;
 mod sys;
 
 pub use config::Config;
-pub use driver::State;
 pub use error::{Error, ErrorKind, Result};
-pub use proto::DrainReason;
+pub use proto::{DrainReason, State};
 pub use shutdown::Draining;
 
 use std::path::Path;
@@ -432,13 +431,13 @@ pub fn state() -> State {
 /// from the predecessor, once for all. Where that fails, the reason is logged, the answer is
 /// `None`, and the next call of this kind tries again.
 pub fn inherited() -> Option<Vec<u8>> {
-    driver::sockets::inherited()
+    driver::inherited()
 }
 
 /// The number of the generation that sockets and state were taken over from; `None` where there was
 /// none to take over from. Takes over as [`inherited`] does.
 pub fn inherited_from() -> Option<u64> {
-    driver::sockets::inherited_from()
+    driver::inherited_from()
 }
 
 #[cfg(doctest)]

@@ -17,6 +17,21 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A stage of a restart, as this process lives through it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Stage 1: a restart was asked for, the `on_shutdown_request` hooks run, the launcher is let go.
+    /// After it: just before the launcher is let go.
+    Handoff,
+    /// Stage 2, in the new generation: [`started`](crate::started). Before it: nothing has been
+    /// announced, the predecessor serves. After it: the predecessor drains.
+    Takeover,
+    /// Stage 3: the `on_shutdown` hooks run. Before it: [`draining`](crate::draining) has not
+    /// resolved. After it: [`wait`](crate::wait) is about to return.
+    Drain,
+}
+
 /// The hooks of one stage, run once, in the order in which they were added.
 pub(crate) struct HookList(Mutex<Hooks>);
 

@@ -77,7 +77,7 @@
 //! A group can, and shares the port until then: it gets a part of what arrives, and the rest waits
 //! at the members that are to be closed, and is lost then unless `net.ipv4.tcp_migrate_req` is set.
 
-use crate::driver::sockets as pool;
+use crate::driver::sockets::obtain as pool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Address, Kind};
 use crate::proto::sockets::pool::Wanted;

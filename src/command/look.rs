@@ -1,11 +1,13 @@
 //! A look at a service: its files, who of it lives, and what its newest generation says.
 
-use crate::driver::control::{Deadline, Unconnected, connect, path_beside};
-use crate::driver::generation::HANDS_OVER;
+use crate::driver::control::link::{Deadline, Unconnected, connect};
+use crate::driver::control::path_beside;
 use crate::proto::control::frame::{Answer, Request};
 use crate::proto::control::status::{Stage, Status};
+use crate::proto::generation::check::Content;
+use crate::proto::generation::record::LineState;
 use crate::proto::generation::record::{Generation, Record};
-use crate::proto::generation::takeover::{Content, Unproven};
+use crate::proto::generation::verdict::{Asker, Facts, Purpose, Unproven, Verdict, verdict};
 use crate::sys::process::{Held, World};
 use crate::sys::{lock_file, pid_file, proc, process};
 use std::io;
@@ -79,7 +81,7 @@ impl Live {
     }
 
     fn hands_over(&self) -> bool {
-        self.generation.more.iter().any(|field| field == HANDS_OVER)
+        self.generation.state == Some(LineState::Serving)
     }
 }
 
@@ -146,36 +148,45 @@ impl Seen {
     fn prove(&mut self, generation: Generation, world: &World, bound: Option<u32>) {
         let Generation { number, daemon, launcher, .. } = generation;
         let pid = daemon.pid;
-        let held = match process::prove_daemon(&generation, world, 0) {
+        let (held, proof) = match process::prove_daemon(&generation, world, 0) {
             Err(error) => {
                 self.blind = Some(format!("cannot look at process {pid}: {error}"));
                 return;
             }
-            Ok(Ok(held)) => Some(held),
-            Ok(Err(Unproven::Gone | Unproven::Ours)) => return,
-            Ok(Err(Unproven::Elsewhere)) => {
-                let content = self.content.unwrap_or_default();
-                if content.is_held_by(pid) {
+            Ok(Ok(held)) => (Some(held), Ok(())),
+            Ok(Err(why)) => (None, Err(why)),
+        };
+        // A planted record must not make root ask, or stop, somebody else's service. It is asked of a
+        // process that is held.
+        let beyond = bound.filter(|owner| !process::is_of(pid, *owner).unwrap_or(false));
+        let facts = Facts {
+            number,
+            start: daemon.start,
+            proof,
+            foreign: false, // a command is nobody's launcher
+            beyond,
+            holds_pid_file: self.content.unwrap_or_default().is_held_by(pid),
+            serves: generation.state == Some(LineState::Serving),
+        };
+        match verdict(&facts, Purpose::Ask, Asker::OUTSIDE) {
+            Verdict::Touch { .. } | Verdict::TouchByNumber => {}
+            Verdict::Leave { .. } if proof == Err(Unproven::Elsewhere) => {
+                if facts.holds_pid_file {
                     self.blind = Some(format!(
                         "generation {number} lives in another PID namespace: ask there",
                     ));
                 }
                 return;
             }
-            Ok(Err(Unproven::Unknown)) => {
-                if !self.content.unwrap_or_default().is_held_by(pid) {
-                    return;
+            Verdict::Leave { .. } | Verdict::Refuse(_) => {
+                if let (Some(owner), true) = (beyond, facts.lives()) {
+                    self.notes.push(format!(
+                        "the record belongs to uid {owner}, but process {pid} in it does not: \
+                         passed over",
+                    ));
                 }
-                None
+                return;
             }
-        };
-        // Asked of a process that is held.
-        if let Some(owner) = bound.filter(|owner| !process::is_of(pid, *owner).unwrap_or(false)) {
-            // A planted record must not make root ask, or stop, somebody else's service.
-            self.notes.push(format!(
-                "the record belongs to uid {owner}, but process {pid} in it does not: passed over",
-            ));
-            return;
         }
         let has_ended = proc::state(launcher.pid) == Some('Z');
         let launcher_lives = !has_ended && process::identity(launcher.pid) == Some(launcher);

@@ -1,136 +1,116 @@
-//! The only place where machines and system meet: wait, turn what came into an `Input`, let the
-//! machine decide, perform its `Output`s. Clocks are read here and in `shutdown` alone.
+//! The only place where machines and system meet: facts in, outputs out. A driver waits, turns what came
+//! into an `Input`, lets the machine decide, and performs its `Output`s. Clocks are read here and in
+//! `shutdown` alone.
 
 pub(crate) mod control;
-pub(crate) mod daemon;
-pub(crate) mod generation;
+mod daemon;
+mod generation;
 mod launcher;
 mod log;
 mod notification_fd;
-#[cfg(feature = "systemd")]
-#[path = "systemd_notify.rs"]
-mod notify;
-#[cfg(not(feature = "systemd"))]
-#[path = "systemd_silent.rs"]
-mod notify;
+pub(crate) mod settings;
+mod shared;
 pub(crate) mod sockets;
+mod threads;
+mod timers;
 
-use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::shutdown::{Draining, Hook, HookList, Shutdown};
+use crate::shutdown::{Draining, Hook, HookList, Stage, lock};
 use crate::sys::{launch, signals};
 use log::note;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use settings::Settings;
+use shared::PROCESS;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-pub use daemon::State;
-#[cfg(feature = "http")]
-pub(crate) use daemon::default_drain_timeout;
-pub(crate) use daemon::{generation, restart, started, state};
-#[cfg(feature = "systemd")]
-pub(crate) use notify::Check;
+pub(crate) use daemon::calls::{generation, restart, started, state};
 pub(crate) use signals::{can_catch, can_release, can_reload, handles};
-pub(crate) const DEFAULT_RELEASE_SIGNAL: i32 = signals::SIGCHLD;
+pub(crate) use sockets::obtain::{inherited, inherited_from};
 
-// The state of the process. Hooks may be added before `init`.
-static CALLED: AtomicBool = AtomicBool::new(false);
-static DAEMON: OnceLock<daemon::Daemon> = OnceLock::new();
-static REQUEST_HOOKS: HookList = HookList::new();
-static DRAIN_HOOKS: HookList = HookList::new();
-/// Before those of the program, which may hang.
-#[cfg(feature = "http")]
-static OWN_HAMMER_HOOKS: HookList = HookList::new();
-static HAMMER_HOOKS: HookList = HookList::new();
-static SHUTDOWN: Shutdown = Shutdown::new();
-
-pub(crate) fn init(mut config: Config) -> Result<()> {
-    if CALLED.swap(true, Ordering::SeqCst) {
+pub(crate) fn init(mut settings: Settings) -> Result<()> {
+    if PROCESS.called.swap(true, Ordering::SeqCst) {
         return Err(Error::new(
             ErrorKind::AlreadyInitialized,
             "cannot initialize (init): it was called before in this process",
         ));
     }
-    if config.is_disabled() {
-        return daemon::init_disabled(config);
+    if settings.is_disabled() {
+        return daemon::init_disabled(settings);
     }
-    config.pid_file = std::path::absolute(&config.pid_file).map_err(|error| {
-        let text = format!("cannot find {:?} (PID file)", config.pid_file);
+    settings.pid_file = std::path::absolute(&settings.pid_file).map_err(|error| {
+        let text = format!("cannot find {:?} (PID file)", settings.pid_file);
         Error::io(ErrorKind::PidFile, text, error)
     })?;
     match launch::launcher() {
-        Some((launcher, channel)) => daemon::init(config, launcher, channel),
-        None => Err(launcher::launch(config)),
+        Some((launcher, channel)) => daemon::init(settings, launcher, channel),
+        None => Err(launcher::launch(settings)),
     }
 }
 
+// ---- hooks ----
+
 pub(crate) fn on_shutdown_request(hook: Hook) {
-    add(&REQUEST_HOOKS, "on_shutdown_request", hook);
+    add(&PROCESS.request_hooks, "on_shutdown_request", hook);
 }
 
 pub(crate) fn on_shutdown(hook: Hook) {
-    add(&DRAIN_HOOKS, "on_shutdown", hook);
+    add(&PROCESS.drain_hooks, "on_shutdown", hook);
 }
 
 pub(crate) fn on_hammer(hook: Hook) {
-    add(&HAMMER_HOOKS, "on_hammer", hook);
+    add(&PROCESS.hammer_hooks, "on_hammer", hook);
 }
 
 /// Must not wait for anything.
 #[cfg(feature = "http")]
 pub(crate) fn before_hammer_hooks(hook: impl FnOnce() + Send + 'static) {
-    add(&OWN_HAMMER_HOOKS, "before_hammer_hooks", Box::new(hook));
+    add(&PROCESS.own_hammer_hooks, "before_hammer_hooks", Box::new(hook));
 }
 
-fn add(stage: &HookList, name: &str, hook: Hook) {
-    if !stage.add(hook) {
+pub(crate) fn add_before(stage: Stage, hook: Hook) {
+    add(PROCESS.hooks.before(stage), "before", hook);
+}
+
+pub(crate) fn add_after(stage: Stage, hook: Hook) {
+    add(PROCESS.hooks.after(stage), "after", hook);
+}
+
+fn add(hooks: &HookList, name: &str, hook: Hook) {
+    if !hooks.add(hook) {
         note!(Error, "stage=hooks refused={name} reason=\"added after its stage was over\"");
     }
 }
 
+pub(crate) fn on_signal(signal: i32, hook: Box<dyn FnMut() + Send>) -> Result<()> {
+    PROCESS.hooks.on_signal(signal, hook)
+}
+
+pub(crate) fn before_signal(signal: i32, hook: Box<dyn FnMut() + Send>) -> Result<()> {
+    PROCESS.hooks.before_signal(signal, hook)
+}
+
+pub(crate) fn after_signal(signal: i32, hook: Box<dyn FnMut() + Send>) -> Result<()> {
+    PROCESS.hooks.after_signal(signal, hook)
+}
+
+// ---- the drain ----
+
 pub(crate) fn draining() -> Draining {
-    Draining::of(&SHUTDOWN)
+    Draining::of(&PROCESS.shutdown)
 }
 
 pub(crate) fn wait() -> crate::DrainReason {
-    if !CALLED.load(Ordering::SeqCst) {
+    if !PROCESS.called.load(Ordering::SeqCst) {
         note!(
             Error,
             "stage=wait reason=\"called before init: it waits until somebody calls init\""
         );
     }
-    SHUTDOWN.wait_finished()
+    PROCESS.shutdown.wait_finished()
 }
 
-/// Which timer is due when. Arming a timer anew replaces it.
-struct Timers<T>(Vec<(T, Instant)>);
-
-impl<T: Copy + PartialEq> Timers<T> {
-    fn new() -> Self {
-        Timers(Vec::new())
-    }
-
-    fn arm(&mut self, timer: T, after: Duration) {
-        self.disarm(timer);
-        if let Some(due) = Instant::now().checked_add(after) {
-            self.0.push((timer, due));
-        }
-    }
-
-    fn disarm(&mut self, timer: T) {
-        self.0.retain(|(one, _)| *one != timer);
-    }
-
-    /// How long until the next timer is due; `None` where none is armed.
-    fn next(&self) -> Option<Duration> {
-        let due = self.0.iter().map(|(_, due)| *due).min()?;
-        Some(due.saturating_duration_since(Instant::now()))
-    }
-
-    /// Removes and returns one timer that is due.
-    fn due(&mut self) -> Option<T> {
-        let now = Instant::now();
-        let at = self.0.iter().position(|(_, due)| *due <= now)?;
-        Some(self.0.remove(at).0)
-    }
+/// Counts for a drain that has not begun.
+#[cfg_attr(not(feature = "http"), allow(dead_code))]
+pub(crate) fn default_drain_timeout(timeout: Option<Duration>) {
+    *lock(&PROCESS.default_drain_timeout) = timeout;
 }

@@ -24,6 +24,8 @@ pub(crate) struct Hello {
 pub(crate) enum ToDaemon {
     Hello(Hello),
     Intent(Intent),
+    /// This start is to end: another one follows, or the service is to end.
+    Cancel,
     /// A generation that the same launcher has started later serves.
     TakenOver,
     /// A restart in place was not to be, and why.
@@ -106,6 +108,7 @@ impl ToDaemon {
             ToDaemon::Intent(intent) => {
                 format!("{CHANNEL}{VERSION} intent {}", intent.name()).into_bytes()
             }
+            ToDaemon::Cancel => format!("{CHANNEL}{VERSION} cancel").into_bytes(),
             ToDaemon::TakenOver => format!("{CHANNEL}{VERSION} taken-over").into_bytes(),
             ToDaemon::ReloadFailed(why) => {
                 format!("{CHANNEL}{VERSION} reload-failed {why}").into_bytes()
@@ -140,6 +143,7 @@ impl ToDaemon {
                 let word = fields.split(' ').next().unwrap_or_default();
                 ToDaemon::Intent(Intent::from_name(word).unwrap_or(Intent::Unknown))
             }
+            "cancel" => ToDaemon::Cancel,
             "taken-over" => ToDaemon::TakenOver,
             "reload-failed" => ToDaemon::ReloadFailed(fields.to_owned()),
             "ask" => ToDaemon::Ask,

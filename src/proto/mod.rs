@@ -22,8 +22,6 @@ pub(crate) mod generation;
 pub(crate) mod launcher;
 pub(crate) mod sockets;
 pub(crate) mod supervisor;
-#[cfg(all(test, not(model)))]
-mod tests;
 pub(crate) mod text;
 
 /// Why the drain began.
@@ -36,6 +34,20 @@ pub enum DrainReason {
     Stopped,
     /// Somebody sent this process TERM or INT.
     Requested,
+}
+
+/// Where a daemon is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// Until `started` has returned `Ok`. Before `init` as well.
+    Starting,
+    /// Serving, with a launcher, or about to let it go.
+    Serving,
+    /// Serving without a launcher, until a successor is ready.
+    Detached,
+    /// No longer to accept new work.
+    Draining,
 }
 
 /// What the supervisor means by a TERM.
@@ -86,6 +98,12 @@ impl Kind {
         matches!(self, Kind::Daemontools | Kind::S6)
     }
 
+    /// Is it a program that starts services? If it is killed, it will be started again, and starts a
+    /// generation then.
+    pub(crate) fn is_known_supervisor(self) -> bool {
+        !matches!(self, Kind::Nobody | Kind::Other)
+    }
+
     /// Does a supervisor of this kind start a service again that ended by itself?
     pub(crate) fn restarts(self) -> bool {
         match self {
@@ -106,6 +124,14 @@ pub(crate) enum Reading {
     Unreadable,
     /// It is gone.
     Lost,
+}
+
+impl Reading {
+    /// What `reading as u8` was.
+    pub(crate) fn from_byte(byte: u8) -> Reading {
+        let all = [Reading::Up, Reading::Down, Reading::Unreadable, Reading::Lost];
+        all.into_iter().find(|one| *one as u8 == byte).unwrap_or(Reading::Unreadable)
+    }
 }
 
 /// How a process ended.

@@ -2,7 +2,7 @@
 
 use super::process;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::generation::takeover::Content;
+use crate::proto::generation::check::Content;
 use crate::proto::text;
 use fs2::FileExt;
 use nix::fcntl::OFlag;

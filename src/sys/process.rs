@@ -1,8 +1,8 @@
 //! Who a process is, and the proof without which none is signalled.
 
-use super::{raw, signals};
+use super::raw;
 use crate::proto::generation::record::{Generation, Identity};
-use crate::proto::generation::takeover::Unproven;
+use crate::proto::generation::verdict::Unproven;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
@@ -169,12 +169,7 @@ impl Held {
     }
 
     pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
-        raw::pidfd_send_signal(self.pidfd.as_fd(), signal, None)
-    }
-
-    /// USR2 that only ends what has not started yet; see [`signals::EVICTION`].
-    pub(crate) fn evict(&self) -> io::Result<()> {
-        raw::pidfd_send_signal(self.pidfd.as_fd(), signals::SIGUSR2, Some(signals::EVICTION))
+        raw::pidfd_send_signal(self.pidfd.as_fd(), signal)
     }
 }
 

@@ -22,53 +22,13 @@ pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     }
 }
 
-/// `pidfd_send_signal(2)`. `mark`: it is sent as `sigqueue(3)` does, with this value.
-pub(crate) fn pidfd_send_signal(
-    pidfd: BorrowedFd<'_>,
-    signal: i32,
-    mark: Option<i32>,
-) -> io::Result<()> {
-    let info = mark.map(|value| Queued::info(signal, value));
-    let info = info.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: the descriptor is open for the call and the siginfo outlives it; a null one means "as
-    // kill(2) does".
+/// `pidfd_send_signal(2)`.
+pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let info = std::ptr::null::<libc::siginfo_t>(); // as kill(2) does
+    // SAFETY: the descriptor is open for the call, and a null siginfo is allowed.
     unsafe {
         check(libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0))
             .map(drop)
-    }
-}
-
-/// The mark of a signal that was sent with one.
-pub(crate) fn mark(info: &libc::siginfo_t) -> Option<i32> {
-    // SAFETY: the structure is larger than that, and any bytes are integers.
-    let queued =
-        || unsafe { std::ptr::from_ref(info).byte_add(Queued::AT).cast::<Queued>().read() };
-    (info.si_code == libc::SI_QUEUE).then(|| queued().value)
-}
-
-/// What `sigqueue(3)` fills in beside the signal and the code.
-#[repr(C)]
-struct Queued {
-    pid: libc::pid_t,
-    uid: libc::uid_t,
-    /// An integer or a pointer.
-    value: libc::c_int,
-}
-
-impl Queued {
-    /// Behind three integers, and aligned as the pointer would have to be.
-    const AT: usize = (3 * size_of::<libc::c_int>()).next_multiple_of(align_of::<usize>());
-
-    fn info(signal: i32, value: i32) -> libc::siginfo_t {
-        let (pid, uid) = (nix::unistd::getpid().as_raw(), nix::unistd::getuid().as_raw());
-        let queued = Queued { pid, uid, value };
-        // SAFETY: all zeros are a valid siginfo, and these fields are within it.
-        unsafe {
-            let mut info: libc::siginfo_t = std::mem::zeroed();
-            (info.si_signo, info.si_code) = (signal, libc::SI_QUEUE);
-            (&raw mut info).byte_add(Queued::AT).cast::<Queued>().write(queued);
-            info
-        }
     }
 }
 

@@ -21,12 +21,7 @@ pub(crate) struct Received {
     pub(crate) signal: i32,
     /// Who sent it, where that matters; 0 where it was nobody in our PID namespace.
     pub(crate) from: Option<i32>,
-    /// See [`EVICTION`].
-    pub(crate) evicts: bool,
 }
-
-/// The mark of a USR2 that only ends what has not started yet: whoever sends it may be late.
-pub(crate) const EVICTION: i32 = 0x5ea3_1e55;
 
 /// Signal handlers, and the descriptors that become readable when a signal arrives.
 pub(crate) struct Signals {
@@ -80,13 +75,12 @@ impl Signals {
 
     /// What has arrived, by number and not in the order of arrival; at most five of a kind.
     pub(crate) fn pending(&mut self) -> Vec<Received> {
-        let meant = self.meant.pending().map(|info| Received {
-            signal: info.si_signo,
-            from: Some(raw::sender(&info)),
-            evicts: info.si_signo == SIGUSR2 && raw::mark(&info) == Some(EVICTION),
-        });
+        let meant = self
+            .meant
+            .pending()
+            .map(|info| Received { signal: info.si_signo, from: Some(raw::sender(&info)) });
         let passed = self.passed.iter_mut().flat_map(SignalDelivery::pending);
-        let passed = passed.map(|signal| Received { signal, from: None, evicts: false });
+        let passed = passed.map(|signal| Received { signal, from: None });
         meant.chain(passed).collect()
     }
 

@@ -240,6 +240,11 @@ impl Supervisor {
         }
     }
 
+    /// Does an answer take a program, and so perhaps a second? Otherwise it is a small file.
+    pub(crate) fn is_asked_by_program(&self) -> bool {
+        self.unit.is_some()
+    }
+
     /// What the supervisor wants. `main_pid`: the process that its status must be about; a
     /// detached daemon knows none.
     pub(crate) fn read(&self, main_pid: Option<i32>) -> Reading {

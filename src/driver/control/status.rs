@@ -1,33 +1,14 @@
 //! What this daemon says of itself to whoever asks (`seamless status`).
 
-use crate::driver::daemon::{self, Daemon, generation};
-use crate::driver::sockets;
+use crate::driver::shared::{Daemon, PROCESS};
 use crate::proto::Reading;
+use crate::proto::State;
 use crate::proto::control::status::{Stage, Status};
 use crate::proto::daemon::Phase;
 use crate::shutdown::lock;
 use crate::sys::process;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
-
-static PAST: Mutex<Past> = Mutex::new(Past { stage_since: None, took_over: None });
-
-/// What only who was there can tell.
-struct Past {
-    stage_since: Option<Instant>,
-    took_over: Option<u64>,
-}
-
-/// Another stage of this daemon's life has begun.
-pub(in crate::driver) fn entered_stage() {
-    lock(&PAST).stage_since = Some(Instant::now());
-}
-
-/// This generation serves in the place of that one.
-pub(in crate::driver) fn took_over(predecessor: Option<u64>) {
-    lock(&PAST).took_over = predecessor;
-}
+use std::time::Duration;
 
 pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
     let service = daemon.service.as_ref();
@@ -44,26 +25,26 @@ pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
         }
     });
     let serving = service.filter(|_| stage == Stage::Serving);
-    let no_restart = serving.and_then(|service| service.not_restarted());
-    let held = sockets::held().unwrap_or_default();
+    let no_restart = serving.and_then(|service| service.no_restart());
+    let held = PROCESS.sockets.held().unwrap_or_default();
     let failures = service.map(|service| service.reload_failures()).unwrap_or_default();
-    let past = lock(&PAST);
+    let past = lock(&daemon.past);
     Status {
-        generation: generation(),
+        generation: daemon.generation(),
         stage,
         daemon: process::own_pid(),
         launcher: service.map(|service| service.launcher),
         age_ms: ms(age),
         sockets: held.len() as u64,
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-        stage_ms: past.stage_since.map(|since| ms(since.elapsed())),
+        stage_ms: past.phase_since.map(|since| ms(since.elapsed())),
         supervisor_kind: service.map(|service| service.supervisor.kind.name().to_owned()),
         supervisor: service.and_then(|service| service.supervisor.pid()),
         supervisor_wants: wants.map(str::to_owned),
         service_folder: service
             .and_then(|service| service.supervisor.folder())
             .map(|folder| folder.as_os_str().as_bytes().to_vec()),
-        no_restart: no_restart.map(str::to_owned),
+        no_restart: no_restart.map(|why| why.text().to_owned()),
         took_over: past.took_over,
         notifies: cfg!(feature = "systemd"),
         drain_timeout_ms: daemon.drain_timeout().map(ms),
@@ -75,11 +56,11 @@ pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
 }
 
 fn stage(daemon: &Daemon) -> Stage {
-    match (daemon.phase(), daemon::state()) {
-        (Phase::HandingOff, daemon::State::Serving) => Stage::HandingOff,
-        (_, daemon::State::Starting) => Stage::Starting,
-        (_, daemon::State::Serving) => Stage::Serving,
-        (_, daemon::State::Detached) => Stage::Detached,
-        (_, daemon::State::Draining) => Stage::Draining,
+    match (daemon.phase(), daemon.state()) {
+        (Phase::HandingOff, State::Serving) => Stage::HandingOff,
+        (_, State::Starting) => Stage::Starting,
+        (_, State::Serving) => Stage::Serving,
+        (_, State::Detached) => Stage::Detached,
+        (_, State::Draining) => Stage::Draining,
     }
 }

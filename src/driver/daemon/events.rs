@@ -1,61 +1,74 @@
-//! The thread that takes signals and messages. It never runs code of the program, so limits, the
-//! hammer and the check work while a hook blocks.
+//! The thread that takes signals and messages. It never runs code of the program and waits for nobody,
+//! so limits, the hammer and the check work while a hook blocks.
+//!
+//! It turns what happened into an `Input`, lets the machine decide, and performs its `Output`s: the one
+//! place where a daemon's outputs are performed.
 
-use crate::driver::daemon::hooks;
-use crate::driver::daemon::signal_hooks::{Gate, What};
 use crate::driver::daemon::stdio::Outputs;
-use crate::driver::daemon::{self, Daemon, generation};
-use crate::driver::generation::{self, Service};
+use crate::driver::daemon::watchdog;
+use crate::driver::generation::stop::Stopped;
 use crate::driver::log::{Maybe, note};
-use crate::driver::notify;
-use crate::driver::{HAMMER_HOOKS, REQUEST_HOOKS, SHUTDOWN, Timers};
+use crate::driver::shared::{Daemon, PROCESS};
+use crate::driver::threads::{Asked, run_hooks};
+use crate::driver::timers::Timers;
 use crate::error::Error;
-use crate::hooks::Stage;
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
-use crate::proto::daemon::{Finding, Forced, Input, Output, Phase, Timer};
+use crate::proto::daemon::signal_hooks::{Arrival, Run, Signal, SignalHooks};
+use crate::proto::daemon::{Forced, Input, Output, Phase, Question, Sender, Timer};
 use crate::proto::{Reading, Report};
-use crate::shutdown::lock;
+use crate::shutdown::{Stage, lock};
 use crate::sys::channel::{Channel, Received};
-use crate::sys::lock_file::Attempt;
 use crate::sys::process::Held;
-use crate::sys::signals::{self, SIGUSR2, Signals};
-use crate::sys::{launch, pid_file, process, wait};
-use std::collections::VecDeque;
+use crate::sys::signals::{self, SIGINT, SIGTERM, SIGUSR2, Signals};
+use crate::sys::{launch, process, wait};
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a detached daemon looks round.
+/// How often a detached daemon checks, and how soon older generations are told again.
 const CHECK: Duration = Duration::from_secs(1);
 /// How often it says that it is still detached.
 const SAY: Duration = Duration::from_secs(60);
 /// When what could not be reported for want of memory is tried again.
 const RESEND: Duration = Duration::from_millis(10);
+/// How long hooks may hold back a signal: a hammer, or a stop, must not wait for a hook that hangs.
+const SIGNAL_HOOKS_TIME: Duration = Duration::from_secs(1);
 /// How long the `on_hammer` hooks may take.
 const HAMMER_HOOKS_TIME: Duration = Duration::from_secs(1);
 /// The exit code of a drain that was forced to end, as of `timeout(1)`.
 const HAMMERED: i32 = 124;
 
+/// Timers of the machine, and those of what is held back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Machine(Timer),
+    /// These hooks have had their time.
+    Hooks(Run),
+}
+
 pub(in crate::driver) struct Events {
     daemon: &'static Daemon,
-    timers: Timers<Timer>,
+    timers: Timers<Due>,
     /// `None` once the launcher has gone.
     channel: Option<Arc<Channel>>,
     /// Older generations whose end is awaited.
     older: Vec<Held>,
-    /// When those that could not be told to stop are told again.
-    stop_again: Option<Instant>,
+    /// What the supervisor has been asked.
+    asked: Option<(Question, Asked)>,
+    hooks: SignalHooks,
+    hooks_returned: (mpsc::Sender<Run>, mpsc::Receiver<Run>),
+    outputs: Outputs,
+    request_stage: mpsc::Sender<()>,
+    drain_stage: mpsc::Sender<crate::DrainReason>,
+    // For the log.
     /// When the handoff began, and after it the drain.
     left_serving: Option<Instant>,
     /// When it was last logged that no successor is ready.
     said: Option<Instant>,
     /// What was wrong with the last check, and when that was logged.
     trouble: Option<(String, Instant)>,
-    outputs: Outputs,
-    gate: Gate,
-    request_stage: mpsc::Sender<()>,
-    drain_stage: mpsc::Sender<()>,
 }
 
 impl Events {
@@ -64,27 +77,28 @@ impl Events {
         channel: Option<Arc<Channel>>,
         outputs: Outputs,
         request_stage: mpsc::Sender<()>,
-        drain_stage: mpsc::Sender<()>,
+        drain_stage: mpsc::Sender<crate::DrainReason>,
     ) -> Events {
         Events {
             daemon,
             timers: Timers::new(),
             channel,
             older: Vec::new(),
-            stop_again: None,
+            asked: None,
+            hooks: SignalHooks::default(),
+            hooks_returned: mpsc::channel(),
+            outputs,
+            request_stage,
+            drain_stage,
             left_serving: None,
             said: None,
             trouble: None,
-            outputs,
-            gate: Gate::default(),
-            request_stage,
-            drain_stage,
         }
     }
 
     pub(in crate::driver) fn run(mut self, mut signals: Signals) {
         signals::unblock_all();
-        self.perform(Output::Report(Report::Ready), &mut VecDeque::new());
+        self.daemon.report(Report::Ready);
         loop {
             self.step(&mut signals);
         }
@@ -96,57 +110,49 @@ impl Events {
         fds.push(self.daemon.waker.as_fd());
         fds.extend(self.channel.as_ref().map(|channel| channel.as_fd()));
         fds.extend(self.older.iter().map(AsFd::as_fd));
-        let again = self.stop_again.map(|at| at.saturating_duration_since(Instant::now()));
-        let outlives = self.outlives_readers();
+        fds.extend(self.asked.as_ref().and_then(|(_, asked)| asked.as_fd()));
+        let outlives = lock(&self.daemon.machine).outlives_readers();
         let (outputs, retry) = match outlives {
             true => (self.outputs.watched(), self.outputs.next()),
             false => (Vec::new(), None),
         };
         let resend = (!self.daemon.send_reports()).then_some(RESEND);
-        let next = self.timers.next().into_iter().chain(again).chain(retry).chain(resend);
-        let next = next.chain(self.gate.next()).min();
+        let next = self.timers.next().into_iter().chain(retry).chain(resend).min();
         wait::readable_or_closed(&fds, &outputs, next);
         if outlives {
             self.outputs.replace_closed(); // before anything else: others write there meanwhile
         }
-        // The signals are taken before the channel is read: what was written before a signal was
-        // sent is then certain to be seen before the signal is acted on.
+        // The signals are taken before the channel is read: what was written before a signal was sent is
+        // then certain to be seen before the signal is acted on.
         let arrived = signals.pending();
         self.daemon.waker.clear();
         let posted = std::mem::take(&mut *lock(&self.daemon.inputs));
-        self.pass_gate();
+        self.act_on_arrivals();
         self.read_channel();
-        let launcher = self.daemon.service.as_ref().map(|service| service.launcher);
         for received in arrived {
-            self.gate.signal(received, launcher);
-            self.pass_gate();
+            self.hold(received);
         }
         for input in posted {
             self.feed(input);
         }
         if !self.older.is_empty() {
             self.older.retain(|older| !older.has_ended());
-            if self.older.is_empty() && self.stop_again.is_none() {
+            if self.older.is_empty() {
                 self.feed(Input::OlderGone);
             }
         }
-        if self.stop_again.is_some_and(|at| at <= Instant::now()) && self.stop_older() {
-            self.feed(Input::OlderGone);
+        if let Some((question, asked)) = &mut self.asked {
+            if let Some(reading) = asked.answer() {
+                let question = *question;
+                self.asked = None;
+                self.feed(Input::Status(question, reading));
+            }
         }
-        while let Some(timer) = self.timers.due() {
-            self.feed(Input::Timer(timer));
-        }
-    }
-
-    /// Detached or draining: what the supervisor reads from our launcher, it stops reading. A daemon
-    /// that serves beside its launcher is left with what it has: to a reader that fails there, the
-    /// program's own answer may be to end and be started anew.
-    fn outlives_readers(&self) -> bool {
-        let machine = lock(&self.daemon.machine);
-        match machine.phase() {
-            Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished => true,
-            Phase::HandingOff | Phase::Detached => machine.looks_round(),
-            Phase::Starting | Phase::StoppingEarly | Phase::Serving | Phase::Ended => false,
+        while let Some(due) = self.timers.due() {
+            match due {
+                Due::Machine(timer) => self.feed(Input::Timer(timer)),
+                Due::Hooks(run) => self.give_up_hooks(run),
+            }
         }
     }
 
@@ -155,12 +161,16 @@ impl Events {
             match channel.receive(MESSAGE_MAX) {
                 Received::Message(message, _) => match ToDaemon::parse(&message) {
                     Ok(Some(ToDaemon::Intent(intent))) => {
-                        self.gate.told(intent);
-                        self.pass_gate();
+                        let run = self.hooks.told(intent, has_hooks);
+                        self.run_hooks(run);
+                    }
+                    Ok(Some(ToDaemon::Cancel)) => {
+                        let run = self.hooks.cancelled(has_hooks);
+                        self.run_hooks(run);
                     }
                     Ok(Some(ToDaemon::TakenOver)) => {
-                        self.gate.taken_over();
-                        self.pass_gate();
+                        let run = self.hooks.taken_over(has_hooks);
+                        self.run_hooks(run);
                     }
                     Ok(Some(ToDaemon::ReloadFailed(why))) => {
                         if let Some(service) = &self.daemon.service {
@@ -168,7 +178,7 @@ impl Events {
                         }
                         self.feed(Input::ReloadFailed);
                     }
-                    Ok(Some(ToDaemon::Ask)) => notify::answer(self.daemon, channel),
+                    Ok(Some(ToDaemon::Ask)) => watchdog::answer(self.daemon, channel),
                     Ok(Some(ToDaemon::Hello(_)) | None) => {}
                     Err(refused) => note!(Warn, "stage=channel refused={refused:?}"),
                 },
@@ -181,83 +191,251 @@ impl Events {
         }
     }
 
-    /// Acts on whatever no hook holds back.
-    fn pass_gate(&mut self) {
-        while let Some((what, signal)) = self.gate.due() {
-            let input = match what {
-                What::Said(input) => Some(input),
-                What::Signal(received) => self.signal(received),
-            };
-            if let Some(input) = input {
-                self.feed(input);
-            }
+    // ---- what hooks hold back ----
+
+    fn hold(&mut self, received: signals::Received) {
+        let signal = match received.signal {
+            SIGTERM => Signal::Term,
+            SIGINT => Signal::Int,
+            SIGUSR2 => Signal::Usr2,
+            _ => return, // no handler of ours is installed for it
+        };
+        let from = received.from.unwrap_or(0);
+        let launcher = self.daemon.service.as_ref().map(|service| service.launcher);
+        let run = self.hooks.signal(signal, from, launcher == Some(from), has_hooks);
+        self.run_hooks(run);
+    }
+
+    /// Starts the hooks before a signal, and acts on what none of them holds back.
+    fn run_hooks(&mut self, run: Option<(Run, Signal)>) {
+        if let Some((run, signal)) = run {
+            let (returned, daemon) = (self.hooks_returned.0.clone(), self.daemon);
+            PROCESS.hooks.run_before_signal(number(signal), move || {
+                _ = returned.send(run);
+                daemon.waker.wake();
+            });
+            self.timers.arm(Due::Hooks(run), SIGNAL_HOOKS_TIME);
+        }
+        self.act_on_arrivals();
+    }
+
+    fn give_up_hooks(&mut self, run: Run) {
+        // Those behind others that hang have not been waited for yet.
+        if self.hooks.waits_for() == Some(run) {
+            note!(
+                Warn,
+                "stage=hooks daemon={} hook=before_signal reason=\"it has not returned: going on \
+                 without it\"",
+                process::own_pid(),
+            );
+        }
+        self.hooks.returned(run);
+        self.act_on_arrivals();
+    }
+
+    fn act_on_arrivals(&mut self) {
+        for run in self.hooks_returned.1.try_iter().collect::<BTreeSet<Run>>() {
+            self.timers.disarm(Due::Hooks(run));
+            self.hooks.returned(run);
+        }
+        while let Some((arrival, signal)) = self.hooks.next() {
+            let input = self.input_of(arrival);
+            self.feed(input);
             if let Some(signal) = signal {
-                hooks::run_after_signal(signal);
+                PROCESS.hooks.run_after_signal(number(signal));
             }
         }
     }
 
-    /// `None`: a USR2 by hand that is not followed. One that the launcher sends of its own accord
-    /// comes behind a message, which was read before and has begun the handoff.
-    fn signal(&self, received: signals::Received) -> Option<Input> {
-        let from = received.from.unwrap_or(0);
+    fn input_of(&self, arrival: Arrival) -> Input {
+        let (signal, from, announced) = match arrival {
+            Arrival::Told(intent) => return Input::Told(intent),
+            Arrival::Cancelled => return Input::Cancelled,
+            Arrival::TakenOver => return Input::Term(Sender::Successor),
+            Arrival::Signal { signal, from, announced } => (signal, from, announced),
+        };
+        let own = process::own_pid();
+        note!(Debug, "stage=signal daemon={own} signal={} from={from}", number(signal));
         let service = self.daemon.service.as_ref();
-        note!(
-            Debug,
-            "stage=signal daemon={} signal={} from={from}",
-            process::own_pid(),
-            received.signal,
-        );
-        if received.evicts {
-            return Some(Input::Evicted);
+        let sender = match service {
+            Some(service) if service.launcher == from => Sender::Launcher { announced },
+            // A successor puts its own PID file in place before it sends TERM; one in Go too.
+            Some(service) if from != own && service.named() == Some(from) => Sender::Successor,
+            Some(_) | None => Sender::Other,
+        };
+        match signal {
+            Signal::Term | Signal::Int => Input::Term(sender),
+            Signal::Usr2 => Input::Usr2(sender),
         }
-        if received.signal == SIGUSR2 {
-            let serves = self.daemon.phase() == Phase::Serving;
-            let refused = service.filter(|_| serves).and_then(Service::not_restarted);
-            if let Some(why) = refused {
-                note!(
-                    Warn,
-                    "stage=signal daemon={} signal=USR2 from={from} refused={why:?}",
-                    process::own_pid(),
-                );
-                return None;
-            }
-            let from_launcher = service.is_some_and(|service| service.launcher == from);
-            return Some(Input::Usr2 { from_launcher });
-        }
-        // A successor puts its own PID file in place before it sends TERM; one in Go too.
-        let names = |service: &Service| pid_file::read(&service.pid_file).ok()?.pid;
-        let from_successor = from != process::own_pid()
-            && service.is_some_and(|service| names(service) == Some(from));
-        Some(Input::Term { from_successor })
     }
+
+    // ---- the machine ----
 
     fn feed(&mut self, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            for output in self.decide(input) {
+            let cause = cause(&input);
+            let (before, outputs, after) = {
+                let mut machine = lock(&self.daemon.machine);
+                let before = machine.phase();
+                let outputs = machine.on(input);
+                (before, outputs, machine.phase())
+            };
+            if before != after {
+                self.note_phase(cause, after);
+            }
+            for output in outputs {
                 self.perform(output, &mut inputs);
             }
         }
     }
 
-    fn decide(&mut self, input: Input) -> Vec<Output> {
-        let (before, outputs, after) = {
-            let mut machine = lock(&self.daemon.machine);
-            let before = machine.phase();
-            let outputs = machine.on(input);
-            (before, outputs, machine.phase())
-        };
-        if before != after {
-            self.note_phase(input, after);
+    fn perform(&mut self, output: Output, inputs: &mut VecDeque<Input>) {
+        match output {
+            Output::RunRequestHooks => {
+                let none = PROCESS.request_hooks.end_if_empty()
+                    && PROCESS.hooks.end_if_empty(Stage::Handoff);
+                if none || self.request_stage.send(()).is_err() {
+                    inputs.push_back(Input::RequestHooksDone);
+                }
+            }
+            Output::Report(report) => {
+                if let (Some(service), Report::Released) = (&self.daemon.service, report) {
+                    self.outputs.before_release(&service.supervisor);
+                }
+                self.daemon.report(report);
+            }
+            Output::RunDrainHooks(reason) => {
+                if self.drain_stage.send(reason).is_err() {
+                    inputs.push_back(Input::DrainHooksDone);
+                }
+            }
+            Output::Finish(reason) => PROCESS.shutdown.finish(reason),
+            Output::Hammer(forced) => self.hammer(forced),
+            Output::End => crate::sys::exit_now(0),
+            Output::Arm(timer) => {
+                if let Some(after) = self.after(timer) {
+                    self.timers.arm(Due::Machine(timer), after);
+                }
+            }
+            Output::Disarm(timer) => self.timers.disarm(Due::Machine(timer)),
+            Output::Release
+            | Output::StopOlder
+            | Output::ReadStatus(_)
+            | Output::Check
+            | Output::EnterRecord
+            | Output::PutBackFile
+            | Output::PutBackSocket
+            | Output::GiveUpClaim
+            | Output::RefuseRestart(_) => self.perform_for_service(output, inputs),
         }
-        outputs
     }
 
-    /// One line for each stage of a daemon's life.
-    fn note_phase(&mut self, input: Input, phase: Phase) {
-        crate::driver::control::status::entered_stage();
+    /// Those that a disabled daemon has no use for.
+    fn perform_for_service(&mut self, output: Output, inputs: &mut VecDeque<Input>) {
+        let Some(service) = &self.daemon.service else { return };
+        match output {
+            Output::Release => {
+                let sent = launch::signal_launcher(service.launcher, service.release_signal);
+                if let Err(error) = sent {
+                    // The channel has told it already.
+                    note!(Debug, "stage=release launcher={} error=\"{error}\"", service.launcher);
+                }
+            }
+            Output::StopOlder => {
+                let Stopped { awaited, again } = service.stop_older();
+                self.older = awaited;
+                inputs.push_back(Input::OlderTold { awaited: !self.older.is_empty(), again });
+            }
+            Output::ReadStatus(question) => {
+                let main_pid = match question {
+                    Question::OfLauncher => Some(service.launcher),
+                    Question::OfService => None,
+                };
+                let mut asked = Asked::ask(&service.supervisor, main_pid);
+                match asked.answer() {
+                    Some(reading) => inputs.push_back(Input::Status(question, reading)),
+                    None => self.asked = Some((question, asked)),
+                }
+            }
+            Output::Check => {
+                let (sight, trouble) = service.check(PROCESS.server.get());
+                note!(Debug, "stage=check daemon={} sight={sight:?}", process::own_pid());
+                self.note_trouble(trouble);
+                self.note_detached();
+                inputs.push_back(Input::Checked(sight));
+            }
+            Output::EnterRecord => {
+                let entered = service.enter_again();
+                self.note_trouble(entered.err());
+            }
+            Output::PutBackFile => {
+                let put_back = service.put_back_file();
+                self.note_trouble(put_back.err());
+            }
+            Output::PutBackSocket => {
+                let put_back = crate::driver::control::put_back(&service.pid_file, &PROCESS.server);
+                self.note_trouble(put_back.err());
+            }
+            Output::GiveUpClaim => service.give_up_claim(),
+            Output::RefuseRestart(why) => note!(
+                Warn,
+                "stage=signal daemon={} signal=USR2 refused={:?}",
+                process::own_pid(),
+                why.text(),
+            ),
+            Output::RunRequestHooks
+            | Output::Report(_)
+            | Output::RunDrainHooks(_)
+            | Output::Finish(_)
+            | Output::Hammer(_)
+            | Output::End
+            | Output::Arm(_)
+            | Output::Disarm(_) => {}
+        }
+    }
+
+    fn after(&self, timer: Timer) -> Option<Duration> {
+        let service = self.daemon.service.as_ref();
+        match timer {
+            Timer::Check | Timer::TellOlder => Some(CHECK),
+            Timer::Successor => service.and_then(|service| service.successor_timeout),
+            Timer::Orphan => service.and_then(|service| service.claim_timeout),
+            Timer::Drain => self.daemon.drain_timeout(),
+        }
+    }
+
+    fn hammer(&self, forced: Forced) -> ! {
+        let reason = match forced {
+            Forced::DrainTimeout => "drain_timeout",
+            Forced::Usr2 => "USR2",
+        };
+        note!(
+            Error,
+            "stage=hammer generation={} daemon={} reason={reason} exit_code={HAMMERED} elapsed_ms={}",
+            Maybe(self.daemon.generation()),
+            process::own_pid(),
+            elapsed_ms(self.left_serving),
+        );
+        #[cfg(feature = "http")]
+        run_hooks(&PROCESS.own_hammer_hooks, "before_hammer_hooks");
+        let (returned, wait) = mpsc::channel();
+        let hooks = thread::Builder::new().name("seamless-hammer".to_owned()).spawn(move || {
+            run_hooks(&PROCESS.hammer_hooks, "on_hammer");
+            _ = returned.send(());
+        });
+        if hooks.is_ok() {
+            _ = wait.recv_timeout(HAMMER_HOOKS_TIME);
+        }
+        crate::sys::exit_now(HAMMERED)
+    }
+
+    // ---- the log ----
+
+    /// One line for each phase of a daemon's life.
+    fn note_phase(&mut self, cause: &str, phase: Phase) {
         let now = Instant::now();
+        lock(&self.daemon.past).phase_since = Some(now);
         let stage = match phase {
             Phase::Starting => "starting",
             Phase::StoppingEarly => "stop",
@@ -274,7 +452,7 @@ impl Events {
             Phase::Draining(_) => {
                 self.left_serving = Some(now);
                 if self.daemon.service.is_none() {
-                    notify::drains_alone();
+                    watchdog::drains_alone();
                 }
                 "drain"
             }
@@ -282,139 +460,33 @@ impl Events {
             Phase::Finished => "end",
             Phase::Ended => "ended",
         };
-        let launcher = self.daemon.service.as_ref().map(|service| service.launcher);
         note!(
             Info,
-            "stage={stage} generation={} launcher={} daemon={} cause={} elapsed_ms={}",
-            Maybe(generation()),
-            Maybe(launcher),
+            "stage={stage} generation={} launcher={} daemon={} cause={cause} elapsed_ms={}",
+            Maybe(self.daemon.generation()),
+            Maybe(self.daemon.service.as_ref().map(|service| service.launcher)),
             process::own_pid(),
-            cause(input),
             elapsed_ms(self.left_serving),
         );
     }
 
     /// Once a minute, so that an operator learns of a service that nobody takes over.
-    fn note_detached(&mut self, supervisor: Reading) {
-        let due = self.said.is_none_or(|said| said.elapsed() >= SAY);
-        if due && lock(&self.daemon.machine).looks_round() {
+    fn note_detached(&mut self) {
+        let (alone, supervisor) = {
+            let machine = lock(&self.daemon.machine);
+            (machine.is_alone(), machine.reading())
+        };
+        if alone && self.said.is_none_or(|said| said.elapsed() >= SAY) {
             self.said = Some(Instant::now());
             note!(
                 Warn,
                 "stage=detached generation={} daemon={} supervisor={supervisor:?} elapsed_ms={} \
                  reason=\"no successor is ready yet: serving on\"",
-                Maybe(generation()),
+                Maybe(self.daemon.generation()),
                 process::own_pid(),
                 elapsed_ms(self.left_serving),
             );
         }
-    }
-
-    fn perform(&mut self, output: Output, inputs: &mut VecDeque<Input>) {
-        match output {
-            Output::RunRequestHooks => {
-                let none = REQUEST_HOOKS.end_if_empty() && hooks::end_if_empty(Stage::Handoff);
-                if none || self.request_stage.send(()).is_err() {
-                    inputs.push_back(Input::RequestHooksDone);
-                }
-            }
-            Output::Report(report) => {
-                if let Some(service) =
-                    self.daemon.service.as_ref().filter(|_| report == Report::Released)
-                {
-                    self.outputs.before_release(&service.supervisor);
-                }
-                self.daemon.report(report);
-            }
-            Output::Release => {
-                if let Some(service) = &self.daemon.service {
-                    let sent = launch::signal_launcher(service.launcher, service.release_signal);
-                    if let Err(error) = sent {
-                        // The channel has told it already.
-                        note!(
-                            Debug,
-                            "stage=release launcher={} error=\"{error}\"",
-                            service.launcher
-                        );
-                    }
-                }
-            }
-            Output::RunDrainHooks(_) => {
-                if self.drain_stage.send(()).is_err() {
-                    inputs.push_back(Input::DrainHooksDone);
-                }
-            }
-            Output::StopOlder => {
-                if self.stop_older() {
-                    inputs.push_back(Input::OlderGone);
-                }
-            }
-            Output::Finish(reason) => SHUTDOWN.finish(reason),
-            Output::Hammer(forced) => self.hammer(forced),
-            Output::End => crate::sys::exit_now(0),
-            Output::Check => self.check(inputs),
-            Output::PutBack => {} // by `check`, which holds the claim
-            Output::Arm(timer) => {
-                let after = match timer {
-                    Timer::Check => Some(CHECK),
-                    Timer::Successor => {
-                        self.daemon.service.as_ref().and_then(|service| service.successor_timeout)
-                    }
-                    Timer::Drain => self.daemon.drain_timeout(),
-                };
-                if let Some(after) = after {
-                    self.timers.arm(timer, after);
-                }
-            }
-            Output::Disarm(timer) => self.timers.disarm(timer),
-        }
-    }
-
-    /// TERM to every older generation; true where none is left. Those that cannot be told for want of
-    /// descriptors or memory are told later, and all of them with them: a second TERM is ignored.
-    fn stop_older(&mut self) -> bool {
-        let stopped = self.daemon.service.as_ref().map(Service::stop_older).unwrap_or_default();
-        self.older = stopped.awaited;
-        self.stop_again = stopped.again.then(|| Instant::now() + CHECK);
-        self.older.is_empty() && self.stop_again.is_none()
-    }
-
-    /// Looks round and lets the machine decide while the claim is held.
-    fn check(&mut self, inputs: &mut VecDeque<Input>) {
-        let Some(service) = &self.daemon.service else { return };
-        let mut trouble = None;
-        let supervisor = service.supervisor.read(None); // may take a second
-        let mut files = lock(&service.files);
-        let finding = match files.lock_file.try_claim(&service.world) {
-            Ok(Attempt::HeldBy(_)) => Ok(Finding::ClaimHeld),
-            Ok(Attempt::Claimed) => service.look(&mut files, supervisor),
-            Err(error) => Err(error),
-        };
-        let finding = finding.unwrap_or_else(|error| {
-            let unseen = generation::is_shortage(&error);
-            trouble = Some(error);
-            match unseen {
-                true => Finding::Unseen,
-                false => Finding::Seen {
-                    newer: service.is_taken_over(),
-                    lost_file: false,
-                    claims_moved: false,
-                    supervisor,
-                },
-            }
-        });
-        let outputs = self.decide(Input::Checked(finding));
-        if outputs.contains(&Output::PutBack) {
-            trouble = service.put_back(&mut files).err().or(trouble);
-        }
-        files.lock_file.give_up_if_held();
-        drop(files);
-        self.note_trouble(trouble);
-        note!(Debug, "stage=check daemon={} finding={finding:?}", process::own_pid());
-        for output in outputs {
-            self.perform(output, inputs);
-        }
-        self.note_detached(supervisor);
     }
 
     /// The same trouble, each second, is worth a line a minute.
@@ -431,52 +503,42 @@ impl Events {
         note!(Warn, "stage=check daemon={} error=\"{trouble}\"", process::own_pid());
         self.trouble = Some((trouble, Instant::now()));
     }
+}
 
-    fn hammer(&self, forced: Forced) -> ! {
-        let reason = match forced {
-            Forced::DrainTimeout => "drain_timeout",
-            Forced::Usr2 => "USR2",
-        };
-        note!(
-            Error,
-            "stage=hammer generation={} daemon={} reason={reason} exit_code={HAMMERED} elapsed_ms={}",
-            Maybe(generation()),
-            process::own_pid(),
-            elapsed_ms(self.left_serving),
-        );
-        #[cfg(feature = "http")]
-        daemon::run_hooks(&crate::driver::OWN_HAMMER_HOOKS, "before_hammer_hooks");
-        let (through, wait) = mpsc::channel();
-        let hooks = thread::Builder::new().name("seamless-hammer".to_owned()).spawn(move || {
-            daemon::run_hooks(&HAMMER_HOOKS, "on_hammer");
-            _ = through.send(());
-        });
-        if hooks.is_ok() {
-            _ = wait.recv_timeout(HAMMER_HOOKS_TIME);
-        }
-        crate::sys::exit_now(HAMMERED)
+fn number(signal: Signal) -> i32 {
+    match signal {
+        Signal::Term => SIGTERM,
+        Signal::Int => SIGINT,
+        Signal::Usr2 => SIGUSR2,
     }
 }
 
+fn has_hooks(signal: Signal) -> bool {
+    PROCESS.hooks.has_before_signal(number(signal))
+}
+
 /// What an input is called in the log.
-fn cause(input: Input) -> &'static str {
+fn cause(input: &Input) -> &'static str {
     match input {
-        Input::Started => "started",
-        Input::Usr2 { .. } => "USR2",
-        Input::Term { from_successor: true } => "successor",
-        Input::Term { from_successor: false } => "TERM",
+        Input::Claimed => "claim",
+        Input::Usr2(_) => "USR2",
+        Input::Term(Sender::Successor) => "successor",
+        Input::Term(_) => "TERM",
         Input::Told(intent) => intent.name(),
+        Input::Cancelled => "cancelled",
         Input::LauncherGone => "launcher-gone",
         Input::ReloadFailed => "reload-failed",
         Input::Restart => "restart()",
         Input::RequestHooksDone => "on_shutdown_request",
         Input::DrainHooksDone => "on_shutdown",
-        Input::Evicted => "evicted",
-        Input::OlderGone => "older-gone",
-        Input::Checked(_) => "check",
+        Input::OlderTold { .. } | Input::OlderGone => "older-gone",
+        Input::Status(Question::OfLauncher, Reading::Lost) => "supervisor-gone",
+        Input::Status(Question::OfLauncher, _) => "USR2",
+        Input::Status(Question::OfService, _) | Input::Checked(_) => "check",
         Input::Timer(Timer::Drain) => "drain_timeout",
         Input::Timer(Timer::Successor) => "successor_timeout",
-        Input::Timer(Timer::Check) => "check",
+        Input::Timer(Timer::Orphan) => "claim_timeout",
+        Input::Timer(Timer::Check | Timer::TellOlder) => "check",
     }
 }
 

@@ -1,72 +1,46 @@
-//! The daemon: `init` in it, its threads, and what the program calls.
+//! The daemon: `init` in it, and its threads.
 
-use crate::driver::daemon::events::Events;
-use crate::driver::daemon::stdio::Outputs;
+pub(in crate::driver) mod calls;
+pub(in crate::driver) mod events;
+pub(in crate::driver) mod hooks;
+pub(in crate::driver) mod stdio;
+#[cfg(feature = "systemd")]
+pub(in crate::driver) mod watchdog;
+#[cfg(not(feature = "systemd"))]
+#[path = "no_watchdog.rs"]
+pub(in crate::driver) mod watchdog;
+
+use crate::DrainReason;
+use crate::driver::control::Server;
 use crate::driver::generation::Service;
 use crate::driver::log::note;
-use crate::driver::notify;
-use crate::driver::{DAEMON, DRAIN_HOOKS, REQUEST_HOOKS, SHUTDOWN};
-
-pub(super) mod events;
-pub(crate) mod hooks;
-pub(super) mod signal_hooks;
-pub(super) mod stdio;
-use crate::config::Config;
+use crate::driver::notification_fd;
+use crate::driver::settings::Settings;
+use crate::driver::shared::{Daemon, PROCESS, Past};
+use crate::driver::threads::{run_hooks, spawn};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hooks::Stage;
-use crate::proto::Report;
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
-use crate::proto::daemon::{Daemon as Machine, Input, Output, Phase};
-use crate::proto::{Intent, Scope};
-use crate::shutdown::{HookList, lock};
+use crate::proto::daemon::{Daemon as Machine, Input};
+use crate::shutdown::Stage;
 use crate::sys::channel::{Channel, Received};
 use crate::sys::signals::{self, Signals};
 use crate::sys::{launch, process, wait};
+use events::Events;
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, Weak, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
+use stdio::Outputs;
 
 /// A pause before something is tried again for which there was no memory, and how often it is, at
 /// most.
 const PAUSE: Duration = Duration::from_millis(5);
 const AGAIN: u32 = 100;
 
-/// What the threads of the daemon share.
-pub(crate) struct Daemon {
-    pub(super) machine: Mutex<Machine>,
-    /// What other threads have to say to the one that takes signals.
-    pub(super) inputs: Mutex<VecDeque<Input>>,
-    pub(super) waker: wait::Waker,
-    /// To the launcher. It is closed when the launcher has gone, by the thread that takes signals.
-    pub(super) channel: Weak<Channel>,
-    /// What could not be sent there for want of memory, the oldest first.
-    unsent: Mutex<VecDeque<Report>>,
-    drain_timeout: Option<Duration>,
-    /// Everything that a disabled daemon does not have.
-    pub(super) service: Option<Service>,
-}
-
-/// Where a daemon is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum State {
-    /// Until `started` has returned `Ok`. Before `init` as well.
-    Starting,
-    /// Serving, with a launcher, or about to let it go.
-    Serving,
-    /// Serving without a launcher, until a successor is ready.
-    Detached,
-    /// No longer to accept new work.
-    Draining,
-}
-
-// ---- init ----
-
-pub(in crate::driver) fn init(config: Config, launcher: i32, channel: Channel) -> Result<()> {
+pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Channel) -> Result<()> {
     launch::new_session();
-    crate::driver::sockets::adopt_passed(Some(launcher));
+    PROCESS.sockets.adopt_passed(Some(launcher));
     let (hello, pidfd) = match first_message(&channel) {
         Received::Message(message, pidfd) => match ToDaemon::parse(&message) {
             Ok(Some(ToDaemon::Hello(hello))) => (hello, pidfd),
@@ -82,27 +56,27 @@ pub(in crate::driver) fn init(config: Config, launcher: i32, channel: Channel) -
             return Err(Error::io(ErrorKind::Channel, text, io::ErrorKind::OutOfMemory.into()));
         }
     };
-    let drain_timeout = config.drain_timeout;
-    let outputs = Outputs::new(config.replace_output);
-    let (config, settings) = crate::driver::control::Settings::take(config);
-    #[cfg(feature = "systemd")]
-    let (config, check) = config.take_watchdog();
-    let service = Service::open(config, launcher, &hello, pidfd)?;
-    let machine = Machine::new(hello.kind.restarts(), hello.in_place);
+    let outputs = Outputs::new(settings.replace_output);
+    let service = Service::open(&settings, launcher, &hello, pidfd)?;
+    let machine = Machine::new(hello.kind, hello.in_place);
+    let drain_timeout = settings.drain_timeout;
+    let server = Server::new(&settings.pid_file, settings.takeover_timeout, settings.hand_over)?;
     let daemon = run(machine, outputs, drain_timeout, Some(service), Some(channel))?;
     #[cfg(feature = "systemd")]
-    notify::watch(check, daemon.channel.clone())?;
-    crate::driver::control::serve(daemon, settings)?;
+    watchdog::watch(settings.watchdog, daemon.channel.clone())?;
+    let server = PROCESS.server.get_or_init(|| server);
+    spawn("seamless-sockets", move || server.run())?;
     let service = daemon.service.as_ref().expect("just given");
     let claimed = service.claim();
-    if daemon.phase() != Phase::Starting || process::parent_pid() != launcher {
-        service.never_started(); // told to end, or the launcher died, while we waited
+    if !daemon.is_starting() || process::parent_pid() != launcher {
+        service.park(); // told to end, or the launcher died, while we waited
     }
     claimed?;
+    daemon.post(Input::Claimed);
     Ok(())
 }
 
-/// It was sent before we were started: where there seems to be none, there is no memory for it now.
+/// It was sent before we were started: if there seems to be none, there is no memory for it now.
 fn first_message(channel: &Channel) -> Received {
     for _ in 0..AGAIN {
         match channel.receive(MESSAGE_MAX) {
@@ -113,13 +87,14 @@ fn first_message(channel: &Channel) -> Received {
     Received::Empty
 }
 
-pub(in crate::driver) fn init_disabled(config: Config) -> Result<()> {
-    crate::driver::sockets::adopt_passed(None);
-    crate::driver::notification_fd::hold(&config)?;
+/// Without a PID file.
+pub(in crate::driver) fn init_disabled(settings: Settings) -> Result<()> {
+    PROCESS.sockets.adopt_passed(None);
+    notification_fd::hold(&settings)?;
     let outputs = Outputs::new(false); // nothing here outlives its supervisor
-    run(Machine::disabled(), outputs, config.drain_timeout, None, None)?;
+    run(Machine::disabled(), outputs, settings.drain_timeout, None, None)?;
     #[cfg(feature = "systemd")]
-    notify::watch_alone(config.take_watchdog().1)?;
+    watchdog::watch_alone(settings.watchdog)?;
     note!(
         Info,
         "stage=init daemon={} reason=\"no PID file: restarts are disabled\"",
@@ -143,54 +118,42 @@ fn run(
     let waker = wait::Waker::new().map_err(system("make a socket pair"))?;
     let signals =
         Signals::install(&signals::for_daemon(), &[]).map_err(system("install handlers"))?;
-    let (request_stage, run_request_hooks) = mpsc::channel();
-    let (drain_stage, run_drain_hooks) = mpsc::channel();
+    let (request_stage, run_request_hooks) = mpsc::channel::<()>();
+    let (drain_stage, run_drain_hooks) = mpsc::channel::<DrainReason>();
     let channel = channel.map(Arc::new);
-    let daemon = DAEMON.get_or_init(|| Daemon {
+    let daemon = PROCESS.set_daemon(Daemon {
         machine: Mutex::new(machine),
         inputs: Mutex::new(VecDeque::new()),
         waker,
         channel: channel.as_ref().map(Arc::downgrade).unwrap_or_default(),
         unsent: Mutex::default(),
         drain_timeout,
+        past: Mutex::new(Past::default()),
         service,
     });
     let events = Events::new(daemon, channel, outputs, request_stage, drain_stage);
     // Started now: later, under load, there might be no thread to be had.
     spawn("seamless-stage1", move || {
         for () in run_request_hooks {
-            hooks::run_before(Stage::Handoff);
-            run_hooks(&REQUEST_HOOKS, "on_shutdown_request");
-            hooks::run_after(Stage::Handoff);
+            PROCESS.hooks.run_before(Stage::Handoff);
+            run_hooks(&PROCESS.request_hooks, "on_shutdown_request");
+            PROCESS.hooks.run_after(Stage::Handoff);
             daemon.post(Input::RequestHooksDone);
         }
     })?;
     spawn("seamless-stage3", move || {
-        for () in run_drain_hooks {
-            hooks::run_before(Stage::Drain);
-            crate::driver::sockets::let_go();
-            SHUTDOWN.begin();
-            run_hooks(&DRAIN_HOOKS, "on_shutdown");
-            hooks::run_after(Stage::Drain);
+        for _reason in run_drain_hooks {
+            PROCESS.hooks.run_before(Stage::Drain);
+            PROCESS.sockets.let_go();
+            PROCESS.shutdown.begin();
+            run_hooks(&PROCESS.drain_hooks, "on_shutdown");
+            PROCESS.hooks.run_after(Stage::Drain);
             daemon.post(Input::DrainHooksDone);
         }
     })?;
     spawn("seamless-signal", move || events.run(signals))?;
-    hooks::begin()?;
+    PROCESS.hooks.begin()?;
     Ok(daemon)
-}
-
-pub(in crate::driver) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
-    let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
-    thread.map(drop).map_err(|error| {
-        Error::io(ErrorKind::System, format!("cannot start thread {name} (init)"), error)
-    })
-}
-
-pub(in crate::driver) fn run_hooks(stage: &HookList, name: &str) {
-    stage.run(|panic| {
-        note!(Error, "stage=hooks daemon={} hook={name} panic={panic:?}", process::own_pid());
-    });
 }
 
 /// Nothing was served yet, and nobody would restart us.
@@ -201,157 +164,4 @@ fn end_without_launcher(launcher: i32) -> ! {
         process::own_pid(),
     );
     crate::sys::exit_now(0)
-}
-
-// ---- what the program calls ----
-
-pub(crate) fn started() -> Result<()> {
-    let Some(daemon) = DAEMON.get() else {
-        return Err(Error::new(
-            ErrorKind::NotInitialized,
-            "cannot announce the service (started): init was not called, or failed",
-        ));
-    };
-    hooks::run_before(Stage::Takeover);
-    match &daemon.service {
-        Some(service) => service.started(daemon)?,
-        None => {
-            notify::serves_alone();
-            crate::driver::sockets::close_unclaimed();
-            crate::driver::notification_fd::tell();
-        }
-    }
-    hooks::run_after(Stage::Takeover);
-    Ok(())
-}
-
-pub(crate) fn restart() -> Result<()> {
-    let refuse = |why: &str| {
-        Err(Error::new(ErrorKind::CannotRestart, format!("cannot restart (restart): {why}")))
-    };
-    let Some(daemon) = DAEMON.get() else {
-        return refuse("init was not called, or failed");
-    };
-    let Some(service) = &daemon.service else {
-        return refuse("without a PID file restarts are disabled");
-    };
-    match state() {
-        State::Starting => return refuse("this generation has not started yet"),
-        State::Draining => return refuse("this generation is draining"),
-        State::Detached => return Ok(()), // a successor is awaited already
-        State::Serving => {}
-    }
-    match service.not_restarted() {
-        Some(why) => refuse(why),
-        None => {
-            daemon.post(Input::Restart);
-            Ok(())
-        }
-    }
-}
-
-/// As TERM by hand does, but of the whole service: older generations that missed their TERM are told
-/// again, and awaited.
-pub(in crate::driver) fn stop(daemon: &Daemon) {
-    daemon.post(Input::Told(Intent::Stop(Scope::Service)));
-}
-
-pub(crate) fn generation() -> Option<u64> {
-    let service = DAEMON.get()?.service.as_ref()?;
-    service.number()
-}
-
-pub(crate) fn state() -> State {
-    let Some(daemon) = DAEMON.get() else {
-        return State::Starting;
-    };
-    let machine = lock(&daemon.machine);
-    match machine.phase() {
-        // Its launcher has gone, and a hook still runs, maybe for ever.
-        Phase::HandingOff if machine.looks_round() => State::Detached,
-        Phase::Starting | Phase::StoppingEarly => State::Starting,
-        Phase::Serving | Phase::HandingOff => State::Serving,
-        Phase::Detached => State::Detached,
-        Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished | Phase::Ended => {
-            State::Draining
-        }
-    }
-}
-
-/// How long a drain may take where the configuration says nothing: a server has a better default.
-#[cfg(feature = "http")]
-static DEFAULT_DRAIN_TIMEOUT: Mutex<Option<Duration>> = Mutex::new(None);
-
-/// Counts for a drain that has not begun.
-#[cfg(feature = "http")]
-pub(crate) fn default_drain_timeout(timeout: Option<Duration>) {
-    *lock(&DEFAULT_DRAIN_TIMEOUT) = timeout;
-}
-
-impl Daemon {
-    pub(in crate::driver) fn drain_timeout(&self) -> Option<Duration> {
-        #[cfg(feature = "http")]
-        return self.drain_timeout.or(*lock(&DEFAULT_DRAIN_TIMEOUT));
-        #[cfg(not(feature = "http"))]
-        self.drain_timeout
-    }
-
-    pub(in crate::driver) fn phase(&self) -> Phase {
-        lock(&self.machine).phase()
-    }
-
-    /// The state is Serving, and the launcher knows, before anything that follows from it is told.
-    /// `false`: the process has been told to end meanwhile.
-    pub(in crate::driver) fn serve(&self) -> bool {
-        crate::driver::control::status::entered_stage();
-        let mut machine = lock(&self.machine);
-        for output in machine.on(Input::Started) {
-            if let Output::Report(report) = output {
-                self.report(report);
-            }
-        }
-        machine.phase() == Phase::Serving
-    }
-
-    /// Tells the launcher. Guards against a report that is lost for want of memory: a launcher that
-    /// never hears of handlers KILLs a daemon that serves. What cannot be sent now is sent later, by
-    /// the thread that takes signals.
-    pub(in crate::driver) fn report(&self, report: Report) {
-        lock(&self.unsent).push_back(report);
-        if !self.send_reports() {
-            self.waker.wake();
-        }
-    }
-
-    /// Sends what there is to report; `false` where some of it has to wait.
-    pub(in crate::driver) fn send_reports(&self) -> bool {
-        let mut unsent = lock(&self.unsent);
-        while let Some(report) = unsent.front() {
-            let sent = match self.channel.upgrade() {
-                Some(channel) => channel.send(&self.message(*report), None),
-                None => Ok(()), // a launcher that has gone needs no report
-            };
-            if let Err(error) = sent {
-                note!(Debug, "stage=channel report={} error=\"{error}\"", report.name());
-                if process::is_shortage(&error) {
-                    return false;
-                }
-            }
-            unsent.pop_front();
-        }
-        true
-    }
-
-    fn message(&self, report: Report) -> Vec<u8> {
-        match report {
-            Report::Started => Report::format_started(self.drain_timeout()),
-            other => other.format(),
-        }
-    }
-
-    /// Hands an input to the thread that takes signals.
-    fn post(&self, input: Input) {
-        lock(&self.inputs).push_back(input);
-        self.waker.wake();
-    }
 }

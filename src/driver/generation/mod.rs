@@ -1,105 +1,76 @@
-//! The generation's part in the service: its claim, its line in the record, the PID file, and TERM
-//! to older generations. What follows from what is found there is decided in `proto::takeover`.
+//! This generation among the others of its service: who it is, what the record says of the others, and
+//! what is known of each. What follows from that is decided in `proto::generation`.
 
-use crate::driver::daemon::Daemon;
+pub(in crate::driver) mod check;
+pub(in crate::driver) mod claim;
+pub(in crate::driver) mod started;
+pub(in crate::driver) mod stop;
+pub(in crate::driver) mod unit;
+
 use crate::driver::log::note;
-
-mod unit;
-use crate::config::Config;
+use crate::driver::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::channel::Hello;
 use crate::proto::control::transfer::Predecessor;
-use crate::proto::daemon::{Finding, Phase};
-use crate::proto::generation::record::{Generation, Identity, Record};
-use crate::proto::generation::takeover::{self, Content, Line, Own, Step, Unproven};
-use crate::proto::{Kind, Reading};
+use crate::proto::daemon::NoRestart;
+use crate::proto::generation::check::{Content, Own};
+use crate::proto::generation::record::{Generation, Identity, LineState, Record};
+use crate::proto::generation::verdict::{Asker, Facts, Purpose, Verdict, verdict};
 use crate::shutdown::lock;
-use crate::sys::lock_file::{Attempt, LockFile};
+use crate::sys::lock_file::LockFile;
 use crate::sys::pid_file::{self, PidFile};
 use crate::sys::process::{self, Held, World};
-use crate::sys::signals::SIGTERM;
 use crate::sys::supervisor::Supervisor;
 use crate::sys::wait;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The pauses between attempts to claim: from, to.
-const CLAIM_PAUSE: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(20));
-
-/// How long the end of one that was evicted is awaited beyond `claim_timeout`.
-const EVICTED: Duration = Duration::from_secs(5);
-
 pub(in crate::driver) struct Service {
-    pub(super) pid_file: PathBuf,
-    pub(super) launcher: i32,
+    pub(in crate::driver) pid_file: PathBuf,
+    pub(in crate::driver) launcher: i32,
     /// This generation, but for its number.
     identity: Identity,
     launcher_identity: Identity,
-    pub(super) world: World,
-    pub(super) supervisor: Supervisor,
-    pub(super) successor_timeout: Option<Duration>,
-    claim_timeout: Option<Duration>,
-    pub(super) release_signal: i32,
+    world: World,
+    pub(in crate::driver) supervisor: Arc<Supervisor>,
+    pub(in crate::driver) successor_timeout: Option<Duration>,
+    pub(in crate::driver) claim_timeout: Option<Duration>,
+    pub(in crate::driver) release_signal: i32,
     /// The launcher restarts in place.
-    pub(super) in_place: bool,
+    pub(in crate::driver) in_place: bool,
     reload_failures: Mutex<ReloadFailures>,
     /// The number of our claim; 0 before it.
     number: AtomicU64,
-    pub(super) files: Mutex<Files>,
+    files: Mutex<Files>,
     /// Held by a call of `started`: a second one at the same time waits for the first.
     announcing: Mutex<()>,
 }
 
-/// Restarts in place that were not to be, since this generation serves.
+/// Restarts in place that have failed since this generation serves.
 #[derive(Clone, Debug, Default)]
 pub(in crate::driver) struct ReloadFailures {
-    pub(super) count: u64,
-    /// Why the last one was not.
-    pub(super) last: Option<String>,
+    pub(in crate::driver) count: u64,
+    /// Why the last one has failed.
+    pub(in crate::driver) last: Option<String>,
 }
 
 /// Guarded by one mutex, since within a process the claim excludes nobody.
-pub(in crate::driver) struct Files {
-    pub(super) lock_file: LockFile,
+struct Files {
+    lock_file: LockFile,
     /// Ours, once `started` has put it in place.
     pid_file: Option<PidFile>,
-    /// The last claim that a check has seen.
-    last_claim: u64,
-    /// The last check has found that the PID file names no live generation.
-    lost_file: bool,
-    /// A PID in the PID file that nobody accounts for, seen by the last check.
-    stranger: Option<i32>,
 }
 
-/// A generation of the record, and what there is to know before it may be signalled.
+/// A generation of the record, and what there is to know before it may be touched.
 struct Examined {
     generation: Generation,
-    proof: Result<Held, Unproven>,
-    foreign: bool,
-    /// It is beyond what this user, who owns the record, could signal.
-    beyond: Option<u32>,
-}
-
-impl Examined {
-    fn line(&self) -> Line {
-        let Generation { number, daemon, .. } = self.generation;
-        Line { number, daemon, proof: self.proof.as_ref().map(drop).map_err(|why| *why) }
-    }
-}
-
-/// What came of an attempt to stop the older generations.
-#[derive(Debug, Default)]
-pub(in crate::driver) struct Stopped {
-    /// Those whose end can be awaited.
-    pub(super) awaited: Vec<Held>,
-    /// Short of descriptors or memory, not all of them could be told: they still have to be.
-    pub(super) again: bool,
+    held: Option<Held>,
+    facts: Facts,
 }
 
 fn look_failed(pid: i32, error: io::Error) -> Error {
@@ -107,7 +78,7 @@ fn look_failed(pid: i32, error: io::Error) -> Error {
 }
 
 /// Was it for want of descriptors or memory? Then it says nothing of what it was about.
-pub(in crate::driver) fn is_shortage(error: &Error) -> bool {
+fn is_shortage(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
     source.is_some_and(process::is_shortage)
 }
@@ -115,7 +86,7 @@ pub(in crate::driver) fn is_shortage(error: &Error) -> bool {
 impl Service {
     /// Opens the lock file; nothing is claimed yet.
     pub(in crate::driver) fn open(
-        config: Config,
+        settings: &Settings,
         launcher: i32,
         hello: &Hello,
         supervisor: Option<OwnedFd>,
@@ -149,7 +120,7 @@ impl Service {
         };
         let nowhere = || World { boot: "unknown".to_owned(), pid_namespace: 0 };
         let world = world.unwrap_or_else(nowhere);
-        let lock_file = LockFile::open(&config.pid_file, &world)?;
+        let lock_file = LockFile::open(&settings.pid_file, &world)?;
         Ok(Service {
             launcher,
             identity: own,
@@ -159,115 +130,17 @@ impl Service {
                 None => identity(launcher)?,
             },
             world,
-            supervisor: Supervisor::from_hello(hello, supervisor),
-            successor_timeout: config.successor_timeout,
-            claim_timeout: config.claim_timeout,
-            release_signal: config.release_signal,
+            supervisor: Arc::new(Supervisor::from_hello(hello, supervisor)),
+            successor_timeout: settings.successor_timeout,
+            claim_timeout: settings.claim_timeout,
+            release_signal: settings.release_signal,
             in_place: hello.in_place,
             reload_failures: Mutex::default(),
             number: AtomicU64::new(0),
-            files: Mutex::new(Files {
-                lock_file,
-                pid_file: None,
-                last_claim: 0,
-                lost_file: false,
-                stranger: None,
-            }),
+            files: Mutex::new(Files { lock_file, pid_file: None }),
             announcing: Mutex::new(()),
-            pid_file: config.pid_file,
+            pid_file: settings.pid_file.clone(),
         })
-    }
-
-    /// Waits for the claim and takes the next number. Guards against two generations that start at
-    /// once and would each take itself for the newest.
-    pub(in crate::driver) fn claim(&self) -> Result<()> {
-        let began = Instant::now();
-        let mut pause = CLAIM_PAUSE.0;
-        let mut limit = self.claim_timeout;
-        let mut said = None;
-        loop {
-            let mut files = lock(&self.files);
-            let holder = match files.lock_file.try_claim(&self.world)? {
-                Attempt::Claimed => return self.take_number(&mut files, began),
-                Attempt::HeldBy(holder) => holder,
-            };
-            let path = files.lock_file.path().to_owned();
-            drop(files); // not while sleeping: a stop has to read the record
-            if said != Some(holder) {
-                said = Some(holder);
-                note!(
-                    Info,
-                    "stage=claim daemon={} holder={holder} path={path:?} reason=\"another generation \
-                     is starting\"",
-                    process::own_pid(),
-                );
-            }
-            let left = match limit {
-                None => Duration::MAX,
-                Some(limit) => limit.saturating_sub(began.elapsed()),
-            };
-            if left.is_zero() {
-                if limit == self.claim_timeout && self.evict(holder)? {
-                    limit = limit.map(|limit| limit + EVICTED);
-                    continue;
-                }
-                return Err(Error::new(
-                    ErrorKind::ClaimTimeout,
-                    format!(
-                        "cannot lock {path:?} (claim): process {holder} is starting, and holds it for \
-                         longer than claim_timeout ({:?})",
-                        self.claim_timeout.unwrap_or_default(),
-                    ),
-                ));
-            }
-            thread::sleep(pause.min(left));
-            pause = (pause * 2).min(CLAIM_PAUSE.1);
-        }
-    }
-
-    /// Ends a generation that keeps the claim and that nobody supervises any more: no one else would.
-    /// Tells whether it was signalled.
-    fn evict(&self, holder: i32) -> Result<bool> {
-        let files = lock(&self.files);
-        let (record, _) = files.lock_file.read()?;
-        let Some(starting) = record.starting.filter(|one| one.daemon.pid == holder) else {
-            return Ok(false);
-        };
-        let one = self.examine(&starting, files.lock_file.bound()?)?;
-        let (Ok(held), None, false) = (&one.proof, one.beyond, one.foreign) else {
-            return Ok(false);
-        };
-        if starting.launcher.pid == self.launcher {
-            return Ok(false); // its launcher ends it
-        }
-        let sent = held.evict().is_ok();
-        note!(
-            Warn,
-            "stage=claim daemon={} holder={holder} signal=USR2 sent={sent} reason=\"its supervisor has \
-             ended, and it has not started within claim_timeout\"",
-            process::own_pid(),
-        );
-        Ok(sent)
-    }
-
-    /// Under the claim.
-    fn take_number(&self, files: &mut Files, began: Instant) -> Result<()> {
-        let taken = self.read_record(&files.lock_file).and_then(|mut record| {
-            record.last += 1;
-            let more = Vec::new();
-            record.starting = Some(Generation { more, ..self.entry(record.last) });
-            files.lock_file.write(&record).map(|()| record.last)
-        });
-        let number = taken.inspect_err(|_| files.lock_file.give_up())?;
-        self.number.store(number, Ordering::SeqCst);
-        note!(
-            Info,
-            "stage=claim generation={number} launcher={} daemon={} elapsed_ms={:.1}",
-            self.launcher,
-            process::own_pid(),
-            began.elapsed().as_secs_f64() * 1e3,
-        );
-        Ok(())
     }
 
     fn read_record(&self, lock_file: &LockFile) -> Result<Record> {
@@ -278,34 +151,49 @@ impl Service {
         Ok(record)
     }
 
-    /// What there is to know before a generation may be signalled. `bound`: see
-    /// [`LockFile::bound`]. An error where that cannot be known for now.
-    fn examine(&self, generation: &Generation, bound: Option<u32>) -> Result<Examined> {
-        let pid = generation.daemon.pid;
+    /// What there is to know of each generation that the record lists. An error if that cannot be known
+    /// for want of descriptors or memory.
+    fn examine_all(
+        &self,
+        files: &Files,
+        record: &Record,
+        content: Content,
+    ) -> Result<Vec<Examined>> {
+        let bound = files.lock_file.bound()?;
+        record.live.iter().map(|one| self.examine(one, bound, content)).collect()
+    }
+
+    /// `bound`: see [`LockFile::bound`].
+    fn examine(
+        &self,
+        generation: &Generation,
+        bound: Option<u32>,
+        content: Content,
+    ) -> Result<Examined> {
+        let Generation { number, daemon, .. } = *generation;
         let examine = || {
-            let proof = self.prove(generation)?;
+            let proof = process::prove_daemon(generation, &self.world, self.launcher)?;
             // Without /proc nobody's user is known.
             let beyond = match bound {
-                Some(owner) if proof.is_err() || !process::is_of(pid, owner)? => Some(owner),
+                Some(owner) if proof.is_err() || !process::is_of(daemon.pid, owner)? => Some(owner),
                 Some(_) | None => None,
             };
             let foreign = process::is_foreign(generation, &self.world, self.launcher)?;
-            Ok(Examined { generation: generation.clone(), proof, foreign, beyond })
+            let facts = Facts {
+                number,
+                start: daemon.start,
+                proof: proof.as_ref().map(drop).map_err(|why| *why),
+                foreign,
+                beyond,
+                holds_pid_file: content.is_held_by(daemon.pid),
+                serves: generation.state == Some(LineState::Serving),
+            };
+            Ok(Examined { generation: generation.clone(), held: proof.ok(), facts })
         };
-        examine().map_err(|error| look_failed(pid, error))
+        examine().map_err(|error| look_failed(daemon.pid, error))
     }
 
-    fn prove(&self, generation: &Generation) -> io::Result<Result<Held, Unproven>> {
-        process::prove_daemon(generation, &self.world, self.launcher)
-    }
-
-    fn line(&self, generation: &Generation) -> Result<Line> {
-        let Generation { number, daemon, .. } = *generation;
-        let proof = self.prove(generation).map_err(|error| look_failed(daemon.pid, error))?;
-        Ok(Line { number, daemon, proof: proof.map(drop) })
-    }
-
-    /// What stands at the path of the PID file; `None` where it cannot be read.
+    /// What stands at the path of the PID file; `None` if it cannot be read.
     fn content(&self) -> Result<Option<Content>> {
         match pid_file::read(&self.pid_file) {
             Ok(content) => Ok(Some(content)),
@@ -317,296 +205,20 @@ impl Service {
         }
     }
 
-    /// Takes over, in the order of [`takeover::steps`].
-    pub(in crate::driver) fn started(&self, daemon: &'static Daemon) -> Result<()> {
-        let _only_one = lock(&self.announcing);
-        match daemon.phase() {
-            Phase::Starting => {}
-            Phase::StoppingEarly | Phase::Ended => self.never_started(),
-            Phase::Serving
-            | Phase::HandingOff
-            | Phase::Detached
-            | Phase::Draining(_)
-            | Phase::AwaitingOlder(_)
-            | Phase::Finished => return Ok(()),
-        }
-        let began = Instant::now();
-        let mut number = self.number();
-        if number.is_none() {
-            self.claim()?; // it was given up, or never got
-            number = self.number();
-        }
-        let number = number.expect("a claim has a number");
-        let mut files = lock(&self.files);
-        // With the files comes the claim: `stop_older` may have given it up. Without a launcher,
-        // which may have gone while we were stopped, the thread that takes signals ends us as soon
-        // as it runs.
-        if daemon.phase() != Phase::Starting || process::parent_pid() != self.launcher {
-            drop(files);
-            self.never_started();
-        }
-        let mut record = self.read_record(&files.lock_file)?;
-        let bound = files.lock_file.bound()?;
-        // What the path holds before our file replaces it.
-        let before = self.content()?.unwrap_or_default();
-        // All that could fail for want of descriptors or memory comes before the first step.
-        let live: Result<Vec<Examined>> =
-            record.live.iter().map(|one| self.examine(one, bound)).collect();
-        let mut live = live?;
-        if let Err(error) = self.refuse_foreign(&live, before) {
-            self.number.store(0, Ordering::SeqCst);
-            files.lock_file.give_up();
-            return Err(error);
-        }
-        live.retain(|one| one.line().is_kept(number));
-        record.live = live.iter().map(|one| one.generation.clone()).collect();
-        for older in &mut record.live {
-            // It will drain. Should we be killed, nobody is to wait for what it no longer holds.
-            older.more.retain(|field| field != HANDS_OVER);
-        }
-        live.retain(|one| one.generation.number < number);
-        let older = live;
-        let mut listener = Some(crate::driver::control::prepare(&self.pid_file)?);
-        for step in takeover::steps() {
-            match step {
-                Step::Install => files.pid_file = Some(PidFile::install(&self.pid_file)?),
-                Step::Listen => {
-                    listener.take().map_or(Ok(()), crate::driver::control::Prepared::place)?
-                }
-                Step::Enter => {
-                    record.starting = None;
-                    record.live.push(self.entry(number));
-                    files.lock_file.write(&record)?;
-                    files.last_claim = record.last;
-                }
-                Step::Serve => {
-                    crate::driver::control::status::took_over(
-                        older.iter().map(|one| one.generation.number).max(),
-                    );
-                    if !daemon.serve() {
-                        drop(files);
-                        self.never_started();
-                    }
-                }
-                Step::Close => crate::driver::sockets::close_unclaimed(),
-                Step::Steer => crate::driver::sockets::steer_groups(),
-                Step::StopOlder => {
-                    for one in &older {
-                        self.stop(one, before);
-                    }
-                }
-                Step::GiveUp => files.lock_file.give_up(),
-            }
-        }
-        drop(files);
-        let predecessors = older.len();
-        crate::driver::sockets::started(
-            older.into_iter().filter_map(|one| one.proof.ok()).collect(),
-        );
-        note!(
-            Info,
-            "stage=started generation={number} launcher={} daemon={} predecessors={} \
-             elapsed_ms={:.1}",
-            self.launcher,
-            process::own_pid(),
-            predecessors,
-            began.elapsed().as_secs_f64() * 1e3,
-        );
-        unit::started(daemon);
-        Ok(())
+    /// The process that the PID file names.
+    pub(in crate::driver) fn named(&self) -> Option<i32> {
+        pid_file::read(&self.pid_file).ok()?.pid
     }
 
-    /// Is the PID file somebody else's?
-    fn refuse_foreign(&self, live: &[Examined], before: Content) -> Result<()> {
-        for one in live {
-            if let Some(why) = one.line().refusal(one.foreign, before) {
-                return Err(Error::new(
-                    ErrorKind::AlreadyRunning,
-                    format!(
-                        "cannot take over {:?} (started): generation {} with daemon {} and launcher {} {why}",
-                        self.pid_file,
-                        one.generation.number,
-                        one.generation.daemon.pid,
-                        one.generation.launcher.pid,
-                    ),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// TERM to an older generation of this service, and to nobody else. Tells whether its end is to
-    /// be awaited: also where it may not be signalled, since it finds out when it looks round.
-    fn stop(&self, older: &Examined, before: Content) -> bool {
-        let pid = older.generation.daemon.pid;
-        let own = process::own_pid();
-        let refuse = |why: &dyn std::fmt::Display| {
-            note!(Warn, "stage=takeover daemon={own} predecessor={pid} refused=\"{why}\"");
-        };
-        if older.foreign {
-            refuse(&"is supervised by somebody else");
-            return false;
-        }
-        let (sent, awaited) = match (&older.proof, older.beyond) {
-            (Ok(_), Some(owner)) => {
-                let why = "the record belongs to uid";
-                refuse(&format_args!("{why} {owner}, the process does not"));
-                return true;
-            }
-            (Ok(held), None) => (held.signal(SIGTERM), true),
-            (Err(Unproven::Gone), _) => return false,
-            // Without pidfds or /proc, the lock on the PID file tells that its owner lives.
-            (Err(Unproven::Unknown), None) if before.is_held_by(pid) => {
-                (process::signal_owner(pid, SIGTERM), false)
-            }
-            (Err(unproven), _) => {
-                refuse(&format_args!("{unproven:?}"));
-                return false;
-            }
-        };
-        match sent {
-            Ok(()) => note!(
-                Info,
-                "stage=takeover daemon={own} predecessor={pid} predecessor_generation={} signal=TERM",
-                older.generation.number,
-            ),
-            // It looks round each second and then finds us.
-            Err(error) => note!(
-                Warn,
-                "stage=takeover daemon={own} predecessor={pid} signal=TERM error=\"{error}\"",
-            ),
-        }
-        awaited
-    }
-
-    /// The process is ending, and its thread for signals sees to it.
-    pub(in crate::driver) fn never_started(&self) -> ! {
+    /// The process is ending, and the thread that takes signals sees to it.
+    pub(in crate::driver) fn park(&self) -> ! {
         lock(&self.files).lock_file.give_up_if_held();
         loop {
             thread::park();
         }
     }
 
-    /// TERM to every older generation; returns those whose end can be awaited. Who stops while it
-    /// starts gives up the claim first: those that it waits for look round under it.
-    pub(in crate::driver) fn stop_older(&self) -> Stopped {
-        let mut files = lock(&self.files);
-        files.lock_file.give_up_if_held();
-        let mut stopped = Stopped::default();
-        let trouble = |error: Error| {
-            note!(Warn, "stage=stop daemon={} error=\"{error}\"", process::own_pid());
-            is_shortage(&error)
-        };
-        let read = || {
-            let record = self.read_record(&files.lock_file)?;
-            Ok((record, files.lock_file.bound()?, self.content()?.unwrap_or_default()))
-        };
-        let (record, bound, before) = match read() {
-            Ok(read) => read,
-            Err(error) => {
-                stopped.again = trouble(error);
-                return stopped;
-            }
-        };
-        let number = self.number();
-        let older = record.live.iter().filter(|one| {
-            takeover::is_older(one.number, one.daemon.start, number, self.identity.start)
-        });
-        for one in older {
-            match self.examine(one, bound) {
-                Ok(one) => {
-                    if self.stop(&one, before) {
-                        stopped.awaited.extend(one.proof.ok());
-                    }
-                }
-                Err(error) => stopped.again |= trouble(error),
-            }
-        }
-        stopped
-    }
-
-    /// A look round, under the claim. Where it fails, nothing has changed.
-    pub(in crate::driver) fn look(
-        &self,
-        files: &mut Files,
-        supervisor: Reading,
-    ) -> Result<Finding> {
-        let mut record = self.read_record(&files.lock_file)?;
-        let own = Own {
-            number: self.number().unwrap_or(0),
-            identity: self.identity,
-            last_claim: files.last_claim,
-            stranger: files.stranger,
-        };
-        let lines: Result<Vec<Line>> = record.live.iter().map(|one| self.line(one)).collect();
-        let lines = lines?;
-        let content = self.content()?;
-        let mut unknown = None;
-        let lives = |pid| match process::try_identity(pid) {
-            Ok(identity) => identity.is_some(),
-            Err(error) => {
-                unknown = Some(look_failed(pid, error));
-                true
-            }
-        };
-        let seen = takeover::look(own, record.last, &lines, content, lives);
-        if let Some(error) = unknown {
-            return Err(error);
-        }
-        if seen.enter {
-            note!(
-                Warn,
-                "stage=check generation={} daemon={} path={:?} reason=\"the record was lost: \
-                 entered again\"",
-                own.number,
-                process::own_pid(),
-                files.lock_file.path(),
-            );
-            record.live.push(self.entry(own.number));
-            record.last = record.last.max(own.number);
-            files.lock_file.write(&record)?;
-        }
-        files.last_claim = record.last;
-        files.stranger = seen.stranger;
-        let takeover::Seen { newer, lost_file, claims_moved, .. } = seen;
-        files.lost_file = lost_file;
-        let lost_file = lost_file || crate::driver::control::is_lost(&self.pid_file);
-        Ok(Finding::Seen { newer, lost_file, claims_moved, supervisor })
-    }
-
-    /// A look where neither claim nor record can be had: a service that gave up root may not open
-    /// the lock file that its successor has made anew. Guards against two generations that serve
-    /// for ever, side by side.
-    pub(in crate::driver) fn is_taken_over(&self) -> bool {
-        let content = pid_file::read(&self.pid_file).unwrap_or_default();
-        takeover::names_newer(self.identity, content, content.pid.and_then(process::identity))
-    }
-
-    /// Under the claim.
-    pub(in crate::driver) fn put_back(&self, files: &mut Files) -> Result<()> {
-        let own = process::own_pid();
-        if files.lost_file {
-            files.pid_file = Some(PidFile::install(&self.pid_file)?);
-            note!(
-                Warn,
-                "stage=check daemon={own} path={:?} reason=\"the PID file named no live generation: \
-                 ours is back\"",
-                self.pid_file,
-            );
-        }
-        if crate::driver::control::is_lost(&self.pid_file) {
-            crate::driver::control::prepare(&self.pid_file)?.place()?;
-            note!(
-                Warn,
-                "stage=check daemon={own} path={:?} reason=\"nobody listened at the takeover socket: it \
-                 is put back\"",
-                crate::driver::control::path_beside(&self.pid_file),
-            );
-        }
-        Ok(())
-    }
-
-    /// The launcher says that a restart in place was not to be.
+    /// The launcher says that a restart in place has failed.
     pub(in crate::driver) fn note_reload_failed(&self, why: String) {
         let mut failures = lock(&self.reload_failures);
         failures.count += 1;
@@ -617,27 +229,27 @@ impl Service {
         lock(&self.reload_failures).clone()
     }
 
-    /// Why the supervisor would not start the service again if its launcher left now. A launcher
-    /// that restarts in place need not leave.
-    pub(in crate::driver) fn not_restarted(&self) -> Option<&'static str> {
-        if self.in_place {
-            return None;
-        }
-        match (self.supervisor.kind, self.supervisor.read(Some(self.launcher))) {
-            (Kind::Nobody, _) | (_, Reading::Lost) => Some("nobody would start the service again"),
-            (Kind::Systemd, Reading::Down) => {
-                Some("systemd would not start the service again: see Restart= of its unit")
-            }
-            (_, Reading::Down) => Some("the supervisor wants the service down"),
-            (_, Reading::Up | Reading::Unreadable) => None,
-        }
+    /// Why a restart would be refused now. Asks the supervisor, which may take a second: not for the
+    /// thread that takes signals.
+    pub(in crate::driver) fn no_restart(&self) -> Option<NoRestart> {
+        let reading = self.supervisor.read(Some(self.launcher));
+        NoRestart::why(self.supervisor.kind, self.in_place, reading)
     }
 
     pub(in crate::driver) fn number(&self) -> Option<u64> {
         Some(self.number.load(Ordering::SeqCst)).filter(|number| *number > 0)
     }
 
-    fn entry(&self, number: u64) -> Generation {
+    fn asker(&self) -> Asker {
+        Asker { number: self.number(), start: self.identity.start }
+    }
+
+    fn own(&self) -> Own {
+        Own { number: self.number().unwrap_or(0), identity: self.identity }
+    }
+
+    /// Our line in the record.
+    fn entry(&self, number: u64, state: Option<LineState>) -> Generation {
         Generation {
             number,
             daemon: self.identity,
@@ -645,48 +257,45 @@ impl Service {
             pid_namespace: self.world.pid_namespace,
             launcher: self.launcher_identity,
             supervisor: self.supervisor.identity,
-            more: vec![HANDS_OVER.to_owned()],
+            state,
+            more: Vec::new(),
         }
     }
 
-    /// The live generations that are proven to be older ones of ours: whom we may take over from.
+    /// The live generations from which this one may take sockets and state.
     pub(in crate::driver) fn predecessors(&self) -> Result<Vec<HeldPredecessor>> {
-        let number = self.number().unwrap_or(0);
-        let (record, bound) = {
+        let asker = Asker { number: Some(self.number().unwrap_or(0)), ..self.asker() };
+        let examined = {
             let files = lock(&self.files);
-            (self.read_record(&files.lock_file)?, files.lock_file.bound()?)
+            let record = self.read_record(&files.lock_file)?;
+            let content = self.content()?.unwrap_or_default();
+            self.examine_all(&files, &record, content)?
         };
-        let content = self.content()?.unwrap_or_default();
-        let mut ours = Vec::new();
-        for one in record.live.iter().filter(|one| one.number < number) {
-            let Examined { generation, proof, foreign, .. } = self.examine(one, bound)?;
-            let Generation { number, daemon, more, .. } = generation;
-            let is_ours = match &proof {
-                Ok(_) => !foreign,
-                Err(Unproven::Unknown) => content.is_held_by(daemon.pid),
-                Err(Unproven::Gone | Unproven::Ours | Unproven::Elsewhere) => false,
-            };
-            if is_ours {
-                let hands_over = more.iter().any(|field| field == HANDS_OVER);
-                let about = Predecessor { number, pid: daemon.pid, hands_over };
-                ours.push(HeldPredecessor { about, held: proof.ok() });
-            }
-        }
-        Ok(ours)
+        let ours = examined.into_iter().filter(|one| {
+            let verdict = verdict(&one.facts, Purpose::Transfer, asker);
+            matches!(verdict, Verdict::Touch { .. } | Verdict::TouchByNumber)
+        });
+        Ok(ours
+            .map(|one| {
+                let about = Predecessor {
+                    number: one.facts.number,
+                    pid: one.generation.daemon.pid,
+                    hands_over: one.facts.serves,
+                };
+                HeldPredecessor { about, held: one.held }
+            })
+            .collect())
     }
 }
 
-/// The record's word for a generation that listens for its successor at `web.pid.sock`.
-pub(crate) const HANDS_OVER: &str = "takeover=1";
-
 /// A predecessor that cannot be mistaken for another process.
 pub(in crate::driver) struct HeldPredecessor {
-    pub(super) about: Predecessor,
+    pub(in crate::driver) about: Predecessor,
     held: Option<Held>,
 }
 
 impl HeldPredecessor {
-    /// Is it about to end, or gone? For one that has just lost a socket: those of a process that is
+    /// Is it about to end, or gone? For one whose socket has just closed: the sockets of a process that is
     /// killed close before it can be seen to have ended.
     pub(in crate::driver) fn is_ending(&self) -> bool {
         const ENDING: Duration = Duration::from_secs(1);
@@ -702,5 +311,11 @@ impl HeldPredecessor {
             }
             wait::readable(&[held.as_fd()], Some(left));
         }
+    }
+}
+
+impl Examined {
+    fn pid(&self) -> i32 {
+        self.generation.daemon.pid
     }
 }

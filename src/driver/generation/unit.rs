@@ -2,16 +2,15 @@
 //! has its sockets kept for a successor that finds no predecessor. On a thread of its own: systemd
 //! may take its time, and nothing waits for this.
 
-use crate::driver::daemon::Daemon;
 use crate::driver::generation::Service;
 use crate::driver::log::note;
+use crate::driver::shared::Daemon;
 use crate::proto::supervisor::systemd::{self, Own, Unit};
 use crate::sys::{process, systemctl as sys};
 use std::thread;
 
 /// `started` is through.
-pub(in crate::driver) fn started(daemon: &'static Daemon) {
-    let Some(service) = &daemon.service else { return };
+pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Daemon) {
     let Some(unit) = &service.supervisor.unit else { return };
     let look = move || look(daemon, service, unit);
     let thread = thread::Builder::new().name("seamless-systemd".to_owned()).spawn(look);

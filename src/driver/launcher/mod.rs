@@ -4,12 +4,15 @@
 //! [`Driver::progress`] is the one place where the stages of the service are known by name: what tells
 //! somebody of them belongs there.
 
-use crate::driver::log::{Maybe, note};
-use crate::driver::notify::{self, Notifier};
-use crate::driver::{Timers, notification_fd};
-
+mod observers;
 mod warnings;
-use crate::config::Config;
+
+use crate::driver::launcher::observers::systemd::{self as notify, Notifier};
+use crate::driver::log::{Maybe, note};
+use crate::driver::notification_fd;
+use crate::driver::settings::Settings;
+use crate::driver::threads::Asked;
+use crate::driver::timers::Timers;
 use crate::error::{Error, ErrorKind};
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
 use crate::proto::launcher::{
@@ -25,6 +28,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,7 +45,7 @@ const KILL_AFTER: Duration = Duration::from_secs(5);
 /// long as a detached one needs to find out.
 const OVERDUE: Duration = Duration::from_secs(1);
 
-pub(in crate::driver) fn launch(config: Config) -> Error {
+pub(in crate::driver) fn launch(settings: Settings) -> Error {
     let supervisor = match Supervisor::find() {
         Ok(supervisor) => supervisor,
         Err(error) => {
@@ -49,10 +53,10 @@ pub(in crate::driver) fn launch(config: Config) -> Error {
             return Error::io(ErrorKind::System, text, error);
         }
     };
-    if let Err(error) = notification_fd::hold(&config) {
+    if let Err(error) = notification_fd::hold(&settings) {
         return error;
     }
-    let (meant, passed) = signals::for_launcher(config.release_signal, &config.reload_signals);
+    let (meant, passed) = signals::for_launcher(settings.release_signal, &settings.reload_signals);
     let signals = match Signals::install(&meant, &passed) {
         Ok(signals) => signals,
         Err(error) => {
@@ -61,14 +65,14 @@ pub(in crate::driver) fn launch(config: Config) -> Error {
     };
     // What the supervisor blocked would never arrive, here or in the daemon.
     signals::unblock_all();
-    let in_place = !config.reload_signals.is_empty();
+    let in_place = !settings.reload_signals.is_empty();
     let again = Again {
         in_place,
         executed_by: launch::executed_by().filter(|_| in_place),
-        drain_timeout: config.drain_timeout,
+        drain_timeout: settings.drain_timeout,
     };
     match again.start(&supervisor, launch::program) {
-        Ok(first) => run(config, supervisor, signals, again, first),
+        Ok(first) => run(settings, supervisor, signals, again, first),
         Err(error) => {
             signals.uninstall();
             error
@@ -133,7 +137,9 @@ struct Driver {
     again: Again,
     /// Why the program could not be executed again.
     not_executed: Option<Error>,
-    supervisor: Supervisor,
+    supervisor: Arc<Supervisor>,
+    /// What it has been asked.
+    asking: Option<Asked>,
     release_signal: i32,
     reload_signals: Vec<i32>,
     release_code: i32,
@@ -146,14 +152,14 @@ struct Driver {
 }
 
 fn run(
-    config: Config,
+    settings: Settings,
     supervisor: Supervisor,
     mut signals: Signals,
     again: Again,
     first: Member,
 ) -> ! {
     let mut keep = signals.fds().to_vec();
-    keep.extend(&config.keep_open);
+    keep.extend(&settings.keep_open);
     keep.extend(first.channel.as_ref().map(Channel::number));
     keep.extend(first.daemon.number());
     keep.extend(supervisor.hello(again.in_place).1.map(|pidfd| pidfd.as_raw_fd()));
@@ -189,8 +195,8 @@ fn run(
         );
     }
     warnings::warn_at_launch(&supervisor);
-    run_hooks(config.on_launch);
-    let in_place = again.in_place.then_some(InPlace { max_draining: config.max_draining });
+    run_hooks(settings.on_launch);
+    let in_place = again.in_place.then_some(InPlace { max_draining: settings.max_draining });
     let mut driver = Driver {
         machine: Launcher::new(supervisor.kind, supervisor.pid(), daemon, in_place),
         notifier: Notifier::new(daemon),
@@ -199,11 +205,12 @@ fn run(
         members: vec![first],
         again,
         not_executed: None,
-        supervisor,
-        release_signal: config.release_signal,
-        reload_signals: config.reload_signals,
-        release_code: config.release_code,
-        handoff_timeout: config.handoff_timeout,
+        supervisor: Arc::new(supervisor),
+        asking: None,
+        release_signal: settings.release_signal,
+        reload_signals: settings.reload_signals,
+        release_code: settings.release_code,
+        handoff_timeout: settings.handoff_timeout,
         asked: None,
         reloading: None,
     };
@@ -225,6 +232,7 @@ impl Driver {
     fn step(&mut self, signals: &mut Signals) {
         let mut fds = signals.readers();
         fds.extend(self.members.iter().filter_map(|one| one.channel.as_ref()).map(AsFd::as_fd));
+        fds.extend(self.asking.as_ref().and_then(Asked::as_fd));
         wait::readable(&fds, self.timers.next().into_iter().chain(self.notifier.next()).min());
         // The signals are taken before the channels are read: what was written before a signal was
         // sent is then certain to be seen before the signal is acted on.
@@ -246,6 +254,10 @@ impl Driver {
             }
         }
         launch::reap_orphans(|pid| self.members.iter().any(|one| one.daemon.pid() == pid));
+        if let Some(reading) = self.asking.as_mut().and_then(Asked::answer) {
+            self.asking = None;
+            self.feed(Input::Status(reading));
+        }
         while let Some(timer) = self.timers.due() {
             self.feed(Input::Timer(timer));
         }
@@ -332,8 +344,11 @@ impl Driver {
         self.notifier.performing(&output);
         match output {
             Output::ReadStatus => {
-                let reading = self.supervisor.read(Some(process::own_pid()));
-                self.inputs.push_back(Input::Status(reading));
+                let mut asked = Asked::ask(&self.supervisor, Some(process::own_pid()));
+                match asked.answer() {
+                    Some(reading) => self.inputs.push_back(Input::Status(reading)),
+                    None => self.asking = Some(asked),
+                }
             }
             Output::Tell(pid, intent) => {
                 self.tell(pid, "tell the intent", &ToDaemon::Intent(intent));
@@ -363,6 +378,7 @@ impl Driver {
                 );
             }
             Output::Cancel(pid) => {
+                self.tell(pid, "cancel its start", &ToDaemon::Cancel);
                 self.send(pid, SIGUSR2, "send USR2");
                 note!(
                     Info,

@@ -3,7 +3,7 @@
 //! accept from it, and what arrives there would wait for ever.
 
 use crate::driver::log::note;
-use crate::driver::sockets;
+use crate::driver::shared::PROCESS;
 use crate::proto::channel::Aside;
 use crate::proto::sockets::pool::Store;
 use crate::sys::channel::Channel;
@@ -20,7 +20,7 @@ const ATTEMPTS: u32 = 5_000;
 
 /// Brings systemd's store into line with what is held. `room`: how many it takes.
 pub(in crate::driver) fn keep(channel: &Channel, room: usize) {
-    let Store { remove, mut add, kept } = sockets::to_store();
+    let Store { remove, mut add, kept } = PROCESS.sockets.to_store();
     let sum = kept + add.len();
     let remove = if room > 0 { remove } else { Vec::new() };
     if room == 0 {

@@ -1,4 +1,7 @@
-//! A generation among others: the record of all that live, whom it may touch, and how it takes over.
+//! A generation among others: the record of all that live, whom it may touch, how it takes over, and
+//! what it checks.
 
+pub(crate) mod check;
 pub(crate) mod record;
 pub(crate) mod takeover;
+pub(crate) mod verdict;

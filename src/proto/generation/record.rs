@@ -23,8 +23,32 @@ pub(crate) struct Generation {
     pub(crate) launcher: Identity,
     /// The launcher's supervisor; `None` where it has none or cannot be known.
     pub(crate) supervisor: Option<Identity>,
+    /// What it does; `None` for one that starts.
+    pub(crate) state: Option<LineState>,
     /// Fields of a later version, kept as they are.
     pub(crate) more: Vec<String>,
+}
+
+/// What a generation does, as its line says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum LineState {
+    /// It serves, and hands over its sockets and its state to a successor.
+    Serving,
+    /// A newer generation serves.
+    Draining,
+}
+
+impl LineState {
+    fn name(self) -> &'static str {
+        match self {
+            LineState::Serving => "serving",
+            LineState::Draining => "draining",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<LineState> {
+        [LineState::Serving, LineState::Draining].into_iter().find(|one| one.name() == name)
+    }
 }
 
 /// The content of the lock file.
@@ -123,13 +147,17 @@ impl Record {
 
 impl Generation {
     pub(crate) fn format(&self) -> String {
-        let Generation { number, daemon, boot, pid_namespace, launcher, supervisor, more } = self;
+        let Generation { number, daemon, boot, pid_namespace, launcher, supervisor, state, more } =
+            self;
         let mut line = format!(
             "generation={number} daemon={daemon} boot={boot} pid_namespace={pid_namespace} \
              launcher={launcher}",
         );
         if let Some(supervisor) = supervisor {
             _ = write!(line, " supervisor={supervisor}");
+        }
+        if let Some(state) = state {
+            _ = write!(line, " state={}", state.name());
         }
         for field in more {
             _ = write!(line, " {field}");
@@ -140,7 +168,7 @@ impl Generation {
 
     fn parse(line: &str) -> Option<Generation> {
         let (mut number, mut daemon, mut boot, mut pid_namespace) = (None, None, None, None);
-        let (mut launcher, mut supervisor, mut more) = (None, None, Vec::new());
+        let (mut launcher, mut supervisor, mut state, mut more) = (None, None, None, Vec::new());
         for field in line.split_ascii_whitespace() {
             let (key, value) = field.split_once('=')?;
             match key {
@@ -150,6 +178,10 @@ impl Generation {
                 "pid_namespace" => pid_namespace = Some(value.parse().ok()?),
                 "launcher" => launcher = Some(Identity::parse(value)?),
                 "supervisor" => supervisor = Some(Identity::parse(value)?),
+                // A state of a later version stays what it is.
+                "state" if state.is_none() && LineState::from_name(value).is_some() => {
+                    state = LineState::from_name(value);
+                }
                 _ => more.push(field.to_owned()),
             }
         }
@@ -160,6 +192,7 @@ impl Generation {
             pid_namespace: pid_namespace?,
             launcher: launcher?,
             supervisor,
+            state,
             more,
         })
     }

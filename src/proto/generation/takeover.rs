@@ -1,195 +1,188 @@
-//! What `started` and the check make of the record and the PID file, and the order in which a
-//! generation takes over. The drivers look and act; what follows from what they see is here.
+//! The takeover, step by step: what `started` does, in which order, and what ends it early.
+//!
+//! [`TakeOver`] says what to do next, and is told what came of it. The driver and the model run the same
+//! loop over it. A death between any two steps leaves a generation that serves and can be found.
 
-use crate::proto::generation::record::Identity;
+use super::verdict::{Asker, Facts, Purpose, Verdict, Why, verdict};
 
-/// Why a process is not proven to be the one that the record names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unproven {
-    /// It has ended, or its PID now belongs to another process.
-    Gone,
-    /// It would be PID 0 or 1, ourselves or our launcher: never signalled.
-    Ours,
-    /// It belongs to another PID namespace: its number means nothing here.
-    Elsewhere,
-    /// The system gives no means to tell (no pidfd, no `/proc`, or `/proc` hides it).
-    Unknown,
-}
-
-/// What stands at the PID file's path now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Content {
-    /// The PID in it, if it holds one.
-    pub(crate) pid: Option<i32>,
-    /// Somebody else has it open and locked, so its owner lives.
-    pub(crate) locked: bool,
-}
-
-impl Content {
-    /// Where nothing can be proven, the lock on the PID file tells that its owner lives.
-    pub(crate) fn is_held_by(self, pid: i32) -> bool {
-        self.locked && self.pid == Some(pid)
-    }
-}
-
-/// A line of the record, and what the proof says of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Line {
-    pub(crate) number: u64,
-    pub(crate) daemon: Identity,
-    pub(crate) proof: Result<(), Unproven>,
-}
-
-impl Line {
-    /// Whose the PID file is, if it is somebody else's. `foreign`: a living launcher that is not
-    /// ours has a living supervisor.
-    pub(crate) fn refusal(&self, foreign: bool, before: Content) -> Option<&'static str> {
-        match self.proof {
-            Ok(()) if foreign => Some("is supervised by somebody else"),
-            Err(Unproven::Elsewhere) if before.is_held_by(self.daemon.pid) => {
-                Some("runs in another PID namespace")
-            }
-            Ok(()) | Err(_) => None,
-        }
-    }
-
-    /// Does it stay in the record when the generation of this number enters it? Of another PID
-    /// namespace only the one that holds the PID file could have been alive.
-    pub(crate) fn is_kept(&self, by: u64) -> bool {
-        self.number != by && matches!(self.proof, Ok(()) | Err(Unproven::Unknown))
-    }
-
-    fn lives(&self, content: Option<Content>) -> bool {
-        match self.proof {
-            Ok(()) => true,
-            Err(Unproven::Unknown) => {
-                content.is_some_and(|content| content.is_held_by(self.daemon.pid))
-            }
-            Err(Unproven::Gone | Unproven::Ours | Unproven::Elsewhere) => false,
-        }
-    }
-}
-
-/// A step of `started`, under the claim and after the record was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Step {
+/// A step.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Act {
+    /// Wait for the claim: it was given up, or never taken. Answer: [`Done::Claimed`].
+    Claim,
+    /// With the files of the service in hand: look at the launcher, the record, and each generation that
+    /// it lists. All that may fail for want of descriptors or memory is done here, before the first step
+    /// that others see. Answer: [`Done::Looked`].
+    Look,
     /// Our PID file is put in place.
     Install,
-    /// Our takeover socket is put in place, where there is one.
+    /// Our control socket is put in place.
     Listen,
-    /// The record lists us.
-    Enter,
-    /// The sockets that we have not asked for are closed: what still arrives there is the older ones'
-    /// to answer, who learn of us in the next step.
+    /// The record lists us. Of the others these lines stay, by their place in what was looked at, and say
+    /// that they drain: should we be killed, nobody is to wait for sockets that they no longer hold.
+    Enter(Vec<usize>),
+    /// The sockets that we have not asked for are closed: what still arrives there is for the older
+    /// generations to answer, who learn of us in the steps that follow.
     Close,
-    /// The state is Serving, unless we have been told to end meanwhile: then it ends here.
+    /// The state is Serving. Answer: [`Done::Serving`], or [`Done::ToldToEnd`] if we were told to end
+    /// meanwhile.
     Serve,
     /// What arrives for a group of sockets goes to those of its members that we have asked for.
     Steer,
-    /// TERM to every older generation.
-    StopOlder,
+    /// TERM to this older generation, by its place in what was looked at, if the verdict says so.
+    Stop(usize, Verdict),
     /// The claim is given up.
     GiveUp,
 }
 
-/// In this order a death at any point leaves a generation that serves and can be found.
-pub(crate) fn steps() -> [Step; 8] {
-    use Step::{Close, Enter, GiveUp, Install, Listen, Serve, Steer, StopOlder};
-    if broken!(TermBeforeRename) {
-        return [StopOlder, Install, Listen, Enter, Close, Serve, Steer, GiveUp];
-    }
-    if broken!(ServingAfterTerm) {
-        return [Install, Listen, Enter, StopOlder, Close, Serve, Steer, GiveUp];
-    }
-    if broken!(ClaimGivenUpEarly) {
-        return [GiveUp, Install, Listen, Enter, Close, Serve, Steer, StopOlder];
-    }
-    if broken!(SteeredLate) {
-        return [Install, Listen, Enter, Close, Serve, StopOlder, Steer, GiveUp];
-    }
-    if broken!(ClosedLate) {
-        return [Install, Listen, Enter, Serve, Steer, StopOlder, Close, GiveUp];
-    }
-    if broken!(ListensLate) {
-        return [Install, Enter, Close, Serve, Steer, StopOlder, GiveUp, Listen];
-    }
-    [Install, Listen, Enter, Close, Serve, Steer, StopOlder, GiveUp]
+/// What came of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Done {
+    /// The claim is ours, and with it this number.
+    Claimed(u64),
+    Looked {
+        /// We are still to start, and our launcher is our parent.
+        expected: bool,
+        /// The generations of the record, in its order.
+        others: Vec<Facts>,
+    },
+    Serving,
+    /// The process is about to end: nothing more is done.
+    ToldToEnd,
+    /// Any other step.
+    Yes,
 }
 
-/// Is a generation of this number and start older than we are? Before we have a number of our own,
-/// the start times decide: newer ones may have come while we waited for the claim.
-pub(crate) fn is_older(number: u64, start: u64, own_number: Option<u64>, own_start: u64) -> bool {
-    match own_number {
-        Some(own_number) => number < own_number,
-        None => start < own_start || broken!(StopsNewer),
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum End {
+    /// This generation serves.
+    Started,
+    /// It was told to end: `started` does not return.
+    NeverStarted,
+    /// The PID file belongs to the service of the generation at this place. The claim is given up.
+    Refused(usize, Why),
+}
+
+/// What comes next.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Next {
+    Act(Act),
+    End(End),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum At {
+    Claim,
+    Look,
+    Install,
+    Listen,
+    Enter,
+    Close,
+    Serve,
+    Steer,
+    Stop(usize),
+    GiveUp,
+    Over(End),
+    /// The claim is given up, and then it is over.
+    GiveUpThen(End),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TakeOver {
+    at: At,
+    asker: Asker,
+    others: Vec<Facts>,
+}
+
+impl TakeOver {
+    /// `asker.number`: of the claim, if it is held.
+    pub(crate) fn new(asker: Asker) -> TakeOver {
+        let at = if asker.number.is_some() { At::Look } else { At::Claim };
+        TakeOver { at, asker, others: Vec::new() }
     }
-}
 
-/// What a generation knows of itself and remembers from its last look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Own {
-    pub(crate) number: u64,
-    pub(crate) identity: Identity,
-    /// The last claim that the last look has seen.
-    pub(crate) last_claim: u64,
-    /// A living process in the PID file that nobody accounts for, seen by the last look.
-    pub(crate) stranger: Option<i32>,
-}
+    pub(crate) fn next(&self) -> Next {
+        Next::Act(match self.at {
+            At::Claim => Act::Claim,
+            At::Look => Act::Look,
+            At::Install => Act::Install,
+            At::Listen => Act::Listen,
+            At::Enter => Act::Enter(self.kept()),
+            At::Close => Act::Close,
+            At::Serve => Act::Serve,
+            At::Steer => Act::Steer,
+            At::Stop(place) => Act::Stop(place, self.verdict(place)),
+            At::GiveUp | At::GiveUpThen(_) => Act::GiveUp,
+            At::Over(end) => return Next::End(end),
+        })
+    }
 
-/// What a look round has found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    /// A newer generation is in the record and alive.
-    pub(crate) newer: bool,
-    /// The record does not list us: it was lost, and we enter it again.
-    pub(crate) enter: bool,
-    /// The PID file is missing or names no live generation.
-    pub(crate) lost_file: bool,
-    /// Claims were taken since the last look.
-    pub(crate) claims_moved: bool,
-    pub(crate) stranger: Option<i32>,
-}
-
-/// A look round, under the claim. `last`: the number of the last claim. `lives`: is there a process
-/// of this PID, whoever it is?
-pub(crate) fn look(
-    own: Own,
-    last: u64,
-    lines: &[Line],
-    content: Option<Content>,
-    lives: impl FnOnce(i32) -> bool,
-) -> Seen {
-    let listed = lines.iter().any(|line| line.daemon == own.identity);
-    // In a record that does not list us, numbers began anew: the start times decide.
-    let is_newer = |line: &&Line| {
-        let later = match listed {
-            true => line.number > own.number,
-            false => line.daemon.start >= own.identity.start,
+    /// What came of the step that [`next`](TakeOver::next) named. A step that failed is not told: then
+    /// the claim is kept, and a further call of `started` begins anew.
+    pub(crate) fn done(&mut self, done: Done) {
+        self.at = match (self.at, done) {
+            (_, Done::ToldToEnd) => At::GiveUpThen(End::NeverStarted),
+            (At::Claim, Done::Claimed(number)) => {
+                self.asker.number = Some(number);
+                At::Look
+            }
+            (At::Look, Done::Looked { expected: false, .. }) => At::GiveUpThen(End::NeverStarted),
+            (At::Look, Done::Looked { expected: true, others }) => {
+                self.others = others;
+                match self.refusal() {
+                    Some((place, why)) => At::GiveUpThen(End::Refused(place, why)),
+                    None => At::Install,
+                }
+            }
+            (At::Install, _) => At::Listen,
+            (At::Listen, _) => At::Enter,
+            (At::Enter, _) => At::Close,
+            (At::Close, _) => At::Serve,
+            (At::Serve, _) => At::Steer,
+            (At::Steer, _) => self.stop_from(0),
+            (At::Stop(place), _) => self.stop_from(place + 1),
+            (At::GiveUp, _) => At::Over(End::Started),
+            (At::GiveUpThen(end) | At::Over(end), _) => At::Over(end),
+            (at @ (At::Claim | At::Look), _) => at, // no answer to what was asked
         };
-        later && line.lives(content)
-    };
-    let mut newer = lines.iter().filter(is_newer).map(|line| line.daemon.pid);
-    let named = content.and_then(|content| content.pid);
-    let accounted =
-        named.is_some_and(|pid| pid == own.identity.pid || newer.clone().any(|one| one == pid));
-    let stranger = named.filter(|pid| !accounted && lives(*pid));
-    // A living stranger in the file may be a successor that keeps no record (the Go original)
-    // and is about to send its TERM: it is believed for one look.
-    let lost_file = !accounted && (stranger.is_none() || stranger == own.stranger);
-    let newer = newer.next().is_some();
-    Seen {
-        newer,
-        enter: !listed && !newer,
-        lost_file,
-        claims_moved: last != own.last_claim,
-        stranger,
+    }
+
+    /// The generations that this one takes over from, by their places.
+    pub(crate) fn older(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.others.len()).filter(|place| self.is_older(*place))
+    }
+
+    fn is_older(&self, place: usize) -> bool {
+        let Facts { number, start, .. } = self.others[place];
+        self.asker.is_newer_than(number, start) && self.others[place].stays_in_record()
+    }
+
+    fn verdict(&self, place: usize) -> Verdict {
+        verdict(&self.others[place], Purpose::TakeOver, self.asker)
+    }
+
+    fn refusal(&self) -> Option<(usize, Why)> {
+        (0..self.others.len()).find_map(|place| match self.verdict(place) {
+            Verdict::Refuse(why) => Some((place, why)),
+            Verdict::Touch { .. } | Verdict::TouchByNumber | Verdict::Leave { .. } => None,
+        })
+    }
+
+    fn kept(&self) -> Vec<usize> {
+        let own = self.asker.number;
+        let stays = |place: &usize| {
+            let one = &self.others[*place];
+            Some(one.number) != own && one.stays_in_record()
+        };
+        (0..self.others.len()).filter(stays).collect()
+    }
+
+    fn stop_from(&self, place: usize) -> At {
+        let mut rest = place..self.others.len();
+        rest.find(|place| self.is_older(*place)).map_or(At::GiveUp, At::Stop)
     }
 }
 
-/// Where the record cannot be had: does the PID file tell that a newer generation serves? A living
-/// process, started no earlier than we were, holds the lock on it and is the one that it names.
-pub(crate) fn names_newer(own: Identity, content: Content, named: Option<Identity>) -> bool {
-    named.is_some_and(|named| {
-        content.is_held_by(named.pid) && named.pid != own.pid && named.start >= own.start
-    })
-}
+#[cfg(test)]
+mod tests;

@@ -147,8 +147,6 @@ impl Children {
                 }
                 self.conclude(out);
             }
-            // What it was sent to cancel its start came too late, and looks like a wish of its own.
-            Report::Reload if member.cancelled => member.cancelled = false,
             Report::Reload => self.reload(out),
         }
     }
@@ -239,6 +237,8 @@ impl Children {
         }
         if self.intent.is_some() {
             out.push(Output::Progress(Progress::ReloadRefused(Refusal::Leaving)));
+        } else if self.spawning {
+            // The program is about to be executed as it is now: that is the wish.
         } else if let Some(candidate) = self.newest(Life::Starting) {
             // As a TERM ends a starting generation elsewhere, so that one that hangs blocks nobody.
             self.again = true;

@@ -98,3 +98,6 @@ impl Launcher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,8 +66,8 @@ pub(crate) enum Output {
     Handoff(Child),
     /// TERM, after the intent.
     Stop(Child),
-    /// USR2 to a child that is starting. Where it has no handlers yet, that ends it as well; where
-    /// it serves by now, it ends nothing.
+    /// Tell a child that is starting to end, and send USR2. If it has no handlers yet, the signal ends it;
+    /// if it serves by now, nothing does.
     Cancel(Child),
     /// Tell a child, over its channel, that it has been taken over.
     TellTakenOver(Child),

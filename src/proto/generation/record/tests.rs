@@ -6,8 +6,8 @@ use super::*;
 /// of any two versions may meet.
 const RECORD_1: &str = "\
 seamless-record 1 last=12
-generation=9 daemon=4101:73500 boot=3f5e9c1a-6f3e-4f36-9f9c-0a4a9d6c2b11 pid_namespace=4026531836 launcher=4100:73499 supervisor=812:1200
-generation=11 daemon=4188:90210 boot=3f5e9c1a-6f3e-4f36-9f9c-0a4a9d6c2b11 pid_namespace=4026531836 launcher=4187:90209
+generation=9 daemon=4101:73500 boot=3f5e9c1a-6f3e-4f36-9f9c-0a4a9d6c2b11 pid_namespace=4026531836 launcher=4100:73499 supervisor=812:1200 state=draining
+generation=11 daemon=4188:90210 boot=3f5e9c1a-6f3e-4f36-9f9c-0a4a9d6c2b11 pid_namespace=4026531836 launcher=4187:90209 state=serving
 starting generation=12 daemon=4204:90350 boot=3f5e9c1a-6f3e-4f36-9f9c-0a4a9d6c2b11 pid_namespace=4026531836 launcher=4203:90349 supervisor=812:1200
 end
 ";
@@ -25,12 +25,14 @@ fn record_1() -> Record {
         pid_namespace: 4_026_531_836,
         launcher: id(4100, 73499),
         supervisor: Some(id(812, 1200)),
+        state: Some(LineState::Draining),
         more: Vec::new(),
     };
     let twelve = Generation {
         number: 12,
         daemon: id(4204, 90350),
         launcher: id(4203, 90349),
+        state: None,
         ..nine.clone()
     };
     let eleven = Generation {
@@ -40,6 +42,7 @@ fn record_1() -> Record {
         pid_namespace: 4_026_531_836,
         launcher: id(4187, 90209),
         supervisor: None,
+        state: Some(LineState::Serving),
         more: Vec::new(),
     };
     let starting = Some(twelve);
@@ -64,6 +67,7 @@ fn records() -> Vec<Record> {
         pid_namespace: number,
         launcher: id(1, number * 100 - 1),
         supervisor: (number % 2 == 0).then(|| id(i32::MAX, u64::MAX)),
+        state: Some(LineState::Serving).filter(|_| number % 3 > 0),
         more: more.iter().map(|field| (*field).to_owned()).collect(),
     };
     let more = || vec!["head=more".to_owned()];
@@ -76,7 +80,13 @@ fn records() -> Vec<Record> {
         record(7, plain(4..=6).collect()),
         Record { starting: Some(generation(8, &["a=b"])), ..record(8, plain(7..=7).collect()) },
         record(40, plain(1..=40).collect()),
-        record(3, vec![generation(2, &["colour=red"]), generation(3, &["a=b=c", "empty="])]),
+        record(
+            3,
+            vec![
+                generation(2, &["colour=red", "state=dreaming"]),
+                generation(3, &["a=b=c", "empty="]),
+            ],
+        ),
         record_1(),
     ]
 }
@@ -136,7 +146,7 @@ fn p9_what_an_older_record_left_behind_the_end_does_not_count() {
 
 #[test]
 fn fields_of_a_later_minor_version_are_kept() {
-    let text = RECORD_1.replace(" launcher=4187:90209", " launcher=4187:90209 sockets=7 owner=0:0");
+    let text = RECORD_1.replace(" state=serving", " state=serving sockets=7 owner=0:0");
     let record = parsed(&text);
     assert_eq!(record.live[1].more, ["sockets=7", "owner=0:0"]);
     assert_eq!(record.format(), text);

@@ -1,28 +1,17 @@
 //! Tells systemd how the service is (`sd_notify(3)`). The launcher speaks, since it is the unit's main
 //! process: the default `NotifyAccess=main` lets it. What it says of the daemon's life it knows from
 //! the daemon's own thread, which it asks over the channel.
-//!
-//! Without a PID file there is no launcher, and the process speaks for itself.
 
-use crate::driver::daemon::Daemon;
 use crate::driver::log::note;
 use crate::proto::channel::Aside;
-use crate::proto::daemon::Phase;
 use crate::proto::launcher::{Child, Output, Progress};
 use crate::proto::{End, Report};
-use crate::sys::channel::Channel;
 use crate::sys::process;
 use crate::sys::sd_notify::{self, Word};
 use crate::sys::signals::SIGABRT;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{OnceLock, Weak, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
-
-/// A check of the program's own: is it well?
-pub(crate) type Check = Box<dyn FnMut() -> bool + Send>;
 
 /// How long systemd is asked to wait for what takes its time, each time that it is asked.
 const EXTENSION: Duration = Duration::from_secs(10);
@@ -36,14 +25,14 @@ const ABORT: Duration = Duration::from_secs(2);
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(in crate::driver) enum Due {
     /// Ask this daemon for a sign of life.
     Ask(Child),
     /// KILL this daemon: it has outlived the watchdog's signal.
     Kill(Child),
 }
 
-pub(super) struct Notifier {
+pub(in crate::driver) struct Notifier {
     heard: bool,
     watchdog: Option<Duration>,
     /// The one that serves, or is to be the first.
@@ -59,7 +48,7 @@ pub(super) struct Notifier {
 
 impl Notifier {
     /// In the launcher, when its first daemon has been started.
-    pub(super) fn new(daemon: Child) -> Notifier {
+    pub(in crate::driver) fn new(daemon: Child) -> Notifier {
         let heard = sd_notify::is_heard();
         let watchdog = sd_notify::watchdog().filter(|_| heard);
         let notifier = Notifier {
@@ -88,12 +77,12 @@ impl Notifier {
     }
 
     /// Until when to sleep.
-    pub(super) fn next(&self) -> Option<Duration> {
+    pub(in crate::driver) fn next(&self) -> Option<Duration> {
         let next = self.ask.into_iter().chain(self.kill).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
-    pub(super) fn due(&mut self) -> Option<Due> {
+    pub(in crate::driver) fn due(&mut self) -> Option<Due> {
         let now = Instant::now();
         if self.kill.is_some_and(|at| at <= now) {
             self.kill = None;
@@ -116,7 +105,7 @@ impl Notifier {
     }
 
     /// The service has come to another stage.
-    pub(super) fn progress(&mut self, progress: Progress) {
+    pub(in crate::driver) fn progress(&mut self, progress: Progress) {
         let daemon = self.daemon;
         match progress {
             Progress::Reloading => self.reloading(),
@@ -170,14 +159,14 @@ impl Notifier {
     }
 
     /// A daemon has a message for us that changes no stage.
-    pub(super) fn reported(&mut self, report: Report) {
+    pub(in crate::driver) fn reported(&mut self, report: Report) {
         if report == Report::Waiting {
             self.status("stopping: older generations answer what is in flight");
         }
     }
 
     /// A message beside the protocol.
-    pub(super) fn aside(&mut self, child: Child, message: &[u8], fd: Option<OwnedFd>) {
+    pub(in crate::driver) fn aside(&mut self, child: Child, message: &[u8], fd: Option<OwnedFd>) {
         let said = match (Aside::parse(message), fd) {
             // Where none serves, whoever is starting may answer.
             (Some(Aside::Alive), _) if child == self.daemon || !self.serves => {
@@ -198,7 +187,7 @@ impl Notifier {
     }
 
     /// Before the machine's output is performed: what it means for somebody who waits.
-    pub(super) fn performing(&mut self, output: &Output) {
+    pub(in crate::driver) fn performing(&mut self, output: &Output) {
         match output {
             Output::Handoff(child) => {
                 self.status(&format!("handing off: daemon {child} serves on"));
@@ -251,90 +240,4 @@ fn note_failure(said: io::Result<()>) {
     if let Err(error) = said {
         note!(Warn, "stage=notify pid={} error=\"{error}\"", process::own_pid());
     }
-}
-
-// ---- the daemon ----
-
-/// To the thread that runs the program's check.
-static CHECK: OnceLock<mpsc::SyncSender<()>> = OnceLock::new();
-
-/// Starts the thread of the program's check.
-pub(super) fn watch(check: Option<Check>, channel: Weak<Channel>) -> crate::error::Result<()> {
-    let Some(mut check) = check else { return Ok(()) };
-    let (asked, asks) = mpsc::sync_channel(1);
-    _ = CHECK.set(asked);
-    crate::driver::daemon::spawn("seamless-watchdog", move || {
-        for () in asks {
-            if let (true, Some(channel)) = (is_well(&mut check), channel.upgrade()) {
-                say_alive(&channel);
-            }
-        }
-    })
-}
-
-fn is_well(check: &mut Check) -> bool {
-    let well = catch_unwind(AssertUnwindSafe(check));
-    if !matches!(well, Ok(true)) {
-        let why = if well.is_ok() { "it says no" } else { "it panicked" };
-        note!(
-            Error,
-            "stage=watchdog daemon={} reason=\"the health check failed: {why}\"",
-            process::own_pid(),
-        );
-    }
-    well.unwrap_or(false)
-}
-
-/// The launcher asks for a sign of life. This thread's own is one; while we serve, the program's
-/// check has to agree, and where that hangs, nothing is answered.
-pub(super) fn answer(daemon: &Daemon, channel: &Channel) {
-    let serves = matches!(daemon.phase(), Phase::Serving | Phase::HandingOff | Phase::Detached);
-    match CHECK.get().filter(|_| serves) {
-        Some(check) => _ = check.try_send(()), // full: it hangs, or is about to run again
-        None => say_alive(channel),
-    }
-}
-
-fn say_alive(channel: &Channel) {
-    // A launcher that has gone needs none.
-    _ = channel.send(&Aside::Alive.format(), None);
-}
-
-// ---- without a launcher ----
-
-/// Without a PID file: systemd's signs of life, on a thread of their own.
-pub(super) fn watch_alone(check: Option<Check>) -> crate::error::Result<()> {
-    let Some(time) = sd_notify::watchdog().filter(|_| sd_notify::is_heard()) else { return Ok(()) };
-    let mut check = check.unwrap_or_else(|| Box::new(|| true));
-    crate::driver::daemon::spawn("seamless-watchdog", move || {
-        loop {
-            if is_well(&mut check) {
-                note_failure(sd_notify::say(&[Word::Watchdog]));
-            }
-            thread::sleep(time / 2);
-        }
-    })
-}
-
-pub(super) fn serves_alone() {
-    if sd_notify::is_heard() {
-        note_failure(sd_notify::say(&[Word::Ready, Word::Status("serving")]));
-    }
-}
-
-/// The drain has begun, and may take its time.
-pub(super) fn drains_alone() {
-    if !sd_notify::is_heard() {
-        return;
-    }
-    let status = Word::Status("stopping: what is in flight is answered");
-    note_failure(sd_notify::say(&[Word::Stopping, status]));
-    let extending = thread::Builder::new().name("seamless-notify".to_owned()).spawn(|| {
-        loop {
-            let extension = Word::ExtendTimeoutUsec(EXTENSION.as_micros() as u32);
-            note_failure(sd_notify::say(&[extension]));
-            thread::sleep(EXTEND_EVERY);
-        }
-    });
-    note_failure(extending.map(drop));
 }

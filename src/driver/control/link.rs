@@ -1,0 +1,116 @@
+//! Both ends of a connection at the control socket, with a limit for the whole of it.
+
+use crate::proto::control::frame;
+use crate::sys::handover::{Arrival, Link, Message};
+use crate::sys::{process, wait};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A pause before something is tried again that the system has refused for the moment.
+const PAUSE: Duration = Duration::from_millis(1);
+
+pub(in crate::driver) const CLOSED: &str = "it has closed the connection half-way";
+
+/// Counts down what a whole conversation may take.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline {
+    due: Instant,
+    timeout: Duration,
+    /// What the limit is called where it is set.
+    name: &'static str,
+}
+
+impl Deadline {
+    pub(in crate::driver) fn after(timeout: Duration) -> Deadline {
+        Deadline::named(timeout, "takeover_timeout")
+    }
+
+    pub(crate) fn named(timeout: Duration, name: &'static str) -> Deadline {
+        // A limit beyond what the clock can count is none.
+        let far = Duration::from_secs(60 * 60 * 24 * 365);
+        Deadline { due: Instant::now() + timeout.min(far), timeout, name }
+    }
+
+    pub(crate) fn left(self) -> Result<Duration, String> {
+        let left = self.due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(format!("it was not through within {:?} ({})", self.timeout, self.name));
+        }
+        Ok(left)
+    }
+
+    /// Sends one message, as soon as there is room for it.
+    pub(crate) fn send(
+        self,
+        link: &Link,
+        bytes: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), String> {
+        loop {
+            match link.send(bytes, fds) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {
+                    wait::writable(link.as_fd(), self.left()?);
+                    thread::sleep(PAUSE); // there was room, but not memory
+                }
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    return Err(CLOSED.into());
+                }
+                Err(error) => return Err(format!("cannot send to it: {error}")),
+            }
+        }
+    }
+
+    /// Receives one message, complete and with all its descriptors.
+    pub(crate) fn receive(self, link: &Link) -> Result<Message, String> {
+        loop {
+            match link.receive(frame::MESSAGE_MAX) {
+                Ok(Arrival::Message(Message { lost_fds: true, .. })) => {
+                    return Err("some of the descriptors that it sent are lost (MSG_CTRUNC): the \
+                                limit of open files may be too low"
+                        .into());
+                }
+                Ok(Arrival::Message(Message { is_cut: true, .. })) => {
+                    return Err("it sent a message that is too long".into());
+                }
+                Ok(Arrival::Message(message)) => return Ok(message),
+                Ok(Arrival::Nothing) => wait::readable(&[link.as_fd()], Some(self.left()?)),
+                Ok(Arrival::Closed) => return Err(CLOSED.into()),
+                Err(error) if process::is_shortage(&error) => {
+                    self.left()?;
+                    thread::sleep(PAUSE);
+                }
+                Err(error) => return Err(format!("cannot receive from it: {error}")),
+            }
+        }
+    }
+}
+
+pub(crate) enum Unconnected {
+    /// Nothing is there, or what a process that is gone has left.
+    Nobody,
+    Failed(String),
+}
+
+pub(crate) fn connect(path: &Path, deadline: Deadline) -> Result<Link, Unconnected> {
+    loop {
+        let error = match Link::connect(path) {
+            Ok(link) => return Ok(link),
+            Err(error) => error,
+        };
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                return Err(Unconnected::Nobody);
+            }
+            // Others wait there, and the queue is full.
+            io::ErrorKind::WouldBlock => {
+                deadline.left().map_err(Unconnected::Failed)?;
+                thread::sleep(PAUSE);
+            }
+            _ => return Err(Unconnected::Failed(error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The old daemon's side of the control socket: a thread that waits there, and one for each connection.
+
+use super::Server;
+use super::link::{CLOSED, Deadline};
+use crate::driver::control::status;
+use crate::driver::daemon::calls;
+use crate::driver::log::{Maybe, note};
+use crate::driver::shared::PROCESS;
+use crate::driver::sockets;
+use crate::proto::control::frame::{self, Answer, Request};
+use crate::proto::control::transfer::{Give, Giving};
+use crate::shutdown::lock;
+use crate::sys::handover::{self, Link};
+use crate::sys::process::{self, Held};
+use crate::sys::socket::Peer;
+use crate::sys::wait;
+use std::any::Any;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, TryLockError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// At most so many are answered at the same time; the others wait.
+const CONNECTIONS: usize = 8;
+
+impl Server {
+    pub(in crate::driver) fn run(&'static self) {
+        loop {
+            let listener = lock(&self.listener).clone();
+            let older = std::mem::take(&mut *lock(&self.older));
+            let mut fds = vec![self.waker.as_fd()];
+            // At its limit, connections wait in the queue until one of those that run is through.
+            let has_room = self.connections.load(Ordering::SeqCst) < CONNECTIONS;
+            fds.extend(listener.as_ref().filter(|_| has_room).map(|listener| listener.as_fd()));
+            fds.extend(older.iter().map(AsFd::as_fd));
+            wait::readable(&fds, None);
+            self.waker.clear();
+            if !older.is_empty() {
+                let left: Vec<Held> =
+                    older.into_iter().filter(|older| !older.has_ended()).collect();
+                if left.is_empty() {
+                    sockets::stages::close_retired();
+                } else {
+                    lock(&self.older).extend(left);
+                }
+            }
+            let Some(listener) = listener.filter(|_| has_room) else { continue };
+            match listener.accept() {
+                Ok(Some(link)) => self.answer(link),
+                Ok(None) => {}
+                Err(error) => {
+                    note!(Warn, "stage=handover daemon={} error=\"{error}\"", process::own_pid());
+                    thread::sleep(Duration::from_millis(100)); // it stays readable
+                }
+            }
+        }
+    }
+
+    /// Each on a thread of its own, so that one that hangs holds up nobody.
+    fn answer(&'static self, link: Link) {
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        let link = Arc::new(link);
+        let theirs = Arc::clone(&link);
+        let spawned = thread::Builder::new().name("seamless-answer".to_owned()).spawn(move || {
+            self.answer_here(&theirs);
+            drop(theirs);
+            self.connections.fetch_sub(1, Ordering::SeqCst);
+            self.waker.wake();
+        });
+        if spawned.is_err() {
+            self.answer_here(&link);
+            self.connections.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn answer_here(&self, link: &Link) {
+        let own = process::own_pid();
+        let Some(peer) = link.peer() else { return };
+        let deadline = Deadline::after(self.timeout);
+        if let Err(error) = self.converse(link, peer, deadline) {
+            note!(Warn, "stage=handover daemon={own} peer={} error=\"{error}\"", peer.pid);
+        }
+    }
+
+    fn converse(&self, link: &Link, peer: Peer, deadline: Deadline) -> Result<(), String> {
+        if !handover::may_take(peer) {
+            let why = format!("uid {} may not take over", peer.uid);
+            _ = link.send(&Answer::Refused(why.clone()).format(), &[]);
+            return Err(why);
+        }
+        let message = match link_message(link, deadline) {
+            Err(error) if error == CLOSED => return Ok(()), // it has only looked whether we are here
+            message => message?,
+        };
+        let refuse = |why: String| {
+            _ = link.send(&Answer::Refused(why.clone()).format(), &[]);
+            Err(why)
+        };
+        match message {
+            Ok(Request::Status) => {
+                let Some(daemon) = PROCESS.daemon() else { return Ok(()) };
+                let status = status::of(daemon, self.since.elapsed()).format();
+                deadline.send(link, &Answer::Status(status).format(), &[])
+            }
+            Ok(Request::Restart) => {
+                let refused = calls::restart().err().map(|error| error.to_string());
+                note_command("restart", peer, refused.as_deref());
+                let answer = refused.map_or(Answer::Accepted, Answer::Refused);
+                deadline.send(link, &answer.format(), &[])
+            }
+            Ok(Request::Stop) => {
+                note_command("stop", peer, None);
+                // First the answer: the process may end as soon as it is told.
+                let sent = deadline.send(link, &Answer::Accepted.format(), &[]);
+                calls::stop();
+                sent
+            }
+            Ok(Request::Take { generation: theirs }) => {
+                if let Err(why) = Giving::begin(calls::generation().unwrap_or(0), theirs) {
+                    return refuse(why);
+                }
+                self.hand_over(link, peer, theirs, deadline)
+            }
+            Ok(Request::Got { .. } | Request::Done) => refuse("it began in the middle".to_owned()),
+            Err(refused) => refuse(format!("it sent {refused}")),
+        }
+    }
+
+    fn hand_over(
+        &self,
+        link: &Link,
+        peer: Peer,
+        theirs: u64,
+        deadline: Deadline,
+    ) -> Result<(), String> {
+        let began = Instant::now();
+        let own = process::own_pid();
+        let entries = PROCESS.sockets.held();
+        let state = match &entries {
+            None => None, // draining: there is nothing left to hand over
+            Some(_) => match self.state(deadline) {
+                Ok(state) => state,
+                Err(why) => {
+                    _ = link.send(&Answer::Refused(why.clone()).format(), &[]);
+                    return Err(why);
+                }
+            },
+        };
+        let entries = entries.unwrap_or_default();
+        let bytes = state.as_ref().map(|(_, bytes)| *bytes);
+        let mut rest = &entries[..];
+        let mut giving = Giving::new(rest.len(), state.is_some());
+        while !giving.is_through() {
+            let fits = |_| frame::chunk(rest.iter().map(|entry| &entry.socket));
+            match giving.next(fits) {
+                Some(Give::Offer) => {
+                    let generation = calls::generation().unwrap_or(0);
+                    let offer = Answer::Offer { generation, sockets: rest.len(), state: bytes };
+                    deadline.send(link, &offer.format(), &[])?;
+                }
+                Some(Give::Sockets(0)) => {
+                    return Err(format!("{} does not fit into a message", rest[0].socket.asked));
+                }
+                Some(Give::Sockets(count)) => {
+                    let (chunk, more) = rest.split_at(count);
+                    let sockets = chunk.iter().map(|entry| entry.socket.clone()).collect();
+                    let fds: Vec<BorrowedFd<'_>> =
+                        chunk.iter().map(|entry| entry.fd.as_fd()).collect();
+                    deadline.send(link, &Answer::Sockets(sockets).format(), &fds)?;
+                    rest = more;
+                }
+                Some(Give::State) => {
+                    let (memory, bytes) = state.as_ref().expect("there is one");
+                    let message = Answer::State { bytes: *bytes };
+                    deadline.send(link, &message.format(), &[memory.as_fd()])?;
+                }
+                Some(Give::End) => deadline.send(link, &Answer::End.format(), &[])?,
+                None => match link_message(link, deadline)? {
+                    Ok(request) => giving.on(request)?,
+                    Err(refused) => return Err(format!("it sent {refused}")),
+                },
+            }
+        }
+        note!(
+            Info,
+            "stage=handover generation={} daemon={own} successor={} successor_generation={theirs} \
+             sockets={} state={} elapsed_ms={:.1}",
+            Maybe(calls::generation()),
+            peer.pid,
+            entries.len(),
+            Maybe(bytes),
+            began.elapsed().as_secs_f64() * 1e3,
+        );
+        Ok(())
+    }
+
+    /// What the program hands over, in sealed memory. It is asked on a thread of its own: it may
+    /// take too long, or panic.
+    fn state(&self, deadline: Deadline) -> Result<Option<(OwnedFd, u64)>, String> {
+        let hand_over = Arc::clone(&self.hand_over);
+        match hand_over.try_lock() {
+            Ok(hook) if hook.is_none() => return Ok(None),
+            Err(TryLockError::WouldBlock) => return Err("hand_over still runs".to_owned()),
+            Ok(_) | Err(TryLockError::Poisoned(_)) => {}
+        }
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let asked = thread::Builder::new().name("seamless-state".to_owned()).spawn(move || {
+            let mut hook = lock(&hand_over);
+            let Some(hook) = &mut *hook else { return };
+            let state = catch_unwind(AssertUnwindSafe(hook)).map_err(|panic| {
+                let panic = text_of(&*panic);
+                note!(
+                    Error,
+                    "stage=handover daemon={} hook=hand_over panic={panic:?}",
+                    process::own_pid(),
+                );
+                "hand_over panicked".to_owned()
+            });
+            _ = sender.send(state);
+        });
+        asked.map_err(|error| format!("cannot start a thread for hand_over: {error}"))?;
+        let state = receiver.recv_timeout(deadline.left()?).map_err(|_| {
+            format!("hand_over takes longer than {:?} (takeover_timeout)", self.timeout)
+        })??;
+        let bytes = state.len() as u64;
+        if bytes > frame::STATE_MAX {
+            return Err(format!(
+                "hand_over gave {bytes} bytes, and {} are the limit",
+                frame::STATE_MAX
+            ));
+        }
+        let memory =
+            handover::seal(&state).map_err(|error| format!("cannot seal the state: {error}"))?;
+        Ok(Some((memory, bytes)))
+    }
+}
+
+/// Who has asked for what, and what came of it.
+fn note_command(request: &str, peer: Peer, refused: Option<&str>) {
+    let (own, peer, uid) = (process::own_pid(), peer.pid, peer.uid);
+    match refused {
+        None => note!(Info, "stage=command daemon={own} request={request} peer={peer} uid={uid}"),
+        Some(why) => note!(
+            Warn,
+            "stage=command daemon={own} request={request} peer={peer} uid={uid} refused={why:?}",
+        ),
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+}
+
+/// A request of the peer's. The outer error is the connection's, the inner one the message's.
+fn link_message(
+    link: &Link,
+    deadline: Deadline,
+) -> Result<Result<Request, frame::Refused>, String> {
+    let message = deadline.receive(link)?;
+    if !message.fds.is_empty() {
+        return Err(format!("it sent {} descriptors that nobody asked for", message.fds.len()));
+    }
+    Ok(Request::parse(&message.bytes))
+}

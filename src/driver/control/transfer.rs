@@ -1,0 +1,183 @@
+//! The new daemon's side of a transfer: what the predecessor holds comes over its control socket.
+
+use super::link::{CLOSED, Deadline, Unconnected, connect};
+use super::path_beside;
+use crate::driver::generation::Service;
+use crate::driver::log::{Maybe, note};
+use crate::driver::sockets::{self, Entry};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::control::frame::{self, Answer};
+use crate::proto::control::transfer::{Predecessor, Taking, Took, Untakeable, giver};
+use crate::sys::handover::{self, Link};
+use crate::sys::{process, socket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// What was taken over, or as much of it as came before the predecessor's end.
+#[derive(Default)]
+pub(in crate::driver) struct Taken {
+    /// Whose it was.
+    pub(in crate::driver) generation: Option<u64>,
+    pub(in crate::driver) entries: Vec<Entry>,
+    pub(in crate::driver) state: Option<Vec<u8>>,
+}
+
+/// Takes over from the predecessor, if there is one that hands over.
+pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Taken> {
+    let Some(own) = service.number() else {
+        return Ok(Taken::default()); // no claim, no predecessor
+    };
+    let deadline = Deadline::after(timeout);
+    let mut predecessors = service.predecessors()?;
+    let path = path_beside(&service.pid_file);
+    let refuse = |why: String| {
+        Err(Error::new(
+            ErrorKind::Takeover,
+            format!("cannot take over at {path:?} (takeover): {why}"),
+        ))
+    };
+    let link = match connect(&path, deadline) {
+        Ok(link) => link.listener().map(|listener| (link, listener.pid)),
+        Err(Unconnected::Nobody) => None,
+        Err(Unconnected::Failed(why)) => return refuse(why),
+    };
+    if link.is_none() {
+        predecessors.retain(|one| !(one.about.hands_over && one.is_ending()));
+    }
+    let known: Vec<_> = predecessors.iter().map(|one| one.about).collect();
+    let predecessor = match giver(link.as_ref().map(|(_, pid)| *pid), &known) {
+        Ok(predecessor) => predecessor,
+        Err(Untakeable::Stranger(pid)) => {
+            return refuse(format!(
+                "process {pid} listens there, which is not proven to be a predecessor"
+            ));
+        }
+        Err(Untakeable::NobodyListens(one)) => {
+            return refuse(format!(
+                "nobody listens there, while generation {} with daemon {} should; it looks after it \
+                 each second",
+                one.number, one.pid,
+            ));
+        }
+    };
+    let (Some(predecessor), Some((link, _))) = (predecessor, link) else {
+        for one in known {
+            note!(
+                Info,
+                "stage=takeover daemon={} predecessor={} predecessor_generation={} sockets=0 \
+                 reason=\"it hands nothing over\"",
+                process::own_pid(),
+                one.pid,
+                one.number,
+            );
+        }
+        return Ok(Taken::default());
+    };
+    let mut taken = Taken::default();
+    match receive(&link, own, &predecessor, deadline, &mut taken) {
+        Ok(()) => Ok(taken),
+        // What has come is now held by us alone, and with us it would be lost.
+        Err(why)
+            if why == CLOSED
+                && predecessors.iter().any(|one| one.about == predecessor && one.is_ending()) =>
+        {
+            note!(
+                Warn,
+                "stage=takeover daemon={} predecessor={} predecessor_generation={} sockets={} \
+                 reason=\"it ended half-way\"",
+                process::own_pid(),
+                predecessor.pid,
+                predecessor.number,
+                taken.entries.len(),
+            );
+            Ok(taken)
+        }
+        Err(why) => refuse(format!("process {}: {why}", predecessor.pid)),
+    }
+}
+
+/// What comes is in `taken` at once.
+fn receive(
+    link: &Link,
+    own: u64,
+    predecessor: &Predecessor,
+    deadline: Deadline,
+    taken: &mut Taken,
+) -> Result<(), String> {
+    let began = Instant::now();
+    let (mut taking, first) = Taking::begin(own, predecessor);
+    if let Err(closed) = deadline.send(link, &first.format(), &[]) {
+        // It may have said why.
+        let (answer, fds) = answer(link, deadline)?;
+        return Err(taking.on(answer, fds.len()).err().unwrap_or(closed));
+    }
+    loop {
+        let (answer, fds) = answer(link, deadline)?;
+        let (took, reply) = taking.on(answer, fds.len())?;
+        let is_end = took == Took::End;
+        match took {
+            Took::Offer(sockets) => {
+                taken.generation = Some(predecessor.number);
+                if sockets > 0 {
+                    socket::make_room(2 * sockets as u64);
+                    taken.entries.reserve(sockets);
+                }
+            }
+            Took::Sockets(claimed) => {
+                for (claimed, fd) in claimed.into_iter().zip(fds) {
+                    taken.entries.push(check(claimed, fd)?);
+                }
+            }
+            Took::State(offered) => {
+                let memory = fds.into_iter().next().expect("one");
+                taken.state = Some(handover::read_sealed(memory, offered)?);
+            }
+            Took::End => {}
+        }
+        if let Some(reply) = reply {
+            deadline.send(link, &reply.format(), &[])?;
+        }
+        if is_end {
+            break;
+        }
+    }
+    let generation = predecessor.number;
+    let (sockets, state) = (taken.entries.len(), taken.state.as_ref().map(Vec::len));
+    note!(
+        Info,
+        "stage=takeover daemon={} predecessor={} predecessor_generation={generation} \
+         sockets={sockets} state={} elapsed_ms={:.1}",
+        process::own_pid(),
+        predecessor.pid,
+        Maybe(state),
+        began.elapsed().as_secs_f64() * 1e3,
+    );
+    Ok(())
+}
+
+fn answer(link: &Link, deadline: Deadline) -> Result<(Answer, Vec<OwnedFd>), String> {
+    let message = deadline.receive(link)?;
+    match Answer::parse(&message.bytes) {
+        Ok(answer) => Ok((answer, message.fds)),
+        Err(refused) => Err(format!("it sent {refused}")),
+    }
+}
+
+/// Is it what it claims to be?
+fn check(claimed: frame::Socket, fd: OwnedFd) -> Result<Entry, String> {
+    let wrong = |why: String| {
+        format!(
+            "the {} socket that it sent for {} is not one: {why}",
+            claimed.kind.name(),
+            claimed.local
+        )
+    };
+    let (kind, local) = socket::describe(fd.as_fd()).map_err(wrong)?;
+    if kind != claimed.kind {
+        return Err(wrong(format!("it is a {} socket", kind.name())));
+    }
+    if local != claimed.local {
+        return Err(wrong(format!("it is bound to {local}")));
+    }
+    Ok(sockets::entry(claimed, fd))
+}

@@ -1,0 +1,72 @@
+//! What the program calls.
+
+use crate::driver::daemon::watchdog;
+use crate::driver::generation::started::started as take_over;
+use crate::driver::notification_fd;
+use crate::driver::shared::PROCESS;
+use crate::driver::sockets::stages;
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::daemon::Input;
+use crate::proto::{Intent, Scope, State};
+use crate::shutdown::Stage;
+
+pub(crate) fn started() -> Result<()> {
+    let Some(daemon) = PROCESS.daemon() else {
+        return Err(Error::new(
+            ErrorKind::NotInitialized,
+            "cannot announce the service (started): init was not called, or failed",
+        ));
+    };
+    PROCESS.hooks.run_before(Stage::Takeover);
+    match &daemon.service {
+        Some(service) => take_over(service, daemon)?,
+        None => {
+            watchdog::serves_alone();
+            stages::close_unclaimed();
+            notification_fd::tell();
+        }
+    }
+    PROCESS.hooks.run_after(Stage::Takeover);
+    Ok(())
+}
+
+pub(crate) fn restart() -> Result<()> {
+    let refuse = |why: &str| {
+        Err(Error::new(ErrorKind::CannotRestart, format!("cannot restart (restart): {why}")))
+    };
+    let Some(daemon) = PROCESS.daemon() else {
+        return refuse("init was not called, or failed");
+    };
+    let Some(service) = &daemon.service else {
+        return refuse("without a PID file restarts are disabled");
+    };
+    match daemon.state() {
+        State::Starting => return refuse("this generation has not started yet"),
+        State::Draining => return refuse("this generation is draining"),
+        State::Detached => return Ok(()), // a successor is awaited already
+        State::Serving => {}
+    }
+    match service.no_restart() {
+        Some(why) => refuse(why.text()),
+        None => {
+            daemon.post(Input::Restart);
+            Ok(())
+        }
+    }
+}
+
+/// As TERM by hand does, but of the whole service: older generations that missed their TERM are told
+/// again, and awaited.
+pub(in crate::driver) fn stop() {
+    if let Some(daemon) = PROCESS.daemon() {
+        daemon.post(Input::Told(Intent::Stop(Scope::Service)));
+    }
+}
+
+pub(crate) fn generation() -> Option<u64> {
+    PROCESS.daemon()?.generation()
+}
+
+pub(crate) fn state() -> State {
+    PROCESS.daemon().map_or(State::Starting, |daemon| daemon.state())
+}

@@ -1,0 +1,110 @@
+//! Is the daemon well? It answers its launcher, which asks on behalf of systemd's watchdog. Without a PID
+//! file there is no launcher, and the process speaks for itself.
+
+use crate::driver::log::note;
+use crate::driver::settings::WatchdogCheck;
+use crate::driver::shared::{Daemon, PROCESS};
+use crate::driver::threads::spawn;
+use crate::proto::channel::Aside;
+use crate::sys::channel::Channel;
+use crate::sys::process;
+use crate::sys::sd_notify::{self, Word};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Weak, mpsc};
+use std::thread;
+use std::time::Duration;
+
+/// How long systemd is asked to wait for a drain, each time that it is asked.
+const EXTENSION: Duration = Duration::from_secs(10);
+/// How often it is asked.
+const EXTEND_EVERY: Duration = Duration::from_secs(3);
+
+/// Starts the thread of the program's check.
+pub(super) fn watch(
+    check: Option<WatchdogCheck>,
+    channel: Weak<Channel>,
+) -> crate::error::Result<()> {
+    let Some(mut check) = check else { return Ok(()) };
+    let (asked, asks) = mpsc::sync_channel(1);
+    _ = PROCESS.watchdog.set(asked);
+    spawn("seamless-watchdog", move || {
+        for () in asks {
+            if let (true, Some(channel)) = (is_well(&mut check), channel.upgrade()) {
+                say_alive(&channel);
+            }
+        }
+    })
+}
+
+fn is_well(check: &mut WatchdogCheck) -> bool {
+    let well = catch_unwind(AssertUnwindSafe(check));
+    if !matches!(well, Ok(true)) {
+        let why = if well.is_ok() { "it says no" } else { "it panicked" };
+        note!(
+            Error,
+            "stage=watchdog daemon={} reason=\"the health check failed: {why}\"",
+            process::own_pid(),
+        );
+    }
+    well.unwrap_or(false)
+}
+
+/// The launcher asks for a sign of life. This thread's own is one; while we serve, the program's
+/// check has to agree, and where that hangs, nothing is answered.
+pub(super) fn answer(daemon: &Daemon, channel: &Channel) {
+    match PROCESS.watchdog.get().filter(|_| daemon.phase().serves()) {
+        Some(check) => _ = check.try_send(()), // full: it hangs, or is about to run again
+        None => say_alive(channel),
+    }
+}
+
+fn say_alive(channel: &Channel) {
+    // A launcher that has gone needs none.
+    _ = channel.send(&Aside::Alive.format(), None);
+}
+
+// ---- without a launcher ----
+
+/// Without a PID file: systemd's signs of life, on a thread of their own.
+pub(super) fn watch_alone(check: Option<WatchdogCheck>) -> crate::error::Result<()> {
+    let Some(time) = sd_notify::watchdog().filter(|_| sd_notify::is_heard()) else { return Ok(()) };
+    let mut check = check.unwrap_or_else(|| Box::new(|| true));
+    spawn("seamless-watchdog", move || {
+        loop {
+            if is_well(&mut check) {
+                note_failure(sd_notify::say(&[Word::Watchdog]));
+            }
+            thread::sleep(time / 2);
+        }
+    })
+}
+
+pub(super) fn serves_alone() {
+    if sd_notify::is_heard() {
+        note_failure(sd_notify::say(&[Word::Ready, Word::Status("serving")]));
+    }
+}
+
+/// The drain has begun, and may take its time.
+pub(super) fn drains_alone() {
+    if !sd_notify::is_heard() {
+        return;
+    }
+    let status = Word::Status("stopping: what is in flight is answered");
+    note_failure(sd_notify::say(&[Word::Stopping, status]));
+    let extending = thread::Builder::new().name("seamless-notify".to_owned()).spawn(|| {
+        loop {
+            let extension = Word::ExtendTimeoutUsec(EXTENSION.as_micros() as u32);
+            note_failure(sd_notify::say(&[extension]));
+            thread::sleep(EXTEND_EVERY);
+        }
+    });
+    note_failure(extending.map(drop));
+}
+
+fn note_failure(said: io::Result<()>) {
+    if let Err(error) = said {
+        note!(Warn, "stage=notify pid={} error=\"{error}\"", process::own_pid());
+    }
+}

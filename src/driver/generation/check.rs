@@ -1,0 +1,102 @@
+//! A check: what others see of this service. What follows from it is decided by the daemon's machine.
+
+use super::{Examined, Service, is_shortage, look_failed};
+use crate::driver::control;
+use crate::driver::log::note;
+use crate::error::{Error, Result};
+use crate::proto::daemon::Sight;
+use crate::proto::generation::check::{Content, Seen, names_newer};
+use crate::proto::generation::record::LineState;
+use crate::shutdown::lock;
+use crate::sys::lock_file::Attempt;
+use crate::sys::pid_file::{self, PidFile};
+use crate::sys::process;
+
+impl Service {
+    /// Takes the claim if it is free, and looks. With [`Sight::Seen`] the claim is held until
+    /// [`give_up_claim`](Service::give_up_claim).
+    pub(in crate::driver) fn check(
+        &self,
+        control: Option<&control::Server>,
+    ) -> (Sight, Option<Error>) {
+        let mut files = lock(&self.files);
+        let seen = match files.lock_file.try_claim(&self.world) {
+            Ok(Attempt::HeldBy(_)) => return (Sight::ClaimHeld, None),
+            Ok(Attempt::Claimed) => self.look(&files, control),
+            Err(error) => Err(error),
+        };
+        match seen {
+            Ok(seen) => (Sight::Seen(seen), None),
+            Err(error) => {
+                files.lock_file.give_up_if_held();
+                let sight = match is_shortage(&error) {
+                    true => Sight::Unknown,
+                    false => Sight::NoRecord { newer: self.is_taken_over() },
+                };
+                (sight, Some(error))
+            }
+        }
+    }
+
+    fn look(&self, files: &super::Files, control: Option<&control::Server>) -> Result<Seen> {
+        let record = self.read_record(&files.lock_file)?;
+        let content = self.content()?;
+        let others = self.examine_all(files, &record, content.unwrap_or_default())?;
+        let named = content.and_then(|content: Content| content.pid);
+        let named_lives = match named.map(|pid| (pid, process::try_identity(pid))) {
+            None => false,
+            Some((_, Ok(identity))) => identity.is_some(),
+            Some((pid, Err(error))) => return Err(look_failed(pid, error)),
+        };
+        let line = |one: Examined| (one.generation.daemon, one.facts);
+        Ok(Seen {
+            own: self.own(),
+            last: record.last,
+            lines: others.into_iter().map(line).collect(),
+            content,
+            named_lives,
+            socket_lost: control.is_some_and(control::Server::has_lost_its_path),
+        })
+    }
+
+    /// Without the record, only the PID file tells of a newer generation.
+    fn is_taken_over(&self) -> bool {
+        let content = pid_file::read(&self.pid_file).unwrap_or_default();
+        names_newer(self.identity, content, content.pid.and_then(process::identity))
+    }
+
+    /// Under the claim.
+    pub(in crate::driver) fn enter_again(&self) -> Result<()> {
+        let files = lock(&self.files);
+        let mut record = self.read_record(&files.lock_file)?;
+        let number = self.number().unwrap_or(0);
+        note!(
+            Warn,
+            "stage=check generation={number} daemon={} path={:?} reason=\"the record was lost: \
+             entered again\"",
+            process::own_pid(),
+            files.lock_file.path(),
+        );
+        record.live.push(self.entry(number, Some(LineState::Serving)));
+        record.last = record.last.max(number);
+        files.lock_file.write(&record)
+    }
+
+    /// Under the claim.
+    pub(in crate::driver) fn put_back_file(&self) -> Result<()> {
+        let mut files = lock(&self.files);
+        files.pid_file = Some(PidFile::install(&self.pid_file)?);
+        note!(
+            Warn,
+            "stage=check daemon={} path={:?} reason=\"the PID file named no live generation: \
+             ours is back\"",
+            process::own_pid(),
+            self.pid_file,
+        );
+        Ok(())
+    }
+
+    pub(in crate::driver) fn give_up_claim(&self) {
+        lock(&self.files).lock_file.give_up_if_held();
+    }
+}

@@ -1,0 +1,165 @@
+//! `started`: this generation takes over, step by step as `proto::generation::takeover` says.
+
+use super::{Examined, Service};
+use crate::driver::control;
+use crate::driver::generation::unit;
+use crate::driver::log::note;
+use crate::driver::shared::{Daemon, PROCESS};
+use crate::driver::sockets;
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::daemon::StartedCall;
+use crate::proto::generation::record::{LineState, Record};
+use crate::proto::generation::takeover::{Act, Done, End, Next, TakeOver};
+use crate::proto::generation::verdict::Why;
+use crate::shutdown::lock;
+use crate::sys::pid_file::PidFile;
+use crate::sys::process;
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// What the steps have in their hands. The files are held from [`Act::Look`] on: with them comes the
+/// claim, which a stop may have given up until then.
+#[derive(Default)]
+struct Hands<'a> {
+    files: Option<MutexGuard<'a, super::Files>>,
+    record: Record,
+    others: Vec<Examined>,
+    control: Option<control::Prepared>,
+}
+
+pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Daemon) -> Result<()> {
+    let _only_one = lock(&service.announcing);
+    match daemon.phase().started_call() {
+        StartedCall::TakesOver => {}
+        StartedCall::Parks => service.park(),
+        StartedCall::Returns => return Ok(()),
+    }
+    let began = Instant::now();
+    let mut hands = Hands::default();
+    let mut takeover = TakeOver::new(service.asker());
+    let end = loop {
+        match takeover.next() {
+            Next::Act(act) => {
+                let done = perform(service, daemon, &takeover, act, &mut hands)?;
+                takeover.done(done);
+            }
+            Next::End(end) => break end,
+        }
+    };
+    drop(hands.files.take());
+    match end {
+        End::Started => {}
+        End::NeverStarted => service.park(),
+        End::Refused(place, why) => {
+            service.number.store(0, Ordering::SeqCst);
+            return Err(is_anothers(service, &hands.others[place], why));
+        }
+    }
+    let older: Vec<usize> = takeover.older().collect();
+    let predecessors = older.len();
+    let is_older = |(place, one): (usize, Examined)| older.contains(&place).then_some(one.held)?;
+    sockets::stages::started(hands.others.into_iter().enumerate().filter_map(is_older).collect());
+    note!(
+        Info,
+        "stage=started generation={} launcher={} daemon={} predecessors={predecessors} \
+         elapsed_ms={:.1}",
+        service.number().unwrap_or_default(),
+        service.launcher,
+        process::own_pid(),
+        began.elapsed().as_secs_f64() * 1e3,
+    );
+    unit::started(service, daemon);
+    Ok(())
+}
+
+fn perform<'a>(
+    service: &'a Service,
+    daemon: &Daemon,
+    takeover: &TakeOver,
+    act: Act,
+    hands: &mut Hands<'a>,
+) -> Result<Done> {
+    match act {
+        Act::Claim => {
+            let number = service.claim()?;
+            daemon.post(crate::proto::daemon::Input::Claimed);
+            return Ok(Done::Claimed(number));
+        }
+        Act::Look => {
+            let files = lock(&service.files);
+            // Without a launcher, which may have gone while we were stopped, the thread that takes
+            // signals ends us as soon as it runs.
+            let expected = daemon.phase().started_call() == StartedCall::TakesOver
+                && process::parent_pid() == service.launcher;
+            if expected {
+                hands.record = service.read_record(&files.lock_file)?;
+                // What the path holds before our file replaces it.
+                let content = service.content()?.unwrap_or_default();
+                hands.others = service.examine_all(&files, &hands.record, content)?;
+                hands.control = Some(control::prepare(&service.pid_file)?);
+            }
+            hands.files = Some(files);
+            let others = hands.others.iter().map(|one| one.facts).collect();
+            return Ok(Done::Looked { expected, others });
+        }
+        Act::Install => {
+            let installed = PidFile::install(&service.pid_file)?;
+            hands.files().pid_file = Some(installed);
+        }
+        Act::Listen => {
+            if let Some(prepared) = hands.control.take() {
+                prepared.place(&PROCESS.server)?;
+            }
+        }
+        Act::Enter(kept) => {
+            let number = service.number().expect("a claim has a number");
+            let line = |place: usize| {
+                let state = Some(LineState::Draining);
+                let mut line = hands.others[place].generation.clone();
+                line.state = line.state.and(state);
+                line
+            };
+            hands.record.starting = None;
+            hands.record.live = kept.into_iter().map(line).collect();
+            hands.record.live.push(service.entry(number, Some(LineState::Serving)));
+            let record = std::mem::take(&mut hands.record);
+            hands.files().lock_file.write(&record)?;
+            hands.record = record;
+        }
+        Act::Close => sockets::stages::close_unclaimed(),
+        Act::Serve => {
+            let older = takeover.older().map(|place| hands.others[place].facts.number);
+            return Ok(match daemon.serve(hands.record.last, older.max()) {
+                true => Done::Serving,
+                false => Done::ToldToEnd,
+            });
+        }
+        Act::Steer => sockets::stages::steer_groups(),
+        Act::Stop(place, verdict) => _ = service.touch(&hands.others[place], verdict),
+        Act::GiveUp => match &mut hands.files {
+            Some(files) => files.lock_file.give_up_if_held(),
+            None => service.give_up_claim(),
+        },
+    }
+    Ok(Done::Yes)
+}
+
+impl Hands<'_> {
+    fn files(&mut self) -> &mut super::Files {
+        self.files.as_mut().expect("they are held since the look")
+    }
+}
+
+fn is_anothers(service: &Service, other: &Examined, why: Why) -> Error {
+    Error::new(
+        ErrorKind::AlreadyRunning,
+        format!(
+            "cannot take over {:?} (started): generation {} with daemon {} and launcher {} {why}",
+            service.pid_file,
+            other.generation.number,
+            other.generation.daemon.pid,
+            other.generation.launcher.pid,
+        ),
+    )
+}

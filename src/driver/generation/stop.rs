@@ -1,0 +1,88 @@
+//! TERM to older generations, as the verdict allows.
+
+use super::{Examined, Service, is_shortage};
+use crate::driver::log::note;
+use crate::error::Error;
+use crate::proto::generation::verdict::{Purpose, Verdict, verdict};
+use crate::shutdown::lock;
+use crate::sys::process::{self, Held};
+use crate::sys::signals::SIGTERM;
+
+/// What came of an attempt to stop the older generations.
+#[derive(Debug, Default)]
+pub(in crate::driver) struct Stopped {
+    /// Those whose end can be awaited.
+    pub(in crate::driver) awaited: Vec<Held>,
+    /// For want of descriptors or memory, not all of them could be told: they still have to be.
+    pub(in crate::driver) again: bool,
+}
+
+impl Service {
+    /// TERM to every older generation. A generation that stops while it starts gives up the claim first:
+    /// those that it waits for check under it.
+    pub(in crate::driver) fn stop_older(&self) -> Stopped {
+        let mut files = lock(&self.files);
+        files.lock_file.give_up_if_held();
+        let mut stopped = Stopped::default();
+        let trouble = |error: Error| {
+            note!(Warn, "stage=stop daemon={} error=\"{error}\"", process::own_pid());
+            is_shortage(&error)
+        };
+        let read = || {
+            let record = self.read_record(&files.lock_file)?;
+            Ok((record, files.lock_file.bound()?, self.content()?.unwrap_or_default()))
+        };
+        let (record, bound, content) = match read() {
+            Ok(read) => read,
+            Err(error) => {
+                stopped.again = trouble(error);
+                return stopped;
+            }
+        };
+        for one in &record.live {
+            match self.examine(one, bound, content) {
+                Ok(one) => {
+                    let verdict = verdict(&one.facts, Purpose::Stop, self.asker());
+                    if self.touch(&one, verdict) {
+                        stopped.awaited.extend(one.held);
+                    }
+                }
+                Err(error) => stopped.again |= trouble(error),
+            }
+        }
+        stopped
+    }
+
+    /// TERM, if the verdict says so. Tells whether the end of the process is to be awaited.
+    pub(super) fn touch(&self, older: &Examined, verdict: Verdict) -> bool {
+        let (own, pid) = (process::own_pid(), older.pid());
+        let (sent, awaited) = match (verdict, &older.held) {
+            (Verdict::Touch { awaited }, Some(held)) => (held.signal(SIGTERM), awaited),
+            (Verdict::TouchByNumber, _) => (process::signal_owner(pid, SIGTERM), false),
+            (Verdict::Touch { .. }, None) => return false, // not proven after all
+            (Verdict::Leave { why, awaited }, _) => {
+                if why.is_worth_a_warning() {
+                    note!(Warn, "stage=takeover daemon={own} predecessor={pid} refused=\"{why}\"");
+                }
+                return awaited;
+            }
+            (Verdict::Refuse(why), _) => {
+                note!(Warn, "stage=takeover daemon={own} predecessor={pid} refused=\"{why}\"");
+                return false;
+            }
+        };
+        match sent {
+            Ok(()) => note!(
+                Info,
+                "stage=takeover daemon={own} predecessor={pid} predecessor_generation={} signal=TERM",
+                older.facts.number,
+            ),
+            // It checks each second, and then finds us.
+            Err(error) => note!(
+                Warn,
+                "stage=takeover daemon={own} predecessor={pid} signal=TERM error=\"{error}\"",
+            ),
+        }
+        awaited
+    }
+}

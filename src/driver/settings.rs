@@ -1,0 +1,64 @@
+//! The values that a program has configured, as [`Config`](crate::Config) gathers them.
+
+use crate::shutdown::Hook;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Gives the state that a successor gets.
+pub(crate) type HandOver = Box<dyn FnMut() -> Vec<u8> + Send>;
+
+/// A check of the program's own: is it well?
+#[cfg(feature = "systemd")]
+pub(crate) type WatchdogCheck = Box<dyn FnMut() -> bool + Send>;
+
+/// What each means is told by the method of `Config` that has its name.
+pub(crate) struct Settings {
+    pub(crate) pid_file: PathBuf,
+    pub(crate) handoff_timeout: Duration,
+    pub(crate) successor_timeout: Option<Duration>,
+    pub(crate) claim_timeout: Option<Duration>,
+    pub(crate) drain_timeout: Option<Duration>,
+    pub(crate) takeover_timeout: Duration,
+    pub(crate) release_signal: i32,
+    pub(crate) reload_signals: Vec<i32>,
+    pub(crate) max_draining: Option<usize>,
+    pub(crate) release_code: i32,
+    pub(crate) notification_fd: Option<RawFd>,
+    pub(crate) replace_output: bool,
+    pub(crate) on_launch: Vec<Hook>,
+    pub(crate) keep_open: Vec<RawFd>,
+    pub(crate) hand_over: Option<HandOver>,
+    #[cfg(feature = "systemd")]
+    pub(crate) watchdog: Option<WatchdogCheck>,
+}
+
+impl Settings {
+    /// With every default.
+    pub(crate) fn new(pid_file: PathBuf) -> Settings {
+        Settings {
+            pid_file,
+            handoff_timeout: Duration::from_secs(10),
+            successor_timeout: Some(Duration::from_secs(10)),
+            claim_timeout: Some(Duration::from_secs(60)),
+            drain_timeout: None,
+            takeover_timeout: Duration::from_secs(5),
+            release_signal: crate::sys::signals::SIGCHLD,
+            reload_signals: Vec::new(),
+            max_draining: Some(8),
+            release_code: 0,
+            notification_fd: None,
+            replace_output: true,
+            on_launch: Vec::new(),
+            keep_open: Vec::new(),
+            hand_over: None,
+            #[cfg(feature = "systemd")]
+            watchdog: None,
+        }
+    }
+
+    /// Without a PID file the crate does nothing but drain.
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.pid_file.as_os_str().is_empty()
+    }
+}

@@ -1,0 +1,186 @@
+//! What the threads of this process share: one static, [`PROCESS`].
+//!
+//! # Lock order
+//!
+//! A thread that holds one of these locks takes only locks that stand below it:
+//!
+//! 1. `Service::announcing`: a call of `started`
+//! 2. `Sockets::taking`: a transfer of sockets and state
+//! 3. `Service::files`: the lock file and the PID file
+//! 4. `Sockets::held`: the pool of sockets
+//! 5. `Daemon::machine`
+//! 6. all others (`inputs`, `unsent`, `past`, the hooks, the server's), of which a thread holds one at a
+//!    time
+//!
+//! No lock is held while code of the program runs, except by the hook that it belongs to.
+
+use crate::driver::control::Server;
+use crate::driver::daemon::hooks::Hooks;
+use crate::driver::generation::Service;
+use crate::driver::log::note;
+use crate::driver::sockets::Sockets;
+use crate::proto::daemon::{Daemon as Machine, Input, Phase};
+use crate::proto::{Report, State};
+use crate::shutdown::{HookList, Shutdown, lock};
+use crate::sys::channel::Channel;
+use crate::sys::notification_fd::Notification;
+use crate::sys::process;
+use crate::sys::wait::Waker;
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, OnceLock, Weak, mpsc};
+use std::time::{Duration, Instant};
+
+/// Hooks may be added before `init`.
+pub(in crate::driver) static PROCESS: Process = Process {
+    called: AtomicBool::new(false),
+    daemon: OnceLock::new(),
+    request_hooks: HookList::new(),
+    drain_hooks: HookList::new(),
+    #[cfg(feature = "http")]
+    own_hammer_hooks: HookList::new(),
+    hammer_hooks: HookList::new(),
+    hooks: Hooks::new(),
+    shutdown: Shutdown::new(),
+    sockets: Sockets::new(),
+    server: OnceLock::new(),
+    notification_fd: Mutex::new(None),
+    watchdog: OnceLock::new(),
+    default_drain_timeout: Mutex::new(None),
+};
+
+pub(in crate::driver) struct Process {
+    /// `init` was called.
+    pub(in crate::driver) called: AtomicBool,
+    daemon: OnceLock<Daemon>,
+    pub(in crate::driver) request_hooks: HookList,
+    pub(in crate::driver) drain_hooks: HookList,
+    /// Before those of the program, which may hang.
+    #[cfg(feature = "http")]
+    pub(in crate::driver) own_hammer_hooks: HookList,
+    pub(in crate::driver) hammer_hooks: HookList,
+    pub(in crate::driver) hooks: Hooks,
+    pub(in crate::driver) shutdown: Shutdown,
+    pub(in crate::driver) sockets: Sockets,
+    pub(in crate::driver) server: OnceLock<Server>,
+    /// Tells the supervisor that the service is ready; taken when that has been done.
+    pub(in crate::driver) notification_fd: Mutex<Option<Notification>>,
+    /// To the thread that runs the program's own check.
+    #[cfg_attr(not(feature = "systemd"), allow(dead_code))]
+    pub(in crate::driver) watchdog: OnceLock<mpsc::SyncSender<()>>,
+    /// How long a drain may take if the configuration says nothing: a server has a better default.
+    pub(in crate::driver) default_drain_timeout: Mutex<Option<Duration>>,
+}
+
+/// What the threads of a daemon share.
+pub(in crate::driver) struct Daemon {
+    pub(in crate::driver) machine: Mutex<Machine>,
+    /// What other threads have to say to the one that takes signals.
+    pub(in crate::driver) inputs: Mutex<VecDeque<Input>>,
+    pub(in crate::driver) waker: Waker,
+    /// To the launcher. It is closed when the launcher has gone, by the thread that takes signals.
+    pub(in crate::driver) channel: Weak<Channel>,
+    /// What could not be sent there for want of memory, the oldest first.
+    pub(in crate::driver) unsent: Mutex<VecDeque<Report>>,
+    pub(in crate::driver) drain_timeout: Option<Duration>,
+    pub(in crate::driver) past: Mutex<Past>,
+    /// All that a disabled daemon does not have.
+    pub(in crate::driver) service: Option<Service>,
+}
+
+/// What only this process itself can tell of its life.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::driver) struct Past {
+    pub(in crate::driver) phase_since: Option<Instant>,
+    pub(in crate::driver) took_over: Option<u64>,
+}
+
+impl Process {
+    pub(in crate::driver) fn daemon(&'static self) -> Option<&'static Daemon> {
+        self.daemon.get()
+    }
+
+    /// How long a transfer may take as a whole.
+    pub(in crate::driver) fn takeover_timeout(&self) -> Duration {
+        self.server.get().map_or(Duration::MAX, Server::timeout)
+    }
+
+    pub(in crate::driver) fn set_daemon(&'static self, daemon: Daemon) -> &'static Daemon {
+        self.daemon.get_or_init(|| daemon)
+    }
+}
+
+impl Daemon {
+    pub(in crate::driver) fn drain_timeout(&self) -> Option<Duration> {
+        self.drain_timeout.or(*lock(&PROCESS.default_drain_timeout))
+    }
+
+    pub(in crate::driver) fn phase(&self) -> Phase {
+        lock(&self.machine).phase()
+    }
+
+    pub(in crate::driver) fn is_starting(&self) -> bool {
+        self.state() == State::Starting && !self.phase().parks_callers()
+    }
+
+    pub(in crate::driver) fn state(&self) -> State {
+        lock(&self.machine).state()
+    }
+
+    pub(in crate::driver) fn generation(&self) -> Option<u64> {
+        self.service.as_ref()?.number()
+    }
+
+    /// The state is Serving, and the launcher knows, before anything that follows from it is told.
+    /// `false`: the process has been told to end meanwhile. `last_claim`: the number of the last claim.
+    /// `predecessor`: in whose place we serve.
+    pub(in crate::driver) fn serve(&self, last_claim: u64, predecessor: Option<u64>) -> bool {
+        *lock(&self.past) = Past { phase_since: Some(Instant::now()), took_over: predecessor };
+        let mut machine = lock(&self.machine);
+        let Some(report) = machine.started(last_claim) else { return false };
+        self.report(report);
+        true
+    }
+
+    /// Hands an input to the thread that takes signals.
+    pub(in crate::driver) fn post(&self, input: Input) {
+        lock(&self.inputs).push_back(input);
+        self.waker.wake();
+    }
+
+    /// Tells the launcher. Guards against a report that is lost for want of memory: a launcher that
+    /// never hears of handlers KILLs a daemon that serves. What cannot be sent now is sent later, by
+    /// the thread that takes signals.
+    pub(in crate::driver) fn report(&self, report: Report) {
+        lock(&self.unsent).push_back(report);
+        if !self.send_reports() {
+            self.waker.wake();
+        }
+    }
+
+    /// Sends what there is to report; `false`: some of it has to wait.
+    pub(in crate::driver) fn send_reports(&self) -> bool {
+        let mut unsent = lock(&self.unsent);
+        while let Some(report) = unsent.front() {
+            let sent = match self.channel.upgrade() {
+                Some(channel) => channel.send(&self.message(*report), None),
+                None => Ok(()), // a launcher that has gone needs no report
+            };
+            if let Err(error) = sent {
+                note!(Debug, "stage=channel report={} error=\"{error}\"", report.name());
+                if process::is_shortage(&error) {
+                    return false;
+                }
+            }
+            unsent.pop_front();
+        }
+        true
+    }
+
+    fn message(&self, report: Report) -> Vec<u8> {
+        match report {
+            Report::Started => Report::format_started(self.drain_timeout()),
+            other => other.format(),
+        }
+    }
+}

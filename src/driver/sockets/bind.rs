@@ -1,0 +1,166 @@
+//! Binds what the program asks for and nobody holds.
+
+use super::{Entry, entry};
+use crate::driver::log::note;
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::control::frame::{Address, FileId, Kind, Socket};
+use crate::proto::control::transfer::Predecessor;
+use crate::proto::sockets::pool::{Origin, Spread, Wanted};
+use crate::sys::process;
+use crate::sys::socket::{self, Beside, Listener, Settings, SocketType};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Binds what is missing, at the first address that can be bound.
+pub(super) fn bind(
+    wanted: &Wanted<'_>,
+    settings: Settings,
+    found: &[(Entry, Origin)],
+    missing: usize,
+    active: u32,
+    predecessors: &[Predecessor],
+) -> Result<Vec<Entry>> {
+    let mut failure = None;
+    for asked in &wanted.addresses {
+        let bound = match (asked, found) {
+            (Address::Unix(_), _) => {
+                bind_path(wanted, settings, asked, predecessors).map(|one| vec![one])
+            }
+            (Address::Inet(address), []) => {
+                bind_members(wanted, settings, asked, *address, missing)
+            }
+            (Address::Inet(_), [(first, _), ..]) => {
+                let Address::Inet(port) = first.socket.local else { unreachable!("of one kind") };
+                return join(wanted, settings, found, port, missing, active);
+            }
+        };
+        match bound {
+            Ok(bound) => return Ok(bound),
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.expect("an address was tried"))
+}
+
+/// New members of a group that was taken over. Nothing must go to them as long as this generation
+/// does not serve: if it fails, what waits in their queues would be lost.
+fn join(
+    wanted: &Wanted<'_>,
+    settings: Settings,
+    found: &[(Entry, Origin)],
+    port: SocketAddr,
+    missing: usize,
+    active: u32,
+) -> Result<Vec<Entry>> {
+    let first = &found[0].0;
+    for (entry, _) in found {
+        socket::share_port(entry.fd.as_fd()).map_err(|error| {
+            let text = format!("cannot share {} {port} (socket)", wanted.kind.name());
+            Error::io(ErrorKind::Socket, text, error)
+        })?;
+    }
+    let is_group = socket::steer_to_first(first.fd.as_fd(), wanted.kind, active).is_ok();
+    let asked = &first.socket.asked;
+    let mut bound = bind_members(wanted, settings, asked, port, 1)?;
+    if !is_group {
+        // The first was alone, and a group begins with the second.
+        steer(first, Spread::First(active));
+    }
+    bound.extend(bind_members(wanted, settings, asked, port, missing - 1)?);
+    Ok(bound)
+}
+
+/// All at one port, which is the first one's where the system chooses.
+fn bind_members(
+    wanted: &Wanted<'_>,
+    settings: Settings,
+    asked: &Address,
+    mut address: SocketAddr,
+    count: usize,
+) -> Result<Vec<Entry>> {
+    let reuse_port = settings.reuse_port || wanted.group.is_some();
+    let settings = Settings { reuse_port, ..settings };
+    let mut bound: Vec<Entry> = Vec::new();
+    for _ in 0..count {
+        let fail = |error| {
+            let text = format!("cannot bind {} {address} (socket)", wanted.kind.name());
+            Error::io(ErrorKind::Socket, text, error)
+        };
+        let fd = match socket::bind(wanted.kind, address, settings) {
+            Err(error) if error.raw_os_error() == Some(socket::TOO_MANY_FILES) => {
+                socket::make_room(2 * count as u64);
+                socket::bind(wanted.kind, address, settings)
+            }
+            done => done,
+        };
+        let fd = fd.map_err(fail)?;
+        let entry = describe(wanted, asked, fd, None).map_err(|why| fail(io::Error::other(why)))?;
+        if let Address::Inet(local) = entry.socket.local {
+            address = local;
+        }
+        bound.push(entry);
+    }
+    Ok(bound)
+}
+
+fn bind_path(
+    wanted: &Wanted<'_>,
+    settings: Settings,
+    asked: &Address,
+    predecessors: &[Predecessor],
+) -> Result<Entry> {
+    let path = socket::path_of(asked).expect("a path");
+    let ty = match wanted.kind {
+        Kind::UnixDatagram => SocketType::Datagram,
+        Kind::Unix | Kind::Tcp | Kind::Udp => SocketType::Stream,
+    };
+    let fail =
+        |error| Error::io(ErrorKind::Socket, format!("cannot bind {path:?} (socket)"), error);
+    let in_use = |hint| Err(fail(io::ErrorKind::AddrInUse.into()).hint(hint));
+    match socket::listener_at(&path, ty).map_err(fail)? {
+        Listener::Nobody => {}
+        Listener::NoSocket => return in_use("something that is no socket is there".to_owned()),
+        Listener::Somebody(Some(pid)) if predecessors.iter().any(|one| one.pid == pid) => {}
+        Listener::Somebody(Some(pid)) => {
+            return in_use(format!("process {pid}, which is no predecessor, listens there"));
+        }
+        // The kernel does not say who; a predecessor may.
+        Listener::Somebody(None) if !predecessors.is_empty() => {}
+        Listener::Somebody(None) => return in_use("somebody listens there".to_owned()),
+    }
+    let bound = Beside::bind(ty, &path, settings).and_then(Beside::place);
+    let (fd, file) = bound.map_err(fail)?;
+    describe(wanted, asked, fd, Some(file)).map_err(|why| fail(io::Error::other(why)))
+}
+
+/// An entry for a socket that was bound just now.
+fn describe(
+    wanted: &Wanted<'_>,
+    asked: &Address,
+    fd: OwnedFd,
+    file: Option<FileId>,
+) -> Result<Entry, String> {
+    let (kind, local) = socket::describe(fd.as_fd())?;
+    let name = wanted.name.map(str::to_owned);
+    let socket =
+        Socket { kind, asked: asked.clone(), name, member: 0, retired: false, local, file };
+    Ok(entry(socket, fd))
+}
+
+pub(super) fn steer(member: &Entry, spread: Spread) {
+    let Socket { kind, local, .. } = &member.socket;
+    let steered = match spread {
+        Spread::All => socket::steer_to_all(member.fd.as_fd()),
+        Spread::First(members) => socket::steer_to_first(member.fd.as_fd(), *kind, members),
+    };
+    if let Err(error) = steered {
+        note!(
+            Warn,
+            "stage=socket daemon={} kind={} address={local} error=\"{error}\" reason=\"cannot choose \
+             among the members of a group: what still arrives at those that close is lost\"",
+            process::own_pid(),
+            kind.name(),
+        );
+    }
+}

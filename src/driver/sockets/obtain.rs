@@ -1,0 +1,207 @@
+//! The sockets that a program asks for: passed by the supervisor, taken over, or bound anew.
+
+use super::Entry;
+use super::bind::{bind, steer};
+use crate::driver::control::transfer::{self, Taken};
+use crate::driver::log::{Maybe, note};
+use crate::driver::shared::{Daemon, PROCESS};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::control::frame::{Address, Kind, Socket};
+use crate::proto::sockets::pool::{Origin, Wanted};
+use crate::shutdown::lock;
+use crate::sys::process;
+use crate::sys::socket::{self, Settings};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// As long as names are that a supervisor passes (`sd_listen_fds_with_names(3)`).
+const NAME_MAX: usize = 255;
+
+/// The sockets that the program asks for, found or bound. See [`crate::sockets`] for the order. Who
+/// was told to stop while it starts does not return: the older generations that it waits for still
+/// have the addresses, and a program that ended with that error would end before them.
+pub(crate) fn obtain(wanted: &Wanted<'_>, settings: Settings) -> Result<Vec<OwnedFd>> {
+    let Some(daemon) = PROCESS.daemon() else {
+        let text = "cannot find a socket (socket): init was not called, or failed";
+        return Err(Error::new(ErrorKind::NotInitialized, text));
+    };
+    park_if_ending(daemon);
+    let found = find_or_bind(daemon, wanted, settings);
+    if found.is_err() {
+        park_if_ending(daemon);
+    }
+    found
+}
+
+fn park_if_ending(daemon: &Daemon) {
+    if let Some(service) = daemon.service.as_ref().filter(|_| daemon.phase().parks_callers()) {
+        service.park();
+    }
+}
+
+fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Result<Vec<OwnedFd>> {
+    if wanted.name.is_some_and(|name| name.len() > NAME_MAX) {
+        let text = format!("cannot use a name of more than {NAME_MAX} bytes (socket)");
+        return Err(Error::new(ErrorKind::Socket, text));
+    }
+    lock(&PROCESS.sockets.held).pool.use_it();
+    take_over()?;
+    let is_path = matches!(wanted.kind, Kind::Unix | Kind::UnixDatagram);
+    let predecessors = match &daemon.service {
+        Some(service) if is_path => {
+            service.predecessors()?.into_iter().map(|one| one.about).collect()
+        }
+        Some(_) | None => Vec::new(),
+    };
+    let pool = &mut lock(&PROCESS.sockets.held).pool;
+    if let Some(asked) = pool.asked_before(wanted) {
+        return Err(asked_before(wanted, asked));
+    }
+    let count = wanted.count();
+    let found = pool.find(wanted, has_lost_its_path);
+    let mut found = found.map_err(|passed| of_another_kind(wanted, &passed))?;
+    let had = found.len();
+    if had < count {
+        let active = found.iter().filter(|(entry, _)| !entry.socket.retired).count();
+        match bind(wanted, settings, &found, count - had, active as u32, &predecessors) {
+            Ok(bound) => found.extend(bound.into_iter().map(|entry| (entry, Origin::Bound))),
+            Err(error) => {
+                pool.put_back(found);
+                return Err(error);
+            }
+        }
+    }
+    let handed = found[..count].iter().map(|(entry, _)| socket::duplicate(entry.fd.as_fd()));
+    let handed = handed
+        .collect::<io::Result<Vec<OwnedFd>>>()
+        .map_err(|error| Error::io(ErrorKind::Socket, "cannot duplicate a socket (socket)", error));
+    let handed = match handed {
+        Ok(handed) => handed,
+        Err(error) => {
+            pool.put_back(found);
+            return Err(error);
+        }
+    };
+    let (found, steered) = pool.hold(wanted, found, !daemon.is_starting());
+    if let Some((member, spread)) = steered {
+        steer(&member, spread);
+    }
+    for (entry, origin) in &found {
+        note_found(entry, *origin, wanted, settings);
+    }
+    Ok(handed)
+}
+
+/// Takes over from the predecessor, once.
+fn take_over() -> Result<()> {
+    let _one_at_a_time = lock(&PROCESS.sockets.taking);
+    if lock(&PROCESS.sockets.held).pool.is_taken() {
+        return Ok(());
+    }
+    let Some(daemon) = PROCESS.daemon() else { return Ok(()) };
+    let taken = match &daemon.service {
+        Some(service) if daemon.is_starting() => {
+            transfer::take(service, PROCESS.takeover_timeout())?
+        }
+        Some(_) | None => Taken::default(),
+    };
+    let state = &mut *lock(&PROCESS.sockets.held);
+    state.predecessor = taken.generation;
+    state.state = taken.state;
+    state.pool.take(taken.entries);
+    Ok(())
+}
+
+fn asked_before(wanted: &Wanted<'_>, asked: &Address) -> Error {
+    let text = format!(
+        "cannot bind {} {asked} (socket): this process has asked for it before",
+        wanted.kind.name(),
+    );
+    let error = Error::io(ErrorKind::Socket, text, io::ErrorKind::AddrInUse.into());
+    if asked.is_any_port() {
+        error.hint("sockets with port 0 are told apart by their names")
+    } else {
+        error
+    }
+}
+
+fn of_another_kind(wanted: &Wanted<'_>, passed: &Socket) -> Error {
+    let text = format!(
+        "cannot use {:?} (socket): the supervisor passed a {} socket at {} under this name, not a {} \
+         socket",
+        wanted.name.unwrap_or_default(),
+        passed.kind.name(),
+        passed.local,
+        wanted.kind.name(),
+    );
+    Error::new(ErrorKind::Socket, text)
+}
+
+/// Guards against a listener that nobody can reach any more: its path was removed, or names another
+/// socket.
+fn has_lost_its_path(entry: &Entry) -> bool {
+    let Socket { asked, local, file, .. } = &entry.socket;
+    let Some(path) = socket::path_of(asked) else { return false };
+    let there = socket::file_at(&path);
+    let lost = match file {
+        // One that was passed by name may be bound to another path than the one asked for.
+        Some(file) => {
+            there != Some(*file)
+                && socket::path_of(local).is_none_or(|path| socket::file_at(&path) != Some(*file))
+        }
+        None => there.is_none() && socket::path_of(local).is_some(),
+    };
+    if lost {
+        note!(
+            Warn,
+            "stage=socket daemon={} kind={} address={asked} from=predecessor refused=\"its path no \
+             longer names it: bound anew\"",
+            process::own_pid(),
+            entry.socket.kind.name(),
+        );
+    }
+    lost
+}
+
+fn note_found(entry: &Entry, origin: Origin, wanted: &Wanted<'_>, settings: Settings) {
+    let Socket { kind, name, asked, local, member, retired, .. } = &entry.socket;
+    let own = process::own_pid();
+    // A path may have been bound under another name.
+    let local = if matches!(kind, Kind::Unix | Kind::UnixDatagram) { asked } else { local };
+    note!(
+        Info,
+        "stage=socket daemon={own} kind={} name={} address={local} member={} from={}{}",
+        kind.name(),
+        Maybe(name.as_deref()),
+        Maybe(wanted.group.map(|count| format!("{}/{count}", member + 1))),
+        origin.name(),
+        if *retired { " retired=\"one too many: nothing new goes to it\"" } else { "" },
+    );
+    let nonblocking = socket::is_nonblocking(entry.fd.as_fd());
+    if nonblocking != settings.nonblocking {
+        note!(
+            Warn,
+            "stage=socket daemon={own} kind={} address={local} nonblocking={nonblocking} \
+             reason=\"asked for otherwise, but other processes share it\"",
+            kind.name(),
+        );
+    }
+}
+
+// ---- the state ----
+
+pub(crate) fn inherited() -> Option<Vec<u8>> {
+    take_over_or_log();
+    lock(&PROCESS.sockets.held).state.take()
+}
+
+pub(crate) fn inherited_from() -> Option<u64> {
+    take_over_or_log();
+    lock(&PROCESS.sockets.held).predecessor
+}
+
+fn take_over_or_log() {
+    if let Err(error) = take_over() {
+        note!(Error, "stage=takeover daemon={} error=\"{error}\"", process::own_pid());
+    }
+}

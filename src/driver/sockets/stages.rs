@@ -1,0 +1,61 @@
+//! What the stages of a restart do with the sockets of this process.
+
+use super::bind::steer;
+use crate::driver::log::{Maybe, note};
+use crate::driver::shared::PROCESS;
+use crate::proto::control::frame::Socket;
+use crate::shutdown::lock;
+use crate::sys::process::{self, Held};
+
+/// This generation is about to serve: closes what nobody has asked for. Guards against a connection
+/// that the kernel completes for us alone, after the older generations have closed theirs.
+pub(in crate::driver) fn close_unclaimed() {
+    let unclaimed = lock(&PROCESS.sockets.held).pool.unclaimed();
+    for (entry, origin) in unclaimed {
+        let Socket { kind, name, local, .. } = &entry.socket;
+        note!(
+            Info,
+            "stage=socket daemon={} kind={} name={} address={local} from={} closed=\"not asked for\"",
+            process::own_pid(),
+            kind.name(),
+            Maybe(name.as_deref()),
+            origin.name(),
+        );
+    }
+}
+
+/// This generation serves, and no older one has been told to end yet.
+pub(in crate::driver) fn steer_groups() {
+    let groups = lock(&PROCESS.sockets.held).pool.steer();
+    for (member, spread) in groups {
+        steer(&member, spread);
+    }
+}
+
+/// `started` is through; these older generations end.
+pub(in crate::driver) fn started(older: Vec<Held>) {
+    let has_retired = lock(&PROCESS.sockets.held).pool.has_retired();
+    if has_retired && older.is_empty() {
+        close_retired(); // nobody is left to answer what waits there
+    } else if has_retired {
+        if let Some(server) = PROCESS.server.get() {
+            server.retire_after(older);
+        }
+    }
+}
+
+/// Closes the retired members of groups, the last one first.
+pub(in crate::driver) fn close_retired() {
+    let mut retired = lock(&PROCESS.sockets.held).pool.take_retired();
+    while let Some(entry) = retired.pop() {
+        let Socket { kind, local, member, .. } = &entry.socket;
+        note!(
+            Info,
+            "stage=socket daemon={} kind={} address={local} member={} closed=\"the older generations \
+             have ended\"",
+            process::own_pid(),
+            kind.name(),
+            member + 1,
+        );
+    }
+}

@@ -1,0 +1,601 @@
+//! The daemon's machine. `match`es name every phase: what is ignored is written down.
+
+use super::{Forced, Input, NoRestart, Output, Phase, Question, Sender, Sight, Timer};
+use crate::proto::generation::check::{self, Findings, Memory};
+use crate::proto::{DrainReason, Intent, Kind, Reading, Report, Scope, State};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Daemon {
+    phase: Phase,
+    kind: Kind,
+    /// The launcher starts the next generation itself.
+    in_place: bool,
+    /// The launcher lives and has not been let go.
+    attached: bool,
+    intent: Option<Intent>,
+    older: Older,
+    /// What the supervisor has been asked and has not answered yet.
+    asked: Option<Question>,
+    /// A restart by hand waits for that answer.
+    wish: bool,
+    /// What it answered last, for the check that follows.
+    reading: Reading,
+    memory: Memory,
+    /// How long no successor has come.
+    wait: Wait,
+    /// A successor has failed beside our launcher: it may have put its files in the place of ours.
+    mends: bool,
+}
+
+/// The older generations, once they were told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Older {
+    /// They were not told, or all have ended.
+    None,
+    Told {
+        awaited: bool,
+        again: bool,
+    },
+}
+
+/// A daemon without a launcher, if nobody said whether a successor comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Wait {
+    No,
+    /// The successor timer runs.
+    Running,
+    /// It has fired: the next check decides.
+    Over,
+}
+
+impl Daemon {
+    pub(crate) fn new(kind: Kind, in_place: bool) -> Self {
+        Daemon {
+            phase: Phase::Starting,
+            kind,
+            in_place,
+            attached: true,
+            intent: None,
+            older: Older::None,
+            asked: None,
+            wish: false,
+            reading: Reading::Unreadable,
+            memory: Memory::default(),
+            wait: Wait::No,
+            mends: false,
+        }
+    }
+
+    /// Without a launcher and without files: serving from the start.
+    pub(crate) fn disabled() -> Self {
+        Daemon { phase: Phase::Serving, attached: false, ..Daemon::new(Kind::Nobody, false) }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Where this process is in its life, as its program sees it.
+    pub(crate) fn state(&self) -> State {
+        match self.phase {
+            Phase::Starting | Phase::StoppingEarly => State::Starting,
+            // Its launcher has gone, and a hook still runs, maybe for ever.
+            Phase::HandingOff if !self.attached => State::Detached,
+            Phase::Serving | Phase::HandingOff => State::Serving,
+            Phase::Detached => State::Detached,
+            Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished | Phase::Ended => {
+                State::Draining
+            }
+        }
+    }
+
+    /// Detached or draining: the supervisor reads what we print only as long as our launcher lives. A
+    /// daemon that serves beside its launcher keeps what it has: if a reader fails there, the program's own
+    /// answer may be to end and be started anew.
+    pub(crate) fn outlives_readers(&self) -> bool {
+        match self.phase {
+            Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished => true,
+            Phase::HandingOff | Phase::Detached => self.is_alone(),
+            Phase::Starting | Phase::StoppingEarly | Phase::Serving | Phase::Ended => false,
+        }
+    }
+
+    /// It serves without a launcher, and checks each second: detached, or on the way there with the
+    /// launcher already gone.
+    pub(crate) fn is_alone(&self) -> bool {
+        match self.phase {
+            Phase::Detached => true,
+            Phase::HandingOff => !self.attached,
+            Phase::Starting
+            | Phase::StoppingEarly
+            | Phase::Serving
+            | Phase::Draining(_)
+            | Phase::AwaitingOlder(_)
+            | Phase::Finished
+            | Phase::Ended => false,
+        }
+    }
+
+    /// `started`, on the program's own thread: the PID file names us, and the record lists us.
+    /// `last_claim`: the number of the last claim. Returns what the launcher is told; `None`: we were told
+    /// to end meanwhile.
+    #[must_use]
+    pub(crate) fn started(&mut self, last_claim: u64) -> Option<Report> {
+        if self.phase != Phase::Starting {
+            return None;
+        }
+        self.phase = Phase::Serving;
+        self.memory.last_claim = last_claim;
+        Some(Report::Started)
+    }
+
+    /// What the supervisor answered last, when it was asked about the service.
+    pub(crate) fn reading(&self) -> Reading {
+        self.reading
+    }
+
+    #[must_use]
+    pub(crate) fn on(&mut self, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        match input {
+            Input::Claimed => {
+                if self.phase == Phase::Starting {
+                    out.push(Output::Arm(Timer::Orphan));
+                }
+            }
+            Input::Usr2(sender) => self.usr2(sender, &mut out),
+            Input::Term(sender) => match sender {
+                Sender::Launcher { announced: true } => {}
+                Sender::Successor => self.term(true, &mut out),
+                Sender::Launcher { announced: false } | Sender::Other => {
+                    self.term(false, &mut out);
+                }
+            },
+            Input::Told(intent) => self.told(intent, &mut out),
+            // Meanwhile it may have started, and serves: then nothing is cancelled.
+            Input::Cancelled => {
+                if self.phase == Phase::Starting {
+                    self.end(&mut out);
+                }
+            }
+            Input::LauncherGone => self.launcher_gone(&mut out),
+            Input::ReloadFailed => {
+                if let Phase::Serving | Phase::HandingOff = self.phase {
+                    self.mends = true;
+                    // Not at once: its TERM may be there already, and is known by its PID file.
+                    out.push(Output::Arm(Timer::Check));
+                }
+            }
+            Input::Restart => {
+                if self.phase == Phase::Serving {
+                    self.restart(&mut out);
+                }
+            }
+            Input::RequestHooksDone => self.request_hooks_done(&mut out),
+            Input::DrainHooksDone => self.drain_hooks_done(&mut out),
+            Input::OlderTold { awaited, again } => self.older_told(awaited, again, &mut out),
+            Input::OlderGone => self.older_gone(&mut out),
+            Input::Status(question, reading) => self.status(question, reading, &mut out),
+            Input::Checked(sight) => self.checked(sight, &mut out),
+            Input::Timer(timer) => self.timer(timer, &mut out),
+        }
+        out
+    }
+
+    fn timer(&mut self, timer: Timer, out: &mut Vec<Output>) {
+        match timer {
+            // A starting generation whose supervisor was killed: a new supervisor starts another one,
+            // and nobody but this one can make room for it.
+            Timer::Orphan | Timer::Check if self.phase == Phase::Starting => {
+                if self.kind.is_known_supervisor() {
+                    self.ask(Question::OfLauncher, out);
+                }
+            }
+            Timer::Orphan => {}
+            Timer::Check => {
+                if self.is_alone() {
+                    self.ask(Question::OfService, out);
+                } else if self.mends {
+                    out.push(Output::Check);
+                }
+            }
+            Timer::Successor => {
+                if self.is_alone() && self.wait == Wait::Running {
+                    self.wait = Wait::Over;
+                    self.ask(Question::OfService, out);
+                }
+            }
+            Timer::Drain => {
+                // Until the process ends: `wait` may return long before all is served.
+                if let Phase::Draining(_) | Phase::Finished = self.phase {
+                    self.hammer(Forced::DrainTimeout, out);
+                }
+            }
+            Timer::TellOlder => {
+                if let Older::Told { again: true, .. } = self.older {
+                    out.push(Output::StopOlder);
+                }
+            }
+        }
+    }
+
+    // ---- a restart ----
+
+    fn usr2(&mut self, sender: Sender, out: &mut Vec<Output>) {
+        let by_launcher = match sender {
+            Sender::Launcher { announced: true } => return,
+            Sender::Launcher { announced: false } => true,
+            Sender::Successor | Sender::Other => false,
+        };
+        match self.phase {
+            Phase::Starting => self.end(out),
+            Phase::Serving if self.attached && !self.in_place => {
+                self.wish = true;
+                self.ask(Question::OfLauncher, out);
+            }
+            Phase::Serving => self.restart(out),
+            Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished => {
+                if !by_launcher {
+                    self.hammer(Forced::Usr2, out);
+                }
+            }
+            Phase::StoppingEarly | Phase::HandingOff | Phase::Detached | Phase::Ended => {}
+        }
+    }
+
+    fn restart(&mut self, out: &mut Vec<Output>) {
+        if self.in_place && self.attached {
+            out.push(Output::Report(Report::Reload));
+        } else {
+            self.hand_off(out);
+        }
+    }
+
+    fn hand_off(&mut self, out: &mut Vec<Output>) {
+        if self.attached {
+            // Nobody was asked: this is a wish of our own, or an operator's.
+            let wish = if self.kind.restarts() { Intent::Restart } else { Intent::Unknown };
+            self.intent.get_or_insert(wish);
+            self.phase = Phase::HandingOff;
+            out.push(Output::RunRequestHooks);
+        }
+    }
+
+    fn request_hooks_done(&mut self, out: &mut Vec<Output>) {
+        if self.phase == Phase::HandingOff {
+            self.phase = Phase::Detached;
+            if self.attached {
+                out.extend([Output::Report(Report::Released), Output::Release]);
+                self.ask(Question::OfService, out);
+            }
+        }
+    }
+
+    // ---- what the supervisor wants ----
+
+    fn ask(&mut self, question: Question, out: &mut Vec<Output>) {
+        if self.asked != Some(question) {
+            self.asked = Some(question);
+            out.push(Output::ReadStatus(question));
+        }
+    }
+
+    fn status(&mut self, question: Question, reading: Reading, out: &mut Vec<Output>) {
+        if self.asked != Some(question) {
+            return; // asked before something else became more important
+        }
+        self.asked = None;
+        let wish = std::mem::take(&mut self.wish);
+        match (question, self.phase) {
+            (Question::OfLauncher, Phase::Starting) => match reading {
+                Reading::Lost => self.end(out),
+                Reading::Up | Reading::Down | Reading::Unreadable => {
+                    out.push(Output::Arm(Timer::Check));
+                }
+            },
+            (Question::OfLauncher, Phase::Serving) if wish => {
+                match NoRestart::why(self.kind, self.in_place, reading) {
+                    Some(why) => out.push(Output::RefuseRestart(why)),
+                    None => self.restart(out),
+                }
+            }
+            (Question::OfService, _) if self.is_alone() => {
+                self.reading = reading;
+                out.push(Output::Check);
+            }
+            (Question::OfLauncher | Question::OfService, _) => {}
+        }
+    }
+
+    // ---- a stop, and the launcher's end ----
+
+    fn term(&mut self, from_successor: bool, out: &mut Vec<Output>) {
+        match self.phase {
+            Phase::Starting => {
+                if self.intent == Some(Intent::Stop(Scope::Service)) {
+                    self.phase = Phase::StoppingEarly;
+                    self.stop_older(out);
+                    out.push(Output::Report(Report::Waiting));
+                } else {
+                    self.end(out);
+                }
+            }
+            Phase::Serving | Phase::HandingOff | Phase::Detached => {
+                let reason = match self.intent {
+                    _ if from_successor => DrainReason::TakenOver,
+                    Some(Intent::Stop(_)) => DrainReason::Stopped,
+                    Some(Intent::Restart | Intent::Unknown) | None => DrainReason::Requested,
+                };
+                self.drain(reason, out);
+            }
+            Phase::StoppingEarly
+            | Phase::Draining(_)
+            | Phase::AwaitingOlder(_)
+            | Phase::Finished
+            | Phase::Ended => {}
+        }
+    }
+
+    /// The message says all that the signal behind it would say, and is acted on at once: a signal
+    /// can be lost, or refused if one side has changed its user.
+    fn told(&mut self, intent: Intent, out: &mut Vec<Output>) {
+        self.intent = Some(intent);
+        match intent {
+            Intent::Restart | Intent::Unknown => match self.phase {
+                Phase::Starting => self.end(out),
+                Phase::Serving => self.hand_off(out),
+                Phase::Draining(_) | Phase::Finished => self.let_go(out),
+                Phase::StoppingEarly
+                | Phase::HandingOff
+                | Phase::Detached
+                | Phase::AwaitingOlder(_)
+                | Phase::Ended => {}
+            },
+            Intent::Stop(scope) => match self.phase {
+                Phase::Draining(_) if scope == Scope::Service => self.stop_older(out),
+                Phase::Starting | Phase::Serving | Phase::HandingOff | Phase::Detached => {
+                    self.term(false, out);
+                }
+                Phase::StoppingEarly
+                | Phase::Draining(_)
+                | Phase::AwaitingOlder(_)
+                | Phase::Finished
+                | Phase::Ended => {}
+            },
+        }
+    }
+
+    fn launcher_gone(&mut self, out: &mut Vec<Output>) {
+        let attached = std::mem::replace(&mut self.attached, false);
+        match self.phase {
+            Phase::Starting => self.end(out),
+            Phase::Serving if attached => {
+                self.phase = Phase::HandingOff;
+                out.push(Output::RunRequestHooks);
+                self.ask(Question::OfService, out);
+            }
+            // It went without a release: from now on we check, whatever the hooks do.
+            Phase::HandingOff => self.ask(Question::OfService, out),
+            // The older ones were awaited so that the launcher would not report the service down too early.
+            Phase::StoppingEarly => self.end(out),
+            Phase::Serving
+            | Phase::Detached
+            | Phase::Draining(_)
+            | Phase::AwaitingOlder(_)
+            | Phase::Finished
+            | Phase::Ended => {}
+        }
+    }
+
+    // ---- the check ----
+
+    fn checked(&mut self, sight: Sight, out: &mut Vec<Output>) {
+        let mends = std::mem::take(&mut self.mends);
+        if self.is_alone() {
+            self.checked_alone(sight, out);
+        } else if mends {
+            self.checked_beside_launcher(sight, out);
+        } else if let Sight::Seen(_) = sight {
+            out.push(Output::GiveUpClaim);
+        }
+    }
+
+    fn checked_alone(&mut self, sight: Sight, out: &mut Vec<Output>) {
+        let over = self.wait == Wait::Over;
+        let found = match sight {
+            // Somebody is starting, or may be: wait anew.
+            Sight::ClaimHeld | Sight::Unknown => {
+                self.wait = Wait::No;
+                out.extend([Output::Disarm(Timer::Successor), Output::Arm(Timer::Check)]);
+                return;
+            }
+            Sight::NoRecord { newer } => Findings { newer, ..Findings::default() },
+            Sight::Seen(seen) => {
+                let found = check::check(&seen, &mut self.memory);
+                if found.record_lost {
+                    out.push(Output::EnterRecord);
+                }
+                if !found.newer {
+                    put_back(found, seen.socket_lost, out);
+                }
+                out.push(Output::GiveUpClaim);
+                found
+            }
+        };
+        if over {
+            self.wait = Wait::No;
+        }
+        if found.newer {
+            return self.drain(DrainReason::TakenOver, out); // its TERM got lost
+        }
+        match self.meant() {
+            Intent::Stop(scope) => {
+                self.intent = Some(Intent::Stop(scope)); // so that the older generations are told as well
+                return self.drain(DrainReason::Stopped, out);
+            }
+            Intent::Restart => {
+                self.wait = Wait::No;
+                out.push(Output::Disarm(Timer::Successor));
+            }
+            Intent::Unknown if over && !found.claims_moved => {
+                return self.drain(DrainReason::Stopped, out); // nobody will come
+            }
+            Intent::Unknown => {
+                if found.claims_moved || self.wait != Wait::Running {
+                    self.wait = Wait::Running;
+                    out.push(Output::Arm(Timer::Successor));
+                }
+            }
+        }
+        out.push(Output::Arm(Timer::Check));
+    }
+
+    /// What was meant by the launcher's end: by what the supervisor's status says, and by what the launcher
+    /// was told.
+    fn meant(&self) -> Intent {
+        match (self.reading, self.intent) {
+            (Reading::Down, _) => Intent::Stop(Scope::Service),
+            (_, Some(Intent::Stop(scope))) => Intent::Stop(scope),
+            (Reading::Up, _) | (Reading::Unreadable, Some(Intent::Restart)) => Intent::Restart,
+            (Reading::Lost, _) | (Reading::Unreadable, Some(Intent::Unknown) | None) => {
+                Intent::Unknown
+            }
+        }
+    }
+
+    /// Our launcher lives, and decides what becomes of us. But nobody else looks after our files.
+    fn checked_beside_launcher(&mut self, sight: Sight, out: &mut Vec<Output>) {
+        let serves = matches!(self.phase, Phase::Serving | Phase::HandingOff);
+        match sight {
+            Sight::ClaimHeld | Sight::Unknown => {
+                if serves {
+                    self.mends = true;
+                    out.push(Output::Arm(Timer::Check));
+                }
+            }
+            Sight::NoRecord { .. } => {}
+            Sight::Seen(seen) => {
+                let found = check::check(&seen, &mut self.memory);
+                if found.record_lost {
+                    out.push(Output::EnterRecord);
+                }
+                if serves && !found.newer {
+                    put_back(found, seen.socket_lost, out);
+                }
+                out.push(Output::GiveUpClaim);
+            }
+        }
+    }
+
+    // ---- the drain ----
+
+    fn drain(&mut self, reason: DrainReason, out: &mut Vec<Output>) {
+        let left = std::mem::replace(&mut self.phase, Phase::Draining(reason));
+        out.extend([Output::Disarm(Timer::Check), Output::Disarm(Timer::Successor)]);
+        if reason == DrainReason::TakenOver {
+            out.push(Output::Report(Report::TakenOver));
+        }
+        out.extend([
+            Output::Report(Report::Draining),
+            Output::Arm(Timer::Drain),
+            Output::RunDrainHooks(reason),
+        ]);
+        let service = self.intent == Some(Intent::Stop(Scope::Service));
+        if service && reason != DrainReason::TakenOver {
+            self.stop_older(out);
+        }
+        if left == Phase::HandingOff {
+            self.let_go(out);
+        }
+    }
+
+    /// A daemon that drains will not serve again: a launcher that was told to restart must not wait for the
+    /// last answer, since the supervisor starts a successor only after the launcher's end.
+    fn let_go(&mut self, out: &mut Vec<Output>) {
+        if self.attached && self.intent == Some(Intent::Restart) {
+            out.extend([Output::Report(Report::Released), Output::Release]);
+        }
+    }
+
+    fn stop_older(&mut self, out: &mut Vec<Output>) {
+        if self.older == Older::None {
+            self.older = Older::Told { awaited: true, again: false };
+            out.push(Output::StopOlder);
+        }
+    }
+
+    fn older_told(&mut self, awaited: bool, again: bool, out: &mut Vec<Output>) {
+        self.older = Older::Told { awaited, again };
+        if again {
+            out.push(Output::Arm(Timer::TellOlder));
+        }
+        self.older_may_be_gone(out);
+    }
+
+    fn older_gone(&mut self, out: &mut Vec<Output>) {
+        if let Older::Told { again, .. } = self.older {
+            self.older = Older::Told { awaited: false, again };
+            self.older_may_be_gone(out);
+        }
+    }
+
+    fn older_may_be_gone(&mut self, out: &mut Vec<Output>) {
+        if self.older != (Older::Told { awaited: false, again: false }) {
+            return;
+        }
+        self.older = Older::None;
+        match self.phase {
+            Phase::AwaitingOlder(reason) => {
+                self.phase = Phase::Finished;
+                out.extend([
+                    Output::Report(Report::Draining),
+                    Output::Arm(Timer::Drain),
+                    Output::Finish(reason),
+                ]);
+            }
+            Phase::StoppingEarly => self.end(out),
+            Phase::Starting
+            | Phase::Serving
+            | Phase::HandingOff
+            | Phase::Detached
+            | Phase::Draining(_)
+            | Phase::Finished
+            | Phase::Ended => {}
+        }
+    }
+
+    fn drain_hooks_done(&mut self, out: &mut Vec<Output>) {
+        if let Phase::Draining(reason) = self.phase {
+            if self.older == Older::None {
+                self.phase = Phase::Finished;
+                out.push(Output::Finish(reason));
+            } else {
+                self.phase = Phase::AwaitingOlder(reason);
+                // The older ones have limits of their own.
+                out.extend([Output::Disarm(Timer::Drain), Output::Report(Report::Waiting)]);
+            }
+        }
+    }
+
+    fn hammer(&mut self, forced: Forced, out: &mut Vec<Output>) {
+        self.phase = Phase::Ended;
+        out.push(Output::Hammer(forced));
+    }
+
+    fn end(&mut self, out: &mut Vec<Output>) {
+        self.phase = Phase::Ended;
+        out.push(Output::End);
+    }
+}
+
+fn put_back(found: Findings, socket_lost: bool, out: &mut Vec<Output>) {
+    if found.file_lost {
+        out.push(Output::PutBackFile);
+    }
+    if socket_lost {
+        out.push(Output::PutBackSocket);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,585 @@
+//! Each state x event by a literal table, and ways through several of them. The model walks all of them
+//! together with the launcher.
+
+use crate::proto::daemon::{
+    Daemon, Forced, Input as D, NoRestart, Output as DO, Phase, Question, Sender, Sight,
+    Timer as DT,
+};
+use crate::proto::generation::check::{Content, Own, Seen};
+use crate::proto::generation::record::Identity;
+use crate::proto::generation::verdict::{Facts, Unproven};
+use crate::proto::{DrainReason, Intent, Kind, Reading, Report, Scope, State};
+use DrainReason::{Requested, Stopped, TakenOver};
+use Intent::{Restart, Stop, Unknown};
+use Question::{OfLauncher, OfService};
+use Scope::{Generation, Service};
+
+const SELF: Identity = Identity { pid: 50, start: 500 };
+const ANNOUNCED: Sender = Sender::Launcher { announced: true };
+const BY_LAUNCHER: Sender = Sender::Launcher { announced: false };
+
+/// What a check sees if all is well.
+fn well() -> Seen {
+    let ours = Facts {
+        number: 5,
+        start: SELF.start,
+        proof: Err(Unproven::Ours),
+        foreign: false,
+        beyond: None,
+        holds_pid_file: false,
+        serves: true,
+    };
+    Seen {
+        own: Own { number: 5, identity: SELF },
+        last: 5,
+        lines: vec![(SELF, ours)],
+        content: Some(Content { pid: Some(SELF.pid), locked: false }),
+        named_lives: true,
+        socket_lost: false,
+    }
+}
+
+fn newer() -> Seen {
+    let mut seen = well();
+    let (identity, facts) = seen.lines[0];
+    let facts = Facts { number: 6, proof: Ok(()), ..facts };
+    seen.lines.push((Identity { pid: 60, ..identity }, facts));
+    seen
+}
+
+fn lost_file() -> Seen {
+    Seen { content: None, named_lives: false, ..well() }
+}
+
+fn claims_moved() -> Seen {
+    Seen { last: 6, ..well() }
+}
+
+fn checked(seen: Seen) -> D {
+    D::Checked(Sight::Seen(seen))
+}
+
+/// A check under a supervisor that says this: the question, its answer, and what is seen.
+fn check(reading: Reading, seen: Seen) -> [D; 3] {
+    [D::Timer(DT::Check), D::Status(OfService, reading), checked(seen)]
+}
+
+fn started(kind: Kind, in_place: bool) -> Daemon {
+    let mut daemon = Daemon::new(kind, in_place);
+    assert_eq!(daemon.started(5), Some(Report::Started));
+    daemon
+}
+
+/// A daemon in each of its states, by the shortest way there.
+fn daemon_in(phase: Phase) -> Daemon {
+    let mut daemon = Daemon::new(Kind::Daemontools, false);
+    let way: &[D] = match phase {
+        Phase::Starting => &[],
+        Phase::StoppingEarly => &[D::Told(Stop(Service))],
+        Phase::Ended => &[D::LauncherGone],
+        Phase::Serving => &[],
+        Phase::HandingOff => &[D::Told(Restart)],
+        Phase::Detached => &[
+            D::Told(Restart),
+            D::RequestHooksDone,
+            D::LauncherGone,
+            D::Status(OfService, Reading::Unreadable),
+        ],
+        Phase::Draining(_) => &[D::Term(Sender::Other)],
+        Phase::AwaitingOlder(_) => &[D::Told(Stop(Service)), D::DrainHooksDone],
+        Phase::Finished => &[D::Term(Sender::Other), D::DrainHooksDone],
+    };
+    if !matches!(phase, Phase::Starting | Phase::StoppingEarly | Phase::Ended) {
+        assert_eq!(daemon.started(5), Some(Report::Started));
+    }
+    for input in way {
+        let _ = daemon.on(input.clone());
+    }
+    assert_eq!(daemon.phase(), phase);
+    daemon
+}
+
+const PHASES: [Phase; 9] = [
+    Phase::Starting,
+    Phase::StoppingEarly,
+    Phase::Serving,
+    Phase::HandingOff,
+    Phase::Detached,
+    Phase::Draining(Requested),
+    Phase::AwaitingOlder(Stopped),
+    Phase::Finished,
+    Phase::Ended,
+];
+
+/// What a drain begins with.
+fn drain(reason: DrainReason) -> Vec<DO> {
+    let mut outputs = vec![DO::Disarm(DT::Check), DO::Disarm(DT::Successor)];
+    if reason == TakenOver {
+        outputs.push(DO::Report(Report::TakenOver));
+    }
+    outputs.extend([DO::Report(Report::Draining), DO::Arm(DT::Drain), DO::RunDrainHooks(reason)]);
+    outputs
+}
+
+fn and(mut outputs: Vec<DO>, output: DO) -> Vec<DO> {
+    outputs.push(output);
+    outputs
+}
+
+/// A phase, what the input leads to there, and the phase after it.
+type Row = (Phase, Vec<DO>, Phase);
+
+/// For each input: the phases in which it does something, what, and the phase after. Everywhere
+/// else it is ignored: no output, no other phase.
+fn daemon_table() -> Vec<(D, Vec<Row>)> {
+    use Phase as P;
+    let draining = P::Draining(Requested);
+    let awaiting = P::AwaitingOlder(Stopped);
+    let hammer = || vec![DO::Hammer(Forced::Usr2)];
+    let to_drain = |reason| {
+        [P::Serving, P::HandingOff, P::Detached]
+            .map(|phase| (phase, drain(reason), P::Draining(reason)))
+            .to_vec()
+    };
+    let let_go = [DO::Report(Report::Released), DO::Release];
+    // A handoff was told, so the launcher does not wait for the drain.
+    let from_handoff = |mut steps: Vec<Row>| -> Vec<Row> {
+        steps[1].1.extend(let_go);
+        steps
+    };
+    let and_older = |steps: Vec<Row>| -> Vec<Row> {
+        steps.into_iter().map(|(from, out, to)| (from, and(out, DO::StopOlder), to)).collect()
+    };
+    let ends = || (P::Starting, vec![DO::End], P::Ended);
+    let handoff = || vec![ends(), (P::Serving, vec![DO::RunRequestHooks], P::HandingOff)];
+    // By hand: only if the supervisor would start the service again.
+    let wish = || vec![ends(), (P::Serving, vec![DO::ReadStatus(OfLauncher)], P::Serving)];
+    let early_stop = vec![DO::StopOlder, DO::Report(Report::Waiting)];
+    let with = |mut steps: Vec<Row>, step| {
+        steps.push(step);
+        steps
+    };
+    let stay = |outputs: Vec<DO>| vec![(P::Detached, outputs, P::Detached)];
+    let wait = || vec![DO::Disarm(DT::Successor), DO::Arm(DT::Check)];
+    let give_up = || vec![DO::GiveUpClaim];
+    // Who does not check holds no claim for long.
+    let elsewhere = |row: Row| {
+        let others = PHASES.into_iter().filter(|phase| *phase != P::Detached);
+        others.map(|phase| (phase, give_up(), phase)).chain([row]).collect::<Vec<Row>>()
+    };
+    vec![
+        (D::Claimed, vec![(P::Starting, vec![DO::Arm(DT::Orphan)], P::Starting)]),
+        (D::Usr2(ANNOUNCED), vec![]),
+        (D::Usr2(BY_LAUNCHER), wish()),
+        (
+            D::Usr2(Sender::Other),
+            [
+                wish(),
+                vec![
+                    (draining, hammer(), P::Ended),
+                    (awaiting, hammer(), P::Ended),
+                    (P::Finished, hammer(), P::Ended),
+                ],
+            ]
+            .concat(),
+        ),
+        (D::Term(ANNOUNCED), vec![]),
+        (D::Term(Sender::Successor), with(from_handoff(to_drain(TakenOver)), ends())),
+        (D::Term(BY_LAUNCHER), with(from_handoff(to_drain(Requested)), ends())),
+        (D::Term(Sender::Other), with(from_handoff(to_drain(Requested)), ends())),
+        (
+            D::Told(Restart),
+            [
+                handoff(),
+                vec![
+                    (draining, let_go.to_vec(), draining),
+                    (P::Finished, let_go.to_vec(), P::Finished),
+                ],
+            ]
+            .concat(),
+        ),
+        (D::Told(Unknown), handoff()),
+        (
+            D::Told(Stop(Service)),
+            [
+                and_older(to_drain(Stopped)),
+                vec![
+                    (P::Starting, early_stop, P::StoppingEarly),
+                    (draining, vec![DO::StopOlder], draining),
+                ],
+            ]
+            .concat(),
+        ),
+        (D::Told(Stop(Generation)), with(to_drain(Stopped), ends())),
+        (D::Cancelled, vec![ends()]),
+        (
+            D::LauncherGone,
+            vec![
+                ends(),
+                (P::Serving, vec![DO::RunRequestHooks, DO::ReadStatus(OfService)], P::HandingOff),
+                (P::HandingOff, vec![DO::ReadStatus(OfService)], P::HandingOff),
+                (P::StoppingEarly, vec![DO::End], P::Ended), // nobody waits for its end
+            ],
+        ),
+        (
+            D::ReloadFailed,
+            [P::Serving, P::HandingOff]
+                .map(|phase| (phase, vec![DO::Arm(DT::Check)], phase))
+                .to_vec(),
+        ),
+        (D::Restart, vec![(P::Serving, vec![DO::RunRequestHooks], P::HandingOff)]),
+        (
+            D::RequestHooksDone,
+            vec![(
+                P::HandingOff,
+                vec![DO::Report(Report::Released), DO::Release, DO::ReadStatus(OfService)],
+                P::Detached,
+            )],
+        ),
+        (D::DrainHooksDone, vec![(draining, vec![DO::Finish(Requested)], P::Finished)]),
+        (
+            D::OlderTold { awaited: false, again: false },
+            vec![
+                (P::StoppingEarly, vec![DO::End], P::Ended),
+                (
+                    awaiting,
+                    vec![DO::Report(Report::Draining), DO::Arm(DT::Drain), DO::Finish(Stopped)],
+                    P::Finished,
+                ),
+            ],
+        ),
+        (
+            D::OlderGone,
+            vec![
+                (P::StoppingEarly, vec![DO::End], P::Ended),
+                (
+                    awaiting,
+                    vec![DO::Report(Report::Draining), DO::Arm(DT::Drain), DO::Finish(Stopped)],
+                    P::Finished,
+                ),
+            ],
+        ),
+        // Nobody asked: what comes is too late.
+        (D::Status(OfService, Reading::Down), vec![]),
+        (D::Status(OfLauncher, Reading::Lost), vec![]),
+        (D::Checked(Sight::ClaimHeld), stay(wait())),
+        (D::Checked(Sight::Unknown), stay(wait())),
+        (
+            D::Checked(Sight::NoRecord { newer: true }),
+            vec![(P::Detached, drain(TakenOver), P::Draining(TakenOver))],
+        ),
+        (D::Checked(Sight::NoRecord { newer: false }), stay(wait())),
+        (checked(well()), elsewhere((P::Detached, [give_up(), wait()].concat(), P::Detached))),
+        (
+            checked(newer()),
+            elsewhere((
+                P::Detached,
+                [give_up(), drain(TakenOver)].concat(),
+                P::Draining(TakenOver),
+            )),
+        ),
+        (
+            checked(lost_file()),
+            elsewhere((
+                P::Detached,
+                [vec![DO::PutBackFile], give_up(), wait()].concat(),
+                P::Detached,
+            )),
+        ),
+        (
+            checked(Seen { socket_lost: true, ..well() }),
+            elsewhere((
+                P::Detached,
+                [vec![DO::PutBackSocket], give_up(), wait()].concat(),
+                P::Detached,
+            )),
+        ),
+        (
+            checked(Seen { lines: vec![], ..well() }),
+            elsewhere((
+                P::Detached,
+                [vec![DO::EnterRecord], give_up(), wait()].concat(),
+                P::Detached,
+            )),
+        ),
+        (
+            D::Timer(DT::Check),
+            vec![
+                (P::Starting, vec![DO::ReadStatus(OfLauncher)], P::Starting),
+                (P::Detached, vec![DO::ReadStatus(OfService)], P::Detached),
+            ],
+        ),
+        (D::Timer(DT::Orphan), vec![(P::Starting, vec![DO::ReadStatus(OfLauncher)], P::Starting)]),
+        (D::Timer(DT::Successor), vec![]), // nothing is waited for: it is stale
+        (D::Timer(DT::TellOlder), vec![]),
+        (
+            D::Timer(DT::Drain),
+            [draining, P::Finished]
+                .map(|phase| (phase, vec![DO::Hammer(Forced::DrainTimeout)], P::Ended))
+                .to_vec(),
+        ),
+    ]
+}
+
+#[test]
+fn daemon_every_state_and_event() {
+    let table = daemon_table();
+    let mut cells = 0;
+    for (input, rows) in &table {
+        for phase in PHASES {
+            let mut daemon = daemon_in(phase);
+            let outputs = daemon.on(input.clone());
+            let expected = rows.iter().find(|(from, _, _)| *from == phase);
+            let (expected, after) = match expected {
+                Some((_, outputs, after)) => (outputs.clone(), *after),
+                None => (vec![], phase),
+            };
+            assert_eq!(outputs, expected, "{input:?} in {phase:?}");
+            assert_eq!(daemon.phase(), after, "{input:?} in {phase:?}");
+            cells += 1;
+        }
+    }
+    assert_eq!(cells, 9 * 36, "a new state or event needs its row");
+}
+
+#[test]
+fn a_program_sees_one_of_four_states() {
+    let states = PHASES.map(|phase| daemon_in(phase).state());
+    use State::{Detached, Draining, Serving, Starting};
+    let expected =
+        [Starting, Starting, Serving, Serving, Detached, Draining, Draining, Draining, Draining];
+    assert_eq!(states, expected);
+    let mut alone = daemon_in(Phase::HandingOff);
+    let _ = alone.on(D::LauncherGone);
+    assert_eq!((alone.phase(), alone.state()), (Phase::HandingOff, Detached));
+}
+
+#[test]
+fn started_counts_once_and_not_after_the_end() {
+    for phase in PHASES {
+        let told = daemon_in(phase).started(9);
+        assert_eq!(told.is_some(), phase == Phase::Starting, "{phase:?}");
+    }
+}
+
+/// Feeds inputs and returns what the last one led to.
+fn after(mut daemon: Daemon, inputs: &[D]) -> (Vec<DO>, Phase) {
+    let mut last = Vec::new();
+    for input in inputs {
+        last = daemon.on(input.clone());
+    }
+    (last, daemon.phase())
+}
+
+/// A restart by hand is followed only if somebody would start the service again.
+#[test]
+fn p1_a_restart_by_hand_needs_somebody_who_starts_the_next() {
+    for sender in [Sender::Other, BY_LAUNCHER] {
+        let with = |kind, reading| {
+            let answer = D::Status(OfLauncher, reading);
+            after(started(kind, false), &[D::Usr2(sender), answer])
+        };
+        let handoff = (vec![DO::RunRequestHooks], Phase::HandingOff);
+        let refused = |why| (vec![DO::RefuseRestart(why)], Phase::Serving);
+        for kind in [Kind::Daemontools, Kind::Runit, Kind::Other, Kind::Systemd] {
+            assert_eq!(with(kind, Reading::Up), handoff, "{kind:?}");
+            assert_eq!(with(kind, Reading::Unreadable), handoff, "{kind:?}");
+            assert_eq!(with(kind, Reading::Lost), refused(NoRestart::NoSupervisor), "{kind:?}");
+        }
+        assert_eq!(with(Kind::Runit, Reading::Down), refused(NoRestart::WantedDown));
+        assert_eq!(with(Kind::Systemd, Reading::Down), refused(NoRestart::NotBySystemd));
+        assert_eq!(with(Kind::Nobody, Reading::Up), refused(NoRestart::NoSupervisor));
+    }
+    // Two wishes are one question; what has begun meanwhile goes on.
+    let twice = [D::Usr2(Sender::Other), D::Usr2(Sender::Other)];
+    assert_eq!(after(started(Kind::Runit, false), &twice), (vec![], Phase::Serving));
+    let lost = [D::Usr2(Sender::Other), D::LauncherGone, D::Status(OfLauncher, Reading::Up)];
+    assert_eq!(after(started(Kind::Runit, false), &lost), (vec![], Phase::HandingOff));
+}
+
+/// A generation that hangs before `started` and has lost its supervisor makes room for the next one.
+#[test]
+fn p9_an_orphan_that_does_not_start_ends() {
+    let with = |kind, rest: &[D]| after(Daemon::new(kind, false), &[&[D::Claimed], rest].concat());
+    let (orphan, check) = (D::Timer(DT::Orphan), D::Timer(DT::Check));
+    let answer = |reading| D::Status(OfLauncher, reading);
+    let ask = vec![DO::ReadStatus(OfLauncher)];
+    assert_eq!(with(Kind::Runit, &[orphan.clone()]), (ask.clone(), Phase::Starting));
+    for reading in [Reading::Up, Reading::Down, Reading::Unreadable] {
+        let supervised = [orphan.clone(), answer(reading)];
+        assert_eq!(with(Kind::Runit, &supervised), (vec![DO::Arm(DT::Check)], Phase::Starting));
+        let again = [&supervised[..], &[check.clone()]].concat();
+        assert_eq!(with(Kind::Runit, &again), (ask.clone(), Phase::Starting));
+    }
+    let lost = [orphan.clone(), answer(Reading::Lost)];
+    assert_eq!(with(Kind::Runit, &lost), (vec![DO::End], Phase::Ended));
+    // A program that was started by hand, and whose shell has ended, may take its time.
+    assert_eq!(with(Kind::Other, &[orphan.clone()]), (vec![], Phase::Starting));
+    // It has got through meanwhile.
+    let mut daemon = Daemon::new(Kind::Runit, false);
+    let _ = daemon.on(D::Claimed);
+    let _ = daemon.on(orphan);
+    assert!(daemon.started(5).is_some());
+    assert_eq!(after(daemon, &[answer(Reading::Lost)]), (vec![], Phase::Serving));
+}
+
+/// Below a launcher that restarts in place, a wish for a restart is the launcher's to fulfil.
+#[test]
+fn daemon_in_place_asks_its_launcher() {
+    for wish in [D::Restart, D::Usr2(Sender::Other), D::Usr2(BY_LAUNCHER)] {
+        let with = |way: &[D]| after(started(Kind::Other, true), &[way, &[wish.clone()]].concat());
+        assert_eq!(with(&[]), (vec![DO::Report(Report::Reload)], Phase::Serving));
+        assert_eq!(with(&[D::Told(Restart)]), (vec![], Phase::HandingOff));
+        assert_eq!(with(&[D::LauncherGone]), (vec![], Phase::HandingOff));
+    }
+    // What the launcher tells is followed as ever.
+    let handoff = (vec![DO::RunRequestHooks], Phase::HandingOff);
+    assert_eq!(after(started(Kind::Other, true), &[D::Told(Unknown)]), handoff);
+    // It serves by now: the launcher's wish to cancel its start, and the signal behind it, mean nothing.
+    let late = [D::Cancelled, D::Usr2(ANNOUNCED)];
+    assert_eq!(after(started(Kind::Other, true), &late), (vec![], Phase::Serving));
+}
+
+/// Beside its launcher a daemon checks when a successor has failed, until it has seen what that one
+/// has left, and puts back its files. What is to become of it is the launcher's to say.
+#[test]
+fn daemon_in_place_puts_its_files_back() {
+    let with = |way: &[D]| after(started(Kind::Other, true), &[&[D::ReloadFailed], way].concat());
+    let timer = D::Timer(DT::Check);
+    let put_back = vec![DO::PutBackFile, DO::GiveUpClaim];
+    assert_eq!(with(&[]), (vec![DO::Arm(DT::Check)], Phase::Serving));
+    assert_eq!(with(&[timer.clone()]), (vec![DO::Check], Phase::Serving));
+    assert_eq!(with(&[checked(lost_file())]), (put_back.clone(), Phase::Serving));
+    for nothing in [checked(well()), checked(newer())] {
+        assert_eq!(with(&[nothing.clone()]), (vec![DO::GiveUpClaim], Phase::Serving));
+        assert_eq!(with(&[nothing, timer.clone()]), (vec![], Phase::Serving));
+    }
+    for unseen in [Sight::ClaimHeld, Sight::Unknown].map(D::Checked) {
+        let again = [unseen.clone(), timer.clone()];
+        assert_eq!(with(&[unseen]), (vec![DO::Arm(DT::Check)], Phase::Serving));
+        assert_eq!(with(&again), (vec![DO::Check], Phase::Serving));
+        let late = [again.as_slice(), &[checked(lost_file())]].concat();
+        assert_eq!(with(&late), (put_back.clone(), Phase::Serving));
+    }
+    // In a drain the files are a successor's.
+    let drains = [D::Term(Sender::Successor), checked(lost_file())];
+    assert_eq!(with(&drains), (vec![DO::GiveUpClaim], Phase::Draining(TakenOver)));
+}
+
+#[test]
+fn daemon_unknown_intent_waits_then_drains() {
+    let detached = || {
+        let mut daemon = started(Kind::Other, false);
+        let asked = D::Status(OfService, Reading::Unreadable);
+        for input in [D::Told(Unknown), D::RequestHooksDone, asked, checked(well())] {
+            let _ = daemon.on(input);
+        }
+        daemon
+    };
+    let expire = D::Timer(DT::Successor);
+    let asked = || D::Status(OfService, Reading::Unreadable);
+    // Nobody came: the check that follows the timer drains.
+    assert_eq!(after(detached(), &[expire.clone()]).0, [DO::ReadStatus(OfService)]);
+    assert_eq!(after(detached(), &[expire.clone(), asked()]).0, [DO::Check]);
+    let over = [expire.clone(), asked(), checked(well())];
+    assert_eq!(after(detached(), &over).1, Phase::Draining(Stopped));
+    // Somebody is starting, or has tried since: the wait begins anew.
+    let signs = [D::Checked(Sight::ClaimHeld), D::Checked(Sight::Unknown), checked(claims_moved())];
+    for sign in signs {
+        let later = Seen { last: 6, ..well() };
+        let way = [expire.clone(), asked(), sign.clone(), D::Timer(DT::Check), asked()];
+        let way = [&way[..], &[checked(later)]].concat();
+        assert_eq!(after(detached(), &way).1, Phase::Detached, "{sign:?}");
+    }
+    assert_eq!(
+        after(detached(), &check(Reading::Unreadable, claims_moved())).0,
+        [DO::GiveUpClaim, DO::Arm(DT::Successor), DO::Arm(DT::Check)]
+    );
+    // A status that says up ends the wait, and its timer is stale.
+    let up = check(Reading::Up, well());
+    let stale = [&up[..], &[expire]].concat();
+    assert_eq!(after(detached(), &stale), (vec![], Phase::Detached));
+}
+
+/// What was meant by the launcher's end, by what the status says and what the launcher was told.
+#[test]
+fn p1_p6_a_detached_daemon_follows_the_status_and_then_what_it_was_told() {
+    let stays = |outputs: &[DO]| {
+        let outputs = [&[DO::GiveUpClaim], outputs, &[DO::Arm(DT::Check)]].concat();
+        (outputs, Phase::Detached)
+    };
+    let no_wait = [DO::Disarm(DT::Successor)];
+    let waits = [DO::Arm(DT::Successor)];
+    let stops = (
+        [vec![DO::GiveUpClaim], drain(Stopped), vec![DO::StopOlder]].concat(),
+        Phase::Draining(Stopped),
+    );
+    for (told, reading, expected) in [
+        (Restart, Reading::Up, stays(&no_wait)),
+        (Restart, Reading::Unreadable, stays(&no_wait)),
+        (Restart, Reading::Lost, stays(&waits)),
+        (Restart, Reading::Down, stops.clone()),
+        (Unknown, Reading::Up, stays(&no_wait)),
+        (Unknown, Reading::Unreadable, stays(&waits)),
+        (Unknown, Reading::Lost, stays(&waits)),
+        (Unknown, Reading::Down, stops),
+    ] {
+        let mut daemon = started(Kind::Runit, false);
+        for input in [D::Told(told), D::RequestHooksDone, D::LauncherGone] {
+            let _ = daemon.on(input);
+        }
+        let way = [D::Status(OfService, reading), checked(well())];
+        assert_eq!(after(daemon, &way), expected, "{told:?}, {reading:?}");
+    }
+}
+
+#[test]
+fn daemon_that_lost_its_launcher_checks_while_its_hooks_run() {
+    let with =
+        |rest: &[D]| after(started(Kind::Runit, false), &[&[D::LauncherGone], rest].concat());
+    let up = D::Status(OfService, Reading::Up);
+    assert_eq!(with(&[up.clone()]), (vec![DO::Check], Phase::HandingOff));
+    let next = [up, checked(well()), D::Timer(DT::Check)];
+    assert_eq!(with(&next), (vec![DO::ReadStatus(OfService)], Phase::HandingOff));
+    let down = [D::Status(OfService, Reading::Down), checked(well())];
+    assert_eq!(with(&down).1, Phase::Draining(Stopped));
+    // The hooks have returned: there is nobody to release.
+    assert_eq!(with(&[D::RequestHooksDone]), (vec![], Phase::Detached));
+}
+
+#[test]
+fn daemon_told_to_stop_ends_after_the_older_ones() {
+    let with = |rest: &[D]| {
+        after(started(Kind::Runit, false), &[&[D::Told(Stop(Service))], rest].concat())
+    };
+    let waiting = with(&[D::DrainHooksDone]);
+    assert_eq!(
+        waiting,
+        (vec![DO::Disarm(DT::Drain), DO::Report(Report::Waiting)], Phase::AwaitingOlder(Stopped))
+    );
+    assert_eq!(with(&[D::OlderGone, D::DrainHooksDone]).1, Phase::Finished);
+    assert_eq!(with(&[D::DrainHooksDone, D::OlderGone]).1, Phase::Finished);
+    // Those that could not be told are told again, and the end of all is awaited.
+    let short = D::OlderTold { awaited: true, again: true };
+    assert_eq!(with(&[short.clone()]).0, [DO::Arm(DT::TellOlder)]);
+    let told_again = [short.clone(), D::DrainHooksDone, D::OlderGone, D::Timer(DT::TellOlder)];
+    assert_eq!(with(&told_again), (vec![DO::StopOlder], Phase::AwaitingOlder(Stopped)));
+    let done = D::OlderTold { awaited: false, again: false };
+    assert_eq!(with(&[&told_again[..], &[done]].concat()).1, Phase::Finished);
+}
+
+/// A stop that the check finds, before the launcher has told of it, is one for all generations.
+#[test]
+fn p6_daemon_that_finds_a_stop_ends_after_the_older_ones() {
+    let found = [
+        D::Told(Restart),
+        D::RequestHooksDone,
+        D::Status(OfService, Reading::Down),
+        checked(well()),
+        D::DrainHooksDone,
+        D::Told(Stop(Service)),
+    ];
+    let with = |rest: &[D]| after(started(Kind::Runit, false), &[&found[..], rest].concat());
+    assert_eq!(with(&[]).1, Phase::AwaitingOlder(Stopped));
+    assert_eq!(with(&[D::OlderGone]).1, Phase::Finished);
+}

@@ -1,0 +1,244 @@
+//! The daemon: hands over to a successor, finds out whether one will come, and drains.
+//!
+//! `machine` decides; `signal_hooks` holds back what the hooks before a signal delay.
+
+mod machine;
+pub(crate) mod signal_hooks;
+
+pub(crate) use machine::Daemon;
+
+use super::generation::check::Seen;
+use super::{DrainReason, Intent, Kind, Reading, Report};
+
+/// What happened to the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Input {
+    /// The claim is ours: this generation starts.
+    Claimed,
+    /// USR2. A second one forces the end of a drain.
+    Usr2(Sender),
+    /// TERM or INT.
+    Term(Sender),
+    /// The launcher tells what a TERM meant.
+    Told(Intent),
+    /// The launcher wants this start to end: another one follows, or the service is to end.
+    Cancelled,
+    /// The launcher ended, or closed its end of the channel.
+    LauncherGone,
+    /// The launcher tells that a restart in place has failed, or was refused.
+    ReloadFailed,
+    /// `restart()` was called, and was not refused.
+    Restart,
+    /// The `on_shutdown_request` hooks have returned.
+    RequestHooksDone,
+    /// The `on_shutdown` hooks have returned.
+    DrainHooksDone,
+    /// The answer to [`Output::StopOlder`]. `awaited`: some of them live, and their end is awaited.
+    /// `again`: for want of descriptors or memory, not all could be told.
+    OlderTold { awaited: bool, again: bool },
+    /// Every older generation whose end is awaited has ended.
+    OlderGone,
+    /// The answer to [`Output::ReadStatus`].
+    Status(Question, Reading),
+    /// The answer to [`Output::Check`].
+    Checked(Sight),
+    /// A timer fired.
+    Timer(Timer),
+}
+
+/// Who sent a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Sender {
+    /// Our launcher. `announced`: it has said on the channel what it wants, and the signal only woke us
+    /// to read that. If not, it had no memory for the message, or passes on what somebody sent to it.
+    Launcher {
+        announced: bool,
+    },
+    /// The process that the PID file names now: a successor puts its own PID file in place first.
+    Successor,
+    Other,
+}
+
+/// What the supervisor is asked, and on whose behalf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Question {
+    /// Does it want the launcher's process to run?
+    OfLauncher,
+    /// Does it want the service to run? No launcher of ours is left that it could tell.
+    OfService,
+}
+
+/// What a check sees.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Sight {
+    /// Somebody holds the claim: a generation is starting.
+    ClaimHeld,
+    /// The check failed for want of descriptors or memory: nothing is known.
+    Unknown,
+    /// Neither claim nor record can be had: a service that gave up root may not open the lock file that
+    /// its successor has made anew. `newer`: the PID file names a newer generation that serves.
+    /// Guards against two generations that serve for ever, side by side.
+    NoRecord { newer: bool },
+    /// We hold the claim until [`Output::GiveUpClaim`].
+    Seen(Seen),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Timer {
+    /// One second: check again.
+    Check,
+    /// `successor_timeout`.
+    Successor,
+    /// `drain_timeout`.
+    Drain,
+    /// `claim_timeout`, since we took the claim.
+    Orphan,
+    /// One second: the older generations are told again.
+    TellOlder,
+}
+
+/// What the daemon has to do, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Output {
+    /// Run the `on_shutdown_request` hooks and feed in [`Input::RequestHooksDone`].
+    RunRequestHooks,
+    /// Tell the launcher, over the channel.
+    Report(Report),
+    /// Wake the launcher with the release signal.
+    Release,
+    /// Let `draining` resolve, run the `on_shutdown` hooks, feed in [`Input::DrainHooksDone`].
+    RunDrainHooks(DrainReason),
+    /// Give up the claim if it is held, send TERM to every older generation, and feed in
+    /// [`Input::OlderTold`]; later [`Input::OlderGone`].
+    StopOlder,
+    /// Let `wait` return.
+    Finish(DrainReason),
+    /// Run the `on_hammer` hooks for a moment and end the process.
+    Hammer(Forced),
+    /// End the process at once: nothing was served yet.
+    End,
+    /// Ask the supervisor and feed in [`Input::Status`].
+    ReadStatus(Question),
+    /// Take the claim if it is free, look at the files, and feed in [`Input::Checked`].
+    Check,
+    /// The record lists us again. This and the next three only ever answer a [`Sight::Seen`], so the
+    /// claim is held.
+    EnterRecord,
+    /// Our PID file is put back.
+    PutBackFile,
+    /// Our control socket is put back.
+    PutBackSocket,
+    /// The check is over.
+    GiveUpClaim,
+    /// Tell the operator that this restart is not followed, and why.
+    RefuseRestart(NoRestart),
+    Arm(Timer),
+    Disarm(Timer),
+}
+
+/// What forced the end of a drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Forced {
+    DrainTimeout,
+    Usr2,
+}
+
+/// Why a restart by hand is refused: if the launcher left now, no successor would come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum NoRestart {
+    NoSupervisor,
+    NotBySystemd,
+    WantedDown,
+}
+
+impl NoRestart {
+    /// Would the supervisor start the service again if its launcher left now? A launcher that restarts
+    /// in place need not leave.
+    pub(crate) fn why(kind: Kind, in_place: bool, reading: Reading) -> Option<NoRestart> {
+        if in_place {
+            return None;
+        }
+        match (kind, reading) {
+            (Kind::Nobody, _) | (_, Reading::Lost) => Some(NoRestart::NoSupervisor),
+            (Kind::Systemd, Reading::Down) => Some(NoRestart::NotBySystemd),
+            (_, Reading::Down) => Some(NoRestart::WantedDown),
+            (_, Reading::Up | Reading::Unreadable) => None,
+        }
+    }
+
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            NoRestart::NoSupervisor => "nobody would start the service again",
+            NoRestart::NotBySystemd => {
+                "systemd would not start the service again: see Restart= of its unit"
+            }
+            NoRestart::WantedDown => "the supervisor wants the service down",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Phase {
+    /// Until `started`.
+    Starting,
+    /// Told to stop while starting: the older generations end first.
+    StoppingEarly,
+    Serving,
+    /// The `on_shutdown_request` hooks run.
+    HandingOff,
+    /// The launcher has been let go, or died, and the hooks have returned.
+    Detached,
+    /// The `on_shutdown` hooks run.
+    Draining(DrainReason),
+    /// They have returned; older generations have not ended yet.
+    AwaitingOlder(DrainReason),
+    /// `wait` returns: the program is about to end.
+    Finished,
+    /// The process is about to end, whatever happens.
+    Ended,
+}
+
+/// What becomes of a call of `started`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum StartedCall {
+    /// It takes over.
+    TakesOver,
+    /// It was called before: nothing is to be done.
+    Returns,
+    /// The process is about to end: the call does not return.
+    Parks,
+}
+
+impl Phase {
+    /// It accepts new work.
+    pub(crate) fn serves(self) -> bool {
+        match self {
+            Phase::Serving | Phase::HandingOff | Phase::Detached => true,
+            Phase::Starting
+            | Phase::StoppingEarly
+            | Phase::Draining(_)
+            | Phase::AwaitingOlder(_)
+            | Phase::Finished
+            | Phase::Ended => false,
+        }
+    }
+
+    pub(crate) fn started_call(self) -> StartedCall {
+        match self {
+            Phase::Starting => StartedCall::TakesOver,
+            Phase::StoppingEarly | Phase::Ended => StartedCall::Parks,
+            Phase::Serving
+            | Phase::HandingOff
+            | Phase::Detached
+            | Phase::Draining(_)
+            | Phase::AwaitingOlder(_)
+            | Phase::Finished => StartedCall::Returns,
+        }
+    }
+
+    /// The program asks for a socket, and would not get as far as serving. It must not end by an error
+    /// either: the older generations that it waits for still have the addresses.
+    pub(crate) fn parks_callers(self) -> bool {
+        self.started_call() == StartedCall::Parks
+    }
+}

@@ -1,0 +1,196 @@
+//! What the hooks before a signal hold back: the signal itself, and the message by which the launcher
+//! announces it. Nothing overtakes anything here (strict FIFO).
+
+use crate::proto::Intent;
+use std::collections::VecDeque;
+
+/// The signals that the crate handles in a daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Signal {
+    Term,
+    Int,
+    Usr2,
+}
+
+/// What arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Arrival {
+    /// The launcher tells the intent of a TERM.
+    Told(Intent),
+    /// The launcher wants this start to end.
+    Cancelled,
+    /// The launcher tells that a successor serves, whose TERM did not arrive.
+    TakenOver,
+    /// `announced`: the launcher has said on the channel what it is about.
+    Signal { signal: Signal, from: i32, announced: bool },
+}
+
+/// The hooks before one signal, which run now. They are told apart by this number.
+pub(crate) type Run = u64;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Held {
+    arrival: Arrival,
+    /// Whose hooks run before and after it. `None`: they ran for the announcement.
+    signal: Option<Signal>,
+    /// The hooks before it run still.
+    waits: Option<Run>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct SignalHooks {
+    held: VecDeque<Held>,
+    /// What the launcher told last. A further intent that has the same signal comes without one.
+    told: Option<Signal>,
+    /// This signal is still to come from the launcher. Its hooks have run for the message before it.
+    announced: Option<Signal>,
+    runs: Run,
+}
+
+impl SignalHooks {
+    /// The launcher tells something before it signals, and that counts as the signal: either may get
+    /// lost. `hooked`: are there hooks before this signal? If so, the answer is their run, and
+    /// [`returned`](SignalHooks::returned) tells when they have returned.
+    pub(crate) fn told(
+        &mut self,
+        intent: Intent,
+        hooked: impl FnOnce(Signal) -> bool,
+    ) -> Option<(Run, Signal)> {
+        let signal = match intent {
+            Intent::Restart | Intent::Unknown => Signal::Usr2,
+            Intent::Stop(_) => Signal::Term,
+        };
+        let new = self.told.replace(signal) != Some(signal);
+        if new {
+            self.announced = Some(signal);
+        }
+        self.hold(Arrival::Told(intent), Some(signal).filter(|_| new), hooked)
+    }
+
+    pub(crate) fn cancelled(
+        &mut self,
+        hooked: impl FnOnce(Signal) -> bool,
+    ) -> Option<(Run, Signal)> {
+        self.announced = Some(Signal::Usr2);
+        self.hold(Arrival::Cancelled, Some(Signal::Usr2), hooked)
+    }
+
+    /// No signal follows.
+    pub(crate) fn taken_over(
+        &mut self,
+        hooked: impl FnOnce(Signal) -> bool,
+    ) -> Option<(Run, Signal)> {
+        self.hold(Arrival::TakenOver, Some(Signal::Term), hooked)
+    }
+
+    pub(crate) fn signal(
+        &mut self,
+        signal: Signal,
+        from: i32,
+        by_launcher: bool,
+        hooked: impl FnOnce(Signal) -> bool,
+    ) -> Option<(Run, Signal)> {
+        let announced = by_launcher && self.announced == Some(signal);
+        if announced {
+            self.announced = None;
+        }
+        let hooks = Some(signal).filter(|_| !announced);
+        self.hold(Arrival::Signal { signal, from, announced }, hooks, hooked)
+    }
+
+    fn hold(
+        &mut self,
+        arrival: Arrival,
+        signal: Option<Signal>,
+        hooked: impl FnOnce(Signal) -> bool,
+    ) -> Option<(Run, Signal)> {
+        let run = signal.filter(|signal| hooked(*signal)).map(|signal| {
+            self.runs += 1;
+            (self.runs, signal)
+        });
+        self.held.push_back(Held { arrival, signal, waits: run.map(|(run, _)| run) });
+        run
+    }
+
+    /// These hooks have returned, or are no longer waited for.
+    pub(crate) fn returned(&mut self, run: Run) {
+        for held in &mut self.held {
+            if held.waits == Some(run) {
+                held.waits = None;
+            }
+        }
+    }
+
+    /// The hooks that hold back the first of all.
+    pub(crate) fn waits_for(&self) -> Option<Run> {
+        self.held.front()?.waits
+    }
+
+    /// What is to be acted on now, and whose hooks run after it.
+    pub(crate) fn next(&mut self) -> Option<(Arrival, Option<Signal>)> {
+        if self.waits_for().is_some() {
+            return None;
+        }
+        self.held.pop_front().map(|held| (held.arrival, held.signal))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::Scope;
+
+    #[test]
+    fn what_the_launcher_announces_counts_as_its_signal() {
+        let mut hooks = SignalHooks::default();
+        let told = |hooks: &mut SignalHooks, intent| {
+            hooks.told(intent, |_| false);
+            hooks.next().expect("nothing holds it back").1
+        };
+        let signal = |hooks: &mut SignalHooks, signal, by_launcher| {
+            hooks.signal(signal, 5, by_launcher, |_| false);
+            hooks.next().expect("nothing holds it back")
+        };
+        let usr2 = |announced| Arrival::Signal { signal: Signal::Usr2, from: 5, announced };
+        assert_eq!(told(&mut hooks, Intent::Restart), Some(Signal::Usr2));
+        assert_eq!(signal(&mut hooks, Signal::Usr2, true), (usr2(true), None));
+        assert_eq!(told(&mut hooks, Intent::Unknown), None, "no signal comes behind it");
+        let passed_on = signal(&mut hooks, Signal::Usr2, true);
+        assert_eq!(passed_on, (usr2(false), Some(Signal::Usr2)), "one that is passed on");
+        assert_eq!(told(&mut hooks, Intent::Stop(Scope::Service)), Some(Signal::Term));
+        let term = |announced| Arrival::Signal { signal: Signal::Term, from: 5, announced };
+        let successor = signal(&mut hooks, Signal::Term, false);
+        assert_eq!(successor, (term(false), Some(Signal::Term)));
+        assert_eq!(signal(&mut hooks, Signal::Term, true), (term(true), None));
+    }
+
+    /// A start that is cancelled too late is told of the restart or the stop all the same.
+    #[test]
+    fn a_cancelled_start_is_still_told_what_follows() {
+        let mut hooks = SignalHooks::default();
+        hooks.cancelled(|_| false);
+        assert_eq!(hooks.next(), Some((Arrival::Cancelled, Some(Signal::Usr2))));
+        hooks.signal(Signal::Usr2, 5, true, |_| false);
+        let announced = Arrival::Signal { signal: Signal::Usr2, from: 5, announced: true };
+        assert_eq!(hooks.next(), Some((announced, None)));
+        hooks.told(Intent::Restart, |_| false);
+        let told = Some((Arrival::Told(Intent::Restart), Some(Signal::Usr2)));
+        assert_eq!(hooks.next(), told);
+        hooks.signal(Signal::Usr2, 5, true, |_| false);
+        assert_eq!(hooks.next(), Some((announced, None)));
+    }
+
+    #[test]
+    fn nothing_overtakes_what_a_hook_holds_back() {
+        let mut hooks = SignalHooks::default();
+        let (run, signal) = hooks.taken_over(|_| true).expect("there are hooks");
+        assert_eq!((hooks.waits_for(), signal), (Some(run), Signal::Term));
+        hooks.told(Intent::Restart, |_| false);
+        assert_eq!(hooks.next(), None);
+        hooks.returned(run);
+        assert_eq!(hooks.next(), Some((Arrival::TakenOver, Some(Signal::Term))));
+        let told = Some((Arrival::Told(Intent::Restart), Some(Signal::Usr2)));
+        assert_eq!(hooks.next(), told);
+        assert_eq!((hooks.next(), hooks.waits_for()), (None, None));
+    }
+}

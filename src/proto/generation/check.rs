@@ -1,0 +1,104 @@
+//! A daemon's check of what others see of its service: the record, the PID file, the control socket.
+
+use super::record::Identity;
+use super::verdict::Facts;
+
+/// What stands at the PID file's path now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Content {
+    /// The PID in it, if it holds one.
+    pub(crate) pid: Option<i32>,
+    /// Somebody else has it open and locked, so its owner lives.
+    pub(crate) locked: bool,
+}
+
+impl Content {
+    /// Where nothing can be proven, the lock on the PID file tells that its owner lives.
+    pub(crate) fn is_held_by(self, pid: i32) -> bool {
+        self.locked && self.pid == Some(pid)
+    }
+}
+
+/// What one check has seen, under the claim.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Seen {
+    pub(crate) own: Own,
+    /// The number of the last claim.
+    pub(crate) last: u64,
+    /// The generations of the record.
+    pub(crate) lines: Vec<(Identity, Facts)>,
+    /// `None`: the PID file cannot be read.
+    pub(crate) content: Option<Content>,
+    /// There is a process with the PID in the PID file, whoever it is.
+    pub(crate) named_lives: bool,
+    /// Nobody listens at the path of our control socket.
+    pub(crate) socket_lost: bool,
+}
+
+/// Who checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Own {
+    pub(crate) number: u64,
+    pub(crate) identity: Identity,
+}
+
+/// What a daemon remembers from one check to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Memory {
+    /// The number of the last claim.
+    pub(crate) last_claim: u64,
+    /// A living process in the PID file that nobody accounts for.
+    pub(crate) stranger: Option<i32>,
+}
+
+/// What follows from what was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Findings {
+    /// A newer generation is in the record and alive.
+    pub(crate) newer: bool,
+    /// The record does not list us: it was lost, and we enter it again.
+    pub(crate) record_lost: bool,
+    /// The PID file is missing or names no live generation.
+    pub(crate) file_lost: bool,
+    /// Claims were taken since the last check: somebody tries to start.
+    pub(crate) claims_moved: bool,
+}
+
+pub(crate) fn check(seen: &Seen, memory: &mut Memory) -> Findings {
+    let Seen { own, last, lines, content, named_lives, .. } = seen;
+    let listed = lines.iter().any(|(identity, _)| *identity == own.identity);
+    // In a record that does not list us, numbers began anew: the start times decide.
+    let is_newer = |(identity, facts): &&(Identity, Facts)| {
+        let later = match listed {
+            true => facts.number > own.number,
+            false => identity.start >= own.identity.start,
+        };
+        later && facts.lives()
+    };
+    let mut newer = lines.iter().filter(is_newer).map(|(identity, _)| identity.pid);
+    let named = content.and_then(|content| content.pid);
+    let accounted =
+        named.is_some_and(|pid| pid == own.identity.pid || newer.clone().any(|one| one == pid));
+    let stranger = named.filter(|_| !accounted && *named_lives);
+    // A living stranger in the file may be a successor that keeps no record (the Go original)
+    // and is about to send its TERM: it is believed for one check.
+    let file_lost = !accounted && (stranger.is_none() || stranger == memory.stranger);
+    let newer = newer.next().is_some();
+    let record_lost = !listed && !newer;
+    let claims_moved = *last != memory.last_claim;
+    // In a record that is entered again, the last claim is no earlier than ours.
+    let last_claim = if record_lost { own.number.max(*last) } else { *last };
+    *memory = Memory { last_claim, stranger };
+    Findings { newer, record_lost, file_lost, claims_moved }
+}
+
+/// Where the record cannot be had: does the PID file tell that a newer generation serves? A living
+/// process, started no earlier than we were, holds the lock on it and is the one that it names.
+pub(crate) fn names_newer(own: Identity, content: Content, named: Option<Identity>) -> bool {
+    named.is_some_and(|named| {
+        content.is_held_by(named.pid) && named.pid != own.pid && named.start >= own.start
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+use super::*;
+use crate::proto::generation::verdict::Unproven;
+
+const OWN: Asker = Asker { number: Some(5), start: 500 };
+
+fn facts(number: u64, proof: Result<(), Unproven>) -> Facts {
+    Facts {
+        number,
+        start: number * 100,
+        proof,
+        foreign: false,
+        beyond: None,
+        holds_pid_file: false,
+        serves: true,
+    }
+}
+
+/// Runs it to its end; `answer` may answer a step otherwise than "done".
+fn run(
+    mut takeover: TakeOver,
+    others: &[Facts],
+    answer: impl Fn(&Act) -> Option<Done>,
+) -> (Vec<Act>, End, TakeOver) {
+    let mut acts = Vec::new();
+    loop {
+        let act = match takeover.next() {
+            Next::Act(act) => act,
+            Next::End(end) => return (acts, end, takeover),
+        };
+        let done = answer(&act).unwrap_or(match act {
+            Act::Claim => Done::Claimed(5),
+            Act::Look => Done::Looked { expected: true, others: others.to_vec() },
+            Act::Serve => Done::Serving,
+            _ => Done::Yes,
+        });
+        acts.push(act);
+        takeover.done(done);
+        assert!(acts.len() < 30, "it does not end: {acts:?}");
+    }
+}
+
+const TOUCH: Verdict = Verdict::Touch { awaited: true };
+
+#[test]
+fn p1_p4_the_steps_in_their_order() {
+    let others = [facts(3, Err(Unproven::Gone)), facts(4, Ok(())), facts(2, Ok(()))];
+    let (acts, end, takeover) = run(TakeOver::new(OWN), &others, |_| None);
+    let expected = [
+        Act::Look,
+        Act::Install,
+        Act::Listen,
+        Act::Enter(vec![1, 2]),
+        Act::Close,
+        Act::Serve,
+        Act::Steer,
+        Act::Stop(1, TOUCH),
+        Act::Stop(2, TOUCH),
+        Act::GiveUp,
+    ];
+    assert_eq!((&acts[..], end), (&expected[..], End::Started));
+    assert_eq!(takeover.older().collect::<Vec<_>>(), [1, 2]);
+    // The claim was given up: it is taken first.
+    let (acts, end, _) = run(TakeOver::new(Asker { number: None, ..OWN }), &[], |_| None);
+    assert_eq!((acts[0].clone(), acts[1].clone(), end), (Act::Claim, Act::Look, End::Started));
+}
+
+#[test]
+fn p5_a_service_of_others_ends_it_before_the_first_step() {
+    let foreign = Facts { foreign: true, ..facts(4, Ok(())) };
+    let elsewhere = Facts { holds_pid_file: true, ..facts(4, Err(Unproven::Elsewhere)) };
+    for (other, why) in [(foreign, Why::SupervisedByAnother), (elsewhere, Why::HoldsFileElsewhere)]
+    {
+        let (acts, end, _) = run(TakeOver::new(OWN), &[facts(3, Ok(())), other], |_| None);
+        assert_eq!((&acts[..], end), (&[Act::Look, Act::GiveUp][..], End::Refused(1, why)));
+    }
+}
+
+#[test]
+fn told_to_end_it_gives_up_the_claim_and_nothing_follows() {
+    let unexpected =
+        |act: &Act| (*act == Act::Look).then(|| Done::Looked { expected: false, others: vec![] });
+    let (acts, end, _) = run(TakeOver::new(OWN), &[], unexpected);
+    assert_eq!((&acts[..], end), (&[Act::Look, Act::GiveUp][..], End::NeverStarted));
+    let told = |act: &Act| (*act == Act::Serve).then_some(Done::ToldToEnd);
+    let (acts, end, _) = run(TakeOver::new(OWN), &[facts(4, Ok(()))], told);
+    assert_eq!((acts.last(), end), (Some(&Act::GiveUp), End::NeverStarted));
+    assert!(!acts.iter().any(|act| matches!(act, Act::Steer | Act::Stop(..))), "{acts:?}");
+}
+
+/// A line of our own number is what an earlier attempt of this process has left.
+#[test]
+fn our_own_line_is_written_anew() {
+    let others = [facts(4, Ok(())), facts(5, Err(Unproven::Ours)), facts(6, Ok(()))];
+    let (acts, _, _) = run(TakeOver::new(OWN), &others, |_| None);
+    assert!(acts.contains(&Act::Enter(vec![0, 2])), "{acts:?}");
+    let stopped = acts.iter().filter(|act| matches!(act, Act::Stop(..))).count();
+    assert_eq!(stopped, 1, "never a newer one: {acts:?}");
+}
