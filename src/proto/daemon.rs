@@ -164,13 +164,9 @@ impl Daemon {
     #[must_use]
     pub(crate) fn on(&mut self, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
-        #[cfg(model)]
-        if crate::variants::deaf_daemon(self.phase, input) {
-            return out;
-        }
         match input {
             Input::Started => {
-                if self.phase == Phase::Starting && !broken!(NobodyServes) {
+                if self.phase == Phase::Starting {
                     self.phase = Phase::Serving;
                     out.push(Output::Report(Report::Started));
                 }
@@ -188,7 +184,7 @@ impl Daemon {
             }
             // On its way we may have got through, and serve: then it is for nobody.
             Input::Evicted => {
-                if self.phase == Phase::Starting || broken!(EvictedWhileServing) {
+                if self.phase == Phase::Starting {
                     self.end(&mut out);
                 }
             }
@@ -240,12 +236,12 @@ impl Daemon {
     fn usr2(&mut self, from_launcher: bool, out: &mut Vec<Output>) {
         match self.phase {
             Phase::Starting => self.end(out),
-            Phase::Serving if self.in_place && self.attached && !broken!(HandsOffInPlace) => {
+            Phase::Serving if self.in_place && self.attached => {
                 out.push(Output::Report(Report::Reload));
             }
             Phase::Serving => self.hand_off(out),
             Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished => {
-                if !from_launcher || broken!(HammerOnLauncherUsr2) {
+                if !from_launcher {
                     self.hammer(Forced::Usr2, out);
                 }
             }
@@ -266,8 +262,7 @@ impl Daemon {
     fn term(&mut self, from_successor: bool, out: &mut Vec<Output>) {
         match self.phase {
             Phase::Starting => {
-                let service = self.intent == Some(Intent::Stop(Scope::Service));
-                if service && !broken!(NoStopWhileStarting) {
+                if self.intent == Some(Intent::Stop(Scope::Service)) {
                     self.phase = Phase::StoppingEarly;
                     self.stop_older(out);
                     out.push(Output::Report(Report::Waiting));
@@ -323,9 +318,8 @@ impl Daemon {
     fn launcher_gone(&mut self, out: &mut Vec<Output>) {
         let attached = std::mem::replace(&mut self.attached, false);
         match self.phase {
-            Phase::Starting if broken!(LauncherGoneIgnoredInStarting) => {}
             Phase::Starting => self.end(out),
-            Phase::Serving if attached && !broken!(LauncherGoneIgnoredInServing) => {
+            Phase::Serving if attached => {
                 self.phase = Phase::HandingOff;
                 out.extend([Output::RunRequestHooks, Output::Check]);
             }
@@ -365,19 +359,13 @@ impl Daemon {
             out.extend([Output::Disarm(Timer::Successor), Output::Arm(Timer::Check)]);
             return;
         };
-        let claims_moved = claims_moved && !broken!(ClaimsMovedIgnored);
-        let supervisor = if broken!(StatusIgnored) { Reading::Unreadable } else { supervisor };
-        if newer && broken!(PutBackOverNewer) {
-            out.push(Output::PutBack);
-        }
-        if newer && !broken!(NewerIgnored) {
+        if newer {
             return self.drain(DrainReason::TakenOver, out); // its TERM got lost
         }
-        if lost_file && !broken!(LostFileNotPutBack) {
+        if lost_file {
             out.push(Output::PutBack);
         }
         let told = match self.intent {
-            _ if broken!(FixedDrainTimer) => Intent::Unknown,
             _ if supervisor == Reading::Down => Intent::Stop(Scope::Service),
             Some(Intent::Stop(scope)) => Intent::Stop(scope),
             _ if supervisor == Reading::Up => Intent::Restart,
@@ -393,7 +381,7 @@ impl Daemon {
                 self.waiting = false;
                 out.push(Output::Disarm(Timer::Successor));
             }
-            Intent::Unknown if overdue && !claims_moved && !broken!(OverdueIgnored) => {
+            Intent::Unknown if overdue && !claims_moved => {
                 return self.drain(DrainReason::Stopped, out); // nobody will come
             }
             Intent::Unknown => {
@@ -433,7 +421,7 @@ impl Daemon {
             Output::RunDrainHooks(reason),
         ]);
         let service = self.intent == Some(Intent::Stop(Scope::Service));
-        if service && reason != DrainReason::TakenOver && !broken!(StopNotToldToOlder) {
+        if service && reason != DrainReason::TakenOver {
             self.stop_older(out);
         }
         if left == Phase::HandingOff {
@@ -444,7 +432,7 @@ impl Daemon {
     /// Who drains will not serve again: a launcher that was sent for a restart must not wait for the
     /// last answer, since only after its end the supervisor starts a successor.
     fn let_go(&mut self, out: &mut Vec<Output>) {
-        if self.attached && self.intent == Some(Intent::Restart) && !broken!(DrainKeepsLauncher) {
+        if self.attached && self.intent == Some(Intent::Restart) {
             out.extend([Output::Report(Report::Released), Output::Release]);
         }
     }

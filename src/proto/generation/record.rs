@@ -182,5 +182,5 @@ impl Identity {
     }
 }
 
-#[cfg(all(test, not(model)))]
+#[cfg(test)]
 mod tests;

@@ -95,24 +95,6 @@ pub(crate) enum Step {
 /// In this order a death at any point leaves a generation that serves and can be found.
 pub(crate) fn steps() -> [Step; 8] {
     use Step::{Close, Enter, GiveUp, Install, Listen, Serve, Steer, StopOlder};
-    if broken!(TermBeforeRename) {
-        return [StopOlder, Install, Listen, Enter, Close, Serve, Steer, GiveUp];
-    }
-    if broken!(ServingAfterTerm) {
-        return [Install, Listen, Enter, StopOlder, Close, Serve, Steer, GiveUp];
-    }
-    if broken!(ClaimGivenUpEarly) {
-        return [GiveUp, Install, Listen, Enter, Close, Serve, Steer, StopOlder];
-    }
-    if broken!(SteeredLate) {
-        return [Install, Listen, Enter, Close, Serve, StopOlder, Steer, GiveUp];
-    }
-    if broken!(ClosedLate) {
-        return [Install, Listen, Enter, Serve, Steer, StopOlder, Close, GiveUp];
-    }
-    if broken!(ListensLate) {
-        return [Install, Enter, Close, Serve, Steer, StopOlder, GiveUp, Listen];
-    }
     [Install, Listen, Enter, Close, Serve, Steer, StopOlder, GiveUp]
 }
 
@@ -121,7 +103,7 @@ pub(crate) fn steps() -> [Step; 8] {
 pub(crate) fn is_older(number: u64, start: u64, own_number: Option<u64>, own_start: u64) -> bool {
     match own_number {
         Some(own_number) => number < own_number,
-        None => start < own_start || broken!(StopsNewer),
+        None => start < own_start,
     }
 }
 

@@ -258,7 +258,11 @@ impl Net {
             || self.passed.contains(&cookie)
             || self.store.iter().any(|(_, one)| *one == cookie)
             || parts.any(|part| {
-                let in_pool = || part.pool.all().any(holds);
+                let in_pool = || {
+                    let mut pool = part.pool.clone();
+                    pool.use_it();
+                    pool.let_go().iter().any(holds)
+                };
                 part.open.contains(&cookie) || part.got.iter().any(holds) || in_pool()
             })
     }
