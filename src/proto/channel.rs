@@ -260,5 +260,5 @@ fn split_message(bytes: &[u8]) -> Result<(&str, &str), Refused> {
     Ok(message.split_once(' ').unwrap_or((message, "")))
 }
 
-#[cfg(all(test, not(model)))]
+#[cfg(test)]
 mod tests;

@@ -4,17 +4,6 @@
 //! logs nothing, so a test can walk every state that it can reach. A timer that fires late is a
 //! no-op: the machine looks at its state, never at the time.
 
-/// Is the protocol broken here on purpose? Only a test of the test can say so.
-macro_rules! broken {
-    ($variant:ident) => {{
-        #[cfg(model)]
-        let broken = crate::variants::is(crate::variants::Variant::$variant);
-        #[cfg(not(model))]
-        let broken = false;
-        broken
-    }};
-}
-
 pub(crate) mod channel;
 pub(crate) mod control;
 pub(crate) mod daemon;

@@ -35,5 +35,5 @@ pub(crate) fn format_pid(pid: i32) -> String {
     format!("{pid}\n")
 }
 
-#[cfg(all(test, not(model)))]
+#[cfg(test)]
 mod tests;

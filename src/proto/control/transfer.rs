@@ -32,11 +32,7 @@ pub(crate) fn giver(
     // P5, turned round: only what is proven to be an older generation of ours gives us sockets.
     let proven = |pid| predecessors.iter().find(|one| one.pid == pid).copied();
     match listens {
-        Some(pid) if broken!(TakesFromStrangers) => {
-            Ok(proven(pid).or(Some(Predecessor { number: 0, pid, hands_over: true })))
-        }
         Some(pid) => proven(pid).map(Some).ok_or(Untakeable::Stranger(pid)),
-        None if broken!(BindsBesidePredecessor) => Ok(None),
         None => match predecessors.iter().find(|one| one.hands_over) {
             Some(one) => Err(Untakeable::NobodyListens(*one)),
             None => Ok(None),
@@ -94,7 +90,7 @@ impl Taking {
         let (took, request) = match (self.due, answer) {
             (_, Answer::Refused(why)) => return Err(format!("it refuses: {why}")),
             (Due::Offer, Answer::Offer { generation, sockets, state }) if fds == 0 => {
-                if generation != self.from && !broken!(TakesFromStrangers) {
+                if generation != self.from {
                     return Err(format!(
                         "it says that it is generation {generation}, and the record says {}",
                         self.from

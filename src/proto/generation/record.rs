@@ -215,5 +215,5 @@ impl Identity {
     }
 }
 
-#[cfg(all(test, not(model)))]
+#[cfg(test)]
 mod tests;

@@ -167,16 +167,11 @@ impl Children {
         (member.life, member.ready) = (Life::Serving, true);
         self.last = Last::Lives(child);
         self.crash = None;
-        if !broken!(CancelKillsServing) {
-            out.push(Output::Disarm(Timer::Cancel));
-        }
-        out.push(Output::Progress(Progress::Serving(child)));
+        out.extend([Output::Disarm(Timer::Cancel), Output::Progress(Progress::Serving(child))]);
         if self.members.iter().any(|one| one.life == Life::Serving && one.child != child) {
             out.push(Output::Arm(Timer::Overdue));
         }
-        if !broken!(LateCandidateNotTold) {
-            self.send_to_addressee(out);
-        }
+        self.send_to_addressee(out);
         self.start_again(out);
     }
 
@@ -197,7 +192,7 @@ impl Children {
 
     fn never_started(&mut self, member: &Member, end: End, out: &mut Vec<Output>) {
         let child = member.child;
-        if matches!(self.last, Last::Nobody(_)) || broken!(CandidateMirrored) {
+        if matches!(self.last, Last::Nobody(_)) {
             self.last = Last::Nobody(Some((child, end)));
         }
         if member.cancelled {
@@ -209,8 +204,7 @@ impl Children {
     }
 
     fn current_ended(&mut self, member: &Member, end: End, out: &mut Vec<Output>) {
-        let older = self.newest(Life::Serving).filter(|_| !broken!(CrashNotMadeGood));
-        match older {
+        match self.newest(Life::Serving) {
             // It got as far as `started`, and its predecessor has not left yet.
             Some(older) => {
                 self.last = Last::Lives(older);
@@ -274,7 +268,7 @@ impl Children {
     }
 
     fn start_again(&mut self, out: &mut Vec<Output>) {
-        if std::mem::replace(&mut self.again, false) && !broken!(CancelledForGood) {
+        if std::mem::replace(&mut self.again, false) {
             self.start(out);
         }
     }
@@ -348,8 +342,7 @@ impl Children {
     }
 
     pub(super) fn cancel_expired(&mut self, out: &mut Vec<Output>) {
-        let starts = |one: &Member| one.life == Life::Starting || broken!(CancelKillsServing);
-        let is_due = |one: &&Member| one.cancelled && starts(one);
+        let is_due = |one: &&Member| one.cancelled && one.life == Life::Starting;
         let due = self.members.iter().filter(is_due);
         out.extend(due.map(|one| Output::Kill(one.child, Timer::Cancel)));
     }
@@ -374,8 +367,7 @@ impl Children {
     /// After a stop, and where all ends with us, those that drain are awaited too.
     fn conclude(&mut self, out: &mut Vec<Output>) {
         let waits = |one: &Member| one.life != Life::Draining;
-        let goes_on = self.spawning || self.members.iter().any(waits);
-        if goes_on && !broken!(CandidateMirrored) {
+        if self.spawning || self.members.iter().any(waits) {
             return;
         }
         let (child, end, drained) = match self.last {
@@ -389,10 +381,10 @@ impl Children {
             Last::Nobody(None) => return,
         };
         let all = self.stopping() || (self.all_ends_with_us && drained);
-        if all && !self.members.is_empty() && !broken!(DrainingNotAwaited) {
+        if all && !self.members.is_empty() {
             return;
         }
-        out.push(Output::Mirror(child, if broken!(NoMirror) { End::Code(0) } else { end }));
+        out.push(Output::Mirror(child, end));
     }
 
     /// No exit while settling, and none after a stop: then the end of all is awaited. A candidate

@@ -40,25 +40,21 @@ impl Understanding {
     /// Returns the intent if it is known at once.
     pub(super) fn term(&mut self, from: i32, out: &mut Vec<Output>) -> Option<Intent> {
         if let Some(settling) = &mut self.settling {
-            if !broken!(AgainIgnored) {
-                settling.again = Some(from);
-            }
+            settling.again = Some(from);
             return None;
         }
         let cont = self.cont == Some(from);
         self.settling = Some(Settling { from, cont, reads: 0, again: None });
         match self.kind {
             Kind::Nobody => return Some(Intent::Stop(Scope::Generation)),
-            kind if kind.writes_late() && !broken!(Usr2BeforeSettled) => {
-                out.push(Output::Arm(Timer::Settle));
-            }
+            kind if kind.writes_late() => out.push(Output::Arm(Timer::Settle)),
             _ => out.push(Output::ReadStatus),
         }
         None
     }
 
     pub(super) fn cont(&mut self, from: i32, out: &mut Vec<Output>) {
-        if !self.kind.writes_late() || broken!(ContIgnored) {
+        if !self.kind.writes_late() {
             return;
         }
         match &mut self.settling {
@@ -87,11 +83,7 @@ impl Understanding {
         let intent = match (self.kind, reading) {
             (Kind::Nobody, _) => Intent::Stop(Scope::Generation),
             // The supervisor died before it could be asked. Another may come and start the next.
-            (_, Reading::Lost)
-                if Some(settling.from) == self.supervisor && !broken!(LastTermIsAStop) =>
-            {
-                Intent::Unknown
-            }
+            (_, Reading::Lost) if Some(settling.from) == self.supervisor => Intent::Unknown,
             (_, Reading::Lost) => Intent::Stop(Scope::Generation),
             (_, Reading::Down) => Intent::Stop(Scope::Service),
             (kind, Reading::Up)

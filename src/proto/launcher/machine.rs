@@ -3,7 +3,7 @@
 use super::children::Children;
 use super::intent::Understanding;
 use super::{Child, InPlace, Input, Output, Timer};
-use crate::proto::{Intent, Kind, Reading, Report};
+use crate::proto::{Intent, Kind, Reading};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Launcher {
@@ -31,18 +31,9 @@ impl Launcher {
         if self.gone {
             return out;
         }
-        #[cfg(model)]
-        if crate::variants::deaf_launcher(input) {
-            return out;
-        }
         let children = &mut self.children;
         match input {
-            Input::Report(child, report) => {
-                children.report(child, report, &mut out);
-                if report == Report::Released && broken!(ReleasedBeforeSignals) {
-                    self.quiet(&mut out);
-                }
-            }
+            Input::Report(child, report) => children.report(child, report, &mut out),
             Input::ChannelClosed(child) => children.ready(child, &mut out),
             Input::Ended(child, end) => children.ended(child, end, &mut out),
             Input::Spawned(child) => children.spawned(child, &mut out),
@@ -57,7 +48,7 @@ impl Launcher {
             Input::Timer(Timer::Cancel) => children.cancel_expired(&mut out),
             Input::Timer(Timer::Overdue) => children.overdue(&mut out),
             Input::Timer(Timer::Kill(child)) => children.kill_expired(child, &mut out),
-            Input::Quiet => self.quiet(&mut out),
+            Input::Quiet => children.quiet(self.understanding.is_settled(), &mut out),
         }
         let is_last = |output: &Output| matches!(output, Output::Leave { .. } | Output::Mirror(..));
         self.gone = out.iter().any(is_last);
@@ -67,11 +58,6 @@ impl Launcher {
     /// The child that serves, or was the last to serve and drains.
     pub(crate) fn current(&self) -> Option<Child> {
         self.children.current()
-    }
-
-    fn quiet(&mut self, out: &mut Vec<Output>) {
-        let settled = self.understanding.is_settled() || broken!(ExitWhileSettling);
-        self.children.quiet(settled, out);
     }
 
     fn term(&mut self, from: i32, out: &mut Vec<Output>) {

@@ -332,7 +332,7 @@ impl<F: Clone> Pool<F> {
             let first = found[0].0.clone();
             let spread =
                 if found.len() > count { Spread::First(count as u32) } else { Spread::All };
-            if serves || broken!(SteeredEarly) {
+            if serves {
                 steer = Some((first, spread));
             } else {
                 self.groups.push((first, spread));
@@ -362,9 +362,6 @@ impl<F: Clone> Pool<F> {
         if !self.used && !self.taken {
             return Vec::new(); // a program that finds its passed sockets by itself
         }
-        if broken!(UnclaimedKept) {
-            return Vec::new();
-        }
         let passed = mem::take(&mut self.passed);
         let stored = mem::take(&mut self.stored).into_iter().map(|entry| (entry, Origin::Store));
         let received = mem::take(&mut self.received).into_values().flatten();
@@ -389,14 +386,6 @@ impl<F: Clone> Pool<F> {
         retired
     }
 
-    /// All that this process holds open.
-    #[cfg(model)]
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Entry<F>> {
-        let unclaimed = self.passed.iter().chain(&self.stored);
-        let held = self.held.iter().chain(self.groups.iter().map(|(entry, _)| entry));
-        unclaimed.chain(self.received.values().flatten()).chain(held)
-    }
-
     /// What a successor gets; `None` once the drain has begun.
     pub(crate) fn held(&self) -> Option<Vec<Entry<F>>> {
         (!self.let_go).then(|| self.held.clone())
@@ -406,15 +395,10 @@ impl<F: Clone> Pool<F> {
     /// begin before what belongs to the stage of serving is done.
     #[must_use = "to be closed"]
     pub(crate) fn let_go(&mut self) -> Vec<Entry<F>> {
-        if broken!(NeverLetGo) {
-            return Vec::new();
-        }
         self.let_go = true;
         let mut gone = mem::take(&mut self.held);
-        if !broken!(GroupsKept) {
-            gone.extend(mem::take(&mut self.groups).into_iter().map(|(entry, _)| entry));
-            gone.extend(self.unclaimed().into_iter().map(|(entry, _)| entry));
-        }
+        gone.extend(mem::take(&mut self.groups).into_iter().map(|(entry, _)| entry));
+        gone.extend(self.unclaimed().into_iter().map(|(entry, _)| entry));
         gone
     }
 }

@@ -48,5 +48,5 @@ pub(crate) fn is_term(down_signal: &str) -> bool {
     ["15", "TERM", "SIGTERM"].contains(&name.as_str())
 }
 
-#[cfg(all(test, not(model)))]
+#[cfg(test)]
 mod tests;

@@ -101,15 +101,12 @@ pub(crate) fn reading(
         return None;
     }
     let wanted = match (job, main_pid) {
-        (Some("stop"), _) if !broken!(JobIgnored) => false,
+        (Some("stop"), _) => false,
         (Some("restart" | "try-restart"), _) | (Some(_), None) => true,
         (Some(_) | None, Some(_)) => starts_again(unit),
         (None, None) => {
             let between = unit.get("SubState").contains("auto-restart");
-            match broken!(BetweenIsDown) {
-                true => unit.get("ActiveState") == "active",
-                false => unit.get("ActiveState") != "inactive" || between,
-            }
+            unit.get("ActiveState") != "inactive" || between
         }
     };
     Some(if wanted { Reading::Up } else { Reading::Down })

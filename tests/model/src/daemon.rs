@@ -4,6 +4,7 @@ use super::trace::say;
 use super::world::{
     DaemonProcess, Deploy, Id, Main, Promise, Setting, Signal, ToDaemon, World, id_of, pid, serves,
 };
+use crate::machines;
 use crate::proto::daemon::{Finding, Forced, Input, Output, Phase, Timer};
 use crate::proto::generation::record::Identity;
 use crate::proto::generation::takeover::{self, Content, Line, Own, Step};
@@ -472,17 +473,17 @@ impl World {
         let has_sockets = self.net.is_some();
         let main = &mut self.daemon_mut(id).expect("it runs").main;
         let Main::TakingOver { step: at, lines, last, older } = main else { unreachable!() };
-        let step = takeover::steps()[usize::from(*at)];
+        let step = machines::steps()[usize::from(*at)];
         let stop = if step == Step::StopOlder { older.pop() } else { None };
         if older.is_empty() || step != Step::StopOlder {
             *at += 1;
         }
         let of_sockets = |step: &Step| matches!(step, Step::Listen | Step::Close | Step::Steer);
-        let rest = takeover::steps().into_iter().skip(usize::from(*at));
+        let rest = machines::steps().into_iter().skip(usize::from(*at));
         if !has_sockets {
             *at += rest.take_while(of_sockets).count() as u8; // nothing happens in them
         }
-        let done = usize::from(*at) == takeover::steps().len();
+        let done = usize::from(*at) == machines::steps().len();
         match step {
             Step::Install => self.install(id),
             Step::Listen | Step::Close | Step::Steer => {}
@@ -535,7 +536,7 @@ impl World {
         let own = Some(u64::from(number)).filter(|number| *number > 0);
         let is_older = |one: &Id| {
             let number = u64::from(self.at(*one).number);
-            takeover::is_older(number, u64::from(*one), own, u64::from(id))
+            machines::is_older(number, u64::from(*one), own, u64::from(id))
         };
         let older: Vec<Id> = self.record.iter().copied().filter(is_older).collect();
         let stop = self.at(id).stop_sent;

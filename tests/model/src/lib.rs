@@ -48,6 +48,7 @@
 mod broken;
 mod daemon;
 mod launcher;
+mod machines;
 mod net;
 mod properties;
 mod steps;

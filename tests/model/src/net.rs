@@ -7,13 +7,14 @@
 
 use super::trace::say;
 use super::world::{Budget, Id, Main, Promise, Setting, Stop, World, id_of, pid};
+use crate::machines::{self, Pool};
 use crate::proto::End;
 use crate::proto::control::frame::{Address, Answer, FileId, Kind, Request, Socket};
-use crate::proto::control::transfer::{Give, Giving, Predecessor, Taking, Took, giver};
+use crate::proto::control::transfer::{Give, Giving, Predecessor, Taking, Took};
 use crate::proto::daemon::Phase;
-use crate::proto::generation::takeover::{self, Step};
+use crate::proto::generation::takeover::Step;
 use crate::proto::sockets::fdstore;
-use crate::proto::sockets::pool::{Entry, Origin, Pool, Spread, Wanted};
+use crate::proto::sockets::pool::{Entry, Origin, Spread, Wanted};
 use crate::variants::{self, Variant};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,7 +115,7 @@ enum Owner {
 /// Of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Part {
-    pool: Pool<Cookie>,
+    pool: Pool,
     /// The program's own descriptors.
     open: Vec<Cookie>,
     /// Accepted, and not answered.
@@ -133,7 +134,7 @@ struct Part {
 
 impl Part {
     const NEW: Part = Part {
-        pool: Pool::new(),
+        pool: Pool::NEW,
         open: Vec::new(),
         in_flight: 0,
         prepared: false,
@@ -258,8 +259,7 @@ impl Net {
             || self.passed.contains(&cookie)
             || self.store.iter().any(|(_, one)| *one == cookie)
             || parts.any(|part| {
-                let in_pool = || part.pool.all().any(holds);
-                part.open.contains(&cookie) || part.got.iter().any(holds) || in_pool()
+                part.open.contains(&cookie) || part.pool.holds(cookie) || part.got.iter().any(holds)
             })
     }
 
@@ -423,7 +423,7 @@ impl World {
             Some(Owner::Stranger) => Some(STRANGER_PID),
             None => None,
         };
-        match giver(listens, &predecessors) {
+        match machines::giver(listens, &predecessors) {
             Ok(None) => {
                 say(|| format!("daemon {id} finds nobody to take over from"));
                 self.part_mut(id).pool.take(Vec::new());
@@ -524,8 +524,7 @@ impl World {
             let net = self.net.as_mut().expect("sockets");
             let mut part = net.parts[usize::from(id)].clone();
             part.pool.use_it();
-            let mut found =
-                part.pool.find(&wanted, |entry| net.has_lost_its_path(entry)).expect("of one kind");
+            let mut found = part.pool.find(&wanted, |entry| net.has_lost_its_path(entry));
             let missing = wanted.count().saturating_sub(found.len());
             if missing > 0 {
                 let there = !net.reachable(ask.at).is_empty();
@@ -549,7 +548,7 @@ impl World {
                 }
             }
             let net = self.net.as_mut().expect("sockets");
-            let (held, steered) = part.pool.hold(&wanted, found, false);
+            let (held, steered) = part.pool.hold(&wanted, found);
             for (entry, origin) in &held {
                 say(|| format!("  daemon {id} has socket {}, {origin:?}", entry.fd));
             }
@@ -582,7 +581,7 @@ impl World {
         let (Some(_), Some(Main::TakingOver { step, older, .. })) = (&self.net, main) else {
             return;
         };
-        match takeover::steps()[usize::from(step)] {
+        match machines::steps()[usize::from(step)] {
             Step::Install => self.part_mut(id).older = older,
             Step::Listen => {
                 say(|| format!("  daemon {id} listens for its successor"));
@@ -626,7 +625,7 @@ impl World {
     /// The drain begins.
     pub(crate) fn net_let_go(&mut self, id: Id) {
         if self.net.is_some() {
-            drop(self.part_mut(id).pool.let_go());
+            self.part_mut(id).pool.let_go();
         }
     }
 
@@ -778,11 +777,9 @@ impl World {
         let store = part.pool.bring_store_into_line();
         let net = self.net_mut();
         for name in store.remove {
-            if !variants::is(Variant::StoreNotCleared) {
-                say(|| format!("daemon {id} has {name} removed from the store"));
-                net.store.retain(|(one, _)| *one != name);
-                net.cleared = true;
-            }
+            say(|| format!("daemon {id} has {name} removed from the store"));
+            net.store.retain(|(one, _)| *one != name);
+            net.cleared = true;
         }
         for (name, cookie) in store.add {
             say(|| format!("daemon {id} has socket {cookie} stored: {name}"));

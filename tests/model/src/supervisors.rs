@@ -9,8 +9,8 @@
 //! | OpenRC | any end | TERM, and a start by a new supervisor | lives on | none |
 //! | none, in a container | never | - | is killed | none |
 
+use crate::machines;
 use crate::proto::supervisor::supervise;
-use crate::proto::supervisor::systemd::{self, Properties};
 
 use super::trace::say;
 use super::world::{Id, Promise, Setting, Stop, Supervisor, World, launcher_pid};
@@ -204,7 +204,7 @@ impl World {
                     Job::Restart => "restart",
                     Job::Stop => "stop",
                 });
-                systemd::reading(&Properties::parse(&text), job, main_pid)
+                machines::unit_reading(&text, job, main_pid)
             }
             Kind::Supervisord | Kind::OpenRc | Kind::Nobody | Kind::Other => None,
         }

@@ -140,6 +140,11 @@ pub(crate) fn set(variant: Option<Variant>) {
     BROKEN.set(variant);
 }
 
+/// How the protocol is broken on this thread, if it is.
+pub(crate) fn broken() -> Option<Variant> {
+    BROKEN.get()
+}
+
 /// Is the protocol broken in this way, on this thread?
 pub(crate) fn is(variant: Variant) -> bool {
     BROKEN.get() == Some(variant)
@@ -219,19 +224,12 @@ fn launcher_event(input: L) -> &'static str {
     }
 }
 
-/// Does a daemon in this state ignore this event, on this thread?
-pub(crate) fn deaf_daemon(phase: Phase, input: D) -> bool {
-    match BROKEN.get() {
-        Some(Variant::Deaf(Row::Daemon(in_phase, to))) => {
-            in_phase == phase_name(phase) && to == daemon_event(input)
-        }
-        _ => false,
+impl Row {
+    pub(crate) fn is_daemon(self, phase: Phase, input: D) -> bool {
+        self == Row::Daemon(phase_name(phase), daemon_event(input))
     }
-}
 
-pub(crate) fn deaf_launcher(input: L) -> bool {
-    match BROKEN.get() {
-        Some(Variant::Deaf(Row::Launcher(to))) => to == launcher_event(input),
-        _ => false,
+    pub(crate) fn is_launcher(self, input: L) -> bool {
+        self == Row::Launcher(launcher_event(input))
     }
 }

@@ -3,10 +3,11 @@
 
 use super::net::{Net, Sockets};
 use super::supervisors::{Job, Manner};
-use crate::proto::daemon::{Daemon, Output, Phase, Timer as DaemonTimer};
+use crate::machines::{Daemon, Launcher};
+use crate::proto::daemon::{Output, Phase, Timer as DaemonTimer};
 use crate::proto::generation::takeover::Unproven;
 use crate::proto::launcher::InPlace;
-use crate::proto::launcher::{Launcher, Timer as LauncherTimer};
+use crate::proto::launcher::Timer as LauncherTimer;
 use crate::proto::{End, Intent, Kind, Reading, Report};
 
 /// A generation by the order in which its launcher was started. It stands for the PIDs and the
