@@ -7,8 +7,7 @@ use crate::proto::control::frame::{FileId, STATE_MAX};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
-use socket2::SockRef;
+use nix::sys::socket::{ControlMessage, MsgFlags, SockFlag, UnixAddr, accept4, sendmsg};
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -42,15 +41,11 @@ impl Listener {
 
     /// Who has connected, if anybody has.
     pub(crate) fn accept(&self) -> io::Result<Option<Link>> {
-        match SockRef::from(&self.fd).accept() {
-            Ok((socket, _)) => {
-                socket.set_nonblocking(true)?;
-                Ok(Some(Link { fd: socket.into() }))
-            }
-            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => Ok(None),
-                _ => Err(error),
-            },
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        match accept4(self.fd.as_raw_fd(), flags) {
+            Ok(fd) => Ok(Some(Link { fd: raw::adopt(fd) })),
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -4,8 +4,9 @@
 
 use nix::libc;
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -72,27 +73,20 @@ impl Queued {
     }
 }
 
-/// The process at the other end of a connection (SO_PEERPIDFD, Linux 6.5); close-on-exec from birth.
-pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    // The C library's headers may be older. It has the same number where SO_PEERCRED has this one.
-    const SO_PEERPIDFD: libc::c_int = 77;
-    let mut fd: RawFd = -1;
-    let mut size = size_of_val(&fd) as libc::socklen_t;
-    // SAFETY: the option is written to an integer that outlives the call, of the size that is told;
-    // it is a new descriptor of ours.
-    unsafe {
-        check(
-            libc::getsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                SO_PEERPIDFD,
-                (&raw mut fd).cast(),
-                &raw mut size,
-            )
-            .into(),
-        )?;
-        Ok(OwnedFd::from_raw_fd(fd))
-    }
+/// `listen(2)`. nix refuses a backlog above SOMAXCONN, which the kernel's `net.core.somaxconn` may
+/// exceed.
+pub(crate) fn listen(socket: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
+    let backlog = backlog.try_into().unwrap_or(libc::c_int::MAX);
+    // SAFETY: takes two integers; the descriptor is open for the call.
+    unsafe { check(libc::listen(socket.as_raw_fd(), backlog).into()).map(drop) }
+}
+
+/// `getsockname(2)` of a Unix socket. nix does not read a path that fills the address to its last
+/// byte.
+pub(crate) fn unix_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    // SAFETY: the descriptor is open for as long as it is borrowed, and nothing here closes it.
+    let socket = ManuallyDrop::new(unsafe { UnixDatagram::from_raw_fd(socket.as_raw_fd()) });
+    socket.local_addr()
 }
 
 /// `kill(2)` with any signal number, real-time ones included.
@@ -199,11 +193,10 @@ pub(crate) fn reset_on_close(fd: RawFd) {
     }
 }
 
-/// Takes over the descriptor that the launcher left us. The caller has made sure that it is that
-/// one.
+/// Takes ownership of a descriptor and makes it close-on-exec. The caller knows that nothing else in
+/// this process owns it: the kernel has just returned it, or it was passed by exec and is adopted once.
 pub(crate) fn adopt(fd: RawFd) -> OwnedFd {
-    // SAFETY: the channel's number was handed to this process alone, by exec, and is adopted once
-    // (`init` succeeds at most once); no other value in this process owns it.
+    // SAFETY: the descriptor is open and has no other owner, as the caller knows (see above).
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: sets a flag on a descriptor that we own.
     unsafe {

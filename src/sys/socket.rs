@@ -5,15 +5,20 @@ use super::raw;
 use crate::proto::control::frame::{Address, FileId, Kind};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc::{self, c_int};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{
+    self as nix_socket, AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6,
+    SockaddrLike, SockaddrStorage, UnixAddr, getsockname, getsockopt, setsockopt, sockopt,
+};
 use nix::sys::stat::{Mode, fchmod};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use nix::{getsockopt_impl, sockopt_impl};
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -37,14 +42,20 @@ pub(crate) enum SocketType {
 }
 
 impl SocketType {
-    fn raw(self) -> Type {
+    fn raw(self) -> SockType {
         match self {
-            SocketType::Stream => Type::STREAM,
-            SocketType::Datagram => Type::DGRAM,
-            SocketType::SeqPacket => Type::SEQPACKET,
+            SocketType::Stream => SockType::Stream,
+            SocketType::Datagram => SockType::Datagram,
+            SocketType::SeqPacket => SockType::SeqPacket,
         }
     }
 }
+
+// Options that nix does not have, or for which it refuses values that it does not know.
+sockopt_impl!(Domain, GetOnly, libc::SOL_SOCKET, libc::SO_DOMAIN, c_int);
+sockopt_impl!(Type, GetOnly, libc::SOL_SOCKET, libc::SO_TYPE, c_int);
+sockopt_impl!(Protocol, GetOnly, libc::SOL_SOCKET, libc::SO_PROTOCOL, c_int);
+sockopt_impl!(Cookie, GetOnly, libc::SOL_SOCKET, libc::SO_COOKIE, u64);
 
 /// The room in a socket address for a path, with its NUL.
 const PATH_ROOM: usize = 108;
@@ -54,33 +65,47 @@ const PATH_ROOM: usize = 108;
 /// Binds, and listens if it is TCP.
 pub(crate) fn bind(kind: Kind, address: SocketAddr, settings: Settings) -> io::Result<OwnedFd> {
     let (ty, protocol) = match kind {
-        Kind::Udp => (Type::DGRAM, Protocol::UDP),
-        Kind::Tcp | Kind::Unix | Kind::UnixDatagram => (Type::STREAM, Protocol::TCP),
+        Kind::Udp => (SockType::Datagram, SockProtocol::Udp),
+        Kind::Tcp | Kind::Unix | Kind::UnixDatagram => (SockType::Stream, SockProtocol::Tcp),
     };
-    let socket = Socket::new(Domain::for_address(address), ty, Some(protocol))?;
+    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let socket = nix_socket::socket(family, ty, flags(settings.nonblocking), protocol)?;
     if let (Some(only_v6), true) = (settings.only_v6, address.is_ipv6()) {
-        socket.set_only_v6(only_v6)?;
+        setsockopt(&socket, sockopt::Ipv6V6Only, &only_v6)?;
     }
     if kind == Kind::Tcp {
-        socket.set_reuse_address(true)?; // as std does: what is left of old connections is no obstacle
+        // As std does: what is left of old connections is no obstacle.
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     }
     if settings.reuse_port {
-        socket.set_reuse_port(true)?;
+        setsockopt(&socket, sockopt::ReusePort, &true)?;
     }
-    socket.bind(&address.into())?;
+    match address {
+        SocketAddr::V4(address) => bind_to(&socket, &SockaddrIn::from(address))?,
+        SocketAddr::V6(address) => bind_to(&socket, &SockaddrIn6::from(address))?,
+    }
     if kind == Kind::Tcp {
-        socket.listen(settings.backlog.try_into().unwrap_or(i32::MAX))?;
+        raw::listen(socket.as_fd(), settings.backlog)?;
     }
-    if settings.nonblocking {
-        socket.set_nonblocking(true)?;
-    }
-    Ok(socket.into())
+    Ok(socket)
+}
+
+/// Close-on-exec from birth.
+fn flags(nonblocking: bool) -> SockFlag {
+    let more = if nonblocking { SockFlag::SOCK_NONBLOCK } else { SockFlag::empty() };
+    SockFlag::SOCK_CLOEXEC | more
+}
+
+fn bind_to(socket: &OwnedFd, address: &dyn SockaddrLike) -> io::Result<()> {
+    Ok(nix_socket::bind(socket.as_raw_fd(), address)?)
 }
 
 /// Lets more sockets of our own share this one's port. It may have been bound without.
 pub(crate) fn share_port(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let socket = SockRef::from(&socket);
-    if socket.reuse_port()? { Ok(()) } else { socket.set_reuse_port(true) }
+    if !getsockopt(&socket, sockopt::ReusePort)? {
+        setsockopt(&socket, sockopt::ReusePort, &true)?;
+    }
+    Ok(())
 }
 
 /// A socket that is bound beside the path that it is to have: ready to be used, with its mode from
@@ -97,23 +122,21 @@ impl Beside {
         let place = Place::of(path)?;
         let temporary = place.temporary();
         remove_leftover(&temporary)?;
-        let socket = Socket::new(Domain::UNIX, ty.raw(), None)?;
+        let flags = flags(settings.nonblocking);
+        let socket = nix_socket::socket(AddressFamily::Unix, ty.raw(), flags, None)?;
         if let Some(mode) = settings.mode {
             // Unbound, it passes its mode on to the file, less the umask.
             fchmod(&socket, Mode::from_bits_truncate(mode))?;
         }
-        socket.bind(&place.address(&temporary)?)?;
+        bind_to(&socket, &place.address(&temporary)?)?;
         let mut beside = Beside { socket: None, temporary, path: path.to_owned() };
         if let Some(mode) = settings.mode {
             set_mode(&beside.temporary, mode)?;
         }
         if ty != SocketType::Datagram {
-            socket.listen(settings.backlog.try_into().unwrap_or(i32::MAX))?;
+            raw::listen(socket.as_fd(), settings.backlog)?;
         }
-        if settings.nonblocking {
-            socket.set_nonblocking(true)?;
-        }
-        beside.socket = Some(socket.into());
+        beside.socket = Some(socket);
         Ok(beside)
     }
 
@@ -204,14 +227,13 @@ impl Place<'_> {
     }
 
     /// The address of a name in the same folder.
-    fn address(&self, path: &Path) -> io::Result<SockAddr> {
+    fn address(&self, path: &Path) -> nix::Result<UnixAddr> {
         match &self.folder {
-            None => SockAddr::unix(path),
+            None => UnixAddr::new(path),
             Some(folder) => {
                 let name = path.file_name().unwrap_or(OsStr::new("."));
-                SockAddr::unix(
-                    Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name),
-                )
+                let folder = format!("/proc/self/fd/{}", folder.as_raw_fd());
+                UnixAddr::new(&Path::new(&folder).join(name))
             }
         }
     }
@@ -260,23 +282,23 @@ pub(crate) fn listener_at(path: &Path, ty: SocketType) -> io::Result<Listener> {
 /// Connects to a path of any length. The socket never blocks, not even here: EAGAIN is a full
 /// queue.
 pub(crate) fn connect(path: &Path, ty: SocketType) -> io::Result<OwnedFd> {
-    let socket = Socket::new(Domain::UNIX, ty.raw(), None)?;
-    socket.set_nonblocking(true)?;
+    let socket = nix_socket::socket(AddressFamily::Unix, ty.raw(), flags(true), None)?;
     if path.as_os_str().len() < PATH_ROOM {
-        connect_to(&socket, &SockAddr::unix(path)?)?;
+        connect_to(&socket, &UnixAddr::new(path)?)?;
     } else {
         let file = open_path(path, OFlag::empty())?;
-        connect_to(&socket, &SockAddr::unix(format!("/proc/self/fd/{}", file.as_raw_fd()))?)?;
+        let held = format!("/proc/self/fd/{}", file.as_raw_fd());
+        connect_to(&socket, &UnixAddr::new(held.as_str())?)?;
     }
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// For Unix sockets: interrupted, nothing has begun that would go on by itself.
-fn connect_to(socket: &Socket, address: &SockAddr) -> io::Result<()> {
+fn connect_to(socket: &OwnedFd, address: &UnixAddr) -> io::Result<()> {
     loop {
-        match socket.connect(address) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            done => return done,
+        match nix_socket::connect(socket.as_raw_fd(), address) {
+            Err(Errno::EINTR) => {}
+            done => return Ok(done?),
         }
     }
 }
@@ -298,9 +320,9 @@ pub(crate) fn peer(socket: BorrowedFd<'_>) -> Option<Peer> {
 /// and others hold its socket: then its PID may be anybody's. Linux tells that since 6.5.
 pub(crate) fn listener(socket: BorrowedFd<'_>) -> Option<Peer> {
     let peer = peer(socket)?;
-    match raw::peer_pidfd(socket).map(Held::from_pidfd) {
+    match getsockopt(&socket, sockopt::PeerPidfd).map(Held::from_pidfd) {
         Ok(held) => (!held.has_ended()).then_some(peer),
-        Err(error) if error.raw_os_error() == Some(Errno::ENOPROTOOPT as i32) => Some(peer),
+        Err(Errno::ENOPROTOOPT) => Some(peer),
         Err(_) => None,
     }
 }
@@ -310,46 +332,52 @@ pub(crate) fn listener(socket: BorrowedFd<'_>) -> Option<Peer> {
 /// What the kernel says of a descriptor: a socket of one of our kinds, bound, and listening where
 /// the kind listens. `Err`: what it is instead.
 pub(crate) fn describe(fd: BorrowedFd<'_>) -> Result<(Kind, Address), String> {
-    let socket = SockRef::from(&fd);
-    let ty = socket.r#type().map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOTSOCK) => "it is not a socket".to_owned(),
-        _ => format!("cannot look at it: {error}"),
+    let cannot = |error: Errno| format!("cannot look at it: {}", io::Error::from(error));
+    let ty = getsockopt(&fd, Type).map_err(|error| match error {
+        Errno::ENOTSOCK => "it is not a socket".to_owned(),
+        _ => cannot(error),
     })?;
-    let cannot = |error| format!("cannot look at it: {error}");
-    let domain = socket.domain().map_err(cannot)?;
-    let protocol = socket.protocol().map_err(cannot)?;
+    let domain = getsockopt(&fd, Domain).map_err(cannot)?;
+    let protocol = getsockopt(&fd, Protocol).map_err(cannot)?;
     let kind = match (domain, ty, protocol) {
-        (Domain::IPV4 | Domain::IPV6, Type::STREAM, Some(Protocol::TCP | Protocol::MPTCP)) => {
-            Kind::Tcp
-        }
-        (Domain::IPV4 | Domain::IPV6, Type::DGRAM, Some(Protocol::UDP)) => Kind::Udp,
-        (Domain::UNIX, Type::STREAM, _) => Kind::Unix,
-        (Domain::UNIX, Type::DGRAM, _) => Kind::UnixDatagram,
-        _ => {
-            let (domain, ty) = (i32::from(domain), i32::from(ty));
-            return Err(format!("it is a socket of another kind (domain {domain}, type {ty})"));
-        }
+        (
+            libc::AF_INET | libc::AF_INET6,
+            libc::SOCK_STREAM,
+            libc::IPPROTO_TCP | libc::IPPROTO_MPTCP,
+        ) => Kind::Tcp,
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP) => Kind::Udp,
+        (libc::AF_UNIX, libc::SOCK_STREAM, _) => Kind::Unix,
+        (libc::AF_UNIX, libc::SOCK_DGRAM, _) => Kind::UnixDatagram,
+        _ => return Err(format!("it is a socket of another kind (domain {domain}, type {ty})")),
     };
-    if matches!(kind, Kind::Tcp | Kind::Unix) && !socket.is_listener().map_err(cannot)? {
+    if matches!(kind, Kind::Tcp | Kind::Unix)
+        && !getsockopt(&fd, sockopt::AcceptConn).map_err(cannot)?
+    {
         return Err("it is not listening".to_owned());
     }
-    let local = socket.local_addr().map_err(cannot)?;
-    Ok((kind, address_of(&local).ok_or("it has no address that can be read")?))
+    let local = match domain {
+        libc::AF_UNIX => unix_address(fd).map_err(|error| format!("cannot look at it: {error}"))?,
+        _ => inet_address(fd).map_err(cannot)?,
+    };
+    Ok((kind, local.ok_or("it has no address that can be read")?))
 }
 
-fn address_of(local: &SockAddr) -> Option<Address> {
-    if let Some(address) = local.as_socket() {
-        return Some(Address::Inet(address));
-    }
+fn inet_address(fd: BorrowedFd<'_>) -> nix::Result<Option<Address>> {
+    let local: SockaddrStorage = getsockname(fd.as_raw_fd())?;
+    let v4 = local.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
+    let v6 = || local.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into()));
+    Ok(v4.or_else(v6).map(Address::Inet))
+}
+
+fn unix_address(fd: BorrowedFd<'_>) -> io::Result<Option<Address>> {
+    let local = raw::unix_address(fd)?;
     if let Some(path) = local.as_pathname() {
-        return Some(Address::Unix(path.as_os_str().as_bytes().to_vec()));
+        return Ok(Some(Address::Unix(path.as_os_str().as_bytes().to_vec())));
     }
-    if let Some(name) = local.as_abstract_namespace() {
-        let mut bytes = vec![0];
-        bytes.extend_from_slice(name);
-        return Some(Address::Unix(bytes));
+    if let Some(name) = local.as_abstract_name() {
+        return Ok(Some(Address::Unix([&[0], name].concat())));
     }
-    local.is_unnamed().then(|| Address::Unix(Vec::new()))
+    Ok(local.is_unnamed().then(|| Address::Unix(Vec::new())))
 }
 
 /// A path that an address holds.
@@ -364,7 +392,7 @@ pub(crate) fn path_of(address: &Address) -> Option<PathBuf> {
 
 /// Tells whether two descriptors are of one socket.
 pub(crate) fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    SockRef::from(&fd).cookie()
+    Ok(getsockopt(&fd, Cookie)?)
 }
 
 pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
@@ -519,3 +547,6 @@ fn by_sender(members: u32) -> [Instruction; 20] {
         op(RETURN_A, 0),
     ]
 }
+
+#[cfg(test)]
+mod tests;
