@@ -10,9 +10,9 @@ use crate::proto::channel::Aside;
 use crate::proto::daemon::Phase;
 use crate::proto::launcher::{Child, Output, Progress};
 use crate::proto::{End, Report};
-use crate::sys::channel::Channel;
 use crate::sys::process;
 use crate::sys::sd_notify::{self, Word};
+use crate::sys::seqpacket::Link;
 use crate::sys::signals::SIGABRT;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -259,7 +259,7 @@ fn note_failure(said: io::Result<()>) {
 static CHECK: OnceLock<mpsc::SyncSender<()>> = OnceLock::new();
 
 /// Starts the thread of the program's check.
-pub(super) fn watch(check: Option<Check>, channel: Weak<Channel>) -> crate::error::Result<()> {
+pub(super) fn watch(check: Option<Check>, channel: Weak<Link>) -> crate::error::Result<()> {
     let Some(mut check) = check else { return Ok(()) };
     let (asked, asks) = mpsc::sync_channel(1);
     _ = CHECK.set(asked);
@@ -287,7 +287,7 @@ fn is_well(check: &mut Check) -> bool {
 
 /// The launcher asks for a sign of life. This thread's own is one; while we serve, the program's
 /// check has to agree, and where that hangs, nothing is answered.
-pub(super) fn answer(daemon: &Daemon, channel: &Channel) {
+pub(super) fn answer(daemon: &Daemon, channel: &Link) {
     let serves = matches!(daemon.phase(), Phase::Serving | Phase::HandingOff | Phase::Detached);
     match CHECK.get().filter(|_| serves) {
         Some(check) => _ = check.try_send(()), // full: it hangs, or is about to run again
@@ -295,9 +295,9 @@ pub(super) fn answer(daemon: &Daemon, channel: &Channel) {
     }
 }
 
-fn say_alive(channel: &Channel) {
+fn say_alive(channel: &Link) {
     // A launcher that has gone needs none.
-    _ = channel.send(&Aside::Alive.format(), None);
+    _ = channel.send(&Aside::Alive.format(), &[]);
 }
 
 // ---- without a launcher ----

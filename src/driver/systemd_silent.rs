@@ -3,7 +3,7 @@
 use crate::driver::daemon::Daemon;
 use crate::proto::Report;
 use crate::proto::launcher::{Child, Output, Progress};
-use crate::sys::channel::Channel;
+use crate::sys::seqpacket::Link;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl Notifier {
     pub(super) fn performing(&mut self, _: &Output) {}
 }
 
-pub(super) fn answer(_: &Daemon, _: &Channel) {}
+pub(super) fn answer(_: &Daemon, _: &Link) {}
 
 pub(super) fn serves_alone() {}
 

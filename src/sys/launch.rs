@@ -1,8 +1,8 @@
 //! The program a second time, and its end.
 
-use super::channel::Channel;
 use super::process::{self, Held};
 use super::raw;
+use super::seqpacket::Link;
 use crate::proto::End;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -23,13 +23,13 @@ const LAUNCHER: &str = "SEAMLESS";
 const CHANNEL: &str = "SEAMLESS_CHANNEL";
 
 /// The launcher that started this process as its daemon, if one did.
-pub(crate) fn launcher() -> Option<(i32, Channel)> {
+pub(crate) fn launcher() -> Option<(i32, Link)> {
     let number = |name| env::var(name).ok()?.parse::<i32>().ok();
     let (launcher, fd) = (number(LAUNCHER)?, number(CHANNEL)?);
     if launcher <= 0 || fd <= 2 {
         return None;
     }
-    Some((launcher, Channel::inherited(fd, launcher)?))
+    Some((launcher, Link::inherited(fd, launcher)?))
 }
 
 /// The path to start again. The file may have been replaced since (a deploy): then the same path
@@ -65,7 +65,7 @@ pub(crate) fn executed_by() -> Option<PathBuf> {
 /// Starts the program again as our daemon: same path, arguments (the zeroth too), environment,
 /// folder and standard descriptors. Returns when it has been executed, or with the reason why it
 /// could not be.
-pub(crate) fn spawn(program: &Path, channel: &Channel) -> io::Result<Daemon> {
+pub(crate) fn spawn(program: &Path, channel: &Link) -> io::Result<Daemon> {
     let mut arguments = env::args_os();
     let mut command = Command::new(program);
     if let Some(zeroth) = arguments.next() {

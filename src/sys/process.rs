@@ -1,5 +1,7 @@
 //! Who a process is, and the proof without which none is signalled.
 
+pub(crate) use super::shortage::is_shortage;
+use super::shortage::unless_short;
 use super::{raw, signals};
 use crate::proto::generation::record::{Generation, Identity};
 use crate::proto::generation::takeover::Unproven;
@@ -28,23 +30,6 @@ pub(crate) fn own_pid() -> i32 {
 
 pub(crate) fn parent_pid() -> i32 {
     nix::unistd::getppid().as_raw()
-}
-
-/// Short of descriptors or memory. That is no answer to what was asked: it is to be asked again,
-/// where "there is no such thing" would lead to weaker means.
-pub(crate) fn is_shortage(error: &io::Error) -> bool {
-    use Errno::{EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM};
-    let short = [EMFILE, ENFILE, ENOMEM, ENOBUFS, EAGAIN, EINTR].map(|errno| errno as i32);
-    error.raw_os_error().is_some_and(|errno| short.contains(&errno))
-}
-
-/// An error only where it cannot be known for now; `None` for every other.
-fn unless_short<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if is_shortage(&error) => Err(error),
-        Err(_) => Ok(None),
-    }
 }
 
 /// A process as it is now; `None` where it is gone or `/proc` does not show it, or cannot for now.

@@ -310,6 +310,13 @@ pub(crate) struct Peer {
     pub(crate) uid: u32,
 }
 
+impl Peer {
+    /// Only root and the user that this process acts as may use the control socket.
+    pub(crate) fn may_control(self) -> bool {
+        self.uid == 0 || self.uid == super::launch::effective_user()
+    }
+}
+
 /// SO_PEERCRED (`unix(7)`); `None` where the socket has none, as a datagram socket.
 pub(crate) fn peer(socket: BorrowedFd<'_>) -> Option<Peer> {
     let peer = getsockopt(&socket, sockopt::PeerCredentials).ok()?;

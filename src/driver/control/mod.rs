@@ -11,8 +11,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{self, Answer, Request};
 use crate::proto::control::transfer::{Give, Giving, Predecessor, Taking, Took, Untakeable, giver};
 use crate::shutdown::lock;
-use crate::sys::handover::{self, Arrival, Link, Listener, Message};
+use crate::sys::memfd;
 use crate::sys::process::{self, Held};
+use crate::sys::seqpacket::{Arrival, Link, Listener, Message};
 use crate::sys::socket::{self, Beside, Peer};
 use crate::sys::wait::{self, Waker};
 use std::any::Any;
@@ -104,8 +105,8 @@ impl Deadline {
     ) -> Result<(), String> {
         loop {
             match link.send(bytes, fds) {
-                Ok(true) => return Ok(()),
-                Ok(false) => {
+                Ok(()) => return Ok(()),
+                Err(error) if process::is_shortage(&error) => {
                     wait::writable(link.as_fd(), self.left()?);
                     thread::sleep(PAUSE); // there was room, but not memory
                 }
@@ -121,22 +122,21 @@ impl Deadline {
     pub(crate) fn receive(self, link: &Link) -> Result<Message, String> {
         loop {
             match link.receive(frame::MESSAGE_MAX) {
-                Ok(Arrival::Message(Message { lost_fds: true, .. })) => {
+                Arrival::Message(Message { lost_fds: true, .. }) => {
                     return Err("some of the descriptors that it sent are lost (MSG_CTRUNC): the \
                                 limit of open files may be too low"
                         .into());
                 }
-                Ok(Arrival::Message(Message { is_cut: true, .. })) => {
+                Arrival::Message(Message { is_cut: true, .. }) => {
                     return Err("it sent a message that is too long".into());
                 }
-                Ok(Arrival::Message(message)) => return Ok(message),
-                Ok(Arrival::Nothing) => wait::readable(&[link.as_fd()], Some(self.left()?)),
-                Ok(Arrival::Closed) => return Err(CLOSED.into()),
-                Err(error) if process::is_shortage(&error) => {
+                Arrival::Message(message) => return Ok(message),
+                Arrival::Nothing => wait::readable(&[link.as_fd()], Some(self.left()?)),
+                Arrival::Closed => return Err(CLOSED.into()),
+                Arrival::OutOfMemory => {
                     self.left()?;
                     thread::sleep(PAUSE);
                 }
-                Err(error) => return Err(format!("cannot receive from it: {error}")),
             }
         }
     }
@@ -272,7 +272,7 @@ impl Server {
     }
 
     fn converse(&self, link: &Link, peer: Peer, deadline: Deadline) -> Result<(), String> {
-        if !handover::may_take(peer) {
+        if !peer.may_control() {
             let why = format!("uid {} may not take over", peer.uid);
             _ = link.send(&Answer::Refused(why.clone()).format(), &[]);
             return Err(why);
@@ -418,7 +418,7 @@ impl Server {
             ));
         }
         let memory =
-            handover::seal(&state).map_err(|error| format!("cannot seal the state: {error}"))?;
+            memfd::seal(&state).map_err(|error| format!("cannot seal the state: {error}"))?;
         Ok(Some((memory, bytes)))
     }
 }
@@ -598,7 +598,7 @@ fn receive(
             }
             Took::State(offered) => {
                 let memory = fds.into_iter().next().expect("one");
-                taken.state = Some(handover::read_sealed(memory, offered)?);
+                taken.state = Some(memfd::read_sealed(memory, offered)?);
             }
             Took::End => {}
         }

@@ -15,9 +15,9 @@ use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
 use crate::proto::daemon::{Finding, Forced, Input, Output, Phase, Timer};
 use crate::proto::{Reading, Report};
 use crate::shutdown::lock;
-use crate::sys::channel::{Channel, Received};
 use crate::sys::lock_file::Attempt;
 use crate::sys::process::Held;
+use crate::sys::seqpacket::{Arrival, Link};
 use crate::sys::signals::{self, SIGUSR2, Signals};
 use crate::sys::{launch, pid_file, process, wait};
 use std::collections::VecDeque;
@@ -41,7 +41,7 @@ pub(in crate::driver) struct Events {
     daemon: &'static Daemon,
     timers: Timers<Timer>,
     /// `None` once the launcher has gone.
-    channel: Option<Arc<Channel>>,
+    channel: Option<Arc<Link>>,
     /// Older generations whose end is awaited.
     older: Vec<Held>,
     /// When those that could not be told to stop are told again.
@@ -61,7 +61,7 @@ pub(in crate::driver) struct Events {
 impl Events {
     pub(in crate::driver) fn new(
         daemon: &'static Daemon,
-        channel: Option<Arc<Channel>>,
+        channel: Option<Arc<Link>>,
         outputs: Outputs,
         request_stage: mpsc::Sender<()>,
         drain_stage: mpsc::Sender<()>,
@@ -153,7 +153,7 @@ impl Events {
     fn read_channel(&mut self) {
         while let Some(channel) = &self.channel {
             match channel.receive(MESSAGE_MAX) {
-                Received::Message(message, _) => match ToDaemon::parse(&message) {
+                Arrival::Message(message) => match ToDaemon::parse(&message.bytes) {
                     Ok(Some(ToDaemon::Intent(intent))) => {
                         self.gate.told(intent);
                         self.pass_gate();
@@ -172,8 +172,8 @@ impl Events {
                     Ok(Some(ToDaemon::Hello(_)) | None) => {}
                     Err(refused) => note!(Warn, "stage=channel refused={refused:?}"),
                 },
-                Received::Empty => return,
-                Received::Closed => {
+                Arrival::Nothing | Arrival::OutOfMemory => return,
+                Arrival::Closed => {
                     self.channel = None;
                     self.feed(Input::LauncherGone);
                 }

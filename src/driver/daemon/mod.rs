@@ -19,7 +19,7 @@ use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
 use crate::proto::daemon::{Daemon as Machine, Input, Output, Phase};
 use crate::proto::{Intent, Scope};
 use crate::shutdown::{HookList, lock};
-use crate::sys::channel::{Channel, Received};
+use crate::sys::seqpacket::{Arrival, Link};
 use crate::sys::signals::{self, Signals};
 use crate::sys::{launch, process, wait};
 use std::collections::VecDeque;
@@ -40,7 +40,7 @@ pub(crate) struct Daemon {
     pub(super) inputs: Mutex<VecDeque<Input>>,
     pub(super) waker: wait::Waker,
     /// To the launcher. It is closed when the launcher has gone, by the thread that takes signals.
-    pub(super) channel: Weak<Channel>,
+    pub(super) channel: Weak<Link>,
     /// What could not be sent there for want of memory, the oldest first.
     unsent: Mutex<VecDeque<Report>>,
     drain_timeout: Option<Duration>,
@@ -64,20 +64,20 @@ pub enum State {
 
 // ---- init ----
 
-pub(in crate::driver) fn init(config: Config, launcher: i32, channel: Channel) -> Result<()> {
+pub(in crate::driver) fn init(config: Config, launcher: i32, channel: Link) -> Result<()> {
     launch::new_session();
     crate::driver::sockets::adopt_passed(Some(launcher));
     let (hello, pidfd) = match first_message(&channel) {
-        Received::Message(message, pidfd) => match ToDaemon::parse(&message) {
-            Ok(Some(ToDaemon::Hello(hello))) => (hello, pidfd),
+        Arrival::Message(message) => match ToDaemon::parse(&message.bytes) {
+            Ok(Some(ToDaemon::Hello(hello))) => (hello, message.fds.into_iter().next()),
             other => {
                 let text = format!("cannot understand launcher {launcher} (channel): {other:?}");
                 return Err(Error::new(ErrorKind::Channel, text));
             }
         },
         // Without its first message the launcher cannot have got as far as starting us.
-        Received::Closed => end_without_launcher(launcher),
-        Received::Empty => {
+        Arrival::Closed => end_without_launcher(launcher),
+        Arrival::Nothing | Arrival::OutOfMemory => {
             let text = format!("cannot read the message of launcher {launcher} (channel)");
             return Err(Error::io(ErrorKind::Channel, text, io::ErrorKind::OutOfMemory.into()));
         }
@@ -103,14 +103,14 @@ pub(in crate::driver) fn init(config: Config, launcher: i32, channel: Channel) -
 }
 
 /// It was sent before we were started: where there seems to be none, there is no memory for it now.
-fn first_message(channel: &Channel) -> Received {
+fn first_message(channel: &Link) -> Arrival {
     for _ in 0..AGAIN {
         match channel.receive(MESSAGE_MAX) {
-            Received::Empty => thread::sleep(PAUSE),
+            Arrival::Nothing | Arrival::OutOfMemory => thread::sleep(PAUSE),
             received => return received,
         }
     }
-    Received::Empty
+    Arrival::OutOfMemory
 }
 
 pub(in crate::driver) fn init_disabled(config: Config) -> Result<()> {
@@ -134,7 +134,7 @@ fn run(
     outputs: Outputs,
     drain_timeout: Option<Duration>,
     service: Option<Service>,
-    channel: Option<Channel>,
+    channel: Option<Link>,
 ) -> Result<&'static Daemon> {
     let system = |step: &str| {
         let text = format!("cannot {step} (init)");
@@ -328,7 +328,7 @@ impl Daemon {
         let mut unsent = lock(&self.unsent);
         while let Some(report) = unsent.front() {
             let sent = match self.channel.upgrade() {
-                Some(channel) => channel.send(&self.message(*report), None),
+                Some(channel) => channel.send(&self.message(*report), &[]),
                 None => Ok(()), // a launcher that has gone needs no report
             };
             if let Err(error) = sent {
