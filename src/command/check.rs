@@ -11,6 +11,7 @@ use super::{Ask, End, complain, say, say_json};
 use crate::proto::Kind;
 use crate::proto::control::frame::Address;
 use crate::proto::control::status::Status;
+use crate::proto::paths;
 use crate::proto::supervisor::systemd::{Properties, Unit};
 use crate::sys::supervisor::Supervisor;
 use crate::sys::surroundings::{self, About, Who};
@@ -188,11 +189,7 @@ impl Report {
 fn gather(ask: &Ask, unknown: &mut Vec<String>) -> Result<Facts, String> {
     let path = ask.pid_file.clone();
     let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-    let beside = |ending: &str| {
-        let mut path = path.as_os_str().to_owned();
-        path.push(ending);
-        PathBuf::from(path)
-    };
+    let (lock_path, socket_path) = (paths::lock_file(&path), paths::control_socket(&path));
     let mut see = |path: &Path, about: io::Result<Option<About>>| {
         about.unwrap_or_else(|error| {
             unknown.push(format!("{path:?}: {error}"));
@@ -202,8 +199,8 @@ fn gather(ask: &Ask, unknown: &mut Vec<String>) -> Result<Facts, String> {
     // What counts is the folder itself, not a link to it.
     let about_folder = see(&folder, surroundings::about_target(&folder));
     let pid_file = see(&path, surroundings::about(&path));
-    let lock_file = see(&beside(".lock"), surroundings::about(&beside(".lock")));
-    let socket = see(&beside(".sock"), surroundings::about(&beside(".sock")));
+    let lock_file = see(&lock_path, surroundings::about(&lock_path));
+    let socket = see(&socket_path, surroundings::about(&socket_path));
 
     let (seen, status) = ask_status(&path, ANSWER);
     let who = match &ask.user {
@@ -217,7 +214,7 @@ fn gather(ask: &Ask, unknown: &mut Vec<String>) -> Result<Facts, String> {
     match lock_file::look(&path) {
         Ok(looked) => bad_record = looked.record.err().map(|error| error.to_string()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            unknown.push(format!("who runs, and the record in {:?}: {error}", beside(".lock")));
+            unknown.push(format!("who runs, and the record in {lock_path:?}: {error}"));
         }
         Err(_) => {} // by what it is
     }

@@ -1,11 +1,12 @@
 //! A look at a service: its files, who of it lives, and what its newest generation says.
 
-use crate::driver::control::{Deadline, Unconnected, connect, path_beside};
+use crate::driver::control::{Deadline, Unconnected, connect};
 use crate::driver::generation::HANDS_OVER;
 use crate::proto::control::frame::{Answer, Request};
 use crate::proto::control::status::{Stage, Status};
 use crate::proto::generation::record::{Generation, Record};
 use crate::proto::generation::takeover::{Content, Unproven};
+use crate::proto::paths;
 use crate::sys::process::{Held, World};
 use crate::sys::{lock_file, pid_file, proc, process};
 use std::io;
@@ -103,8 +104,7 @@ impl Seen {
             Ok(looked) => seen.read(looked),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                let mut path = pid_file.as_os_str().to_owned();
-                path.push(".lock");
+                let path = paths::lock_file(pid_file);
                 let hint = match error.kind() {
                     io::ErrorKind::PermissionDenied => "; ask as the service's user, or as root",
                     _ => "",
@@ -314,7 +314,7 @@ fn ask_one(
     request: &Request,
     deadline: Deadline,
 ) -> Result<Answer, Trouble> {
-    let path = path_beside(pid_file);
+    let path = paths::control_socket(pid_file);
     let (pid, number) = (newest.pid(), newest.number());
     let link = match connect(&path, deadline) {
         Ok(link) => link,

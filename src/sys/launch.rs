@@ -212,11 +212,6 @@ pub(crate) fn inheritable() -> Vec<RawFd> {
     numbers.into_iter().filter(is_inheritable).collect()
 }
 
-/// The user that we act as.
-pub(crate) fn effective_user() -> u32 {
-    nix::unistd::geteuid().as_raw()
-}
-
 /// Gives unused memory back: what the program and the start used, the launcher never needs again.
 pub(crate) fn trim_memory() {
     raw::trim_memory();

@@ -17,6 +17,7 @@ use super::process::{self, World};
 use super::{pid_file, raw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::generation::record::Record;
+use crate::proto::paths;
 use crate::proto::text::Refused;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -56,9 +57,7 @@ pub(crate) enum Attempt {
 impl LockFile {
     /// `web.pid.lock` for `web.pid`.
     pub(crate) fn open(pid_file: &Path, world: &World) -> Result<LockFile> {
-        let mut path = pid_file.as_os_str().to_owned();
-        path.push(".lock");
-        let path = PathBuf::from(path);
+        let path = paths::lock_file(pid_file);
         let file = open(&path, world)?;
         Ok(LockFile { path, file, held: false })
     }
@@ -165,7 +164,7 @@ impl LockFile {
     pub(crate) fn bound(&self) -> Result<Option<u32>> {
         let about = self.file.metadata().map_err(|error| self.error("look at", error))?;
         let owner = about.uid();
-        Ok((owner != ROOT && owner != super::launch::effective_user()).then_some(owner))
+        Ok((owner != ROOT && owner != process::effective_user()).then_some(owner))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -194,9 +193,7 @@ pub(crate) struct Looked {
 /// written. Not for a process that may hold the claim: closing the file gives that up.
 #[cfg(feature = "command")]
 pub(crate) fn look(pid_file: &Path) -> io::Result<Looked> {
-    let mut path = pid_file.as_os_str().to_owned();
-    path.push(".lock");
-    let path = PathBuf::from(path);
+    let path = paths::lock_file(pid_file);
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
     if let Some(why) = refusal(&file.metadata()?) {
@@ -225,7 +222,7 @@ fn open(path: &Path, world: &World) -> Result<File> {
                 Ok(about) => format!(
                     "it belongs to uid {}: chown it and its folder to uid {}",
                     about.uid(),
-                    super::launch::effective_user(),
+                    process::effective_user(),
                 ),
                 Err(_) => pid_file::must_be_writable(),
             }),
@@ -239,7 +236,7 @@ fn open(path: &Path, world: &World) -> Result<File> {
     if let Some(why) = refusal(&about) {
         return Err(refuse(why));
     }
-    let ours = super::launch::effective_user();
+    let ours = process::effective_user();
     let folder = folder_owner(path);
     if ours == ROOT && about.uid() == ROOT && is_record(&file) {
         if let Some(owner) = folder.filter(|owner| *owner != ROOT) {

@@ -10,6 +10,8 @@ pub(crate) mod pid_file;
 pub(crate) mod proc;
 pub(crate) mod process;
 mod raw;
+pub(crate) mod reuseport;
+pub(crate) mod rlimit;
 #[cfg(feature = "systemd")]
 pub(crate) mod sd_notify;
 pub(crate) mod seqpacket;
@@ -21,6 +23,7 @@ pub(crate) mod supervisor;
 #[cfg(feature = "command")]
 pub(crate) mod surroundings;
 pub(crate) mod systemctl;
+pub(crate) mod unix_path;
 pub(crate) mod wait;
 
 pub(crate) use raw::exit_now;

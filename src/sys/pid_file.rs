@@ -3,13 +3,13 @@
 use super::process;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::generation::takeover::Content;
-use crate::proto::text;
+use crate::proto::{paths, text};
 use fs2::FileExt;
 use nix::fcntl::OFlag;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Reads a PID file that anybody may have put there: nothing is followed, waited for, or believed.
 pub(crate) fn read(path: &Path) -> io::Result<Content> {
@@ -38,9 +38,7 @@ impl PidFile {
     /// Puts a PID file of ours at the path. The caller holds the claim, so nobody else uses the
     /// temporary name; what a killed predecessor left there is removed.
     pub(crate) fn install(path: &Path) -> Result<PidFile> {
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".new");
-        let temporary = PathBuf::from(temporary);
+        let temporary = paths::temporary(path);
         let fail = |step: &str, path: &Path, error: io::Error| {
             let denied = matches!(
                 error.kind(),
@@ -103,7 +101,7 @@ fn what_to_do(path: &Path) -> String {
 
 /// What to do about a folder that refuses.
 pub(crate) fn must_be_writable() -> String {
-    format!("the folder must be writable by uid {}", super::launch::effective_user())
+    format!("the folder must be writable by uid {}", process::effective_user())
 }
 
 /// Does a path still name this open file?

@@ -32,6 +32,11 @@ pub(crate) fn parent_pid() -> i32 {
     nix::unistd::getppid().as_raw()
 }
 
+/// The user that this process acts as.
+pub(crate) fn effective_user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
 /// A process as it is now; `None` where it is gone or `/proc` does not show it, or cannot for now.
 pub(crate) fn identity(pid: i32) -> Option<Identity> {
     try_identity(pid).ok().flatten()

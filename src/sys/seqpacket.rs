@@ -6,7 +6,8 @@
 
 use super::raw;
 use super::shortage::is_shortage;
-use super::socket::{self, Beside, Peer, Settings, SocketType};
+use super::socket::{self, Peer, Settings};
+use super::unix_path::{self, Beside, Occupant, SocketType};
 use crate::proto::control::frame::FileId;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -68,7 +69,7 @@ impl Link {
 
     /// Connects to a control socket. The error is EAGAIN if too many connections wait there already.
     pub(crate) fn connect(path: &Path) -> io::Result<Link> {
-        Ok(Link { fd: socket::connect(path, SocketType::SeqPacket)? })
+        Ok(Link { fd: unix_path::connect(path, SocketType::SeqPacket)? })
     }
 
     /// The process at the other end.
@@ -177,9 +178,9 @@ impl Listener {
     /// Does nobody listen at the path any more, neither this process nor another? A file that is no
     /// socket is in the way, and counts as nobody.
     pub(crate) fn is_lost(&self, path: &Path) -> bool {
-        use socket::Listener::{NoSocket, Nobody, Somebody};
-        socket::file_at(path) != Some(self.file)
-            && socket::listener_at(path, SocketType::SeqPacket).is_ok_and(|there| match there {
+        use Occupant::{NoSocket, Nobody, Somebody};
+        unix_path::file_at(path) != Some(self.file)
+            && unix_path::occupant_of(path, SocketType::SeqPacket).is_ok_and(|there| match there {
                 Nobody | NoSocket => true,
                 Somebody(_) => false,
             })

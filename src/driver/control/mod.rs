@@ -10,12 +10,14 @@ use crate::config::{Config, HandOver};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{self, Answer, Request};
 use crate::proto::control::transfer::{Give, Giving, Predecessor, Taking, Took, Untakeable, giver};
+use crate::proto::paths;
 use crate::shutdown::lock;
-use crate::sys::memfd;
 use crate::sys::process::{self, Held};
 use crate::sys::seqpacket::{Arrival, Link, Listener, Message};
-use crate::sys::socket::{self, Beside, Peer};
+use crate::sys::socket::{self, Peer};
+use crate::sys::unix_path::Beside;
 use crate::sys::wait::{self, Waker};
+use crate::sys::{memfd, rlimit};
 use std::any::Any;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -59,13 +61,6 @@ impl Settings {
         let timeout = config.takeover_timeout;
         (config, Settings { hand_over, timeout })
     }
-}
-
-/// `web.pid.sock` for `web.pid`.
-pub(crate) fn path_beside(pid_file: &Path) -> PathBuf {
-    let mut path = pid_file.as_os_str().to_owned();
-    path.push(".sock");
-    path.into()
 }
 
 /// Counts down what a whole takeover may take.
@@ -171,7 +166,7 @@ pub(in crate::driver) struct Prepared {
 
 /// Does all that can fail for want of descriptors or memory.
 pub(in crate::driver) fn prepare(pid_file: &Path) -> Result<Prepared> {
-    let path = path_beside(pid_file);
+    let path = paths::control_socket(pid_file);
     let beside = Listener::bind(&path).map_err(|error| cannot_bind(&path, error))?;
     Ok(Prepared { path, beside })
 }
@@ -200,7 +195,7 @@ pub(in crate::driver) fn is_lost(pid_file: &Path) -> bool {
     SERVER.get().is_some_and(|server| {
         lock(&server.listener)
             .as_ref()
-            .is_some_and(|listener| listener.is_lost(&path_beside(pid_file)))
+            .is_some_and(|listener| listener.is_lost(&paths::control_socket(pid_file)))
     })
 }
 
@@ -471,7 +466,7 @@ pub(in crate::driver) fn take(service: &Service) -> Result<Taken> {
     };
     let deadline = Deadline::after(timeout);
     let mut predecessors = service.predecessors()?;
-    let path = path_beside(&service.pid_file);
+    let path = paths::control_socket(&service.pid_file);
     let refuse = |why: String| {
         Err(Error::new(
             ErrorKind::Takeover,
@@ -587,7 +582,7 @@ fn receive(
             Took::Offer(sockets) => {
                 taken.generation = Some(predecessor.number);
                 if sockets > 0 {
-                    socket::make_room(2 * sockets as u64);
+                    rlimit::make_room(2 * sockets as u64);
                     taken.entries.reserve(sockets);
                 }
             }

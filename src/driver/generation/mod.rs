@@ -600,7 +600,7 @@ impl Service {
                 Warn,
                 "stage=check daemon={own} path={:?} reason=\"nobody listened at the takeover socket: it \
                  is put back\"",
-                crate::driver::control::path_beside(&self.pid_file),
+                crate::proto::paths::control_socket(&self.pid_file),
             );
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::driver::control::{self, Taken};
 use crate::driver::daemon::Daemon;
 use crate::driver::log::{Maybe, note};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::control::frame::{Address, FileId, Kind, Socket};
+use crate::proto::control::frame::{Address, FileId, Socket, SocketKind};
 use crate::proto::control::transfer::Predecessor;
 use crate::proto::daemon::Phase;
 use crate::proto::sockets::passed;
@@ -18,7 +18,9 @@ use crate::proto::sockets::pool::Store;
 use crate::proto::sockets::pool::{self, Origin, Pool, Spread, Wanted};
 use crate::shutdown::lock;
 use crate::sys::process::{self, Held};
-use crate::sys::socket::{self, Beside, Listener, Settings, SocketType};
+use crate::sys::socket::{self, Settings};
+use crate::sys::unix_path::{self, Beside, Occupant, SocketType};
+use crate::sys::{reuseport, rlimit};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -68,7 +70,7 @@ pub(in crate::driver) fn adopt_passed(launcher: Option<i32>) {
                     one.number,
                     kind.name(),
                 );
-                let file = socket::path_of(&local).and_then(|path| socket::file_at(&path));
+                let file = unix_path::path_of(&local).and_then(|path| unix_path::file_at(&path));
                 let asked = local.clone();
                 let socket =
                     Socket { kind, asked, name: one.name, member: 0, retired: false, local, file };
@@ -113,7 +115,7 @@ fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Res
     }
     lock(&POOL).pool.use_it();
     take_over()?;
-    let is_path = matches!(wanted.kind, Kind::Unix | Kind::UnixDatagram);
+    let is_path = matches!(wanted.kind, SocketKind::Unix | SocketKind::UnixDatagram);
     let predecessors = match &daemon.service {
         Some(service) if is_path => {
             service.predecessors()?.into_iter().map(|one| one.about).collect()
@@ -211,15 +213,16 @@ pub(in crate::driver) fn entry(socket: Socket, fd: OwnedFd) -> Entry {
 /// socket.
 fn has_lost_its_path(entry: &Entry) -> bool {
     let Socket { asked, local, file, .. } = &entry.socket;
-    let Some(path) = socket::path_of(asked) else { return false };
-    let there = socket::file_at(&path);
+    let Some(path) = unix_path::path_of(asked) else { return false };
+    let there = unix_path::file_at(&path);
     let lost = match file {
         // One that was passed by name may be bound to another path than the one asked for.
         Some(file) => {
             there != Some(*file)
-                && socket::path_of(local).is_none_or(|path| socket::file_at(&path) != Some(*file))
+                && unix_path::path_of(local)
+                    .is_none_or(|path| unix_path::file_at(&path) != Some(*file))
         }
-        None => there.is_none() && socket::path_of(local).is_some(),
+        None => there.is_none() && unix_path::path_of(local).is_some(),
     };
     if lost {
         note!(
@@ -237,7 +240,8 @@ fn note_found(entry: &Entry, origin: Origin, wanted: &Wanted<'_>, settings: Sett
     let Socket { kind, name, asked, local, member, retired, .. } = &entry.socket;
     let own = process::own_pid();
     // A path may have been bound under another name.
-    let local = if matches!(kind, Kind::Unix | Kind::UnixDatagram) { asked } else { local };
+    let local =
+        if matches!(kind, SocketKind::Unix | SocketKind::UnixDatagram) { asked } else { local };
     note!(
         Info,
         "stage=socket daemon={own} kind={} name={} address={local} member={} from={}{}",
@@ -303,12 +307,12 @@ fn join(
 ) -> Result<Vec<Entry>> {
     let first = &found[0].0;
     for (entry, _) in found {
-        socket::share_port(entry.fd.as_fd()).map_err(|error| {
+        reuseport::share_port(entry.fd.as_fd()).map_err(|error| {
             let text = format!("cannot share {} {port} (socket)", wanted.kind.name());
             Error::io(ErrorKind::Socket, text, error)
         })?;
     }
-    let is_group = socket::steer_to_first(first.fd.as_fd(), wanted.kind, active).is_ok();
+    let is_group = reuseport::steer_to_first(first.fd.as_fd(), wanted.kind, active).is_ok();
     let asked = &first.socket.asked;
     let mut bound = bind_members(wanted, settings, asked, port, 1)?;
     if !is_group {
@@ -336,8 +340,8 @@ fn bind_members(
             Error::io(ErrorKind::Socket, text, error)
         };
         let fd = match socket::bind(wanted.kind, address, settings) {
-            Err(error) if error.raw_os_error() == Some(socket::TOO_MANY_FILES) => {
-                socket::make_room(2 * count as u64);
+            Err(error) if error.raw_os_error() == Some(rlimit::TOO_MANY_FILES) => {
+                rlimit::make_room(2 * count as u64);
                 socket::bind(wanted.kind, address, settings)
             }
             done => done,
@@ -358,24 +362,24 @@ fn bind_path(
     asked: &Address,
     predecessors: &[Predecessor],
 ) -> Result<Entry> {
-    let path = socket::path_of(asked).expect("a path");
+    let path = unix_path::path_of(asked).expect("a path");
     let ty = match wanted.kind {
-        Kind::UnixDatagram => SocketType::Datagram,
-        Kind::Unix | Kind::Tcp | Kind::Udp => SocketType::Stream,
+        SocketKind::UnixDatagram => SocketType::Datagram,
+        SocketKind::Unix | SocketKind::Tcp | SocketKind::Udp => SocketType::Stream,
     };
     let fail =
         |error| Error::io(ErrorKind::Socket, format!("cannot bind {path:?} (socket)"), error);
     let in_use = |hint| Err(fail(io::ErrorKind::AddrInUse.into()).hint(hint));
-    match socket::listener_at(&path, ty).map_err(fail)? {
-        Listener::Nobody => {}
-        Listener::NoSocket => return in_use("something that is no socket is there".to_owned()),
-        Listener::Somebody(Some(pid)) if predecessors.iter().any(|one| one.pid == pid) => {}
-        Listener::Somebody(Some(pid)) => {
+    match unix_path::occupant_of(&path, ty).map_err(fail)? {
+        Occupant::Nobody => {}
+        Occupant::NoSocket => return in_use("something that is no socket is there".to_owned()),
+        Occupant::Somebody(Some(pid)) if predecessors.iter().any(|one| one.pid == pid) => {}
+        Occupant::Somebody(Some(pid)) => {
             return in_use(format!("process {pid}, which is no predecessor, listens there"));
         }
         // The kernel does not say who; a predecessor may.
-        Listener::Somebody(None) if !predecessors.is_empty() => {}
-        Listener::Somebody(None) => return in_use("somebody listens there".to_owned()),
+        Occupant::Somebody(None) if !predecessors.is_empty() => {}
+        Occupant::Somebody(None) => return in_use("somebody listens there".to_owned()),
     }
     let bound = Beside::bind(ty, &path, settings).and_then(Beside::place);
     let (fd, file) = bound.map_err(fail)?;
@@ -399,8 +403,8 @@ fn describe(
 fn steer(member: &Entry, spread: Spread) {
     let Socket { kind, local, .. } = &member.socket;
     let steered = match spread {
-        Spread::All => socket::steer_to_all(member.fd.as_fd()),
-        Spread::First(members) => socket::steer_to_first(member.fd.as_fd(), *kind, members),
+        Spread::All => reuseport::steer_to_all(member.fd.as_fd()),
+        Spread::First(members) => reuseport::steer_to_first(member.fd.as_fd(), *kind, members),
     };
     if let Err(error) = steered {
         note!(

@@ -1,10 +1,10 @@
-use super::{Kind, describe};
+use super::{SocketKind, describe};
 use crate::proto::control::frame::Address;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
-fn described(socket: &Socket) -> Result<(Kind, Address), String> {
+fn described(socket: &Socket) -> Result<(SocketKind, Address), String> {
     describe(socket.as_fd())
 }
 
@@ -15,10 +15,10 @@ fn unix(ty: Type) -> Socket {
 #[test]
 fn unix_addresses_with_a_path_an_abstract_name_and_none() {
     let socket = unix(Type::DGRAM);
-    assert_eq!(described(&socket), Ok((Kind::UnixDatagram, Address::Unix(Vec::new()))));
+    assert_eq!(described(&socket), Ok((SocketKind::UnixDatagram, Address::Unix(Vec::new()))));
     // The kernel chooses an abstract name, of five digits.
     socket.bind(&SockAddr::unix("").expect("an address")).expect("bind");
-    let Ok((Kind::UnixDatagram, Address::Unix(name))) = described(&socket) else { panic!() };
+    let Ok((SocketKind::UnixDatagram, Address::Unix(name))) = described(&socket) else { panic!() };
     assert!(name.len() == 6 && name[0] == 0, "{name:?}");
 
     let name = format!("\0seamless-{}\0\0", std::process::id());
@@ -26,14 +26,14 @@ fn unix_addresses_with_a_path_an_abstract_name_and_none() {
     socket.bind(&SockAddr::unix(&name).expect("an address")).expect("bind");
     assert_eq!(described(&socket), Err("it is not listening".to_owned()));
     socket.listen(1).expect("listen");
-    assert_eq!(described(&socket), Ok((Kind::Unix, Address::Unix(name.into_bytes()))));
+    assert_eq!(described(&socket), Ok((SocketKind::Unix, Address::Unix(name.into_bytes()))));
 
     let path = std::env::temp_dir().join(format!("seamless-{}", std::process::id()));
     let socket = unix(Type::STREAM);
     socket.bind(&SockAddr::unix(&path).expect("an address")).expect("bind");
     socket.listen(1).expect("listen");
     let address = Address::Unix(path.as_os_str().as_encoded_bytes().to_vec());
-    assert_eq!(described(&socket), Ok((Kind::Unix, address)));
+    assert_eq!(described(&socket), Ok((SocketKind::Unix, address)));
     std::fs::remove_file(path).expect("its file");
 }
 
@@ -51,7 +51,7 @@ fn inet_addresses_and_multipath_tcp() {
             socket.listen(1).expect("listen");
             let local = socket.local_addr().expect("its address").as_socket();
             let local = Address::Inet(local.expect("an internet address"));
-            assert_eq!(described(&socket), Ok((Kind::Tcp, local)));
+            assert_eq!(described(&socket), Ok((SocketKind::Tcp, local)));
         }
     }
 }
