@@ -15,7 +15,7 @@ use crate::proto::paths;
 use crate::proto::supervisor::systemd::{Properties, Unit};
 use crate::sys::supervisor::Supervisor;
 use crate::sys::surroundings::{self, About, Who};
-use crate::sys::{lock_file, systemctl};
+use crate::sys::{lock_file, proc, systemctl};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io;
@@ -206,7 +206,7 @@ fn gather(ask: &Ask, unknown: &mut Vec<String>) -> Result<Facts, String> {
     let who = match &ask.user {
         Some(name) => Who::named(name).ok_or_else(|| format!("there is no user {name:?}"))?,
         None => {
-            let running = seen.newest().and_then(|newest| surroundings::user_of(newest.pid()));
+            let running = seen.newest().and_then(|newest| proc::effective_user_of(newest.pid()));
             Who::of(running.or(about_folder.map(|about| about.uid)).unwrap_or(0))
         }
     };
@@ -300,7 +300,7 @@ fn daemon(seen: &Seen, status: Result<Status, Unasked>) -> Option<Daemon> {
             Address::Unix(_) => None,
         })
         .collect();
-    let mut not_handed_over = surroundings::tcp_listeners(pid).unwrap_or_default();
+    let mut not_handed_over = proc::tcp_listeners(pid).unwrap_or_default();
     let is_complete =
         status.as_ref().is_none_or(|status| status.sockets == status.held.len() as u64);
     not_handed_over
@@ -315,7 +315,7 @@ fn daemon(seen: &Seen, status: Result<Status, Unasked>) -> Option<Daemon> {
             .map(Duration::from_millis),
         held: status.map(|status| status.sockets),
         not_handed_over,
-        file_limit: surroundings::file_limit(pid),
+        file_limit: proc::file_limit(pid),
         silent,
     })
 }

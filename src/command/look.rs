@@ -7,7 +7,8 @@ use crate::proto::control::status::{Stage, Status};
 use crate::proto::generation::record::{Generation, Record};
 use crate::proto::generation::takeover::{Content, Unproven};
 use crate::proto::paths;
-use crate::sys::process::{Held, World};
+use crate::sys::proc::World;
+use crate::sys::process::Held;
 use crate::sys::{lock_file, pid_file, proc, process};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -75,7 +76,7 @@ impl Live {
     pub(super) fn has_ended(&self) -> bool {
         match &self.held {
             Some(held) => held.has_ended(),
-            None => process::identity(self.pid()).is_none(),
+            None => proc::identity(self.pid()).is_none(),
         }
     }
 
@@ -130,7 +131,7 @@ impl Seen {
             }
         };
         self.last_claim = last;
-        let world = process::world().unwrap_or_else(|error| {
+        let world = proc::world().unwrap_or_else(|error| {
             self.notes.push(format!("nobody can be proven: {error}"));
             World { boot: "unknown".to_owned(), pid_namespace: 0 }
         });
@@ -178,7 +179,7 @@ impl Seen {
             return;
         }
         let has_ended = proc::state(launcher.pid) == Some('Z');
-        let launcher_lives = !has_ended && process::identity(launcher.pid) == Some(launcher);
+        let launcher_lives = !has_ended && proc::identity(launcher.pid) == Some(launcher);
         self.live.push(Live { generation, held, launcher_lives });
     }
 

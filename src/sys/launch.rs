@@ -1,18 +1,16 @@
 //! The program a second time, and its end.
 
 use super::process::{self, Held};
-use super::raw;
 use super::seqpacket::Link;
+use super::{proc, raw};
 use crate::proto::End;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -45,9 +43,7 @@ pub(crate) fn program() -> io::Result<PathBuf> {
         return Ok(path);
     };
     // A file may really be called so.
-    let running = fs::metadata("/proc/self/exe").map(|file| (file.dev(), file.ino()));
-    let named = fs::metadata(&path).map(|file| (file.dev(), file.ino()));
-    if running.is_ok_and(|running| named.is_ok_and(|named| named == running)) {
+    if proc::runs_from(&path) {
         return Ok(path);
     }
     Ok(PathBuf::from(OsString::from_vec(without.to_vec())))
@@ -57,9 +53,7 @@ pub(crate) fn program() -> io::Result<PathBuf> {
 /// deploy points to another folder, is followed anew at each start.
 pub(crate) fn executed_by() -> Option<PathBuf> {
     let path = std::path::absolute(raw::executed_path()?).ok()?;
-    let [named, running] = [&path, Path::new("/proc/self/exe")]
-        .map(|path| fs::metadata(path).map(|file| (file.dev(), file.ino())));
-    (named.ok()? == running.ok()?).then_some(path)
+    proc::runs_from(&path).then_some(path)
 }
 
 /// Starts the program again as our daemon: same path, arguments (the zeroth too), environment,
@@ -81,7 +75,7 @@ pub(crate) fn spawn(program: &Path, channel: &Link) -> io::Result<Daemon> {
     for name in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
         command.env_remove(name);
     }
-    if process::is_single_threaded() {
+    if proc::is_single_threaded() {
         // Nobody else can start a program meanwhile that would inherit it too, and without code to
         // run in between, `std` need not copy the whole process to execute another program.
         channel.let_inherit(true);
@@ -194,7 +188,7 @@ pub(crate) fn new_session() {
 
 /// Closes what the launcher does not need, if nobody else can be using it.
 pub(crate) fn close_all_but(keep: &[RawFd]) {
-    if process::is_single_threaded() {
+    if proc::is_single_threaded() {
         _ = raw::close_all_but(keep);
     }
 }
@@ -202,9 +196,7 @@ pub(crate) fn close_all_but(keep: &[RawFd]) {
 /// What a program that we execute inherits beyond the standard descriptors: what we have inherited
 /// ourselves, such as the sockets of `LISTEN_FDS`. Rust opens everything else close-on-exec.
 pub(crate) fn inheritable() -> Vec<RawFd> {
-    let numbers = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let numbers: Vec<RawFd> =
-        numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let numbers: Vec<RawFd> = proc::own_descriptors().into_iter().flatten().collect();
     let is_inheritable = |fd: &RawFd| {
         let flags = raw::look_at(*fd, |fd| fcntl(fd, FcntlArg::F_GETFD));
         matches!(flags, Some(Ok(flags)) if !FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC))

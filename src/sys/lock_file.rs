@@ -13,8 +13,8 @@
 //!    to us, it has nobody signalled whom its owner could not signal himself: see
 //!    [`LockFile::bound`].
 
-use super::process::{self, World};
-use super::{pid_file, raw};
+use super::proc::World;
+use super::{pid_file, process, raw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::generation::record::Record;
 use crate::proto::paths;

@@ -6,7 +6,6 @@ pub(crate) mod lock_file;
 pub(crate) mod memfd;
 pub(crate) mod notification_fd;
 pub(crate) mod pid_file;
-#[cfg(feature = "command")]
 pub(crate) mod proc;
 pub(crate) mod process;
 mod raw;

@@ -1,6 +1,6 @@
 //! The limit of open files, and the kernel's table of descriptors.
 
-use super::raw;
+use super::{proc, raw};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs;
@@ -15,7 +15,7 @@ pub(super) const ROOM: u64 = 256;
 /// allows. A limit that is high enough already is left alone.
 pub(crate) fn make_room(more: u64) {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
-    let open = fs::read_dir("/proc/self/fd").map_or(soft, |fds| fds.count() as u64);
+    let open = proc::own_descriptors().map_or(soft, |fds| fds.count() as u64);
     let needed = open.saturating_add(more);
     let limit = needed.saturating_add(ROOM).min(hard);
     if limit > soft {

@@ -143,6 +143,24 @@ pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
         .is_ok_and(|flags| OFlag::from_bits_truncate(flags).contains(OFlag::O_NONBLOCK))
 }
 
+/// What tells of sockets that the supervisor has passed.
+#[derive(Debug)]
+pub(crate) struct PassedVariables([Option<String>; 3]);
+
+impl PassedVariables {
+    pub(crate) fn as_ref(&self) -> crate::proto::sockets::passed::Variables<'_> {
+        let [pid, fds, names] = self.0.each_ref().map(Option::as_deref);
+        crate::proto::sockets::passed::Variables { pid, fds, names }
+    }
+}
+
+pub(crate) fn passed_variables() -> PassedVariables {
+    PassedVariables(
+        ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]
+            .map(|name| Some(std::env::var_os(name)?.to_string_lossy().into_owned())),
+    )
+}
+
 /// Takes what was passed by exec under this number. `Err`: why it cannot be that. A descriptor that
 /// came by exec is not close-on-exec; one that is was made by this program, and has an owner.
 pub(crate) fn adopt_passed(number: i32) -> Result<(OwnedFd, SocketKind, Address), String> {

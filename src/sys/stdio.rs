@@ -2,11 +2,11 @@
 //! of the pipe as soon as the launcher has ended. Then each write fails with EPIPE (`pipe(7)`), at
 //! which `println!` panics.
 
-use super::process;
+use super::proc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{dup2_stderr, dup2_stdout};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -77,9 +77,8 @@ impl Output {
     /// Has this process no end of that pipe? `false` also where its descriptors cannot be read.
     pub(crate) fn is_not_of(&self, pid: i32) -> bool {
         let pipe = format!("pipe:[{}]", self.inode.1);
-        let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-        let mut links = fds.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
-        process::identity(pid).is_some() && !links.any(|link| link.as_os_str() == pipe.as_str())
+        let Ok(mut files) = proc::open_files(pid) else { return false };
+        proc::identity(pid).is_some() && !files.any(|file| file.as_os_str() == pipe.as_str())
     }
 
     pub(crate) fn is_pipe(&self) -> bool {

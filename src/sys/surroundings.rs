@@ -2,17 +2,15 @@
 //! the folder of the service, the systemd unit. What follows from them is decided elsewhere.
 
 use super::process::{self, Held};
-use super::raw;
+use super::{proc, raw};
 use fs2::FileExt;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{User, getgrouplist};
-use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -144,60 +142,7 @@ pub(crate) fn pidfds() -> Result<(), String> {
 }
 
 pub(crate) fn proc() -> Result<(), String> {
-    process::world().map(drop).map_err(|error| error.to_string())
-}
-
-// ---- a running daemon ----
-
-/// The effective user of a process: as whom it opens files.
-pub(crate) fn user_of(pid: i32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    ids.split_ascii_whitespace().nth(1)?.parse().ok()
-}
-
-/// The hard limit of open files; `None` where it is none or cannot be read.
-pub(crate) fn file_limit(pid: i32) -> Option<u64> {
-    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_ascii_whitespace().nth(1)?.parse().ok()
-}
-
-/// Where a process listens by TCP.
-pub(crate) fn tcp_listeners(pid: i32) -> Option<Vec<SocketAddr>> {
-    const LISTEN: &str = "0A";
-    let own: HashSet<String> = super::proc::sockets(pid)?;
-    let mut found = Vec::new();
-    for table in ["tcp", "tcp6"] {
-        let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/{table}")) else { continue };
-        for line in table.lines() {
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            let is_ours = words.get(3) == Some(&LISTEN)
-                && words.get(9).is_some_and(|inode| own.contains(*inode));
-            found.extend(words.get(1).filter(|_| is_ours).and_then(|local| address(local)));
-        }
-    }
-    found.sort_unstable();
-    found.dedup();
-    Some(found)
-}
-
-/// `0100007F:1F90`: each word of four bytes as this machine has it in memory.
-fn address(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.split_once(':')?;
-    let word = |at: usize| u32::from_str_radix(ip.get(at..at + 8)?, 16).ok();
-    let ip: IpAddr = match ip.len() {
-        8 => Ipv4Addr::from(word(0)?.to_ne_bytes()).into(),
-        32 => {
-            let mut bytes = [0; 16];
-            for (at, four) in bytes.chunks_exact_mut(4).enumerate() {
-                four.copy_from_slice(&word(at * 8)?.to_ne_bytes());
-            }
-            Ipv6Addr::from(bytes).into()
-        }
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
+    proc::world().map(drop).map_err(|error| error.to_string())
 }
 
 // ---- the supervisor ----

@@ -2,11 +2,10 @@
 //! a few questions in a service's life. Root needs no D-Bus for it; everybody else needs the bus of
 //! the system, or of the user's manager.
 
-use super::wait;
+use super::{proc, wait};
 use crate::proto::Reading;
 use crate::proto::supervisor::systemd::{self, Properties, Unit};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use std::fs;
 use std::io;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -20,7 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The unit that a process runs in.
 pub(crate) fn unit_of(pid: i32) -> Option<Unit> {
-    systemd::unit_of(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
+    systemd::unit_of(&proc::control_group(pid)?)
 }
 
 /// How often the state is asked for anew where its job ends before it can be asked about.

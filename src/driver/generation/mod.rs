@@ -16,7 +16,8 @@ use crate::proto::{Kind, Reading};
 use crate::shutdown::lock;
 use crate::sys::lock_file::{Attempt, LockFile};
 use crate::sys::pid_file::{self, PidFile};
-use crate::sys::process::{self, Held, World};
+use crate::sys::proc::{self, World};
+use crate::sys::process::{self, Held};
 use crate::sys::signals::SIGTERM;
 use crate::sys::supervisor::Supervisor;
 use crate::sys::wait;
@@ -122,7 +123,7 @@ impl Service {
     ) -> Result<Service> {
         let pid = process::own_pid();
         let short = |error| Error::io(ErrorKind::System, "cannot read /proc (init)", error);
-        let world = match process::world() {
+        let world = match proc::world() {
             Ok(world) => Some(world),
             Err(error) if process::is_shortage(&error) => return Err(short(error)),
             Err(error) => {
@@ -134,11 +135,11 @@ impl Service {
                 None
             }
         };
-        let identity = |pid| match process::try_identity(pid) {
+        let identity = |pid| match proc::try_identity(pid) {
             Ok(identity) => Ok(identity.unwrap_or(Identity { pid, start: 0 })),
             Err(error) => Err(short(error)),
         };
-        let own = match process::own_identity() {
+        let own = match proc::own_identity() {
             Ok(identity) => identity,
             Err(error) if world.is_none() && !process::is_shortage(&error) => {
                 Identity { pid, start: 0 }
@@ -542,7 +543,7 @@ impl Service {
         let lines = lines?;
         let content = self.content()?;
         let mut unknown = None;
-        let lives = |pid| match process::try_identity(pid) {
+        let lives = |pid| match proc::try_identity(pid) {
             Ok(identity) => identity.is_some(),
             Err(error) => {
                 unknown = Some(look_failed(pid, error));
@@ -579,7 +580,7 @@ impl Service {
     /// for ever, side by side.
     pub(in crate::driver) fn is_taken_over(&self) -> bool {
         let content = pid_file::read(&self.pid_file).unwrap_or_default();
-        takeover::names_newer(self.identity, content, content.pid.and_then(process::identity))
+        takeover::names_newer(self.identity, content, content.pid.and_then(proc::identity))
     }
 
     /// Under the claim.

@@ -50,7 +50,7 @@ struct State {
 /// What was passed to this process or to its launcher. Called as early as can be, so that no
 /// program that is executed meanwhile inherits it.
 pub(in crate::driver) fn adopt_passed(launcher: Option<i32>) {
-    let variables = process::passed_variables();
+    let variables = socket::passed_variables();
     let own = process::own_pid();
     let meant_for = [launcher.unwrap_or(own), own];
     let passed = match passed::parse(variables.as_ref(), &meant_for) {
