@@ -29,7 +29,7 @@ pub(crate) fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
 pub(crate) fn read_sealed(fd: OwnedFd, size: u64) -> Result<Vec<u8>, String> {
     match fcntl(&fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate) {
         Ok(held) if held.contains(seals()) => {}
-        Ok(_) | Err(Errno::EINVAL) => return Err("the state is no sealed memory".to_owned()),
+        Ok(_) | Err(Errno::EINVAL) => return Err("the state is not sealed memory".to_owned()),
         Err(error) => {
             return Err(format!("cannot look at the state: {}", io::Error::from(error)));
         }

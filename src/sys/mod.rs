@@ -1,5 +1,5 @@
-//! Acts on the system, and decides nothing. nix, signal-hook, fs2, the environment and
-//! `std::process` appear here alone; unsafe code in `raw` alone.
+//! Acts on the system and decides nothing. Only files in here use nix, signal-hook, fs2, the environment
+//! and `std::process`; only `raw` has unsafe code.
 
 pub(crate) mod launch;
 pub(crate) mod lock_file;

@@ -1,4 +1,4 @@
-//! Who a process is, and the proof without which none is signalled.
+//! The proof that a process is one of ours, and signals to processes that were proven.
 
 use super::proc::{self, World};
 pub(crate) use super::shortage::is_shortage;
@@ -23,7 +23,8 @@ pub(crate) fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// A process held by its pidfd: the kernel keeps it from becoming another one.
+/// A process that is held by its pidfd: a signal to it never reaches another process that got its
+/// number later.
 #[derive(Debug)]
 pub(crate) struct Held {
     pidfd: OwnedFd,
@@ -38,7 +39,7 @@ impl Held {
         Held { pidfd }
     }
 
-    /// A zombie has ended too.
+    /// A zombie counts as ended.
     pub(crate) fn has_ended(&self) -> bool {
         let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
@@ -48,7 +49,7 @@ impl Held {
         raw::pidfd_send_signal(self.pidfd.as_fd(), signal, None)
     }
 
-    /// USR2 that only ends what has not started yet; see [`signals::EVICTION`].
+    /// Sends a USR2 that ends the process only if it has not started yet; see [`signals::EVICTION`].
     pub(crate) fn evict(&self) -> io::Result<()> {
         raw::pidfd_send_signal(self.pidfd.as_fd(), signals::SIGUSR2, Some(signals::EVICTION))
     }
@@ -60,12 +61,12 @@ impl AsFd for Held {
     }
 }
 
-/// The one proof (promise P5). Guards against a PID that was used again: the pidfd is opened first
-/// and only then are start time, boot and namespace compared, so that what was compared is what is
-/// held. See `pidfd_open(2)`, `proc_pid_stat(5)`. What it proves may be looked at; to be signalled,
-/// a process must be no [`is_untouchable`] as well.
+/// The one proof (promise P5). A PID may have been used again, so the pidfd is opened first, and only
+/// then are start time, boot and namespace compared: the process that was compared is the process that
+/// is held. See `pidfd_open(2)`, `proc_pid_stat(5)`. A process that is to be signalled must also not be
+/// [`is_untouchable`].
 ///
-/// An error where it cannot be known for now: see [`is_shortage`].
+/// An error means that it cannot be known for now: see [`is_shortage`].
 fn prove(
     who: Identity,
     boot: &str,
@@ -83,7 +84,7 @@ fn prove(
         Err(error) if is_shortage(&error) => return Err(error),
         Err(error) => {
             return Ok(Err(match error.raw_os_error().map(Errno::from_raw) {
-                // No process at all, or the number is that of a thread now.
+                // There is no such process, or the number belongs to a thread now.
                 Some(Errno::ESRCH | Errno::EINVAL | Errno::ENOENT) => Unproven::Gone,
                 _ => Unproven::Unknown, // ENOSYS, or EPERM by seccomp
             }));
@@ -97,7 +98,8 @@ fn prove(
     })
 }
 
-/// Never signalled, whatever a file says: 0, 1 and negative numbers mean others to `kill(2)`.
+/// Must this process never be signalled, whatever a file says? To `kill(2)`, 0 and negative numbers
+/// mean groups of processes.
 fn is_untouchable(pid: i32, launcher: i32) -> bool {
     pid <= 1 || pid == own_pid() || pid == launcher
 }
@@ -114,9 +116,9 @@ pub(crate) fn prove_daemon(
     prove(generation.daemon, &generation.boot, generation.pid_namespace, world)
 }
 
-/// Does this generation belong to somebody else? Its launcher lives, is not ours, and still has
-/// the supervisor that it started with: two services share a PID file, or a copy was started by
-/// hand. A launcher whose supervisor died is an orphan that the successor takes over from.
+/// Does this generation belong to somebody else? It does if its launcher lives, is not ours, and still
+/// has the supervisor that it started with: then two services share a PID file, or a copy was started by
+/// hand. A launcher whose supervisor has died is an orphan, and a successor takes over from it.
 pub(crate) fn is_foreign(
     generation: &Generation,
     world: &World,
@@ -134,20 +136,20 @@ pub(crate) fn is_foreign(
     };
     let is_supervised = proc::try_parent_of(launcher.pid)? == Some(supervisor.pid)
         && proc::try_identity(supervisor.pid)? == Some(*supervisor);
-    // If it has ended meanwhile, its number may be that of our own supervisor's next child.
+    // If the launcher has ended since, its number may belong to our own supervisor's next child.
     Ok(is_supervised && !held.has_ended())
 }
 
-/// Could this user signal the process without us? As `kill(2)` asks it: by the real and the saved
-/// user, not by the effective one, as which a process of root's may act for a while. That is also
-/// the one that owns `/proc/PID`. To be asked about a process that is held.
+/// Could this user signal the process without us? As in `kill(2)`, the real and the saved user count.
+/// The effective user, who also owns `/proc/PID`, does not: a process of root's may act as another user
+/// for a while. The caller must hold the process.
 pub(crate) fn is_of(pid: i32, user: u32) -> io::Result<bool> {
     let users = proc::users(pid)?;
     Ok(users.is_some_and(|[real, _effective, saved]| real == user || saved == user))
 }
 
-/// Signals the process that holds the lock on the PID file. Only where there is no pidfd: between
-/// the look at the lock and the signal, its PID can have become another's.
+/// Signals the process that holds the lock on the PID file. Only for kernels without pidfds: its PID may
+/// become another process's between the check of the lock and the signal.
 pub(crate) fn signal_owner(pid: i32, signal: i32) -> io::Result<()> {
     raw::kill(pid, signal)
 }

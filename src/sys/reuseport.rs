@@ -1,4 +1,5 @@
-//! Groups of sockets on one port (SO_REUSEPORT), and which of its members gets what arrives.
+//! Groups of sockets on one port (SO_REUSEPORT), and which members of a group get new connections and
+//! datagrams.
 
 use super::raw;
 use crate::proto::control::frame::SocketKind;
@@ -7,7 +8,8 @@ use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// Lets more sockets of our own share this one's port. It may have been bound without.
+/// Lets more sockets of this user share the port of this one, which may have been bound without
+/// SO_REUSEPORT.
 pub(crate) fn share_port(socket: BorrowedFd<'_>) -> io::Result<()> {
     if !getsockopt(&socket, sockopt::ReusePort)? {
         setsockopt(&socket, sockopt::ReusePort, &true)?;
@@ -15,10 +17,11 @@ pub(crate) fn share_port(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets new connections and datagrams go to the first `members` sockets of a SO_REUSEPORT group
-/// only, in the order in which they joined: they were bound (UDP) or began to listen (TCP). TCP is
-/// spread at random, UDP by its sender, so that one sender's datagrams stay together. The program
-/// is the group's, not this process's. No privilege is needed.
+/// Lets new connections and datagrams go only to the first `members` sockets of a SO_REUSEPORT group. The
+/// order is that in which the sockets joined: a UDP socket joins when it is bound, a TCP socket when it
+/// begins to listen. TCP connections are spread at random, UDP datagrams by their sender, so that those of
+/// one sender stay together. The program belongs to the group, not to this process. No privilege is
+/// needed.
 pub(crate) fn steer_to_first(
     socket: BorrowedFd<'_>,
     kind: SocketKind,
@@ -32,10 +35,10 @@ pub(crate) fn steer_to_first(
     }
 }
 
-/// The kernel spreads over all members again.
+/// Lets the kernel spread over all members again.
 pub(crate) fn steer_to_all(socket: BorrowedFd<'_>) -> io::Result<()> {
     match raw::detach_from_group(socket) {
-        // There is no program; or it is in no group, since it was bound without SO_REUSEPORT.
+        // There is no program, or the socket was bound without SO_REUSEPORT and is in no group.
         Err(error)
             if matches!(
                 error.raw_os_error().map(Errno::from_raw),
@@ -78,14 +81,14 @@ fn at_random(members: u32) -> [Instruction; 3] {
     [op(LOAD_WORD, RANDOM), op(MODULO, members), op(RETURN_A, 0)]
 }
 
-/// By the sender's port and the end of its address. A packet that is too short goes to the first
+/// Chooses by the sender's port and the end of its address. A packet that is too short goes to the first
 /// member.
 fn by_sender(members: u32) -> [Instruction; 20] {
     [
         op(LOAD_BYTE, IP),
         op(SHIFT_RIGHT, 4), // the version of IP
         Instruction { code: JUMP_IF_EQUAL, jt: 9, jf: 0, k: 6 },
-        // IPv4: the port stands behind the header, whose length is in its first byte.
+        // IPv4: the port follows the header, whose length is in its first byte.
         op(LOAD_BYTE, IP),
         op(AND, 15),
         op(SHIFT_LEFT, 2),
@@ -100,7 +103,7 @@ fn by_sender(members: u32) -> [Instruction; 20] {
         op(A_TO_X, 0),
         op(LOAD_WORD, IP + 20),
         op(ADD_X, 0),
-        // Addresses that follow each other are spread.
+        // Spreads adjacent addresses.
         op(MULTIPLY, 0x9e37_79b1),
         op(SHIFT_RIGHT, 16),
         op(MODULO, members),

@@ -1,5 +1,5 @@
-//! Sockets: how one is bound anew, what a descriptor is that came from somewhere else, and who is at the
-//! other end.
+//! Sockets: how one is bound anew, what a descriptor that came from outside is, and which process is at
+//! the other end.
 
 use super::process::{self, Held};
 use super::{raw, rlimit};
@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 
-// Options that nix does not have, or for which it refuses values that it does not know.
+// Options that nix does not have. It has SO_TYPE, but refuses the types that it does not know.
 sockopt_impl!(Domain, GetOnly, libc::SOL_SOCKET, libc::SO_DOMAIN, c_int);
 sockopt_impl!(Type, GetOnly, libc::SOL_SOCKET, libc::SO_TYPE, c_int);
 sockopt_impl!(Protocol, GetOnly, libc::SOL_SOCKET, libc::SO_PROTOCOL, c_int);
@@ -36,7 +36,7 @@ pub(crate) struct Settings {
 
 // ---- bound anew ----
 
-/// Binds, and listens if it is TCP.
+/// Binds a TCP or UDP socket. A TCP socket listens then.
 pub(crate) fn bind(
     kind: SocketKind,
     address: SocketAddr,
@@ -54,7 +54,7 @@ pub(crate) fn bind(
         setsockopt(&socket, sockopt::Ipv6V6Only, &only_v6)?;
     }
     if kind == SocketKind::Tcp {
-        // As std does: what is left of old connections is no obstacle.
+        // As std does: old connections in TIME_WAIT must not prevent the bind.
         setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     }
     if settings.reuse_port {
@@ -82,8 +82,8 @@ pub(super) fn bind_to(socket: &OwnedFd, address: &dyn SockaddrLike) -> io::Resul
 
 // ---- what a descriptor is ----
 
-/// What the kernel says of a descriptor: a socket of one of our kinds, bound, and listening where
-/// the kind listens. `Err`: what it is instead.
+/// Asks the kernel what a descriptor is. `Ok` if it is a socket of one of our kinds with an address, and
+/// listens if sockets of its kind do. `Err`: what it is instead.
 pub(crate) fn describe(fd: BorrowedFd<'_>) -> Result<(SocketKind, Address), String> {
     let cannot = |error: Errno| format!("cannot look at it: {}", io::Error::from(error));
     let ty = getsockopt(&fd, Type).map_err(|error| match error {
@@ -133,7 +133,7 @@ fn unix_address(fd: BorrowedFd<'_>) -> io::Result<Option<Address>> {
     Ok(local.is_unnamed().then(|| Address::Unix(Vec::new())))
 }
 
-/// Tells whether two descriptors are of one socket.
+/// A number that distinguishes a socket from every other one, and that its duplicates share.
 pub(crate) fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(getsockopt(&fd, Cookie)?)
 }
@@ -143,7 +143,7 @@ pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
         .is_ok_and(|flags| OFlag::from_bits_truncate(flags).contains(OFlag::O_NONBLOCK))
 }
 
-/// What tells of sockets that the supervisor has passed.
+/// The variables in which a supervisor tells which sockets it has passed (`sd_listen_fds(3)`).
 #[derive(Debug)]
 pub(crate) struct PassedVariables([Option<String>; 3]);
 
@@ -161,8 +161,9 @@ pub(crate) fn passed_variables() -> PassedVariables {
     )
 }
 
-/// Takes what was passed by exec under this number. `Err`: why it cannot be that. A descriptor that
-/// came by exec is not close-on-exec; one that is was made by this program, and has an owner.
+/// Takes ownership of a socket that was passed by exec under this number. `Err`: why it cannot be that
+/// socket. A descriptor that came by exec is not close-on-exec: if it is, this program has opened it, and
+/// it has an owner already.
 pub(crate) fn adopt_passed(number: i32) -> Result<(OwnedFd, SocketKind, Address), String> {
     let looked = raw::look_at(number, |fd| {
         let flags = fcntl(fd, FcntlArg::F_GETFD).map_err(|error| error.to_string())?;
@@ -175,7 +176,8 @@ pub(crate) fn adopt_passed(number: i32) -> Result<(OwnedFd, SocketKind, Address)
     Ok((raw::adopt(number), kind, local))
 }
 
-/// Another descriptor of the same socket, close-on-exec.
+/// Another descriptor of the same socket, close-on-exec. If the limit of open files is reached, it is
+/// raised.
 pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     match fd.try_clone_to_owned() {
         Err(error) if error.raw_os_error() == Some(rlimit::TOO_MANY_FILES) => {
@@ -188,7 +190,8 @@ pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 // ---- the other end ----
 
-/// The process at the other end: the one that connected, or the one that called `listen`.
+/// The process at the other end of a connection: the one that connected, or the one that called
+/// `listen`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
     pub(crate) pid: i32,
@@ -202,14 +205,14 @@ impl Peer {
     }
 }
 
-/// SO_PEERCRED (`unix(7)`); `None` where the socket has none, as a datagram socket.
+/// SO_PEERCRED (`unix(7)`); `None` if the socket has no peer, as a datagram socket.
 pub(crate) fn peer(socket: BorrowedFd<'_>) -> Option<Peer> {
     let peer = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
     (peer.pid() > 0).then_some(Peer { pid: peer.pid(), uid: peer.uid() })
 }
 
-/// The process that listens, seen by one that has connected to it. `None` also where it has ended,
-/// and others hold its socket: then its PID may be anybody's. Linux tells that since 6.5.
+/// The process that listens, asked over a connection to it. `None` also if that process has ended and
+/// others hold its socket: then its PID may belong to any process. Linux tells that since 6.5.
 pub(crate) fn listener(socket: BorrowedFd<'_>) -> Option<Peer> {
     let peer = peer(socket)?;
     match getsockopt(&socket, sockopt::PeerPidfd).map(Held::from_pidfd) {

@@ -1,5 +1,5 @@
-//! The surroundings of a service, as `seamless check` looks at them: files, users, limits, the kernel,
-//! the folder of the service, the systemd unit. What follows from them is decided elsewhere.
+//! The surroundings of a service, for `seamless check`: files, users, the kernel, the folder of the
+//! service. What follows from them is decided elsewhere.
 
 use super::process::{self, Held};
 use super::{proc, raw};
@@ -14,7 +14,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// What stands at a path.
+/// The type of the file at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     Regular,
@@ -33,12 +33,12 @@ pub(crate) struct About {
     pub(crate) links: u64,
 }
 
-/// `None` where nothing is there. A link is not followed.
+/// `None` if there is no file. A link is not followed.
 pub(crate) fn about(path: &Path) -> io::Result<Option<About>> {
     described(fs::symlink_metadata(path))
 }
 
-/// The same, of what a link names.
+/// The same, with links followed.
 pub(crate) fn about_target(path: &Path) -> io::Result<Option<About>> {
     described(fs::metadata(path))
 }
@@ -65,7 +65,7 @@ fn described(about: io::Result<fs::Metadata>) -> io::Result<Option<About>> {
     }))
 }
 
-/// Whom the service runs as.
+/// The user that the service runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Who {
     pub(crate) uid: u32,
@@ -78,7 +78,7 @@ impl Who {
         Who::from(uid, User::from_uid(uid.into()).ok().flatten())
     }
 
-    /// By name or number; `None` where there is no such name.
+    /// By name or number; `None` if there is no such name.
     pub(crate) fn named(name: &str) -> Option<Who> {
         match name.parse() {
             Ok(uid) => Some(Who::of(uid)),
@@ -99,13 +99,12 @@ impl Who {
     }
 }
 
-/// A file system that can only be read.
+/// Is the file system of this path mounted read-only?
 pub(crate) fn is_read_only(path: &Path) -> bool {
     statvfs(path).is_ok_and(|about| about.flags().contains(FsFlags::ST_RDONLY))
 }
 
-/// Both kinds of locks, tried on a file of our own that is removed again. `None`: we may not make
-/// one there.
+/// Tries both kinds of locks on a temporary file in this folder. `None` if we may not create one there.
 pub(crate) fn locks_work(folder: &Path) -> Option<Result<(), String>> {
     let path = folder.join(format!(".seamless-check-{}", process::own_pid()));
     let mut options = OpenOptions::new();
@@ -132,7 +131,7 @@ pub(crate) fn sysctl(name: &str) -> Option<u64> {
 pub(crate) fn pidfds() -> Result<(), String> {
     match Held::open(process::own_pid()) {
         Ok(_) => Ok(()),
-        // Of us, not of the kernel.
+        // This process is short of something; the kernel has pidfds.
         Err(error) if process::is_shortage(&error) => Ok(()),
         Err(error) if error.raw_os_error() == Some(Errno::ENOSYS as i32) => {
             Err("the kernel has none".to_owned())
@@ -147,7 +146,7 @@ pub(crate) fn proc() -> Result<(), String> {
 
 // ---- the supervisor ----
 
-/// The start of a text file; `None` where there is none that may be read.
+/// The beginning of a text file; `None` if it cannot be read.
 pub(crate) fn text(path: &Path) -> Option<String> {
     let bytes = fs::read(path).ok()?;
     Some(String::from_utf8_lossy(&bytes[..bytes.len().min(1 << 16)]).into_owned())

@@ -1,4 +1,5 @@
-//! Unix sockets at a path of any length: bound beside it and renamed over it, found, and connected to.
+//! Unix sockets at paths of any length. A socket is bound under a temporary name and then renamed to its
+//! path, so that the path always names a socket that can be used.
 
 use super::raw;
 use super::socket::{self, Settings};
@@ -16,7 +17,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// How a Unix socket passes on what it is given.
+/// How a Unix socket carries data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SocketType {
     Stream,
@@ -34,8 +35,8 @@ impl SocketType {
     }
 }
 
-/// A socket that is bound beside the path that it is to have: ready to be used, with its mode from
-/// the first moment on. Until it is put in place, dropping it leaves nothing behind.
+/// A socket that is bound under a temporary name in the folder of its path. It is ready to be used, and
+/// has had its mode since the file exists. If it is dropped before [`Beside::place`], nothing is left.
 #[derive(Debug)]
 pub(crate) struct Beside {
     socket: Option<OwnedFd>,
@@ -51,7 +52,7 @@ impl Beside {
         let flags = socket::flags(settings.nonblocking);
         let socket = nix_socket::socket(AddressFamily::Unix, ty.raw(), flags, None)?;
         if let Some(mode) = settings.mode {
-            // Unbound, it passes its mode on to the file, less the umask.
+            // An unbound socket gives its mode, less the umask, to the file that `bind` creates.
             fchmod(&socket, Mode::from_bits_truncate(mode))?;
         }
         socket::bind_to(&socket, &folder.address(&temporary)?)?;
@@ -66,7 +67,7 @@ impl Beside {
         Ok(beside)
     }
 
-    /// Renamed over whatever is there: the path names a socket that can be used at any time.
+    /// Renames the socket to its path, over any file that is there.
     pub(crate) fn place(mut self) -> io::Result<(OwnedFd, FileId)> {
         let file = file_id(&fs::symlink_metadata(&self.temporary)?);
         fs::rename(&self.temporary, &self.path)?;
@@ -84,15 +85,15 @@ impl Drop for Beside {
     }
 }
 
-/// The file itself, by the standard library, which goes on where a signal interrupts it.
+/// Opens the file itself (O_PATH). The standard library tries again if a signal interrupts it.
 fn open_path(path: &Path, more: OFlag) -> io::Result<fs::File> {
     let flags = OFlag::O_PATH | more;
     fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
-/// Gives a socket that is bound what the umask has taken from its mode. Guards against a file that
-/// somebody who may write to the folder has put in its place, or a link to one: what is looked at is
-/// what is changed, and it is a socket without a second name.
+/// Gives a bound socket the bits of its mode that the umask has removed. Somebody who may write to the
+/// folder could have put another file, or a link to one, in its place. So the file is opened first, and
+/// the one that was examined is the one that is changed. It must be a socket without a second name.
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     let file = open_path(path, OFlag::O_NOFOLLOW)?;
     let about = file.metadata()?;
@@ -107,8 +108,8 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(held, Permissions::from_mode(mode))
 }
 
-/// What a bind that was killed has left at the temporary name. Guards against taking away a file
-/// of somebody else's.
+/// Removes the socket that a process which was killed has left at the temporary name. Any other file
+/// there belongs to somebody else and is not removed.
 fn remove_leftover(temporary: &Path) -> io::Result<()> {
     match fs::symlink_metadata(temporary) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -116,7 +117,7 @@ fn remove_leftover(temporary: &Path) -> io::Result<()> {
         Ok(about) if about.file_type().is_socket() => fs::remove_file(temporary),
         Ok(_) => Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            format!("{temporary:?} is in the way, and is no socket"),
+            format!("{temporary:?} is in the way and is not a socket"),
         )),
     }
 }
@@ -152,24 +153,24 @@ pub(crate) fn file_id(about: &fs::Metadata) -> FileId {
     FileId { device: about.dev(), inode: about.ino() }
 }
 
-/// The socket file that a path names.
+/// The file that a path names, if it is a socket.
 pub(crate) fn file_at(path: &Path) -> Option<FileId> {
     let about = fs::symlink_metadata(path).ok()?;
     about.file_type().is_socket().then(|| file_id(&about))
 }
 
-/// Who listens at a path.
+/// Who listens at a path, or what else is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Occupant {
-    /// Nothing is there, or a socket whose process is gone.
+    /// There is no file, or a socket whose process is gone.
     Nobody,
-    /// A process, where it can be known which.
+    /// A process listens; `None` if it is unknown which.
     Somebody(Option<i32>),
-    /// Something else than a socket stands there.
+    /// The file there is not a socket.
     NoSocket,
 }
 
-/// Connects to see who answers; nothing is sent, and nothing is waited for.
+/// Connects to the path to learn who listens there. Sends nothing and never waits.
 pub(crate) fn occupant_of(path: &Path, ty: SocketType) -> io::Result<Occupant> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Occupant::Nobody),
@@ -181,15 +182,15 @@ pub(crate) fn occupant_of(path: &Path, ty: SocketType) -> io::Result<Occupant> {
         Ok(socket) => Ok(Occupant::Somebody(socket::peer(socket.as_fd()).map(|peer| peer.pid))),
         Err(error) => match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(Occupant::Nobody),
-            // Its queue is full; it is a socket of another type; we may not connect to it.
+            // Its queue is full, its type is another one, or we may not connect to it.
             Some(Errno::EAGAIN | Errno::EPROTOTYPE | Errno::EACCES) => Ok(Occupant::Somebody(None)),
             _ => Err(error),
         },
     }
 }
 
-/// Connects to a path of any length. The socket never blocks, not even here: EAGAIN is a full
-/// queue.
+/// Connects to a path of any length. The socket never blocks, not even here: the error is EAGAIN if the
+/// queue is full.
 pub(crate) fn connect(path: &Path, ty: SocketType) -> io::Result<OwnedFd> {
     let socket = nix_socket::socket(AddressFamily::Unix, ty.raw(), socket::flags(true), None)?;
     if path.as_os_str().len() < paths::SOCKET_PATH_ROOM {
@@ -202,7 +203,8 @@ pub(crate) fn connect(path: &Path, ty: SocketType) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// For Unix sockets: interrupted, nothing has begun that would go on by itself.
+/// Tries again if a signal interrupts it. That is right for Unix sockets: an interrupted `connect` leaves
+/// nothing that goes on in the background.
 fn connect_to(socket: &OwnedFd, address: &UnixAddr) -> io::Result<()> {
     loop {
         match nix_socket::connect(socket.as_raw_fd(), address) {
@@ -212,7 +214,7 @@ fn connect_to(socket: &OwnedFd, address: &UnixAddr) -> io::Result<()> {
     }
 }
 
-/// A path that an address holds.
+/// The path in an address, if it has one.
 pub(crate) fn path_of(address: &Address) -> Option<PathBuf> {
     match address {
         Address::Unix(bytes) if bytes.first().is_some_and(|byte| *byte != 0) => {

@@ -7,7 +7,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-/// How long ago a process started that began so many ticks after the boot.
+/// The age of a process that started this many ticks after the boot.
 pub(crate) fn age(start: u64) -> Option<Duration> {
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
@@ -16,12 +16,12 @@ pub(crate) fn age(start: u64) -> Option<Duration> {
     Some(Duration::from_secs_f64(age.max(0.0)))
 }
 
-/// `R`, `S`, `T`, `Z`… (`proc_pid_stat(5)`).
+/// The state of a process: `R`, `S`, `T`, `Z`… (`proc_pid_stat(5)`).
 pub(crate) fn state(pid: i32) -> Option<char> {
     state_and_more(pid).ok()?.chars().next()
 }
 
-/// A variable of the environment that a process was started with.
+/// A variable in the environment that a process was started with.
 pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     environment.split(|byte| *byte == 0).find_map(|entry| {
@@ -30,8 +30,8 @@ pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
     })
 }
 
-/// How many connections a process has open: established TCP, and accepted or connected Unix streams
-/// that are bound to a path. `None` where its descriptors may not be looked at.
+/// How many connections a process has open: established TCP connections, and accepted or connected Unix
+/// streams that are bound to a path. `None` if its descriptors may not be read.
 pub(crate) fn connections(pid: i32) -> Option<usize> {
     const ESTABLISHED: &str = "01";
     let own = sockets(pid)?;
@@ -69,20 +69,20 @@ fn sockets(pid: i32) -> Option<HashSet<String>> {
     Some(inodes.collect())
 }
 
-/// The effective user of a process: as whom it opens files.
+/// The effective user of a process, as which it opens files.
 pub(crate) fn effective_user_of(pid: i32) -> Option<u32> {
     let [_real, effective, _saved] = users(pid).ok()??;
     Some(effective)
 }
 
-/// The hard limit of open files; `None` where it is none or cannot be read.
+/// The hard limit of open files; `None` if there is none or it cannot be read.
 pub(crate) fn file_limit(pid: i32) -> Option<u64> {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// Where a process listens by TCP.
+/// The addresses at which a process listens with TCP.
 pub(crate) fn tcp_listeners(pid: i32) -> Option<Vec<SocketAddr>> {
     const LISTEN: &str = "0A";
     let own = sockets(pid)?;
@@ -101,7 +101,7 @@ pub(crate) fn tcp_listeners(pid: i32) -> Option<Vec<SocketAddr>> {
     Some(found)
 }
 
-/// `0100007F:1F90`: each word of four bytes as this machine has it in memory.
+/// Parses `0100007F:1F90`: each word of four bytes is written as this machine stores it.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let word = |at: usize| u32::from_str_radix(ip.get(at..at + 8)?, 16).ok();
