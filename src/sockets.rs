@@ -79,7 +79,7 @@
 
 use crate::driver::sockets::obtain as pool;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::control::frame::{Address, Kind};
+use crate::proto::control::frame::{Address, SocketKind};
 use crate::proto::sockets::pool::Wanted;
 use crate::sys::socket::Settings;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
@@ -199,7 +199,7 @@ impl Options {
     /// failed; it serves on, unharmed, and the call may be repeated.
     /// [`ErrorKind::NotInitialized`]: [`init`](crate::init) has not succeeded.
     pub fn tcp(&self, addr: impl ToSocketAddrs) -> Result<TcpListener> {
-        self.one(Kind::Tcp, resolve(addr)?).map(TcpListener::from)
+        self.one(SocketKind::Tcp, resolve(addr)?).map(TcpListener::from)
     }
 
     /// A UDP socket. Old and new generation read from one queue, until the old one closes it.
@@ -208,7 +208,7 @@ impl Options {
     ///
     /// As [`tcp`](Options::tcp).
     pub fn udp(&self, addr: impl ToSocketAddrs) -> Result<UdpSocket> {
-        self.one(Kind::Udp, resolve(addr)?).map(UdpSocket::from)
+        self.one(SocketKind::Udp, resolve(addr)?).map(UdpSocket::from)
     }
 
     /// A Unix stream listener at a path, of any length. A relative path counts from the current
@@ -219,7 +219,7 @@ impl Options {
     /// As [`tcp`](Options::tcp); and [`ErrorKind::Socket`] where somebody else listens at that
     /// path, or something other than a socket is there.
     pub fn unix(&self, path: impl AsRef<Path>) -> Result<UnixListener> {
-        self.one(Kind::Unix, at_path(path.as_ref())?).map(UnixListener::from)
+        self.one(SocketKind::Unix, at_path(path.as_ref())?).map(UnixListener::from)
     }
 
     /// A Unix datagram socket at a path.
@@ -228,7 +228,7 @@ impl Options {
     ///
     /// As [`unix`](Options::unix).
     pub fn unix_datagram(&self, path: impl AsRef<Path>) -> Result<UnixDatagram> {
-        self.one(Kind::UnixDatagram, at_path(path.as_ref())?).map(UnixDatagram::from)
+        self.one(SocketKind::UnixDatagram, at_path(path.as_ref())?).map(UnixDatagram::from)
     }
 
     /// So many TCP listeners on one port, one for each worker. Taken over in order; see the
@@ -238,7 +238,7 @@ impl Options {
     ///
     /// As [`tcp`](Options::tcp); and [`ErrorKind::Socket`] for a group of none.
     pub fn tcp_group(&self, addr: impl ToSocketAddrs, count: usize) -> Result<Vec<TcpListener>> {
-        let group = self.group(Kind::Tcp, resolve(addr)?, count)?;
+        let group = self.group(SocketKind::Tcp, resolve(addr)?, count)?;
         Ok(group.into_iter().map(TcpListener::from).collect())
     }
 
@@ -249,16 +249,21 @@ impl Options {
     ///
     /// As [`tcp_group`](Options::tcp_group).
     pub fn udp_group(&self, addr: impl ToSocketAddrs, count: usize) -> Result<Vec<UdpSocket>> {
-        let group = self.group(Kind::Udp, resolve(addr)?, count)?;
+        let group = self.group(SocketKind::Udp, resolve(addr)?, count)?;
         Ok(group.into_iter().map(UdpSocket::from).collect())
     }
 
-    fn one(&self, kind: Kind, addresses: Vec<Address>) -> Result<OwnedFd> {
+    fn one(&self, kind: SocketKind, addresses: Vec<Address>) -> Result<OwnedFd> {
         let found = pool::obtain(&self.wanted(kind, addresses, None), self.settings)?;
         Ok(found.into_iter().next().expect("one was asked for"))
     }
 
-    fn group(&self, kind: Kind, addresses: Vec<Address>, count: usize) -> Result<Vec<OwnedFd>> {
+    fn group(
+        &self,
+        kind: SocketKind,
+        addresses: Vec<Address>,
+        count: usize,
+    ) -> Result<Vec<OwnedFd>> {
         if count == 0 {
             let text = "cannot make a group of no sockets (socket)";
             return Err(Error::new(ErrorKind::Socket, text));
@@ -266,7 +271,12 @@ impl Options {
         pool::obtain(&self.wanted(kind, addresses, Some(count)), self.settings)
     }
 
-    fn wanted(&self, kind: Kind, addresses: Vec<Address>, group: Option<usize>) -> Wanted<'_> {
+    fn wanted(
+        &self,
+        kind: SocketKind,
+        addresses: Vec<Address>,
+        group: Option<usize>,
+    ) -> Wanted<'_> {
         Wanted { kind, addresses, name: self.name.as_deref(), group }
     }
 }

@@ -11,10 +11,11 @@ use super::{Ask, End, complain, say, say_json};
 use crate::proto::Kind;
 use crate::proto::control::frame::Address;
 use crate::proto::control::status::Status;
+use crate::proto::paths;
 use crate::proto::supervisor::systemd::{Properties, Unit};
 use crate::sys::supervisor::Supervisor;
 use crate::sys::surroundings::{self, About, Who};
-use crate::sys::{lock_file, systemctl};
+use crate::sys::{lock_file, proc, systemctl};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io;
@@ -188,11 +189,7 @@ impl Report {
 fn gather(ask: &Ask, unknown: &mut Vec<String>) -> Result<Facts, String> {
     let path = ask.pid_file.clone();
     let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-    let beside = |ending: &str| {
-        let mut path = path.as_os_str().to_owned();
-        path.push(ending);
-        PathBuf::from(path)
-    };
+    let (lock_path, socket_path) = (paths::lock_file(&path), paths::control_socket(&path));
     let mut see = |path: &Path, about: io::Result<Option<About>>| {
         about.unwrap_or_else(|error| {
             unknown.push(format!("{path:?}: {error}"));
@@ -202,14 +199,14 @@ fn gather(ask: &Ask, unknown: &mut Vec<String>) -> Result<Facts, String> {
     // What counts is the folder itself, not a link to it.
     let about_folder = see(&folder, surroundings::about_target(&folder));
     let pid_file = see(&path, surroundings::about(&path));
-    let lock_file = see(&beside(".lock"), surroundings::about(&beside(".lock")));
-    let socket = see(&beside(".sock"), surroundings::about(&beside(".sock")));
+    let lock_file = see(&lock_path, surroundings::about(&lock_path));
+    let socket = see(&socket_path, surroundings::about(&socket_path));
 
     let (seen, status) = ask_status(&path, ANSWER);
     let who = match &ask.user {
         Some(name) => Who::named(name).ok_or_else(|| format!("there is no user {name:?}"))?,
         None => {
-            let running = seen.newest().and_then(|newest| surroundings::user_of(newest.pid()));
+            let running = seen.newest().and_then(|newest| proc::effective_user_of(newest.pid()));
             Who::of(running.or(about_folder.map(|about| about.uid)).unwrap_or(0))
         }
     };
@@ -217,7 +214,7 @@ fn gather(ask: &Ask, unknown: &mut Vec<String>) -> Result<Facts, String> {
     match lock_file::look(&path) {
         Ok(looked) => bad_record = looked.record.err().map(|error| error.to_string()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            unknown.push(format!("who runs, and the record in {:?}: {error}", beside(".lock")));
+            unknown.push(format!("who runs, and the record in {lock_path:?}: {error}"));
         }
         Err(_) => {} // by what it is
     }
@@ -303,7 +300,7 @@ fn daemon(seen: &Seen, status: Result<Status, Unasked>) -> Option<Daemon> {
             Address::Unix(_) => None,
         })
         .collect();
-    let mut not_handed_over = surroundings::tcp_listeners(pid).unwrap_or_default();
+    let mut not_handed_over = proc::tcp_listeners(pid).unwrap_or_default();
     let is_complete =
         status.as_ref().is_none_or(|status| status.sockets == status.held.len() as u64);
     not_handed_over
@@ -318,7 +315,7 @@ fn daemon(seen: &Seen, status: Result<Status, Unasked>) -> Option<Daemon> {
             .map(Duration::from_millis),
         held: status.map(|status| status.sockets),
         not_handed_over,
-        file_limit: surroundings::file_limit(pid),
+        file_limit: proc::file_limit(pid),
         silent,
     })
 }

@@ -1,14 +1,15 @@
 //! A look at a service: its files, who of it lives, and what its newest generation says.
 
 use crate::driver::control::link::{Deadline, Unconnected, connect};
-use crate::driver::control::path_beside;
 use crate::proto::control::frame::{Answer, Request};
 use crate::proto::control::status::{Stage, Status};
 use crate::proto::generation::check::Content;
 use crate::proto::generation::record::LineState;
 use crate::proto::generation::record::{Generation, Record};
 use crate::proto::generation::verdict::{Asker, Facts, Purpose, Unproven, Verdict, verdict};
-use crate::sys::process::{Held, World};
+use crate::proto::paths;
+use crate::sys::proc::World;
+use crate::sys::process::Held;
 use crate::sys::{lock_file, pid_file, proc, process};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -76,7 +77,7 @@ impl Live {
     pub(super) fn has_ended(&self) -> bool {
         match &self.held {
             Some(held) => held.has_ended(),
-            None => process::identity(self.pid()).is_none(),
+            None => proc::identity(self.pid()).is_none(),
         }
     }
 
@@ -105,8 +106,7 @@ impl Seen {
             Ok(looked) => seen.read(looked),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                let mut path = pid_file.as_os_str().to_owned();
-                path.push(".lock");
+                let path = paths::lock_file(pid_file);
                 let hint = match error.kind() {
                     io::ErrorKind::PermissionDenied => "; ask as the service's user, or as root",
                     _ => "",
@@ -132,7 +132,7 @@ impl Seen {
             }
         };
         self.last_claim = last;
-        let world = process::world().unwrap_or_else(|error| {
+        let world = proc::world().unwrap_or_else(|error| {
             self.notes.push(format!("nobody can be proven: {error}"));
             World { boot: "unknown".to_owned(), pid_namespace: 0 }
         });
@@ -189,7 +189,7 @@ impl Seen {
             }
         }
         let has_ended = proc::state(launcher.pid) == Some('Z');
-        let launcher_lives = !has_ended && process::identity(launcher.pid) == Some(launcher);
+        let launcher_lives = !has_ended && proc::identity(launcher.pid) == Some(launcher);
         self.live.push(Live { generation, held, launcher_lives });
     }
 
@@ -325,7 +325,7 @@ fn ask_one(
     request: &Request,
     deadline: Deadline,
 ) -> Result<Answer, Trouble> {
-    let path = path_beside(pid_file);
+    let path = paths::control_socket(pid_file);
     let (pid, number) = (newest.pid(), newest.number());
     let link = match connect(&path, deadline) {
         Ok(link) => link,

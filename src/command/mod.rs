@@ -148,7 +148,7 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
     if ask.pid_file.file_name().is_none() {
         return Err("which PID file?".into());
     }
-    ask.pid_file = crate::sys::proc::absolute(&ask.pid_file).map_err(|error| error.to_string())?;
+    ask.pid_file = std::path::absolute(&ask.pid_file).map_err(|error| error.to_string())?;
     Ok(Line::Ask(ask))
 }
 

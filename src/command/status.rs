@@ -5,7 +5,7 @@ use super::supervisor::Supervising;
 use super::{Ask, End, say, say_json, words};
 use crate::proto::control::frame::{Address, Socket};
 use crate::proto::control::status::{Stage, Status};
-use crate::sys::{proc, socket};
+use crate::sys::{proc, unix_path};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -261,7 +261,7 @@ impl Draining {
 fn held(held: &Socket) -> Held {
     let Socket { kind, asked, name, member, retired, local, .. } = held;
     // A path may have been bound under another name.
-    let address = if socket::path_of(asked).is_some() { asked } else { local };
+    let address = if unix_path::path_of(asked).is_some() { asked } else { local };
     Held {
         kind: kind.name(),
         address: match address {

@@ -5,8 +5,8 @@ use super::words::quote;
 use crate::proto::control::status::Status;
 use crate::proto::supervisor::systemd::Unit;
 use crate::proto::{Kind, Reading};
+use crate::sys::proc;
 use crate::sys::supervisor::Supervisor;
-use crate::sys::{proc, process};
 use serde::{Serialize, Serializer};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -50,7 +50,7 @@ impl Supervising {
     /// more than what can be seen from here.
     pub(super) fn of(live: &Live, status: Option<&Status>) -> Option<Supervising> {
         let identity = live.generation.supervisor?;
-        if process::identity(identity.pid) != Some(identity) {
+        if proc::identity(identity.pid) != Some(identity) {
             return None;
         }
         let launcher = live.is_attached(status).then_some(live.generation.launcher.pid);

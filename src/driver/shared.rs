@@ -22,9 +22,9 @@ use crate::driver::sockets::Sockets;
 use crate::proto::daemon::{Daemon as Machine, Input, Phase};
 use crate::proto::{Report, State};
 use crate::shutdown::{HookList, Shutdown, lock};
-use crate::sys::channel::Channel;
 use crate::sys::notification_fd::Notification;
 use crate::sys::process;
+use crate::sys::seqpacket::Link;
 use crate::sys::wait::Waker;
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
@@ -79,7 +79,7 @@ pub(in crate::driver) struct Daemon {
     pub(in crate::driver) inputs: Mutex<VecDeque<Input>>,
     pub(in crate::driver) waker: Waker,
     /// To the launcher. It is closed when the launcher has gone, by the thread that takes signals.
-    pub(in crate::driver) channel: Weak<Channel>,
+    pub(in crate::driver) channel: Weak<Link>,
     /// What could not be sent there for want of memory, the oldest first.
     pub(in crate::driver) unsent: Mutex<VecDeque<Report>>,
     pub(in crate::driver) drain_timeout: Option<Duration>,
@@ -163,7 +163,7 @@ impl Daemon {
         let mut unsent = lock(&self.unsent);
         while let Some(report) = unsent.front() {
             let sent = match self.channel.upgrade() {
-                Some(channel) => channel.send(&self.message(*report), None),
+                Some(channel) => channel.send(&self.message(*report), &[]),
                 None => Ok(()), // a launcher that has gone needs no report
             };
             if let Err(error) = sent {

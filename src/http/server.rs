@@ -425,7 +425,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 fn check_nonblocking(listener: &StdListener) -> Result<()> {
-    if listener.is_nonblocking().map_err(system)? {
+    if listener.is_nonblocking() {
         return Ok(());
     }
     Err(Error::new(

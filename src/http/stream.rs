@@ -133,12 +133,12 @@ impl StdListener {
         })
     }
 
-    pub(super) fn is_nonblocking(&self) -> io::Result<bool> {
+    pub(super) fn is_nonblocking(&self) -> bool {
         let fd = match self {
             StdListener::Tcp(listener) => listener.as_fd(),
             StdListener::Unix(listener) => listener.as_fd(),
         };
-        socket2::SockRef::from(&fd).nonblocking()
+        crate::sys::socket::is_nonblocking(fd)
     }
 
     /// For the log.

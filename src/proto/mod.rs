@@ -9,6 +9,7 @@ pub(crate) mod control;
 pub(crate) mod daemon;
 pub(crate) mod generation;
 pub(crate) mod launcher;
+pub(crate) mod paths;
 pub(crate) mod sockets;
 pub(crate) mod supervisor;
 pub(crate) mod text;

@@ -1,18 +1,16 @@
-//! The program a second time, and its end.
+//! Executing the program a second time, as the daemon, and ending the launcher as its daemon ended.
 
-use super::channel::Channel;
 use super::process::{self, Held};
-use super::raw;
+use super::seqpacket::Link;
+use super::{proc, raw};
 use crate::proto::End;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -22,18 +20,19 @@ const LAUNCHER: &str = "SEAMLESS";
 /// The number of the daemon's end of the channel.
 const CHANNEL: &str = "SEAMLESS_CHANNEL";
 
-/// The launcher that started this process as its daemon, if one did.
-pub(crate) fn launcher() -> Option<(i32, Channel)> {
+/// The PID of the launcher that started this process as its daemon, and the channel to it. `None` if no
+/// launcher did.
+pub(crate) fn launcher() -> Option<(i32, Link)> {
     let number = |name| env::var(name).ok()?.parse::<i32>().ok();
     let (launcher, fd) = (number(LAUNCHER)?, number(CHANNEL)?);
     if launcher <= 0 || fd <= 2 {
         return None;
     }
-    Some((launcher, Channel::inherited(fd, launcher)?))
+    Some((launcher, Link::inherited(fd, launcher)?))
 }
 
-/// The path to start again. The file may have been replaced since (a deploy): then the same path
-/// names the new one.
+/// The path of this program, to be executed again. If a deploy has replaced the file since, the same
+/// path names the new file.
 pub(crate) fn program() -> io::Result<PathBuf> {
     const DELETED: &[u8] = b" (deleted)";
     let path = match env::current_exe() {
@@ -44,28 +43,24 @@ pub(crate) fn program() -> io::Result<PathBuf> {
     let Some(without) = bytes.strip_suffix(DELETED) else {
         return Ok(path);
     };
-    // A file may really be called so.
-    let running = fs::metadata("/proc/self/exe").map(|file| (file.dev(), file.ino()));
-    let named = fs::metadata(&path).map(|file| (file.dev(), file.ino()));
-    if running.is_ok_and(|running| named.is_ok_and(|named| named == running)) {
+    // A file may really have that ending in its name.
+    if proc::runs_from(&path) {
         return Ok(path);
     }
     Ok(PathBuf::from(OsString::from_vec(without.to_vec())))
 }
 
-/// The path that this program was executed by, if it names the file that runs: a link in it, that a
-/// deploy points to another folder, is followed anew at each start.
+/// The path by which this program was executed, if it still names the file that runs. It may contain a
+/// link that a deploy points to another folder, and each start follows the link anew.
 pub(crate) fn executed_by() -> Option<PathBuf> {
     let path = std::path::absolute(raw::executed_path()?).ok()?;
-    let [named, running] = [&path, Path::new("/proc/self/exe")]
-        .map(|path| fs::metadata(path).map(|file| (file.dev(), file.ino())));
-    (named.ok()? == running.ok()?).then_some(path)
+    proc::runs_from(&path).then_some(path)
 }
 
-/// Starts the program again as our daemon: same path, arguments (the zeroth too), environment,
-/// folder and standard descriptors. Returns when it has been executed, or with the reason why it
-/// could not be.
-pub(crate) fn spawn(program: &Path, channel: &Channel) -> io::Result<Daemon> {
+/// Executes the program again as our daemon, with the same path, arguments (the zeroth too),
+/// environment, folder and standard descriptors. Returns when the program has been executed, or the
+/// reason why it could not be.
+pub(crate) fn spawn(program: &Path, channel: &Link) -> io::Result<Daemon> {
     let mut arguments = env::args_os();
     let mut command = Command::new(program);
     if let Some(zeroth) = arguments.next() {
@@ -75,15 +70,15 @@ pub(crate) fn spawn(program: &Path, channel: &Channel) -> io::Result<Daemon> {
         .args(arguments)
         .env(LAUNCHER, process::own_pid().to_string())
         .env(CHANNEL, channel.number().to_string());
-    // The launcher speaks for all of the service. A program that the daemon starts, with these in its
-    // environment, would speak for it too.
+    // The launcher tells systemd the state of the service. A program that the daemon starts must not
+    // find these in its environment, or it would tell systemd its own state.
     #[cfg(feature = "systemd")]
     for name in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
         command.env_remove(name);
     }
-    if process::is_single_threaded() {
-        // Nobody else can start a program meanwhile that would inherit it too, and without code to
-        // run in between, `std` need not copy the whole process to execute another program.
+    if proc::is_single_threaded() {
+        // No other thread can start a program now that would inherit the channel too. Without code to
+        // run between fork and exec, `std` need not copy the whole process.
         channel.let_inherit(true);
         let daemon = command.spawn().map(Daemon::new);
         channel.let_inherit(false);
@@ -93,11 +88,11 @@ pub(crate) fn spawn(program: &Path, channel: &Channel) -> io::Result<Daemon> {
     command.spawn().map(Daemon::new)
 }
 
-/// The daemon as its launcher knows it. It keeps its PID until it has been waited for, which threads
-/// of the program's in the launcher may do as well: so it is held.
+/// The daemon, for its launcher. A process keeps its PID until its parent has waited for it. Other
+/// threads of the program may wait for any child, so the daemon is also held by a pidfd.
 pub(crate) struct Daemon {
     child: Child,
-    /// `None` where there are no pidfds.
+    /// `None` if the kernel has no pidfds.
     held: Option<Held>,
 }
 
@@ -111,7 +106,7 @@ impl Daemon {
         self.child.id() as i32
     }
 
-    /// The descriptor by which it is held.
+    /// The number of the pidfd.
     pub(crate) fn number(&self) -> Option<RawFd> {
         self.held.as_ref().map(|held| held.as_fd().as_raw_fd())
     }
@@ -124,9 +119,9 @@ impl Daemon {
                 let code = status.code().map(End::Code);
                 code.or(status.signal().map(End::Signal))
             }
-            // Somebody else waited for it: how it ended is lost.
+            // Another thread of the program waited for it, so how it ended is lost.
             Err(error) if error.raw_os_error() == Some(nix::libc::ECHILD) => Some(End::Code(0)),
-            // Nothing would have us look again.
+            // Nothing else would make us ask again.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ended(),
             Err(_) => None,
         }
@@ -140,24 +135,24 @@ impl Daemon {
     }
 }
 
-/// As PID 1, whatever is left of the service's own children becomes ours when its parent ends, and
-/// would stay a zombie. Our own are left to [`Daemon::ended`].
+/// As PID 1, the launcher inherits every child of the service whose parent has ended, and such a child
+/// would stay a zombie. Waits for those; our own daemons are left to [`Daemon::ended`].
 pub(crate) fn reap_orphans(is_ours: impl Fn(i32) -> bool) {
     use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
     if process::own_pid() != 1 {
-        return; // a child that the program has is its own to wait for
+        return; // only the program itself may wait for its children
     }
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     while let Some(ended) = waitid(Id::All, look).ok().and_then(|status| status.pid()) {
         if is_ours(ended.as_raw()) {
-            return; // it is waited for next, and the others after it
+            return; // `Daemon::ended` waits for it next, and then this function is called again
         }
         _ = waitpid(ended, Some(WaitPidFlag::WNOHANG));
     }
 }
 
-/// Ends this process as `end` says, so that whoever waits for it sees what it would have seen
-/// without a launcher in between. No second core is dumped.
+/// Ends this process as its daemon ended, so that the supervisor sees what it would see without a
+/// launcher in between. No second core is dumped.
 pub(crate) fn end_as(end: End) -> ! {
     let signal = match end {
         End::Code(code) => raw::exit_now(code),
@@ -167,13 +162,14 @@ pub(crate) fn end_as(end: End) -> ! {
     raw::reset_to_default(signal);
     raw::unblock_all();
     _ = raw::kill(process::own_pid(), signal);
-    // PID 1 is not ended by its own signals.
+    // PID 1 does not die of a signal that it sends to itself.
     raw::exit_now(128 + signal)
 }
 
-/// Signals our launcher: our parent, as long as the channel to it is open.
+/// Signals our launcher. It is our parent as long as the channel to it is open.
 pub(crate) fn signal_launcher(launcher: i32, signal: i32) -> io::Result<()> {
-    // Held first, then looked at: if it is our parent now, the number has not become another's.
+    // First held, then checked: if it is still our parent, its number has not become another
+    // process's before it was held.
     let held = Held::open(launcher);
     if process::parent_pid() != launcher {
         return Err(Errno::ESRCH.into());
@@ -185,26 +181,25 @@ pub(crate) fn signal_launcher(launcher: i32, signal: i32) -> io::Result<()> {
     }
 }
 
-/// Leads a session of its own: a signal to the launcher's group, an orphaned group's HUP and a
-/// terminal's ^C do not reach it (`setsid(2)`, `credentials(7)`).
+/// Makes this process the leader of a session of its own. A signal to the launcher's group, the HUP of
+/// an orphaned group and a terminal's ^C do not reach it (`setsid(2)`, `credentials(7)`).
 pub(crate) fn new_session() {
-    // EPERM: it leads one already.
+    // EPERM: it is a leader already.
     _ = nix::unistd::setsid();
 }
 
-/// Closes what the launcher does not need, if nobody else can be using it.
+/// Closes every descriptor that the launcher does not need, if no other thread can be using one.
 pub(crate) fn close_all_but(keep: &[RawFd]) {
-    if process::is_single_threaded() {
+    if proc::is_single_threaded() {
         _ = raw::close_all_but(keep);
     }
 }
 
-/// What a program that we execute inherits beyond the standard descriptors: what we have inherited
-/// ourselves, such as the sockets of `LISTEN_FDS`. Rust opens everything else close-on-exec.
+/// The numbers of the descriptors that a program inherits if we execute it, the standard descriptors
+/// included. The others are those that we have inherited ourselves, such as the sockets of
+/// `LISTEN_FDS`: Rust opens every descriptor close-on-exec.
 pub(crate) fn inheritable() -> Vec<RawFd> {
-    let numbers = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let numbers: Vec<RawFd> =
-        numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let numbers: Vec<RawFd> = proc::own_descriptors().into_iter().flatten().collect();
     let is_inheritable = |fd: &RawFd| {
         let flags = raw::look_at(*fd, |fd| fcntl(fd, FcntlArg::F_GETFD));
         matches!(flags, Some(Ok(flags)) if !FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC))
@@ -212,12 +207,7 @@ pub(crate) fn inheritable() -> Vec<RawFd> {
     numbers.into_iter().filter(is_inheritable).collect()
 }
 
-/// The user that we act as.
-pub(crate) fn effective_user() -> u32 {
-    nix::unistd::geteuid().as_raw()
-}
-
-/// Gives unused memory back: what the program and the start used, the launcher never needs again.
+/// Gives unused memory back to the system: the launcher never again needs what the program's start used.
 pub(crate) fn trim_memory() {
     raw::trim_memory();
 }

@@ -1,22 +1,22 @@
 //! The claim and the record: one lock file beside the PID file.
 //!
-//! # Whose it may be
+//! # Who may own it
 //!
-//! A service may change its user from one generation to the next, and whoever may write the record
-//! has a say in who gets TERM. So:
+//! A service may change its user from one generation to the next, and a user who may write the record
+//! influences which processes get TERM. So:
 //!
-//! 1. A lock file of root's is given to the owner of its folder, which belongs to the user that the
-//!    service ends up as: a successor that runs as that user may open it.
-//! 2. It is used where it belongs to root, to us, to the owner of its folder, or to the user of a
-//!    live generation that it lists, and where nobody else may write to it.
-//! 3. It is believed as far as its owner could act without us. Where it belongs neither to root nor
-//!    to us, it has nobody signalled whom its owner could not signal himself: see
-//!    [`LockFile::bound`].
+//! 1. Root gives its own lock file to the owner of the folder. The folder belongs to the user that the
+//!    service runs as in the end, so a successor that runs as that user can open the file.
+//! 2. A lock file is used only if it belongs to root, to us, to the owner of its folder, or to the user
+//!    of a live generation that it lists, and if nobody else may write to it.
+//! 3. If it belongs neither to root nor to us, we signal only those processes in it that its owner could
+//!    signal without us: see [`LockFile::bound`].
 
-use super::process::{self, World};
-use super::{pid_file, raw};
+use super::proc::World;
+use super::{pid_file, process, raw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::generation::record::Record;
+use crate::proto::paths;
 use crate::proto::text::Refused;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -27,45 +27,42 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Longer than any record of generations that live at the same time.
+/// Longer than any real record: it lists the generations that live at the same time.
 const RECORD_MAX: u64 = 1 << 20;
-/// How often a lock file is locked that turns out not to be the one that the path names.
+/// How often we lock again because the file that we locked is no longer the one at the path.
 const ATTEMPTS: usize = 100;
 const ROOT: u32 = 0;
 
-/// The lock file. An `fcntl(2)` lock belongs to the process: a fork does not inherit it, it ends
-/// with the process, and it tells its holder. It is also lost as soon as the process closes *any*
-/// descriptor of the file. So the file is opened once, kept, and never opened a second time while
-/// the path still names it; a service that gives up root needs the kept descriptor as well.
+/// The lock file. An `fcntl(2)` lock belongs to the process: a fork does not inherit it, it ends with
+/// the process, and the kernel tells who holds it. But it is lost as soon as the process closes *any*
+/// descriptor of the file. So the file is opened once, kept open, and never opened a second time while
+/// the path still names it. A service that gives up root needs the kept descriptor as well.
 #[derive(Debug)]
 pub(crate) struct LockFile {
     path: PathBuf,
     file: File,
-    /// Within a process an `fcntl` lock excludes nobody: this does.
+    /// An `fcntl` lock does not exclude other threads of its process, so we note that we hold it.
     held: bool,
 }
 
-/// What came of an attempt to claim.
+/// The result of an attempt to claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attempt {
     Claimed,
-    /// By that process; 0 where it lives in another PID namespace.
+    /// By this process; 0 if it lives in another PID namespace.
     HeldBy(i32),
 }
 
 impl LockFile {
-    /// `web.pid.lock` for `web.pid`.
+    /// Opens the lock file of this PID file, or creates it.
     pub(crate) fn open(pid_file: &Path, world: &World) -> Result<LockFile> {
-        let mut path = pid_file.as_os_str().to_owned();
-        path.push(".lock");
-        let path = PathBuf::from(path);
+        let path = paths::lock_file(pid_file);
         let file = open(&path, world)?;
         Ok(LockFile { path, file, held: false })
     }
 
-    /// Takes the claim if it is free. Guards against a lock file that was removed or replaced since
-    /// it was opened: what is locked is what the path names. Whoever replaces it without an end does
-    /// not keep us here.
+    /// Takes the claim if it is free. If the lock file was removed or replaced after we opened it, we
+    /// open and lock the one that the path names now, but not for ever if somebody keeps replacing it.
     pub(crate) fn try_claim(&mut self, world: &World) -> Result<Attempt> {
         debug_assert!(!self.held);
         for _ in 0..ATTEMPTS {
@@ -73,7 +70,7 @@ impl LockFile {
                 Ok(_) => {}
                 Err(Errno::EAGAIN | Errno::EACCES) => match self.holder() {
                     Some(pid) => return Ok(Attempt::HeldBy(pid)),
-                    None => continue, // given up meanwhile
+                    None => continue, // it was given up in the meantime
                 },
                 Err(Errno::EINTR) => continue,
                 Err(error) => {
@@ -87,7 +84,7 @@ impl LockFile {
                 Ok(true) => return Ok(Attempt::Claimed),
                 Ok(false) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                // Nothing is known of the path for now: who starts meanwhile may need the lock.
+                // We cannot know now whether the lock counts. Another starter may need it.
                 Err(error) if process::is_shortage(&error) => {
                     self.give_up();
                     return Err(self.error("look at", error));
@@ -123,7 +120,7 @@ impl LockFile {
         self.held = false;
     }
 
-    /// The record, and the lines that were dropped.
+    /// The record, and the lines that could not be parsed.
     pub(crate) fn read(&self) -> Result<(Record, Vec<String>)> {
         let size = self.file.metadata().map_err(|error| self.error("look at", error))?.len();
         let size = size.min(RECORD_MAX) as usize;
@@ -139,8 +136,8 @@ impl LockFile {
         })
     }
 
-    /// One write, then the rest of a longer, older record is cut off: no kill in between leaves
-    /// half a record, since a reader stops at the record's own last line.
+    /// Writes the record with one call, then cuts off the rest of a longer, older record. A kill
+    /// between the two leaves no half record, since a reader stops at the record's own last line.
     pub(crate) fn write(&self, record: &Record) -> Result<()> {
         let text = record.format();
         let written = loop {
@@ -160,12 +157,13 @@ impl LockFile {
         self.file.set_len(text.len() as u64).map_err(|error| self.error("cut", error))
     }
 
-    /// The user beyond whose processes the record is not believed; `None` where it may name any.
-    /// Guards against a record that was planted: as root we could signal everybody.
+    /// If this is a user, the record is believed only about that user's processes; if `None`, about
+    /// any process. Root may signal every process, so a record that somebody else could have planted
+    /// must not choose which.
     pub(crate) fn bound(&self) -> Result<Option<u32>> {
         let about = self.file.metadata().map_err(|error| self.error("look at", error))?;
         let owner = about.uid();
-        Ok((owner != ROOT && owner != super::launch::effective_user()).then_some(owner))
+        Ok((owner != ROOT && owner != process::effective_user()).then_some(owner))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -177,26 +175,24 @@ impl LockFile {
     }
 }
 
-/// What somebody sees who only looks at the lock file: see [`look`].
+/// What [`look`] finds in a lock file.
 #[cfg(feature = "command")]
 #[derive(Debug)]
 pub(crate) struct Looked {
     pub(crate) path: PathBuf,
-    /// The record, and the lines that do not parse; or why there is none.
+    /// The record, and the lines that could not be parsed; or why there is none.
     pub(crate) record: Result<(Record, Vec<String>)>,
     /// See [`LockFile::bound`].
     pub(crate) bound: Option<u32>,
-    /// Who holds the claim; 0 where it lives in another PID namespace.
+    /// The process that holds the claim; 0 if it lives in another PID namespace.
     pub(crate) holder: Option<i32>,
 }
 
-/// Looks at the lock file of a service, and changes nothing: it is not made, nor locked, nor
-/// written. Not for a process that may hold the claim: closing the file gives that up.
+/// Reads the lock file of a service and changes nothing: the file is not created, locked or written.
+/// A process that may hold the claim must not call this: closing the file would give the claim up.
 #[cfg(feature = "command")]
 pub(crate) fn look(pid_file: &Path) -> io::Result<Looked> {
-    let mut path = pid_file.as_os_str().to_owned();
-    path.push(".lock");
-    let path = PathBuf::from(path);
+    let path = paths::lock_file(pid_file);
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
     if let Some(why) = refusal(&file.metadata()?) {
@@ -211,8 +207,8 @@ pub(crate) fn look(pid_file: &Path) -> io::Result<Looked> {
     })
 }
 
-/// Opens the lock file, or makes it: no link is followed, and a file that somebody else could have
-/// planted is refused. See the rules at the top.
+/// Opens the lock file, or creates it. No link is followed, and a file that somebody else could have
+/// planted is refused: see the rules at the top.
 fn open(path: &Path, world: &World) -> Result<File> {
     let refuse =
         |why: String| Error::new(ErrorKind::Claim, format!("cannot use {path:?} (claim): {why}"));
@@ -225,7 +221,7 @@ fn open(path: &Path, world: &World) -> Result<File> {
                 Ok(about) => format!(
                     "it belongs to uid {}: chown it and its folder to uid {}",
                     about.uid(),
-                    super::launch::effective_user(),
+                    process::effective_user(),
                 ),
                 Err(_) => pid_file::must_be_writable(),
             }),
@@ -239,11 +235,12 @@ fn open(path: &Path, world: &World) -> Result<File> {
     if let Some(why) = refusal(&about) {
         return Err(refuse(why));
     }
-    let ours = super::launch::effective_user();
+    let ours = process::effective_user();
     let folder = folder_owner(path);
     if ours == ROOT && about.uid() == ROOT && is_record(&file) {
         if let Some(owner) = folder.filter(|owner| *owner != ROOT) {
-            // A root without that capability goes on as root: it needs no more.
+            // Without the capability for it this fails, and the service stays root: then root's file
+            // is fine.
             _ = fchown(&file, Some(owner.into()), None);
         }
     }
@@ -258,7 +255,7 @@ fn open(path: &Path, world: &World) -> Result<File> {
     Ok(file)
 }
 
-/// Why nobody may believe what this file says, whoever owns it.
+/// Why this file cannot be used, whoever owns it.
 fn refusal(about: &fs::Metadata) -> Option<String> {
     if !about.is_file() {
         return Some("it is not a regular file".to_owned());
@@ -272,8 +269,8 @@ fn refusal(about: &fs::Metadata) -> Option<String> {
     })
 }
 
-/// Without O_CREAT where it is there: in a sticky folder that all may write to, the system would
-/// refuse it even to root (`fs.protected_regular`).
+/// Uses O_CREAT only if the file is not there: for a file in a sticky folder that everybody may write
+/// to, the kernel would refuse it even to root (`fs.protected_regular`).
 fn open_or_create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options
@@ -287,7 +284,7 @@ fn open_or_create(path: &Path) -> io::Result<File> {
             opened => return opened,
         }
         match options.create_new(true).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {} // just now
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {} // created just now
             created => return created,
         }
     }
@@ -297,13 +294,13 @@ fn folder_owner(path: &Path) -> Option<u32> {
     Some(fs::metadata(path.parent()?).ok()?.uid())
 }
 
-/// Is it empty, as made just now, or a record? Guards against a file of root's that was moved or
-/// linked here: it is not given away.
+/// Is the file empty, as after its creation, or a record? Another file of root's that was moved or
+/// linked here must not be given away.
 fn is_record(file: &File) -> bool {
     read_start(file, 1 << 16).is_ok_and(|text| Record::parse(&text).is_ok())
 }
 
-/// The first bytes of a file, at most so many.
+/// The first bytes of a file, at most `most`.
 fn read_start(file: &File, most: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; most];
     let mut filled = 0;
@@ -319,7 +316,8 @@ fn read_start(file: &File, most: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Does the file's owner run a generation that the file lists? Then the service changes its user.
+/// Does the file's owner run a live generation that the file lists? Then the service is changing its
+/// user.
 fn is_of_live_generation(file: &File, path: &Path, owner: u32, world: &World) -> Result<bool> {
     let text = read_start(file, 1 << 16).map_err(|error| {
         Error::io(ErrorKind::Claim, format!("cannot read {path:?} (claim)"), error)

@@ -1,18 +1,20 @@
-//! Acts on the system, and decides nothing. nix, signal-hook, fs2, the environment and
-//! `std::process` appear here alone; unsafe code in `raw` alone.
+//! Acts on the system and decides nothing. Only files in here use nix, signal-hook, fs2, the environment
+//! and `std::process`; only `raw` has unsafe code.
 
-pub(crate) mod channel;
-pub(crate) mod handover;
 pub(crate) mod launch;
 pub(crate) mod lock_file;
+pub(crate) mod memfd;
 pub(crate) mod notification_fd;
 pub(crate) mod pid_file;
-#[cfg(feature = "command")]
 pub(crate) mod proc;
 pub(crate) mod process;
 mod raw;
+pub(crate) mod reuseport;
+pub(crate) mod rlimit;
 #[cfg(feature = "systemd")]
 pub(crate) mod sd_notify;
+pub(crate) mod seqpacket;
+mod shortage;
 pub(crate) mod signals;
 pub(crate) mod socket;
 pub(crate) mod stdio;
@@ -20,6 +22,7 @@ pub(crate) mod supervisor;
 #[cfg(feature = "command")]
 pub(crate) mod surroundings;
 pub(crate) mod systemctl;
+pub(crate) mod unix_path;
 pub(crate) mod wait;
 
 pub(crate) use raw::exit_now;

@@ -1,4 +1,4 @@
-//! A descriptor by which a supervisor is told that the service is ready (s6: `notification-fd`).
+//! The descriptor over which a supervisor is told that the service is ready (s6: `notification-fd`).
 
 use super::raw;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -9,8 +9,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 pub(crate) struct Notification(OwnedFd);
 
 impl Notification {
-    /// Holds what is open under this number, and lets no program that this process executes inherit
-    /// it: neither under that number, nor as ours.
+    /// Takes a copy of the descriptor under this number. Makes both close-on-exec, so that no program
+    /// that this process executes inherits either.
     pub(crate) fn hold(fd: RawFd) -> io::Result<Notification> {
         let hold = |fd: BorrowedFd<'_>| {
             fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
@@ -24,7 +24,7 @@ impl Notification {
         self.0.as_raw_fd()
     }
 
-    /// Says "ready", and closes it.
+    /// Tells the supervisor that the service is ready, and closes the copy.
     pub(crate) fn tell(self) -> io::Result<()> {
         std::fs::File::from(self.0).write_all(b"\n")
     }

@@ -1,17 +1,18 @@
-//! The PID file: put in place by a rename, locked before it has its name.
+//! The PID file. It is locked first and then renamed to its path, so it never stands there unlocked.
 
 use super::process;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::generation::check::Content;
-use crate::proto::text;
+use crate::proto::{paths, text};
 use fs2::FileExt;
 use nix::fcntl::OFlag;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Reads a PID file that anybody may have put there: nothing is followed, waited for, or believed.
+/// Reads a PID file that anybody may have put there. No link is followed, and a FIFO does not make us
+/// wait. What the file says is not believed without a proof.
 pub(crate) fn read(path: &Path) -> io::Result<Content> {
     let mut file = OpenOptions::new()
         .read(true)
@@ -22,25 +23,23 @@ pub(crate) fn read(path: &Path) -> io::Result<Content> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     (&mut file).take(64).read_to_end(&mut text)?;
-    // Closing the file gives a lock that we got back at once.
+    // If we get the lock, nobody holds the file. Closing it gives the lock back at once.
     let locked = uninterrupted(|| FileExt::try_lock_shared(&file))
         .is_err_and(|error| error.raw_os_error() == fs2::lock_contended_error().raw_os_error());
     Ok(Content { pid: text::parse_pid(&text), locked })
 }
 
-/// Our PID file. Open and locked as long as this value lives: for the life of the process.
+/// Our PID file. It is open and locked as long as this value lives, which is the life of the process.
 #[derive(Debug)]
 pub(crate) struct PidFile {
     _locked: File,
 }
 
 impl PidFile {
-    /// Puts a PID file of ours at the path. The caller holds the claim, so nobody else uses the
-    /// temporary name; what a killed predecessor left there is removed.
+    /// Puts our PID file at the path. The caller holds the claim, so nobody else uses the temporary
+    /// name. A leftover of a predecessor that was killed is removed.
     pub(crate) fn install(path: &Path) -> Result<PidFile> {
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".new");
-        let temporary = PathBuf::from(temporary);
+        let temporary = paths::temporary(path);
         let fail = |step: &str, path: &Path, error: io::Error| {
             let denied = matches!(
                 error.kind(),
@@ -79,7 +78,7 @@ impl PidFile {
     }
 }
 
-/// Locks of a network file system can be interrupted (`flock(2)`).
+/// Repeats a lock that a signal has interrupted, which network file systems allow (`flock(2)`).
 fn uninterrupted(mut lock: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     loop {
         match lock() {
@@ -89,7 +88,7 @@ fn uninterrupted(mut lock: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// What to do about a file that may not be replaced.
+/// The remedy if the file at the path may not be replaced.
 fn what_to_do(path: &Path) -> String {
     const STICKY: u32 = 0o1000;
     let folder = path.parent().and_then(|folder| fs::metadata(folder).ok());
@@ -101,12 +100,12 @@ fn what_to_do(path: &Path) -> String {
     }
 }
 
-/// What to do about a folder that refuses.
+/// The remedy if the folder does not let us create or rename a file.
 pub(crate) fn must_be_writable() -> String {
-    format!("the folder must be writable by uid {}", super::launch::effective_user())
+    format!("the folder must be writable by uid {}", process::effective_user())
 }
 
-/// Does a path still name this open file?
+/// Does the path still name this open file?
 pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let (ours, named) = (file.metadata()?, fs::symlink_metadata(path)?);
     Ok(ours.dev() == named.dev() && ours.ino() == named.ino())

@@ -1,78 +1,160 @@
-//! What the command sees of other processes.
+//! What `/proc` says of a process (`proc(5)`).
 
-use nix::unistd::{SysconfVar, sysconf};
-use std::collections::HashSet;
+use super::shortage::unless_short;
+use crate::proto::generation::record::Identity;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-/// How long ago a process started that began so many ticks after the boot.
-pub(crate) fn age(start: u64) -> Option<Duration> {
-    let uptime = fs::read_to_string("/proc/uptime").ok()?;
-    let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
-    let ticks = sysconf(SysconfVar::CLK_TCK).ok()??;
-    let age = uptime - start as f64 / ticks as f64;
-    Some(Duration::from_secs_f64(age.max(0.0)))
+#[cfg(feature = "command")]
+mod inspect;
+#[cfg(feature = "command")]
+pub(crate) use inspect::*;
+
+/// What distinguishes our PIDs and start times from those of another boot or PID namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct World {
+    pub(crate) boot: String,
+    pub(crate) pid_namespace: u64,
 }
 
-/// `R`, `S`, `T`, `Z`… (`proc_pid_stat(5)`).
-pub(crate) fn state(pid: i32) -> Option<char> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    text.rsplit_once(") ")?.1.chars().next()
-}
-
-/// A variable of the environment that a process was started with.
-pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    environment.split(|byte| *byte == 0).find_map(|entry| {
-        let entry = std::str::from_utf8(entry).ok()?;
-        Some(entry.strip_prefix(name)?.strip_prefix('=')?.to_owned())
+/// This boot and this PID namespace. Without `/proc` this is an error, and no process can be proven.
+pub(crate) fn world() -> io::Result<World> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    check_proc()?;
+    Ok(World {
+        boot: boot.trim_end().to_owned(),
+        pid_namespace: fs::metadata("/proc/self/ns/pid")?.ino(),
     })
 }
 
-/// How many connections a process has open: established TCP, and accepted or connected Unix streams
-/// that are bound to a path. `None` where its descriptors may not be looked at.
-pub(crate) fn connections(pid: i32) -> Option<usize> {
-    const ESTABLISHED: &str = "01";
-    let own = sockets(pid)?;
-    let mut count = 0;
-    for table in ["tcp", "tcp6"] {
-        let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/{table}")) else { continue };
-        // `0: 0100007F:1F90 0100007F:D431 01 … inode`
-        count += table
-            .lines()
-            .map(|line| line.split_ascii_whitespace().collect::<Vec<&str>>())
-            .filter(|words| words.get(3) == Some(&ESTABLISHED))
-            .filter(|words| words.get(9).is_some_and(|inode| own.contains(*inode)))
-            .count();
+/// Does `/proc` number processes as we do? If it was mounted before an `unshare(2)`, it shows other
+/// processes under our numbers.
+fn check_proc() -> io::Result<()> {
+    let own = fs::read_link("/proc/self")?;
+    match own.as_os_str() == std::process::id().to_string().as_str() {
+        true => Ok(()),
+        false => Err(io::Error::other("/proc belongs to another PID namespace")),
     }
-    if let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/unix")) {
-        const STREAM: &str = "0001";
-        const CONNECTED: &str = "03";
-        // `0000: 00000003 00000000 00000000 0001 03 4711 /run/web`
-        count += table
-            .lines()
-            .map(|line| line.split_ascii_whitespace().collect::<Vec<&str>>())
-            .filter(|words| words.len() > 7)
-            .filter(|words| words[4] == STREAM && words[5] == CONNECTED && own.contains(words[6]))
-            .count();
-    }
-    Some(count)
 }
 
-/// The inodes of a process's sockets.
-pub(super) fn sockets(pid: i32) -> Option<HashSet<String>> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-    let inodes = links.filter_map(|link| {
-        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
-        Some(inode.to_owned())
-    });
-    Some(inodes.collect())
+// ---- one process ----
+
+/// The process as it is now. `None` if it is gone, if `/proc` does not show it, or if that cannot be
+/// known for now.
+pub(crate) fn identity(pid: i32) -> Option<Identity> {
+    try_identity(pid).ok().flatten()
 }
 
-/// The path as it counts for every process.
-pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
-    std::path::absolute(path)
+/// The same, with an error if it cannot be known for now: see [`super::shortage::is_shortage`].
+pub(crate) fn try_identity(pid: i32) -> io::Result<Option<Identity>> {
+    Ok(unless_short(stat(pid))?.map(|stat| Identity { pid, start: stat.start }))
+}
+
+/// This process; an error if `/proc` does not say.
+pub(crate) fn own_identity() -> io::Result<Identity> {
+    let pid = std::process::id() as i32;
+    stat(pid).map(|stat| Identity { pid, start: stat.start })
+}
+
+/// The parent of a process, with an error if it cannot be known for now.
+pub(crate) fn try_parent_of(pid: i32) -> io::Result<Option<i32>> {
+    Ok(unless_short(stat(pid))?.map(|stat| stat.parent))
+}
+
+/// The parent of a process, if `/proc` shows it.
+pub(crate) fn parent_of(pid: i32) -> Option<i32> {
+    try_parent_of(pid).ok().flatten()
+}
+
+/// The fields of `/proc/PID/stat` that we need.
+struct Stat {
+    parent: i32,
+    start: u64,
+}
+
+fn stat(pid: i32) -> io::Result<Stat> {
+    let text = state_and_more(pid)?;
+    let mut fields = text.split_ascii_whitespace().skip(1);
+    let parent = fields.next().and_then(|field| field.parse().ok());
+    let start = fields.nth(17).and_then(|field| field.parse().ok());
+    match (parent, start) {
+        (Some(parent), Some(start)) => Ok(Stat { parent, start }),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// `/proc/PID/stat` from field 3, the state, on (`proc_pid_stat(5)`). The name in field 2 may hold
+/// anything, blanks and parentheses too; field 3 follows its last `)`.
+fn state_and_more(pid: i32) -> io::Result<String> {
+    check_proc()?;
+    let mut text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let name_ends = text.rfind(") ").ok_or(io::ErrorKind::InvalidData)?;
+    text.drain(..name_ends + 2);
+    Ok(text)
+}
+
+/// A process's name: the first 15 bytes of its program's file name.
+pub(crate) fn name(pid: i32) -> io::Result<String> {
+    check_proc()?;
+    let name = fs::read(format!("/proc/{pid}/comm"))?;
+    Ok(String::from_utf8_lossy(&name).trim_end().to_owned())
+}
+
+/// The file name in the first word of a process's command line.
+pub(crate) fn program(pid: i32) -> Option<String> {
+    check_proc().ok()?;
+    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let first = command.split(|byte| *byte == 0).next()?;
+    let name = first.rsplit(|byte| *byte == b'/').next()?;
+    Some(String::from_utf8_lossy(name).into_owned())
+}
+
+/// The users of a process: real, effective, saved (`credentials(7)`). `None` if the process is gone; an
+/// error if it cannot be known for now.
+pub(crate) fn users(pid: i32) -> io::Result<Option<[u32; 3]>> {
+    let status = unless_short(fs::read_to_string(format!("/proc/{pid}/status")))?;
+    let status = status.unwrap_or_default();
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    let ids: Vec<u32> = ids.split_ascii_whitespace().map_while(|id| id.parse().ok()).collect();
+    Ok(ids.first_chunk().copied())
+}
+
+/// The folder that a process stands in.
+pub(crate) fn folder(pid: i32) -> io::Result<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/cwd"))
+}
+
+/// The control group of a process, as `/proc` tells it (`cgroups(7)`).
+pub(crate) fn control_group(pid: i32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()
+}
+
+/// What the descriptors of a process are: `socket:[4711]`, `pipe:[815]`, or a path.
+pub(crate) fn open_files(pid: i32) -> io::Result<impl Iterator<Item = PathBuf>> {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd"))?;
+    Ok(fds.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()))
+}
+
+// ---- this process ----
+
+/// Has this process a single thread? `false` if that cannot be known.
+pub(crate) fn is_single_threaded() -> bool {
+    fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
+}
+
+/// The numbers of this process's open descriptors.
+pub(crate) fn own_descriptors() -> io::Result<impl Iterator<Item = i32>> {
+    let fds = fs::read_dir("/proc/self/fd")?;
+    Ok(fds.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
+}
+
+/// Does the path name the file of the program that this process runs?
+pub(crate) fn runs_from(path: &Path) -> bool {
+    let id = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    match (id(path), id(Path::new("/proc/self/exe"))) {
+        (Ok(named), Ok(running)) => named == running,
+        _ => false,
+    }
 }

@@ -1,11 +1,12 @@
-//! The only file with unsafe code: system calls that neither `std` nor `nix` wraps, and the two
-//! places where a bare number becomes a descriptor. Each function is safe to call.
+//! The only file with unsafe code: system calls that neither `std` nor `nix` wraps, and the places where
+//! a bare number becomes a descriptor. Each function is safe to call.
 #![allow(unsafe_code)]
 
 use nix::libc;
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -32,27 +33,20 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Resul
     }
 }
 
-/// The process at the other end of a connection (SO_PEERPIDFD, Linux 6.5); close-on-exec from birth.
-pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    // The C library's headers may be older. It has the same number where SO_PEERCRED has this one.
-    const SO_PEERPIDFD: libc::c_int = 77;
-    let mut fd: RawFd = -1;
-    let mut size = size_of_val(&fd) as libc::socklen_t;
-    // SAFETY: the option is written to an integer that outlives the call, of the size that is told;
-    // it is a new descriptor of ours.
-    unsafe {
-        check(
-            libc::getsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                SO_PEERPIDFD,
-                (&raw mut fd).cast(),
-                &raw mut size,
-            )
-            .into(),
-        )?;
-        Ok(OwnedFd::from_raw_fd(fd))
-    }
+/// `listen(2)`. nix refuses a backlog above SOMAXCONN, which the kernel's `net.core.somaxconn` may
+/// exceed.
+pub(crate) fn listen(socket: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
+    let backlog = backlog.try_into().unwrap_or(libc::c_int::MAX);
+    // SAFETY: takes two integers; the descriptor is open for the call.
+    unsafe { check(libc::listen(socket.as_raw_fd(), backlog).into()).map(drop) }
+}
+
+/// `getsockname(2)` of a Unix socket. nix does not read a path that fills the address to its last
+/// byte.
+pub(crate) fn unix_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    // SAFETY: the descriptor is open for as long as it is borrowed, and nothing here closes it.
+    let socket = ManuallyDrop::new(unsafe { UnixDatagram::from_raw_fd(socket.as_raw_fd()) });
+    socket.local_addr()
 }
 
 /// `kill(2)` with any signal number, real-time ones included.
@@ -66,14 +60,14 @@ pub(crate) fn real_time_signals() -> std::ops::RangeInclusive<i32> {
     libc::SIGRTMIN()..=libc::SIGRTMAX()
 }
 
-/// Who sent a signal; 0 where it was nobody in our PID namespace.
+/// The process that sent a signal; 0 if it is not in our PID namespace.
 pub(crate) fn sender(info: &libc::siginfo_t) -> i32 {
     // SAFETY: `si_pid` only reads; for kinds of signals that carry no PID it reads other initialized
     // bytes of the same union, and the kernel fills the whole structure.
     unsafe { info.si_pid() }
 }
 
-/// What a signal does: its handler, flags and mask.
+/// The action of a signal: its handler, flags and mask.
 #[derive(Clone, Copy)]
 pub(crate) struct Action(libc::sigaction);
 
@@ -93,7 +87,7 @@ impl Action {
     }
 
     pub(crate) fn restore(&self, signal: i32) {
-        // SAFETY: the same action stood there before, put there by whoever vouched for it.
+        // SAFETY: the same action was installed before, by code that vouched for it.
         unsafe {
             libc::sigaction(signal, &self.0, std::ptr::null_mut());
         }
@@ -108,7 +102,7 @@ pub(crate) fn reset_to_default(signal: i32) {
     }
 }
 
-/// Lets every signal through to this thread, whatever mask it was started with.
+/// Unblocks every signal for this thread, whatever mask it was started with.
 pub(crate) fn unblock_all() {
     let mut none = MaybeUninit::<libc::sigset_t>::zeroed();
     // SAFETY: sigemptyset initializes the set before it is read.
@@ -127,8 +121,8 @@ pub(crate) fn whole_file_lock() -> libc::flock {
     lock
 }
 
-/// Lets the program that `command` starts inherit this one descriptor, under its number. It stays
-/// close-on-exec here, so a program that another thread starts meanwhile does not get it.
+/// Lets the program that `command` starts inherit this one descriptor, under its number. In this process
+/// it stays close-on-exec, so a program that another thread starts at the same time does not inherit it.
 pub(crate) fn inherit(command: &mut Command, fd: RawFd) {
     // SAFETY: between fork and exec only `fcntl`, which is async-signal-safe, is called.
     unsafe {
@@ -136,7 +130,8 @@ pub(crate) fn inherit(command: &mut Command, fd: RawFd) {
     }
 }
 
-/// Looks at a descriptor that somebody else may own. `f` must only ask questions about it.
+/// Examines a descriptor that other code may own; `None` if it is not open. `f` must only ask about it
+/// and change nothing.
 pub(crate) fn look_at<T>(fd: RawFd, f: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
     // SAFETY: the descriptor is open, as fcntl says, and only borrowed for a question; should its
     // owner close it meanwhile, the question fails or is answered about another descriptor, and
@@ -147,23 +142,22 @@ pub(crate) fn look_at<T>(fd: RawFd, f: impl FnOnce(BorrowedFd<'_>) -> T) -> Opti
     }
 }
 
-/// `SO_LINGER` of zero, see socket(7): when this connection is closed, also by the end of the process,
-/// its peer gets a reset.
+/// Sets an `SO_LINGER` of zero (`socket(7)`): when this connection is closed, also by the end of the
+/// process, its peer gets a reset.
 #[cfg(feature = "http")]
 pub(crate) fn reset_on_close(fd: RawFd) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let size = size_of_val(&linger) as libc::socklen_t;
-    // SAFETY: reads the structure for as long as the call takes; the kernel refuses what is no socket.
+    // SAFETY: reads the structure only during the call; the kernel refuses a number that is no socket.
     unsafe {
         libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size);
     }
 }
 
-/// Takes over the descriptor that the launcher left us. The caller has made sure that it is that
-/// one.
+/// Takes ownership of a descriptor and makes it close-on-exec. The caller knows that nothing else in
+/// this process owns it: the kernel has just returned it, or it was passed by exec and is adopted once.
 pub(crate) fn adopt(fd: RawFd) -> OwnedFd {
-    // SAFETY: the channel's number was handed to this process alone, by exec, and is adopted once
-    // (`init` succeeds at most once); no other value in this process owns it.
+    // SAFETY: the descriptor is open and has no other owner, as the caller knows (see above).
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: sets a flag on a descriptor that we own.
     unsafe {
@@ -172,15 +166,15 @@ pub(crate) fn adopt(fd: RawFd) -> OwnedFd {
     fd
 }
 
-/// Closes every descriptor from 3 up but those in `keep`. Only for the launcher, and only while it
-/// has a single thread: nothing of the program runs in it any more that could use them.
+/// Closes every descriptor from 3 up except those in `keep`. Only for the launcher, and only while it has
+/// a single thread: then no code of the program runs in it any more that could use them.
 pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     let mut keep: Vec<RawFd> = keep.iter().copied().filter(|fd| *fd > 2).collect();
     keep.sort_unstable();
     let mut from = 3;
     for fd in keep.into_iter().chain([RawFd::MAX]) {
         if from < fd {
-            // SAFETY: see above; the range holds no descriptor that this process goes on to use.
+            // SAFETY: see above; this process uses no descriptor of the range any more.
             let done = unsafe { check(libc::syscall(libc::SYS_close_range, from, fd - 1, 0)) };
             done?;
         }
@@ -189,7 +183,7 @@ pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     Ok(())
 }
 
-/// The path that this program was executed by, as `execve(2)` was given it (`getauxval(3)`).
+/// The path of this program as it was given to `execve(2)` (`getauxval(3)`).
 pub(crate) fn executed_path() -> Option<std::ffi::OsString> {
     use std::os::unix::ffi::OsStrExt;
     // SAFETY: the kernel puts a NUL-terminated string there, which lives as long as the process.
@@ -203,36 +197,36 @@ pub(crate) fn executed_path() -> Option<std::ffi::OsString> {
     Some(std::ffi::OsStr::from_bytes(path.to_bytes()).to_owned())
 }
 
-/// Ends the process at once: no destructors, no `atexit(3)` functions, no flushing. The program's
-/// other threads may be anywhere.
+/// Ends the process at once, without destructors, `atexit(3)` functions or flushing: other threads of the
+/// program may be in the middle of anything.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: takes an integer and does not return.
     unsafe { libc::_exit(code) }
 }
 
-/// `malloc_trim(3)`, where the C library has it.
+/// `malloc_trim(3)`, if the C library has it.
 pub(crate) fn trim_memory() {
-    // SAFETY: takes an integer; only memory that is not in use is given back.
+    // SAFETY: takes an integer; gives back only memory that is not in use.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// What `recvmsg(2)` brought.
+/// What [`receive`] has received.
 pub(crate) struct Arrived {
     pub(crate) length: usize,
     pub(crate) fds: Vec<OwnedFd>,
     /// The message was longer than the room for it.
     pub(crate) is_cut: bool,
-    /// There were more descriptors than could be received.
+    /// Some descriptors that came with the message could not be received.
     pub(crate) lost_fds: bool,
 }
 
-/// Receives a message and the descriptors beside it, close-on-exec from birth. Never waits. nix
-/// would leak the descriptors of a message of which some were lost.
+/// Receives a message and its descriptors, close-on-exec from birth (`recvmsg(2)`). Never waits. If some
+/// descriptors of a message were lost, nix would leak the others.
 pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Arrived> {
-    // More than 253 descriptors, the most that a message carries, need; of u64, for the alignment.
+    // Room for 253 descriptors, the most that a message carries; of u64, for the alignment.
     let mut control = [0_u64; 256];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
@@ -268,7 +262,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Ar
 }
 
 /// Lets a program choose among the sockets of a SO_REUSEPORT group (`socket(7)`,
-/// SO_ATTACH_REUSEPORT_CBPF): what it returns is an index into them.
+/// SO_ATTACH_REUSEPORT_CBPF). It returns the index of a socket.
 pub(crate) fn attach_to_group(
     socket: BorrowedFd<'_>,
     program: &[libc::sock_filter],
@@ -293,11 +287,11 @@ pub(crate) fn attach_to_group(
     }
 }
 
-/// Takes the program away from a SO_REUSEPORT group.
+/// Removes the program from a SO_REUSEPORT group.
 pub(crate) fn detach_from_group(socket: BorrowedFd<'_>) -> io::Result<()> {
     const SO_DETACH_REUSEPORT_BPF: libc::c_int = 68;
     let none: libc::c_int = 0;
-    // SAFETY: the option takes an integer and looks at nothing else.
+    // SAFETY: the option takes an integer and reads nothing else.
     unsafe {
         check(
             libc::setsockopt(

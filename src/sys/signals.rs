@@ -1,5 +1,5 @@
-//! Signals as something to wait for. Handlers only note the signal and wake the reader
-//! (`signal-safety(7)`); what it means is decided elsewhere.
+//! Signals as descriptors to wait for. Handlers only note the signal and wake the reader
+//! (`signal-safety(7)`); what a signal means is decided elsewhere.
 
 use super::raw::{self, Action};
 use nix::libc;
@@ -19,23 +19,23 @@ pub(crate) use raw::unblock_all;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Received {
     pub(crate) signal: i32,
-    /// Who sent it, where that matters; 0 where it was nobody in our PID namespace.
+    /// The sender, for signals with a meaning in the protocol; 0 if it is not in our PID namespace.
     pub(crate) from: Option<i32>,
 }
 
 /// Signal handlers, and the descriptors that become readable when a signal arrives.
 pub(crate) struct Signals {
-    /// With their senders: what the protocol gives a meaning to.
+    /// Signals with a meaning in the protocol, with their senders.
     meant: SignalDelivery<UnixStream, WithRawSiginfo>,
-    /// By number only, which takes a fraction of the memory: what is passed on.
+    /// Signals that are passed on, by number only, which takes a fraction of the memory.
     passed: Option<SignalDelivery<UnixStream, SignalOnly>>,
     fds: Vec<RawFd>,
     before: Vec<(i32, Action)>,
 }
 
 impl Signals {
-    /// Guards against a signal that arrives in the middle of it: where the action before was the
-    /// default one, signal-hook swallows it. So it has to wait until all is in place.
+    /// Installs the handlers. signal-hook would swallow a signal that arrives in the middle of this if
+    /// its action was the default one, so all signals are blocked until everything is in place.
     pub(crate) fn install(meant: &[i32], passed: &[i32]) -> io::Result<Signals> {
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let installed = Signals::install_all(meant, passed);
@@ -46,7 +46,8 @@ impl Signals {
     fn install_all(meant: &[i32], passed: &[i32]) -> io::Result<Signals> {
         let before = meant.iter().chain(passed).map(|signal| (*signal, Action::of(*signal)));
         let before = before.collect();
-        // One pair each: a shared one, read empty for one kind, would swallow the other's wake-up.
+        // One pair for each kind: emptying a shared one for one kind would swallow the wake-up of the
+        // other.
         let mut fds = Vec::new();
         let mut pair = || {
             let (read, write) = UnixStream::pair()?;
@@ -65,15 +66,14 @@ impl Signals {
         Ok(Signals { meant, passed, fds, before })
     }
 
-    /// Puts back what was there before: without it a signal that nobody reads any more would be
-    /// lost.
+    /// Restores the earlier actions. Without this a signal would be lost: nobody reads it any more.
     pub(crate) fn uninstall(self) {
         for (signal, action) in &self.before {
             action.restore(*signal);
         }
     }
 
-    /// What has arrived, by number and not in the order of arrival; at most five of a kind.
+    /// The signals that have arrived, ordered by number and not by arrival; at most five of a kind.
     pub(crate) fn pending(&mut self) -> Vec<Received> {
         let meant = self
             .meant
@@ -84,29 +84,30 @@ impl Signals {
         meant.chain(passed).collect()
     }
 
-    /// All descriptors that this needs to stay open.
+    /// All descriptors that must stay open for this to work.
     pub(crate) fn fds(&self) -> &[RawFd] {
         &self.fds
     }
 
-    /// Those to wait for.
+    /// The descriptors to wait for.
     pub(crate) fn readers(&self) -> Vec<BorrowedFd<'_>> {
         let passed = self.passed.iter().map(|passed| passed.get_read().as_fd());
         std::iter::once(self.meant.get_read().as_fd()).chain(passed).collect()
     }
 }
 
-/// Every signal that can be caught: not KILL and STOP, not ILL, FPE and SEGV (a handler that
-/// returns from a real one would run into it for ever), and not what the C library keeps.
+/// Every signal that we can catch. Not KILL and STOP; not ILL, FPE and SEGV (after the handler of a real
+/// one returns, the same instruction raises it again, for ever); and not those that the C library uses.
 fn catchable() -> impl Iterator<Item = i32> {
     const NOT: [i32; 5] = [SIGKILL, libc::SIGSTOP, libc::SIGILL, libc::SIGFPE, libc::SIGSEGV];
     (1..=31).chain(raw::real_time_signals()).filter(|signal| !NOT.contains(signal))
 }
 
-/// What the launcher catches: what it gives a meaning to, and what it passes on. A signal that was
-/// ignored at the start (`nohup(1)`) stays ignored in launcher and daemon; TERM and the release are
-/// the protocol's, a reload signal has been given its meaning by the program, and PIPE is ignored by
-/// the Rust runtime in every program, which says nothing.
+/// The signals that the launcher catches: those with a meaning, and those that it passes on. A signal
+/// that was ignored at the start (`nohup(1)`) stays ignored in launcher and daemon, with these
+/// exceptions: TERM and the release belong to the protocol, the program has given a reload signal its
+/// meaning, and the Rust runtime ignores PIPE in every program, so that says nothing about the user's
+/// wish.
 pub(crate) fn for_launcher(release: i32, reload: &[i32]) -> (Vec<i32>, Vec<i32>) {
     let kept = |signal: &i32| !Action::of(*signal).is_ignored();
     let mut meant = vec![SIGTERM, SIGCHLD, SIGPIPE];
@@ -119,7 +120,7 @@ pub(crate) fn for_launcher(release: i32, reload: &[i32]) -> (Vec<i32>, Vec<i32>)
     (meant, passed)
 }
 
-/// What the daemon catches; everything else is left to the program.
+/// The signals that the daemon catches. All others are left to the program.
 pub(crate) fn for_daemon() -> Vec<i32> {
     let mut signals = vec![SIGTERM, SIGUSR2];
     if !Action::of(SIGINT).is_ignored() {
@@ -128,21 +129,22 @@ pub(crate) fn for_daemon() -> Vec<i32> {
     signals
 }
 
-/// Does the daemon do something at this signal?
+/// Does the daemon give this signal a meaning?
 pub(crate) fn handles(signal: i32) -> bool {
     [SIGTERM, SIGINT, SIGUSR2].contains(&signal)
 }
 
-/// Is this a signal that a handler may be had for?
+/// Can this signal have a handler?
 pub(crate) fn can_catch(signal: i32) -> bool {
     catchable().any(|one| one == signal)
 }
 
-/// Signals that a thread of its own waits for, beside whoever else handles them.
+/// Signals that a thread of its own waits for; other handlers of the same signals still run.
 pub(crate) struct Arrivals(Handle);
 
 impl Arrivals {
-    /// With what hands them over one by one, for ever, on the thread that calls it.
+    /// Also returns the value whose `hand_over` gives them one by one, for ever, to the thread that calls
+    /// it.
     pub(crate) fn install(signals: &[i32]) -> io::Result<(Arrivals, Waiting)> {
         let waiting = signal_hook::iterator::Signals::new(signals)?;
         Ok((Arrivals(waiting.handle()), Waiting(waiting)))
@@ -161,13 +163,13 @@ impl Waiting {
     }
 }
 
-/// Is this a signal that can be sent to wake the launcher?
+/// Can the daemon send this signal to wake the launcher?
 pub(crate) fn can_release(signal: i32) -> bool {
     catchable().any(|one| one == signal) && ![SIGTERM, SIGCONT].contains(&signal)
 }
 
-/// Is this a signal that can ask for a restart in place? Those that mean something else cannot, nor
-/// PIPE, which a write to the log can raise.
+/// Can this signal ask for a restart in place? Not those that mean something else, and not PIPE, which
+/// a write to the log can raise.
 pub(crate) fn can_reload(signal: i32, release: i32) -> bool {
     let taken = [SIGTERM, SIGINT, SIGUSR2, SIGCHLD, SIGCONT, SIGPIPE, release];
     catchable().any(|one| one == signal) && !taken.contains(&signal)

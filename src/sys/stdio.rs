@@ -1,12 +1,12 @@
-//! Standard output and standard error, whose reader may go before we do: `supervisord` closes its end
-//! of the pipe as soon as the launcher has ended. Then each write fails with EPIPE (`pipe(7)`), at
-//! which `println!` panics.
+//! Standard output and standard error, whose reader may go away before we end: `supervisord` closes its
+//! end of the pipe as soon as the launcher has ended. From then on each write fails with EPIPE
+//! (`pipe(7)`), and `println!` panics.
 
-use super::process;
+use super::proc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{dup2_stderr, dup2_stdout};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 pub(crate) struct Output {
     stream: Stream,
     is_pipe: bool,
-    /// What it was at first: the program may have put something else there since.
+    /// Device and inode at the start: the program may have put another file there since.
     inode: (u64, u64),
 }
 
@@ -27,7 +27,7 @@ enum Stream {
 
 impl Stream {
     fn fd(self) -> BorrowedFd<'static> {
-        // Borrowed from a value that never goes away; whether the number is open is asked each time.
+        // Borrowed from values that live for ever. Whether the number is open is checked at each use.
         static STDOUT: std::sync::LazyLock<io::Stdout> = std::sync::LazyLock::new(io::stdout);
         static STDERR: std::sync::LazyLock<io::Stderr> = std::sync::LazyLock::new(io::stderr);
         match self {
@@ -43,7 +43,7 @@ impl Stream {
 }
 
 impl Output {
-    /// Those that can lose their reader.
+    /// The standard descriptors that can lose their reader.
     pub(crate) fn all() -> Vec<Output> {
         let one = |stream: Stream| {
             let (kind, inode) = stream.look()?;
@@ -60,13 +60,13 @@ impl Output {
         }
     }
 
-    /// Is it still what it was?
+    /// Is it still the file that it was at the start?
     pub(crate) fn is_same(&self) -> bool {
         self.stream.look().is_some_and(|(_, inode)| inode == self.inode)
     }
 
-    /// Nobody will ever read what is written there (`poll(2)`: POLLERR of a pipe, POLLHUP of a
-    /// socket).
+    /// Has the last reader gone? Then nobody will ever read what is written there (`poll(2)`: POLLERR
+    /// for a pipe, POLLHUP for a socket).
     pub(crate) fn is_closed(&self) -> bool {
         let mut fds = [PollFd::new(self.stream.fd(), PollFlags::empty())];
         let closed = PollFlags::POLLERR | PollFlags::POLLHUP;
@@ -74,20 +74,19 @@ impl Output {
             && fds[0].revents().is_some_and(|events| events.intersects(closed))
     }
 
-    /// Has this process no end of that pipe? `false` also where its descriptors cannot be read.
+    /// Has this process no end of that pipe? Also `false` if its descriptors cannot be read.
     pub(crate) fn is_not_of(&self, pid: i32) -> bool {
         let pipe = format!("pipe:[{}]", self.inode.1);
-        let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-        let mut links = fds.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
-        process::identity(pid).is_some() && !links.any(|link| link.as_os_str() == pipe.as_str())
+        let Ok(mut files) = proc::open_files(pid) else { return false };
+        proc::identity(pid).is_some() && !files.any(|file| file.as_os_str() == pipe.as_str())
     }
 
     pub(crate) fn is_pipe(&self) -> bool {
         self.is_pipe
     }
 
-    /// Puts `/dev/null` in its place, at once for all threads (`dup2(2)`): no write in between finds
-    /// the number closed.
+    /// Puts `/dev/null` in its place, atomically for all threads (`dup2(2)`): no write finds the number
+    /// closed.
     pub(crate) fn replace(&self) -> io::Result<()> {
         let null = File::options().write(true).open("/dev/null")?;
         match self.stream {

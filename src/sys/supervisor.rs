@@ -1,7 +1,7 @@
 //! The launcher's parent: who it is, whether it lives, and what its status says.
 
 use super::process::{self, Held};
-use super::systemctl;
+use super::{proc, systemctl};
 use crate::proto::channel::Hello;
 use crate::proto::generation::record::Identity;
 use crate::proto::supervisor::supervise;
@@ -47,8 +47,8 @@ fn unit_of(kind: Kind, pid: i32, supervisor: Option<Identity>) -> Option<Unit> {
 
 /// systemd, where this is it, or a script that it has started without `exec`.
 fn manager_at(parent: i32) -> Option<i32> {
-    let is_systemd = |pid: &i32| process::name(*pid).as_deref() == Some("systemd");
-    let above = || process::parent_of(parent).filter(is_systemd);
+    let is_systemd = |pid: &i32| proc::name(*pid).is_ok_and(|name| name == "systemd");
+    let above = || proc::parent_of(parent).filter(is_systemd);
     Some(parent).filter(is_systemd).or_else(above)
 }
 
@@ -111,7 +111,7 @@ impl Supervisor {
     /// The same without a supervisor. `kind`: what it must have been.
     fn lost(self, own: i32, kind: Option<Kind>) -> Supervisor {
         let kind = kind.unwrap_or(self.kind);
-        let folder = self.folder.or_else(|| fs::read_link(format!("/proc/{own}/cwd")).ok());
+        let folder = self.folder.or_else(|| proc::folder(own).ok());
         Supervisor {
             kind,
             name: None,
@@ -133,7 +133,7 @@ impl Supervisor {
     /// `short`: set where something could not be had for want of descriptors or memory.
     fn look_at(launcher: i32, parent: i32, short: &mut Option<io::Error>) -> Supervisor {
         let held = unless_short(Held::open(parent), short);
-        let name = unless_short(process::try_name(parent), short);
+        let name = unless_short(proc::name(parent), short);
         let kind = match name.as_deref() {
             Some("supervise") => Kind::Daemontools,
             Some("runsv") => Kind::Runit,
@@ -152,10 +152,10 @@ impl Supervisor {
         // Its own folder is the service's; it can be read by the same user and by root only. A run
         // script starts there as well.
         let folder = kind.restarts().then(|| {
-            let cwd = |pid| fs::read_link(format!("/proc/{pid}/cwd"));
-            unless_short(cwd(parent), short).or_else(|| unless_short(cwd(launcher), short))
+            unless_short(proc::folder(parent), short)
+                .or_else(|| unless_short(proc::folder(launcher), short))
         });
-        let identity = unless_short(process::try_identity(parent), short).flatten();
+        let identity = unless_short(proc::try_identity(parent), short).flatten();
         Supervisor {
             kind,
             name,
@@ -186,7 +186,7 @@ impl Supervisor {
     pub(crate) fn hello(&self, in_place: bool) -> (Hello, Option<BorrowedFd<'_>>) {
         let hello = Hello {
             kind: self.kind,
-            launcher: process::identity(process::own_pid()),
+            launcher: proc::identity(process::own_pid()),
             supervisor: self.identity,
             in_place,
             folder: self.folder.as_ref().map(|folder| folder.as_os_str().as_bytes().to_vec()),
@@ -206,7 +206,7 @@ impl Supervisor {
         let is_shell = |name: &str| SHELLS.contains(&name);
         // A script's name is that of its file, `run`; its first word is the shell.
         let is_shell = self.name.as_deref().is_some_and(is_shell)
-            || process::program(parent).as_deref().is_some_and(is_shell);
+            || proc::program(parent).as_deref().is_some_and(is_shell);
         let group = |pid| getpgid(Some(Pid::from_raw(pid))).ok();
         is_shell && group(launcher).is_some() && group(launcher) == group(parent)
     }
@@ -234,7 +234,7 @@ impl Supervisor {
             (Some(held), _) => held.has_ended(),
             (None, Some(identity)) => {
                 fs::exists("/proc/self").unwrap_or(false)
-                    && process::try_identity(identity.pid).is_ok_and(|now| now != Some(identity))
+                    && proc::try_identity(identity.pid).is_ok_and(|now| now != Some(identity))
             }
             (None, None) => false,
         }

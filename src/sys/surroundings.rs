@@ -1,22 +1,20 @@
-//! The surroundings of a service, as `seamless check` looks at them: files, users, limits, the kernel,
-//! the folder of the service, the systemd unit. What follows from them is decided elsewhere.
+//! The surroundings of a service, for `seamless check`: files, users, the kernel, the folder of the
+//! service. What follows from them is decided elsewhere.
 
 use super::process::{self, Held};
-use super::raw;
+use super::{proc, raw};
 use fs2::FileExt;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{User, getgrouplist};
-use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// What stands at a path.
+/// The type of the file at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     Regular,
@@ -35,12 +33,12 @@ pub(crate) struct About {
     pub(crate) links: u64,
 }
 
-/// `None` where nothing is there. A link is not followed.
+/// `None` if there is no file. A link is not followed.
 pub(crate) fn about(path: &Path) -> io::Result<Option<About>> {
     described(fs::symlink_metadata(path))
 }
 
-/// The same, of what a link names.
+/// The same, with links followed.
 pub(crate) fn about_target(path: &Path) -> io::Result<Option<About>> {
     described(fs::metadata(path))
 }
@@ -67,7 +65,7 @@ fn described(about: io::Result<fs::Metadata>) -> io::Result<Option<About>> {
     }))
 }
 
-/// Whom the service runs as.
+/// The user that the service runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Who {
     pub(crate) uid: u32,
@@ -80,7 +78,7 @@ impl Who {
         Who::from(uid, User::from_uid(uid.into()).ok().flatten())
     }
 
-    /// By name or number; `None` where there is no such name.
+    /// By name or number; `None` if there is no such name.
     pub(crate) fn named(name: &str) -> Option<Who> {
         match name.parse() {
             Ok(uid) => Some(Who::of(uid)),
@@ -101,13 +99,12 @@ impl Who {
     }
 }
 
-/// A file system that can only be read.
+/// Is the file system of this path mounted read-only?
 pub(crate) fn is_read_only(path: &Path) -> bool {
     statvfs(path).is_ok_and(|about| about.flags().contains(FsFlags::ST_RDONLY))
 }
 
-/// Both kinds of locks, tried on a file of our own that is removed again. `None`: we may not make
-/// one there.
+/// Tries both kinds of locks on a temporary file in this folder. `None` if we may not create one there.
 pub(crate) fn locks_work(folder: &Path) -> Option<Result<(), String>> {
     let path = folder.join(format!(".seamless-check-{}", process::own_pid()));
     let mut options = OpenOptions::new();
@@ -134,7 +131,7 @@ pub(crate) fn sysctl(name: &str) -> Option<u64> {
 pub(crate) fn pidfds() -> Result<(), String> {
     match Held::open(process::own_pid()) {
         Ok(_) => Ok(()),
-        // Of us, not of the kernel.
+        // This process is short of something; the kernel has pidfds.
         Err(error) if process::is_shortage(&error) => Ok(()),
         Err(error) if error.raw_os_error() == Some(Errno::ENOSYS as i32) => {
             Err("the kernel has none".to_owned())
@@ -144,65 +141,12 @@ pub(crate) fn pidfds() -> Result<(), String> {
 }
 
 pub(crate) fn proc() -> Result<(), String> {
-    process::world().map(drop).map_err(|error| error.to_string())
-}
-
-// ---- a running daemon ----
-
-/// The effective user of a process: as whom it opens files.
-pub(crate) fn user_of(pid: i32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    ids.split_ascii_whitespace().nth(1)?.parse().ok()
-}
-
-/// The hard limit of open files; `None` where it is none or cannot be read.
-pub(crate) fn file_limit(pid: i32) -> Option<u64> {
-    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_ascii_whitespace().nth(1)?.parse().ok()
-}
-
-/// Where a process listens by TCP.
-pub(crate) fn tcp_listeners(pid: i32) -> Option<Vec<SocketAddr>> {
-    const LISTEN: &str = "0A";
-    let own: HashSet<String> = super::proc::sockets(pid)?;
-    let mut found = Vec::new();
-    for table in ["tcp", "tcp6"] {
-        let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/{table}")) else { continue };
-        for line in table.lines() {
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            let is_ours = words.get(3) == Some(&LISTEN)
-                && words.get(9).is_some_and(|inode| own.contains(*inode));
-            found.extend(words.get(1).filter(|_| is_ours).and_then(|local| address(local)));
-        }
-    }
-    found.sort_unstable();
-    found.dedup();
-    Some(found)
-}
-
-/// `0100007F:1F90`: each word of four bytes as this machine has it in memory.
-fn address(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.split_once(':')?;
-    let word = |at: usize| u32::from_str_radix(ip.get(at..at + 8)?, 16).ok();
-    let ip: IpAddr = match ip.len() {
-        8 => Ipv4Addr::from(word(0)?.to_ne_bytes()).into(),
-        32 => {
-            let mut bytes = [0; 16];
-            for (at, four) in bytes.chunks_exact_mut(4).enumerate() {
-                four.copy_from_slice(&word(at * 8)?.to_ne_bytes());
-            }
-            Ipv6Addr::from(bytes).into()
-        }
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
+    proc::world().map(drop).map_err(|error| error.to_string())
 }
 
 // ---- the supervisor ----
 
-/// The start of a text file; `None` where there is none that may be read.
+/// The beginning of a text file; `None` if it cannot be read.
 pub(crate) fn text(path: &Path) -> Option<String> {
     let bytes = fs::read(path).ok()?;
     Some(String::from_utf8_lossy(&bytes[..bytes.len().min(1 << 16)]).into_owned())

@@ -1,4 +1,4 @@
-//! Waiting for descriptors, and waking a thread that does.
+//! Waiting for descriptors, and waking a thread that waits.
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -8,16 +8,16 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Where waiting itself fails.
+/// Instead of a wait that fails.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Waits until one of the descriptors is readable or has lost its peer, a signal came, or the time
-/// is over. Tells nothing: the caller looks at each source.
+/// Waits until one of the descriptors is readable or has lost its peer, until a signal arrives, or until
+/// the time is over. Does not return which: the caller asks each source.
 pub(crate) fn readable(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) {
     readable_or_closed(fds, &[], timeout);
 }
 
-/// The same, or until nobody reads any more what is written to one of `outputs`.
+/// The same, and also returns when one of `outputs` has lost its last reader.
 pub(crate) fn readable_or_closed(
     fds: &[BorrowedFd<'_>],
     outputs: &[BorrowedFd<'_>],
@@ -27,7 +27,7 @@ pub(crate) fn readable_or_closed(
     wait(fds.chain(outputs.iter().map(|fd| (*fd, PollFlags::empty()))), timeout);
 }
 
-/// Waits until something can be written there, or the peer is gone, or the time is over.
+/// Waits until the descriptor can be written to, the peer is gone, or the time is over.
 pub(crate) fn writable(fd: BorrowedFd<'_>, timeout: Duration) {
     wait([(fd, PollFlags::POLLOUT)], Some(timeout));
 }
@@ -35,7 +35,7 @@ pub(crate) fn writable(fd: BorrowedFd<'_>, timeout: Duration) {
 fn wait<'a>(fds: impl IntoIterator<Item = (BorrowedFd<'a>, PollFlags)>, timeout: Option<Duration>) {
     let mut fds: Vec<PollFd<'a>> =
         fds.into_iter().map(|(fd, what)| PollFd::new(fd, what)).collect();
-    // Rounded up: a timer that is not due yet would be polled for in a busy loop.
+    // Rounded up: rounded down, the last part of a millisecond before a timer would be a busy loop.
     let timeout = timeout.map(|timeout| timeout.as_nanos().div_ceil(1_000_000));
     let timeout = match timeout {
         None => PollTimeout::NONE,
@@ -43,13 +43,13 @@ fn wait<'a>(fds: impl IntoIterator<Item = (BorrowedFd<'a>, PollFlags)>, timeout:
     };
     match poll(&mut fds, timeout) {
         Ok(_) | Err(Errno::EINTR) => {} // a signal
-        // There is no memory, the only other error with descriptors that are open. The caller looks
-        // at each source all the same, and then again: not as fast as it can.
+        // Out of memory: the only other error if the descriptors are open. The caller asks each source
+        // and comes back here; the pause keeps that from being a busy loop.
         Err(_) => thread::sleep(PAUSE),
     }
 }
 
-/// Reads what comes from a descriptor that does not block, until its writer has closed it or the time is over.
+/// Reads from a nonblocking descriptor until its writer has closed it or the time is over.
 pub(crate) fn read_to_end(
     mut from: impl Read + AsFd,
     bytes: &mut Vec<u8>,
@@ -89,7 +89,7 @@ impl Waker {
     }
 
     pub(crate) fn wake(&self) {
-        // A full pipe has woken its reader already.
+        // If the queue is full, the reader has been woken already.
         while (&self.write).write(&[0]).is_err_and(|error| error.kind() == ErrorKind::Interrupted) {
         }
     }

@@ -517,10 +517,10 @@ fn p10_a_predecessor_that_lies_about_its_state_is_an_error() {
         against(
             folder,
             &[
-                ("the state is no sealed memory", &|end, wares| {
+                ("the state is not sealed memory", &|end, wares| {
                     state(end, "bytes=5", &[wares.unsealed.as_fd()]);
                 }),
-                ("the state is no sealed memory", &|end, wares| {
+                ("the state is not sealed memory", &|end, wares| {
                     state(end, "bytes=5", &[wares.tcp.as_fd()]);
                 }),
                 ("the state has 3 bytes, not 5", &|end, _| {

@@ -422,7 +422,7 @@ fn p10_a_unix_path_of_somebody_else_is_an_error() {
         fs::remove_file(&path).expect("removed");
         fs::write(folder.join("unix.new"), "mine").expect("a file");
         let text = format!(
-            "socket: cannot bind {path:?} (socket): {:?} is in the way, and is no socket",
+            "socket: cannot bind {path:?} (socket): {:?} is in the way and is not a socket",
             folder.join("unix.new")
         );
         assert_eq!(refused("unix"), text);
@@ -575,7 +575,7 @@ fn p10_a_takeover_socket_that_cannot_be_put_in_place_is_an_error() {
         fs::write(&temporary, "mine").expect("a file");
         let mut first = direct.start(&[]);
         let text = format!(
-            "started: cannot bind {:?} (takeover): {temporary:?} is in the way, and is no socket",
+            "started: cannot bind {:?} (takeover): {temporary:?} is in the way and is not a socket",
             direct.socket()
         );
         assert_eq!(first.wait_error().text, text);

@@ -3,6 +3,7 @@
 use super::{Daemon, Facts, Finding, Kernel, Parent, ServiceFolder, Severity};
 use crate::command::words::quote;
 use crate::proto::Kind;
+use crate::proto::paths;
 use crate::proto::supervisor::systemd::{self, Properties};
 use crate::sys::surroundings::{About, What, Who};
 use std::path::Path;
@@ -154,10 +155,10 @@ fn files(facts: &Facts, found: &mut Findings) {
         }
     };
     replaced(facts.pid_file, path, "pid-file", found);
-    replaced(facts.socket, &beside(path, ".sock"), "takeover-socket", found);
+    replaced(facts.socket, &paths::control_socket(path), "takeover-socket", found);
 
     const LOCK: &str = "lock-file";
-    let lock_path = beside(path, ".lock");
+    let lock_path = paths::lock_file(path);
     let Some(lock) = facts.lock_file else { return };
     let mut problem = |why: String, advice: String| {
         found.problem(LOCK, format!("{lock_path:?} {why}: init fails"), advice);
@@ -188,12 +189,6 @@ fn files(facts: &Facts, found: &mut Findings) {
 /// A path in a command.
 fn shown(path: &Path) -> String {
     quote(&path.to_string_lossy())
-}
-
-fn beside(path: &Path, ending: &str) -> std::path::PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(ending);
-    path.into()
 }
 
 // ---- the kernel and its limits ----

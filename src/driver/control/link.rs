@@ -1,7 +1,7 @@
 //! Both ends of a connection at the control socket, with a limit for the whole of it.
 
 use crate::proto::control::frame;
-use crate::sys::handover::{Arrival, Link, Message};
+use crate::sys::seqpacket::{Arrival, Link, Message};
 use crate::sys::{process, wait};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -51,8 +51,8 @@ impl Deadline {
     ) -> Result<(), String> {
         loop {
             match link.send(bytes, fds) {
-                Ok(true) => return Ok(()),
-                Ok(false) => {
+                Ok(()) => return Ok(()),
+                Err(error) if process::is_shortage(&error) => {
                     wait::writable(link.as_fd(), self.left()?);
                     thread::sleep(PAUSE); // there was room, but not memory
                 }
@@ -68,22 +68,21 @@ impl Deadline {
     pub(crate) fn receive(self, link: &Link) -> Result<Message, String> {
         loop {
             match link.receive(frame::MESSAGE_MAX) {
-                Ok(Arrival::Message(Message { lost_fds: true, .. })) => {
+                Arrival::Message(Message { lost_fds: true, .. }) => {
                     return Err("some of the descriptors that it sent are lost (MSG_CTRUNC): the \
                                 limit of open files may be too low"
                         .into());
                 }
-                Ok(Arrival::Message(Message { is_cut: true, .. })) => {
+                Arrival::Message(Message { is_cut: true, .. }) => {
                     return Err("it sent a message that is too long".into());
                 }
-                Ok(Arrival::Message(message)) => return Ok(message),
-                Ok(Arrival::Nothing) => wait::readable(&[link.as_fd()], Some(self.left()?)),
-                Ok(Arrival::Closed) => return Err(CLOSED.into()),
-                Err(error) if process::is_shortage(&error) => {
+                Arrival::Message(message) => return Ok(message),
+                Arrival::Nothing => wait::readable(&[link.as_fd()], Some(self.left()?)),
+                Arrival::Closed => return Err(CLOSED.into()),
+                Arrival::OutOfMemory => {
                     self.left()?;
                     thread::sleep(PAUSE);
                 }
-                Err(error) => return Err(format!("cannot receive from it: {error}")),
             }
         }
     }

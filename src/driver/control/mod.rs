@@ -10,10 +10,11 @@ pub(in crate::driver) mod transfer;
 use crate::driver::log::note;
 use crate::driver::settings::HandOver;
 use crate::error::{Error, ErrorKind, Result};
+use crate::proto::paths;
 use crate::shutdown::lock;
-use crate::sys::handover::Listener;
 use crate::sys::process::{self, Held};
-use crate::sys::socket::Beside;
+use crate::sys::seqpacket::Listener;
+use crate::sys::unix_path::Beside;
 use crate::sys::wait::Waker;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,13 +36,6 @@ pub(in crate::driver) struct Server {
     connections: AtomicUsize,
 }
 
-/// `web.pid.sock` for `web.pid`.
-pub(crate) fn path_beside(pid_file: &Path) -> PathBuf {
-    let mut path = pid_file.as_os_str().to_owned();
-    path.push(".sock");
-    path.into()
-}
-
 /// Our control socket, before it is put in place. The caller holds the claim.
 pub(in crate::driver) struct Prepared {
     path: PathBuf,
@@ -50,7 +44,7 @@ pub(in crate::driver) struct Prepared {
 
 /// Does all that can fail for want of descriptors or memory.
 pub(in crate::driver) fn prepare(pid_file: &Path) -> Result<Prepared> {
-    let path = path_beside(pid_file);
+    let path = paths::control_socket(pid_file);
     let beside = Listener::bind(&path).map_err(|error| cannot_bind(&path, error))?;
     Ok(Prepared { path, beside })
 }
@@ -75,7 +69,7 @@ pub(in crate::driver) fn put_back(pid_file: &Path, server: &OnceLock<Server>) ->
         "stage=check daemon={} path={:?} reason=\"nobody listened at the control socket: it is put \
          back\"",
         process::own_pid(),
-        path_beside(pid_file),
+        paths::control_socket(pid_file),
     );
     Ok(())
 }
@@ -97,7 +91,7 @@ impl Server {
             Error::io(ErrorKind::System, "cannot make a socket pair (init)", error)
         })?;
         Ok(Server {
-            path: path_beside(pid_file),
+            path: paths::control_socket(pid_file),
             timeout,
             since: Instant::now(),
             waker,

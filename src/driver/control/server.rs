@@ -10,8 +10,9 @@ use crate::driver::sockets;
 use crate::proto::control::frame::{self, Answer, Request};
 use crate::proto::control::transfer::{Give, Giving};
 use crate::shutdown::lock;
-use crate::sys::handover::{self, Link};
+use crate::sys::memfd;
 use crate::sys::process::{self, Held};
+use crate::sys::seqpacket::Link;
 use crate::sys::socket::Peer;
 use crate::sys::wait;
 use std::any::Any;
@@ -85,7 +86,7 @@ impl Server {
     }
 
     fn converse(&self, link: &Link, peer: Peer, deadline: Deadline) -> Result<(), String> {
-        if !handover::may_take(peer) {
+        if !peer.may_control() {
             let why = format!("uid {} may not take over", peer.uid);
             _ = link.send(&Answer::Refused(why.clone()).format(), &[]);
             return Err(why);
@@ -232,7 +233,7 @@ impl Server {
             ));
         }
         let memory =
-            handover::seal(&state).map_err(|error| format!("cannot seal the state: {error}"))?;
+            memfd::seal(&state).map_err(|error| format!("cannot seal the state: {error}"))?;
         Ok(Some((memory, bytes)))
     }
 }

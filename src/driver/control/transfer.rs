@@ -1,15 +1,16 @@
 //! The new daemon's side of a transfer: what the predecessor holds comes over its control socket.
 
 use super::link::{CLOSED, Deadline, Unconnected, connect};
-use super::path_beside;
 use crate::driver::generation::Service;
 use crate::driver::log::{Maybe, note};
 use crate::driver::sockets::{self, Entry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{self, Answer};
 use crate::proto::control::transfer::{Predecessor, Taking, Took, Untakeable, giver};
-use crate::sys::handover::{self, Link};
-use crate::sys::{process, socket};
+use crate::proto::paths;
+use crate::sys::memfd;
+use crate::sys::seqpacket::Link;
+use crate::sys::{process, rlimit, socket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Ta
     };
     let deadline = Deadline::after(timeout);
     let mut predecessors = service.predecessors()?;
-    let path = path_beside(&service.pid_file);
+    let path = paths::control_socket(&service.pid_file);
     let refuse = |why: String| {
         Err(Error::new(
             ErrorKind::Takeover,
@@ -119,7 +120,7 @@ fn receive(
             Took::Offer(sockets) => {
                 taken.generation = Some(predecessor.number);
                 if sockets > 0 {
-                    socket::make_room(2 * sockets as u64);
+                    rlimit::make_room(2 * sockets as u64);
                     taken.entries.reserve(sockets);
                 }
             }
@@ -130,7 +131,7 @@ fn receive(
             }
             Took::State(offered) => {
                 let memory = fds.into_iter().next().expect("one");
-                taken.state = Some(handover::read_sealed(memory, offered)?);
+                taken.state = Some(memfd::read_sealed(memory, offered)?);
             }
             Took::End => {}
         }

@@ -13,12 +13,12 @@ use crate::driver::threads::{Asked, run_hooks};
 use crate::driver::timers::Timers;
 use crate::error::Error;
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
-use crate::proto::daemon::signal_hooks::{Arrival, Run, Signal, SignalHooks};
+use crate::proto::daemon::signal_hooks::{Arrived, Run, Signal, SignalHooks};
 use crate::proto::daemon::{Forced, Input, Output, Phase, Question, Sender, Timer};
 use crate::proto::{Reading, Report};
 use crate::shutdown::{Stage, lock};
-use crate::sys::channel::{Channel, Received};
 use crate::sys::process::Held;
+use crate::sys::seqpacket::{Arrival, Link};
 use crate::sys::signals::{self, SIGINT, SIGTERM, SIGUSR2, Signals};
 use crate::sys::{launch, process, wait};
 use std::collections::{BTreeSet, VecDeque};
@@ -52,7 +52,7 @@ pub(in crate::driver) struct Events {
     daemon: &'static Daemon,
     timers: Timers<Due>,
     /// `None` once the launcher has gone.
-    channel: Option<Arc<Channel>>,
+    channel: Option<Arc<Link>>,
     /// Older generations whose end is awaited.
     older: Vec<Held>,
     /// What the supervisor has been asked.
@@ -74,7 +74,7 @@ pub(in crate::driver) struct Events {
 impl Events {
     pub(in crate::driver) fn new(
         daemon: &'static Daemon,
-        channel: Option<Arc<Channel>>,
+        channel: Option<Arc<Link>>,
         outputs: Outputs,
         request_stage: mpsc::Sender<()>,
         drain_stage: mpsc::Sender<crate::DrainReason>,
@@ -159,7 +159,7 @@ impl Events {
     fn read_channel(&mut self) {
         while let Some(channel) = &self.channel {
             match channel.receive(MESSAGE_MAX) {
-                Received::Message(message, _) => match ToDaemon::parse(&message) {
+                Arrival::Message(message) => match ToDaemon::parse(&message.bytes) {
                     Ok(Some(ToDaemon::Intent(intent))) => {
                         let run = self.hooks.told(intent, has_hooks);
                         self.run_hooks(run);
@@ -182,8 +182,8 @@ impl Events {
                     Ok(Some(ToDaemon::Hello(_)) | None) => {}
                     Err(refused) => note!(Warn, "stage=channel refused={refused:?}"),
                 },
-                Received::Empty => return,
-                Received::Closed => {
+                Arrival::Nothing | Arrival::OutOfMemory => return,
+                Arrival::Closed => {
                     self.channel = None;
                     self.feed(Input::LauncherGone);
                 }
@@ -238,8 +238,8 @@ impl Events {
             self.timers.disarm(Due::Hooks(run));
             self.hooks.returned(run);
         }
-        while let Some((arrival, signal)) = self.hooks.next() {
-            let input = self.input_of(arrival);
+        while let Some((arrived, signal)) = self.hooks.next() {
+            let input = self.input_of(arrived);
             self.feed(input);
             if let Some(signal) = signal {
                 PROCESS.hooks.run_after_signal(number(signal));
@@ -247,12 +247,12 @@ impl Events {
         }
     }
 
-    fn input_of(&self, arrival: Arrival) -> Input {
-        let (signal, from, announced) = match arrival {
-            Arrival::Told(intent) => return Input::Told(intent),
-            Arrival::Cancelled => return Input::Cancelled,
-            Arrival::TakenOver => return Input::Term(Sender::Successor),
-            Arrival::Signal { signal, from, announced } => (signal, from, announced),
+    fn input_of(&self, arrived: Arrived) -> Input {
+        let (signal, from, announced) = match arrived {
+            Arrived::Told(intent) => return Input::Told(intent),
+            Arrived::Cancelled => return Input::Cancelled,
+            Arrived::TakenOver => return Input::Term(Sender::Successor),
+            Arrived::Signal { signal, from, announced } => (signal, from, announced),
         };
         let own = process::own_pid();
         note!(Debug, "stage=signal daemon={own} signal={} from={from}", number(signal));

@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
 use crate::proto::daemon::{Daemon as Machine, Input};
 use crate::shutdown::Stage;
-use crate::sys::channel::{Channel, Received};
+use crate::sys::seqpacket::{Arrival, Link};
 use crate::sys::signals::{self, Signals};
 use crate::sys::{launch, process, wait};
 use events::Events;
@@ -38,20 +38,20 @@ use stdio::Outputs;
 const PAUSE: Duration = Duration::from_millis(5);
 const AGAIN: u32 = 100;
 
-pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Channel) -> Result<()> {
+pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Link) -> Result<()> {
     launch::new_session();
     PROCESS.sockets.adopt_passed(Some(launcher));
     let (hello, pidfd) = match first_message(&channel) {
-        Received::Message(message, pidfd) => match ToDaemon::parse(&message) {
-            Ok(Some(ToDaemon::Hello(hello))) => (hello, pidfd),
+        Arrival::Message(message) => match ToDaemon::parse(&message.bytes) {
+            Ok(Some(ToDaemon::Hello(hello))) => (hello, message.fds.into_iter().next()),
             other => {
                 let text = format!("cannot understand launcher {launcher} (channel): {other:?}");
                 return Err(Error::new(ErrorKind::Channel, text));
             }
         },
         // Without its first message the launcher cannot have got as far as starting us.
-        Received::Closed => end_without_launcher(launcher),
-        Received::Empty => {
+        Arrival::Closed => end_without_launcher(launcher),
+        Arrival::Nothing | Arrival::OutOfMemory => {
             let text = format!("cannot read the message of launcher {launcher} (channel)");
             return Err(Error::io(ErrorKind::Channel, text, io::ErrorKind::OutOfMemory.into()));
         }
@@ -77,14 +77,14 @@ pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Channe
 }
 
 /// It was sent before we were started: if there seems to be none, there is no memory for it now.
-fn first_message(channel: &Channel) -> Received {
+fn first_message(channel: &Link) -> Arrival {
     for _ in 0..AGAIN {
         match channel.receive(MESSAGE_MAX) {
-            Received::Empty => thread::sleep(PAUSE),
+            Arrival::Nothing | Arrival::OutOfMemory => thread::sleep(PAUSE),
             received => return received,
         }
     }
-    Received::Empty
+    Arrival::OutOfMemory
 }
 
 /// Without a PID file.
@@ -109,7 +109,7 @@ fn run(
     outputs: Outputs,
     drain_timeout: Option<Duration>,
     service: Option<Service>,
-    channel: Option<Channel>,
+    channel: Option<Link>,
 ) -> Result<&'static Daemon> {
     let system = |step: &str| {
         let text = format!("cannot {step} (init)");

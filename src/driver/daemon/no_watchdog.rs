@@ -1,9 +1,9 @@
 //! In the place of `watchdog` if the feature `systemd` is off: nobody is told anything.
 
 use crate::driver::shared::Daemon;
-use crate::sys::channel::Channel;
+use crate::sys::seqpacket::Link;
 
-pub(in crate::driver) fn answer(_: &Daemon, _: &Channel) {}
+pub(in crate::driver) fn answer(_: &Daemon, _: &Link) {}
 
 pub(in crate::driver) fn serves_alone() {}
 

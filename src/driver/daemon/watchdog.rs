@@ -6,9 +6,9 @@ use crate::driver::settings::WatchdogCheck;
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::threads::spawn;
 use crate::proto::channel::Aside;
-use crate::sys::channel::Channel;
 use crate::sys::process;
 use crate::sys::sd_notify::{self, Word};
+use crate::sys::seqpacket::Link;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Weak, mpsc};
@@ -21,10 +21,7 @@ const EXTENSION: Duration = Duration::from_secs(10);
 const EXTEND_EVERY: Duration = Duration::from_secs(3);
 
 /// Starts the thread of the program's check.
-pub(super) fn watch(
-    check: Option<WatchdogCheck>,
-    channel: Weak<Channel>,
-) -> crate::error::Result<()> {
+pub(super) fn watch(check: Option<WatchdogCheck>, channel: Weak<Link>) -> crate::error::Result<()> {
     let Some(mut check) = check else { return Ok(()) };
     let (asked, asks) = mpsc::sync_channel(1);
     _ = PROCESS.watchdog.set(asked);
@@ -52,16 +49,16 @@ fn is_well(check: &mut WatchdogCheck) -> bool {
 
 /// The launcher asks for a sign of life. This thread's own is one; while we serve, the program's
 /// check has to agree, and where that hangs, nothing is answered.
-pub(super) fn answer(daemon: &Daemon, channel: &Channel) {
+pub(super) fn answer(daemon: &Daemon, channel: &Link) {
     match PROCESS.watchdog.get().filter(|_| daemon.phase().serves()) {
         Some(check) => _ = check.try_send(()), // full: it hangs, or is about to run again
         None => say_alive(channel),
     }
 }
 
-fn say_alive(channel: &Channel) {
+fn say_alive(channel: &Link) {
     // A launcher that has gone needs none.
-    _ = channel.send(&Aside::Alive.format(), None);
+    _ = channel.send(&Aside::Alive.format(), &[]);
 }
 
 // ---- without a launcher ----

@@ -10,7 +10,7 @@ use crate::proto::generation::record::LineState;
 use crate::shutdown::lock;
 use crate::sys::lock_file::Attempt;
 use crate::sys::pid_file::{self, PidFile};
-use crate::sys::process;
+use crate::sys::{proc, process};
 
 impl Service {
     /// Takes the claim if it is free, and looks. With [`Sight::Seen`] the claim is held until
@@ -43,7 +43,7 @@ impl Service {
         let content = self.content()?;
         let others = self.examine_all(files, &record, content.unwrap_or_default())?;
         let named = content.and_then(|content: Content| content.pid);
-        let named_lives = match named.map(|pid| (pid, process::try_identity(pid))) {
+        let named_lives = match named.map(|pid| (pid, proc::try_identity(pid))) {
             None => false,
             Some((_, Ok(identity))) => identity.is_some(),
             Some((pid, Err(error))) => return Err(look_failed(pid, error)),
@@ -62,7 +62,7 @@ impl Service {
     /// Without the record, only the PID file tells of a newer generation.
     fn is_taken_over(&self) -> bool {
         let content = pid_file::read(&self.pid_file).unwrap_or_default();
-        names_newer(self.identity, content, content.pid.and_then(process::identity))
+        names_newer(self.identity, content, content.pid.and_then(proc::identity))
     }
 
     /// Under the claim.

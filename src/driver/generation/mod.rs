@@ -19,7 +19,8 @@ use crate::proto::generation::verdict::{Asker, Facts, Purpose, Verdict, verdict}
 use crate::shutdown::lock;
 use crate::sys::lock_file::LockFile;
 use crate::sys::pid_file::{self, PidFile};
-use crate::sys::process::{self, Held, World};
+use crate::sys::proc::{self, World};
+use crate::sys::process::{self, Held};
 use crate::sys::supervisor::Supervisor;
 use crate::sys::wait;
 use std::io;
@@ -93,7 +94,7 @@ impl Service {
     ) -> Result<Service> {
         let pid = process::own_pid();
         let short = |error| Error::io(ErrorKind::System, "cannot read /proc (init)", error);
-        let world = match process::world() {
+        let world = match proc::world() {
             Ok(world) => Some(world),
             Err(error) if process::is_shortage(&error) => return Err(short(error)),
             Err(error) => {
@@ -105,11 +106,11 @@ impl Service {
                 None
             }
         };
-        let identity = |pid| match process::try_identity(pid) {
+        let identity = |pid| match proc::try_identity(pid) {
             Ok(identity) => Ok(identity.unwrap_or(Identity { pid, start: 0 })),
             Err(error) => Err(short(error)),
         };
-        let own = match process::own_identity() {
+        let own = match proc::own_identity() {
             Ok(identity) => identity,
             Err(error) if world.is_none() && !process::is_shortage(&error) => {
                 Identity { pid, start: 0 }

@@ -20,7 +20,7 @@ use crate::proto::launcher::{
 };
 use crate::proto::{End, Report};
 use crate::shutdown::Hook;
-use crate::sys::channel::{Channel, Received};
+use crate::sys::seqpacket::{Arrival, Link};
 use crate::sys::signals::{self, SIGCONT, SIGKILL, SIGPIPE, SIGTERM, SIGUSR2, Signals};
 use crate::sys::supervisor::Supervisor;
 use crate::sys::{launch, process, wait};
@@ -96,11 +96,11 @@ impl Again {
         supervisor: &Supervisor,
         program: impl FnOnce() -> io::Result<PathBuf>,
     ) -> Result<Member, Error> {
-        let (ours, theirs) = Channel::pair().map_err(|error| {
+        let (ours, theirs) = Link::pair().map_err(|error| {
             Error::io(ErrorKind::Channel, "cannot make the channel (launch)", error)
         })?;
         let (hello, pidfd) = supervisor.hello(self.in_place);
-        ours.send(&ToDaemon::Hello(hello).format(), pidfd).map_err(|error| {
+        ours.send(&ToDaemon::Hello(hello).format(), pidfd.as_slice()).map_err(|error| {
             Error::io(ErrorKind::Channel, "cannot use the channel (launch)", error)
         })?;
         let program = program().map_err(|error| {
@@ -122,7 +122,7 @@ impl Again {
 struct Member {
     daemon: launch::Daemon,
     /// `None` once its end of it is closed.
-    channel: Option<Channel>,
+    channel: Option<Link>,
     /// How long its drain may take: as this program is configured, until it has said so itself. A
     /// server has a limit of its own, and in place another program may have been started.
     drain_timeout: Option<Duration>,
@@ -160,7 +160,7 @@ fn run(
 ) -> ! {
     let mut keep = signals.fds().to_vec();
     keep.extend(&settings.keep_open);
-    keep.extend(first.channel.as_ref().map(Channel::number));
+    keep.extend(first.channel.as_ref().map(Link::number));
     keep.extend(first.daemon.number());
     keep.extend(supervisor.hello(again.in_place).1.map(|pidfd| pidfd.as_raw_fd()));
     if again.in_place {
@@ -278,7 +278,7 @@ impl Driver {
     fn read_channel(&mut self, pid: Child) {
         while let Some(Member { channel: Some(channel), .. }) = self.member(pid) {
             match channel.receive(MESSAGE_MAX) {
-                Received::Message(message, fd) => match Report::parse(&message) {
+                Arrival::Message(message) => match Report::parse(&message.bytes) {
                     Ok(Some(report)) => {
                         note!(
                             Debug,
@@ -288,16 +288,19 @@ impl Driver {
                         );
                         if let Some(member) = self.member(pid).filter(|_| report == Report::Started)
                         {
-                            member.drain_timeout = Report::drain_timeout(&message);
+                            member.drain_timeout = Report::drain_timeout(&message.bytes);
                         }
                         self.notifier.reported(report);
                         self.feed(Input::Report(pid, report));
                     }
-                    Ok(None) => self.notifier.aside(pid, &message, fd),
+                    Ok(None) => {
+                        let fd = message.fds.into_iter().next();
+                        self.notifier.aside(pid, &message.bytes, fd);
+                    }
                     Err(refused) => note!(Warn, "stage=channel refused={refused:?}"),
                 },
-                Received::Empty => return,
-                Received::Closed => {
+                Arrival::Nothing | Arrival::OutOfMemory => return,
+                Arrival::Closed => {
                     if let Some(member) = self.member(pid) {
                         member.channel = None;
                     }
@@ -458,7 +461,7 @@ impl Driver {
                 let known = self.members.iter().find(|one| one.daemon.pid() == pid);
                 if let Some(Member { channel: Some(channel), .. }) = known.or(self.members.last()) {
                     // One that is full has an answer waiting behind it.
-                    _ = channel.send(&ToDaemon::Ask.format(), None);
+                    _ = channel.send(&ToDaemon::Ask.format(), &[]);
                 }
             }
             #[cfg(feature = "systemd")]
@@ -557,7 +560,7 @@ impl Driver {
     fn tell(&mut self, pid: Child, step: &str, message: &ToDaemon) {
         let told = match self.member(pid) {
             Some(Member { channel: Some(channel), .. }) => {
-                let send = || channel.send(&message.format(), None);
+                let send = || channel.send(&message.format(), &[]);
                 let again = |sent: &io::Result<()>| matches!(sent, Err(error) if process::is_shortage(error));
                 let mut sent = send();
                 // The signal that follows means less without it.

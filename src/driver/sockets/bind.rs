@@ -3,11 +3,13 @@
 use super::{Entry, entry};
 use crate::driver::log::note;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::control::frame::{Address, FileId, Kind, Socket};
+use crate::proto::control::frame::{Address, FileId, Socket, SocketKind};
 use crate::proto::control::transfer::Predecessor;
 use crate::proto::sockets::pool::{Origin, Spread, Wanted};
 use crate::sys::process;
-use crate::sys::socket::{self, Beside, Listener, Settings, SocketType};
+use crate::sys::socket::{self, Settings};
+use crate::sys::unix_path::{self, Beside, Occupant, SocketType};
+use crate::sys::{reuseport, rlimit};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -55,12 +57,12 @@ fn join(
 ) -> Result<Vec<Entry>> {
     let first = &found[0].0;
     for (entry, _) in found {
-        socket::share_port(entry.fd.as_fd()).map_err(|error| {
+        reuseport::share_port(entry.fd.as_fd()).map_err(|error| {
             let text = format!("cannot share {} {port} (socket)", wanted.kind.name());
             Error::io(ErrorKind::Socket, text, error)
         })?;
     }
-    let is_group = socket::steer_to_first(first.fd.as_fd(), wanted.kind, active).is_ok();
+    let is_group = reuseport::steer_to_first(first.fd.as_fd(), wanted.kind, active).is_ok();
     let asked = &first.socket.asked;
     let mut bound = bind_members(wanted, settings, asked, port, 1)?;
     if !is_group {
@@ -88,8 +90,8 @@ fn bind_members(
             Error::io(ErrorKind::Socket, text, error)
         };
         let fd = match socket::bind(wanted.kind, address, settings) {
-            Err(error) if error.raw_os_error() == Some(socket::TOO_MANY_FILES) => {
-                socket::make_room(2 * count as u64);
+            Err(error) if error.raw_os_error() == Some(rlimit::TOO_MANY_FILES) => {
+                rlimit::make_room(2 * count as u64);
                 socket::bind(wanted.kind, address, settings)
             }
             done => done,
@@ -110,24 +112,24 @@ fn bind_path(
     asked: &Address,
     predecessors: &[Predecessor],
 ) -> Result<Entry> {
-    let path = socket::path_of(asked).expect("a path");
+    let path = unix_path::path_of(asked).expect("a path");
     let ty = match wanted.kind {
-        Kind::UnixDatagram => SocketType::Datagram,
-        Kind::Unix | Kind::Tcp | Kind::Udp => SocketType::Stream,
+        SocketKind::UnixDatagram => SocketType::Datagram,
+        SocketKind::Unix | SocketKind::Tcp | SocketKind::Udp => SocketType::Stream,
     };
     let fail =
         |error| Error::io(ErrorKind::Socket, format!("cannot bind {path:?} (socket)"), error);
     let in_use = |hint| Err(fail(io::ErrorKind::AddrInUse.into()).hint(hint));
-    match socket::listener_at(&path, ty).map_err(fail)? {
-        Listener::Nobody => {}
-        Listener::NoSocket => return in_use("something that is no socket is there".to_owned()),
-        Listener::Somebody(Some(pid)) if predecessors.iter().any(|one| one.pid == pid) => {}
-        Listener::Somebody(Some(pid)) => {
+    match unix_path::occupant_of(&path, ty).map_err(fail)? {
+        Occupant::Nobody => {}
+        Occupant::NoSocket => return in_use("something that is no socket is there".to_owned()),
+        Occupant::Somebody(Some(pid)) if predecessors.iter().any(|one| one.pid == pid) => {}
+        Occupant::Somebody(Some(pid)) => {
             return in_use(format!("process {pid}, which is no predecessor, listens there"));
         }
         // The kernel does not say who; a predecessor may.
-        Listener::Somebody(None) if !predecessors.is_empty() => {}
-        Listener::Somebody(None) => return in_use("somebody listens there".to_owned()),
+        Occupant::Somebody(None) if !predecessors.is_empty() => {}
+        Occupant::Somebody(None) => return in_use("somebody listens there".to_owned()),
     }
     let bound = Beside::bind(ty, &path, settings).and_then(Beside::place);
     let (fd, file) = bound.map_err(fail)?;
@@ -151,8 +153,8 @@ fn describe(
 pub(super) fn steer(member: &Entry, spread: Spread) {
     let Socket { kind, local, .. } = &member.socket;
     let steered = match spread {
-        Spread::All => socket::steer_to_all(member.fd.as_fd()),
-        Spread::First(members) => socket::steer_to_first(member.fd.as_fd(), *kind, members),
+        Spread::All => reuseport::steer_to_all(member.fd.as_fd()),
+        Spread::First(members) => reuseport::steer_to_first(member.fd.as_fd(), *kind, members),
     };
     if let Err(error) = steered {
         note!(

@@ -6,8 +6,8 @@ use crate::driver::log::note;
 use crate::driver::shared::PROCESS;
 use crate::proto::channel::Aside;
 use crate::proto::sockets::pool::Store;
-use crate::sys::channel::Channel;
 use crate::sys::process;
+use crate::sys::seqpacket::Link;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 const ATTEMPTS: u32 = 5_000;
 
 /// Brings systemd's store into line with what is held. `room`: how many it takes.
-pub(in crate::driver) fn keep(channel: &Channel, room: usize) {
+pub(in crate::driver) fn keep(channel: &Link, room: usize) {
     let Store { remove, mut add, kept } = PROCESS.sockets.to_store();
     let sum = kept + add.len();
     let remove = if room > 0 { remove } else { Vec::new() };
@@ -55,10 +55,10 @@ pub(in crate::driver) fn keep(channel: &Channel, room: usize) {
     }
 }
 
-fn send(channel: &Channel, message: &Aside, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+fn send(channel: &Link, message: &Aside, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let bytes = message.format();
     for _ in 0..ATTEMPTS {
-        match channel.send(&bytes, fd) {
+        match channel.send(&bytes, fd.as_slice()) {
             Err(error) if process::is_shortage(&error) => thread::sleep(PAUSE),
             done => return done,
         }

@@ -17,7 +17,7 @@ use crate::proto::sockets::passed;
 use crate::proto::sockets::pool::Store;
 use crate::proto::sockets::pool::{self, Pool};
 use crate::shutdown::lock;
-use crate::sys::{process, socket};
+use crate::sys::{process, socket, unix_path};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
@@ -64,7 +64,7 @@ impl Sockets {
     /// What was passed to this process or to its launcher. Called as early as can be, so that no
     /// program that is executed meanwhile inherits it.
     pub(in crate::driver) fn adopt_passed(&self, launcher: Option<i32>) {
-        let variables = process::passed_variables();
+        let variables = socket::passed_variables();
         let own = process::own_pid();
         let meant_for = [launcher.unwrap_or(own), own];
         let passed = match passed::parse(variables.as_ref(), &meant_for) {
@@ -84,7 +84,8 @@ impl Sockets {
                         one.number,
                         kind.name(),
                     );
-                    let file = socket::path_of(&local).and_then(|path| socket::file_at(&path));
+                    let file =
+                        unix_path::path_of(&local).and_then(|path| unix_path::file_at(&path));
                     let asked = local.clone();
                     let socket = Socket {
                         kind,

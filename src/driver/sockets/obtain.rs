@@ -6,11 +6,11 @@ use crate::driver::control::transfer::{self, Taken};
 use crate::driver::log::{Maybe, note};
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::control::frame::{Address, Kind, Socket};
+use crate::proto::control::frame::{Address, Socket, SocketKind};
 use crate::proto::sockets::pool::{Origin, Wanted};
 use crate::shutdown::lock;
-use crate::sys::process;
 use crate::sys::socket::{self, Settings};
+use crate::sys::{process, unix_path};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -46,7 +46,7 @@ fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Res
     }
     lock(&PROCESS.sockets.held).pool.use_it();
     take_over()?;
-    let is_path = matches!(wanted.kind, Kind::Unix | Kind::UnixDatagram);
+    let is_path = matches!(wanted.kind, SocketKind::Unix | SocketKind::UnixDatagram);
     let predecessors = match &daemon.service {
         Some(service) if is_path => {
             service.predecessors()?.into_iter().map(|one| one.about).collect()
@@ -141,15 +141,16 @@ fn of_another_kind(wanted: &Wanted<'_>, passed: &Socket) -> Error {
 /// socket.
 fn has_lost_its_path(entry: &Entry) -> bool {
     let Socket { asked, local, file, .. } = &entry.socket;
-    let Some(path) = socket::path_of(asked) else { return false };
-    let there = socket::file_at(&path);
+    let Some(path) = unix_path::path_of(asked) else { return false };
+    let there = unix_path::file_at(&path);
     let lost = match file {
         // One that was passed by name may be bound to another path than the one asked for.
         Some(file) => {
             there != Some(*file)
-                && socket::path_of(local).is_none_or(|path| socket::file_at(&path) != Some(*file))
+                && unix_path::path_of(local)
+                    .is_none_or(|path| unix_path::file_at(&path) != Some(*file))
         }
-        None => there.is_none() && socket::path_of(local).is_some(),
+        None => there.is_none() && unix_path::path_of(local).is_some(),
     };
     if lost {
         note!(
@@ -167,7 +168,8 @@ fn note_found(entry: &Entry, origin: Origin, wanted: &Wanted<'_>, settings: Sett
     let Socket { kind, name, asked, local, member, retired, .. } = &entry.socket;
     let own = process::own_pid();
     // A path may have been bound under another name.
-    let local = if matches!(kind, Kind::Unix | Kind::UnixDatagram) { asked } else { local };
+    let local =
+        if matches!(kind, SocketKind::Unix | SocketKind::UnixDatagram) { asked } else { local };
     note!(
         Info,
         "stage=socket daemon={own} kind={} name={} address={local} member={} from={}{}",

@@ -45,7 +45,7 @@ const WORD_MAX: usize = 3 * 4096;
 
 /// What kind of socket it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Kind {
+pub(crate) enum SocketKind {
     Tcp,
     Udp,
     Unix,
@@ -70,7 +70,7 @@ pub(crate) struct FileId {
 /// A socket that is handed over.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Socket {
-    pub(crate) kind: Kind,
+    pub(crate) kind: SocketKind,
     /// The address as it was asked for: with port 0, or before a rename.
     pub(crate) asked: Address,
     pub(crate) name: Option<String>,
@@ -257,23 +257,23 @@ pub(crate) fn chunk<'a>(sockets: impl IntoIterator<Item = &'a Socket>) -> usize 
 
 // ---- a socket ----
 
-impl Kind {
+impl SocketKind {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Kind::Tcp => "tcp",
-            Kind::Udp => "udp",
-            Kind::Unix => "unix",
-            Kind::UnixDatagram => "unix-datagram",
+            SocketKind::Tcp => "tcp",
+            SocketKind::Udp => "udp",
+            SocketKind::Unix => "unix",
+            SocketKind::UnixDatagram => "unix-datagram",
         }
     }
 
-    fn from_name(name: &str) -> Option<Kind> {
-        let all = [Kind::Tcp, Kind::Udp, Kind::Unix, Kind::UnixDatagram];
+    fn from_name(name: &str) -> Option<SocketKind> {
+        let all = [SocketKind::Tcp, SocketKind::Udp, SocketKind::Unix, SocketKind::UnixDatagram];
         all.into_iter().find(|kind| kind.name() == name)
     }
 
     fn is_unix(self) -> bool {
-        matches!(self, Kind::Unix | Kind::UnixDatagram)
+        matches!(self, SocketKind::Unix | SocketKind::UnixDatagram)
     }
 }
 
@@ -295,7 +295,7 @@ impl Socket {
 
     pub(crate) fn parse(line: &str) -> Result<Socket, Refused> {
         let (kind, fields) = line.split_once(' ').unwrap_or((line, ""));
-        let kind = Kind::from_name(kind).ok_or(Refused::Malformed("kind of socket"))?;
+        let kind = SocketKind::from_name(kind).ok_or(Refused::Malformed("kind of socket"))?;
         let address = |key| {
             let text = field(fields, key).ok_or(Refused::Malformed("address"))?;
             let address = Address::parse(text, kind.is_unix());

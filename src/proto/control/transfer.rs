@@ -241,7 +241,7 @@ impl Giving {
 #[cfg(test)]
 mod tests {
     use super::{Give, Giving, Predecessor, Taking, Took, Untakeable, giver};
-    use crate::proto::control::frame::{Address, Answer, Kind, Request, Socket};
+    use crate::proto::control::frame::{Address, Answer, Request, Socket, SocketKind};
 
     const OLD: Predecessor = Predecessor { number: 3, pid: 30, hands_over: true };
     const MUTE: Predecessor = Predecessor { number: 2, pid: 20, hands_over: false };
@@ -249,7 +249,7 @@ mod tests {
     fn socket(port: u16) -> Socket {
         let asked = Address::Inet(([127, 0, 0, 1], port).into());
         let local = asked.clone();
-        let (kind, name, file) = (Kind::Tcp, None, None);
+        let (kind, name, file) = (SocketKind::Tcp, None, None);
         Socket { kind, asked, name, member: 0, retired: false, local, file }
     }
 

@@ -14,7 +14,7 @@ pub(crate) enum Signal {
 
 /// What arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Arrival {
+pub(crate) enum Arrived {
     /// The launcher tells the intent of a TERM.
     Told(Intent),
     /// The launcher wants this start to end.
@@ -30,7 +30,7 @@ pub(crate) type Run = u64;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Held {
-    arrival: Arrival,
+    arrived: Arrived,
     /// Whose hooks run before and after it. `None`: they ran for the announcement.
     signal: Option<Signal>,
     /// The hooks before it run still.
@@ -64,7 +64,7 @@ impl SignalHooks {
         if new {
             self.announced = Some(signal);
         }
-        self.hold(Arrival::Told(intent), Some(signal).filter(|_| new), hooked)
+        self.hold(Arrived::Told(intent), Some(signal).filter(|_| new), hooked)
     }
 
     pub(crate) fn cancelled(
@@ -72,7 +72,7 @@ impl SignalHooks {
         hooked: impl FnOnce(Signal) -> bool,
     ) -> Option<(Run, Signal)> {
         self.announced = Some(Signal::Usr2);
-        self.hold(Arrival::Cancelled, Some(Signal::Usr2), hooked)
+        self.hold(Arrived::Cancelled, Some(Signal::Usr2), hooked)
     }
 
     /// No signal follows.
@@ -80,7 +80,7 @@ impl SignalHooks {
         &mut self,
         hooked: impl FnOnce(Signal) -> bool,
     ) -> Option<(Run, Signal)> {
-        self.hold(Arrival::TakenOver, Some(Signal::Term), hooked)
+        self.hold(Arrived::TakenOver, Some(Signal::Term), hooked)
     }
 
     pub(crate) fn signal(
@@ -95,12 +95,12 @@ impl SignalHooks {
             self.announced = None;
         }
         let hooks = Some(signal).filter(|_| !announced);
-        self.hold(Arrival::Signal { signal, from, announced }, hooks, hooked)
+        self.hold(Arrived::Signal { signal, from, announced }, hooks, hooked)
     }
 
     fn hold(
         &mut self,
-        arrival: Arrival,
+        arrived: Arrived,
         signal: Option<Signal>,
         hooked: impl FnOnce(Signal) -> bool,
     ) -> Option<(Run, Signal)> {
@@ -108,7 +108,7 @@ impl SignalHooks {
             self.runs += 1;
             (self.runs, signal)
         });
-        self.held.push_back(Held { arrival, signal, waits: run.map(|(run, _)| run) });
+        self.held.push_back(Held { arrived, signal, waits: run.map(|(run, _)| run) });
         run
     }
 
@@ -127,11 +127,11 @@ impl SignalHooks {
     }
 
     /// What is to be acted on now, and whose hooks run after it.
-    pub(crate) fn next(&mut self) -> Option<(Arrival, Option<Signal>)> {
+    pub(crate) fn next(&mut self) -> Option<(Arrived, Option<Signal>)> {
         if self.waits_for().is_some() {
             return None;
         }
-        self.held.pop_front().map(|held| (held.arrival, held.signal))
+        self.held.pop_front().map(|held| (held.arrived, held.signal))
     }
 }
 
@@ -151,14 +151,14 @@ mod tests {
             hooks.signal(signal, 5, by_launcher, |_| false);
             hooks.next().expect("nothing holds it back")
         };
-        let usr2 = |announced| Arrival::Signal { signal: Signal::Usr2, from: 5, announced };
+        let usr2 = |announced| Arrived::Signal { signal: Signal::Usr2, from: 5, announced };
         assert_eq!(told(&mut hooks, Intent::Restart), Some(Signal::Usr2));
         assert_eq!(signal(&mut hooks, Signal::Usr2, true), (usr2(true), None));
         assert_eq!(told(&mut hooks, Intent::Unknown), None, "no signal comes behind it");
         let passed_on = signal(&mut hooks, Signal::Usr2, true);
         assert_eq!(passed_on, (usr2(false), Some(Signal::Usr2)), "one that is passed on");
         assert_eq!(told(&mut hooks, Intent::Stop(Scope::Service)), Some(Signal::Term));
-        let term = |announced| Arrival::Signal { signal: Signal::Term, from: 5, announced };
+        let term = |announced| Arrived::Signal { signal: Signal::Term, from: 5, announced };
         let successor = signal(&mut hooks, Signal::Term, false);
         assert_eq!(successor, (term(false), Some(Signal::Term)));
         assert_eq!(signal(&mut hooks, Signal::Term, true), (term(true), None));
@@ -169,12 +169,12 @@ mod tests {
     fn a_cancelled_start_is_still_told_what_follows() {
         let mut hooks = SignalHooks::default();
         hooks.cancelled(|_| false);
-        assert_eq!(hooks.next(), Some((Arrival::Cancelled, Some(Signal::Usr2))));
+        assert_eq!(hooks.next(), Some((Arrived::Cancelled, Some(Signal::Usr2))));
         hooks.signal(Signal::Usr2, 5, true, |_| false);
-        let announced = Arrival::Signal { signal: Signal::Usr2, from: 5, announced: true };
+        let announced = Arrived::Signal { signal: Signal::Usr2, from: 5, announced: true };
         assert_eq!(hooks.next(), Some((announced, None)));
         hooks.told(Intent::Restart, |_| false);
-        let told = Some((Arrival::Told(Intent::Restart), Some(Signal::Usr2)));
+        let told = Some((Arrived::Told(Intent::Restart), Some(Signal::Usr2)));
         assert_eq!(hooks.next(), told);
         hooks.signal(Signal::Usr2, 5, true, |_| false);
         assert_eq!(hooks.next(), Some((announced, None)));
@@ -188,8 +188,8 @@ mod tests {
         hooks.told(Intent::Restart, |_| false);
         assert_eq!(hooks.next(), None);
         hooks.returned(run);
-        assert_eq!(hooks.next(), Some((Arrival::TakenOver, Some(Signal::Term))));
-        let told = Some((Arrival::Told(Intent::Restart), Some(Signal::Usr2)));
+        assert_eq!(hooks.next(), Some((Arrived::TakenOver, Some(Signal::Term))));
+        let told = Some((Arrived::Told(Intent::Restart), Some(Signal::Usr2)));
         assert_eq!(hooks.next(), told);
         assert_eq!((hooks.next(), hooks.waits_for()), (None, None));
     }

@@ -2,7 +2,7 @@
 //! all that comes back with a descriptor, and it must be printable, without `:`, and no longer than
 //! 255 bytes: so it holds a hash of what the program asks for. Pure.
 
-use crate::proto::control::frame::{Address, FileId, Kind, Socket};
+use crate::proto::control::frame::{Address, FileId, Socket, SocketKind};
 
 /// How the names of ours begin.
 const PREFIX: &str = "seamless-";
@@ -23,7 +23,7 @@ pub(crate) fn name(socket: &Socket) -> String {
 }
 
 /// What the name begins with; all of it but for the file.
-pub(crate) fn stem(kind: Kind, asked: &Address, name: Option<&str>, member: u32) -> String {
+pub(crate) fn stem(kind: SocketKind, asked: &Address, name: Option<&str>, member: u32) -> String {
     // An address with a port is one socket whatever its name.
     let name = name.filter(|_| asked.is_any_port()).unwrap_or_default();
     let kind = kind.name();
@@ -50,19 +50,19 @@ fn fnv(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Address, FileId, Kind, Socket, file, has_stem, is_ours, name, stem};
+    use super::{Address, FileId, Socket, SocketKind, file, has_stem, is_ours, name, stem};
 
     fn tcp(address: &str, name: Option<&str>, member: u32) -> Socket {
         let asked = Address::Inet(address.parse().expect("an address"));
         let name = name.map(str::to_owned);
-        let (local, kind) = (asked.clone(), Kind::Tcp);
+        let (local, kind) = (asked.clone(), SocketKind::Tcp);
         Socket { kind, asked, name, member, retired: false, local, file: None }
     }
 
     #[test]
     fn names_that_systemd_takes() {
         let mut path = tcp("[::1]:80", None, 0);
-        path.kind = Kind::UnixDatagram;
+        path.kind = SocketKind::UnixDatagram;
         path.asked = Address::Unix([b"/run/", &[b':'; 4000][..], "ä \n".as_bytes()].concat());
         path.file = Some(FileId { device: u64::MAX, inode: u64::MAX });
         for socket in [tcp("127.0.0.1:8080", None, 0), tcp("[::]:0", Some("a:b"), 9999), path] {
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn each_socket_has_a_name_of_its_own() {
         let mut udp = tcp("127.0.0.1:80", None, 0);
-        udp.kind = Kind::Udp;
+        udp.kind = SocketKind::Udp;
         let different = [
             tcp("127.0.0.1:80", None, 0),
             udp,

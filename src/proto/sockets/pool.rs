@@ -4,7 +4,7 @@
 
 #[cfg(feature = "systemd")]
 use super::fdstore;
-use crate::proto::control::frame::{Address, Kind, Socket};
+use crate::proto::control::frame::{Address, Socket, SocketKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
@@ -20,7 +20,7 @@ pub(crate) struct Entry<F> {
 /// As the program asks for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted<'a> {
-    pub(crate) kind: Kind,
+    pub(crate) kind: SocketKind,
     /// In the order in which they are tried.
     pub(crate) addresses: Vec<Address>,
     pub(crate) name: Option<&'a str>,
@@ -67,9 +67,9 @@ pub(crate) type Found<F> = (Entry<F>, Origin);
 pub(crate) type Steered<F> = (Entry<F>, Spread);
 
 /// By what a program asks for a socket: an address with a port is one socket whatever its name.
-type Key = (Kind, Address, Option<String>);
+type Key = (SocketKind, Address, Option<String>);
 
-fn key(kind: Kind, address: &Address, name: Option<&str>) -> Key {
+fn key(kind: SocketKind, address: &Address, name: Option<&str>) -> Key {
     let name = name.filter(|_| address.is_any_port()).map(str::to_owned);
     (kind, address.clone(), name)
 }
@@ -457,21 +457,21 @@ impl<F: Clone> Pool<F> {
 #[cfg(test)]
 mod tests {
     use super::{Entry, Origin, Pool, Spread, Wanted};
-    use crate::proto::control::frame::{Address, Kind, Socket};
+    use crate::proto::control::frame::{Address, Socket, SocketKind};
 
     fn address(port: u16) -> Address {
         Address::Inet(([127, 0, 0, 1], port).into())
     }
 
     fn entry(port: u16, cookie: u64) -> Entry<u64> {
-        let (kind, asked, local) = (Kind::Tcp, address(port), address(port));
+        let (kind, asked, local) = (SocketKind::Tcp, address(port), address(port));
         let socket =
             Socket { kind, asked, name: None, member: 0, retired: false, local, file: None };
         Entry { socket, fd: cookie, cookie: Some(cookie) }
     }
 
     fn wanted(port: u16, group: Option<usize>) -> Wanted<'static> {
-        Wanted { kind: Kind::Tcp, addresses: vec![address(port)], name: None, group }
+        Wanted { kind: SocketKind::Tcp, addresses: vec![address(port)], name: None, group }
     }
 
     fn found(pool: &mut Pool<u64>, wanted: &Wanted<'_>) -> Vec<(u64, Origin)> {

@@ -9,7 +9,7 @@ use super::trace::say;
 use super::world::{Budget, Id, Main, Promise, Setting, Stop, World, id_of, pid};
 use crate::machines::{self, Pool};
 use crate::proto::End;
-use crate::proto::control::frame::{Address, Answer, FileId, Kind, Request, Socket};
+use crate::proto::control::frame::{Address, Answer, FileId, Request, Socket, SocketKind};
 use crate::proto::control::transfer::{Give, Giving, Predecessor, Taking, Took};
 use crate::proto::daemon::Phase;
 use crate::proto::generation::takeover::Step;
@@ -29,10 +29,10 @@ pub(crate) enum At {
 }
 
 impl At {
-    fn kind(self) -> Kind {
+    fn kind(self) -> SocketKind {
         match self {
-            At::Tcp(_) => Kind::Tcp,
-            At::Path(_) => Kind::Unix,
+            At::Tcp(_) => SocketKind::Tcp,
+            At::Path(_) => SocketKind::Unix,
         }
     }
 

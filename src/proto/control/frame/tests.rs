@@ -1,11 +1,11 @@
 use super::{
-    Address, Answer, CHUNK_MAX, FileId, Kind, MESSAGE_MAX, Refused, Request, SOCKETS_MAX,
-    STATE_MAX, Socket, chunk,
+    Address, Answer, CHUNK_MAX, FileId, MESSAGE_MAX, Refused, Request, SOCKETS_MAX, STATE_MAX,
+    Socket, SocketKind, chunk,
 };
 
 fn tcp(asked: &str, local: &str) -> Socket {
     Socket {
-        kind: Kind::Tcp,
+        kind: SocketKind::Tcp,
         asked: Address::Inet(asked.parse().unwrap()),
         name: None,
         member: 0,
@@ -17,7 +17,12 @@ fn tcp(asked: &str, local: &str) -> Socket {
 
 fn unix(path: &[u8]) -> Socket {
     let address = Address::Unix(path.to_vec());
-    Socket { kind: Kind::Unix, asked: address.clone(), local: address, ..tcp("[::]:1", "[::]:1") }
+    Socket {
+        kind: SocketKind::Unix,
+        asked: address.clone(),
+        local: address,
+        ..tcp("[::]:1", "[::]:1")
+    }
 }
 
 fn request(text: &str) -> Result<Request, Refused> {
@@ -68,7 +73,7 @@ fn each_socket_as_text() {
         name: Some("a b%\u{e9}".to_owned()),
         member: 3,
         retired: true,
-        kind: Kind::Udp,
+        kind: SocketKind::Udp,
         ..tcp("[fe80::1%4]:0", "[fe80::1%4]:53")
     };
     let placed = Socket {
@@ -76,7 +81,7 @@ fn each_socket_as_text() {
         file: Some(FileId { device: 2049, inode: 131 }),
         ..unix(b"/run/web")
     };
-    let odd = Socket { kind: Kind::UnixDatagram, ..unix(b"/a \n=\xff%") };
+    let odd = Socket { kind: SocketKind::UnixDatagram, ..unix(b"/a \n=\xff%") };
     let lines = [
         (tcp("127.0.0.1:0", "127.0.0.1:9"), "tcp asked=127.0.0.1:0 local=127.0.0.1:9 member=0"),
         (

@@ -1,10 +1,10 @@
-use super::super::frame::{Address, Kind, Socket};
+use super::super::frame::{Address, Socket, SocketKind};
 use super::{MESSAGE_MAX, Stage, Status};
 
 fn socket(port: u16) -> Socket {
     let address = Address::Inet(([127, 0, 0, 1], port).into());
     Socket {
-        kind: Kind::Tcp,
+        kind: SocketKind::Tcp,
         asked: address.clone(),
         name: Some("a name".to_owned()),
         member: 0,

@@ -1,0 +1,90 @@
+//! The files of a service, by the path of its PID file, and the temporary names under which a file is
+//! made before it is renamed to its own. Nobody else knows these endings.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+/// The room for a path in the address of a Unix socket (`unix(7)`), with its NUL.
+pub(crate) const SOCKET_PATH_ROOM: usize = 108;
+
+const TEMPORARY: &str = ".new";
+
+/// The claim and the record: `web.pid.lock` for `web.pid`.
+pub(crate) fn lock_file(pid_file: &Path) -> PathBuf {
+    with(pid_file, ".lock")
+}
+
+/// `web.pid.sock` for `web.pid`.
+pub(crate) fn control_socket(pid_file: &Path) -> PathBuf {
+    with(pid_file, ".sock")
+}
+
+/// `web.pid.new` for `web.pid`.
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    with(path, TEMPORARY)
+}
+
+/// Has the address of a Unix socket room for the path and for its temporary name?
+pub(crate) fn fits_address(path: &Path) -> bool {
+    path.as_os_str().len() + TEMPORARY.len() < SOCKET_PATH_ROOM
+}
+
+/// The temporary name of a Unix socket. If even the file name is too long for an address, it is a
+/// short one with a hash of the file name: two sockets in one folder must not get the same.
+pub(crate) fn temporary_socket(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default();
+    if fits_address(path) || name.len() + TEMPORARY.len() <= SOCKET_PATH_ROOM / 2 {
+        return temporary(path);
+    }
+    path.with_file_name(format!(".seamless-{:016x}{TEMPORARY}", hash(name)))
+}
+
+/// FNV-1a.
+fn hash(name: &OsStr) -> u64 {
+    name.as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+fn with(path: &Path, ending: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(ending);
+    path.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{control_socket, fits_address, lock_file, temporary, temporary_socket};
+    use std::path::Path;
+
+    #[test]
+    fn endings_are_appended_to_the_whole_name() {
+        let path = Path::new("/run/web/web.pid");
+        assert_eq!(lock_file(path), Path::new("/run/web/web.pid.lock"));
+        assert_eq!(control_socket(path), Path::new("/run/web/web.pid.sock"));
+        assert_eq!(temporary(path), Path::new("/run/web/web.pid.new"));
+        assert_eq!(temporary_socket(path), Path::new("/run/web/web.pid.new"));
+    }
+
+    #[test]
+    fn only_a_long_name_of_a_socket_is_replaced() {
+        let folder = "/".to_owned() + &"f".repeat(60);
+        let (short, long) = ("s".repeat(50), "l".repeat(51));
+        for (path, expected) in [
+            (format!("/{}", "n".repeat(102)), format!("/{}.new", "n".repeat(102))),
+            (format!("{folder}/{short}"), format!("{folder}/{short}.new")),
+            (format!("{folder}/{long}"), format!("{folder}/.seamless-07441e4364a5f56b.new")),
+        ] {
+            assert_eq!(temporary_socket(Path::new(&path)), Path::new(&expected));
+        }
+        assert!(fits_address(Path::new(&"n".repeat(103))));
+        assert!(!fits_address(Path::new(&"n".repeat(104))));
+    }
+
+    #[test]
+    fn names_that_differ_have_different_temporary_names() {
+        let folder = Path::new("/run");
+        let [one, other] = ["a", "b"].map(|end| folder.join("n".repeat(120) + end));
+        assert_ne!(temporary_socket(&one), temporary_socket(&other));
+    }
+}

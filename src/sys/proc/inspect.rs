@@ -1,0 +1,120 @@
+//! What only the command asks about a process.
+
+use super::{open_files, state_and_more, users};
+use nix::unistd::{SysconfVar, sysconf};
+use std::collections::HashSet;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+/// The age of a process that started this many ticks after the boot.
+pub(crate) fn age(start: u64) -> Option<Duration> {
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
+    let ticks = sysconf(SysconfVar::CLK_TCK).ok()??;
+    let age = uptime - start as f64 / ticks as f64;
+    Some(Duration::from_secs_f64(age.max(0.0)))
+}
+
+/// The state of a process: `R`, `S`, `T`, `Z`… (`proc_pid_stat(5)`).
+pub(crate) fn state(pid: i32) -> Option<char> {
+    state_and_more(pid).ok()?.chars().next()
+}
+
+/// A variable in the environment that a process was started with.
+pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    environment.split(|byte| *byte == 0).find_map(|entry| {
+        let entry = std::str::from_utf8(entry).ok()?;
+        Some(entry.strip_prefix(name)?.strip_prefix('=')?.to_owned())
+    })
+}
+
+/// How many connections a process has open: established TCP connections, and accepted or connected Unix
+/// streams that are bound to a path. `None` if its descriptors may not be read.
+pub(crate) fn connections(pid: i32) -> Option<usize> {
+    const ESTABLISHED: &str = "01";
+    let own = sockets(pid)?;
+    let mut count = 0;
+    for table in ["tcp", "tcp6"] {
+        let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/{table}")) else { continue };
+        // `0: 0100007F:1F90 0100007F:D431 01 … inode`
+        count += table
+            .lines()
+            .map(|line| line.split_ascii_whitespace().collect::<Vec<&str>>())
+            .filter(|words| words.get(3) == Some(&ESTABLISHED))
+            .filter(|words| words.get(9).is_some_and(|inode| own.contains(*inode)))
+            .count();
+    }
+    if let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/unix")) {
+        const STREAM: &str = "0001";
+        const CONNECTED: &str = "03";
+        // `0000: 00000003 00000000 00000000 0001 03 4711 /run/web`
+        count += table
+            .lines()
+            .map(|line| line.split_ascii_whitespace().collect::<Vec<&str>>())
+            .filter(|words| words.len() > 7)
+            .filter(|words| words[4] == STREAM && words[5] == CONNECTED && own.contains(words[6]))
+            .count();
+    }
+    Some(count)
+}
+
+/// The inodes of a process's sockets.
+fn sockets(pid: i32) -> Option<HashSet<String>> {
+    let inodes = open_files(pid).ok()?.filter_map(|link| {
+        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        Some(inode.to_owned())
+    });
+    Some(inodes.collect())
+}
+
+/// The effective user of a process, as which it opens files.
+pub(crate) fn effective_user_of(pid: i32) -> Option<u32> {
+    let [_real, effective, _saved] = users(pid).ok()??;
+    Some(effective)
+}
+
+/// The hard limit of open files; `None` if there is none or it cannot be read.
+pub(crate) fn file_limit(pid: i32) -> Option<u64> {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// The addresses at which a process listens with TCP.
+pub(crate) fn tcp_listeners(pid: i32) -> Option<Vec<SocketAddr>> {
+    const LISTEN: &str = "0A";
+    let own = sockets(pid)?;
+    let mut found = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/{table}")) else { continue };
+        for line in table.lines() {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let is_ours = words.get(3) == Some(&LISTEN)
+                && words.get(9).is_some_and(|inode| own.contains(*inode));
+            found.extend(words.get(1).filter(|_| is_ours).and_then(|local| address(local)));
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    Some(found)
+}
+
+/// Parses `0100007F:1F90`: each word of four bytes is written as this machine stores it.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let word = |at: usize| u32::from_str_radix(ip.get(at..at + 8)?, 16).ok();
+    let ip: IpAddr = match ip.len() {
+        8 => Ipv4Addr::from(word(0)?.to_ne_bytes()).into(),
+        32 => {
+            let mut bytes = [0; 16];
+            for (at, four) in bytes.chunks_exact_mut(4).enumerate() {
+                four.copy_from_slice(&word(at * 8)?.to_ne_bytes());
+            }
+            Ipv6Addr::from(bytes).into()
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
+}

@@ -1,0 +1,38 @@
+//! The limit of open files, and the kernel's table of descriptors.
+
+use super::{proc, raw};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::fs;
+
+/// The error of a process that has reached its limit of open files.
+pub(crate) const TOO_MANY_FILES: i32 = nix::libc::EMFILE;
+
+/// For how many more descriptors room is made at a time.
+pub(super) const ROOM: u64 = 256;
+
+/// Raises the soft limit of open files, as far as the hard limit allows, so that this many more can be
+/// opened. A limit that is high enough already is not changed.
+pub(crate) fn make_room(more: u64) {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let open = proc::own_descriptors().map_or(soft, |fds| fds.count() as u64);
+    let needed = open.saturating_add(more);
+    let limit = needed.saturating_add(ROOM).min(hard);
+    if limit > soft {
+        _ = setrlimit(Resource::RLIMIT_NOFILE, limit, hard);
+    }
+    if more > ROOM {
+        grow_table(needed);
+    }
+}
+
+/// Lets the kernel's table of descriptors grow to this number at once. Otherwise the kernel doubles it
+/// step by step. In a process with several threads each step waits until no thread uses the old table,
+/// which takes some milliseconds.
+fn grow_table(number: u64) {
+    let Ok(number) = i32::try_from(number) else { return };
+    let Ok(any) = fs::File::open("/proc/self/fd") else { return };
+    if let Ok(high) = fcntl(&any, FcntlArg::F_DUPFD_CLOEXEC(number)) {
+        drop(raw::adopt(high));
+    }
+}

@@ -1,0 +1,197 @@
+//! A connection that carries messages, with descriptors beside them: a Unix SEQPACKET socket. The
+//! channel between launcher and daemon is one, and each connection at the control socket is another.
+//!
+//! Messages keep their borders, each end learns at once that the other is gone, and the kernel says who
+//! the peer is. Nothing here ever waits.
+
+use super::raw;
+use super::shortage::is_shortage;
+use super::socket::{self, Peer, Settings};
+use super::unix_path::{self, Beside, Occupant, SocketType};
+use crate::proto::control::frame::FileId;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept4, getsockopt,
+    sendmsg, socketpair, sockopt,
+};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
+
+/// One end of a connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    fd: OwnedFd,
+}
+
+/// What [`Link::receive`] finds.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    Message(Message),
+    /// Nothing has arrived yet.
+    Nothing,
+    /// A message is there, but the kernel has no memory to deliver it now. Receive again after a pause.
+    OutOfMemory,
+    /// The peer has closed its end or has died, and its last message has been read.
+    Closed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) fds: Vec<OwnedFd>,
+    /// The message was longer than the room for it.
+    pub(crate) is_cut: bool,
+    /// Some of the descriptors that came with it are lost (MSG_CTRUNC).
+    pub(crate) lost_fds: bool,
+}
+
+impl Link {
+    /// Both ends of a new connection, close-on-exec.
+    pub(crate) fn pair() -> io::Result<(Link, Link)> {
+        let (one, other) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((Link { fd: one }, Link { fd: other }))
+    }
+
+    /// The daemon's end of the channel, which this process inherited from the launcher under that
+    /// number. The number may as well be a descriptor of the program's own, so it is examined before
+    /// anything is read from it: only the launcher can have made a SEQPACKET socket whose peer
+    /// (SO_PEERCRED, `unix(7)`) the launcher is.
+    pub(crate) fn inherited(fd: RawFd, launcher: i32) -> Option<Link> {
+        let is_ours = raw::look_at(fd, |fd| {
+            getsockopt(&fd, sockopt::SockType) == Ok(SockType::SeqPacket)
+                && socket::peer(fd).is_some_and(|peer| peer.pid == launcher)
+        })?;
+        is_ours.then(|| Link { fd: raw::adopt(fd) })
+    }
+
+    /// Connects to a control socket. The error is EAGAIN if too many connections wait there already.
+    pub(crate) fn connect(path: &Path) -> io::Result<Link> {
+        Ok(Link { fd: unix_path::connect(path, SocketType::SeqPacket)? })
+    }
+
+    /// The process at the other end.
+    pub(crate) fn peer(&self) -> Option<Peer> {
+        socket::peer(self.fd.as_fd())
+    }
+
+    /// The process that listens where this has connected to.
+    pub(crate) fn listener(&self) -> Option<Peer> {
+        socket::listener(self.fd.as_fd())
+    }
+
+    /// Sends one message. Never raises PIPE. The error [`is_shortage`] if there is no room for it now.
+    pub(crate) fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let control: &[_] = if fds.is_empty() { &[] } else { &rights };
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let parts = [IoSlice::new(bytes)];
+        loop {
+            match sendmsg::<UnixAddr>(self.fd.as_raw_fd(), &parts, control, flags, None) {
+                Err(Errno::EINTR) => {}
+                sent => return Ok(sent.map(drop)?),
+            }
+        }
+    }
+
+    /// Receives one message of at most `longest` bytes.
+    pub(crate) fn receive(&self, longest: usize) -> Arrival {
+        let mut bytes = vec![0; longest];
+        let mut was_reset = false;
+        loop {
+            let error = match raw::receive(self.fd.as_fd(), &mut bytes) {
+                Ok(arrived) if arrived.length == 0 => return Arrival::Closed, // nobody sends an empty one
+                Ok(arrived) => {
+                    bytes.truncate(arrived.length);
+                    let (is_cut, lost_fds) = (arrived.is_cut, arrived.lost_fds);
+                    return Arrival::Message(Message { bytes, fds: arrived.fds, is_cut, lost_fds });
+                }
+                Err(error) => error,
+            };
+            match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::EINTR) => {}
+                Some(Errno::EAGAIN) => return Arrival::Nothing,
+                // The peer closed its end without reading all that we sent. What it sent before that may
+                // still be there.
+                Some(Errno::ECONNRESET) if !was_reset => was_reset = true,
+                _ if is_shortage(&error) => return Arrival::OutOfMemory,
+                _ => return Arrival::Closed,
+            }
+        }
+    }
+
+    /// Sets whether programs that this process executes inherit this end.
+    pub(crate) fn let_inherit(&self, inherit: bool) {
+        let flags = if inherit { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
+        _ = fcntl(&self.fd, FcntlArg::F_SETFD(flags)); // cannot fail: it is open
+    }
+
+    pub(crate) fn number(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The control socket of a daemon: where its successor and the command connect.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    fd: OwnedFd,
+    file: FileId,
+}
+
+impl Listener {
+    /// Binds it for this path, open to this user and root alone. It still has to be put in place.
+    pub(crate) fn bind(path: &Path) -> io::Result<Beside> {
+        let settings = Settings {
+            backlog: 64,
+            only_v6: None,
+            mode: Some(0o600),
+            reuse_port: false,
+            nonblocking: true,
+        };
+        Beside::bind(SocketType::SeqPacket, path, settings)
+    }
+
+    pub(crate) fn place(beside: Beside) -> io::Result<Listener> {
+        let (fd, file) = beside.place()?;
+        Ok(Listener { fd, file })
+    }
+
+    /// The next connection, if one waits.
+    pub(crate) fn accept(&self) -> io::Result<Option<Link>> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        match accept4(self.fd.as_raw_fd(), flags) {
+            Ok(fd) => Ok(Some(Link { fd: raw::adopt(fd) })),
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Does nobody listen at the path any more, neither this process nor another? A file that is no
+    /// socket is in the way, and counts as nobody.
+    pub(crate) fn is_lost(&self, path: &Path) -> bool {
+        use Occupant::{NoSocket, Nobody, Somebody};
+        unix_path::file_at(path) != Some(self.file)
+            && unix_path::occupant_of(path, SocketType::SeqPacket).is_ok_and(|there| match there {
+                Nobody | NoSocket => true,
+                Somebody(_) => false,
+            })
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests;

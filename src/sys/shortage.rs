@@ -1,0 +1,26 @@
+//! What "short of memory" means: said here once, and asked by everybody who tries again.
+
+use nix::errno::Errno;
+use std::io;
+
+/// Did the system refuse this only for now, since it is out of memory, descriptors, or room in a queue,
+/// or since a signal interrupted the call? Such an error says nothing about what was asked. The caller
+/// must ask again: if it concluded "there is no such thing", it would go on to weaker means.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    use Errno::{EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ETOOMANYREFS};
+    match error.raw_os_error().map(Errno::from_raw) {
+        // Too many of this user's descriptors are in messages that nobody has received (`unix(7)`).
+        Some(ETOOMANYREFS) => true,
+        Some(EMFILE | ENFILE | ENOMEM | ENOBUFS | EAGAIN | EINTR) => true,
+        Some(_) | None => false,
+    }
+}
+
+/// An error only if the system is short of something; `None` for every other error.
+pub(crate) fn unless_short<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if is_shortage(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}

@@ -1,0 +1,225 @@
+//! Unix sockets at paths of any length. A socket is bound under a temporary name and then renamed to its
+//! path, so that the path always names a socket that can be used.
+
+use super::raw;
+use super::socket::{self, Settings};
+use crate::proto::control::frame::{Address, FileId};
+use crate::proto::paths;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::socket::{self as nix_socket, AddressFamily, SockType, UnixAddr};
+use nix::sys::stat::{Mode, fchmod};
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// How a Unix socket carries data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SocketType {
+    Stream,
+    Datagram,
+    SeqPacket,
+}
+
+impl SocketType {
+    fn raw(self) -> SockType {
+        match self {
+            SocketType::Stream => SockType::Stream,
+            SocketType::Datagram => SockType::Datagram,
+            SocketType::SeqPacket => SockType::SeqPacket,
+        }
+    }
+}
+
+/// A socket that is bound under a temporary name in the folder of its path. It is ready to be used, and
+/// has had its mode since the file exists. If it is dropped before [`Beside::place`], nothing is left.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    socket: Option<OwnedFd>,
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl Beside {
+    pub(crate) fn bind(ty: SocketType, path: &Path, settings: Settings) -> io::Result<Beside> {
+        let folder = Folder::of(path)?;
+        let temporary = paths::temporary_socket(path);
+        remove_leftover(&temporary)?;
+        let flags = socket::flags(settings.nonblocking);
+        let socket = nix_socket::socket(AddressFamily::Unix, ty.raw(), flags, None)?;
+        if let Some(mode) = settings.mode {
+            // An unbound socket gives its mode, less the umask, to the file that `bind` creates.
+            fchmod(&socket, Mode::from_bits_truncate(mode))?;
+        }
+        socket::bind_to(&socket, &folder.address(&temporary)?)?;
+        let mut beside = Beside { socket: None, temporary, path: path.to_owned() };
+        if let Some(mode) = settings.mode {
+            set_mode(&beside.temporary, mode)?;
+        }
+        if ty != SocketType::Datagram {
+            raw::listen(socket.as_fd(), settings.backlog)?;
+        }
+        beside.socket = Some(socket);
+        Ok(beside)
+    }
+
+    /// Renames the socket to its path, over any file that is there.
+    pub(crate) fn place(mut self) -> io::Result<(OwnedFd, FileId)> {
+        let file = file_id(&fs::symlink_metadata(&self.temporary)?);
+        fs::rename(&self.temporary, &self.path)?;
+        let socket = self.socket.take().expect("it is placed once");
+        self.temporary = PathBuf::new();
+        Ok((socket, file))
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if !self.temporary.as_os_str().is_empty() {
+            _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Opens the file itself (O_PATH). The standard library tries again if a signal interrupts it.
+fn open_path(path: &Path, more: OFlag) -> io::Result<fs::File> {
+    let flags = OFlag::O_PATH | more;
+    fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+}
+
+/// Gives a bound socket the bits of its mode that the umask has removed. Somebody who may write to the
+/// folder could have put another file, or a link to one, in its place. So the file is opened first, and
+/// the one that was examined is the one that is changed. It must be a socket without a second name.
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    let file = open_path(path, OFlag::O_NOFOLLOW)?;
+    let about = file.metadata()?;
+    if about.mode() & 0o7777 == mode {
+        return Ok(());
+    }
+    if !about.file_type().is_socket() || about.nlink() > 1 {
+        let text = format!("{path:?} was replaced by somebody else");
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+    }
+    let held = format!("/proc/self/fd/{}", file.as_raw_fd());
+    fs::set_permissions(held, Permissions::from_mode(mode))
+}
+
+/// Removes the socket that a process which was killed has left at the temporary name. Any other file
+/// there belongs to somebody else and is not removed.
+fn remove_leftover(temporary: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(temporary) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(about) if about.file_type().is_socket() => fs::remove_file(temporary),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("{temporary:?} is in the way and is not a socket"),
+        )),
+    }
+}
+
+/// The folder of a path, held open if the path is too long for a socket address: then the address goes
+/// through `/proc/self/fd`.
+struct Folder(Option<OwnedFd>);
+
+impl Folder {
+    fn of(path: &Path) -> io::Result<Folder> {
+        match path.parent() {
+            Some(folder) if !paths::fits_address(path) => {
+                Ok(Folder(Some(open_path(folder, OFlag::O_DIRECTORY)?.into())))
+            }
+            Some(_) | None => Ok(Folder(None)),
+        }
+    }
+
+    /// The address of a path in this folder.
+    fn address(&self, path: &Path) -> nix::Result<UnixAddr> {
+        match &self.0 {
+            None => UnixAddr::new(path),
+            Some(folder) => {
+                let name = path.file_name().unwrap_or(OsStr::new("."));
+                let folder = format!("/proc/self/fd/{}", folder.as_raw_fd());
+                UnixAddr::new(&Path::new(&folder).join(name))
+            }
+        }
+    }
+}
+
+pub(crate) fn file_id(about: &fs::Metadata) -> FileId {
+    FileId { device: about.dev(), inode: about.ino() }
+}
+
+/// The file that a path names, if it is a socket.
+pub(crate) fn file_at(path: &Path) -> Option<FileId> {
+    let about = fs::symlink_metadata(path).ok()?;
+    about.file_type().is_socket().then(|| file_id(&about))
+}
+
+/// Who listens at a path, or what else is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occupant {
+    /// There is no file, or a socket whose process is gone.
+    Nobody,
+    /// A process listens; `None` if it is unknown which.
+    Somebody(Option<i32>),
+    /// The file there is not a socket.
+    NoSocket,
+}
+
+/// Connects to the path to learn who listens there. Sends nothing and never waits.
+pub(crate) fn occupant_of(path: &Path, ty: SocketType) -> io::Result<Occupant> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Occupant::Nobody),
+        Err(error) => return Err(error),
+        Ok(about) if !about.file_type().is_socket() => return Ok(Occupant::NoSocket),
+        Ok(_) => {}
+    }
+    match connect(path, ty) {
+        Ok(socket) => Ok(Occupant::Somebody(socket::peer(socket.as_fd()).map(|peer| peer.pid))),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(Occupant::Nobody),
+            // Its queue is full, its type is another one, or we may not connect to it.
+            Some(Errno::EAGAIN | Errno::EPROTOTYPE | Errno::EACCES) => Ok(Occupant::Somebody(None)),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Connects to a path of any length. The socket never blocks, not even here: the error is EAGAIN if the
+/// queue is full.
+pub(crate) fn connect(path: &Path, ty: SocketType) -> io::Result<OwnedFd> {
+    let socket = nix_socket::socket(AddressFamily::Unix, ty.raw(), socket::flags(true), None)?;
+    if path.as_os_str().len() < paths::SOCKET_PATH_ROOM {
+        connect_to(&socket, &UnixAddr::new(path)?)?;
+    } else {
+        let file = open_path(path, OFlag::empty())?;
+        let held = format!("/proc/self/fd/{}", file.as_raw_fd());
+        connect_to(&socket, &UnixAddr::new(held.as_str())?)?;
+    }
+    Ok(socket)
+}
+
+/// Tries again if a signal interrupts it. That is right for Unix sockets: an interrupted `connect` leaves
+/// nothing that goes on in the background.
+fn connect_to(socket: &OwnedFd, address: &UnixAddr) -> io::Result<()> {
+    loop {
+        match nix_socket::connect(socket.as_raw_fd(), address) {
+            Err(Errno::EINTR) => {}
+            done => return Ok(done?),
+        }
+    }
+}
+
+/// The path in an address, if it has one.
+pub(crate) fn path_of(address: &Address) -> Option<PathBuf> {
+    match address {
+        Address::Unix(bytes) if bytes.first().is_some_and(|byte| *byte != 0) => {
+            Some(std::ffi::OsString::from_vec(bytes.clone()).into())
+        }
+        Address::Unix(_) | Address::Inet(_) => None,
+    }
+}
