@@ -17,17 +17,15 @@ pub(crate) mod sockets;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::shutdown::{Draining, Hook, HookList, Shutdown};
+use crate::shutdown::{DrainGuard, Draining, Finished, Hook, HookList, Shutdown};
+use crate::states::{Changes, States};
 use crate::sys::{launch, signals};
 use log::note;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub use daemon::State;
-#[cfg(feature = "http")]
-pub(crate) use daemon::default_drain_timeout;
-pub(crate) use daemon::{generation, restart, started, state};
+pub(crate) use daemon::{default_drain_timeout, generation, restart, started, state};
 #[cfg(feature = "systemd")]
 pub(crate) use notify::Check;
 pub(crate) use signals::{can_catch, can_release, can_reload, handles};
@@ -38,11 +36,9 @@ static CALLED: AtomicBool = AtomicBool::new(false);
 static DAEMON: OnceLock<daemon::Daemon> = OnceLock::new();
 static REQUEST_HOOKS: HookList = HookList::new();
 static DRAIN_HOOKS: HookList = HookList::new();
-/// Before those of the program, which may hang.
-#[cfg(feature = "http")]
-static OWN_HAMMER_HOOKS: HookList = HookList::new();
 static HAMMER_HOOKS: HookList = HookList::new();
 static SHUTDOWN: Shutdown = Shutdown::new();
+static STATES: Changes = Changes::new();
 
 pub(crate) fn init(mut config: Config) -> Result<()> {
     if CALLED.swap(true, Ordering::SeqCst) {
@@ -76,12 +72,6 @@ pub(crate) fn on_hammer(hook: Hook) {
     add(&HAMMER_HOOKS, "on_hammer", hook);
 }
 
-/// Must not wait for anything.
-#[cfg(feature = "http")]
-pub(crate) fn before_hammer_hooks(hook: impl FnOnce() + Send + 'static) {
-    add(&OWN_HAMMER_HOOKS, "before_hammer_hooks", Box::new(hook));
-}
-
 fn add(stage: &HookList, name: &str, hook: Hook) {
     if !stage.add(hook) {
         note!(Error, "stage=hooks refused={name} reason=\"added after its stage was over\"");
@@ -92,6 +82,18 @@ pub(crate) fn draining() -> Draining {
     Draining::of(&SHUTDOWN)
 }
 
+pub(crate) fn drain_guard() -> DrainGuard {
+    DrainGuard::of(&SHUTDOWN)
+}
+
+pub(crate) fn finished() -> Finished {
+    Finished::of(&SHUTDOWN)
+}
+
+pub(crate) fn states() -> States {
+    States::of(&STATES)
+}
+
 pub(crate) fn wait() -> crate::DrainReason {
     if !CALLED.load(Ordering::SeqCst) {
         note!(
@@ -99,7 +101,7 @@ pub(crate) fn wait() -> crate::DrainReason {
             "stage=wait reason=\"called before init: it waits until somebody calls init\""
         );
     }
-    SHUTDOWN.wait_finished()
+    finished().wait()
 }
 
 /// Which timer is due when. Arming a timer anew replaces it.

@@ -23,5 +23,3 @@ pub(crate) mod systemctl;
 pub(crate) mod wait;
 
 pub(crate) use raw::exit_now;
-#[cfg(feature = "http")]
-pub(crate) use raw::reset_on_close;

@@ -187,18 +187,6 @@ pub(crate) fn look_at<T>(fd: RawFd, f: impl FnOnce(BorrowedFd<'_>) -> T) -> Opti
     }
 }
 
-/// `SO_LINGER` of zero, see socket(7): when this connection is closed, also by the end of the process,
-/// its peer gets a reset.
-#[cfg(feature = "http")]
-pub(crate) fn reset_on_close(fd: RawFd) {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    let size = size_of_val(&linger) as libc::socklen_t;
-    // SAFETY: reads the structure for as long as the call takes; the kernel refuses what is no socket.
-    unsafe {
-        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size);
-    }
-}
-
 /// Takes over the descriptor that the launcher left us. The caller has made sure that it is that
 /// one.
 pub(crate) fn adopt(fd: RawFd) -> OwnedFd {

@@ -6,6 +6,7 @@ use crate::proto::Reading;
 use crate::proto::control::status::{Stage, Status};
 use crate::proto::daemon::Phase;
 use crate::shutdown::lock;
+use crate::states::State;
 use crate::sys::process;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Mutex;
@@ -76,10 +77,10 @@ pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
 
 fn stage(daemon: &Daemon) -> Stage {
     match (daemon.phase(), daemon::state()) {
-        (Phase::HandingOff, daemon::State::Serving) => Stage::HandingOff,
-        (_, daemon::State::Starting) => Stage::Starting,
-        (_, daemon::State::Serving) => Stage::Serving,
-        (_, daemon::State::Detached) => Stage::Detached,
-        (_, daemon::State::Draining) => Stage::Draining,
+        (Phase::HandingOff, State::Serving) => Stage::HandingOff,
+        (_, State::Starting) => Stage::Starting,
+        (_, State::Serving) => Stage::Serving,
+        (_, State::Detached) => Stage::Detached,
+        (_, State::Draining) => Stage::Draining,
     }
 }

@@ -4,16 +4,16 @@
 use crate::driver::daemon::hooks;
 use crate::driver::daemon::signal_hooks::{Gate, What};
 use crate::driver::daemon::stdio::Outputs;
-use crate::driver::daemon::{self, Daemon, generation};
+use crate::driver::daemon::{Daemon, generation};
 use crate::driver::generation::{self, Service};
 use crate::driver::log::{Maybe, note};
 use crate::driver::notify;
-use crate::driver::{HAMMER_HOOKS, REQUEST_HOOKS, SHUTDOWN, Timers};
+use crate::driver::{REQUEST_HOOKS, SHUTDOWN, STATES, Timers};
 use crate::error::Error;
 use crate::hooks::Stage;
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
 use crate::proto::daemon::{Finding, Forced, Input, Output, Phase, Timer};
-use crate::proto::{Reading, Report};
+use crate::proto::{DrainReason, Reading, Report};
 use crate::shutdown::lock;
 use crate::sys::channel::{Channel, Received};
 use crate::sys::lock_file::Attempt;
@@ -23,7 +23,6 @@ use crate::sys::{launch, pid_file, process, wait};
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::{Arc, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often a detached daemon looks round.
@@ -32,8 +31,6 @@ const CHECK: Duration = Duration::from_secs(1);
 const SAY: Duration = Duration::from_secs(60);
 /// When what could not be reported for want of memory is tried again.
 const RESEND: Duration = Duration::from_millis(10);
-/// How long the `on_hammer` hooks may take.
-const HAMMER_HOOKS_TIME: Duration = Duration::from_secs(1);
 /// The exit code of a drain that was forced to end, as of `timeout(1)`.
 const HAMMERED: i32 = 124;
 
@@ -55,7 +52,7 @@ pub(in crate::driver) struct Events {
     outputs: Outputs,
     gate: Gate,
     request_stage: mpsc::Sender<()>,
-    drain_stage: mpsc::Sender<()>,
+    drain_stage: mpsc::Sender<DrainReason>,
 }
 
 impl Events {
@@ -64,7 +61,7 @@ impl Events {
         channel: Option<Arc<Channel>>,
         outputs: Outputs,
         request_stage: mpsc::Sender<()>,
-        drain_stage: mpsc::Sender<()>,
+        drain_stage: mpsc::Sender<DrainReason>,
     ) -> Events {
         Events {
             daemon,
@@ -246,6 +243,7 @@ impl Events {
             let mut machine = lock(&self.daemon.machine);
             let before = machine.phase();
             let outputs = machine.on(input);
+            self.daemon.publish(&machine);
             (before, outputs, machine.phase())
         };
         if before != after {
@@ -339,8 +337,8 @@ impl Events {
                     }
                 }
             }
-            Output::RunDrainHooks(_) => {
-                if self.drain_stage.send(()).is_err() {
+            Output::RunDrainHooks(reason) => {
+                if self.drain_stage.send(reason).is_err() {
                     inputs.push_back(Input::DrainHooksDone);
                 }
             }
@@ -349,7 +347,10 @@ impl Events {
                     inputs.push_back(Input::OlderGone);
                 }
             }
-            Output::Finish(reason) => SHUTDOWN.finish(reason),
+            Output::Finish(reason) => {
+                STATES.end();
+                SHUTDOWN.finish(reason);
+            }
             Output::Hammer(forced) => self.hammer(forced),
             Output::End => crate::sys::exit_now(0),
             Output::Check => self.check(inputs),
@@ -444,16 +445,7 @@ impl Events {
             process::own_pid(),
             elapsed_ms(self.left_serving),
         );
-        #[cfg(feature = "http")]
-        daemon::run_hooks(&crate::driver::OWN_HAMMER_HOOKS, "before_hammer_hooks");
-        let (through, wait) = mpsc::channel();
-        let hooks = thread::Builder::new().name("seamless-hammer".to_owned()).spawn(move || {
-            daemon::run_hooks(&HAMMER_HOOKS, "on_hammer");
-            _ = through.send(());
-        });
-        if hooks.is_ok() {
-            _ = wait.recv_timeout(HAMMER_HOOKS_TIME);
-        }
+        hooks::run_hammer();
         crate::sys::exit_now(HAMMERED)
     }
 }

@@ -1,9 +1,9 @@
 //! The hooks around the stages and for signals. Those for signals have threads of their own, beside
 //! the one that acts on signals: it never runs code of the program.
 
-use crate::driver::DAEMON;
 use crate::driver::daemon::{run_hooks, spawn};
 use crate::driver::log::note;
+use crate::driver::{DAEMON, HAMMER_HOOKS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::Stage;
 use crate::shutdown::{Hook, HookList, lock};
@@ -12,15 +12,18 @@ use crate::sys::signals::Arrivals;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
-static BEFORE: [HookList; 3] = [const { HookList::new() }; 3];
-static AFTER: [HookList; 3] = [const { HookList::new() }; 3];
+static BEFORE: [HookList; 4] = [const { HookList::new() }; 4];
+static AFTER: [HookList; 4] = [const { HookList::new() }; 4];
 
-fn of(hooks: &'static [HookList; 3], stage: Stage) -> &'static HookList {
+fn of(hooks: &'static [HookList; 4], stage: Stage) -> &'static HookList {
     match stage {
         Stage::Handoff => &hooks[0],
         Stage::Takeover => &hooks[1],
         Stage::Drain => &hooks[2],
+        Stage::Hammer => &hooks[3],
     }
 }
 
@@ -43,6 +46,51 @@ pub(in crate::driver) fn run_after(stage: Stage) {
 /// Ends those around a stage if there are none.
 pub(in crate::driver) fn end_if_empty(stage: Stage) -> bool {
     of(&BEFORE, stage).end_if_empty() && of(&AFTER, stage).end_if_empty()
+}
+
+// ---- the hammer ----
+
+/// How long each of the three groups of hooks may take.
+const HAMMER_LIMIT: Duration = Duration::from_secs(1);
+/// How long a hook of the first group may hold up the next.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Runs all hooks of a forced exit, in their order. Takes at most three times the limit.
+pub(in crate::driver) fn run_hammer() {
+    run_limited(of(&BEFORE, Stage::Hammer), "before", true);
+    run_limited(&HAMMER_HOOKS, "on_hammer", false);
+    run_limited(of(&AFTER, Stage::Hammer), "after", false);
+}
+
+/// Runs hooks on a thread of their own until all have returned or the limit has passed. If they are
+/// urgent, one that hangs does not hold up the next: a further thread runs those. They also run if
+/// there is no memory for a thread, then without a limit.
+fn run_limited(hooks: &'static HookList, name: &'static str, urgent: bool) {
+    let end = Instant::now() + HAMMER_LIMIT;
+    let patience = if urgent { PATIENCE } else { HAMMER_LIMIT };
+    let (through, wait) = mpsc::channel();
+    let mut running = 0;
+    loop {
+        if !hooks.end_if_empty() {
+            let through = through.clone();
+            let run = move || {
+                run_hooks(hooks, name);
+                _ = through.send(());
+            };
+            match thread::Builder::new().name("seamless-hammer".to_owned()).spawn(run) {
+                Ok(_) => running += 1,
+                Err(_) if urgent => run_hooks(hooks, name),
+                Err(_) => {}
+            }
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if running == 0 || left.is_zero() {
+            return;
+        }
+        if wait.recv_timeout(left.min(patience)).is_ok() {
+            running -= 1;
+        }
+    }
 }
 
 // ---- signals ----
@@ -204,5 +252,59 @@ pub(in crate::driver) fn run_after_signal(signal: i32) {
         if let Some(around) = &lock(&THREADS).around {
             _ = around.send(Job::After(signal));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hooks() -> (&'static HookList, mpsc::Sender<u32>, mpsc::Receiver<u32>) {
+        let (ran, seen) = mpsc::channel();
+        (Box::leak(Box::new(HookList::new())), ran, seen)
+    }
+
+    fn add(hooks: &HookList, hook: impl FnOnce() + Send + 'static) {
+        assert!(hooks.add(Box::new(hook)));
+    }
+
+    fn hang() {
+        loop {
+            thread::park();
+        }
+    }
+
+    #[test]
+    fn an_urgent_hook_that_hangs_holds_up_no_other() {
+        let (hooks, ran, seen) = hooks();
+        for number in 0..4 {
+            let ran = ran.clone();
+            add(hooks, move || ran.send(number).expect("the test listens"));
+            add(hooks, hang);
+        }
+        let begin = Instant::now();
+        run_limited(hooks, "test", true);
+        assert!(begin.elapsed() >= HAMMER_LIMIT);
+        assert_eq!(seen.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn the_others_run_one_after_the_other_as_long_as_the_limit_lets_them() {
+        let (hooks, ran, seen) = hooks();
+        for number in 0..4 {
+            let ran = ran.clone();
+            add(hooks, move || ran.send(number).expect("the test listens"));
+        }
+        run_limited(hooks, "test", false);
+        assert_eq!(seen.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+        let (hooks, ran, seen) = self::hooks();
+        add(hooks, hang);
+        add(hooks, move || ran.send(1).expect("the test listens"));
+        run_limited(hooks, "test", false);
+        assert!(seen.try_recv().is_err());
+        // Nor is anything waited for if there are none.
+        let begin = Instant::now();
+        run_limited(self::hooks().0, "test", false);
+        assert!(begin.elapsed() < HAMMER_LIMIT);
     }
 }

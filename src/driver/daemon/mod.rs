@@ -5,7 +5,7 @@ use crate::driver::daemon::stdio::Outputs;
 use crate::driver::generation::Service;
 use crate::driver::log::note;
 use crate::driver::notify;
-use crate::driver::{DAEMON, DRAIN_HOOKS, REQUEST_HOOKS, SHUTDOWN};
+use crate::driver::{DAEMON, DRAIN_HOOKS, REQUEST_HOOKS, SHUTDOWN, STATES};
 
 pub(super) mod events;
 pub(crate) mod hooks;
@@ -17,8 +17,9 @@ use crate::hooks::Stage;
 use crate::proto::Report;
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
 use crate::proto::daemon::{Daemon as Machine, Input, Output, Phase};
-use crate::proto::{Intent, Scope};
+use crate::proto::{DrainReason, Intent, Scope};
 use crate::shutdown::{HookList, lock};
+use crate::states::State;
 use crate::sys::channel::{Channel, Received};
 use crate::sys::signals::{self, Signals};
 use crate::sys::{launch, process, wait};
@@ -46,20 +47,6 @@ pub(crate) struct Daemon {
     drain_timeout: Option<Duration>,
     /// Everything that a disabled daemon does not have.
     pub(super) service: Option<Service>,
-}
-
-/// Where a daemon is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum State {
-    /// Until `started` has returned `Ok`. Before `init` as well.
-    Starting,
-    /// Serving, with a launcher, or about to let it go.
-    Serving,
-    /// Serving without a launcher, until a successor is ready.
-    Detached,
-    /// No longer to accept new work.
-    Draining,
 }
 
 // ---- init ----
@@ -144,7 +131,7 @@ fn run(
     let signals =
         Signals::install(&signals::for_daemon(), &[]).map_err(system("install handlers"))?;
     let (request_stage, run_request_hooks) = mpsc::channel();
-    let (drain_stage, run_drain_hooks) = mpsc::channel();
+    let (drain_stage, run_drain_hooks) = mpsc::channel::<DrainReason>();
     let channel = channel.map(Arc::new);
     let daemon = DAEMON.get_or_init(|| Daemon {
         machine: Mutex::new(machine),
@@ -155,6 +142,7 @@ fn run(
         drain_timeout,
         service,
     });
+    daemon.publish(&lock(&daemon.machine));
     let events = Events::new(daemon, channel, outputs, request_stage, drain_stage);
     // Started now: later, under load, there might be no thread to be had.
     spawn("seamless-stage1", move || {
@@ -166,13 +154,16 @@ fn run(
         }
     })?;
     spawn("seamless-stage3", move || {
-        for () in run_drain_hooks {
+        for reason in run_drain_hooks {
+            SHUTDOWN.decided(reason);
             hooks::run_before(Stage::Drain);
             crate::driver::sockets::let_go();
             SHUTDOWN.begin();
             run_hooks(&DRAIN_HOOKS, "on_shutdown");
+            SHUTDOWN.wait_guards();
             hooks::run_after(Stage::Drain);
             daemon.post(Input::DrainHooksDone);
+            SHUTDOWN.wake_finished();
         }
     })?;
     spawn("seamless-signal", move || events.run(signals))?;
@@ -265,7 +256,10 @@ pub(crate) fn state() -> State {
     let Some(daemon) = DAEMON.get() else {
         return State::Starting;
     };
-    let machine = lock(&daemon.machine);
+    state_of(&lock(&daemon.machine))
+}
+
+fn state_of(machine: &Machine) -> State {
     match machine.phase() {
         // Its launcher has gone, and a hook still runs, maybe for ever.
         Phase::HandingOff if machine.looks_round() => State::Detached,
@@ -278,26 +272,26 @@ pub(crate) fn state() -> State {
     }
 }
 
-/// How long a drain may take where the configuration says nothing: a server has a better default.
-#[cfg(feature = "http")]
+/// The limit of a drain for which the configuration sets none.
 static DEFAULT_DRAIN_TIMEOUT: Mutex<Option<Duration>> = Mutex::new(None);
 
-/// Counts for a drain that has not begun.
-#[cfg(feature = "http")]
 pub(crate) fn default_drain_timeout(timeout: Option<Duration>) {
     *lock(&DEFAULT_DRAIN_TIMEOUT) = timeout;
 }
 
 impl Daemon {
     pub(in crate::driver) fn drain_timeout(&self) -> Option<Duration> {
-        #[cfg(feature = "http")]
-        return self.drain_timeout.or(*lock(&DEFAULT_DRAIN_TIMEOUT));
-        #[cfg(not(feature = "http"))]
-        self.drain_timeout
+        self.drain_timeout.or(*lock(&DEFAULT_DRAIN_TIMEOUT))
     }
 
     pub(in crate::driver) fn phase(&self) -> Phase {
         lock(&self.machine).phase()
+    }
+
+    /// Tells those that wait for changes of our state. The caller has the machine locked, so that they
+    /// are told in order.
+    pub(in crate::driver) fn publish(&self, machine: &Machine) {
+        STATES.publish(state_of(machine));
     }
 
     /// The state is Serving, and the launcher knows, before anything that follows from it is told.
@@ -310,6 +304,7 @@ impl Daemon {
                 self.report(report);
             }
         }
+        self.publish(&machine);
         machine.phase() == Phase::Serving
     }
 
