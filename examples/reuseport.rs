@@ -12,16 +12,13 @@ use std::{
     io::{self, ErrorKind},
     net::SocketAddr,
     process::{self, ExitCode},
-    sync::mpsc,
     thread,
 };
 
 use options::Options;
+use seamless::DrainReason;
 use socket2::{Domain, Socket, Type};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-};
+use tokio::net::{TcpListener, TcpStream};
 
 fn main() -> ExitCode {
     options::main(SocketAddr::from(([127, 0, 0, 1], 8080)), run)
@@ -32,38 +29,33 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
     // process of one thread.
     options.config().init()?;
     thread::sleep(options.startup_delay);
-
-    // The drain counts as through when its hooks have returned; until then `drain_timeout` holds.
-    let (serving, ended) = mpsc::channel::<()>();
-    seamless::on_shutdown(move || {
-        let _ = ended.recv(); // fails once `serving` is dropped
-    });
-    serve(options)?;
-    drop(serving);
-    let reason = seamless::wait();
+    let reason = serve(options)?;
     log::info!("process {} has drained: {reason:?}", process::id());
     Ok(())
 }
 
 #[tokio::main]
-async fn serve(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(options: &Options<SocketAddr>) -> Result<DrainReason, Box<dyn std::error::Error>> {
     let address = options.places;
     let listener = bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
     log::info!("process {} listens on {}", process::id(), listener.local_addr()?);
     let app = web::app();
 
+    // Until this guard and its clones are dropped, the drain goes on and `drain_timeout` counts.
+    let serving = seamless::drain_guard();
+
     // From here connections reach this process, so the old one may go.
     seamless::started()?;
 
     let mut draining = seamless::draining();
-    let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => { connections.spawn(web::converse(stream, app.clone())); }
+                Ok((stream, _)) => {
+                    tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
+                }
                 Err(error) => web::cannot_accept(error).await,
             },
-            Some(_) = connections.join_next() => {}
             () = &mut draining => break,
         }
     }
@@ -76,7 +68,8 @@ async fn serve(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::
         match listener.accept() {
             Ok((stream, _)) => {
                 stream.set_nonblocking(true)?;
-                connections.spawn(web::converse(TcpStream::from_std(stream)?, app.clone()));
+                let stream = TcpStream::from_std(stream)?;
+                tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
             Err(error) => web::cannot_accept(error).await,
@@ -84,9 +77,9 @@ async fn serve(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::
     }
     drop(listener);
 
-    // What was accepted is answered.
-    while connections.join_next().await.is_some() {}
-    Ok(())
+    // What was accepted is answered: each connection has a guard of its own.
+    drop(serving);
+    Ok(seamless::finished().await)
 }
 
 /// SO_REUSEPORT lets both generations listen during a restart (both must run as the same user).

@@ -22,17 +22,14 @@ use std::{
     os::unix::net as unix,
     path::PathBuf,
     process::{self, ExitCode},
-    sync::{
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
+    sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll, ready},
     thread,
 };
 
 use axum::{Router, middleware, response::Response, routing::get};
 use options::{Options, Places};
-use seamless::sockets;
+use seamless::{DrainGuard, sockets};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -103,11 +100,8 @@ fn run(options: &Options<Listen>) -> Result<(), Box<dyn std::error::Error>> {
     }
     log::info!("process {} listens on {}", process::id(), places.web);
 
-    // The drain counts as through when its hooks have returned; until then `drain_timeout` holds.
-    let (serving, ended) = mpsc::channel::<()>();
-    seamless::on_shutdown(move || {
-        let _ = ended.recv(); // fails once every `serving` is dropped
-    });
+    // Until this guard and its clones are dropped, the drain goes on and `drain_timeout` counts.
+    let serving = seamless::drain_guard();
 
     // Connections reach this process already: it has the sockets. So the old one may go.
     seamless::started()?;
@@ -120,44 +114,43 @@ fn run(options: &Options<Listen>) -> Result<(), Box<dyn std::error::Error>> {
         let (app, serving) = (app.clone(), serving.clone());
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let work = move || {
-            let _serving = serving;
-            runtime.block_on(async { serve(TcpListener::from_std(listener)?, app).await })
+            runtime.block_on(async { serve(TcpListener::from_std(listener)?, app, serving).await })
         };
         workers.push(thread::Builder::new().name("worker".to_owned()).spawn(work)?);
     }
     Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let mut served = JoinSet::new();
         if let Some(web) = web {
-            served.spawn(serve(TcpListener::from_std(web)?, app.clone()));
+            served.spawn(serve(TcpListener::from_std(web)?, app.clone(), serving.clone()));
         }
         if let Some(unix) = unix {
-            served.spawn(serve(UnixListener::from_std(unix)?, app));
+            served.spawn(serve(UnixListener::from_std(unix)?, app, serving.clone()));
         }
         if let Some(admin) = admin {
-            served.spawn(serve(TcpListener::from_std(admin)?, admin_app));
+            served.spawn(serve(TcpListener::from_std(admin)?, admin_app, serving.clone()));
         }
+        drop(serving); // each server has its own
         served.join_all().await.into_iter().collect::<io::Result<()>>()
     })?;
     for worker in workers {
         worker.join().expect("a worker panicked")?;
     }
-    drop(serving);
     let reason = seamless::wait();
     log::info!("process {} has drained: {reason:?}", process::id());
     Ok(())
 }
 
 /// Accepts until the drain has begun and the queue is empty, and answers what it has accepted.
-async fn serve<L: Listener>(listener: L, app: Router) -> io::Result<()> {
+async fn serve<L: Listener>(listener: L, app: Router, serving: DrainGuard) -> io::Result<()> {
     let mut draining = seamless::draining();
-    let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = poll_fn(|context| listener.poll_accept(context)) => match accepted {
-                Ok(stream) => { connections.spawn(web::converse(stream, app.clone())); }
+                Ok(stream) => {
+                    tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
+                }
                 Err(error) => web::cannot_accept(error).await,
             },
-            Some(_) = connections.join_next() => {}
             () = &mut draining => break,
         }
     }
@@ -169,14 +162,14 @@ async fn serve<L: Listener>(listener: L, app: Router) -> io::Result<()> {
     loop {
         match L::accept(&listener) {
             Ok(stream) => {
-                connections.spawn(web::converse(stream, app.clone()));
+                tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
             Err(error) => web::cannot_accept(error).await,
         }
     }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+    drop((listener, serving));
+    seamless::finished().await; // this runtime lives until every connection has been served
     Ok(())
 }
 

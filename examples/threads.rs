@@ -9,12 +9,11 @@
 mod options;
 
 use std::{
-    convert::Infallible,
     io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::fd::{AsFd, OwnedFd},
     process::{self, ExitCode},
-    sync::{Arc, mpsc},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -24,6 +23,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 use options::Options;
+use seamless::DrainGuard;
 use socket2::{Domain, Socket, Type};
 
 /// How long a connection may wait for its next request.
@@ -51,14 +51,11 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
     let listener = bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
     log::info!("process {} listens on {}", process::id(), listener.local_addr()?);
 
-    // The drain in two moves: the end of `drain` is closed, which every thread that waits on
-    // `drained` sees, and then each thread at work gives up its sender.
-    let (drain, drained) = UnixStream::pair()?;
-    let (at_work, all_done) = mpsc::channel();
-    seamless::on_shutdown(move || {
-        drop(drain);
-        let _ = all_done.recv(); // fails when the last sender is gone
-    });
+    // Can be read from as soon as the drain begins: it wakes every thread that waits for a client.
+    let drained = seamless::draining().fd()?;
+    // Until this guard and its clones, one for each thread at work, are dropped, the drain goes on
+    // and `drain_timeout` counts.
+    let at_work = seamless::drain_guard();
 
     // From here connections reach this process, so the old one may go.
     seamless::started()?;
@@ -80,11 +77,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts until the drain has begun and the queue is empty, then closes the listener.
-fn accept(
-    listener: TcpListener,
-    drained: UnixStream,
-    at_work: mpsc::Sender<Infallible>,
-) -> io::Result<()> {
+fn accept(listener: TcpListener, drained: OwnedFd, at_work: DrainGuard) -> io::Result<()> {
     let drained = Arc::new(drained);
     let draining = seamless::draining();
     loop {
@@ -135,7 +128,7 @@ fn wait_readable<const N: usize>(
 }
 
 /// Serves one connection to its end.
-fn converse(stream: &TcpStream, drained: &UnixStream) -> io::Result<()> {
+fn converse(stream: &TcpStream, drained: &OwnedFd) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(READ_LIMIT))?;
     let draining = seamless::draining();
@@ -175,7 +168,7 @@ fn converse(stream: &TcpStream, drained: &UnixStream) -> io::Result<()> {
 
 /// Waits for the first byte of a request; false where none comes in time. A drain shortens that
 /// time but does not end it: a request may be on its way, and closing would cut it off.
-fn next_request_begins(stream: &TcpStream, drained: &UnixStream, grace: u16) -> io::Result<bool> {
+fn next_request_begins(stream: &TcpStream, drained: &OwnedFd, grace: u16) -> io::Result<bool> {
     match wait_readable([stream, drained], IDLE_LIMIT)? {
         [false, true] => Ok(wait_readable([stream], grace)? == [true]),
         [readable, _] => Ok(readable),

@@ -11,7 +11,7 @@ mod options;
 use std::{
     io::{self, ErrorKind, Write},
     net::{SocketAddr, UdpSocket},
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::fd::{AsFd, OwnedFd},
     process::{self, ExitCode},
     thread,
 };
@@ -41,13 +41,15 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
     SockRef::from(&socket).set_recv_buffer_size(1 << 20)?;
     log::info!("process {} listens on {}", process::id(), socket.local_addr()?);
 
-    // Its end is closed when the drain begins, which wakes who waits on `drained`.
-    let (drain, drained) = UnixStream::pair()?;
-    seamless::on_shutdown(move || drop(drain));
+    // Can be read from as soon as the drain begins.
+    let drained = seamless::draining().fd()?;
+    // Until it is dropped, the drain goes on and `drain_timeout` counts.
+    let serving = seamless::drain_guard();
 
     // The socket is there, and so are the datagrams in its queue: the old process may go.
     seamless::started()?;
     echo(&socket, &drained)?;
+    drop(serving);
     let reason = seamless::wait();
     log::info!("process {} has drained: {reason:?}", process::id());
     Ok(())
@@ -55,7 +57,7 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
 
 /// Answers until the drain has begun and the queue is empty. A successor takes from the same queue
 /// from its start on.
-fn echo(socket: &UdpSocket, drained: &UnixStream) -> io::Result<()> {
+fn echo(socket: &UdpSocket, drained: &OwnedFd) -> io::Result<()> {
     let draining = seamless::draining();
     let mut received = vec![0; LONGEST];
     let mut answer = Vec::new();

@@ -14,15 +14,12 @@ use std::{
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     process::{self, ExitCode},
-    sync::mpsc,
     thread,
 };
 
 use options::Options;
-use tokio::{
-    net::{UnixListener, UnixStream},
-    task::JoinSet,
-};
+use seamless::DrainReason;
+use tokio::net::{UnixListener, UnixStream};
 
 fn main() -> ExitCode {
     options::main(PathBuf::from("/run/web/web.sock"), run)
@@ -33,26 +30,21 @@ fn run(options: &Options<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
     // process of one thread.
     options.config().init()?;
     thread::sleep(options.startup_delay);
-
-    // The drain counts as through when its hooks have returned; until then `drain_timeout` holds.
-    let (serving, ended) = mpsc::channel::<()>();
-    seamless::on_shutdown(move || {
-        let _ = ended.recv(); // fails once `serving` is dropped
-    });
-    serve(options)?;
-    drop(serving);
-    let reason = seamless::wait();
+    let reason = serve(options)?;
     log::info!("process {} has drained: {reason:?}", process::id());
     Ok(())
 }
 
 #[tokio::main]
-async fn serve(options: &Options<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(options: &Options<PathBuf>) -> Result<DrainReason, Box<dyn std::error::Error>> {
     let path = &options.places;
     let (listener, place) =
         bind(path).map_err(|error| format!("cannot listen on {}: {error}", path.display()))?;
     log::info!("process {} listens on {}", process::id(), path.display());
     let app = web::app();
+
+    // Until this guard and its clones are dropped, the drain goes on and `drain_timeout` counts.
+    let serving = seamless::drain_guard();
 
     // From here connections reach this process, so the old one may go.
     match seamless::started() {
@@ -64,14 +56,14 @@ async fn serve(options: &Options<PathBuf>) -> Result<(), Box<dyn std::error::Err
     }
 
     let mut draining = seamless::draining();
-    let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => { connections.spawn(web::converse(stream, app.clone())); }
+                Ok((stream, _)) => {
+                    tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
+                }
                 Err(error) => web::cannot_accept(error).await,
             },
-            Some(_) = connections.join_next() => {}
             () = &mut draining => break,
         }
     }
@@ -84,7 +76,8 @@ async fn serve(options: &Options<PathBuf>) -> Result<(), Box<dyn std::error::Err
         match listener.accept() {
             Ok((stream, _)) => {
                 stream.set_nonblocking(true)?;
-                connections.spawn(web::converse(UnixStream::from_std(stream)?, app.clone()));
+                let stream = UnixStream::from_std(stream)?;
+                tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
             Err(error) => web::cannot_accept(error).await,
@@ -92,9 +85,9 @@ async fn serve(options: &Options<PathBuf>) -> Result<(), Box<dyn std::error::Err
     }
     drop(listener);
 
-    // What was accepted is answered.
-    while connections.join_next().await.is_some() {}
-    Ok(())
+    // What was accepted is answered: each connection has a guard of its own.
+    drop(serving);
+    Ok(seamless::finished().await)
 }
 
 /// Binds beside `path`, then renames over it: at every moment the path leads to a listener.

@@ -67,14 +67,16 @@ impl Config {
     /// for a moment and the process ends with code 124, cutting whatever is still in flight. If
     /// even that does not end it, its launcher, where it still has one, KILLs it 5 s later.
     ///
-    /// Default: `None`, no limit: a client that never finishes keeps its process for ever.
+    /// Default: `None`, no limit: a client that never finishes keeps its process for ever. If it is
+    /// `None`, what a library has set with [`default_drain_timeout`](crate::default_drain_timeout)
+    /// holds; `http::Server` sets 60 s there.
     pub fn drain_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Config {
         self.settings.drain_timeout = timeout.into();
         self
     }
 
-    /// The signal by which the daemon wakes its launcher to let it go. Default: CHLD, as in
-    /// rs/seamless. The release itself travels over the channel between the two, so a signal that
+    /// The [signal](crate::signal) by which the daemon wakes its launcher to let it go. Default:
+    /// [CHLD](crate::signal::CHLD), as in rs/seamless. The release itself travels over the channel between the two, so a signal that
     /// cannot be sent, or that merges with another, loses nothing.
     pub fn release_signal(mut self, signal: i32) -> Config {
         self.settings.release_signal = signal;
@@ -113,8 +115,9 @@ impl Config {
     /// [`init`](Config::init) then fails with [`ErrorKind::InvalidConfig`].
     ///
     /// ```no_run
-    /// # const SIGHUP: i32 = 1;
-    /// seamless::Config::new("/run/web/web.pid").reload_signals([SIGHUP]).init()?;
+    /// use seamless::signal;
+    ///
+    /// seamless::Config::new("/run/web/web.pid").reload_signals([signal::HUP]).init()?;
     /// # Ok::<(), seamless::Error>(())
     /// ```
     pub fn reload_signals(mut self, signals: impl IntoIterator<Item = i32>) -> Config {

@@ -21,7 +21,7 @@ pub struct Error {
 pub enum ErrorKind {
     /// `init` was called a second time.
     AlreadyInitialized,
-    /// A call that needs `init` before it.
+    /// A call that needs `init`, or `started`, before it.
     NotInitialized,
     /// A value given to [`Config`](crate::Config) cannot be used.
     InvalidConfig,
@@ -52,11 +52,15 @@ pub enum ErrorKind {
 }
 
 impl Error {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    /// An error of this kind, for a library or a program that serves and returns this crate's
+    /// [`Result`]. The message names the step and the path: `cannot serve 127.0.0.1:8080 (ftp): …`.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Error { kind, message: message.into(), source: None, hint: None }
     }
 
-    pub(crate) fn io(kind: ErrorKind, message: impl Into<String>, source: io::Error) -> Self {
+    /// As [`new`](Error::new), caused by an error of the system, which becomes the
+    /// [`source`](std::error::Error::source) and the end of the text.
+    pub fn io(kind: ErrorKind, message: impl Into<String>, source: io::Error) -> Self {
         Error { kind, message: message.into(), source: Some(source), hint: None }
     }
 

@@ -3,10 +3,11 @@
 //!
 //! ```no_run
 //! use seamless::hooks::{self, Stage};
+//! use seamless::signal;
 //!
 //! seamless::init("/run/web/web.pid")?;
-//! hooks::on_signal(1, || { /* HUP: read the configuration again */ })?;
-//! hooks::on_signal(10, || { /* USR1: open the logs again */ })?;
+//! hooks::on_signal(signal::HUP, || { /* read the configuration again */ })?;
+//! hooks::on_signal(signal::USR1, || { /* open the logs again */ })?;
 //! hooks::before(Stage::Drain, || { /* tell the load balancer */ });
 //! # Ok::<(), seamless::Error>(())
 //! ```
@@ -43,6 +44,22 @@ pub use crate::shutdown::Stage;
 /// [`on_shutdown_request`](crate::on_shutdown_request) do: once, in the order in which they were
 /// added, in the daemon only. A panic in one is logged and the next runs. One that is added after its
 /// stage is dropped, and the log says so.
+///
+/// A forced exit waits for no hook for long. The hooks before [`Stage::Hammer`], the
+/// [`on_hammer`](crate::on_hammer) hooks and the hooks after it run in this order, each group on a
+/// thread of its own and for 1 s at most. Before it, a hook that takes longer than 100 ms no longer
+/// holds up the others of its group, which then run at the same time. This is the place for a library
+/// that must leave nothing half done: [`http`](crate#sockets) resets there the connections whose answer
+/// is not complete, so that no client takes a part for the whole. Such a hook takes no locks that a
+/// request may hold and waits for nothing.
+///
+/// ```no_run
+/// use seamless::hooks::{self, Stage};
+///
+/// # fn reset_what_is_in_flight() {}
+/// hooks::before(Stage::Hammer, reset_what_is_in_flight); // first, whatever else hangs
+/// seamless::on_hammer(|| { /* then: note what is being cut */ });
+/// ```
 pub fn before(stage: Stage, hook: impl FnOnce() + Send + 'static) {
     driver::add_before(stage, Box::new(hook));
 }
@@ -54,7 +71,7 @@ pub fn after(stage: Stage, hook: impl FnOnce() + Send + 'static) {
 }
 
 /// Adds a hook that runs whenever this signal has arrived in the daemon, by its number
-/// (`signal(7)`). The launcher passes on what it gets.
+/// ([`signal`](crate::signal), `signal(7)`). The launcher passes on what it gets.
 ///
 /// For signals that mean nothing to the crate, such as HUP and USR1: without a hook their default
 /// action ends the process. For those that it handles, TERM, INT and USR2, the hook runs beside what
@@ -79,8 +96,8 @@ pub fn on_signal(signal: i32, hook: impl FnMut() + Send + 'static) -> Result<()>
     driver::on_signal(signal, Box::new(hook))
 }
 
-/// Adds a hook that runs whenever TERM (15), INT (2) or USR2 (12) has arrived in the daemon, before the
-/// crate acts on it.
+/// Adds a hook that runs whenever [TERM](crate::signal::TERM), [INT](crate::signal::INT) or
+/// [USR2](crate::signal::USR2) has arrived in the daemon, before the crate acts on it.
 ///
 /// What the launcher announces counts as arrived: the signal follows. The crate waits for these hooks,
 /// but no longer than a second for those of one signal: then it goes on, and the log says so, so that a

@@ -283,15 +283,19 @@ pub mod hooks;
 pub mod http;
 mod proto;
 mod shutdown;
+pub mod signal;
 pub mod sockets;
+mod states;
 mod sys;
 
 pub use config::Config;
 pub use error::{Error, ErrorKind, Result};
 pub use proto::{DrainReason, State};
-pub use shutdown::Draining;
+pub use shutdown::{DrainGuard, Draining, Finished};
+pub use states::States;
 
 use std::path::Path;
+use std::time::Duration;
 
 /// Splits the process into launcher and daemon, and returns in the daemon only.
 ///
@@ -360,8 +364,8 @@ pub fn on_shutdown_request(hook: impl FnOnce() + Send + 'static) {
 
 /// Adds a hook for stage 3, the drain: a successor serves, or the service is to end.
 ///
-/// Stop accepting when the queue is empty, answer what is in flight, and return when that is done:
-/// then [`wait`] returns. Order, panics and late additions are as with [`on_shutdown_request`]; a
+/// Stop accepting when the queue is empty and answer what is in flight. The drain is finished when every
+/// such hook has returned and every [`DrainGuard`] has been dropped. Order, panics and late additions are as with [`on_shutdown_request`]; a
 /// hook that is added while others of this stage run still runs.
 pub fn on_shutdown(hook: impl FnOnce() + Send + 'static) {
     driver::on_shutdown(Box::new(hook));
@@ -370,7 +374,9 @@ pub fn on_shutdown(hook: impl FnOnce() + Send + 'static) {
 /// Adds a hook for the hammer: a drain is about to be ended by force.
 ///
 /// The place to note what is being cut. All of them together have 1 s; then the process ends with
-/// code 124, without destructors. Order and panics are as with [`on_shutdown_request`].
+/// code 124, without destructors. Order and panics are as with [`on_shutdown_request`]. What must come
+/// before or after them has [`hooks::before`] and [`hooks::after`] with
+/// [`Stage::Hammer`](hooks::Stage::Hammer).
 pub fn on_hammer(hook: impl FnOnce() + Send + 'static) {
     driver::on_hammer(Box::new(hook));
 }
@@ -400,17 +406,73 @@ pub fn draining() -> Draining {
     driver::draining()
 }
 
-/// Blocks until the drain is through, and tells why it began. Call it at the end of `main`, then
-/// return: the process ends, and an attached launcher with it.
+/// Holds up the end of the drain until the guard, and every clone of it, has been dropped: one for
+/// each connection, task or server whose work is to be completed.
 ///
-/// The drain is through when every [`on_shutdown`] hook has returned and, on a stop, every older
-/// generation has ended. A program that returns from `main` without this call ends on its own
-/// account: on a stop, the service may then be reported down while an older generation still
+/// ```no_run
+/// use std::net::TcpListener;
+///
+/// # fn answer(stream: std::net::TcpStream) {}
+/// # fn serve(listener: TcpListener) -> std::io::Result<()> {
+/// for stream in listener.incoming() {
+///     let (stream, guard) = (stream?, seamless::drain_guard());
+///     std::thread::spawn(move || {
+///         answer(stream);
+///         drop(guard); // also dropped if `answer` panics
+///     });
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Guards are counted, nothing more, so they cost next to nothing. They may be taken at any time, also
+/// before [`init`]. One that is taken during the drain holds it up as well, as long as it is not
+/// finished: who accepts until the queue is empty therefore holds a guard meanwhile. After the
+/// end of the drain it has no effect.
+///
+/// Guards against a program that ends with an answer half written: without them, or hooks that wait,
+/// [`wait`] returns when the [`on_shutdown`] hooks have returned. A guard that is never dropped keeps
+/// the process until [`drain_timeout`](Config::drain_timeout), and without that limit for ever.
+pub fn drain_guard() -> DrainGuard {
+    driver::drain_guard()
+}
+
+/// A future, for any runtime, that resolves when the drain is finished, and tells why it began. Await
+/// it at the end of `main`, then return: the process ends, and an attached launcher with it.
+///
+/// The drain is finished when every [`on_shutdown`] hook has returned, every [`DrainGuard`] has been
+/// dropped and, on a stop, every older generation has ended. A program that returns from `main` before
+/// that ends at once: on a stop, the service may then be reported down while an older generation still
 /// drains.
+///
+/// ```no_run
+/// # async fn run() {
+/// let reason = seamless::finished().await;
+/// println!("drained: {reason:?}");
+/// # }
+/// ```
+///
+/// It may be made before [`init`].
+pub fn finished() -> Finished {
+    driver::finished()
+}
+
+/// Blocks until the drain is finished, as [`finished`] describes it, and tells why it began. Call it
+/// at the end of `main`, then return.
 ///
 /// Called before [`init`], it logs an error and waits all the same.
 pub fn wait() -> DrainReason {
     driver::wait()
+}
+
+/// Sets the limit of the drain for a program that sets none with [`Config::drain_timeout`]: for a
+/// library that serves, and knows how long its answers take. `None`: no limit, as without this call.
+/// The last call counts.
+///
+/// Call it before [`started`], which tells the launcher, so that it can KILL a daemon that hangs; for
+/// the daemon itself it counts until the drain begins.
+pub fn default_drain_timeout(timeout: impl Into<Option<Duration>>) {
+    driver::default_drain_timeout(timeout.into());
 }
 
 /// The number of this generation: the first that claimed this PID file has 1. `None` before
@@ -422,6 +484,16 @@ pub fn generation() -> Option<u64> {
 /// Where this process is in its life. Never blocks on a hook.
 pub fn state() -> State {
     driver::state()
+}
+
+/// The changes of [`state`] from now on, for a thread or a task: to tell a load balancer, a metric or a
+/// log.
+///
+/// Ask for [`state`] after this call, not before: a change in between would be missed. A change is told
+/// as soon as it is decided, so [`State::Draining`] comes before the hooks that run
+/// [before](hooks::before) the drain. It may be called before [`init`].
+pub fn states() -> States {
+    driver::states()
 }
 
 /// What the predecessor handed over with [`Config::hand_over`]. `None` where there was none, or

@@ -1,14 +1,19 @@
-//! Hooks, [`Draining`] and the state behind `wait`. Knows nothing of processes or signals.
+//! Hooks, the beginning of the drain ([`Draining`]) and its end ([`DrainGuard`], [`Finished`]). Knows
+//! nothing of processes or signals.
 
 use crate::proto::DrainReason;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
+use std::net::Shutdown as Shut;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+use std::{fmt, io};
 
 pub(crate) type Hook = Box<dyn FnOnce() + Send>;
 
@@ -28,8 +33,14 @@ pub enum Stage {
     /// announced, the predecessor serves. After it: the predecessor drains.
     Takeover,
     /// Stage 3: the `on_shutdown` hooks run. Before it: [`draining`](crate::draining) has not
-    /// resolved. After it: [`wait`](crate::wait) is about to return.
+    /// resolved, and [its reason](crate::Draining::reason) is known. After it: every
+    /// [`DrainGuard`](crate::DrainGuard) has been dropped, and [`wait`](crate::wait) is about to return.
     Drain,
+    /// The forced exit (hammer): a drain has taken longer than
+    /// [`drain_timeout`](crate::Config::drain_timeout), or USR2 came during a drain. The
+    /// [`on_hammer`](crate::on_hammer) hooks run, then the process ends with code 124. Before it: for
+    /// what must happen even if the `on_hammer` hooks hang. After it: the last words.
+    Hammer,
 }
 
 /// The hooks of one stage, run once, in the order in which they were added.
@@ -80,58 +91,114 @@ impl HookList {
     }
 }
 
-/// What `draining` and `wait` wait for.
+/// The wakers of the futures that are being polled, one for each.
+pub(crate) struct Wakers {
+    of: BTreeMap<u64, Waker>,
+    last_number: u64,
+}
+
+impl Wakers {
+    pub(crate) const fn new() -> Wakers {
+        Wakers { of: BTreeMap::new(), last_number: 0 }
+    }
+
+    /// `number` is the future's own, given by its first poll that has to wait.
+    pub(crate) fn keep(&mut self, number: &mut Option<u64>, waker: &Waker) {
+        let number = *number.get_or_insert_with(|| {
+            self.last_number += 1;
+            self.last_number
+        });
+        self.of.entry(number).or_insert_with(|| waker.clone()).clone_from(waker);
+    }
+
+    pub(crate) fn forget(&mut self, number: u64) {
+        self.of.remove(&number);
+    }
+
+    pub(crate) fn take(&mut self) -> Wakers {
+        Wakers { of: std::mem::take(&mut self.of), last_number: self.last_number }
+    }
+
+    /// Runs code of whatever runtime polls: not to be called with a lock held, nor on the thread that
+    /// takes signals.
+    pub(crate) fn wake(self) {
+        for waker in self.of.into_values() {
+            _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
+    }
+}
+
+/// What `draining`, `drain_guard`, `finished` and `wait` share.
 pub(crate) struct Shutdown {
-    /// Beside the mutex: a server may ask for each answer that it gives.
+    /// Outside the mutex, because a server may ask for each answer that it gives.
     begun: AtomicBool,
+    /// How many [`DrainGuard`]s there are.
+    guards: AtomicUsize,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 struct State {
+    reason: Option<DrainReason>,
     finished: Option<DrainReason>,
-    /// One for each future that is being polled, by its number.
-    wakers: BTreeMap<u64, Waker>,
-    last_number: u64,
+    /// Closed when the drain begins.
+    ends: Vec<UnixStream>,
+    begin: Wakers,
+    finish: Wakers,
 }
 
 impl Shutdown {
     pub(crate) const fn new() -> Shutdown {
-        let state = State { finished: None, wakers: BTreeMap::new(), last_number: 0 };
+        let state = State {
+            reason: None,
+            finished: None,
+            ends: Vec::new(),
+            begin: Wakers::new(),
+            finish: Wakers::new(),
+        };
         Shutdown {
             begun: AtomicBool::new(false),
+            guards: AtomicUsize::new(0),
             state: Mutex::new(state),
             changed: Condvar::new(),
         }
     }
 
-    /// The drain begins. Runs wakers, which are code of whatever runtime polls.
-    pub(crate) fn begin(&self) {
-        let wakers = {
-            let mut state = lock(&self.state);
-            self.begun.store(true, Ordering::SeqCst);
-            std::mem::take(&mut state.wakers)
-        };
-        self.changed.notify_all();
-        for waker in wakers.into_values() {
-            _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
-        }
+    /// The drain is about to begin.
+    pub(crate) fn decided(&self, reason: DrainReason) {
+        lock(&self.state).reason.get_or_insert(reason);
     }
 
-    /// The drain is through.
+    /// The drain begins. Runs wakers.
+    pub(crate) fn begin(&self) {
+        let (wakers, ends) = {
+            let mut state = lock(&self.state);
+            self.begun.store(true, Ordering::SeqCst);
+            (state.begin.take(), std::mem::take(&mut state.ends))
+        };
+        self.changed.notify_all();
+        // Not by closing alone: a process that was forked may have inherited it.
+        ends.iter().for_each(|end| _ = end.shutdown(Shut::Both));
+        wakers.wake();
+    }
+
+    /// Blocks until no guard exists. Only after [`begin`](Shutdown::begin).
+    pub(crate) fn wait_guards(&self) {
+        let waits = |_: &mut State| self.guards.load(Ordering::SeqCst) > 0;
+        drop(self.changed.wait_while(lock(&self.state), waits));
+    }
+
+    /// The drain is finished. Runs no wakers: see [`wake_finished`](Shutdown::wake_finished).
     pub(crate) fn finish(&self, reason: DrainReason) {
         lock(&self.state).finished.get_or_insert(reason);
         self.changed.notify_all();
     }
 
-    pub(crate) fn wait_finished(&self) -> DrainReason {
-        let mut state = lock(&self.state);
-        loop {
-            if let Some(reason) = state.finished {
-                return reason;
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+    /// Blocks until the drain is finished, then runs wakers.
+    pub(crate) fn wake_finished(&self) {
+        self.wait_finished(None);
+        let wakers = lock(&self.state).finish.take();
+        wakers.wake();
     }
 
     fn has_begun(&self) -> bool {
@@ -139,37 +206,54 @@ impl Shutdown {
     }
 
     fn wait_begun(&self, timeout: Option<Duration>) -> bool {
-        let state = lock(&self.state);
-        let waits = |_: &mut State| !self.has_begun();
-        match timeout {
-            None => drop(self.changed.wait_while(state, waits)),
-            Some(timeout) => drop(self.changed.wait_timeout_while(state, timeout, waits)),
-        }
+        drop(self.wait_while(timeout, |_| !self.has_begun()));
         self.has_begun()
     }
 
-    /// True where the drain has begun; else the waker is kept, one for each number.
-    fn poll(&self, number: &mut Option<u64>, waker: &Waker) -> bool {
-        let mut state = lock(&self.state);
-        if self.has_begun() {
-            return true;
-        }
-        let number = *number.get_or_insert_with(|| {
-            state.last_number += 1;
-            state.last_number
-        });
-        state.wakers.entry(number).or_insert_with(|| waker.clone()).clone_from(waker);
-        false
+    fn wait_finished(&self, timeout: Option<Duration>) -> Option<DrainReason> {
+        self.wait_while(timeout, |state| state.finished.is_none()).finished
     }
 
-    fn forget(&self, number: u64) {
-        lock(&self.state).wakers.remove(&number);
+    fn wait_while(
+        &self,
+        timeout: Option<Duration>,
+        waits: impl FnMut(&mut State) -> bool,
+    ) -> MutexGuard<'_, State> {
+        let state = lock(&self.state);
+        match timeout {
+            None => self.changed.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => {
+                let waited = self.changed.wait_timeout_while(state, timeout, waits);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        }
+    }
+
+    /// Returns true if the drain has begun; otherwise keeps the waker.
+    fn poll_begun(&self, number: &mut Option<u64>, waker: &Waker) -> bool {
+        let mut state = lock(&self.state);
+        let begun = self.has_begun();
+        if !begun {
+            state.begin.keep(number, waker);
+        }
+        begun
+    }
+
+    fn poll_finished(&self, number: &mut Option<u64>, waker: &Waker) -> Option<DrainReason> {
+        let mut state = lock(&self.state);
+        if state.finished.is_none() {
+            state.finish.keep(number, waker);
+        }
+        state.finished
     }
 }
 
-/// Resolves when the drain begins. Needs no runtime: await it anywhere, hand it to
-/// `with_graceful_shutdown`, or block a thread on it with [`wait`](Draining::wait). Clones resolve
-/// together; one that is made after the drain began resolves at once.
+// ---- the beginning ----
+
+/// Resolves when the drain begins: see [`draining`](crate::draining). Needs no runtime: await it
+/// anywhere, hand it to `with_graceful_shutdown`, or block a thread on it with
+/// [`wait`](Draining::wait). Clones resolve together; one that is made after the drain began resolves
+/// at once.
 ///
 /// The drain begins when a successor has taken over, when the service is stopped, or when this
 /// process is sent TERM or INT. From then on: stop accepting when the queue is empty, answer what
@@ -177,7 +261,6 @@ impl Shutdown {
 #[must_use = "a future does nothing unless it is awaited or waited for"]
 pub struct Draining {
     shutdown: &'static Shutdown,
-    /// Given by the first poll that has to wait.
     number: Option<u64>,
 }
 
@@ -191,6 +274,16 @@ impl Draining {
         self.shutdown.has_begun()
     }
 
+    /// Why the drain begins: the reason that [`wait`](crate::wait) returns at its end. `None` before
+    /// that is decided.
+    ///
+    /// It is known from the hooks [before](crate::hooks::before) the drain on, so also when this
+    /// future has resolved. Use it for what only one of the reasons asks for, for example to leave a
+    /// load balancer when the service is stopped, but not when a successor has taken over.
+    pub fn reason(&self) -> Option<DrainReason> {
+        lock(&self.shutdown.state).reason
+    }
+
     /// Blocks this thread until the drain begins.
     pub fn wait(&self) {
         self.shutdown.wait_begun(None);
@@ -201,6 +294,24 @@ impl Draining {
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.shutdown.wait_begun(Some(timeout))
     }
+
+    /// A descriptor that can be read from, up to its end, as soon as the drain begins: for a program
+    /// that waits with `poll(2)`, `select(2)` or `epoll(7)` and must be woken by the drain.
+    ///
+    /// Only wait for it; there is nothing to read. Each call makes a pair of sockets, so make one
+    /// descriptor and share it. It is close-on-exec.
+    ///
+    /// # Errors
+    ///
+    /// No descriptors or no memory, as `socketpair(2)` reports it.
+    pub fn fd(&self) -> io::Result<OwnedFd> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut state = lock(&self.shutdown.state);
+        if !self.has_begun() {
+            state.ends.push(ours);
+        }
+        Ok(theirs.into())
+    }
 }
 
 impl Future for Draining {
@@ -208,7 +319,7 @@ impl Future for Draining {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let shutdown = self.shutdown;
-        match shutdown.poll(&mut self.number, context.waker()) {
+        match shutdown.poll_begun(&mut self.number, context.waker()) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
@@ -224,14 +335,113 @@ impl Clone for Draining {
 impl Drop for Draining {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            self.shutdown.forget(number);
+            lock(&self.shutdown.state).begin.forget(number);
         }
     }
 }
 
-impl std::fmt::Debug for Draining {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Draining {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Draining").field("has_begun", &self.has_begun()).finish()
+    }
+}
+
+// ---- the end ----
+
+/// Holds up the end of the drain while it, or a clone of it, exists: see
+/// [`drain_guard`](crate::drain_guard).
+#[must_use = "dropped at once, it holds up nothing"]
+pub struct DrainGuard {
+    shutdown: &'static Shutdown,
+}
+
+impl DrainGuard {
+    pub(crate) fn of(shutdown: &'static Shutdown) -> DrainGuard {
+        shutdown.guards.fetch_add(1, Ordering::SeqCst);
+        DrainGuard { shutdown }
+    }
+}
+
+impl Clone for DrainGuard {
+    fn clone(&self) -> Self {
+        DrainGuard::of(self.shutdown)
+    }
+}
+
+/// Guards against a drain that misses the end of the last guard. One side stores `begun`, then reads
+/// `guards`; the other side counts down `guards`, then reads `begun`. All four are sequentially
+/// consistent, so at least one side sees what the other has done.
+impl Drop for DrainGuard {
+    fn drop(&mut self) {
+        let last = self.shutdown.guards.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && self.shutdown.has_begun() {
+            drop(lock(&self.shutdown.state)); // whoever has read the old count waits by now
+            self.shutdown.changed.notify_all();
+        }
+    }
+}
+
+impl fmt::Debug for DrainGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrainGuard").finish_non_exhaustive()
+    }
+}
+
+/// Resolves when the drain is finished, and tells why it began: see [`finished`](crate::finished).
+/// Needs no runtime. Clones resolve together.
+#[must_use = "a future does nothing unless it is awaited or waited for"]
+pub struct Finished {
+    shutdown: &'static Shutdown,
+    number: Option<u64>,
+}
+
+impl Finished {
+    pub(crate) fn of(shutdown: &'static Shutdown) -> Finished {
+        Finished { shutdown, number: None }
+    }
+
+    /// Blocks this thread until the drain is finished, as [`wait`](crate::wait) does.
+    pub fn wait(&self) -> DrainReason {
+        self.shutdown.wait_finished(None).expect("waited for without a limit")
+    }
+
+    /// Blocks this thread until the drain is finished, but no longer than `timeout`. `None`: it is
+    /// not finished yet.
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<DrainReason> {
+        self.shutdown.wait_finished(Some(timeout))
+    }
+}
+
+impl Future for Finished {
+    type Output = DrainReason;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<DrainReason> {
+        let shutdown = self.shutdown;
+        match shutdown.poll_finished(&mut self.number, context.waker()) {
+            Some(reason) => Poll::Ready(reason),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Clone for Finished {
+    fn clone(&self) -> Self {
+        Finished::of(self.shutdown)
+    }
+}
+
+impl Drop for Finished {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            lock(&self.shutdown.state).finish.forget(number);
+        }
+    }
+}
+
+impl fmt::Debug for Finished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = lock(&self.shutdown.state).finished;
+        f.debug_struct("Finished").field("reason", &reason).finish()
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) struct Options<P> {
     /// The PID file; empty: no seamless restarts, TERM drains.
     pid_file: PathBuf,
     /// How long requests in flight may take once the drain has begun.
-    pub(crate) graceful_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
     /// How long to sleep before the sockets are had, to play a slow start.
     pub(crate) startup_delay: Duration,
     /// The signals on which the launcher restarts in place.
@@ -84,7 +84,7 @@ impl<P: Places> Options<P> {
             eprintln!("{error}");
             eprintln!(
                 "options: {}, --pid-file PATH (empty disables), \
-                 --graceful-timeout 60s, --startup-delay 0s, --reload-signal HUP|USR1|N, \
+                 --drain-timeout 60s, --startup-delay 0s, --reload-signal HUP|USR1|N, \
                  --successor-timeout 10s|none, --notification-fd N",
                 P::USAGE
             );
@@ -95,7 +95,7 @@ impl<P: Places> Options<P> {
     /// What the options say about restarts.
     pub(crate) fn config(&self) -> Config {
         let config = Config::new(&self.pid_file)
-            .drain_timeout(self.graceful_timeout)
+            .drain_timeout(self.drain_timeout)
             .successor_timeout(self.successor_timeout)
             .reload_signals(self.reload_signals.iter().copied());
         match self.notification_fd {
@@ -108,7 +108,7 @@ impl<P: Places> Options<P> {
         let mut options = Options {
             places: default,
             pid_file: PathBuf::from("/run/web/web.pid"),
-            graceful_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(60),
             startup_delay: Duration::ZERO,
             reload_signals: Vec::new(),
             successor_timeout: Some(Duration::from_secs(10)),
@@ -117,7 +117,7 @@ impl<P: Places> Options<P> {
         while let Some(arg) = args.next()? {
             match arg {
                 Long("pid-file") => options.pid_file = args.value()?.into(),
-                Long("graceful-timeout") => options.graceful_timeout = duration(&mut args)?,
+                Long("drain-timeout") => options.drain_timeout = duration(&mut args)?,
                 Long("startup-delay") => options.startup_delay = duration(&mut args)?,
                 Long("reload-signal") => {
                     options.reload_signals.push(args.value()?.parse_with(signal)?);
@@ -142,8 +142,8 @@ impl<P: Places> Options<P> {
 /// A name, without SIG, or a number.
 fn signal(text: &str) -> Result<i32, std::num::ParseIntError> {
     match text {
-        "HUP" => Ok(1),
-        "USR1" => Ok(10),
+        "HUP" => Ok(seamless::signal::HUP),
+        "USR1" => Ok(seamless::signal::USR1),
         number => number.parse(),
     }
 }

@@ -24,6 +24,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use seamless::DrainGuard;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::sleep,
@@ -60,12 +61,12 @@ async fn close_while_draining(mut response: Response) -> Response {
     response
 }
 
-/// Serves one connection to its end.
+/// Serves one connection to its end, and holds up the end of the drain until then.
 ///
 /// `axum::serve` with a graceful shutdown would close, the moment the drain begins, also a
 /// connection whose first or next request is on its way. Here such a connection has
 /// its grace to bring that request, which is answered with `Connection: close`.
-pub(crate) async fn converse<S>(stream: S, app: Router)
+pub(crate) async fn converse<S>(stream: S, app: Router, _guard: DrainGuard)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {

@@ -15,7 +15,8 @@ mod threads;
 mod timers;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::shutdown::{Draining, Hook, HookList, Stage, lock};
+use crate::shutdown::{DrainGuard, Draining, Finished, Hook, HookList, Stage, lock};
+use crate::states::States;
 use crate::sys::{launch, signals};
 use log::note;
 use settings::Settings;
@@ -61,12 +62,6 @@ pub(crate) fn on_hammer(hook: Hook) {
     add(&PROCESS.hammer_hooks, "on_hammer", hook);
 }
 
-/// Must not wait for anything.
-#[cfg(feature = "http")]
-pub(crate) fn before_hammer_hooks(hook: impl FnOnce() + Send + 'static) {
-    add(&PROCESS.own_hammer_hooks, "before_hammer_hooks", Box::new(hook));
-}
-
 pub(crate) fn add_before(stage: Stage, hook: Hook) {
     add(PROCESS.hooks.before(stage), "before", hook);
 }
@@ -99,6 +94,18 @@ pub(crate) fn draining() -> Draining {
     Draining::of(&PROCESS.shutdown)
 }
 
+pub(crate) fn drain_guard() -> DrainGuard {
+    DrainGuard::of(&PROCESS.shutdown)
+}
+
+pub(crate) fn finished() -> Finished {
+    Finished::of(&PROCESS.shutdown)
+}
+
+pub(crate) fn states() -> States {
+    States::of(&PROCESS.states)
+}
+
 pub(crate) fn wait() -> crate::DrainReason {
     if !PROCESS.called.load(Ordering::SeqCst) {
         note!(
@@ -106,11 +113,9 @@ pub(crate) fn wait() -> crate::DrainReason {
             "stage=wait reason=\"called before init: it waits until somebody calls init\""
         );
     }
-    PROCESS.shutdown.wait_finished()
+    finished().wait()
 }
 
-/// Counts for a drain that has not begun.
-#[cfg_attr(not(feature = "http"), allow(dead_code))]
 pub(crate) fn default_drain_timeout(timeout: Option<Duration>) {
     *lock(&PROCESS.default_drain_timeout) = timeout;
 }

@@ -22,6 +22,7 @@ use crate::driver::sockets::Sockets;
 use crate::proto::daemon::{Daemon as Machine, Input, Phase};
 use crate::proto::{Report, State};
 use crate::shutdown::{HookList, Shutdown, lock};
+use crate::states::Changes;
 use crate::sys::notification_fd::Notification;
 use crate::sys::process;
 use crate::sys::seqpacket::Link;
@@ -37,11 +38,10 @@ pub(in crate::driver) static PROCESS: Process = Process {
     daemon: OnceLock::new(),
     request_hooks: HookList::new(),
     drain_hooks: HookList::new(),
-    #[cfg(feature = "http")]
-    own_hammer_hooks: HookList::new(),
     hammer_hooks: HookList::new(),
     hooks: Hooks::new(),
     shutdown: Shutdown::new(),
+    states: Changes::new(),
     sockets: Sockets::new(),
     server: OnceLock::new(),
     notification_fd: Mutex::new(None),
@@ -55,12 +55,10 @@ pub(in crate::driver) struct Process {
     daemon: OnceLock<Daemon>,
     pub(in crate::driver) request_hooks: HookList,
     pub(in crate::driver) drain_hooks: HookList,
-    /// Before those of the program, which may hang.
-    #[cfg(feature = "http")]
-    pub(in crate::driver) own_hammer_hooks: HookList,
     pub(in crate::driver) hammer_hooks: HookList,
     pub(in crate::driver) hooks: Hooks,
     pub(in crate::driver) shutdown: Shutdown,
+    pub(in crate::driver) states: Changes,
     pub(in crate::driver) sockets: Sockets,
     pub(in crate::driver) server: OnceLock<Server>,
     /// Tells the supervisor that the service is ready; taken when that has been done.
@@ -68,7 +66,7 @@ pub(in crate::driver) struct Process {
     /// To the thread that runs the program's own check.
     #[cfg_attr(not(feature = "systemd"), allow(dead_code))]
     pub(in crate::driver) watchdog: OnceLock<mpsc::SyncSender<()>>,
-    /// How long a drain may take if the configuration says nothing: a server has a better default.
+    /// The limit of a drain for which the configuration sets none.
     pub(in crate::driver) default_drain_timeout: Mutex<Option<Duration>>,
 }
 
@@ -138,6 +136,7 @@ impl Daemon {
         *lock(&self.past) = Past { phase_since: Some(Instant::now()), took_over: predecessor };
         let mut machine = lock(&self.machine);
         let Some(report) = machine.started(last_claim) else { return false };
+        PROCESS.states.publish(machine.state()); // with the machine locked, so that all come in order
         self.report(report);
         true
     }

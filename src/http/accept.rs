@@ -1,11 +1,11 @@
 //! Accepting, until the drain has begun and the queue is empty.
 
-use super::connection::{Peer, Stage};
-use super::stream::{Listener, Stream};
+use super::stream::{Listener, Peer, Stream};
+use crate::DrainGuard;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
 /// Between two attempts, where there is no descriptor to be had.
@@ -13,17 +13,28 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Between two lines about it.
 const SAY: Duration = Duration::from_secs(60);
 
-/// A connection, and the permit that it holds as long as it lives.
-pub(super) type Accepted = (Stream, Option<Peer>, OwnedSemaphorePermit);
+/// What a connection holds as long as it lives.
+pub(super) struct Seat {
+    _permit: OwnedSemaphorePermit,
+    _guard: DrainGuard,
+}
+
+impl Seat {
+    fn new(permit: OwnedSemaphorePermit) -> Seat {
+        Seat { _permit: permit, _guard: crate::drain_guard() }
+    }
+}
+
+pub(super) type Accepted = (Stream, Option<Peer>, Seat);
 
 /// Ends with the listener closed. What was accepted goes on.
 pub(super) async fn accept_all(
     listener: Listener,
     permits: Arc<Semaphore>,
-    mut stages: watch::Receiver<Stage>,
     take: impl Fn(Accepted),
 ) -> io::Result<()> {
     let mut said = None;
+    let mut draining = crate::draining();
     loop {
         let next = async {
             let permit = match permits.clone().try_acquire_owned() {
@@ -37,9 +48,9 @@ pub(super) async fn accept_all(
         };
         tokio::select! {
             biased;
-            () = left_serving(&mut stages) => break,
+            () = &mut draining => break,
             (accepted, permit) = next => match accepted {
-                Ok((stream, peer)) => take((stream, peer, permit)),
+                Ok((stream, peer)) => take((stream, peer, Seat::new(permit))),
                 Err(error) => {
                     say(&mut said, &error);
                     sleep(PAUSE).await;
@@ -53,7 +64,7 @@ pub(super) async fn accept_all(
     let listener = listener.into_std()?;
     while let Ok(permit) = permits.clone().try_acquire_owned() {
         match listener.accept() {
-            Ok((stream, peer)) => take((stream, peer, permit)),
+            Ok((stream, peer)) => take((stream, peer, Seat::new(permit))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => {
                 say(&mut said, &error);
@@ -62,11 +73,6 @@ pub(super) async fn accept_all(
         }
     }
     Ok(())
-}
-
-/// Also where the server has been dropped.
-async fn left_serving(stages: &mut watch::Receiver<Stage>) {
-    _ = stages.wait_for(|stage| *stage != Stage::Serving).await;
 }
 
 /// Once a minute.

@@ -1,11 +1,10 @@
 //! One connection, from its acceptance to its end.
 
+use super::accept::Seat;
 use super::goodbye::Goodbye;
 use super::state::{Next, State, Times};
-use super::stream::Stream;
+use super::stream::{Peer, Stream};
 use super::woken::WhenWoken;
-use crate::shutdown::lock;
-use crate::sys;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -21,20 +20,14 @@ use std::io;
 use std::os::fd::RawFd;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Sleep, sleep_until};
 use tower_service::Service;
 
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
-
-/// Where the client is: an extension of each request that comes over TCP
-/// (`request.extensions().get::<Peer>()`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Peer(pub std::net::SocketAddr);
 
 /// A tower service that can be served.
 pub(super) trait App<B>:
@@ -58,19 +51,11 @@ where
 {
 }
 
-/// Where all connections of a program stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    Serving,
-    Draining(Instant),
-}
-
 /// What the connections of a program share.
 pub(super) struct Shared {
     pub(super) library: auto::Builder<TokioExecutor>,
     pub(super) times: Times,
     pub(super) request_timeout: Option<Duration>,
-    pub(super) stage: watch::Receiver<Stage>,
     pub(super) open: Open,
 }
 
@@ -85,42 +70,78 @@ pub(super) struct Open {
 impl Open {
     /// Sees to it that every connection with something in flight is reset by the end of the process:
     /// a body whose end is that of the connection would look complete. Needs nothing of the runtime,
-    /// whose threads may all be held up. A Unix socket knows no reset.
+    /// whose threads may all be held up.
     ///
     /// Returns how many are open, and how many of them will be cut.
     pub(super) fn hammer(&self) -> (usize, usize) {
         self.hammered.store(true, Ordering::SeqCst);
-        let links = lock(&self.links);
-        let busy = links.iter().filter(|(_, link)| lock(&link.state).is_busy());
-        (links.len(), busy.map(|(fd, _)| sys::reset_on_close(*fd)).count())
+        let links = self.links();
+        let cut = links.values().filter(|link| {
+            let socket = link.socket();
+            let busy = socket.state.is_busy();
+            if busy {
+                socket.reset_on_close();
+            }
+            busy
+        });
+        (links.len(), cut.count())
     }
 
-    /// What is asked only now is cut as well.
-    fn asked(&self, fd: RawFd) {
-        if self.hammered.load(Ordering::SeqCst) && lock(&self.links).contains_key(&fd) {
-            sys::reset_on_close(fd);
-        }
+    fn links(&self) -> MutexGuard<'_, HashMap<RawFd, Arc<Link>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What the parts of one connection share.
 struct Link {
-    fd: RawFd,
-    state: Mutex<State>,
+    /// Held by whoever reads and writes, for as long as that takes: neither ever waits.
+    socket: Mutex<Socket>,
     /// A first GOAWAY is to be sent.
     goodbye: AtomicBool,
     shared: Arc<Shared>,
     peer: Option<Peer>,
 }
 
+struct Socket {
+    /// `None` once it is closed.
+    stream: Option<Stream>,
+    state: State,
+}
+
+impl Link {
+    fn socket(&self) -> MutexGuard<'_, Socket> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The app is about to get a request.
+    fn asked(&self, has_body: bool) {
+        let mut socket = self.socket();
+        socket.state.asked(has_body);
+        if self.shared.open.hammered.load(Ordering::SeqCst) {
+            socket.reset_on_close(); // what is asked only now is cut as well
+        }
+    }
+}
+
+impl Socket {
+    fn parts(&mut self) -> (Pin<&mut Stream>, &mut State) {
+        let stream = self.stream.as_mut().expect("closed by the end of `Io` alone");
+        (Pin::new(stream), &mut self.state)
+    }
+
+    fn reset_on_close(&self) {
+        self.stream.iter().for_each(Stream::reset_on_close);
+    }
+}
+
 // ---- what moves ----
 
 /// The socket, as the library gets it. It goes on to be the program's where the protocol changes.
 pub(super) struct Io {
-    stream: Stream,
+    fd: RawFd,
     link: Arc<Link>,
     goodbye: Goodbye,
-    _permit: OwnedSemaphorePermit,
+    _seat: Seat,
 }
 
 impl AsyncRead for Io {
@@ -129,42 +150,48 @@ impl AsyncRead for Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let Io { link, goodbye, .. } = &mut *self;
+        let mut socket = link.socket();
+        let (mut stream, state) = socket.parts();
         // The library reads whenever the connection is polled; it writes only what it has.
-        if let Poll::Ready(Err(error)) = self.poll_goodbye(context) {
-            return Poll::Ready(Err(error));
+        if link.goodbye.load(Ordering::Relaxed) {
+            if let Poll::Ready(Err(error)) = goodbye.poll_send(stream.as_mut(), context) {
+                return Poll::Ready(Err(error));
+            }
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        lock(&self.link.state).read(&buffer.filled()[before..], Instant::now);
+        ready!(stream.poll_read(context, buffer))?;
+        state.read(&buffer.filled()[before..], Instant::now);
         Poll::Ready(Ok(()))
     }
 }
 
 impl Io {
-    fn poll_goodbye(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.link.goodbye.load(Ordering::Relaxed) {
-            true => self.goodbye.poll_send(Pin::new(&mut self.stream), context),
-            false => Poll::Ready(Ok(())),
+    fn write(
+        &mut self,
+        parts: &[io::IoSlice<'_>],
+        context: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let mut socket = self.link.socket();
+        let (mut stream, state) = socket.parts();
+        if self.link.goodbye.load(Ordering::Relaxed) {
+            ready!(self.goodbye.poll_send(stream.as_mut(), context))?;
         }
-    }
-
-    fn note(&mut self, parts: &[io::IoSlice<'_>], written: &Poll<io::Result<usize>>) {
-        let bytes = match written {
+        let written = write(stream, context);
+        let bytes = match &written {
             Poll::Ready(Ok(bytes)) => Some(*bytes),
             Poll::Ready(Err(_)) => Some(0),
             Poll::Pending => None,
         };
-        let http2 = {
-            let mut state = lock(&self.link.state);
-            state.wrote(bytes);
-            state.is_http2()
-        };
-        let mut left = bytes.filter(|_| http2).unwrap_or(0);
+        state.wrote(bytes);
+        let mut left = bytes.filter(|_| state.is_http2()).unwrap_or(0);
         for part in parts {
             let taken = part.len().min(left);
             self.goodbye.feed(&part[..taken]);
             left -= taken;
         }
+        written
     }
 }
 
@@ -174,10 +201,9 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_goodbye(context))?;
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.note(&[io::IoSlice::new(bytes)], &written);
-        written
+        self.write(&[io::IoSlice::new(bytes)], context, |stream, context| {
+            stream.poll_write(context, bytes)
+        })
     }
 
     fn poll_write_vectored(
@@ -185,30 +211,31 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_goodbye(context))?;
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.note(parts, &written);
-        written
+        self.write(parts, context, |stream, context| stream.poll_write_vectored(context, parts))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.link.socket().parts().0.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
-        lock(&self.link.state).flushed();
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut socket = self.link.socket();
+        let (stream, state) = socket.parts();
+        ready!(stream.poll_flush(context))?;
+        state.flushed();
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.link.socket().parts().0.poll_shutdown(context)
     }
 }
 
+/// Guards against a number that is used again: the connection leaves the list before it is closed.
 impl Drop for Io {
     fn drop(&mut self) {
-        lock(&self.link.shared.open.links).remove(&self.link.fd);
+        self.link.shared.open.links().remove(&self.fd);
+        drop(self.link.socket().stream.take());
     }
 }
 
@@ -219,7 +246,7 @@ struct InFlight(Arc<Link>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        lock(&self.0.state).answered(Instant::now());
+        self.0.socket().state.answered(Instant::now());
     }
 }
 
@@ -244,8 +271,7 @@ where
         Answering<<TowerToHyperService<S> as hyper::service::Service<Request<Incoming>>>::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        lock(&self.link.state).asked(!request.body().is_end_stream());
-        self.link.shared.open.asked(self.link.fd);
+        self.link.asked(!request.body().is_end_stream());
         let in_flight = InFlight(self.link.clone());
         if let Some(peer) = self.link.peer {
             request.extensions_mut().insert(peer);
@@ -295,10 +321,10 @@ where
             }
         };
         let connected = *this.connects && answer.status().is_success();
-        let state = &answer.body().in_flight.0.state;
+        let link = &answer.body().in_flight.0;
         if connected || answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            lock(state).upgraded();
-        } else if crate::draining().has_begun() && lock(state).is_last() {
+            link.socket().state.upgraded();
+        } else if crate::draining().has_begun() && link.socket().state.is_last() {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(Ok(answer))
@@ -346,33 +372,27 @@ pub(super) async fn converse<S, B>(
     accepted: Instant,
     app: S,
     shared: Arc<Shared>,
-    permit: OwnedSemaphorePermit,
+    seat: Seat,
 ) where
     S: App<B>,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     let fd = stream.number();
-    let state = Mutex::new(State::new(accepted));
+    let socket = Mutex::new(Socket { stream: Some(stream), state: State::new(accepted) });
     let goodbye = AtomicBool::new(false);
-    let link = Arc::new(Link { fd, state, goodbye, shared: shared.clone(), peer });
-    lock(&shared.open.links).insert(fd, link.clone());
-    let io = TokioIo::new(Io {
-        stream,
-        link: link.clone(),
-        goodbye: Goodbye::default(),
-        _permit: permit,
-    });
+    let link = Arc::new(Link { socket, goodbye, shared: shared.clone(), peer });
+    shared.open.links().insert(fd, link.clone());
+    let io = TokioIo::new(Io { fd, link: link.clone(), goodbye: Goodbye::default(), _seat: seat });
     let service = Counted { app: TowerToHyperService::new(app), link: link.clone() };
     let mut connection = pin!(shared.library.serve_connection_with_upgrades(io, service));
-    let mut stages = shared.stage.clone();
-    let mut draining = None;
+    let mut draining = crate::draining();
+    let mut since = None;
     let mut alarm = pin!(sleep_until(accepted.into()));
     let ended = loop {
         let due = WhenWoken::new(async {
             tokio::select! {
                 biased;
-                // Its sender goes only with the servers themselves, when no drain will come.
-                Ok(()) = stages.changed() => {}
+                () = &mut draining, if since.is_none() => since = Some(Instant::now()),
                 () = alarm.as_mut() => {}
             }
         });
@@ -382,11 +402,7 @@ pub(super) async fn converse<S, B>(
             ended = connection.as_mut() => break ended,
             () = due => {}
         }
-        match *stages.borrow_and_update() {
-            Stage::Serving => {}
-            Stage::Draining(since) => draining = Some(since),
-        }
-        let next = lock(&link.state).next(Instant::now(), draining, &shared.times);
+        let next = link.socket().state.next(Instant::now(), since, &shared.times);
         match next {
             Next::Wait(until) => alarm.as_mut().reset(until.into()),
             Next::Announce => {

@@ -30,7 +30,7 @@
 //!   [`idle_grace`](Server::idle_grace): requests on their way are served.
 //! - **Upgraded connections** (WebSocket) are the app's: it should end them when
 //!   [`draining`](crate::draining) resolves. Until then this process stays.
-//! - **The limit**: [`drain_limit`](Server::drain_limit), 60 s. Then, or on USR2 by hand, everything
+//! - **The limit**: [`drain_timeout`](Server::drain_timeout), 60 s. Then, or on USR2 by hand, everything
 //!   left is reset, the log tells how many connections were cut, and the process ends with code 124.
 //!
 //! # Limitations
@@ -44,6 +44,7 @@
 //! - Types of hyper, http and tower are part of this module's interface.
 
 mod accept;
+mod bound;
 mod connection;
 mod goodbye;
 mod heads;
@@ -54,13 +55,13 @@ mod stream;
 mod tls;
 mod woken;
 
-pub use connection::Peer;
+pub use bound::Bound;
 pub use server::Server;
+pub use stream::{Address, Peer};
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 
-use crate::error::Result;
-use crate::proto::DrainReason;
+use crate::{DrainReason, Result};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;

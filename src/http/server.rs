@@ -1,29 +1,24 @@
-//! The builder, and the life of its servers.
+//! The builder.
 
 use super::accept::{Accepted, accept_all};
-use super::connection::{App, BoxError, Open, Shared, Stage, converse};
+use super::bound::{Bound, Running, blocking, system};
+use super::connection::{App, BoxError, Open, Shared, converse};
 use super::state::Times;
 #[cfg(feature = "tls")]
 use super::stream::Stream;
 use super::stream::{Listener, StdListener};
-use crate::error::{Error, ErrorKind, Result};
-use crate::proto::DrainReason;
-use crate::{driver, sockets};
+use crate::{DrainReason, Error, ErrorKind, Result, sockets};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
 use std::fmt;
-use std::future::Future;
-use std::io;
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::sync::Semaphore;
 use tower_service::Service;
 
 /// What the library needs at least, to read at all.
@@ -45,7 +40,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 ///     .tcp("0.0.0.0:8080", public.clone())
 ///     .unix("/run/web/web.sock", public)
 ///     .tcp("127.0.0.1:8081", admin)
-///     .drain_limit(Duration::from_secs(30))
+///     .drain_timeout(Duration::from_secs(30))
 ///     .serve()
 ///     .await?;
 /// # Ok(())
@@ -58,12 +53,10 @@ pub struct Server {
     request_timeout: Option<Duration>,
     keep_alive: Duration,
     idle_grace: Duration,
-    drain_limit: Option<Duration>,
+    drain_timeout: Option<Duration>,
     max_header_size: usize,
     max_connections: usize,
 }
-
-type Running = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
 /// A socket to be had, and what serves it.
 struct Place {
@@ -87,7 +80,7 @@ impl Server {
             request_timeout: None,
             keep_alive: Duration::from_secs(75),
             idle_grace: Duration::from_secs(1),
-            drain_limit: Some(Duration::from_secs(60)),
+            drain_timeout: Some(Duration::from_secs(60)),
             max_header_size: 64 << 10,
             max_connections: 10_000,
         }
@@ -231,8 +224,8 @@ impl Server {
     ///
     /// Where [`Config::drain_timeout`](crate::Config::drain_timeout) is set, that holds instead. The
     /// launcher is told which it is, and KILLs a daemon that outlives it by 5 s.
-    pub fn drain_limit(mut self, limit: impl Into<Option<Duration>>) -> Server {
-        self.drain_limit = limit.into();
+    pub fn drain_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Server {
+        self.drain_timeout = timeout.into();
         self
     }
 
@@ -258,35 +251,64 @@ impl Server {
     }
 
     /// Takes over or binds every socket, calls [`started`](crate::started), serves, drains, and
-    /// returns when all is answered: what [`wait`](crate::wait) returns. Then return from `main`.
+    /// returns when all is answered: what [`wait`](crate::wait) returns. Then return from `main`. It is
+    /// [`bind`](Server::bind), [`started`](crate::started) and [`run`](Bound::run) in one.
     ///
     /// Call it after [`init`](crate::init), once in a program, in a tokio runtime with I/O and time
-    /// enabled. When the drain begins, it accepts what is queued and closes the sockets; every
-    /// HTTP/1 answer says `Connection: close`, every HTTP/2 connection gets a GOAWAY (the streams
-    /// that were on their way are served), idle connections have
-    /// [their grace](Server::idle_grace), and upgraded ones (WebSocket) are the app's: it should end
-    /// them when [`draining`](crate::draining) resolves.
-    ///
-    /// Dropped before its end, it accepts nothing more, and what was accepted is served as long as
-    /// the runtime lives.
+    /// enabled.
     ///
     /// # Errors
     ///
-    /// As [`sockets::Options::tcp`] and [`started`](crate::started); and
-    /// [`ErrorKind::InvalidConfig`] where there is no server, or where a listener that was given
-    /// blocks. Nothing was accepted then, and the predecessor serves on.
+    /// As [`bind`](Server::bind) and [`started`](crate::started). Nothing was accepted then, and the
+    /// predecessor serves on.
     pub async fn serve(self) -> Result<DrainReason> {
-        let limit = self.drain_limit;
-        let library = self.library();
-        let times = Times {
-            header: self.header_timeout,
-            keep_alive: self.keep_alive,
-            grace: self.idle_grace,
-        };
+        let bound = self.bind().await?;
+        blocking(crate::started).await?;
+        bound.run().await
+    }
+
+    /// Takes over or binds every socket, and accepts nothing yet: for a program that has something to do
+    /// between that and [`started`](crate::started), or that must know its [addresses](Bound::addresses).
+    ///
+    /// ```no_run
+    /// use axum::Router;
+    ///
+    /// # async fn warm_up(_: &Router) {}
+    /// # async fn run() -> seamless::Result<()> {
+    /// let app = Router::new().fallback(async || "Hello\n");
+    /// let bound = seamless::http::Server::new().tcp("127.0.0.1:0", app.clone()).bind().await?;
+    /// println!("listening at {}", bound.addresses()[0]);
+    /// warm_up(&app).await; // the predecessor still serves
+    /// seamless::started()?; // from here on it drains
+    /// bound.run().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Call it after [`init`](crate::init) and before [`started`](crate::started), in a tokio runtime
+    /// with I/O and time enabled. It also sets [`drain_timeout`](Server::drain_timeout) and the hook
+    /// that resets what is in flight at a forced exit
+    /// ([`Stage::Hammer`](crate::hooks::Stage::Hammer)).
+    ///
+    /// # Errors
+    ///
+    /// As [`sockets::Options::tcp`]; and [`ErrorKind::InvalidConfig`] if no place was given, or if a
+    /// listener that was given blocks.
+    pub async fn bind(self) -> Result<Bound> {
         if self.places.is_empty() {
             let text = "cannot serve (http): no place to listen at was given";
             return Err(Error::new(ErrorKind::InvalidConfig, text));
         }
+        let shared = Arc::new(Shared {
+            library: self.library(),
+            times: Times {
+                header: self.header_timeout,
+                keep_alive: self.keep_alive,
+                grace: self.idle_grace,
+            },
+            request_timeout: self.request_timeout,
+            open: Open::default(),
+        });
         // All that waits for files, locks or the predecessor waits on a thread of its own.
         let places = self.places;
         let found = blocking(move || {
@@ -298,66 +320,15 @@ impl Server {
             found.collect::<Result<Vec<_>>>()
         })
         .await?;
-
-        let (stage, stages) = watch::channel(Stage::Serving);
-        let shared = Arc::new(Shared {
-            library,
-            times,
-            request_timeout: self.request_timeout,
-            stage: stages.clone(),
-            open: Open::default(),
-        });
-        let mut ready = Vec::new();
+        let mut bound = Bound::new(shared.clone());
         for (listener, start) in found {
-            let address = listener.address();
+            let address = listener.address().map_err(system)?;
             let listener = listener.into_tokio().map_err(system)?;
             let permits = Arc::new(Semaphore::new(self.max_connections));
-            let running = start(listener, shared.clone(), permits.clone());
-            ready.push((running, permits, address));
+            bound.add(address, start(listener, shared.clone(), permits));
         }
-        driver::default_drain_timeout(limit);
-        // The drain counts as through when its hooks have returned.
-        let (serving, ended) = mpsc::channel::<()>();
-        crate::on_shutdown(move || _ = ended.recv());
-        let cut = Arc::downgrade(&shared);
-        driver::before_hammer_hooks(move || {
-            if let Some(shared) = cut.upgrade() {
-                let (connections, cut) = shared.open.hammer();
-                log::error!(
-                    target: "seamless",
-                    "stage=hammer daemon={} connections={connections} cut={cut}",
-                    std::process::id(),
-                );
-            }
-        });
-
-        blocking(crate::started).await?;
-
-        let mut accepting = JoinSet::new();
-        let mut all_permits = Vec::new();
-        for (running, permits, address) in ready {
-            log::info!(
-                target: "seamless",
-                "stage=serve daemon={} address={address}",
-                std::process::id()
-            );
-            all_permits.push(permits);
-            accepting.spawn(running);
-        }
-        crate::draining().await;
-        stage.send_replace(Stage::Draining(Instant::now()));
-        while let Some(accepted) = accepting.join_next().await {
-            accepted
-                .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-                .map_err(system)?;
-        }
-        for permits in all_permits {
-            // Each comes back with its connection.
-            let all = self.max_connections as u32;
-            _ = permits.acquire_many(all).await.expect("never closed");
-        }
-        drop(serving);
-        Ok(blocking(crate::wait).await)
+        crate::default_drain_timeout(self.drain_timeout);
+        Ok(bound)
     }
 
     fn library(&self) -> auto::Builder<TokioExecutor> {
@@ -376,12 +347,11 @@ where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     move |listener, shared, permits| {
-        let stages = shared.stage.clone();
-        let take = move |(stream, peer, permit): Accepted| {
+        let take = move |(stream, peer, seat): Accepted| {
             let (app, shared) = (app.clone(), shared.clone());
-            tokio::spawn(converse(stream, peer, Instant::now(), app, shared, permit));
+            tokio::spawn(converse(stream, peer, Instant::now(), app, shared, seat));
         };
-        Box::pin(accept_all(listener, permits, stages, take))
+        Box::pin(accept_all(listener, permits, take))
     }
 }
 
@@ -395,8 +365,7 @@ where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     move |listener, shared, permits| {
-        let stages = shared.stage.clone();
-        let take = move |(stream, peer, permit): Accepted| {
+        let take = move |(stream, peer, seat): Accepted| {
             let (app, shared, acceptor) = (app.clone(), shared.clone(), acceptor.clone());
             tokio::spawn(async move {
                 let accepted = Instant::now();
@@ -405,7 +374,7 @@ where
                 match handshake.await {
                     Ok(Ok(stream)) => {
                         let stream = Stream::Tls(Box::new(stream));
-                        converse(stream, peer, accepted, app, shared, permit).await;
+                        converse(stream, peer, accepted, app, shared, seat).await;
                     }
                     Ok(Err(error)) => {
                         log::debug!(target: "seamless", "stage=http handshake error=\"{error}\"");
@@ -414,31 +383,19 @@ where
                 }
             });
         };
-        Box::pin(accept_all(listener, permits, stages, take))
+        Box::pin(accept_all(listener, permits, take))
     }
-}
-
-/// Off the threads of the runtime.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let done = spawn_blocking(work).await;
-    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 fn check_nonblocking(listener: &StdListener) -> Result<()> {
-    if listener.is_nonblocking() {
+    if listener.is_nonblocking().map_err(system)? {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::InvalidConfig,
-        format!(
-            "cannot serve {:?} (http): the listener blocks; ask for it with nonblocking(true)",
-            listener.address()
-        ),
-    ))
-}
-
-fn system(error: io::Error) -> Error {
-    Error::io(ErrorKind::System, "cannot use a listener (http)", error)
+    let address = listener.address().map_err(system)?;
+    let text = format!(
+        "cannot serve \"{address}\" (http): the listener blocks; ask for it with nonblocking(true)"
+    );
+    Err(Error::new(ErrorKind::InvalidConfig, text))
 }
 
 impl fmt::Debug for Server {
@@ -449,7 +406,7 @@ impl fmt::Debug for Server {
             .field("request_timeout", &self.request_timeout)
             .field("keep_alive", &self.keep_alive)
             .field("idle_grace", &self.idle_grace)
-            .field("drain_limit", &self.drain_limit)
+            .field("drain_timeout", &self.drain_timeout)
             .field("max_header_size", &self.max_header_size)
             .field("max_connections", &self.max_connections)
             .finish()
@@ -461,15 +418,19 @@ mod tests {
     use super::*;
     use axum::Router;
 
-    fn refusal(server: Server) -> Error {
+    fn block_on<T>(work: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(server.serve()).expect_err("refused")
+        runtime.expect("a runtime").block_on(work)
+    }
+
+    fn refusal(server: Server) -> Error {
+        block_on(server.serve()).expect_err("refused")
     }
 
     #[test]
     fn the_defaults_are_those_of_the_documentation() {
         let text = "Server { places: 0, header_timeout: 10s, request_timeout: None, \
-            keep_alive: 75s, idle_grace: 1s, drain_limit: Some(60s), max_header_size: 65536, \
+            keep_alive: 75s, idle_grace: 1s, drain_timeout: Some(60s), max_header_size: 65536, \
             max_connections: 10000 }";
         assert_eq!(format!("{:?}", Server::default()), text);
     }

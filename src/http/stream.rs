@@ -1,12 +1,42 @@
 //! The kinds of sockets that are served, and what they have in common.
 
-use super::connection::Peer;
-use std::io;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::net::SocketAddr as UnixAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::{fmt, io};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// Where the client is: an extension of each request that comes over TCP
+/// (`request.extensions().get::<Peer>()`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Peer(pub SocketAddr);
+
+/// Where a server listens: [`Bound::addresses`](super::Bound::addresses).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Address {
+    /// With the port that the system chose, if 0 was asked for.
+    Tcp(SocketAddr),
+    /// A path, as a rule.
+    Unix(UnixAddr),
+}
+
+/// The address or the path; `unix` for a socket that has no path.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix(address) => match address.as_pathname() {
+                Some(path) => path.display().fmt(f),
+                None => f.write_str("unix"),
+            },
+        }
+    }
+}
 
 /// A connection.
 pub(super) enum Stream {
@@ -35,6 +65,18 @@ impl Stream {
             #[cfg(feature = "tls")]
             Stream::Tls(tls) => tls.get_ref().0.as_raw_fd(),
         }
+    }
+
+    /// When it is closed, also by the end of the process, its client gets a reset: `SO_LINGER` of zero,
+    /// see `socket(7)`. A Unix socket knows no reset.
+    pub(super) fn reset_on_close(&self) {
+        let done = match self {
+            Stream::Tcp(tcp) => tcp.set_zero_linger(),
+            Stream::Unix(_) => Ok(()),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.get_ref().0.set_zero_linger(),
+        };
+        _ = done; // the client has closed it
     }
 }
 
@@ -133,31 +175,25 @@ impl StdListener {
         })
     }
 
-    pub(super) fn is_nonblocking(&self) -> bool {
+    pub(super) fn is_nonblocking(&self) -> io::Result<bool> {
         let fd = match self {
             StdListener::Tcp(listener) => listener.as_fd(),
             StdListener::Unix(listener) => listener.as_fd(),
         };
-        crate::sys::socket::is_nonblocking(fd)
+        let flags = fcntl(fd, FcntlArg::F_GETFL)?;
+        Ok(OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK))
     }
 
-    /// For the log.
-    pub(super) fn address(&self) -> String {
-        match self {
-            StdListener::Tcp(listener) => {
-                listener.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string())
-            }
-            StdListener::Unix(listener) => {
-                let address = listener.local_addr().ok();
-                let path = address.as_ref().and_then(|address| address.as_pathname());
-                path.map_or_else(|| "unix".to_owned(), |path| path.display().to_string())
-            }
-        }
+    pub(super) fn address(&self) -> io::Result<Address> {
+        Ok(match self {
+            StdListener::Tcp(listener) => Address::Tcp(listener.local_addr()?),
+            StdListener::Unix(listener) => Address::Unix(listener.local_addr()?),
+        })
     }
 }
 
 /// A short answer must not wait for the acknowledgement of the one before.
-fn from_tcp(stream: TcpStream, address: std::net::SocketAddr) -> (Stream, Option<Peer>) {
+fn from_tcp(stream: TcpStream, address: SocketAddr) -> (Stream, Option<Peer>) {
     _ = stream.set_nodelay(true);
     (Stream::Tcp(stream), Some(Peer(address)))
 }

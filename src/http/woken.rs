@@ -1,11 +1,10 @@
 //! A future beside one that is polled all the time.
 
-use crate::shutdown::lock;
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 pin_project! {
@@ -37,13 +36,19 @@ impl<F: Future> Future for WhenWoken<F> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         // In this order: whoever rings from here on wakes this task.
-        lock(&this.bell.task).clone_from(context.waker());
+        this.bell.task().clone_from(context.waker());
         if !this.bell.rung.load(Ordering::Acquire) {
             return Poll::Pending;
         }
         this.bell.rung.swap(false, Ordering::AcqRel);
         let waker = Waker::from(this.bell.clone());
         this.future.poll(&mut Context::from_waker(&waker))
+    }
+}
+
+impl Bell {
+    fn task(&self) -> MutexGuard<'_, Waker> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -54,7 +59,7 @@ impl Wake for Bell {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.rung.store(true, Ordering::Release);
-        let task = lock(&self.task).clone();
+        let task = self.task().clone();
         task.wake();
     }
 }
@@ -79,10 +84,10 @@ mod tests {
         let (mut polled, inner) = (0, Mutex::new(None));
         let mut future = pin!(WhenWoken::new(poll_fn(|context| {
             polled += 1;
-            *lock(&inner) = Some(context.waker().clone());
+            *inner.lock().expect("no panic") = Some(context.waker().clone());
             if polled == 3 { Poll::Ready(polled) } else { Poll::Pending }
         })));
-        let wake = || lock(&inner).clone().expect("polled").wake();
+        let wake = || inner.lock().expect("no panic").clone().expect("polled").wake();
         let tasks = [Arc::new(Task::default()), Arc::new(Task::default())];
         let wakers = tasks.clone().map(Waker::from);
         let mut poll = |task: usize| future.as_mut().poll(&mut Context::from_waker(&wakers[task]));

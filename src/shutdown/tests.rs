@@ -31,7 +31,7 @@ fn poll(draining: &mut Draining, waker: &Waker) -> Poll<()> {
 }
 
 fn kept(shutdown: &Shutdown) -> usize {
-    lock(&shutdown.state).wakers.len()
+    lock(&shutdown.state).begin.of.len()
 }
 
 // ---- Draining ----
@@ -181,17 +181,160 @@ fn draining_goes_wherever_futures_go() {
     goes::<Draining>();
 }
 
-// ---- wait ----
+#[test]
+fn the_reason_is_known_before_the_drain_begins() {
+    let shutdown = shutdown();
+    let draining = Draining::of(shutdown);
+    assert_eq!(draining.reason(), None);
+    shutdown.decided(DrainReason::TakenOver);
+    assert_eq!((draining.reason(), draining.has_begun()), (Some(DrainReason::TakenOver), false));
+    shutdown.begin();
+    shutdown.decided(DrainReason::Stopped);
+    assert_eq!(draining.clone().reason(), Some(DrainReason::TakenOver));
+}
+
+/// Also while another process holds a copy of our end, as a forked one does.
+#[test]
+fn a_descriptor_ends_when_the_drain_begins() {
+    use std::io::Read;
+    let shutdown = shutdown();
+    let draining = Draining::of(shutdown);
+    let early = UnixStream::from(draining.fd().expect("a pair"));
+    early.set_nonblocking(true).expect("a flag");
+    let blocks = (&early).read(&mut [0]).expect_err("no end yet");
+    assert_eq!(blocks.kind(), io::ErrorKind::WouldBlock);
+    let inherited = lock(&shutdown.state).ends[0].try_clone().expect("a copy");
+    shutdown.begin();
+    let late = UnixStream::from(draining.fd().expect("a pair"));
+    for mut end in [&early, &late] {
+        assert_eq!(end.read(&mut [0]).expect("its end"), 0);
+    }
+    assert!(lock(&shutdown.state).ends.is_empty());
+    drop(inherited);
+}
+
+// ---- DrainGuard ----
+
+/// A thread that waits until no guard exists, and what it sends then.
+fn waits_for_guards(shutdown: &'static Shutdown) -> mpsc::Receiver<()> {
+    let (through, seen) = mpsc::channel();
+    let wait = move || {
+        shutdown.wait_guards();
+        through.send(()).expect("the test listens");
+    };
+    thread::spawn(wait);
+    seen
+}
+
+fn count(shutdown: &Shutdown) -> usize {
+    shutdown.guards.load(Ordering::SeqCst)
+}
+
+#[test]
+fn the_drain_waits_for_the_last_guard() {
+    let shutdown = shutdown();
+    let before = DrainGuard::of(shutdown);
+    shutdown.begin();
+    let seen = waits_for_guards(shutdown);
+    let during = DrainGuard::of(shutdown);
+    let clones = [before.clone(), during.clone(), during.clone()];
+    for guard in [before, during].into_iter().chain(clones) {
+        assert!(seen.try_recv().is_err());
+        drop(guard);
+    }
+    seen.recv().expect("it goes on");
+}
+
+#[test]
+fn without_a_guard_nothing_waits() {
+    let shutdown = shutdown();
+    drop(DrainGuard::of(shutdown));
+    shutdown.begin();
+    shutdown.wait_guards();
+    assert_eq!(count(shutdown), 0);
+}
+
+#[test]
+fn a_panic_lets_its_guard_go() {
+    let shutdown = shutdown();
+    let guard = DrainGuard::of(shutdown);
+    shutdown.begin();
+    let seen = waits_for_guards(shutdown);
+    let task = thread::spawn(move || {
+        let _guard = guard;
+        panic!("as planned");
+    });
+    assert!(task.join().is_err());
+    seen.recv().expect("it goes on");
+}
+
+/// The last guard goes at the very moment at which the drain begins.
+#[test]
+fn no_end_of_a_guard_is_missed() {
+    for round in 0..500 {
+        let shutdown = shutdown();
+        let guards: Vec<_> = (0..1 + round % 3).map(|_| DrainGuard::of(shutdown)).collect();
+        let drops: Vec<_> =
+            guards.into_iter().map(|guard| thread::spawn(move || drop(guard.clone()))).collect();
+        shutdown.begin();
+        shutdown.wait_guards();
+        assert_eq!(count(shutdown), 0);
+        drops.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    }
+}
+
+#[test]
+fn guards_and_futures_go_wherever_tasks_go() {
+    fn goes<T: Clone + Send + Sync + Unpin + std::panic::UnwindSafe + 'static>() {}
+    goes::<DrainGuard>();
+    goes::<Finished>();
+}
+
+// ---- Finished ----
 
 #[test]
 fn wait_tells_the_first_reason() {
     let shutdown = shutdown();
-    let waiting = thread::spawn(|| shutdown.wait_finished());
+    let waiting = thread::spawn(|| Finished::of(shutdown).wait());
     shutdown.begin();
+    assert_eq!(Finished::of(shutdown).wait_timeout(Duration::ZERO), None);
     shutdown.finish(DrainReason::TakenOver);
     shutdown.finish(DrainReason::Stopped);
     assert_eq!(waiting.join().expect("no panic"), DrainReason::TakenOver);
-    assert_eq!(shutdown.wait_finished(), DrainReason::TakenOver, "a second caller as well");
+    assert_eq!(Finished::of(shutdown).wait(), DrainReason::TakenOver, "a second caller as well");
+    let none = Finished::of(shutdown).wait_timeout(Duration::ZERO);
+    assert_eq!(none, Some(DrainReason::TakenOver));
+}
+
+#[test]
+fn the_future_of_the_end_is_woken_by_the_thread_that_waits_for_it() {
+    let shutdown = shutdown();
+    let counters: Vec<_> = (0..2).map(|_| Arc::new(Counter::default())).collect();
+    let mut futures = vec![Finished::of(shutdown), Finished::of(shutdown)];
+    let mut poll = |at: usize| {
+        let waker = counters[at].clone().into();
+        Pin::new(&mut futures[at]).poll(&mut Context::from_waker(&waker))
+    };
+    shutdown.begin();
+    assert_eq!([poll(0), poll(1)], [Poll::Pending; 2]);
+    shutdown.finish(DrainReason::Stopped);
+    assert_eq!(counters[0].woken(), 0, "finish runs on the thread that takes signals");
+    shutdown.wake_finished();
+    assert_eq!(counters.iter().map(|counter| counter.woken()).sum::<usize>(), 2);
+    assert_eq!([poll(0), poll(1)], [Poll::Ready(DrainReason::Stopped); 2]);
+    assert_eq!(format!("{:?}", futures[0]), "Finished { reason: Some(Stopped) }");
+}
+
+#[test]
+fn a_future_of_the_end_that_is_dropped_leaves_nothing_behind() {
+    let shutdown = shutdown();
+    let counter = Arc::new(Counter::default());
+    for _ in 0..100 {
+        let mut finished = Finished::of(shutdown);
+        let waker = counter.clone().into();
+        assert!(Pin::new(&mut finished).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    assert_eq!(Arc::strong_count(&counter), 1);
 }
 
 // ---- hooks ----

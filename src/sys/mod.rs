@@ -26,5 +26,3 @@ pub(crate) mod unix_path;
 pub(crate) mod wait;
 
 pub(crate) use raw::exit_now;
-#[cfg(feature = "http")]
-pub(crate) use raw::reset_on_close;

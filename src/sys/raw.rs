@@ -142,18 +142,6 @@ pub(crate) fn look_at<T>(fd: RawFd, f: impl FnOnce(BorrowedFd<'_>) -> T) -> Opti
     }
 }
 
-/// Sets an `SO_LINGER` of zero (`socket(7)`): when this connection is closed, also by the end of the
-/// process, its peer gets a reset.
-#[cfg(feature = "http")]
-pub(crate) fn reset_on_close(fd: RawFd) {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    let size = size_of_val(&linger) as libc::socklen_t;
-    // SAFETY: reads the structure only during the call; the kernel refuses a number that is no socket.
-    unsafe {
-        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size);
-    }
-}
-
 /// Takes ownership of a descriptor and makes it close-on-exec. The caller knows that nothing else in
 /// this process owns it: the kernel has just returned it, or it was passed by exec and is adopted once.
 pub(crate) fn adopt(fd: RawFd) -> OwnedFd {

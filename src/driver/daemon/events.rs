@@ -9,7 +9,7 @@ use crate::driver::daemon::watchdog;
 use crate::driver::generation::stop::Stopped;
 use crate::driver::log::{Maybe, note};
 use crate::driver::shared::{Daemon, PROCESS};
-use crate::driver::threads::{Asked, run_hooks};
+use crate::driver::threads::Asked;
 use crate::driver::timers::Timers;
 use crate::error::Error;
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
@@ -24,7 +24,6 @@ use crate::sys::{launch, process, wait};
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::{Arc, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often a detached daemon checks, and how soon older generations are told again.
@@ -35,8 +34,6 @@ const SAY: Duration = Duration::from_secs(60);
 const RESEND: Duration = Duration::from_millis(10);
 /// How long hooks may hold back a signal: a hammer, or a stop, must not wait for a hook that hangs.
 const SIGNAL_HOOKS_TIME: Duration = Duration::from_secs(1);
-/// How long the `on_hammer` hooks may take.
-const HAMMER_HOOKS_TIME: Duration = Duration::from_secs(1);
 /// The exit code of a drain that was forced to end, as of `timeout(1)`.
 const HAMMERED: i32 = 124;
 
@@ -279,6 +276,7 @@ impl Events {
                 let mut machine = lock(&self.daemon.machine);
                 let before = machine.phase();
                 let outputs = machine.on(input);
+                PROCESS.states.publish(machine.state()); // locked, so that all come in order
                 (before, outputs, machine.phase())
             };
             if before != after {
@@ -310,7 +308,10 @@ impl Events {
                     inputs.push_back(Input::DrainHooksDone);
                 }
             }
-            Output::Finish(reason) => PROCESS.shutdown.finish(reason),
+            Output::Finish(reason) => {
+                PROCESS.states.end();
+                PROCESS.shutdown.finish(reason);
+            }
             Output::Hammer(forced) => self.hammer(forced),
             Output::End => crate::sys::exit_now(0),
             Output::Arm(timer) => {
@@ -417,16 +418,7 @@ impl Events {
             process::own_pid(),
             elapsed_ms(self.left_serving),
         );
-        #[cfg(feature = "http")]
-        run_hooks(&PROCESS.own_hammer_hooks, "before_hammer_hooks");
-        let (returned, wait) = mpsc::channel();
-        let hooks = thread::Builder::new().name("seamless-hammer".to_owned()).spawn(move || {
-            run_hooks(&PROCESS.hammer_hooks, "on_hammer");
-            _ = returned.send(());
-        });
-        if hooks.is_ok() {
-            _ = wait.recv_timeout(HAMMER_HOOKS_TIME);
-        }
+        PROCESS.hooks.run_hammer(&PROCESS.hammer_hooks);
         crate::sys::exit_now(HAMMERED)
     }
 

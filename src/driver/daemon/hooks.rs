@@ -9,11 +9,13 @@ use crate::sys::process;
 use crate::sys::signals::Arrivals;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// All of them.
 pub(in crate::driver) struct Hooks {
-    before: [HookList; 3],
-    after: [HookList; 3],
+    before: [HookList; 4],
+    after: [HookList; 4],
     on_signal: Mutex<Repeating>,
     before_signal: Mutex<Repeating>,
     after_signal: Mutex<Repeating>,
@@ -48,8 +50,8 @@ enum Job {
 impl Hooks {
     pub(in crate::driver) const fn new() -> Hooks {
         Hooks {
-            before: [const { HookList::new() }; 3],
-            after: [const { HookList::new() }; 3],
+            before: [const { HookList::new() }; 4],
+            after: [const { HookList::new() }; 4],
             on_signal: Mutex::new(Repeating::new()),
             before_signal: Mutex::new(Repeating::new()),
             after_signal: Mutex::new(Repeating::new()),
@@ -78,6 +80,13 @@ impl Hooks {
     /// Ends those around a stage if there are none.
     pub(in crate::driver) fn end_if_empty(&self, stage: Stage) -> bool {
         self.before(stage).end_if_empty() && self.after(stage).end_if_empty()
+    }
+
+    /// Runs all hooks of a forced exit, in their order. Takes at most three times the limit.
+    pub(in crate::driver) fn run_hammer(&'static self, on_hammer: &'static HookList) {
+        run_limited(self.before(Stage::Hammer), "before", true);
+        run_limited(on_hammer, "on_hammer", false);
+        run_limited(self.after(Stage::Hammer), "after", false);
     }
 
     // ---- for signals ----
@@ -224,4 +233,96 @@ fn run(hooks: &Mutex<Repeating>, name: &str, signal: i32) {
         }
     }
     lock(hooks).hooks = taken;
+}
+
+// ---- the hammer ----
+
+/// How long each of the three groups of hooks may take.
+const HAMMER_LIMIT: Duration = Duration::from_secs(1);
+/// How long a hook of the first group may hold up the next.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Runs hooks on a thread of their own until all have returned or the limit has passed. If they are
+/// urgent, one that hangs does not hold up the next: a further thread runs those. They also run if
+/// there is no memory for a thread, then without a limit.
+fn run_limited(hooks: &'static HookList, name: &'static str, urgent: bool) {
+    let end = Instant::now() + HAMMER_LIMIT;
+    let patience = if urgent { PATIENCE } else { HAMMER_LIMIT };
+    let (through, wait) = mpsc::channel();
+    let mut running = 0;
+    loop {
+        if !hooks.end_if_empty() {
+            let through = through.clone();
+            let run = move || {
+                run_hooks(hooks, name);
+                _ = through.send(());
+            };
+            match thread::Builder::new().name("seamless-hammer".to_owned()).spawn(run) {
+                Ok(_) => running += 1,
+                Err(_) if urgent => run_hooks(hooks, name),
+                Err(_) => {}
+            }
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if running == 0 || left.is_zero() {
+            return;
+        }
+        if wait.recv_timeout(left.min(patience)).is_ok() {
+            running -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hooks() -> (&'static HookList, mpsc::Sender<u32>, mpsc::Receiver<u32>) {
+        let (ran, seen) = mpsc::channel();
+        (Box::leak(Box::new(HookList::new())), ran, seen)
+    }
+
+    fn add(hooks: &HookList, hook: impl FnOnce() + Send + 'static) {
+        assert!(hooks.add(Box::new(hook)));
+    }
+
+    fn hang() {
+        loop {
+            thread::park();
+        }
+    }
+
+    #[test]
+    fn an_urgent_hook_that_hangs_holds_up_no_other() {
+        let (hooks, ran, seen) = hooks();
+        for number in 0..4 {
+            let ran = ran.clone();
+            add(hooks, move || ran.send(number).expect("the test listens"));
+            add(hooks, hang);
+        }
+        let begin = Instant::now();
+        run_limited(hooks, "test", true);
+        assert!(begin.elapsed() >= HAMMER_LIMIT);
+        assert_eq!(seen.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn the_others_run_one_after_the_other_as_long_as_the_limit_lets_them() {
+        let (hooks, ran, seen) = hooks();
+        for number in 0..4 {
+            let ran = ran.clone();
+            add(hooks, move || ran.send(number).expect("the test listens"));
+        }
+        run_limited(hooks, "test", false);
+        assert_eq!(seen.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+        let (hooks, ran, seen) = self::hooks();
+        add(hooks, hang);
+        add(hooks, move || ran.send(1).expect("the test listens"));
+        run_limited(hooks, "test", false);
+        assert!(seen.try_recv().is_err());
+        // Nor is anything waited for if there are none.
+        let begin = Instant::now();
+        run_limited(self::hooks().0, "test", false);
+        assert!(begin.elapsed() < HAMMER_LIMIT);
+    }
 }

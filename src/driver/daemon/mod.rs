@@ -131,6 +131,7 @@ fn run(
         past: Mutex::new(Past::default()),
         service,
     });
+    PROCESS.states.publish(daemon.state());
     let events = Events::new(daemon, channel, outputs, request_stage, drain_stage);
     // Started now: later, under load, there might be no thread to be had.
     spawn("seamless-stage1", move || {
@@ -142,13 +143,16 @@ fn run(
         }
     })?;
     spawn("seamless-stage3", move || {
-        for _reason in run_drain_hooks {
+        for reason in run_drain_hooks {
+            PROCESS.shutdown.decided(reason);
             PROCESS.hooks.run_before(Stage::Drain);
             PROCESS.sockets.let_go();
             PROCESS.shutdown.begin();
             run_hooks(&PROCESS.drain_hooks, "on_shutdown");
+            PROCESS.shutdown.wait_guards();
             PROCESS.hooks.run_after(Stage::Drain);
             daemon.post(Input::DrainHooksDone);
+            PROCESS.shutdown.wake_finished();
         }
     })?;
     spawn("seamless-signal", move || events.run(signals))?;

@@ -1,0 +1,113 @@
+//! Servers that have their sockets, and their life from there on.
+
+use super::connection::Shared;
+use super::stream::Address;
+use crate::hooks::{self, Stage};
+use crate::{DrainGuard, DrainReason, Error, ErrorKind, Result, State};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::{fmt, io};
+use tokio::task::{JoinSet, spawn_blocking};
+
+/// Accepts, and returns with the listener closed.
+pub(super) type Running = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+/// Servers that have their sockets and accept nothing yet: what [`Server::bind`](super::Server::bind)
+/// returns. Call [`started`](crate::started), then [`run`](Bound::run).
+///
+/// Dropped instead, it closes its sockets in this process.
+#[must_use = "nothing is accepted before `run`"]
+pub struct Bound {
+    addresses: Vec<Address>,
+    running: Vec<Running>,
+    guard: DrainGuard,
+    /// What the hook of the forced exit looks at.
+    shared: Arc<Shared>,
+}
+
+impl Bound {
+    pub(super) fn new(shared: Arc<Shared>) -> Bound {
+        let cut = Arc::downgrade(&shared);
+        hooks::before(Stage::Hammer, move || {
+            let Some(shared) = cut.upgrade() else { return };
+            let (connections, cut) = shared.open.hammer();
+            log::error!(
+                target: "seamless",
+                "stage=hammer daemon={} connections={connections} cut={cut}",
+                std::process::id(),
+            );
+        });
+        let guard = crate::drain_guard();
+        Bound { addresses: Vec::new(), running: Vec::new(), guard, shared }
+    }
+
+    pub(super) fn add(&mut self, address: Address, running: Running) {
+        self.addresses.push(address);
+        self.running.push(running);
+    }
+
+    /// Where it listens, in the order in which the servers were added.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Serves, drains, and returns when all is answered: what [`wait`](crate::wait) returns. Then return
+    /// from `main`. Call it after [`started`](crate::started), in the runtime of
+    /// [`bind`](super::Server::bind).
+    ///
+    /// When the drain begins, it accepts what is queued and closes the sockets; every
+    /// HTTP/1 answer says `Connection: close`, every HTTP/2 connection gets a GOAWAY (the streams
+    /// that were on their way are served), idle connections have
+    /// [their grace](super::Server::idle_grace), and upgraded ones (WebSocket) are the app's: it should
+    /// end them when [`draining`](crate::draining) resolves.
+    ///
+    /// Dropped before its end, it accepts nothing more, and what was accepted is served as long as
+    /// the runtime lives. Each connection holds a [`DrainGuard`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotInitialized`] before [`started`](crate::started) has returned: whatever this
+    /// process accepted would be lost if it were told to end. [`ErrorKind::System`]: a listener cannot
+    /// be used any more.
+    pub async fn run(self) -> Result<DrainReason> {
+        if crate::state() == State::Starting {
+            let text = "cannot serve (http): started was not called, or failed";
+            return Err(Error::new(ErrorKind::NotInitialized, text));
+        }
+        let mut accepting = JoinSet::new();
+        for (running, address) in self.running.into_iter().zip(self.addresses) {
+            log::info!(
+                target: "seamless",
+                "stage=serve daemon={} address={address}",
+                std::process::id()
+            );
+            accepting.spawn(running);
+        }
+        while let Some(accepted) = accepting.join_next().await {
+            accepted
+                .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+                .map_err(system)?;
+        }
+        drop(self.guard); // each connection has its own
+        let reason = crate::finished().await;
+        drop(self.shared);
+        Ok(reason)
+    }
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bound").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// Off the threads of the runtime.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = spawn_blocking(work).await;
+    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+pub(super) fn system(error: io::Error) -> Error {
+    Error::io(ErrorKind::System, "cannot use a listener (http)", error)
+}
