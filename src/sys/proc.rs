@@ -3,8 +3,7 @@
 use nix::unistd::{SysconfVar, sysconf};
 use std::collections::HashSet;
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// How long ago a process started that began so many ticks after the boot.
@@ -72,7 +71,8 @@ pub(super) fn sockets(pid: i32) -> Option<HashSet<String>> {
     Some(inodes.collect())
 }
 
-/// The path as it counts for every process.
-pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
-    std::path::absolute(path)
+/// Whether two absolute paths name one file, even if their folders are reached by links.
+pub(crate) fn is_same_path(one: &Path, other: &Path) -> bool {
+    let folder = |path: &Path| fs::canonicalize(path.parent()?).ok();
+    one == other || one.file_name() == other.file_name() && folder(one) == folder(other)
 }
