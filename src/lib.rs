@@ -187,11 +187,11 @@
 //! seamless check   /run/web/web.pid [--json]      what would go wrong, and what to do
 //! ```
 //!
-//! It reads the record, proves who of it lives, and asks the newest generation over the takeover
-//! socket; an answer counts only if it comes from the process that the record proves. Each question
-//! has a limit. `stop` leaves a generation alone that its supervisor would start again at once, and
-//! names the command that keeps it down; a detached one it stops in any case. `seamless --help` has
-//! the exit codes.
+//! It reads the record, proves which of the listed generations live, and asks the newest one over the
+//! control socket. An answer counts only if it comes from the proven process. Each question has a
+//! limit. If a supervisor would start the service again at once, `stop` does nothing and names the
+//! command that keeps the service down; a detached generation is stopped in any case. `seamless --help`
+//! has the exit codes. The module `client` does the same for programs.
 //!
 //! # Users
 //!
@@ -271,8 +271,7 @@
 compile_error!("seamless runs on Linux only: it needs pidfds, /proc and SO_PEERCRED");
 
 #[cfg(feature = "command")]
-#[doc(hidden)] // of the program `seamless` alone
-pub mod command;
+pub mod client;
 mod config;
 mod driver;
 mod error;

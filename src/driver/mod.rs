@@ -88,6 +88,13 @@ pub(crate) fn after_signal(signal: i32, hook: Box<dyn FnMut() + Send>) -> Result
     PROCESS.hooks.after_signal(signal, hook)
 }
 
+/// Is this process a generation of the service with this PID file?
+#[cfg(feature = "command")]
+pub(crate) fn is_own(pid_file: &std::path::Path) -> bool {
+    let service = PROCESS.daemon().and_then(|daemon| daemon.service.as_ref());
+    service.is_some_and(|service| crate::sys::proc::is_same_path(&service.pid_file, pid_file))
+}
+
 // ---- the drain ----
 
 pub(crate) fn draining() -> Draining {

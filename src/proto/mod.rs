@@ -11,8 +11,11 @@ pub(crate) mod generation;
 pub(crate) mod launcher;
 pub(crate) mod paths;
 pub(crate) mod sockets;
+mod state;
 pub(crate) mod supervisor;
 pub(crate) mod text;
+
+pub use state::State;
 
 /// Why the drain began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,20 +27,6 @@ pub enum DrainReason {
     Stopped,
     /// Somebody sent this process TERM or INT.
     Requested,
-}
-
-/// Where a daemon is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum State {
-    /// Until `started` has returned `Ok`. Before `init` as well.
-    Starting,
-    /// Serving, with a launcher, or about to let it go.
-    Serving,
-    /// Serving without a launcher, until a successor is ready.
-    Detached,
-    /// No longer to accept new work.
-    Draining,
 }
 
 /// What the supervisor means by a TERM.

@@ -592,10 +592,10 @@ fn p5_p10_the_command_on_planted_files() {
         let (_, victim) = place_of(folder, "victim", 0);
         let (mut started, daemon) = victim.start_ready(&[SERVES_ON]);
         let record = fs::read_to_string(victim.lock_file()).expect("a record");
-        // As one of root's that cannot be asked, only signalled.
+        // As one of root's that has lost its control socket, and is only signalled.
         let planted = record
             .replace(&identity(daemon.pid()), &identity(innocent.pid()))
-            .replace(" takeover=1", "");
+            .replace("state=serving", "state=draining");
         let mut number = 0;
         let mut case = |words: &str, put: &dyn Fn(&Path, &Direct)| {
             number += 1;

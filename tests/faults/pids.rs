@@ -468,10 +468,12 @@ fn p5_the_daemon_that_the_command_stops() {
         for (call, path) in points {
             let (place, direct) = place(folder, call);
             let old = predecessor(&direct, &[]);
-            // As though built without sockets: it cannot be asked, so it is signalled.
+            // Its successor has taken its control socket and died: it cannot be asked, so it is signalled.
             direct.stop(&old);
             let record = fs::read_to_string(direct.lock_file()).expect("the record");
-            fs::write(direct.lock_file(), record.replace(" takeover=1", "")).expect("the record");
+            let record = record.replace("state=serving", "state=draining");
+            fs::write(direct.lock_file(), record).expect("the record");
+            fs::remove_file(direct.socket()).expect("the socket");
             let mut command = Command::new("sh");
             let script = "kill -STOP $$; exec \"$@\"";
             command.args(["-c", script, "sh"]).arg(bin::support("seamless"));

@@ -251,30 +251,52 @@ fn p10_status_names_stale_and_foreign_files() {
     });
 }
 
-/// As it enters the record without the feature `sockets`.
-fn without_sockets(direct: &Direct) {
+/// As a successor leaves it that dies between its line in the record and its first TERM: the control
+/// socket and the word for it in the record are gone.
+fn lose_socket(direct: &Direct) {
     let record = fs::read_to_string(direct.lock_file()).expect("the record");
-    assert!(record.contains(" takeover=1"), "{record}");
-    fs::write(direct.lock_file(), record.replace(" takeover=1", "")).expect("a record");
+    assert!(record.contains(" state=serving"), "{record}");
+    fs::write(direct.lock_file(), record.replace("state=serving", "state=draining"))
+        .expect("a record");
     fs::remove_file(direct.socket()).expect("the socket");
 }
 
 #[test]
-fn a_service_without_sockets_is_known_by_its_record() {
+fn a_generation_that_lost_its_control_socket_can_be_stopped() {
     boxed::run(|folder| {
         let direct = Direct::new(folder);
         let (mut started, daemon) = direct.start_ready(&[SERVES_ON]);
-        without_sockets(&direct);
-        let said = status(&direct.pid_file());
-        assert_eq!((&said["state"], &said["daemon"]), (&"serving".into(), &daemon.pid().into()));
+        lose_socket(&direct);
+        let said = seamless("status", &direct.pid_file(), &["--json"]);
+        said.assert(1, &["nobody listens"]);
+        let said = said.json();
+        assert_eq!((&said["state"], &said["daemon"]), (&"unknown".into(), &daemon.pid().into()));
         assert_eq!(said["launcher"], started.launcher.pid());
         assert_eq!(said["sockets"], Value::Null);
-        assert!(said["unknown"][0].as_str().expect("a text").contains("without the feature"));
-        seamless("restart", &direct.pid_file(), &[]).assert(1, &["without the feature `sockets`"]);
+        seamless("restart", &direct.pid_file(), &[]).assert(1, &["nobody listens"]);
         assert!(!daemon.has_ended());
         seamless("stop", &direct.pid_file(), &[]).assert(0, &["generation 1 has ended"]);
         assert!(started.wait_end().success());
         assert_eq!(direct.report.wait_of(daemon.pid(), "wait").text, "Requested");
+    });
+}
+
+/// To read the lock file would give up the claim, without a word.
+#[test]
+fn p4_a_generation_that_looks_at_its_own_service_keeps_the_claim() {
+    boxed::run(|folder| {
+        let direct = Direct::new(folder);
+        let go = folder.join("go");
+        let wait = format!("--at=after-init=file:{}", go.display());
+        let started = direct.start(&[SERVES_ON, "--at=after-init=call:look", &wait]);
+        let called = direct.report.wait("called");
+        assert!(called.text.contains("is a generation of the service"), "{called:?}");
+        // A second one would be let in.
+        assert_eq!(status(&direct.pid_file())["starting"], called.pid);
+        fs::write(go, "").expect("a file");
+        let daemon = started.wait_started();
+        seamless("stop", &direct.pid_file(), &[]).assert(0, &["generation 1 has ended"]);
+        assert!(daemon.has_ended());
     });
 }
 
@@ -303,7 +325,7 @@ fn p5_p10_only_the_newest_generation_is_believed() {
 
         // One that is proven, and talks nonsense.
         let liar = Predecessor::new(&direct);
-        write_record(&direct, process::id(), " takeover=1");
+        write_record(&direct, process::id(), " state=serving");
         let own = process::id();
         for (answer, words) in [
             ("GET / HTTP/1.1".to_owned(), "it sent no message of this protocol"),
@@ -614,12 +636,15 @@ fn names_commands<H: Host>(kind: &str, commands: [&str; 2], host: impl FnOnce(&P
         Watched::new(first).wait_end(LIMIT);
 
         // One that cannot be asked: the command that it names instead is a restart.
-        let lock_file = folder.join("run/web.pid.lock");
+        let [lock_file, socket, aside] =
+            ["lock", "sock", "aside"].map(|end| folder.join(format!("run/web.pid.{end}")));
         let record = fs::read_to_string(&lock_file).expect("the record");
-        fs::write(&lock_file, record.replace(" takeover=1", "")).expect("a record");
+        fs::write(&lock_file, record.replace("state=serving", "state=draining")).expect("a record");
+        fs::rename(&socket, &aside).expect("the socket");
         let said = seamless("restart", &pid_file, &[]);
+        fs::rename(&aside, &socket).expect("the socket");
         fs::write(&lock_file, &record).expect("the record");
-        said.assert(1, &["without the feature `sockets`", commands[0]]);
+        said.assert(1, &["nobody listens", commands[0]]);
         run_named(&said, commands[0], folder);
         Watched::new(second).wait_end(LIMIT);
         let third = http::wait_pid(host.target());
@@ -853,7 +878,7 @@ fn check_of_parents_that_supervise_nothing() {
         let (started, daemon) = direct.start_ready(&[SERVES_ON]);
         let found = problems(&check(&direct.pid_file(), &["--json"]));
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].1.contains("is no supervisor that is known"), "{found:?}");
+        assert!(found[0].1.contains("is an unknown supervisor"), "{found:?}");
         started.launcher.kill();
         daemon.kill();
         daemon.wait_end(LIMIT);

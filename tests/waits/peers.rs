@@ -316,7 +316,7 @@ fn against(folder: &Path, cases: &[Case<'_>]) {
     let own = process::id();
     for (why, play) in cases {
         println!("{why}");
-        write_record(&direct, own, " takeover=1");
+        write_record(&direct, own, " state=serving");
         let successor = Successor::start(&direct, folder, None);
         successor.go();
         let end = predecessor.accept();
@@ -577,7 +577,7 @@ fn p5_p10_sockets_come_from_a_proven_predecessor_only() {
         let successor = Successor::start(&direct, folder, None);
         successor.go();
         successor.assert_failed(&direct, &why);
-        write_record(&direct, 1, " takeover=1");
+        write_record(&direct, 1, " state=serving");
         let successor = Successor::start(&direct, folder, None);
         successor.go();
         successor.assert_failed(&direct, &why);

@@ -3,8 +3,7 @@
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::proto::Reading;
 use crate::proto::State;
-use crate::proto::control::status::{Stage, Status};
-use crate::proto::daemon::Phase;
+use crate::proto::control::status::Status;
 use crate::shutdown::lock;
 use crate::sys::process;
 use std::os::unix::ffi::OsStrExt;
@@ -12,9 +11,12 @@ use std::time::Duration;
 
 pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
     let service = daemon.service.as_ref();
-    let stage = stage(daemon);
+    let (state, handing_off) = {
+        let machine = lock(&daemon.machine);
+        (machine.state(), machine.is_handing_off())
+    };
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let attached = !matches!(stage, Stage::Detached);
+    let attached = state != State::Detached;
     let wants = service.map(|service| {
         let main_pid = attached.then_some(service.launcher);
         match service.supervisor.read(main_pid) {
@@ -24,20 +26,21 @@ pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
             Reading::Lost => "lost",
         }
     });
-    let serving = service.filter(|_| stage == Stage::Serving);
+    let serving = service.filter(|_| state == State::Serving && !handing_off);
     let no_restart = serving.and_then(|service| service.no_restart());
     let held = PROCESS.sockets.held().unwrap_or_default();
     let failures = service.map(|service| service.reload_failures()).unwrap_or_default();
     let past = lock(&daemon.past);
     Status {
         generation: daemon.generation(),
-        stage,
+        state,
+        handing_off,
         daemon: process::own_pid(),
         launcher: service.map(|service| service.launcher),
         age_ms: ms(age),
         sockets: held.len() as u64,
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-        stage_ms: past.phase_since.map(|since| ms(since.elapsed())),
+        state_ms: past.phase_since.map(|since| ms(since.elapsed())),
         supervisor_kind: service.map(|service| service.supervisor.kind.name().to_owned()),
         supervisor: service.and_then(|service| service.supervisor.pid()),
         supervisor_wants: wants.map(str::to_owned),
@@ -52,15 +55,5 @@ pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
         failures: failures.count,
         failure: failures.last,
         held: held.into_iter().map(|entry| entry.socket).collect(),
-    }
-}
-
-fn stage(daemon: &Daemon) -> Stage {
-    match (daemon.phase(), daemon.state()) {
-        (Phase::HandingOff, State::Serving) => Stage::HandingOff,
-        (_, State::Starting) => Stage::Starting,
-        (_, State::Serving) => Stage::Serving,
-        (_, State::Detached) => Stage::Detached,
-        (_, State::Draining) => Stage::Draining,
     }
 }

@@ -7,28 +7,19 @@
 //! ```
 //!
 //! A reader passes over fields and lines that it does not know, and does without those that are
-//! missing. This file imports the frame alone: the fuzzer compiles both by themselves.
+//! missing.
 
 use super::frame::{Escaped, MESSAGE_MAX, REASON_MAX, Socket, clean, digits, field, unescape};
+use crate::proto::State;
 use std::fmt::{self, Display, Write as _};
-
-/// How far a daemon has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    Starting,
-    Serving,
-    /// It serves; the handoff has begun.
-    HandingOff,
-    /// It serves, without a launcher.
-    Detached,
-    Draining,
-}
 
 /// The answer to `status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Status {
     pub(crate) generation: Option<u64>,
-    pub(crate) stage: Stage,
+    pub(crate) state: State,
+    /// It serves, and its `on_shutdown_request` hooks run.
+    pub(crate) handing_off: bool,
     pub(crate) daemon: i32,
     /// The one that it was started by; gone where it is detached.
     pub(crate) launcher: Option<i32>,
@@ -38,8 +29,8 @@ pub(crate) struct Status {
     pub(crate) sockets: u64,
     /// Of the crate.
     pub(crate) version: Option<String>,
-    /// How long it has been at this stage.
-    pub(crate) stage_ms: Option<u64>,
+    /// How long it has been in this state.
+    pub(crate) state_ms: Option<u64>,
     /// The name of its kind.
     pub(crate) supervisor_kind: Option<String>,
     pub(crate) supervisor: Option<i32>,
@@ -66,32 +57,12 @@ pub(crate) struct Status {
 
 const SOCKET: &str = "socket ";
 
-impl Stage {
-    const ALL: [Stage; 5] =
-        [Stage::Starting, Stage::Serving, Stage::HandingOff, Stage::Detached, Stage::Draining];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Stage::Starting => "starting",
-            Stage::Serving => "serving",
-            Stage::HandingOff => "handing-off",
-            Stage::Detached => "detached",
-            Stage::Draining => "draining",
-        }
-    }
-
-    /// Are requests answered by a daemon at this stage?
-    pub(crate) fn serves(self) -> bool {
-        matches!(self, Stage::Serving | Stage::HandingOff | Stage::Detached)
-    }
-}
-
 impl Status {
     pub(crate) fn format(&self) -> String {
         let mut text = format!(
             "generation={} state={} daemon={} launcher={} age_ms={} sockets={} failures={}",
             Or(self.generation),
-            self.stage.name(),
+            self.state.name(self.handing_off),
             self.daemon,
             Or(self.launcher),
             self.age_ms,
@@ -103,7 +74,7 @@ impl Status {
                 _ = write!(text, " {key}={value}");
             }
         };
-        put("stage_ms", self.stage_ms.as_ref().map(|ms| ms as _));
+        put("state_ms", self.state_ms.as_ref().map(|ms| ms as _));
         put("supervisor", self.supervisor.as_ref().map(|pid| pid as _));
         put("took_over", self.took_over.as_ref().map(|number| number as _));
         put("in_place", self.in_place.then_some(&1));
@@ -141,16 +112,17 @@ impl Status {
         let pid = |key| number(key).and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
         let word = |key| field(head, key).and_then(unescape);
         let text = |key| Some(clean(&String::from_utf8_lossy(&word(key)?), REASON_MAX));
-        let stage = field(head, "state")?;
+        let (state, handing_off) = State::parse(field(head, "state")?)?;
         Some(Status {
             generation: number("generation"),
-            stage: Stage::ALL.into_iter().find(|one| one.name() == stage)?,
+            state,
+            handing_off,
             daemon: pid("daemon")?,
             launcher: pid("launcher"),
             age_ms: number("age_ms").unwrap_or(0),
             sockets: number("sockets").unwrap_or(0),
             version: text("version"),
-            stage_ms: number("stage_ms"),
+            state_ms: number("state_ms"),
             supervisor_kind: text("supervisor_kind"),
             supervisor: pid("supervisor"),
             supervisor_wants: text("supervisor_wants"),

@@ -89,6 +89,11 @@ impl Daemon {
         }
     }
 
+    /// Do the `on_shutdown_request` hooks run while the launcher waits for them?
+    pub(crate) fn is_handing_off(&self) -> bool {
+        self.phase == Phase::HandingOff && self.state() == State::Serving
+    }
+
     /// Detached or draining: the supervisor reads what we print only as long as our launcher lives. A
     /// daemon that serves beside its launcher keeps what it has: if a reader fails there, the program's own
     /// answer may be to end and be started anew.

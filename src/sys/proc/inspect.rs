@@ -5,6 +5,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use std::collections::HashSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 /// The age of a process that started this many ticks after the boot.
@@ -117,4 +118,10 @@ fn address(text: &str) -> Option<SocketAddr> {
         _ => return None,
     };
     Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
+}
+
+/// Whether two absolute paths name one file, even if their folders are reached by links.
+pub(crate) fn is_same_path(one: &Path, other: &Path) -> bool {
+    let folder = |path: &Path| fs::canonicalize(path.parent()?).ok();
+    one == other || one.file_name() == other.file_name() && folder(one) == folder(other)
 }

@@ -154,7 +154,7 @@ impl Predecessor {
     /// Listens, and writes the record that proves it.
     pub fn new(direct: &Direct) -> Self {
         let listener = Predecessor::unproven(direct);
-        write_record(direct, process::id(), " takeover=1");
+        write_record(direct, process::id(), " state=serving");
         listener
     }
 

@@ -1,5 +1,5 @@
 use super::super::frame::{Address, Socket, SocketKind};
-use super::{MESSAGE_MAX, Stage, Status};
+use super::{MESSAGE_MAX, State, Status};
 
 fn socket(port: u16) -> Socket {
     let address = Address::Inet(([127, 0, 0, 1], port).into());
@@ -18,13 +18,14 @@ fn full() -> Status {
     let text = |text: &str| Some(text.to_owned());
     Status {
         generation: Some(3),
-        stage: Stage::HandingOff,
+        state: State::Serving,
+        handing_off: true,
         daemon: 812,
         launcher: Some(811),
         age_ms: 5000,
         sockets: 1,
         version: text("0.1.0"),
-        stage_ms: Some(20),
+        state_ms: Some(20),
         supervisor_kind: text("runit"),
         supervisor: Some(7),
         supervisor_wants: text("up"),
@@ -47,8 +48,9 @@ fn least() -> Status {
 
 #[test]
 fn each_status_is_read_as_it_was_written() {
-    for stage in Stage::ALL {
-        let full = Status { stage, ..full() };
+    for word in ["starting", "serving", "handing-off", "detached", "draining"] {
+        let (state, handing_off) = State::parse(word).expect("a state");
+        let full = Status { state, handing_off, ..full() };
         assert_eq!(Status::parse(&full.format()), Some(full));
     }
     assert_eq!(Status::parse(&least().format()), Some(least()));

@@ -15,6 +15,7 @@
 //! | `orphan PID` | the action `orphan:TIME` has started one for this long, and its parent ended |
 //! | `called CALL ok`, `called CALL error: TEXT` | the action `call:…` |
 //! | `called state STATE GENERATION` | the action `call:state` |
+//! | `called look TEXT` | the action `call:look`: why its own service cannot be looked at |
 //! | `called time N` | the action `call:time`; nanoseconds since 1970 |
 //! | `called print ok`, `called print error: TEXT` | `--chatter`: the first line; one that cannot be written |
 //! | `called wait REASON` | the action `call:wait`, whose wait on a thread of its own is over |
@@ -101,7 +102,8 @@ ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, file:PATH (until i
         free:N (so many of them again), spawn:NAME, orphan:SECONDS,
         reap (a thread waits for whatever child there is, for ever),
         own-output (standard output is a socket of its own that nobody reads),
-        call:init, call:started, call:restart, call:state, call:time, call:wait, call:inherited, tcp:SOCKET
+        call:init, call:started, call:restart, call:state, call:time, call:wait, call:look,
+        call:inherited, tcp:SOCKET
 SOCKET  an address or a path, and then any of: ,name=NAME ,count=N ,mode=660 ,backlog=N ,only-v6
         ,reuse-port ,blocking
 TIME    like 300ms or 2s";
@@ -520,6 +522,11 @@ impl Part {
             Action::Call(call) if call == "state" => {
                 let (state, generation) = (seamless::state(), seamless::generation());
                 self.report(&format!("called state {state:?} {generation:?}"));
+            }
+            Action::Call(call) if call == "look" => {
+                let service = seamless::client::Service::at(&self.pid_file);
+                let look = service.map(|service| service.look().blind().map(str::to_owned));
+                self.report(&format!("called look {look:?}"));
             }
             Action::Call(call) if call == "time" => {
                 self.report(&format!("called time {}", time_now().as_nanos()));

@@ -1,6 +1,5 @@
-//! Words as people, and their shells, write and read them.
+//! Words as people write and read them.
 
-use crate::proto::control::frame::clean;
 use std::time::Duration;
 
 /// No line is longer.
@@ -8,17 +7,14 @@ const LINE_MAX: usize = 4096;
 
 /// What came from somebody else, in one line: nothing in it moves a terminal's cursor.
 pub(super) fn line(text: &str) -> String {
-    clean(text, LINE_MAX)
-}
-
-/// A word that a shell takes as it is.
-pub(super) fn quote(word: &str) -> String {
-    let word = line(word);
-    let is_plain = |char: char| char.is_ascii_alphanumeric() || "/._-+:@%".contains(char);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word;
+    let mut line = String::new();
+    for char in text.chars().map(|char| if char.is_control() { ' ' } else { char }) {
+        if line.len() + char.len_utf8() > LINE_MAX {
+            break;
+        }
+        line.push(char);
     }
-    format!("'{}'", word.replace('\'', r"'\''"))
+    line
 }
 
 /// `60s`, `500ms`, `2m`, `1h`, or plain seconds.

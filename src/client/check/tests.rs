@@ -1,5 +1,5 @@
-use super::judge::{judge, may};
-use super::{Daemon, Facts, Kernel, Parent, ServiceFolder, Severity};
+use super::facts::{Daemon, Facts, Kernel, Parent, ServiceFolder, may};
+use super::judge::{Severity, judge};
 use crate::proto::Kind;
 use crate::proto::supervisor::systemd::Properties;
 use crate::sys::surroundings::{About, What, Who};
@@ -34,7 +34,7 @@ fn clean() -> Facts {
         daemon: Some(Daemon {
             pid: 812,
             held: Some(3),
-            not_handed_over: Vec::new(),
+            not_transferred: Vec::new(),
             file_limit: Some(1024),
             in_place: false,
             notifies: Some(true),
@@ -128,8 +128,10 @@ fn each_fault_of_the_folder() {
     one("folder", &["does not exist", "mkdir /run/web && chown web"], |facts| {
         facts.about_folder = None;
     });
-    one("folder", &["is no folder"], |facts| facts.about_folder = about(What::Regular, 0o644, WEB));
-    one("folder", &["can only be read"], |facts| facts.read_only = true);
+    one("folder", &["is not a folder"], |facts| {
+        facts.about_folder = about(What::Regular, 0o644, WEB)
+    });
+    one("folder", &["read-only file system"], |facts| facts.read_only = true);
     one("folder", &["web may not write", "chown web /run/web"], |facts| {
         facts.about_folder = about(What::Folder, 0o755, 0);
     });
@@ -147,7 +149,7 @@ fn each_fault_of_the_folder() {
 #[test]
 fn each_fault_of_the_files() {
     one("pid-file", &["is a folder"], |facts| facts.pid_file = about(What::Folder, 0o755, WEB));
-    one("takeover-socket", &["is a folder"], |facts| {
+    one("control-socket", &["is a folder"], |facts| {
         facts.socket = about(What::Folder, 0o755, WEB);
     });
     let sticky = |facts: &mut Facts| {
@@ -161,19 +163,19 @@ fn each_fault_of_the_files() {
             facts.pid_file = about(What::Regular, 0o644, 5);
         },
     );
-    one("lock-file", &["no regular file"], |facts| {
+    one("lock-file", &["not a regular file"], |facts| {
         facts.lock_file = about(What::Link, 0o777, WEB);
     });
     one("lock-file", &["a second name"], |facts| {
         facts.lock_file.as_mut().expect("one").links = 2;
     });
-    one("lock-file", &["may be written to by others (mode 0666)", "chmod 600"], |facts| {
+    one("lock-file", &["can be written by other users (mode 0666)", "chmod 600"], |facts| {
         facts.lock_file = about(What::Regular, 0o666, WEB);
     });
     one("lock-file", &["belongs to uid 0, and web may not open it", "chown web"], |facts| {
         facts.lock_file = about(What::Regular, 0o600, 0);
     });
-    one("lock-file", &["belongs to uid 5, as does not its folder"], |facts| {
+    one("lock-file", &["belongs to uid 5, and its folder does not"], |facts| {
         facts.who = root();
         facts.lock_file = about(What::Regular, 0o600, 5);
         facts.daemon = None;
@@ -198,7 +200,7 @@ fn each_fault_of_the_kernel_and_its_limits() {
         daemon(facts).held = Some(500);
     });
     one("tcp-migrate-req", &["listens at 127.0.0.1:80", "seamless::sockets"], |facts| {
-        daemon(facts).not_handed_over = vec![([127, 0, 0, 1], 80).into()];
+        daemon(facts).not_transferred = vec![([127, 0, 0, 1], 80).into()];
     });
     one("daemon", &["it is stopped", "look at process 812"], |facts| {
         daemon(facts).silent = Some("it is stopped".to_owned());
@@ -206,7 +208,7 @@ fn each_fault_of_the_kernel_and_its_limits() {
     // Where the queue moves, it costs nothing.
     let mut moves = clean();
     moves.kernel.migrate = Some(1);
-    daemon(&mut moves).not_handed_over = vec![([127, 0, 0, 1], 80).into()];
+    daemon(&mut moves).not_transferred = vec![([127, 0, 0, 1], 80).into()];
     assert_eq!(judge(&moves), []);
     // Of a service that does not run, nobody knows whether it takes its sockets over.
     let found = judge(&Facts { daemon: None, ..clean() });
@@ -222,8 +224,8 @@ fn each_fault_of_the_supervisor() {
     one("supervisor", &["web cannot read what runsv", "chmod 755 supervise"], |facts| {
         parent(facts).readable = false;
     });
-    one("supervisor", &["starts nothing again"], |facts| parent(facts).kind = Kind::Nobody);
-    one("supervisor", &["no supervisor that is known"], |facts| parent(facts).kind = Kind::Other);
+    one("supervisor", &["does not restart services"], |facts| parent(facts).kind = Kind::Nobody);
+    one("supervisor", &["unknown supervisor"], |facts| parent(facts).kind = Kind::Other);
     one("supervisor", &["a shell", "by exec"], |facts| {
         parent(facts).kind = Kind::Other;
         parent(facts).is_script = true;

@@ -1,21 +1,17 @@
 //! `seamless status`.
 
-use super::look::{ANSWER, Live, Seen, Unasked, ask_status};
-use super::supervisor::Supervising;
-use super::{Ask, End, say, say_json, words};
-use crate::proto::control::frame::{Address, Socket};
-use crate::proto::control::status::{Stage, Status};
-use crate::sys::{proc, unix_path};
+use crate::{ANSWER, Ask, End, say, say_json, words};
+use seamless::client::{Generation, Look, NoAnswer, Socket, Status, Supervisor};
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What `seamless status --json` prints. A field is `null`, or a list empty, where there is none;
 /// `unknown` says what could not be known.
 #[derive(Debug, Serialize)]
-struct Report {
-    pid_file: PathBuf,
+struct Report<'a> {
+    pid_file: &'a Path,
     /// A generation serves.
     serving: bool,
     /// Of the newest generation: `starting`, `serving`, `handing-off`, `detached`, `draining`;
@@ -43,10 +39,29 @@ struct Report {
     starting: Option<i32>,
     restart: LastRestart,
     /// What is odd about the files.
-    notes: Vec<String>,
-    unknown: Vec<String>,
+    notes: &'a [String],
+    unknown: Vec<&'a str>,
     /// Why the newest generation did not answer.
     error: Option<String>,
+}
+
+/// Who supervises it.
+#[derive(Debug, Serialize)]
+struct Supervising {
+    pid: i32,
+    /// Of its program.
+    name: Option<String>,
+    /// `daemontools`, `runit`, …; `nobody`: one that starts nothing again; `other`: unknown.
+    kind: String,
+    /// `up`, `down`, `unreadable` or `lost`: what its status says of the service.
+    wants: String,
+    /// The folder of the service, where it has one.
+    folder: Option<PathBuf>,
+    /// The systemd unit.
+    unit: Option<String>,
+    /// All that in a line.
+    #[serde(skip)]
+    line: String,
 }
 
 /// A socket that the daemon holds.
@@ -85,9 +100,9 @@ struct LastRestart {
     starts_since: u64,
 }
 
-pub(super) fn run(ask: &Ask) -> End {
-    let (seen, status) = ask_status(&ask.pid_file, ask.timeout.unwrap_or(ANSWER));
-    let report = Report::of(&seen, status);
+pub(crate) fn run(ask: &Ask) -> End {
+    let (look, status) = ask.service.status(ask.timeout.unwrap_or(ANSWER));
+    let report = Report::of(&look, status);
     if ask.json {
         say_json(&report);
     } else {
@@ -105,57 +120,49 @@ fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-impl Report {
-    fn of(seen: &Seen, status: Result<Status, Unasked>) -> Report {
-        let newest = seen.newest();
-        let mut unknown = Vec::new();
+impl Report<'_> {
+    fn of(look: &Look, status: Result<Status, NoAnswer>) -> Report<'_> {
+        let newest = look.newest();
         let (status, error) = match status {
             Ok(status) => (Some(status), None),
-            Err(Unasked::Nobody) => (None, None),
-            Err(Unasked::Mute) => {
-                unknown.push(
-                    "whether it drains, what sockets it holds and how its last restart went: it was \
-                     built without the feature `sockets`, so it cannot be asked"
-                        .to_owned(),
-                );
-                (None, None)
-            }
-            Err(Unasked::Failed(why)) => (None, Some(why)),
+            Err(NoAnswer::NobodyRuns) => (None, None),
+            Err(why) => (None, Some(why.to_string())),
         };
-        let attached = newest.is_some_and(|newest| newest.is_attached(status.as_ref()));
-        let known = |_: &Live| if attached { Stage::Serving } else { Stage::Detached };
-        let stage = status.as_ref().map(|status| status.stage).or(newest.map(known));
-        let held_by = newest.and_then(|newest| proc::age(newest.generation.daemon.start));
-        let ms = |ms: u64| seconds(Duration::from_millis(ms));
-        let serving = error.is_none() && stage.is_some_and(Stage::serves);
+        let status = status.as_ref();
+        let state = match (&error, status) {
+            (Some(_), _) => "unknown",
+            (None, Some(status)) => status.state_name(),
+            (None, None) => "none",
+        };
         Report {
-            pid_file: seen.pid_file.clone(),
-            serving,
-            state: match (&error, stage) {
-                (Some(_), _) => "unknown",
-                (None, Some(stage)) => stage.name(),
-                (None, None) => "none",
-            },
-            generation: newest.map(Live::number),
-            daemon: newest.map(Live::pid),
-            launcher: newest.filter(|_| attached).map(|one| one.generation.launcher.pid),
-            in_place: status.as_ref().map(|status| status.in_place),
-            supervisor: newest.and_then(|newest| Supervising::of(newest, status.as_ref())),
-            age: held_by.map(seconds),
-            state_age: status.as_ref().and_then(|status| status.stage_ms).map(ms),
-            version: status.as_ref().and_then(|status| status.version.clone()),
-            sockets: status.as_ref().map(|status| status.held.iter().map(held).collect()),
-            socket_count: status.as_ref().map(|status| status.sockets),
-            draining: seen.older().iter().map(Draining::of).collect(),
-            starting: seen.starting,
+            pid_file: look.pid_file(),
+            serving: status.is_some_and(|status| status.state().serves()),
+            state,
+            generation: newest.map(Generation::number),
+            daemon: newest.map(Generation::daemon),
+            launcher: newest.and_then(|newest| newest.launcher(status)),
+            in_place: status.map(Status::restarts_in_place),
+            supervisor: newest
+                .and_then(|newest| Some(Supervising::of(&newest.supervisor(status)?))),
+            age: newest.and_then(Generation::age).map(seconds),
+            state_age: status.and_then(Status::state_age).map(seconds),
+            version: status.and_then(Status::version).map(str::to_owned),
+            sockets: status.map(|status| status.sockets().into_iter().map(Held::of).collect()),
+            socket_count: status.map(Status::socket_count),
+            draining: look.older().iter().map(Draining::of).collect(),
+            starting: look.starting(),
             restart: LastRestart {
-                took_over: status.as_ref().and_then(|status| status.took_over),
-                failed: status.as_ref().map_or(0, |status| status.failures),
-                failure: status.and_then(|status| status.failure),
-                starts_since: newest.map_or(0, |newest| seen.starts_since(newest.number())),
+                took_over: status.and_then(Status::took_over_from),
+                failed: status.map_or(0, Status::failed_restarts),
+                failure: status.and_then(Status::last_failure).map(str::to_owned),
+                starts_since: newest.map_or(0, |newest| look.starts_since(newest.number())),
             },
-            notes: seen.notes.clone(),
-            unknown,
+            notes: look.notes(),
+            unknown: look
+                .blind()
+                .filter(|blind| error.as_deref() != Some(*blind))
+                .into_iter()
+                .collect(),
             error,
         }
     }
@@ -199,7 +206,7 @@ impl Report {
             put("launcher", format!("{launcher}{in_place}"));
         }
         if let Some(supervisor) = &self.supervisor {
-            put("supervisor", supervisor.describe());
+            put("supervisor", supervisor.line.clone());
         }
         for (at, socket) in self.sockets.iter().flatten().enumerate() {
             let name = socket.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
@@ -237,39 +244,44 @@ impl Report {
             let count = words::count(self.restart.starts_since, "later start");
             put("restart", format!("{count} got as far as init and did not serve"));
         }
-        for note in &self.notes {
+        for note in self.notes {
             put("note", note.clone());
         }
         for what in &self.unknown {
-            put("not known", what.clone());
+            put("not known", (*what).to_owned());
         }
         text
     }
 }
 
 impl Draining {
-    fn of(live: &Live) -> Draining {
+    fn of(older: &Generation) -> Draining {
         Draining {
-            generation: live.number(),
-            daemon: live.pid(),
-            age: proc::age(live.generation.daemon.start).map(seconds),
-            connections: proc::connections(live.pid()),
+            generation: older.number(),
+            daemon: older.daemon(),
+            age: older.age().map(seconds),
+            connections: older.connections(),
         }
     }
 }
 
-fn held(held: &Socket) -> Held {
-    let Socket { kind, asked, name, member, retired, local, .. } = held;
-    // A path may have been bound under another name.
-    let address = if unix_path::path_of(asked).is_some() { asked } else { local };
-    Held {
-        kind: kind.name(),
-        address: match address {
-            Address::Unix(bytes) if bytes.is_empty() => "unnamed".to_owned(),
-            address => address.to_string(),
-        },
-        name: name.clone(),
-        member: *member,
-        retired: *retired,
+impl Supervising {
+    fn of(supervisor: &Supervisor) -> Supervising {
+        Supervising {
+            pid: supervisor.pid(),
+            name: supervisor.name().map(str::to_owned),
+            kind: supervisor.kind().to_owned(),
+            wants: supervisor.wants().to_owned(),
+            folder: supervisor.folder().map(Path::to_owned),
+            unit: supervisor.unit().map(str::to_owned),
+            line: supervisor.to_string(),
+        }
+    }
+}
+
+impl Held {
+    fn of(socket: Socket) -> Held {
+        let Socket { kind, address, name, member, retired, .. } = socket;
+        Held { kind, address, name, member, retired }
     }
 }

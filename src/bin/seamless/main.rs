@@ -1,22 +1,24 @@
-//! The program `seamless`. It reads the files of a service, proves who of it lives, and asks the
-//! newest generation over the takeover socket. It signals nobody that is not proven.
+//! The program `seamless`: looks at a service, restarts and stops it. `seamless --help`. What is seen
+//! and done is [`seamless::client`]'s; here are the command line, the waiting and the words.
 
 mod check;
-mod look;
 mod restart;
 mod status;
 mod stop;
-mod supervisor;
 #[cfg(test)]
 mod tests;
 mod words;
 
 use lexopt::{Arg, Parser, ValueExt};
+use seamless::client::Service;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+
+/// How long a daemon may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 
 const USAGE: &str = include_str!("usage.txt");
 
@@ -53,14 +55,14 @@ enum Verb {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Ask {
     verb: Verb,
-    pid_file: PathBuf,
+    service: Service,
     json: bool,
     force: bool,
     timeout: Option<Duration>,
     /// Whom the service runs as, for `check`.
     user: Option<String>,
     /// The folder of the service, for `check`.
-    service: Option<PathBuf>,
+    folder: Option<PathBuf>,
     /// Its systemd unit, for `check`.
     unit: Option<String>,
 }
@@ -73,8 +75,7 @@ enum Line {
     Version,
 }
 
-/// The program: reads the command line, acts, and prints what came of it.
-pub fn main() -> ExitCode {
+fn main() -> ExitCode {
     let ask = match parse(Parser::from_env()) {
         Ok(Line::Ask(ask)) => ask,
         Ok(Line::Help) => {
@@ -100,36 +101,28 @@ pub fn main() -> ExitCode {
 }
 
 fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
-    let mut verb = None;
-    let mut ask = Ask {
-        verb: Verb::Status,
-        pid_file: PathBuf::new(),
-        json: false,
-        force: false,
-        timeout: None,
-        user: None,
-        service: None,
-        unit: None,
-    };
+    let (mut verb, mut pid_file) = (None, None);
+    let (mut json, mut force, mut timeout) = (false, false, None);
+    let (mut user, mut folder, mut unit) = (None, None, None);
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("help") | Arg::Short('h') => return Ok(Line::Help),
             Arg::Long("version") | Arg::Short('V') => return Ok(Line::Version),
             Arg::Long("timeout") if verb != Some(Verb::Check) => {
-                ask.timeout = Some(parser.value()?.parse_with(words::parse_time)?);
+                timeout = Some(parser.value()?.parse_with(words::parse_time)?);
             }
             Arg::Long("json") if matches!(verb, Some(Verb::Status | Verb::Check)) => {
-                ask.json = true;
+                json = true;
             }
-            Arg::Long("force") if verb == Some(Verb::Stop) => ask.force = true,
+            Arg::Long("force") if verb == Some(Verb::Stop) => force = true,
             Arg::Long("user") if verb == Some(Verb::Check) => {
-                ask.user = Some(parser.value()?.string()?);
+                user = Some(parser.value()?.string()?);
             }
             Arg::Long("service") if verb == Some(Verb::Check) => {
-                ask.service = Some(parser.value()?.into());
+                folder = Some(parser.value()?.into());
             }
             Arg::Long("unit") if verb == Some(Verb::Check) => {
-                ask.unit = Some(parser.value()?.string()?);
+                unit = Some(parser.value()?.string()?);
             }
             Arg::Value(word) if verb.is_none() => {
                 verb = Some(match word.to_str() {
@@ -140,16 +133,15 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
                     _ => return Err(format!("unknown command {word:?}").into()),
                 });
             }
-            Arg::Value(path) if ask.pid_file.as_os_str().is_empty() => ask.pid_file = path.into(),
+            Arg::Value(path) if pid_file.is_none() => pid_file = Some(PathBuf::from(path)),
             _ => return Err(argument.unexpected()),
         }
     }
-    ask.verb = verb.ok_or("which command: status, restart, stop or check?")?;
-    if ask.pid_file.file_name().is_none() {
-        return Err("which PID file?".into());
-    }
-    ask.pid_file = std::path::absolute(&ask.pid_file).map_err(|error| error.to_string())?;
-    Ok(Line::Ask(ask))
+    let verb = verb.ok_or("which command: status, restart, stop or check?")?;
+    let pid_file = pid_file.filter(|path| path.file_name().is_some());
+    let service = Service::at(pid_file.ok_or("which PID file?")?);
+    let service = service.map_err(|error| error.to_string())?;
+    Ok(Line::Ask(Ask { verb, service, json, force, timeout, user, folder, unit }))
 }
 
 /// A reader that has gone away is no trouble of ours.

@@ -1,36 +1,43 @@
 //! What follows from the facts. Pure: each warning has a test that gives it the facts.
 
-use super::{Daemon, Facts, Finding, Kernel, Parent, ServiceFolder, Severity};
-use crate::command::words::quote;
+use super::facts::{Daemon, Facts, Kernel, Parent, ROOT, SEARCH, ServiceFolder, WRITE, may};
+use crate::client::shell::quote;
 use crate::proto::Kind;
 use crate::proto::paths;
 use crate::proto::supervisor::systemd::{self, Properties};
 use crate::sys::surroundings::{About, What, Who};
 use std::path::Path;
 
-/// What is to be known of a unit.
-pub(super) fn unit_settings() -> Vec<&'static str> {
-    [&["LoadState"], systemd::SETTINGS].concat()
-}
-
-const ROOT: u32 = 0;
 const STICKY: u32 = 0o1000;
-const WRITE: u32 = 2;
-pub(super) const SEARCH: u32 = 1;
-/// Below this, a queue overflows where many connect while nobody accepts.
+/// A shorter queue overflows if many clients connect while nobody accepts.
 const BACKLOG: u64 = 1024;
-/// What a daemon may have open beside its sockets.
+/// How many files a daemon may have open besides its sockets.
 const OTHER_FILES: u64 = 64;
 
-/// May this user do that (4 read, 2 write, 1 search) there?
-pub(super) fn may(about: About, who: &Who, what: u32) -> bool {
-    let bits = match () {
-        () if who.uid == ROOT => return true,
-        () if about.uid == who.uid => about.mode >> 6,
-        () if who.groups.contains(&about.gid) => about.mode >> 3,
-        () => about.mode,
-    };
-    bits & what == what
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is about, in a word for programs: `folder`, `pid-file`, `lock-file`,
+    /// `control-socket`, `pidfd`, `proc`, `somaxconn`, `tcp-migrate-req`, `daemon`, `nofile`,
+    /// `supervisor`, `run-script` or `unit`.
+    pub about: &'static str,
+    /// What would go wrong.
+    pub says: String,
+    /// What to do.
+    pub advice: String,
+}
+
+/// How bad a [`Finding`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Severity {
+    /// Something would go wrong.
+    Problem,
+    /// Worth knowing.
+    Note,
 }
 
 struct Findings(Vec<Finding>);
@@ -86,11 +93,11 @@ fn folder(facts: &Facts, found: &mut Findings) {
         return found.problem(ABOUT, says, advice);
     };
     if about.what != What::Folder {
-        let says = format!("{folder:?} is no folder: init fails");
+        let says = format!("{folder:?} is not a folder: init fails");
         return found.problem(ABOUT, says, "give init a path in a folder".to_owned());
     }
     if facts.read_only {
-        let says = format!("{folder:?} is on a file system that can only be read: started fails");
+        let says = format!("{folder:?} is on a read-only file system: started fails");
         let advice = "use a folder under /run, or mount it writable".to_owned();
         return found.problem(ABOUT, says, advice);
     }
@@ -102,15 +109,13 @@ fn folder(facts: &Facts, found: &mut Findings) {
         let says = if about.mode & STICKY != 0 {
             let kernel = match kernel.protected_regular {
                 Some(level) if level > 0 => {
-                    format!(
-                        ", and to open it is refused even to root (fs.protected_regular is {level})"
-                    )
+                    format!(", and not even root may open them (fs.protected_regular is {level})")
                 }
                 _ => String::new(),
             };
             format!(
-                "everybody may write to {folder:?}, which is sticky: what somebody else puts there \
-                 under the service's names, the service may not replace{kernel}"
+                "everybody may write to {folder:?}, which is sticky: if another user creates the \
+                 service's files there, the service may not replace them{kernel}"
             )
         } else {
             format!("everybody may write to {folder:?}, and replace the files of the service")
@@ -119,8 +124,8 @@ fn folder(facts: &Facts, found: &mut Findings) {
     }
     if about.mode & 0o020 != 0 && about.gid != 0 && !who.groups.contains(&about.gid) {
         let says = format!(
-            "group {} may write to {folder:?}, of which {user} is no member, and replace the files of \
-             the service",
+            "group {} may write to {folder:?} and replace the files of the service, and {user} is not \
+             in that group",
             about.gid
         );
         found.problem(ABOUT, says, format!("chmod g-w {}", shown(folder)));
@@ -155,7 +160,7 @@ fn files(facts: &Facts, found: &mut Findings) {
         }
     };
     replaced(facts.pid_file, path, "pid-file", found);
-    replaced(facts.socket, &paths::control_socket(path), "takeover-socket", found);
+    replaced(facts.socket, &paths::control_socket(path), "control-socket", found);
 
     const LOCK: &str = "lock-file";
     let lock_path = paths::lock_file(path);
@@ -164,12 +169,15 @@ fn files(facts: &Facts, found: &mut Findings) {
         found.problem(LOCK, format!("{lock_path:?} {why}: init fails"), advice);
     };
     if lock.what != What::Regular {
-        problem("is no regular file".to_owned(), remove(&lock_path));
+        problem("is not a regular file".to_owned(), remove(&lock_path));
     } else if lock.links > 1 {
-        problem("has a second name, and may be another's".to_owned(), remove(&lock_path));
+        problem(
+            "has a second name (a hard link), so another user may own it".to_owned(),
+            remove(&lock_path),
+        );
     } else if lock.mode & 0o022 != 0 {
         let advice = format!("chmod 600 {}", shown(&lock_path));
-        problem(format!("may be written to by others (mode {:04o})", lock.mode), advice);
+        problem(format!("can be written by other users (mode {:04o})", lock.mode), advice);
     } else if who.uid != ROOT && lock.uid != who.uid {
         let advice = format!("chown {user} {}", shown(&lock_path));
         problem(format!("belongs to uid {}, and {user} may not open it", lock.uid), advice);
@@ -177,7 +185,7 @@ fn files(facts: &Facts, found: &mut Findings) {
         // It is used all the same as long as a generation of that user lives.
         let advice = format!("remove it when the service is down: {}", remove(&lock_path));
         if facts.daemon.is_none() {
-            problem(format!("belongs to uid {}, as does not its folder", lock.uid), advice);
+            problem(format!("belongs to uid {}, and its folder does not", lock.uid), advice);
         }
     }
     if let Some(why) = &facts.bad_record {
@@ -211,23 +219,24 @@ fn kernel(facts: &Facts, found: &mut Findings) {
     }
     if let Some(backlog) = backlog.filter(|backlog| *backlog < BACKLOG) {
         let says = format!(
-            "net.core.somaxconn is {backlog}: no listener has a longer queue, and where more connect \
-             while nobody accepts, they wait or fail"
+            "net.core.somaxconn is {backlog}: no listener has a longer queue, and if more clients \
+             connect while nobody accepts, they wait or fail"
         );
         found.problem("somaxconn", says, "sysctl -w net.core.somaxconn=4096".to_owned());
     }
     if facts.daemon.is_none() && *migrate == Some(0) {
-        let says = "net.ipv4.tcp_migrate_req is 0: connections that wait at a listener which the \
-                    service closes are reset, unless it takes its sockets over (seamless::sockets)";
-        let advice = "take sockets over, or sysctl -w net.ipv4.tcp_migrate_req=1";
+        let says = "net.ipv4.tcp_migrate_req is 0: connections that wait at a listener are reset when \
+                    the service closes it, unless its sockets are transferred (seamless::sockets)";
+        let advice = "use seamless::sockets, or sysctl -w net.ipv4.tcp_migrate_req=1";
         found.note("tcp-migrate-req", says.to_owned(), advice.to_owned());
     }
 }
 
 fn limits(daemon: &Daemon, migrate: Option<u64>, found: &mut Findings) {
-    let Daemon { pid, held, not_handed_over, file_limit, silent, .. } = daemon;
+    let Daemon { pid, held, not_transferred, file_limit, silent, .. } = daemon;
     if let Some(why) = silent {
-        let advice = format!("look at process {pid}; it cannot be taken over from like this");
+        let advice =
+            format!("look at process {pid}; as it is now, no successor can take its sockets over");
         found.problem("daemon", why.clone(), advice);
     }
     if let (Some(held), Some(limit)) = (held, file_limit) {
@@ -236,16 +245,16 @@ fn limits(daemon: &Daemon, migrate: Option<u64>, found: &mut Findings) {
         if needed > *limit {
             let says = format!(
                 "daemon {pid} holds {held} sockets, and may have no more than {limit} files open: a \
-                 successor needs about {needed} to take them over, and fails"
+                 successor needs about {needed} to take them over, so it fails"
             );
             found.problem("nofile", says, format!("raise the hard limit (ulimit -Hn {needed})"));
         }
     }
     if migrate == Some(0) && silent.is_none() {
-        for address in not_handed_over {
+        for address in not_transferred {
             let says = format!(
-                "daemon {pid} listens at {address} with a socket that it does not hand over, and \
-                 net.ipv4.tcp_migrate_req is 0: what waits in its queue at a restart is reset"
+                "daemon {pid} listens at {address} with a socket that it does not transfer, and \
+                 net.ipv4.tcp_migrate_req is 0: connections in its queue at a restart are reset"
             );
             let advice = "get it from seamless::sockets, or sysctl -w net.ipv4.tcp_migrate_req=1";
             found.problem("tcp-migrate-req", says, advice.to_owned());
@@ -269,7 +278,7 @@ fn supervisor(parent: &Parent, user: &str, in_place: bool, found: &mut Findings)
         }
         Kind::Daemontools | Kind::Runit | Kind::S6 | Kind::Systemd | Kind::OpenRc => {}
         Kind::Supervisord => {
-            let says = "supervisord starts a program that exits 0 again only with autorestart=true";
+            let says = "supervisord restarts a program that exits 0 only with autorestart=true";
             let advice = "set autorestart=true, and stopwaitsecs longer than a drain takes";
             found.note(ABOUT, says.to_owned(), advice.to_owned());
         }
@@ -277,8 +286,8 @@ fn supervisor(parent: &Parent, user: &str, in_place: bool, found: &mut Findings)
         Kind::Nobody | Kind::Other if in_place && !is_script => {}
         Kind::Nobody => {
             let says = format!(
-                "the launcher's parent, {name} (process {pid}), starts nothing again: a TERM stops \
-                 the service, and a restart is refused"
+                "the launcher's parent, {name} (process {pid}), does not restart services: a TERM \
+                 stops the service, and a restart is refused"
             );
             let advice = "run it under a supervisor, or restart in place (Config::reload_signals)";
             found.problem(ABOUT, says, advice.to_owned());
@@ -292,12 +301,11 @@ fn supervisor(parent: &Parent, user: &str, in_place: bool, found: &mut Findings)
         }
         Kind::Other => {
             let says = format!(
-                "the launcher's parent, {name} (process {pid}), is no supervisor that is known: a \
-                 TERM is handled as a restart, and where nobody starts the next generation the \
-                 service ends after its successor_timeout"
+                "the launcher's parent, {name} (process {pid}), is an unknown supervisor: a TERM is \
+                 handled as a restart, and if no next generation is started, the service ends after \
+                 its successor_timeout"
             );
-            let advice =
-                "run it under a supervisor; under one that does restart it, this is harmless";
+            let advice = "run it under a known supervisor; if this one restarts it, all is well";
             found.problem(ABOUT, says, advice.to_owned());
         }
     }
@@ -372,7 +380,7 @@ fn unit(settings: &Properties, facts: &Facts, found: &mut Findings) {
     let daemon = facts.daemon.as_ref();
     let notifies = daemon.and_then(|daemon| daemon.notifies);
     let own = systemd::Own {
-        // Of a service that does not run, nobody knows; and it says so itself when it starts.
+        // If it does not run, this is unknown. The service logs it itself when it starts.
         notifies: notifies.unwrap_or(true),
         drain_timeout: daemon.and_then(|daemon| daemon.drain_timeout),
         reloads: daemon.is_some_and(|daemon| daemon.in_place),
@@ -382,8 +390,8 @@ fn unit(settings: &Properties, facts: &Facts, found: &mut Findings) {
         found.problem(ABOUT, format!("{setting}: {why}"), format!("set {instead}"));
     }
     if notifies == Some(true) && settings.get("FileDescriptorStoreMax") == "0" {
-        let says = "FileDescriptorStoreMax=0: after a crash, the sockets are bound anew, and what waits \
-                    in their queues is lost";
+        let says = "FileDescriptorStoreMax=0: after a crash, the sockets are bound anew, and connections \
+                    in their queues are lost";
         let advice = "set FileDescriptorStoreMax= to as many as there are sockets";
         found.note(ABOUT, says.to_owned(), advice.to_owned());
     }

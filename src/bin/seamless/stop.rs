@@ -1,0 +1,112 @@
+//! `seamless stop`.
+
+use crate::{ANSWER, Ask, End, complain, say, words};
+use seamless::client::{Look, NoAnswer, Supervisor, Wish};
+use std::time::{Duration, Instant};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(crate) fn run(asked: &Ask) -> End {
+    let timeout = asked.timeout.unwrap_or(TIMEOUT);
+    let began = Instant::now();
+    let service = &asked.service;
+    let (seen, status) = service.status(timeout.min(ANSWER));
+    let (newest, status) = match (seen.newest(), status) {
+        (None, _) | (_, Err(NoAnswer::NobodyRuns)) if seen.blind().is_none() => {
+            say(format_args!("{}: no generation runs", service.pid_file().display()));
+            seen.notes().iter().for_each(complain);
+            return End::Done;
+        }
+        (Some(newest), Ok(status)) => (newest, Some(status)),
+        (Some(newest), Err(NoAnswer::NotListening(_))) => (newest, None),
+        (_, Err(why)) => {
+            complain(why);
+            return End::Error;
+        }
+        (None, Ok(_)) => return End::Done, // only a generation answers
+    };
+    let status = status.as_ref();
+    let supervisor = newest.supervisor(status);
+    let attached = newest.launcher(status).is_some();
+    if let Some(one) = supervisor.as_ref().filter(|one| attached && one.starts_again()) {
+        let instead = instead(one);
+        if !asked.force {
+            complain(format_args!(
+                "generation {} (daemon {}) stays: {} would start it again at once; to keep it down: \
+                 {instead} (or --force)",
+                newest.number(),
+                newest.daemon(),
+                one.kind(),
+            ));
+            return End::Stays;
+        }
+    }
+    match service.stop(timeout.min(ANSWER)).1 {
+        Ok(()) | Err(NoAnswer::NobodyRuns) => {}
+        Err(why) => {
+            complain(format_args!("cannot stop daemon {}: {why}", newest.daemon()));
+            return End::Error;
+        }
+    }
+    let last = newest.number();
+    if let Err(end) = wait_for_all(&seen, began, timeout) {
+        return end;
+    }
+    say(format_args!(
+        "generation {last} has ended after {}{}",
+        words::time(began.elapsed()),
+        if seen.older().is_empty() { "" } else { ", and every older one" },
+    ));
+    let later = service.look();
+    if let Some(new) = later.newest().filter(|new| new.number() > last) {
+        complain(format_args!(
+            "generation {} (daemon {}) was started meanwhile and serves",
+            new.number(),
+            new.daemon()
+        ));
+        return End::Stays;
+    }
+    if let Some(starting) = later.starting() {
+        complain(format_args!("process {starting} is starting: a new generation may serve soon"));
+    }
+    if let Some(one) = supervisor.filter(Supervisor::starts_again) {
+        complain(format_args!(
+            "{} wants the service up and starts it again; to keep it down: {}",
+            one.kind(),
+            instead(&one),
+        ));
+    }
+    End::Done
+}
+
+fn instead(supervisor: &Supervisor) -> String {
+    let command = supervisor.command(Wish::Stop);
+    command.map_or("tell the supervisor".to_owned(), |command| format!("`{command}`"))
+}
+
+/// Waits for the end of all that lived.
+fn wait_for_all(seen: &Look, began: Instant, timeout: Duration) -> Result<(), End> {
+    let left = || timeout.saturating_sub(began.elapsed());
+    for one in seen.generations() {
+        while !one.wait_end(left()) {
+            if left().is_zero() {
+                return Err(not_yet(seen, timeout));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn not_yet(seen: &Look, timeout: Duration) -> End {
+    for one in seen.generations().iter().filter(|one| !one.has_ended()) {
+        let open = one.connections().map(|count| words::count(count as u64, "connection"));
+        complain(format_args!(
+            "not yet: generation {} (daemon {}) still drains after {}{}",
+            one.number(),
+            one.daemon(),
+            words::time(timeout),
+            open.map(|open| format!(", with {open} open")).unwrap_or_default(),
+        ));
+    }
+    End::NotYet
+}

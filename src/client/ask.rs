@@ -1,0 +1,180 @@
+//! Asks the newest generation over the control socket.
+
+use super::look::{Generation, Look};
+use super::status::Status;
+use crate::driver::control::link::{Deadline, Unconnected, connect};
+use crate::proto::control::frame::{Answer, Request};
+use crate::proto::control::status;
+use crate::proto::paths;
+use crate::sys::proc;
+use std::fmt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long the record and the control socket may contradict each other: a takeover changes one
+/// after the other.
+const TAKEOVER: Duration = Duration::from_secs(2);
+/// Between two looks: the first pause, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+
+/// Why the newest generation has not done what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NoAnswer {
+    /// No generation runs.
+    NobodyRuns,
+    /// The generation runs and cannot be asked: a successor took its control socket and died before
+    /// it served. If the generation serves on, detached, it listens again within a second. The text
+    /// names the process and the path.
+    NotListening(String),
+    /// The generation has answered that it will not, and why.
+    Refused(String),
+    /// There was no answer, or none that can be believed. The text names the process and the path.
+    Failed(String),
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoAnswer::NobodyRuns => f.write_str("no generation runs"),
+            NoAnswer::Refused(why) => write!(f, "it refuses: {why}"),
+            NoAnswer::NotListening(why) | NoAnswer::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for NoAnswer {}
+
+/// Asks, as soon as the record and the control socket agree which generation is the newest.
+pub(super) fn ask(
+    pid_file: &Path,
+    request: &Request,
+    limit: Duration,
+) -> (Look, Result<Answer, NoAnswer>) {
+    let began = Instant::now();
+    let deadline = Deadline::named(limit, "--timeout");
+    let mut trouble = None;
+    let mut pause = PAUSE.0;
+    loop {
+        let look = Look::at(pid_file);
+        let now = match (look.newest(), look.blind()) {
+            (None, None) => return (look, Err(NoAnswer::NobodyRuns)),
+            (None, Some(blind)) => {
+                let blind = blind.to_owned();
+                return (look, Err(NoAnswer::Failed(blind)));
+            }
+            (Some(newest), _) => match ask_one(pid_file, newest, request, deadline) {
+                Ok(answer) => return (look, Ok(answer)),
+                Err(Trouble::Lasting(why)) => {
+                    // What stood in the way before says more than that the time is over.
+                    return (look, Err(NoAnswer::Failed(trouble.unwrap_or(why))));
+                }
+                Err(Trouble::Passing(why)) => why,
+            },
+        };
+        if began.elapsed() > TAKEOVER || deadline.left().is_err() {
+            let lost = look.newest().is_some_and(|newest| !newest.listens());
+            let why = if lost { NoAnswer::NotListening(now) } else { NoAnswer::Failed(now) };
+            return (look, Err(why));
+        }
+        trouble = Some(now);
+        thread::sleep(pause.min(deadline.left().unwrap_or_default()));
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+/// What the newest generation says of itself.
+pub(super) fn status(pid_file: &Path, limit: Duration) -> (Look, Result<Status, NoAnswer>) {
+    let (look, answer) = ask(pid_file, &Request::Status, limit);
+    let status = answer.and_then(|answer| match answer {
+        Answer::Status(text) => {
+            let newest = look.newest().map(|newest| (newest.daemon(), Some(newest.number())));
+            let status = status::Status::parse(&text);
+            let status = status.filter(|one| Some((one.daemon, one.generation)) == newest);
+            status.map(Status).ok_or_else(|| {
+                let start: String = text.chars().take(200).collect();
+                NoAnswer::Failed(format!("it sent what is no status of its own: {start:?}"))
+            })
+        }
+        other => Err(unexpected(other)),
+    });
+    (look, status)
+}
+
+pub(super) fn unexpected(answer: Answer) -> NoAnswer {
+    match answer {
+        Answer::Refused(why) => NoAnswer::Refused(why),
+        Answer::Offer { .. }
+        | Answer::Sockets(_)
+        | Answer::State { .. }
+        | Answer::End
+        | Answer::Status(_)
+        | Answer::Accepted => {
+            NoAnswer::Failed("it answers something else than it was asked".to_owned())
+        }
+    }
+}
+
+enum Trouble {
+    /// It may be over at the next look.
+    Passing(String),
+    Lasting(String),
+}
+
+/// Only an answer from the process that the record proves is believed.
+fn ask_one(
+    pid_file: &Path,
+    newest: &Generation,
+    request: &Request,
+    deadline: Deadline,
+) -> Result<Answer, Trouble> {
+    let path = paths::control_socket(pid_file);
+    let (pid, number) = (newest.daemon(), newest.number());
+    let link = match connect(&path, deadline) {
+        Ok(link) => link,
+        Err(Unconnected::Nobody) => {
+            return Err(Trouble::Passing(format!(
+                "nobody listens at {path:?}, where generation {number} (daemon {pid}) should"
+            )));
+        }
+        Err(Unconnected::Failed(why)) => {
+            return Err(Trouble::Lasting(format!(
+                "cannot ask generation {number} (daemon {pid}) at {path:?}: {why}{}",
+                state(pid),
+            )));
+        }
+    };
+    match link.listener() {
+        Some(peer) if peer.pid == pid => {}
+        peer => {
+            let who =
+                peer.map_or("an unknown process".to_owned(), |one| format!("process {}", one.pid));
+            return Err(Trouble::Passing(format!(
+                "{who} listens at {path:?}, which is not proven to be generation {number} (daemon \
+                 {pid}): not believed",
+            )));
+        }
+    }
+    let answer = deadline.send(&link, &request.format(), &[]).and_then(|()| {
+        let message = deadline.receive(&link)?;
+        Answer::parse(&message.bytes).map_err(|refused| format!("it sent {refused}"))
+    });
+    answer.map_err(|why| {
+        let state = state(pid);
+        let why = format!("daemon {pid} (generation {number}) does not answer: {why}{state}");
+        match deadline.left() {
+            Ok(_) if newest.has_ended() => Trouble::Passing(why),
+            Ok(_) | Err(_) => Trouble::Lasting(why),
+        }
+    })
+}
+
+/// What the kernel says of a process that does not answer.
+fn state(pid: i32) -> &'static str {
+    match proc::state(pid) {
+        Some('T' | 't') => "; it is stopped (SIGSTOP)",
+        Some('D') => "; it waits for the disk (state D)",
+        _ => "",
+    }
+}

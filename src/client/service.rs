@@ -1,0 +1,125 @@
+//! A service, and what it can be asked for.
+
+use super::ask::{self, NoAnswer};
+use super::look::Look;
+use super::status::Status;
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::control::frame::{Answer, Request};
+use crate::sys::signals::SIGTERM;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A service, named by its PID file. To make one costs nothing: no file is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pid_file: PathBuf,
+}
+
+impl Service {
+    /// The service that gives this path to [`init`](crate::init). A relative path counts from the
+    /// current folder. The file need not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::PidFile`]: the path names no file (it is empty, or `/`), or the current folder
+    /// is unknown.
+    pub fn at(pid_file: impl AsRef<Path>) -> Result<Service> {
+        let path = pid_file.as_ref();
+        if path.file_name().is_none() {
+            return Err(Error::new(ErrorKind::PidFile, format!("{path:?} names no PID file")));
+        }
+        let pid_file = std::path::absolute(path).map_err(|error| {
+            Error::io(ErrorKind::PidFile, format!("cannot find {path:?} (PID file)"), error)
+        })?;
+        Ok(Service { pid_file })
+    }
+
+    /// The absolute path of the PID file.
+    pub fn pid_file(&self) -> &Path {
+        &self.pid_file
+    }
+
+    /// Reads the PID file and the record, and proves which of the listed generations live. Nothing
+    /// is changed or locked, and nobody is asked, so this also works while a daemon hangs.
+    ///
+    /// It never fails: what cannot be read is told by [`Look::blind`] and [`Look::notes`]. What it
+    /// returns may be outdated when it returns; a [`Generation`] stays the same process for as long
+    /// as the value lives.
+    ///
+    /// A process that is a generation of the service itself may not look: to read the record would
+    /// give up its claim (`fcntl_locking(2)`: closing any descriptor of a file drops the locks). It
+    /// gets a [`Look`] that says so.
+    pub fn look(&self) -> Look {
+        Look::at(&self.pid_file)
+    }
+
+    /// Asks the newest generation what it says of itself, for at most `limit`. Returns what was
+    /// seen when the question was asked, and the answer.
+    ///
+    /// While a takeover is under way, the record and the control socket may name two generations.
+    /// Then it looks again, for up to two seconds (or `limit`), until both agree.
+    ///
+    /// # Errors
+    ///
+    /// [`NoAnswer`] tells why there is none.
+    pub fn status(&self, limit: Duration) -> (Look, Result<Status, NoAnswer>) {
+        ask::status(&self.pid_file, limit)
+    }
+
+    /// Asks the newest generation for a restart, as [`restart`](crate::restart) in it does, for at
+    /// most `limit`. `Ok` means that the restart has begun, not that a successor serves: look again
+    /// to see what comes of it.
+    ///
+    /// # Errors
+    ///
+    /// [`NoAnswer::Refused`]: the generation stays, and says why. Others as in
+    /// [`status`](Service::status).
+    pub fn restart(&self, limit: Duration) -> (Look, Result<(), NoAnswer>) {
+        self.tell(&Request::Restart, limit)
+    }
+
+    /// Asks the newest generation to stop, for at most `limit`: it drains, and tells all older ones
+    /// to drain. `Ok` means that the stop has begun: [`Generation::wait_end`] waits for its end.
+    ///
+    /// A supervisor starts a service again that ends by itself: see [`Supervisor::starts_again`].
+    ///
+    /// A generation that lost its control socket to a successor that died, and that is proven, is
+    /// sent TERM instead, which drains that generation alone.
+    ///
+    /// # Errors
+    ///
+    /// As in [`status`](Service::status). [`NoAnswer::NobodyRuns`]: there is nothing to stop.
+    pub fn stop(&self, limit: Duration) -> (Look, Result<(), NoAnswer>) {
+        let (look, told) = self.tell(&Request::Stop, limit);
+        let told = match (told, look.newest()) {
+            (Err(NoAnswer::NotListening(_)), Some(newest)) => {
+                newest.signal(SIGTERM).map_err(|error| NoAnswer::Failed(error.to_string()))
+            }
+            (told, _) => told,
+        };
+        (look, told)
+    }
+
+    fn tell(&self, request: &Request, limit: Duration) -> (Look, Result<(), NoAnswer>) {
+        let (look, answer) = ask::ask(&self.pid_file, request, limit);
+        let told = answer.and_then(|answer| match answer {
+            Answer::Accepted => Ok(()),
+            other => Err(ask::unexpected(other)),
+        });
+        (look, told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Service;
+
+    #[test]
+    fn a_service_is_named_by_a_file() {
+        let service = Service::at("web.pid").expect("a service");
+        assert!(service.pid_file().is_absolute() && service.pid_file().ends_with("web.pid"));
+        for path in ["", "/", ".."] {
+            Service::at(path).expect_err(path);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What the phases of the daemon's machine are called outside of it: by the program
+//! (`seamless::state`), and over the control socket.
+
+/// Where a daemon is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// Until `started` has returned `Ok`. Before `init` as well.
+    Starting,
+    /// Serving, with a launcher, or about to let it go.
+    Serving,
+    /// Serving without a launcher, until a successor is ready.
+    Detached,
+    /// No longer to accept new work.
+    Draining,
+}
+
+/// How a state is written, and whether the `on_shutdown_request` hooks run in it.
+const NAMES: [(State, bool, &str); 5] = [
+    (State::Starting, false, "starting"),
+    (State::Serving, false, "serving"),
+    (State::Serving, true, "handing-off"),
+    (State::Detached, false, "detached"),
+    (State::Draining, false, "draining"),
+];
+
+impl State {
+    /// Whether a daemon in this state accepts new work.
+    pub fn serves(self) -> bool {
+        match self {
+            State::Serving | State::Detached => true,
+            State::Starting | State::Draining => false,
+        }
+    }
+
+    /// The word for it in the status. A daemon that serves and hands off has a word of its own.
+    pub(crate) fn name(self, handing_off: bool) -> &'static str {
+        let handing_off = handing_off && self == State::Serving;
+        let mut names = NAMES.iter();
+        let name = names.find(|(state, hands_off, _)| (*state, *hands_off) == (self, handing_off));
+        name.expect("each state has a name").2
+    }
+
+    /// The state that a word stands for, and whether the daemon hands off.
+    pub(crate) fn parse(word: &str) -> Option<(State, bool)> {
+        let name = NAMES.iter().find(|(_, _, name)| *name == word)?;
+        Some((name.0, name.1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NAMES, State};
+
+    #[test]
+    fn each_state_has_a_name_that_is_read_again() {
+        for (state, handing_off, name) in NAMES {
+            assert_eq!(state.name(handing_off), name);
+            assert_eq!(State::parse(name), Some((state, handing_off)));
+        }
+        assert_eq!((State::Draining.name(true), State::parse("resting")), ("draining", None));
+    }
+}
