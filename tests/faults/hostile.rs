@@ -2,7 +2,7 @@
 //! outside is signalled, nothing outside is touched, and the service serves or says what is wrong.
 //!
 //! Each test is named in `SECURITY.md`. What one file of somebody else's does to a start is in
-//! `tests/root` and in `tests/waits/{pid_file,files}.rs` as well.
+//! `tests/root` and in `tests/takeover/{pid_file,files}.rs` as well.
 
 use std::{
     fs,

@@ -1,7 +1,7 @@
 //! A PID that is used again at each point of the handshake: whoever has it now gets no signal.
 //!
 //! Each point is held by strace, so that what is between two system calls takes as long as it has to.
-//! What a file says of such a PID, however wrong, is in `tests/waits/takeover.rs`.
+//! What a file says of such a PID, however wrong, is in `tests/takeover/predecessor.rs`.
 
 use std::{
     fs::{self, File},

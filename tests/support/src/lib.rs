@@ -17,6 +17,7 @@
 //! - [`family`]: everything that a program has started ends with it
 //! - [`port`]: a TCP port that nobody else gets
 //! - [`report`]: the line-by-line report that the test service `probe` writes
+//! - [`site`]: a supervised service as each kind of user
 //! - [`signal`]: the numbers of signals
 //! - [`strike`]: a process is KILLed at its Nth system call
 //! - [`sweep`]: what comes of it, in the middle of a restart
@@ -70,6 +71,7 @@ pub mod readme;
 pub mod report;
 pub mod scene;
 pub mod signal;
+pub mod site;
 pub mod strict;
 pub mod strike;
 pub mod supervisor;
