@@ -17,11 +17,11 @@ use std::{
     time::Duration,
 };
 
+use seamless_campaigns::port::ReservedPort;
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed, Isolation},
     http::{self, FailureKind, Prober, Target},
-    port::ReservedPort,
     process::{self, Watched},
     report::Report,
     supervisor::{self, Service, Supervisor, Want},

@@ -19,11 +19,11 @@ use std::{
     time::Duration,
 };
 
+use seamless_campaigns::load::{Load, Target};
 use seamless_testing::{
     bin,
     boxed::{self, Boxed},
     http,
-    load::{Load, Target},
     process::{Watched, signal},
     signal::HUP,
     supervisor::{Service, Supervisor, copy_folder},

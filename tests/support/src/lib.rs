@@ -12,15 +12,9 @@
 //! - [`readme`]: tables of the README that tests write and check
 //! - [`hold`]: a process that is held at a system call
 //! - [`innocent`]: processes that must not be signalled
-//! - [`load`]: clients at full load or at a fixed rate, and what became of every request
-//! - [`deploy`]: a server that is restarted under load outside a box
-//! - [`family`]: everything that a program has started ends with it
-//! - [`port`]: a TCP port that nobody else gets
 //! - [`report`]: the line-by-line report that the test service `probe` writes
 //! - [`site`]: a supervised service as each kind of user
 //! - [`signal`]: the numbers of signals
-//! - [`strike`]: a process is KILLed at its Nth system call
-//! - [`sweep`]: what comes of it, in the middle of a restart
 //! - [`systemd`]: a real systemd as PID 1 of its own namespaces
 //! - [`strict`]: HTTP clients that never ask twice
 //! - [`bin`]: where the probe and the examples are
@@ -56,16 +50,12 @@
 pub mod bin;
 pub mod boxed;
 pub mod clients;
-pub mod deploy;
 pub mod direct;
-pub mod family;
 pub mod handover;
 pub mod hold;
 pub mod http;
 pub mod innocent;
-pub mod load;
 pub mod openrc;
-pub mod port;
 pub mod process;
 pub mod readme;
 pub mod report;
@@ -73,10 +63,8 @@ pub mod scene;
 pub mod signal;
 pub mod site;
 pub mod strict;
-pub mod strike;
 pub mod supervisor;
 pub mod supervisord;
-pub mod sweep;
 pub mod systemd;
 
 use std::{

@@ -27,7 +27,7 @@ use std::{
 };
 
 use lexopt::prelude::*;
-use seamless_testing::{family::Family, port::ReservedPort};
+use seamless_campaigns::{family::Family, port::ReservedPort};
 
 const USAGE: &str = "\
 Measures the figures of the crate on this machine.

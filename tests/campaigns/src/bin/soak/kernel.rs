@@ -8,7 +8,8 @@ use std::{
     process::Command,
 };
 
-use seamless_testing::{load::Origin, process};
+use seamless_campaigns::load::Origin;
+use seamless_testing::process;
 
 /// Where the service is to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -24,8 +24,8 @@
 mod report;
 mod request;
 
-pub use crate::http::Target;
 pub use report::{Answers, Failed, Failure, Latency, Origin, Record, Report, Split};
+pub use seamless_testing::http::Target;
 
 use std::{
     net::SocketAddr,

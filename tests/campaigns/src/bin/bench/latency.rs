@@ -9,7 +9,7 @@
 
 use std::{error::Error, time::Duration};
 
-use seamless_testing::load::Record;
+use seamless_campaigns::load::Record;
 
 use crate::{
     Bench,

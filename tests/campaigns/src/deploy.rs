@@ -14,11 +14,14 @@ use std::{
 
 use signal_hook::consts::SIGTERM;
 
+use seamless_testing::{
+    process::Watched,
+    supervisor::{Service, Supervisor},
+};
+
 use crate::{
     family::Family,
     load::{Running, Target},
-    process::Watched,
-    supervisor::{Service, Supervisor},
 };
 
 /// How long a step of a restart may take.

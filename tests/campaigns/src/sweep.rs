@@ -21,16 +21,17 @@ use std::{
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use socket2::{SockAddr, SockRef};
 
-use crate::{
+use seamless_testing::{
     LIMIT, bin,
     boxed::Isolation,
     http::{self, Failure, Held, Target},
     innocent::Innocent,
     process::{self, Watched},
-    strike::{At, Blow, Call, Family, Role, Strike},
     supervisor::{Service, Supervisor},
     wait_for,
 };
+
+use crate::strike::{At, Blow, Call, Family, Role, Strike};
 
 /// What is restarted, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -302,7 +303,7 @@ fn look(victim: u32) -> Seen {
 /// Did it tell older generations to drain? Then the sockets that those still have are not theirs to
 /// serve any more.
 fn told_older(blow: &Blow<Seen>) -> bool {
-    const TERM: u64 = crate::signal::TERM as u64;
+    const TERM: u64 = seamless_testing::signal::TERM as u64;
     let mut calls = blow.before.iter();
     calls.any(|call| call.name() == "pidfd_send_signal" && call.arguments[1] == TERM)
 }
@@ -573,7 +574,7 @@ impl Case {
         assert!(!supervisor.has_ended(), "the supervisor was killed");
         for pid in innocents {
             let signals = process::signals(pid).expect("an innocent that lives");
-            assert!(signals.blocked.contains(crate::signal::TERM), "{signals:?}");
+            assert!(signals.blocked.contains(seamless_testing::signal::TERM), "{signals:?}");
             assert!(signals.pending.is_empty(), "{pid} was signalled: {signals:?}");
             let state = process::stat(pid).expect("an innocent that lives").state;
             assert_eq!(state, 'S', "{pid} was signalled");

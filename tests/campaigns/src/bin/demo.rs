@@ -13,14 +13,13 @@ use std::{
 };
 
 use lexopt::prelude::*;
-use seamless_testing::{
-    bin,
+use seamless_campaigns::{
     deploy::{Deployment, End, RESPAWN, Restart, Server, Supervised, Watcher},
     family::Family,
     load::{Latency, Load, Report, Running, Target},
     port::ReservedPort,
-    supervisor::Supervisor,
 };
+use seamless_testing::{bin, supervisor::Supervisor};
 
 const USAGE: &str = "\
 Restarts an example server under full load and counts what becomes of every request.

@@ -14,7 +14,7 @@ use nix::sys::{
 use tokio::net::{TcpSocket, TcpStream, UdpSocket, UnixStream};
 
 use super::{Failure, Origin, Target};
-use crate::boxed;
+use seamless_testing::boxed;
 
 /// A Unix socket with a full backlog says EAGAIN to a connect that must not block, and nothing tells
 /// when to try again.

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use seamless_testing::load::{Failed, Failure, Origin};
+use seamless_campaigns::load::{Failed, Failure, Origin};
 
 use crate::kernel::{Open, Place};
 

@@ -1,5 +1,5 @@
 //! Kills each process of a restart at each of its system calls, and tells in a table what came of it.
-//! See `seamless_testing::sweep`.
+//! See `seamless_campaigns::sweep`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,11 +13,11 @@ use std::{
 };
 
 use lexopt::{Parser, ValueExt};
-use seamless_testing::{
-    bin,
+use seamless_campaigns::{
     strike::{At, Role},
     sweep::{Case, Outcome, Scenario, Verdict},
 };
+use seamless_testing::bin;
 
 const USAGE: &str = "\
 scripts/sweep [options]

@@ -437,7 +437,7 @@ fn an_open_loop_uses_idle_connections_again() {
         std::thread::spawn(|| kept(4711, 10)(stream));
     });
     let running = open_loop(Load::new(Target::Tcp(address))).keep_alive().start();
-    crate::wait_for("more requests than connections", LIMIT, || {
+    seamless_testing::wait_for("more requests than connections", LIMIT, || {
         let requests = running.requests();
         (requests >= 50 && requests > 3 * connections.load(Ordering::Relaxed)).then_some(())
     });

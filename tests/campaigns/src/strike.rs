@@ -30,7 +30,7 @@ use nix::{
 };
 use syscalls::Sysno;
 
-use crate::{LIMIT, process::Watched};
+use seamless_testing::{LIMIT, process::Watched};
 
 /// Whose life it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

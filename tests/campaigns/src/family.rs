@@ -15,7 +15,7 @@ use std::{
 use rustix::process::{Pid, WaitOptions, getpid, set_child_subreaper, wait, waitpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-use crate::process::{Watched, descendants};
+use seamless_testing::process::{Watched, descendants};
 
 /// How long processes have to end by themselves.
 const GRACE: Duration = Duration::from_secs(3);
@@ -103,7 +103,7 @@ mod tests {
     use std::{env, fs, path::Path, process::Command};
 
     use super::*;
-    use crate::wait_for;
+    use seamless_testing::wait_for;
 
     const LIMIT: Duration = Duration::from_secs(20);
     const PIDS: &str = "SEAMLESS_TEST_FAMILY_PIDS";

@@ -11,10 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use seamless_campaigns::{load::Target, port::ReservedPort};
 use seamless_testing::{
     bin,
-    load::Target,
-    port::ReservedPort,
     process::Watched,
     strict::{self, Seen, Strict},
 };

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use seamless_testing::{deploy::Watcher, load::Running};
+use seamless_campaigns::{deploy::Watcher, load::Running};
 
 /// The machine, in a line.
 pub(crate) fn machine() -> String {

@@ -11,11 +11,11 @@ use std::{
     time::Duration,
 };
 
-use seamless_testing::{
-    bin,
+use seamless_campaigns::{
     deploy::{Deployment, Server, Supervised},
     load::{Load, Running, Target},
 };
+use seamless_testing::bin;
 use signal_hook::consts::{SIGHUP, SIGUSR1};
 
 use crate::{

@@ -32,12 +32,11 @@ use std::{
 };
 
 use lexopt::prelude::*;
+use seamless_campaigns::load::{Load, Report, Running, Target};
 use seamless_testing::{
     LIMIT, bin,
     boxed::Isolation,
-    http,
-    load::{Load, Report, Running, Target},
-    process,
+    http, process,
     signal::{HUP, INT, TERM},
     supervisor::{Service, Supervisor},
 };
