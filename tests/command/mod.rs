@@ -391,7 +391,7 @@ fn p5_a_planted_record_stops_nobody() {
             let said = seamless(verb, &pid_file, &[]);
             said.assert(code, &["no generation runs", &why]);
         }
-        assert!(!direct.log().contains("stage=command"), "{}", direct.log());
+        assert!(!direct.log.text().contains("stage=command"), "{}", direct.log);
         assert!(!daemon.has_ended());
         seamless("stop", &direct.pid_file(), &[]).assert(0, &["generation 1 has ended"]);
         assert!(started.wait_end().success());

@@ -193,7 +193,7 @@ fn p1_p10_what_is_in_the_place_of_the_takeover_socket() {
             println!("{what}");
             fs::remove_file(direct.socket()).expect("the socket");
             put(&outside, &direct.socket());
-            direct.wait_log(&["nobody listened at the takeover socket"], count + 1);
+            direct.log.wait_words(&["nobody listened at the takeover socket"], count + 1);
             let status = status(&direct.socket());
             assert!(status.contains(&format!("daemon={}", old.pid())), "{what}: {status}");
             outside.assert_untouched(what);
@@ -451,7 +451,7 @@ fn p1_p10_a_lock_that_another_user_holds_for_ever() {
         let named =
             format!("cannot lock {lock:?} (claim): process {own} is starting, and holds it");
         assert!(text.contains(&named), "{text}");
-        direct.wait_log(&["stage=check", &format!("daemon={} ", old.pid()), "ClaimHeld"], 2);
+        direct.log.wait_words(&["stage=check", &format!("daemon={} ", old.pid()), "ClaimHeld"], 2);
         assert!(!old.has_ended());
         drop(file);
         assert_taken_over(&direct, &old, &[]);
@@ -500,7 +500,7 @@ fn p1_p2_a_flood_of_connections_from_another_user() {
         assert!(!new.has_ended());
         let refused =
             format!("peer={} error=\"uid {NOBODY} may not take over\"", std::process::id());
-        direct.wait_log(&["stage=handover", &refused], 200);
+        direct.log.wait_words(&["stage=handover", &refused], 200);
     });
 }
 
@@ -606,7 +606,7 @@ fn p5_p10_the_command_on_planted_files() {
             }
             innocent.assert_unharmed();
             assert!(!daemon.has_ended());
-            assert!(!victim.log().contains("stage=command"), "{}", victim.log());
+            assert!(!victim.log.text().contains("stage=command"), "{}", victim.log);
         };
         case("it has a second name (a hard link), and may be another's", &|_, direct| {
             fs::hard_link(victim.lock_file(), direct.lock_file()).expect("a link");

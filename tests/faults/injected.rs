@@ -447,12 +447,12 @@ fn p1_a_report_that_cannot_be_sent_is_not_lost() {
         let mut tracer = Tracer::attach(folder, daemon.pid(), fault);
         daemon.signal(CONT);
         direct.report.wait_of(daemon.pid(), "started");
-        direct.wait_log(&["stage=report", "report=started"], 1);
+        direct.log.wait_words(&["stage=report", "report=started"], 1);
         tracer.detach();
         assert!(tracer.has_met());
         first.detach();
         direct.wait_checks(daemon.pid(), 1);
-        assert!(!direct.log().contains("handoff_timeout"), "{}", direct.log());
+        assert!(!direct.log.text().contains("handoff_timeout"), "{}", direct.log);
     });
 }
 

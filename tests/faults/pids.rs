@@ -113,7 +113,7 @@ impl Bystander {
                 let signals = direct.report.named("signal");
                 assert!(signals.iter().all(|signal| signal.number() == USR1 as u64), "{signals:?}");
                 assert_eq!(direct.report.names_of(daemon.pid())[..2], ["init", "started"]);
-                let log = direct.log();
+                let log = direct.log.text();
                 for stage in ["signal", "handoff", "stop", "reload", "drain"] {
                     assert!(!log.contains(&format!("stage={stage} ")), "{log}");
                 }
@@ -202,7 +202,7 @@ fn waiting(direct: &Direct, place: &Path, options: &[&str]) -> (Started, Watched
     let started = direct.start(&[&[wait.as_str()], options].concat());
     let new = started.wait_init();
     // Its other threads are through with their first calls.
-    direct.wait_log(&["stage=report", &format!("daemon={} report=ready", new.pid())], 1);
+    direct.log.wait_words(&["stage=report", &format!("daemon={} report=ready", new.pid())], 1);
     (started, new, go)
 }
 
@@ -367,7 +367,7 @@ fn p5_p7_a_daemon_that_was_replaced_in_place() {
             let new = Watched::new(direct.report.wait_nth("started", 2).pid);
             let bystander = take(&old, likeness, who, &place, || ());
             // From here on its daemon is the new one.
-            direct.wait_log(&["stage=reloaded"], 1);
+            direct.log.wait_words(&["stage=reloaded"], 1);
             started.launcher.signal(USR1);
             assert!(direct.report.wait_of(new.pid(), "called").text.starts_with("time "));
             started.launcher.signal(1);
@@ -496,7 +496,7 @@ fn p5_the_daemon_that_the_command_stops() {
             }
             command.wait_end(LIMIT);
             let code = child.wait().expect("its end").code();
-            assert!(code.is_some_and(|code| code <= 1), "{call}: {code:?}\n{}", direct.log());
+            assert!(code.is_some_and(|code| code <= 1), "{call}: {code:?}\n{}", direct.log);
             bystander.assert_unharmed();
         }
     });

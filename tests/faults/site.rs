@@ -14,7 +14,8 @@ use seamless_testing::{
     wait_for,
 };
 
-use crate::scene::{self, LIMIT, Log};
+use crate::scene::{self, LIMIT};
+use seamless_testing::log::Log;
 
 pub(crate) struct Site {
     /// Of `report` and `log`.

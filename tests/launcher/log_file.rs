@@ -7,9 +7,10 @@ use std::{
 
 use seamless_testing::{
     LIMIT,
+    log::{Line, Log},
     process::{Watched, descriptors},
     report::Report,
-    scene::{self, Line, Log},
+    scene,
     supervisor::{Service, Supervisor},
     under_each_supervisor,
 };

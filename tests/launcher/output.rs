@@ -55,14 +55,14 @@ fn an_output_without_a_reader_is_replaced_once_detached() {
                 assert_eq!(reader.read(&mut [0]).expect("its end"), 0);
                 direct.wait_checks(pid, 2);
                 assert!(!is_null(pid));
-                assert!(!direct.log().contains("stage=output"), "{}", direct.log());
+                assert!(!direct.log.text().contains("stage=output"), "{}", direct.log);
                 return;
             }
             drop(reader);
             assert!(!is_null(pid), "it serves beside its launcher");
             started.detach();
             wait_for("standard output is replaced", LIMIT, || is_null(pid).then_some(()));
-            direct.wait_log(&["stage=output", &format!("daemon={pid} fd=1")], 1);
+            direct.log.wait_words(&["stage=output", &format!("daemon={pid} fd=1")], 1);
             assert!(!daemon.has_ended());
         });
     });

@@ -11,9 +11,10 @@ use std::{
 use nix::sys::signal::SigSet;
 use seamless_testing::{
     LIMIT, boxed,
+    log::Log,
     process::{self, Watched, catchable_signals, signal, signals},
     report::Report,
-    scene::{self, Log},
+    scene,
     signal::{CHLD, CONT, HUP, INT, STOP, TERM, USR2, WINCH},
     wait_for,
 };

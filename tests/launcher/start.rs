@@ -9,9 +9,10 @@ use std::{
 
 use seamless_testing::{
     LIMIT, bin, boxed,
+    log::Log,
     process::{self, Watched, descriptors, signal},
     report::Report,
-    scene::{self, Log},
+    scene,
     signal::{CONT, STOP, TERM, USR2},
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,

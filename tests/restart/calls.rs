@@ -28,7 +28,7 @@ fn p10_calls_before_init_are_errors() {
             &format!("--at=before-daemon-init=file:{}", go.display()),
             "--no-wait",
         ]);
-        direct.wait_log(&["stage=wait", "called before init"], 1);
+        direct.log.wait_words(&["stage=wait", "called before init"], 1);
         fs::write(go, "").expect("a file");
         let daemon = started.wait_started();
         // The early `wait` waits all the same.
@@ -212,7 +212,7 @@ fn an_empty_path_disables_the_crate() {
             assert_eq!(process::variable(pid, "SEAMLESS"), None);
             // Nothing to hand over to, so this asks for nothing.
             process::signal(pid, USR2);
-            direct.wait_log(&["stage=signal", &format!("daemon={pid} signal={USR2}")], 1);
+            direct.log.wait_words(&["stage=signal", &format!("daemon={pid} signal={USR2}")], 1);
             process::signal(pid, USR1);
             wait_for("two answers", LIMIT, || {
                 let called = direct.report.events().into_iter().filter(|event| event.pid == pid);

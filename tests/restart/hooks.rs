@@ -4,8 +4,9 @@ use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
     http::Target,
+    log::Log,
     process::Watched,
-    scene::{Log, Unfinished, answer_of},
+    scene::{Unfinished, answer_of},
     signal::{TERM, USR1, USR2},
 };
 

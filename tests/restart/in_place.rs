@@ -124,7 +124,7 @@ impl Scene {
     #[track_caller]
     fn wait_failed(&self, nth: usize, why: &str) {
         let current = format!("current={}", self.current());
-        let line = self.direct.wait_log(&["stage=reload-failed", &current], nth);
+        let line = self.direct.log.wait_words(&["stage=reload-failed", &current], nth);
         assert!(line.contains(why), "{line}");
         self.prober.wait_more(3);
         assert_eq!(self.prober.seen().pids(), self.served);
@@ -145,7 +145,7 @@ impl Scene {
         };
         let mut expected = expected.to_vec();
         expected.sort_unstable();
-        wait_for(format!("only {expected:?}: {}", self.direct.log()), LIMIT, || {
+        wait_for(format!("only {expected:?}: {}", self.direct.log), LIMIT, || {
             (children() == expected).then_some(())
         });
     }
@@ -211,7 +211,7 @@ fn p1_p2_p3_the_launcher_stays_over_five_restarts() {
         }
         assert!(request_is_answered(request, first));
         scene.wait_children(&[scene.current()]);
-        scene.direct.wait_log(&["stage=reloaded"], 5);
+        scene.direct.log.wait_words(&["stage=reloaded"], 5);
         assert_eq!(scene.direct.named(), Some(scene.current()));
         scene.finish_with(3);
     });
@@ -379,10 +379,14 @@ fn p1_p4_a_deploy_that_hangs_blocks_nobody() {
             scene.wait_drained();
             scene.wait_children(&[scene.current()]);
             // It gave way to the next attempt, and nothing has failed.
-            assert!(!scene.direct.log().contains("stage=reload-failed"), "{}", scene.direct.log());
+            assert!(
+                !scene.direct.log.text().contains("stage=reload-failed"),
+                "{}",
+                scene.direct.log
+            );
         }
-        scene.direct.wait_log(&["stage=cancel"], 3);
-        scene.direct.wait_log(&["stage=kill", "its start was cancelled"], 1);
+        scene.direct.log.wait_words(&["stage=cancel"], 3);
+        scene.direct.log.wait_words(&["stage=kill", "its start was cancelled"], 1);
         scene.finish();
     });
 }
@@ -402,7 +406,7 @@ fn p4_a_first_start_that_hangs_is_started_again() {
         fs::write(flag, "").expect("a file");
         assert_eq!(direct.report.wait("started").pid, second.pid);
         signal(second.pid, TERM);
-        assert_eq!(started.wait_end().code(), Some(4), "{}", direct.log());
+        assert_eq!(started.wait_end().code(), Some(4), "{}", direct.log);
     });
 }
 
@@ -445,7 +449,7 @@ fn p1_p4_many_reloads_at_once() {
             scene.reload();
             scene.prober.wait_more(1);
         }
-        let newest = wait_for(format!("one generation: {}", scene.direct.log()), LIMIT, || {
+        let newest = wait_for(format!("one generation: {}", scene.direct.log), LIMIT, || {
             let newest = scene.direct.report.newest()?.pid;
             // With nothing left to do for the launcher, before and after the look at its children.
             let is_alone = || scene.is_idle() && process::children(scene.launcher()) == [newest];
@@ -456,7 +460,7 @@ fn p1_p4_many_reloads_at_once() {
         let probes = scene.prober.stop();
         probes.assert_all_answered();
         assert!(probes.pids().len() >= 2);
-        assert!(!scene.direct.log().contains("stage=reload-failed"), "{}", scene.direct.log());
+        assert!(!scene.direct.log.text().contains("stage=reload-failed"), "{}", scene.direct.log);
     });
 }
 
@@ -471,10 +475,13 @@ fn p4_a_generation_of_another_user_takes_over() {
         scene.deploy(&format!("--at=ready=user:{NOBODY}"));
         scene.reload();
         scene.wait_taken_over();
-        scene.direct.wait_log(&["signal=TERM", "Operation not permitted"], 1);
+        scene.direct.log.wait_words(&["signal=TERM", "Operation not permitted"], 1);
         scene.wait_drained();
         scene.wait_children(&[scene.current()]);
-        scene.direct.wait_log(&["stage=takeover", "its successor's TERM did not reach it"], 1);
+        scene
+            .direct
+            .log
+            .wait_words(&["stage=takeover", "its successor's TERM did not reach it"], 1);
         scene.finish();
     });
 }
@@ -537,17 +544,17 @@ fn killed(folder: &Path, who: Kill) {
         Kill::CurrentBeforeSuccess => {
             let candidate = candidate(&scene, &wait);
             current.kill();
-            scene.direct.wait_log(&["stage=current-ended", "signal=9"], 1);
+            scene.direct.log.wait_words(&["stage=current-ended", "signal=9"], 1);
             fs::write(go, "").expect("a file");
             scene.wait_taken_over();
             assert_eq!(scene.current(), candidate.pid);
             signal(scene.current(), TERM);
-            assert!(scene.started.wait_end().success(), "{}", scene.direct.log());
+            assert!(scene.started.wait_end().success(), "{}", scene.direct.log);
         }
         Kill::CurrentBeforeFailure => {
             let candidate = candidate(&scene, &wait);
             current.kill();
-            scene.direct.wait_log(&["stage=current-ended", "signal=9"], 1);
+            scene.direct.log.wait_words(&["stage=current-ended", "signal=9"], 1);
             signal(candidate.pid, TERM);
             assert_eq!(scene.started.wait_end().signal(), Some(KILL), "as the one that served");
         }
@@ -559,12 +566,12 @@ fn killed(folder: &Path, who: Kill) {
             scene.direct.stop(&current);
             fs::write(go, "").expect("a file");
             scene.direct.report.wait_of(newest, "started");
-            scene.direct.wait_log(&["stage=reloaded"], 1);
+            scene.direct.log.wait_words(&["stage=reloaded"], 1);
             signal(newest, KILL);
-            scene.direct.wait_log(&["stage=reload-failed", "signal 9"], 1);
+            scene.direct.log.wait_words(&["stage=reload-failed", "signal 9"], 1);
             current.signal(CONT);
             // It drains for one that is gone: nobody serves, and the launcher says so.
-            assert_eq!(scene.started.wait_end().signal(), Some(KILL), "{}", scene.direct.log());
+            assert_eq!(scene.started.wait_end().signal(), Some(KILL), "{}", scene.direct.log);
             current.wait_end(LIMIT);
             assert_eq!(scene.direct.report.wait_of(current.pid(), "wait").text, "TakenOver");
         }
@@ -622,7 +629,7 @@ fn p4_a_takeover_socket_that_was_removed_comes_back() {
         fs::remove_file(&socket).expect("removed");
         scene.reload();
         scene.wait_failed(1, "before it had taken over");
-        scene.direct.wait_log(&["stage=check", "nobody listened at the takeover socket"], 1);
+        scene.direct.log.wait_words(&["stage=check", "nobody listened at the takeover socket"], 1);
         assert!(socket.exists());
         scene.reload();
         scene.wait_taken_over();

@@ -101,7 +101,7 @@ fn the_defaults_in_real_time() {
         assert!(held_up.wait_end().success());
         assert!(began.elapsed() >= TEN, "handoff_timeout: {:?}", began.elapsed());
         assert!(began.elapsed() < TEN * 3, "{:?}", began.elapsed());
-        handoff.wait_log(&["stage=release", "handoff_timeout"], 1);
+        handoff.log.wait_words(&["stage=release", "handoff_timeout"], 1);
         assert!(!holding.has_ended());
         patient.wait_checks(patience.pid(), 2);
         assert!(patient.report.named("wait").is_empty());
@@ -121,11 +121,11 @@ fn a_handoff_that_takes_too_long_detaches_the_daemon() {
         first.launcher.signal(TERM);
         assert!(first.wait_end().success());
         assert!(began.elapsed() >= Duration::from_millis(300));
-        direct.wait_log(&["stage=release", "serves on detached"], 1);
+        direct.log.wait_words(&["stage=release", "serves on detached"], 1);
         // It looks round although its hook still runs, and is taken over as ever.
         direct.wait_checks(old.pid(), 2);
         fs::remove_file(direct.pid_file()).expect("the PID file");
-        direct.wait_log(&["ours is back"], 1);
+        direct.log.wait_words(&["ours is back"], 1);
         direct.start_ready(&[]);
         assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
         assert_eq!(scene::hooks(&direct.report, old.pid()), ["request", "shutdown"]);
@@ -146,7 +146,7 @@ fn a_daemon_without_handlers_is_killed() {
         assert_eq!(started.wait_end().signal(), Some(KILL), "as its daemon");
         assert!(began.elapsed() >= Duration::from_millis(300));
         assert!(daemon.has_ended());
-        direct.wait_log(&["stage=kill", "signal=KILL"], 1);
+        direct.log.wait_words(&["stage=kill", "signal=KILL"], 1);
     });
 }
 
@@ -162,7 +162,7 @@ fn a_drain_that_takes_too_long_gets_the_hammer() {
         assert_eq!(started.wait_end().code(), Some(124), "its parent sees it");
         assert!(began.elapsed() >= Duration::from_millis(300));
         assert_eq!(scene::hooks(&direct.report, daemon.pid()), ["shutdown", "hammer"]);
-        direct.wait_log(&["stage=hammer", "reason=drain_timeout", "exit_code=124"], 1);
+        direct.log.wait_words(&["stage=hammer", "reason=drain_timeout", "exit_code=124"], 1);
         assert!(direct.report.named("wait").is_empty());
     });
 }
@@ -231,7 +231,7 @@ fn the_launcher_kills_a_daemon_that_outlives_its_limit() {
         daemon.signal(TERM);
         assert_eq!(started.wait_end().signal(), Some(KILL));
         assert!(began.elapsed() >= Duration::from_millis(5100), "{:?}", began.elapsed());
-        direct.wait_log(&["stage=kill", "drain_timeout and 5 s"], 1);
+        direct.log.wait_words(&["stage=kill", "drain_timeout and 5 s"], 1);
         assert!(daemon.has_ended());
     });
 }
@@ -248,15 +248,15 @@ fn usr2_by_hand_is_the_hammer_and_by_the_launcher_is_not() {
         started.launcher.signal(USR2);
         let from_launcher = format!("from={}", started.launcher.pid());
         let signalled = ["stage=signal", &format!("signal={USR2} "), &from_launcher];
-        direct.wait_log(&signalled.map(|word| word.trim()), 1);
-        direct.wait_log(&["stage=handoff"], 1);
+        direct.log.wait_words(&signalled.map(|word| word.trim()), 1);
+        direct.log.wait_words(&["stage=handoff"], 1);
         started.launcher.signal(USR1);
         assert_eq!(direct.report.wait_of(pid, "called").text, "state Draining Some(1)");
         assert!(!daemon.has_ended());
         daemon.signal(USR2);
         assert_eq!(started.wait_end().code(), Some(124));
         assert_eq!(scene::hooks(&direct.report, pid), ["shutdown", "hammer"]);
-        direct.wait_log(&["stage=hammer", "reason=USR2"], 1);
+        direct.log.wait_words(&["stage=hammer", "reason=USR2"], 1);
     });
 }
 
@@ -296,11 +296,11 @@ fn a_panic_in_a_hook_is_logged_and_the_life_goes_on() {
         ];
         let (mut first, old) = direct.start_ready(&options);
         first.detach();
-        direct.wait_log(&["stage=launch", "hook=on_launch panic=\"as told\""], 1);
-        direct.wait_log(&["stage=hooks", "hook=on_shutdown_request panic=\"as told\""], 1);
+        direct.log.wait_words(&["stage=launch", "hook=on_launch panic=\"as told\""], 1);
+        direct.log.wait_words(&["stage=hooks", "hook=on_shutdown_request panic=\"as told\""], 1);
         direct.start_ready(&[]);
         assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
-        direct.wait_log(&["stage=hooks", "hook=on_shutdown panic=\"as told\""], 1);
+        direct.log.wait_words(&["stage=hooks", "hook=on_shutdown panic=\"as told\""], 1);
 
         let folder = folder.join("hammer");
         fs::create_dir(&folder).expect("a folder");
@@ -308,7 +308,7 @@ fn a_panic_in_a_hook_is_logged_and_the_life_goes_on() {
         let options = ["--drain-timeout=100ms", "--at=shutdown=hang", "--at=hammer=panic"];
         let (mut started, _) = start_draining(&direct, &options);
         assert_eq!(started.wait_end().code(), Some(124));
-        direct.wait_log(&["stage=hooks", "hook=on_hammer panic=\"as told\""], 1);
+        direct.log.wait_words(&["stage=hooks", "hook=on_hammer panic=\"as told\""], 1);
     });
 }
 
@@ -340,7 +340,7 @@ fn the_release_by_another_signal() {
                 direct.start_ready(&[option, "--catch-all", "--successor-timeout=none"]);
             started.detach();
             let launcher = format!("launcher={} ", started.launcher.pid());
-            let line = direct.wait_log(&["stage=release", &launcher], 1);
+            let line = direct.log.wait_words(&["stage=release", &launcher], 1);
             assert!(!line.contains("handoff_timeout"), "{line}");
             // To the launcher alone: it is not passed on, or it would come before this one. USR2 is
             // the handoff.

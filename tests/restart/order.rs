@@ -6,9 +6,10 @@ use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
     http::{self, Prober, Target},
+    log::{Line, Log},
     process::{self, Watched},
     report::{Event, Report},
-    scene::{self, Line, Log},
+    scene,
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
 };

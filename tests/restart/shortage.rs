@@ -7,9 +7,10 @@ use seamless_testing::{
     boxed::{self, Boxed},
     direct::Direct,
     http::{self, Prober, Target},
+    log::Log,
     process::{Watched, descriptors},
     report::Report,
-    scene::{self, Log, Unfinished},
+    scene::{self, Unfinished},
     signal::{HUP, TERM, USR1},
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
@@ -70,9 +71,9 @@ fn p5_p10_a_start_that_is_short_of_descriptors_is_an_error_and_may_be_repeated()
         let new = second.wait_init();
         let (errors, said) = attempts(&direct, &new, || {
             assert_eq!(direct.named(), Some(old.pid()));
-            assert!(!direct.log().contains("stage=takeover"), "{}", direct.log());
+            assert!(!direct.log.text().contains("stage=takeover"), "{}", direct.log);
             // The claim is kept.
-            direct.wait_log(&[&format!("daemon={} finding=ClaimHeld", old.pid())], 1);
+            direct.log.wait_words(&[&format!("daemon={} finding=ClaimHeld", old.pid())], 1);
         });
         let start = |step: String| format!("started error: cannot look at {step}: {EMFILE}");
         let by_path = start(format!("{:?} (PID file)", direct.pid_file()));
@@ -82,7 +83,7 @@ fn p5_p10_a_start_that_is_short_of_descriptors_is_an_error_and_may_be_repeated()
         assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
         assert_eq!(direct.named(), Some(new.pid()));
         let predecessor = format!("predecessor={} ", old.pid());
-        direct.wait_log(&["stage=takeover", &predecessor, "signal=TERM"], 1);
+        direct.log.wait_words(&["stage=takeover", &predecessor, "signal=TERM"], 1);
     });
 }
 
@@ -99,7 +100,7 @@ fn p5_a_copy_that_is_short_of_descriptors_signals_nobody() {
         assert!(said.starts_with("started error: cannot take over"), "{said}");
         assert_eq!(direct.named(), Some(daemon.pid()));
         assert!(!daemon.has_ended() && !first.launcher.has_ended());
-        let log = direct.log();
+        let log = direct.log.text();
         assert!(!log.contains(&format!("stage=signal daemon={}", daemon.pid())), "{log}");
     });
 }
@@ -121,18 +122,18 @@ fn p1_a_look_round_that_is_short_of_descriptors_decides_nothing() {
             old.signal(USR1); // again: one may have been in use for a moment
             (descriptors(old.pid()).len() == FEW).then_some(())
         });
-        direct.wait_log(&["stage=check", "finding=Unseen"], 1);
+        direct.log.wait_words(&["stage=check", "finding=Unseen"], 1);
         fs::remove_file(direct.pid_file()).expect("the PID file");
         let daemon = format!("daemon={} ", old.pid());
-        direct.wait_log(&["stage=check", &daemon, "finding=Unseen"], 5);
-        let line = direct.wait_log(&["stage=check", &daemon, "error="], 1);
+        direct.log.wait_words(&["stage=check", &daemon, "finding=Unseen"], 5);
+        let line = direct.log.wait_words(&["stage=check", &daemon, "error="], 1);
         assert!(line.contains(EMFILE), "{line}");
         assert_eq!(direct.named(), None);
         assert!(!old.has_ended());
         assert!(direct.report.names_of(old.pid()).iter().all(|name| name != "wait"));
 
         old.signal(HUP);
-        direct.wait_log(&["stage=check", &daemon, "ours is back"], 1);
+        direct.log.wait_words(&["stage=check", &daemon, "ours is back"], 1);
         assert_eq!(direct.named(), Some(old.pid()));
         assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "Stopped", "nobody came");
     });

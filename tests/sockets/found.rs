@@ -21,9 +21,10 @@ use seamless_testing::{
     direct::{Direct, Started},
     handover::{self, targets},
     http::{self, Prober, Target},
+    log::{Line, Log},
     process::{Watched, descriptors},
     report::Report,
-    scene::{self, Line, Log},
+    scene,
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
 };
@@ -255,7 +256,7 @@ fn what_was_passed_to_others_or_is_no_socket_is_not_adopted() {
             let fds: Vec<BorrowedFd<'_>> = passed.iter().map(AsFd::as_fd).collect();
             let option = format!("--tcp={target}");
             let mut started = start_with(&direct, &fds, variables, &[&option]);
-            direct.wait_log(&["stage=passed", &format!("refused=\"{why}\"")], 1);
+            direct.log.wait_words(&["stage=passed", &format!("refused=\"{why}\"")], 1);
             if at < 4 {
                 // Not ours: bound anew, which fails where somebody else listens.
                 let error = started.wait_error().text;
@@ -364,7 +365,7 @@ fn o_nonblock_is_the_sockets_own() {
         let option = |more| format!("--tcp=127.0.0.1:0{more}");
         let first = direct.start_ready(&[&option("")]);
         let (_started, second) = next(&direct, first, &[&option(",blocking"), "--accept=never"]);
-        let line = direct.wait_log(&["nonblocking=true", "asked for otherwise"], 1);
+        let line = direct.log.wait_words(&["nonblocking=true", "asked for otherwise"], 1);
         assert!(line.contains(&format!("daemon={}", second.pid())), "{line}");
     });
 }
@@ -437,7 +438,7 @@ fn a_unix_socket_that_lost_its_path_is_bound_anew() {
         let first = direct.start_ready(&[&option]);
         fs::remove_file(&path).expect("removed");
         let second = next(&direct, first, &[&option]);
-        direct.wait_log(&["refused=\"its path no longer names it: bound anew\""], 1);
+        direct.log.wait_words(&["refused=\"its path no longer names it: bound anew\""], 1);
         assert_eq!(http::pid(&Target::Unix(path.clone())), second.1.pid());
         // Now somebody else has it, and keeps it.
         fs::remove_file(&path).expect("removed");
@@ -502,7 +503,9 @@ fn a_takeover_socket_that_was_removed_is_put_back() {
             if stale {
                 drop(UnixListener::bind(direct.socket()).expect("a listener"));
             }
-            direct.wait_log(&["nobody listened at the takeover socket"], 1 + usize::from(stale));
+            direct
+                .log
+                .wait_words(&["nobody listened at the takeover socket"], 1 + usize::from(stale));
             let status = handover::status(&direct.socket());
             assert!(status.contains(&format!("daemon={}", daemon.pid())), "{status}");
         }
@@ -531,7 +534,7 @@ fn a_predecessor_whose_takeover_socket_is_missing_is_waited_for() {
         );
         assert_eq!(error, text);
         daemon.signal(18);
-        direct.wait_log(&["nobody listened at the takeover socket"], 1);
+        direct.log.wait_words(&["nobody listened at the takeover socket"], 1);
         let (_second, new) = direct.start_ready(&options);
         assert_eq!(sockets(&direct, &new), sockets(&direct, &daemon));
     });
@@ -689,7 +692,7 @@ fn state_that_cannot_be_handed_over_is_an_error_and_harms_nobody() {
                 old.pid()
             );
             assert_eq!(error, text);
-            direct.wait_log(&["stage=handover", &format!("error=\"{why}\"")], 1);
+            direct.log.wait_words(&["stage=handover", &format!("error=\"{why}\"")], 1);
             assert_eq!(http::pid(&tcp_of(&sockets(&direct, &old)[0])), old.pid());
             if state == "hang" {
                 let error = direct.start(&options).wait_error().text;
@@ -857,7 +860,7 @@ fn from_one_to_4000_sockets_in_one_takeover() {
             let second = direct.spawn(&mut command);
             let new = second.wait_started();
             old.wait_end(LIMIT);
-            let line = direct.wait_log(&["stage=takeover", &format!(" sockets={count} ")], 1);
+            let line = direct.log.wait_words(&["stage=takeover", &format!(" sockets={count} ")], 1);
             println!("{line}");
             let origins = origins(&place, &new);
             assert_eq!(origins.len(), count);
@@ -868,7 +871,7 @@ fn from_one_to_4000_sockets_in_one_takeover() {
             };
             let ports = |pid: u32| -> Vec<u16> {
                 let words = [format!("daemon={pid} "), "stage=socket".to_owned()];
-                let log = direct.log();
+                let log = direct.log.text();
                 let lines = log.lines().filter(|line| words.iter().all(|word| line.contains(word)));
                 lines.map(number).collect()
             };

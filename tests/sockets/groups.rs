@@ -13,8 +13,8 @@ use std::{
 use seamless_testing::{
     boxed::{self, Boxed},
     direct::Direct,
+    log::Log,
     process::Watched,
-    scene::Log,
     wait_for,
 };
 

@@ -222,7 +222,7 @@ fn p3_p6_without_a_supervisor() {
             assert_eq!(status.signal(), None);
             let let_go = way == (TERM, First::Launcher) && status.code() == Some(0);
             assert!(let_go || status.code() == Some(7), "{way:?}: {status}");
-            assert!(!direct.log().contains("handoff_timeout"), "{}", direct.log());
+            assert!(!direct.log.text().contains("handoff_timeout"), "{}", direct.log);
             assert!(scene::running(folder).is_empty());
 
             let (_third, new) = direct.start_ready(&options);

@@ -132,7 +132,7 @@ fn p1_p5_copies_that_are_started_by_hand_beside_a_service() {
         let slow = direct.start(&[&format!("--at=after-init=file:{}", go.display())]);
         let holder = slow.wait_init();
         let mut copies: Vec<_> = (0..3).map(|_| direct.start(&["--claim-timeout=60s"])).collect();
-        direct.wait_log(&["stage=claim", &format!("holder={} ", holder.pid())], 3);
+        direct.log.wait_words(&["stage=claim", &format!("holder={} ", holder.pid())], 3);
         fs::write(go, "").expect("a file");
         copies.push(slow);
         for copy in &mut copies {

@@ -90,7 +90,7 @@ fn p10_a_lock_file_that_is_none_is_an_error() {
         fs::remove_file(&lock).expect("the socket");
 
         // Said once, not each second, until it changes.
-        let log = direct.log();
+        let log = direct.log.text();
         let told = log
             .lines()
             .filter(|line| line.contains(&format!("stage=check daemon={} error=", old.pid())));
@@ -139,7 +139,7 @@ fn p10_lines_of_the_record_that_do_not_parse_are_dropped_and_logged() {
         fs::write(direct.lock_file(), record.replace("end\n", "rubbish\nend\n"))
             .expect("the record");
         assert_taken_over(&direct, &old);
-        direct.wait_log(&["stage=record", "dropped=\"rubbish\""], 1);
+        direct.log.wait_words(&["stage=record", "dropped=\"rubbish\""], 1);
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
         assert!(!record.contains("rubbish"), "{record}");
     });
@@ -209,7 +209,7 @@ fn p10_a_folder_in_the_place_of_the_pid_file_is_an_error() {
         );
         assert_eq!(direct.report.wait_of(daemon.pid(), "called").text, text);
         assert!(!folder.join("web.pid.new").exists(), "no temporary file is left");
-        direct.wait_log(&[&format!("daemon={} finding=ClaimHeld", old.pid())], 2);
+        direct.log.wait_words(&[&format!("daemon={} finding=ClaimHeld", old.pid())], 2);
         assert!(!old.has_ended());
         assert!(direct.report.names_of(old.pid()).iter().all(|name| name != "wait"));
 

@@ -123,19 +123,19 @@ fn p4_p5_a_service_that_gave_up_root_gives_way_without_the_lock_file() {
             fs::write(direct.pid_file(), format!("{}\n", innocent.pid())).expect("a PID file");
             if makes == Makes::Old {
                 old.signal(CONT);
-                direct.wait_log(&["stage=check", "the record was lost: entered again"], 1);
-                direct.wait_log(&["stage=check", "ours is back"], 1);
+                direct.log.wait_words(&["stage=check", "the record was lost: entered again"], 1);
+                direct.log.wait_words(&["stage=check", "ours is back"], 1);
                 assert_eq!(owner(&direct.lock_file()), NOBODY);
             }
             let (mut second, new) = direct.start_ready(&options);
             old.signal(CONT);
             let reason = direct.report.wait_of(old.pid(), "wait").text;
-            assert_eq!(reason, "TakenOver", "{}", direct.log());
+            assert_eq!(reason, "TakenOver", "{}", direct.log);
             old.wait_end(LIMIT);
             let roots = (of, makes) == (FolderOf::Root, Makes::Successor);
             assert_eq!(owner(&direct.lock_file()), if roots { 0 } else { NOBODY });
-            let denied = direct.log().contains("cannot open");
-            assert_eq!(denied, roots, "it looked at the PID file alone: {}", direct.log());
+            let denied = direct.log.text().contains("cannot open");
+            assert_eq!(denied, roots, "it looked at the PID file alone: {}", direct.log);
 
             // A restart, a stop and a start.
             second.detach();

@@ -210,7 +210,7 @@ fn p5_p10_a_detached_daemon_mends_its_pid_file() {
                 ground.direct.stop(&daemon);
                 ground.put(*put);
                 daemon.signal(CONT);
-                ground.direct.wait_log(&["stage=check", "ours is back"], nth + 1);
+                ground.direct.log.wait_words(&["stage=check", "ours is back"], nth + 1);
                 ground.assert_repaired(&daemon, what);
             }
             let probes = prober.stop();
@@ -339,7 +339,7 @@ fn p1_p4_p5_p10_a_pid_file_that_is_replaced_while_it_is_read() {
         let probes = prober.stop();
         probes.assert_all_answered();
         assert_eq!(probes.pids(), pids);
-        let log = ground.direct.log();
+        let log = ground.direct.log.text();
         assert!(!log.contains("panicked"), "{log}");
     });
 }

@@ -68,7 +68,7 @@ fn p1_a_deploy_without_seamless_is_outlived_until_the_service_is_stopped(
     service.settle();
     write_script(&service.folder().join("run"), "exec sleep 1000");
     service.restart();
-    direct.wait_log(&["stage=check", "finding=Seen", "supervisor: Up"], 3);
+    direct.log.wait_words(&["stage=check", "finding=Seen", "supervisor: Up"], 3);
     assert_eq!(http::pid(&target), old.pid());
     service.down();
     direct.report.wait_of(old.pid(), "wait");
@@ -155,7 +155,7 @@ fn p5_the_number_of_a_thread_is_nobody() {
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
         assert!(!record.contains(&who), "{record}");
         assert_eq!(direct.named(), Some(daemon.pid()));
-        assert!(!direct.log().contains("stage=takeover"), "{}", direct.log());
+        assert!(!direct.log.text().contains("stage=takeover"), "{}", direct.log);
     });
 }
 
@@ -168,7 +168,7 @@ fn p5_neither_we_nor_our_launcher_are_signalled() {
         let holder = first.wait_init();
         let second = direct.start(&["--on=10=call:restart"]);
         let launcher = second.launcher.pid();
-        direct.wait_log(&["stage=claim", &format!("holder={}", holder.pid())], 1);
+        direct.log.wait_words(&["stage=claim", &format!("holder={}", holder.pid())], 1);
         let own = process::children(launcher)[0];
         let (boot, ns) = (boot(), pid_namespace());
         let entries = [launcher, own].map(identity);
@@ -187,7 +187,7 @@ fn p5_neither_we_nor_our_launcher_are_signalled() {
         // A TERM would have come before this signal, which the launcher passes on.
         second.launcher.signal(USR1);
         assert_eq!(direct.report.wait_of(own, "called").text, "restart ok");
-        let log = direct.log();
+        let log = direct.log.text();
         assert!(!log.contains("predecessor="), "{log}");
         assert!(!log.contains(&format!("stage=handoff launcher={launcher} ")), "{log}");
     });
@@ -269,7 +269,7 @@ fn p4_an_older_generation_that_missed_its_term_drains() {
         fs::write(direct.lock_file(), format!("{head}\n{own}\n{rest}")).expect("the record");
         old.signal(CONT);
         assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
-        let log = direct.log();
+        let log = direct.log.text();
         assert!(!log.contains("predecessor="), "a TERM was sent after all: {log}");
         assert_eq!(direct.named(), Some(new.pid()));
     });
@@ -299,12 +299,12 @@ fn a_record_that_was_removed_is_written_again() {
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         fs::remove_file(direct.lock_file()).expect("the lock file");
-        direct.wait_log(&["the record was lost: entered again"], 1);
+        direct.log.wait_words(&["the record was lost: entered again"], 1);
         let (_second, new) = direct.start_ready(&[]);
         assert_eq!(direct.report.wait_of(new.pid(), "started").number(), 2);
         assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
         let old = format!("predecessor={} ", old.pid());
-        direct.wait_log(&["stage=takeover", &old, "signal=TERM"], 1);
+        direct.log.wait_words(&["stage=takeover", &old, "signal=TERM"], 1);
     });
 }
 
@@ -325,7 +325,7 @@ fn a_pid_file_that_was_removed_does_not_hide_the_predecessor() {
         // While detached: it comes back.
         second.detach();
         fs::remove_file(direct.pid_file()).expect("the PID file");
-        direct.wait_log(&["the PID file named no live generation: ours is back"], 1);
+        direct.log.wait_words(&["the PID file named no live generation: ours is back"], 1);
         assert_eq!(direct.named(), Some(newer.pid()));
         let (_third, newest) = direct.start_ready(&[]);
         assert_eq!(direct.report.wait_of(newer.pid(), "wait").text, "TakenOver");
@@ -361,7 +361,7 @@ fn p9_a_successor_killed_before_its_term_leaves_the_predecessor_serving() {
         second.launcher.wait_end(LIMIT);
 
         let back = ["stage=check", &format!("daemon={} ", old.pid()), "ours is back"];
-        direct.wait_log(&back, 1);
+        direct.log.wait_words(&back, 1);
         assert_eq!(direct.named(), Some(old.pid()));
         assert_eq!(direct.report.names_of(old.pid()), ["init", "started", "hook"], "no drain");
         let (_third, newest) = direct.start_ready(&[]);
@@ -419,7 +419,7 @@ fn p5_a_second_copy_started_by_hand_is_refused() {
         assert_eq!(direct.named(), Some(daemon.pid()));
         assert_eq!(fs::metadata(direct.pid_file()).expect("the PID file").ino(), before);
         let signalled = format!("stage=signal daemon={}", daemon.pid());
-        assert!(!direct.log().contains(&signalled), "{}", direct.log());
+        assert!(!direct.log.text().contains(&signalled), "{}", direct.log);
 
         // The claim was given up, or this one would wait for it.
         let mut third = direct.start(&["--claim-timeout=10s", "--at=after-init=exit:4"]);
@@ -452,7 +452,7 @@ fn p5_another_service_with_the_same_pid_file_is_refused(kind: Supervisor, folder
     }
     assert_eq!(http::pid(&target), old);
     assert_eq!(direct.named(), Some(old));
-    assert!(!direct.log().contains(&format!("stage=signal daemon={old}")));
+    assert!(!direct.log.text().contains(&format!("stage=signal daemon={old}")));
     first.down();
     let new = direct.report.wait_nth("started", 2).pid;
     assert_eq!(direct.named(), Some(new));
@@ -469,7 +469,7 @@ fn a_second_starter_waits_for_the_first() {
         let holder = first.wait_init();
         let second = direct.start(&["--at=after-init=hang"]);
         let words = ["stage=claim", &format!("holder={}", holder.pid()), "another generation"];
-        direct.wait_log(&words, 1);
+        direct.log.wait_words(&words, 1);
         assert_eq!(direct.report.named("init").len(), 1);
         holder.signal(USR1);
         assert_eq!(direct.report.wait("called").text, "started ok");
@@ -477,11 +477,11 @@ fn a_second_starter_waits_for_the_first() {
 
         // The first dies.
         let third = direct.start(&[]);
-        direct.wait_log(&["stage=claim", &format!("holder={}", next.pid())], 1);
+        direct.log.wait_words(&["stage=claim", &format!("holder={}", next.pid())], 1);
         assert_eq!(direct.report.named("init").len(), 2);
         next.kill();
         third.wait_init();
-        direct.wait_log(&["stage=claim", "generation=3"], 1);
+        direct.log.wait_words(&["stage=claim", "generation=3"], 1);
     });
 }
 
@@ -521,17 +521,17 @@ fn p1_p3_an_eviction_that_comes_late_is_for_nobody() {
             kill.args(["-s", "USR2", "-q", EVICTION, &pid.to_string()]);
             assert!(kill.status().expect("kill of procps").success());
             let words = ["stage=signal", &format!("daemon={pid} "), "signal=12"];
-            direct.wait_log(&words, count);
+            direct.log.wait_words(&words, count);
         };
         evict(1);
         let request = Unfinished::start(&target);
         request.wait_accepted(pid);
         daemon.signal(TERM);
-        direct.wait_log(&["stage=drain", &format!("daemon={pid} ")], 1);
+        direct.log.wait_words(&["stage=drain", &format!("daemon={pid} ")], 1);
         evict(2);
         assert!(request.finish().ends_with(&answer_of(pid)));
         daemon.wait_end(LIMIT);
-        assert!(!direct.log().contains("stage=hammer"), "{}", direct.log());
+        assert!(!direct.log.text().contains("stage=hammer"), "{}", direct.log);
     });
 }
 
@@ -543,12 +543,12 @@ fn a_starter_that_waits_for_the_claim_ends_when_told() {
         let first = direct.start(&["--at=after-init=hang"]);
         let holder = first.wait_init().pid();
         let mut second = direct.start(&[]);
-        direct.wait_log(&["stage=claim", &format!("holder={holder}")], 1);
+        direct.log.wait_words(&["stage=claim", &format!("holder={holder}")], 1);
         second.launcher.signal(TERM);
         assert!(second.wait_end().success());
         // It lost its launcher.
         let third = direct.start(&[]);
-        direct.wait_log(&["stage=claim", &format!("holder={holder}")], 2);
+        direct.log.wait_words(&["stage=claim", &format!("holder={holder}")], 2);
         let waiting = Watched::new(process::children(third.launcher.pid())[0]);
         third.launcher.kill();
         waiting.wait_end(LIMIT);
@@ -662,7 +662,7 @@ fn the_go_original_takes_over_slowly() {
         direct.report.wait_of(old.pid(), "wait");
         old.wait_end(LIMIT);
         assert_eq!(direct.named(), Some(original.pid()));
-        direct.wait_log(&["ours is back"], 1);
+        direct.log.wait_words(&["ours is back"], 1);
         original.fire_timer();
     });
 }
@@ -677,17 +677,17 @@ fn a_living_stranger_in_the_pid_file_is_believed_for_one_look() {
         direct.wait_checks(old.pid(), 1);
         let innocent = Innocent::start();
         let looks = |log: &str| log.lines().filter(|line| line.contains("finding=")).count();
-        let before = looks(&direct.log());
+        let before = looks(&direct.log.text());
         // At once: of an empty file it would make something else.
         let new = folder.join("new");
         fs::write(&new, innocent.pid().to_string()).expect("a file");
         fs::rename(new, direct.pid_file()).expect("the PID file");
-        let line = direct.wait_log(&["ours is back"], 1);
+        let line = direct.log.wait_words(&["ours is back"], 1);
         assert!(line.contains(&format!("daemon={} ", old.pid())), "{line}");
         assert_eq!(direct.named(), Some(old.pid()));
         innocent.assert_unharmed();
         // The look before that one saw the stranger, and left the file alone.
-        let log = direct.log();
+        let log = direct.log.text();
         let back = log.find("ours is back").expect("just seen");
         assert!(looks(&log[..back]) > before, "{log}");
         assert!(!old.has_ended());
@@ -722,7 +722,7 @@ fn p1_a_detached_daemon_waits_while_somebody_is_starting() {
         let starting = second.wait_init();
         old.signal(CONT);
         let held = format!("daemon={} finding=ClaimHeld", old.pid());
-        direct.wait_log(&[&held], 3);
+        direct.log.wait_words(&[&held], 3);
         assert!(direct.report.named("wait").is_empty());
         let began = Instant::now();
         starting.kill();

@@ -35,7 +35,7 @@ fn wait_stopped(pid: u32) -> Watched {
 /// that, the launcher would KILL it.
 #[track_caller]
 fn stop_when_ready(direct: &Direct, daemon: &Watched) {
-    direct.wait_log(&["stage=report", &format!("daemon={} report=ready", daemon.pid())], 1);
+    direct.log.wait_words(&["stage=report", &format!("daemon={} report=ready", daemon.pid())], 1);
     daemon.stop();
 }
 
@@ -206,7 +206,7 @@ fn each_start_waits_claim_timeout_for_one_that_is_stopped() {
         }
         // One that has more patience gets its turn when the launcher and the stopped one are gone.
         let patient = direct.start(&["--claim-timeout=60s"]);
-        direct.wait_log(&["stage=claim", &format!("holder={}", stopped.pid())], 4);
+        direct.log.wait_words(&["stage=claim", &format!("holder={}", stopped.pid())], 4);
         second.launcher.signal(TERM);
         assert!(second.wait_end().success(), "handoff_timeout");
         stopped.signal(CONT);
@@ -230,7 +230,7 @@ fn p1_p4_a_starter_that_waits_for_the_claim_is_stopped() {
             let second = direct.start(&["--at=after-init=hang"]);
             let holder = second.wait_init();
             let mut third = direct.start(&["--handoff-timeout=200ms"]);
-            direct.wait_log(&["stage=claim", &format!("holder={} ", holder.pid())], 1);
+            direct.log.wait_words(&["stage=claim", &format!("holder={} ", holder.pid())], 1);
             let waiting = Watched::new(process::children(third.launcher.pid())[0]);
             stop_when_ready(&direct, &waiting);
             assert!(holder.kill());

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     LIMIT, bin,
+    log::Log,
     process::{Watched, holds_claim, stat},
     report::{Event, Report},
     signal::{CONT, TERM},
@@ -20,11 +21,16 @@ use crate::{
 pub struct Direct {
     folder: PathBuf,
     pub report: Report,
+    pub log: Log,
 }
 
 impl Direct {
     pub fn new(folder: &Path) -> Self {
-        Direct { folder: folder.to_owned(), report: Report::new(folder.join("report")) }
+        Direct {
+            folder: folder.to_owned(),
+            report: Report::new(folder.join("report")),
+            log: Log::of(folder),
+        }
     }
 
     pub fn pid_file(&self) -> PathBuf {
@@ -82,24 +88,8 @@ impl Direct {
 
     /// The end of the log, for a probe's standard error.
     pub fn log_end(&self) -> OwnedFd {
-        let log = File::options().append(true).create(true).open(self.folder.join("log"));
+        let log = File::options().append(true).create(true).open(self.log.path());
         log.expect("a log").into()
-    }
-
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
-    }
-
-    /// Waits for so many lines in the log that hold all of these words.
-    #[track_caller]
-    pub fn wait_log(&self, words: &[&str], count: usize) -> String {
-        wait_for(format!("{count} lines with {words:?} in the log"), LIMIT, || {
-            let log = self.log();
-            let complete = log.rfind('\n').map_or("", |end| &log[..end]);
-            let mut lines =
-                complete.lines().filter(|line| words.iter().all(|word| line.contains(word)));
-            lines.nth(count - 1).map(str::to_owned)
-        })
     }
 
     /// Stops a daemon, but not in the middle of a look round, with the claim in its hands.
@@ -120,10 +110,8 @@ impl Direct {
     pub fn wait_checks(&self, daemon: u32, count: usize) {
         let daemon = format!("daemon={daemon} ");
         let words = ["stage=check", &daemon, "finding="];
-        let seen = self.log();
-        let seen = seen.lines().filter(|line| words.iter().all(|word| line.contains(word)));
-        let seen = seen.count();
-        self.wait_log(&words, seen + count);
+        let seen = self.log.with(&words).len();
+        self.log.wait_words(&words, seen + count);
     }
 }
 

@@ -13,6 +13,7 @@
 //! - [`hold`]: a process that is held at a system call
 //! - [`innocent`]: processes that must not be signalled
 //! - [`report`]: the line-by-line report that the test service `probe` writes
+//! - [`log`]: what launchers and daemons have logged
 //! - [`site`]: a supervised service as each kind of user
 //! - [`signal`]: the numbers of signals
 //! - [`systemd`]: a real systemd as PID 1 of its own namespaces
@@ -55,6 +56,7 @@ pub mod handover;
 pub mod hold;
 pub mod http;
 pub mod innocent;
+pub mod log;
 pub mod openrc;
 pub mod process;
 pub mod readme;

@@ -11,9 +11,10 @@ use crate::{
     LIMIT, bin,
     boxed::{self, Isolation},
     http::Target,
+    log::Log,
     process::{self, NOBODY, Watched},
     report::{self, Report},
-    scene::{self, Log},
+    scene,
     supervisor::{Service, Supervisor, Want, write_script},
     wait_for,
 };
