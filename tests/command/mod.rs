@@ -14,13 +14,12 @@ use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed, Isolation},
     clients::Host,
-    direct::{Direct, Started},
     handover::{Predecessor, write_record},
     http::{self, Prober, Target},
-    process::{NOBODY, Watched, descriptors, listeners, stat},
+    process::{NOBODY, Watched, descriptors, listeners, stat, stop_without_claim},
     scene::{self, Unfinished, answer_of},
     signal::CONT,
-    site::{SERVES_ON, Site, User},
+    site::{SERVES_ON, Site, Started, User},
     supervisor::{Supervisor, Want, write_script},
     systemd, under_each_supervisor, wait_for,
 };
@@ -105,7 +104,7 @@ fn status_is_what_the_kernel_says(kind: Supervisor, folder: &Path) {
     let go = folder.join("go");
     let options =
         format!("{SERVES_ON} --tcp={address},name=web --at=request=file:{}", go.display());
-    let site = Site::new(kind, folder, User::Root, &options);
+    let site = Site::at(folder).user(User::Root).options(&options).under(kind);
     let (pid_file, target) = (site.pid_file(), Target::from(address));
     let daemon = site.started(1);
     let before = uptime();
@@ -114,13 +113,13 @@ fn status_is_what_the_kernel_says(kind: Supervisor, folder: &Path) {
     assert_eq!(first["serving"], true);
     assert_eq!(first["generation"], 1);
     assert_eq!(first["daemon"], daemon);
-    assert_eq!(first["launcher"], site.service.main_pid());
+    assert_eq!(first["launcher"], site.service().main_pid());
     let supervisor = &first["supervisor"];
-    assert_eq!(supervisor["pid"], site.service.supervisor_pid());
+    assert_eq!(supervisor["pid"], site.service().supervisor_pid());
     assert_eq!(supervisor["name"], kind.program());
     assert_eq!(supervisor["kind"], format!("{kind:?}").to_lowercase());
     assert_eq!(supervisor["wants"], "up");
-    assert_eq!(supervisor["folder"], site.service.folder().to_str().expect("a path"));
+    assert_eq!(supervisor["folder"], site.service().folder().to_str().expect("a path"));
     let age = first["age"].as_f64().expect("seconds");
     let start = stat(daemon).expect("the daemon").start_ticks as f64 / 100.0;
     let possible = before - start - 0.02..=uptime() - start + 0.02;
@@ -143,8 +142,8 @@ fn status_is_what_the_kernel_says(kind: Supervisor, folder: &Path) {
     // Stage 1: the hook waits for the file.
     let mut open = vec![Unfinished::start(&target)];
     wait_for("the connection is accepted", LIMIT, || (http::pid(&target) == daemon).then_some(()));
-    site.service.settle();
-    site.service.restart();
+    site.service().settle();
+    site.service().restart();
     site.report.wait_of(daemon, "hook");
     let handing_off = wait_state(&pid_file, "handing-off");
     assert_eq!(handing_off["serving"], true);
@@ -206,7 +205,7 @@ fn status_is_what_the_kernel_says(kind: Supervisor, folder: &Path) {
 #[test]
 fn p10_status_names_stale_and_foreign_files() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (pid_file, lock_file) = (direct.pid_file(), direct.lock_file());
         let status = || seamless("status", &pid_file, &[]);
         status().assert(3, &["no generation runs", "web.pid\" does not exist"]);
@@ -249,7 +248,7 @@ fn p10_status_names_stale_and_foreign_files() {
 }
 
 /// As it enters the record without the feature `sockets`.
-fn without_sockets(direct: &Direct) {
+fn without_sockets(direct: &Site) {
     let record = fs::read_to_string(direct.lock_file()).expect("the record");
     assert!(record.contains(" takeover=1"), "{record}");
     fs::write(direct.lock_file(), record.replace(" takeover=1", "")).expect("a record");
@@ -259,7 +258,7 @@ fn without_sockets(direct: &Direct) {
 #[test]
 fn a_service_without_sockets_is_known_by_its_record() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut started, daemon) = direct.start_ready(&[SERVES_ON]);
         without_sockets(&direct);
         let said = status(&direct.pid_file());
@@ -280,7 +279,7 @@ fn a_service_without_sockets_is_known_by_its_record() {
 #[test]
 fn p5_p10_only_the_newest_generation_is_believed() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (_started, daemon) = direct.start_ready(&[SERVES_ON]);
         // A liar has the path of the socket, but not the PID of the record.
         for verb in ["status", "restart", "stop"] {
@@ -332,9 +331,9 @@ fn p5_p10_only_the_newest_generation_is_believed() {
 #[test]
 fn p10_a_daemon_that_hangs_is_named_in_time() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut started, daemon) = direct.start_ready(&[SERVES_ON]);
-        direct.stop(&daemon);
+        stop_without_claim(&daemon);
         for verb in ["status", "restart", "stop"] {
             let began = Instant::now();
             let said = seamless(verb, &direct.pid_file(), &["--timeout=300ms"]);
@@ -354,7 +353,7 @@ fn p10_a_daemon_that_hangs_is_named_in_time() {
 #[test]
 fn p10_another_user_is_refused() {
     Boxed::new().needs(Isolation::Namespaces).run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut started, daemon) = direct.start_ready(&[SERVES_ON]);
         for verb in ["status", "restart", "stop"] {
             let mut command = Command::new("setpriv");
@@ -374,7 +373,7 @@ fn p10_another_user_is_refused() {
 #[test]
 fn p5_a_planted_record_stops_nobody() {
     Boxed::new().needs(Isolation::Namespaces).run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut started, daemon) = direct.start_ready(&[SERVES_ON]);
         let planted = folder.join("planted");
         fs::create_dir(&planted).expect("a folder");
@@ -401,10 +400,10 @@ fn p5_a_planted_record_stops_nobody() {
 // ---- restart ----
 
 fn p1_p4_restart_tells_what_came_of_it(kind: Supervisor, folder: &Path) {
-    let site = Site::new(kind, folder, User::Root, SERVES_ON);
+    let site = Site::at(folder).user(User::Root).options(SERVES_ON).under(kind);
     let pid_file = site.pid_file();
     let restart = |options: &[&str]| seamless("restart", &pid_file, options);
-    site.service.settle();
+    site.service().settle();
     let first = site.started(1);
     let said = restart(&[]);
     let second = site.started(2);
@@ -444,13 +443,13 @@ fn p1_p4_restart_tells_what_came_of_it(kind: Supervisor, folder: &Path) {
     assert_eq!(http::pid(&site.target), third);
 
     // Up only once: nobody would start it again.
-    site.service.settle();
+    site.service().settle();
     let once = match kind {
         Supervisor::Daemontools | Supervisor::S6 => "-o",
         Supervisor::Runit => "once",
     };
-    site.service.control(once);
-    site.service.wait_until("up once", |status| status.want != Want::Up);
+    site.service().control(once);
+    site.service().wait_until("up once", |status| status.want != Want::Up);
     let said = restart(&[]);
     let stays = format!("(daemon {third}) stays: ");
     said.assert(4, &[&stays, "the supervisor wants the service down"]);
@@ -465,7 +464,7 @@ fn p1_p4_restart_tells_what_came_of_it(kind: Supervisor, folder: &Path) {
 #[test]
 fn restart_where_nobody_starts_the_next() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut started, daemon) = direct.start_ready(&["--successor-timeout=100ms"]);
         let said = seamless("restart", &direct.pid_file(), &[]);
         let gone = format!("generation 1 (daemon {}) has ended, and nobody serves", daemon.pid());
@@ -484,7 +483,7 @@ fn restart_where_nobody_starts_the_next() {
     });
 }
 
-fn start_ready(direct: &Direct, mut command: Command) -> (Started, Watched) {
+fn start_ready(direct: &Site, mut command: Command) -> (Started, Watched) {
     let started = direct.spawn(&mut command);
     let daemon = started.wait_started();
     (started, daemon)
@@ -494,7 +493,7 @@ fn start_ready(direct: &Direct, mut command: Command) -> (Started, Watched) {
 #[test]
 fn p1_restart_in_place_tells_what_came_of_it() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let program = folder.join("web");
         let deploy = |text: &str| write_script(&program, text);
         let good = format!("exec '{}' \"$@\"", bin::probe().display());
@@ -526,7 +525,7 @@ fn p1_restart_in_place_tells_what_came_of_it() {
 #[test]
 fn a_service_of_systemd() {
     systemd::run(Boxed::new().private_net(), |systemd, folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (probe, address) = (bin::probe(), boxed::address());
         let deploy = |settings: &str| {
             let command = format!(
@@ -653,15 +652,15 @@ fn run_named(said: &Said, begins: &str, folder: &Path) {
 }
 
 fn p3_stop_says_who_would_start_it_again(kind: Supervisor, folder: &Path) {
-    let site = Site::new(kind, folder, User::Root, SERVES_ON);
+    let site = Site::at(folder).user(User::Root).options(SERVES_ON).under(kind);
     let pid_file = site.pid_file();
-    let service = site.service.folder().display();
+    let service = site.service().folder().display();
     let instead = match kind {
         Supervisor::Daemontools => format!("svc -d {service}"),
         Supervisor::S6 => format!("s6-svc -d {service}"),
         Supervisor::Runit => format!("sv down {service}"),
     };
-    site.service.settle();
+    site.service().settle();
     let first = site.started(1);
     let said = seamless("stop", &pid_file, &[]);
     said.assert(4, &["would start it again", &format!("`{instead}`"), "--force"]);
@@ -679,8 +678,8 @@ fn p3_stop_says_who_would_start_it_again(kind: Supervisor, folder: &Path) {
 
     // Detached, with a request in flight; nobody starts another one.
     site.deploy("exec sleep 1000");
-    site.service.settle();
-    site.service.restart();
+    site.service().settle();
+    site.service().restart();
     wait_state(&pid_file, "detached");
     let request = Unfinished::start(&site.target);
     let said = seamless("stop", &pid_file, &["--timeout=1s"]);
@@ -699,14 +698,14 @@ fn p3_stop_says_who_would_start_it_again(kind: Supervisor, folder: &Path) {
     seamless("stop", &pid_file, &[]).assert(0, &["no generation runs"]);
     // The command that it names does what it says.
     assert!(Command::new("sh").args(["-c", &instead]).status().expect("sh").success());
-    site.service.wait_down();
+    site.service().wait_down();
 }
 
 /// By hand, with an older generation that has a request in flight: it waits for both.
 #[test]
 fn p3_stop_waits_for_every_generation() {
     Boxed::new().private_net().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let address = boxed::address();
         let (tcp, target) = (format!("--tcp={address}"), Target::from(address));
         let (mut first, old) = direct.start_ready(&[&tcp, SERVES_ON]);
@@ -808,7 +807,7 @@ mod by_default {
 fn check_of_a_service_that_runs(kind: Supervisor, folder: &Path) {
     let address = boxed::address();
     let hold = format!("{SERVES_ON} --tcp={address}");
-    let site = Site::new(kind, folder, User::Root, &hold);
+    let site = Site::at(folder).user(User::Root).options(&hold).under(kind);
     let pid_file = site.pid_file();
     // The one that the site makes by itself is not handed over.
     let Target::Tcp(other) = &site.target else { panic!("no port") };
@@ -826,7 +825,7 @@ fn check_of_a_service_that_runs(kind: Supervisor, folder: &Path) {
     // Too few files for a successor.
     let daemon = site.started(1);
     site.deploy(&site.script("prlimit --nofile=64:64", &format!("{SERVES_ON} --many=20")));
-    site.service.settle();
+    site.service().settle();
     seamless("restart", &pid_file, &[]).assert(0, &[]);
     Watched::new(daemon).wait_end(LIMIT);
     let found = problems(&check(&pid_file, &["--json"]));
@@ -846,7 +845,7 @@ fn check_of_a_service_that_runs(kind: Supervisor, folder: &Path) {
 #[test]
 fn check_of_parents_that_supervise_nothing() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (started, daemon) = direct.start_ready(&[SERVES_ON]);
         let found = problems(&check(&direct.pid_file(), &["--json"]));
         assert_eq!(found.len(), 1, "{found:?}");
@@ -872,7 +871,7 @@ fn check_of_parents_that_supervise_nothing() {
 fn check_of_a_status_that_is_hidden() {
     Boxed::new().private_net().needs(Isolation::Namespaces).run(|folder| {
         let user = User::ByItself { reads: false };
-        let site = Site::new(Supervisor::Runit, folder, user, SERVES_ON);
+        let site = Site::at(folder).user(user).options(SERVES_ON).under(Supervisor::Runit);
         wait_for("it has become that user", LIMIT, || {
             (fs::metadata(format!("/proc/{}", site.started(1))).ok()?.uid() == NOBODY).then_some(())
         });

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::{fcntl::OFlag, unistd::pipe2};
-use seamless_testing::{LIMIT, boxed, direct::Direct, scene, wait_for};
+use seamless_testing::{LIMIT, boxed, scene, site::Site, wait_for};
 
 /// What standard output is at first, and what it becomes when its reader has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ fn is_null(pid: u32) -> bool {
 fn an_output_without_a_reader_is_replaced_once_detached() {
     boxed::run(|folder| {
         scene::each(folder, [Output::Pipe, Output::Socket, Output::Own], |folder, output| {
-            let direct = Direct::new(folder);
+            let direct = Site::alone(folder);
             let mut command = direct.command(&["--successor-timeout=none"]);
             if output == Output::Own {
                 command.arg("--at=after-init=own-output");

@@ -60,9 +60,9 @@ fn by_each_hammer(folder: &Path, test: impl Fn(&Path, Hammer) + Sync) {
 
 /// A service that tells its state on USR1, and ends with 7.
 fn start(kind: Supervisor, folder: &Path, options: &str) -> Site {
-    let site = Site::new(kind, folder, User::Root, &with(options));
+    let site = Site::at(folder).user(User::Root).options(&with(options)).under(kind);
     site.note_finishes();
-    site.service.settle();
+    site.service().settle();
     site
 }
 
@@ -92,7 +92,7 @@ fn assert_state(site: &Site, daemon: &Watched, state: &str) {
 /// What runit's `./finish` was given last, once the service is down.
 #[track_caller]
 fn assert_seen(site: &Site, end: &str) {
-    if site.service.kind() == Supervisor::Runit {
+    if site.service().kind() == Supervisor::Runit {
         wait_for(format!("./finish {end}"), LIMIT, || {
             site.finishes().last().is_some_and(|last| last == end).then_some(())
         });
@@ -119,11 +119,11 @@ fn stage_1_and_a_takeover(kind: Supervisor, folder: &Path, goes: Goes) {
     let go = folder.join("go");
     let waits = format!("--at=after-init=file:{}", go.display());
     site.deploy_options(&with(&format!("{options} {waits}")));
-    site.service.restart();
+    site.service().restart();
     wait_request_hook(&site, &old);
     if goes == Goes::Killed {
         assert_state(&site, &old, "Serving");
-        site.service.control(if kind == Supervisor::Runit { "kill" } else { "-k" });
+        site.service().control(if kind == Supervisor::Runit { "kill" } else { "-k" });
     }
     launcher.wait_end(LIMIT);
     if goes == Goes::ByHandoffTimeout {
@@ -164,9 +164,9 @@ fn p3_p6_stage_1_blocks_and_the_service_is_stopped(kind: Supervisor, folder: &Pa
     let site = start(kind, folder, "--at=request=hang --handoff-timeout=1h");
     let daemon = site.daemon(1);
     let request = Unfinished::start(&site.target);
-    site.service.restart();
+    site.service().restart();
     wait_request_hook(&site, &daemon);
-    site.service.down();
+    site.service().down();
     scene::wait_drain(&site.report, daemon.pid());
     assert_state(&site, &daemon, "Draining");
     site.assert_not_down();
@@ -183,9 +183,9 @@ fn p3_p6_stage_1_blocks_detached_and_the_service_is_stopped(kind: Supervisor, fo
     let old = site.daemon(1);
     let request = Unfinished::start(&site.target);
     site.deploy_options(&with("--at=after-init=hang"));
-    site.service.restart();
+    site.service().restart();
     site.report.wait_nth("init", 2);
-    site.service.down();
+    site.service().down();
     scene::wait_drain(&site.report, old.pid());
     assert_state(&site, &old, "Draining");
     site.assert_not_down();
@@ -201,7 +201,7 @@ fn p6_stage_3_blocks_and_the_service_is_stopped(kind: Supervisor, folder: &Path)
     by_each_hammer(folder, |folder, hammer| {
         let site = start(kind, folder, &format!("--at=shutdown=hang {}", hammer.option()));
         let daemon = site.daemon(1);
-        site.service.down();
+        site.service().down();
         scene::wait_drain(&site.report, daemon.pid());
         if hammer == Hammer::ByHand {
             site.assert_not_down();
@@ -219,9 +219,9 @@ fn p6_every_stage_blocks_and_the_service_is_stopped(kind: Supervisor, folder: &P
         let options = "--at=request=hang --at=shutdown=hang --at=hammer=hang";
         let site = start(kind, folder, &format!("{options} {}", hammer.option()));
         let daemon = site.daemon(1);
-        site.service.restart();
+        site.service().restart();
         wait_request_hook(&site, &daemon);
-        site.service.down();
+        site.service().down();
         hammer.falls(&site, &daemon);
         site.assert_ends();
         assert_eq!(scene::hooks(&site.report, daemon.pid()), ["request", "shutdown", "hammer"]);
@@ -239,7 +239,7 @@ fn p1_every_stage_blocks_and_a_successor_serves(kind: Supervisor, folder: &Path)
         site.deploy_options(&with(""));
         // A listener whose drain never begins is cut by the hammer with what it has accepted.
         let prober = (hammer == Hammer::ByHand).then(|| Prober::start(&site.target));
-        site.service.restart();
+        site.service().restart();
         let new = site.daemon(2);
         if let Some(prober) = prober {
             scene::wait_drain(&site.report, old.pid());
@@ -250,8 +250,8 @@ fn p1_every_stage_blocks_and_a_successor_serves(kind: Supervisor, folder: &Path)
         assert_state(&site, &new, "Serving");
         site.assert_one_generation(new.pid());
         assert_eq!(seamless_testing::http::pid(&site.target), new.pid());
-        site.service.settle();
-        site.service.restart();
+        site.service().settle();
+        site.service().restart();
         site.assert_one_generation(site.started(3));
     });
 }
@@ -262,9 +262,9 @@ fn p6_stage_3_of_an_older_generation_blocks(kind: Supervisor, folder: &Path) {
         let site = start(kind, folder, &format!("--at=shutdown=hang {}", hammer.option()));
         let old = site.daemon(1);
         site.deploy_options(&with(""));
-        site.service.restart();
+        site.service().restart();
         let new = site.daemon(2);
-        site.service.down();
+        site.service().down();
         scene::wait_drain(&site.report, new.pid());
         if hammer == Hammer::ByHand {
             site.log.wait(&[("stage", "drained"), ("daemon", &new.pid().to_string())]);

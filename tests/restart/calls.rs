@@ -8,17 +8,16 @@ use std::{
 };
 
 use seamless_testing::{
-    LIMIT, boxed,
-    direct::Direct,
-    process,
+    LIMIT, boxed, process,
     signal::{INT, TERM, USR1, USR2},
+    site::Site,
     wait_for,
 };
 
 #[test]
 fn p10_calls_before_init_are_errors() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let go = folder.join("go");
         let mut started = direct.start(&[
             "--at=before-daemon-init=call:started",
@@ -53,7 +52,7 @@ fn p10_calls_before_init_are_errors() {
 #[test]
 fn p10_a_second_init_is_an_error() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (started, daemon) =
             direct.start_ready(&["--at=after-init=call:init", "--at=started=call:init"]);
         for nth in 1..=2 {
@@ -71,7 +70,7 @@ fn p10_a_second_init_is_an_error() {
 #[test]
 fn a_second_started_does_nothing() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let options =
             ["--at=started=call:started", "--at=shutdown=call:started", "--on=10=call:started"];
         let (mut started, daemon) = direct.start_ready(&options);
@@ -91,7 +90,7 @@ fn a_second_started_does_nothing() {
 #[test]
 fn p10_a_restart_in_each_state() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut started, daemon) = direct.start_ready(&[
             "--successor-timeout=none",
             "--at=after-init=call:restart",
@@ -119,7 +118,7 @@ fn p10_a_restart_in_each_state() {
 #[test]
 fn p10_a_restart_that_nobody_would_follow_is_an_error() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         // Its parent ends at once.
         let mut command = direct.command(&["--on=10=call:restart"]);
         let words: Vec<_> = command.get_args().map(|word| word.to_owned()).collect();
@@ -147,7 +146,7 @@ fn p10_a_restart_that_nobody_would_follow_is_an_error() {
 
 // ---- a closed or panicking log ----
 
-fn a_whole_life(direct: &Direct, options: &[&str], broken_log: impl Fn(&mut Command)) {
+fn a_whole_life(direct: &Site, options: &[&str], broken_log: impl Fn(&mut Command)) {
     let spawn = || {
         let mut options = options.to_vec();
         options.extend(["--successor-timeout=none", "--at=request=panic", "--drain-timeout=20s"]);
@@ -173,7 +172,7 @@ fn a_whole_life(direct: &Direct, options: &[&str], broken_log: impl Fn(&mut Comm
 #[test]
 fn p10_a_closed_log_harms_nothing() {
     boxed::run(|folder| {
-        a_whole_life(&Direct::new(folder), &[], |command| {
+        a_whole_life(&Site::alone(folder), &[], |command| {
             let (ours, theirs) = UnixStream::pair().expect("a socket pair");
             drop(ours);
             let theirs = std::os::fd::OwnedFd::from(theirs);
@@ -185,7 +184,7 @@ fn p10_a_closed_log_harms_nothing() {
 #[test]
 fn p10_a_log_that_panics_harms_nothing() {
     boxed::run(|folder| {
-        a_whole_life(&Direct::new(folder), &["--log-panics"], |_| {});
+        a_whole_life(&Site::alone(folder), &["--log-panics"], |_| {});
     });
 }
 
@@ -194,7 +193,7 @@ fn p10_a_log_that_panics_harms_nothing() {
 #[test]
 fn an_empty_path_disables_the_crate() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         for signal in [TERM, INT] {
             // The later option counts.
             let options = [

@@ -42,11 +42,11 @@ impl Probed {
     #[track_caller]
     fn new(kind: Supervisor, folder: &Path, user: User) -> Self {
         let options = format!("{TIMES} {}", patience(kind, user));
-        let site = Site::new(kind, folder, user, &options);
+        let site = Site::at(folder).user(user).options(&options).under(kind);
         let old = site.daemon(1);
         let prober = Prober::start(&site.target);
         prober.wait_pid(old.pid());
-        site.service.settle();
+        site.service().settle();
         let ready = vec![old.pid()];
         Probed { site, options, ready, old, prober, starts: folder.join("starts") }
     }
@@ -83,7 +83,7 @@ impl Probed {
         let before = starts();
         self.site.deploy(&format!("{mark}\n{}", self.bad(how)));
         if before == 0 {
-            self.site.service.restart();
+            self.site.service().restart();
         }
         wait_for(format!("{times} starts of {how:?}"), LIMIT, || {
             (starts() >= before + times).then_some(())
@@ -230,7 +230,7 @@ fn hangs_and_dies(probed: &mut Probed, span: Duration) {
     let go = probed.site.flag("go");
     let hang = format!("{STARTING} --at=after-init=file:{} --at=after-init=exit:3", go.display());
     probed.site.deploy(&probed.with(&hang));
-    probed.site.service.restart();
+    probed.site.service().restart();
     let hung = Starting::wait(probed);
     probed.site.deploy(&probed.good());
     hung.probe_for(span.saturating_sub(time_now().saturating_sub(hung.since)), probed);
@@ -244,12 +244,12 @@ fn hangs_and_dies(probed: &mut Probed, span: Duration) {
 /// A deploy whose daemon hangs for ever: after so long the next one is put in place, and `svc -t`.
 fn hangs_and_is_replaced(probed: &mut Probed, span: Duration) {
     probed.site.deploy(&probed.with(&format!("{STARTING} --at=after-init=hang")));
-    probed.site.service.restart();
+    probed.site.service().restart();
     let hung = Starting::wait(probed);
     hung.probe_for(span, probed);
     probed.site.deploy(&probed.good());
     let process = Watched::new(hung.pid);
-    probed.site.service.restart();
+    probed.site.service().restart();
     process.wait_end(LIMIT);
     probed.wait_taken_over();
     assert_eq!(probed.site.report.names_of(hung.pid), ["init", "called"]);
@@ -259,7 +259,7 @@ fn hangs_and_is_replaced(probed: &mut Probed, span: Duration) {
 fn needs(probed: &mut Probed, span: Duration) {
     let slow = format!("{STARTING} --at=after-init=sleep:{}ms", span.as_millis());
     probed.site.deploy(&probed.with(&slow));
-    probed.site.service.restart();
+    probed.site.service().restart();
     let starting = Starting::wait(probed);
     let (old, until) = (probed.old.pid(), starting.since + span);
     let mut looks = 0;

@@ -14,13 +14,12 @@ use seamless::{Config, ErrorKind};
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed, Isolation},
-    direct::{Direct, Started},
     http::{Prober, Target},
-    process::{self, NOBODY, Watched, signal},
+    process::{self, NOBODY, Watched, signal, stop_without_claim},
     report::{self, Event},
     scene::{self, Unfinished, answer_of},
     signal::{CONT, HUP, KILL, STOP, TERM, USR1, USR2},
-    site::{Site, User},
+    site::{Site, Started, User},
     supervisor::{Supervisor, write_script},
     under_each_supervisor, wait_for,
 };
@@ -32,7 +31,7 @@ use crate::{
 
 /// A service without a supervisor, that is probed all the time.
 struct Scene {
-    direct: Direct,
+    direct: Site,
     started: Started,
     target: Target,
     /// A link to the probe, or what is deployed instead.
@@ -51,7 +50,7 @@ impl Scene {
     #[track_caller]
     fn start(folder: &Path, options: &[&str], prepare: impl FnOnce(&mut Command)) -> Scene {
         let target = Target::from(boxed::address());
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let program = folder.join("program");
         symlink(bin::probe(), &program).expect("a link");
         let mut command = direct.command_of(&program, options);
@@ -228,11 +227,8 @@ under_each_supervisor![
 ];
 
 fn site(kind: Supervisor, folder: &Path, options: &str) -> Site {
-    let target = boxed::address();
-    let options = format!("--tcp={target} --reload-signal={HUP} {options}");
-    let mut site = Site::new(kind, folder, User::Root, &options);
-    site.target = Target::from(target);
-    site
+    let options = format!("--reload-signal={HUP} {options}");
+    Site::at(folder).user(User::Root).shared_socket().options(&options).under(kind)
 }
 
 fn p1_p2_the_supervised_pid_stays(kind: Supervisor, folder: &Path) {
@@ -250,11 +246,11 @@ fn p1_p2_the_supervised_pid_stays(kind: Supervisor, folder: &Path) {
         assert_eq!(site.report.wait_of(old.pid(), "wait").text, "TakenOver");
         served.push(new);
     }
-    assert_eq!(site.service.main_pid(), launcher.pid());
+    assert_eq!(site.service().main_pid(), launcher.pid());
     // The supervisor's own restart still is one.
     let last = Watched::new(served[5]);
-    site.service.settle();
-    site.service.restart();
+    site.service().settle();
+    site.service().restart();
     let new = site.started(7);
     launcher.wait_end(LIMIT);
     last.wait_end(LIMIT);
@@ -277,11 +273,11 @@ fn p1_p6_term_ends_what_is_starting(kind: Supervisor, folder: &Path) {
     let first = site.daemon(1);
     let prober = Prober::start(&site.target);
     prober.wait_pid(first.pid());
-    site.service.settle();
+    site.service().settle();
     fs::remove_file(&go).expect("the file");
     launcher.signal(HUP);
     let candidate = Watched::new(site.report.wait_nth("init", 2).pid);
-    site.service.restart();
+    site.service().restart();
     candidate.wait_end(LIMIT);
     launcher.wait_end(LIMIT);
     assert!(!first.has_ended());
@@ -297,11 +293,11 @@ fn p1_p6_term_ends_what_is_starting(kind: Supervisor, folder: &Path) {
     assert_eq!(probes.pids(), [first.pid(), third.pid]);
 
     fs::remove_file(&go).expect("the file");
-    site.service.settle();
+    site.service().settle();
     let request = Unfinished::start(&site.target);
     site.launcher().signal(HUP);
     let candidate = Watched::new(site.report.wait_nth("init", 4).pid);
-    site.service.down();
+    site.service().down();
     scene::wait_drain(&site.report, third.pid);
     site.assert_not_down();
     assert!(request_is_answered(request, third.pid));
@@ -395,7 +391,7 @@ fn p1_p4_a_deploy_that_hangs_blocks_nobody() {
 #[test]
 fn p4_a_first_start_that_hangs_is_started_again() {
     in_a_box(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let flag = folder.join("go");
         let wait = format!("--at=after-init=file:{}", flag.display());
         let mut started = direct.start(&["--reload-signal=1", &wait, "--exit-code=4"]);
@@ -563,7 +559,7 @@ fn killed(folder: &Path, who: Kill) {
             let newest = candidate(&scene, &ready).pid;
             scene.direct.report.wait_of(newest, "socket");
             // Its TERM waits for a predecessor that does not run.
-            scene.direct.stop(&current);
+            stop_without_claim(&current);
             fs::write(go, "").expect("a file");
             scene.direct.report.wait_of(newest, "started");
             scene.direct.log.wait_words(&["stage=reloaded"], 1);
@@ -758,7 +754,7 @@ fn p1_the_file_is_the_one_that_is_there_now() {
 #[test]
 fn p7_a_reload_signal_that_nohup_ignores_counts() {
     in_a_box(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let mut command = Command::new("nohup");
         let probe = direct.command(&["--reload-signal=1"]);
         command.arg(probe.get_program()).args(probe.get_args());

@@ -49,7 +49,7 @@ const FOLDER: [&str; 3] = ["web.pid", "web.pid.lock", "web.pid.sock"];
 as_each_user![descriptors_at_each_stage];
 
 fn descriptors_at_each_stage(kind: Supervisor, folder: &Path, user: User) {
-    let site = Site::new(kind, folder, user, "");
+    let site = Site::at(folder).user(user).under(kind);
     let held = |pid: u32, expected: &[&str]| wait_targets(pid, &site.run, expected);
     let [go, begin] = ["go", "begin"].map(|name| site.flag(name));
 
@@ -63,7 +63,7 @@ fn descriptors_at_each_stage(kind: Supervisor, folder: &Path, user: User) {
     held(second, &daemon(STARTED + PROBE + SERVER + CONNECTION, &FILES));
 
     site.deploy_options(&format!("{ENDS_SOON} --at=after-init=file:{}", begin.display()));
-    site.service.restart();
+    site.service().restart();
     site.report.wait_of(second, "hook");
     held(launcher.pid(), &LAUNCHER);
     held(second, &daemon(STARTED + PROBE + SERVER + CONNECTION, &FILES));
@@ -94,7 +94,7 @@ fn descriptors_at_each_stage(kind: Supervisor, folder: &Path, user: User) {
     held(third, &daemon(STARTED + PROBE + SERVER + CONNECTION, &FILES));
     if site.knows_a_stop() {
         Watched::new(second).wait_end(LIMIT);
-        site.service.down();
+        site.service().down();
         scene::wait_drain(&site.report, third);
         held(launcher.pid(), &LAUNCHER);
         held(third, &daemon(STARTED + PROBE + 1 + CONNECTION, &FILES));
@@ -136,7 +136,7 @@ impl Size {
     #[track_caller]
     fn of(site: &Site, daemon: u32) -> Self {
         wait_targets(daemon, &site.run, &self::daemon(STARTED + PROBE + SERVER, &FILES));
-        let launcher = site.service.main_pid();
+        let launcher = site.service().main_pid();
         // What has ended in the box is taken away by its init.
         let zombies = || -> Vec<process::Stat> {
             process::all().into_iter().filter(|stat| stat.state == 'Z').collect()
@@ -158,7 +158,7 @@ impl Size {
             threads: (threads(launcher), threads(daemon)),
             environment: names.collect(),
             files: files(&site.run),
-            processes: process::descendants(site.service.supervisor_pid()).len(),
+            processes: process::descendants(site.service().supervisor_pid()).len(),
             zombies: zombies(),
         }
     }
@@ -168,9 +168,9 @@ impl Size {
 pub(crate) fn twenty_restarts(kind: Supervisor, folder: &Path) {
     /// Pages that are touched or not by chance.
     const CHANCE: u64 = 128 << 10;
-    let site = Site::new(kind, folder, User::Root, "");
+    let site = Site::at(folder).user(User::Root).under(kind);
     let memory = |daemon: u32| {
-        let launcher = site.service.main_pid();
+        let launcher = site.service().main_pid();
         [launcher, daemon].map(|pid| process::private_dirty(pid).expect("its memory"))
     };
     let prober = Prober::start(&site.target);

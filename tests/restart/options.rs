@@ -9,18 +9,18 @@ use std::{
 use seamless::{Config, ErrorKind};
 use seamless_testing::{
     LIMIT, bin, boxed,
-    direct::{Direct, Started},
     process::{self, Watched},
     report::Report,
     scene,
     signal::{HUP, KILL, TERM, USR1, USR2},
+    site::{Site, Started},
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
 };
 
 /// Draining, and its hook runs.
 #[track_caller]
-fn start_draining(direct: &Direct, options: &[&str]) -> (Started, Watched) {
+fn start_draining(direct: &Site, options: &[&str]) -> (Started, Watched) {
     let (started, daemon) = direct.start_ready(options);
     daemon.signal(TERM);
     assert_eq!(direct.report.wait_of(daemon.pid(), "hook").text, "shutdown");
@@ -78,7 +78,7 @@ fn the_defaults_in_real_time() {
         let place = |name: &str| {
             let folder = folder.join(name);
             fs::create_dir(&folder).expect("a folder");
-            Direct::new(&folder)
+            Site::alone(&folder)
         };
         // handoff_timeout: the hook never returns.
         let handoff = place("handoff");
@@ -114,7 +114,7 @@ fn the_defaults_in_real_time() {
 #[test]
 fn a_handoff_that_takes_too_long_detaches_the_daemon() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let options = ["--handoff-timeout=300ms", "--successor-timeout=none", "--at=request=hang"];
         let (mut first, old) = direct.start_ready(&options);
         let began = Instant::now();
@@ -136,7 +136,7 @@ fn a_handoff_that_takes_too_long_detaches_the_daemon() {
 fn a_daemon_without_handlers_is_killed() {
     boxed::run(|folder| {
         use std::os::unix::process::ExitStatusExt;
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let mut started =
             direct.start(&["--handoff-timeout=300ms", "--at=before-daemon-init=hang"]);
         direct.report.wait("launch");
@@ -155,7 +155,7 @@ fn a_daemon_without_handlers_is_killed() {
 #[test]
 fn a_drain_that_takes_too_long_gets_the_hammer() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let options = ["--drain-timeout=300ms", "--at=shutdown=hang"];
         let began = Instant::now();
         let (mut started, daemon) = start_draining(&direct, &options);
@@ -170,7 +170,7 @@ fn a_drain_that_takes_too_long_gets_the_hammer() {
 #[test]
 fn a_drain_in_time_gets_no_hammer() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut started, daemon) =
             start_draining(&direct, &["--drain-timeout=20s", "--exit-code=5"]);
         assert_eq!(started.wait_end().code(), Some(5));
@@ -182,7 +182,7 @@ fn a_drain_in_time_gets_no_hammer() {
 #[test]
 fn the_limit_of_a_drain_holds_until_the_process_ends() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let options = ["--drain-timeout=300ms", "--at=drained=hang"];
         let (mut started, daemon) = start_draining(&direct, &options);
         assert_eq!(started.wait_end().code(), Some(124));
@@ -194,7 +194,7 @@ fn the_limit_of_a_drain_holds_until_the_process_ends() {
 #[test]
 fn a_hammer_hook_that_blocks_is_cut() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let options = ["--drain-timeout=100ms", "--at=shutdown=hang", "--at=hammer=hang"];
         let (mut started, daemon) = direct.start_ready(&options);
         let began = Instant::now();
@@ -209,7 +209,7 @@ fn a_hammer_hook_that_blocks_is_cut() {
 #[test]
 fn a_detached_daemon_gets_the_hammer_as_well() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let options = ["--drain-timeout=200ms", "--successor-timeout=none", "--at=shutdown=hang"];
         let (mut first, old) = direct.start_ready(&options);
         first.detach();
@@ -224,7 +224,7 @@ fn a_detached_daemon_gets_the_hammer_as_well() {
 fn the_launcher_kills_a_daemon_that_outlives_its_limit() {
     boxed::run(|folder| {
         use std::os::unix::process::ExitStatusExt;
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut started, daemon) =
             direct.start_ready(&["--drain-timeout=100ms", "--at=shutdown=raise:19"]);
         let began = Instant::now();
@@ -239,7 +239,7 @@ fn the_launcher_kills_a_daemon_that_outlives_its_limit() {
 #[test]
 fn usr2_by_hand_is_the_hammer_and_by_the_launcher_is_not() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let options = ["--at=shutdown=hang", "--on=10=call:state"];
         let (mut started, daemon) = start_draining(&direct, &options);
         let pid = daemon.pid();
@@ -265,7 +265,7 @@ fn usr2_by_hand_is_the_hammer_and_by_the_launcher_is_not() {
 #[test]
 fn a_request_hook_that_blocks_stops_no_signal_no_limit_and_no_question() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let options = [
             "--at=request=hang",
             "--at=shutdown=hang",
@@ -287,7 +287,7 @@ fn a_request_hook_that_blocks_stops_no_signal_no_limit_and_no_question() {
 #[test]
 fn a_panic_in_a_hook_is_logged_and_the_life_goes_on() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let options = [
             "--at=launch=panic",
             "--at=request=panic",
@@ -304,7 +304,7 @@ fn a_panic_in_a_hook_is_logged_and_the_life_goes_on() {
 
         let folder = folder.join("hammer");
         fs::create_dir(&folder).expect("a folder");
-        let direct = Direct::new(&folder);
+        let direct = Site::alone(&folder);
         let options = ["--drain-timeout=100ms", "--at=shutdown=hang", "--at=hammer=panic"];
         let (mut started, _) = start_draining(&direct, &options);
         assert_eq!(started.wait_end().code(), Some(124));
@@ -316,7 +316,7 @@ fn a_panic_in_a_hook_is_logged_and_the_life_goes_on() {
 #[test]
 fn hooks_run_in_order_and_before_wait_returns() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         direct.start_ready(&[]);
@@ -333,7 +333,7 @@ fn hooks_run_in_order_and_before_wait_returns() {
 #[test]
 fn the_release_by_another_signal() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let real_time = format!("--release-signal={}", 40);
         for option in ["--release-signal=10", "--release-signal=12", &real_time] {
             let (mut started, daemon) =
@@ -425,7 +425,7 @@ under_each_supervisor![a_restart_from_within];
 #[test]
 fn state_and_generation_tell_where_we_are() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let mut options =
             vec!["--successor-timeout=none".to_owned(), "--on=10=call:state".to_owned()];
         let points =
@@ -464,7 +464,7 @@ fn state_and_generation_tell_where_we_are() {
 #[test]
 fn a_generation_that_was_refused_has_no_number() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         direct.start_ready(&[]);
         let options = [
             "--at=after-init=call:started",

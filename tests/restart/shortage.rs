@@ -5,13 +5,13 @@ use std::{fs, path::Path, process::Command};
 use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
-    direct::Direct,
     http::{self, Prober, Target},
     log::Log,
     process::{Watched, descriptors},
     report::Report,
     scene::{self, Unfinished},
     signal::{HUP, TERM, USR1},
+    site::Site,
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
 };
@@ -22,7 +22,7 @@ const EMFILE: &str = "Too many open files (os error 24)";
 const FEW: usize = 64;
 
 /// A probe that may have few descriptors.
-fn limited(direct: &Direct, options: &[&str]) -> Command {
+fn limited(direct: &Site, options: &[&str]) -> Command {
     let probe = direct.command(options);
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit -n {FEW}\nexec \"$@\""), "sh"]);
@@ -45,7 +45,7 @@ const ONE_MORE: [&str; 6] = [
 /// Calls `started` again and again until it is not for want of descriptors that it fails. Returns
 /// the errors, and what it said at last.
 #[track_caller]
-fn attempts(direct: &Direct, daemon: &Watched, mut between: impl FnMut()) -> (Vec<String>, String) {
+fn attempts(direct: &Site, daemon: &Watched, mut between: impl FnMut()) -> (Vec<String>, String) {
     let mut errors = Vec::new();
     loop {
         let said = direct.report.wait_nth("called", errors.len() + 1).text;
@@ -63,7 +63,7 @@ fn attempts(direct: &Direct, daemon: &Watched, mut between: impl FnMut()) -> (Ve
 #[test]
 fn p5_p10_a_start_that_is_short_of_descriptors_is_an_error_and_may_be_repeated() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         direct.wait_checks(old.pid(), 1);
@@ -91,7 +91,7 @@ fn p5_p10_a_start_that_is_short_of_descriptors_is_an_error_and_may_be_repeated()
 #[test]
 fn p5_a_copy_that_is_short_of_descriptors_signals_nobody() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (first, daemon) = direct.start_ready(&[]);
         let second = direct.spawn(&mut limited(&direct, &ONE_MORE));
         let copy = second.wait_init();
@@ -110,7 +110,7 @@ fn p5_a_copy_that_is_short_of_descriptors_signals_nobody() {
 #[test]
 fn p1_a_look_round_that_is_short_of_descriptors_decides_nothing() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let options =
             ["--keep-report", "--successor-timeout=1500ms", "--on=10=hoard", "--on=1=free:1000"];
         let mut first = direct.spawn(&mut limited(&direct, &options));
@@ -217,7 +217,7 @@ fn p1_p3_restarts_while_connections_use_up_all_descriptors(kind: Supervisor, fol
         let new = report.wait_nth("started", restart).pid;
         launcher.wait_end(LIMIT);
         generations.push(Watched::new(new));
-        assert_eq!(Direct::new(folder).named(), Some(new));
+        assert_eq!(Site::alone(folder).named(), Some(new));
         scene::wait_drain(&report, generations[restart - 2].pid());
     }
     assert!(!generations[0].has_ended(), "it has promised answers");

@@ -19,12 +19,12 @@ pub(crate) use seamless_testing::LIMIT;
 use seamless_testing::{
     bin,
     boxed::{Boxed, Isolation},
-    direct::{Direct, identity},
     handover::{End, targets, wait_targets},
     innocent::Innocent,
-    process::{self, NOBODY, Watched},
+    process::{self, NOBODY, Watched, stop_without_claim},
     report,
     signal::{CONT, TERM},
+    site::{Site, identity},
     supervisor::{Service, Supervisor},
     wait_for,
 };
@@ -38,16 +38,16 @@ fn by_root(test: impl FnOnce(&Path)) {
 }
 
 /// A service folder of this user, with files of the probe's that anybody may write to.
-fn place_of(folder: &Path, user: u32) -> Direct {
+fn place_of(folder: &Path, user: u32) -> Site {
     let place = folder.join("place");
     fs::create_dir(&place).expect("a folder");
     report::for_all_users(&place);
     chown(&place, Some(user), Some(user)).expect("chown");
-    Direct::new(&place)
+    Site::alone(&place)
 }
 
 #[track_caller]
-fn assert_serves_on(direct: &Direct, old: &Watched) {
+fn assert_serves_on(direct: &Site, old: &Watched) {
     direct.wait_checks(old.pid(), 1);
     assert!(!old.has_ended());
     assert_eq!(direct.named(), Some(old.pid()));
@@ -225,7 +225,7 @@ fn p5_a_record_is_believed_as_far_as_its_owner_could_act() {
         let of_nobody = Innocent::run(Command::new("sleep").arg("1000").uid(NOBODY));
 
         // A look round of the old one would drop none of these, but must not come in between.
-        direct.stop(&old);
+        stop_without_claim(&old);
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
         let line = record.lines().find(|line| line.starts_with("generation=1 ")).expect("its line");
         let mut planted = String::new();
@@ -579,7 +579,7 @@ fn p5_the_pid_of_a_dead_successor_is_used_again() {
         first.detach();
         direct.wait_checks(old.pid(), 1);
         // The predecessor sees nothing of the takeover: no TERM, which may get lost, and no look.
-        direct.stop(&old);
+        stop_without_claim(&old);
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
         let without: String = record
             .lines()

@@ -18,13 +18,13 @@ use std::{
 
 use seamless_testing::{
     boxed::{self, Boxed},
-    direct::{Direct, Started},
     handover::{self, targets},
     http::{self, Prober, Target},
     log::{Line, Log},
-    process::{Watched, descriptors},
+    process::{Watched, descriptors, stop_without_claim},
     report::Report,
     scene,
+    site::{Site, Started},
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
 };
@@ -34,7 +34,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 const TERM: i32 = 15;
 
 /// What the probe of this PID has found or bound, in order.
-fn sockets(direct: &Direct, daemon: &Watched) -> Vec<String> {
+fn sockets(direct: &Site, daemon: &Watched) -> Vec<String> {
     let events = direct.report.named("socket").into_iter();
     events.filter(|event| event.pid == daemon.pid()).map(|event| event.text).collect()
 }
@@ -50,7 +50,7 @@ fn origins(folder: &Path, daemon: &Watched) -> Vec<String> {
 
 /// The next generation, ready, and the one before it at its end.
 #[track_caller]
-fn next(direct: &Direct, old: (Started, Watched), options: &[&str]) -> (Started, Watched) {
+fn next(direct: &Site, old: (Started, Watched), options: &[&str]) -> (Started, Watched) {
     let (mut started, daemon) = old;
     started.detach();
     let next = direct.start_ready(options);
@@ -69,7 +69,7 @@ fn tcp_of(text: &str) -> Target {
 #[test]
 fn bound_at_first_and_then_taken_over() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (unix, datagram) = (folder.join("unix"), folder.join("datagram"));
         let options = [
             "--tcp=127.0.0.1:0".to_owned(),
@@ -103,12 +103,7 @@ fn bound_at_first_and_then_taken_over() {
 }
 
 /// Starts a probe as systemd would, with these descriptors from number 3 on.
-fn start_with(
-    direct: &Direct,
-    fds: &[BorrowedFd<'_>],
-    variables: &str,
-    options: &[&str],
-) -> Started {
+fn start_with(direct: &Site, fds: &[BorrowedFd<'_>], variables: &str, options: &[&str]) -> Started {
     let mut script = String::new();
     for (at, fd) in fds.iter().enumerate() {
         let fd = fd.as_raw_fd();
@@ -140,7 +135,7 @@ fn to_pass(socket: impl Into<OwnedFd>) -> OwnedFd {
 #[test]
 fn passed_by_the_supervisor_and_handed_on() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let listener = || TcpListener::bind("127.0.0.1:0").expect("a listener");
         let (web, admin) = (listener(), listener());
         let (web_address, admin_address) = (web.local_addr().unwrap(), admin.local_addr().unwrap());
@@ -201,7 +196,7 @@ fn fd_target(pid: u32, number: i32) -> PathBuf {
 #[test]
 fn passed_to_a_daemon_without_launcher() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let target = Target::from(listener.local_addr().unwrap());
         let passed = to_pass(listener);
@@ -245,7 +240,7 @@ fn what_was_passed_to_others_or_is_no_socket_is_not_adopted() {
             println!("{variables}: {why}");
             let place = folder.join(at.to_string());
             fs::create_dir(&place).expect("a folder");
-            let direct = Direct::new(&place);
+            let direct = Site::alone(&place);
             let listener = listener();
             let target = Target::from(listener.local_addr().unwrap());
             let passed = [
@@ -278,7 +273,7 @@ fn what_was_passed_to_others_or_is_no_socket_is_not_adopted() {
 #[test]
 fn addresses_may_change_from_one_generation_to_the_next() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let [one, two, three] = [(); 3].map(|()| boxed::address());
         let (first, second) = ([one, two], [two, three]);
         let options = |both: [std::net::SocketAddr; 2]| both.map(|one| format!("--tcp={one}"));
@@ -319,7 +314,7 @@ fn addresses_may_change_from_one_generation_to_the_next() {
 #[test]
 fn p10_a_socket_is_asked_for_once() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let address = boxed::address();
         let same = format!("--tcp={address}");
         let text = format!(
@@ -342,7 +337,7 @@ fn p10_a_socket_is_asked_for_once() {
 #[test]
 fn p10_before_init_and_after_started() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let before = "--at=before-init=tcp:127.0.0.1:0,name=early";
         let late = "--at=started=tcp:127.0.0.1:0,name=late";
         let first = direct.start_ready(&[before, late]);
@@ -361,7 +356,7 @@ fn p10_before_init_and_after_started() {
 #[test]
 fn o_nonblock_is_the_sockets_own() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let option = |more| format!("--tcp=127.0.0.1:0{more}");
         let first = direct.start_ready(&[&option("")]);
         let (_started, second) = next(&direct, first, &[&option(",blocking"), "--accept=never"]);
@@ -375,7 +370,7 @@ fn o_nonblock_is_the_sockets_own() {
 #[test]
 fn a_unix_path_has_its_mode_and_replaces_what_is_stale() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let path = folder.join("unix");
         drop(UnixListener::bind(&path).expect("a listener")); // leaves its path
         let leftover = folder.join("unix.new");
@@ -398,7 +393,7 @@ fn a_unix_path_has_its_mode_and_replaces_what_is_stale() {
 #[test]
 fn p10_a_unix_path_of_somebody_else_is_an_error() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let path = folder.join("unix");
         let us = std::process::id();
         let in_use = format!("socket: cannot bind {path:?} (socket): address in use; ");
@@ -432,7 +427,7 @@ fn p10_a_unix_path_of_somebody_else_is_an_error() {
 #[test]
 fn a_unix_socket_that_lost_its_path_is_bound_anew() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let path = folder.join("unix");
         let option = format!("--unix={}", path.display());
         let first = direct.start_ready(&[&option]);
@@ -465,7 +460,7 @@ fn paths_longer_than_a_socket_address() {
             fs::create_dir_all(&place).expect("a folder");
             let path = place.join(name);
             let unix = place.join(format!("{name}.unix"));
-            let direct = Direct::new(&place);
+            let direct = Site::alone(&place);
             let options = [
                 format!("--pid-file={}", path.display()),
                 format!("--unix={}", unix.display()),
@@ -493,7 +488,7 @@ fn paths_longer_than_a_socket_address() {
 #[test]
 fn a_takeover_socket_that_was_removed_is_put_back() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let options = ["--tcp=127.0.0.1:0", "--successor-timeout=none"];
         let (mut started, daemon) = direct.start_ready(&options);
         let bound = sockets(&direct, &daemon);
@@ -519,11 +514,11 @@ fn a_takeover_socket_that_was_removed_is_put_back() {
 #[test]
 fn a_predecessor_whose_takeover_socket_is_missing_is_waited_for() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let options = ["--tcp=127.0.0.1:0", "--successor-timeout=none"];
         let (mut started, daemon) = direct.start_ready(&options);
         started.detach();
-        direct.stop(&daemon); // so that it puts nothing back
+        stop_without_claim(&daemon); // so that it puts nothing back
         fs::remove_file(direct.socket()).expect("removed");
         let error = direct.start(&options).wait_error().text;
         let text = format!(
@@ -545,7 +540,7 @@ fn a_predecessor_whose_takeover_socket_is_missing_is_waited_for() {
 #[test]
 fn p1_p9_a_predecessor_that_drains_is_not_waited_for() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let address = boxed::address();
         let tcp = format!("--tcp={address}");
         let options = [tcp.as_str(), "--successor-timeout=none"];
@@ -572,7 +567,7 @@ fn p1_p9_a_predecessor_that_drains_is_not_waited_for() {
 #[test]
 fn p10_a_takeover_socket_that_cannot_be_put_in_place_is_an_error() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let temporary = folder.join("web.pid.sock.new");
         fs::write(&temporary, "mine").expect("a file");
         let mut first = direct.start(&[]);
@@ -589,7 +584,7 @@ fn p10_a_takeover_socket_that_cannot_be_put_in_place_is_an_error() {
 #[test]
 fn status_is_answered_also_while_draining() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let go = folder.join("go");
         let (started, daemon) = direct.start_ready(&[
             "--tcp=127.0.0.1:0",
@@ -632,7 +627,7 @@ fn status_is_answered_also_while_draining() {
 #[test]
 fn state_is_handed_over() {
     Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let inherited = |daemon: &Watched| direct.report.wait_of(daemon.pid(), "inherited").text;
         let mut old = direct.start_ready(&["--state=text:first words", "--inherit"]);
         assert_eq!(inherited(&old.1), "None none");
@@ -673,7 +668,7 @@ fn state_that_cannot_be_handed_over_is_an_error_and_harms_nobody() {
         {
             let place = folder.join(at.to_string());
             fs::create_dir(&place).expect("a folder");
-            let direct = Direct::new(&place);
+            let direct = Site::alone(&place);
             let timeout = if state == "hang" { "300ms" } else { "60s" };
             let options = [
                 "--tcp=127.0.0.1:0".to_owned(),
@@ -809,7 +804,7 @@ under_each_supervisor![
 #[test]
 fn p1_p9_a_successor_that_dies_after_the_takeover_costs_no_request() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let target = Target::from(boxed::address());
         let option = format!("--tcp={target}");
         let (mut started, old) = direct.start_ready(&[&option, "--successor-timeout=none"]);
@@ -841,7 +836,7 @@ fn from_one_to_4000_sockets_in_one_takeover() {
         for count in [1, 10, 100, 1000, 4000] {
             let place = folder.join(count.to_string());
             fs::create_dir(&place).expect("a folder");
-            let direct = Direct::new(&place);
+            let direct = Site::alone(&place);
             let options = [&format!("--many={count}"), "--takeover-timeout=60s"];
             // The soft limit of open files is raised where it must be.
             let mut command = Command::new("sh");
@@ -906,7 +901,7 @@ fn sorted<'a>(kinds: impl Iterator<Item = &'a &'a str>) -> Vec<String> {
 #[test]
 fn each_process_holds_what_it_should_after_50_restarts() {
     Boxed::new().limit(Duration::from_secs(240)).run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let options = [
             "--tcp=127.0.0.1:0".to_owned(),
             format!("--unix={}/unix", folder.display()),

@@ -12,9 +12,9 @@ use std::{
 
 use seamless_testing::{
     boxed::{self, Boxed},
-    direct::Direct,
     log::Log,
     process::Watched,
+    site::Site,
     wait_for,
 };
 
@@ -78,7 +78,7 @@ fn p2_what_waits_on_any_member_is_answered() {
             println!("{before} -> {after}");
             let place = folder.join(format!("{before}-{after}"));
             fs::create_dir(&place).expect("a folder");
-            let direct = Direct::new(&place);
+            let direct = Site::alone(&place);
             let address = boxed::address();
             let group = |count| format!("--group={address},count={count}");
             let (mut started, old) = direct.start_ready(&[&group(before), "--accept=never"]);
@@ -103,7 +103,7 @@ fn p2_members_that_are_not_asked_for_are_drained_by_the_old_daemon() {
             println!("{before} -> {after}");
             let place = folder.join(format!("{before}-{after}"));
             fs::create_dir(&place).expect("a folder");
-            let direct = Direct::new(&place);
+            let direct = Site::alone(&place);
             let address = boxed::address();
             let go = place.join("go");
             let group = |count| format!("--group={address},count={count}");
@@ -141,7 +141,7 @@ fn p2_members_that_are_not_asked_for_are_drained_by_the_old_daemon() {
 fn chain(folder: &Path, counts: &[usize], hold: bool, check: impl Fn(SocketAddr, &Watched)) {
     let kind = if folder.ends_with("udp") { "udp-group" } else { "group" };
     fs::create_dir(folder).expect("a folder");
-    let direct = Direct::new(folder);
+    let direct = Site::alone(folder);
     let address = boxed::address();
     let mut last = None;
     let mut holding = Vec::new();
@@ -222,7 +222,7 @@ fn p2_groups_shrink_and_grow_while_all_older_generations_drain() {
 #[test]
 fn p1_a_growing_group_whose_generation_dies_costs_no_request() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let address = boxed::address();
         let (mut started, old) = direct
             .start_ready(&[&format!("--group={address},count=2"), "--successor-timeout=none"]);
@@ -252,7 +252,7 @@ fn p1_a_growing_group_whose_generation_dies_costs_no_request() {
 #[test]
 fn p1_p2_a_group_is_bound_anew_beside_one_that_drains() {
     Boxed::new().private_net().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let address = boxed::address();
         let go = folder.join("go");
         let (mut started, old) = direct.start_ready(&[
@@ -288,7 +288,7 @@ fn p1_p2_a_group_is_bound_anew_beside_one_that_drains() {
 #[test]
 fn p9_members_that_are_not_asked_for_end_with_a_predecessor_that_is_killed() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let address = boxed::address();
         let (mut started, old) = direct.start_ready(&[
             &format!("--group={address},count=3"),

@@ -15,10 +15,10 @@ use std::{
 
 use seamless_testing::{
     boxed::{self, Boxed},
-    direct::Direct,
     handover::{End, Predecessor, targets, wait_targets, write_record},
     http,
     process::Watched,
+    site::Site,
     wait_for,
 };
 
@@ -28,7 +28,7 @@ const HEAD: &str = "seamless-takeover 1 ";
 // ---- the peer is the new daemon ----
 
 /// A detached daemon with two sockets and state, which gives its peers 500 ms.
-fn old(direct: &Direct) -> Watched {
+fn old(direct: &Site) -> Watched {
     let (mut started, daemon) = direct.start_ready(&[
         "--tcp=127.0.0.1:0",
         "--udp=127.0.0.1:0",
@@ -42,7 +42,7 @@ fn old(direct: &Direct) -> Watched {
 }
 
 #[track_caller]
-fn assert_unharmed(direct: &Direct, old: &Watched, held: &[String]) {
+fn assert_unharmed(direct: &Site, old: &Watched, held: &[String]) {
     wait_targets(old.pid(), held);
     let address = direct.report.wait_of(old.pid(), "socket").text;
     let address: std::net::SocketAddr = address.split(' ').nth(1).unwrap().parse().unwrap();
@@ -51,7 +51,7 @@ fn assert_unharmed(direct: &Direct, old: &Watched, held: &[String]) {
 
 /// An honest successor takes over.
 #[track_caller]
-fn assert_hands_over(direct: &Direct, old: &Watched) {
+fn assert_hands_over(direct: &Site, old: &Watched) {
     let bound = direct.report.named("socket");
     let (_started, new) =
         direct.start_ready(&["--tcp=127.0.0.1:0", "--udp=127.0.0.1:0", "--inherit"]);
@@ -78,7 +78,7 @@ use Move::{Close, Hear, Say, SayBytes, SayWith};
 #[test]
 fn p10_a_successor_that_does_anything_wrong_harms_nobody() {
     Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let old = old(&direct);
         let held = targets(old.pid());
         let silent = "it was not through within 3s (takeover_timeout)";
@@ -185,7 +185,7 @@ fn p10_a_successor_that_does_anything_wrong_harms_nobody() {
 #[test]
 fn peers_that_hang_hold_up_nobody_else() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut started, old) = direct.start_ready(&[
             "--tcp=127.0.0.1:0",
             "--udp=127.0.0.1:0",
@@ -216,7 +216,7 @@ struct Successor {
 }
 
 impl Successor {
-    fn start(direct: &Direct, folder: &Path, command: Option<&str>) -> Self {
+    fn start(direct: &Site, folder: &Path, command: Option<&str>) -> Self {
         let go = folder.join("go");
         _ = std::fs::remove_file(&go);
         let options = [
@@ -251,7 +251,7 @@ impl Successor {
 
     /// The attempt has failed for this reason, and nothing is left of it.
     #[track_caller]
-    fn assert_failed(self, direct: &Direct, why: &str) {
+    fn assert_failed(self, direct: &Site, why: &str) {
         let pid = self.daemon.pid();
         let text = wait_for(format!("an attempt of {pid}"), LIMIT, || {
             let mut called = direct.report.named("called").into_iter();
@@ -310,7 +310,7 @@ type Case<'a> = (&'a str, &'a dyn Fn(&End, &Wares));
 
 /// Plays the old daemon against a new one.
 fn against(folder: &Path, cases: &[Case<'_>]) {
-    let direct = Direct::new(folder);
+    let direct = Site::alone(folder);
     let predecessor = Predecessor::new(&direct);
     let wares = Wares::new(folder);
     let own = process::id();
@@ -549,7 +549,7 @@ fn p10_a_predecessor_that_lies_about_its_state_is_an_error() {
 #[test]
 fn p10_a_limit_of_open_files_that_is_too_low_is_an_error() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let predecessor = Predecessor::new(&direct);
         let wares = Wares::new(folder);
         let successor = Successor::start(&direct, folder, Some("ulimit -Sn 50; ulimit -Hn 100"));
@@ -569,7 +569,7 @@ fn p10_a_limit_of_open_files_that_is_too_low_is_an_error() {
 #[test]
 fn p5_p10_sockets_come_from_a_proven_predecessor_only() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let stranger = Predecessor::unproven(&direct);
         let own = process::id();
         let why = format!("process {own} listens there, which is not proven to be a predecessor");
@@ -589,7 +589,7 @@ fn p5_p10_sockets_come_from_a_proven_predecessor_only() {
 #[test]
 fn a_failed_takeover_may_be_repeated() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let predecessor = Predecessor::new(&direct);
         let wares = Wares::new(folder);
         let started = direct.start(&[

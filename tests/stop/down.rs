@@ -17,10 +17,10 @@ use seamless_testing::{
 };
 
 pub(crate) fn p3_p6_down_with_a_request_in_flight(kind: Supervisor, folder: &Path, user: User) {
-    let site = Site::new(kind, folder, user, ENDS_SOON);
+    let site = Site::at(folder).user(user).options(ENDS_SOON).under(kind);
     let daemon = site.started(1);
     let request = Unfinished::start(&site.target);
-    site.service.down();
+    site.service().down();
     scene::wait_drain(&site.report, daemon);
     site.assert_not_down();
     assert!(request.finish().ends_with(&answer_of(daemon)));
@@ -34,13 +34,13 @@ pub(crate) fn p6_down_while_an_older_generation_drains(
     folder: &Path,
     user: User,
 ) {
-    let site = Site::new(kind, folder, user, ENDS_SOON);
+    let site = Site::at(folder).user(user).options(ENDS_SOON).under(kind);
     let old = site.started(1);
     let request = Unfinished::start(&site.target);
-    site.service.restart();
+    site.service().restart();
     let new = site.started(2);
     scene::wait_drain(&site.report, old);
-    site.service.down();
+    site.service().down();
     if site.knows_a_stop() {
         site.log.wait(&[("stage", "drained"), ("daemon", &new.to_string())]);
     } else {
@@ -53,13 +53,13 @@ pub(crate) fn p6_down_while_an_older_generation_drains(
 
 /// `svc -t`, and `svc -d` when the successor has not come as far as `started`.
 pub(crate) fn p6_down_while_a_successor_starts(kind: Supervisor, folder: &Path, user: User) {
-    let site = Site::new(kind, folder, user, ENDS_SOON);
+    let site = Site::at(folder).user(user).options(ENDS_SOON).under(kind);
     let old = site.started(1);
     let request = Unfinished::start(&site.target);
     site.deploy_options(&format!("{ENDS_SOON} --at=after-init=hang"));
-    site.service.restart();
+    site.service().restart();
     let new = site.report.wait_nth("init", 2).pid;
-    site.service.down();
+    site.service().down();
     scene::wait_drain(&site.report, old);
     site.assert_not_down();
     assert!(request.finish().ends_with(&answer_of(old)));
@@ -71,13 +71,15 @@ pub(crate) fn p6_down_while_a_successor_starts(kind: Supervisor, folder: &Path, 
 /// at the moment at which that finds out what the second TERM means.
 fn p6_down_during_a_handoff(kind: Supervisor, folder: &Path, user: User) {
     let go = folder.join("go");
-    let site =
-        Site::new(kind, folder, user, &format!("{ENDS_SOON} --at=request=file:{}", go.display()));
+    let site = Site::at(folder)
+        .user(user)
+        .options(&format!("{ENDS_SOON} --at=request=file:{}", go.display()))
+        .under(kind);
     let daemon = site.started(1);
     let launcher = site.launcher();
-    site.service.restart();
+    site.service().restart();
     site.report.wait_of(daemon, "hook");
-    site.service.down();
+    site.service().down();
     wait_for("the CONT behind the TERM, or the end", LIMIT, || {
         let forwarded = site.log.stage("forward").iter().any(|line| line.is(&[("signal", "18")]));
         (forwarded || launcher.has_ended()).then_some(())
@@ -89,12 +91,12 @@ fn p6_down_during_a_handoff(kind: Supervisor, folder: &Path, user: User) {
 /// `svc -t`, and `svc -d` soon after: whoever runs then ends everything.
 pub(crate) fn p6_down_soon_after_a_restart(kind: Supervisor, folder: &Path, user: User) {
     scene::each(folder, [0, 5, 50], |folder, distance| {
-        let site = Site::new(kind, folder, user, ENDS_SOON);
-        site.service.settle();
-        site.service.restart();
+        let site = Site::at(folder).user(user).options(ENDS_SOON).under(kind);
+        site.service().settle();
+        site.service().restart();
         thread::sleep(Duration::from_millis(distance));
-        site.service.down();
-        site.service.wait_down();
+        site.service().down();
+        site.service().wait_down();
         let left = scene::pids(&site.run);
         let a_launcher_was_told = !site.log.stage("stop").is_empty();
         if a_launcher_was_told {
@@ -104,7 +106,7 @@ pub(crate) fn p6_down_soon_after_a_restart(kind: Supervisor, folder: &Path, user
             scene::running(&site.run).iter().for_each(|process| _ = process.signal(TERM));
         }
         scene::wait_all_ended(&site.run);
-        assert_eq!(site.service.status().want, Want::Down);
+        assert_eq!(site.service().status().want, Want::Down);
     });
 }
 
@@ -114,14 +116,14 @@ pub(crate) fn p6_down_soon_after_a_restart(kind: Supervisor, folder: &Path, user
 fn p6_down_before_a_successor_asks_for_sockets() {
     Boxed::new().private_net().run(|folder| {
         let options = format!("{ENDS_SOON} --tcp={}", boxed::address());
-        let site = Site::new(Supervisor::Runit, folder, User::Root, &options);
+        let site = Site::at(folder).user(User::Root).options(&options).under(Supervisor::Runit);
         let old = site.started(1);
         let request = Unfinished::start(&site.target);
         let go = site.flag("go");
         site.deploy_options(&format!("{options} --at=after-init=file:{}", go.display()));
-        site.service.restart();
+        site.service().restart();
         let new = Watched::new(site.report.wait_nth("init", 2).pid);
-        site.service.down();
+        site.service().down();
         scene::wait_drain(&site.report, old);
         fs::write(&go, "").expect("a file");
         wait_for("its end, or that it waits", LIMIT, || {

@@ -31,15 +31,15 @@ as_each_user![
 /// A service whose daemon is detached; its run script waits for the flag `go`. Any supervisor ends
 /// that script by its TERM.
 fn in_the_gap(kind: Supervisor, folder: &Path, user: User, options: &str) -> (Site, Watched) {
-    let site = Site::new(kind, folder, user, options);
+    let site = Site::at(folder).user(user).options(options).under(kind);
     let old = site.daemon(1);
     let launcher = site.launcher();
-    site.service.settle();
+    site.service().settle();
     let wait = format!("until [ -e '{}' ]; do sleep 0.01; done", site.flag("go").display());
     site.deploy(&format!("{wait}\n{}", site.script("", options)));
-    site.service.restart();
+    site.service().restart();
     launcher.wait_end(LIMIT);
-    let script = site.service.main_pid_after(launcher.pid());
+    let script = site.service().main_pid_after(launcher.pid());
     site.wait_checks(old.pid(), 1);
     assert!(process::children(script).iter().all(|child| *child != old.pid()));
     (site, old)
@@ -50,8 +50,8 @@ pub(crate) fn p6_down_in_the_gap_between_launchers(kind: Supervisor, folder: &Pa
     let request = Unfinished::start(&site.target);
     let prober = Prober::start(&site.target);
     prober.wait_pid(old.pid());
-    site.service.down();
-    site.service.wait_until("down", |status| status.want == Want::Down && status.pid.is_none());
+    site.service().down();
+    site.service().wait_until("down", |status| status.want == Want::Down && status.pid.is_none());
     let before = site.checks(old.pid());
     if user.daemon_reads() {
         scene::wait_drain(&site.report, old.pid());
@@ -76,19 +76,19 @@ pub(crate) fn p6_down_in_the_gap_between_launchers(kind: Supervisor, folder: &Pa
         assert_eq!(site.report.wait_of(old.pid(), "wait").text, "Requested");
     }
     scene::wait_all_ended(&site.run);
-    assert_eq!(site.service.status().want, Want::Down);
+    assert_eq!(site.service().status().want, Want::Down);
 }
 
 /// With the supervisor its last word is gone: `successor_timeout` decides, for every user.
 pub(crate) fn p6_exit_in_the_gap_between_launchers(kind: Supervisor, folder: &Path, user: User) {
-    let (site, old) = in_the_gap(kind, folder, user, "--successor-timeout=3s");
+    let (mut site, old) = in_the_gap(kind, folder, user, "--successor-timeout=3s");
     let request = Unfinished::start(&site.target);
-    site.service.exit();
+    site.service().exit();
     scene::wait_drain(&site.report, old.pid());
     assert!(request.finish().ends_with(&answer_of(old.pid())));
     assert_eq!(site.report.wait_of(old.pid(), "wait").text, "Stopped");
     scene::wait_all_ended(&site.run);
-    assert!(site.service.wait_exit().success());
+    assert!(site.service_mut().wait_exit().success());
 }
 
 /// Whether the detached daemon has seen the stop or not: in the end the new one serves alone.
@@ -102,7 +102,7 @@ pub(crate) fn p6_down_and_up_in_the_gap_between_launchers(
     let script = site.launcher();
     down_and_up(&site);
     script.wait_end(LIMIT);
-    site.service.main_pid_after(script.pid());
+    site.service().main_pid_after(script.pid());
     fs::write(site.flag("go"), "").expect("a file");
     let new = site.started(2);
     scene::wait_drain(&site.report, old.pid());
@@ -114,12 +114,12 @@ pub(crate) fn p6_down_and_up_in_the_gap_between_launchers(
 /// The successor hangs: either it is told to stop, and the older generation with it, or it is told
 /// to make room. In both cases the next one comes up.
 fn p6_down_and_up_while_a_successor_starts(kind: Supervisor, folder: &Path, user: User) {
-    let site = Site::new(kind, folder, user, SERVES_ON);
+    let site = Site::at(folder).user(user).options(SERVES_ON).under(kind);
     let old = site.daemon(1);
     let request = Unfinished::start(&site.target);
-    site.service.settle();
+    site.service().settle();
     site.deploy_options(&format!("{SERVES_ON} --at=after-init=hang"));
-    site.service.restart();
+    site.service().restart();
     let starting = Watched::new(site.report.wait_nth("init", 2).pid);
     site.deploy_options(SERVES_ON);
     down_and_up(&site);
@@ -136,10 +136,10 @@ fn p6_down_and_up_while_a_successor_starts(kind: Supervisor, folder: &Path, user
 /// A stop cannot be taken back for those that were told: then the next generation comes when the
 /// older ones have ended.
 fn p6_down_and_up_while_an_older_generation_drains(kind: Supervisor, folder: &Path, user: User) {
-    let site = Site::new(kind, folder, user, SERVES_ON);
+    let site = Site::at(folder).user(user).options(SERVES_ON).under(kind);
     let oldest = site.daemon(1);
     let request = Unfinished::start(&site.target);
-    site.service.restart();
+    site.service().restart();
     let old = site.daemon(2);
     scene::wait_drain(&site.report, oldest.pid());
     down_and_up(&site);
@@ -153,11 +153,11 @@ fn p6_down_and_up_while_an_older_generation_drains(kind: Supervisor, folder: &Pa
 
 /// As quickly as it is possible: while the status says up, `sv up` sends nothing at all.
 fn down_and_up(site: &Site) {
-    site.service.down();
-    if site.service.kind() == Supervisor::Runit {
-        site.service.wait_until("wanted down", |status| status.want == Want::Down);
+    site.service().down();
+    if site.service().kind() == Supervisor::Runit {
+        site.service().wait_until("wanted down", |status| status.want == Want::Down);
     }
-    site.service.up();
+    site.service().up();
 }
 
 /// It serves, alone, and the supervisor wants it so.
@@ -166,28 +166,28 @@ fn assert_back(site: &Site, new: u32) {
     site.assert_one_generation(new);
     let answer = Unfinished::start(&site.target).finish();
     assert!(answer.ends_with(&answer_of(new)), "{answer}");
-    assert_eq!(site.service.status().want, Want::Up);
+    assert_eq!(site.service().status().want, Want::Up);
     assert_eq!(site.report.newest().map(|newest| newest.pid), Some(new));
 }
 
 fn p6_down_while_two_older_generations_drain(kind: Supervisor, folder: &Path, user: User) {
-    let site = Site::new(kind, folder, user, ENDS_SOON);
+    let site = Site::at(folder).user(user).options(ENDS_SOON).under(kind);
     let mut held = Vec::new();
     for nth in 1..=2 {
         let daemon = site.daemon(nth);
         held.push((Unfinished::start(&site.target), daemon));
-        site.service.restart();
+        site.service().restart();
         site.started(nth + 1);
         scene::wait_drain(&site.report, held[nth - 1].1.pid());
         scene::wait_one_listener(&site.target);
     }
     let newest = site.daemon(3);
-    site.service.down();
+    site.service().down();
     scene::wait_drain(&site.report, newest.pid());
     let assert_not_down = || {
         if site.knows_a_stop() {
             site.log.wait(&[("stage", "drained"), ("daemon", &newest.pid().to_string())]);
-            assert!(!newest.has_ended() && site.service.status().pid.is_some(), "{}", site.log);
+            assert!(!newest.has_ended() && site.service().status().pid.is_some(), "{}", site.log);
         }
     };
     // The one in the middle first.
@@ -203,18 +203,18 @@ fn p6_down_while_two_older_generations_drain(kind: Supervisor, folder: &Path, us
 /// The client reads slowly: it has part of the body, the buffers between are full, and the rest is
 /// still in the server's hands when the restart and then the stop come.
 fn p3_p6_down_during_a_long_download(kind: Supervisor, folder: &Path, user: User) {
-    let site = Site::new(kind, folder, user, ENDS_SOON);
+    let site = Site::at(folder).user(user).options(ENDS_SOON).under(kind);
     let old = site.daemon(1);
     let mut first = Download::start(&site.target);
     first.read(1 << 20);
-    site.service.restart();
+    site.service().restart();
     let new = site.daemon(2);
     scene::wait_drain(&site.report, old.pid());
     first.read(1 << 20);
     scene::wait_one_listener(&site.target);
     let mut second = Download::start(&site.target);
     second.read(1 << 20);
-    site.service.down();
+    site.service().down();
     scene::wait_drain(&site.report, new.pid());
     for (mut download, daemon) in [(first, old), (second, new)] {
         download.read(1 << 20);

@@ -6,7 +6,6 @@ use std::{os::unix::process::ExitStatusExt, path::Path};
 use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
-    direct::Direct,
     http::{self, Target},
     process::Watched,
     scene::{self, Unfinished, answer_of},
@@ -53,9 +52,9 @@ fn finish(site: &Site, nth: usize) -> String {
 }
 
 fn start(kind: Supervisor, folder: &Path) -> Site {
-    let site = Site::new(kind, folder, User::Root, "--exit-code=7");
+    let site = Site::at(folder).user(User::Root).options("--exit-code=7").under(kind);
     site.note_finishes();
-    site.service.settle();
+    site.service().settle();
     site
 }
 
@@ -65,12 +64,12 @@ fn of_a_service(kind: Supervisor, folder: &Path, way: (i32, First), older: bool)
     let mut daemons = vec![site.daemon(1)];
     let mut requests = vec![Unfinished::start(&site.target)];
     if older {
-        site.service.restart();
+        site.service().restart();
         daemons.push(site.daemon(2));
         scene::wait_drain(&site.report, daemons[0].pid());
         scene::wait_one_listener(&site.target);
         requests.push(Unfinished::start(&site.target));
-        site.service.settle();
+        site.service().settle();
     }
     let launcher = site.launcher();
     let newest = daemons.last().expect("one at least").pid();
@@ -106,8 +105,8 @@ fn of_a_service(kind: Supervisor, folder: &Path, way: (i32, First), older: bool)
         assert_eq!(finish(&site, daemons.len()), end, "{way:?}");
     }
 
-    site.service.settle();
-    site.service.restart();
+    site.service().settle();
+    site.service().restart();
     site.assert_one_generation(site.started(next + 1));
 }
 
@@ -146,7 +145,7 @@ fn p3_while_a_successor_starts(kind: Supervisor, folder: &Path) {
         let old = site.daemon(1);
         let request = Unfinished::start(&site.target);
         site.deploy_options("--at=after-init=hang");
-        site.service.restart();
+        site.service().restart();
         let starting = Watched::new(site.report.wait_nth("init", 2).pid);
         let launcher = site.launcher();
         site.deploy_options("");
@@ -167,9 +166,9 @@ fn p3_p6_with_a_stop(kind: Supervisor, folder: &Path) {
         let site = start(kind, folder);
         let (launcher, daemon) = (site.launcher(), site.daemon(1));
         let request = Unfinished::start(&site.target);
-        site.service.down();
+        site.service().down();
         // Else the TERM would come before the supervisor has heard of the stop, and mean a restart.
-        site.service.wait_until("it is to be down", |status| status.want == Want::Down);
+        site.service().wait_until("it is to be down", |status| status.want == Want::Down);
         signal_all(&launcher, &[&daemon], way);
         scene::wait_drain(&site.report, daemon.pid());
         site.log.wait(&[("stage", "stop"), ("launcher", &launcher.pid().to_string())]);
@@ -199,7 +198,7 @@ under_each_supervisor![
 fn p3_p6_without_a_supervisor() {
     Boxed::new().private_net().run(|folder| {
         in_each_way(folder, |folder, way| {
-            let direct = Direct::new(folder);
+            let direct = Site::alone(folder);
             let target = Target::from(boxed::address());
             let listen = format!("--listen={target}");
             let options = [listen.as_str(), "--exit-code=7"];

@@ -205,7 +205,7 @@ struct Scene {
 impl Scene {
     /// The first generation serves, and has a request to answer.
     fn new(kind: Supervisor, folder: &Path) -> Self {
-        let site = Site::new(kind, folder, User::Root, SERVES_ON);
+        let site = Site::at(folder).user(User::Root).options(SERVES_ON).under(kind);
         let mut scene = Scene {
             prober: Prober::start(&site.target),
             main: site.launcher(),
@@ -245,14 +245,14 @@ impl Scene {
         };
         let run = self.site.script("", &format!("{SERVES_ON} {options}"));
         self.site.deploy(&format!("{before}\n{run}"));
-        self.site.service.restart();
+        self.site.service().restart();
         self.wait_next_main();
         match stage {
             Stage::Serving => {}
             // Then the supervisor makes no pause that could hide what comes of the command.
-            Stage::Detached => self.site.service.settle(),
+            Stage::Detached => self.site.service().settle(),
             Stage::BeforeInit => {
-                self.site.service.settle();
+                self.site.service().settle();
                 let pid = self.main.pid();
                 wait_for("the program runs", LIMIT, || {
                     process::command_line(pid).contains(&options).then_some(())
@@ -279,21 +279,21 @@ impl Scene {
     }
 
     fn wait_next_main(&mut self) {
-        self.main = Watched::new(self.site.service.main_pid_after(self.main.pid()));
+        self.main = Watched::new(self.site.service().main_pid_after(self.main.pid()));
     }
 
     /// Gives the command and watches what comes of it, and what must hold whatever that is.
     fn give(&mut self, command: &Command, stage: Stage) -> Seen {
         self.prober.seen().assert_all_answered();
         // Not waited for: `sv restart` returns when the service has been started again.
-        let mut control = self.site.service.command(command.word).spawn().expect("svc or sv");
+        let mut control = self.site.service().command(command.word).spawn().expect("svc or sv");
         self.wait_taken(command.sends, &mut control);
         let seen = match command.sends {
             Sends::Stop => self.watch_stop(command, stage),
             Sends::Nothing | Sends::Term | Sends::Kill => self.watch_up(stage),
         };
         assert!(control.wait().expect("its end").success(), "svc or sv");
-        assert_eq!(self.site.service.status().want, command.want);
+        assert_eq!(self.site.service().status().want, command.want);
         seen
     }
 
@@ -301,7 +301,7 @@ impl Scene {
     fn wait_taken(&self, sends: Sends, control: &mut Child) {
         if sends == Sends::Nothing {
             assert!(control.wait().expect("its end").success(), "svc or sv");
-            return self.site.service.wait_handled();
+            return self.site.service().wait_handled();
         }
         let daemon = self.newest.to_string();
         let is_told = |stage| {
@@ -326,13 +326,13 @@ impl Scene {
         // P1, P4, P8: in the end one generation serves, the newest, and nothing else is left.
         let (launcher, daemon) = self.wait_serving();
         self.finish_requests();
-        self.wait_left(&[self.site.service.supervisor_pid(), launcher.pid(), daemon]);
+        self.wait_left(&[self.site.service().supervisor_pid(), launcher.pid(), daemon]);
         self.prober.wait_more(5);
         let probes = self.prober.seen();
         probes.assert_all_answered();
         assert_eq!(probes.answers.last().map(|answer| answer.pid), Some(daemon));
         assert_eq!(probes.pids().first(), Some(&first));
-        assert_eq!(self.site.service.status().pid, Some(launcher.pid()));
+        assert_eq!(self.site.service().status().pid, Some(launcher.pid()));
         assert_eq!(self.site.report.newest().map(|newest| newest.pid), Some(daemon));
         let mut older = self.site.report.named("started");
         older.retain(|event| event.pid != daemon);
@@ -358,23 +358,23 @@ impl Scene {
         let ended = self.main.has_ended().then_some(self.main.pid());
         let status = self
             .site
-            .service
+            .service()
             .wait_until("what is true", |status| ended.is_none() || status.pid != ended);
         let at_once = status.pid.is_none();
         self.finish_requests();
-        self.site.service.wait_down();
+        self.site.service().wait_down();
         // P6: where a launcher runs, all are gone by now.
         let left = scene::pids(&self.site.run);
         assert!(at_once || left.is_empty(), "down, and there are {left:?}");
         assert!(!(at_once && stage.has_launcher()), "down, and it had requests to answer");
         // P8.
         scene::wait_all_ended(&self.site.run);
-        let supervisor = Watched::new(self.site.service.supervisor_pid());
+        let supervisor = Watched::new(self.site.service().supervisor_pid());
         let exit = ["-dx", "exit"].contains(&command.word);
         if exit {
             supervisor.wait_end(LIMIT);
         }
-        self.wait_left(&[self.site.service.supervisor_pid()]);
+        self.wait_left(&[self.site.service().supervisor_pid()]);
         assert_eq!(supervisor.has_ended(), exit);
         let answers = self.prober.seen().answers.len();
         self.prober.wait_more(3);
@@ -401,7 +401,7 @@ impl Scene {
     /// The launcher that the supervisor knows, and its daemon, which serves and does not drain.
     fn wait_serving(&self) -> (Watched, u32) {
         wait_for(format!("a generation serves:\n{}", self.site.report), LIMIT, || {
-            let launcher = Watched::new(self.site.service.status().pid?);
+            let launcher = Watched::new(self.site.service().status().pid?);
             let inits = self.site.report.named("init");
             let parent = launcher.pid().to_string();
             let daemon = inits.into_iter().find(|init| init.text == parent)?.pid;

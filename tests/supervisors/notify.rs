@@ -5,10 +5,10 @@ use std::{fs, os::unix::net::UnixDatagram, path::Path, sync::Mutex, time::Durati
 use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
-    direct::Direct,
     http::{self, Target},
     process, scene,
     signal::TERM,
+    site::Site,
     wait_for,
 };
 
@@ -59,7 +59,7 @@ fn p3_who_waits_is_told_what_for() {
     Boxed::new().private_net().run(|folder| {
         scene::each(folder, [true, false], |folder, has_launcher| {
             let ear = Ear::new(folder);
-            let direct = Direct::new(folder);
+            let direct = Site::alone(folder);
             let target = Target::from(boxed::address());
             let (listen, gate) = (format!("--listen={target}"), folder.join("gate"));
             let gated = format!("--at=ready=file:{}", gate.display());

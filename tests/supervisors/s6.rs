@@ -9,7 +9,6 @@ use std::{
 use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
-    direct::Direct,
     http::Prober,
     process::{self, Watched},
     scene::{self, Unfinished, answer_of},
@@ -136,19 +135,19 @@ const COMMANDS: [(&[&str], Seen, Want); 13] = [
 fn p1_p3_p6_each_command() {
     Boxed::new().private_net().run(|folder| {
         scene::each(folder, COMMANDS, |folder, (options, seen, want)| {
-            let site = Site::new(S6, folder, User::Root, SERVES_ON);
+            let site = Site::at(folder).user(User::Root).options(SERVES_ON).under(S6);
             let (old, launcher) = (site.daemon(1), site.launcher());
             let prober = Prober::start(&site.target);
             prober.wait_pid(old.pid());
             let request = Unfinished::start(&site.target);
             prober.wait_more(2);
             let mut control = Command::new("s6-svc");
-            control.args(options).arg(site.service.folder()).stdin(Stdio::null());
+            control.args(options).arg(site.service().folder()).stdin(Stdio::null());
             let mut control = control.spawn().expect("s6-svc");
             match seen {
                 Seen::NoEffect => {
                     assert!(control.wait().expect("its end").success());
-                    site.service.wait_handled();
+                    site.service().wait_handled();
                     prober.wait_more(5);
                     site.assert_one_generation(old.pid());
                     assert!(!launcher.has_ended());
@@ -173,14 +172,14 @@ fn p1_p3_p6_each_command() {
                     scene::wait_drain(&site.report, old.pid());
                     site.assert_not_down();
                     assert!(request.finish().ends_with(&answer_of(old.pid())));
-                    site.service.wait_down();
+                    site.service().wait_down();
                     assert_eq!(scene::pids(&site.run), [0; 0], "{}", site.log);
                     assert!(control.wait().expect("its end").success());
                     assert_eq!(site.report.wait_of(old.pid(), "wait").text, "Stopped");
                     prober.stop();
                 }
             }
-            assert_eq!(site.service.status().want, want);
+            assert_eq!(site.service().status().want, want);
         });
     });
 }
@@ -191,15 +190,15 @@ fn p1_p3_p6_each_command() {
 fn p6_a_restart_of_a_service_that_is_up_for_the_last_time_is_its_end() {
     Boxed::new().private_net().run(|folder| {
         scene::each(folder, ["-O", "-x"], |folder, command| {
-            let site = Site::new(S6, folder, User::Root, ENDS_SOON);
+            let site = Site::at(folder).user(User::Root).options(ENDS_SOON).under(S6);
             let daemon = site.started(1);
             let request = Unfinished::start(&site.target);
-            site.service.control(command);
-            site.service.wait_handled();
-            site.service.restart();
+            site.service().control(command);
+            site.service().wait_handled();
+            site.service().restart();
             scene::wait_drain(&site.report, daemon);
             if command == "-O" {
-                assert!(site.service.status().pid.is_some(), "down too early:\n{}", site.log);
+                assert!(site.service().status().pid.is_some(), "down too early:\n{}", site.log);
             }
             assert!(request.finish().ends_with(&answer_of(daemon)));
             scene::wait_all_ended(&site.run);
@@ -212,7 +211,7 @@ fn p6_a_restart_of_a_service_that_is_up_for_the_last_time_is_its_end() {
 // ---- readiness ----
 
 fn is_ready(site: &Site) -> bool {
-    let status = fs::read(site.service.folder().join("supervise/status")).expect("the status");
+    let status = fs::read(site.service().folder().join("supervise/status")).expect("the status");
     status.last().expect("flags") & 8 != 0
 }
 
@@ -222,16 +221,16 @@ fn is_ready(site: &Site) -> bool {
 fn readiness_is_told_when_the_daemon_has_started() {
     Boxed::new().private_net().run(|folder| {
         let go = folder.join("go");
-        let site = Site::new(S6, folder, User::Root, SERVES_ON);
-        site.service.wait_until("ready", |_| is_ready(&site));
+        let site = Site::at(folder).user(User::Root).options(SERVES_ON).under(S6);
+        site.service().wait_until("ready", |_| is_ready(&site));
         let (old, before) = (site.daemon(1), site.launcher());
         site.deploy_options(&format!("{SERVES_ON} --at=ready=file:{}", go.display()));
-        site.service.restart();
-        let launcher = Watched::new(site.service.main_pid_after(before.pid()));
+        site.service().restart();
+        let launcher = Watched::new(site.service().main_pid_after(before.pid()));
         let new = site.report.wait_nth("init", 2).pid;
         // It listens, but the old one serves still, and the supervisor knows no better.
         let mut waits = Command::new("s6-svwait");
-        let mut waits = waits.arg("-U").arg(site.service.folder()).spawn().expect("s6-svwait");
+        let mut waits = waits.arg("-U").arg(site.service().folder()).spawn().expect("s6-svwait");
         let pipes = |pid: u32| {
             let fds = process::descriptors(pid).into_iter();
             fds.filter(|(_, path)| path.to_string_lossy().starts_with("pipe:")).count()
@@ -267,7 +266,7 @@ fn p10_a_notification_fd_that_cannot_be_used_is_an_error() {
                   daemon needs",
             ),
         ] {
-            let direct = Direct::new(folder);
+            let direct = Site::alone(folder);
             let mut started = direct.start(&[&format!("--notification-fd={fd}")]);
             assert_eq!(started.wait_end().code(), Some(111));
             let errors = direct.report.named("error");
@@ -309,19 +308,19 @@ fn readiness_of_a_service_whose_restarts_are_disabled() {
 #[test]
 fn p1_a_finish_script_that_kills_the_process_group_spares_the_daemon() {
     Boxed::new().private_net().run(|folder| {
-        let site = Site::new(S6, folder, User::Root, SERVES_ON);
+        let site = Site::at(folder).user(User::Root).options(SERVES_ON).under(S6);
         let old = site.daemon(1);
         // As its documentation suggests; before 2.12 it was not told the group.
         write_script(
-            &site.service.folder().join("finish"),
+            &site.service().folder().join("finish"),
             "echo finish >>finishes\nkill -s KILL -- -${4:-$(cat group)}",
         );
         let run = site.script("", SERVES_ON);
         site.deploy(&format!("echo $$ >group\nsleep 1000 &\necho $! >other\n{run}"));
-        site.service.restart();
+        site.service().restart();
         let middle = site.daemon(2);
         old.wait_end(LIMIT);
-        let other = fs::read_to_string(site.service.folder().join("other")).expect("its PID");
+        let other = fs::read_to_string(site.service().folder().join("other")).expect("its PID");
         let other = Watched::new(other.trim().parse().expect("a PID"));
         assert!(!other.has_ended());
         let prober = Prober::start(&site.target);
@@ -329,7 +328,7 @@ fn p1_a_finish_script_that_kills_the_process_group_spares_the_daemon() {
         let request = Unfinished::start(&site.target);
         prober.wait_more(2);
         site.deploy(&run);
-        site.service.restart();
+        site.service().restart();
         let new = site.started(3);
         other.wait_end(LIMIT);
         prober.wait_pid(new);
@@ -345,7 +344,7 @@ fn p1_a_finish_script_that_kills_the_process_group_spares_the_daemon() {
 #[test]
 fn a_down_signal_other_than_term_is_warned_of() {
     Boxed::new().private_net().run(|folder| {
-        let site = Site::new(S6, folder, User::Root, SERVES_ON);
+        let site = Site::at(folder).user(User::Root).options(SERVES_ON).under(S6);
         let (launcher, old) = (site.launcher(), site.daemon(1));
         let warned = |launcher: u32| {
             let launcher = launcher.to_string();
@@ -356,14 +355,14 @@ fn a_down_signal_other_than_term_is_warned_of() {
         };
         site.log.wait(&[("stage", "started")]);
         assert!(!warned(launcher.pid()));
-        fs::write(site.service.folder().join("down-signal"), "SIGINT\n").expect("a file");
-        site.service.restart();
+        fs::write(site.service().folder().join("down-signal"), "SIGINT\n").expect("a file");
+        site.service().restart();
         let new = site.daemon(2);
         old.wait_end(LIMIT);
         site.log.wait(&[("stage", "launch"), ("down_signal", "SIGINT")]);
         assert!(warned(site.launcher().pid()));
         let request = Unfinished::start(&site.target);
-        site.service.control("-r");
+        site.service().control("-r");
         site.log.wait(&[("stage", "forward"), ("signal", "2")]);
         scene::wait_drain(&site.report, new.pid());
         assert!(request.finish().ends_with(&answer_of(new.pid())));

@@ -5,9 +5,9 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed},
-    direct::Direct,
     http::{self, Prober, Target},
     process,
+    site::Site,
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
 };
@@ -22,7 +22,7 @@ struct Belongings {
 }
 
 impl Belongings {
-    fn of(direct: &Direct, daemon: u32, log: &Path) -> Self {
+    fn of(direct: &Site, daemon: u32, log: &Path) -> Self {
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
         let own = record.lines().find(|line| line.contains(&format!("daemon={daemon}:")));
         let inode = fs::metadata(direct.pid_file()).expect("the PID file").ino();
@@ -38,7 +38,7 @@ impl Belongings {
 /// supervisor tries again and again. The first never notices.
 fn p1_p5_a_second_service_with_the_same_pid_file(kind: Supervisor, folder: &Path) {
     let target = Target::from(boxed::address());
-    let direct = Direct::new(folder);
+    let direct = Site::alone(folder);
     let (go, first_log) = (folder.join("go"), folder.join("first/own-log"));
     let run = |name: &str, options: &str| {
         let log = format!("exec 2>>'{}/{name}/own-log'", folder.display());
@@ -115,7 +115,7 @@ under_each_supervisor![
 fn p1_p5_copies_that_are_started_by_hand_beside_a_service() {
     Boxed::new().private_net().run(|folder| {
         let target = Target::from(boxed::address());
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let log = folder.join("first/own-log");
         let run = bin::probe_script(folder, &format!("--listen={target}"))
             .replace("exec 2>&1", &format!("exec 2>>'{}'", log.display()));

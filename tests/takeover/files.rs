@@ -12,14 +12,14 @@ use std::{
 
 use seamless_testing::{
     boxed,
-    direct::Direct,
     process::Watched,
     signal::{TERM, USR1},
+    site::Site,
 };
 
 /// A detached daemon that serves until it is taken over.
 #[track_caller]
-fn predecessor(direct: &Direct) -> Watched {
+fn predecessor(direct: &Site) -> Watched {
     let (mut started, daemon) = direct.start_ready(&["--successor-timeout=none"]);
     started.detach();
     daemon
@@ -27,7 +27,7 @@ fn predecessor(direct: &Direct) -> Watched {
 
 /// A new generation takes over from this one, as if nothing had been.
 #[track_caller]
-fn assert_taken_over(direct: &Direct, old: &Watched) {
+fn assert_taken_over(direct: &Site, old: &Watched) {
     let (_started, new) = direct.start_ready(&[]);
     assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
     assert_eq!(direct.named(), Some(new.pid()));
@@ -44,7 +44,7 @@ fn make_fifo(path: &Path) {
 #[test]
 fn p10_a_lock_file_that_is_none_is_an_error() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let lock = direct.lock_file();
         let old = predecessor(&direct);
         direct.wait_checks(old.pid(), 1);
@@ -104,7 +104,7 @@ fn p10_a_lock_file_that_is_none_is_an_error() {
 #[test]
 fn p10_a_record_that_is_not_ours_is_an_error() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let old = predecessor(&direct);
         direct.wait_checks(old.pid(), 1);
         let good = fs::read(direct.lock_file()).expect("the record");
@@ -132,7 +132,7 @@ fn p10_a_record_that_is_not_ours_is_an_error() {
 #[test]
 fn p10_lines_of_the_record_that_do_not_parse_are_dropped_and_logged() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let old = predecessor(&direct);
         direct.wait_checks(old.pid(), 1);
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
@@ -148,7 +148,7 @@ fn p10_lines_of_the_record_that_do_not_parse_are_dropped_and_logged() {
 #[test]
 fn the_files_are_as_the_documentation_says() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (_started, daemon) = direct.start_ready(&[]);
         let content = fs::read_to_string(direct.pid_file()).expect("the PID file");
         assert_eq!(content, format!("{}\n", daemon.pid()));
@@ -171,7 +171,7 @@ fn the_files_are_as_the_documentation_says() {
 #[test]
 fn p10_a_pid_file_that_names_ourselves_is_replaced() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         for of_launcher in [false, true] {
             let mut started = direct.start(&["--at=after-init=hang", "--on=10=call:started"]);
             let daemon = started.wait_init();
@@ -192,7 +192,7 @@ fn p10_a_pid_file_that_names_ourselves_is_replaced() {
 #[test]
 fn p10_a_folder_in_the_place_of_the_pid_file_is_an_error() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let path = direct.pid_file();
         let old = predecessor(&direct);
         direct.wait_checks(old.pid(), 1);
@@ -223,7 +223,7 @@ fn p10_a_folder_in_the_place_of_the_pid_file_is_an_error() {
 #[test]
 fn p10_what_is_in_the_place_of_the_temporary_file() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let temporary = folder.join("web.pid.new");
         let precious = folder.join("precious");
         fs::write(&precious, "precious").expect("a file");

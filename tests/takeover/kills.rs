@@ -12,10 +12,9 @@ use std::{
 use seamless_testing::{
     LIMIT, as_each_user,
     boxed::{Boxed, Isolation},
-    direct::Direct,
     http::Prober,
     innocent::Innocent,
-    process::{self, NOBODY, Watched},
+    process::{self, NOBODY, Watched, stop_without_claim},
     report,
     scene::{self, Unfinished, answer_of},
     signal::{CONT, TERM},
@@ -45,7 +44,7 @@ enum Removed {
 fn p9_restarts_when_files_were_removed(kind: Supervisor, folder: &Path, user: User) {
     let cases = [Removed::PidFile, Removed::LockFile, Removed::Both, Removed::Folder];
     scene::each(folder, cases, |folder, removed| {
-        let site = Site::new(kind, folder, user, SERVES_ON);
+        let site = Site::at(folder).user(user).options(SERVES_ON).under(kind);
         let prober = Prober::start(&site.target);
         let first = site.started(1);
         prober.wait_pid(first);
@@ -71,7 +70,7 @@ fn p9_restarts_when_files_were_removed(kind: Supervisor, folder: &Path, user: Us
         assert_eq!(probes.pids(), [first, second, third], "{removed:?}");
         site.stop();
         // Nor is anything left behind that keeps it from starting again.
-        site.service.up();
+        site.service().up();
         site.assert_one_generation(site.started(4));
         site.stop();
     });
@@ -111,12 +110,12 @@ fn p4_p5_a_service_that_gave_up_root_gives_way_without_the_lock_file() {
                     fs::set_permissions(folder, all).expect("its mode");
                 }
             }
-            let direct = Direct::new(folder);
+            let direct = Site::alone(folder);
             let options = [&format!("--at=after-init=user:{NOBODY}"), SERVES_ON];
             let (mut first, old) = direct.start_ready(&options);
             first.detach();
             direct.wait_checks(old.pid(), 1);
-            direct.stop(&old);
+            stop_without_claim(&old);
             let innocent = Innocent::start();
             fs::remove_file(direct.lock_file()).expect("the lock file");
             fs::remove_file(direct.pid_file()).expect("the PID file");
@@ -204,13 +203,13 @@ enum Victims {
 }
 
 fn p9_successors_killed_while_they_take_over(kind: Supervisor, folder: &Path, user: User) {
-    let site = Site::new(kind, folder, user, SERVES_ON);
+    let site = Site::at(folder).user(user).options(SERVES_ON).under(kind);
     let prober = Prober::start(&site.target);
     let old = site.daemon(1);
     prober.wait_pid(old.pid());
-    site.service.settle();
+    site.service().settle();
     site.deploy(&site.script(&Point::Renamed.stop(&site), SERVES_ON));
-    site.service.restart();
+    site.service().restart();
 
     let (daemon, both) = (Victims::Daemon, Victims::DaemonAndLauncher);
     let rounds = [(Point::Renamed, daemon), (Point::Renamed, both), (Point::Recorded, both)];
@@ -285,7 +284,7 @@ fn stopped_successor_or_later(site: &Site, old: u32) -> Pair {
         trace.lines().any(stopped).then_some(named)
     });
     let launcher = process::stat(daemon).expect("just seen").ppid;
-    site.service.wait_until("its launcher", |status| status.pid == Some(launcher));
+    site.service().wait_until("its launcher", |status| status.pid == Some(launcher));
     [Watched::new(launcher), Watched::new(daemon)]
 }
 
@@ -329,43 +328,43 @@ pub(crate) fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &
         Stage::Draining,
     ];
     scene::each(folder, stages, |folder, stage| {
-        let mut site = Site::new(kind, folder, user, SERVES_ON);
+        let mut site = Site::at(folder).user(user).options(SERVES_ON).under(kind);
         let prober = Prober::start(&site.target);
         let first = site.started(1);
         prober.wait_pid(first);
         let request = Unfinished::start(&site.target);
         let mut generations = vec![first];
-        site.service.settle();
+        site.service().settle();
         let launcher = site.launcher();
         match stage {
             Stage::Serving => {
-                site.service.kill_supervisor();
+                site.service_mut().kill_supervisor();
                 assert!(!launcher.has_ended());
-                site.service.start_supervisor();
+                site.service_mut().start_supervisor();
             }
             Stage::Asked => {
                 launcher.stop();
-                site.service.restart();
+                site.service().restart();
                 wait_for("its TERM", LIMIT, || {
                     process::signals(launcher.pid())?.pending.contains(TERM).then_some(())
                 });
-                site.service.kill_supervisor();
+                site.service_mut().kill_supervisor();
                 launcher.signal(CONT);
                 launcher.wait_end(LIMIT);
                 site.wait_checks(first, 1);
                 let launcher = launcher.pid().to_string();
                 site.log.wait(&[("stage", "handoff"), ("launcher", &launcher)]);
-                site.service.start_supervisor();
+                site.service_mut().start_supervisor();
             }
             Stage::Gap => {
                 site.deploy("exit 1");
-                site.service.restart();
+                site.service().restart();
                 launcher.wait_end(LIMIT);
                 site.wait_checks(first, 1);
-                site.service.kill_supervisor();
+                site.service_mut().kill_supervisor();
                 site.wait_checks(first, 1);
                 site.deploy_options(SERVES_ON);
-                site.service.start_supervisor();
+                site.service_mut().start_supervisor();
             }
             Stage::Launching => {
                 let starts = site.flag("starts");
@@ -374,9 +373,9 @@ pub(crate) fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &
                     "touch '{}'\nwhile [ -d /proc/$PPID ]; do sleep 0.01; done\n{script}",
                     starts.display(),
                 ));
-                site.service.restart();
+                site.service().restart();
                 wait_for("the script runs", LIMIT, || starts.exists().then_some(()));
-                site.service.kill_supervisor();
+                site.service_mut().kill_supervisor();
                 let orphan = site.started(2);
                 prober.wait_pid(orphan);
                 generations.push(orphan);
@@ -390,16 +389,16 @@ pub(crate) fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &
                     site.log.wait(&fields);
                 }
                 site.deploy_options(SERVES_ON);
-                site.service.start_supervisor();
+                site.service_mut().start_supervisor();
             }
             Stage::SuccessorStarting => {
                 let go = site.flag("go");
                 site.deploy_options(&format!("{SERVES_ON} --at=after-init=file:{}", go.display()));
-                site.service.restart();
+                site.service().restart();
                 let starting = Watched::new(site.report.wait_nth("init", 2).pid);
                 let launcher = Watched::new(process::stat(starting.pid()).expect("it").ppid);
-                site.service.kill_supervisor();
-                site.service.start_supervisor();
+                site.service_mut().kill_supervisor();
+                site.service_mut().start_supervisor();
                 site.log.wait(&[("stage", "claim"), ("holder", &starting.pid().to_string())]);
                 assert!(!launcher.has_ended() && !starting.has_ended());
                 fs::write(go, "").expect("a file");
@@ -412,28 +411,28 @@ pub(crate) fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &
             }
             Stage::SuccessorHanging => {
                 site.deploy_options(&format!("{SERVES_ON} --at=after-init=hang"));
-                site.service.restart();
+                site.service().restart();
                 let hanging = Watched::new(site.report.wait_nth("init", 2).pid);
                 let launcher = Watched::new(process::stat(hanging.pid()).expect("it").ppid);
-                site.service.kill_supervisor();
+                site.service_mut().kill_supervisor();
                 site.deploy_options(&format!("{SERVES_ON} --claim-timeout=500ms"));
-                site.service.start_supervisor();
+                site.service_mut().start_supervisor();
                 hanging.wait_end(LIMIT);
                 launcher.wait_end(LIMIT);
                 let holder = hanging.pid().to_string();
                 site.log.wait(&[("stage", "claim"), ("holder", &holder), ("signal", "USR2")]);
             }
             Stage::Draining => {
-                site.service.restart();
+                site.service().restart();
                 let second = site.started(2);
                 prober.wait_pid(second);
                 generations.push(second);
                 scene::wait_drain(&site.report, first);
-                let (launcher, second) = (site.service.main_pid(), Watched::new(second));
+                let (launcher, second) = (site.service().main_pid(), Watched::new(second));
                 let launcher = Watched::new(launcher);
-                site.service.kill_supervisor();
+                site.service_mut().kill_supervisor();
                 assert!(!launcher.has_ended());
-                site.service.start_supervisor();
+                site.service_mut().start_supervisor();
                 site.started(3);
                 second.wait_end(LIMIT);
                 launcher.wait_end(LIMIT);

@@ -21,18 +21,18 @@ use std::{
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed},
-    direct::Direct,
     http::{self, Prober, Target},
     innocent::Innocent,
-    process::Watched,
+    process::{Watched, stop_without_claim},
     scene,
     signal::{CONT, TERM},
+    site::Site,
     wait_for,
 };
 
 /// Where damage is done, and what it must leave alone.
 struct Ground {
-    direct: Direct,
+    direct: Site,
     target: Target,
     innocent: Innocent,
     precious: PathBuf,
@@ -49,7 +49,7 @@ impl Ground {
         let precious = folder.join("precious");
         fs::write(&precious, format!("{}\n", innocent.pid())).expect("a file");
         Ground {
-            direct: Direct::new(folder),
+            direct: Site::alone(folder),
             target: Target::from(folder.join("web.sock").as_path()),
             innocent,
             precious,
@@ -207,7 +207,7 @@ fn p5_p10_a_detached_daemon_mends_its_pid_file() {
             for (nth, (what, put)) in damage.iter().enumerate() {
                 println!("{what}");
                 // No look comes between the removal of its file and the damage.
-                ground.direct.stop(&daemon);
+                stop_without_claim(&daemon);
                 ground.put(*put);
                 daemon.signal(CONT);
                 ground.direct.log.wait_words(&["stage=check", "ours is back"], nth + 1);
@@ -230,9 +230,9 @@ fn p4_the_folder_may_be_a_link() {
         let (real, link) = (folder.join("real"), folder.join("link"));
         fs::create_dir(&real).expect("a folder");
         symlink("real", &link).expect("a link");
-        let mut before: Option<(Direct, Watched)> = None;
+        let mut before: Option<(Site, Watched)> = None;
         for path in [&link, &real, &link] {
-            let direct = Direct::new(path);
+            let direct = Site::alone(path);
             let (mut started, daemon) = direct.start_ready(&["--successor-timeout=none"]);
             if let Some((direct, old)) = before {
                 assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
@@ -256,7 +256,7 @@ fn p10_a_folder_that_leads_nowhere_is_an_error() {
             ("loop", "Too many levels of symbolic links (os error 40)"),
             ("file", "Not a directory (os error 20)"),
         ] {
-            let direct = Direct::new(&folder.join(name));
+            let direct = Site::alone(&folder.join(name));
             let mut command = Command::new(bin::probe());
             command.arg(format!("--pid-file={}", direct.pid_file().display()));
             let output = command.env("RUST_LOG", "off").output().expect("the probe");

@@ -12,12 +12,12 @@ use std::{
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed},
-    direct::{Direct, identity},
     http::{self, Target},
     innocent::Innocent,
-    process::{self, Watched},
+    process::{self, Watched, stop_without_claim},
     scene::{Unfinished, answer_of},
     signal::{CONT, TERM, USR1},
+    site::{Site, identity},
     supervisor::{Service, Supervisor, write_script},
     under_each_supervisor, wait_for,
 };
@@ -39,7 +39,7 @@ fn entry(number: u64, daemon: &str, boot: &str, pid_namespace: u64, launcher: &s
     )
 }
 
-fn write_record(direct: &Direct, last: u64, entries: &str) {
+fn write_record(direct: &Site, last: u64, entries: &str) {
     let text = format!("seamless-record 1 last={last}\n{entries}end\n");
     fs::write(direct.lock_file(), text).expect("a record");
 }
@@ -58,7 +58,7 @@ fn p1_a_deploy_without_seamless_is_outlived_until_the_service_is_stopped(
     folder: &Path,
 ) {
     let target = Target::from(boxed::address());
-    let direct = Direct::new(folder);
+    let direct = Site::alone(folder);
     let run = format!(
         "{} --listen={target} --successor-timeout=100ms",
         bin::probe_script(folder, "").replace("exec 2>&1", "exec 2>>../log")
@@ -81,7 +81,7 @@ fn p1_a_deploy_without_seamless_is_outlived_until_the_service_is_stopped(
 #[test]
 fn p5_a_stale_pid_file_costs_nobody_a_signal() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let innocent = Innocent::start();
         for newline in ["", "\n"] {
             fs::write(direct.pid_file(), format!("{}{newline}", innocent.pid())).expect("a file");
@@ -99,7 +99,7 @@ fn p5_a_stale_pid_file_costs_nobody_a_signal() {
 #[test]
 fn p5_a_pid_that_was_used_again_is_not_signalled() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let innocent = Innocent::start();
         let (pid, who) = (innocent.pid(), identity(innocent.pid()));
         let ticks = process::stat(pid).expect("sleep").start_ticks;
@@ -139,7 +139,7 @@ fn p5_a_pid_that_was_used_again_is_not_signalled() {
 #[test]
 fn p5_the_number_of_a_thread_is_nobody() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         // Of one with threads: the test itself.
         let own = std::process::id();
         let tasks = fs::read_dir("/proc/self/task").expect("threads");
@@ -162,7 +162,7 @@ fn p5_the_number_of_a_thread_is_nobody() {
 #[test]
 fn p5_neither_we_nor_our_launcher_are_signalled() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         // It holds the claim, so that the record can be made to name the one who waits.
         let first = direct.start(&["--at=after-init=hang"]);
         let holder = first.wait_init();
@@ -197,7 +197,7 @@ fn p5_neither_we_nor_our_launcher_are_signalled() {
 #[test]
 fn generations_of_other_pid_namespaces_do_not_pile_up() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (boot, ns) = (boot(), pid_namespace());
         let entries: String = (1..=3).map(|n| entry(n, "7:70", &boot, ns + n, "6:69")).collect();
         fs::write(direct.pid_file(), "7\n").expect("a PID file");
@@ -212,7 +212,7 @@ fn generations_of_other_pid_namespaces_do_not_pile_up() {
 #[test]
 fn p5_a_generation_of_another_pid_namespace_that_lives_is_refused() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (_first, daemon) = direct.start_ready(&[]);
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
         let (ns, other) = (pid_namespace(), pid_namespace() + 1);
@@ -233,12 +233,12 @@ fn p5_a_generation_of_another_pid_namespace_that_lives_is_refused() {
 #[test]
 fn p4_an_older_generation_leaves_a_newer_ones_file_alone() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         direct.wait_checks(old.pid(), 1);
         // The old one is stopped, so it neither reads a TERM nor looks round until all is over.
-        direct.stop(&old);
+        stop_without_claim(&old);
         let (_second, new) = direct.start_ready(&[]);
         let inode = fs::metadata(direct.pid_file()).expect("the PID file").ino();
         old.signal(CONT);
@@ -254,14 +254,14 @@ fn p4_an_older_generation_leaves_a_newer_ones_file_alone() {
 #[test]
 fn p4_an_older_generation_that_missed_its_term_drains() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         direct.wait_checks(old.pid(), 1);
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
         let own = record.lines().find(|line| line.starts_with("generation=1 ")).expect("its line");
         // The successor does not know of it, and signals nobody.
-        direct.stop(&old);
+        stop_without_claim(&old);
         write_record(&direct, 1, "");
         let (_second, new) = direct.start_ready(&[]);
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
@@ -278,10 +278,10 @@ fn p4_an_older_generation_that_missed_its_term_drains() {
 #[test]
 fn p4_a_lost_record_does_not_stop_an_older_generation_from_draining() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (first, old) = direct.start_ready(&[]);
         // Attached, it does not look round. Nor can it act until the new one serves.
-        direct.stop(&old);
+        stop_without_claim(&old);
         fs::remove_file(direct.lock_file()).expect("the lock file");
         first.launcher.kill();
         first.launcher.wait_end(LIMIT);
@@ -295,7 +295,7 @@ fn p4_a_lost_record_does_not_stop_an_older_generation_from_draining() {
 #[test]
 fn a_record_that_was_removed_is_written_again() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         fs::remove_file(direct.lock_file()).expect("the lock file");
@@ -311,11 +311,11 @@ fn a_record_that_was_removed_is_written_again() {
 #[test]
 fn a_pid_file_that_was_removed_does_not_hide_the_predecessor() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         // While attached: nobody puts it back, and nobody needs it.
         fs::remove_file(direct.pid_file()).expect("the PID file");
-        direct.stop(&old);
+        stop_without_claim(&old);
         first.launcher.kill();
         first.wait_end();
         let (mut second, newer) = direct.start_ready(&["--successor-timeout=none"]);
@@ -339,7 +339,7 @@ fn a_pid_file_that_was_removed_does_not_hide_the_predecessor() {
 #[test]
 fn p9_a_successor_killed_before_its_term_leaves_the_predecessor_serving() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         direct.wait_checks(old.pid(), 1);
@@ -384,7 +384,7 @@ fn full_socket() -> (OwnedFd, UnixStream) {
 #[test]
 fn p5_a_second_copy_started_by_hand_is_refused() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut first, daemon) = direct.start_ready(&[]);
         let launcher = first.launcher.pid();
         let before = fs::metadata(direct.pid_file()).expect("the PID file").ino();
@@ -439,7 +439,7 @@ fn p5_a_second_copy_started_by_hand_is_refused() {
 /// Two services that were given one PID file by mistake.
 fn p5_another_service_with_the_same_pid_file_is_refused(kind: Supervisor, folder: &Path) {
     let target = Target::from(boxed::address());
-    let direct = Direct::new(folder);
+    let direct = Site::alone(folder);
     let run =
         |options: &str| bin::probe_script(folder, options).replace("exec 2>&1", "exec 2>>../log");
     let listen = format!("--listen={target}");
@@ -463,7 +463,7 @@ fn p5_another_service_with_the_same_pid_file_is_refused(kind: Supervisor, folder
 #[test]
 fn a_second_starter_waits_for_the_first() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         // The first finishes when told to.
         let first = direct.start(&["--at=after-init=hang", "--on=10=call:started"]);
         let holder = first.wait_init();
@@ -488,7 +488,7 @@ fn a_second_starter_waits_for_the_first() {
 #[test]
 fn p10_a_claim_that_is_never_given_up_is_an_error_that_names_the_holder() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let first = direct.start(&["--at=after-init=hang"]);
         let first = first.wait_init();
         let holder = first.pid();
@@ -513,7 +513,7 @@ const EVICTION: &str = "1587748437";
 fn p1_p3_an_eviction_that_comes_late_is_for_nobody() {
     Boxed::new().private_net().run(|folder| {
         let target = Target::from(boxed::address());
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (_launcher, daemon) = direct.start_ready(&[&format!("--listen={target}")]);
         let pid = daemon.pid();
         let evict = |count| {
@@ -539,7 +539,7 @@ fn p1_p3_an_eviction_that_comes_late_is_for_nobody() {
 #[test]
 fn a_starter_that_waits_for_the_claim_ends_when_told() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let first = direct.start(&["--at=after-init=hang"]);
         let holder = first.wait_init().pid();
         let mut second = direct.start(&[]);
@@ -567,7 +567,7 @@ struct Original {
 
 impl Original {
     /// `start` is what it does when it is ready.
-    fn start(direct: &Direct, start: &str) -> Self {
+    fn start(direct: &Site, start: &str) -> Self {
         let script = format!(
             r#"pid_file=$1 report=$2
             for signal in TERM INT USR2 HUP CONT; do
@@ -590,7 +590,7 @@ impl Original {
     }
 
     /// Reads the PID file, removes it, sends TERM to the PID, and writes its own PID.
-    fn take_over(direct: &Direct, before_term: &str) -> Self {
+    fn take_over(direct: &Site, before_term: &str) -> Self {
         let start = format!(
             r#"old=$(<"$pid_file"); rm "$pid_file"
             {before_term}
@@ -612,7 +612,7 @@ impl Original {
 #[test]
 fn p5_the_go_original_as_predecessor_is_not_signalled() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let original = Original::start(&direct, r#"printf %s $$ >"$pid_file""#);
         assert_eq!(direct.named(), Some(original.pid()));
         let (_started, daemon) = direct.start_ready(&[]);
@@ -628,7 +628,7 @@ fn p5_the_go_original_as_predecessor_is_not_signalled() {
 #[test]
 fn the_go_original_takes_over_and_is_taken_over() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         direct.wait_checks(old.pid(), 1);
@@ -653,7 +653,7 @@ fn the_go_original_takes_over_and_is_taken_over() {
 #[test]
 fn the_go_original_takes_over_slowly() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         direct.wait_checks(old.pid(), 1);
@@ -671,7 +671,7 @@ fn the_go_original_takes_over_slowly() {
 #[test]
 fn a_living_stranger_in_the_pid_file_is_believed_for_one_look() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         direct.wait_checks(old.pid(), 1);
@@ -699,7 +699,7 @@ fn a_living_stranger_in_the_pid_file_is_believed_for_one_look() {
 #[test]
 fn a_detached_daemon_drains_when_nobody_comes() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=1500ms"]);
         let began = Instant::now();
         first.detach();
@@ -712,10 +712,10 @@ fn a_detached_daemon_drains_when_nobody_comes() {
 #[test]
 fn p1_a_detached_daemon_waits_while_somebody_is_starting() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=1s"]);
         // Stopped until the claim is held, so that no time passes unseen.
-        direct.stop(&old);
+        stop_without_claim(&old);
         assert!(first.launcher.kill());
         first.wait_end();
         let second = direct.start(&["--at=after-init=hang"]);
@@ -735,7 +735,7 @@ fn p1_a_detached_daemon_waits_while_somebody_is_starting() {
 fn p1_a_start_that_failed_renews_the_wait() {
     boxed::run(|folder| {
         const WAIT: Duration = Duration::from_secs(4);
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=4s"]);
         first.detach();
         direct.wait_checks(old.pid(), 2);

@@ -13,11 +13,11 @@ use std::{
 use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
-    direct::Direct,
     http::{self, Prober, Target},
     process::{self, Watched},
     scene,
     signal::{CONT, KILL, STOP, TERM},
+    site::Site,
     supervisor::{Service, Supervisor, write_script},
     under_each_supervisor, wait_for,
 };
@@ -34,13 +34,13 @@ fn wait_stopped(pid: u32) -> Watched {
 /// Stops a daemon that has returned from `init`, once its launcher knows that it has handlers: before
 /// that, the launcher would KILL it.
 #[track_caller]
-fn stop_when_ready(direct: &Direct, daemon: &Watched) {
+fn stop_when_ready(direct: &Site, daemon: &Watched) {
     direct.log.wait_words(&["stage=report", &format!("daemon={} report=ready", daemon.pid())], 1);
     daemon.stop();
 }
 
 /// What `init` says to one that waited for this holder of the claim.
-fn timed_out(direct: &Direct, holder: &Watched) -> String {
+fn timed_out(direct: &Site, holder: &Watched) -> String {
     format!(
         "init: cannot lock {:?} (claim): process {} is starting, and holds it for longer than \
          claim_timeout ({CLAIM_TIMEOUT:?})",
@@ -51,7 +51,7 @@ fn timed_out(direct: &Direct, holder: &Watched) -> String {
 
 /// A service that serves, and a run script that stops its next start at this point.
 struct Scene {
-    direct: Direct,
+    direct: Site,
     target: Target,
     service: Service,
     good: String,
@@ -67,7 +67,7 @@ impl Scene {
         let service = Service::new(kind, folder.join("service"), &good);
         let old = Watched::new(http::wait_pid(&target));
         let prober = Prober::start(&target);
-        Scene { direct: Direct::new(folder), target, service, good, old, prober }
+        Scene { direct: Site::alone(folder), target, service, good, old, prober }
     }
 
     /// Starts the next generation with one more option.
@@ -188,7 +188,7 @@ under_each_supervisor![
 #[test]
 fn each_start_waits_claim_timeout_for_one_that_is_stopped() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         let go = folder.join("go");
@@ -223,7 +223,7 @@ fn each_start_waits_claim_timeout_for_one_that_is_stopped() {
 #[test]
 fn p1_p4_a_starter_that_waits_for_the_claim_is_stopped() {
     boxed::run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let (mut first, mut old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         for end in [CONT, KILL] {
@@ -257,7 +257,7 @@ fn p1_p4_a_starter_that_waits_for_the_claim_is_stopped() {
 /// Its log blocks in the middle of its look round, with the claim in its hands, and there it is
 /// stopped.
 fn a_detached_daemon_in_its_look(folder: &Path, end: i32) {
-    let direct = Direct::new(folder);
+    let direct = Site::alone(folder);
     let (mut full, reader) = UnixStream::pair().expect("a socket pair");
     full.set_nonblocking(true).expect("O_NONBLOCK");
     while full.write(&[0]).is_ok() {}

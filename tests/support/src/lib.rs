@@ -4,7 +4,6 @@
 //! - [`supervisor`]: real daemontools, runit and s6
 //! - [`supervisord`]: real supervisord
 //! - [`openrc`]: real OpenRC, with its supervise-daemon
-//! - [`direct`]: the probe without a supervisor, started by the test itself
 //! - [`process`]: facts about processes, and waiting for them
 //! - [`handover`]: either end of a takeover, played by a test
 //! - [`http`]: single requests, and a prober that asks every 20 ms
@@ -14,7 +13,7 @@
 //! - [`innocent`]: processes that must not be signalled
 //! - [`report`]: the line-by-line report that the test service `probe` writes
 //! - [`log`]: what launchers and daemons have logged
-//! - [`site`]: a supervised service as each kind of user
+//! - [`site`]: a service under test
 //! - [`signal`]: the numbers of signals
 //! - [`systemd`]: a real systemd as PID 1 of its own namespaces
 //! - [`strict`]: HTTP clients that never ask twice
@@ -51,7 +50,6 @@
 pub mod bin;
 pub mod boxed;
 pub mod clients;
-pub mod direct;
 pub mod handover;
 pub mod hold;
 pub mod http;

@@ -1,59 +1,25 @@
-//! The probe, started by the test itself: to the crate, that is a supervisor of an unknown kind.
+//! Generations that the test itself starts: to the crate, it is a supervisor of an unknown kind.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
 };
 
+use super::Site;
 use crate::{
-    LIMIT, bin,
-    log::Log,
-    process::{Watched, holds_claim, stat},
+    LIMIT,
+    process::{Watched, stat},
     report::{Event, Report},
-    signal::{CONT, TERM},
+    signal::TERM,
     wait_for,
 };
 
-/// A folder with `web.pid`, `report`, and `log`, to which every generation appends.
-#[derive(Clone, Debug)]
-pub struct Direct {
-    folder: PathBuf,
-    pub report: Report,
-    pub log: Log,
-}
-
-impl Direct {
-    pub fn new(folder: &Path) -> Self {
-        Direct {
-            folder: folder.to_owned(),
-            report: Report::new(folder.join("report")),
-            log: Log::of(folder),
-        }
-    }
-
-    pub fn pid_file(&self) -> PathBuf {
-        self.folder.join("web.pid")
-    }
-
-    pub fn lock_file(&self) -> PathBuf {
-        self.folder.join("web.pid.lock")
-    }
-
-    /// Where a successor takes over.
-    pub fn socket(&self) -> PathBuf {
-        self.folder.join("web.pid.sock")
-    }
-
-    /// What `web.pid` says; `None` where it is not there or says nothing.
-    pub fn named(&self) -> Option<u32> {
-        fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()
-    }
-
+impl Site {
     /// A probe that is ready to be started.
     pub fn command(&self, options: &[&str]) -> Command {
-        self.command_of(&bin::probe(), options)
+        self.command_of(self.plan.program_file(), options)
     }
 
     /// The same, of a copy of the probe.
@@ -62,6 +28,7 @@ impl Direct {
         command
             .arg(format!("--pid-file={}", self.pid_file().display()))
             .arg(format!("--report={}", self.report.path().display()))
+            .args(self.plan.listen(&self.target))
             .args(options)
             .stdin(Stdio::null())
             .stderr(self.log_end());
@@ -75,7 +42,7 @@ impl Direct {
 
     pub fn spawn(&self, command: &mut Command) -> Started {
         let child = command.spawn().expect("the probe");
-        Started { launcher: Watched::new(child.id()), child, direct: self.clone() }
+        Started { launcher: Watched::new(child.id()), child, report: self.report.clone() }
     }
 
     /// Starts a probe and waits until `started` has returned.
@@ -91,28 +58,6 @@ impl Direct {
         let log = File::options().append(true).create(true).open(self.log.path());
         log.expect("a log").into()
     }
-
-    /// Stops a daemon, but not in the middle of a look round, with the claim in its hands.
-    #[track_caller]
-    pub fn stop(&self, daemon: &Watched) {
-        wait_for(format!("{} stops without a lock", daemon.pid()), LIMIT, || {
-            daemon.stop();
-            if holds_claim(daemon.pid()) {
-                daemon.signal(CONT);
-                return None;
-            }
-            Some(())
-        });
-    }
-
-    /// Waits for so many more looks round of this detached daemon.
-    #[track_caller]
-    pub fn wait_checks(&self, daemon: u32, count: usize) {
-        let daemon = format!("daemon={daemon} ");
-        let words = ["stage=check", &daemon, "finding="];
-        let seen = self.log.with(&words).len();
-        self.log.wait_words(&words, seen + count);
-    }
 }
 
 /// A launcher that the test has started.
@@ -120,7 +65,7 @@ impl Direct {
 pub struct Started {
     child: Child,
     pub launcher: Watched,
-    direct: Direct,
+    report: Report,
 }
 
 impl Started {
@@ -128,9 +73,9 @@ impl Started {
     #[track_caller]
     pub fn wait_init(&self) -> Watched {
         let launcher = self.launcher.pid().to_string();
-        let what = format!("a daemon of launcher {launcher}; {}", self.direct.report);
+        let what = format!("a daemon of launcher {launcher}; {}", self.report);
         let init = wait_for(what, LIMIT, || {
-            let inits = self.direct.report.named("init");
+            let inits = self.report.named("init");
             inits.into_iter().find(|event| event.text == launcher)
         });
         Watched::new(init.pid)
@@ -139,7 +84,7 @@ impl Started {
     #[track_caller]
     pub fn wait_started(&self) -> Watched {
         let daemon = self.wait_init();
-        self.direct.report.wait_of(daemon.pid(), "started");
+        self.report.wait_of(daemon.pid(), "started");
         daemon
     }
 
@@ -162,8 +107,8 @@ impl Started {
     #[track_caller]
     pub fn wait_error(&mut self) -> Event {
         let status = self.wait_end();
-        assert_eq!(status.code(), Some(111), "{}", self.direct.report);
-        self.direct.report.named("error").pop().expect("an error")
+        assert_eq!(status.code(), Some(111), "{}", self.report);
+        self.report.named("error").pop().expect("an error")
     }
 }
 
