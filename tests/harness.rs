@@ -17,11 +17,11 @@ use std::{
     time::Duration,
 };
 
+use seamless_campaigns::port::ReservedPort;
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed, Isolation},
     http::{self, FailureKind, Prober, Target},
-    port::ReservedPort,
     process::{self, Watched},
     report::Report,
     supervisor::{self, Service, Supervisor, Want},
@@ -480,7 +480,7 @@ fn the_probe_ends_as_told() {
 }
 
 fn starts_restarts_and_stops(kind: Supervisor, folder: &Path) {
-    let service = Service::new(kind, folder.join("service"), "exec sleep 1000");
+    let mut service = Service::new(kind, folder.join("service"), "exec sleep 1000");
     assert_eq!(process::stat(service.supervisor_pid()).expect("a supervisor").comm, kind.program());
     let first = service.main_pid();
     assert_eq!(process::stat(first).expect("a process").ppid, service.supervisor_pid());

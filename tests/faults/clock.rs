@@ -3,16 +3,16 @@
 use std::{fs, path::Path};
 
 use seamless_testing::{
+    LIMIT,
     boxed::Boxed,
     http::{Prober, time_now},
     process::Watched,
+    scene::{self, Unfinished},
     signal::USR1,
+    site::Site,
     supervisor::Supervisor,
     under_each_supervisor,
 };
-
-use crate::scene::{self, LIMIT, Unfinished};
-use crate::site::Site;
 
 const HOUR: i64 = 3600;
 
@@ -71,18 +71,22 @@ fn p1_p3_p4_the_clock_is_stepped_at_each_stage(kind: Supervisor, folder: &Path) 
     clock.step(0);
     let options = "--accept=started --on=10=call:time --handoff-timeout=700ms --claim-timeout=700ms \
                    --drain-timeout=1s";
-    let site = Site::new(kind, folder, &clock.script(), &format!("{options} --at=request=hang"));
+    let site = Site::at(folder)
+        .shared_socket()
+        .first(&clock.script())
+        .options(&format!("{options} --at=request=hang"))
+        .under(kind);
     let first = Watched::new(site.report.wait("started").pid);
     let prober = Prober::start(&site.target);
     prober.wait_pid(first.pid());
     assert_stepped(&site, &first, 0);
 
     // The handoff hangs; its limit ends it, wherever the clock goes.
-    let launcher = Watched::new(site.service.main_pid());
+    let launcher = Watched::new(site.service().main_pid());
     let go = folder.join("go");
-    site.deploy(&clock.script(), &format!("--at=after-init=file:{}", go.display()));
-    site.service.settle();
-    site.service.restart();
+    site.deploy_more(&clock.script(), &format!("--at=after-init=file:{}", go.display()));
+    site.service().settle();
+    site.service().restart();
     site.report.wait("hook");
     clock.step(HOUR);
     assert_stepped(&site, &first, HOUR);
@@ -113,7 +117,7 @@ fn p1_p3_p4_the_clock_is_stepped_at_each_stage(kind: Supervisor, folder: &Path) 
     request.wait_accepted(first.pid());
     fs::write(&go, "").expect("a file");
     let second = Watched::new(site.wait_successor(first.pid()));
-    site.wait_drain(first.pid());
+    site.wait_drain_logged(first.pid());
     clock.step(HOUR);
     assert_stepped(&site, &second, HOUR);
     let hammer = site.log.wait(&[("stage", "hammer"), ("daemon", &first.pid().to_string())]);
@@ -122,9 +126,9 @@ fn p1_p3_p4_the_clock_is_stepped_at_each_stage(kind: Supervisor, folder: &Path) 
     first.wait_end(LIMIT);
     drop(request); // that was the drain's limit
     clock.step(-HOUR);
-    site.service.settle();
+    site.service().settle();
     let third = {
-        site.service.restart();
+        site.service().restart();
         Watched::new(site.wait_successor(second.pid()))
     };
     assert_stepped(&site, &third, -HOUR);

@@ -11,15 +11,15 @@ use std::{
 };
 
 use seamless_testing::{
+    LIMIT,
     boxed::{Boxed, Isolation},
     http::Prober,
     process::Watched,
+    scene::{self, Unfinished, answer_of},
+    site::Site,
     supervisor::Supervisor,
     under_each_supervisor,
 };
-
-use crate::scene::{self, LIMIT, Unfinished, answer_of};
-use crate::site::Site;
 
 const OPTIONS: &str = "--accept=started --successor-timeout=none";
 
@@ -112,7 +112,11 @@ fn mount(words: &[&str], on: &Path) {
 fn a_disk_that_fails(kind: Supervisor, folder: &Path, fault: Fault) {
     let disk = Disk::mount(folder, fault);
     disk.fail();
-    let site = Site::with_run_folder(kind, folder, &disk.folder, "", OPTIONS);
+    let site = Site::at(folder)
+        .shared_socket()
+        .run_folder(&disk.folder)
+        .options(OPTIONS)
+        .begin_under(kind);
     let first_error = site.report.wait_nth("error", 2).text;
     assert!(first_error.starts_with("init: cannot "), "{first_error}");
     assert!(first_error.contains("web.pid.lock\" (claim): "), "{first_error}");
@@ -129,7 +133,7 @@ fn a_disk_that_fails(kind: Supervisor, folder: &Path, fault: Fault) {
         let whole = scope.spawn(|| watch_pid_file(&site.pid_file(), &done));
         let before = site.report.named("error").len();
         disk.fail();
-        site.service.restart();
+        site.service().restart();
         let error = site.report.wait_nth("error", before + 2).text;
         assert!(error.contains(disk.error()) && error.contains("/web.pid"), "{error}");
         prober.wait_more(3);
@@ -137,7 +141,7 @@ fn a_disk_that_fails(kind: Supervisor, folder: &Path, fault: Fault) {
         assert_eq!(site.named(), Some(old.pid()), "{site}");
         disk.mend();
         let new = site.wait_successor(old.pid());
-        site.wait_drain(old.pid());
+        site.wait_drain_logged(old.pid());
         assert!(request.finish().ends_with(&answer_of(old.pid())));
         old.wait_end(LIMIT);
         site.wait_alone(new);
@@ -155,7 +159,7 @@ fn a_disk_that_fails(kind: Supervisor, folder: &Path, fault: Fault) {
     site.stop();
     assert_eq!(site.report.wait_of(last, "wait").text, "Stopped");
     disk.mend();
-    site.service.up();
+    site.service().up();
     let back = site.wait_successor(last);
     site.wait_alone(back);
     site.stop();

@@ -2,7 +2,7 @@
 //! outside is signalled, nothing outside is touched, and the service serves or says what is wrong.
 //!
 //! Each test is named in `SECURITY.md`. What one file of somebody else's does to a start is in
-//! `tests/root` and in `tests/waits/{pid_file,files}.rs` as well.
+//! `tests/root` and in `tests/takeover/{pid_file,files}.rs` as well.
 
 use std::{
     fs,
@@ -26,13 +26,13 @@ use nix::{
 use seamless_testing::{
     LIMIT, bin,
     boxed::{Boxed, Isolation},
-    direct::{Direct, identity},
     handover::{Predecessor, status},
     hold::Hold,
     innocent::Innocent,
-    process::{self, NOBODY, Watched, as_user, holds_claim},
+    process::{self, NOBODY, Watched, as_user, holds_claim, stop_without_claim},
     report,
     signal::{CONT, TERM, USR1},
+    site::{Site, identity},
     wait_for,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -79,15 +79,15 @@ impl Outside {
 }
 
 /// A service folder of this user's, with files of the probe's that anybody may write to.
-fn place_of(folder: &Path, name: &str, user: u32) -> (PathBuf, Direct) {
+fn place_of(folder: &Path, name: &str, user: u32) -> (PathBuf, Site) {
     let place = folder.join(name);
     fs::create_dir(&place).expect("a folder");
     report::for_all_users(&place);
     chown(&place, Some(user), Some(user)).expect("chown");
-    (place.clone(), Direct::new(&place))
+    (place.clone(), Site::alone(&place))
 }
 
-fn predecessor(direct: &Direct, options: &[&str]) -> Watched {
+fn predecessor(direct: &Site, options: &[&str]) -> Watched {
     let (mut started, old) = direct.start_ready(&[&[SERVES_ON], options].concat());
     started.detach();
     direct.wait_checks(old.pid(), 1);
@@ -95,7 +95,7 @@ fn predecessor(direct: &Direct, options: &[&str]) -> Watched {
 }
 
 #[track_caller]
-fn assert_taken_over(direct: &Direct, old: &Watched, options: &[&str]) -> Watched {
+fn assert_taken_over(direct: &Site, old: &Watched, options: &[&str]) -> Watched {
     let (_started, new) = direct.start_ready(options);
     assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
     assert_eq!(direct.named(), Some(new.pid()));
@@ -149,7 +149,7 @@ fn p1_p5_p10_what_is_planted_beside_the_pid_file() {
             let outside = Outside::new(&folder);
             let (place, direct) = place_of(&folder, "place", NOBODY);
             let old = predecessor(&direct, &[]);
-            direct.stop(&old); // it would put its own back
+            stop_without_claim(&old); // it would put its own back
             let path = place.join(format!("web.pid{name}"));
             _ = fs::remove_file(&path);
             put(&outside, &path);
@@ -193,7 +193,7 @@ fn p1_p10_what_is_in_the_place_of_the_takeover_socket() {
             println!("{what}");
             fs::remove_file(direct.socket()).expect("the socket");
             put(&outside, &direct.socket());
-            direct.wait_log(&["nobody listened at the takeover socket"], count + 1);
+            direct.log.wait_words(&["nobody listened at the takeover socket"], count + 1);
             let status = status(&direct.socket());
             assert!(status.contains(&format!("daemon={}", old.pid())), "{what}: {status}");
             outside.assert_untouched(what);
@@ -451,7 +451,7 @@ fn p1_p10_a_lock_that_another_user_holds_for_ever() {
         let named =
             format!("cannot lock {lock:?} (claim): process {own} is starting, and holds it");
         assert!(text.contains(&named), "{text}");
-        direct.wait_log(&["stage=check", &format!("daemon={} ", old.pid()), "ClaimHeld"], 2);
+        direct.log.wait_words(&["stage=check", &format!("daemon={} ", old.pid()), "ClaimHeld"], 2);
         assert!(!old.has_ended());
         drop(file);
         assert_taken_over(&direct, &old, &[]);
@@ -500,7 +500,7 @@ fn p1_p2_a_flood_of_connections_from_another_user() {
         assert!(!new.has_ended());
         let refused =
             format!("peer={} error=\"uid {NOBODY} may not take over\"", std::process::id());
-        direct.wait_log(&["stage=handover", &refused], 200);
+        direct.log.wait_words(&["stage=handover", &refused], 200);
     });
 }
 
@@ -530,7 +530,7 @@ fn p1_p5_p10_a_takeover_socket_of_another_user() {
         let (place, direct) = place_of(folder, "place", 0);
         fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).expect("its mode");
         let old = predecessor(&direct, &["--tcp=127.0.0.1:0"]);
-        direct.stop(&old);
+        stop_without_claim(&old);
         let good = folder.join("good");
         fs::rename(direct.socket(), &good).expect("the takeover socket");
         let fake = as_user(NOBODY, || Predecessor::unproven(&direct));
@@ -597,7 +597,7 @@ fn p5_p10_the_command_on_planted_files() {
             .replace(&identity(daemon.pid()), &identity(innocent.pid()))
             .replace("state=serving", "state=draining");
         let mut number = 0;
-        let mut case = |words: &str, put: &dyn Fn(&Path, &Direct)| {
+        let mut case = |words: &str, put: &dyn Fn(&Path, &Site)| {
             number += 1;
             let (place, direct) = place_of(folder, &number.to_string(), NOBODY);
             put(&place, &direct);
@@ -606,7 +606,7 @@ fn p5_p10_the_command_on_planted_files() {
             }
             innocent.assert_unharmed();
             assert!(!daemon.has_ended());
-            assert!(!victim.log().contains("stage=command"), "{}", victim.log());
+            assert!(!victim.log.text().contains("stage=command"), "{}", victim.log);
         };
         case("it has a second name (a hard link), and may be another's", &|_, direct| {
             fs::hard_link(victim.lock_file(), direct.lock_file()).expect("a link");

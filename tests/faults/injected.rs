@@ -22,17 +22,16 @@ use std::{
 };
 
 use seamless_testing::{
+    LIMIT,
     boxed::Boxed,
-    direct::Direct,
     http::Prober,
     process::{self, Watched},
+    scene::{self, Unfinished, answer_of},
     signal::{CONT, TERM},
+    site::Site,
     supervisor::Supervisor,
     wait_for,
 };
-
-use crate::scene::{self, LIMIT, Unfinished, answer_of};
-use crate::site::Site;
 
 /// Whose calls fail. An old one is traced when it is told to restart, a new one from just before its
 /// `init`.
@@ -246,23 +245,23 @@ struct Met {
 
 #[track_caller]
 fn restart_with(site: &Site, fault: Fault, launcher: &Watched, old: &Watched) -> Met {
-    let flag = |name| fs::write(site.folder.join(name), "").expect("a flag");
-    let attach = |pid| Tracer::attach(&site.folder, pid, fault);
+    let flag = |name| fs::write(site.flag(name), "").expect("a flag");
+    let attach = |pid| Tracer::attach(site.folder(), pid, fault);
     match fault.role {
         OldLauncher => {
             let tracer = attach(launcher.pid());
-            site.service.restart();
+            site.service().restart();
             Met { tracer, launcher: None }
         }
         OldDaemon => {
             let tracer = attach(old.pid());
-            site.service.restart();
+            site.service().restart();
             Met { tracer, launcher: None }
         }
         NewLauncher => {
             flag("before-init");
-            site.service.restart();
-            let next = site.service.main_pid_after(launcher.pid());
+            site.service().restart();
+            let next = site.service().main_pid_after(launcher.pid());
             let next = Watched::new(scene::wait_stopped(|| vec![next]));
             let tracer = attach(next.pid());
             next.signal(CONT);
@@ -280,8 +279,8 @@ fn restart_with(site: &Site, fault: Fault, launcher: &Watched, old: &Watched) ->
         }
         NewDaemon => {
             flag("before-daemon-init");
-            site.service.restart();
-            let next = site.service.main_pid_after(launcher.pid());
+            site.service().restart();
+            let next = site.service().main_pid_after(launcher.pid());
             let daemon = scene::stopped_child(next);
             let next = Watched::new(next);
             let tracer = attach(daemon);
@@ -294,9 +293,13 @@ fn restart_with(site: &Site, fault: Fault, launcher: &Watched, old: &Watched) ->
 /// Tells whether the fault was met.
 #[track_caller]
 fn restart(folder: &Path, fault: Fault) -> bool {
-    let site = Site::new(Supervisor::Runit, folder, &stops(folder), OPTIONS);
+    let site = Site::at(folder)
+        .shared_socket()
+        .first(&stops(folder))
+        .options(OPTIONS)
+        .under(Supervisor::Runit);
     let old = Watched::new(site.report.wait("started").pid);
-    let launcher = Watched::new(site.service.main_pid());
+    let launcher = Watched::new(site.service().main_pid());
     let prober = Prober::start_every(Duration::from_millis(50), &site.target);
     let request = Unfinished::start(&site.target);
     request.wait_accepted(old.pid());
@@ -329,14 +332,14 @@ fn restart(folder: &Path, fault: Fault) -> bool {
     let log = site.to_string();
 
     // The next one is as any other.
-    site.service.restart();
+    site.service().restart();
     let last = site.wait_successor(new);
     site.wait_alone(last);
     prober.wait_pid(last);
     let probes = prober.stop();
     assert!(probes.failures.is_empty(), "{:?}\n{site}", probes.failures);
     assert_eq!((probes.pids().first(), probes.pids().last()), (Some(&old.pid()), Some(&last)));
-    site.service.down();
+    site.service().down();
     scene::wait_all_ended(folder);
 
     if fault.error == "EINTR" {
@@ -435,7 +438,7 @@ fn p1_p3_p4_what_was_found_fails_no_more() {
 #[test]
 fn p1_a_report_that_cannot_be_sent_is_not_lost() {
     Boxed::new().private_net().run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let mut first = direct.start(&[
             "--at=before-daemon-init=raise:19",
             "--handoff-timeout=8s",
@@ -447,12 +450,12 @@ fn p1_a_report_that_cannot_be_sent_is_not_lost() {
         let mut tracer = Tracer::attach(folder, daemon.pid(), fault);
         daemon.signal(CONT);
         direct.report.wait_of(daemon.pid(), "started");
-        direct.wait_log(&["stage=report", "report=started"], 1);
+        direct.log.wait_words(&["stage=report", "report=started"], 1);
         tracer.detach();
         assert!(tracer.has_met());
         first.detach();
         direct.wait_checks(daemon.pid(), 1);
-        assert!(!direct.log().contains("handoff_timeout"), "{}", direct.log());
+        assert!(!direct.log.text().contains("handoff_timeout"), "{}", direct.log);
     });
 }
 

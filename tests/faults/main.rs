@@ -7,9 +7,6 @@ mod disk;
 mod hostile;
 mod injected;
 mod pids;
-mod site;
 mod slow;
 mod stopped;
 mod sweep;
-
-use seamless_testing::scene;

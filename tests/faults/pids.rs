@@ -1,7 +1,7 @@
 //! A PID that is used again at each point of the handshake: whoever has it now gets no signal.
 //!
 //! Each point is held by strace, so that what is between two system calls takes as long as it has to.
-//! What a file says of such a PID, however wrong, is in `tests/waits/takeover.rs`.
+//! What a file says of such a PID, however wrong, is in `tests/takeover/predecessor.rs`.
 
 use std::{
     fs::{self, File},
@@ -13,12 +13,12 @@ use std::{
 use seamless_testing::{
     LIMIT, bin,
     boxed::{Boxed, Isolation},
-    direct::{Direct, Started},
     hold::Hold,
     innocent::{Likeness, Twin, next_pid},
-    process::{self, Watched},
+    process::{self, Watched, stop_without_claim},
     report::{Event, Report},
     signal::{CONT, TERM, USR1},
+    site::{Site, Started},
     supervisor::{Service, Supervisor, write_script},
     wait_for,
 };
@@ -29,10 +29,10 @@ fn run(test: impl FnOnce(&Path)) {
     Boxed::new().needs(Isolation::Namespaces).run(test);
 }
 
-fn place(folder: &Path, name: impl std::fmt::Display) -> (PathBuf, Direct) {
+fn place(folder: &Path, name: impl std::fmt::Display) -> (PathBuf, Site) {
     let place = folder.join(name.to_string());
     fs::create_dir(&place).expect("a folder");
-    (place.clone(), Direct::new(&place))
+    (place.clone(), Site::alone(&place))
 }
 
 // ---- who gets the PID ----
@@ -51,7 +51,7 @@ const ALL: [Who; 3] = [Who::Twin, Who::Launcher, Who::Daemon];
 enum Bystander {
     Twin(Twin),
     /// Another service with a PID file of its own.
-    Service(Direct, Started, Watched),
+    Service(Box<Site>, Started, Watched),
 }
 
 /// KILLs a process, whose parent reaps it by `reap`, and gives its PID to a bystander.
@@ -85,19 +85,21 @@ fn take(
         Who::Daemon => pid - 1,
     };
     let (_, other) = place(folder, "other");
-    wait_for(format!("{who:?} of another service with PID {pid}"), LIMIT, || {
-        next_pid(launcher);
-        let mut started = other.start(&["--catch-all"]);
-        if started.launcher.pid() == launcher {
-            let daemon = started.wait_started();
-            if matches!(who, Who::Launcher) || daemon.pid() == pid {
-                return Some(Bystander::Service(other.clone(), started, daemon));
+    let (started, daemon) =
+        wait_for(format!("{who:?} of another service with PID {pid}"), LIMIT, || {
+            next_pid(launcher);
+            let mut started = other.start(&["--catch-all"]);
+            if started.launcher.pid() == launcher {
+                let daemon = started.wait_started();
+                if matches!(who, Who::Launcher) || daemon.pid() == pid {
+                    return Some((started, daemon));
+                }
             }
-        }
-        started.launcher.kill();
-        started.wait_end();
-        None
-    })
+            started.launcher.kill();
+            started.wait_end();
+            None
+        });
+    Bystander::Service(Box::new(other), started, daemon)
 }
 
 impl Bystander {
@@ -113,7 +115,7 @@ impl Bystander {
                 let signals = direct.report.named("signal");
                 assert!(signals.iter().all(|signal| signal.number() == USR1 as u64), "{signals:?}");
                 assert_eq!(direct.report.names_of(daemon.pid())[..2], ["init", "started"]);
-                let log = direct.log();
+                let log = direct.log.text();
                 for stage in ["signal", "handoff", "stop", "reload", "drain"] {
                     assert!(!log.contains(&format!("stage={stage} ")), "{log}");
                 }
@@ -135,7 +137,7 @@ impl Drop for Bystander {
 // ---- the predecessor's PID ----
 
 /// A detached daemon, whose parent is the box's init now.
-fn predecessor(direct: &Direct, options: &[&str]) -> Watched {
+fn predecessor(direct: &Site, options: &[&str]) -> Watched {
     let (mut started, old) = direct.start_ready(&[options, &["--successor-timeout=none"]].concat());
     started.detach();
     direct.wait_checks(old.pid(), 1);
@@ -144,7 +146,7 @@ fn predecessor(direct: &Direct, options: &[&str]) -> Watched {
 
 /// The lock on the PID file, as though its owner lived; where the successor's is there already, it
 /// has that.
-fn hold_pid_file(direct: &Direct) -> File {
+fn hold_pid_file(direct: &Site) -> File {
     let file = File::open(direct.pid_file()).expect("the PID file");
     let locked = fs2::FileExt::try_lock_exclusive(&file).is_ok();
     assert!(locked || direct.report.named("init").len() > 1, "it is the dead one's");
@@ -153,7 +155,7 @@ fn hold_pid_file(direct: &Direct) -> File {
 
 /// It serves, and ends when told; the bystander has been left alone throughout.
 #[track_caller]
-fn assert_serves(direct: &Direct, mut started: Started, daemon: &Watched, bystander: &Bystander) {
+fn assert_serves(direct: &Site, mut started: Started, daemon: &Watched, bystander: &Bystander) {
     direct.report.wait_of(daemon.pid(), "started");
     assert_eq!(direct.named(), Some(daemon.pid()));
     bystander.assert_unharmed();
@@ -196,13 +198,13 @@ fn held_in_started(call: &str, path: Option<&str>) {
 }
 
 /// A daemon that goes on when this file is there.
-fn waiting(direct: &Direct, place: &Path, options: &[&str]) -> (Started, Watched, PathBuf) {
+fn waiting(direct: &Site, place: &Path, options: &[&str]) -> (Started, Watched, PathBuf) {
     let go = place.join("go");
     let wait = format!("--at=after-init=file:{}", go.display());
     let started = direct.start(&[&[wait.as_str()], options].concat());
     let new = started.wait_init();
     // Its other threads are through with their first calls.
-    direct.wait_log(&["stage=report", &format!("daemon={} report=ready", new.pid())], 1);
+    direct.log.wait_words(&["stage=report", &format!("daemon={} report=ready", new.pid())], 1);
     (started, new, go)
 }
 
@@ -367,7 +369,7 @@ fn p5_p7_a_daemon_that_was_replaced_in_place() {
             let new = Watched::new(direct.report.wait_nth("started", 2).pid);
             let bystander = take(&old, likeness, who, &place, || ());
             // From here on its daemon is the new one.
-            direct.wait_log(&["stage=reloaded"], 1);
+            direct.log.wait_words(&["stage=reloaded"], 1);
             started.launcher.signal(USR1);
             assert!(direct.report.wait_of(new.pid(), "called").text.starts_with("time "));
             started.launcher.signal(1);
@@ -390,7 +392,7 @@ fn p5_p7_a_daemon_that_was_replaced_in_place() {
 #[test]
 fn p5_p10_the_pid_of_a_listener_that_is_dead() {
     run(|folder| {
-        let direct = Direct::new(folder);
+        let direct = Site::alone(folder);
         let planted = folder.join("planted");
         let listener = Socket::new(Domain::UNIX, Type::SEQPACKET, None).expect("a socket");
         listener.bind(&SockAddr::unix(&planted).expect("an address")).expect("bind");
@@ -469,7 +471,7 @@ fn p5_the_daemon_that_the_command_stops() {
             let (place, direct) = place(folder, call);
             let old = predecessor(&direct, &[]);
             // Its successor has taken its control socket and died: it cannot be asked, so it is signalled.
-            direct.stop(&old);
+            stop_without_claim(&old);
             let record = fs::read_to_string(direct.lock_file()).expect("the record");
             let record = record.replace("state=serving", "state=draining");
             fs::write(direct.lock_file(), record).expect("the record");
@@ -498,7 +500,7 @@ fn p5_the_daemon_that_the_command_stops() {
             }
             command.wait_end(LIMIT);
             let code = child.wait().expect("its end").code();
-            assert!(code.is_some_and(|code| code <= 1), "{call}: {code:?}\n{}", direct.log());
+            assert!(code.is_some_and(|code| code <= 1), "{call}: {code:?}\n{}", direct.log);
             bystander.assert_unharmed();
         }
     });

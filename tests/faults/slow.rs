@@ -8,12 +8,14 @@ use std::{
 };
 
 use seamless_testing::{
-    boxed::Boxed, http::Prober, process::Watched, supervisor::Supervisor, under_each_supervisor,
-    wait_for,
+    boxed::Boxed,
+    http::Prober,
+    process::Watched,
+    scene::{Unfinished, answer_of},
+    site::Site,
+    supervisor::Supervisor,
+    under_each_supervisor, wait_for,
 };
-
-use crate::scene::{Unfinished, answer_of};
-use crate::site::Site;
 
 const RESTARTS: usize = 3;
 /// How long a restart may take here.
@@ -41,7 +43,10 @@ impl Drop for Busy {
 fn p1_p2_restarts_on_a_busy_machine(kind: Supervisor, folder: &Path) {
     // The lowest priority of all gets next to nothing where the other tests run too.
     let nice = std::env::var("SEAMLESS_TEST_NICE").unwrap_or("10".to_owned());
-    let site = Site::new(kind, folder, &format!("renice -n {nice} $$ >/dev/null"), "");
+    let site = Site::at(folder)
+        .shared_socket()
+        .first(&format!("renice -n {nice} $$ >/dev/null"))
+        .under(kind);
     let first = site.report.wait("started").pid;
     let prober = Prober::start(&site.target);
     prober.wait_pid(first);
@@ -52,10 +57,10 @@ fn p1_p2_restarts_on_a_busy_machine(kind: Supervisor, folder: &Path) {
         let old = Watched::new(*pids.last().expect("one"));
         let request = Unfinished::start(&site.target);
         request.wait_accepted(old.pid());
-        site.service.restart();
+        site.service().restart();
         let what = format_args!("a successor of {}\n{site}", old.pid()).to_string();
         let new = wait_for(what, SLOW, || site.successor(old.pid()));
-        site.wait_drain(old.pid());
+        site.wait_drain_logged(old.pid());
         assert!(request.finish().ends_with(&answer_of(old.pid())), "{site}");
         old.wait_end(SLOW);
         prober.wait_pid(new);

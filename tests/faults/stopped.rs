@@ -4,16 +4,16 @@
 use std::{fs, path::Path, thread, time::Duration};
 
 use seamless_testing::{
+    LIMIT,
     boxed::Boxed,
     http::{self, Prober},
     process::{self, Watched},
+    scene::{self, Unfinished, answer_of},
     signal::CONT,
+    site::Site,
     supervisor::Supervisor,
     under_each_supervisor, wait_for,
 };
-
-use crate::scene::{self, LIMIT, Unfinished, answer_of};
-use crate::site::Site;
 
 const OPTIONS: &str = "--accept=started --handoff-timeout=1s --claim-timeout=1s \
                        --takeover-timeout=1s --successor-timeout=1s";
@@ -87,21 +87,21 @@ fn stop_and_continue(kind: Supervisor, folder: &Path, stage: Stage, process: Pro
         Stage::Ready => (String::new(), format!("--at=ready=file:{go}")),
     };
     let of_old = if stage == Stage::Handoff { &*option } else { "" };
-    let site = Site::new(kind, folder, "", &format!("{OPTIONS} {of_old}"));
+    let site = Site::at(folder).shared_socket().options(&format!("{OPTIONS} {of_old}")).under(kind);
     let old = Watched::new(site.report.wait("started").pid);
-    let launcher = Watched::new(site.service.main_pid());
+    let launcher = Watched::new(site.service().main_pid());
     let prober = Prober::start_every(Duration::from_millis(100), &site.target);
     prober.wait_pid(old.pid());
     let request = Unfinished::start(&site.target);
     request.wait_accepted(old.pid());
-    site.deploy(&first, &option);
-    site.service.settle();
+    site.deploy_more(&first, &option);
+    site.service().settle();
 
     // To the stage.
     if stage != Stage::Serving {
-        site.service.restart();
+        site.service().restart();
     }
-    let next_launcher = || site.service.main_pid_after(launcher.pid());
+    let next_launcher = || site.service().main_pid_after(launcher.pid());
     let next = match stage {
         Stage::Serving => (None, None),
         Stage::Handoff => {
@@ -129,7 +129,7 @@ fn stop_and_continue(kind: Supervisor, folder: &Path, stage: Stage, process: Pro
         Stage::Claimed => (Some(next_launcher()), Some(site.report.wait_nth("init", 2).pid)),
         Stage::Ready => (Some(next_launcher()), Some(site.report.wait_nth("socket", 2).pid)),
         Stage::Drain => {
-            site.wait_drain(old.pid());
+            site.wait_drain_logged(old.pid());
             (Some(next_launcher()), Some(site.report.wait_nth("started", 2).pid))
         }
     };
@@ -143,7 +143,7 @@ fn stop_and_continue(kind: Supervisor, folder: &Path, stage: Stage, process: Pro
     let stopped = Watched::new(stopped.expect("there is one at this stage"));
     stopped.stop();
     match stage {
-        Stage::Serving => site.service.restart(),
+        Stage::Serving => site.service().restart(),
         _ => fs::write(folder.join("go"), "").expect("a file"),
     }
     thread::sleep(STOPPED);
@@ -168,7 +168,7 @@ fn stop_and_continue(kind: Supervisor, folder: &Path, stage: Stage, process: Pro
 
     // One remains.
     let new = site.wait_successor(old.pid());
-    site.wait_drain(old.pid());
+    site.wait_drain_logged(old.pid());
     assert!(request.finish().ends_with(&answer_of(old.pid())), "{site}");
     old.wait_end(LIMIT);
     launcher.wait_end(LIMIT);

@@ -3,11 +3,13 @@
 
 use std::{process::Command, thread, time::Duration};
 
+use seamless_campaigns::{
+    strike::Role,
+    sweep::{Case, Outcome, Scenario},
+};
 use seamless_testing::{
     bin,
     boxed::{Boxed, Isolation},
-    strike::Role,
-    sweep::{Case, Outcome, Scenario},
 };
 
 /// The seed is in what a failure prints; `SEAMLESS_TEST_SEED` makes it the same once more.

@@ -13,10 +13,10 @@ use std::{
 use seamless_testing::{
     bin,
     boxed::{Boxed, Isolation},
-    direct::{Direct, Started},
     http::{self, Prober, Target},
     process::{NOBODY, Watched},
     signal::TERM,
+    site::{Site, Started},
     supervisor::{Service, Supervisor, write_script},
     under_each_supervisor,
 };
@@ -38,7 +38,7 @@ use As::{GivingUp, Root, User};
 
 /// A service that answers on a Unix socket: a port cannot be shared with another user's socket.
 struct Place {
-    direct: Direct,
+    direct: Site,
     target: Target,
     /// A copy that the user may execute, wherever the original is.
     program: PathBuf,

@@ -19,12 +19,12 @@ pub(crate) use seamless_testing::LIMIT;
 use seamless_testing::{
     bin,
     boxed::{Boxed, Isolation},
-    direct::{Direct, identity},
     handover::{End, targets, wait_targets},
     innocent::Innocent,
-    process::{self, NOBODY, Watched},
+    process::{self, NOBODY, Watched, stop_without_claim},
     report,
     signal::{CONT, TERM},
+    site::{Site, identity},
     supervisor::{Service, Supervisor},
     wait_for,
 };
@@ -38,16 +38,16 @@ fn by_root(test: impl FnOnce(&Path)) {
 }
 
 /// A service folder of this user, with files of the probe's that anybody may write to.
-fn place_of(folder: &Path, user: u32) -> Direct {
+fn place_of(folder: &Path, user: u32) -> Site {
     let place = folder.join("place");
     fs::create_dir(&place).expect("a folder");
     report::for_all_users(&place);
     chown(&place, Some(user), Some(user)).expect("chown");
-    Direct::new(&place)
+    Site::alone(&place)
 }
 
 #[track_caller]
-fn assert_serves_on(direct: &Direct, old: &Watched) {
+fn assert_serves_on(direct: &Site, old: &Watched) {
     direct.wait_checks(old.pid(), 1);
     assert!(!old.has_ended());
     assert_eq!(direct.named(), Some(old.pid()));
@@ -106,7 +106,7 @@ fn p5_p10_another_user_gets_no_sockets() {
             assert!(end.receive().is_none());
         }
         let words = [&format!("peer={} ", std::process::id()), "uid 12345 may not take over"];
-        direct.wait_log(&words, 2);
+        direct.log.wait_words(&words, 2);
         wait_targets(old.pid(), &held);
         // Its own user and root may ask.
         for user in [NOBODY, 0] {
@@ -225,7 +225,7 @@ fn p5_a_record_is_believed_as_far_as_its_owner_could_act() {
         let of_nobody = Innocent::run(Command::new("sleep").arg("1000").uid(NOBODY));
 
         // A look round of the old one would drop none of these, but must not come in between.
-        direct.stop(&old);
+        stop_without_claim(&old);
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
         let line = record.lines().find(|line| line.starts_with("generation=1 ")).expect("its line");
         let mut planted = String::new();
@@ -250,11 +250,11 @@ fn p5_a_record_is_believed_as_far_as_its_owner_could_act() {
             innocent.assert_unharmed();
             let predecessor = format!("predecessor={} ", innocent.pid());
             let refused = "refused=\"the record belongs to uid 65534, the process does not\"";
-            direct.wait_log(&["stage=takeover", &predecessor, refused], 1);
+            direct.log.wait_words(&["stage=takeover", &predecessor, refused], 1);
         }
         // Of root as well, so it was not signalled: it finds out by itself.
         let predecessor = format!("predecessor={} ", old.pid());
-        direct.wait_log(&["stage=takeover", &predecessor, "refused="], 1);
+        direct.log.wait_words(&["stage=takeover", &predecessor, "refused="], 1);
         old.signal(CONT);
         assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
         assert_eq!(direct.named(), Some(new.pid()));
@@ -280,7 +280,7 @@ fn p5_a_stop_believes_a_record_as_far_as_its_owner_could_act() {
         service.down();
         direct.report.wait_of(daemon.pid(), "hook");
         let predecessor = format!("predecessor={} ", innocent.pid());
-        direct.wait_log(&["stage=takeover", &predecessor, "refused="], 1);
+        direct.log.wait_words(&["stage=takeover", &predecessor, "refused="], 1);
         innocent.assert_unharmed();
         // It may be an older generation, whose end is waited for.
         assert!(!daemon.has_ended());
@@ -442,7 +442,7 @@ fn p10_a_pid_file_of_another_user_in_a_folder_that_all_may_write_to() {
         assert_eq!(second.wait_error().text, text);
         // The old one cannot mend it either: it says so, and serves.
         let daemon = format!("daemon={} ", old.pid());
-        direct.wait_log(&["stage=check", &daemon, "error=", "the folder is sticky"], 1);
+        direct.log.wait_words(&["stage=check", &daemon, "error=", "the folder is sticky"], 1);
         direct.wait_checks(old.pid(), 1);
         assert!(!old.has_ended());
         assert!(direct.report.names_of(old.pid()).iter().all(|name| name != "wait"));
@@ -479,7 +479,7 @@ fn p4_a_service_that_gives_up_root_restarts() {
         let (mut first, mut old) = direct.start_ready(&options);
         first.detach();
         let launcher = format!("launcher={} ", first.launcher.pid());
-        let line = direct.wait_log(&["stage=release", &launcher, "elapsed_ms"], 1);
+        let line = direct.log.wait_words(&["stage=release", &launcher, "elapsed_ms"], 1);
         assert!(!line.contains("handoff_timeout"), "{line}");
         for number in 2..=4 {
             let (mut next, new) = direct.start_ready(&options);
@@ -508,12 +508,12 @@ fn p10_a_service_that_gave_up_root_loses_its_lock_file() {
         fs::set_permissions(direct.lock_file(), fs::Permissions::from_mode(0o600)).expect("mode");
         fs::remove_file(direct.pid_file()).expect("the PID file");
         let daemon = format!("daemon={} ", old.pid());
-        direct.wait_log(&["stage=check", &daemon, "cannot open", "Permission denied"], 1);
+        direct.log.wait_words(&["stage=check", &daemon, "cannot open", "Permission denied"], 1);
         direct.wait_checks(old.pid(), 1);
         assert!(!old.has_ended());
         assert_eq!(direct.named(), None, "nothing is put back without the claim");
         fs::rename(&good, direct.lock_file()).expect("the lock file");
-        direct.wait_log(&["ours is back"], 1);
+        direct.log.wait_words(&["ours is back"], 1);
         direct.start_ready(&options);
         assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
     });
@@ -528,7 +528,7 @@ fn p4_a_predecessor_that_may_not_be_signalled_drains() {
         first.detach();
         let (_second, new) = direct.start_ready(&["--at=after-init=user:65534"]);
         let predecessor = format!("predecessor={} ", old.pid());
-        direct.wait_log(&["stage=takeover", &predecessor, "Operation not permitted"], 1);
+        direct.log.wait_words(&["stage=takeover", &predecessor, "Operation not permitted"], 1);
         assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
         assert_eq!(direct.named(), Some(new.pid()));
     });
@@ -579,7 +579,7 @@ fn p5_the_pid_of_a_dead_successor_is_used_again() {
         first.detach();
         direct.wait_checks(old.pid(), 1);
         // The predecessor sees nothing of the takeover: no TERM, which may get lost, and no look.
-        direct.stop(&old);
+        stop_without_claim(&old);
         let record = fs::read_to_string(direct.lock_file()).expect("the record");
         let without: String = record
             .lines()
@@ -591,7 +591,7 @@ fn p5_the_pid_of_a_dead_successor_is_used_again() {
             second.wait_end();
         });
         old.signal(CONT);
-        direct.wait_log(&["ours is back"], 1);
+        direct.log.wait_words(&["ours is back"], 1);
         assert_eq!(direct.named(), Some(old.pid()));
         innocent.assert_unharmed();
         direct.start_ready(&[]);

@@ -18,6 +18,7 @@ use seamless_testing::{
     boxed::{self, Boxed},
     clients::Program,
     http::{self, Prober, Target},
+    log::Log,
     process::{self, NOBODY, Watched},
     report::{self, Report},
     signal::KILL,
@@ -39,6 +40,7 @@ struct Web<'a> {
     folder: PathBuf,
     target: Target,
     report: Report,
+    log: Log,
 }
 
 impl<'a> Web<'a> {
@@ -46,8 +48,8 @@ impl<'a> Web<'a> {
         let folder = folder.join(name);
         fs::create_dir(&folder).expect("a folder");
         let report = Report::new(folder.join("report"));
-        let target = Target::from(boxed::address());
-        Web { systemd, unit: format!("{name}.service"), folder, target, report }
+        let (target, log) = (Target::from(boxed::address()), Log::of(&folder));
+        Web { systemd, unit: format!("{name}.service"), folder, target, report, log }
     }
 
     /// Writes the unit of a probe with these options. What is set here goes before what stands in
@@ -108,27 +110,10 @@ impl<'a> Web<'a> {
         second
     }
 
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
-    }
-
-    /// Waits for so many lines in the log that hold all of these words.
-    #[track_caller]
-    fn wait_log(&self, words: &[&str], count: usize) {
-        wait_for(format!("{count} lines with {words:?} in the log"), LIMIT, || {
-            (self.lines(words) >= count).then_some(())
-        });
-    }
-
-    fn lines(&self, words: &[&str]) -> usize {
-        let log = self.log();
-        log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
-    }
-
     /// Waits until the daemon has looked at its unit, which is the last thing of its start.
     #[track_caller]
     fn wait_looked(&self, daemon: u32) {
-        self.wait_log(&["stage=systemd", &format!("daemon={daemon} "), "stored="], 1);
+        self.log.wait_words(&["stage=systemd", &format!("daemon={daemon} "), "stored="], 1);
     }
 
     #[track_caller]
@@ -146,7 +131,7 @@ impl<'a> Web<'a> {
 impl Drop for Web<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("{}:\n{}{}", self.unit, self.report, self.log());
+            eprintln!("{}:\n{}{}", self.unit, self.report, self.log.text());
             eprintln!("{}", self.show("ActiveState,SubState,Result,StatusText,MainPID,NRestarts"));
         }
     }
@@ -184,7 +169,7 @@ fn p1_p2_p6_systemctl_restart_and_stop() {
             assert_eq!(web.report.wait_of(old.pid(), "wait").text, "TakenOver");
             pids.push(new);
         }
-        assert_eq!(web.lines(&["stage=intent", "intent=restart"]), 3);
+        assert_eq!(web.log.with(&["stage=intent", "intent=restart"]).len(), 3);
         assert_eq!((web.show("ActiveState"), web.show("NRestarts")), ("active".into(), "0".into()));
         let probes = prober.stop();
         probes.assert_all_answered();
@@ -196,7 +181,7 @@ fn p1_p2_p6_systemctl_restart_and_stop() {
             ("inactive".into(), "success".into())
         );
         web.wait_nothing_left();
-        assert_eq!(web.lines(&["stage=intent", "intent=stop"]), 1);
+        assert_eq!(web.log.with(&["stage=intent", "intent=stop"]).len(), 1);
         assert_eq!(web.report.wait_of(pids[3], "wait").text, "Stopped");
     });
 }
@@ -240,7 +225,7 @@ fn p1_p6_p8_signals_by_hand() {
         let prober = Prober::start(&web.target);
         for (signal, intent) in [("TERM", "intent=restart"), ("KILL", "")] {
             prober.wait_pid(old);
-            let before = web.lines(&["stage=intent", intent]);
+            let before = web.log.with(&["stage=intent", intent]).len();
             web.control(&["kill", "--kill-who=main", "--signal", signal]);
             nth += 1;
             let new = web.started(nth);
@@ -248,7 +233,7 @@ fn p1_p6_p8_signals_by_hand() {
             assert_eq!(web.report.wait_of(old, "wait").text, "TakenOver");
             assert_eq!(web.show("NRestarts"), (nth - 1).to_string());
             if !intent.is_empty() {
-                assert_eq!(web.lines(&["stage=intent", intent]), before + 1);
+                assert_eq!(web.log.with(&["stage=intent", intent]).len(), before + 1);
             }
             old = new;
         }
@@ -288,7 +273,7 @@ fn p1_p6_bad_deploys() {
         web.wait_show("ActiveState", "failed");
         assert_eq!(web.show("Result"), "exit-code");
         let checks = format!("daemon={first} finding=Seen");
-        web.wait_log(&["stage=check", &checks, "supervisor: Up"], 2);
+        web.log.wait_words(&["stage=check", &checks, "supervisor: Up"], 2);
         prober.wait_more(5);
         web.deploy("", "");
         web.control(&["start"]);
@@ -300,7 +285,7 @@ fn p1_p6_bad_deploys() {
         assert!(!systemd.command(&["restart", &web.unit]).output().expect("it").status.success());
         web.wait_show("SubState", "auto-restart");
         let checks = format!("daemon={second} finding=Seen");
-        web.wait_log(&["stage=check", &checks, "supervisor: Up"], 1);
+        web.log.wait_words(&["stage=check", &checks, "supervisor: Up"], 1);
         prober.wait_more(5);
         let probes = prober.stop();
         probes.assert_all_answered();
@@ -322,7 +307,10 @@ fn p1_p6_in_the_folder_of_another_supervisor() {
         web.deploy(&format!("WorkingDirectory={}", web.folder.display()), "");
         web.control(&["start"]);
         web.restart_unseen(web.started(1));
-        assert_eq!(web.lines(&["stage=launch", "supervisor=1 supervisor_kind=systemd"]), 2);
+        assert_eq!(
+            web.log.with(&["stage=launch", "supervisor=1 supervisor_kind=systemd"]).len(),
+            2
+        );
         web.control(&["stop"]);
         web.wait_nothing_left();
     });
@@ -363,7 +351,7 @@ fn p1_p2_systemctl_reload() {
             prober.wait_pid(pids[nth - 1]);
             assert_eq!((web.launcher(), web.show("NRestarts")), (launcher, "0".into()));
         }
-        assert_eq!(web.lines(&["stage=systemd", "setting="]), 0);
+        assert_eq!(web.log.with(&["stage=systemd", "setting="]).len(), 0);
         web.control(&["restart"]);
         pids.push(web.started(4));
         assert_ne!(web.launcher(), launcher);
@@ -403,11 +391,11 @@ fn settings_that_would_cost_connections_are_named() {
         for (web, named) in services {
             let daemon = web.started(1);
             web.wait_looked(daemon);
-            let all = web.lines(&["stage=systemd", "setting="]);
+            let all = web.log.with(&["stage=systemd", "setting="]).len();
             assert_eq!(all, usize::from(!named.is_empty()), "{named}");
             if !named.is_empty() {
                 let words = ["WARN", "stage=systemd", &web.unit, &format!("setting=\"{named}\"")];
-                assert_eq!(web.lines(&words), 1, "{named}");
+                assert_eq!(web.log.with(&words).len(), 1, "{named}");
             }
         }
     });
@@ -432,7 +420,7 @@ fn settings_are_named_by_a_systemd_that_answers_late() {
         web.deploy(&format!("{path}\nKillMode=mixed"), "");
         web.control(&["start"]);
         web.wait_looked(web.started(1));
-        assert_eq!(web.lines(&["WARN", "stage=systemd", "setting=\"KillMode=mixed\""]), 1);
+        assert_eq!(web.log.with(&["WARN", "stage=systemd", "setting=\"KillMode=mixed\""]).len(), 1);
     });
 }
 
@@ -455,7 +443,7 @@ fn p1_p6_a_systemd_that_cannot_be_asked() {
                 scope.spawn(move || {
                     web.control(&["start"]);
                     let second = web.restart_unseen(web.started(1));
-                    assert_eq!(web.lines(&["stage=intent", "intent=unknown"]), 1);
+                    assert_eq!(web.log.with(&["stage=intent", "intent=unknown"]).len(), 1);
                     web.control(&["stop"]);
                     web.wait_nothing_left();
                     assert_eq!(web.report.wait_of(second, "wait").text, "Stopped");
@@ -503,7 +491,7 @@ fn p1_p2_p8_a_script_without_exec() {
         assert_eq!(web.report.wait_of(pids[1], "wait").text, "Stopped");
         // It has not waited for successor_timeout.
         let checks = format!("daemon={} finding=Seen", pids[1]);
-        assert_eq!(web.lines(&["stage=check", &checks, "supervisor: Lost"]), 0);
+        assert_eq!(web.log.with(&["stage=check", &checks, "supervisor: Lost"]).len(), 0);
     });
 }
 
@@ -526,11 +514,11 @@ fn p1_p2_p6_a_user_manager() {
         let probes = prober.stop();
         probes.assert_all_answered();
         assert_eq!(probes.pids(), pids);
-        assert_eq!(web.lines(&["stage=intent", "intent=restart"]), 2);
+        assert_eq!(web.log.with(&["stage=intent", "intent=restart"]).len(), 2);
         web.wait_show("NFileDescriptorStore", "1");
         web.control(&["stop"]);
         web.wait_nothing_left();
-        assert_eq!(web.lines(&["stage=intent", "intent=stop"]), 1);
+        assert_eq!(web.log.with(&["stage=intent", "intent=stop"]).len(), 1);
     });
 }
 
@@ -556,7 +544,7 @@ fn p1_p2_a_socket_unit() {
         let probes = prober.stop();
         probes.assert_all_answered();
         assert_eq!(probes.pids(), pids);
-        assert_eq!(web.lines(&["stage=socket", "name=web", "from=supervisor"]), 3);
+        assert_eq!(web.log.with(&["stage=socket", "name=web", "from=supervisor"]).len(), 3);
         // What systemd holds anyway is not put into its store as well.
         web.wait_looked(pids[2]);
         assert_eq!(web.show("NFileDescriptorStore"), "0");

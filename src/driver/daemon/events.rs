@@ -361,7 +361,13 @@ impl Events {
             }
             Output::Check => {
                 let (sight, trouble) = service.check(PROCESS.server.get());
-                note!(Debug, "stage=check daemon={} sight={sight:?}", process::own_pid());
+                note!(
+                    Debug,
+                    "stage=check daemon={} finding={} supervisor={:?}",
+                    process::own_pid(),
+                    sight.name(),
+                    lock(&self.daemon.machine).reading(),
+                );
                 self.note_trouble(trouble);
                 self.note_detached();
                 inputs.push_back(Input::Checked(sight));

@@ -83,6 +83,19 @@ pub(crate) enum Sight {
     Seen(Seen),
 }
 
+impl Sight {
+    /// For the log.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Sight::ClaimHeld => "ClaimHeld",
+            Sight::Unknown => "Unknown",
+            Sight::NoRecord { newer: false } => "NoRecord",
+            Sight::NoRecord { newer: true } => "NoRecord,newer",
+            Sight::Seen(_) => "Seen",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Timer {
     /// One second: check again.

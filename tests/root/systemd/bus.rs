@@ -39,7 +39,7 @@ fn p1_p2_p3_p6_p8_a_service_that_is_not_root() {
         let third = web.started(3);
         prober.wait_pid(third);
         Watched::new(second).wait_end(LIMIT);
-        assert_eq!(web.lines(&["stage=intent", "intent=unknown"]), 0);
+        assert_eq!(web.log.with(&["stage=intent", "intent=unknown"]).len(), 0);
 
         // Does not wait for the request.
         let request = http::hold(&web.target);

@@ -14,7 +14,7 @@ use super::{LIMIT, Web, run};
 /// Where the sockets of these generations were found, in order.
 fn origins(web: &Web<'_>, daemon: u32) -> Vec<String> {
     let daemon = format!("daemon={daemon} ");
-    let log = web.log();
+    let log = web.log.text();
     let lines = log.lines().filter(|line| line.contains("stage=socket") && line.contains(&daemon));
     lines.filter_map(|line| Some(line.split_once(" from=")?.1.to_owned())).collect()
 }

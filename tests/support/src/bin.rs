@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Set where everything has been built: by `scripts/test`, and for what runs in a box.
-pub(crate) const BUILT: &str = "SEAMLESS_TEST_BUILT";
+pub const BUILT: &str = "SEAMLESS_TEST_BUILT";
 
 /// The test service, `src/bin/probe.rs`.
 pub fn probe() -> PathBuf {

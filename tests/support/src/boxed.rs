@@ -146,7 +146,7 @@ static MIGRATION: AtomicBool = AtomicBool::new(false);
 /// listener of a port to another, it still resets who connects in the very moment in which one of them
 /// is closed: `scripts/bench --losses` counts them. Elsewhere such a reset is what somebody has lost;
 /// and where nobody listens a connection is refused.
-pub(crate) fn is_reset_by_linux(error: &io::Error) -> bool {
+pub fn is_reset_by_linux(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ConnectionReset && MIGRATION.load(Ordering::Relaxed)
 }
 

@@ -25,8 +25,8 @@ use nix::{
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::{
-    direct::{Direct, identity},
     process::as_user,
+    site::{Site, identity},
     wait_for,
 };
 
@@ -152,14 +152,14 @@ pub struct Predecessor {
 
 impl Predecessor {
     /// Listens, and writes the record that proves it.
-    pub fn new(direct: &Direct) -> Self {
+    pub fn new(direct: &Site) -> Self {
         let listener = Predecessor::unproven(direct);
         write_record(direct, process::id(), " state=serving");
         listener
     }
 
     /// Listens, and nothing says who that is.
-    pub fn unproven(direct: &Direct) -> Self {
+    pub fn unproven(direct: &Site) -> Self {
         let path = direct.socket();
         let listener = seqpacket();
         _ = fs::remove_file(&path);
@@ -184,7 +184,7 @@ impl Drop for Predecessor {
 }
 
 /// A record that lists one live generation, number 1.
-pub fn write_record(direct: &Direct, pid: u32, more: &str) {
+pub fn write_record(direct: &Site, pid: u32, more: &str) {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("the boot id");
     let namespace = fs::metadata("/proc/self/ns/pid").expect("the PID namespace").ino();
     let text = format!(

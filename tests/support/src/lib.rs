@@ -4,7 +4,6 @@
 //! - [`supervisor`]: real daemontools, runit and s6
 //! - [`supervisord`]: real supervisord
 //! - [`openrc`]: real OpenRC, with its supervise-daemon
-//! - [`direct`]: the probe without a supervisor, started by the test itself
 //! - [`process`]: facts about processes, and waiting for them
 //! - [`handover`]: either end of a takeover, played by a test
 //! - [`http`]: single requests, and a prober that asks every 20 ms
@@ -12,14 +11,10 @@
 //! - [`readme`]: tables of the README that tests write and check
 //! - [`hold`]: a process that is held at a system call
 //! - [`innocent`]: processes that must not be signalled
-//! - [`load`]: clients at full load or at a fixed rate, and what became of every request
-//! - [`deploy`]: a server that is restarted under load outside a box
-//! - [`family`]: everything that a program has started ends with it
-//! - [`port`]: a TCP port that nobody else gets
 //! - [`report`]: the line-by-line report that the test service `probe` writes
+//! - [`log`]: what launchers and daemons have logged
+//! - [`site`]: a service under test
 //! - [`signal`]: the numbers of signals
-//! - [`strike`]: a process is KILLed at its Nth system call
-//! - [`sweep`]: what comes of it, in the middle of a restart
 //! - [`systemd`]: a real systemd as PID 1 of its own namespaces
 //! - [`strict`]: HTTP clients that never ask twice
 //! - [`bin`]: where the probe and the examples are
@@ -55,26 +50,21 @@
 pub mod bin;
 pub mod boxed;
 pub mod clients;
-pub mod deploy;
-pub mod direct;
-pub mod family;
 pub mod handover;
 pub mod hold;
 pub mod http;
 pub mod innocent;
-pub mod load;
+pub mod log;
 pub mod openrc;
-pub mod port;
 pub mod process;
 pub mod readme;
 pub mod report;
 pub mod scene;
 pub mod signal;
+pub mod site;
 pub mod strict;
-pub mod strike;
 pub mod supervisor;
 pub mod supervisord;
-pub mod sweep;
 pub mod systemd;
 
 use std::{

@@ -10,7 +10,7 @@ use rustix::{
 
 use crate::{
     LIMIT,
-    signal::{KILL, STOP},
+    signal::{CONT, KILL, STOP},
     wait_for,
 };
 
@@ -177,6 +177,19 @@ pub fn holds_claim(pid: u32) -> bool {
         let words: Vec<&str> = lock.split_ascii_whitespace().collect();
         words.get(1) == Some(&"POSIX") && words.get(4) == Some(&pid.as_str())
     })
+}
+
+/// Stops a daemon, but not in the middle of a look round, with the claim in its hands.
+#[track_caller]
+pub fn stop_without_claim(daemon: &Watched) {
+    wait_for(format!("{} stops without a lock", daemon.pid()), LIMIT, || {
+        daemon.stop();
+        if holds_claim(daemon.pid()) {
+            daemon.signal(CONT);
+            return None;
+        }
+        Some(())
+    });
 }
 
 /// Does something on a thread that is another user, without any group of ours; for root. Processes

@@ -352,7 +352,7 @@ impl Service {
 
     /// The end of the supervisor after [`Service::exit`].
     #[track_caller]
-    pub fn wait_exit(mut self) -> ExitStatus {
+    pub fn wait_exit(&mut self) -> ExitStatus {
         let mut child = self.supervisor.take().expect("a supervisor");
         Watched::new(child.id()).wait_end(LIMIT);
         child.wait().expect("its end")

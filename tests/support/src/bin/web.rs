@@ -95,7 +95,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "request-timeout" => server.request_timeout(time()?),
             "keep-alive" => server.keep_alive(time()?),
             "idle-grace" => server.idle_grace(time()?),
-            "drain-limit" => server.drain_timeout(time()?),
+            "drain-timeout" => server.drain_timeout(time()?),
             "max-header-size" => server.max_header_size(value.parse()?),
             "max-connections" => server.max_connections(value.parse()?),
             _ => return Err(format!("no such option: {name}").into()),

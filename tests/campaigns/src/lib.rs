@@ -1,0 +1,16 @@
+//! What the long runs share: `bench`, `soak`, `sweep` and `demo` (see the scripts of these names). A test's
+//! author needs this crate only for clients at full load.
+//!
+//! - [`load`]: clients at full load or at a fixed rate, and what became of every request
+//! - [`deploy`]: a server that is restarted under load outside a box
+//! - [`family`]: everything that a program has started ends with it
+//! - [`port`]: a TCP port that nobody else gets
+//! - [`strike`]: a process is KILLed at its Nth system call
+//! - [`sweep`]: what comes of it, in the middle of a restart
+
+pub mod deploy;
+pub mod family;
+pub mod load;
+pub mod port;
+pub mod strike;
+pub mod sweep;

@@ -1,0 +1,151 @@
+//! P8: a daemon whose launcher dies notices at once; and what the death of each other process does.
+
+use std::{fs, path::Path};
+
+use seamless_testing::{
+    LIMIT,
+    boxed::{self, Boxed},
+    http::{self, Prober, Target},
+    log::Log,
+    process::{self, Watched, signal},
+    report::Report,
+    scene,
+    signal::{CONT, KILL, STOP},
+    supervisor::{Service, Supervisor},
+    under_each_supervisor, wait_for,
+};
+
+/// `svc -k` or `sv kill`: the supervisor KILLs the launcher and starts the next.
+fn p8_a_daemon_serves_on_when_its_launcher_is_killed(kind: Supervisor, folder: &Path) {
+    let target = Target::from(boxed::address());
+    // The next one starts only when the old daemon has noticed, with no help from a successor.
+    let noticed = format!(
+        "cd '{}'; [ ! -e report ] || until grep -q 'hook request' report; do sleep 0.01; done",
+        folder.display()
+    );
+    let run = format!("{noticed}\n{}", scene::script(folder, &format!("--listen={target}")));
+    let service = Service::new(kind, folder.join("service"), &run);
+    let (report, log) = (Report::new(folder.join("report")), Log::of(folder));
+    let old = report.wait("started").pid;
+    let (launcher, daemon) = (Watched::new(service.main_pid()), Watched::new(old));
+    let prober = Prober::start(&target);
+    prober.wait_pid(old);
+
+    service.control(if kind == Supervisor::Runit { "kill" } else { "-k" });
+    launcher.wait_end(LIMIT);
+    log.wait(&[("stage", "prepare"), ("cause", "launcher-gone"), ("daemon", &old.to_string())]);
+    let new = report.wait_nth("started", 2).pid;
+    daemon.wait_end(LIMIT);
+    assert_eq!(report.wait_of(old, "wait").text, "TakenOver");
+    prober.wait_pid(new);
+    let probes = prober.stop();
+    probes.assert_all_answered();
+    assert_eq!(probes.pids(), [old, new]);
+    assert_eq!(process::stat(new).expect("it serves").ppid, service.main_pid());
+}
+
+/// The supervisor dies and a new one starts the service, while the old launcher still runs.
+fn p8_a_new_supervisor_takes_over(kind: Supervisor, folder: &Path) {
+    let target = Target::from(boxed::address());
+    let run = scene::script(folder, &format!("--listen={target}"));
+    let mut service = Service::new(kind, folder.join("service"), &run);
+    let report = Report::new(folder.join("report"));
+    let first = report.wait("started").pid;
+    let first_launcher = Watched::new(service.main_pid());
+    let prober = Prober::start(&target);
+    prober.wait_pid(first);
+
+    let (first_daemon, supervisor) = (Watched::new(first), Watched::new(service.supervisor_pid()));
+    service.kill_supervisor();
+    assert!(supervisor.has_ended() && !first_launcher.has_ended());
+    service.start_supervisor();
+    let second = report.wait_nth("started", 2).pid;
+    first_daemon.wait_end(LIMIT);
+    first_launcher.wait_end(LIMIT);
+
+    // A restart works as ever.
+    let (second_launcher, second_daemon) = (service.main_pid(), Watched::new(second));
+    service.restart();
+    let third = report.wait_nth("started", 3).pid;
+    second_daemon.wait_end(LIMIT);
+    prober.wait_pid(third);
+    let probes = prober.stop();
+    probes.assert_all_answered();
+    assert_eq!(probes.pids(), [first, second, third]);
+    let mut left: Vec<u32> = scene::running(folder).iter().map(Watched::pid).collect();
+    let mut expected = vec![service.main_pid_after(second_launcher), third];
+    left.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(left, expected, "one generation");
+}
+
+fn p8_a_killed_daemon_is_started_again(kind: Supervisor, folder: &Path) {
+    let target = Target::from(boxed::address());
+    let run = scene::script(folder, &format!("--listen={target}"));
+    let service = Service::new(kind, folder.join("service"), &run);
+    let report = Report::new(folder.join("report"));
+    let old = report.wait("started").pid;
+    let launcher = Watched::new(service.main_pid());
+    signal(old, KILL);
+    launcher.wait_end(LIMIT);
+    let new = report.wait_nth("started", 2).pid;
+    assert_eq!(http::pid(&target), new);
+    assert_eq!(process::stat(new).expect("it serves").ppid, service.main_pid());
+    assert!(!Log::of(folder).stage("end").is_empty(), "the old launcher has seen the end");
+}
+
+under_each_supervisor![
+    Boxed::new().private_net() =>
+    p8_a_daemon_serves_on_when_its_launcher_is_killed,
+    p8_a_new_supervisor_takes_over,
+    p8_a_killed_daemon_is_started_again
+];
+
+#[test]
+fn p8_a_starting_daemon_ends_with_its_launcher() {
+    boxed::run(|folder| {
+        let launcher = scene::start(folder, "--at=after-init=hang").id();
+        let daemon = Watched::new(Report::new(folder.join("report")).wait("init").pid);
+        signal(launcher, KILL);
+        daemon.wait_end(LIMIT);
+    });
+}
+
+/// One generation hangs in its start, and the next waits for the claim.
+#[test]
+fn p8_a_daemon_that_waits_for_the_claim_ends_with_its_launcher() {
+    boxed::run(|folder| {
+        let mut first = scene::start(folder, "--at=after-init=hang");
+        let holder = Report::new(folder.join("report")).wait("init").pid;
+        let launcher = scene::start(folder, "").id();
+        let waiting = Log::of(folder).wait(&[("stage", "claim"), ("holder", &holder.to_string())]);
+        let waiting = Watched::new(waiting.number("daemon"));
+        signal(launcher, KILL);
+        waiting.wait_end(LIMIT);
+        assert!(process::stat(holder).is_some());
+        signal(holder, KILL);
+        first.wait().expect("its end");
+    });
+}
+
+/// The launcher dies when its daemon has not even begun.
+#[test]
+fn p8_a_daemon_that_finds_its_launcher_dead_ends() {
+    boxed::run(|folder| {
+        for turn in 0..10 {
+            let folder = folder.join(turn.to_string());
+            fs::create_dir(&folder).expect("a folder");
+            let options = format!("--at=before-daemon-init=raise:{STOP}");
+            let mut launcher = scene::start(&folder, &options);
+            let daemon = Watched::new(scene::stopped_child(launcher.id()));
+            signal(launcher.id(), KILL);
+            launcher.wait().expect("its end");
+            wait_for("a new parent", LIMIT, || {
+                (process::stat(daemon.pid())?.ppid != launcher.id()).then_some(())
+            });
+            daemon.signal(CONT);
+            daemon.wait_end(LIMIT);
+            assert_eq!(Report::new(folder.join("report")).named("started"), []);
+        }
+    });
+}

@@ -1,0 +1,15 @@
+//! Restarts as such: what was accepted is answered, the newest generation serves, bad deploys cost no
+//! request, and nothing leaks. Restarts in place, options, hooks and calls are here too.
+
+mod blocked;
+mod calls;
+pub(crate) mod deploys;
+mod hooks;
+mod in_flight;
+mod in_place;
+pub(crate) mod leaks;
+mod nohup;
+mod options;
+mod order;
+mod program_file;
+mod shortage;

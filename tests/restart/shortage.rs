@@ -1,0 +1,272 @@
+//! Short of descriptors: what cannot be known for now is asked again, and nothing weaker decides.
+
+use std::{fs, path::Path, process::Command};
+
+use seamless_testing::{
+    LIMIT,
+    boxed::{self, Boxed},
+    http::{self, Prober, Target},
+    log::Log,
+    process::{Watched, descriptors},
+    report::Report,
+    scene::{self, Unfinished},
+    signal::{HUP, TERM, USR1},
+    site::Site,
+    supervisor::{Service, Supervisor},
+    under_each_supervisor, wait_for,
+};
+
+const EMFILE: &str = "Too many open files (os error 24)";
+
+/// How many descriptors each process of a service may have.
+const FEW: usize = 64;
+
+/// A probe that may have few descriptors.
+fn limited(direct: &Site, options: &[&str]) -> Command {
+    let probe = direct.command(options);
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n {FEW}\nexec \"$@\""), "sh"]);
+    command.arg(probe.get_program()).args(probe.get_args());
+    let log = fs::File::options().append(true).open(direct.pid_file().with_file_name("log"));
+    command.stderr(log.expect("the log"));
+    command
+}
+
+/// Takes all descriptors before `started`, and has one more of them at each attempt.
+const ONE_MORE: [&str; 6] = [
+    "--keep-report",
+    "--at=after-init=hoard",
+    "--at=after-init=call:started",
+    "--at=after-init=hang",
+    "--on=10=free:1",
+    "--on=10=call:started",
+];
+
+/// Calls `started` again and again until it is not for want of descriptors that it fails. Returns
+/// the errors, and what it said at last.
+#[track_caller]
+fn attempts(direct: &Site, daemon: &Watched, mut between: impl FnMut()) -> (Vec<String>, String) {
+    let mut errors = Vec::new();
+    loop {
+        let said = direct.report.wait_nth("called", errors.len() + 1).text;
+        if !said.ends_with(EMFILE) {
+            return (errors, said);
+        }
+        between();
+        errors.push(said);
+        daemon.signal(USR1);
+    }
+}
+
+/// With one descriptor there is a pidfd, and no start time to compare: that is no system without
+/// `/proc`, where the lock on the PID file would have to do.
+#[test]
+fn p5_p10_a_start_that_is_short_of_descriptors_is_an_error_and_may_be_repeated() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
+        first.detach();
+        direct.wait_checks(old.pid(), 1);
+        let second = direct.spawn(&mut limited(&direct, &ONE_MORE));
+        let new = second.wait_init();
+        let (errors, said) = attempts(&direct, &new, || {
+            assert_eq!(direct.named(), Some(old.pid()));
+            assert!(!direct.log.text().contains("stage=takeover"), "{}", direct.log);
+            // The claim is kept.
+            direct.log.wait_words(&[&format!("daemon={} finding=ClaimHeld", old.pid())], 1);
+        });
+        let start = |step: String| format!("started error: cannot look at {step}: {EMFILE}");
+        let by_path = start(format!("{:?} (PID file)", direct.pid_file()));
+        let by_pid = start(format!("process {} (takeover)", old.pid()));
+        assert_eq!(errors[..2], [by_path, by_pid]);
+        assert_eq!(said, "started ok");
+        assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+        assert_eq!(direct.named(), Some(new.pid()));
+        let predecessor = format!("predecessor={} ", old.pid());
+        direct.log.wait_words(&["stage=takeover", &predecessor, "signal=TERM"], 1);
+    });
+}
+
+/// A second copy cannot tell yet that the first is somebody else's, and leaves it alone.
+#[test]
+fn p5_a_copy_that_is_short_of_descriptors_signals_nobody() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let (first, daemon) = direct.start_ready(&[]);
+        let second = direct.spawn(&mut limited(&direct, &ONE_MORE));
+        let copy = second.wait_init();
+        let (errors, said) = attempts(&direct, &copy, || ());
+        assert!(errors.len() >= 3, "{errors:?}");
+        assert!(said.starts_with("started error: cannot take over"), "{said}");
+        assert_eq!(direct.named(), Some(daemon.pid()));
+        assert!(!daemon.has_ended() && !first.launcher.has_ended());
+        let log = direct.log.text();
+        assert!(!log.contains(&format!("stage=signal daemon={}", daemon.pid())), "{log}");
+    });
+}
+
+/// Nobody is seen to come, nor to be missing: it serves on, and what it cannot know it does not
+/// decide.
+#[test]
+fn p1_a_look_round_that_is_short_of_descriptors_decides_nothing() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let options =
+            ["--keep-report", "--successor-timeout=1500ms", "--on=10=hoard", "--on=1=free:1000"];
+        let mut first = direct.spawn(&mut limited(&direct, &options));
+        let old = first.wait_started();
+        first.detach();
+        // The channel to its launcher is closed by then.
+        direct.wait_checks(old.pid(), 1);
+        wait_for("no descriptor is left", LIMIT, || {
+            old.signal(USR1); // again: one may have been in use for a moment
+            (descriptors(old.pid()).len() == FEW).then_some(())
+        });
+        direct.log.wait_words(&["stage=check", "finding=Unknown"], 1);
+        fs::remove_file(direct.pid_file()).expect("the PID file");
+        let daemon = format!("daemon={} ", old.pid());
+        direct.log.wait_words(&["stage=check", &daemon, "finding=Unknown"], 5);
+        let line = direct.log.wait_words(&["stage=check", &daemon, "error="], 1);
+        assert!(line.contains(EMFILE), "{line}");
+        assert_eq!(direct.named(), None);
+        assert!(!old.has_ended());
+        assert!(direct.report.names_of(old.pid()).iter().all(|name| name != "wait"));
+
+        old.signal(HUP);
+        direct.log.wait_words(&["stage=check", &daemon, "ours is back"], 1);
+        assert_eq!(direct.named(), Some(old.pid()));
+        assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "Stopped", "nobody came");
+    });
+}
+
+/// Told to stop, it cannot find the older generation for now: it does not forget it.
+fn p6_a_stop_that_is_short_of_descriptors(kind: Supervisor, folder: &Path) {
+    let target = Target::from(boxed::address());
+    // Neither closes its listener before it may: that would be a descriptor to be had.
+    let go = folder.join("go");
+    let options = format!(
+        "--listen={target} --keep-report --on=10=hoard --on=1=free:1000 --at=shutdown=file:{}",
+        go.display()
+    );
+    let run = format!("ulimit -n {FEW}\n{}", scene::script(folder, &options));
+    let service = Service::new(kind, folder.join("service"), &run);
+    let (report, log) = (Report::new(folder.join("report")), Log::of(folder));
+    let old = Watched::new(http::wait_pid(&target));
+    let request = Unfinished::start(&target);
+    wait_for("the request is accepted", LIMIT, || {
+        let before = descriptors(old.pid()).len();
+        (before > 0 && http::pid(&target) == old.pid()).then_some(())
+    });
+    service.settle();
+    service.restart();
+    let new = Watched::new(report.wait_nth("started", 2).pid);
+    scene::wait_drain(&report, old.pid());
+    wait_for("no descriptor is left", LIMIT, || {
+        new.signal(USR1); // again: one may have been in use for a moment
+        (descriptors(new.pid()).len() == FEW).then_some(())
+    });
+
+    service.settle();
+    service.down();
+    scene::wait_drain(&report, new.pid());
+    let new_daemon = new.pid().to_string();
+    let told = |count: usize| {
+        wait_for(format!("{count} times told: {log}"), LIMIT, || {
+            let lines = log.stage("stop").into_iter();
+            let of_new = lines.filter(|line| line.is(&[("daemon", &new_daemon)]));
+            let short = of_new.filter(|line| line.field("error").is_some());
+            (short.count() >= count).then_some(())
+        });
+    };
+    told(2);
+    assert!(!old.has_ended() && !new.has_ended());
+    new.signal(HUP);
+    // The TERM of the takeover, and that of the stop.
+    wait_for(format!("it is told: {log}"), LIMIT, || {
+        let told = log.stage("takeover").into_iter();
+        let told = told.filter(|line| line.is(&[("daemon", &new_daemon), ("signal", "TERM")]));
+        (told.count() == 2).then_some(())
+    });
+    fs::write(go, "").expect("a file");
+    log.wait(&[("stage", "drained"), ("daemon", &new_daemon)]);
+    assert!(!new.has_ended(), "it ends after the older one");
+    assert!(service.status().pid.is_some(), "not down yet");
+    assert!(request.finish().ends_with(&scene::answer_of(old.pid())));
+    old.wait_end(LIMIT);
+    new.wait_end(LIMIT);
+    service.wait_down();
+}
+
+/// Connections use up every descriptor, while restart follows restart.
+fn p1_p3_restarts_while_connections_use_up_all_descriptors(kind: Supervisor, folder: &Path) {
+    let target = Target::from(boxed::address());
+    let options = format!("--listen={target} --keep-report");
+    let run = format!("ulimit -n {FEW}\n{}", scene::script(folder, &options));
+    let service = Service::new(kind, folder.join("service"), &run);
+    let report = Report::new(folder.join("report"));
+    let first = http::wait_pid(&target);
+    let mut generations = vec![Watched::new(first)];
+    // More than one can accept: the rest waits in its queue.
+    let connections: Vec<Unfinished> = (0..FEW + 16).map(|_| Unfinished::start(&target)).collect();
+    wait_for("no descriptor is left", LIMIT, || (descriptors(first).len() == FEW).then_some(()));
+    for restart in 2..=4 {
+        service.settle();
+        let launcher = Watched::new(service.main_pid());
+        assert!(descriptors(launcher.pid()).len() < FEW / 2);
+        service.restart();
+        let new = report.wait_nth("started", restart).pid;
+        launcher.wait_end(LIMIT);
+        generations.push(Watched::new(new));
+        assert_eq!(Site::alone(folder).named(), Some(new));
+        scene::wait_drain(&report, generations[restart - 2].pid());
+    }
+    assert!(!generations[0].has_ended(), "it has promised answers");
+    // In the order in which they came: each that is answered makes room for one of the queue.
+    for connection in connections {
+        assert!(connection.finish().ends_with(&scene::answer_of(first)));
+    }
+    for old in &generations[..3] {
+        old.wait_end(LIMIT);
+    }
+    assert_eq!(http::pid(&target), generations[3].pid());
+    assert!(report.named("error").is_empty(), "{report}");
+    service.down();
+    service.wait_down();
+    scene::wait_all_ended(folder);
+}
+
+/// A soft limit of 64 is enough for everything, launcher and takeover included.
+fn p1_restarts_under_a_soft_limit_lose_nothing(kind: Supervisor, folder: &Path) {
+    let target = Target::from(boxed::address());
+    let run = format!("ulimit -Sn {FEW}\n{}", scene::script(folder, &format!("--listen={target}")));
+    let service = Service::new(kind, folder.join("service"), &run);
+    let report = Report::new(folder.join("report"));
+    let mut old = Watched::new(http::wait_pid(&target));
+    let probers: Vec<Prober> = (0..4).map(|_| Prober::start(&target)).collect();
+    let mut pids = vec![old.pid()];
+    for restart in 2..=4 {
+        service.settle();
+        probers.iter().for_each(|prober| prober.wait_pid(old.pid()));
+        service.restart();
+        let new = report.wait_nth("started", restart).pid;
+        old.wait_end(LIMIT);
+        pids.push(new);
+        old = Watched::new(new);
+    }
+    for prober in probers {
+        prober.wait_pid(old.pid());
+        prober.wait_more(20);
+        let probes = prober.stop();
+        probes.assert_all_answered();
+        assert_eq!(probes.pids(), pids);
+    }
+    old.signal(TERM);
+    old.wait_end(LIMIT);
+}
+
+under_each_supervisor![
+    Boxed::new().private_net() =>
+        p6_a_stop_that_is_short_of_descriptors,
+        p1_p3_restarts_while_connections_use_up_all_descriptors,
+        p1_restarts_under_a_soft_limit_lose_nothing
+];

@@ -1,0 +1,11 @@
+//! What each kind of supervisor sees and does: s6, supervisord, OpenRC, containers; each command at each
+//! stage; and what clients see under each.
+
+pub(crate) mod clients;
+mod commands;
+pub(crate) mod containers;
+mod notify;
+pub(crate) mod openrc;
+mod s6;
+mod status;
+pub(crate) mod supervisord;

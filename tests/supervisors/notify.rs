@@ -1,0 +1,100 @@
+//! What the service says at NOTIFY_SOCKET (`sd_notify(3)`), where the test listens in systemd's place.
+
+use std::{fs, os::unix::net::UnixDatagram, path::Path, sync::Mutex, time::Duration};
+
+use seamless_testing::{
+    LIMIT,
+    boxed::{self, Boxed},
+    http::{self, Target},
+    process, scene,
+    signal::TERM,
+    site::Site,
+    wait_for,
+};
+
+const INT: i32 = 2;
+
+/// Listens at `notify` in a folder.
+struct Ear {
+    socket: UnixDatagram,
+    heard: Mutex<Vec<String>>,
+}
+
+impl Ear {
+    fn new(folder: &Path) -> Self {
+        let socket = UnixDatagram::bind(folder.join("notify")).expect("a socket");
+        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a limit");
+        Ear { socket, heard: Mutex::default() }
+    }
+
+    /// All so far, a message a line.
+    fn heard(&self) -> Vec<String> {
+        let mut heard = self.heard.lock().expect("no panic");
+        let mut bytes = [0; 4096];
+        while let Ok(count) = self.socket.recv(&mut bytes) {
+            let text = String::from_utf8_lossy(&bytes[..count]);
+            heard.push(text.trim_end().replace('\n', " "));
+        }
+        heard.clone()
+    }
+
+    fn count(&self, word: &str) -> usize {
+        self.heard().iter().filter(|line| line.split(' ').any(|one| one == word)).count()
+    }
+
+    /// Waits until so many messages with this word have come.
+    #[track_caller]
+    fn wait(&self, word: &str, count: usize) {
+        wait_for(format!("{count} of {word:?}: {:?}", self.heard()), LIMIT, || {
+            (self.count(word) >= count).then_some(())
+        });
+    }
+}
+
+const EXTENDS: &str = "EXTEND_TIMEOUT_USEC=10000000";
+
+/// The launcher speaks, or, where restarts are disabled, the process itself.
+#[test]
+fn p3_who_waits_is_told_what_for() {
+    Boxed::new().private_net().run(|folder| {
+        scene::each(folder, [true, false], |folder, has_launcher| {
+            let ear = Ear::new(folder);
+            let direct = Site::alone(folder);
+            let target = Target::from(boxed::address());
+            let (listen, gate) = (format!("--listen={target}"), folder.join("gate"));
+            let gated = format!("--at=ready=file:{}", gate.display());
+            let mut command = direct.command(&[&listen, &gated]);
+            command.env("NOTIFY_SOCKET", folder.join("notify")).env("WATCHDOG_USEC", "2000000");
+            if !has_launcher {
+                command.arg("--pid-file=");
+            }
+            let mut started = direct.spawn(&mut command);
+            let launcher = started.launcher.pid();
+            let daemon = direct.report.wait("init").pid;
+            ear.wait("WATCHDOG=1", 2); // from the start, since systemd may count from there
+            assert_eq!(ear.count("READY=1"), 0, "{:?}", ear.heard());
+            fs::write(&gate, "").expect("the gate");
+            ear.wait("READY=1", 1);
+            if has_launcher {
+                assert_eq!(ear.count(&format!("MAINPID={launcher}")), 1);
+                // Nothing that the daemon starts can speak for the service.
+                for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC"] {
+                    assert!(process::variable(launcher, name).is_some());
+                    assert_eq!(process::variable(daemon, name), None);
+                }
+            }
+            direct.report.wait("started");
+            assert_eq!((ear.count("STOPPING=1"), ear.count(EXTENDS)), (0, 0));
+            // A drain that takes its time: systemd is asked for more, again and again.
+            let request = http::hold(&target);
+            assert_eq!(http::pid(&target), daemon);
+            process::signal(daemon, if has_launcher { INT } else { TERM });
+            // At once where there is a launcher to answer, then each 3 s.
+            ear.wait(EXTENDS, if has_launcher { 3 } else { 2 });
+            assert_eq!(ear.count("STOPPING=1"), usize::from(!has_launcher));
+            assert_eq!(request.finish().expect("an answer").pid, Some(daemon));
+            assert!(started.wait_end().success());
+            assert_eq!(ear.count("READY=1"), 1);
+        });
+    });
+}

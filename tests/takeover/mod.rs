@@ -1,0 +1,8 @@
+//! Who takes over from whom, whatever stands in the files, and whoever is stopped or killed on the way.
+
+mod copies;
+mod files;
+pub(crate) mod kills;
+mod pid_file;
+mod predecessor;
+mod stopped;
