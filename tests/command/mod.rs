@@ -15,9 +15,9 @@ use seamless_testing::{
     boxed::{self, Boxed, Isolation},
     clients::Host,
     handover::{Predecessor, write_record},
-    http::{self, Prober, Target},
+    http::{self, Connection, Prober, Target, answer_of},
     process::{NOBODY, Watched, descriptors, listeners, stat, stop_without_claim},
-    scene::{self, Unfinished, answer_of},
+    scene,
     signal::CONT,
     site::{SERVES_ON, Site, Started, User},
     supervisor::{Supervisor, Want, write_script},
@@ -140,7 +140,7 @@ fn status_is_what_the_kernel_says(kind: Supervisor, folder: &Path) {
     }
 
     // Stage 1: the hook waits for the file.
-    let mut open = vec![Unfinished::start(&target)];
+    let mut open = vec![Connection::unfinished(&target)];
     wait_for("the connection is accepted", LIMIT, || (http::pid(&target) == daemon).then_some(()));
     site.service().settle();
     site.service().restart();
@@ -166,7 +166,7 @@ fn status_is_what_the_kernel_says(kind: Supervisor, folder: &Path) {
         let descriptors = descriptors(daemon);
         (!descriptors.iter().any(|(_, target)| target.ends_with(&listener))).then_some(())
     });
-    open.push(Unfinished::start(&target));
+    open.push(Connection::unfinished(&target));
     wait_for("the connection is accepted", LIMIT, || (http::pid(&target) == second).then_some(()));
     assert_eq!(status(&pid_file)["restart"]["took_over"], 1);
     seamless("restart", &pid_file, &[]).assert(0, &["took over from generation 2"]);
@@ -412,7 +412,7 @@ fn p1_p4_restart_tells_what_came_of_it(kind: Supervisor, folder: &Path) {
     assert_ne!(first, second);
     site.log.wait(&[("stage", "command"), ("request", "restart")]);
 
-    scene::wait_one_listener(&site.target);
+    http::wait_one_listener(&site.target);
 
     // A bad deploy: it rolls forward. Asked again, it is still on the way.
     site.deploy("exit 1");
@@ -439,7 +439,7 @@ fn p1_p4_restart_tells_what_came_of_it(kind: Supervisor, folder: &Path) {
     });
     said.assert(0, &["took over from generation 2"]);
     let third = status(&pid_file)["daemon"].as_u64().expect("a PID") as u32;
-    scene::wait_one_listener(&site.target);
+    http::wait_one_listener(&site.target);
     assert_eq!(http::pid(&site.target), third);
 
     // Up only once: nobody would start it again.
@@ -626,11 +626,11 @@ fn names_commands<H: Host>(kind: &str, commands: [&str; 2], host: impl FnOnce(&P
 
         let said = seamless("stop", &pid_file, &[]);
         said.assert(4, &["would start it again", commands[1], "--force"]);
-        let request = http::hold(host.target());
+        let request = Connection::unfinished(host.target());
         thread::scope(|scope| {
             scope.spawn(|| run_named(&said, commands[1], folder));
             wait_state(&pid_file, "draining");
-            assert_eq!(request.finish().expect("an answer").pid, Some(third));
+            assert_eq!(request.try_finish().expect("an answer").pid, Some(third));
         });
         Watched::new(third).wait_end(LIMIT);
         seamless("status", &pid_file, &[]).assert(3, &["no generation runs"]);
@@ -666,7 +666,7 @@ fn p3_stop_says_who_would_start_it_again(kind: Supervisor, folder: &Path) {
     said.assert(4, &["would start it again", &format!("`{instead}`"), "--force"]);
     assert_eq!(http::pid(&site.target), first);
     // By force: what is in flight is answered, and the supervisor starts the next.
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     let said = thread::scope(|scope| {
         let said = scope.spawn(|| seamless("stop", &pid_file, &["--force"]));
         scene::wait_drain(&site.report, first);
@@ -681,7 +681,7 @@ fn p3_stop_says_who_would_start_it_again(kind: Supervisor, folder: &Path) {
     site.service().settle();
     site.service().restart();
     wait_state(&pid_file, "detached");
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     let said = seamless("stop", &pid_file, &["--timeout=1s"]);
     said.assert(5, &["not yet", &format!("daemon {second}) still drains"), "1 connection open"]);
     let draining = seamless("status", &pid_file, &[]);
@@ -709,7 +709,7 @@ fn p3_stop_waits_for_every_generation() {
         let address = boxed::address();
         let (tcp, target) = (format!("--tcp={address}"), Target::from(address));
         let (mut first, old) = direct.start_ready(&[&tcp, SERVES_ON]);
-        let requests = [Unfinished::start(&target)];
+        let requests = [Connection::unfinished(&target)];
         wait_for("it is accepted", LIMIT, || (http::pid(&target) == old.pid()).then_some(()));
         first.detach();
         let (mut second, new): (Started, Watched) = direct.start_ready(&[&tcp, SERVES_ON]);

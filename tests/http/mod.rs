@@ -14,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed},
-    http::{self, Target},
+    http::{Connection, Target},
     log::Log,
     process::{self, Watched},
     scene,
@@ -86,47 +86,23 @@ fn wait_started(folder: &Path, before: u32) -> u32 {
     daemon
 }
 
-/// A connection, byte by byte.
-struct Raw {
-    socket: TcpStream,
-    unread: Vec<u8>,
-}
-
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-impl Raw {
-    #[track_caller]
-    fn connect(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect(address).expect("a connection");
-        socket.set_read_timeout(Some(LIMIT)).expect("a limit");
-        socket.set_nodelay(true).expect("no delay");
-        Raw { socket, unread: Vec::new() }
-    }
+fn connect_to(address: SocketAddr) -> Connection {
+    Connection::to(&Target::from(address))
+}
 
-    #[track_caller]
-    fn send(&mut self, text: &str) {
-        self.socket.write_all(text.as_bytes()).expect("all of it sent");
-    }
-
-    /// Reads on until this has come.
-    #[track_caller]
-    fn read_until(&mut self, end: &str) -> String {
-        let end = end.as_bytes();
-        loop {
-            if let Some(at) = self.unread.windows(end.len()).position(|part| part == end) {
-                let rest = self.unread.split_off(at + end.len());
-                let found = std::mem::replace(&mut self.unread, rest);
-                return String::from_utf8(found).expect("text");
-            }
-            let mut part = [0; 4096];
-            let count = self.socket.read(&mut part).expect("an answer");
-            let so_far = String::from_utf8_lossy(&self.unread);
-            assert!(count > 0, "the connection ended: {so_far:?}");
-            self.unread.extend_from_slice(&part[..count]);
-        }
-    }
-
+/// What the service `web` answers.
+trait Answers {
     /// The next answer, of this server: whether it says that the connection ends.
+    fn answer_of(&mut self, pid: u32) -> bool;
+    /// The next answer is the last one.
+    fn last_answer_of(&mut self, pid: u32);
+    /// The connection ends so long after this moment.
+    fn ends_after(&mut self, begin: Instant, limit: Duration);
+}
+
+impl Answers for Connection {
     #[track_caller]
     fn answer_of(&mut self, pid: u32) -> bool {
         let head = self.read_until("\r\n\r\n");
@@ -137,7 +113,6 @@ impl Raw {
         head.to_ascii_lowercase().contains("\r\nconnection: close\r\n")
     }
 
-    /// The next answer is the last one.
     #[track_caller]
     fn last_answer_of(&mut self, pid: u32) {
         assert!(self.answer_of(pid), "it says close");
@@ -146,15 +121,9 @@ impl Raw {
 
     #[track_caller]
     fn ends_after(&mut self, begin: Instant, limit: Duration) {
-        self.socket.set_read_timeout(Some(limit + LIMIT)).expect("a limit");
+        self.set_limit(limit + LIMIT);
         self.ends();
         assert_took(begin, limit);
-    }
-
-    #[track_caller]
-    fn ends(&mut self) {
-        assert_eq!(self.unread, b"");
-        assert_eq!(self.socket.read(&mut [0]).expect("an orderly end"), 0);
     }
 }
 
@@ -172,7 +141,7 @@ fn p3_http1_connections_of_every_kind_are_answered_in_a_drain() {
         let listen = format!("--listen={address}");
         // Only answers end a connection.
         let mut web = Web::start(folder, format!("{listen} --idle-grace=1h --header-timeout=1h"));
-        let (first, connect) = (web.daemon, || Raw::connect(address));
+        let (first, connect) = (web.daemon, || connect_to(address));
 
         let mut fresh = connect();
         let mut ancient = connect();
@@ -317,18 +286,18 @@ fn p3_a_drain_waits_no_longer_than_its_graces() {
             folder,
             format!("--listen={address} --idle-grace=200ms --header-timeout=1500ms"),
         );
-        let mut silent = Raw::connect(address);
-        let mut slow = Raw::connect(address);
-        let mut idle = Raw::connect(address);
+        let mut silent = connect_to(address);
+        let mut slow = connect_to(address);
+        let mut idle = connect_to(address);
         idle.send(GET);
         idle.answer_of(web.daemon);
-        let mut after_upload = Raw::connect(address);
+        let mut after_upload = connect_to(address);
         after_upload.send("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n\r\n\r\n");
         after_upload.answer_of(web.daemon);
         slow.send("GET /");
         let old = web.restart();
         // Each byte in time, their sum never.
-        wait_for("an end of the slow one", LIMIT, || slow.socket.write_all(b"x").err());
+        wait_for("an end of the slow one", LIMIT, || slow.socket().write_all(b"x").err());
         for one in [&mut silent, &mut idle, &mut after_upload] {
             one.ends();
         }
@@ -343,7 +312,7 @@ fn limits_are_kept_to() {
         let options = "--header-timeout=1s --keep-alive=1s --request-timeout=300ms \
             --max-header-size=8192";
         let web = Web::start(folder, format!("--listen={address} {options}"));
-        let connect = || Raw::connect(address);
+        let connect = || connect_to(address);
         let (mut silent, mut slow, mut idle) = (connect(), connect(), connect());
         slow.send("GET /");
         idle.send(GET);
@@ -354,12 +323,18 @@ fn limits_are_kept_to() {
         assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
         let mut large = connect();
         large.send("GET / HTTP/1.1\r\nHost: ");
-        _ = large.socket.write_all(&[b'a'; 9000]); // it may end meanwhile
+        _ = large.socket().write_all(&[b'a'; 9000]); // it may end meanwhile
         let head = large.read_until("\r\n");
         assert!(head.starts_with("HTTP/1.1 431 "), "{head}");
         let mut named = connect();
         named.send("GET /peer HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-        let own = named.socket.local_addr().expect("our address").to_string();
+        let own = named
+            .socket()
+            .local_addr()
+            .expect("our address")
+            .as_socket()
+            .expect("of IP")
+            .to_string();
         named.read_until(&format!("\r\n\r\n{own}"));
         for one in [&mut silent, &mut slow, &mut idle] {
             one.ends();
@@ -369,27 +344,20 @@ fn limits_are_kept_to() {
         fs::create_dir(&few).expect("a folder");
         let address = boxed::address();
         let web = Web::start(&few, format!("--listen={address} --max-connections=2"));
-        let mut two = [Raw::connect(address), Raw::connect(address)];
+        let mut two = [connect_to(address), connect_to(address)];
         for one in &mut two {
             one.send(GET);
             one.answer_of(web.daemon);
         }
-        let mut third = Raw::connect(address);
+        let mut third = connect_to(address);
         third.send(GET);
-        third.socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a limit");
-        let nothing = third.socket.read(&mut [0]).expect_err("there are two already");
+        third.socket().set_read_timeout(Some(Duration::from_millis(200))).expect("a limit");
+        let nothing = third.socket().read(&mut [0]).expect_err("there are two already");
         assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
-        third.socket.set_read_timeout(Some(LIMIT)).expect("a limit");
+        third.socket().set_read_timeout(Some(LIMIT)).expect("a limit");
         drop(two);
         third.answer_of(web.daemon);
     });
-}
-
-/// What an answer that has no end comes to.
-fn cut_off(mut answer: Raw) -> (Vec<u8>, Option<ErrorKind>) {
-    let mut bytes = std::mem::take(&mut answer.unread);
-    let end = answer.socket.read_to_end(&mut bytes).err().map(|error| error.kind());
-    (bytes, end)
 }
 
 #[test]
@@ -403,10 +371,10 @@ fn what_the_hammer_cuts_is_seen_to_be_cut() {
             let mut web = Web::start(folder, options);
             let endless = "/download?pieces=1000000&every=1ms";
             let ask = |query: &str, version: &str| {
-                let mut raw = Raw::connect(address);
+                let mut raw = connect_to(address);
                 raw.send(&format!("GET {endless}{query} HTTP/{version}\r\nHost: a\r\n\r\n"));
                 let head = raw.read_until("\r\n\r\n").to_ascii_lowercase();
-                raw.unread.clear();
+                raw.skip();
                 (raw, head)
             };
             let (chunked, head) = ask("", "1.1");
@@ -416,13 +384,13 @@ fn what_the_hammer_cuts_is_seen_to_be_cut() {
             // Its body ends with the connection.
             let (ancient, head) = ask("", "1.0");
             assert!(!head.contains("content-length") && !head.contains("chunked"), "{head}");
-            let mut uploading = Raw::connect(address);
+            let mut uploading = connect_to(address);
             uploading.send(
                 "POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n",
             );
             // The app reads it.
             assert!(uploading.read_until("\r\n\r\n").starts_with("HTTP/1.1 100 "));
-            uploading.unread.clear();
+            uploading.skip();
             uploading.send("1");
             let mut others = [
                 ("http", address, ["--http2-prior-knowledge", "--no-alpn"]),
@@ -446,11 +414,11 @@ fn what_the_hammer_cuts_is_seen_to_be_cut() {
                 old.signal(USR2);
             }
             for answer in [chunked, measured, ancient] {
-                let (bytes, end) = cut_off(answer);
+                let (bytes, end) = answer.read_to_failure();
                 assert!(!bytes.ends_with(b"\r\n0\r\n\r\n") && bytes.len() < 1_000_000_000);
                 assert_eq!(end, Some(ErrorKind::ConnectionReset));
             }
-            assert_eq!(cut_off(uploading), (Vec::new(), Some(ErrorKind::ConnectionReset)));
+            assert_eq!(uploading.read_to_failure(), (Vec::new(), Some(ErrorKind::ConnectionReset)));
             for (curl, into) in &mut others {
                 assert!(!curl.wait().expect("its end").success(), "{into:?} looks whole");
             }
@@ -470,11 +438,11 @@ fn the_hammer_cuts_where_the_runtime_is_held_up() {
         let options = format!("--listen={address} --drain-limit=300ms --threads=1");
         let mut web = Web::start(folder, format!("{options} --hang-before=hammer"));
         let asked = |path: &str| {
-            let mut raw = Raw::connect(address);
+            let mut raw = connect_to(address);
             raw.send(&format!("GET {path} HTTP/1.0\r\n\r\n"));
             raw
         };
-        let mut idle = Raw::connect(address);
+        let mut idle = connect_to(address);
         idle.send(GET);
         idle.answer_of(web.daemon);
         // Its body ends with the connection.
@@ -483,11 +451,11 @@ fn the_hammer_cuts_where_the_runtime_is_held_up() {
         let blocked = asked("/block");
         web.log().wait(&[("stage", "block")]);
         let old = web.restart();
-        let (_, end) = cut_off(download);
+        let (_, end) = download.read_to_failure();
         assert_eq!(end, Some(ErrorKind::ConnectionReset));
-        assert_eq!(cut_off(blocked), (Vec::new(), Some(ErrorKind::ConnectionReset)));
+        assert_eq!(blocked.read_to_failure(), (Vec::new(), Some(ErrorKind::ConnectionReset)));
         // Nothing of it was cut.
-        assert_eq!(cut_off(idle), (Vec::new(), None));
+        assert_eq!(idle.read_to_failure(), (Vec::new(), None));
         old.wait_end(LIMIT);
         web.log().wait(&[("stage", "hammer"), ("connections", "3"), ("cut", "2")]);
     });
@@ -515,22 +483,22 @@ pub(crate) fn default_limits(folder: &Path) {
     scene::each(folder, cases, |folder, (what, address)| {
         let mut web = Web::start(folder, format!("--listen={address}"));
         let begin = Instant::now();
-        let mut idle = Raw::connect(address);
+        let mut idle = connect_to(address);
         idle.send(GET);
         idle.answer_of(web.daemon);
         if what == "idle" {
-            let mut silent = Raw::connect(address);
+            let mut silent = connect_to(address);
             silent.ends_after(begin, Duration::from_secs(10)); // header_timeout
             idle.ends_after(begin, Duration::from_secs(75)); // keep_alive
             return;
         }
-        let mut endless = Raw::connect(address);
+        let mut endless = connect_to(address);
         endless.send("GET /download?pieces=1000000&every=1s HTTP/1.1\r\nHost: a\r\n\r\n");
         endless.read_until("\r\n\r\n");
         let begin = Instant::now();
         let old = web.restart();
         idle.ends_after(begin, Duration::from_secs(1)); // idle_grace
-        let (_, end) = cut_off(endless);
+        let (_, end) = endless.read_to_failure();
         assert_eq!(end, Some(ErrorKind::ConnectionReset));
         assert_took(begin, Duration::from_secs(60)); // drain_limit
         old.wait_end(LIMIT);
@@ -703,7 +671,7 @@ fn p3_examples_across_a_restart(kind: Supervisor, folder: &Path) {
         let service = Service::new(kind, folder.join("service"), &run);
         let first = wait_started(folder, 0);
         let slow = (example == Example::Grace).then(|| {
-            let slow = http::start(&Target::from(address), "/sleep/?duration=3s");
+            let slow = Connection::ask(&Target::from(address), "/sleep/?duration=3s");
             curl(&format!("http://{address}/sleep/"), &[]); // it has been accepted before this one
             slow
         });
@@ -731,7 +699,7 @@ fn p3_examples_across_a_restart(kind: Supervisor, folder: &Path) {
             });
         }
         if let Some(slow) = slow {
-            let slow = slow.finish().expect("an answer").body;
+            let slow = slow.response().expect("an answer").body;
             assert!(slow.starts_with(&format!("Server pid: {first}\nstarted at ")), "{slow}");
             let started = |body: &str| body.split(' ').nth(4).map(str::to_owned);
             assert!(started(&slow) < started(&quick), "{slow}{quick}");

@@ -19,7 +19,7 @@ use std::{
 use seamless_testing::{
     boxed::{self, Boxed},
     handover::{self, targets},
-    http::{self, Prober, Target},
+    http::{self, Connection, Prober, Target, answer_of},
     log::{Line, Log},
     process::{Watched, descriptors, stop_without_claim},
     report::Report,
@@ -545,7 +545,7 @@ fn p1_p9_a_predecessor_that_drains_is_not_waited_for() {
         let tcp = format!("--tcp={address}");
         let options = [tcp.as_str(), "--successor-timeout=none"];
         let (mut first, old) = direct.start_ready(&options);
-        let request = scene::Unfinished::start(&Target::from(address));
+        let request = Connection::unfinished(&Target::from(address));
         // What comes later is accepted later.
         assert_eq!(http::pid(&Target::from(address)), old.pid());
         first.detach();
@@ -559,7 +559,7 @@ fn p1_p9_a_predecessor_that_drains_is_not_waited_for() {
         let (_third, newest) = direct.start_ready(&options);
         assert_eq!(origins(folder, &newest), ["bound"]);
         assert_eq!(http::wait_pid(&Target::from(address)), newest.pid());
-        assert!(request.finish().ends_with(&scene::answer_of(old.pid())));
+        assert!(request.finish().ends_with(&answer_of(old.pid())));
         old.wait_end(LIMIT);
     });
 }
@@ -740,7 +740,7 @@ fn p2_p3_what_waits_in_a_queue_is_answered_by_the_successor(kind: Supervisor, fo
     service.restart();
     let new = report.wait_nth("started", 2).pid;
     assert_eq!(report.wait_of(old, "wait").text, "TakenOver");
-    let answered = scene::answer_of(new);
+    let answered = answer_of(new);
     let answers = |stream: &mut dyn Read| {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer, and then its end");

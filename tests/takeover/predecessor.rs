@@ -12,10 +12,9 @@ use std::{
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed},
-    http::{self, Target},
+    http::{self, Connection, Target, answer_of},
     innocent::Innocent,
     process::{self, Watched, stop_without_claim},
-    scene::{Unfinished, answer_of},
     signal::{CONT, TERM, USR1},
     site::{Site, identity},
     supervisor::{Service, Supervisor, write_script},
@@ -524,7 +523,7 @@ fn p1_p3_an_eviction_that_comes_late_is_for_nobody() {
             direct.log.wait_words(&words, count);
         };
         evict(1);
-        let request = Unfinished::start(&target);
+        let request = Connection::unfinished(&target);
         request.wait_accepted(pid);
         daemon.signal(TERM);
         direct.log.wait_words(&["stage=drain", &format!("daemon={pid} ")], 1);
