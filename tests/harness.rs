@@ -21,7 +21,7 @@ use seamless_campaigns::port::ReservedPort;
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed, Isolation},
-    http::{self, FailureKind, Prober, Target},
+    http::{self, Connection, FailureKind, Prober, Target},
     process::{self, Watched},
     report::Report,
     supervisor::{self, Service, Supervisor, Want},
@@ -278,7 +278,7 @@ fn a_request_tells_each_failure_apart() {
     let response = http::get(&good, "/").expect("an answer");
     assert_eq!((response.status, response.pid), (200, Some(7)));
     assert_eq!(http::pid(&good), 7);
-    assert_eq!(http::start(&good, "/").finish().expect("an answer").body, "Server pid: 7\n");
+    assert_eq!(Connection::ask(&good, "/").response().expect("an answer").body, "Server pid: 7\n");
 }
 
 #[test]
@@ -437,13 +437,13 @@ fn the_probe_plays_and_reports() {
         assert_eq!(report.wait("init").number(), u64::from(std::process::id()));
         report.wait_of(pid, "started");
         assert_eq!(http::pid(&address.into()), pid);
-        let slow = http::start(&address.into(), "/?delay=300ms");
+        let slow = Connection::ask(&address.into(), "/?delay=300ms");
         assert_eq!(report.wait("request").text, "/?delay=300ms");
         process::signal(pid, 10);
         assert_eq!(report.wait("signal").number(), 10);
         assert!(report.wait("called").text.starts_with("restart error"), "{report}");
         process::signal(pid, 15);
-        assert_eq!(slow.finish().expect("an answer").pid, Some(pid));
+        assert_eq!(slow.response().expect("an answer").pid, Some(pid));
         report.wait_of(pid, "wait");
         assert_eq!(probe.wait().expect("its end").code(), Some(7));
         let names = ["init", "started", "request", "signal", "called", "hook", "wait"];

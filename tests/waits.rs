@@ -41,6 +41,9 @@ mod at_full_length {
 
     #[test]
     fn limits_of_a_server_by_default() {
-        Boxed::new().private_net().limit(Duration::from_secs(300)).run(http::default_limits);
+        Boxed::new()
+            .private_net()
+            .limit(Duration::from_secs(300))
+            .run(http::limits::default_limits);
     }
 }

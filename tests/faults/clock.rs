@@ -5,9 +5,9 @@ use std::{fs, path::Path};
 use seamless_testing::{
     LIMIT,
     boxed::Boxed,
-    http::{Prober, time_now},
+    http::{Connection, Prober, time_now},
     process::Watched,
-    scene::{self, Unfinished},
+    scene,
     signal::USR1,
     site::Site,
     supervisor::Supervisor,
@@ -113,7 +113,7 @@ fn p1_p3_p4_the_clock_is_stepped_at_each_stage(kind: Supervisor, folder: &Path) 
     seamless_testing::wait_for("it looks round", LIMIT, || (looks() >= before + 2).then_some(()));
 
     // It takes over; the old one is hammered when its limit is over, and not before.
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     request.wait_accepted(first.pid());
     fs::write(&go, "").expect("a file");
     let second = Watched::new(site.wait_successor(first.pid()));

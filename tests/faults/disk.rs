@@ -13,9 +13,9 @@ use std::{
 use seamless_testing::{
     LIMIT,
     boxed::{Boxed, Isolation},
-    http::Prober,
+    http::{Connection, Prober, answer_of},
     process::Watched,
-    scene::{self, Unfinished, answer_of},
+    scene,
     site::Site,
     supervisor::Supervisor,
     under_each_supervisor,
@@ -126,7 +126,7 @@ fn a_disk_that_fails(kind: Supervisor, folder: &Path, fault: Fault) {
     let old = Watched::new(site.wait_successor(0));
 
     let prober = Prober::start(&site.target);
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     request.wait_accepted(old.pid());
     let done = AtomicBool::new(false);
     let last = thread::scope(|scope| {

@@ -24,9 +24,9 @@ use std::{
 use seamless_testing::{
     LIMIT,
     boxed::Boxed,
-    http::Prober,
+    http::{Connection, Prober, answer_of},
     process::{self, Watched},
-    scene::{self, Unfinished, answer_of},
+    scene,
     signal::{CONT, TERM},
     site::Site,
     supervisor::Supervisor,
@@ -301,7 +301,7 @@ fn restart(folder: &Path, fault: Fault) -> bool {
     let old = Watched::new(site.report.wait("started").pid);
     let launcher = Watched::new(site.service().main_pid());
     let prober = Prober::start_every(Duration::from_millis(50), &site.target);
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     request.wait_accepted(old.pid());
 
     let Met { mut tracer, launcher: traced } = restart_with(&site, fault, &launcher, &old);

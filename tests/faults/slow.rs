@@ -9,9 +9,8 @@ use std::{
 
 use seamless_testing::{
     boxed::Boxed,
-    http::Prober,
+    http::{Connection, Prober, answer_of},
     process::Watched,
-    scene::{Unfinished, answer_of},
     site::Site,
     supervisor::Supervisor,
     under_each_supervisor, wait_for,
@@ -55,7 +54,7 @@ fn p1_p2_restarts_on_a_busy_machine(kind: Supervisor, folder: &Path) {
     let mut pids = vec![first];
     for _ in 0..RESTARTS {
         let old = Watched::new(*pids.last().expect("one"));
-        let request = Unfinished::start(&site.target);
+        let request = Connection::unfinished(&site.target);
         request.wait_accepted(old.pid());
         site.service().restart();
         let what = format_args!("a successor of {}\n{site}", old.pid()).to_string();

@@ -6,9 +6,9 @@ use std::{fs, path::Path, thread, time::Duration};
 use seamless_testing::{
     LIMIT,
     boxed::Boxed,
-    http::{self, Prober},
+    http::{self, Connection, Prober, answer_of},
     process::{self, Watched},
-    scene::{self, Unfinished, answer_of},
+    scene,
     signal::CONT,
     site::Site,
     supervisor::Supervisor,
@@ -92,7 +92,7 @@ fn stop_and_continue(kind: Supervisor, folder: &Path, stage: Stage, process: Pro
     let launcher = Watched::new(site.service().main_pid());
     let prober = Prober::start_every(Duration::from_millis(100), &site.target);
     prober.wait_pid(old.pid());
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     request.wait_accepted(old.pid());
     site.deploy_more(&first, &option);
     site.service().settle();

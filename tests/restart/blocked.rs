@@ -6,9 +6,9 @@ use std::{fs, path::Path};
 use seamless_testing::{
     LIMIT,
     boxed::Boxed,
-    http::Prober,
+    http::{Connection, Prober, answer_of},
     process::Watched,
-    scene::{self, Unfinished, answer_of},
+    scene,
     signal::{USR1, USR2},
     site::{Site, User},
     supervisor::Supervisor,
@@ -113,7 +113,7 @@ fn stage_1_and_a_takeover(kind: Supervisor, folder: &Path, goes: Goes) {
     let options = format!("--at=request=hang --handoff-timeout={timeout}");
     let site = start(kind, folder, &options);
     let (launcher, old) = (site.launcher(), site.daemon(1));
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     let prober = Prober::start(&site.target);
     prober.wait_pid(old.pid());
     let go = folder.join("go");
@@ -163,7 +163,7 @@ fn p1_p3_p8_stage_1_blocks_and_the_launcher_is_killed(kind: Supervisor, folder: 
 fn p3_p6_stage_1_blocks_and_the_service_is_stopped(kind: Supervisor, folder: &Path) {
     let site = start(kind, folder, "--at=request=hang --handoff-timeout=1h");
     let daemon = site.daemon(1);
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     site.service().restart();
     wait_request_hook(&site, &daemon);
     site.service().down();
@@ -181,7 +181,7 @@ fn p3_p6_stage_1_blocks_detached_and_the_service_is_stopped(kind: Supervisor, fo
     let options = "--at=request=hang --handoff-timeout=300ms";
     let site = start(kind, folder, options);
     let old = site.daemon(1);
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     site.deploy_options(&with("--at=after-init=hang"));
     site.service().restart();
     site.report.wait_nth("init", 2);

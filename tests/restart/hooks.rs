@@ -3,10 +3,9 @@
 use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
-    http::Target,
+    http::{Connection, Target, answer_of},
     log::Log,
     process::Watched,
-    scene::{Unfinished, answer_of},
     signal::{TERM, USR1, USR2},
 };
 
@@ -42,7 +41,7 @@ fn p7_hooks_run_around_every_stage_and_at_every_signal() {
         launcher.signal(USR1);
         said(&format!("signal-{USR1}-1"));
         // While it is in flight, the process stays: nobody waits for the hook of its TERM.
-        let request = Unfinished::start(&target);
+        let request = Connection::unfinished(&target);
         request.wait_accepted(web.daemon);
         let old = web.restart();
         said(&format!("signal-{TERM}-1"));
@@ -101,7 +100,7 @@ fn p7_a_hook_that_hangs_holds_its_signal_up_for_a_second() {
         let target = Target::from(boxed::address());
         let hang = format!("--hang-before={TERM} --hang-before={USR2}");
         let mut web = Web::start(folder, format!("--listen={target} {hang}"));
-        let request = Unfinished::start(&target);
+        let request = Connection::unfinished(&target);
         request.wait_accepted(web.daemon);
         let daemon = Watched::new(web.daemon);
         let number = daemon.pid().to_string();

@@ -8,9 +8,9 @@ use std::{
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed},
-    http::{self, Target},
+    http::{self, Connection, Target, answer_of},
     process::Watched,
-    scene::{self, Unfinished, answer_of, script},
+    scene::script,
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
 };
@@ -63,14 +63,14 @@ fn across_a_restart(kind: Supervisor, folder: &Path, server: &Server) {
     let old = wait_for("a first generation", LIMIT, || read(&pid_file));
     let daemon = Watched::new(old);
     let idle = server.keeps_alive.then(|| {
-        let mut idle = Unfinished::start(&server.target);
+        let mut idle = Connection::unfinished(&server.target);
         let answer = idle.answer();
         assert!(!closes(&answer), "no drain yet: {answer}");
         idle
     });
-    let silent = server.keeps_alive.then(|| Unfinished::connect(&server.target));
-    let delayed = server.delays.then(|| http::start(&server.target, "/?delay=1500ms"));
-    let request = Unfinished::start(&server.target);
+    let silent = server.keeps_alive.then(|| Connection::to(&server.target));
+    let delayed = server.delays.then(|| Connection::ask(&server.target, "/?delay=1500ms"));
+    let request = Connection::unfinished(&server.target);
     // The last in its queue: then it has accepted all of them.
     if let Target::Tcp(_) = server.target {
         request.wait_accepted(old);
@@ -80,21 +80,21 @@ fn across_a_restart(kind: Supervisor, folder: &Path, server: &Server) {
     let new = wait_for("a second generation", LIMIT, || read(&pid_file).filter(|new| *new != old));
     // Who connects while a listener of two is closed may be refused.
     if let Target::Tcp(_) = server.target {
-        scene::wait_one_listener(&server.target);
+        http::wait_one_listener(&server.target);
     }
     wait_for("the new daemon answers", LIMIT, || {
-        let answer = Unfinished::start(&server.target).answer();
+        let answer = Connection::unfinished(&server.target).answer();
         answer.ends_with(&answer_of(new)).then_some(())
     });
-    if let Some(idle) = idle {
-        idle.wait_closed(); // so the drain has begun
+    if let Some(mut idle) = idle {
+        idle.ends(); // so the drain has begun
     }
     assert!(!daemon.has_ended(), "its request is not answered yet");
     let answer = request.finish();
     assert!(answer.ends_with(&answer_of(old)), "{answer}");
     assert!(closes(&answer), "the connection has no future: {answer}");
     if let Some(delayed) = delayed {
-        assert_eq!(delayed.finish().expect("an answer").pid, Some(old));
+        assert_eq!(delayed.response().expect("an answer").pid, Some(old));
     }
     if let Some(mut silent) = silent {
         // Late, but its client may not send a first request again.
@@ -103,7 +103,7 @@ fn across_a_restart(kind: Supervisor, folder: &Path, server: &Server) {
         assert!(answer.ends_with(&answer_of(old)), "{answer}");
     }
     daemon.wait_end(LIMIT);
-    let answer = Unfinished::start(&server.target).answer();
+    let answer = Connection::unfinished(&server.target).answer();
     assert!(answer.ends_with(&answer_of(new)), "{answer}");
 }
 

@@ -14,10 +14,10 @@ use seamless::{Config, ErrorKind};
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed, Isolation},
-    http::{Prober, Target},
+    http::{Connection, Prober, Target, answer_of},
     process::{self, NOBODY, Watched, signal, stop_without_claim},
     report::{self, Event},
-    scene::{self, Unfinished, answer_of},
+    scene,
     signal::{CONT, HUP, KILL, STOP, TERM, USR1, USR2},
     site::{Site, Started, User},
     supervisor::{Supervisor, write_script},
@@ -67,11 +67,11 @@ impl Scene {
 
     /// A request that the current one has accepted, and that it cannot answer yet.
     #[track_caller]
-    fn hold(&self) -> Unfinished {
+    fn hold(&self) -> Connection {
         // An older one accepts as long as it has the socket, which all of them share.
         let (_, older) = self.served.split_last().expect("the first");
         older.iter().copied().for_each(scene::wait_let_go);
-        let request = Unfinished::start(&self.target);
+        let request = Connection::unfinished(&self.target);
         request.wait_accepted(self.current());
         request
     }
@@ -216,7 +216,7 @@ fn p1_p2_p3_the_launcher_stays_over_five_restarts() {
     });
 }
 
-fn request_is_answered(request: Unfinished, by: u32) -> bool {
+fn request_is_answered(request: Connection, by: u32) -> bool {
     request.finish().ends_with(&answer_of(by))
 }
 
@@ -294,7 +294,7 @@ fn p1_p6_term_ends_what_is_starting(kind: Supervisor, folder: &Path) {
 
     fs::remove_file(&go).expect("the file");
     site.service().settle();
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     site.launcher().signal(HUP);
     let candidate = Watched::new(site.report.wait_nth("init", 4).pid);
     site.service().down();
@@ -647,7 +647,7 @@ fn p1_p3_p6_in_a_container(init: &'static [&'static str]) {
         let prober = Prober::start(&container.target);
         prober.wait_pid(first);
         let mut served = vec![first];
-        let oldest = Unfinished::start(&container.target);
+        let oldest = Connection::unfinished(&container.target);
         let mut older = None;
         for nth in 2..=4 {
             signal(container.pid_1(), HUP);
@@ -655,7 +655,7 @@ fn p1_p3_p6_in_a_container(init: &'static [&'static str]) {
             prober.wait_pid(new);
             scene::wait_drain(&container.report, *served.last().expect("one"));
             served.push(new);
-            older = Some(Unfinished::start(&container.target));
+            older = Some(Connection::unfinished(&container.target));
         }
         // By hand there is a restart as well. What leaves an orphan looks like a daemon until it has.
         container.report.wait_nth("orphan", 4);

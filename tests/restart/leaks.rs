@@ -9,11 +9,11 @@ use std::{
 use seamless_testing::{
     LIMIT, as_each_user,
     boxed::Boxed,
-    http::Prober,
+    http::{Connection, Prober, answer_of},
     log::Log,
     process::{self, Watched, descriptors, signal},
     report::Report,
-    scene::{self, Unfinished, answer_of},
+    scene,
     signal::{CONT, STOP},
     site::{ENDS_SOON, Site, User},
     supervisor::{Service, Supervisor},
@@ -59,7 +59,7 @@ fn descriptors_at_each_stage(kind: Supervisor, folder: &Path, user: User) {
     let launcher = site.launcher();
     held(launcher.pid(), &LAUNCHER);
     held(second, &daemon(STARTED + PROBE + SERVER, &FILES));
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     held(second, &daemon(STARTED + PROBE + SERVER + CONNECTION, &FILES));
 
     site.deploy_options(&format!("{ENDS_SOON} --at=after-init=file:{}", begin.display()));
@@ -90,7 +90,7 @@ fn descriptors_at_each_stage(kind: Supervisor, folder: &Path, user: User) {
     held(launcher.pid(), &LAUNCHER);
 
     // A drain with a launcher, at which nobody waits any more for the one that has ended.
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     held(third, &daemon(STARTED + PROBE + SERVER + CONNECTION, &FILES));
     if site.knows_a_stop() {
         Watched::new(second).wait_end(LIMIT);

@@ -5,11 +5,11 @@ use std::{fs, path::Path, process::Command};
 use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
-    http::{self, Prober, Target},
+    http::{self, Connection, Prober, Target, answer_of},
     log::Log,
     process::{Watched, descriptors},
     report::Report,
-    scene::{self, Unfinished},
+    scene,
     signal::{HUP, TERM, USR1},
     site::Site,
     supervisor::{Service, Supervisor},
@@ -152,7 +152,7 @@ fn p6_a_stop_that_is_short_of_descriptors(kind: Supervisor, folder: &Path) {
     let service = Service::new(kind, folder.join("service"), &run);
     let (report, log) = (Report::new(folder.join("report")), Log::of(folder));
     let old = Watched::new(http::wait_pid(&target));
-    let request = Unfinished::start(&target);
+    let request = Connection::unfinished(&target);
     wait_for("the request is accepted", LIMIT, || {
         let before = descriptors(old.pid()).len();
         (before > 0 && http::pid(&target) == old.pid()).then_some(())
@@ -191,7 +191,7 @@ fn p6_a_stop_that_is_short_of_descriptors(kind: Supervisor, folder: &Path) {
     log.wait(&[("stage", "drained"), ("daemon", &new_daemon)]);
     assert!(!new.has_ended(), "it ends after the older one");
     assert!(service.status().pid.is_some(), "not down yet");
-    assert!(request.finish().ends_with(&scene::answer_of(old.pid())));
+    assert!(request.finish().ends_with(&answer_of(old.pid())));
     old.wait_end(LIMIT);
     new.wait_end(LIMIT);
     service.wait_down();
@@ -207,7 +207,8 @@ fn p1_p3_restarts_while_connections_use_up_all_descriptors(kind: Supervisor, fol
     let first = http::wait_pid(&target);
     let mut generations = vec![Watched::new(first)];
     // More than one can accept: the rest waits in its queue.
-    let connections: Vec<Unfinished> = (0..FEW + 16).map(|_| Unfinished::start(&target)).collect();
+    let connections: Vec<Connection> =
+        (0..FEW + 16).map(|_| Connection::unfinished(&target)).collect();
     wait_for("no descriptor is left", LIMIT, || (descriptors(first).len() == FEW).then_some(()));
     for restart in 2..=4 {
         service.settle();
@@ -223,7 +224,7 @@ fn p1_p3_restarts_while_connections_use_up_all_descriptors(kind: Supervisor, fol
     assert!(!generations[0].has_ended(), "it has promised answers");
     // In the order in which they came: each that is answered makes room for one of the queue.
     for connection in connections {
-        assert!(connection.finish().ends_with(&scene::answer_of(first)));
+        assert!(connection.finish().ends_with(&answer_of(first)));
     }
     for old in &generations[..3] {
         old.wait_end(LIMIT);

@@ -17,7 +17,7 @@ use seamless_testing::{
     bin,
     boxed::{self, Boxed},
     clients::Program,
-    http::{self, Prober, Target},
+    http::{self, Connection, Prober, Target},
     log::Log,
     process::{self, NOBODY, Watched},
     report::{self, Report},
@@ -194,7 +194,7 @@ fn p3_p6_a_stop_waits_for_what_is_in_flight() {
         web.deploy("TimeoutStopSec=1s", "");
         web.control(&["start"]);
         let (launcher, daemon) = (Watched::new(web.launcher()), web.started(1));
-        let request = http::hold(&web.target);
+        let request = Connection::unfinished(&web.target);
         // What comes behind it in the same queue has been answered: it is accepted.
         assert_eq!(http::pid(&web.target), daemon);
         web.control(&["stop", "--no-block"]);
@@ -205,7 +205,7 @@ fn p3_p6_a_stop_waits_for_what_is_in_flight() {
         // Twice the limit.
         assert!(!launcher.ends_within(std::time::Duration::from_secs(2)));
         assert_eq!(web.show("SubState"), "stop-sigterm");
-        let answer = request.finish().expect("an answer");
+        let answer = request.try_finish().expect("an answer");
         assert_eq!(answer.pid, Some(daemon));
         web.wait_show("ActiveState", "inactive");
         assert_eq!(web.show("Result"), "success");
@@ -273,7 +273,7 @@ fn p1_p6_bad_deploys() {
         web.wait_show("ActiveState", "failed");
         assert_eq!(web.show("Result"), "exit-code");
         let checks = format!("daemon={first} finding=Seen");
-        web.log.wait_words(&["stage=check", &checks, "supervisor: Up"], 2);
+        web.log.wait_words(&["stage=check", &checks, "supervisor=Up"], 2);
         prober.wait_more(5);
         web.deploy("", "");
         web.control(&["start"]);
@@ -285,7 +285,7 @@ fn p1_p6_bad_deploys() {
         assert!(!systemd.command(&["restart", &web.unit]).output().expect("it").status.success());
         web.wait_show("SubState", "auto-restart");
         let checks = format!("daemon={second} finding=Seen");
-        web.log.wait_words(&["stage=check", &checks, "supervisor: Up"], 1);
+        web.log.wait_words(&["stage=check", &checks, "supervisor=Up"], 1);
         prober.wait_more(5);
         let probes = prober.stop();
         probes.assert_all_answered();

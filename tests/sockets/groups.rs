@@ -4,14 +4,15 @@
 use std::{
     collections::HashMap,
     fs,
-    io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream, UdpSocket},
+    io::ErrorKind,
+    net::{SocketAddr, UdpSocket},
     path::Path,
     time::Duration,
 };
 
 use seamless_testing::{
     boxed::{self, Boxed},
+    http::{Connection, Target},
     log::Log,
     process::Watched,
     site::Site,
@@ -19,27 +20,24 @@ use seamless_testing::{
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-fn ask(address: SocketAddr) -> TcpStream {
-    let mut connection = TcpStream::connect(address).expect("a connection");
-    connection.set_read_timeout(Some(LIMIT)).expect("a limit");
-    connection.write_all(REQUEST).expect("room");
+fn ask(address: SocketAddr) -> Connection {
+    let mut connection = Connection::within(LIMIT, &Target::from(address));
+    connection.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     connection
 }
 
 /// The PID that answers.
 #[track_caller]
-fn answer(mut connection: TcpStream) -> u32 {
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).expect("an answer, and then its end");
+fn answer(connection: Connection) -> u32 {
+    let answer = connection.read_to_end();
     let pid = answer.rsplit_once("Server pid: ").expect("an answer").1;
     pid.trim().parse().expect("a PID")
 }
 
 /// Who answers how many of so many requests.
 #[track_caller]
-fn answers(connections: Vec<TcpStream>) -> HashMap<u32, usize> {
+fn answers(connections: Vec<Connection>) -> HashMap<u32, usize> {
     let mut count = HashMap::new();
     for connection in connections {
         *count.entry(answer(connection)).or_default() += 1;
@@ -82,7 +80,7 @@ fn p2_what_waits_on_any_member_is_answered() {
             let address = boxed::address();
             let group = |count| format!("--group={address},count={count}");
             let (mut started, old) = direct.start_ready(&[&group(before), "--accept=never"]);
-            let waiting: Vec<TcpStream> = (0..100).map(|_| ask(address)).collect();
+            let waiting: Vec<Connection> = (0..100).map(|_| ask(address)).collect();
             started.detach();
             let (_started, new) = direct.start_ready(&[&group(after)]);
             old.wait_end(LIMIT);
@@ -112,7 +110,7 @@ fn p2_members_that_are_not_asked_for_are_drained_by_the_old_daemon() {
                 "--accept=late",
                 &format!("--at=shutdown=file:{}", go.display()),
             ]);
-            let waiting: Vec<TcpStream> = (0..100).map(|_| ask(address)).collect();
+            let waiting: Vec<Connection> = (0..100).map(|_| ask(address)).collect();
             started.detach();
             let (_started, new) = direct.start_ready(&[&group(after)]);
             // The old one does not accept now, so what went to the rest would hang.
@@ -238,7 +236,7 @@ fn p1_a_growing_group_whose_generation_dies_costs_no_request() {
         let members = || direct.report.named("socket").into_iter();
         let members = || members().filter(|event| event.pid == daemon.pid()).count();
         wait_for("six members", LIMIT, || (members() == 6).then_some(()));
-        let fresh: Vec<TcpStream> = (0..100).map(|_| ask(address)).collect();
+        let fresh: Vec<Connection> = (0..100).map(|_| ask(address)).collect();
         fs::write(die, "").expect("a file");
         daemon.wait_end(LIMIT);
         assert_eq!(answers(fresh), HashMap::from([(old.pid(), 100)]));
@@ -268,14 +266,8 @@ fn p1_p2_a_group_is_bound_anew_beside_one_that_drains() {
         crashed.wait_end(LIMIT);
 
         let (_started, new) = direct.start_ready(&[&format!("--group={address},count=2")]);
-        let fresh: Vec<TcpStream> = (0..60).map(|_| ask(address)).collect();
-        let answered = |connection: &TcpStream| {
-            connection.set_nonblocking(true).expect("a socket");
-            let answered = connection.peek(&mut [0]).is_ok();
-            connection.set_nonblocking(false).expect("a socket");
-            answered
-        };
-        wait_for("an answer", LIMIT, || fresh.iter().any(answered).then_some(()));
+        let fresh: Vec<Connection> = (0..60).map(|_| ask(address)).collect();
+        wait_for("an answer", LIMIT, || fresh.iter().any(Connection::has_answer).then_some(()));
         fs::write(go, "").expect("a file");
         assert_eq!(answers(fresh), HashMap::from([(new.pid(), 60)]));
         old.wait_end(LIMIT);
@@ -304,16 +296,15 @@ fn p9_members_that_are_not_asked_for_end_with_a_predecessor_that_is_killed() {
         let new = successor.wait_init();
         let has_socket = || direct.report.named("socket").iter().any(|had| had.pid == new.pid());
         wait_for("it has taken over", LIMIT, || has_socket().then_some(()));
-        let waiting: Vec<TcpStream> = (0..60).map(|_| ask(address)).collect();
+        let waiting: Vec<Connection> = (0..60).map(|_| ask(address)).collect();
         old.kill();
         old.wait_end(LIMIT);
         fs::write(go, "").expect("a file");
         let mut answered = 0;
-        for mut connection in waiting {
-            let mut answer = String::new();
-            match connection.read_to_string(&mut answer) {
-                Ok(_) => answered += 1,
-                Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        for connection in waiting {
+            match connection.read_to_failure() {
+                (_, None) => answered += 1,
+                (_, Some(error)) => assert_eq!(error, ErrorKind::ConnectionReset),
             }
         }
         assert!((1..60).contains(&answered), "{answered} answered of 60 among three members");

@@ -6,10 +6,10 @@ use std::{fs, path::Path, thread, time::Duration};
 use seamless_testing::{
     LIMIT, as_each_user,
     boxed::{self, Boxed},
-    http::Target,
+    http::{Connection, Target, answer_of},
     process::{self, Watched},
     report::Report,
-    scene::{self, Unfinished, answer_of},
+    scene,
     signal::TERM,
     site::{ENDS_SOON, Site, User},
     supervisor::{Supervisor, Want},
@@ -19,7 +19,7 @@ use seamless_testing::{
 pub(crate) fn p3_p6_down_with_a_request_in_flight(kind: Supervisor, folder: &Path, user: User) {
     let site = Site::at(folder).user(user).options(ENDS_SOON).under(kind);
     let daemon = site.started(1);
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     site.service().down();
     scene::wait_drain(&site.report, daemon);
     site.assert_not_down();
@@ -36,7 +36,7 @@ pub(crate) fn p6_down_while_an_older_generation_drains(
 ) {
     let site = Site::at(folder).user(user).options(ENDS_SOON).under(kind);
     let old = site.started(1);
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     site.service().restart();
     let new = site.started(2);
     scene::wait_drain(&site.report, old);
@@ -55,7 +55,7 @@ pub(crate) fn p6_down_while_an_older_generation_drains(
 pub(crate) fn p6_down_while_a_successor_starts(kind: Supervisor, folder: &Path, user: User) {
     let site = Site::at(folder).user(user).options(ENDS_SOON).under(kind);
     let old = site.started(1);
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     site.deploy_options(&format!("{ENDS_SOON} --at=after-init=hang"));
     site.service().restart();
     let new = site.report.wait_nth("init", 2).pid;
@@ -118,7 +118,7 @@ fn p6_down_before_a_successor_asks_for_sockets() {
         let options = format!("{ENDS_SOON} --tcp={}", boxed::address());
         let site = Site::at(folder).user(User::Root).options(&options).under(Supervisor::Runit);
         let old = site.started(1);
-        let request = Unfinished::start(&site.target);
+        let request = Connection::unfinished(&site.target);
         let go = site.flag("go");
         site.deploy_options(&format!("{options} --at=after-init=file:{}", go.display()));
         site.service().restart();
@@ -161,7 +161,7 @@ fn p6_where_the_parent_has_gone_it_drains() {
         wait_for("a new parent", LIMIT, || {
             (process::stat(launcher.pid())?.ppid != parent.id()).then_some(())
         });
-        let request = Unfinished::start(&target);
+        let request = Connection::unfinished(&target);
         launcher.signal(TERM);
         scene::wait_drain(&report, daemon);
         assert!(!launcher.has_ended());

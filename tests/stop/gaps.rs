@@ -9,9 +9,9 @@ use std::{
 
 use seamless_testing::{
     LIMIT, as_each_user,
-    http::{PATTERN, Prober, Target},
+    http::{self, Connection, PATTERN, Prober, Target, answer_of},
     process::{self, Watched},
-    scene::{self, Unfinished, answer_of},
+    scene,
     signal::TERM,
     site::{ENDS_SOON, SERVES_ON, Site, User},
     supervisor::{Supervisor, Want},
@@ -47,7 +47,7 @@ fn in_the_gap(kind: Supervisor, folder: &Path, user: User, options: &str) -> (Si
 
 pub(crate) fn p6_down_in_the_gap_between_launchers(kind: Supervisor, folder: &Path, user: User) {
     let (site, old) = in_the_gap(kind, folder, user, SERVES_ON);
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     let prober = Prober::start(&site.target);
     prober.wait_pid(old.pid());
     site.service().down();
@@ -82,7 +82,7 @@ pub(crate) fn p6_down_in_the_gap_between_launchers(kind: Supervisor, folder: &Pa
 /// With the supervisor its last word is gone: `successor_timeout` decides, for every user.
 pub(crate) fn p6_exit_in_the_gap_between_launchers(kind: Supervisor, folder: &Path, user: User) {
     let (mut site, old) = in_the_gap(kind, folder, user, "--successor-timeout=3s");
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     site.service().exit();
     scene::wait_drain(&site.report, old.pid());
     assert!(request.finish().ends_with(&answer_of(old.pid())));
@@ -98,7 +98,7 @@ pub(crate) fn p6_down_and_up_in_the_gap_between_launchers(
     user: User,
 ) {
     let (site, old) = in_the_gap(kind, folder, user, SERVES_ON);
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     let script = site.launcher();
     down_and_up(&site);
     script.wait_end(LIMIT);
@@ -116,7 +116,7 @@ pub(crate) fn p6_down_and_up_in_the_gap_between_launchers(
 fn p6_down_and_up_while_a_successor_starts(kind: Supervisor, folder: &Path, user: User) {
     let site = Site::at(folder).user(user).options(SERVES_ON).under(kind);
     let old = site.daemon(1);
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     site.service().settle();
     site.deploy_options(&format!("{SERVES_ON} --at=after-init=hang"));
     site.service().restart();
@@ -138,7 +138,7 @@ fn p6_down_and_up_while_a_successor_starts(kind: Supervisor, folder: &Path, user
 fn p6_down_and_up_while_an_older_generation_drains(kind: Supervisor, folder: &Path, user: User) {
     let site = Site::at(folder).user(user).options(SERVES_ON).under(kind);
     let oldest = site.daemon(1);
-    let request = Unfinished::start(&site.target);
+    let request = Connection::unfinished(&site.target);
     site.service().restart();
     let old = site.daemon(2);
     scene::wait_drain(&site.report, oldest.pid());
@@ -164,7 +164,7 @@ fn down_and_up(site: &Site) {
 #[track_caller]
 fn assert_back(site: &Site, new: u32) {
     site.assert_one_generation(new);
-    let answer = Unfinished::start(&site.target).finish();
+    let answer = Connection::unfinished(&site.target).finish();
     assert!(answer.ends_with(&answer_of(new)), "{answer}");
     assert_eq!(site.service().status().want, Want::Up);
     assert_eq!(site.report.newest().map(|newest| newest.pid), Some(new));
@@ -175,11 +175,11 @@ fn p6_down_while_two_older_generations_drain(kind: Supervisor, folder: &Path, us
     let mut held = Vec::new();
     for nth in 1..=2 {
         let daemon = site.daemon(nth);
-        held.push((Unfinished::start(&site.target), daemon));
+        held.push((Connection::unfinished(&site.target), daemon));
         site.service().restart();
         site.started(nth + 1);
         scene::wait_drain(&site.report, held[nth - 1].1.pid());
-        scene::wait_one_listener(&site.target);
+        http::wait_one_listener(&site.target);
     }
     let newest = site.daemon(3);
     site.service().down();
@@ -211,7 +211,7 @@ fn p3_p6_down_during_a_long_download(kind: Supervisor, folder: &Path, user: User
     let new = site.daemon(2);
     scene::wait_drain(&site.report, old.pid());
     first.read(1 << 20);
-    scene::wait_one_listener(&site.target);
+    http::wait_one_listener(&site.target);
     let mut second = Download::start(&site.target);
     second.read(1 << 20);
     site.service().down();

@@ -6,9 +6,9 @@ use std::{os::unix::process::ExitStatusExt, path::Path};
 use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
-    http::{self, Target},
+    http::{self, Connection, Target, answer_of},
     process::Watched,
-    scene::{self, Unfinished, answer_of},
+    scene,
     signal::{INT, TERM},
     site::{Site, User},
     supervisor::{Supervisor, Want},
@@ -62,13 +62,13 @@ fn start(kind: Supervisor, folder: &Path) -> Site {
 fn of_a_service(kind: Supervisor, folder: &Path, way: (i32, First), older: bool) {
     let site = start(kind, folder);
     let mut daemons = vec![site.daemon(1)];
-    let mut requests = vec![Unfinished::start(&site.target)];
+    let mut requests = vec![Connection::unfinished(&site.target)];
     if older {
         site.service().restart();
         daemons.push(site.daemon(2));
         scene::wait_drain(&site.report, daemons[0].pid());
-        scene::wait_one_listener(&site.target);
-        requests.push(Unfinished::start(&site.target));
+        http::wait_one_listener(&site.target);
+        requests.push(Connection::unfinished(&site.target));
         site.service().settle();
     }
     let launcher = site.launcher();
@@ -82,7 +82,7 @@ fn of_a_service(kind: Supervisor, folder: &Path, way: (i32, First), older: bool)
         // The supervisor wants the service up, so it does not wait for those requests.
         launcher.wait_end(LIMIT);
         let new = site.daemon(next);
-        scene::wait_one_listener(&site.target);
+        http::wait_one_listener(&site.target);
         assert_eq!(http::pid(&site.target), new.pid());
         assert!(daemons.iter().all(|daemon| !daemon.has_ended()), "{}", site.log);
         let late =
@@ -96,7 +96,7 @@ fn of_a_service(kind: Supervisor, folder: &Path, way: (i32, First), older: bool)
     }
     launcher.wait_end(LIMIT);
     let new = site.daemon(next);
-    scene::wait_one_listener(&site.target);
+    http::wait_one_listener(&site.target);
     assert_eq!(http::pid(&site.target), new.pid());
     site.assert_one_generation(new.pid());
     if kind == Supervisor::Runit {
@@ -127,7 +127,7 @@ fn p6_without_a_request(kind: Supervisor, folder: &Path) {
         launcher.wait_end(LIMIT);
         daemon.wait_end(LIMIT);
         let new = site.daemon(2);
-        scene::wait_one_listener(&site.target);
+        http::wait_one_listener(&site.target);
         assert_eq!(http::pid(&site.target), new.pid());
         site.assert_one_generation(new.pid());
         if kind == Supervisor::Runit {
@@ -143,7 +143,7 @@ fn p3_while_a_successor_starts(kind: Supervisor, folder: &Path) {
     in_each_way(folder, |folder, way| {
         let site = start(kind, folder);
         let old = site.daemon(1);
-        let request = Unfinished::start(&site.target);
+        let request = Connection::unfinished(&site.target);
         site.deploy_options("--at=after-init=hang");
         site.service().restart();
         let starting = Watched::new(site.report.wait_nth("init", 2).pid);
@@ -165,7 +165,7 @@ fn p3_p6_with_a_stop(kind: Supervisor, folder: &Path) {
     in_each_way(folder, |folder, way| {
         let site = start(kind, folder);
         let (launcher, daemon) = (site.launcher(), site.daemon(1));
-        let request = Unfinished::start(&site.target);
+        let request = Connection::unfinished(&site.target);
         site.service().down();
         // Else the TERM would come before the supervisor has heard of the stop, and mean a restart.
         site.service().wait_until("it is to be down", |status| status.want == Want::Down);
@@ -203,12 +203,12 @@ fn p3_p6_without_a_supervisor() {
             let listen = format!("--listen={target}");
             let options = [listen.as_str(), "--exit-code=7"];
             let (mut first, older) = direct.start_ready(&options);
-            let older_request = Unfinished::start(&target);
+            let older_request = Connection::unfinished(&target);
             first.detach();
             let (mut second, daemon) = direct.start_ready(&options);
             scene::wait_drain(&direct.report, older.pid());
-            scene::wait_one_listener(&target);
-            let request = Unfinished::start(&target);
+            http::wait_one_listener(&target);
+            let request = Connection::unfinished(&target);
 
             signal_all(&second.launcher, &[&daemon, &older], way);
             scene::wait_drain(&direct.report, daemon.pid());

@@ -13,9 +13,9 @@ use std::{
 use seamless_testing::{
     LIMIT,
     boxed::Boxed,
-    http::Prober,
+    http::{self, Connection, Prober, answer_of},
     process::{self, Watched},
-    scene::{self, Unfinished, answer_of},
+    scene,
     signal::CONT,
     site::{SERVES_ON, Site, User},
     supervisor::{Supervisor, Want},
@@ -186,7 +186,7 @@ impl fmt::Display for Seen {
 /// A request that its generation cannot answer yet.
 struct InFlight {
     pid: u32,
-    request: Unfinished,
+    request: Connection,
 }
 
 struct Scene {
@@ -220,9 +220,9 @@ impl Scene {
 
     /// To the newest generation.
     fn send_request(&mut self) {
-        scene::wait_one_listener(&self.site.target);
+        http::wait_one_listener(&self.site.target);
         self.prober.wait_pid(self.newest);
-        let request = Unfinished::start(&self.site.target);
+        let request = Connection::unfinished(&self.site.target);
         // What the prober sends next comes behind it in the same queue.
         self.prober.wait_more(2);
         self.requests.push(InFlight { pid: self.newest, request });

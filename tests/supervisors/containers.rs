@@ -9,11 +9,11 @@ use std::{
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed, Isolation},
-    http::{self, Target},
+    http::{self, Connection, Target, answer_of},
     log::Log,
     process::{self, Watched, signal},
     report::Report,
-    scene::{self, Unfinished, answer_of},
+    scene,
     signal::{INT, KILL, TERM, USR2},
     supervisor::write_script,
     wait_for,
@@ -175,7 +175,7 @@ fn ends_when_told(init: &'static [&'static str]) {
 /// `daemon` is its PID inside.
 #[track_caller]
 fn assert_drains(container: &mut Container, daemon: u32, how: i32, reason: &str) {
-    let request = Unfinished::start(&container.target);
+    let request = Connection::unfinished(&container.target);
     signal(container.pid_1(), how);
     scene::wait_drain(&container.report, daemon);
     assert!(!Watched::new(container.pid_1()).has_ended());
@@ -299,7 +299,7 @@ fn p4_without_proc_a_restart_works() {
             let container = Container::with_script(folder, TINI, proc, again, options);
             let mut old = container.report.wait("started").pid;
             for nth in 2..=3 {
-                let request = Unfinished::start(&container.target);
+                let request = Connection::unfinished(&container.target);
                 let [launcher, _] = container.pair();
                 signal(launcher, TERM);
                 let new = container.report.wait_nth("started", nth).pid;

@@ -5,7 +5,7 @@ use std::{fs, os::unix::net::UnixDatagram, path::Path, sync::Mutex, time::Durati
 use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
-    http::{self, Target},
+    http::{self, Connection, Target},
     process, scene,
     signal::TERM,
     site::Site,
@@ -86,13 +86,13 @@ fn p3_who_waits_is_told_what_for() {
             direct.report.wait("started");
             assert_eq!((ear.count("STOPPING=1"), ear.count(EXTENDS)), (0, 0));
             // A drain that takes its time: systemd is asked for more, again and again.
-            let request = http::hold(&target);
+            let request = Connection::unfinished(&target);
             assert_eq!(http::pid(&target), daemon);
             process::signal(daemon, if has_launcher { INT } else { TERM });
             // At once where there is a launcher to answer, then each 3 s.
             ear.wait(EXTENDS, if has_launcher { 3 } else { 2 });
             assert_eq!(ear.count("STOPPING=1"), usize::from(!has_launcher));
-            assert_eq!(request.finish().expect("an answer").pid, Some(daemon));
+            assert_eq!(request.try_finish().expect("an answer").pid, Some(daemon));
             assert!(started.wait_end().success());
             assert_eq!(ear.count("READY=1"), 1);
         });

@@ -13,11 +13,10 @@ use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed, Isolation},
     clients::{Host, Program},
-    http::{self, Prober, Target},
+    http::{self, Connection, Prober, Target, answer_of},
     openrc::OpenRc,
     process::{self, Watched},
     report::Report,
-    scene::{Unfinished, answer_of},
     supervisor::write_script,
     wait_for,
 };
@@ -116,7 +115,7 @@ fn p1_p8_the_retry_schedule_and_a_stop_of_a_plain_service() {
         let old = Watched::new(report.wait("started").pid);
         let prober = Prober::start(&target);
         prober.wait_pid(old.pid());
-        let request = Unfinished::start(&target);
+        let request = Connection::unfinished(&target);
         prober.wait_more(2);
 
         let launcher = Watched::new(openrc.main_pid());

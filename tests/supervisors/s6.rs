@@ -9,9 +9,9 @@ use std::{
 use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
-    http::Prober,
+    http::{Connection, Prober, answer_of},
     process::{self, Watched},
-    scene::{self, Unfinished, answer_of},
+    scene,
     site::{ENDS_SOON, SERVES_ON, Site, User},
     supervisor::{Service, Supervisor, Want, write_script},
     wait_for,
@@ -139,7 +139,7 @@ fn p1_p3_p6_each_command() {
             let (old, launcher) = (site.daemon(1), site.launcher());
             let prober = Prober::start(&site.target);
             prober.wait_pid(old.pid());
-            let request = Unfinished::start(&site.target);
+            let request = Connection::unfinished(&site.target);
             prober.wait_more(2);
             let mut control = Command::new("s6-svc");
             control.args(options).arg(site.service().folder()).stdin(Stdio::null());
@@ -192,7 +192,7 @@ fn p6_a_restart_of_a_service_that_is_up_for_the_last_time_is_its_end() {
         scene::each(folder, ["-O", "-x"], |folder, command| {
             let site = Site::at(folder).user(User::Root).options(ENDS_SOON).under(S6);
             let daemon = site.started(1);
-            let request = Unfinished::start(&site.target);
+            let request = Connection::unfinished(&site.target);
             site.service().control(command);
             site.service().wait_handled();
             site.service().restart();
@@ -325,7 +325,7 @@ fn p1_a_finish_script_that_kills_the_process_group_spares_the_daemon() {
         assert!(!other.has_ended());
         let prober = Prober::start(&site.target);
         prober.wait_pid(middle.pid());
-        let request = Unfinished::start(&site.target);
+        let request = Connection::unfinished(&site.target);
         prober.wait_more(2);
         site.deploy(&run);
         site.service().restart();
@@ -361,7 +361,7 @@ fn a_down_signal_other_than_term_is_warned_of() {
         old.wait_end(LIMIT);
         site.log.wait(&[("stage", "launch"), ("down_signal", "SIGINT")]);
         assert!(warned(site.launcher().pid()));
-        let request = Unfinished::start(&site.target);
+        let request = Connection::unfinished(&site.target);
         site.service().control("-r");
         site.log.wait(&[("stage", "forward"), ("signal", "2")]);
         scene::wait_drain(&site.report, new.pid());

@@ -7,11 +7,11 @@ use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed},
     clients::{Host, Program},
-    http::{Prober, Target},
+    http::{Connection, Prober, Target, answer_of},
     log::Log,
     process::Watched,
     report::Report,
-    scene::{self, Unfinished, answer_of},
+    scene,
     signal::{KILL, TERM, USR2},
     supervisor::copy_folder,
     supervisord::Supervisord,
@@ -127,7 +127,7 @@ fn p1_p3_with_the_default_settings() {
         let old = scene.daemon(1);
         let prober = Prober::start(&scene.target);
         prober.wait_pid(old.pid());
-        let request = Unfinished::start(&scene.target);
+        let request = Connection::unfinished(&scene.target);
         prober.wait_more(2);
         scene.supervisord.main_pid();
         assert!(scene.supervisord.control(&["restart", "web"]));

@@ -12,11 +12,10 @@ use std::{
 use seamless_testing::{
     LIMIT, as_each_user,
     boxed::{Boxed, Isolation},
-    http::Prober,
+    http::{Connection, Prober, answer_of},
     innocent::Innocent,
     process::{self, NOBODY, Watched, stop_without_claim},
-    report,
-    scene::{self, Unfinished, answer_of},
+    report, scene,
     signal::{CONT, TERM},
     site::{ENDS_SOON, SERVES_ON, Site, User},
     supervisor::Supervisor,
@@ -332,7 +331,7 @@ pub(crate) fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &
         let prober = Prober::start(&site.target);
         let first = site.started(1);
         prober.wait_pid(first);
-        let request = Unfinished::start(&site.target);
+        let request = Connection::unfinished(&site.target);
         let mut generations = vec![first];
         site.service().settle();
         let launcher = site.launcher();

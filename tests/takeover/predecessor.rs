@@ -1,11 +1,11 @@
-//! Who takes over from whom: stale and foreign files, the claim, the Go original.
+//! Who takes over from whom: stale and foreign files, older generations, other services.
 
 use std::{
     fs,
     io::Write,
     os::{fd::OwnedFd, unix::fs::MetadataExt, unix::net::UnixStream},
     path::Path,
-    process::{Child, ChildStdin, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,6 @@ use seamless_testing::{
     http::{self, Target},
     innocent::Innocent,
     process::{self, Watched, stop_without_claim},
-    scene::{Unfinished, answer_of},
     signal::{CONT, TERM, USR1},
     site::{Site, identity},
     supervisor::{Service, Supervisor, write_script},
@@ -456,212 +455,6 @@ fn p5_another_service_with_the_same_pid_file_is_refused(kind: Supervisor, folder
     first.down();
     let new = direct.report.wait_nth("started", 2).pid;
     assert_eq!(direct.named(), Some(new));
-}
-
-// ---- the claim ----
-
-#[test]
-fn a_second_starter_waits_for_the_first() {
-    boxed::run(|folder| {
-        let direct = Site::alone(folder);
-        // The first finishes when told to.
-        let first = direct.start(&["--at=after-init=hang", "--on=10=call:started"]);
-        let holder = first.wait_init();
-        let second = direct.start(&["--at=after-init=hang"]);
-        let words = ["stage=claim", &format!("holder={}", holder.pid()), "another generation"];
-        direct.log.wait_words(&words, 1);
-        assert_eq!(direct.report.named("init").len(), 1);
-        holder.signal(USR1);
-        assert_eq!(direct.report.wait("called").text, "started ok");
-        let next = second.wait_init();
-
-        // The first dies.
-        let third = direct.start(&[]);
-        direct.log.wait_words(&["stage=claim", &format!("holder={}", next.pid())], 1);
-        assert_eq!(direct.report.named("init").len(), 2);
-        next.kill();
-        third.wait_init();
-        direct.log.wait_words(&["stage=claim", "generation=3"], 1);
-    });
-}
-
-#[test]
-fn p10_a_claim_that_is_never_given_up_is_an_error_that_names_the_holder() {
-    boxed::run(|folder| {
-        let direct = Site::alone(folder);
-        let first = direct.start(&["--at=after-init=hang"]);
-        let first = first.wait_init();
-        let holder = first.pid();
-        let began = Instant::now();
-        let mut second = direct.start(&["--claim-timeout=300ms"]);
-        let text = format!(
-            "init: cannot lock {:?} (claim): process {holder} is starting, and holds it for longer \
-             than claim_timeout (300ms)",
-            direct.lock_file(),
-        );
-        assert_eq!(second.wait_error().text, text);
-        assert!(began.elapsed() >= Duration::from_millis(300));
-        assert!(!first.has_ended(), "whoever started it is there to end it");
-    });
-}
-
-/// Nothing is decided about generations that are starting: a stop ends a waiting one as well.
-#[test]
-fn a_starter_that_waits_for_the_claim_ends_when_told() {
-    boxed::run(|folder| {
-        let direct = Site::alone(folder);
-        let first = direct.start(&["--at=after-init=hang"]);
-        let holder = first.wait_init().pid();
-        let mut second = direct.start(&[]);
-        direct.log.wait_words(&["stage=claim", &format!("holder={holder}")], 1);
-        second.launcher.signal(TERM);
-        assert!(second.wait_end().success());
-        // It lost its launcher.
-        let third = direct.start(&[]);
-        direct.log.wait_words(&["stage=claim", &format!("holder={holder}")], 2);
-        let waiting = Watched::new(process::children(third.launcher.pid())[0]);
-        third.launcher.kill();
-        waiting.wait_end(LIMIT);
-        assert_eq!(direct.report.named("init").len(), 1);
-    });
-}
-
-// ---- the Go original ----
-
-/// Plays a daemon of rs/seamless: its PID file has no newline and no lock. It notes the signals that
-/// it gets, and ends by its own timer, which is the end of its standard input.
-struct Original {
-    child: Child,
-    timer: Option<ChildStdin>,
-}
-
-impl Original {
-    /// `start` is what it does when it is ready.
-    fn start(direct: &Site, start: &str) -> Self {
-        let script = format!(
-            r#"pid_file=$1 report=$2
-            for signal in TERM INT USR2 HUP CONT; do
-                trap "echo $$ signal $signal >>'$report'" "$signal"
-            done
-            {start}
-            echo "$$ original" >>"$report"
-            until read -r; [ $? -le 128 ]; do :; done"#
-        );
-        let mut child = Command::new("bash")
-            .args(["-c", &script, "original"])
-            .args([direct.pid_file().as_path(), direct.report.path()])
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("bash");
-        let timer = child.stdin.take();
-        let original = Original { child, timer };
-        direct.report.wait_of(original.pid(), "original");
-        original
-    }
-
-    /// Reads the PID file, removes it, sends TERM to the PID, and writes its own PID.
-    fn take_over(direct: &Site, before_term: &str) -> Self {
-        let start = format!(
-            r#"old=$(<"$pid_file"); rm "$pid_file"
-            {before_term}
-            kill -TERM "$old"; printf %s $$ >"$pid_file""#
-        );
-        Self::start(direct, &start)
-    }
-
-    fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    fn fire_timer(mut self) {
-        self.timer = None;
-        assert!(self.child.wait().expect("its end").code().is_some());
-    }
-}
-
-#[test]
-fn p5_the_go_original_as_predecessor_is_not_signalled() {
-    boxed::run(|folder| {
-        let direct = Site::alone(folder);
-        let original = Original::start(&direct, r#"printf %s $$ >"$pid_file""#);
-        assert_eq!(direct.named(), Some(original.pid()));
-        let (_started, daemon) = direct.start_ready(&[]);
-        assert_eq!(direct.named(), Some(daemon.pid()));
-        assert!(!Watched::new(original.pid()).has_ended());
-        let pid = original.pid();
-        original.fire_timer();
-        assert_eq!(direct.report.names_of(pid), ["original"], "no signal");
-        assert!(!daemon.has_ended());
-    });
-}
-
-#[test]
-fn the_go_original_takes_over_and_is_taken_over() {
-    boxed::run(|folder| {
-        let direct = Site::alone(folder);
-        let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
-        first.detach();
-        direct.wait_checks(old.pid(), 1);
-        let original = Original::take_over(&direct, "");
-        let reason = direct.report.wait_of(old.pid(), "wait").text;
-        // Whether the file names the sender yet when its TERM is read, is a race of its own.
-        assert!(["TakenOver", "Requested"].contains(&reason.as_str()), "{reason}");
-        old.wait_end(LIMIT);
-        assert_eq!(direct.named(), Some(original.pid()));
-
-        let (_second, new) = direct.start_ready(&[]);
-        assert_eq!(direct.named(), Some(new.pid()));
-        let pid = original.pid();
-        original.fire_timer();
-        assert_eq!(direct.report.names_of(pid), ["original"], "no signal");
-        assert!(!new.has_ended());
-    });
-}
-
-/// Slow between the removal of the PID file and its TERM: the detached daemon puts its own file back
-/// meanwhile, and gives way all the same.
-#[test]
-fn the_go_original_takes_over_slowly() {
-    boxed::run(|folder| {
-        let direct = Site::alone(folder);
-        let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
-        first.detach();
-        direct.wait_checks(old.pid(), 1);
-        let wait = r#"until [ -s "$pid_file" ]; do sleep 0.01; done"#;
-        let original = Original::take_over(&direct, wait);
-        direct.report.wait_of(old.pid(), "wait");
-        old.wait_end(LIMIT);
-        assert_eq!(direct.named(), Some(original.pid()));
-        direct.log.wait_words(&["ours is back"], 1);
-        original.fire_timer();
-    });
-}
-
-/// It writes its PID and is slow to send its TERM: a stranger that lives is believed for one look.
-#[test]
-fn a_living_stranger_in_the_pid_file_is_believed_for_one_look() {
-    boxed::run(|folder| {
-        let direct = Site::alone(folder);
-        let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
-        first.detach();
-        direct.wait_checks(old.pid(), 1);
-        let innocent = Innocent::start();
-        let looks = |log: &str| log.lines().filter(|line| line.contains("finding=")).count();
-        let before = looks(&direct.log.text());
-        // At once: of an empty file it would make something else.
-        let new = folder.join("new");
-        fs::write(&new, innocent.pid().to_string()).expect("a file");
-        fs::rename(new, direct.pid_file()).expect("the PID file");
-        let line = direct.log.wait_words(&["ours is back"], 1);
-        assert!(line.contains(&format!("daemon={} ", old.pid())), "{line}");
-        assert_eq!(direct.named(), Some(old.pid()));
-        innocent.assert_unharmed();
-        // The look before that one saw the stranger, and left the file alone.
-        let log = direct.log.text();
-        let back = log.find("ours is back").expect("just seen");
-        assert!(looks(&log[..back]) > before, "{log}");
-        assert!(!old.has_ended());
-    });
 }
 
 // ---- how long a detached daemon waits ----

@@ -24,7 +24,7 @@ use socket2::{SockAddr, SockRef};
 use seamless_testing::{
     LIMIT, bin,
     boxed::Isolation,
-    http::{self, Failure, Held, Target},
+    http::{self, Connection, Failure, Target},
     innocent::Innocent,
     process::{self, Watched},
     supervisor::{Service, Supervisor},
@@ -520,7 +520,7 @@ impl Case {
         let supervisor = Watched::new(site.service.supervisor_pid());
         let clients = Clients::start(&site.target);
         clients.wait_answers(old.daemon, 4);
-        let held = http::hold(&site.target);
+        let held = Connection::unfinished(&site.target);
         let held_port = held.port();
         wait_for("a request that the old one has accepted", LIMIT, || {
             Sockets::of(old.daemon).accepted.contains(&held_port).then_some(())
@@ -704,7 +704,7 @@ fn wait_only(site: &Site, wanted: impl Fn(Pair) -> bool) -> Pair {
 /// The request that the old daemon has accepted before the restart, and cannot answer until its rest
 /// is sent.
 struct Slow {
-    held: Option<Held>,
+    held: Option<Connection>,
     asked: Option<Asked>,
 }
 
@@ -712,7 +712,7 @@ impl Slow {
     fn finish(&mut self) {
         let Some(held) = self.held.take() else { return };
         let (begin, port) = (Instant::now(), Some(held.port()));
-        let answer = held.finish().map(|answer| answer.pid.expect("a server with a PID"));
+        let answer = held.try_finish().map(|answer| answer.pid.expect("a server with a PID"));
         self.asked = Some(Asked { begin, end: Instant::now(), port, answer });
     }
 }

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::chown};
 
 use seamless_testing::{
-    http::{self, Prober},
+    http::{Connection, Prober},
     process::{self, NOBODY, Watched},
     report,
 };
@@ -42,10 +42,10 @@ fn p1_p2_p3_p6_p8_a_service_that_is_not_root() {
         assert_eq!(web.log.with(&["stage=intent", "intent=unknown"]).len(), 0);
 
         // Does not wait for the request.
-        let request = http::hold(&web.target);
+        let request = Connection::unfinished(&web.target);
         prober.wait_more(2);
         web.control(&["stop", "--no-block"]);
-        assert_eq!(request.finish().expect("an answer").pid, Some(third));
+        assert_eq!(request.try_finish().expect("an answer").pid, Some(third));
         web.wait_nothing_left();
         assert_eq!(web.report.wait_of(third, "wait").text, "Stopped");
         let probes = prober.stop();

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     LIMIT,
-    http::{self, FailedProbe, FailureKind, Held, Prober, Target},
+    http::{self, Connection, FailedProbe, FailureKind, Prober, Target},
     process::Watched,
     readme::Table,
     supervisor::write_script,
@@ -164,10 +164,11 @@ pub fn watch(host: &mut dyn Host, case: Case) -> Seen {
     let daemon = Watched::new(old);
     let prober = Prober::start(host.target());
     prober.wait_pid(old);
-    let mut request = Some(http::hold(host.target()));
+    let mut request = Some(Connection::unfinished(host.target()));
     // What the prober sends next comes behind it in the same queue.
     prober.wait_more(2);
-    let is_answered = |request: Held| request.finish().is_ok_and(|one| one.pid == Some(old));
+    let is_answered =
+        |request: Connection| request.try_finish().is_ok_and(|one| one.pid == Some(old));
     let mut answered = false;
     match case {
         Case::Restart => host.restart(),

@@ -3,8 +3,7 @@
 use std::{
     fmt::Debug,
     fs,
-    io::{Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
 };
@@ -12,12 +11,10 @@ use std::{
 pub use crate::LIMIT;
 use crate::{
     bin,
-    http::{self, Target},
     process::{self, Watched},
     report::Report,
     wait_for,
 };
-use socket2::Socket;
 
 /// A run script for the probe: `web.pid`, `report` and `log` are in this folder.
 pub fn script(folder: &Path, options: &str) -> String {
@@ -93,15 +90,6 @@ pub fn hooks(report: &Report, pid: u32) -> Vec<String> {
     hooks.map(|hook| hook.text).collect()
 }
 
-/// Waits until new connections reach one generation only.
-#[track_caller]
-pub fn wait_one_listener(target: &Target) {
-    let Target::Tcp(address) = target else { panic!("no port: {target}") };
-    wait_for(format!("one listener at {target}"), LIMIT, || {
-        (process::listeners(Some(address.port())).len() == 1).then_some(())
-    });
-}
-
 /// Waits until this process holds no TCP socket that listens, also where others hold the same one.
 #[track_caller]
 pub fn wait_let_go(pid: u32) {
@@ -128,83 +116,4 @@ pub fn each<T: Copy + Debug + Send>(
             });
         }
     });
-}
-
-/// A request whose last line is still to be sent, so that its server cannot answer yet.
-pub struct Unfinished(Socket);
-
-impl Unfinished {
-    #[track_caller]
-    pub fn start(target: &Target) -> Self {
-        let mut request = Self::connect(target);
-        request.begin();
-        request
-    }
-
-    /// A connection only: [`begin`](Self::begin) comes later.
-    #[track_caller]
-    pub fn connect(target: &Target) -> Self {
-        let socket = http::connect(LIMIT, target);
-        let socket = socket.unwrap_or_else(|error| panic!("{target}: {error}"));
-        Unfinished(socket)
-    }
-
-    #[track_caller]
-    pub fn begin(&mut self) {
-        self.0.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n").expect("the first part");
-    }
-
-    /// Waits until this process has accepted it: where generations share a socket, the next one may
-    /// be as quick.
-    #[track_caller]
-    pub fn wait_accepted(&self, pid: u32) {
-        let client = self.0.local_addr().expect("its address").as_socket_ipv4().expect("by IPv4");
-        let client = format!("0100007F:{:04X}", client.port());
-        wait_for(format!("{pid} accepts a connection"), LIMIT, || {
-            // `1: 0100007F:1F90 0100007F:A2B4 01 … inode …`, which is 0 before.
-            let sockets = fs::read_to_string("/proc/net/tcp").expect("the sockets");
-            // With many services, others may have had a client at the same port.
-            let inodes = sockets.lines().filter_map(|line| {
-                let words: Vec<&str> = line.split_ascii_whitespace().collect();
-                (words.get(2) == Some(&client.as_str())).then(|| words.get(9).copied())?
-            });
-            let accepted: Vec<PathBuf> =
-                inodes.map(|inode| format!("socket:[{inode}]").into()).collect();
-            process::descriptors(pid).iter().any(|(_, what)| accepted.contains(what)).then_some(())
-        });
-    }
-
-    /// Sends the rest, and returns all that the server answers until it closes the connection.
-    #[track_caller]
-    pub fn finish(mut self) -> String {
-        self.0.write_all(b"\r\n").expect("the rest");
-        let mut answer = String::new();
-        self.0.read_to_string(&mut answer).expect("an answer, and then its end");
-        answer
-    }
-
-    /// Sends the rest, and returns the answer as soon as it is there. The connection stays open.
-    #[track_caller]
-    pub fn answer(&mut self) -> String {
-        self.0.write_all(b"\r\n").expect("the rest");
-        let mut answer = String::new();
-        while !(answer.contains("\r\n\r\nServer pid: ") && answer.ends_with('\n')) {
-            let mut bytes = [0; 1024];
-            let count = self.0.read(&mut bytes).expect("an answer");
-            assert!(count > 0, "the connection ended: {answer:?}");
-            answer.push_str(&String::from_utf8_lossy(&bytes[..count]));
-        }
-        answer
-    }
-
-    /// Waits until the server closes the connection.
-    #[track_caller]
-    pub fn wait_closed(mut self) {
-        assert_eq!(self.0.read(&mut [0]).expect("an orderly end"), 0);
-    }
-}
-
-/// The body of every answer.
-pub fn answer_of(pid: u32) -> String {
-    format!("\r\n\r\nServer pid: {pid}\n")
 }
