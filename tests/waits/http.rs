@@ -23,7 +23,7 @@ use seamless_testing::{
 };
 use tungstenite::{Error as Closed, Message, WebSocket};
 
-use crate::scene::{self, LIMIT, Log};
+use crate::scene::{self, LIMIT, Log, Unfinished, answer_of};
 
 /// The service `web`, restarted by hand.
 pub(crate) struct Web {
@@ -462,13 +462,38 @@ fn what_the_hammer_cuts_is_seen_to_be_cut() {
     });
 }
 
+#[test]
+fn p3_what_serve_does_can_be_done_in_three_steps() {
+    Boxed::new().private_net().run(|folder| {
+        let (address, other) = (boxed::address(), boxed::address());
+        let options =
+            format!("--steps=3 --listen={address} --unix-socket=web.sock --listen={other}");
+        let mut web = Web::start(folder, options);
+        let target = Target::from(address);
+        let request = Unfinished::start(&target);
+        request.wait_accepted(web.daemon);
+        let old = web.restart();
+        assert!(request.finish().ends_with(&answer_of(old.pid())));
+        old.wait_end(LIMIT);
+        assert_eq!(seamless_testing::http::pid(&target), web.daemon);
+        for daemon in [old.pid(), web.daemon] {
+            let line = web.log().wait(&[("stage", "bound"), ("daemon", &daemon.to_string())]);
+            let at: Vec<_> = line.field("at").expect("addresses").split(',').collect();
+            assert_eq!([at[0], at[2]], [address.to_string(), other.to_string()]);
+            assert!(at[1].ends_with("web.sock"), "{at:?}");
+            assert_eq!(line.field("state"), Some("Starting"));
+        }
+    });
+}
+
 /// Nor does it need the runtime, which is what hangs as often as not, or the program's own hooks.
 #[test]
 fn the_hammer_cuts_where_the_runtime_is_held_up() {
     Boxed::new().private_net_without_migration().run(|folder| {
         let address = boxed::address();
         let options = format!("--listen={address} --drain-limit=300ms --threads=1");
-        let mut web = Web::start(folder, format!("{options} --hang-before=hammer"));
+        let mut web =
+            Web::start(folder, format!("{options} --hang-before=first --hang-before=hammer"));
         let asked = |path: &str| {
             let mut raw = Raw::connect(address);
             raw.send(&format!("GET {path} HTTP/1.0\r\n\r\n"));

@@ -12,6 +12,7 @@ mod config;
 mod containers;
 mod copies;
 mod deploys;
+mod drain;
 mod ends;
 mod examples;
 mod files;
