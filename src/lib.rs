@@ -68,8 +68,9 @@
 //! [`successor_timeout`](Config::successor_timeout) after the last sign of them. While
 //! somebody else holds the claim, nothing is decided until the next look.
 //!
-//! **Draining** ends when the [`on_shutdown`] hooks have returned, or with the hammer: after
-//! [`drain_timeout`](Config::drain_timeout), or on a USR2 from anybody but the launcher. A daemon
+//! **Draining** ends when the [`on_shutdown`] hooks have returned and every [`DrainGuard`] has been
+//! dropped, or by force (the hammer): after [`drain_timeout`](Config::drain_timeout), or on a USR2 from
+//! anybody but the launcher. A daemon
 //! that drains already when its launcher is told to restart lets it go at once: only then the
 //! supervisor starts the next.
 //!

@@ -91,7 +91,9 @@ impl HookList {
     }
 }
 
-/// The wakers of the futures that are being polled, one for each.
+/// The wakers of the futures that are being polled, one for each. Guards against a waker whose end is the
+/// end of its task, and with it of more futures: it must not be dropped while the lock around this is
+/// held, so it is returned.
 pub(crate) struct Wakers {
     of: BTreeMap<u64, Waker>,
     last_number: u64,
@@ -103,16 +105,21 @@ impl Wakers {
     }
 
     /// `number` is the future's own, given by its first poll that has to wait.
-    pub(crate) fn keep(&mut self, number: &mut Option<u64>, waker: &Waker) {
+    #[must_use = "to be dropped without the lock"]
+    pub(crate) fn keep(&mut self, number: &mut Option<u64>, waker: &Waker) -> Option<Waker> {
         let number = *number.get_or_insert_with(|| {
             self.last_number += 1;
             self.last_number
         });
-        self.of.entry(number).or_insert_with(|| waker.clone()).clone_from(waker);
+        match self.of.get(&number) {
+            Some(kept) if kept.will_wake(waker) => None,
+            Some(_) | None => self.of.insert(number, waker.clone()),
+        }
     }
 
-    pub(crate) fn forget(&mut self, number: u64) {
-        self.of.remove(&number);
+    #[must_use = "to be dropped without the lock"]
+    pub(crate) fn forget(&mut self, number: u64) -> Option<Waker> {
+        self.of.remove(&number)
     }
 
     pub(crate) fn take(&mut self) -> Wakers {
@@ -231,20 +238,27 @@ impl Shutdown {
 
     /// Returns true if the drain has begun; otherwise keeps the waker.
     fn poll_begun(&self, number: &mut Option<u64>, waker: &Waker) -> bool {
-        let mut state = lock(&self.state);
-        let begun = self.has_begun();
-        if !begun {
-            state.begin.keep(number, waker);
-        }
-        begun
+        let replaced = {
+            let mut state = lock(&self.state);
+            if self.has_begun() {
+                return true;
+            }
+            state.begin.keep(number, waker)
+        };
+        drop(replaced);
+        false
     }
 
     fn poll_finished(&self, number: &mut Option<u64>, waker: &Waker) -> Option<DrainReason> {
-        let mut state = lock(&self.state);
-        if state.finished.is_none() {
-            state.finish.keep(number, waker);
-        }
-        state.finished
+        let replaced = {
+            let mut state = lock(&self.state);
+            if state.finished.is_some() {
+                return state.finished;
+            }
+            state.finish.keep(number, waker)
+        };
+        drop(replaced);
+        None
     }
 }
 
@@ -335,7 +349,8 @@ impl Clone for Draining {
 impl Drop for Draining {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            lock(&self.shutdown.state).begin.forget(number);
+            let forgotten = lock(&self.shutdown.state).begin.forget(number);
+            drop(forgotten);
         }
     }
 }
@@ -433,7 +448,8 @@ impl Clone for Finished {
 impl Drop for Finished {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            lock(&self.shutdown.state).finish.forget(number);
+            let forgotten = lock(&self.shutdown.state).finish.forget(number);
+            drop(forgotten);
         }
     }
 }

@@ -141,7 +141,7 @@ impl States {
         if let Some(next) = next(&kept, &mut self.told) {
             return Poll::Ready(next);
         }
-        kept.wakers.keep(&mut self.number, context.waker());
+        let replaced = kept.wakers.keep(&mut self.number, context.waker());
         if !kept.wakes {
             let (changes, count) = (self.changes, kept.count);
             let thread = thread::Builder::new().name("seamless-states".to_owned());
@@ -149,6 +149,7 @@ impl States {
         }
         let wakes = kept.wakes;
         drop(kept);
+        drop(replaced);
         if !wakes {
             context.waker().wake_by_ref(); // out of threads: try again until there is one
         }
@@ -187,7 +188,8 @@ fn next(kept: &Kept, told: &mut u64) -> Option<Option<State>> {
 impl Drop for States {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            lock(&self.changes.state).wakers.forget(number);
+            let forgotten = lock(&self.changes.state).wakers.forget(number);
+            drop(forgotten);
         }
     }
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-/// Between two attempts, where there is no descriptor to be had.
+/// The pause before the next attempt, if out of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Between two lines about it.
+/// How often the log says so.
 const SAY: Duration = Duration::from_secs(60);
 
 /// What a connection holds as long as it lives.
@@ -27,7 +27,8 @@ impl Seat {
 
 pub(super) type Accepted = (Stream, Option<Peer>, Seat);
 
-/// Ends with the listener closed. What was accepted goes on.
+/// Accepts until the drain has begun and the queue is empty, then closes the listener. Connections that
+/// were accepted go on.
 pub(super) async fn accept_all(
     listener: Listener,
     permits: Arc<Semaphore>,
@@ -59,8 +60,8 @@ pub(super) async fn accept_all(
         }
     }
 
-    // A successor has this queue as well and would answer what is in it. But there is none where the
-    // service is stopped, nor for a socket that the successor did not ask for.
+    // A successor shares this queue and would answer what is in it. But a service that is stopped has no
+    // successor, and a successor may not have asked for this socket.
     let listener = listener.into_std()?;
     while let Ok(permit) = permits.clone().try_acquire_owned() {
         match listener.accept() {

@@ -51,7 +51,7 @@ where
 {
 }
 
-/// What the connections of a program share.
+/// What all connections of a server share.
 pub(super) struct Shared {
     pub(super) library: auto::Builder<TokioExecutor>,
     pub(super) times: Times,
@@ -68,9 +68,9 @@ pub(super) struct Open {
 }
 
 impl Open {
-    /// Sees to it that every connection with something in flight is reset by the end of the process:
-    /// a body whose end is that of the connection would look complete. Needs nothing of the runtime,
-    /// whose threads may all be held up.
+    /// Makes the end of the process reset every connection with something in flight: otherwise a body
+    /// that ends with its connection would look complete. It does not use the runtime, whose threads may
+    /// all be blocked.
     ///
     /// Returns how many are open, and how many of them will be cut.
     pub(super) fn hammer(&self) -> (usize, usize) {
@@ -96,7 +96,7 @@ impl Open {
 struct Link {
     /// Held by whoever reads and writes, for as long as that takes: neither ever waits.
     socket: Mutex<Socket>,
-    /// A first GOAWAY is to be sent.
+    /// The first GOAWAY is to be sent.
     goodbye: AtomicBool,
     shared: Arc<Shared>,
     peer: Option<Peer>,
@@ -136,7 +136,7 @@ impl Socket {
 
 // ---- what moves ----
 
-/// The socket, as the library gets it. It goes on to be the program's where the protocol changes.
+/// The socket, as hyper gets it. If the protocol changes (an upgrade), the program gets it from hyper.
 pub(super) struct Io {
     fd: RawFd,
     link: Arc<Link>,
@@ -153,7 +153,7 @@ impl AsyncRead for Io {
         let Io { link, goodbye, .. } = &mut *self;
         let mut socket = link.socket();
         let (mut stream, state) = socket.parts();
-        // The library reads whenever the connection is polled; it writes only what it has.
+        // Sent here, since hyper reads whenever the connection is polled, but writes only if it has data.
         if link.goodbye.load(Ordering::Relaxed) {
             if let Poll::Ready(Err(error)) = goodbye.poll_send(stream.as_mut(), context) {
                 return Poll::Ready(Err(error));
@@ -250,7 +250,7 @@ impl Drop for InFlight {
     }
 }
 
-/// The app, as the library gets it.
+/// The app, as hyper gets it.
 struct Counted<S> {
     app: TowerToHyperService<S>,
     link: Arc<Link>,
@@ -332,7 +332,7 @@ where
 }
 
 pin_project! {
-    /// The body of an answer; `None` where there is none.
+    /// The body of an answer; `None` if the answer has none.
     struct Counting<B> {
         #[pin]
         body: Option<B>,
@@ -396,7 +396,7 @@ pub(super) async fn converse<S, B>(
                 () = alarm.as_mut() => {}
             }
         });
-        // What has arrived is taken before time or a drain ends anything.
+        // First what has arrived: neither a timer nor the drain ends a connection before that is read.
         tokio::select! {
             biased;
             ended = connection.as_mut() => break ended,

@@ -15,31 +15,34 @@
 //! [`serve`] takes the socket over from the predecessor or binds it, calls
 //! [`started`](crate::started), serves HTTP/1 and HTTP/2 to any tower service, drains when a
 //! successor serves or the service is stopped, and returns. [`Server`] does the same for several
-//! places at once, and has the limits. Hyper does the HTTP; this module adds when to stop.
+//! places at once, and has the limits; [`Server::bind`] leaves [`started`](crate::started) to the
+//! program. Hyper speaks HTTP; this module decides when connections end. It uses the public interface
+//! of this crate only, so a server for another protocol can be built in the same way.
 //!
 //! # The drain
 //!
-//! What is queued is accepted, then the socket is closed in this process; a successor goes on with it.
+//! The server accepts what is queued, then closes its socket; a successor keeps the same socket open.
 //!
-//! - **HTTP/1**: each answer says `Connection: close`, and the connection ends with it; where more
-//!   requests have come behind it (pipelined), with the last of them. An idle connection, or one whose
-//!   answer had begun before the drain, stays open for [`idle_grace`](Server::idle_grace): a request
-//!   that is on its way is answered. A new connection has
+//! - **HTTP/1**: each answer says `Connection: close`, and the connection ends with it. If further
+//!   requests have already arrived behind it (pipelined), the connection ends with the last of them. An
+//!   idle connection, or one whose answer had begun before the drain, stays open for
+//!   [`idle_grace`](Server::idle_grace), so that a request on its way is answered. A new connection has
 //!   [`header_timeout`](Server::header_timeout) for its first request, as always.
-//! - **HTTP/2**: GOAWAY at once, in two steps as RFC 9113 has it, the second after
-//!   [`idle_grace`](Server::idle_grace): requests on their way are served.
-//! - **Upgraded connections** (WebSocket) are the app's: it should end them when
+//! - **HTTP/2**: GOAWAY at once, in two steps as RFC 9113 describes it, the second after
+//!   [`idle_grace`](Server::idle_grace), so that requests on their way are served.
+//! - **Upgraded connections** (WebSocket) belong to the app: it should end them when
 //!   [`draining`](crate::draining) resolves. Until then this process stays.
-//! - **The limit**: [`drain_timeout`](Server::drain_timeout), 60 s. Then, or on USR2 by hand, everything
-//!   left is reset, the log tells how many connections were cut, and the process ends with code 124.
+//! - **The limit**: [`drain_timeout`](Server::drain_timeout), 60 s. After it, or on USR2 by hand, every
+//!   connection with something in flight is reset, the log says how many were cut, and the process ends
+//!   with code 124.
 //!
 //! # Limitations
 //!
-//! - Requests that were pipelined behind one with a body are not known to have come: the answer to
+//! - The server cannot see requests that were pipelined behind one with a body: the answer to
 //!   that one may be the last. No client should pipeline there (RFC 9112, 9.3.2).
-//! - Over a Unix socket there is no reset: an answer to an HTTP/1.0 client, whose body ends with the
-//!   connection, looks whole when it is cut.
-//! - [`serve`] is for one call in a program: it announces the service. For several places, use
+//! - A Unix socket cannot be reset: an answer to an HTTP/1.0 client, whose body ends with the
+//!   connection, looks complete when it is cut.
+//! - Call [`serve`] once in a program: it announces the service. For several places, use
 //!   [`Server`].
 //! - Types of hyper, http and tower are part of this module's interface.
 

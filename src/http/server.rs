@@ -21,13 +21,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tower_service::Service;
 
-/// What the library needs at least, to read at all.
+/// The smallest buffer with which hyper can read.
 const LEAST_HEADER_SIZE: usize = 8192;
-/// What is longer is as good as for ever; sums of times must not overflow.
+/// A longer time is cut to this, so that sums of times do not overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Several servers in one program, each at its own place with its own app, and the limits that all
-/// of them keep. Each limit has a default that suits a server on the open network.
+/// Several servers in one program, each at its own place with its own app, and the limits that apply
+/// to all of them. Each limit has a default that suits a server on the open network.
 ///
 /// ```no_run
 /// use axum::{Router, routing::get};
@@ -58,7 +58,7 @@ pub struct Server {
     max_connections: usize,
 }
 
-/// A socket to be had, and what serves it.
+/// How a socket is found, and what serves it.
 struct Place {
     find: Box<dyn FnOnce() -> Result<(StdListener, Start)> + Send>,
 }
@@ -181,23 +181,22 @@ impl Server {
         self
     }
 
-    /// How long the head of a request may take to arrive, from its first byte on, and how long a new
-    /// connection may take to send a first one, a TLS handshake included. Then it is closed. Also in a
-    /// drain: a connection that was accepted is a promise. Default: 10 s.
+    /// How long the head of a request may take to arrive, counted from its first byte, and how long a new
+    /// connection may take to send its first one, including a TLS handshake. After that it is closed. The
+    /// same holds in a drain: a connection that was accepted is a promise. Default: 10 s.
     pub fn header_timeout(mut self, timeout: Duration) -> Server {
         self.header_timeout = timeout.min(LONGEST);
         self
     }
 
-    /// How long the app may take until it begins its answer. Then the client gets a 503 and the
-    /// request is dropped. Default: `None`, no limit. What an app does in threads or tasks of its
-    /// own goes on.
+    /// How long the app may take until it begins its answer. After that the client gets a 503 and the
+    /// request is dropped. Default: `None`, no limit. Threads and tasks that the app has started go on.
     pub fn request_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Server {
         self.request_timeout = timeout.into();
         self
     }
 
-    /// How long a connection without a request stays open. Default: 75 s. Load balancers in front
+    /// How long a connection without a request stays open. Default: 75 s. A load balancer in front
     /// must use a shorter time than this.
     pub fn keep_alive(mut self, time: Duration) -> Server {
         self.keep_alive = time.min(LONGEST);
@@ -205,45 +204,48 @@ impl Server {
     }
 
     /// How long an idle HTTP/1 connection stays open once the drain has begun: time for a request
-    /// that is on its way. It is answered, and its answer says `Connection: close`. So long an HTTP/2
-    /// connection takes new requests after its GOAWAY. Default: 1 s.
+    /// that is on its way. It is answered, and its answer says `Connection: close`. An HTTP/2
+    /// connection takes new requests for the same time after its GOAWAY. Default: 1 s.
     ///
-    /// It guards clients that never retry. A client that pauses for longer than this between two
-    /// requests, and sends the next in the very moment in which the connection is closed, sees it
-    /// closed without an answer; HTTP lets it try again, as on any idle connection.
+    /// It protects clients that never retry. If a client pauses for longer than this between two
+    /// requests, and sends the next one at the very moment at which the connection is closed, it gets no
+    /// answer; HTTP lets it try again, as on any idle connection.
     pub fn idle_grace(mut self, grace: Duration) -> Server {
         self.idle_grace = grace.min(LONGEST);
         self
     }
 
-    /// How long the drain may take; then the hammer falls, as with
-    /// [`Config::drain_timeout`](crate::Config::drain_timeout): the process ends with code 124, and
-    /// what is in flight is reset, so that no half answer looks like a whole one. By hand: USR2 to
-    /// a process that drains. Default: 60 s. `None`: no limit. Unix sockets know no reset: there, and
-    /// where the process is KILLed, a body that ends with its connection (HTTP/1.0) may look whole.
+    /// How long the drain may take. After that the process is forced to exit (hammer), as with
+    /// [`Config::drain_timeout`](crate::Config::drain_timeout): connections with something in flight are
+    /// reset, so that no client mistakes a truncated answer for a complete one, and the process ends with
+    /// code 124. USR2 to a process that drains does the same by hand. Default: 60 s. `None`: no limit.
     ///
-    /// Where [`Config::drain_timeout`](crate::Config::drain_timeout) is set, that holds instead. The
-    /// launcher is told which it is, and KILLs a daemon that outlives it by 5 s.
+    /// A Unix socket cannot be reset. There, and if the process is KILLed, a body that ends with its
+    /// connection (HTTP/1.0) may look complete.
+    ///
+    /// If [`Config::drain_timeout`](crate::Config::drain_timeout) is set, it holds instead of this one:
+    /// see [`default_drain_timeout`](crate::default_drain_timeout). The launcher is told the limit, and
+    /// KILLs a daemon that outlives it by 5 s.
     pub fn drain_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Server {
         self.drain_timeout = timeout.into();
         self
     }
 
-    /// How many bytes of a connection are buffered at most, and with it the largest head of a
-    /// request: a longer one gets a 431. At least 8 KiB. Default: 64 KiB. No head has more than 100
-    /// fields.
+    /// How many bytes of a connection are buffered at most, which is also the largest head of a
+    /// request: a longer one gets a 431. At least 8 KiB. Default: 64 KiB. A head may have 100 fields at
+    /// most.
     pub fn max_header_size(mut self, bytes: usize) -> Server {
         self.max_header_size = bytes.max(LEAST_HEADER_SIZE);
         self
     }
 
     /// How many connections each server has at most. Further ones wait in its queue, and a restart
-    /// leaves them to the successor. An upgraded connection (WebSocket) counts. HTTP/2 has up to 200
-    /// requests at a time on each. Default: 10,000.
+    /// leaves them to the successor. An upgraded connection (WebSocket) counts. An HTTP/2 connection has
+    /// up to 200 requests at a time. Default: 10,000.
     ///
     /// # Panics
     ///
-    /// For none, and for more than 2^29.
+    /// If `count` is 0, or more than 2^29.
     pub fn max_connections(mut self, count: usize) -> Server {
         assert!((1..=1 << 29).contains(&count), "max_connections: {count}");
         self.max_connections = count;
@@ -333,7 +335,7 @@ impl Server {
 
     fn library(&self) -> auto::Builder<TokioExecutor> {
         let mut library = auto::Builder::new(TokioExecutor::new());
-        // Its own limit holds between two requests as well: here it is `State` that knows better.
+        // Hyper's own limit would also count between two requests; `State` has one that does not.
         library.http1().header_read_timeout(None).max_buf_size(self.max_header_size);
         let size = u32::try_from(self.max_header_size).unwrap_or(u32::MAX);
         library.http2().max_header_list_size(size);

@@ -152,7 +152,7 @@ impl Listener {
 }
 
 impl StdListener {
-    /// Asks the kernel, where tokio's listener would rely on what it was told last.
+    /// Asks the kernel each time, while tokio's listener relies on what it was told last.
     pub(super) fn accept(&self) -> io::Result<(Stream, Option<Peer>)> {
         match self {
             StdListener::Tcp(listener) => {
@@ -192,7 +192,7 @@ impl StdListener {
     }
 }
 
-/// A short answer must not wait for the acknowledgement of the one before.
+/// Without `TCP_NODELAY` a short answer would wait until the client has acknowledged the one before.
 fn from_tcp(stream: TcpStream, address: SocketAddr) -> (Stream, Option<Peer>) {
     _ = stream.set_nodelay(true);
     (Stream::Tcp(stream), Some(Peer(address)))

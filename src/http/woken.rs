@@ -1,4 +1,4 @@
-//! A future beside one that is polled all the time.
+//! A rare future in a task that is woken often.
 
 use pin_project_lite::pin_project;
 use std::future::Future;
@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 pin_project! {
-    /// Polls a future only when that one has been woken, however often the task is: a connection's
-    /// task is woken for each request, its alarm and the drain hardly ever.
+    /// Polls a future only if that future itself was woken, however often its task is woken: a
+    /// connection's task is woken for each request, but its alarm and the drain rarely fire.
     pub(super) struct WhenWoken<F> {
         #[pin]
         future: F,
@@ -35,7 +35,7 @@ impl<F: Future> Future for WhenWoken<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        // In this order: whoever rings from here on wakes this task.
+        // The waker first: whoever rings from here on wakes this task.
         this.bell.task().clone_from(context.waker());
         if !this.bell.rung.load(Ordering::Acquire) {
             return Poll::Pending;

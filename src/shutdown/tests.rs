@@ -127,6 +127,29 @@ fn a_waker_that_panics_does_not_keep_the_others_asleep() {
     assert_eq!(counter.woken(), 1);
 }
 
+/// As that of a task which nobody else knows any more.
+#[test]
+fn a_waker_may_own_futures_itself() {
+    struct Owns {
+        _inner: Draining,
+    }
+    impl Wake for Owns {
+        fn wake(self: Arc<Self>) {}
+    }
+    let shutdown = shutdown();
+    let owns = || {
+        let mut inner = Draining::of(shutdown);
+        let _ = poll(&mut inner, Waker::noop());
+        Waker::from(Arc::new(Owns { _inner: inner }))
+    };
+    let mut draining = Draining::of(shutdown);
+    let _ = poll(&mut draining, &owns());
+    let _ = poll(&mut draining, &owns()); // replaces the first
+    assert_eq!(kept(shutdown), 2);
+    drop(draining);
+    assert_eq!(kept(shutdown), 0);
+}
+
 #[test]
 fn the_drain_begins_once() {
     let shutdown = shutdown();

@@ -150,7 +150,8 @@ fn the_hammer_cuts_where_the_runtime_is_held_up() {
     Boxed::new().private_net_without_migration().run(|folder| {
         let address = boxed::address();
         let options = format!("--listen={address} --drain-timeout=300ms --threads=1");
-        let mut web = Web::start(folder, format!("{options} --hang-before=hammer"));
+        let mut web =
+            Web::start(folder, format!("{options} --hang-before=first --hang-before=hammer"));
         let asked = |path: &str| {
             let mut raw = connect_to(address);
             raw.send(&format!("GET {path} HTTP/1.0\r\n\r\n"));

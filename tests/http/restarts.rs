@@ -12,7 +12,7 @@ use std::{
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed},
-    http::{Connection, Target},
+    http::{self, Connection, Target, answer_of},
     process::{self, Watched},
     scene,
     strict::{self, Strict},
@@ -223,3 +223,27 @@ under_each_supervisor![
     Boxed::new().private_net_without_migration() =>
     p3_examples_across_a_restart
 ];
+
+#[test]
+fn p3_what_serve_does_can_be_done_in_three_steps() {
+    Boxed::new().private_net().run(|folder| {
+        let (address, other) = (boxed::address(), boxed::address());
+        let options =
+            format!("--steps=3 --listen={address} --unix-socket=web.sock --listen={other}");
+        let mut web = Web::start(folder, options);
+        let target = Target::from(address);
+        let request = Connection::unfinished(&target);
+        request.wait_accepted(web.daemon);
+        let old = web.restart();
+        assert!(request.answer().ends_with(&answer_of(old.pid())));
+        old.wait_end(LIMIT);
+        assert_eq!(http::pid(&target), web.daemon);
+        for daemon in [old.pid(), web.daemon] {
+            let line = web.log().wait(&[("stage", "bound"), ("daemon", &daemon.to_string())]);
+            let at: Vec<_> = line.field("at").expect("addresses").split(',').collect();
+            assert_eq!([at[0], at[2]], [address.to_string(), other.to_string()]);
+            assert!(at[1].ends_with("web.sock"), "{at:?}");
+            assert_eq!(line.field("state"), Some("Starting"));
+        }
+    });
+}

@@ -4,6 +4,7 @@
 mod blocked;
 mod calls;
 pub(crate) mod deploys;
+mod drain;
 mod hooks;
 mod in_flight;
 mod in_place;

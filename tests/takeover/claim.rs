@@ -1,14 +1,9 @@
 //! One generation starts at a time: the others wait for the claim.
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use seamless_testing::{
-    LIMIT,
-    boxed::{self, Boxed},
-    http::{Connection, Target, answer_of},
+    LIMIT, boxed,
     process::{self, Watched},
     signal::{TERM, USR1},
     site::Site,

@@ -18,6 +18,8 @@
 //! | `called look TEXT` | the action `call:look`: why its own service cannot be looked at |
 //! | `called time N` | the action `call:time`; nanoseconds since 1970 |
 //! | `called print ok`, `called print error: TEXT` | `--chatter`: the first line; one that cannot be written |
+//! | `called reason REASON` | the action `call:reason` |
+//! | `thread STATE`, `task STATE`; `thread end`, `task REASON` | the action `call:states`: a change; the end |
 //! | `called wait REASON` | the action `call:wait`, whose wait on a thread of its own is over |
 //! | `wait REASON` | `wait` has returned |
 //! | `error STEP: TEXT` | `init`, `started` or a socket failed; exit code 111 |
@@ -34,7 +36,7 @@ use std::{
         unix::net::{UnixDatagram, UnixListener, UnixStream},
     },
     panic,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{self, Command, Stdio},
     str::FromStr,
     sync::{
@@ -47,7 +49,11 @@ use std::{
 
 use lexopt::{Parser, ValueExt};
 use rustix::event::{PollFd, PollFlags, poll};
-use seamless::{Config, DrainReason, sockets};
+use seamless::{
+    Config, DrainReason,
+    hooks::{self, Stage},
+    sockets,
+};
 use seamless_testing::{
     http::{PATTERN, time_now},
     process::catchable_signals,
@@ -96,14 +102,16 @@ probe --pid-file PATH [options]
 
 POINT   before-init (in launcher and daemon), before-daemon-init, launch, after-init,
         ready (it listens, and is about to call `started`), started, drained (`wait` has returned),
-        or a hook: request, shutdown, hammer
+        or a hook: request, shutdown, before-hammer, hammer, after-hammer
 ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, file:PATH (until it exists),
         user:UID, euid:UID (the effective one alone), hoard (every descriptor that is to be had),
         free:N (so many of them again), spawn:NAME, orphan:SECONDS,
         reap (a thread waits for whatever child there is, for ever),
+        guard:PATH (holds up the end of the drain until it exists),
         own-output (standard output is a socket of its own that nobody reads),
         call:init, call:started, call:restart, call:state, call:time, call:wait, call:look,
-        call:inherited, tcp:SOCKET
+        call:inherited, call:reason (of the drain), call:states (reported as they come, by a thread
+        and a task), tcp:SOCKET
 SOCKET  an address or a path, and then any of: ,name=NAME ,count=N ,mode=660 ,backlog=N ,only-v6
         ,reuse-port ,blocking
 TIME    like 300ms or 2s";
@@ -117,6 +125,7 @@ enum Action {
     Hang,
     Sleep(Duration),
     File(PathBuf),
+    Guard(PathBuf),
     User(u32),
     EffectiveUser(u32),
     Hoard,
@@ -149,6 +158,7 @@ impl FromStr for Action {
                 humantime::parse_duration(value).map(Action::Sleep).map_err(|error| wrong(&error))
             }
             "file" => Ok(Action::File(value.into())),
+            "guard" => Ok(Action::Guard(value.into())),
             "panic" => Ok(Action::Panic),
             "abort" => Ok(Action::Abort),
             "hang" => Ok(Action::Hang),
@@ -455,10 +465,13 @@ impl Part {
             Action::Abort => process::abort(),
             Action::Hang => hang(),
             Action::Sleep(time) => thread::sleep(*time),
-            Action::File(path) => {
-                while !path.exists() {
-                    thread::sleep(Duration::from_millis(2));
-                }
+            Action::File(path) => wait_file(path),
+            Action::Guard(path) => {
+                let (guard, path) = (seamless::drain_guard(), path.clone());
+                thread::spawn(move || {
+                    wait_file(&path);
+                    drop(guard);
+                });
             }
             Action::User(id) => {
                 nix::unistd::setgroups(&[]).expect("setgroups");
@@ -535,6 +548,10 @@ impl Part {
                 let part = self.clone();
                 thread::spawn(move || part.report(&format!("called wait {:?}", seamless::wait())));
             }
+            Action::Call(call) if call == "reason" => {
+                self.report(&format!("called reason {:?}", seamless::draining().reason()));
+            }
+            Action::Call(call) if call == "states" => self.states(),
             Action::Call(call) => {
                 let result = match call.as_str() {
                     "init" => seamless::init(&self.pid_file),
@@ -547,6 +564,24 @@ impl Part {
                 self.report(&format!("called {call} {result}"));
             }
         }
+    }
+
+    fn states(&self) {
+        let (part, states) = (self.clone(), seamless::states());
+        thread::spawn(move || {
+            states.for_each(|state| part.report(&format!("thread {state:?}")));
+            part.report("thread end");
+        });
+        let (part, mut states) = (self.clone(), seamless::states());
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.expect("a runtime").block_on(async {
+                while let Some(state) = states.changed().await {
+                    part.report(&format!("task {state:?}"));
+                }
+                part.report(&format!("task {:?}", seamless::finished().await));
+            });
+        });
     }
 
     /// As `println!` and `eprintln!`, which panic where these fail.
@@ -678,6 +713,13 @@ fn main() {
     });
     seamless::on_shutdown(part.hook("shutdown"));
     seamless::on_hammer(part.hook("hammer"));
+    let asked = |point: &str| options.at.iter().any(|(at, _)| at == point);
+    if asked("before-hammer") {
+        hooks::before(Stage::Hammer, part.hook("before-hammer"));
+    }
+    if asked("after-hammer") {
+        hooks::after(Stage::Hammer, part.hook("after-hammer"));
+    }
     // Only now: whoever reads it may send any signal.
     part.report(&format!("init {}", std::os::unix::process::parent_id()));
     part.reach("after-init");
@@ -806,6 +848,12 @@ fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> JoinHa
             Ok(thread) => return thread,
             Err(_) => thread::sleep(Duration::from_millis(2)),
         }
+    }
+}
+
+fn wait_file(path: &Path) {
+    while !path.exists() {
+        thread::sleep(Duration::from_millis(2));
     }
 }
 

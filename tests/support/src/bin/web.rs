@@ -10,8 +10,9 @@
 //! - `/echo`: another protocol, which sends back what it gets (`Upgrade: echo`)
 //!
 //! `--hooks 1,10` hooks these signals, those that the crate handles, and stages; `--hang-before 12` hangs
-//! before one, `hammer` in its hook, `--stop-before drain` stops the process then. `--tls-listen` takes `cert.pem` and `key.pem`
-//! from the working folder. `--threads 1`: of the runtime.
+//! before one, `hammer` in its hook, `first` in one
+//! before it, `--stop-before drain` stops the process then. `--tls-listen` takes `cert.pem` and `key.pem`
+//! from the working folder. `--threads 1`: of the runtime. `--steps 3`: bind, started and run, each by itself.
 
 use std::{collections::HashMap, convert::Infallible, path::PathBuf, process};
 
@@ -47,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
     let mut server = Server::new();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let mut pid_file = PathBuf::new();
+    let (mut pid_file, mut steps) = (PathBuf::new(), false);
     let mut args = lexopt::Parser::from_env();
     while let Some(arg) = args.next()? {
         let Long(name) = arg else { return Err(arg.unexpected().into()) };
@@ -65,6 +66,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             };
             match &*value {
                 "hammer" => seamless::on_hammer(hang),
+                "first" => hooks::before(Stage::Hammer, hang),
                 signal => hooks::before_signal(signal.parse()?, hang)?,
             }
             continue;
@@ -82,6 +84,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             "pid-file" => {
                 pid_file = value.into();
+                server
+            }
+            "steps" => {
+                steps = value == "3";
                 server
             }
             "listen" => server.tcp(value, app("web")),
@@ -102,7 +108,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
     }
     seamless::init(pid_file)?;
-    runtime.enable_all().build()?.block_on(server.serve())?;
+    runtime.enable_all().build()?.block_on(async {
+        if !steps {
+            return server.serve().await;
+        }
+        let bound = server.bind().await?;
+        let state = seamless::state();
+        let addresses: Vec<_> = bound.addresses().iter().map(ToString::to_string).collect();
+        log::info!(
+            "stage=bound daemon={} at={} state={state:?}",
+            process::id(),
+            addresses.join(",")
+        );
+        seamless::started()?;
+        bound.run().await
+    })?;
     Ok(())
 }
 
