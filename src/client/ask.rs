@@ -53,7 +53,7 @@ pub(super) fn ask(
     limit: Duration,
 ) -> (Look, Result<Answer, NoAnswer>) {
     let began = Instant::now();
-    let deadline = Deadline::named(limit, "--timeout");
+    let deadline = Deadline::named(limit, "timeout");
     let mut trouble = None;
     let mut pause = PAUSE.0;
     loop {

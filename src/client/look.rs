@@ -117,7 +117,9 @@ impl Generation {
     /// connections to a path. `None` if we may not look at its descriptors (`proc_pid_fd(5)`), or it
     /// has ended.
     pub fn connections(&self) -> Option<usize> {
-        proc::connections(self.daemon())
+        let count = proc::connections(self.daemon())?;
+        // If it has ended meanwhile, they may have been those of another process.
+        (!self.has_ended()).then_some(count)
     }
 
     /// Whether its daemon has ended. A zombie has ended, too.
@@ -151,7 +153,8 @@ impl Generation {
     }
 
     /// Sends its daemon a signal, by the pidfd (`pidfd_send_signal(2)`): never to another process,
-    /// even if this one has ended. TERM drains this generation, KILL ends it and what it serves.
+    /// even if this one has ended. [`TERM`](crate::signal::TERM) drains this generation;
+    /// KILL ends it, and what it serves is cut off.
     ///
     /// # Errors
     ///

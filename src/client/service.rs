@@ -43,7 +43,7 @@ impl Service {
     /// is changed or locked, and nobody is asked, so this also works while a daemon hangs.
     ///
     /// It never fails: what cannot be read is told by [`Look::blind`] and [`Look::notes`]. What it
-    /// returns may be outdated when it returns; a [`Generation`] stays the same process for as long
+    /// returns may be outdated when it returns; a [`Generation`](super::Generation) stays the same process for as long
     /// as the value lives.
     ///
     /// A process that is a generation of the service itself may not look: to read the record would
@@ -79,9 +79,9 @@ impl Service {
     }
 
     /// Asks the newest generation to stop, for at most `limit`: it drains, and tells all older ones
-    /// to drain. `Ok` means that the stop has begun: [`Generation::wait_end`] waits for its end.
+    /// to drain. `Ok` means that the stop has begun: [`Generation::wait_end`](super::Generation::wait_end) waits for its end.
     ///
-    /// A supervisor starts a service again that ends by itself: see [`Supervisor::starts_again`].
+    /// A supervisor starts a service again that ends by itself: see [`Supervisor::starts_again`](super::Supervisor::starts_again).
     ///
     /// A generation that lost its control socket to a successor that died, and that is proven, is
     /// sent TERM instead, which drains that generation alone.
