@@ -58,11 +58,11 @@ pub(super) fn ask(
     let mut pause = PAUSE.0;
     loop {
         let look = Look::at(pid_file);
-        let now = match (look.newest(), look.blind()) {
+        let now = match (look.newest(), look.unknown()) {
             (None, None) => return (look, Err(NoAnswer::NobodyRuns)),
-            (None, Some(blind)) => {
-                let blind = blind.to_owned();
-                return (look, Err(NoAnswer::Failed(blind)));
+            (None, Some(why)) => {
+                let why = why.to_owned();
+                return (look, Err(NoAnswer::Failed(why)));
             }
             (Some(newest), _) => match ask_one(pid_file, newest, request, deadline) {
                 Ok(answer) => return (look, Ok(answer)),

@@ -159,8 +159,8 @@ impl Report<'_> {
             },
             notes: look.notes(),
             unknown: look
-                .blind()
-                .filter(|blind| error.as_deref() != Some(*blind))
+                .unknown()
+                .filter(|why| error.as_deref() != Some(*why))
                 .into_iter()
                 .collect(),
             error,
