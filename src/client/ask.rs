@@ -53,16 +53,16 @@ pub(super) fn ask(
     limit: Duration,
 ) -> (Look, Result<Answer, NoAnswer>) {
     let began = Instant::now();
-    let deadline = Deadline::named(limit, "--timeout");
+    let deadline = Deadline::named(limit, "timeout");
     let mut trouble = None;
     let mut pause = PAUSE.0;
     loop {
         let look = Look::at(pid_file);
-        let now = match (look.newest(), look.blind()) {
+        let now = match (look.newest(), look.unknown()) {
             (None, None) => return (look, Err(NoAnswer::NobodyRuns)),
-            (None, Some(blind)) => {
-                let blind = blind.to_owned();
-                return (look, Err(NoAnswer::Failed(blind)));
+            (None, Some(why)) => {
+                let why = why.to_owned();
+                return (look, Err(NoAnswer::Failed(why)));
             }
             (Some(newest), _) => match ask_one(pid_file, newest, request, deadline) {
                 Ok(answer) => return (look, Ok(answer)),

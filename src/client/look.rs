@@ -33,7 +33,7 @@ pub struct Look {
     last_claim: u64,
     starting: Option<i32>,
     notes: Vec<String>,
-    blind: Option<String>,
+    unknown: Option<String>,
     unread: Option<Unread>,
 }
 
@@ -117,7 +117,9 @@ impl Generation {
     /// connections to a path. `None` if we may not look at its descriptors (`proc_pid_fd(5)`), or it
     /// has ended.
     pub fn connections(&self) -> Option<usize> {
-        proc::connections(self.daemon())
+        let count = proc::connections(self.daemon())?;
+        // If it has ended meanwhile, they may have been those of another process.
+        (!self.has_ended()).then_some(count)
     }
 
     /// Whether its daemon has ended. A zombie has ended, too.
@@ -151,7 +153,8 @@ impl Generation {
     }
 
     /// Sends its daemon a signal, by the pidfd (`pidfd_send_signal(2)`): never to another process,
-    /// even if this one has ended. TERM drains this generation, KILL ends it and what it serves.
+    /// even if this one has ended. [`TERM`](crate::signal::TERM) drains this generation;
+    /// KILL ends it, and what it serves is cut off.
     ///
     /// # Errors
     ///
@@ -185,7 +188,7 @@ impl Look {
             last_claim: 0,
             starting: None,
             notes: Vec::new(),
-            blind: None,
+            unknown: None,
             unread: None,
         };
         match pid_file::read(pid_file) {
@@ -203,7 +206,7 @@ impl Look {
                     Some(_) if denied => "; ask as the service's user, or as root",
                     _ => "",
                 };
-                look.blind = Some(format!("cannot read the record {path:?}: {error}{hint}"));
+                look.unknown = Some(format!("cannot read the record {path:?}: {error}{hint}"));
                 look.unread = denied.then(|| Unread::Denied(error.to_string()));
             }
         }
@@ -260,8 +263,8 @@ impl Look {
     }
 
     /// Why it is unknown which generations live; `None` if it is known.
-    pub fn blind(&self) -> Option<&str> {
-        self.blind.as_deref()
+    pub fn unknown(&self) -> Option<&str> {
+        self.unknown.as_deref()
     }
 
     pub(super) fn unread(&self) -> Option<&Unread> {
@@ -277,7 +280,7 @@ impl Look {
                 record
             }
             Err(error) => {
-                self.blind = Some(error.to_string());
+                self.unknown = Some(error.to_string());
                 self.unread = Some(Unread::Bad(error.to_string()));
                 return;
             }
@@ -303,7 +306,7 @@ impl Look {
             Ok(Ok(held)) => (Some(held), Ok(())),
             Ok(Err(why)) => (None, Err(why)),
             Err(error) => {
-                self.blind = Some(format!("cannot look at process {pid}: {error}"));
+                self.unknown = Some(format!("cannot look at process {pid}: {error}"));
                 return;
             }
         };
@@ -333,7 +336,7 @@ impl Look {
             (Why::Unproven(Unproven::Elsewhere) | Why::HoldsFileElsewhere, _)
                 if facts.holds_pid_file =>
             {
-                self.blind = Some(format!(
+                self.unknown = Some(format!(
                     "generation {} lives in another PID namespace: ask there",
                     facts.number,
                 ));
@@ -349,7 +352,7 @@ impl Look {
         let path = &self.pid_file;
         let newest = self.newest().map(Generation::daemon);
         let note = match (self.content, newest) {
-            _ if self.blind.is_some() => None,
+            _ if self.unknown.is_some() => None,
             (None, None) if self.notes.is_empty() => Some(format!("{path:?} does not exist")),
             (None, None) => None, // what is there is no PID file
             (None, Some(_)) => Some(format!("{path:?} is missing: it is put back within seconds")),

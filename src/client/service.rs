@@ -40,15 +40,17 @@ impl Service {
     }
 
     /// Reads the PID file and the record, and proves which of the listed generations live. Nothing
-    /// is changed or locked, and nobody is asked, so this also works while a daemon hangs.
+    /// is changed and no daemon is asked, so this also works while a daemon hangs.
     ///
-    /// It never fails: what cannot be read is told by [`Look::blind`] and [`Look::notes`]. What it
-    /// returns may be outdated when it returns; a [`Generation`] stays the same process for as long
-    /// as the value lives.
+    /// It never fails: [`Look::unknown`] and [`Look::notes`] tell what cannot be read. The result may
+    /// be outdated when it is returned; but a [`Generation`] stays the same process for as long as the
+    /// value lives.
     ///
-    /// A process that is a generation of the service itself may not look: to read the record would
-    /// give up its claim (`fcntl_locking(2)`: closing any descriptor of a file drops the locks). It
-    /// gets a [`Look`] that says so.
+    /// A process that is a generation of this service cannot look at it: reading the record would
+    /// give up its claim, since closing any descriptor of a file drops the process's locks on it
+    /// (`fcntl_locking(2)`). It gets a [`Look`] that says so.
+    ///
+    /// [`Generation`]: super::Generation
     pub fn look(&self) -> Look {
         Look::at(&self.pid_file)
     }
@@ -79,9 +81,9 @@ impl Service {
     }
 
     /// Asks the newest generation to stop, for at most `limit`: it drains, and tells all older ones
-    /// to drain. `Ok` means that the stop has begun: [`Generation::wait_end`] waits for its end.
+    /// to drain. `Ok` means that the stop has begun: [`wait_end`] waits for its end.
     ///
-    /// A supervisor starts a service again that ends by itself: see [`Supervisor::starts_again`].
+    /// Most supervisors start a service again that ends by itself: see [`starts_again`].
     ///
     /// A generation that lost its control socket to a successor that died, and that is proven, is
     /// sent TERM instead, which drains that generation alone.
@@ -89,6 +91,9 @@ impl Service {
     /// # Errors
     ///
     /// As in [`status`](Service::status). [`NoAnswer::NobodyRuns`]: there is nothing to stop.
+    ///
+    /// [`wait_end`]: super::Generation::wait_end
+    /// [`starts_again`]: super::Supervisor::starts_again
     pub fn stop(&self, limit: Duration) -> (Look, Result<(), NoAnswer>) {
         let (look, told) = self.tell(&Request::Stop, limit);
         let told = match (told, look.newest()) {

@@ -13,7 +13,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// A daemon that had less time than that to answer is not said to hang.
 const ENOUGH: Duration = Duration::from_secs(1);
-/// How long nobody may run: a supervisor takes a moment, up to a second, before it starts the next.
+/// How long no generation may run: a supervisor waits up to a second before it starts the next.
 const GAP: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(asked: &Ask) -> End {
@@ -118,7 +118,7 @@ impl Waiting<'_> {
         }
     }
 
-    /// Numbers begin anew where the lock file was lost, so they alone do not tell.
+    /// Numbers begin anew if the lock file was removed, so the number alone is not enough.
     fn is_successor(&self, newest: &Generation) -> bool {
         !newest.is_same(&self.old) && (newest.number() > self.old.number() || self.old.has_ended())
     }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What `seamless status --json` prints. A field is `null`, or a list empty, where there is none;
+/// What `seamless status --json` prints. A field is `null`, or a list empty, if there is none;
 /// `unknown` says what could not be known.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
@@ -15,12 +15,12 @@ struct Report<'a> {
     /// A generation serves.
     serving: bool,
     /// Of the newest generation: `starting`, `serving`, `handing-off`, `detached`, `draining`;
-    /// `none` where none lives, `unknown` where that cannot be told.
+    /// `none` if none lives, `unknown` if it does not answer.
     state: &'static str,
     generation: Option<u64>,
     daemon: Option<i32>,
     launcher: Option<i32>,
-    /// The launcher starts the next generation itself; `null` where that is not known.
+    /// The launcher starts the next generation itself; `null` if that is unknown.
     in_place: Option<bool>,
     supervisor: Option<Supervising>,
     /// Seconds since the daemon's start.
@@ -29,7 +29,7 @@ struct Report<'a> {
     state_age: Option<f64>,
     /// Of the crate, in the daemon.
     version: Option<String>,
-    /// Those that a successor would get; `null` where that is not known.
+    /// Those that a successor would get; `null` if that is unknown.
     sockets: Option<Vec<Held>>,
     /// How many there are; the list holds no more than fit into a message.
     socket_count: Option<u64>,
@@ -51,11 +51,11 @@ struct Supervising {
     pid: i32,
     /// Of its program.
     name: Option<String>,
-    /// `daemontools`, `runit`, …; `nobody`: one that starts nothing again; `other`: unknown.
+    /// `daemontools`, `runit`, …; `nobody`: it starts nothing again; `other`: unknown.
     kind: String,
     /// `up`, `down`, `unreadable` or `lost`: what its status says of the service.
     wants: String,
-    /// The folder of the service, where it has one.
+    /// The folder of the service, if it has one.
     folder: Option<PathBuf>,
     /// The systemd unit.
     unit: Option<String>,
@@ -159,8 +159,8 @@ impl Report<'_> {
             },
             notes: look.notes(),
             unknown: look
-                .blind()
-                .filter(|blind| error.as_deref() != Some(*blind))
+                .unknown()
+                .filter(|why| error.as_deref() != Some(*why))
                 .into_iter()
                 .collect(),
             error,

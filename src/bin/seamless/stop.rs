@@ -12,7 +12,7 @@ pub(crate) fn run(asked: &Ask) -> End {
     let service = &asked.service;
     let (seen, status) = service.status(timeout.min(ANSWER));
     let (newest, status) = match (seen.newest(), status) {
-        (None, _) | (_, Err(NoAnswer::NobodyRuns)) if seen.blind().is_none() => {
+        (None, _) | (_, Err(NoAnswer::NobodyRuns)) if seen.unknown().is_none() => {
             say(format_args!("{}: no generation runs", service.pid_file().display()));
             seen.notes().iter().for_each(complain);
             return End::Done;

@@ -210,7 +210,7 @@ fn each_fault_of_the_kernel_and_its_limits() {
     moves.kernel.migrate = Some(1);
     daemon(&mut moves).not_transferred = vec![([127, 0, 0, 1], 80).into()];
     assert_eq!(judge(&moves), []);
-    // Of a service that does not run, nobody knows whether it takes its sockets over.
+    // If a service does not run, it is unknown whether it takes its sockets over.
     let found = judge(&Facts { daemon: None, ..clean() });
     assert_eq!(found.len(), 1, "{found:#?}");
     assert_eq!((found[0].severity, found[0].about), (Severity::Note, "tcp-migrate-req"));

@@ -538,7 +538,7 @@ impl Part {
             }
             Action::Call(call) if call == "look" => {
                 let service = seamless::client::Service::at(&self.pid_file);
-                let look = service.map(|service| service.look().blind().map(str::to_owned));
+                let look = service.map(|service| service.look().unknown().map(str::to_owned));
                 self.report(&format!("called look {look:?}"));
             }
             Action::Call(call) if call == "time" => {
