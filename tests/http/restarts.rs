@@ -232,7 +232,7 @@ fn p3_what_serve_does_can_be_done_in_three_steps() {
             format!("--steps=3 --listen={address} --unix-socket=web.sock --listen={other}");
         let mut web = Web::start(folder, options);
         let target = Target::from(address);
-        let request = Connection::unfinished(&target);
+        let mut request = Connection::unfinished(&target);
         request.wait_accepted(web.daemon);
         let old = web.restart();
         assert!(request.answer().ends_with(&answer_of(old.pid())));
