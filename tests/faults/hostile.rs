@@ -193,7 +193,7 @@ fn p1_p10_what_is_in_the_place_of_the_takeover_socket() {
             println!("{what}");
             fs::remove_file(direct.socket()).expect("the socket");
             put(&outside, &direct.socket());
-            direct.log.wait_words(&["nobody listened at the takeover socket"], count + 1);
+            direct.log.wait_words(&["nobody listened at the control socket"], count + 1);
             let status = status(&direct.socket());
             assert!(status.contains(&format!("daemon={}", old.pid())), "{what}: {status}");
             outside.assert_untouched(what);

@@ -31,9 +31,10 @@ fn p3_a_guard_holds_up_the_end_of_the_drain_past_its_hooks() {
         daemon.signal(TERM);
         assert_eq!(direct.report.wait_of(daemon.pid(), "hook").text, "shutdown");
         daemon.signal(USR1);
+        direct.report.wait_of(daemon.pid(), "signal"); // the same thread answers the next one
         for file in [&gone, &late] {
-            daemon.signal(1);
             let count = events(&direct.report, daemon.pid(), "called").len();
+            daemon.signal(1);
             assert_eq!(direct.report.wait_nth("called", count + 1).text, "state Draining Some(1)");
             assert!(direct.report.named("wait").is_empty());
             fs::write(file, "").expect("a file");

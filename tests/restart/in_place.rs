@@ -625,7 +625,7 @@ fn p4_a_takeover_socket_that_was_removed_comes_back() {
         fs::remove_file(&socket).expect("removed");
         scene.reload();
         scene.wait_failed(1, "before it had taken over");
-        scene.direct.log.wait_words(&["stage=check", "nobody listened at the takeover socket"], 1);
+        scene.direct.log.wait_words(&["stage=check", "nobody listened at the control socket"], 1);
         assert!(socket.exists());
         scene.reload();
         scene.wait_taken_over();

@@ -155,7 +155,7 @@ fn a_takeover_socket_that_was_removed_is_put_back() {
             }
             direct
                 .log
-                .wait_words(&["nobody listened at the takeover socket"], 1 + usize::from(stale));
+                .wait_words(&["nobody listened at the control socket"], 1 + usize::from(stale));
             let status = handover::status(&direct.socket());
             assert!(status.contains(&format!("daemon={}", daemon.pid())), "{status}");
         }
@@ -184,7 +184,7 @@ fn a_predecessor_whose_takeover_socket_is_missing_is_waited_for() {
         );
         assert_eq!(error, text);
         daemon.signal(18);
-        direct.log.wait_words(&["nobody listened at the takeover socket"], 1);
+        direct.log.wait_words(&["nobody listened at the control socket"], 1);
         let (_second, new) = direct.start_ready(&options);
         assert_eq!(sockets(&direct, &new), sockets(&direct, &daemon));
     });

@@ -409,17 +409,21 @@ pub(crate) fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &
                 assert_eq!(site.report.wait_of(starting.pid(), "wait").text, "TakenOver");
             }
             Stage::SuccessorHanging => {
-                site.deploy_options(&format!("{SERVES_ON} --at=after-init=hang"));
+                site.deploy_options(&format!(
+                    "{SERVES_ON} --claim-timeout=500ms --at=after-init=hang"
+                ));
                 site.service().restart();
                 let hanging = Watched::new(site.report.wait_nth("init", 2).pid);
                 let launcher = Watched::new(process::stat(hanging.pid()).expect("it").ppid);
                 site.service_mut().kill_supervisor();
-                site.deploy_options(&format!("{SERVES_ON} --claim-timeout=500ms"));
+                site.deploy_options(SERVES_ON);
                 site.service_mut().start_supervisor();
                 hanging.wait_end(LIMIT);
                 launcher.wait_end(LIMIT);
-                let holder = hanging.pid().to_string();
-                site.log.wait(&[("stage", "claim"), ("holder", &holder), ("signal", "USR2")]);
+                let hanging = hanging.pid().to_string();
+                let ended =
+                    [("stage", "ended"), ("daemon", &*hanging), ("cause", "supervisor-gone")];
+                site.log.wait(&ended);
             }
             Stage::Draining => {
                 site.service().restart();

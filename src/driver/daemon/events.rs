@@ -218,12 +218,13 @@ impl Events {
 
     fn give_up_hooks(&mut self, run: Run) {
         // Those behind others that hang have not been waited for yet.
-        if self.hooks.waits_for() == Some(run) {
+        if let Some((_, signal)) = self.hooks.waits_for().filter(|(first, _)| *first == run) {
             note!(
                 Warn,
-                "stage=hooks daemon={} hook=before_signal reason=\"it has not returned: going on \
-                 without it\"",
+                "stage=hooks daemon={} hook=before_signal signal={} reason=\"it has not returned: \
+                 going on without it\"",
                 process::own_pid(),
+                number(signal),
             );
         }
         self.hooks.returned(run);

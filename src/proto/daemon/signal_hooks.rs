@@ -121,9 +121,10 @@ impl SignalHooks {
         }
     }
 
-    /// The hooks that hold back the first of all.
-    pub(crate) fn waits_for(&self) -> Option<Run> {
-        self.held.front()?.waits
+    /// The hooks that hold back the first of all, and their signal.
+    pub(crate) fn waits_for(&self) -> Option<(Run, Signal)> {
+        let first = self.held.front()?;
+        Some((first.waits?, first.signal?))
     }
 
     /// What is to be acted on now, and whose hooks run after it.
@@ -184,7 +185,7 @@ mod tests {
     fn nothing_overtakes_what_a_hook_holds_back() {
         let mut hooks = SignalHooks::default();
         let (run, signal) = hooks.taken_over(|_| true).expect("there are hooks");
-        assert_eq!((hooks.waits_for(), signal), (Some(run), Signal::Term));
+        assert_eq!((hooks.waits_for(), signal), (Some((run, Signal::Term)), Signal::Term));
         hooks.told(Intent::Restart, |_| false);
         assert_eq!(hooks.next(), None);
         hooks.returned(run);
