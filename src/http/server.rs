@@ -113,7 +113,10 @@ impl Server {
         B::Error: Into<BoxError>,
     {
         let path = path.into();
-        let find = || sockets::Options::new().nonblocking(true).unix(path).map(StdListener::Unix);
+        let find = || {
+            let listener = sockets::Options::new().nonblocking(true).unix(&path)?;
+            Ok(StdListener::Unix(listener, Some(path)))
+        };
         self.add(find, plain(app))
     }
 
@@ -142,7 +145,7 @@ impl Server {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        self.add(|| Ok(StdListener::Unix(listener)), plain(app))
+        self.add(|| Ok(StdListener::Unix(listener, None)), plain(app))
     }
 
     /// Adds a server with TLS on a TCP port, found as [`sockets::tcp`] finds it. For one that answers

@@ -3,7 +3,7 @@
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::os::unix::net::SocketAddr as UnixAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::{fmt, io};
@@ -21,8 +21,9 @@ pub struct Peer(pub SocketAddr);
 pub enum Address {
     /// With the port that the system chose, if 0 was asked for.
     Tcp(SocketAddr),
-    /// A path, as a rule.
-    Unix(UnixAddr),
+    /// The path by which clients reach it; `None` for a socket that has no path. The kernel may show
+    /// another one: a path is bound under a temporary name and renamed.
+    Unix(Option<PathBuf>),
 }
 
 /// The address or the path; `unix` for a socket that has no path.
@@ -30,10 +31,8 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Tcp(address) => address.fmt(f),
-            Address::Unix(address) => match address.as_pathname() {
-                Some(path) => path.display().fmt(f),
-                None => f.write_str("unix"),
-            },
+            Address::Unix(Some(path)) => path.display().fmt(f),
+            Address::Unix(None) => f.write_str("unix"),
         }
     }
 }
@@ -129,7 +128,8 @@ pub(super) enum Listener {
 /// The same without a runtime.
 pub(super) enum StdListener {
     Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener),
+    /// With the path that was asked for, if the server has found it itself.
+    Unix(std::os::unix::net::UnixListener, Option<PathBuf>),
 }
 
 impl Listener {
@@ -146,7 +146,7 @@ impl Listener {
     pub(super) fn into_std(self) -> io::Result<StdListener> {
         Ok(match self {
             Listener::Tcp(listener) => StdListener::Tcp(listener.into_std()?),
-            Listener::Unix(listener) => StdListener::Unix(listener.into_std()?),
+            Listener::Unix(listener) => StdListener::Unix(listener.into_std()?, None),
         })
     }
 }
@@ -160,7 +160,7 @@ impl StdListener {
                 stream.set_nonblocking(true)?;
                 Ok(from_tcp(TcpStream::from_std(stream)?, address))
             }
-            StdListener::Unix(listener) => {
+            StdListener::Unix(listener, _) => {
                 let (stream, _) = listener.accept()?;
                 stream.set_nonblocking(true)?;
                 Ok((Stream::Unix(UnixStream::from_std(stream)?), None))
@@ -171,14 +171,14 @@ impl StdListener {
     pub(super) fn into_tokio(self) -> io::Result<Listener> {
         Ok(match self {
             StdListener::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
-            StdListener::Unix(listener) => Listener::Unix(UnixListener::from_std(listener)?),
+            StdListener::Unix(listener, _) => Listener::Unix(UnixListener::from_std(listener)?),
         })
     }
 
     pub(super) fn is_nonblocking(&self) -> io::Result<bool> {
         let fd = match self {
             StdListener::Tcp(listener) => listener.as_fd(),
-            StdListener::Unix(listener) => listener.as_fd(),
+            StdListener::Unix(listener, _) => listener.as_fd(),
         };
         let flags = fcntl(fd, FcntlArg::F_GETFL)?;
         Ok(OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK))
@@ -187,7 +187,10 @@ impl StdListener {
     pub(super) fn address(&self) -> io::Result<Address> {
         Ok(match self {
             StdListener::Tcp(listener) => Address::Tcp(listener.local_addr()?),
-            StdListener::Unix(listener) => Address::Unix(listener.local_addr()?),
+            StdListener::Unix(listener, asked) => {
+                let bound = || Some(listener.local_addr().ok()?.as_pathname()?.to_owned());
+                Address::Unix(asked.clone().or_else(bound))
+            }
         })
     }
 }

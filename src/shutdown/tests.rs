@@ -333,7 +333,7 @@ fn wait_tells_the_first_reason() {
 fn the_future_of_the_end_is_woken_by_the_thread_that_waits_for_it() {
     let shutdown = shutdown();
     let counters: Vec<_> = (0..2).map(|_| Arc::new(Counter::default())).collect();
-    let mut futures = vec![Finished::of(shutdown), Finished::of(shutdown)];
+    let mut futures = [Finished::of(shutdown), Finished::of(shutdown)];
     let mut poll = |at: usize| {
         let waker = counters[at].clone().into();
         Pin::new(&mut futures[at]).poll(&mut Context::from_waker(&waker))

@@ -404,17 +404,17 @@ fn p9_an_orphan_that_does_not_start_ends() {
     let (orphan, check) = (D::Timer(DT::Orphan), D::Timer(DT::Check));
     let answer = |reading| D::Status(OfLauncher, reading);
     let ask = vec![DO::ReadStatus(OfLauncher)];
-    assert_eq!(with(Kind::Runit, &[orphan.clone()]), (ask.clone(), Phase::Starting));
+    assert_eq!(with(Kind::Runit, std::slice::from_ref(&orphan)), (ask.clone(), Phase::Starting));
     for reading in [Reading::Up, Reading::Down, Reading::Unreadable] {
         let supervised = [orphan.clone(), answer(reading)];
         assert_eq!(with(Kind::Runit, &supervised), (vec![DO::Arm(DT::Check)], Phase::Starting));
-        let again = [&supervised[..], &[check.clone()]].concat();
+        let again = [&supervised[..], std::slice::from_ref(&check)].concat();
         assert_eq!(with(Kind::Runit, &again), (ask.clone(), Phase::Starting));
     }
     let lost = [orphan.clone(), answer(Reading::Lost)];
     assert_eq!(with(Kind::Runit, &lost), (vec![DO::End], Phase::Ended));
     // A program that was started by hand, and whose shell has ended, may take its time.
-    assert_eq!(with(Kind::Other, &[orphan.clone()]), (vec![], Phase::Starting));
+    assert_eq!(with(Kind::Other, std::slice::from_ref(&orphan)), (vec![], Phase::Starting));
     // It has got through meanwhile.
     let mut daemon = Daemon::new(Kind::Runit, false);
     let _ = daemon.on(D::Claimed);
@@ -427,7 +427,9 @@ fn p9_an_orphan_that_does_not_start_ends() {
 #[test]
 fn daemon_in_place_asks_its_launcher() {
     for wish in [D::Restart, D::Usr2(Sender::Other), D::Usr2(BY_LAUNCHER)] {
-        let with = |way: &[D]| after(started(Kind::Other, true), &[way, &[wish.clone()]].concat());
+        let with = |way: &[D]| {
+            after(started(Kind::Other, true), &[way, std::slice::from_ref(&wish)].concat())
+        };
         assert_eq!(with(&[]), (vec![DO::Report(Report::Reload)], Phase::Serving));
         assert_eq!(with(&[D::Told(Restart)]), (vec![], Phase::HandingOff));
         assert_eq!(with(&[D::LauncherGone]), (vec![], Phase::HandingOff));
@@ -448,10 +450,10 @@ fn daemon_in_place_puts_its_files_back() {
     let timer = D::Timer(DT::Check);
     let put_back = vec![DO::PutBackFile, DO::GiveUpClaim];
     assert_eq!(with(&[]), (vec![DO::Arm(DT::Check)], Phase::Serving));
-    assert_eq!(with(&[timer.clone()]), (vec![DO::Check], Phase::Serving));
+    assert_eq!(with(std::slice::from_ref(&timer)), (vec![DO::Check], Phase::Serving));
     assert_eq!(with(&[checked(lost_file())]), (put_back.clone(), Phase::Serving));
     for nothing in [checked(well()), checked(newer())] {
-        assert_eq!(with(&[nothing.clone()]), (vec![DO::GiveUpClaim], Phase::Serving));
+        assert_eq!(with(std::slice::from_ref(&nothing)), (vec![DO::GiveUpClaim], Phase::Serving));
         assert_eq!(with(&[nothing, timer.clone()]), (vec![], Phase::Serving));
     }
     for unseen in [Sight::ClaimHeld, Sight::Unknown].map(D::Checked) {
@@ -479,7 +481,7 @@ fn daemon_unknown_intent_waits_then_drains() {
     let expire = D::Timer(DT::Successor);
     let asked = || D::Status(OfService, Reading::Unreadable);
     // Nobody came: the check that follows the timer drains.
-    assert_eq!(after(detached(), &[expire.clone()]).0, [DO::ReadStatus(OfService)]);
+    assert_eq!(after(detached(), std::slice::from_ref(&expire)).0, [DO::ReadStatus(OfService)]);
     assert_eq!(after(detached(), &[expire.clone(), asked()]).0, [DO::Check]);
     let over = [expire.clone(), asked(), checked(well())];
     assert_eq!(after(detached(), &over).1, Phase::Draining(Stopped));
@@ -538,7 +540,7 @@ fn daemon_that_lost_its_launcher_checks_while_its_hooks_run() {
     let with =
         |rest: &[D]| after(started(Kind::Runit, false), &[&[D::LauncherGone], rest].concat());
     let up = D::Status(OfService, Reading::Up);
-    assert_eq!(with(&[up.clone()]), (vec![DO::Check], Phase::HandingOff));
+    assert_eq!(with(std::slice::from_ref(&up)), (vec![DO::Check], Phase::HandingOff));
     let next = [up, checked(well()), D::Timer(DT::Check)];
     assert_eq!(with(&next), (vec![DO::ReadStatus(OfService)], Phase::HandingOff));
     let down = [D::Status(OfService, Reading::Down), checked(well())];
@@ -561,7 +563,7 @@ fn daemon_told_to_stop_ends_after_the_older_ones() {
     assert_eq!(with(&[D::DrainHooksDone, D::OlderGone]).1, Phase::Finished);
     // Those that could not be told are told again, and the end of all is awaited.
     let short = D::OlderTold { awaited: true, again: true };
-    assert_eq!(with(&[short.clone()]).0, [DO::Arm(DT::TellOlder)]);
+    assert_eq!(with(std::slice::from_ref(&short)).0, [DO::Arm(DT::TellOlder)]);
     let told_again = [short.clone(), D::DrainHooksDone, D::OlderGone, D::Timer(DT::TellOlder)];
     assert_eq!(with(&told_again), (vec![DO::StopOlder], Phase::AwaitingOlder(Stopped)));
     let done = D::OlderTold { awaited: false, again: false };
