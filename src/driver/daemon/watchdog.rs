@@ -50,7 +50,7 @@ fn is_well(check: &mut WatchdogCheck) -> bool {
 /// The launcher asks for a sign of life. This thread's own is one; while we serve, the program's
 /// check has to agree, and where that hangs, nothing is answered.
 pub(super) fn answer(daemon: &Daemon, channel: &Link) {
-    match PROCESS.watchdog.get().filter(|_| daemon.phase().serves()) {
+    match PROCESS.watchdog.get().filter(|_| daemon.state().serves()) {
         Some(check) => _ = check.try_send(()), // full: it hangs, or is about to run again
         None => say_alive(channel),
     }

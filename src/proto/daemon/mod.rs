@@ -223,19 +223,6 @@ pub(crate) enum StartedCall {
 }
 
 impl Phase {
-    /// It accepts new work.
-    pub(crate) fn serves(self) -> bool {
-        match self {
-            Phase::Serving | Phase::HandingOff | Phase::Detached => true,
-            Phase::Starting
-            | Phase::StoppingEarly
-            | Phase::Draining(_)
-            | Phase::AwaitingOlder(_)
-            | Phase::Finished
-            | Phase::Ended => false,
-        }
-    }
-
     pub(crate) fn started_call(self) -> StartedCall {
         match self {
             Phase::Starting => StartedCall::TakesOver,

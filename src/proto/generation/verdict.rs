@@ -45,6 +45,7 @@ pub(crate) enum Purpose {
     /// Take its sockets and its state.
     Transfer,
     /// A command from outside asks it for something, or signals it.
+    #[cfg_attr(not(feature = "command"), allow(dead_code))]
     Ask,
 }
 
