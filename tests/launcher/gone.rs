@@ -5,93 +5,90 @@ use std::{fs, path::Path};
 use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
-    http::{self, Prober, Target},
+    http::{self, Prober},
     log::Log,
     process::{self, Watched, signal},
     report::Report,
     scene,
     signal::{CONT, KILL, STOP},
-    supervisor::{Service, Supervisor},
+    site::Site,
+    supervisor::Supervisor,
     under_each_supervisor, wait_for,
 };
 
 /// `svc -k` or `sv kill`: the supervisor KILLs the launcher and starts the next.
 fn p8_a_daemon_serves_on_when_its_launcher_is_killed(kind: Supervisor, folder: &Path) {
-    let target = Target::from(boxed::address());
     // The next one starts only when the old daemon has noticed, with no help from a successor.
     let noticed = format!(
         "cd '{}'; [ ! -e report ] || until grep -q 'hook request' report; do sleep 0.01; done",
         folder.display()
     );
-    let run = format!("{noticed}\n{}", scene::script(folder, &format!("--listen={target}")));
-    let service = Service::new(kind, folder.join("service"), &run);
-    let (report, log) = (Report::new(folder.join("report")), Log::of(folder));
-    let old = report.wait("started").pid;
-    let (launcher, daemon) = (Watched::new(service.main_pid()), Watched::new(old));
-    let prober = Prober::start(&target);
+    let site = Site::at(folder).first(&noticed).under(kind);
+    let old = site.report.wait("started").pid;
+    let (launcher, daemon) = (Watched::new(site.service().main_pid()), Watched::new(old));
+    let prober = Prober::start(&site.target);
     prober.wait_pid(old);
 
-    service.control(if kind == Supervisor::Runit { "kill" } else { "-k" });
+    site.service().control(if kind == Supervisor::Runit { "kill" } else { "-k" });
     launcher.wait_end(LIMIT);
-    log.wait(&[("stage", "prepare"), ("cause", "launcher-gone"), ("daemon", &old.to_string())]);
-    let new = report.wait_nth("started", 2).pid;
+    site.log.wait(&[
+        ("stage", "prepare"),
+        ("cause", "launcher-gone"),
+        ("daemon", &old.to_string()),
+    ]);
+    let new = site.report.wait_nth("started", 2).pid;
     daemon.wait_end(LIMIT);
-    assert_eq!(report.wait_of(old, "wait").text, "TakenOver");
+    assert_eq!(site.report.wait_of(old, "wait").text, "TakenOver");
     prober.wait_pid(new);
     let probes = prober.stop();
     probes.assert_all_answered();
     assert_eq!(probes.pids(), [old, new]);
-    assert_eq!(process::stat(new).expect("it serves").ppid, service.main_pid());
+    assert_eq!(process::stat(new).expect("it serves").ppid, site.service().main_pid());
 }
 
 /// The supervisor dies and a new one starts the service, while the old launcher still runs.
 fn p8_a_new_supervisor_takes_over(kind: Supervisor, folder: &Path) {
-    let target = Target::from(boxed::address());
-    let run = scene::script(folder, &format!("--listen={target}"));
-    let mut service = Service::new(kind, folder.join("service"), &run);
-    let report = Report::new(folder.join("report"));
-    let first = report.wait("started").pid;
-    let first_launcher = Watched::new(service.main_pid());
-    let prober = Prober::start(&target);
+    let mut site = Site::at(folder).under(kind);
+    let first = site.report.wait("started").pid;
+    let first_launcher = Watched::new(site.service().main_pid());
+    let prober = Prober::start(&site.target);
     prober.wait_pid(first);
 
-    let (first_daemon, supervisor) = (Watched::new(first), Watched::new(service.supervisor_pid()));
-    service.kill_supervisor();
+    let (first_daemon, supervisor) =
+        (Watched::new(first), Watched::new(site.service().supervisor_pid()));
+    site.service_mut().kill_supervisor();
     assert!(supervisor.has_ended() && !first_launcher.has_ended());
-    service.start_supervisor();
-    let second = report.wait_nth("started", 2).pid;
+    site.service_mut().start_supervisor();
+    let second = site.report.wait_nth("started", 2).pid;
     first_daemon.wait_end(LIMIT);
     first_launcher.wait_end(LIMIT);
 
     // A restart works as ever.
-    let (second_launcher, second_daemon) = (service.main_pid(), Watched::new(second));
-    service.restart();
-    let third = report.wait_nth("started", 3).pid;
+    let (second_launcher, second_daemon) = (site.service().main_pid(), Watched::new(second));
+    site.service().restart();
+    let third = site.report.wait_nth("started", 3).pid;
     second_daemon.wait_end(LIMIT);
     prober.wait_pid(third);
     let probes = prober.stop();
     probes.assert_all_answered();
     assert_eq!(probes.pids(), [first, second, third]);
     let mut left: Vec<u32> = scene::running(folder).iter().map(Watched::pid).collect();
-    let mut expected = vec![service.main_pid_after(second_launcher), third];
+    let mut expected = vec![site.service().main_pid_after(second_launcher), third];
     left.sort_unstable();
     expected.sort_unstable();
     assert_eq!(left, expected, "one generation");
 }
 
 fn p8_a_killed_daemon_is_started_again(kind: Supervisor, folder: &Path) {
-    let target = Target::from(boxed::address());
-    let run = scene::script(folder, &format!("--listen={target}"));
-    let service = Service::new(kind, folder.join("service"), &run);
-    let report = Report::new(folder.join("report"));
-    let old = report.wait("started").pid;
-    let launcher = Watched::new(service.main_pid());
+    let site = Site::at(folder).under(kind);
+    let old = site.report.wait("started").pid;
+    let launcher = Watched::new(site.service().main_pid());
     signal(old, KILL);
     launcher.wait_end(LIMIT);
-    let new = report.wait_nth("started", 2).pid;
-    assert_eq!(http::pid(&target), new);
-    assert_eq!(process::stat(new).expect("it serves").ppid, service.main_pid());
-    assert!(!Log::of(folder).stage("end").is_empty(), "the old launcher has seen the end");
+    let new = site.report.wait_nth("started", 2).pid;
+    assert_eq!(http::pid(&site.target), new);
+    assert_eq!(process::stat(new).expect("it serves").ppid, site.service().main_pid());
+    assert!(!site.log.stage("end").is_empty(), "the old launcher has seen the end");
 }
 
 under_each_supervisor![

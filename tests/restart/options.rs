@@ -8,13 +8,12 @@ use std::{
 
 use seamless::{Config, ErrorKind};
 use seamless_testing::{
-    LIMIT, bin, boxed,
+    LIMIT, boxed,
     process::{self, Watched},
-    report::Report,
     scene,
     signal::{HUP, KILL, TERM, USR1, USR2},
     site::{Site, Started},
-    supervisor::{Service, Supervisor},
+    supervisor::Supervisor,
     under_each_supervisor, wait_for,
 };
 
@@ -406,18 +405,16 @@ fn p10_a_pid_file_without_a_name_is_an_error() {
 // ---- restart, state and generation ----
 
 fn a_restart_from_within(kind: Supervisor, folder: &Path) {
-    let report = Report::new(folder.join("report"));
-    let run = bin::probe_script(folder, "--on=10=call:restart");
-    let service = Service::new(kind, folder.join("service"), &run);
-    let old = report.wait("started").pid;
-    service.settle();
-    let launcher = Watched::new(service.main_pid());
+    let site = Site::at(folder).no_socket().options("--on=10=call:restart").under(kind);
+    let old = site.report.wait("started").pid;
+    site.service().settle();
+    let launcher = Watched::new(site.service().main_pid());
     process::signal(old, USR1);
-    assert_eq!(report.wait("called").text, "restart ok");
+    assert_eq!(site.report.wait("called").text, "restart ok");
     launcher.wait_end(LIMIT);
-    let new = report.wait_nth("started", 2);
+    let new = site.report.wait_nth("started", 2);
     assert_eq!(new.number(), 2);
-    assert_eq!(report.wait_of(old, "wait").text, "TakenOver");
+    assert_eq!(site.report.wait_of(old, "wait").text, "TakenOver");
 }
 
 under_each_supervisor![a_restart_from_within];

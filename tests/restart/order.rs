@@ -4,13 +4,14 @@ use std::{collections::BTreeMap, path::Path, thread, time::Duration};
 
 use seamless_testing::{
     LIMIT,
-    boxed::{self, Boxed},
-    http::{self, Prober, Target},
-    log::{Line, Log},
+    boxed::Boxed,
+    http::{self, Prober},
+    log::Line,
     process::{self, Watched},
-    report::{Event, Report},
+    report::Event,
     scene,
-    supervisor::{Service, Supervisor},
+    site::Site,
+    supervisor::Supervisor,
     under_each_supervisor, wait_for,
 };
 
@@ -26,61 +27,58 @@ fn terms(kind: Supervisor, folder: &Path, distance: Duration) {
 
 fn some_terms(kind: Supervisor, folder: &Path, distance: Duration, count: u32) {
     std::fs::create_dir(folder).expect("a folder");
-    let target = Target::from(boxed::address());
     // The five meet generations that take their time to start.
     let slow = if count > 2 { "--at=after-init=sleep:30ms" } else { "" };
-    let run = scene::script(folder, &format!("--listen={target} {slow}"));
-    let service = Service::new(kind, folder.join("service"), &run);
-    let (report, log) = (Report::new(folder.join("report")), Log::of(folder));
-    let first = report.wait("started").pid;
-    let prober = Prober::start(&target);
+    let site = Site::at(folder).options(slow).under(kind);
+    let first = site.report.wait("started").pid;
+    let prober = Prober::start(&site.target);
     prober.wait_pid(first);
-    service.settle();
+    site.service().settle();
 
     for turn in 0..count {
         if turn > 0 {
             thread::sleep(distance);
         }
-        service.restart();
+        site.service().restart();
     }
     // A TERM may still be on its way, so what is true once need not be for long.
-    report.wait_nth("started", 2);
-    wait_for(format!("the newest generation is left alone:\n{report}"), LIMIT, || {
-        let newest = report.newest()?.pid;
+    site.report.wait_nth("started", 2);
+    wait_for(format!("the newest generation is left alone:\n{site}"), LIMIT, || {
+        let newest = site.report.newest()?.pid;
         let launcher = process::stat(newest)?.ppid;
         let mut left: Vec<u32> = scene::running(folder).iter().map(Watched::pid).collect();
         left.sort_unstable();
         let mut expected = vec![launcher, newest];
         expected.sort_unstable();
-        let serves = http::pid(&target) == newest;
-        (serves && service.status().pid == Some(launcher) && left == expected).then_some(())
+        let serves = http::pid(&site.target) == newest;
+        (serves && site.service().status().pid == Some(launcher) && left == expected).then_some(())
     });
     prober.stop().assert_all_answered();
-    service.down();
-    service.wait_down();
-    scene::wait_all_ended(folder);
+    site.service().down();
+    site.service().wait_down();
+    scene::wait_all_ended(&site.run);
 
     // Each says so after it has given up the claim, so not always in this order.
-    let mut started: Vec<u64> = report.named("started").iter().map(Event::number).collect();
+    let mut started: Vec<u64> = site.report.named("started").iter().map(Event::number).collect();
     started.sort_unstable();
     assert!(started.is_sorted_by(|one, next| one < next), "{started:?}");
-    let mut claims = log.stage("claim");
+    let mut claims = site.log.stage("claim");
     claims.retain(|line| line.field("generation").is_some());
     let claims: Vec<(u32, u32)> =
         claims.iter().map(|line| (line.number("daemon"), line.number("generation"))).collect();
     assert!(claims.is_sorted_by(|(_, one), (_, next)| one < next), "{claims:?}");
     let generations = BTreeMap::from_iter(claims);
-    let taken_over = log.stage("takeover");
-    assert!(!taken_over.is_empty(), "{log}");
+    let taken_over = site.log.stage("takeover");
+    assert!(!taken_over.is_empty(), "{site}");
     for line in taken_over {
         let (own, older) = (line.number("daemon"), line.number("predecessor"));
         assert!(generations[&older] < generations[&own], "{line:?}");
     }
     // Who sent the TERMs that arrived: a newer generation, or the launcher.
-    let launched = log.stage("launch");
+    let launched = site.log.stage("launch");
     let launcher_of = |line: &Line| (line.number("daemon"), line.number("launcher"));
     let launchers = BTreeMap::from_iter(launched.iter().map(launcher_of));
-    let mut terms = log.stage("signal");
+    let mut terms = site.log.stage("signal");
     terms.retain(|line| line.is(&[("signal", "15")]));
     for line in terms {
         let (own, from) = (line.number("daemon"), line.number("from"));

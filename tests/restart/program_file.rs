@@ -4,59 +4,51 @@ use std::{fs, path::Path};
 
 use seamless_testing::{
     LIMIT, bin,
-    boxed::{self, Boxed},
-    http::{self, Prober, Target},
+    boxed::Boxed,
+    http::{self, Prober},
     process::Watched,
-    report::Report,
-    scene,
-    supervisor::{Service, Supervisor, write_script},
+    site::Site,
+    supervisor::Supervisor,
     under_each_supervisor, wait_for,
 };
 
-struct Scene<'a> {
-    folder: &'a Path,
+struct Scene {
+    site: Site,
     program: std::path::PathBuf,
-    run: String,
-    service: Service,
-    report: Report,
     prober: Prober,
     pids: Vec<u32>,
 }
 
-impl<'a> Scene<'a> {
-    fn new(kind: Supervisor, folder: &'a Path) -> Self {
-        let target = Target::from(boxed::address());
+impl Scene {
+    fn new(kind: Supervisor, folder: &Path) -> Self {
         let program = folder.join("program");
         fs::copy(bin::probe(), &program).expect("a copy");
-        let run = scene::script(folder, &format!("--listen={target}"));
-        let run = run.replace(&bin::probe().display().to_string(), &program.display().to_string());
-        let service = Service::new(kind, folder.join("service"), &run);
-        let first = http::wait_pid(&target);
-        let prober = Prober::start(&target);
+        let site = Site::at(folder).program(&program).under(kind);
+        let first = http::wait_pid(&site.target);
+        let prober = Prober::start(&site.target);
         prober.wait_pid(first);
-        let report = Report::new(folder.join("report"));
-        Scene { folder, program, run, service, report, prober, pids: vec![first] }
+        Scene { site, program, prober, pids: vec![first] }
     }
 
     /// The newest serves, and runs the file that has the path now.
     #[track_caller]
     fn wait_taken_over(&mut self) {
-        let new = self.report.wait_nth("started", self.pids.len() + 1).pid;
+        let new = self.site.report.wait_nth("started", self.pids.len() + 1).pid;
         let old = Watched::new(*self.pids.last().expect("a generation"));
         old.wait_end(LIMIT);
-        assert_eq!(self.report.wait_of(old.pid(), "wait").text, "TakenOver");
+        assert_eq!(self.site.report.wait_of(old.pid(), "wait").text, "TakenOver");
         let named = inode(&self.program);
         let runs = |pid: u32| inode(Path::new(&format!("/proc/{pid}/exe")));
-        assert_eq!((runs(self.service.main_pid()), runs(new)), (named, named));
+        assert_eq!((runs(self.site.service().main_pid()), runs(new)), (named, named));
         self.prober.wait_pid(new);
         self.pids.push(new);
     }
 
     #[track_caller]
     fn restart(&self) {
-        self.service.settle();
-        let launcher = Watched::new(self.service.main_pid());
-        self.service.restart();
+        self.site.service().settle();
+        let launcher = Watched::new(self.site.service().main_pid());
+        self.site.service().restart();
         launcher.wait_end(LIMIT);
     }
 
@@ -65,8 +57,8 @@ impl<'a> Scene<'a> {
     fn assert_serves_on(&self) {
         self.prober.wait_more(20);
         assert_eq!(self.prober.seen().pids(), self.pids);
-        assert_eq!(self.report.named("started").len(), self.pids.len());
-        let named = fs::read_to_string(self.folder.join("web.pid")).expect("the PID file");
+        assert_eq!(self.site.report.named("started").len(), self.pids.len());
+        let named = fs::read_to_string(self.site.pid_file()).expect("the PID file");
         assert_eq!(named, format!("{}\n", self.pids.last().expect("a generation")));
     }
 
@@ -75,8 +67,8 @@ impl<'a> Scene<'a> {
         let probes = self.prober.stop();
         probes.assert_all_answered();
         assert_eq!(probes.pids(), self.pids);
-        self.service.down();
-        self.service.wait_down();
+        self.site.service().down();
+        self.site.service().wait_down();
     }
 }
 
@@ -110,8 +102,8 @@ fn p1_a_program_file_is_replaced(kind: Supervisor, folder: &Path) {
 /// The supervisor finds nothing to start; when the file is back, the next attempt takes over.
 fn p1_a_program_file_is_removed(kind: Supervisor, folder: &Path) {
     let mut scene = Scene::new(kind, folder);
-    let run = scene.service.folder().join("run");
-    write_script(&run, &format!("echo start >>'{}/starts'\n{}", folder.display(), scene.run));
+    let run = scene.site.script("", "");
+    scene.site.deploy(&format!("echo start >>'{}/starts'\n{run}", folder.display()));
     fs::remove_file(&scene.program).expect("the file");
     scene.restart();
     wait_for("three attempts", LIMIT, || {
@@ -119,7 +111,7 @@ fn p1_a_program_file_is_removed(kind: Supervisor, folder: &Path) {
         (starts.lines().count() >= 3).then_some(())
     });
     scene.assert_serves_on();
-    assert_eq!(scene.report.named("launch").len(), 1);
+    assert_eq!(scene.site.report.named("launch").len(), 1);
     let new = folder.join("program.new");
     fs::copy(bin::probe(), &new).expect("a copy");
     fs::rename(&new, &scene.program).expect("in place");
@@ -131,17 +123,17 @@ fn p1_a_program_file_is_removed(kind: Supervisor, folder: &Path) {
 fn p1_p10_a_program_file_is_removed_before_init(kind: Supervisor, folder: &Path) {
     let mut scene = Scene::new(kind, folder);
     let go = folder.join("go");
-    let wait = format!("{} --at=before-init=file:{}", scene.run, go.display());
-    write_script(&scene.service.folder().join("run"), &wait);
-    let old = scene.service.main_pid();
+    let wait = format!("--at=before-init=file:{}", go.display());
+    scene.site.deploy_options(&wait);
+    let old = scene.site.service().main_pid();
     scene.restart();
-    let launcher = scene.service.main_pid_after(old);
+    let launcher = scene.site.service().main_pid_after(old);
     let exe = format!("/proc/{launcher}/exe");
     let is_program = || (fs::read_link(&exe).ok()? == scene.program).then_some(());
     wait_for("the program is executed", LIMIT, is_program);
     fs::remove_file(&scene.program).expect("the file");
     fs::write(&go, "").expect("a file");
-    let error = scene.report.wait("error");
+    let error = scene.site.report.wait("error");
     assert_eq!(error.pid, launcher);
     let text = format!("init: cannot start {:?} again (launch): No such file", scene.program);
     assert!(error.text.starts_with(&text), "{}", error.text);

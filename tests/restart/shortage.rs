@@ -5,14 +5,12 @@ use std::{fs, path::Path, process::Command};
 use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
-    http::{self, Connection, Prober, Target, answer_of},
-    log::Log,
+    http::{self, Connection, Prober, answer_of},
     process::{Watched, descriptors},
-    report::Report,
     scene,
     signal::{HUP, TERM, USR1},
     site::Site,
-    supervisor::{Service, Supervisor},
+    supervisor::Supervisor,
     under_each_supervisor, wait_for,
 };
 
@@ -141,38 +139,33 @@ fn p1_a_look_round_that_is_short_of_descriptors_decides_nothing() {
 
 /// Told to stop, it cannot find the older generation for now: it does not forget it.
 fn p6_a_stop_that_is_short_of_descriptors(kind: Supervisor, folder: &Path) {
-    let target = Target::from(boxed::address());
     // Neither closes its listener before it may: that would be a descriptor to be had.
     let go = folder.join("go");
-    let options = format!(
-        "--listen={target} --keep-report --on=10=hoard --on=1=free:1000 --at=shutdown=file:{}",
-        go.display()
-    );
-    let run = format!("ulimit -n {FEW}\n{}", scene::script(folder, &options));
-    let service = Service::new(kind, folder.join("service"), &run);
-    let (report, log) = (Report::new(folder.join("report")), Log::of(folder));
-    let old = Watched::new(http::wait_pid(&target));
-    let request = Connection::unfinished(&target);
+    let options =
+        format!("--keep-report --on=10=hoard --on=1=free:1000 --at=shutdown=file:{}", go.display());
+    let site = Site::at(folder).first(&format!("ulimit -n {FEW}")).options(&options).under(kind);
+    let old = Watched::new(http::wait_pid(&site.target));
+    let request = Connection::unfinished(&site.target);
     wait_for("the request is accepted", LIMIT, || {
         let before = descriptors(old.pid()).len();
-        (before > 0 && http::pid(&target) == old.pid()).then_some(())
+        (before > 0 && http::pid(&site.target) == old.pid()).then_some(())
     });
-    service.settle();
-    service.restart();
-    let new = Watched::new(report.wait_nth("started", 2).pid);
-    scene::wait_drain(&report, old.pid());
+    site.service().settle();
+    site.service().restart();
+    let new = Watched::new(site.report.wait_nth("started", 2).pid);
+    scene::wait_drain(&site.report, old.pid());
     wait_for("no descriptor is left", LIMIT, || {
         new.signal(USR1); // again: one may have been in use for a moment
         (descriptors(new.pid()).len() == FEW).then_some(())
     });
 
-    service.settle();
-    service.down();
-    scene::wait_drain(&report, new.pid());
+    site.service().settle();
+    site.service().down();
+    scene::wait_drain(&site.report, new.pid());
     let new_daemon = new.pid().to_string();
     let told = |count: usize| {
-        wait_for(format!("{count} times told: {log}"), LIMIT, || {
-            let lines = log.stage("stop").into_iter();
+        wait_for(format!("{count} times told: {site}"), LIMIT, || {
+            let lines = site.log.stage("stop").into_iter();
             let of_new = lines.filter(|line| line.is(&[("daemon", &new_daemon)]));
             let short = of_new.filter(|line| line.field("error").is_some());
             (short.count() >= count).then_some(())
@@ -182,44 +175,41 @@ fn p6_a_stop_that_is_short_of_descriptors(kind: Supervisor, folder: &Path) {
     assert!(!old.has_ended() && !new.has_ended());
     new.signal(HUP);
     // The TERM of the takeover, and that of the stop.
-    wait_for(format!("it is told: {log}"), LIMIT, || {
-        let told = log.stage("takeover").into_iter();
+    wait_for(format!("it is told: {site}"), LIMIT, || {
+        let told = site.log.stage("takeover").into_iter();
         let told = told.filter(|line| line.is(&[("daemon", &new_daemon), ("signal", "TERM")]));
         (told.count() == 2).then_some(())
     });
     fs::write(go, "").expect("a file");
-    log.wait(&[("stage", "drained"), ("daemon", &new_daemon)]);
+    site.log.wait(&[("stage", "drained"), ("daemon", &new_daemon)]);
     assert!(!new.has_ended(), "it ends after the older one");
-    assert!(service.status().pid.is_some(), "not down yet");
+    assert!(site.service().status().pid.is_some(), "not down yet");
     assert!(request.finish().ends_with(&answer_of(old.pid())));
     old.wait_end(LIMIT);
     new.wait_end(LIMIT);
-    service.wait_down();
+    site.service().wait_down();
 }
 
 /// Connections use up every descriptor, while restart follows restart.
 fn p1_p3_restarts_while_connections_use_up_all_descriptors(kind: Supervisor, folder: &Path) {
-    let target = Target::from(boxed::address());
-    let options = format!("--listen={target} --keep-report");
-    let run = format!("ulimit -n {FEW}\n{}", scene::script(folder, &options));
-    let service = Service::new(kind, folder.join("service"), &run);
-    let report = Report::new(folder.join("report"));
-    let first = http::wait_pid(&target);
+    let site =
+        Site::at(folder).first(&format!("ulimit -n {FEW}")).options("--keep-report").under(kind);
+    let first = http::wait_pid(&site.target);
     let mut generations = vec![Watched::new(first)];
     // More than one can accept: the rest waits in its queue.
     let connections: Vec<Connection> =
-        (0..FEW + 16).map(|_| Connection::unfinished(&target)).collect();
+        (0..FEW + 16).map(|_| Connection::unfinished(&site.target)).collect();
     wait_for("no descriptor is left", LIMIT, || (descriptors(first).len() == FEW).then_some(()));
     for restart in 2..=4 {
-        service.settle();
-        let launcher = Watched::new(service.main_pid());
+        site.service().settle();
+        let launcher = Watched::new(site.service().main_pid());
         assert!(descriptors(launcher.pid()).len() < FEW / 2);
-        service.restart();
-        let new = report.wait_nth("started", restart).pid;
+        site.service().restart();
+        let new = site.report.wait_nth("started", restart).pid;
         launcher.wait_end(LIMIT);
         generations.push(Watched::new(new));
-        assert_eq!(Site::alone(folder).named(), Some(new));
-        scene::wait_drain(&report, generations[restart - 2].pid());
+        assert_eq!(site.named(), Some(new));
+        scene::wait_drain(&site.report, generations[restart - 2].pid());
     }
     assert!(!generations[0].has_ended(), "it has promised answers");
     // In the order in which they came: each that is answered makes room for one of the queue.
@@ -229,27 +219,24 @@ fn p1_p3_restarts_while_connections_use_up_all_descriptors(kind: Supervisor, fol
     for old in &generations[..3] {
         old.wait_end(LIMIT);
     }
-    assert_eq!(http::pid(&target), generations[3].pid());
-    assert!(report.named("error").is_empty(), "{report}");
-    service.down();
-    service.wait_down();
-    scene::wait_all_ended(folder);
+    assert_eq!(http::pid(&site.target), generations[3].pid());
+    assert!(site.report.named("error").is_empty(), "{site}");
+    site.service().down();
+    site.service().wait_down();
+    scene::wait_all_ended(&site.run);
 }
 
 /// A soft limit of 64 is enough for everything, launcher and takeover included.
 fn p1_restarts_under_a_soft_limit_lose_nothing(kind: Supervisor, folder: &Path) {
-    let target = Target::from(boxed::address());
-    let run = format!("ulimit -Sn {FEW}\n{}", scene::script(folder, &format!("--listen={target}")));
-    let service = Service::new(kind, folder.join("service"), &run);
-    let report = Report::new(folder.join("report"));
-    let mut old = Watched::new(http::wait_pid(&target));
-    let probers: Vec<Prober> = (0..4).map(|_| Prober::start(&target)).collect();
+    let site = Site::at(folder).first(&format!("ulimit -Sn {FEW}")).under(kind);
+    let mut old = Watched::new(http::wait_pid(&site.target));
+    let probers: Vec<Prober> = (0..4).map(|_| Prober::start(&site.target)).collect();
     let mut pids = vec![old.pid()];
     for restart in 2..=4 {
-        service.settle();
+        site.service().settle();
         probers.iter().for_each(|prober| prober.wait_pid(old.pid()));
-        service.restart();
-        let new = report.wait_nth("started", restart).pid;
+        site.service().restart();
+        let new = site.report.wait_nth("started", restart).pid;
         old.wait_end(LIMIT);
         pids.push(new);
         old = Watched::new(new);

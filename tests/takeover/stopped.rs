@@ -13,12 +13,12 @@ use std::{
 use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
-    http::{self, Prober, Target},
+    http::{self, Prober},
     process::{self, Watched},
     scene,
     signal::{CONT, KILL, STOP, TERM},
     site::Site,
-    supervisor::{Service, Supervisor, write_script},
+    supervisor::Supervisor,
     under_each_supervisor, wait_for,
 };
 
@@ -51,47 +51,42 @@ fn timed_out(direct: &Site, holder: &Watched) -> String {
 
 /// A service that serves, and a run script that stops its next start at this point.
 struct Scene {
-    direct: Site,
-    target: Target,
-    service: Service,
-    good: String,
+    site: Site,
     old: Watched,
     prober: Prober,
 }
 
 impl Scene {
     fn new(kind: Supervisor, folder: &Path) -> Self {
-        let target = Target::from(boxed::address());
-        let options = format!("--listen={target} --claim-timeout=500ms --handoff-timeout=500ms");
-        let good = scene::script(folder, &options);
-        let service = Service::new(kind, folder.join("service"), &good);
-        let old = Watched::new(http::wait_pid(&target));
-        let prober = Prober::start(&target);
-        Scene { direct: Site::alone(folder), target, service, good, old, prober }
+        let options = "--claim-timeout=500ms --handoff-timeout=500ms";
+        let site = Site::at(folder).options(options).under(kind);
+        let old = Watched::new(http::wait_pid(&site.target));
+        let prober = Prober::start(&site.target);
+        Scene { site, old, prober }
     }
 
     /// Starts the next generation with one more option.
     #[track_caller]
     fn start_next(&self, option: &str) -> u32 {
-        let old = self.service.main_pid();
-        write_script(&self.service.folder().join("run"), &format!("{} {option}", self.good));
-        self.service.settle();
-        self.service.restart();
-        self.service.main_pid_after(old)
+        let old = self.site.service().main_pid();
+        self.site.deploy_more("", option);
+        self.site.service().settle();
+        self.site.service().restart();
+        self.site.service().main_pid_after(old)
     }
 
     /// All later starts are good; the one that is stopped is told to make room for them.
     #[track_caller]
     fn mend(&self) {
-        write_script(&self.service.folder().join("run"), &self.good);
-        self.service.settle();
-        self.service.restart();
+        self.site.deploy_more("", "");
+        self.site.service().settle();
+        self.site.service().restart();
     }
 
     /// The old one has served all the time, and only the third took over from it.
     #[track_caller]
     fn assert_taken_over(self) {
-        let direct = &self.direct;
+        let direct = &self.site;
         let new = direct.report.wait_nth("started", 2).pid;
         assert_eq!(direct.report.wait_of(self.old.pid(), "wait").text, "TakenOver");
         self.old.wait_end(LIMIT);
@@ -103,9 +98,9 @@ impl Scene {
         let pids = probes.pids();
         assert_eq!((pids.first(), pids.last()), (Some(&self.old.pid()), Some(&new)));
         assert_eq!(direct.named(), Some(new));
-        assert_eq!(http::pid(&self.target), new);
-        self.service.down();
-        self.service.wait_down();
+        assert_eq!(http::pid(&self.site.target), new);
+        self.site.service().down();
+        self.site.service().wait_down();
     }
 }
 
@@ -114,21 +109,21 @@ fn a_starter_with_the_claim(kind: Supervisor, folder: &Path, end: i32) {
     let scene = Scene::new(kind, folder);
     let go = folder.join("go");
     scene.start_next(&format!("--at=after-init=file:{}", go.display()));
-    let stopped = Watched::new(scene.direct.report.wait_nth("init", 2).pid);
-    stop_when_ready(&scene.direct, &stopped);
+    let stopped = Watched::new(scene.site.report.wait_nth("init", 2).pid);
+    stop_when_ready(&scene.site, &stopped);
     // When it goes on, it goes on to `started`.
     fs::write(&go, "").expect("a file");
     scene.mend();
     for nth in 1..=3 {
-        let error = scene.direct.report.wait_nth("error", nth).text;
-        assert_eq!(error, timed_out(&scene.direct, &stopped));
+        let error = scene.site.report.wait_nth("error", nth).text;
+        assert_eq!(error, timed_out(&scene.site, &stopped));
     }
     scene.prober.wait_more(3);
     assert_eq!(scene.prober.seen().pids(), [scene.old.pid()]);
     assert!(!stopped.has_ended());
     stopped.signal(end);
     stopped.wait_end(LIMIT);
-    assert_eq!(scene.direct.report.names_of(stopped.pid()), ["init"], "it never served");
+    assert_eq!(scene.site.report.names_of(stopped.pid()), ["init"], "it never served");
     scene.assert_taken_over();
 }
 
@@ -147,8 +142,8 @@ fn p1_p4_a_daemon_is_stopped_before_init(kind: Supervisor, folder: &Path) {
     let stopped = Watched::new(scene::stopped_child(launcher));
     scene.mend();
     stopped.wait_end(LIMIT);
-    assert!(scene.direct.report.names_of(stopped.pid()).is_empty());
-    assert!(scene.direct.report.named("error").is_empty(), "nobody had to wait");
+    assert!(scene.site.report.names_of(stopped.pid()).is_empty());
+    assert!(scene.site.report.named("error").is_empty(), "nobody had to wait");
     scene.assert_taken_over();
 }
 
@@ -163,7 +158,7 @@ fn a_launcher_before_init(kind: Supervisor, folder: &Path, end: i32) {
     assert!(!stopped.has_ended());
     stopped.signal(end);
     stopped.wait_end(LIMIT);
-    assert!(scene.direct.report.names_of(stopped.pid()).is_empty());
+    assert!(scene.site.report.names_of(stopped.pid()).is_empty());
     scene.assert_taken_over();
 }
 
