@@ -6,7 +6,7 @@ use super::world::{
     launcher_pid, pid,
 };
 use crate::machines::{self, TakeOver};
-use crate::proto::daemon::signal_hooks::{Arrival, Signal as Hooked};
+use crate::proto::daemon::signal_hooks::{Arrived, Signal as Hooked};
 use crate::proto::daemon::{
     Forced, Input, Output, Phase, Question, Sender, Sight, StartedCall, Timer,
 };
@@ -142,16 +142,16 @@ impl World {
             let Some(daemon) = self.daemon_mut(id).filter(|one| !one.is_stalled()) else { return };
             let Some((arrival, _)) = machines::next(&mut daemon.signal_hooks) else { return };
             let input = match arrival {
-                Arrival::Told(intent) => {
+                Arrived::Told(intent) => {
                     let in_time = daemon.machine.phase() != Phase::Finished;
                     let generation = self.at_mut(id);
                     generation.told_stop |= in_time && intent == Intent::Stop(Scope::Service);
                     generation.told_restart |= intent == Intent::Restart;
                     Input::Told(intent)
                 }
-                Arrival::Cancelled => Input::Cancelled,
-                Arrival::TakenOver => Input::Term(Sender::Successor),
-                Arrival::Signal { signal, from, announced } => {
+                Arrived::Cancelled => Input::Cancelled,
+                Arrived::TakenOver => Input::Term(Sender::Successor),
+                Arrived::Signal { signal, from, announced } => {
                     let sender = match from {
                         _ if from == launcher_pid(self.at(id).first) => {
                             Sender::Launcher { announced }
@@ -248,7 +248,12 @@ impl World {
                     self.daemon_ends(id, End::Code(124));
                 }
                 Output::End => self.daemon_ends(id, End::Code(0)),
-                Output::ReadStatus(question) => daemon.ask(question),
+                Output::ReadStatus(question) if setting.kind == Kind::Systemd => {
+                    daemon.asks = Some(question);
+                }
+                Output::ReadStatus(question) => {
+                    inputs.push_back(self.status_of(id, question, setting))
+                }
                 Output::Check => self.check(id, inputs, setting),
                 Output::EnterRecord => {
                     self.record.push(id);
@@ -292,13 +297,20 @@ impl World {
 
     // ---- the supervisor's answer ----
 
-    /// The supervisor answers; the channel is read before that.
-    pub(crate) fn answer(&mut self, id: Id, question: Question, setting: &Setting) {
+    /// It answers, which takes its time; the channel is read before that.
+    pub(crate) fn answer(&mut self, id: Id, setting: &Setting) {
         if !self.read_channel(id, setting) {
             return;
         }
-        let Some(daemon) = self.daemon_mut(id).filter(|one| one.asks(question)) else { return };
-        daemon.is_answered(question);
+        let question = self.daemon_mut(id).and_then(|daemon| daemon.asks.take());
+        if let Some(question) = question {
+            let input = self.status_of(id, question, setting);
+            self.feed(id, input, setting);
+        }
+    }
+
+    /// `Supervisor::read`.
+    fn status_of(&mut self, id: Id, question: Question, setting: &Setting) -> Input {
         let main_pid = match question {
             Question::OfLauncher => Some(launcher_pid(self.at(id).first)),
             Question::OfService => None,
@@ -310,7 +322,7 @@ impl World {
         if let (Some(daemon), Question::OfService) = (self.daemon_mut(id), question) {
             daemon.told = Some((reading, is_true));
         }
-        self.feed(id, Input::Status(question, reading), setting);
+        Input::Status(question, reading)
     }
 
     // ---- the check ----
@@ -526,8 +538,10 @@ impl World {
         match act {
             Act::Claim => unreachable!("it has the claim since init"),
             Act::Look => {
-                let starts = daemon.machine.phase().started_call() == StartedCall::TakesOver;
-                let expected = starts && self.launcher(id).is_some();
+                let expected = daemon.machine.phase().started_call() == StartedCall::TakesOver;
+                if self.launcher(id).is_none() {
+                    return Some(Done::LauncherGone);
+                }
                 let record = self.record.clone();
                 let facts = record.iter().map(|one| self.facts(*one, id, setting)).collect();
                 let seen = record.iter().map(|one| (*one, self.is_daemon(*one, id))).collect();
@@ -574,7 +588,7 @@ impl World {
                 self.set_main(id, Main::Waiting);
                 self.net_started(id, older, setting);
             }
-            Outcome::NeverStarted => self.park(id),
+            Outcome::NeverStarted => self.set_main(id, Main::Parked),
             Outcome::Refused(_, why) => {
                 say(|| format!("  daemon {id} gives up: another generation {why}"));
                 self.at_mut(id).number = 0;

@@ -6,7 +6,7 @@
 
 use crate::net::Cookie;
 use crate::proto::control::transfer::{self, Predecessor, Untakeable};
-use crate::proto::daemon::signal_hooks::{Arrival, Signal, SignalHooks};
+use crate::proto::daemon::signal_hooks::{Arrived, Signal, SignalHooks};
 use crate::proto::daemon::{
     self, Input as D, Output as DO, Phase, Question, Sender, Sight, Timer as DT,
 };
@@ -140,7 +140,7 @@ impl Daemon {
 }
 
 /// What is to be acted on now.
-pub(crate) fn next(hooks: &mut SignalHooks) -> Option<(Arrival, Option<Signal>)> {
+pub(crate) fn next(hooks: &mut SignalHooks) -> Option<(Arrived, Option<Signal>)> {
     match variants::broken() {
         // The hooks that run hold back everything, and never return.
         Some(Variant::HookHoldsForEver) if hooks.waits_for() == Some(1) => None,
@@ -150,7 +150,7 @@ pub(crate) fn next(hooks: &mut SignalHooks) -> Option<(Arrival, Option<Signal>)>
 }
 
 /// What came last, whatever holds it back.
-fn overtaking(hooks: &mut SignalHooks) -> Option<(Arrival, Option<Signal>)> {
+fn overtaking(hooks: &mut SignalHooks) -> Option<(Arrived, Option<Signal>)> {
     let mut all = hooks.clone();
     let mut arrived = Vec::new();
     loop {

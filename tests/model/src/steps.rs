@@ -8,7 +8,7 @@ use super::world::{
     BY_HAND, DaemonProcess, Deploy, ELSEWHERE, Generation, Id, Instance, LauncherProcess, Main,
     Setting, Signal, Stop, World, pid,
 };
-use crate::proto::daemon::{Input, Phase, Question, Timer as DaemonTimer};
+use crate::proto::daemon::{Input, Phase, Timer as DaemonTimer};
 use crate::proto::launcher::Timer as LauncherTimer;
 use crate::proto::{End, Kind};
 use crate::variants::{self, Variant};
@@ -50,7 +50,7 @@ pub(crate) enum Action {
     Resume(Id),
     EndCheck(Id),
     HooksReturn(Id),
-    Answer(Id, Question),
+    Answer(Id),
     RequestHooks(Id),
     DrainHooks(Id),
     OlderGone(Id),
@@ -214,9 +214,7 @@ impl World {
                 may(merges, Action::WakeDaemon(id, Some(signal), true));
             }
             may(daemon.signal_hooks.waits_for().is_some(), Action::HooksReturn(id));
-            for question in [Question::OfLauncher, Question::OfService] {
-                may(daemon.asks(question), Action::Answer(id, question));
-            }
+            may(daemon.asks.is_some(), Action::Answer(id));
             may(daemon.request_hooks, Action::RequestHooks(id));
             may(daemon.drain_hooks && self.has_drained(id), Action::DrainHooks(id));
             let gone = |one: &Id| self.daemon(*one).is_none();
@@ -427,7 +425,10 @@ impl World {
                 say(|| format!("daemon {id}: the hooks before a signal have returned"));
                 self.hooks_return(id, setting);
             }
-            Action::Answer(id, question) => self.answer(id, question, setting),
+            Action::Answer(id) => {
+                say(|| format!("daemon {id} has its supervisor's answer"));
+                self.answer(id, setting);
+            }
             Action::RequestHooks(id) => {
                 say(|| format!("daemon {id}: its on_shutdown_request hooks have returned"));
                 if self.wake_daemon_for(id, Input::RequestHooksDone, setting) {
@@ -464,12 +465,8 @@ impl World {
             self.with_daemon(id, |daemon| daemon.timers.arm(timer));
         }
         // A check that finds all as it was changes nothing, so what it asks is answered at once.
-        if timer == DaemonTimer::Check {
-            for question in [Question::OfLauncher, Question::OfService] {
-                if self.daemon(id).is_some_and(|daemon| daemon.asks(question)) {
-                    self.answer(id, question, setting);
-                }
-            }
+        if timer == DaemonTimer::Check && self.daemon(id).is_some_and(|one| one.asks.is_some()) {
+            self.answer(id, setting);
         }
     }
 

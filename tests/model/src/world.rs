@@ -293,8 +293,8 @@ pub(crate) struct DaemonProcess {
     pub(crate) signal_hooks: SignalHooks,
     /// What its thread for signals has still to do, and waits to do.
     pub(crate) stalled: Vec<Output>,
-    /// What the supervisor is being asked.
-    pub(crate) asks: [Option<Question>; 2],
+    /// What the supervisor is being asked, if that takes its time: `systemctl` is a process.
+    pub(crate) asks: Option<Question>,
     /// The supervisor's last answer about the service, and whether it was true.
     pub(crate) told: Option<(Reading, bool)>,
     /// The next check takes its time.
@@ -478,7 +478,7 @@ impl DaemonProcess {
             finished: false,
             signal_hooks: SignalHooks::default(),
             stalled: Vec::new(),
-            asks: [None; 2],
+            asks: None,
             told: None,
             slow: false,
             checking: None,
@@ -505,18 +505,6 @@ impl DaemonProcess {
         if self.machine.phase() != Phase::Starting {
             self.timers.disarm(DaemonTimer::Orphan);
         }
-    }
-
-    pub(crate) fn ask(&mut self, question: Question) {
-        self.asks[question as usize] = Some(question);
-    }
-
-    pub(crate) fn asks(&self, question: Question) -> bool {
-        self.asks[question as usize].is_some()
-    }
-
-    pub(crate) fn is_answered(&mut self, question: Question) {
-        self.asks[question as usize] = None;
     }
 
     pub(crate) fn has_handlers(&self) -> bool {
