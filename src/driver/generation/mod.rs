@@ -84,6 +84,12 @@ fn is_shortage(error: &Error) -> bool {
     source.is_some_and(process::is_shortage)
 }
 
+fn park_for_ever() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
 impl Service {
     /// Opens the lock file; nothing is claimed yet.
     pub(in crate::driver) fn open(
@@ -214,9 +220,7 @@ impl Service {
     /// The process is ending, and the thread that takes signals sees to it.
     pub(in crate::driver) fn park(&self) -> ! {
         lock(&self.files).lock_file.give_up_if_held();
-        loop {
-            thread::park();
-        }
+        park_for_ever()
     }
 
     /// The launcher says that a restart in place has failed.

@@ -50,7 +50,7 @@ pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Dae
     drop(hands.files.take());
     match end {
         End::Started => {}
-        End::NeverStarted => service.park(),
+        End::NeverStarted => super::park_for_ever(),
         End::Refused(place, why) => {
             service.number.store(0, Ordering::SeqCst);
             return Err(is_anothers(service, &hands.others[place], why));
@@ -88,10 +88,11 @@ fn perform<'a>(
         }
         Act::Look => {
             let files = lock(&service.files);
-            // Without a launcher, which may have gone while we were stopped, the thread that takes
-            // signals ends us as soon as it runs.
-            let expected = daemon.phase().started_call() == StartedCall::TakesOver
-                && process::parent_pid() == service.launcher;
+            // It may have gone while we were stopped.
+            if process::parent_pid() != service.launcher {
+                return Ok(Done::LauncherGone);
+            }
+            let expected = daemon.phase().started_call() == StartedCall::TakesOver;
             if expected {
                 hands.record = service.read_record(&files.lock_file)?;
                 // What the path holds before our file replaces it.

@@ -40,8 +40,11 @@ pub(crate) enum Act {
 pub(crate) enum Done {
     /// The claim is ours, and with it this number.
     Claimed(u64),
+    /// To [`Act::Look`]: our launcher is gone, so the thread that takes signals ends us as soon as it runs.
+    /// The claim ends with the process: given up before, a successor would find our addresses in use.
+    LauncherGone,
     Looked {
-        /// We are still to start, and our launcher is our parent.
+        /// We are still to start.
         expected: bool,
         /// The generations of the record, in its order.
         others: Vec<Facts>,
@@ -127,6 +130,7 @@ impl TakeOver {
                 self.asker.number = Some(number);
                 At::Look
             }
+            (At::Look, Done::LauncherGone) => At::Over(End::NeverStarted),
             (At::Look, Done::Looked { expected: false, .. }) => At::GiveUpThen(End::NeverStarted),
             (At::Look, Done::Looked { expected: true, others }) => {
                 self.others = others;

@@ -91,8 +91,8 @@ const VARIANTS: [(Variant, Promise, Setting); 63] = [
     (ReleasedBeforeSignals, P6, daemontools(TWICE)),
     (LauncherGoneIgnoredInStarting, P8, daemontools(Budget { bad: 1, ..KILL })),
     (LauncherGoneIgnoredInServing, P8, alone(KILL)),
-    (EvictedWhileServing, P1, daemontools(Budget { bad: 1, ..KILL })),
-    (SupervisedEvicted, P5, daemontools(Budget { by_hand: 1, bad: 1, ..NONE })),
+    (OrphanEndsServing, P1, daemontools(Budget { bad: 1, ..KILL })),
+    (SupervisedOrphan, P1, under(Kind::Systemd, Manner::ON_FAILURE, true, 2, NONE)),
     (StopNotToldToOlder, P6, daemontools(TWICE)),
     (NoStopWhileStarting, P6, daemontools(TWICE)),
     (NobodyServes, P1, daemontools(NONE)),
@@ -193,13 +193,12 @@ fn every_broken_variant_is_found() {
 /// - "taken over": of use where a successor crashes; the end of the drain, later.
 /// - "released": `handoff_timeout`, later.
 /// - "channel closed": the daemon's end. It is for a daemon that gives up its channel and lives.
-const ROWS: [(Row, Promise, Setting); 44] = [
-    (Daemon("Starting", "started"), P1, daemontools(NONE)),
+const ROWS: [(Row, Promise, Setting); 43] = [
     (Daemon("Starting", "TERM"), P6, daemontools(Budget { kills: 1, ..RESTART })),
     (Daemon("Starting", "told to restart"), P1, unreadable(RESTART)),
     (Daemon("Starting", "told to stop"), P6, daemontools(Budget { kills: 1, ..RESTART })),
     (Daemon("Starting", "launcher gone"), P8, alone(KILL)),
-    (Daemon("Starting", "evicted"), P1, daemontools(Budget { bad: 1, ..KILL })),
+    (Daemon("Starting", "orphan timer"), P1, daemontools(Budget { bad: 1, ..KILL })),
     (
         Daemon("StoppingEarly", "launcher gone"),
         P8,
@@ -217,13 +216,13 @@ const ROWS: [(Row, Promise, Setting); 44] = [
     (Daemon("HandingOff", "launcher gone"), P8, alone(Budget { bad: 1, ..RESTART })),
     (Daemon("HandingOff", "request hooks done"), P4, alone(KILL)),
     (Daemon("HandingOff", "claim held"), P8, daemontools(Budget { bad: 1, ..RESTART })),
-    (Daemon("HandingOff", "looked round"), P8, alone(KILL)),
+    (Daemon("HandingOff", "checked"), P8, alone(KILL)),
     (Daemon("HandingOff", "check timer"), P8, alone(KILL)),
     (Daemon("HandingOff", "successor timer"), P6, other(RESTART)),
     (Daemon("Detached", "TERM"), P6, unreadable(TWICE)),
     (Daemon("Detached", "told to stop"), P4, unreadable(Budget { losses: 1, ..TWICE })),
     (Daemon("Detached", "claim held"), P8, daemontools(Budget { bad: 1, ..RESTART })),
-    (Daemon("Detached", "looked round"), P8, alone(KILL)),
+    (Daemon("Detached", "checked"), P8, alone(KILL)),
     (Daemon("Detached", "check timer"), P8, alone(KILL)),
     (Daemon("Detached", "successor timer"), P6, other(RESTART)),
     (Daemon("Draining", "told to restart"), P1, alone(Budget { direct: 1, ..RESTART })),

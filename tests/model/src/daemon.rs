@@ -2,12 +2,18 @@
 
 use super::trace::say;
 use super::world::{
-    DaemonProcess, Deploy, Id, Main, Promise, Setting, Signal, ToDaemon, World, id_of, pid, serves,
+    DaemonProcess, Deploy, Id, Main, OPERATOR_PID, Promise, Setting, Signal, ToDaemon, World,
+    launcher_pid, pid,
 };
-use crate::machines;
-use crate::proto::daemon::{Finding, Forced, Input, Output, Phase, Timer};
+use crate::machines::{self, TakeOver};
+use crate::proto::daemon::signal_hooks::{Arrived, Signal as Hooked};
+use crate::proto::daemon::{
+    Forced, Input, Output, Phase, Question, Sender, Sight, StartedCall, Timer,
+};
+use crate::proto::generation::check::{Own, Seen};
 use crate::proto::generation::record::Identity;
-use crate::proto::generation::takeover::{self, Content, Line, Own, Step};
+use crate::proto::generation::takeover::{Act, Done, End as Outcome, Next};
+use crate::proto::generation::verdict::{Asker, Facts, Purpose, Verdict};
 use crate::proto::{DrainReason, End, Intent, Kind, Reading, Report, Scope};
 use crate::variants::{self, Variant};
 use std::collections::VecDeque;
@@ -48,9 +54,9 @@ impl World {
 
     // ---- the thread that takes signals ----
 
-    /// `Driver::step`: the channel is read before a signal that was taken is acted on. Each wake-up
-    /// acts on one signal at most: more of them are more wake-ups. `merge`: others of its kind were
-    /// merged with it.
+    /// The driver's `Events::step`: the channel is read before a signal that was taken is acted on. Each
+    /// wake-up acts on one signal at most: more of them are more wake-ups. `merge`: others of its kind
+    /// were merged with it.
     pub(crate) fn wake_daemon(
         &mut self,
         id: Id,
@@ -73,23 +79,24 @@ impl World {
             }
             return;
         }
-        if let Some(signal) = signal {
+        let launcher = launcher_pid(self.at(id).first);
+        if let (Some(signal), Some(daemon)) = (signal, self.daemon_mut(id)) {
             say(|| format!("daemon {id} hears {signal:?}{}", if merge { ", merged" } else { "" }));
-            let input = match signal {
-                Signal::Usr2OfLauncher => Input::Usr2 { from_launcher: true },
-                Signal::Usr2OfOperator => Input::Usr2 { from_launcher: false },
-                Signal::Eviction => Input::Evicted,
-                Signal::TermOfLauncher | Signal::TermOfOperator => {
-                    Input::Term { from_successor: false }
-                }
-                Signal::TermOf(by) => Input::Term { from_successor: self.file == Some(by) },
+            let (signal, from) = match signal {
+                Signal::Usr2OfLauncher => (Hooked::Usr2, launcher),
+                Signal::Usr2OfOperator => (Hooked::Usr2, OPERATOR_PID),
+                Signal::TermOfLauncher => (Hooked::Term, launcher),
+                Signal::TermOfOperator => (Hooked::Term, OPERATOR_PID),
+                Signal::TermOf(by) => (Hooked::Term, pid(by)),
             };
-            self.feed(id, input, setting);
+            let hooks = &mut daemon.signal_hooks;
+            _ = hooks.signal(signal, from, from == launcher, |_| setting.hooks);
+            self.pass_hooks(id, setting);
         }
     }
 
-    /// A hook has returned, an older generation has ended or a timer has fired; the channel is read
-    /// first. `false`: the thread has to wait before it acts on it.
+    /// A hook has returned, an older generation has ended, a timer has fired or the supervisor has
+    /// answered; the channel is read first. `false`: the thread has to wait before it acts on it.
     pub(crate) fn wake_daemon_for(&mut self, id: Id, input: Input, setting: &Setting) -> bool {
         let goes_on = self.read_channel(id, setting);
         if goes_on {
@@ -110,21 +117,15 @@ impl World {
             if !generation.to_daemon.is_empty() {
                 let message = generation.to_daemon.remove(0);
                 say(|| format!("daemon {id} reads: {message:?}"));
-                let intent = match message {
-                    ToDaemon::Intent(intent) => intent,
-                    ToDaemon::TakenOver => {
-                        self.feed(id, Input::Term { from_successor: true }, setting);
-                        continue;
-                    }
-                    ToDaemon::ReloadFailed => {
-                        self.feed(id, Input::ReloadFailed, setting);
-                        continue;
-                    }
-                };
-                let in_time = daemon.machine.phase() != Phase::Finished;
-                generation.told_stop |= in_time && intent == Intent::Stop(Scope::Service);
-                generation.told_restart |= intent == Intent::Restart;
-                self.feed(id, Input::Told(intent), setting);
+                let hooks = &mut daemon.signal_hooks;
+                let hooked = |_| setting.hooks;
+                match message {
+                    ToDaemon::Intent(intent) => _ = hooks.told(intent, hooked),
+                    ToDaemon::Cancelled => _ = hooks.cancelled(hooked),
+                    ToDaemon::TakenOver => _ = hooks.taken_over(hooked),
+                    ToDaemon::ReloadFailed => self.feed(id, Input::ReloadFailed, setting),
+                }
+                self.pass_hooks(id, setting);
             } else if closed && !daemon.heard_closed {
                 daemon.heard_closed = true;
                 say(|| format!("daemon {id} reads: its launcher is gone"));
@@ -135,20 +136,61 @@ impl World {
         }
     }
 
-    /// `Driver::feed`.
+    /// Acts on whatever no hook holds back.
+    fn pass_hooks(&mut self, id: Id, setting: &Setting) {
+        loop {
+            let Some(daemon) = self.daemon_mut(id).filter(|one| !one.is_stalled()) else { return };
+            let Some((arrival, _)) = machines::next(&mut daemon.signal_hooks) else { return };
+            let input = match arrival {
+                Arrived::Told(intent) => {
+                    let in_time = daemon.machine.phase() != Phase::Finished;
+                    let generation = self.at_mut(id);
+                    generation.told_stop |= in_time && intent == Intent::Stop(Scope::Service);
+                    generation.told_restart |= intent == Intent::Restart;
+                    Input::Told(intent)
+                }
+                Arrived::Cancelled => Input::Cancelled,
+                Arrived::TakenOver => Input::Term(Sender::Successor),
+                Arrived::Signal { signal, from, announced } => {
+                    let sender = match from {
+                        _ if from == launcher_pid(self.at(id).first) => {
+                            Sender::Launcher { announced }
+                        }
+                        _ if self.file.map(pid) == Some(from) => Sender::Successor,
+                        _ => Sender::Other,
+                    };
+                    match signal {
+                        Hooked::Usr2 => Input::Usr2(sender),
+                        Hooked::Term | Hooked::Int => Input::Term(sender),
+                    }
+                }
+            };
+            self.feed(id, input, setting);
+        }
+    }
+
+    /// The hooks before the first signal that is held back have returned, or a second has passed.
+    pub(crate) fn hooks_return(&mut self, id: Id, setting: &Setting) {
+        let hooks = &mut self.daemon_mut(id).expect("it has hooks").signal_hooks;
+        let run = hooks.waits_for().expect("hooks run");
+        hooks.returned(run);
+        self.pass_hooks(id, setting);
+    }
+
+    /// `Events::feed`.
     pub(crate) fn feed(&mut self, id: Id, input: Input, setting: &Setting) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let outputs = self.decide(id, input, setting);
+            let outputs = self.decide(id, input);
             self.perform(id, outputs, &mut inputs, setting);
         }
     }
 
-    fn decide(&mut self, id: Id, input: Input, setting: &Setting) -> Vec<Output> {
+    fn decide(&mut self, id: Id, input: Input) -> Vec<Output> {
         let Some(daemon) = self.daemon_mut(id) else { return Vec::new() };
         assert!(!daemon.is_stalled(), "a thread that waits was told something");
         let before = daemon.machine.phase();
-        let outputs = daemon.machine.on(input);
+        let outputs = daemon.machine.on(input.clone());
         let after = daemon.machine.phase();
         if before != after {
             say(|| format!("  daemon {id}: {before:?} -> {after:?}"));
@@ -156,18 +198,17 @@ impl World {
         for output in &outputs {
             say(|| format!("  daemon {id}: {output:?}"));
         }
-        if serves(before) && !serves(after) {
-            self.check_departure(id, after, input, setting);
+        if before.serves() && !after.serves() {
+            self.check_departure(id, after, &input);
         }
-        if outputs.contains(&Output::Hammer(Forced::Usr2))
-            && input != (Input::Usr2 { from_launcher: false })
-        {
+        let asked = matches!(input, Input::Usr2(Sender::Other | Sender::Successor));
+        if outputs.contains(&Output::Hammer(Forced::Usr2)) && !asked {
             self.fault(Promise::P3, "a drain is cut, and nobody asked for that");
         }
         outputs
     }
 
-    /// `Driver::perform`. Where another thread has the files, this one waits for them.
+    /// `Events::perform`. Where another thread has the files, this one waits for them.
     fn perform(
         &mut self,
         id: Id,
@@ -195,10 +236,8 @@ impl World {
                     self.net_let_go(id);
                 }
                 Output::StopOlder => {
-                    let older = self.stop_older(id);
-                    if older.is_empty() {
-                        inputs.push_back(Input::OlderGone);
-                    }
+                    let older = self.stop_older(id, setting);
+                    inputs.push_back(Input::OlderTold { awaited: !older.is_empty(), again: false });
                     if let Some(daemon) = self.daemon_mut(id) {
                         daemon.awaits = older;
                     }
@@ -209,8 +248,24 @@ impl World {
                     self.daemon_ends(id, End::Code(124));
                 }
                 Output::End => self.daemon_ends(id, End::Code(0)),
-                Output::Check => self.check(id, false, inputs, setting),
-                Output::PutBack => {} // by the check, which holds the claim
+                Output::ReadStatus(question) if setting.kind == Kind::Systemd => {
+                    daemon.asks = Some(question);
+                }
+                Output::ReadStatus(question) => {
+                    inputs.push_back(self.status_of(id, question, setting))
+                }
+                Output::Check => self.check(id, inputs, setting),
+                Output::EnterRecord => {
+                    self.record.push(id);
+                    self.last = self.last.max(self.at(id).number);
+                }
+                Output::PutBackFile => self.install(id),
+                Output::PutBackSocket => self.net_put_back(id),
+                Output::GiveUpClaim => self.give_up_claim(id),
+                Output::RefuseRestart(why) => {
+                    say(|| format!("  daemon {id} refuses to restart: {}", why.text()));
+                    self.at_mut(id).usr2_sent = false;
+                }
                 Output::Arm(timer) => {
                     daemon.timers.arm(timer);
                     if timer == Timer::Successor {
@@ -237,110 +292,96 @@ impl World {
         for input in inputs {
             self.feed(id, input, setting);
         }
+        self.pass_hooks(id, setting);
+    }
+
+    // ---- the supervisor's answer ----
+
+    /// It answers, which takes its time; the channel is read before that.
+    pub(crate) fn answer(&mut self, id: Id, setting: &Setting) {
+        if !self.read_channel(id, setting) {
+            return;
+        }
+        let question = self.daemon_mut(id).and_then(|daemon| daemon.asks.take());
+        if let Some(question) = question {
+            let input = self.status_of(id, question, setting);
+            self.feed(id, input, setting);
+        }
+    }
+
+    /// `Supervisor::read`.
+    fn status_of(&mut self, id: Id, question: Question, setting: &Setting) -> Input {
+        let main_pid = match question {
+            Question::OfLauncher => Some(launcher_pid(self.at(id).first)),
+            Question::OfService => None,
+        };
+        let reading = self.reading(id, main_pid, setting);
+        say(|| format!("  daemon {id} asks its supervisor ({question:?}): {reading:?}"));
+        let up = self.supervisor.wants_up && !self.supervisor.idle;
+        let is_true = setting.kind != Kind::Systemd || reading != Reading::Down || !up;
+        if let (Some(daemon), Question::OfService) = (self.daemon_mut(id), question) {
+            daemon.told = Some((reading, is_true));
+        }
+        Input::Status(question, reading)
     }
 
     // ---- the check ----
 
-    /// `Driver::check`. Its real steps are: claim, look, decide, put back, give up. What others do
+    /// `Service::check`. Its real steps are: claim, look, decide, put back, give up. What others do
     /// between them matters where they meet the claim: that is a slow check.
-    pub(crate) fn check(
-        &mut self,
-        id: Id,
-        slow: bool,
-        inputs: &mut VecDeque<Input>,
-        setting: &Setting,
-    ) {
+    fn check(&mut self, id: Id, inputs: &mut VecDeque<Input>, setting: &Setting) {
+        let slow = self.daemon_mut(id).is_some_and(|one| std::mem::take(&mut one.slow));
         if variants::is(Variant::CheckOutsideClaim) {
-            let finding = self.look(id, setting);
-            say(|| format!("  daemon {id} looks, without the claim: {finding:?}"));
-            self.daemon_mut(id).expect("it looks").checking = Some(Some(finding));
+            let seen = self.look(id, setting);
+            say(|| format!("  daemon {id} looks, without the claim: {seen:?}"));
+            self.daemon_mut(id).expect("it looks").checking = Some(Some(seen));
         } else if self.claim.is_some() {
-            self.decide_check(id, Finding::ClaimHeld, inputs, setting);
-        } else if slow {
-            say(|| format!("  daemon {id} has the claim, to look round"));
-            self.claim = Some(id);
-            self.daemon_mut(id).expect("it looks").checking = Some(None);
+            say(|| format!("  daemon {id} checks: the claim is held"));
+            inputs.push_back(Input::Checked(Sight::ClaimHeld));
         } else {
-            let finding = self.look(id, setting);
-            self.decide_check(id, finding, inputs, setting);
+            say(|| format!("  daemon {id} has the claim, to check"));
+            self.claim = Some(id);
+            if slow {
+                self.daemon_mut(id).expect("it looks").checking = Some(None);
+            } else {
+                let seen = self.look(id, setting);
+                say(|| format!("  daemon {id} checks: {seen:?}"));
+                inputs.push_back(Input::Checked(seen));
+            }
         }
     }
 
     /// The second half of a slow check.
     pub(crate) fn end_check(&mut self, id: Id, setting: &Setting) {
         let checking = self.daemon_mut(id).and_then(|daemon| daemon.checking.take());
-        let finding = match checking.expect("it looks round") {
-            Some(finding) => finding,
+        let seen = match checking.expect("it checks") {
+            Some(seen) => seen,
             None => self.look(id, setting),
         };
-        let mut inputs = VecDeque::new();
-        self.decide_check(id, finding, &mut inputs, setting);
-        self.give_up_claim(id);
-        for input in inputs {
-            self.feed(id, input, setting);
-        }
+        say(|| format!("  daemon {id} checks: {seen:?}"));
+        self.feed(id, Input::Checked(seen), setting);
+        self.pass_hooks(id, setting);
     }
 
-    fn decide_check(
-        &mut self,
-        id: Id,
-        finding: Finding,
-        inputs: &mut VecDeque<Input>,
-        setting: &Setting,
-    ) {
-        say(|| format!("  daemon {id} looks round: {finding:?}"));
-        let outputs = self.decide(id, Input::Checked(finding), setting);
-        if outputs.contains(&Output::PutBack) {
-            let lost = self.daemon(id).is_some_and(|daemon| daemon.lost_file);
-            if lost || variants::is(Variant::PutBackOverNewer) {
-                self.install(id);
-            }
-            self.net_put_back(id);
-        }
-        self.with_daemon(id, |daemon| daemon.lost_file = false);
-        self.perform(id, outputs, inputs, setting);
+    fn own(&self, id: Id) -> Own {
+        Own { number: u64::from(self.at(id).number), identity: identity(id) }
     }
 
     /// `Service::look`.
-    fn look(&mut self, id: Id, setting: &Setting) -> Finding {
-        let daemon = self.daemon(id).expect("it looks");
-        let own = Own {
-            number: u64::from(self.at(id).number),
-            identity: identity(id),
-            last_claim: u64::from(daemon.last_claim),
-            stranger: daemon.stranger.map(pid),
-        };
-        let lines: Vec<Line> = self.record.iter().map(|one| self.line(*one, id)).collect();
-        let lives = |pid| {
-            let id = id_of(pid);
-            self.daemon(id).is_some() || self.innocent == Some(id)
-        };
-        let seen = takeover::look(own, u64::from(self.last), &lines, self.content(), lives);
-        if seen.enter {
-            self.record.push(id);
-            self.last = self.last.max(self.at(id).number);
-        }
-        let last = self.last;
-        let daemon = self.daemon_mut(id).expect("it looks");
-        daemon.last_claim = last;
-        daemon.stranger = seen.stranger.map(id_of);
-        let takeover::Seen { newer, lost_file, claims_moved, .. } = seen;
-        let net_lost = self.net_has_lost_path(id);
-        self.with_daemon(id, |daemon| daemon.lost_file = lost_file);
-        let lost_file = lost_file || self.net.is_some() && net_lost;
-        let supervisor = self.reading(id, None, setting);
-        Finding::Seen { newer, lost_file, claims_moved, supervisor }
-    }
-
-    fn content(&self) -> Option<Content> {
-        let owner = self.file?;
-        Some(Content { pid: Some(pid(owner)), locked: self.daemon(owner).is_some() })
-    }
-
-    /// `Service::line`.
-    fn line(&self, id: Id, by: Id) -> Line {
-        let number = u64::from(self.at(id).number);
-        Line { number, daemon: identity(id), proof: self.prove(id, by) }
+    fn look(&self, id: Id, setting: &Setting) -> Sight {
+        let line = |one: &Id| (identity(*one), self.facts(*one, id, setting));
+        let named_lives = self.file.is_some_and(|owner| {
+            let lives = self.daemon(owner).is_some() || self.innocent == Some(owner);
+            lives && self.is_elsewhere(owner) == self.is_elsewhere(id)
+        });
+        Sight::Seen(Seen {
+            own: self.own(id),
+            last: u64::from(self.last),
+            lines: self.record.iter().map(line).collect(),
+            content: self.content(),
+            named_lives,
+            socket_lost: self.net_has_lost_path(id),
+        })
     }
 
     /// `PidFile::install`.
@@ -348,7 +389,8 @@ impl World {
         say(|| format!("  daemon {id} puts its PID file in place"));
         if let Some(owner) = self.file {
             let newer = self.at(owner).number > self.at(id).number;
-            if newer && self.daemon(owner).is_some() {
+            let here = self.is_elsewhere(owner) == self.is_elsewhere(id);
+            if newer && here && self.daemon(owner).is_some() {
                 self.fault(Promise::P4, "the file of a newer generation is replaced");
             }
         }
@@ -372,7 +414,7 @@ impl World {
                 self.set_main(id, Main::Claiming(deploy));
                 self.report(id, Report::Ready);
             }
-            Main::Claiming(deploy) => self.claim(id, deploy),
+            Main::Claiming(deploy) => self.claim(id, deploy, setting),
             Main::Preparing(deploy) => {
                 if let Some(daemon) = self.daemon_mut(id) {
                     daemon.hooks_hang = deploy == Deploy::HooksHang;
@@ -388,7 +430,7 @@ impl World {
         }
     }
 
-    /// `Service::never_started`.
+    /// `Service::park`.
     pub(crate) fn park(&mut self, id: Id) {
         if !variants::is(Variant::ClaimKeptWhileStopping) {
             self.give_up_claim(id);
@@ -411,7 +453,7 @@ impl World {
     }
 
     /// `Service::claim`, and what `init` does after it.
-    fn claim(&mut self, id: Id, deploy: Deploy) {
+    fn claim(&mut self, id: Id, deploy: Deploy, setting: &Setting) {
         self.claim = Some(id);
         self.last += 1;
         let number = self.last;
@@ -428,8 +470,9 @@ impl World {
         self.set_main(id, Main::Preparing(deploy));
         if self.launcher(id).is_none() {
             say(|| format!("daemon {id} sees that its launcher is gone"));
-            self.park(id);
+            return self.park(id);
         }
+        self.feed(id, Input::Claimed, setting);
     }
 
     /// `claim_timeout`: `init` returns an error, and the program exits.
@@ -440,126 +483,166 @@ impl World {
         }
     }
 
-    /// `Service::started` up to its first step.
+    pub(crate) fn asker(&self, id: Id) -> Asker {
+        let number = Some(u64::from(self.at(id).number)).filter(|number| *number > 0);
+        Asker { number, start: u64::from(id) }
+    }
+
+    /// `started`, up to its first step that others see.
     fn begin_started(&mut self, id: Id, setting: &Setting) {
         say(|| format!("daemon {id} calls started()"));
-        match self.daemon(id).expect("it runs").machine.phase() {
-            Phase::Starting => {}
-            Phase::StoppingEarly | Phase::Ended => return self.park(id),
-            phase => unreachable!("{phase:?} before started"),
+        match self.daemon(id).expect("it runs").machine.phase().started_call() {
+            StartedCall::TakesOver => {}
+            StartedCall::Parks => return self.park(id),
+            StartedCall::Returns => unreachable!("it is called once"),
         }
-        let before = self.content().unwrap_or_default();
-        for one in self.record.clone() {
-            let line = self.line(one, id);
-            let foreign = line.proof.is_ok() && self.is_foreign(one, id);
-            if let Some(why) = line.refusal(foreign, before) {
-                say(|| format!("  generation {one} {why}: daemon {id} gives up"));
-                self.at_mut(id).number = 0;
-                return self.daemon_ends(id, End::Code(1));
-            }
-        }
-        let number = self.at(id).number;
-        let is_kept = |one: &Id| self.line(*one, id).is_kept(u64::from(number));
-        let lines: Vec<Id> = self.record.iter().copied().filter(is_kept).collect();
-        let is_older = |one: &Id| self.at(*one).number < number;
-        let older = lines.iter().copied().filter(is_older).collect();
-        self.set_main(id, Main::TakingOver { step: 0, lines, last: self.last, older });
+        let machine = TakeOver::new(self.asker(id));
+        self.set_main(id, Main::TakingOver { machine, others: Vec::new() });
         self.take_over(id, setting);
     }
 
-    /// The next step of `Service::started`; each TERM is one.
+    /// The next act of `started` that others can see.
     fn take_over(&mut self, id: Id, setting: &Setting) {
-        self.net_step(id);
-        let has_sockets = self.net.is_some();
-        let main = &mut self.daemon_mut(id).expect("it runs").main;
-        let Main::TakingOver { step: at, lines, last, older } = main else { unreachable!() };
-        let step = machines::steps()[usize::from(*at)];
-        let stop = if step == Step::StopOlder { older.pop() } else { None };
-        if older.is_empty() || step != Step::StopOlder {
-            *at += 1;
+        let mut seen = false;
+        loop {
+            let Some(Main::TakingOver { machine, others, .. }) =
+                self.daemon(id).map(|daemon| &daemon.main)
+            else {
+                return;
+            };
+            let older: Vec<Id> = machine.older().map(|place| others[place].0).collect();
+            let act = match machine.next() {
+                Next::Act(act) => act,
+                Next::End(end) => return self.end_started(id, end, older, setting),
+            };
+            let of_sockets = matches!(act, Act::Listen | Act::Close | Act::Steer);
+            let unseen = of_sockets && self.net.is_none() || act == Act::Look;
+            if seen && !unseen {
+                return;
+            }
+            seen |= !unseen;
+            let Some(done) = self.act(id, act, setting) else { return };
+            if let Some(Main::TakingOver { machine, .. }) =
+                self.daemon_mut(id).map(|daemon| &mut daemon.main)
+            {
+                machine.done(done);
+            }
         }
-        let of_sockets = |step: &Step| matches!(step, Step::Listen | Step::Close | Step::Steer);
-        let rest = machines::steps().into_iter().skip(usize::from(*at));
-        if !has_sockets {
-            *at += rest.take_while(of_sockets).count() as u8; // nothing happens in them
-        }
-        let done = usize::from(*at) == machines::steps().len();
-        match step {
-            Step::Install => self.install(id),
-            Step::Listen | Step::Close | Step::Steer => {}
-            Step::Enter => {
-                let (mut lines, last) = (std::mem::take(lines), *last);
+    }
+
+    /// `None`: the process has ended.
+    fn act(&mut self, id: Id, act: Act, setting: &Setting) -> Option<Done> {
+        self.net_act(id, &act);
+        let daemon = self.daemon_mut(id)?;
+        let Main::TakingOver { others, .. } = &mut daemon.main else { unreachable!() };
+        match act {
+            Act::Claim => unreachable!("it has the claim since init"),
+            Act::Look => {
+                let expected = daemon.machine.phase().started_call() == StartedCall::TakesOver;
+                if self.launcher(id).is_none() {
+                    return Some(Done::LauncherGone);
+                }
+                let record = self.record.clone();
+                let facts = record.iter().map(|one| self.facts(*one, id, setting)).collect();
+                let seen = record.iter().map(|one| (*one, self.is_daemon(*one, id))).collect();
+                if let Some(Main::TakingOver { others, .. }) =
+                    self.daemon_mut(id).map(|daemon| &mut daemon.main)
+                {
+                    *others = seen;
+                }
+                return Some(Done::Looked { expected, others: facts });
+            }
+            Act::Install => self.install(id),
+            Act::Listen | Act::Close | Act::Steer => {}
+            Act::Enter(kept) => {
+                let mut lines: Vec<Id> = kept.into_iter().map(|place| others[place].0).collect();
                 lines.push(id);
                 say(|| format!("  daemon {id} enters the record"));
                 self.record = lines;
-                self.last = last;
-                self.daemon_mut(id).expect("it runs").last_claim = last;
             }
-            Step::Serve => {
-                let daemon = self.daemon_mut(id).expect("it runs");
-                let outputs = daemon.machine.on(Input::Started);
-                let serves = daemon.machine.phase() == Phase::Serving;
-                for output in outputs {
-                    if let Output::Report(report) = output {
-                        self.report(id, report);
-                    }
-                }
-                if !serves {
+            Act::Serve => {
+                let last_claim = u64::from(self.last);
+                let daemon = self.daemon_mut(id)?;
+                let Some(report) = daemon.machine.started(last_claim) else {
                     say(|| format!("  daemon {id} has been told to end"));
-                    return self.park(id);
-                }
+                    return Some(Done::ToldToEnd);
+                };
+                self.report(id, report);
                 say(|| format!("  daemon {id} serves"));
                 self.at_mut(id).was_ready = true;
                 self.net_serves(id, setting);
+                return Some(Done::Serving);
             }
-            Step::StopOlder => {
-                if let Some(older) = stop {
-                    self.stop(older, id);
-                }
+            Act::Stop(place, verdict) => {
+                let (older, was_ours) = others[place];
+                self.touch(older, verdict, was_ours, id);
             }
-            Step::GiveUp => {
-                self.give_up_claim(id);
-            }
+            Act::GiveUp => self.give_up_claim(id),
         }
-        if done {
-            self.set_main(id, Main::Waiting);
-            self.net_started(id, setting);
+        Some(Done::Yes)
+    }
+
+    fn end_started(&mut self, id: Id, end: Outcome, older: Vec<Id>, setting: &Setting) {
+        match end {
+            Outcome::Started => {
+                self.set_main(id, Main::Waiting);
+                self.net_started(id, older, setting);
+            }
+            Outcome::NeverStarted => self.set_main(id, Main::Parked),
+            Outcome::Refused(_, why) => {
+                say(|| format!("  daemon {id} gives up: another generation {why}"));
+                self.at_mut(id).number = 0;
+                self.daemon_ends(id, End::Code(1));
+            }
         }
     }
 
     /// `Service::stop_older`.
-    fn stop_older(&mut self, id: Id) -> Vec<Id> {
+    fn stop_older(&mut self, id: Id, setting: &Setting) -> Vec<Id> {
         if !variants::is(Variant::ClaimKeptWhileStopping) {
             self.give_up_claim(id);
         }
-        let number = self.at(id).number;
-        let own = Some(u64::from(number)).filter(|number| *number > 0);
-        let is_older = |one: &Id| {
-            let number = u64::from(self.at(*one).number);
-            machines::is_older(number, u64::from(*one), own, u64::from(id))
-        };
-        let older: Vec<Id> = self.record.iter().copied().filter(is_older).collect();
-        let stop = self.at(id).stop_sent;
-        for one in &older {
-            self.at_mut(*one).stop_sent |= stop;
+        let (asker, stop) = (self.asker(id), self.at(id).stop_sent);
+        let mut awaited = Vec::new();
+        for one in self.record.clone() {
+            let facts: Facts = self.facts(one, id, setting);
+            let verdict = machines::verdict(&facts, Purpose::Stop, asker);
+            if asker.is_newer_than(facts.number, facts.start) {
+                self.at_mut(one).stop_sent |= stop;
+            }
+            if self.touch(one, verdict, self.is_daemon(one, id), id) {
+                awaited.push(one);
+            }
         }
-        older.into_iter().filter(|one| self.stop(*one, id)).collect()
+        awaited
     }
 
-    /// `Service::stop`: TERM to an older generation of this service, and to nobody else.
-    fn stop(&mut self, id: Id, by: Id) -> bool {
-        if self.is_foreign(id, by) {
-            say(|| format!("  generation {id} is supervised by somebody else"));
-            return false;
-        }
-        if let Err(unproven) = self.prove(id, by) {
-            say(|| format!("  daemon {id}: {unproven:?}, no TERM"));
-            return false;
-        }
+    /// Is the process that has this daemon's number that daemon, as seen by another one?
+    fn is_daemon(&self, id: Id, by: Id) -> bool {
+        self.daemon(id).is_some() && self.is_elsewhere(id) == self.is_elsewhere(by)
+    }
+
+    /// `Service::touch`: TERM, if the verdict says so. `was_ours`: the process was a daemon of ours when it
+    /// was looked at. If it has ended since, the pidfd tells; without pidfds another process may have got
+    /// its number, and nobody can know that. Tells whether the end of the process is awaited.
+    fn touch(&mut self, id: Id, verdict: Verdict, was_ours: bool, by: Id) -> bool {
+        let awaited = match verdict {
+            Verdict::Touch { awaited } => awaited,
+            Verdict::TouchByNumber => false,
+            Verdict::Leave { why, awaited } => {
+                say(|| format!("  daemon {by} sends no TERM to PID {}: it {why}", pid(id)));
+                return awaited;
+            }
+            Verdict::Refuse(_) => return false,
+        };
         say(|| format!("  daemon {by} sends TERM to PID {}", pid(id)));
-        if self.daemon(id).is_none() {
+        let elsewhere = self.is_elsewhere(id) != self.is_elsewhere(by);
+        let of_others = self.planted == Some(id) || self.innocent == Some(id) || elsewhere;
+        if !was_ours && of_others {
             self.fault(Promise::P5, "TERM to a process that is none of ours");
-            return false;
+        }
+        if self.daemon(id).is_none() || elsewhere {
+            return awaited;
         }
         let (target, own) = (self.at(id), self.at(by));
         let foreign = target.instance != own.instance && self.launcher(id).is_some();
@@ -574,19 +657,20 @@ impl World {
             self.fault(Promise::P4, "an older generation signals a newer one");
         }
         self.signal(id, Signal::TermOf(by));
-        true
+        awaited
     }
 
     // ---- P1 ----
 
     /// A generation leaves serving by its own decision: there must be a reason.
-    fn check_departure(&mut self, id: Id, phase: Phase, input: Input, setting: &Setting) {
+    fn check_departure(&mut self, id: Id, phase: Phase, input: &Input) {
         let (Phase::Draining(reason), own) = (phase, self.at(id)) else {
             return self.fault(Promise::P1, "a serving generation ends without a drain");
         };
         let succeeded = self.generations.iter().any(|one| one.was_ready && one.number > own.number);
         let mut newer = self.generations.iter().filter(|one| one.number > own.number);
         let stopping = newer.any(|one| one.daemon.is_some() && one.told_stop);
+        let told = own.daemon.as_ref().and_then(|daemon| daemon.told);
         let unclaimed = own.daemon.as_ref().is_some_and(|daemon| !daemon.claims_since);
         let excused = match (reason, input) {
             // Its successor is in the record, and was told to stop since: so are the older ones.
@@ -594,20 +678,12 @@ impl World {
             _ if succeeded || own.termed || own.stop_sent || own.lost => true,
             // Told by the status, which the supervisor may be about to write anew; a unit's has one
             // truth.
-            (DrainReason::Stopped, Input::Checked(Finding::Seen { supervisor, .. })) => {
-                match supervisor {
-                    Reading::Down if setting.kind == Kind::Systemd => {
-                        !self.supervisor.wants_up || self.supervisor.idle
-                    }
-                    Reading::Down => true,
-                    Reading::Up => false,
-                    // Nobody came for as long as `successor_timeout`.
-                    Reading::Unreadable | Reading::Lost => {
-                        let excused = supervisor == Reading::Lost || !own.told_restart;
-                        unclaimed && excused
-                    }
-                }
-            }
+            (DrainReason::Stopped, Input::Checked(Sight::Seen(_))) => match told {
+                Some((Reading::Down, is_true)) => is_true,
+                Some((Reading::Up, _)) | None => false,
+                // Nobody came for as long as `successor_timeout`.
+                Some((reading, _)) => unclaimed && (reading == Reading::Lost || !own.told_restart),
+            },
             _ => false,
         };
         if matches!(reason, DrainReason::Stopped) {

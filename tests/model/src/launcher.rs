@@ -135,7 +135,9 @@ impl World {
                 self.tell_daemon(id_of(child), ToDaemon::Intent(intent));
             }
             Output::TellTakenOver(child) => self.tell_daemon(id_of(child), ToDaemon::TakenOver),
-            Output::Handoff(child) | Output::Cancel(child) => {
+            Output::Handoff(child) => self.signal(id_of(child), Signal::Usr2OfLauncher),
+            Output::Cancel(child) => {
+                self.tell_daemon(id_of(child), ToDaemon::Cancelled);
                 self.signal(id_of(child), Signal::Usr2OfLauncher);
             }
             Output::Stop(child) => self.signal(id_of(child), Signal::TermOfLauncher),

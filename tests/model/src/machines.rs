@@ -6,58 +6,131 @@
 
 use crate::net::Cookie;
 use crate::proto::control::transfer::{self, Predecessor, Untakeable};
-use crate::proto::daemon::{self, Finding, Input as D, Output as DO, Phase, Timer as DT};
-use crate::proto::generation::takeover::{self, Step};
+use crate::proto::daemon::signal_hooks::{Arrived, Signal, SignalHooks};
+use crate::proto::daemon::{
+    self, Input as D, Output as DO, Phase, Question, Sender, Sight, Timer as DT,
+};
+use crate::proto::generation::check::{Content, Seen};
+use crate::proto::generation::takeover::{self, Act, Done, Next};
+use crate::proto::generation::verdict::{self, Asker, Facts, Purpose, Unproven, Verdict};
 use crate::proto::launcher::{
     self, Child, Failure, InPlace, Input as L, Output as LO, Progress, Timer as LT,
 };
 use crate::proto::sockets::pool::{self, Entry, Found, Steered, Store, Wanted};
 use crate::proto::supervisor::systemd::{self, Properties};
-use crate::proto::{End, Intent, Kind, Reading, Report, Scope};
+use crate::proto::{DrainReason, End, Intent, Kind, Reading, Report, Scope};
 use crate::variants::{self, Variant};
 use std::ops::Deref;
 
 // ---- the daemon ----
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Daemon(daemon::Daemon);
+pub(crate) struct Daemon {
+    machine: daemon::Daemon,
+    /// What a broken daemon remembers: the number of the last claim when it started.
+    last_claim: u64,
+}
 
 impl Daemon {
-    pub(crate) fn new(supervised: bool, in_place: bool) -> Self {
+    pub(crate) fn new(kind: Kind, in_place: bool) -> Self {
         let in_place = in_place && !variants::is(Variant::HandsOffInPlace);
-        Daemon(daemon::Daemon::new(supervised, in_place))
+        Daemon { machine: daemon::Daemon::new(kind, in_place), last_claim: 0 }
     }
 
     pub(crate) fn phase(&self) -> Phase {
-        self.0.phase()
+        self.machine.phase()
+    }
+
+    pub(crate) fn started(&mut self, last_claim: u64) -> Option<Report> {
+        match variants::broken() {
+            Some(Variant::NobodyServes) => return None,
+            Some(Variant::ClaimsMovedIgnored) => self.last_claim = last_claim,
+            _ => {}
+        }
+        self.machine.started(last_claim)
     }
 
     pub(crate) fn on(&mut self, input: D) -> Vec<DO> {
-        let Some(variant) = variants::broken() else { return self.0.on(input) };
-        if variant == Variant::EvictedWhileServing && input == D::Evicted {
-            self.0 = daemon::Daemon::new(false, false); // one that serves nothing ends
+        let Some(variant) = variants::broken() else { return self.machine.on(input) };
+        if variant == Variant::OrphanEndsServing
+            && self.phase() == Phase::Serving
+            && input == D::Status(Question::OfLauncher, Reading::Lost)
+        {
+            // One that serves nothing ends.
+            self.machine = daemon::Daemon::new(Kind::Other, false);
+            return self.machine.on(D::Cancelled);
         }
-        let Some(told) = told(variant, self.phase(), input) else { return Vec::new() };
-        let mut outputs = self.0.on(told);
-        self.rewrite(variant, told, &mut outputs);
+        let Some(told) = self.told(variant, input) else { return Vec::new() };
+        let mut outputs = self.machine.on(told.clone());
+        self.rewrite(variant, &told, &mut outputs);
         outputs
     }
 
-    fn rewrite(&mut self, variant: Variant, told: D, outputs: &mut Vec<DO>) {
+    /// What the machine is told instead; `None`: nothing.
+    fn told(&mut self, variant: Variant, input: D) -> Option<D> {
+        let phase = self.phase();
+        let told = match (variant, input) {
+            (Variant::Deaf(row), input) if row.is_daemon(phase, &input) => return None,
+            (Variant::LauncherGoneIgnoredInStarting, D::LauncherGone)
+                if phase == Phase::Starting =>
+            {
+                return None;
+            }
+            (Variant::LauncherGoneIgnoredInServing, D::LauncherGone) if phase == Phase::Serving => {
+                return None;
+            }
+            (Variant::HammerOnLauncherUsr2, D::Usr2(Sender::Launcher { .. })) => {
+                D::Usr2(Sender::Other)
+            }
+            (Variant::NoStopWhileStarting, D::Told(Intent::Stop(_)))
+                if phase == Phase::Starting =>
+            {
+                D::Told(Intent::Stop(Scope::Generation))
+            }
+            (Variant::OverdueIgnored, D::Timer(DT::Successor)) => D::Timer(DT::Check),
+            (Variant::StatusIgnored, D::Status(Question::OfService, _)) => {
+                D::Status(Question::OfService, Reading::Unreadable)
+            }
+            (Variant::FixedDrainTimer, D::Status(Question::OfService, _)) => {
+                D::Status(Question::OfService, Reading::Lost)
+            }
+            (Variant::SupervisedOrphan, D::Status(Question::OfLauncher, _))
+                if phase == Phase::Starting =>
+            {
+                D::Status(Question::OfLauncher, Reading::Lost)
+            }
+            (Variant::ClaimsMovedIgnored, D::Checked(Sight::Seen(seen))) => {
+                D::Checked(Sight::Seen(Seen { last: self.last_claim, ..seen }))
+            }
+            (Variant::NewerIgnored, D::Checked(Sight::Seen(mut seen))) => {
+                seen.lines.retain(|(_, facts)| facts.number <= seen.own.number);
+                let ours = |content| Content { pid: Some(seen.own.identity.pid), ..content };
+                seen.content = seen.content.map(ours);
+                D::Checked(Sight::Seen(seen))
+            }
+            (_, input) => input,
+        };
+        Some(told)
+    }
+
+    fn rewrite(&mut self, variant: Variant, told: &D, outputs: &mut Vec<DO>) {
         match variant {
             Variant::PutBackOverNewer => {
-                if let D::Checked(Finding::Seen { newer: true, .. }) = told {
-                    outputs.insert(0, DO::PutBack);
+                let checks = matches!(told, D::Checked(Sight::Seen(_)));
+                if checks && outputs.contains(&DO::RunDrainHooks(DrainReason::TakenOver)) {
+                    outputs.insert(0, DO::PutBackFile);
                 }
             }
+            Variant::LostFileNotPutBack => outputs.retain(|one| *one != DO::PutBackFile),
             Variant::StopNotToldToOlder => {
                 let drains = outputs.iter().any(|one| matches!(one, DO::RunDrainHooks(_)));
                 if drains && outputs.contains(&DO::StopOlder) {
                     outputs.retain(|one| *one != DO::StopOlder);
-                    outputs.extend(self.0.on(D::OlderGone));
+                    let none = D::OlderTold { awaited: false, again: false };
+                    outputs.extend(self.machine.on(none));
                 }
             }
-            Variant::DrainKeepsLauncher if told != D::RequestHooksDone => {
+            Variant::DrainKeepsLauncher if *told != D::RequestHooksDone => {
                 let lets_go = [DO::Report(Report::Released), DO::Release];
                 outputs.retain(|one| !lets_go.contains(one));
             }
@@ -66,47 +139,34 @@ impl Daemon {
     }
 }
 
-/// What the daemon's machine is told instead; `None`: nothing.
-fn told(variant: Variant, phase: Phase, input: D) -> Option<D> {
-    let told = match (variant, input) {
-        (Variant::Deaf(row), _) if row.is_daemon(phase, input) => return None,
-        (Variant::NobodyServes, D::Started) => return None,
-        (Variant::LauncherGoneIgnoredInStarting, D::LauncherGone) if phase == Phase::Starting => {
-            return None;
+/// What is to be acted on now.
+pub(crate) fn next(hooks: &mut SignalHooks) -> Option<(Arrived, Option<Signal>)> {
+    match variants::broken() {
+        // The hooks that run hold back everything, and never return.
+        Some(Variant::HookHoldsForEver) if hooks.waits_for() == Some(1) => None,
+        Some(Variant::HookIsOvertaken) => overtaking(hooks),
+        _ => hooks.next(),
+    }
+}
+
+/// What came last, whatever holds it back.
+fn overtaking(hooks: &mut SignalHooks) -> Option<(Arrived, Option<Signal>)> {
+    let mut all = hooks.clone();
+    let mut arrived = Vec::new();
+    loop {
+        if let Some(run) = all.waits_for() {
+            all.returned(run);
         }
-        (Variant::LauncherGoneIgnoredInServing, D::LauncherGone) if phase == Phase::Serving => {
-            return None;
+        match all.next() {
+            Some(next) => arrived.push(next),
+            None => break,
         }
-        (Variant::HammerOnLauncherUsr2, D::Usr2 { .. }) => D::Usr2 { from_launcher: false },
-        (Variant::NoStopWhileStarting, D::Told(Intent::Stop(_))) if phase == Phase::Starting => {
-            D::Told(Intent::Stop(Scope::Generation))
-        }
-        (Variant::OverdueIgnored, D::Timer(DT::Successor)) => D::Timer(DT::Check),
-        (_, D::Checked(Finding::Seen { newer, lost_file, claims_moved, supervisor })) => {
-            D::Checked(match variant {
-                Variant::ClaimsMovedIgnored => {
-                    Finding::Seen { newer, lost_file, claims_moved: false, supervisor }
-                }
-                Variant::StatusIgnored => {
-                    let supervisor = Reading::Unreadable;
-                    Finding::Seen { newer, lost_file, claims_moved, supervisor }
-                }
-                Variant::FixedDrainTimer => {
-                    let supervisor = Reading::Lost;
-                    Finding::Seen { newer, lost_file, claims_moved, supervisor }
-                }
-                Variant::NewerIgnored => {
-                    Finding::Seen { newer: false, lost_file, claims_moved, supervisor }
-                }
-                Variant::LostFileNotPutBack => {
-                    Finding::Seen { newer, lost_file: false, claims_moved, supervisor }
-                }
-                _ => Finding::Seen { newer, lost_file, claims_moved, supervisor },
-            })
-        }
-        _ => input,
-    };
-    Some(told)
+    }
+    arrived.pop().filter(|last| {
+        let first = arrived.is_empty();
+        _ = (first, last);
+        true
+    })
 }
 
 // ---- the launcher ----
@@ -272,34 +332,122 @@ fn drop_order(outputs: &mut Vec<LO>) {
 
 // ---- a takeover ----
 
-pub(crate) fn steps() -> [Step; 8] {
-    use Step::{Close, Enter, GiveUp, Install, Listen, Serve, Steer, StopOlder};
-    match variants::broken() {
-        Some(Variant::TermBeforeRename) => {
-            [StopOlder, Install, Listen, Enter, Close, Serve, Steer, GiveUp]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TakeOver {
+    machine: takeover::TakeOver,
+    /// In which order a broken one goes on.
+    plan: Option<Vec<Act>>,
+}
+
+impl TakeOver {
+    pub(crate) fn new(asker: Asker) -> TakeOver {
+        TakeOver { machine: takeover::TakeOver::new(asker), plan: None }
+    }
+
+    pub(crate) fn next(&self) -> Next {
+        match &self.plan {
+            Some(plan) => match plan.first() {
+                Some(act) => Next::Act(act.clone()),
+                None => Next::End(takeover::End::Started),
+            },
+            None => self.machine.next(),
         }
-        Some(Variant::ServingAfterTerm) => {
-            [Install, Listen, Enter, StopOlder, Close, Serve, Steer, GiveUp]
+    }
+
+    pub(crate) fn done(&mut self, done: Done) {
+        if done == Done::ToldToEnd {
+            self.plan = None;
         }
-        Some(Variant::ClaimGivenUpEarly) => {
-            [GiveUp, Install, Listen, Enter, Close, Serve, Steer, StopOlder]
+        if let Some(plan) = &mut self.plan {
+            plan.remove(0);
+            return;
         }
-        Some(Variant::SteeredLate) => {
-            [Install, Listen, Enter, Close, Serve, StopOlder, Steer, GiveUp]
+        let looked = matches!(done, Done::Looked { .. });
+        self.machine.done(done);
+        if looked {
+            self.plan = self.plan();
         }
-        Some(Variant::ClosedLate) => {
-            [Install, Listen, Enter, Serve, Steer, StopOlder, Close, GiveUp]
+    }
+
+    pub(crate) fn older(&self) -> impl Iterator<Item = usize> + '_ {
+        self.machine.older()
+    }
+
+    /// All acts that are to come, in another order.
+    fn plan(&self) -> Option<Vec<Act>> {
+        let variant = variants::broken()?;
+        let mut machine = self.machine.clone();
+        let mut plan = Vec::new();
+        let end = loop {
+            match machine.next() {
+                Next::Act(act) => plan.push(act),
+                Next::End(end) => break end,
+            }
+            machine.done(Done::Yes);
+        };
+        if end != takeover::End::Started {
+            return None;
         }
-        Some(Variant::ListensLate) => {
-            [Install, Enter, Close, Serve, Steer, StopOlder, GiveUp, Listen]
+        let is_stop = |act: &Act| matches!(act, Act::Stop(..));
+        let is_enter = |act: &Act| matches!(act, Act::Enter(_));
+        match variant {
+            Variant::TermBeforeRename => {
+                carry(&mut plan, is_stop, |plan| plan.iter().position(|act| *act == Act::Install))
+            }
+            Variant::ServingAfterTerm => {
+                carry(&mut plan, is_stop, |plan| plan.iter().position(is_enter).map(|at| at + 1))
+            }
+            Variant::ClaimGivenUpEarly => carry(&mut plan, |act| *act == Act::GiveUp, |_| Some(0)),
+            Variant::SteeredLate => carry(&mut plan, |act| *act == Act::Steer, before_giving_up),
+            Variant::ClosedLate => carry(&mut plan, |act| *act == Act::Close, before_giving_up),
+            Variant::ListensLate => {
+                carry(&mut plan, |act| *act == Act::Listen, |plan| Some(plan.len()));
+            }
+            _ => return None,
         }
-        _ => takeover::steps(),
+        Some(plan)
     }
 }
 
-pub(crate) fn is_older(number: u64, start: u64, own_number: Option<u64>, own_start: u64) -> bool {
-    let all = own_number.is_none() && variants::is(Variant::StopsNewer);
-    all || takeover::is_older(number, start, own_number, own_start)
+fn before_giving_up(plan: &[Act]) -> Option<usize> {
+    plan.iter().position(|act| *act == Act::GiveUp)
+}
+
+/// Carries these acts to another place among the rest.
+fn carry(
+    plan: &mut Vec<Act>,
+    which: impl Fn(&Act) -> bool,
+    to: impl FnOnce(&[Act]) -> Option<usize>,
+) {
+    let (carried, mut rest): (Vec<Act>, Vec<Act>) = plan.drain(..).partition(which);
+    let at = to(&rest).expect("every takeover has such an act");
+    rest.splice(at..at, carried);
+    *plan = rest;
+}
+
+pub(crate) fn verdict(facts: &Facts, purpose: Purpose, mut asker: Asker) -> Verdict {
+    if asker.number.is_none() && variants::is(Variant::StopsNewer) {
+        asker.start = u64::MAX;
+    }
+    verdict::verdict(facts, purpose, asker)
+}
+
+/// What is known of a generation, or what a broken one makes of it.
+pub(crate) fn known(facts: Facts) -> Facts {
+    match (variants::broken(), facts.proof) {
+        (Some(Variant::ForeignTakenOver), _) => Facts { foreign: false, ..facts },
+        (Some(Variant::RecordBelieved), _) => Facts { beyond: None, ..facts },
+        (Some(Variant::UnknownIsProven), Err(Unproven::Unknown)) => {
+            Facts { proof: Ok(()), ..facts }
+        }
+        (Some(Variant::LockIgnored), Err(Unproven::Unknown)) => {
+            Facts { holds_pid_file: true, ..facts }
+        }
+        (Some(Variant::ElsewhereIsHere), Err(Unproven::Elsewhere)) => {
+            Facts { proof: Err(Unproven::Unknown), ..facts }
+        }
+        _ => facts,
+    }
 }
 
 // ---- a supervisor ----

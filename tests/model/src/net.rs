@@ -12,7 +12,8 @@ use crate::proto::End;
 use crate::proto::control::frame::{Address, Answer, FileId, Request, Socket, SocketKind};
 use crate::proto::control::transfer::{Give, Giving, Predecessor, Taking, Took};
 use crate::proto::daemon::Phase;
-use crate::proto::generation::takeover::Step;
+use crate::proto::generation::takeover::Act;
+use crate::proto::generation::verdict::{Purpose, Verdict};
 use crate::proto::sockets::fdstore;
 use crate::proto::sockets::pool::{Entry, Origin, Spread, Wanted};
 use crate::variants::{self, Variant};
@@ -407,17 +408,17 @@ impl World {
             return self.obtain(id, setting);
         }
         let own = self.at(id).number;
-        let predecessors: Vec<Predecessor> = self
-            .record
-            .iter()
-            .filter(|one| self.at(**one).number < own)
-            .filter(|one| self.prove(**one, id).is_ok() && !self.is_foreign(**one, id))
-            .map(|one| Predecessor {
-                number: u64::from(self.at(*one).number),
-                pid: pid(*one),
-                hands_over: self.part(*one).hands_over,
-            })
-            .collect();
+        let asker = self.asker(id);
+        let predecessor = |one: &Id| {
+            let facts = self.facts(*one, id, setting);
+            let about =
+                Predecessor { number: facts.number, pid: pid(*one), hands_over: facts.serves };
+            match machines::verdict(&facts, Purpose::Transfer, asker) {
+                Verdict::Touch { .. } | Verdict::TouchByNumber => Some(about),
+                Verdict::Leave { .. } | Verdict::Refuse(_) => None,
+            }
+        };
+        let predecessors: Vec<Predecessor> = self.record.iter().filter_map(predecessor).collect();
         let listens = match self.net().path {
             Some(Owner::Daemon(one)) => self.daemon(one).map(|_| pid(one)),
             Some(Owner::Stranger) => Some(STRANGER_PID),
@@ -575,31 +576,34 @@ impl World {
         })
     }
 
-    /// A step of `started`.
-    pub(crate) fn net_step(&mut self, id: Id) {
-        let main = self.daemon(id).map(|daemon| daemon.main.clone());
-        let (Some(_), Some(Main::TakingOver { step, older, .. })) = (&self.net, main) else {
+    /// The record says that it serves, and hands over.
+    pub(crate) fn hands_over(&self, id: Id) -> bool {
+        self.net.is_some() && self.part(id).hands_over
+    }
+
+    /// An act of `started`.
+    pub(crate) fn net_act(&mut self, id: Id, act: &Act) {
+        if self.net.is_none() {
             return;
-        };
-        match machines::steps()[usize::from(step)] {
-            Step::Install => self.part_mut(id).older = older,
-            Step::Listen => {
+        }
+        match act {
+            Act::Listen => {
                 say(|| format!("  daemon {id} listens for its successor"));
                 self.net_mut().path = Some(Owner::Daemon(id));
             }
-            Step::Enter => {
+            Act::Enter(_) => {
                 for part in &mut self.net_mut().parts {
                     part.hands_over = false;
                 }
                 self.part_mut(id).hands_over = true;
             }
-            Step::Close => self.close_unclaimed(id),
-            Step::Steer => {
+            Act::Close => self.close_unclaimed(id),
+            Act::Steer => {
                 for steered in self.part_mut(id).pool.steer() {
                     self.net_mut().steer(steered);
                 }
             }
-            Step::Serve | Step::StopOlder | Step::GiveUp => {}
+            Act::Claim | Act::Look | Act::Install | Act::Serve | Act::Stop(..) | Act::GiveUp => {}
         }
     }
 
@@ -614,10 +618,11 @@ impl World {
         self.net_mut().served.extend(sockets.asks(id).iter().map(|ask| ask.at));
     }
 
-    /// `sockets::started`.
-    pub(crate) fn net_started(&mut self, id: Id, setting: &Setting) {
+    /// `sockets::stages::started`. `older`: whom it has taken over from.
+    pub(crate) fn net_started(&mut self, id: Id, older: Vec<Id>, setting: &Setting) {
         let Some(sockets) = setting.sockets else { return };
         let part = self.part_mut(id);
+        part.older = older;
         part.keeps = sockets.store;
         part.retires = part.pool.has_retired();
     }

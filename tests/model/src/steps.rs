@@ -5,7 +5,7 @@ use super::net::NetAction;
 use super::supervisors::Job;
 use super::trace::say;
 use super::world::{
-    BY_HAND, DaemonProcess, Deploy, Generation, Id, Instance, LauncherProcess, Main, Promise,
+    BY_HAND, DaemonProcess, Deploy, ELSEWHERE, Generation, Id, Instance, LauncherProcess, Main,
     Setting, Signal, Stop, World, pid,
 };
 use crate::proto::daemon::{Input, Phase, Timer as DaemonTimer};
@@ -28,7 +28,9 @@ pub(crate) enum Action {
     StartByHand,
     Reload(Id, Deploy),
     ClaimTimeout(Id),
-    Evict(Id),
+    StartsSlowly(Id),
+    Plant,
+    StartElsewhere,
     Direct(Id, Signal),
     Refuse(Id, Signal),
     RemoveFile,
@@ -47,6 +49,8 @@ pub(crate) enum Action {
     DaemonTimer(Id, DaemonTimer),
     Resume(Id),
     EndCheck(Id),
+    HooksReturn(Id),
+    Answer(Id),
     RequestHooks(Id),
     DrainHooks(Id),
     OlderGone(Id),
@@ -97,6 +101,8 @@ impl World {
             may(budget.bad, self.can_start(setting), Action::StartBad(deploy));
         }
         may(budget.by_hand, self.has_starts_left(setting), Action::StartByHand);
+        may(budget.elsewhere, self.has_starts_left(setting), Action::StartElsewhere);
+        may(budget.planted, self.has_starts_left(setting), Action::Plant);
         let file = self.file.is_some() && setting.sockets.is_none();
         may(budget.removals, file, Action::RemoveFile);
         self.net_budgeted(&mut |left, condition, action| may(left, condition, Action::Net(action)));
@@ -122,8 +128,6 @@ impl World {
             let held = self.claim.is_some_and(|holder| holder != id);
             let claiming = matches!(daemon.main, Main::Claiming(_)) && !setting.in_place;
             may(budget.bad, claiming && held, Action::ClaimTimeout(id));
-            let starts = self.evictable(id).is_some_and(|holder| !self.hangs(holder));
-            may(budget.bad, starts, Action::Evict(id));
             for signal in [Signal::TermOfOperator, Signal::Usr2OfOperator] {
                 may(budget.direct, daemon.has_handlers(), Action::Direct(id, signal));
             }
@@ -132,11 +136,13 @@ impl World {
                     Signal::Usr2OfLauncher | Signal::TermOfLauncher => true,
                     // A daemon with a launcher, an orphan's, does not look round.
                     Signal::TermOf(by) => !launcher || self.at(by).first == self.at(id).first,
-                    Signal::Usr2OfOperator | Signal::TermOfOperator | Signal::Eviction => false,
+                    Signal::Usr2OfOperator | Signal::TermOfOperator => false,
                 };
                 may(budget.losses, refusable, Action::Refuse(id, signal));
             }
             if !daemon.is_stalled() {
+                let starts = daemon.timers.has(DaemonTimer::Orphan) && !daemon.hangs();
+                may(budget.bad, starts, Action::StartsSlowly(id));
                 let check = daemon.timers.has(DaemonTimer::Check) && self.claim.is_none();
                 may(budget.slow, check && !daemon.main.has_files(), Action::SlowCheck(id));
                 may(budget.limits, daemon.timers.has(DaemonTimer::Drain), Action::DrainLimit(id));
@@ -194,8 +200,6 @@ impl World {
                 Main::Parked => false,
             };
             may(runs, Action::Main(id));
-            let hangs = self.evictable(id).is_some_and(|holder| self.hangs(holder));
-            may(hangs, Action::Evict(id));
             may(daemon.checking.is_some(), Action::EndCheck(id));
             let resumes = !daemon.stalled.is_empty() && !daemon.main.has_files();
             may(resumes, Action::Resume(id));
@@ -209,6 +213,8 @@ impl World {
                 let merges = daemon.pending.others(signal).next().is_some();
                 may(merges, Action::WakeDaemon(id, Some(signal), true));
             }
+            may(daemon.signal_hooks.waits_for().is_some(), Action::HooksReturn(id));
+            may(daemon.asks.is_some(), Action::Answer(id));
             may(daemon.request_hooks, Action::RequestHooks(id));
             may(daemon.drain_hooks && self.has_drained(id), Action::DrainHooks(id));
             let gone = |one: &Id| self.daemon(*one).is_none();
@@ -216,18 +222,9 @@ impl World {
             for timer in [DaemonTimer::Check, DaemonTimer::Successor] {
                 may(daemon.timers.has(timer), Action::DaemonTimer(id, timer));
             }
+            let orphan = daemon.timers.has(DaemonTimer::Orphan) && daemon.hangs();
+            may(orphan, Action::DaemonTimer(id, DaemonTimer::Orphan));
         }
-    }
-
-    /// Who has the claim that this one waits for, where it may be evicted.
-    fn evictable(&self, id: Id) -> Option<Id> {
-        let daemon = self.daemon(id)?;
-        let waits = matches!(daemon.main, Main::Claiming(_)) && !daemon.has_evicted;
-        self.claim.filter(|holder| waits && *holder != id && self.is_evictable(*holder, id))
-    }
-
-    fn hangs(&self, id: Id) -> bool {
-        self.daemon(id).is_some_and(|one| one.main == Main::Preparing(Deploy::Hangs))
     }
 
     pub(crate) fn has_starts_left(&self, setting: &Setting) -> bool {
@@ -269,6 +266,7 @@ impl World {
         next.perform_action(action, setting);
         for id in next.ids() {
             next.forget(id);
+            next.with_daemon(id, DaemonProcess::forget_timers);
         }
         next.check_net(setting);
         (next != *self).then_some(next)
@@ -331,15 +329,18 @@ impl World {
                 self.budget.bad -= 1;
                 self.give_up_claiming(id);
             }
-            Action::Evict(id) => {
-                let holder = self.evictable(id).expect("it can be");
-                say(|| format!("daemon {id} has waited for long, and evicts daemon {holder}"));
-                self.budget.bad -= u8::from(!self.hangs(holder));
-                if self.is_supervised(holder) && self.launcher(holder).is_some() {
-                    self.fault(Promise::P5, "USR2 to a service that somebody else supervises");
-                }
-                self.signal(holder, Signal::Eviction);
-                self.with_daemon(id, |daemon| daemon.has_evicted = true);
+            Action::Plant => {
+                say(|| "the record's owner writes a process of others into it".to_owned());
+                self.budget.planted -= 1;
+                let id = self.generations.len() as Id;
+                self.generations.push(Generation::new(BY_HAND, id));
+                self.net_starts();
+                self.record.push(id);
+                self.planted = Some(id);
+            }
+            Action::StartElsewhere => {
+                self.budget.elsewhere -= 1;
+                self.start(Deploy::Good, ELSEWHERE, setting);
             }
             Action::Direct(id, signal) => {
                 say(|| format!("operator: {signal:?} straight to daemon {id}"));
@@ -366,15 +367,10 @@ impl World {
                 self.innocent = Some(id);
             }
             Action::SlowCheck(id) => {
-                say(|| format!("daemon {id}: timer Check"));
                 self.budget.slow -= 1;
-                self.at_mut(id)
-                    .daemon
-                    .as_mut()
-                    .expect("it lives")
-                    .timers
-                    .disarm(DaemonTimer::Check);
-                self.check(id, true, &mut Default::default(), setting);
+                self.with_daemon(id, |daemon| daemon.slow = true);
+                self.daemon_timer(id, DaemonTimer::Check, setting);
+                self.with_daemon(id, |daemon| daemon.slow = false);
             }
             Action::LauncherLimit(id, child) => {
                 self.budget.limits -= 1;
@@ -388,6 +384,10 @@ impl World {
                 (self.program, self.reload_owed) = (deploy, true);
                 self.net_reloads();
                 self.reload(id, setting);
+            }
+            Action::StartsSlowly(id) => {
+                self.budget.bad -= 1;
+                self.daemon_timer(id, DaemonTimer::Orphan, setting);
             }
             Action::DrainLimit(id) => {
                 self.budget.limits -= 1;
@@ -421,6 +421,14 @@ impl World {
             Action::DaemonTimer(id, timer) => self.daemon_timer(id, timer, setting),
             Action::Resume(id) => self.resume(id, setting),
             Action::EndCheck(id) => self.end_check(id, setting),
+            Action::HooksReturn(id) => {
+                say(|| format!("daemon {id}: the hooks before a signal have returned"));
+                self.hooks_return(id, setting);
+            }
+            Action::Answer(id) => {
+                say(|| format!("daemon {id} has its supervisor's answer"));
+                self.answer(id, setting);
+            }
             Action::RequestHooks(id) => {
                 say(|| format!("daemon {id}: its on_shutdown_request hooks have returned"));
                 if self.wake_daemon_for(id, Input::RequestHooksDone, setting) {
@@ -455,6 +463,10 @@ impl World {
         self.with_daemon(id, |daemon| daemon.timers.disarm(timer));
         if !self.wake_daemon_for(id, Input::Timer(timer), setting) {
             self.with_daemon(id, |daemon| daemon.timers.arm(timer));
+        }
+        // A check that finds all as it was changes nothing, so what it asks is answered at once.
+        if timer == DaemonTimer::Check && self.daemon(id).is_some_and(|one| one.asks.is_some()) {
+            self.answer(id, setting);
         }
     }
 
@@ -527,9 +539,13 @@ impl World {
     /// A launcher starts, and its daemon: the handlers of the one are there before the other is.
     fn start(&mut self, deploy: Deploy, instance: Instance, setting: &Setting) {
         let id = self.generations.len() as Id;
-        let by_hand = instance == BY_HAND;
+        let by_hand = matches!(instance, BY_HAND | ELSEWHERE);
         say(|| {
-            let by = if by_hand { "somebody" } else { "supervisor" };
+            let by = match instance {
+                BY_HAND => "somebody",
+                ELSEWHERE => "somebody in another PID namespace",
+                _ => "supervisor",
+            };
             format!("{by} starts launcher {id}, and that daemon {id} ({deploy:?})")
         });
         let kind = if by_hand { Kind::Other } else { setting.kind };

@@ -1,7 +1,7 @@
 //! Ways to break the protocol on purpose. A checker that finds each of them would also find the
 //! same mistake made by accident.
 
-use crate::proto::daemon::{Finding, Input as D, Phase, Timer as DT};
+use crate::proto::daemon::{Input as D, Phase, Question, Sender, Sight, Timer as DT};
 use crate::proto::launcher::{Input as L, Timer as LT};
 use crate::proto::{Intent, Report};
 use std::cell::Cell;
@@ -41,10 +41,10 @@ pub(crate) enum Variant {
     LauncherGoneIgnoredInStarting,
     /// A serving daemon does not care about its launcher's end.
     LauncherGoneIgnoredInServing,
-    /// A daemon that is evicted ends, also when it has got through meanwhile.
-    EvictedWhileServing,
-    /// Who waits for the claim evicts whoever has it.
-    SupervisedEvicted,
+    /// A generation whose supervisor has died while it started ends, also if it serves by now.
+    OrphanEndsServing,
+    /// A generation that starts for longer than `claim_timeout` ends, whatever its supervisor does.
+    SupervisedOrphan,
     /// A stop ends the newest generation only.
     StopNotToldToOlder,
     /// A daemon that is told to stop while it starts ends at once.
@@ -69,6 +69,18 @@ pub(crate) enum Variant {
     StopsNewer,
     /// A living launcher with a living supervisor of its own is no obstacle.
     ForeignTakenOver,
+    /// What cannot be proven counts as proven.
+    UnknownIsProven,
+    /// Without a proof a generation is signalled, whether it holds the PID file or not.
+    LockIgnored,
+    /// A PID of another PID namespace means something here.
+    ElsewhereIsHere,
+    /// A record is believed, whoever may write to it.
+    RecordBelieved,
+    /// A hook before a signal that hangs holds back the signal for ever.
+    HookHoldsForEver,
+    /// What comes later overtakes what a hook holds back.
+    HookIsOvertaken,
     /// The launcher ends with 0, however its daemon ended.
     NoMirror,
     /// A daemon that drains does not let its launcher go for a restart.
@@ -173,27 +185,33 @@ fn phase_name(phase: Phase) -> &'static str {
     }
 }
 
-fn daemon_event(input: D) -> &'static str {
+fn daemon_event(input: &D) -> &'static str {
     match input {
-        D::Started => "started",
-        D::Usr2 { from_launcher: true } => "USR2 of the launcher",
-        D::Usr2 { from_launcher: false } => "USR2 of somebody",
-        D::Term { .. } => "TERM",
+        D::Claimed => "claimed",
+        D::Usr2(Sender::Launcher { .. }) => "USR2 of the launcher",
+        D::Usr2(Sender::Successor | Sender::Other) => "USR2 of somebody",
+        D::Term(_) => "TERM",
         D::Told(Intent::Restart | Intent::Unknown) => "told to restart",
         D::Told(Intent::Stop(_)) => "told to stop",
+        D::Cancelled => "cancelled",
         D::LauncherGone => "launcher gone",
         D::ReloadFailed => "reload failed",
-        D::Evicted => "evicted",
         D::Restart => "restart()",
         D::RequestHooksDone => "request hooks done",
         D::DrainHooksDone => "drain hooks done",
+        D::OlderTold { .. } => "older told",
         D::OlderGone => "older gone",
-        D::Checked(Finding::ClaimHeld) => "claim held",
-        D::Checked(Finding::Unseen) => "saw nothing",
-        D::Checked(Finding::Seen { .. }) => "looked round",
+        D::Status(Question::OfLauncher, _) => "status of the launcher",
+        D::Status(Question::OfService, _) => "status of the service",
+        D::Checked(Sight::ClaimHeld) => "claim held",
+        D::Checked(Sight::Unknown) => "saw nothing",
+        D::Checked(Sight::NoRecord { .. }) => "found no record",
+        D::Checked(Sight::Seen(_)) => "checked",
         D::Timer(DT::Check) => "check timer",
         D::Timer(DT::Successor) => "successor timer",
         D::Timer(DT::Drain) => "drain timer",
+        D::Timer(DT::Orphan) => "orphan timer",
+        D::Timer(DT::TellOlder) => "timer for the older ones",
     }
 }
 
@@ -225,7 +243,7 @@ fn launcher_event(input: L) -> &'static str {
 }
 
 impl Row {
-    pub(crate) fn is_daemon(self, phase: Phase, input: D) -> bool {
+    pub(crate) fn is_daemon(self, phase: Phase, input: &D) -> bool {
         self == Row::Daemon(phase_name(phase), daemon_event(input))
     }
 

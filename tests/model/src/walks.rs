@@ -5,7 +5,7 @@
 
 use super::net::{Ask, At, Sockets};
 use super::supervisors::Manner;
-use super::world::{Budget, Setting, World};
+use super::world::{Budget, RecordOf, Setting, World};
 use crate::proto::Kind;
 use crate::{Protocol, trace};
 use stateright::{Checker, HasDiscoveries, Model};
@@ -32,6 +32,8 @@ pub(crate) const NONE: Budget = Budget {
     slow: 0,
     limits: 0,
     by_hand: 0,
+    elsewhere: 0,
+    planted: 0,
     connections: 0,
     cuts: 0,
 };
@@ -65,6 +67,8 @@ impl Setting {
             slow,
             limits,
             by_hand,
+            elsewhere,
+            planted,
             connections,
             cuts,
         } = self.budget;
@@ -81,6 +85,8 @@ impl Setting {
             (slow, "slow checks"),
             (limits, "limits passed"),
             (by_hand, "started by hand"),
+            (elsewhere, "started elsewhere"),
+            (planted, "lines planted"),
             (connections, "connections"),
             (cuts, "takeovers cut"),
         ];
@@ -89,7 +95,16 @@ impl Setting {
         let place = if self.in_place { ", in place" } else { "" };
         let sockets = self.sockets.map(|sockets| format!(", {}", sockets.name)).unwrap_or_default();
         let kind = self.kind.name();
-        format!("{kind}{readable}{}{place}{sockets}: {}", self.manner.name, counts.join(", "))
+        let lock = if self.by_lock { ", without pidfds" } else { "" };
+        let hooks = if self.hooks { ", hooks before signals" } else { "" };
+        let record = match self.record {
+            RecordOf::Ours => "",
+            RecordOf::DaemonsUser => ", as root with a record of the daemons' user",
+            RecordOf::Another => ", with a record of another user",
+        };
+        let manner = self.manner.name;
+        let counts = counts.join(", ");
+        format!("{kind}{readable}{manner}{place}{sockets}{lock}{hooks}{record}: {counts}")
     }
 }
 

@@ -3,12 +3,15 @@
 
 use super::net::{Net, Sockets};
 use super::supervisors::{Job, Manner};
-use crate::machines::{Daemon, Launcher};
-use crate::proto::daemon::{Output, Phase, Timer as DaemonTimer};
-use crate::proto::generation::takeover::Unproven;
+use crate::machines::{self, Daemon, Launcher, TakeOver};
+use crate::proto::daemon::signal_hooks::SignalHooks;
+use crate::proto::daemon::{Output, Phase, Question, Sight, Timer as DaemonTimer};
+use crate::proto::generation::check::Content;
+use crate::proto::generation::verdict::{Facts, Unproven};
 use crate::proto::launcher::InPlace;
 use crate::proto::launcher::Timer as LauncherTimer;
 use crate::proto::{End, Intent, Kind, Reading, Report};
+use crate::variants::{self, Variant};
 
 /// A generation by the order in which its launcher was started. It stands for the PIDs and the
 /// start times as well: those of the daemon are [`pid`] and this number.
@@ -28,6 +31,10 @@ pub(crate) fn launcher_pid(id: Id) -> i32 {
 
 /// Who sends TERM and CONT to a launcher.
 pub(crate) const SUPERVISOR_PID: i32 = 10;
+/// The user to whom the record belongs, if that is not ours.
+const RECORD_OWNER: u32 = 1000;
+/// Who sends signals straight to a daemon.
+pub(crate) const OPERATOR_PID: i32 = 11;
 
 /// What the world is made of; it does not change on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +48,12 @@ pub(crate) struct Setting {
     pub(crate) in_place: bool,
     /// The sockets of the service, where they are looked at.
     pub(crate) sockets: Option<Sockets>,
+    /// There are no pidfds: only the lock on the PID file tells that its owner lives.
+    pub(crate) by_lock: bool,
+    /// What the record may name.
+    pub(crate) record: RecordOf,
+    /// The program has hooks before TERM and USR2.
+    pub(crate) hooks: bool,
     /// How many daemons are started at most.
     pub(crate) starts: u8,
     pub(crate) budget: Budget,
@@ -50,8 +63,31 @@ impl Setting {
     /// Under a supervisor of this kind, set up as it should be.
     pub(crate) const fn new(kind: Kind, readable: bool, starts: u8, budget: Budget) -> Setting {
         let manner = Manner::of(kind);
-        Setting { kind, readable, manner, in_place: false, sockets: None, starts, budget }
+        Setting {
+            kind,
+            readable,
+            manner,
+            in_place: false,
+            sockets: None,
+            by_lock: false,
+            record: RecordOf::Ours,
+            hooks: false,
+            starts,
+            budget,
+        }
     }
+}
+
+/// Whose the record is. What it names is signalled only if its owner could do that himself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RecordOf {
+    /// The user of the generations, or root.
+    Ours,
+    /// Another user, to whom the daemons belong as well: each of them was started as root, and gives
+    /// that up once it serves.
+    DaemonsUser,
+    /// Another user than that of the daemons.
+    Another,
 }
 
 /// What may still go wrong, or be asked for. Each use takes one, so every way has an end.
@@ -79,6 +115,10 @@ pub(crate) struct Budget {
     pub(crate) limits: u8,
     /// The program is started by hand, beside the service.
     pub(crate) by_hand: u8,
+    /// The same in another PID namespace.
+    pub(crate) elsewhere: u8,
+    /// The owner of the record writes a process into it that is none of ours.
+    pub(crate) planted: u8,
     /// Clients that connect.
     pub(crate) connections: u8,
     /// Takeovers that are refused or cut, and strangers at the takeover socket.
@@ -133,6 +173,8 @@ pub(crate) struct World {
     pub(crate) reload_owed: bool,
     /// The dead daemon whose PID now belongs to a process that is none of ours.
     pub(crate) innocent: Option<Id>,
+    /// A line of the record that names a process of others.
+    pub(crate) planted: Option<Id>,
     pub(crate) net: Option<Box<Net>>,
     pub(crate) budget: Budget,
     pub(crate) fault: Option<Fault>,
@@ -142,6 +184,8 @@ pub(crate) struct World {
 pub(crate) type Instance = u8;
 /// What started a generation that the service's supervisor did not: a shell that lives.
 pub(crate) const BY_HAND: Instance = 99;
+/// The same, in another PID namespace.
+pub(crate) const ELSEWHERE: Instance = 98;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Supervisor {
@@ -208,6 +252,7 @@ pub(crate) struct Generation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ToDaemon {
     Intent(Intent),
+    Cancelled,
     TakenOver,
     ReloadFailed,
 }
@@ -238,22 +283,24 @@ pub(crate) struct DaemonProcess {
     pub(crate) timers: Timers,
     pub(crate) heard_closed: bool,
     pub(crate) hooks_hang: bool,
-    /// It has evicted whoever had the claim: that is done once.
-    pub(crate) has_evicted: bool,
     pub(crate) request_hooks: bool,
     pub(crate) drain_hooks: bool,
     /// Older generations whose end is awaited.
     pub(crate) awaits: Vec<Id>,
     /// `wait` has returned.
     pub(crate) finished: bool,
-    pub(crate) last_claim: u8,
-    pub(crate) stranger: Option<Id>,
+    /// What its thread for signals has not acted on yet.
+    pub(crate) signal_hooks: SignalHooks,
     /// What its thread for signals has still to do, and waits to do.
     pub(crate) stalled: Vec<Output>,
-    /// A check that takes its time: what it has seen, where the claim does not keep that true.
-    pub(crate) checking: Option<Option<crate::proto::daemon::Finding>>,
-    /// The check has found that the PID file names no live generation.
-    pub(crate) lost_file: bool,
+    /// What the supervisor is being asked, if that takes its time: `systemctl` is a process.
+    pub(crate) asks: Option<Question>,
+    /// The supervisor's last answer about the service, and whether it was true.
+    pub(crate) told: Option<(Reading, bool)>,
+    /// The next check takes its time.
+    pub(crate) slow: bool,
+    /// A check that takes its time: what it has seen, if the claim does not keep that true.
+    pub(crate) checking: Option<Option<Sight>>,
     /// A claim was taken since the successor timer was armed.
     pub(crate) claims_since: bool,
 }
@@ -277,13 +324,11 @@ pub(crate) enum Main {
     Claiming(Deploy),
     /// `init` has returned.
     Preparing(Deploy),
-    /// In `started`, with the files: the next step, what the record was and will be, and whom to
-    /// send TERM.
+    /// In `started`, with the files in hand.
     TakingOver {
-        step: u8,
-        lines: Vec<Id>,
-        last: u8,
-        older: Vec<Id>,
+        machine: TakeOver,
+        /// Whom the record listed, and whether the process of that number was the daemon.
+        others: Vec<(Id, bool)>,
     },
     /// In `wait`.
     Waiting,
@@ -308,8 +353,6 @@ pub(crate) enum Signal {
     Usr2OfOperator,
     TermOfLauncher,
     TermOfOperator,
-    /// USR2 that is marked: of one that waits for the claim.
-    Eviction,
     TermOf(Id),
 }
 
@@ -320,13 +363,12 @@ impl Signal {
             Signal::Usr2OfOperator => 1,
             Signal::TermOfLauncher => 2,
             Signal::TermOfOperator => 3,
-            Signal::Eviction => 4,
-            Signal::TermOf(id) => 5 + id,
+            Signal::TermOf(id) => 4 + id,
         }
     }
 
     fn is_usr2(self) -> bool {
-        matches!(self, Signal::Usr2OfLauncher | Signal::Usr2OfOperator | Signal::Eviction)
+        matches!(self, Signal::Usr2OfLauncher | Signal::Usr2OfOperator)
     }
 }
 
@@ -345,7 +387,6 @@ impl Pending {
             Signal::Usr2OfOperator,
             Signal::TermOfLauncher,
             Signal::TermOfOperator,
-            Signal::Eviction,
         ];
         let all = fixed.into_iter().chain((0..8).map(Signal::TermOf));
         all.filter(move |signal| self.0 & signal.bit() != 0)
@@ -384,6 +425,8 @@ impl Bit for DaemonTimer {
             DaemonTimer::Check => 1,
             DaemonTimer::Successor => 2,
             DaemonTimer::Drain => 4,
+            DaemonTimer::Orphan => 8,
+            DaemonTimer::TellOlder => 16,
         }
     }
 }
@@ -423,28 +466,28 @@ impl LauncherProcess {
 impl DaemonProcess {
     pub(crate) fn new(kind: Kind, deploy: Deploy, in_place: bool) -> Self {
         DaemonProcess {
-            machine: Daemon::new(kind.restarts(), in_place),
+            machine: Daemon::new(kind, in_place),
             main: Main::Booting(deploy),
             pending: Pending::default(),
             timers: Timers::default(),
             heard_closed: false,
             hooks_hang: false,
-            has_evicted: false,
             request_hooks: false,
             drain_hooks: false,
             awaits: Vec::new(),
             finished: false,
-            last_claim: 0,
-            stranger: None,
+            signal_hooks: SignalHooks::default(),
             stalled: Vec::new(),
+            asks: None,
+            told: None,
+            slow: false,
             checking: None,
-            lost_file: false,
             claims_since: false,
         }
     }
 
     pub(crate) fn serves(&self) -> bool {
-        serves(self.machine.phase())
+        self.machine.phase().serves()
     }
 
     /// Its thread for signals waits for the files that another thread holds, or looks round.
@@ -452,20 +495,20 @@ impl DaemonProcess {
         !self.stalled.is_empty() || self.checking.is_some()
     }
 
+    /// It starts, and never gets through.
+    pub(crate) fn hangs(&self) -> bool {
+        self.main == Main::Preparing(Deploy::Hangs)
+    }
+
+    /// This timer means nothing any more.
+    pub(crate) fn forget_timers(&mut self) {
+        if self.machine.phase() != Phase::Starting {
+            self.timers.disarm(DaemonTimer::Orphan);
+        }
+    }
+
     pub(crate) fn has_handlers(&self) -> bool {
         !matches!(self.main, Main::Booting(_))
-    }
-}
-
-pub(crate) fn serves(phase: Phase) -> bool {
-    match phase {
-        Phase::Serving | Phase::HandingOff | Phase::Detached => true,
-        Phase::Starting
-        | Phase::StoppingEarly
-        | Phase::Draining(_)
-        | Phase::AwaitingOlder(_)
-        | Phase::Finished
-        | Phase::Ended => false,
     }
 }
 
@@ -492,6 +535,7 @@ impl World {
             program: Deploy::Good,
             reload_owed: false,
             innocent: None,
+            planted: None,
             net: setting.sockets.as_ref().map(|sockets| Box::new(Net::new(sockets))),
             budget: setting.budget,
             fault: None,
@@ -533,7 +577,7 @@ impl World {
     /// launcher, where that is who looks.
     pub(crate) fn reading(&self, id: Id, main_pid: Option<i32>, setting: &Setting) -> Reading {
         let instance = self.at(id).instance;
-        if instance == BY_HAND {
+        if matches!(instance, BY_HAND | ELSEWHERE) {
             return Reading::Unreadable;
         }
         let same = self.supervisor.lives && instance == self.supervisor.instance;
@@ -545,42 +589,56 @@ impl World {
     }
 
     /// `process::prove`: is the process with this daemon's PID this daemon? Start times differ.
-    pub(crate) fn prove(&self, id: Id, by: Id) -> Result<(), Unproven> {
+    fn prove(&self, id: Id, by: Id, setting: &Setting) -> Result<(), Unproven> {
         if id == by {
             return Err(Unproven::Ours);
         }
-        if self.daemon(id).is_some() {
-            return Ok(());
+        if self.is_elsewhere(id) != self.is_elsewhere(by) {
+            return Err(Unproven::Elsewhere);
         }
-        if self.innocent == Some(id)
-            && crate::variants::is(crate::variants::Variant::NoStartTickCheck)
-        {
-            return Ok(());
+        if setting.by_lock {
+            return Err(Unproven::Unknown);
         }
-        Err(Unproven::Gone)
+        let reused = self.innocent == Some(id) && variants::is(Variant::NoStartTickCheck);
+        match self.daemon(id).is_some() || self.planted == Some(id) || reused {
+            true => Ok(()),
+            false => Err(Unproven::Gone),
+        }
     }
 
-    /// `process::is_foreign`: its launcher lives, is not ours, and still has its supervisor.
-    pub(crate) fn is_foreign(&self, id: Id, by: Id) -> bool {
-        if crate::variants::is(crate::variants::Variant::ForeignTakenOver) {
-            return false;
-        }
-        let same_launcher = self.at(id).first == self.at(by).first;
-        !same_launcher && self.launcher(id).is_some() && self.is_supervised(id)
+    /// What this generation knows of one that the record lists.
+    pub(crate) fn facts(&self, id: Id, by: Id, setting: &Setting) -> Facts {
+        let proof = self.prove(id, by, setting);
+        let of_owner = setting.record == RecordOf::DaemonsUser && self.planted != Some(id);
+        let bounded = setting.record != RecordOf::Ours;
+        let sibling = self.at(id).first == self.at(by).first;
+        let launcher = !setting.by_lock && self.launcher(id).is_some();
+        let here = self.is_elsewhere(id) == self.is_elsewhere(by);
+        machines::known(Facts {
+            number: u64::from(self.at(id).number),
+            start: u64::from(id),
+            proof,
+            foreign: here && !sibling && launcher && self.is_supervised(id),
+            beyond: (bounded && !(of_owner && proof.is_ok())).then_some(RECORD_OWNER),
+            holds_pid_file: self.content().unwrap_or_default().is_held_by(pid(id)),
+            serves: self.hands_over(id),
+        })
     }
 
-    /// `Service::evict`, by one that waits for the claim.
-    pub(crate) fn is_evictable(&self, holder: Id, by: Id) -> bool {
-        let same_launcher = self.at(holder).first == self.at(by).first;
-        let orphaned = !self.is_foreign(holder, by)
-            || crate::variants::is(crate::variants::Variant::SupervisedEvicted);
-        !same_launcher && orphaned && self.prove(holder, by).is_ok()
+    pub(crate) fn is_elsewhere(&self, id: Id) -> bool {
+        self.at(id).instance == ELSEWHERE
+    }
+
+    /// What stands in the PID file.
+    pub(crate) fn content(&self) -> Option<Content> {
+        let owner = self.file?;
+        Some(Content { pid: Some(pid(owner)), locked: self.daemon(owner).is_some() })
     }
 
     /// The supervisor that started it lives.
     pub(crate) fn is_supervised(&self, id: Id) -> bool {
         let instance = self.at(id).instance;
         let same = instance == self.supervisor.instance;
-        instance == BY_HAND || (self.supervisor.lives && same)
+        matches!(instance, BY_HAND | ELSEWHERE) || (self.supervisor.lives && same)
     }
 }

@@ -81,6 +81,9 @@ fn told_to_end_it_gives_up_the_claim_and_nothing_follows() {
         |act: &Act| (*act == Act::Look).then(|| Done::Looked { expected: false, others: vec![] });
     let (acts, end, _) = run(TakeOver::new(OWN), &[], unexpected);
     assert_eq!((&acts[..], end), (&[Act::Look, Act::GiveUp][..], End::NeverStarted));
+    let orphaned = |act: &Act| (*act == Act::Look).then_some(Done::LauncherGone);
+    let (acts, end, _) = run(TakeOver::new(OWN), &[], orphaned);
+    assert_eq!((&acts[..], end), (&[Act::Look][..], End::NeverStarted), "the claim is kept");
     let told = |act: &Act| (*act == Act::Serve).then_some(Done::ToldToEnd);
     let (acts, end, _) = run(TakeOver::new(OWN), &[facts(4, Ok(()))], told);
     assert_eq!((acts.last(), end), (Some(&Act::GiveUp), End::NeverStarted));
