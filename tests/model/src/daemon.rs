@@ -172,7 +172,7 @@ impl World {
     /// The hooks before the first signal that is held back have returned, or a second has passed.
     pub(crate) fn hooks_return(&mut self, id: Id, setting: &Setting) {
         let hooks = &mut self.daemon_mut(id).expect("it has hooks").signal_hooks;
-        let run = hooks.waits_for().expect("hooks run");
+        let (run, _) = hooks.waits_for().expect("hooks run");
         hooks.returned(run);
         self.pass_hooks(id, setting);
     }
@@ -189,16 +189,16 @@ impl World {
     fn decide(&mut self, id: Id, input: Input) -> Vec<Output> {
         let Some(daemon) = self.daemon_mut(id) else { return Vec::new() };
         assert!(!daemon.is_stalled(), "a thread that waits was told something");
-        let before = daemon.machine.phase();
+        let (before, served) = (daemon.machine.phase(), daemon.machine.state().serves());
         let outputs = daemon.machine.on(input.clone());
-        let after = daemon.machine.phase();
+        let (after, serves) = (daemon.machine.phase(), daemon.machine.state().serves());
         if before != after {
             say(|| format!("  daemon {id}: {before:?} -> {after:?}"));
         }
         for output in &outputs {
             say(|| format!("  daemon {id}: {output:?}"));
         }
-        if before.serves() && !after.serves() {
+        if served && !serves {
             self.check_departure(id, after, &input);
         }
         let asked = matches!(input, Input::Usr2(Sender::Other | Sender::Successor));

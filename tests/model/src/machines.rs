@@ -18,7 +18,7 @@ use crate::proto::launcher::{
 };
 use crate::proto::sockets::pool::{self, Entry, Found, Steered, Store, Wanted};
 use crate::proto::supervisor::systemd::{self, Properties};
-use crate::proto::{DrainReason, End, Intent, Kind, Reading, Report, Scope};
+use crate::proto::{DrainReason, End, Intent, Kind, Reading, Report, Scope, State};
 use crate::variants::{self, Variant};
 use std::ops::Deref;
 
@@ -39,6 +39,10 @@ impl Daemon {
 
     pub(crate) fn phase(&self) -> Phase {
         self.machine.phase()
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.machine.state()
     }
 
     pub(crate) fn started(&mut self, last_claim: u64) -> Option<Report> {
@@ -143,7 +147,9 @@ impl Daemon {
 pub(crate) fn next(hooks: &mut SignalHooks) -> Option<(Arrived, Option<Signal>)> {
     match variants::broken() {
         // The hooks that run hold back everything, and never return.
-        Some(Variant::HookHoldsForEver) if hooks.waits_for() == Some(1) => None,
+        Some(Variant::HookHoldsForEver) if hooks.waits_for().is_some_and(|(run, _)| run == 1) => {
+            None
+        }
         Some(Variant::HookIsOvertaken) => overtaking(hooks),
         _ => hooks.next(),
     }
@@ -154,7 +160,7 @@ fn overtaking(hooks: &mut SignalHooks) -> Option<(Arrived, Option<Signal>)> {
     let mut all = hooks.clone();
     let mut arrived = Vec::new();
     loop {
-        if let Some(run) = all.waits_for() {
+        if let Some((run, _)) = all.waits_for() {
             all.returned(run);
         }
         match all.next() {

@@ -487,7 +487,7 @@ impl DaemonProcess {
     }
 
     pub(crate) fn serves(&self) -> bool {
-        self.machine.phase().serves()
+        self.machine.state().serves()
     }
 
     /// Its thread for signals waits for the files that another thread holds, or looks round.
