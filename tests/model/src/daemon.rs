@@ -8,7 +8,8 @@ use crate::machines;
 use crate::proto::daemon::{Finding, Forced, Input, Output, Phase, Timer};
 use crate::proto::generation::record::Identity;
 use crate::proto::generation::takeover::{self, Content, Line, Own, Step};
-use crate::proto::{DrainReason, End, Intent, Kind, Reading, Report, Scope};
+use crate::proto::supervisor::Tells;
+use crate::proto::{DrainReason, End, Intent, Reading, Report, Scope};
 use crate::variants::{self, Variant};
 use std::collections::VecDeque;
 
@@ -596,7 +597,7 @@ impl World {
             // truth.
             (DrainReason::Stopped, Input::Checked(Finding::Seen { supervisor, .. })) => {
                 match supervisor {
-                    Reading::Down if setting.kind == Kind::Systemd => {
+                    Reading::Down if matches!(setting.kind.tells, Tells::Job) => {
                         !self.supervisor.wants_up || self.supervisor.idle
                     }
                     Reading::Down => true,

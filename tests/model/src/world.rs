@@ -423,7 +423,7 @@ impl LauncherProcess {
 impl DaemonProcess {
     pub(crate) fn new(kind: Kind, deploy: Deploy, in_place: bool) -> Self {
         DaemonProcess {
-            machine: Daemon::new(kind.restarts(), in_place),
+            machine: Daemon::new(kind.starts_again.is_certain(), in_place),
             main: Main::Booting(deploy),
             pending: Pending::default(),
             timers: Timers::default(),
