@@ -3,6 +3,7 @@
 use super::shell::quote;
 use super::status::Status;
 use crate::proto::control::status;
+use crate::proto::supervisor::NamedBy;
 use crate::proto::supervisor::systemd::Unit;
 use crate::proto::{Kind, Reading};
 use crate::sys::{proc, supervisor};
@@ -64,7 +65,7 @@ impl Supervisor {
         Supervisor {
             pid,
             kind: said(|status| status.supervisor_kind.as_ref())
-                .unwrap_or_else(|| seen.kind.name().to_owned()),
+                .unwrap_or_else(|| seen.kind.name.to_owned()),
             wants: match wants {
                 "unreadable" => said(|status| status.supervisor_wants.as_ref()),
                 _ => None,
@@ -117,43 +118,36 @@ impl Supervisor {
 
     /// Whether it would start the service again at once if this daemon ended by itself.
     pub fn starts_again(&self) -> bool {
-        match self.known {
-            Kind::Daemontools | Kind::Runit | Kind::S6 => self.wants != "down",
-            Kind::Systemd | Kind::Supervisord | Kind::OpenRc => true,
-            Kind::Nobody | Kind::Other => false,
-        }
+        self.known.starts_again.is_possible(self.wants == "down")
     }
 
     /// The command by which an operator tells it so, for a shell: `svc -d /service/web`. `None` if it
     /// has none, or the name of the service is unknown.
     pub fn command(&self, wish: Wish) -> Option<String> {
-        let folder = self.folder.as_ref().map(|folder| quote(&folder.to_string_lossy()));
-        let stops = wish == Wish::Stop;
-        let either = |stop: &str, restart: &str| if stops { stop } else { restart }.to_owned();
+        let commands = self.known.commands.as_ref()?;
+        let command = match wish {
+            Wish::Restart => commands.restart,
+            Wish::Stop => commands.stop,
+        };
+        Some(command.replace("{}", &self.service(&commands.service)?))
+    }
+
+    fn service(&self, named_by: &NamedBy) -> Option<String> {
         let variable = |name| proc::variable(self.child, name).map(|value| quote(&value));
-        match self.known {
-            Kind::Daemontools => Some(format!("svc {} {}", either("-d", "-t"), folder?)),
-            Kind::Runit => Some(format!("sv {} {}", either("down", "term"), folder?)),
-            Kind::S6 => Some(format!("s6-svc {} {}", either("-d", "-t"), folder?)),
-            Kind::Systemd => {
+        match named_by {
+            NamedBy::Folder => Some(quote(&self.folder.as_ref()?.to_string_lossy())),
+            NamedBy::Unit => {
                 let unit = self.unit.as_ref()?;
                 let user = if unit.user { "--user " } else { "" };
-                Some(format!("systemctl {user}{} {}", either("stop", "restart"), quote(&unit.name)))
+                Some(format!("{user}{}", quote(&unit.name)))
             }
-            Kind::Supervisord => {
-                let name = variable("SUPERVISOR_PROCESS_NAME")?;
-                let name = match variable("SUPERVISOR_GROUP_NAME") {
+            NamedBy::Variable { name, group } => {
+                let name = variable(name)?;
+                Some(match group.and_then(variable) {
                     Some(group) if group != name => format!("{group}:{name}"),
                     _ => name,
-                };
-                // Its `restart` is a stop and then a start.
-                Some(format!("supervisorctl {} {name}", either("stop", "signal TERM")))
+                })
             }
-            Kind::OpenRc => {
-                let name = variable("RC_SVCNAME")?;
-                Some(format!("rc-service {name} {}", either("stop", "restart")))
-            }
-            Kind::Nobody | Kind::Other => None,
         }
     }
 
@@ -192,3 +186,6 @@ impl fmt::Display for Supervisor {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,7 +88,7 @@ impl ToDaemon {
     pub(crate) fn format(&self) -> Vec<u8> {
         match self {
             ToDaemon::Hello(hello) => {
-                let mut text = format!("{CHANNEL}{VERSION} hello kind={}", hello.kind.name());
+                let mut text = format!("{CHANNEL}{VERSION} hello kind={}", hello.kind.name);
                 if let Some(launcher) = hello.launcher {
                     _ = write!(text, " launcher={launcher}");
                 }
@@ -132,7 +132,7 @@ impl ToDaemon {
                     fields.split(' ').find_map(|field| field.strip_prefix(key)?.strip_prefix('='))
                 };
                 ToDaemon::Hello(Hello {
-                    kind: field("kind").and_then(Kind::from_name).unwrap_or(Kind::Other),
+                    kind: field("kind").and_then(Kind::from_name).unwrap_or(Kind::OTHER),
                     launcher: field("launcher").and_then(Identity::parse),
                     supervisor: field("supervisor").and_then(Identity::parse),
                     in_place: field("reload") == Some("1"),
@@ -216,35 +216,6 @@ impl Intent {
         let stops = [Scope::Service, Scope::Generation].map(Intent::Stop);
         let all = [Intent::Restart, Intent::Unknown].into_iter().chain(stops);
         all.into_iter().find(|intent| intent.name() == name)
-    }
-}
-
-impl Kind {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Kind::Daemontools => "daemontools",
-            Kind::Runit => "runit",
-            Kind::S6 => "s6",
-            Kind::Systemd => "systemd",
-            Kind::Supervisord => "supervisord",
-            Kind::OpenRc => "openrc",
-            Kind::Nobody => "nobody",
-            Kind::Other => "other",
-        }
-    }
-
-    fn from_name(name: &str) -> Option<Kind> {
-        let all = [
-            Kind::Daemontools,
-            Kind::Runit,
-            Kind::S6,
-            Kind::Systemd,
-            Kind::Supervisord,
-            Kind::OpenRc,
-            Kind::Nobody,
-            Kind::Other,
-        ];
-        all.into_iter().find(|kind| kind.name() == name)
     }
 }
 

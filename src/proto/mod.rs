@@ -12,10 +12,12 @@ pub(crate) mod launcher;
 pub(crate) mod paths;
 pub(crate) mod sockets;
 mod state;
+#[cfg_attr(not(feature = "command"), allow(dead_code))] // some columns are the command's
 pub(crate) mod supervisor;
 pub(crate) mod text;
 
 pub use state::State;
+pub(crate) use supervisor::Kind;
 
 /// Why the drain began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,59 +51,17 @@ pub(crate) enum Scope {
     Generation,
 }
 
-/// How a supervisor shows its intent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
-    /// The status byte, written after the signals; else a CONT beside the TERM.
-    Daemontools,
-    /// The status byte, right already when TERM arrives. CONT says nothing.
-    Runit,
-    /// As daemontools, with a status of its own format.
-    S6,
-    /// The unit's job.
-    Systemd,
-    /// Not at all.
-    Supervisord,
-    /// Not at all: supervise-daemon.
-    OpenRc,
-    /// There is no supervisor that restarts: we are PID 1, or its child.
-    Nobody,
-    /// Unknown, so not at all.
-    Other,
-}
-
-impl Kind {
-    /// Does it send its signals before it writes down what it wants? Then a CONT beside the TERM
-    /// says "down" where the status cannot be read.
-    pub(crate) fn writes_late(self) -> bool {
-        matches!(self, Kind::Daemontools | Kind::S6)
-    }
-
-    /// Is it a program that starts services? If it is killed, it will be started again, and starts a
-    /// generation then.
-    pub(crate) fn is_known_supervisor(self) -> bool {
-        !matches!(self, Kind::Nobody | Kind::Other)
-    }
-
-    /// Does a supervisor of this kind start a service again that ended by itself?
-    pub(crate) fn restarts(self) -> bool {
-        match self {
-            Kind::Daemontools | Kind::Runit | Kind::S6 => true,
-            Kind::Systemd | Kind::Supervisord | Kind::OpenRc | Kind::Nobody | Kind::Other => false,
-        }
-    }
-}
-
-/// One look at the supervisor.
+/// What the supervisor wants, as far as it can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Reading {
-    /// Its status says: wanted up. To a detached daemon: or what runs now is, if only once.
+    /// It wants the service up. To a detached daemon also: it wants the process up that runs now, if only
+    /// once.
     Up,
-    /// Its status says: wanted down, or up only once.
+    /// It wants the service down, or up only once.
     Down,
     /// It lives, but has no status that we can read.
     Unreadable,
-    /// It is gone.
+    /// It has ended.
     Lost,
 }
 

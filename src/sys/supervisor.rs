@@ -1,11 +1,11 @@
-//! The launcher's parent: who it is, whether it lives, and what its status says.
+//! The launcher's parent: which kind of supervisor it is, whether it lives, and what its status says.
 
 use super::process::{self, Held};
 use super::{proc, systemctl};
 use crate::proto::channel::Hello;
 use crate::proto::generation::record::Identity;
-use crate::proto::supervisor::supervise;
 use crate::proto::supervisor::systemd::Unit;
+use crate::proto::supervisor::{Adopts, Tells, supervise};
 use crate::proto::{Kind, Reading};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -21,52 +21,58 @@ use std::sync::Mutex;
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     pub(crate) kind: Kind,
+    /// The name of its process.
     pub(crate) name: Option<String>,
     pub(crate) identity: Option<Identity>,
     held: Option<Held>,
     /// Where `supervise/` is, for kinds that have one.
     folder: Option<PathBuf>,
-    /// Of systemd: the service.
+    /// The service, for kinds that have units.
     pub(crate) unit: Option<Unit>,
-    /// What systemd has told a detached daemon, and how often it was asked.
+    /// How often a detached daemon has asked about its unit, and the last answer.
     told: Mutex<(u32, Option<Reading>)>,
-    /// The launcher, seen from itself: then a change of parent tells that the supervisor is gone.
+    /// Set in the launcher only: its parent at the start. If it has another parent later, the supervisor
+    /// has ended.
     parent: Option<i32>,
 }
 
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"];
 
-/// The service that this process is, where systemd is its supervisor. The system's manager is PID 1; a
-/// user's may be so far inside of a container that no control group tells.
+/// The unit of this process, if its supervisor has units. The system's manager is PID 1. The control group
+/// may not tell a user's manager inside of a container, so its PID counts as well.
 fn unit_of(kind: Kind, pid: i32, supervisor: Option<Identity>) -> Option<Unit> {
-    let unit = (kind == Kind::Systemd).then(|| systemctl::unit_of(pid)).flatten();
+    let unit = matches!(kind.tells, Tells::Job).then(|| systemctl::unit_of(pid)).flatten();
     let Unit { name, user } = unit?;
-    let manager = supervisor.and_then(|one| manager_at(one.pid));
+    let parent = supervisor.map(|one| one.pid);
+    let is_it = |pid: &i32| kind_of(*pid) == Some(kind);
+    let manager = parent.filter(is_it).or_else(|| proc::parent_of(parent?).filter(is_it));
     Some(Unit { name, user: user || manager.is_some_and(|pid| pid != 1) })
 }
 
-/// systemd, where this is it, or a script that it has started without `exec`.
-fn manager_at(parent: i32) -> Option<i32> {
-    let is_systemd = |pid: &i32| proc::name(*pid).is_ok_and(|name| name == "systemd");
-    let above = || proc::parent_of(parent).filter(is_systemd);
-    Some(parent).filter(is_systemd).or_else(above)
+/// By the name of the process.
+fn kind_of(pid: i32) -> Option<Kind> {
+    Kind::of_process(&proc::name(pid).ok()?)
 }
 
-/// What supervises the folder that this process stands in; `None` where it is no service's. Each of
-/// them makes `supervise/` beside `run`, starts `run` there, and writes a status of its own length.
+/// The kind of the supervisor that has started this script. `None` if it would signal the script instead
+/// of the service.
+fn kind_above_script(script: i32) -> Option<Kind> {
+    kind_of(proc::parent_of(script)?).filter(|kind| kind.reaches_past_scripts)
+}
+
+/// What supervises the folder that this process stands in; `None` if it is no service folder. Each kind
+/// that has one makes `supervise/` beside `run`, starts `run` there, and writes a status of its own
+/// length.
 fn kind_of_folder(pid: i32) -> Option<Kind> {
     let folder = PathBuf::from(format!("/proc/{pid}/cwd"));
     let status = folder.join("supervise/status");
     if !folder.join("run").exists() || !folder.join("supervise").is_dir() {
         return None;
     }
-    Some(match fs::metadata(status).map(|about| about.len()) {
-        Ok(35 | 43) => Kind::S6,
-        Ok(20) => Kind::Runit,
-        Ok(_) | Err(_) => Kind::Daemontools,
-    })
+    Some(Kind::of_status_file(fs::metadata(status).ok().map(|about| about.len())))
 }
 
+/// `None` on an error. If the error is a lack of descriptors or memory, it is also put into `short`.
 fn unless_short<T>(looked: io::Result<T>, short: &mut Option<io::Error>) -> Option<T> {
     match looked {
         Ok(seen) => Some(seen),
@@ -78,10 +84,14 @@ fn unless_short<T>(looked: io::Result<T>, short: &mut Option<io::Error>) -> Opti
 }
 
 impl Supervisor {
-    /// The parent at the start. Guards against a supervisor that has ended already, or ends
-    /// meanwhile: it counts as lost, and whoever adopts its orphans is not taken for it. Then no
-    /// successor takes this service for somebody else's. An error where it cannot be known for now:
-    /// a launcher that took its supervisor for another would misunderstand each stop.
+    /// The parent at the start of the launcher.
+    ///
+    /// Guards against a supervisor that has ended before this call, or ends during it. Such a supervisor
+    /// counts as lost, and the process that has adopted us is not mistaken for it. Otherwise a successor
+    /// would believe that somebody else supervises this service.
+    ///
+    /// Fails if descriptors or memory are short: a launcher with a wrong idea of its supervisor would
+    /// misunderstand every stop.
     pub(crate) fn find() -> io::Result<Supervisor> {
         let (own, parent) = (process::own_pid(), process::parent_pid());
         let mut short = None;
@@ -96,19 +106,21 @@ impl Supervisor {
         }
     }
 
-    /// Could this parent have adopted us from another? PID 1 does, and a user's systemd; but not what
-    /// it has started itself (`SYSTEMD_EXEC_PID`, `systemd.exec(5)`).
+    /// Could this parent have adopted us from another? Not if systemd says that it has started us
+    /// (`SYSTEMD_EXEC_PID`, `systemd.exec(5)`).
     fn may_adopt(&self, own: i32, parent: i32) -> bool {
         let is_started = std::env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == own.to_string());
-        match self.kind {
-            Kind::Nobody | Kind::Systemd | Kind::Other => {
-                (parent == 1 || self.name.as_deref() == Some("systemd")) && !is_started
-            }
-            Kind::Daemontools | Kind::Runit | Kind::S6 | Kind::Supervisord | Kind::OpenRc => false,
-        }
+        // The parent may be a script that the supervisor has started; a script adopts nobody.
+        let is_itself = self.name.as_deref().and_then(Kind::of_process) == Some(self.kind);
+        let adopts = match self.kind.adopts_orphans {
+            Adopts::No => false,
+            Adopts::AsPid1 => parent == 1,
+            Adopts::Always => parent == 1 || is_itself,
+        };
+        adopts && !is_started
     }
 
-    /// The same without a supervisor. `kind`: what it must have been.
+    /// The supervisor has ended. `kind`: what it was, if the folder tells; otherwise what was seen of it.
     fn lost(self, own: i32, kind: Option<Kind>) -> Supervisor {
         let kind = kind.unwrap_or(self.kind);
         let folder = self.folder.or_else(|| proc::folder(own).ok());
@@ -117,41 +129,34 @@ impl Supervisor {
             name: None,
             identity: Some(Identity::GONE),
             held: None,
-            folder: folder.filter(|_| kind.restarts()),
+            folder: folder.filter(|_| kind.status_file().is_some()),
             unit: None,
             told: Mutex::default(),
             parent: None,
         }
     }
 
-    /// What this parent is to this launcher, or to a daemon that has lost its own; seen by anybody.
+    /// The supervisor `parent` of another process: of a launcher, or of a daemon without launcher.
     #[cfg(feature = "command")]
     pub(crate) fn of(launcher: i32, parent: i32) -> Supervisor {
         Supervisor::look_at(launcher, parent, &mut None)
     }
 
-    /// `short`: set where something could not be had for want of descriptors or memory.
+    /// `short`: set if something could not be read because descriptors or memory were short.
     fn look_at(launcher: i32, parent: i32, short: &mut Option<io::Error>) -> Supervisor {
         let held = unless_short(Held::open(parent), short);
         let name = unless_short(proc::name(parent), short);
-        let kind = match name.as_deref() {
-            Some("supervise") => Kind::Daemontools,
-            Some("runsv") => Kind::Runit,
-            Some("s6-supervise") => Kind::S6,
-            Some("systemd") => Kind::Systemd,
-            Some("supervisord") => Kind::Supervisord,
-            // The kernel keeps 15 bytes of `supervise-daemon`.
-            Some("supervise-daemo") => Kind::OpenRc,
-            Some("init") => Kind::Other,
-            // Told who we are (MAINPID), systemd signals us and not its script, which may end first.
-            Some(name) if SHELLS.contains(&name) && manager_at(parent).is_some() => Kind::Systemd,
-            // Any other PID 1 is a container's.
-            _ if parent <= 1 || launcher == 1 => Kind::Nobody,
-            _ => Kind::Other,
+        let is_shell = name.as_deref().is_some_and(|name| SHELLS.contains(&name));
+        let above = || is_shell.then(|| kind_above_script(parent)).flatten();
+        let kind = match name.as_deref().and_then(Kind::of_process).or_else(above) {
+            Some(kind) => kind,
+            // No known supervisor is PID 1 here: this is a container.
+            None if parent <= 1 || launcher == 1 => Kind::NOBODY,
+            None => Kind::OTHER,
         };
-        // Its own folder is the service's; it can be read by the same user and by root only. A run
+        // The supervisor stands in the service folder. Only its own user and root may see that; but the run
         // script starts there as well.
-        let folder = kind.restarts().then(|| {
+        let folder = kind.status_file().map(|_| {
             unless_short(proc::folder(parent), short)
                 .or_else(|| unless_short(proc::folder(launcher), short))
         });
@@ -194,29 +199,30 @@ impl Supervisor {
         (hello, self.held.as_ref().map(AsFd::as_fd))
     }
 
-    /// A shell that waits for us: a run script without `exec`. A shell at a terminal gives each
-    /// job a process group of its own and is none.
+    /// Is the parent a shell that waits for us, that is a run script without `exec`? A shell at a terminal is
+    /// none: it gives each job a process group of its own.
     pub(crate) fn is_script(&self) -> bool {
         self.parent.is_some_and(|parent| self.is_script_above(process::own_pid(), parent))
     }
 
-    /// The same, seen by anybody.
+    /// The same for another process, `launcher`.
     pub(crate) fn is_script_above(&self, launcher: i32, parent: i32) -> bool {
         use nix::unistd::{Pid, getpgid};
         let is_shell = |name: &str| SHELLS.contains(&name);
-        // A script's name is that of its file, `run`; its first word is the shell.
+        // The process of a script has the name of its file, `run`. The first word of its command line is
+        // the shell.
         let is_shell = self.name.as_deref().is_some_and(is_shell)
             || proc::program(parent).as_deref().is_some_and(is_shell);
         let group = |pid| getpgid(Some(Pid::from_raw(pid))).ok();
         is_shell && group(launcher).is_some() && group(launcher) == group(parent)
     }
 
-    /// `None` where it had ended before it was seen, or is in no PID namespace of ours.
+    /// `None` if it had ended before we saw it, or has no number in our PID namespace.
     pub(crate) fn pid(&self) -> Option<i32> {
         self.identity.filter(|one| *one != Identity::GONE).map(|one| one.pid)
     }
 
-    /// It had ended before its launcher saw it.
+    /// Had it ended before its launcher saw it?
     pub(crate) fn is_gone(&self) -> bool {
         self.identity == Some(Identity::GONE)
     }
@@ -240,13 +246,13 @@ impl Supervisor {
         }
     }
 
-    /// Does an answer take a program, and so perhaps a second? Otherwise it is a small file.
+    /// Is the supervisor asked by a program, which may take a second? Otherwise it is a small file.
     pub(crate) fn is_asked_by_program(&self) -> bool {
         self.unit.is_some()
     }
 
-    /// What the supervisor wants. `main_pid`: the process that its status must be about; a
-    /// detached daemon knows none.
+    /// What the supervisor wants. `main_pid`: the process that its status must be about, or `None` for a
+    /// detached daemon.
     pub(crate) fn read(&self, main_pid: Option<i32>) -> Reading {
         let told = match (&self.unit, main_pid) {
             (Some(unit), None) => self.ask_sparingly(unit),
@@ -263,16 +269,17 @@ impl Supervisor {
             };
             return read.unwrap_or(Reading::Unreadable);
         }
-        // It may have taken the service down as its last act: `svc -dx`, `sv exit`. Or whoever has
-        // succeeded it wants the service down.
+        // It may have taken the service down before it ended (`svc -dx`, `sv exit`). Or the supervisor that
+        // has replaced it wants the service down.
         match self.parse_status(Some(0)) {
             Some(Reading::Down) if main_pid.is_none() => Reading::Down,
             Some(_) | None => Reading::Lost,
         }
     }
 
-    /// For a detached daemon, which looks each second: a process each time, for a minute; then each
-    /// tenth time. What systemd wants changes where people or deploys are at work.
+    /// For a detached daemon, which checks once a second. Each question costs a process. So systemd is asked
+    /// at each of the first 60 checks, when an operator or a deploy is most likely at work, and at every
+    /// tenth check after that.
     fn ask_sparingly(&self, unit: &Unit) -> Option<Reading> {
         let mut told = self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if told.0 < 60 || told.0 % 10 == 0 {
@@ -284,14 +291,13 @@ impl Supervisor {
 
     fn read_status(&self, main_pid: Option<i32>) -> Option<Reading> {
         let folder = self.folder.as_ref()?.join("supervise");
-        // A status without a supervisor is what the last one left behind. Whether `ok` has a reader
-        // may not be ours to ask; then the supervisor's own life must do. s6 has no `ok`, and reads
-        // its commands from `control` as long as it lives (`s6-svok(1)`).
-        let pipe = if self.kind == Kind::S6 { "control" } else { "ok" };
+        // If no supervisor lives, the status is what the last one has left behind. Then its pipe has no
+        // reader. We may lack the permission to open the pipe; then it is enough that the supervisor's
+        // process lives.
         let ok = OpenOptions::new()
             .write(true)
             .custom_flags(OFlag::O_NONBLOCK.bits())
-            .open(folder.join(pipe));
+            .open(folder.join(self.kind.status_file()?.pipe));
         match ok.map_err(|error| error.raw_os_error().map(Errno::from_raw)) {
             Ok(_) => {}
             Err(Some(Errno::EACCES)) if self.held.is_some() => {}
@@ -301,20 +307,21 @@ impl Supervisor {
     }
 
     fn parse_status(&self, main_pid: Option<i32>) -> Option<Reading> {
+        let parse = self.kind.status_file()?.parse;
         let folder = self.folder.as_ref()?.join("supervise");
         let mut status = Vec::new();
         File::open(folder.join("status")).ok()?.take(64).read_to_end(&mut status).ok()?;
-        match self.kind {
-            Kind::S6 => supervise::parse_s6_status(&status, main_pid),
-            _ => supervise::parse_status(&status, main_pid),
-        }
+        parse(&status, main_pid)
     }
 
-    /// The signal that s6 sends instead of TERM, where the service folder names another one
-    /// (`servicedir(7)`, `down-signal`).
-    pub(crate) fn other_down_signal(&self) -> Option<String> {
-        let folder = self.folder.as_ref().filter(|_| self.kind == Kind::S6)?;
-        let signal = fs::read_to_string(folder.join("down-signal")).ok()?;
-        (!supervise::is_term(&signal)).then(|| signal.trim().to_owned())
+    /// The signal that the supervisor sends instead of TERM, if the service folder names another one, and
+    /// what that means.
+    pub(crate) fn other_signal(&self) -> Option<(String, &'static str)> {
+        let file = self.kind.signal_file.as_ref()?;
+        let signal = fs::read_to_string(self.folder.as_ref()?.join(file.name)).ok()?;
+        (!supervise::is_term(&signal)).then(|| (signal.trim().to_owned(), file.warning))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use crate::proto::Kind;
 use crate::proto::control::frame::Address;
 use crate::proto::paths;
 use crate::proto::supervisor::systemd::{self, Properties, Unit};
+use crate::proto::supervisor::{StartsAgain, Tells};
 use crate::sys::proc;
 use crate::sys::surroundings::{self, About, Who};
 use crate::sys::systemctl;
@@ -162,7 +163,10 @@ impl Facts {
                 Ok(found) => settings = Some(found),
                 Err(why) => unknown.push(format!("the settings of {}: {why}", unit.name)),
             },
-            None if supervising.as_ref().is_some_and(|one| one.known() == Kind::Systemd) => {
+            None if supervising
+                .as_ref()
+                .is_some_and(|one| matches!(one.known().tells, Tells::Job)) =>
+            {
                 unknown.push("the settings of its unit: name it by --unit UNIT".to_owned());
             }
             None => {}
@@ -261,8 +265,8 @@ fn parent(supervisor: &Supervisor, status: Option<&Status>, who: &Who) -> Parent
         pid: supervisor.pid(),
         name: supervisor.name().unwrap_or("unknown").to_owned(),
         kind,
-        is_script: kind == Kind::Other && supervisor.is_script(),
-        readable: !kind.restarts() || readable,
+        is_script: kind.starts_again == StartsAgain::Unknown && supervisor.is_script(),
+        readable: kind.status_file().is_none() || readable,
     }
 }
 

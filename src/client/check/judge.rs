@@ -2,8 +2,8 @@
 
 use super::facts::{Daemon, Facts, Kernel, Parent, ROOT, SEARCH, ServiceFolder, WRITE, may};
 use crate::client::shell::quote;
-use crate::proto::Kind;
 use crate::proto::paths;
+use crate::proto::supervisor::StartsAgain;
 use crate::proto::supervisor::systemd::{self, Properties};
 use crate::sys::surroundings::{About, What, Who};
 use std::path::Path;
@@ -267,24 +267,22 @@ fn limits(daemon: &Daemon, migrate: Option<u64>, found: &mut Findings) {
 fn supervisor(parent: &Parent, user: &str, in_place: bool, found: &mut Findings) {
     const ABOUT: &str = "supervisor";
     let Parent { pid, name, kind, is_script, readable } = parent;
-    match kind {
-        Kind::Daemontools | Kind::Runit | Kind::S6 if !readable => {
-            let says = format!(
-                "{user} cannot read what {name} (process {pid}) wants: a stop that comes while no \
-                 launcher runs goes unnoticed, and the detached daemon serves on"
-            );
-            let advice = "chmod 755 supervise in the run script, before it changes the user";
-            found.problem(ABOUT, says, advice.to_owned());
-        }
-        Kind::Daemontools | Kind::Runit | Kind::S6 | Kind::Systemd | Kind::OpenRc => {}
-        Kind::Supervisord => {
-            let says = "supervisord restarts a program that exits 0 only with autorestart=true";
-            let advice = "set autorestart=true, and stopwaitsecs longer than a drain takes";
-            found.note(ABOUT, says.to_owned(), advice.to_owned());
-        }
+    if !readable {
+        let says = format!(
+            "{user} cannot read what {name} (process {pid}) wants: a stop that comes while no \
+             launcher runs goes unnoticed, and the detached daemon serves on"
+        );
+        let advice = "chmod 755 supervise in the run script, before it changes the user";
+        found.problem(ABOUT, says, advice.to_owned());
+    }
+    if let Some(exit_0) = &kind.exit_0_is_final {
+        found.note(ABOUT, exit_0.note.to_owned(), exit_0.advice.to_owned());
+    }
+    match kind.starts_again {
+        StartsAgain::Always | StartsAgain::IfConfigured => {}
         // The launcher stays, and starts the next generation itself.
-        Kind::Nobody | Kind::Other if in_place && !is_script => {}
-        Kind::Nobody => {
+        StartsAgain::Never | StartsAgain::Unknown if in_place && !is_script => {}
+        StartsAgain::Never => {
             let says = format!(
                 "the launcher's parent, {name} (process {pid}), does not restart services: a TERM \
                  stops the service, and a restart is refused"
@@ -292,14 +290,14 @@ fn supervisor(parent: &Parent, user: &str, in_place: bool, found: &mut Findings)
             let advice = "run it under a supervisor, or restart in place (Config::reload_signals)";
             found.problem(ABOUT, says, advice.to_owned());
         }
-        Kind::Other if *is_script => {
+        StartsAgain::Unknown if *is_script => {
             let says = format!(
                 "a shell, {name} (process {pid}), waits for the service: the supervisor's TERM ends \
                  the shell and never arrives"
             );
             found.problem(ABOUT, says, "start the program by exec in the run script".to_owned());
         }
-        Kind::Other => {
+        StartsAgain::Unknown => {
             let says = format!(
                 "the launcher's parent, {name} (process {pid}), is an unknown supervisor: a TERM is \
                  handled as a restart, and if no next generation is started, the service ends after \

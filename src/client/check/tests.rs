@@ -44,7 +44,7 @@ fn clean() -> Facts {
         supervisor: Some(Parent {
             pid: 7,
             name: "runsv".to_owned(),
-            kind: Kind::Runit,
+            kind: Kind::RUNIT,
             is_script: false,
             readable: true,
         }),
@@ -79,7 +79,7 @@ fn with_unit(facts: &mut Facts, change: &str) {
     let settings = "LoadState=loaded\nKillMode=process\nType=exec\nRestart=always\n\
                     TimeoutStopUSec=1min 30s\nStartLimitBurst=5\nStartLimitIntervalUSec=0\n";
     facts.unit = Some(Properties::parse(&format!("{change}\n{settings}")));
-    facts.supervisor.as_mut().expect("one").kind = Kind::Systemd;
+    facts.supervisor.as_mut().expect("one").kind = Kind::SYSTEMD;
     facts.service = None;
 }
 
@@ -224,23 +224,30 @@ fn each_fault_of_the_supervisor() {
     one("supervisor", &["web cannot read what runsv", "chmod 755 supervise"], |facts| {
         parent(facts).readable = false;
     });
-    one("supervisor", &["does not restart services"], |facts| parent(facts).kind = Kind::Nobody);
-    one("supervisor", &["unknown supervisor"], |facts| parent(facts).kind = Kind::Other);
+    one("supervisor", &["does not restart services"], |facts| parent(facts).kind = Kind::NOBODY);
+    one("supervisor", &["unknown supervisor"], |facts| parent(facts).kind = Kind::OTHER);
     one("supervisor", &["a shell", "by exec"], |facts| {
-        parent(facts).kind = Kind::Other;
+        parent(facts).kind = Kind::OTHER;
         parent(facts).is_script = true;
     });
-    for kind in [Kind::Nobody, Kind::Other] {
+    for kind in [Kind::NOBODY, Kind::OTHER] {
         let mut in_place = clean();
         parent(&mut in_place).kind = kind;
         in_place.daemon.as_mut().expect("one").in_place = true;
         assert_eq!(judge(&in_place), [], "{kind:?}");
     }
-    let mut supervisord = clean();
-    parent(&mut supervisord).kind = Kind::Supervisord;
-    let found = judge(&supervisord);
-    assert_eq!(found.len(), 1, "{found:#?}");
-    assert_eq!(found[0].severity, Severity::Note);
+    for (kind, advice) in [
+        (Kind::SUPERVISORD, "autorestart=true"),
+        // It has nothing but a row in the table of kinds.
+        (Kind::named("invented"), "an invented advice"),
+    ] {
+        let mut exit_0_is_final = clean();
+        parent(&mut exit_0_is_final).kind = kind;
+        let found = judge(&exit_0_is_final);
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert_eq!(found[0].severity, Severity::Note);
+        assert!(found[0].advice.contains(advice), "{found:#?}");
+    }
 
     fn service(facts: &mut Facts) -> &mut ServiceFolder {
         facts.service.as_mut().expect("one")

@@ -41,7 +41,7 @@ pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
         sockets: held.len() as u64,
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         state_ms: past.phase_since.map(|since| ms(since.elapsed())),
-        supervisor_kind: service.map(|service| service.supervisor.kind.name().to_owned()),
+        supervisor_kind: service.map(|service| service.supervisor.kind.name.to_owned()),
         supervisor: service.and_then(|service| service.supervisor.pid()),
         supervisor_wants: wants.map(str::to_owned),
         service_folder: service

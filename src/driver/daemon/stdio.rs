@@ -2,7 +2,6 @@
 //! fails.
 
 use crate::driver::log::note;
-use crate::proto::Kind;
 use crate::sys::process;
 use crate::sys::stdio::Output;
 use crate::sys::supervisor::Supervisor;
@@ -45,15 +44,14 @@ impl Outputs {
         self.replace(Output::is_closed, "its reader is gone");
     }
 
-    /// Before the launcher is let go. Guards against a write between the moment in which supervisord
-    /// closes its end and the one in which we notice: it reads nothing more once it has seen the
-    /// launcher's end. A pipe that is known not to be its own is left alone.
+    /// Before the launcher is let go. Some supervisors (supervisord) close their end of the pipe as soon
+    /// as they have seen the launcher's end. This guards against a write between that moment and the one
+    /// in which we notice. A pipe that is known to lead elsewhere is left alone.
     pub(in crate::driver) fn before_release(&mut self, supervisor: &Supervisor) {
-        let (Kind::Supervisord, Some(identity)) = (supervisor.kind, supervisor.identity) else {
-            return;
-        };
+        let kind = supervisor.kind;
+        let Some(identity) = supervisor.identity.filter(|_| kind.closes_output) else { return };
         let goes = |output: &Output| output.is_pipe() && !output.is_not_of(identity.pid);
-        self.replace(goes, "supervisord closes it when the launcher has ended");
+        self.replace(goes, &format!("{} closes it when the launcher has ended", kind.name));
     }
 
     fn replace(&mut self, which: impl Fn(&Output) -> bool, why: &str) {

@@ -1,6 +1,6 @@
-//! What a daemon has to do with systemd once it serves: it looks at the settings of its unit, and
-//! has its sockets kept for a successor that finds no predecessor. On a thread of its own: systemd
-//! may take its time, and nothing waits for this.
+//! What a daemon does about its systemd unit once it serves: it warns of settings that would cost
+//! connections, and asks systemd to keep its sockets for a successor that finds no predecessor. It does this
+//! on a thread of its own, since systemd may be slow and nothing waits for the result.
 
 use crate::driver::generation::Service;
 use crate::driver::log::note;
@@ -9,7 +9,7 @@ use crate::proto::supervisor::systemd::{self, Own, Unit};
 use crate::sys::{process, systemctl as sys};
 use std::thread;
 
-/// `started` is through.
+/// Called when `started` has finished.
 pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Daemon) {
     let Some(unit) = &service.supervisor.unit else { return };
     let look = move || look(daemon, service, unit);

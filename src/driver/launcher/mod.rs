@@ -175,7 +175,7 @@ fn run(
         "stage=launch launcher={} daemon={daemon} supervisor={} supervisor_kind={}",
         process::own_pid(),
         Maybe(supervisor.pid()),
-        supervisor.kind.name(),
+        supervisor.kind.name,
     );
     if supervisor.is_gone() {
         note!(

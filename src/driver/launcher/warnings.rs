@@ -1,34 +1,31 @@
-//! Settings of the supervisor under which a restart would cost requests: said as soon as they are
+//! Warns of settings of the supervisor with which a restart would cost requests, as soon as they are
 //! known.
 
 use crate::driver::log::note;
-use crate::proto::Kind;
 use crate::sys::process;
 use crate::sys::supervisor::Supervisor;
 
 /// At the start, in the launcher.
 pub(in crate::driver) fn warn_at_launch(supervisor: &Supervisor) {
-    if let Some(signal) = supervisor.other_down_signal() {
+    if let Some((signal, reason)) = supervisor.other_signal() {
         note!(
             Warn,
-            "stage=launch launcher={} down_signal={signal:?} reason=\"s6-svc -r and -d send it instead \
-             of TERM, and it is passed on: without a handoff, each restart is an interruption; remove \
-             the file down-signal\"",
+            "stage=launch launcher={} down_signal={signal:?} reason=\"{reason}\"",
             process::own_pid(),
         );
     }
 }
 
-/// Before the launcher leaves with this code. `asked`: by a TERM, so perhaps by `supervisorctl
-/// restart`, which starts the service whatever the code is.
+/// Before the launcher leaves with this code. `asked`: it was sent a TERM. That may have been a restart
+/// by the supervisor, which starts the service whatever the code is (`supervisorctl restart`).
 pub(in crate::driver) fn warn_at_release(supervisor: &Supervisor, code: i32, asked: bool) {
-    if supervisor.kind == Kind::Supervisord && code == 0 && !asked {
+    let Some(exit_0) = &supervisor.kind.exit_0_is_final else { return };
+    if code == 0 && !asked {
         note!(
             Warn,
-            "stage=release launcher={} exit_code={code} reason=\"supervisord starts nothing after \
-             code 0 unless autorestart=true: set that, or a release_code that is not among its \
-             exitcodes\"",
+            "stage=release launcher={} exit_code={code} reason=\"{}\"",
             process::own_pid(),
+            exit_0.warning,
         );
     }
 }

@@ -16,10 +16,10 @@ fn to_daemon_1() -> Vec<(Vec<u8>, ToDaemon)> {
         launcher: Some(id(4100, 73499)),
         supervisor: Some(id(1, 3)),
         folder: Some(b"/service/web".to_vec()),
-        ..hello(Kind::Daemontools)
+        ..hello(Kind::DAEMONTOOLS)
     };
     let odd = b"/a b\n\xff folder=/c kind=runit";
-    let odd_folder = Hello { folder: Some(odd.to_vec()), ..hello(Kind::Runit) };
+    let odd_folder = Hello { folder: Some(odd.to_vec()), ..hello(Kind::RUNIT) };
     let intent = |text: &str, intent| {
         (format!("seamless/1 intent {text}").into_bytes(), ToDaemon::Intent(intent))
     };
@@ -39,7 +39,7 @@ fn to_daemon_1() -> Vec<(Vec<u8>, ToDaemon)> {
             ToDaemon::Hello(Hello {
                 in_place: true,
                 folder: Some(b"/a".to_vec()),
-                ..hello(Kind::Other)
+                ..hello(Kind::OTHER)
             }),
         ),
         (
@@ -47,8 +47,8 @@ fn to_daemon_1() -> Vec<(Vec<u8>, ToDaemon)> {
             ToDaemon::ReloadFailed("daemon 7 ended: exit_code 3".to_owned()),
         ),
         (b"seamless/1 taken-over".to_vec(), ToDaemon::TakenOver),
-        plain("nobody", Kind::Nobody),
-        plain("other", Kind::Other),
+        plain("nobody", Kind::NOBODY),
+        plain("other", Kind::OTHER),
         intent("restart", Intent::Restart),
         intent("stop", Intent::Stop(Scope::Service)),
         intent("stop-generation", Intent::Stop(Scope::Generation)),
@@ -88,13 +88,13 @@ fn what_a_later_minor_version_adds_is_ignored() {
     let parse = |text: &[u8]| ToDaemon::parse(text).expect("ours").expect("known");
     assert_eq!(
         parse(b"seamless/1 hello colour=red kind=runit sockets=3 folder=/a"),
-        ToDaemon::Hello(Hello { folder: Some(b"/a".to_vec()), ..hello(Kind::Runit) }),
+        ToDaemon::Hello(Hello { folder: Some(b"/a".to_vec()), ..hello(Kind::RUNIT) }),
     );
-    assert_eq!(parse(b"seamless/1 hello kind=upstart"), ToDaemon::Hello(hello(Kind::Other)));
-    assert_eq!(parse(b"seamless/1 hello"), ToDaemon::Hello(hello(Kind::Other)));
+    assert_eq!(parse(b"seamless/1 hello kind=upstart"), ToDaemon::Hello(hello(Kind::OTHER)));
+    assert_eq!(parse(b"seamless/1 hello"), ToDaemon::Hello(hello(Kind::OTHER)));
     assert_eq!(
         parse(b"seamless/1 hello kind=runit launcher=0:1 supervisor=x"),
-        ToDaemon::Hello(hello(Kind::Runit)),
+        ToDaemon::Hello(hello(Kind::RUNIT)),
     );
     assert_eq!(parse(b"seamless/1 intent pause"), ToDaemon::Intent(Intent::Unknown));
     assert_eq!(parse(b"seamless/1 intent"), ToDaemon::Intent(Intent::Unknown));
@@ -186,7 +186,7 @@ fn the_longest_hello_fits() {
         launcher: Some(id(i32::MAX, u64::MAX)),
         supervisor: Some(id(i32::MAX, u64::MAX)),
         folder: Some(vec![b'x'; 4096]),
-        ..hello(Kind::Daemontools)
+        ..hello(Kind::DAEMONTOOLS)
     };
     assert!(ToDaemon::Hello(longest).format().len() < MESSAGE_MAX);
 }

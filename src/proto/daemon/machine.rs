@@ -68,7 +68,7 @@ impl Daemon {
 
     /// Without a launcher and without files: serving from the start.
     pub(crate) fn disabled() -> Self {
-        Daemon { phase: Phase::Serving, attached: false, ..Daemon::new(Kind::Nobody, false) }
+        Daemon { phase: Phase::Serving, attached: false, ..Daemon::new(Kind::NOBODY, false) }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -192,7 +192,7 @@ impl Daemon {
             // A starting generation whose supervisor was killed: a new supervisor starts another one,
             // and nobody but this one can make room for it.
             Timer::Orphan | Timer::Check if self.phase == Phase::Starting => {
-                if self.kind.is_known_supervisor() {
+                if self.kind.starts_again.is_supervisor() {
                     self.ask(Question::OfLauncher, out);
                 }
             }
@@ -259,7 +259,8 @@ impl Daemon {
     fn hand_off(&mut self, out: &mut Vec<Output>) {
         if self.attached {
             // Nobody was asked: this is a wish of our own, or an operator's.
-            let wish = if self.kind.restarts() { Intent::Restart } else { Intent::Unknown };
+            let wish =
+                if self.kind.starts_again.is_certain() { Intent::Restart } else { Intent::Unknown };
             self.intent.get_or_insert(wish);
             self.phase = Phase::HandingOff;
             out.push(Output::RunRequestHooks);

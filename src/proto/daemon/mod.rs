@@ -8,6 +8,7 @@ pub(crate) mod signal_hooks;
 pub(crate) use machine::Daemon;
 
 use super::generation::check::Seen;
+use super::supervisor::StartsAgain;
 use super::{DrainReason, Intent, Kind, Reading, Report};
 
 /// What happened to the daemon.
@@ -160,8 +161,8 @@ pub(crate) enum Forced {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum NoRestart {
     NoSupervisor,
-    NotBySystemd,
-    WantedDown,
+    /// The supervisor says [`Reading::Down`], and what this kind means by it.
+    WantedDown(&'static str),
 }
 
 impl NoRestart {
@@ -171,21 +172,18 @@ impl NoRestart {
         if in_place {
             return None;
         }
-        match (kind, reading) {
-            (Kind::Nobody, _) | (_, Reading::Lost) => Some(NoRestart::NoSupervisor),
-            (Kind::Systemd, Reading::Down) => Some(NoRestart::NotBySystemd),
-            (_, Reading::Down) => Some(NoRestart::WantedDown),
-            (_, Reading::Up | Reading::Unreadable) => None,
+        match reading {
+            _ if kind.starts_again == StartsAgain::Never => Some(NoRestart::NoSupervisor),
+            Reading::Lost => Some(NoRestart::NoSupervisor),
+            Reading::Down => Some(NoRestart::WantedDown(kind.down_means)),
+            Reading::Up | Reading::Unreadable => None,
         }
     }
 
     pub(crate) fn text(self) -> &'static str {
         match self {
             NoRestart::NoSupervisor => "nobody would start the service again",
-            NoRestart::NotBySystemd => {
-                "systemd would not start the service again: see Restart= of its unit"
-            }
-            NoRestart::WantedDown => "the supervisor wants the service down",
+            NoRestart::WantedDown(text) => text,
         }
     }
 }

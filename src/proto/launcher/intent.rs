@@ -2,6 +2,7 @@
 //! some never: the launcher asks, waits where waiting helps, and asks again.
 
 use super::{Output, Timer};
+use crate::proto::supervisor::StartsAgain;
 use crate::proto::{Intent, Kind, Reading, Scope};
 
 /// How often the status is read again while a CONT and a status of `u` contradict each other:
@@ -45,16 +46,18 @@ impl Understanding {
         }
         let cont = self.cont == Some(from);
         self.settling = Some(Settling { from, cont, reads: 0, again: None });
-        match self.kind {
-            Kind::Nobody => return Some(Intent::Stop(Scope::Generation)),
-            kind if kind.writes_late() => out.push(Output::Arm(Timer::Settle)),
-            _ => out.push(Output::ReadStatus),
+        if self.kind.starts_again == StartsAgain::Never {
+            return Some(Intent::Stop(Scope::Generation));
         }
+        out.push(match self.kind.tells_late() {
+            true => Output::Arm(Timer::Settle),
+            false => Output::ReadStatus,
+        });
         None
     }
 
     pub(super) fn cont(&mut self, from: i32, out: &mut Vec<Output>) {
-        if !self.kind.writes_late() {
+        if !self.kind.tells_late() {
             return;
         }
         match &mut self.settling {
@@ -80,24 +83,18 @@ impl Understanding {
     pub(super) fn status(&mut self, reading: Reading, out: &mut Vec<Output>) -> Option<Intent> {
         let settling = self.settling.as_mut()?;
         settling.reads += 1;
-        let intent = match (self.kind, reading) {
-            (Kind::Nobody, _) => Intent::Stop(Scope::Generation),
+        let intent = match reading {
+            _ if self.kind.starts_again == StartsAgain::Never => Intent::Stop(Scope::Generation),
             // The supervisor died before it could be asked. Another may come and start the next.
-            (_, Reading::Lost) if Some(settling.from) == self.supervisor => Intent::Unknown,
-            (_, Reading::Lost) => Intent::Stop(Scope::Generation),
-            (_, Reading::Down) => Intent::Stop(Scope::Service),
-            (kind, Reading::Up)
-                if kind.writes_late() && settling.cont && settling.reads < READS =>
-            {
+            Reading::Lost if Some(settling.from) == self.supervisor => Intent::Unknown,
+            Reading::Lost => Intent::Stop(Scope::Generation),
+            Reading::Down => Intent::Stop(Scope::Service),
+            Reading::Up if self.kind.tells_late() && settling.cont && settling.reads < READS => {
                 out.push(Output::Arm(Timer::Settle));
                 return None;
             }
-            (_, Reading::Up) => Intent::Restart,
-            (kind, Reading::Unreadable) if kind.writes_late() => match settling.cont {
-                true => Intent::Stop(Scope::Service),
-                false => Intent::Restart,
-            },
-            (_, Reading::Unreadable) => Intent::Unknown,
+            Reading::Up => Intent::Restart,
+            Reading::Unreadable => self.kind.unread_intent(settling.cont),
         };
         Some(intent)
     }

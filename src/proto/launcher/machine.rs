@@ -3,6 +3,7 @@
 use super::children::Children;
 use super::intent::Understanding;
 use super::{Child, InPlace, Input, Output, Timer};
+use crate::proto::supervisor::StartsAgain;
 use crate::proto::{Intent, Kind, Reading};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +22,7 @@ impl Launcher {
         first: Child,
         in_place: Option<InPlace>,
     ) -> Self {
-        let children = Children::new(first, in_place, kind == Kind::Nobody);
+        let children = Children::new(first, in_place, kind.starts_again == StartsAgain::Never);
         Launcher { understanding: Understanding::new(kind, supervisor), children, gone: false }
     }
 

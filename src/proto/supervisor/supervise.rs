@@ -1,19 +1,21 @@
-//! What a supervisor's status file says (`supervise/status`). Pure: bytes in, a [`Reading`] out.
+//! The parsers of `supervise/status`, a supervisor's status file. Pure: bytes in, a [`Reading`] out.
 
 use crate::proto::Reading;
 
-/// What `supervise/status` says. daemontools writes 18 bytes, runit 20; the first 18 mean the same:
-/// 12 of TAI64N, the PID little-endian, paused, and `u`, `d` or 0 (up only once). `None` where it
-/// is no such status, or not about this process: then it is another service's.
+/// The status of daemontools (18 bytes) and runit (20 bytes). The first 18 bytes mean the same: 12 bytes of
+/// TAI64N, the PID (little-endian), whether it is paused, and `u` (up), `d` (down) or 0 (up only once).
+/// Returns `None` if the bytes are no such status, or if the status is about another process.
 ///
-/// What is wanted once is wanted as long as it runs. To the main process itself that says: when it
-/// ends, no other comes. To a detached daemon (no `main_pid`) it says: a successor is starting.
+/// "Up only once" means up until the main process ends. To the main process itself this is "down": no
+/// other one will be started after it. To a detached daemon (no `main_pid`) it is "up": the process that
+/// runs is its successor.
 pub(crate) fn parse_status(status: &[u8], main_pid: Option<i32>) -> Option<Reading> {
     let about = i32::from_le_bytes(status.get(12..16)?.try_into().ok()?);
     if main_pid.is_some_and(|pid| pid != about) {
         return None;
     }
-    // runit writes `d` for once as well, but has sent no TERM (18) to what runs (19).
+    // runit writes `d` also for "once". But then it has sent no TERM (byte 18 is 0) to the process that runs
+    // (byte 19 is 1).
     let once = matches!(&status[16..], [_, 0] | [_, b'd', 0, 1]);
     match status.get(17)? {
         b'u' => Some(Reading::Up),
@@ -23,8 +25,8 @@ pub(crate) fn parse_status(status: &[u8], main_pid: Option<i32>) -> Option<Readi
     }
 }
 
-/// The same of s6: 35 bytes, 43 since 2.13. A big-endian PID at 24, which is that of `./finish` while
-/// it runs, and flags in the last byte. Up only once looks like down while something runs.
+/// The status of s6: 35 bytes, 43 since 2.13. The PID (big-endian) is at byte 24; while `./finish` runs, it is
+/// that of `./finish`. The last byte holds flags. "Up only once" looks like "down" while the service runs.
 pub(crate) fn parse_s6_status(status: &[u8], main_pid: Option<i32>) -> Option<Reading> {
     const FINISHING: u8 = 2;
     const WANTED_UP: u8 = 4;
@@ -34,7 +36,7 @@ pub(crate) fn parse_s6_status(status: &[u8], main_pid: Option<i32>) -> Option<Re
     if main_pid.is_some_and(|pid| u64::try_from(pid) != Ok(about)) {
         return None;
     }
-    // Somebody starts, or its launcher hears the stop itself.
+    // A successor is starting. If the service is to go down instead, the successor's launcher hears that.
     let runs = about != 0 && flags & FINISHING == 0;
     match flags & WANTED_UP != 0 || runs && main_pid.is_none() {
         true => Some(Reading::Up),
@@ -42,7 +44,7 @@ pub(crate) fn parse_s6_status(status: &[u8], main_pid: Option<i32>) -> Option<Re
     }
 }
 
-/// Does a file `down-signal` of s6 name TERM? It holds a signal's name or number.
+/// Does this content of s6's file `down-signal` mean TERM? The file holds a signal's name or number.
 pub(crate) fn is_term(down_signal: &str) -> bool {
     let name = down_signal.trim().to_ascii_uppercase();
     ["15", "TERM", "SIGTERM"].contains(&name.as_str())

@@ -1,5 +1,5 @@
-//! What systemd says of a unit (`systemd.service(5)`, `systemctl(1)`). Pure: its text in, and what
-//! follows for us out.
+//! The parsers of what systemd says about a unit (`systemd.service(5)`, `systemctl(1)`), and the settings of
+//! a unit that would cost connections. Pure: text in, values out.
 
 use crate::proto::Reading;
 use std::fmt;
@@ -9,16 +9,17 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unit {
     pub(crate) name: String,
-    /// Of a user's manager (`systemd --user`), not of the system's.
+    /// It belongs to a user's manager (`systemd --user`) and not to the system's.
     pub(crate) user: bool,
 }
 
-/// From `/proc/PID/cgroup` (`cgroups(7)`); `None` outside a service, as in a login session. A
-/// service may divide its control group (`Delegate=`), so the last part that names a service counts.
+/// The unit named in `/proc/PID/cgroup` (`cgroups(7)`). `None` outside of a service, for example in a login
+/// session. A service may divide its control group (`Delegate=`), so the last part of the path that names
+/// a service counts.
 pub(crate) fn unit_of(cgroup: &str) -> Option<Unit> {
     let path = |of: &str| cgroup.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(of));
-    // Where there are both hierarchies, the one that carries systemd's name is systemd's own; but it
-    // may be that of a manager outside of this container, which knows of no unit in here.
+    // If there are two hierarchies, the one with systemd's name is systemd's own. But it may belong to a
+    // manager outside of this container, and then it names no unit in here.
     ["name=systemd:", ":"].into_iter().find_map(|of| unit_at(path(of)?))
 }
 
@@ -27,9 +28,9 @@ fn unit_at(path: &str) -> Option<Unit> {
     let at = parts.iter().rposition(|part| part.ends_with(".service"))?;
     let name = parts[at];
     if name.starts_with("user@") {
-        return None; // in a session of that user, but in none of its services
+        return None; // in a session of this user, but in no service
     }
-    // A name that the kernel uses itself is escaped so.
+    // systemd puts `_` before a name that the kernel uses itself.
     let name = name.strip_prefix('_').unwrap_or(name).to_owned();
     Some(Unit { name, user: parts[..at].iter().any(|part| part.starts_with("user@")) })
 }
@@ -44,7 +45,7 @@ impl Properties {
         Properties(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    /// Empty where it is not there.
+    /// Empty if the property is missing.
     pub(crate) fn get(&self, name: &str) -> &str {
         let found = self.0.iter().find(|(one, _)| one == name);
         found.map_or("", |(_, value)| value)
@@ -58,18 +59,18 @@ impl Properties {
         self.get(name) == "yes"
     }
 
-    /// `None`: for ever, or not there.
+    /// `None`: `infinity`, or the property is missing.
     fn time(&self, name: &str) -> Option<Duration> {
         parse_time(self.get(name))
     }
 
-    /// The unit's job, by its number; `None` where it has none.
+    /// The number of the unit's job, if it has one.
     pub(crate) fn job(&self) -> Option<u64> {
         self.number("Job").filter(|job| *job > 0)
     }
 }
 
-/// What [`reading`] has to know.
+/// The properties that [`reading`] needs.
 pub(crate) const STATE: &[&str] = &[
     "Job",
     "MainPID",
@@ -80,7 +81,7 @@ pub(crate) const STATE: &[&str] = &[
     "RestartForceExitStatus",
 ];
 
-/// The kind of a job in the output of `systemctl list-jobs`: `NUMBER UNIT KIND STATE` a line.
+/// The kind of a job, from the output of `systemctl list-jobs`: a line `NUMBER UNIT KIND STATE` for each.
 pub(crate) fn job_kind(list: &str, job: u64) -> Option<&str> {
     list.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
@@ -88,10 +89,14 @@ pub(crate) fn job_kind(list: &str, job: u64) -> Option<&str> {
     })
 }
 
-/// What systemd wants of the unit. To the main process, at a TERM, its job says it; without one the
-/// TERM came from somebody else, and the service is wanted where `Restart=` starts it again after
-/// exit 0. A detached daemon (no `main_pid`) is wanted as long as the unit has not been stopped: a
-/// unit that has failed was not. `None`: the unit has another main process, so it is not about us.
+/// What systemd wants of the unit.
+///
+/// - To the main process, at a TERM: the unit's job tells. If there is no job, somebody else has sent the
+///   TERM. Then the service is wanted up if `Restart=` starts it again after exit code 0.
+/// - To a detached daemon (no `main_pid`): wanted up unless the unit has been stopped. A unit that has
+///   failed has not been stopped.
+///
+/// `None` if the unit has another main process: then it says nothing about this one.
 pub(crate) fn reading(
     unit: &Properties,
     job: Option<&str>,
@@ -112,14 +117,14 @@ pub(crate) fn reading(
     Some(if wanted { Reading::Up } else { Reading::Down })
 }
 
-/// After the main process has ended with exit code 0, by itself.
+/// Is the service started again after the main process has ended by itself with exit code 0?
 fn starts_again(unit: &Properties) -> bool {
     let lists_zero = |name| unit.get(name).split_ascii_whitespace().any(|code| code == "0");
     let restarts = matches!(unit.get("Restart"), "always" | "on-success");
     lists_zero("RestartForceExitStatus") || restarts && !lists_zero("RestartPreventExitStatus")
 }
 
-/// A time span as systemd prints it: `1min 30s`. `None`: `infinity`, or none at all.
+/// A time span as systemd prints it: `1min 30s`. `None` for `infinity`, and for text that is no time span.
 fn parse_time(text: &str) -> Option<Duration> {
     let mut total = Duration::ZERO;
     for word in text.split_ascii_whitespace() {
@@ -144,7 +149,7 @@ fn parse_time(text: &str) -> Option<Duration> {
 
 // ---- settings that would cost connections ----
 
-/// What [`findings`] has to know.
+/// The properties that [`findings`] needs.
 pub(crate) const SETTINGS: &[&str] = &[
     "Type",
     "NotifyAccess",
@@ -167,24 +172,24 @@ pub(crate) const SETTINGS: &[&str] = &[
     "FileDescriptorStoreMax",
 ];
 
-/// The service's side of it.
+/// What the service itself does, as far as it matters for the settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Own {
     /// The launcher notifies systemd: the feature `systemd` is on.
     pub(crate) notifies: bool,
     pub(crate) drain_timeout: Option<Duration>,
-    /// A signal restarts it in place.
+    /// A signal restarts the service in place.
     pub(crate) reloads: bool,
     /// The folder of the PID file.
     pub(crate) folder: String,
 }
 
-/// A setting of the unit under which restarts would not be seamless.
+/// A setting of the unit with which restarts would not be seamless.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
-    /// As it is: `KillMode=mixed`.
+    /// The setting as it is: `KillMode=mixed`.
     pub(crate) setting: String,
-    /// As it should be: `KillMode=process`.
+    /// The setting as it should be: `KillMode=process`.
     pub(crate) instead: &'static str,
     /// What would happen.
     pub(crate) why: &'static str,
@@ -196,7 +201,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The settings of a unit that would cost connections, the worst first.
+/// The settings of the unit that would cost connections, the worst first.
 pub(crate) fn findings(unit: &Properties, own: &Own) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut find = |setting: &str, instead, why| {
@@ -263,7 +268,7 @@ pub(crate) fn findings(unit: &Properties, own: &Own) -> Vec<Finding> {
         _ => {}
     }
     for signal in ["KillSignal", "RestartKillSignal"] {
-        // The second is the first where it was not set.
+        // If RestartKillSignal= is not set, it has the value of KillSignal=.
         let again = signal == "RestartKillSignal" && unit.get(signal) == unit.get("KillSignal");
         if !matches!(unit.get(signal), "15" | "") && !again {
             find(signal, "KillSignal=SIGTERM", "only TERM is understood as a restart or a stop");
@@ -332,7 +337,7 @@ pub(crate) fn findings(unit: &Properties, own: &Own) -> Vec<Finding> {
     found
 }
 
-/// A start, a restart, and another one after a mistake.
+/// Enough for a start, a restart, and another restart after a mistake.
 const FEWEST_STARTS: u64 = 3;
 /// systemd's own default is five starts in 10 s.
 const SLOWEST_PACE: Duration = Duration::from_secs(10);

@@ -18,30 +18,30 @@ const fn of(kind: Kind, readable: bool, starts: u8, budget: Budget) -> Setting {
 }
 
 const fn daemontools(budget: Budget) -> Setting {
-    of(Kind::Daemontools, true, 3, budget)
+    of(Kind::DAEMONTOOLS, true, 3, budget)
 }
 
 const fn unreadable(budget: Budget) -> Setting {
-    of(Kind::Daemontools, false, 3, budget)
+    of(Kind::DAEMONTOOLS, false, 3, budget)
 }
 
 const fn other(budget: Budget) -> Setting {
-    of(Kind::Other, false, 3, budget)
+    of(Kind::OTHER, false, 3, budget)
 }
 
 /// The only generation that will ever be.
 const fn alone(budget: Budget) -> Setting {
-    of(Kind::Daemontools, true, 1, budget)
+    of(Kind::DAEMONTOOLS, true, 1, budget)
 }
 
 /// No more than two generations.
 const fn two(budget: Budget) -> Setting {
-    of(Kind::Daemontools, true, 2, budget)
+    of(Kind::DAEMONTOOLS, true, 2, budget)
 }
 
 /// In a container, below a launcher that restarts in place.
 const fn in_place(budget: Budget) -> Setting {
-    Setting { in_place: true, ..of(Kind::Nobody, false, 3, budget) }
+    Setting { in_place: true, ..of(Kind::NOBODY, false, 3, budget) }
 }
 
 /// The same, and somebody removes the takeover socket.
@@ -56,7 +56,7 @@ const fn in_place_supervised(budget: Budget) -> Setting {
 
 /// Under daemontools, with these sockets.
 const fn sockets(sockets: Sockets, starts: u8, budget: Budget) -> Setting {
-    Setting { sockets: Some(sockets), ..of(Kind::Daemontools, true, starts, budget) }
+    Setting { sockets: Some(sockets), ..of(Kind::DAEMONTOOLS, true, starts, budget) }
 }
 
 const fn under(kind: Kind, manner: Manner, readable: bool, starts: u8, budget: Budget) -> Setting {
@@ -64,7 +64,7 @@ const fn under(kind: Kind, manner: Manner, readable: bool, starts: u8, budget: B
 }
 
 const fn systemd(starts: u8, budget: Budget) -> Setting {
-    of(Kind::Systemd, true, starts, budget)
+    of(Kind::SYSTEMD, true, starts, budget)
 }
 
 const RELOAD: Budget = Budget { reloads: 1, ..NONE };
@@ -92,7 +92,7 @@ const VARIANTS: [(Variant, Promise, Setting); 63] = [
     (LauncherGoneIgnoredInStarting, P8, daemontools(Budget { bad: 1, ..KILL })),
     (LauncherGoneIgnoredInServing, P8, alone(KILL)),
     (OrphanEndsServing, P1, daemontools(Budget { bad: 1, ..KILL })),
-    (SupervisedOrphan, P1, under(Kind::Systemd, Manner::ON_FAILURE, true, 2, NONE)),
+    (SupervisedOrphan, P1, under(Kind::SYSTEMD, Manner::ON_FAILURE, true, 2, NONE)),
     (StopNotToldToOlder, P6, daemontools(TWICE)),
     (NoStopWhileStarting, P6, daemontools(TWICE)),
     (NobodyServes, P1, daemontools(NONE)),
@@ -134,17 +134,17 @@ const VARIANTS: [(Variant, Promise, Setting); 63] = [
     (BetweenIsDown, P1, systemd(2, Budget { direct: 1, ..NONE })),
     (NoSetsid, P1, under(Kind::S6, Manner::S6_FINISH, true, 2, RESTART)),
     (ContIgnored, P6, under(Kind::S6, Manner::PLAIN, false, 2, RESTART)),
-    (StatusIgnored, P6, under(Kind::Runit, Manner::PLAIN, true, 3, TWICE)),
+    (StatusIgnored, P6, under(Kind::RUNIT, Manner::PLAIN, true, 3, TWICE)),
     (
         ReleaseCodeIgnored,
         P1,
-        under(Kind::Supervisord, Manner::SUPERVISORD, false, 2, Budget { direct: 1, ..NONE }),
+        under(Kind::SUPERVISORD, Manner::SUPERVISORD, false, 2, Budget { direct: 1, ..NONE }),
     ),
-    (OverdueIgnored, P6, under(Kind::OpenRc, Manner::OPENRC, false, 2, RESTART)),
+    (OverdueIgnored, P6, under(Kind::OPENRC, Manner::OPENRC, false, 2, RESTART)),
     (
         ClaimsMovedIgnored,
         P1,
-        under(Kind::OpenRc, Manner::OPENRC, false, 3, Budget { bad: 1, ..RESTART }),
+        under(Kind::OPENRC, Manner::OPENRC, false, 3, Budget { bad: 1, ..RESTART }),
     ),
 ];
 
@@ -202,7 +202,7 @@ const ROWS: [(Row, Promise, Setting); 43] = [
     (
         Daemon("StoppingEarly", "launcher gone"),
         P8,
-        of(Kind::Daemontools, false, 2, Budget { losses: 1, kills: 1, ..TWICE }),
+        of(Kind::DAEMONTOOLS, false, 2, Budget { losses: 1, kills: 1, ..TWICE }),
     ),
     (Daemon("StoppingEarly", "older gone"), P6, alone(RESTART)),
     (Daemon("Serving", "USR2 of somebody"), P4, alone(Budget { direct: 1, ..NONE })),

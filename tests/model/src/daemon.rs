@@ -248,7 +248,7 @@ impl World {
                     self.daemon_ends(id, End::Code(124));
                 }
                 Output::End => self.daemon_ends(id, End::Code(0)),
-                Output::ReadStatus(question) if setting.kind == Kind::Systemd => {
+                Output::ReadStatus(question) if setting.kind == Kind::SYSTEMD => {
                     daemon.asks = Some(question);
                 }
                 Output::ReadStatus(question) => {
@@ -318,7 +318,7 @@ impl World {
         let reading = self.reading(id, main_pid, setting);
         say(|| format!("  daemon {id} asks its supervisor ({question:?}): {reading:?}"));
         let up = self.supervisor.wants_up && !self.supervisor.idle;
-        let is_true = setting.kind != Kind::Systemd || reading != Reading::Down || !up;
+        let is_true = setting.kind != Kind::SYSTEMD || reading != Reading::Down || !up;
         if let (Some(daemon), Question::OfService) = (self.daemon_mut(id), question) {
             daemon.told = Some((reading, is_true));
         }

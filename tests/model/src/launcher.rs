@@ -129,7 +129,7 @@ impl World {
                 inputs.push_back(Input::Status(reading));
             }
             Output::Tell(child, intent) => {
-                let nobody = setting.kind == Kind::Nobody;
+                let nobody = setting.kind == Kind::NOBODY;
                 self.at_mut(id_of(child)).lost |=
                     nobody && intent == Intent::Stop(Scope::Generation);
                 self.tell_daemon(id_of(child), ToDaemon::Intent(intent));
@@ -182,7 +182,7 @@ impl World {
                 if self.supervisor.stop == Stop::Owed && heard {
                     self.fault(Promise::P6, "the launcher leaves after a stop");
                 }
-                if setting.in_place && setting.kind == Kind::Nobody {
+                if setting.in_place && setting.kind == Kind::NOBODY {
                     self.fault(Promise::P1, "the launcher leaves, and nobody starts it again");
                 }
                 // A TERM that comes while it exits is heard by nobody.
@@ -205,7 +205,7 @@ impl World {
                 }
                 let stopped = self.launcher(id).is_some_and(|launcher| launcher.asked);
                 let left = self.children(id).any(|child| self.daemon(child).is_some());
-                if stopped && left && setting.kind == Kind::Nobody {
+                if stopped && left && setting.kind == Kind::NOBODY {
                     self.fault(Promise::P3, "the container ends, and cuts a drain");
                 }
                 if !self.at(id_of(child)).told_stop {
@@ -232,7 +232,7 @@ impl World {
         let (child, deploy) = (self.generations.len() as Id, self.program);
         say(|| format!("  launcher {id} starts daemon {child} ({deploy:?})"));
         let instance = self.at(id).instance;
-        let kind = if instance == BY_HAND { Kind::Other } else { setting.kind };
+        let kind = if instance == BY_HAND { Kind::OTHER } else { setting.kind };
         self.net_starts();
         self.generations.push(Generation {
             daemon: Some(DaemonProcess::new(kind, deploy, true)),
@@ -264,7 +264,7 @@ impl World {
                 self.fault(Promise::P6, "reported down while a generation lives");
             }
         }
-        if setting.kind == Kind::Nobody {
+        if setting.kind == Kind::NOBODY {
             // Nobody's child was PID 1 or its only one: the container ends.
             for id in self.ids() {
                 self.daemon_ends(id, End::Signal(9));

@@ -61,7 +61,7 @@ impl Daemon {
             && input == D::Status(Question::OfLauncher, Reading::Lost)
         {
             // One that serves nothing ends.
-            self.machine = daemon::Daemon::new(Kind::Other, false);
+            self.machine = daemon::Daemon::new(Kind::OTHER, false);
             return self.machine.on(D::Cancelled);
         }
         let Some(told) = self.told(variant, input) else { return Vec::new() };

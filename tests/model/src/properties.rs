@@ -4,6 +4,7 @@
 use super::world::{Budget, Deploy, Id, Main, Promise, Setting, Stop, Supervisor, World};
 use crate::proto::Kind;
 use crate::proto::daemon::{Phase, Timer};
+use crate::proto::supervisor::Tells;
 
 impl World {
     /// Called where [`World::is_at_rest`] holds: the service is as it is wanted.
@@ -92,7 +93,7 @@ impl World {
             let main = self.daemon(*id).map(|daemon| &daemon.main);
             main == Some(&Main::Preparing(Deploy::Hangs)) && self.is_supervised(*id)
         });
-        let ended = setting.kind == Kind::Nobody
+        let ended = setting.kind == Kind::NOBODY
             || self.is_out_of_starts(setting)
             || self.supervisor.idle
             || hangs;
@@ -110,12 +111,12 @@ impl World {
     }
 
     fn check_wanted_down(&mut self, alive: &[Id], setting: &Setting) {
-        let told = match setting.kind {
+        let told = match &setting.kind.tells {
             // A stop that nobody was there to hear, or could, is not known without the status.
-            kind if kind.writes_late() => setting.readable || self.supervisor.stop == Stop::Owed,
+            Tells::Late(_) => setting.readable || self.supervisor.stop == Stop::Owed,
             // A daemon that was sent USR2 by hand takes a restart for sure, and waits for it.
-            Kind::Runit => setting.readable || self.budget.direct == setting.budget.direct,
-            _ => true,
+            Tells::AtOnce(_) => setting.readable || self.budget.direct == setting.budget.direct,
+            Tells::Job | Tells::Never => true,
         };
         let known = told && self.supervisor.instance == 0 && !self.is_out_of_reach(setting);
         if known && !alive.is_empty() {

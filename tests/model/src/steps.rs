@@ -10,6 +10,7 @@ use super::world::{
 };
 use crate::proto::daemon::{Input, Phase, Timer as DaemonTimer};
 use crate::proto::launcher::Timer as LauncherTimer;
+use crate::proto::supervisor::Tells;
 use crate::proto::{End, Kind};
 use crate::variants::{self, Variant};
 
@@ -88,13 +89,13 @@ impl World {
         let calm = |one: &LauncherProcess| one.terms == 0 && !one.timers.has(LauncherTimer::Settle);
         let wanted = supervisor.wants_up || !setting.manner.jobs;
         may(budget.commands, obeys && wanted && supervisor.child.is_some(), Action::Restart);
-        let can_stop = setting.kind != Kind::Nobody && obeys;
+        let can_stop = setting.kind != Kind::NOBODY && obeys;
         may(budget.commands, can_stop && supervisor.wants_up, Action::StopService);
         may(budget.commands, can_stop && !supervisor.wants_up, Action::StartService);
-        let continues = setting.kind.writes_late() && obeys && child.is_some_and(calm);
+        let continues = setting.kind.tells_late() && obeys && child.is_some_and(calm);
         may(budget.commands, continues, Action::Continue);
         // systemd is PID 1: the machine ends with it.
-        let mortal = !matches!(setting.kind, Kind::Nobody | Kind::Systemd);
+        let mortal = setting.kind != Kind::NOBODY && !matches!(setting.kind.tells, Tells::Job);
         may(budget.kills, supervisor.lives && mortal, Action::KillSupervisor);
         may(budget.limits, self.is_overdue(setting), Action::KillOverdue);
         for deploy in Deploy::BAD {
@@ -233,7 +234,7 @@ impl World {
 
     fn can_start(&self, setting: &Setting) -> bool {
         let supervisor = &self.supervisor;
-        let again = setting.kind != Kind::Nobody || self.generations.is_empty();
+        let again = setting.kind != Kind::NOBODY || self.generations.is_empty();
         let busy = supervisor.send_cont || supervisor.write_status;
         let wants = supervisor.lives && supervisor.wants_up && supervisor.child.is_none();
         wants && !supervisor.idle && !busy && again && self.has_starts_left(setting)
@@ -484,10 +485,10 @@ impl World {
     fn command(&mut self, up: bool, setting: &Setting) {
         say(|| format!("operator: svc -{}", if up { 't' } else { 'd' }));
         self.budget.commands -= 1;
-        let tells = match setting.kind {
-            kind if kind.writes_late() => true,
-            Kind::Runit | Kind::Systemd => setting.readable,
-            _ => false,
+        let tells = match &setting.kind.tells {
+            Tells::Late(_) => true,
+            Tells::AtOnce(_) | Tells::Job => setting.readable,
+            Tells::Never => false,
         };
         if !up {
             let supervisor = &mut self.supervisor;
@@ -506,10 +507,10 @@ impl World {
         launcher.terms = (launcher.terms + 1).min(2);
         launcher.stop_pending |= !up;
         launcher.settles_early = launcher.timers.has(LauncherTimer::Settle) && !launcher.cont;
-        self.supervisor.send_cont = match setting.kind {
-            kind if kind.writes_late() => !up,
-            Kind::Runit => true,
-            _ => false,
+        self.supervisor.send_cont = match &setting.kind.tells {
+            Tells::Late(_) => !up,
+            Tells::AtOnce(_) => true, // as runit
+            Tells::Job | Tells::Never => false,
         };
     }
 
@@ -524,7 +525,7 @@ impl World {
 
     /// daemontools writes its status after the signals, runit before.
     fn write_status(&mut self, setting: &Setting) {
-        if setting.kind.writes_late() {
+        if setting.kind.tells_late() {
             self.supervisor.write_status = true;
         } else {
             self.supervisor.status_up = self.supervisor.wants_up;
@@ -548,7 +549,7 @@ impl World {
             };
             format!("{by} starts launcher {id}, and that daemon {id} ({deploy:?})")
         });
-        let kind = if by_hand { Kind::Other } else { setting.kind };
+        let kind = if by_hand { Kind::OTHER } else { setting.kind };
         self.generations.push(Generation {
             launcher: Some(LauncherProcess::new(kind, id, setting.in_place)),
             daemon: Some(DaemonProcess::new(kind, deploy, setting.in_place)),

@@ -10,7 +10,7 @@
 //! | none, in a container | never | - | is killed | none |
 
 use crate::machines;
-use crate::proto::supervisor::supervise;
+use crate::proto::supervisor::{StatusFile, Tells};
 
 use super::trace::say;
 use super::world::{Id, Promise, Setting, Stop, Supervisor, World, launcher_pid};
@@ -90,11 +90,11 @@ impl Manner {
     /// Of this kind, as it should be set up.
     pub(crate) const fn of(kind: Kind) -> Manner {
         match kind {
-            Kind::Daemontools | Kind::Runit | Kind::S6 | Kind::Other => Manner::PLAIN,
-            Kind::Systemd => Manner::SYSTEMD,
-            Kind::Supervisord => Manner::SUPERVISORD,
-            Kind::OpenRc => Manner::OPENRC,
-            Kind::Nobody => Manner::NONE,
+            Kind::SYSTEMD => Manner::SYSTEMD,
+            Kind::SUPERVISORD => Manner::SUPERVISORD,
+            Kind::OPENRC => Manner::OPENRC,
+            Kind::NOBODY => Manner::NONE,
+            _ => Manner::PLAIN,
         }
     }
 
@@ -117,8 +117,31 @@ pub(crate) enum Job {
 impl Setting {
     /// The other processes of the service outlive the launcher.
     pub(crate) fn kills_nobody(&self) -> bool {
-        matches!(self.manner.rest, Rest::Spared | Rest::Group) && self.kind != Kind::Nobody
+        matches!(self.manner.rest, Rest::Spared | Rest::Group) && self.kind != Kind::NOBODY
     }
+}
+
+/// The status file as its supervisor writes it; the length tells the format. `main`: the PID of the main
+/// process, or 0.
+fn status_file(file: &StatusFile, main: i32, up: bool) -> Option<Vec<u8>> {
+    let length = *file.lengths.first()?;
+    let mut status = vec![0; usize::try_from(length).ok()?];
+    match length {
+        18 | 20 => {
+            status[12..16].copy_from_slice(&main.to_le_bytes());
+            status[17] = if up { b'u' } else { b'd' };
+            if length == 20 {
+                // It has sent its TERM before it writes `d`.
+                status[18..].copy_from_slice(&[u8::from(!up), u8::from(main > 0)]);
+            }
+        }
+        35 => {
+            status[24..32].copy_from_slice(&(main as u64).to_be_bytes());
+            status[34] = if up { 4 } else { 0 };
+        }
+        _ => return None,
+    }
+    Some(status)
 }
 
 impl World {
@@ -130,7 +153,7 @@ impl World {
         self.supervisor.idle = match job {
             Some(Job::Restart) => false,
             Some(Job::Stop) => true,
-            None => !manner.starts_after(end) && setting.kind != Kind::Nobody,
+            None => !manner.starts_after(end) && setting.kind != Kind::NOBODY,
         };
         if self.supervisor.idle {
             say(|| "supervisor: the service has ended".to_owned());
@@ -167,28 +190,14 @@ impl World {
     pub(crate) fn status(&self, main_pid: Option<i32>, setting: &Setting) -> Option<Reading> {
         let Supervisor { status_up, child, job, idle, .. } = self.supervisor;
         let main = child.map_or(0, launcher_pid);
-        match setting.kind {
-            Kind::Daemontools | Kind::Runit => {
-                let mut status = [0; 20];
-                status[12..16].copy_from_slice(&main.to_le_bytes());
-                status[17] = if status_up { b'u' } else { b'd' };
-                let length = if setting.kind == Kind::Runit {
-                    // It has sent its TERM before it writes `d`.
-                    status[18] = u8::from(!status_up);
-                    status[19] = u8::from(main > 0);
-                    20
-                } else {
-                    18
-                };
-                supervise::parse_status(&status[..length], main_pid)
-            }
-            Kind::S6 => {
-                let mut status = [0; 35];
-                status[24..32].copy_from_slice(&(main as u64).to_be_bytes());
-                status[34] = if status_up { 4 } else { 0 };
-                supervise::parse_s6_status(&status, main_pid)
-            }
-            Kind::Systemd => {
+        match &setting.kind.tells {
+            Tells::Late(file) | Tells::AtOnce(file) => match status_file(file, main, status_up) {
+                Some(status) => (file.parse)(&status, main_pid),
+                // Taken for granted: its format has a parser, and here is nothing that writes it.
+                None if main_pid.is_some_and(|pid| pid != main) => None,
+                None => Some(if status_up { Reading::Up } else { Reading::Down }),
+            },
+            Tells::Job => {
                 let active = match (child, idle) {
                     (Some(_), _) => "ActiveState=active\nSubState=running",
                     (None, true) => "ActiveState=inactive\nSubState=dead",
@@ -206,7 +215,7 @@ impl World {
                 });
                 machines::unit_reading(&text, job, main_pid)
             }
-            Kind::Supervisord | Kind::OpenRc | Kind::Nobody | Kind::Other => None,
+            Tells::Never => None,
         }
     }
 
@@ -231,7 +240,7 @@ impl World {
     /// The launcher may be KILLed: it takes longer to end, or to be ready, than the supervisor waits.
     pub(crate) fn is_overdue(&self, setting: &Setting) -> bool {
         let Some(id) = self.supervisor.child else { return false };
-        let starts = setting.kind == Kind::Systemd && !self.at(id).was_ready;
+        let starts = matches!(setting.kind.tells, Tells::Job) && !self.at(id).was_ready;
         setting.manner.limits && (self.supervisor.job.is_some() || starts)
     }
 

@@ -7,6 +7,7 @@ use super::net::{Ask, At, Sockets};
 use super::supervisors::Manner;
 use super::world::{Budget, RecordOf, Setting, World};
 use crate::proto::Kind;
+use crate::proto::supervisor::Tells;
 use crate::{Protocol, trace};
 use stateright::{Checker, HasDiscoveries, Model};
 use std::collections::HashMap;
@@ -16,9 +17,9 @@ use std::time::Instant;
 
 /// Supervisors whose launcher learns what a TERM means, with a status that can be read or not.
 const TELLING: [(Kind, bool); 3] =
-    [(Kind::Daemontools, true), (Kind::Daemontools, false), (Kind::Runit, true)];
+    [(Kind::DAEMONTOOLS, true), (Kind::DAEMONTOOLS, false), (Kind::RUNIT, true)];
 /// Supervisors whose launcher does not.
-const SILENT: [(Kind, bool); 2] = [(Kind::Runit, false), (Kind::Other, false)];
+const SILENT: [(Kind, bool); 2] = [(Kind::RUNIT, false), (Kind::OTHER, false)];
 
 pub(crate) const NONE: Budget = Budget {
     commands: 0,
@@ -49,7 +50,7 @@ fn is_deep() -> bool {
 
 impl Setting {
     pub(crate) fn name(&self) -> String {
-        let tells = self.kind.restarts() || self.kind == Kind::Systemd;
+        let tells = !matches!(self.kind.tells, Tells::Never);
         let readable = match (tells, self.readable) {
             (true, true) => " (status readable)",
             (true, false) => " (status not readable)",
@@ -94,7 +95,7 @@ impl Setting {
         let counts: Vec<String> = counts.map(|(count, of)| format!("{of} {count}")).collect();
         let place = if self.in_place { ", in place" } else { "" };
         let sockets = self.sockets.map(|sockets| format!(", {}", sockets.name)).unwrap_or_default();
-        let kind = self.kind.name();
+        let kind = self.kind.name;
         let lock = if self.by_lock { ", without pidfds" } else { "" };
         let hooks = if self.hooks { ", hooks before signals" } else { "" };
         let record = match self.record {
@@ -191,7 +192,7 @@ fn p6_down_means_that_all_are_gone() {
 #[test]
 fn p6_without_a_supervisor_term_is_a_stop() {
     let budget = Budget { commands: 2, kills: 1, direct: 1, bad: 1, limits: 1, ..NONE };
-    walk(Setting::new(Kind::Nobody, false, 1, budget));
+    walk(Setting::new(Kind::NOBODY, false, 1, budget));
 }
 
 #[test]
@@ -211,7 +212,7 @@ fn p9_any_process_may_be_killed_anywhere() {
 
 /// Launchers that restart in place, under a supervisor or none.
 fn walk_in_place(kind: Kind, starts: u8, budget: Budget, deep: impl Fn(&mut Setting)) {
-    let readable = kind.restarts();
+    let readable = kind.status_file().is_some();
     let mut setting = Setting { in_place: true, ..Setting::new(kind, readable, starts, budget) };
     if is_deep() {
         deep(&mut setting);
@@ -223,15 +224,15 @@ fn walk_in_place(kind: Kind, starts: u8, budget: Budget, deep: impl Fn(&mut Sett
 fn p1_p4_p9_a_restart_in_place() {
     let more = |setting: &mut Setting| setting.budget.kills += 1;
     let bad = Budget { reloads: 2, bad: 2, ..NONE };
-    walk_in_place(Kind::Nobody, 3, bad, more);
+    walk_in_place(Kind::NOBODY, 3, bad, more);
     let kill = Budget { reloads: 1, kills: 1, ..NONE };
-    walk_in_place(Kind::Nobody, 3, kill, more);
+    walk_in_place(Kind::NOBODY, 3, kill, more);
     let told = Budget { reloads: 1, bad: 1, commands: 1, ..NONE };
-    walk_in_place(Kind::Nobody, 3, told, more);
-    walk_in_place(Kind::Daemontools, 3, Budget { reloads: 1, commands: 1, ..NONE }, more);
-    walk_in_place(Kind::Runit, 3, Budget { reloads: 1, kills: 1, ..NONE }, more);
+    walk_in_place(Kind::NOBODY, 3, told, more);
+    walk_in_place(Kind::DAEMONTOOLS, 3, Budget { reloads: 1, commands: 1, ..NONE }, more);
+    walk_in_place(Kind::RUNIT, 3, Budget { reloads: 1, kills: 1, ..NONE }, more);
     let by_itself = Budget { reloads: 1, direct: 1, losses: 1, ..NONE };
-    walk_in_place(Kind::Other, 3, by_itself, more);
+    walk_in_place(Kind::OTHER, 3, by_itself, more);
 }
 
 // ---- sockets ----
@@ -277,7 +278,7 @@ fn walk_sockets(setting: Setting, sockets: Sockets) {
 }
 
 fn daemontools(starts: u8, budget: Budget) -> Setting {
-    Setting::new(Kind::Daemontools, true, starts, budget)
+    Setting::new(Kind::DAEMONTOOLS, true, starts, budget)
 }
 
 #[test]
@@ -301,13 +302,13 @@ fn p2_nor_does_one_that_fails() {
     let removed = Budget { commands: 1, removals: 1, ..NONE };
     walk_sockets(daemontools(3, removed), UNIX);
     // Stopped while the successor takes over: a supervisor that tells at once has the fewest ways.
-    walk_sockets(Setting::new(Kind::Systemd, true, 2, Budget { commands: 2, ..NONE }), FEWER);
+    walk_sockets(Setting::new(Kind::SYSTEMD, true, 2, Budget { commands: 2, ..NONE }), FEWER);
 }
 
 #[test]
 fn p2_p9_what_waits_outlives_a_kill() {
     let kill = Budget { commands: 1, kills: 1, connections: 1, ..NONE };
-    walk_sockets(Setting::new(Kind::Systemd, true, 2, kill), SAME);
+    walk_sockets(Setting::new(Kind::SYSTEMD, true, 2, kill), SAME);
     let kill = Budget { kills: 1, connections: 1, ..NONE };
     for sockets in [FEWER, UNIX, FEWER_MEMBERS] {
         walk_sockets(daemontools(3, kill), sockets);
@@ -316,13 +317,13 @@ fn p2_p9_what_waits_outlives_a_kill() {
 
 #[test]
 fn p2_in_place() {
-    for kind in [Kind::Nobody, Kind::Daemontools] {
+    for kind in [Kind::NOBODY, Kind::DAEMONTOOLS] {
         let reload = Budget { reloads: 1, bad: 1, connections: 1, ..NONE };
         let setting = Setting { in_place: true, ..Setting::new(kind, true, 2, reload) };
         walk_sockets(setting, FEWER);
     }
     let removed = Budget { reloads: 1, removals: 1, ..NONE };
-    let setting = Setting { in_place: true, ..Setting::new(Kind::Nobody, false, 3, removed) };
+    let setting = Setting { in_place: true, ..Setting::new(Kind::NOBODY, false, 3, removed) };
     walk_sockets(setting, SAME);
 }
 
@@ -330,10 +331,10 @@ fn p2_in_place() {
 fn p2_sockets_that_the_supervisor_keeps() {
     let kill = Budget { commands: 1, kills: 1, connections: 1, ..NONE };
     let restart = Budget { commands: 1, connections: 1, ..NONE };
-    walk_sockets(Setting::new(Kind::Systemd, true, 2, kill), PASSED);
-    walk_sockets(Setting::new(Kind::Systemd, true, 2, restart), STORED);
-    walk_sockets(Setting::new(Kind::Systemd, true, 3, Budget { kills: 1, ..NONE }), STORED);
-    let killed = Setting { manner: Manner::MIXED, ..Setting::new(Kind::Systemd, true, 2, restart) };
+    walk_sockets(Setting::new(Kind::SYSTEMD, true, 2, kill), PASSED);
+    walk_sockets(Setting::new(Kind::SYSTEMD, true, 2, restart), STORED);
+    walk_sockets(Setting::new(Kind::SYSTEMD, true, 3, Budget { kills: 1, ..NONE }), STORED);
+    let killed = Setting { manner: Manner::MIXED, ..Setting::new(Kind::SYSTEMD, true, 2, restart) };
     for sockets in [PASSED, STORED] {
         walk_sockets(killed, sockets);
     }
@@ -366,14 +367,14 @@ fn systemd() {
     let late = Budget { commands: 1, bad: 1, limits: 1, ..NONE };
     let by_itself = Budget { direct: 1, ..NONE };
     for budget in [told, kill, late, by_itself] {
-        walk_kind(Kind::Systemd, Manner::SYSTEMD, true, 3, budget);
+        walk_kind(Kind::SYSTEMD, Manner::SYSTEMD, true, 3, budget);
     }
     for manner in [Manner::ON_FAILURE, Manner::MIXED, Manner::CONTROL_GROUP] {
         let by_itself = Budget { commands: 1, direct: 1, ..NONE };
-        walk_kind(Kind::Systemd, manner, true, 2, by_itself);
-        walk_kind(Kind::Systemd, manner, true, 3, Budget { commands: 1, bad: 1, ..NONE });
+        walk_kind(Kind::SYSTEMD, manner, true, 2, by_itself);
+        walk_kind(Kind::SYSTEMD, manner, true, 3, Budget { commands: 1, bad: 1, ..NONE });
     }
-    walk_kind(Kind::Systemd, Manner::SYSTEMD, false, 2, kill);
+    walk_kind(Kind::SYSTEMD, Manner::SYSTEMD, false, 2, kill);
 }
 
 #[test]
@@ -384,7 +385,7 @@ fn supervisord() {
         Budget { commands: 1, limits: 1, ..NONE },
         Budget { direct: 1, ..NONE },
     ] {
-        walk_kind(Kind::Supervisord, Manner::SUPERVISORD, false, 2, budget);
+        walk_kind(Kind::SUPERVISORD, Manner::SUPERVISORD, false, 2, budget);
     }
 }
 
@@ -395,7 +396,21 @@ fn openrc() {
         Budget { commands: 1, kills: 1, ..NONE },
         Budget { commands: 1, limits: 1, ..NONE },
     ] {
-        walk_kind(Kind::OpenRc, Manner::OPENRC, false, 2, budget);
+        walk_kind(Kind::OPENRC, Manner::OPENRC, false, 2, budget);
+    }
+}
+
+/// A kind that has nothing but a row in the table of kinds and a parser.
+#[test]
+fn an_invented_kind() {
+    let kind = Kind::named("invented");
+    for readable in [true, false] {
+        let told = Budget { commands: 2, ..NONE };
+        let kill = Budget { commands: 1, kills: 1, ..NONE };
+        let by_itself = Budget { commands: 1, direct: 1, ..NONE };
+        for budget in [told, kill, by_itself] {
+            walk_kind(kind, Manner::of(kind), readable, 2, budget);
+        }
     }
 }
 
@@ -406,7 +421,7 @@ fn every_run_ends() {
     for sockets in [FEWER, FEWER_MEMBERS] {
         ends(Setting { sockets: Some(sockets), ..daemontools(2, small) });
     }
-    let kinds = [(Kind::S6, true), (Kind::Systemd, true), (Kind::Supervisord, false)];
+    let kinds = [(Kind::S6, true), (Kind::SYSTEMD, true), (Kind::SUPERVISORD, false)];
     for (kind, readable) in [TELLING.as_slice(), &SILENT, &kinds].concat() {
         let mut budget = Budget { commands: 1, kills: 1, losses: 1, slow: 1, ..NONE };
         if is_deep() {

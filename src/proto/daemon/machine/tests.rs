@@ -72,7 +72,7 @@ fn started(kind: Kind, in_place: bool) -> Daemon {
 
 /// A daemon in each of its states, by the shortest way there.
 fn daemon_in(phase: Phase) -> Daemon {
-    let mut daemon = Daemon::new(Kind::Daemontools, false);
+    let mut daemon = Daemon::new(Kind::DAEMONTOOLS, false);
     let way: &[D] = match phase {
         Phase::Starting => &[],
         Phase::StoppingEarly => &[D::Told(Stop(Service))],
@@ -381,20 +381,26 @@ fn p1_a_restart_by_hand_needs_somebody_who_starts_the_next() {
         };
         let handoff = (vec![DO::RunRequestHooks], Phase::HandingOff);
         let refused = |why| (vec![DO::RefuseRestart(why)], Phase::Serving);
-        for kind in [Kind::Daemontools, Kind::Runit, Kind::Other, Kind::Systemd] {
+        for kind in [Kind::DAEMONTOOLS, Kind::RUNIT, Kind::OTHER, Kind::SYSTEMD] {
             assert_eq!(with(kind, Reading::Up), handoff, "{kind:?}");
             assert_eq!(with(kind, Reading::Unreadable), handoff, "{kind:?}");
             assert_eq!(with(kind, Reading::Lost), refused(NoRestart::NoSupervisor), "{kind:?}");
         }
-        assert_eq!(with(Kind::Runit, Reading::Down), refused(NoRestart::WantedDown));
-        assert_eq!(with(Kind::Systemd, Reading::Down), refused(NoRestart::NotBySystemd));
-        assert_eq!(with(Kind::Nobody, Reading::Up), refused(NoRestart::NoSupervisor));
+        assert_eq!(
+            with(Kind::RUNIT, Reading::Down),
+            refused(NoRestart::WantedDown(Kind::RUNIT.down_means))
+        );
+        assert_eq!(
+            with(Kind::SYSTEMD, Reading::Down),
+            refused(NoRestart::WantedDown(Kind::SYSTEMD.down_means))
+        );
+        assert_eq!(with(Kind::NOBODY, Reading::Up), refused(NoRestart::NoSupervisor));
     }
     // Two wishes are one question; what has begun meanwhile goes on.
     let twice = [D::Usr2(Sender::Other), D::Usr2(Sender::Other)];
-    assert_eq!(after(started(Kind::Runit, false), &twice), (vec![], Phase::Serving));
+    assert_eq!(after(started(Kind::RUNIT, false), &twice), (vec![], Phase::Serving));
     let lost = [D::Usr2(Sender::Other), D::LauncherGone, D::Status(OfLauncher, Reading::Up)];
-    assert_eq!(after(started(Kind::Runit, false), &lost), (vec![], Phase::HandingOff));
+    assert_eq!(after(started(Kind::RUNIT, false), &lost), (vec![], Phase::HandingOff));
 }
 
 /// A generation that hangs before `started` and has lost its supervisor makes room for the next one.
@@ -404,19 +410,19 @@ fn p9_an_orphan_that_does_not_start_ends() {
     let (orphan, check) = (D::Timer(DT::Orphan), D::Timer(DT::Check));
     let answer = |reading| D::Status(OfLauncher, reading);
     let ask = vec![DO::ReadStatus(OfLauncher)];
-    assert_eq!(with(Kind::Runit, std::slice::from_ref(&orphan)), (ask.clone(), Phase::Starting));
+    assert_eq!(with(Kind::RUNIT, std::slice::from_ref(&orphan)), (ask.clone(), Phase::Starting));
     for reading in [Reading::Up, Reading::Down, Reading::Unreadable] {
         let supervised = [orphan.clone(), answer(reading)];
-        assert_eq!(with(Kind::Runit, &supervised), (vec![DO::Arm(DT::Check)], Phase::Starting));
+        assert_eq!(with(Kind::RUNIT, &supervised), (vec![DO::Arm(DT::Check)], Phase::Starting));
         let again = [&supervised[..], std::slice::from_ref(&check)].concat();
-        assert_eq!(with(Kind::Runit, &again), (ask.clone(), Phase::Starting));
+        assert_eq!(with(Kind::RUNIT, &again), (ask.clone(), Phase::Starting));
     }
     let lost = [orphan.clone(), answer(Reading::Lost)];
-    assert_eq!(with(Kind::Runit, &lost), (vec![DO::End], Phase::Ended));
+    assert_eq!(with(Kind::RUNIT, &lost), (vec![DO::End], Phase::Ended));
     // A program that was started by hand, and whose shell has ended, may take its time.
-    assert_eq!(with(Kind::Other, std::slice::from_ref(&orphan)), (vec![], Phase::Starting));
+    assert_eq!(with(Kind::OTHER, std::slice::from_ref(&orphan)), (vec![], Phase::Starting));
     // It has got through meanwhile.
-    let mut daemon = Daemon::new(Kind::Runit, false);
+    let mut daemon = Daemon::new(Kind::RUNIT, false);
     let _ = daemon.on(D::Claimed);
     let _ = daemon.on(orphan);
     assert!(daemon.started(5).is_some());
@@ -428,7 +434,7 @@ fn p9_an_orphan_that_does_not_start_ends() {
 fn daemon_in_place_asks_its_launcher() {
     for wish in [D::Restart, D::Usr2(Sender::Other), D::Usr2(BY_LAUNCHER)] {
         let with = |way: &[D]| {
-            after(started(Kind::Other, true), &[way, std::slice::from_ref(&wish)].concat())
+            after(started(Kind::OTHER, true), &[way, std::slice::from_ref(&wish)].concat())
         };
         assert_eq!(with(&[]), (vec![DO::Report(Report::Reload)], Phase::Serving));
         assert_eq!(with(&[D::Told(Restart)]), (vec![], Phase::HandingOff));
@@ -436,17 +442,17 @@ fn daemon_in_place_asks_its_launcher() {
     }
     // What the launcher tells is followed as ever.
     let handoff = (vec![DO::RunRequestHooks], Phase::HandingOff);
-    assert_eq!(after(started(Kind::Other, true), &[D::Told(Unknown)]), handoff);
+    assert_eq!(after(started(Kind::OTHER, true), &[D::Told(Unknown)]), handoff);
     // It serves by now: the launcher's wish to cancel its start, and the signal behind it, mean nothing.
     let late = [D::Cancelled, D::Usr2(ANNOUNCED)];
-    assert_eq!(after(started(Kind::Other, true), &late), (vec![], Phase::Serving));
+    assert_eq!(after(started(Kind::OTHER, true), &late), (vec![], Phase::Serving));
 }
 
 /// Beside its launcher a daemon checks when a successor has failed, until it has seen what that one
 /// has left, and puts back its files. What is to become of it is the launcher's to say.
 #[test]
 fn daemon_in_place_puts_its_files_back() {
-    let with = |way: &[D]| after(started(Kind::Other, true), &[&[D::ReloadFailed], way].concat());
+    let with = |way: &[D]| after(started(Kind::OTHER, true), &[&[D::ReloadFailed], way].concat());
     let timer = D::Timer(DT::Check);
     let put_back = vec![DO::PutBackFile, DO::GiveUpClaim];
     assert_eq!(with(&[]), (vec![DO::Arm(DT::Check)], Phase::Serving));
@@ -471,7 +477,7 @@ fn daemon_in_place_puts_its_files_back() {
 #[test]
 fn daemon_unknown_intent_waits_then_drains() {
     let detached = || {
-        let mut daemon = started(Kind::Other, false);
+        let mut daemon = started(Kind::OTHER, false);
         let asked = D::Status(OfService, Reading::Unreadable);
         for input in [D::Told(Unknown), D::RequestHooksDone, asked, checked(well())] {
             let _ = daemon.on(input);
@@ -526,7 +532,7 @@ fn p1_p6_a_detached_daemon_follows_the_status_and_then_what_it_was_told() {
         (Unknown, Reading::Lost, stays(&waits)),
         (Unknown, Reading::Down, stops),
     ] {
-        let mut daemon = started(Kind::Runit, false);
+        let mut daemon = started(Kind::RUNIT, false);
         for input in [D::Told(told), D::RequestHooksDone, D::LauncherGone] {
             let _ = daemon.on(input);
         }
@@ -538,7 +544,7 @@ fn p1_p6_a_detached_daemon_follows_the_status_and_then_what_it_was_told() {
 #[test]
 fn daemon_that_lost_its_launcher_checks_while_its_hooks_run() {
     let with =
-        |rest: &[D]| after(started(Kind::Runit, false), &[&[D::LauncherGone], rest].concat());
+        |rest: &[D]| after(started(Kind::RUNIT, false), &[&[D::LauncherGone], rest].concat());
     let up = D::Status(OfService, Reading::Up);
     assert_eq!(with(std::slice::from_ref(&up)), (vec![DO::Check], Phase::HandingOff));
     let next = [up, checked(well()), D::Timer(DT::Check)];
@@ -552,7 +558,7 @@ fn daemon_that_lost_its_launcher_checks_while_its_hooks_run() {
 #[test]
 fn daemon_told_to_stop_ends_after_the_older_ones() {
     let with = |rest: &[D]| {
-        after(started(Kind::Runit, false), &[&[D::Told(Stop(Service))], rest].concat())
+        after(started(Kind::RUNIT, false), &[&[D::Told(Stop(Service))], rest].concat())
     };
     let waiting = with(&[D::DrainHooksDone]);
     assert_eq!(
@@ -581,7 +587,7 @@ fn p6_daemon_that_finds_a_stop_ends_after_the_older_ones() {
         D::DrainHooksDone,
         D::Told(Stop(Service)),
     ];
-    let with = |rest: &[D]| after(started(Kind::Runit, false), &[&found[..], rest].concat());
+    let with = |rest: &[D]| after(started(Kind::RUNIT, false), &[&found[..], rest].concat());
     assert_eq!(with(&[]).1, Phase::AwaitingOlder(Stopped));
     assert_eq!(with(&[D::OlderGone]).1, Phase::Finished);
 }

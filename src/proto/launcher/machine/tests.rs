@@ -32,7 +32,7 @@ fn launchers() -> Vec<(&'static str, Launcher)> {
         ("gone", &[ready, report(Report::Released), L::Quiet]),
     ];
     ways.map(|(name, way)| {
-        let mut launcher = Launcher::new(Kind::Daemontools, None, PID, None);
+        let mut launcher = Launcher::new(Kind::DAEMONTOOLS, None, PID, None);
         for input in way {
             let _ = launcher.on(*input);
         }
@@ -183,7 +183,7 @@ fn launchers_in_place() -> Vec<(&'static str, Launcher)> {
     ];
     ways.map(|(name, way)| {
         let mut launcher =
-            Launcher::new(Kind::Other, None, PID, Some(InPlace { max_draining: Some(1) }));
+            Launcher::new(Kind::OTHER, None, PID, Some(InPlace { max_draining: Some(1) }));
         for input in way {
             let _ = launcher.on(input);
         }
@@ -414,19 +414,19 @@ fn p6_launcher_in_place_awaits_those_that_drain() {
     let last = [L::Ended(PID, End::Code(0))];
     let mirror = |end| Some(LO::Mirror(NEXT, end));
     for (kind, inputs) in [
-        (Kind::Nobody, vec![&drained[..]]),
-        (Kind::Nobody, vec![&stop, &drained]),
-        (Kind::Other, vec![&stop, &drained]),
-        (Kind::Other, vec![&stop, &drained[1..]]),
+        (Kind::NOBODY, vec![&drained[..]]),
+        (Kind::NOBODY, vec![&stop, &drained]),
+        (Kind::OTHER, vec![&stop, &drained]),
+        (Kind::OTHER, vec![&stop, &drained[1..]]),
     ] {
         assert_eq!(mirrors(kind, &inputs), None, "{kind:?} {inputs:?}");
         let all = [&inputs[..], &[&last]].concat();
         assert_eq!(mirrors(kind, &all), mirror(End::Code(5)), "{kind:?} {inputs:?}");
     }
     // A supervisor starts it again.
-    assert_eq!(mirrors(Kind::Other, &[&drained]), mirror(End::Code(5)));
-    assert_eq!(mirrors(Kind::Other, &[&crashed]), mirror(End::Signal(6)));
-    assert_eq!(mirrors(Kind::Nobody, &[&crashed]), mirror(End::Signal(6)));
+    assert_eq!(mirrors(Kind::OTHER, &[&drained]), mirror(End::Code(5)));
+    assert_eq!(mirrors(Kind::OTHER, &[&crashed]), mirror(End::Signal(6)));
+    assert_eq!(mirrors(Kind::NOBODY, &[&crashed]), mirror(End::Signal(6)));
 }
 
 /// What a launcher comes to after these inputs: all outputs of the way there.
@@ -454,56 +454,56 @@ fn launcher_settles_the_intent() {
     let settle = L::Timer(LT::Settle);
     let status = L::Status;
     let cases: &[(Kind, &[L], &[Intent])] = &[
-        (Kind::Daemontools, &[term, settle, status(Reading::Up)], &[Restart]),
-        (Kind::Daemontools, &[term, settle, status(Reading::Down)], &[Stop(Service)]),
-        (Kind::Daemontools, &[term, settle, status(Reading::Unreadable)], &[Restart]),
+        (Kind::DAEMONTOOLS, &[term, settle, status(Reading::Up)], &[Restart]),
+        (Kind::DAEMONTOOLS, &[term, settle, status(Reading::Down)], &[Stop(Service)]),
+        (Kind::DAEMONTOOLS, &[term, settle, status(Reading::Unreadable)], &[Restart]),
         // Either order, but of one sender, and not too far apart.
-        (Kind::Daemontools, &[term, cont, settle, status(Reading::Unreadable)], &[Stop(Service)]),
-        (Kind::Daemontools, &[cont, term, settle, status(Reading::Unreadable)], &[Stop(Service)]),
+        (Kind::DAEMONTOOLS, &[term, cont, settle, status(Reading::Unreadable)], &[Stop(Service)]),
+        (Kind::DAEMONTOOLS, &[cont, term, settle, status(Reading::Unreadable)], &[Stop(Service)]),
         (
-            Kind::Daemontools,
+            Kind::DAEMONTOOLS,
             &[L::Cont { from: 8 }, term, settle, status(Reading::Unreadable)],
             &[Restart],
         ),
         (
-            Kind::Daemontools,
+            Kind::DAEMONTOOLS,
             &[cont, L::Timer(LT::Cont), term, settle, status(Reading::Unreadable)],
             &[Restart],
         ),
         // A CONT and a status of "up": read again.
         (
-            Kind::Daemontools,
+            Kind::DAEMONTOOLS,
             &[term, cont, settle, status(Reading::Up), settle, status(Reading::Down)],
             &[Stop(Service)],
         ),
-        (Kind::Runit, &[term, status(Reading::Up)], &[Restart]),
-        (Kind::Runit, &[term, cont, status(Reading::Up)], &[Restart]),
-        (Kind::Runit, &[term, status(Reading::Down)], &[Stop(Service)]),
-        (Kind::Runit, &[term, status(Reading::Unreadable)], &[Unknown]),
-        (Kind::Other, &[term, status(Reading::Unreadable)], &[Unknown]),
-        (Kind::Other, &[term, status(Reading::Lost)], &[Stop(Generation)]),
-        (Kind::Daemontools, &[term, settle, status(Reading::Lost)], &[Stop(Generation)]),
+        (Kind::RUNIT, &[term, status(Reading::Up)], &[Restart]),
+        (Kind::RUNIT, &[term, cont, status(Reading::Up)], &[Restart]),
+        (Kind::RUNIT, &[term, status(Reading::Down)], &[Stop(Service)]),
+        (Kind::RUNIT, &[term, status(Reading::Unreadable)], &[Unknown]),
+        (Kind::OTHER, &[term, status(Reading::Unreadable)], &[Unknown]),
+        (Kind::OTHER, &[term, status(Reading::Lost)], &[Stop(Generation)]),
+        (Kind::DAEMONTOOLS, &[term, settle, status(Reading::Lost)], &[Stop(Generation)]),
         // The last that it did.
-        (Kind::Other, &[last, status(Reading::Lost)], &[Unknown]),
-        (Kind::Daemontools, &[last, settle, status(Reading::Lost)], &[Unknown]),
-        (Kind::Daemontools, &[last, cont, settle, status(Reading::Lost)], &[Unknown]),
+        (Kind::OTHER, &[last, status(Reading::Lost)], &[Unknown]),
+        (Kind::DAEMONTOOLS, &[last, settle, status(Reading::Lost)], &[Unknown]),
+        (Kind::DAEMONTOOLS, &[last, cont, settle, status(Reading::Lost)], &[Unknown]),
         // And one that came behind it, of somebody else.
         (
-            Kind::Daemontools,
+            Kind::DAEMONTOOLS,
             &[last, term, settle, status(Reading::Lost), settle, status(Reading::Lost)],
             &[Unknown, Stop(Generation)],
         ),
-        (Kind::Nobody, &[term], &[Stop(Generation)]),
+        (Kind::NOBODY, &[term], &[Stop(Generation)]),
         // A stop that follows a restart is told; a restart that follows a stop comes too late.
         (
-            Kind::Runit,
+            Kind::RUNIT,
             &[term, status(Reading::Up), term, status(Reading::Down)],
             &[Restart, Stop(Service)],
         ),
-        (Kind::Runit, &[term, status(Reading::Down), term, status(Reading::Up)], &[Stop(Service)]),
+        (Kind::RUNIT, &[term, status(Reading::Down), term, status(Reading::Up)], &[Stop(Service)]),
         // A second TERM while the first is being settled is settled as well.
         (
-            Kind::Daemontools,
+            Kind::DAEMONTOOLS,
             &[term, term, settle, status(Reading::Up), settle, status(Reading::Down)],
             &[Restart, Stop(Service)],
         ),
@@ -518,10 +518,10 @@ fn launcher_reads_a_doubtful_status_ten_times() {
     let mut inputs = vec![L::Term { from: 7 }, L::Cont { from: 7 }];
     for _ in 1..10 {
         inputs.extend([L::Timer(LT::Settle), L::Status(Reading::Up)]);
-        assert_eq!(told(Kind::Daemontools, &inputs), []);
+        assert_eq!(told(Kind::DAEMONTOOLS, &inputs), []);
     }
     inputs.extend([L::Timer(LT::Settle), L::Status(Reading::Up)]);
-    assert_eq!(told(Kind::Daemontools, &inputs), [Restart]);
+    assert_eq!(told(Kind::DAEMONTOOLS, &inputs), [Restart]);
 }
 
 #[test]
@@ -529,7 +529,7 @@ fn launcher_leaves_only_when_all_is_settled() {
     let term = L::Term { from: 7 };
     let released = [report(Report::Ready), report(Report::Released)];
     let leaves = |inputs: &[L]| {
-        let all = outputs(Kind::Runit, &[&released[..], inputs].concat());
+        let all = outputs(Kind::RUNIT, &[&released[..], inputs].concat());
         all.contains(&LO::Leave { child: PID, expired: false })
     };
     assert!(leaves(&[L::Quiet]));
@@ -540,6 +540,6 @@ fn launcher_leaves_only_when_all_is_settled() {
     let expired = [report(Report::Ready), term, L::Status(Reading::Up), L::Timer(LT::Handoff)];
     let settling = [&expired[..], &[term, L::Quiet]].concat();
     let leave = LO::Leave { child: PID, expired: true };
-    assert!(outputs(Kind::Runit, &[&expired[..], &[L::Quiet]].concat()).contains(&leave));
-    assert!(!outputs(Kind::Runit, &settling).contains(&leave));
+    assert!(outputs(Kind::RUNIT, &[&expired[..], &[L::Quiet]].concat()).contains(&leave));
+    assert!(!outputs(Kind::RUNIT, &settling).contains(&leave));
 }
