@@ -6,7 +6,7 @@ use super::connection::{App, BoxError, Open, Shared, converse};
 use super::state::Times;
 #[cfg(feature = "tls")]
 use super::stream::Stream;
-use super::stream::{Listener, StdListener};
+use super::stream::{Address, Listener, StdListener};
 use crate::{DrainReason, Error, ErrorKind, Result, sockets};
 use http::{Request, Response};
 use http_body::Body;
@@ -15,6 +15,7 @@ use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
 use std::fmt;
 use std::net::ToSocketAddrs;
+use std::os::unix::net::SocketAddr as UnixAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,6 +62,8 @@ pub struct Server {
 /// How a socket is found, and what serves it.
 struct Place {
     find: Box<dyn FnOnce() -> Result<(StdListener, Start)> + Send>,
+    /// Of a Unix socket: the kernel only knows the name beside it under which it was bound.
+    path: Option<PathBuf>,
 }
 
 type Start = Box<dyn FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send>;
@@ -113,8 +116,11 @@ impl Server {
         B::Error: Into<BoxError>,
     {
         let path = path.into();
+        let known = path.clone();
         let find = || sockets::Options::new().nonblocking(true).unix(path).map(StdListener::Unix);
-        self.add(find, plain(app))
+        let mut server = self.add(find, plain(app));
+        server.places.last_mut().expect("just added").path = Some(known);
+        server
     }
 
     /// Adds a server on a TCP listener that the program has got itself, with [`sockets::Options`] of
@@ -168,7 +174,7 @@ impl Server {
             let start: Start = Box::new(encrypted(app, acceptor));
             Ok((StdListener::Tcp(listener), start))
         };
-        self.places.push(Place { find: Box::new(find) });
+        self.places.push(Place { find: Box::new(find), path: None });
         self
     }
 
@@ -177,7 +183,7 @@ impl Server {
         find: impl FnOnce() -> Result<StdListener> + Send + 'static,
         start: impl FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send + 'static,
     ) -> Server {
-        self.places.push(Place { find: Box::new(|| Ok((find()?, Box::new(start)))) });
+        self.places.push(Place { find: Box::new(|| Ok((find()?, Box::new(start)))), path: None });
         self
     }
 
@@ -317,14 +323,18 @@ impl Server {
             let found = places.into_iter().map(|place| {
                 let (listener, start) = (place.find)()?;
                 check_nonblocking(&listener)?;
-                Ok((listener, start))
+                Ok((listener, start, place.path))
             });
             found.collect::<Result<Vec<_>>>()
         })
         .await?;
         let mut bound = Bound::new(shared.clone());
-        for (listener, start) in found {
-            let address = listener.address().map_err(system)?;
+        for (listener, start, path) in found {
+            let named = path.and_then(|path| UnixAddr::from_pathname(path).ok());
+            let address = match named {
+                Some(path) => Address::Unix(path),
+                None => listener.address().map_err(system)?,
+            };
             let listener = listener.into_tokio().map_err(system)?;
             let permits = Arc::new(Semaphore::new(self.max_connections));
             bound.add(address, start(listener, shared.clone(), permits));
