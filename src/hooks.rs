@@ -49,7 +49,7 @@ pub use crate::shutdown::Stage;
 /// [`on_hammer`](crate::on_hammer) hooks and the hooks after it run in this order, each group on a
 /// thread of its own and for 1 s at most. Before it, a hook that takes longer than 100 ms no longer
 /// holds up the others of its group, which then run at the same time. This is the place for a library
-/// that must leave nothing half done: [`http`](crate#sockets) resets there the connections whose answer
+/// that must leave nothing half done: the module `http` resets there the connections whose answer
 /// is not complete, so that no client takes a part for the whole. Such a hook takes no locks that a
 /// request may hold and waits for nothing.
 ///

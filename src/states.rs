@@ -1,4 +1,4 @@
-//! [`State`], and [`States`]: its changes as they come. Knows nothing of how they come about.
+//! [`States`]: the changes of [`State`] as they come. Knows nothing of how they come about.
 
 use crate::proto::State;
 use crate::shutdown::{Wakers, lock};
