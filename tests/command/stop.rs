@@ -8,7 +8,6 @@ use seamless_testing::{
     clients::Host,
     http::{self, Connection, Prober, Target, answer_of},
     process::Watched,
-    scene,
     site::{SERVES_ON, Site, Started, User},
     supervisor::Supervisor,
     under_each_supervisor, wait_for,
@@ -121,7 +120,7 @@ fn p3_stop_says_who_would_start_it_again(kind: Supervisor, folder: &Path) {
     let request = Connection::unfinished(&site.target);
     let said = thread::scope(|scope| {
         let said = scope.spawn(|| seamless("stop", &pid_file, &["--force"]));
-        scene::wait_drain(&site.report, first);
+        site.wait_drain(first);
         assert!(request.finish().ends_with(&answer_of(first)));
         said.join().expect("no panic")
     });

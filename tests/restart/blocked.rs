@@ -35,13 +35,13 @@ impl Hammer {
     #[track_caller]
     fn falls(self, site: &Site, daemon: &Watched) {
         let pid = daemon.pid();
-        scene::wait_drain(&site.report, pid);
+        site.wait_drain(pid);
         if self == Hammer::ByHand {
             assert_state(site, daemon, "Draining");
             daemon.signal(USR2);
         }
         daemon.wait_end(LIMIT);
-        assert_eq!(scene::hooks(&site.report, pid).last().map(String::as_str), Some("hammer"));
+        assert_eq!(site.hooks(pid).last().map(String::as_str), Some("hammer"));
         let reason = if self == Hammer::ByHand { "USR2" } else { "drain_timeout" };
         site.log.wait(&[
             ("stage", "hammer"),
@@ -139,12 +139,12 @@ fn stage_1_and_a_takeover(kind: Supervisor, folder: &Path, goes: Goes) {
     assert_state(&site, &old, "Detached");
     fs::write(go, "").expect("a file");
     let new = site.daemon(2);
-    scene::wait_drain(&site.report, old.pid());
+    site.wait_drain(old.pid());
     assert_state(&site, &old, "Draining");
     assert!(request.finish().ends_with(&answer_of(old.pid())));
     old.wait_end(LIMIT);
     assert_eq!(site.report.wait_of(old.pid(), "wait").text, "TakenOver");
-    assert_eq!(scene::hooks(&site.report, old.pid()), ["request", "shutdown"]);
+    assert_eq!(site.hooks(old.pid()), ["request", "shutdown"]);
     prober.wait_pid(new.pid());
     let probes = prober.stop();
     probes.assert_all_answered();
@@ -167,7 +167,7 @@ fn p3_p6_stage_1_blocks_and_the_service_is_stopped(kind: Supervisor, folder: &Pa
     site.service().restart();
     wait_request_hook(&site, &daemon);
     site.service().down();
-    scene::wait_drain(&site.report, daemon.pid());
+    site.wait_drain(daemon.pid());
     assert_state(&site, &daemon, "Draining");
     site.assert_not_down();
     assert!(request.finish().ends_with(&answer_of(daemon.pid())));
@@ -186,12 +186,12 @@ fn p3_p6_stage_1_blocks_detached_and_the_service_is_stopped(kind: Supervisor, fo
     site.service().restart();
     site.report.wait_nth("init", 2);
     site.service().down();
-    scene::wait_drain(&site.report, old.pid());
+    site.wait_drain(old.pid());
     assert_state(&site, &old, "Draining");
     site.assert_not_down();
     assert!(request.finish().ends_with(&answer_of(old.pid())));
     site.assert_ends();
-    assert_eq!(scene::hooks(&site.report, old.pid()), ["request", "shutdown"]);
+    assert_eq!(site.hooks(old.pid()), ["request", "shutdown"]);
 }
 
 // ---- stage 3, and both ----
@@ -202,13 +202,13 @@ fn p6_stage_3_blocks_and_the_service_is_stopped(kind: Supervisor, folder: &Path)
         let site = start(kind, folder, &format!("--at=shutdown=hang {}", hammer.option()));
         let daemon = site.daemon(1);
         site.service().down();
-        scene::wait_drain(&site.report, daemon.pid());
+        site.wait_drain(daemon.pid());
         if hammer == Hammer::ByHand {
             site.assert_not_down();
         }
         hammer.falls(&site, &daemon);
         site.assert_ends();
-        assert_eq!(scene::hooks(&site.report, daemon.pid()), ["shutdown", "hammer"]);
+        assert_eq!(site.hooks(daemon.pid()), ["shutdown", "hammer"]);
         assert_seen(&site, "124 0");
     });
 }
@@ -224,7 +224,7 @@ fn p6_every_stage_blocks_and_the_service_is_stopped(kind: Supervisor, folder: &P
         site.service().down();
         hammer.falls(&site, &daemon);
         site.assert_ends();
-        assert_eq!(scene::hooks(&site.report, daemon.pid()), ["request", "shutdown", "hammer"]);
+        assert_eq!(site.hooks(daemon.pid()), ["request", "shutdown", "hammer"]);
         assert_seen(&site, "124 0");
     });
 }
@@ -242,7 +242,7 @@ fn p1_every_stage_blocks_and_a_successor_serves(kind: Supervisor, folder: &Path)
         site.service().restart();
         let new = site.daemon(2);
         if let Some(prober) = prober {
-            scene::wait_drain(&site.report, old.pid());
+            site.wait_drain(old.pid());
             prober.wait_pid(new.pid());
             prober.stop().assert_all_answered();
         }
@@ -265,7 +265,7 @@ fn p6_stage_3_of_an_older_generation_blocks(kind: Supervisor, folder: &Path) {
         site.service().restart();
         let new = site.daemon(2);
         site.service().down();
-        scene::wait_drain(&site.report, new.pid());
+        site.wait_drain(new.pid());
         if hammer == Hammer::ByHand {
             site.log.wait(&[("stage", "drained"), ("daemon", &new.pid().to_string())]);
             assert_state(&site, &new, "Draining");

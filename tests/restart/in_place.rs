@@ -298,7 +298,7 @@ fn p1_p6_term_ends_what_is_starting(kind: Supervisor, folder: &Path) {
     site.launcher().signal(HUP);
     let candidate = Watched::new(site.report.wait_nth("init", 4).pid);
     site.service().down();
-    scene::wait_drain(&site.report, third.pid);
+    site.wait_drain(third.pid);
     site.assert_not_down();
     assert!(request_is_answered(request, third.pid));
     candidate.wait_end(LIMIT);
@@ -642,29 +642,29 @@ fn p1_p3_p6_in_a_container(init: &'static [&'static str]) {
     Boxed::new().private_net().needs(Isolation::UserNamespaces).run(|folder| {
         let options = format!("--reload-signal={HUP} --at=started=orphan:0");
         let mut container = Container::start(folder, init, Proc::Own, &options);
-        let first = container.report.wait("started").pid;
+        let first = container.site.report.wait("started").pid;
         let launcher = container.pair()[0];
-        let prober = Prober::start(&container.target);
+        let prober = Prober::start(&container.site.target);
         prober.wait_pid(first);
         let mut served = vec![first];
-        let oldest = Connection::unfinished(&container.target);
+        let oldest = Connection::unfinished(&container.site.target);
         let mut older = None;
         for nth in 2..=4 {
             signal(container.pid_1(), HUP);
-            let new = container.report.wait_nth("started", nth).pid;
+            let new = container.site.report.wait_nth("started", nth).pid;
             prober.wait_pid(new);
-            scene::wait_drain(&container.report, *served.last().expect("one"));
+            container.site.wait_drain(*served.last().expect("one"));
             served.push(new);
-            older = Some(Connection::unfinished(&container.target));
+            older = Some(Connection::unfinished(&container.site.target));
         }
         // By hand there is a restart as well. What leaves an orphan looks like a daemon until it has.
-        container.report.wait_nth("orphan", 4);
+        container.site.report.wait_nth("orphan", 4);
         signal(container.newest(), USR2);
-        let last = container.report.wait_nth("started", 5).pid;
+        let last = container.site.report.wait_nth("started", 5).pid;
         prober.wait_pid(last);
         served.push(last);
-        scene::wait_drain(&container.report, served[3]);
-        wait_for(format!("no zombie: {}", container.log), LIMIT, || {
+        container.site.wait_drain(served[3]);
+        wait_for(format!("no zombie: {}", container.site.log), LIMIT, || {
             let children = process::children(launcher).into_iter().filter_map(process::stat);
             children.into_iter().all(|child| child.state != 'Z').then_some(())
         });
@@ -672,13 +672,13 @@ fn p1_p3_p6_in_a_container(init: &'static [&'static str]) {
         probes.assert_all_answered();
         assert_eq!(probes.pids(), served);
         signal(container.pid_1(), TERM);
-        scene::wait_drain(&container.report, last);
-        assert_eq!(container.report.wait_of(last, "wait").text, "Stopped");
+        container.site.wait_drain(last);
+        assert_eq!(container.site.report.wait_of(last, "wait").text, "Stopped");
         for (request, by) in [(older.expect("one"), served[3]), (oldest, first)] {
             assert!(!Watched::new(launcher).has_ended());
             assert!(request_is_answered(request, by));
         }
-        assert_eq!(container.exit_code(), Some(9), "{}", container.log);
+        assert_eq!(container.exit_code(), Some(9), "{}", container.site.log);
     });
 }
 

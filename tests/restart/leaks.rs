@@ -83,7 +83,7 @@ fn descriptors_at_each_stage(kind: Supervisor, folder: &Path, user: User) {
     held(third, &daemon(STARTED + PROBE + SERVER, &FILES));
 
     // Of its server one end of the pair is left; the PID file is its own, under a name no more.
-    scene::wait_drain(&site.report, second);
+    site.wait_drain(second);
     let draining = ["web.pid (deleted)", "web.pid.lock"];
     held(second, &daemon(STARTED - CHANNEL + PROBE + 1 + CONNECTION, &draining));
     assert!(request.finish().ends_with(&answer_of(second)));
@@ -95,7 +95,7 @@ fn descriptors_at_each_stage(kind: Supervisor, folder: &Path, user: User) {
     if site.knows_a_stop() {
         Watched::new(second).wait_end(LIMIT);
         site.service().down();
-        scene::wait_drain(&site.report, third);
+        site.wait_drain(third);
         held(launcher.pid(), &LAUNCHER);
         held(third, &daemon(STARTED + PROBE + 1 + CONNECTION, &FILES));
     }

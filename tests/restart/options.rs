@@ -10,7 +10,6 @@ use seamless::{Config, ErrorKind};
 use seamless_testing::{
     LIMIT, boxed,
     process::{self, Watched},
-    scene,
     signal::{HUP, KILL, TERM, USR1, USR2},
     site::{Site, Started},
     supervisor::Supervisor,
@@ -127,7 +126,7 @@ fn a_handoff_that_takes_too_long_detaches_the_daemon() {
         direct.log.wait_words(&["ours is back"], 1);
         direct.start_ready(&[]);
         assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
-        assert_eq!(scene::hooks(&direct.report, old.pid()), ["request", "shutdown"]);
+        assert_eq!(direct.hooks(old.pid()), ["request", "shutdown"]);
     });
 }
 
@@ -160,7 +159,7 @@ fn a_drain_that_takes_too_long_gets_the_hammer() {
         let (mut started, daemon) = start_draining(&direct, &options);
         assert_eq!(started.wait_end().code(), Some(124), "its parent sees it");
         assert!(began.elapsed() >= Duration::from_millis(300));
-        assert_eq!(scene::hooks(&direct.report, daemon.pid()), ["shutdown", "hammer"]);
+        assert_eq!(direct.hooks(daemon.pid()), ["shutdown", "hammer"]);
         direct.log.wait_words(&["stage=hammer", "reason=drain_timeout", "exit_code=124"], 1);
         assert!(direct.report.named("wait").is_empty());
     });
@@ -173,7 +172,7 @@ fn a_drain_in_time_gets_no_hammer() {
         let (mut started, daemon) =
             start_draining(&direct, &["--drain-timeout=20s", "--exit-code=5"]);
         assert_eq!(started.wait_end().code(), Some(5));
-        assert_eq!(scene::hooks(&direct.report, daemon.pid()), ["shutdown"]);
+        assert_eq!(direct.hooks(daemon.pid()), ["shutdown"]);
     });
 }
 
@@ -185,7 +184,7 @@ fn the_limit_of_a_drain_holds_until_the_process_ends() {
         let options = ["--drain-timeout=300ms", "--at=drained=hang"];
         let (mut started, daemon) = start_draining(&direct, &options);
         assert_eq!(started.wait_end().code(), Some(124));
-        assert_eq!(scene::hooks(&direct.report, daemon.pid()), ["shutdown", "hammer"]);
+        assert_eq!(direct.hooks(daemon.pid()), ["shutdown", "hammer"]);
         assert_eq!(direct.report.wait("wait").text, "Requested");
     });
 }
@@ -201,7 +200,7 @@ fn a_hammer_hook_that_blocks_is_cut() {
         assert_eq!(started.wait_end().code(), Some(124));
         let took = began.elapsed();
         assert!(took >= Duration::from_millis(1100), "the hook has its second: {took:?}");
-        assert_eq!(scene::hooks(&direct.report, daemon.pid()), ["shutdown", "hammer"]);
+        assert_eq!(direct.hooks(daemon.pid()), ["shutdown", "hammer"]);
     });
 }
 
@@ -214,7 +213,7 @@ fn a_detached_daemon_gets_the_hammer_as_well() {
         first.detach();
         let (_second, _) = direct.start_ready(&[]);
         old.wait_end(LIMIT);
-        assert_eq!(scene::hooks(&direct.report, old.pid()), ["request", "shutdown", "hammer"]);
+        assert_eq!(direct.hooks(old.pid()), ["request", "shutdown", "hammer"]);
     });
 }
 
@@ -254,7 +253,7 @@ fn usr2_by_hand_is_the_hammer_and_by_the_launcher_is_not() {
         assert!(!daemon.has_ended());
         daemon.signal(USR2);
         assert_eq!(started.wait_end().code(), Some(124));
-        assert_eq!(scene::hooks(&direct.report, pid), ["shutdown", "hammer"]);
+        assert_eq!(direct.hooks(pid), ["shutdown", "hammer"]);
         direct.log.wait_words(&["stage=hammer", "reason=USR2"], 1);
     });
 }
@@ -279,7 +278,7 @@ fn a_request_hook_that_blocks_stops_no_signal_no_limit_and_no_question() {
         daemon.signal(TERM);
         assert_eq!(direct.report.wait_nth("hook", 2).text, "shutdown");
         assert_eq!(started.wait_end().code(), Some(124));
-        assert_eq!(scene::hooks(&direct.report, daemon.pid()), ["request", "shutdown", "hammer"]);
+        assert_eq!(direct.hooks(daemon.pid()), ["request", "shutdown", "hammer"]);
     });
 }
 
@@ -322,7 +321,7 @@ fn hooks_run_in_order_and_before_wait_returns() {
         old.wait_end(LIMIT);
         let names = direct.report.names_of(old.pid());
         assert_eq!(names, ["init", "started", "hook", "hook", "wait"]);
-        assert_eq!(scene::hooks(&direct.report, old.pid()), ["request", "shutdown"]);
+        assert_eq!(direct.hooks(old.pid()), ["request", "shutdown"]);
         assert_eq!(direct.report.names_of(first.launcher.pid()), ["launch"]);
     });
 }

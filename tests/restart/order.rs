@@ -56,7 +56,7 @@ fn some_terms(kind: Supervisor, folder: &Path, distance: Duration, count: u32) {
     prober.stop().assert_all_answered();
     site.service().down();
     site.service().wait_down();
-    scene::wait_all_ended(&site.run);
+    site.wait_all_ended();
 
     // Each says so after it has given up the claim, so not always in this order.
     let mut started: Vec<u64> = site.report.named("started").iter().map(Event::number).collect();

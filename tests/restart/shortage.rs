@@ -7,7 +7,6 @@ use seamless_testing::{
     boxed::{self, Boxed},
     http::{self, Connection, Prober, answer_of},
     process::{Watched, descriptors},
-    scene,
     signal::{HUP, TERM, USR1},
     site::Site,
     supervisor::Supervisor,
@@ -153,7 +152,7 @@ fn p6_a_stop_that_is_short_of_descriptors(kind: Supervisor, folder: &Path) {
     site.service().settle();
     site.service().restart();
     let new = Watched::new(site.report.wait_nth("started", 2).pid);
-    scene::wait_drain(&site.report, old.pid());
+    site.wait_drain(old.pid());
     wait_for("no descriptor is left", LIMIT, || {
         new.signal(USR1); // again: one may have been in use for a moment
         (descriptors(new.pid()).len() == FEW).then_some(())
@@ -161,7 +160,7 @@ fn p6_a_stop_that_is_short_of_descriptors(kind: Supervisor, folder: &Path) {
 
     site.service().settle();
     site.service().down();
-    scene::wait_drain(&site.report, new.pid());
+    site.wait_drain(new.pid());
     let new_daemon = new.pid().to_string();
     let told = |count: usize| {
         wait_for(format!("{count} times told: {site}"), LIMIT, || {
@@ -209,7 +208,7 @@ fn p1_p3_restarts_while_connections_use_up_all_descriptors(kind: Supervisor, fol
         launcher.wait_end(LIMIT);
         generations.push(Watched::new(new));
         assert_eq!(site.named(), Some(new));
-        scene::wait_drain(&site.report, generations[restart - 2].pid());
+        site.wait_drain(generations[restart - 2].pid());
     }
     assert!(!generations[0].has_ended(), "it has promised answers");
     // In the order in which they came: each that is answered makes room for one of the queue.
@@ -223,7 +222,7 @@ fn p1_p3_restarts_while_connections_use_up_all_descriptors(kind: Supervisor, fol
     assert!(site.report.named("error").is_empty(), "{site}");
     site.service().down();
     site.service().wait_down();
-    scene::wait_all_ended(&site.run);
+    site.wait_all_ended();
 }
 
 /// A soft limit of 64 is enough for everything, launcher and takeover included.

@@ -155,7 +155,7 @@ fn chain(folder: &Path, counts: &[usize], hold: bool, check: impl Fn(SocketAddr,
         let (_, daemon) = last.as_ref().expect("just put there");
         if let Some((_, old)) = old {
             // It holds all it had, and no longer accepts.
-            seamless_testing::scene::wait_drain(&direct.report, old.pid());
+            direct.wait_drain(old.pid());
             check(address, daemon);
             holding.push((old, go_of(folder, number - 1)));
             if !hold {
@@ -260,7 +260,7 @@ fn p1_p2_a_group_is_bound_anew_beside_one_that_drains() {
         ]);
         started.detach();
         let (_started, crashed) = direct.start_ready(&[&format!("--group={address},count=1")]);
-        seamless_testing::scene::wait_drain(&direct.report, old.pid());
+        direct.wait_drain(old.pid());
         all_answered_by_tcp(address, &crashed);
         crashed.kill();
         crashed.wait_end(LIMIT);

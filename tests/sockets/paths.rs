@@ -14,7 +14,6 @@ use seamless_testing::{
     handover::{self},
     http::{self, Connection, Target, answer_of},
     process::stop_without_claim,
-    scene,
     site::Site,
 };
 
@@ -205,7 +204,7 @@ fn p1_p9_a_predecessor_that_drains_is_not_waited_for() {
         assert_eq!(http::pid(&Target::from(address)), old.pid());
         first.detach();
         let (mut second, new) = direct.start_ready(&options);
-        scene::wait_drain(&direct.report, old.pid());
+        direct.wait_drain(old.pid());
         second.launcher.kill();
         new.kill();
         second.wait_end();

@@ -21,7 +21,7 @@ pub(crate) fn p3_p6_down_with_a_request_in_flight(kind: Supervisor, folder: &Pat
     let daemon = site.started(1);
     let request = Connection::unfinished(&site.target);
     site.service().down();
-    scene::wait_drain(&site.report, daemon);
+    site.wait_drain(daemon);
     site.assert_not_down();
     assert!(request.finish().ends_with(&answer_of(daemon)));
     site.assert_ends();
@@ -39,7 +39,7 @@ pub(crate) fn p6_down_while_an_older_generation_drains(
     let request = Connection::unfinished(&site.target);
     site.service().restart();
     let new = site.started(2);
-    scene::wait_drain(&site.report, old);
+    site.wait_drain(old);
     site.service().down();
     if site.knows_a_stop() {
         site.log.wait(&[("stage", "drained"), ("daemon", &new.to_string())]);
@@ -60,7 +60,7 @@ pub(crate) fn p6_down_while_a_successor_starts(kind: Supervisor, folder: &Path, 
     site.service().restart();
     let new = site.report.wait_nth("init", 2).pid;
     site.service().down();
-    scene::wait_drain(&site.report, old);
+    site.wait_drain(old);
     site.assert_not_down();
     assert!(request.finish().ends_with(&answer_of(old)));
     site.assert_ends();
@@ -97,15 +97,15 @@ pub(crate) fn p6_down_soon_after_a_restart(kind: Supervisor, folder: &Path, user
         thread::sleep(Duration::from_millis(distance));
         site.service().down();
         site.service().wait_down();
-        let left = scene::pids(&site.run);
+        let left = site.pids();
         let a_launcher_was_told = !site.log.stage("stop").is_empty();
         if a_launcher_was_told {
             assert!(left.is_empty(), "{distance} ms: {left:?}\n{}", site.log);
         } else if !user.daemon_reads() {
             // No launcher ran, so it cannot know: by hand.
-            scene::running(&site.run).iter().for_each(|process| _ = process.signal(TERM));
+            site.running().iter().for_each(|process| _ = process.signal(TERM));
         }
-        scene::wait_all_ended(&site.run);
+        site.wait_all_ended();
         assert_eq!(site.service().status().want, Want::Down);
     });
 }
@@ -124,7 +124,7 @@ fn p6_down_before_a_successor_asks_for_sockets() {
         site.service().restart();
         let new = Watched::new(site.report.wait_nth("init", 2).pid);
         site.service().down();
-        scene::wait_drain(&site.report, old);
+        site.wait_drain(old);
         fs::write(&go, "").expect("a file");
         wait_for("its end, or that it waits", LIMIT, || {
             let waits_in = fs::read_to_string(format!("/proc/{}/wchan", new.pid()));

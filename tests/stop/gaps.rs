@@ -11,7 +11,6 @@ use seamless_testing::{
     LIMIT, as_each_user,
     http::{self, Connection, PATTERN, Prober, Target, answer_of},
     process::{self, Watched},
-    scene,
     signal::TERM,
     site::{ENDS_SOON, SERVES_ON, Site, User},
     supervisor::{Supervisor, Want},
@@ -54,7 +53,7 @@ pub(crate) fn p6_down_in_the_gap_between_launchers(kind: Supervisor, folder: &Pa
     site.service().wait_until("down", |status| status.want == Want::Down && status.pid.is_none());
     let before = site.checks(old.pid());
     if user.daemon_reads() {
-        scene::wait_drain(&site.report, old.pid());
+        site.wait_drain(old.pid());
         // It may have been in the middle of one.
         let needed = site.checks(old.pid()) - before;
         assert!(needed <= 2, "not within one check, but {needed}:\n{}", site.log);
@@ -71,11 +70,11 @@ pub(crate) fn p6_down_in_the_gap_between_launchers(kind: Supervisor, folder: &Pa
         assert_eq!(site.report.names_of(old.pid()), ["init", "started", "hook"]);
         assert_eq!(site.named(), Some(old.pid()));
         old.signal(TERM);
-        scene::wait_drain(&site.report, old.pid());
+        site.wait_drain(old.pid());
         assert!(request.finish().ends_with(&answer_of(old.pid())));
         assert_eq!(site.report.wait_of(old.pid(), "wait").text, "Requested");
     }
-    scene::wait_all_ended(&site.run);
+    site.wait_all_ended();
     assert_eq!(site.service().status().want, Want::Down);
 }
 
@@ -84,10 +83,10 @@ pub(crate) fn p6_exit_in_the_gap_between_launchers(kind: Supervisor, folder: &Pa
     let (mut site, old) = in_the_gap(kind, folder, user, "--successor-timeout=3s");
     let request = Connection::unfinished(&site.target);
     site.service().exit();
-    scene::wait_drain(&site.report, old.pid());
+    site.wait_drain(old.pid());
     assert!(request.finish().ends_with(&answer_of(old.pid())));
     assert_eq!(site.report.wait_of(old.pid(), "wait").text, "Stopped");
-    scene::wait_all_ended(&site.run);
+    site.wait_all_ended();
     assert!(site.service_mut().wait_exit().success());
 }
 
@@ -105,7 +104,7 @@ pub(crate) fn p6_down_and_up_in_the_gap_between_launchers(
     site.service().main_pid_after(script.pid());
     fs::write(site.flag("go"), "").expect("a file");
     let new = site.started(2);
-    scene::wait_drain(&site.report, old.pid());
+    site.wait_drain(old.pid());
     assert!(request.finish().ends_with(&answer_of(old.pid())));
     old.wait_end(LIMIT);
     assert_back(&site, new);
@@ -124,7 +123,7 @@ fn p6_down_and_up_while_a_successor_starts(kind: Supervisor, folder: &Path, user
     site.deploy_options(SERVES_ON);
     down_and_up(&site);
     // A stop waits for the request.
-    scene::wait_drain(&site.report, old.pid());
+    site.wait_drain(old.pid());
     assert!(request.finish().ends_with(&answer_of(old.pid())));
     old.wait_end(LIMIT);
     starting.wait_end(LIMIT);
@@ -141,9 +140,9 @@ fn p6_down_and_up_while_an_older_generation_drains(kind: Supervisor, folder: &Pa
     let request = Connection::unfinished(&site.target);
     site.service().restart();
     let old = site.daemon(2);
-    scene::wait_drain(&site.report, oldest.pid());
+    site.wait_drain(oldest.pid());
     down_and_up(&site);
-    scene::wait_drain(&site.report, old.pid());
+    site.wait_drain(old.pid());
     assert!(!oldest.has_ended());
     assert!(request.finish().ends_with(&answer_of(oldest.pid())));
     oldest.wait_end(LIMIT);
@@ -178,12 +177,12 @@ fn p6_down_while_two_older_generations_drain(kind: Supervisor, folder: &Path, us
         held.push((Connection::unfinished(&site.target), daemon));
         site.service().restart();
         site.started(nth + 1);
-        scene::wait_drain(&site.report, held[nth - 1].1.pid());
+        site.wait_drain(held[nth - 1].1.pid());
         http::wait_one_listener(&site.target);
     }
     let newest = site.daemon(3);
     site.service().down();
-    scene::wait_drain(&site.report, newest.pid());
+    site.wait_drain(newest.pid());
     let assert_not_down = || {
         if site.knows_a_stop() {
             site.log.wait(&[("stage", "drained"), ("daemon", &newest.pid().to_string())]);
@@ -209,13 +208,13 @@ fn p3_p6_down_during_a_long_download(kind: Supervisor, folder: &Path, user: User
     first.read(1 << 20);
     site.service().restart();
     let new = site.daemon(2);
-    scene::wait_drain(&site.report, old.pid());
+    site.wait_drain(old.pid());
     first.read(1 << 20);
     http::wait_one_listener(&site.target);
     let mut second = Download::start(&site.target);
     second.read(1 << 20);
     site.service().down();
-    scene::wait_drain(&site.report, new.pid());
+    site.wait_drain(new.pid());
     for (mut download, daemon) in [(first, old), (second, new)] {
         download.read(1 << 20);
         assert!(!daemon.has_ended(), "its client waits for the rest");

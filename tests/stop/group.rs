@@ -66,7 +66,7 @@ fn of_a_service(kind: Supervisor, folder: &Path, way: (i32, First), older: bool)
     if older {
         site.service().restart();
         daemons.push(site.daemon(2));
-        scene::wait_drain(&site.report, daemons[0].pid());
+        site.wait_drain(daemons[0].pid());
         http::wait_one_listener(&site.target);
         requests.push(Connection::unfinished(&site.target));
         site.service().settle();
@@ -74,7 +74,7 @@ fn of_a_service(kind: Supervisor, folder: &Path, way: (i32, First), older: bool)
     let launcher = site.launcher();
     let newest = daemons.last().expect("one at least").pid();
     signal_all(&launcher, &daemons.iter().collect::<Vec<_>>(), way);
-    scene::wait_drain(&site.report, newest);
+    site.wait_drain(newest);
 
     let next = daemons.len() + 1;
     let (signal, _) = way;
@@ -170,7 +170,7 @@ fn p3_p6_with_a_stop(kind: Supervisor, folder: &Path) {
         // Else the TERM would come before the supervisor has heard of the stop, and mean a restart.
         site.service().wait_until("it is to be down", |status| status.want == Want::Down);
         signal_all(&launcher, &[&daemon], way);
-        scene::wait_drain(&site.report, daemon.pid());
+        site.wait_drain(daemon.pid());
         site.log.wait(&[("stage", "stop"), ("launcher", &launcher.pid().to_string())]);
         site.assert_not_down();
         assert!(request.finish().ends_with(&answer_of(daemon.pid())));
@@ -206,12 +206,12 @@ fn p3_p6_without_a_supervisor() {
             let older_request = Connection::unfinished(&target);
             first.detach();
             let (mut second, daemon) = direct.start_ready(&options);
-            scene::wait_drain(&direct.report, older.pid());
+            direct.wait_drain(older.pid());
             http::wait_one_listener(&target);
             let request = Connection::unfinished(&target);
 
             signal_all(&second.launcher, &[&daemon, &older], way);
-            scene::wait_drain(&direct.report, daemon.pid());
+            direct.wait_drain(daemon.pid());
             assert!(!daemon.has_ended() && !older.has_ended());
             assert!(request.finish().ends_with(&answer_of(daemon.pid())));
             daemon.wait_end(LIMIT);

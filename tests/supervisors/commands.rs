@@ -15,7 +15,6 @@ use seamless_testing::{
     boxed::Boxed,
     http::{self, Connection, Prober, answer_of},
     process::{self, Watched},
-    scene,
     signal::CONT,
     site::{SERVES_ON, Site, User},
     supervisor::{Supervisor, Want},
@@ -272,7 +271,7 @@ impl Scene {
             Stage::Draining => {
                 let old = self.newest;
                 self.newest = self.site.report.wait_nth("started", 2).pid;
-                scene::wait_drain(&self.site.report, old);
+                self.site.wait_drain(old);
                 self.send_request();
             }
         }
@@ -352,7 +351,7 @@ impl Scene {
     fn watch_stop(&mut self, command: &Command, stage: Stage) -> Seen {
         self.end_starter();
         for InFlight { pid, .. } in &self.requests {
-            scene::wait_drain(&self.site.report, *pid);
+            self.site.wait_drain(*pid);
         }
         // Where nobody took the TERM, the supervisor need not have noticed yet.
         let ended = self.main.has_ended().then_some(self.main.pid());
@@ -364,11 +363,11 @@ impl Scene {
         self.finish_requests();
         self.site.service().wait_down();
         // P6: where a launcher runs, all are gone by now.
-        let left = scene::pids(&self.site.run);
+        let left = self.site.pids();
         assert!(at_once || left.is_empty(), "down, and there are {left:?}");
         assert!(!(at_once && stage.has_launcher()), "down, and it had requests to answer");
         // P8.
-        scene::wait_all_ended(&self.site.run);
+        self.site.wait_all_ended();
         let supervisor = Watched::new(self.site.service().supervisor_pid());
         let exit = ["-dx", "exit"].contains(&command.word);
         if exit {

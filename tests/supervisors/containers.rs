@@ -2,19 +2,18 @@
 //! above it, is PID 1, and nobody starts anything again.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command},
 };
 
 use seamless_testing::{
     LIMIT, bin,
-    boxed::{self, Boxed, Isolation},
-    http::{self, Connection, Target, answer_of},
-    log::Log,
+    boxed::{Boxed, Isolation},
+    http::{self, Connection, answer_of},
     process::{self, Watched, signal},
-    report::Report,
     scene,
     signal::{INT, KILL, TERM, USR2},
+    site::Site,
     supervisor::write_script,
     wait_for,
 };
@@ -46,10 +45,7 @@ impl Proc {
 pub(crate) struct Container {
     /// `unshare`, which ends as PID 1 ends.
     unshare: Child,
-    folder: PathBuf,
-    pub(crate) target: Target,
-    pub(crate) report: Report,
-    pub(crate) log: Log,
+    pub(crate) site: Site,
 }
 
 impl Container {
@@ -58,8 +54,7 @@ impl Container {
         Self::with_script(folder, init, proc, |probe| run + probe, options)
     }
 
-    /// `script` makes its script of the line that executes
-    /// the probe.
+    /// `script` makes its script of the one that executes the probe.
     fn with_script(
         folder: &Path,
         init: &[&str],
@@ -67,16 +62,15 @@ impl Container {
         script: impl FnOnce(&str) -> String,
         options: &str,
     ) -> Self {
-        let target = Target::from(boxed::address());
-        let options = format!("--listen={target} --exit-code=9 {options}");
+        let site = Site::at(folder).alone();
         let run = folder.join("run");
-        write_script(&run, &script(&scene::script(folder, &options)));
+        let options = format!("--exit-code=9 {options}");
+        write_script(&run, &script(&site.script("", &options)));
         let mut unshare = Command::new("unshare");
         unshare.args(["--pid", "--fork", "--kill-child", "--mount"]);
         unshare.args((proc == Proc::Own).then_some("--mount-proc"));
         let unshare = unshare.args(init).arg(run).spawn().expect("unshare");
-        let (report, log) = (Report::new(folder.join("report")), Log::of(folder));
-        Container { unshare, folder: folder.to_owned(), target, report, log }
+        Container { unshare, site }
     }
 
     /// Seen from outside, as all that follow.
@@ -94,9 +88,9 @@ impl Container {
     /// The launcher and the daemon of the only generation.
     #[track_caller]
     pub(crate) fn pair(&self) -> [u32; 2] {
-        let option = format!("--pid-file={}/web.pid", self.folder.display());
+        let option = format!("--pid-file={}/web.pid", self.site.run.display());
         let program = bin::probe().display().to_string();
-        wait_for(format!("launcher and daemon: {}", self.log), LIMIT, || {
+        wait_for(format!("launcher and daemon: {}", self.site.log), LIMIT, || {
             let mut pids = process::descendants(self.unshare.id());
             pids.retain(|pid| {
                 let command = process::command_line(*pid);
@@ -130,13 +124,13 @@ fn ends_as_its_daemon(init: &'static [&'static str]) {
         ];
         scene::each(folder, cases, |folder, (options, code)| {
             let mut container = Container::start(folder, init, Proc::Own, options);
-            assert_eq!(container.exit_code(), Some(code), "{options}: {}", container.log);
+            assert_eq!(container.exit_code(), Some(code), "{options}: {}", container.site.log);
         });
         let mut container = Container::start(folder, init, Proc::Own, "");
-        container.report.wait("started");
+        container.site.report.wait("started");
         let [_, daemon] = container.pair();
         signal(daemon, KILL);
-        assert_eq!(container.exit_code(), Some(128 + KILL), "{}", container.log);
+        assert_eq!(container.exit_code(), Some(128 + KILL), "{}", container.site.log);
     });
 }
 
@@ -147,7 +141,7 @@ fn ends_when_told(init: &'static [&'static str]) {
         let cases = [(TERM, "Stopped"), (INT, "Requested")];
         scene::each(folder, cases, |folder, (how, reason)| {
             let mut container = Container::start(folder, init, Proc::Own, "");
-            let daemon = container.report.wait("started").pid;
+            let daemon = container.site.report.wait("started").pid;
             assert_drains(&mut container, daemon, how, reason);
         });
         let hang = "--at=after-init=hang";
@@ -160,14 +154,14 @@ fn ends_when_told(init: &'static [&'static str]) {
         scene::each(&folder.join("starting"), cases, |folder, (options, how, code)| {
             let mut container = Container::start(folder, init, Proc::Own, options);
             if options == hang {
-                container.report.wait("init");
+                container.site.report.wait("init");
             } else {
-                container.log.wait(&[("stage", "launch")]);
+                container.site.log.wait(&[("stage", "launch")]);
             }
             signal(container.pid_1(), how);
             let ended = container.exit_code();
-            assert_eq!(ended, Some(code), "{options} {how}: {}", container.log);
-            assert!(container.report.named("started").is_empty());
+            assert_eq!(ended, Some(code), "{options} {how}: {}", container.site.log);
+            assert!(container.site.report.named("started").is_empty());
         });
     });
 }
@@ -175,18 +169,18 @@ fn ends_when_told(init: &'static [&'static str]) {
 /// `daemon` is its PID inside.
 #[track_caller]
 fn assert_drains(container: &mut Container, daemon: u32, how: i32, reason: &str) {
-    let request = Connection::unfinished(&container.target);
+    let request = Connection::unfinished(&container.site.target);
     signal(container.pid_1(), how);
-    scene::wait_drain(&container.report, daemon);
+    container.site.wait_drain(daemon);
     assert!(!Watched::new(container.pid_1()).has_ended());
     assert!(request.finish().ends_with(&answer_of(daemon)));
-    assert_eq!(container.exit_code(), Some(9), "{}", container.log);
-    let waits = container.report.named("wait");
+    assert_eq!(container.exit_code(), Some(9), "{}", container.site.log);
+    let waits = container.site.report.named("wait");
     let [wait] = &waits[..] else { panic!("{waits:?}") };
     assert_eq!((wait.pid, wait.text.as_str()), (daemon, reason));
     // No matter how many were told, each has been told once.
-    let drains = container.log.stage("drain");
-    assert_eq!(drains.len(), 1, "{}", container.log);
+    let drains = container.site.log.stage("drain");
+    assert_eq!(drains.len(), 1, "{}", container.site.log);
 }
 
 // ---- what runs beside it ----
@@ -196,8 +190,8 @@ fn orphans_do_not_disturb(init: &'static [&'static str]) {
     in_a_box(|folder| {
         let options = "--at=started=orphan:0 --at=started=orphan:1000";
         let mut container = Container::start(folder, init, Proc::Own, options);
-        let daemon = container.report.wait("started").pid;
-        container.report.wait_nth("orphan", 2);
+        let daemon = container.site.report.wait("started").pid;
+        container.site.report.wait_nth("orphan", 2);
         let left = || {
             let all = process::descendants(container.unshare.id()).into_iter();
             all.filter_map(process::stat).filter(|stat| stat.comm == "sleep").collect::<Vec<_>>()
@@ -207,7 +201,7 @@ fn orphans_do_not_disturb(init: &'static [&'static str]) {
         });
         assert_eq!(left()[0].ppid, container.pid_1());
         let orphan = Watched::new(left()[0].pid);
-        assert_eq!(http::pid(&container.target), daemon);
+        assert_eq!(http::pid(&container.site.target), daemon);
         assert_drains(&mut container, daemon, TERM, "Stopped");
         orphan.wait_end(LIMIT);
     });
@@ -219,18 +213,18 @@ fn orphans_do_not_disturb(init: &'static [&'static str]) {
 fn p1_a_restart_by_hand_is_refused(init: &'static [&'static str]) {
     in_a_box(|folder| {
         let mut container = Container::start(folder, init, Proc::Own, "");
-        let daemon = container.report.wait("started").pid;
+        let daemon = container.site.report.wait("started").pid;
         for (number, pid) in (1..).zip(container.pair()) {
             signal(pid, USR2);
-            wait_for(format!("a refusal: {}", container.log), LIMIT, || {
-                let mut refused = container.log.stage("signal");
+            wait_for(format!("a refusal: {}", container.site.log), LIMIT, || {
+                let mut refused = container.site.log.stage("signal");
                 refused.retain(|line| {
                     line.field("refused") == Some("nobody would start the service again")
                 });
                 (refused.len() == number).then_some(())
             });
-            assert_eq!(http::pid(&container.target), daemon);
-            assert_eq!(container.report.names_of(daemon), ["init", "started"]);
+            assert_eq!(http::pid(&container.site.target), daemon);
+            assert_eq!(container.site.report.names_of(daemon), ["init", "started"]);
         }
         assert_drains(&mut container, daemon, TERM, "Stopped");
     });
@@ -270,8 +264,8 @@ fn p3_p6_without_proc_it_ends_when_told() {
         let inits = [Proc::None, Proc::Foreign].map(|proc| [(ITSELF, proc), (TINI, proc)]);
         scene::each(folder, inits.concat(), |folder, (init, proc)| {
             let mut container = Container::start(folder, init, proc, "");
-            let daemon = container.report.wait("started").pid;
-            container.log.wait(&[
+            let daemon = container.site.report.wait("started").pid;
+            container.site.log.wait(&[
                 ("stage", "init"),
                 (
                     "reason",
@@ -297,20 +291,20 @@ fn p4_without_proc_a_restart_works() {
             };
             let options = "--successor-timeout=none";
             let container = Container::with_script(folder, TINI, proc, again, options);
-            let mut old = container.report.wait("started").pid;
+            let mut old = container.site.report.wait("started").pid;
             for nth in 2..=3 {
-                let request = Connection::unfinished(&container.target);
+                let request = Connection::unfinished(&container.site.target);
                 let [launcher, _] = container.pair();
                 signal(launcher, TERM);
-                let new = container.report.wait_nth("started", nth).pid;
-                scene::wait_drain(&container.report, old);
+                let new = container.site.report.wait_nth("started", nth).pid;
+                container.site.wait_drain(old);
                 assert!(request.finish().ends_with(&answer_of(old)));
-                let reason = container.report.wait_of(old, "wait").text;
-                assert_eq!(reason, "TakenOver", "{proc:?}: {}", container.log);
+                let reason = container.site.report.wait_of(old, "wait").text;
+                assert_eq!(reason, "TakenOver", "{proc:?}: {}", container.site.log);
                 old = new;
             }
             container.pair();
-            assert_eq!(http::pid(&container.target), old);
+            assert_eq!(http::pid(&container.site.target), old);
         });
     });
 }

@@ -169,11 +169,11 @@ fn p1_p3_p6_each_command() {
                     assert!(probes.answers.len() >= 10, "{probes:?}");
                 }
                 Seen::Stop => {
-                    scene::wait_drain(&site.report, old.pid());
+                    site.wait_drain(old.pid());
                     site.assert_not_down();
                     assert!(request.finish().ends_with(&answer_of(old.pid())));
                     site.service().wait_down();
-                    assert_eq!(scene::pids(&site.run), [0; 0], "{}", site.log);
+                    assert_eq!(site.pids(), [0; 0], "{}", site.log);
                     assert!(control.wait().expect("its end").success());
                     assert_eq!(site.report.wait_of(old.pid(), "wait").text, "Stopped");
                     prober.stop();
@@ -196,12 +196,12 @@ fn p6_a_restart_of_a_service_that_is_up_for_the_last_time_is_its_end() {
             site.service().control(command);
             site.service().wait_handled();
             site.service().restart();
-            scene::wait_drain(&site.report, daemon);
+            site.wait_drain(daemon);
             if command == "-O" {
                 assert!(site.service().status().pid.is_some(), "down too early:\n{}", site.log);
             }
             assert!(request.finish().ends_with(&answer_of(daemon)));
-            scene::wait_all_ended(&site.run);
+            site.wait_all_ended();
             assert_eq!(site.report.wait_of(daemon, "wait").text, "Stopped");
             assert_eq!(site.report.named("started").len(), 1);
         });
@@ -364,7 +364,7 @@ fn a_down_signal_other_than_term_is_warned_of() {
         let request = Connection::unfinished(&site.target);
         site.service().control("-r");
         site.log.wait(&[("stage", "forward"), ("signal", "2")]);
-        scene::wait_drain(&site.report, new.pid());
+        site.wait_drain(new.pid());
         assert!(request.finish().ends_with(&answer_of(new.pid())));
         assert_eq!(site.report.wait_of(new.pid(), "wait").text, "Requested");
         site.assert_one_generation(site.started(3));

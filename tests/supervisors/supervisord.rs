@@ -8,11 +8,10 @@ use seamless_testing::{
     boxed::{self, Boxed},
     clients::{Host, Program},
     http::{Connection, Prober, Target, answer_of},
-    log::Log,
     process::Watched,
-    report::Report,
     scene,
     signal::{KILL, TERM, USR2},
+    site::Site,
     supervisor::copy_folder,
     supervisord::Supervisord,
     wait_for,
@@ -81,38 +80,28 @@ impl Host for Web {
 
 struct Scene {
     supervisord: Supervisord,
-    target: Target,
-    report: Report,
-    log: Log,
+    site: Site,
 }
 
 impl Scene {
     /// Logs to a file, and prints to supervisord without end. `settings` follow those of the program.
     fn new(folder: &Path, options: &str, settings: &str) -> Self {
-        let target = Target::from(boxed::address());
+        let site = Site::at(folder).alone();
         let (probe, at) = (bin::probe(), folder.display());
         let program = format!(
             "[program:web]\ncommand={} --pid-file={at}/web.pid --report={at}/report \
-             --log-file={at}/log --keep-log --chatter --listen={target} {options}\n{settings}\n",
+             --log-file={at}/log --keep-log --chatter --listen={} {options}\n{settings}\n",
             probe.display(),
+            site.target,
         );
         let conf = folder.join("web.conf");
         fs::write(&conf, program).expect("its settings");
-        Scene {
-            supervisord: Supervisord::start(&folder.join("supervisord"), &conf),
-            target,
-            report: Report::new(folder.join("report")),
-            log: Log::of(folder),
-        }
-    }
-
-    fn daemon(&self, nth: usize) -> Watched {
-        Watched::new(self.report.wait_nth("started", nth).pid)
+        Scene { supervisord: Supervisord::start(&folder.join("supervisord"), &conf), site }
     }
 
     /// What `--chatter` could not print.
     fn failed_prints(&self) -> Vec<String> {
-        let called = self.report.named("called").into_iter();
+        let called = self.site.report.named("called").into_iter();
         let errors = called.filter(|event| event.text.starts_with("print error"));
         errors.map(|event| event.text).collect()
     }
@@ -124,20 +113,20 @@ impl Scene {
 fn p1_p3_with_the_default_settings() {
     Boxed::new().private_net().run(|folder| {
         let scene = Scene::new(folder, "--successor-timeout=3s", "");
-        let old = scene.daemon(1);
-        let prober = Prober::start(&scene.target);
+        let old = scene.site.daemon(1);
+        let prober = Prober::start(&scene.site.target);
         prober.wait_pid(old.pid());
-        let request = Connection::unfinished(&scene.target);
+        let request = Connection::unfinished(&scene.site.target);
         prober.wait_more(2);
         scene.supervisord.main_pid();
         assert!(scene.supervisord.control(&["restart", "web"]));
-        let new = scene.daemon(2);
+        let new = scene.site.daemon(2);
         prober.wait_pid(new.pid());
-        scene::wait_drain(&scene.report, old.pid());
+        scene.site.wait_drain(old.pid());
         prober.wait_more(10);
         assert!(request.finish().ends_with(&answer_of(old.pid())));
         old.wait_end(LIMIT);
-        assert_eq!(scene.report.wait_of(old.pid(), "wait").text, "TakenOver");
+        assert_eq!(scene.site.report.wait_of(old.pid(), "wait").text, "TakenOver");
         prober.seen().assert_all_answered();
 
         // Down, says supervisord, while the daemon waits for a successor.
@@ -145,17 +134,17 @@ fn p1_p3_with_the_default_settings() {
         assert!(scene.supervisord.control(&["stop", "web"]));
         assert!(launcher.has_ended());
         assert_eq!(scene.supervisord.info().state, "STOPPED");
-        scene::wait_drain(&scene.report, new.pid());
+        scene.site.wait_drain(new.pid());
         let probes = prober.stop();
         assert_eq!(probes.pids(), [old.pid(), new.pid()]);
         assert!(probes.answers.len() >= 20, "{probes:?}");
         new.wait_end(LIMIT);
-        assert_eq!(scene.report.wait_of(new.pid(), "wait").text, "Stopped");
+        assert_eq!(scene.site.report.wait_of(new.pid(), "wait").text, "Stopped");
         assert_eq!(scene.failed_prints(), [""; 0]);
         for daemon in [&old, &new] {
             for fd in ["1", "2"] {
                 let daemon = daemon.pid().to_string();
-                scene.log.wait(&[("stage", "output"), ("daemon", &daemon), ("fd", fd)]);
+                scene.site.log.wait(&[("stage", "output"), ("daemon", &daemon), ("fd", fd)]);
             }
         }
     });
@@ -169,9 +158,9 @@ fn a_closed_output_is_replaced() {
         scene::each(folder, ["--keep-output", ""], |folder, option| {
             let options = format!("--successor-timeout=none {option}");
             let scene = Scene::new(folder, &options, "autorestart=false");
-            let daemon = scene.daemon(1);
+            let daemon = scene.site.daemon(1);
             let id = daemon.pid().to_string();
-            scene.report.wait_of(daemon.pid(), "called");
+            scene.site.report.wait_of(daemon.pid(), "called");
             Watched::new(scene.supervisord.main_pid()).signal(KILL);
             scene.supervisord.wait_state("EXITED");
             if option == "--keep-output" {
@@ -179,12 +168,12 @@ fn a_closed_output_is_replaced() {
                     (scene.failed_prints() == ["print error: Broken pipe (os error 32)"])
                         .then_some(())
                 });
-                let lines = scene.log.stage("output");
+                let lines = scene.site.log.stage("output");
                 assert!(lines.is_empty(), "{lines:?}");
             } else {
                 for fd in ["1", "2"] {
                     let line = [("stage", "output"), ("daemon", &id), ("fd", fd)];
-                    scene.log.wait(&line);
+                    scene.site.log.wait(&line);
                     let path = format!("/proc/{id}/fd/{fd}");
                     assert_eq!(fs::read_link(path).expect("it"), Path::new("/dev/null"));
                 }
@@ -203,27 +192,27 @@ fn p1_a_restart_from_within_by_release_code() {
         scene::each(folder, [0, 75], |folder, code| {
             let options = format!("--release-code={code} --successor-timeout=none");
             let scene = Scene::new(folder, &options, "");
-            let old = scene.daemon(1);
+            let old = scene.site.daemon(1);
             // Else its end would count as a failure to start.
             scene.supervisord.wait_state("RUNNING");
             let launcher = Watched::new(scene.supervisord.main_pid());
             old.signal(USR2);
             launcher.wait_end(LIMIT);
             let warns = || {
-                let lines = scene.log.stage("release");
+                let lines = scene.site.log.stage("release");
                 lines.iter().any(|line| line.is(&[("exit_code", "0")]))
             };
             if code == 0 {
                 scene.supervisord.wait_state("EXITED");
-                assert!(warns(), "{}", scene.log);
+                assert!(warns(), "{}", scene.site.log);
                 assert!(!old.has_ended());
                 // An operator does it.
                 assert!(scene.supervisord.control(&["start", "web"]));
             }
-            let new = scene.daemon(2);
+            let new = scene.site.daemon(2);
             old.wait_end(LIMIT);
-            assert_eq!(scene.report.wait_of(old.pid(), "wait").text, "TakenOver");
-            assert_eq!(warns(), code == 0, "{}", scene.log);
+            assert_eq!(scene.site.report.wait_of(old.pid(), "wait").text, "TakenOver");
+            assert_eq!(warns(), code == 0, "{}", scene.site.log);
             assert!(!new.has_ended());
         });
     });
@@ -236,19 +225,19 @@ fn p1_p8_stopwaitsecs_and_killasgroup_hit_the_launcher_only() {
         let options = "--handoff-timeout=1000s --successor-timeout=none --at=request=hang";
         let settings = "stopwaitsecs=1\nstopasgroup=true\nkillasgroup=true";
         let scene = Scene::new(folder, options, settings);
-        let old = scene.daemon(1);
+        let old = scene.site.daemon(1);
         let launcher = Watched::new(scene.supervisord.main_pid());
-        let prober = Prober::start(&scene.target);
+        let prober = Prober::start(&scene.site.target);
         prober.wait_pid(old.pid());
         assert!(scene.supervisord.control(&["stop", "web"]));
         assert!(launcher.has_ended());
         prober.wait_more(10);
         assert!(!old.has_ended());
         assert!(scene.supervisord.control(&["start", "web"]));
-        let new = scene.daemon(2);
+        let new = scene.site.daemon(2);
         prober.wait_pid(new.pid());
         old.wait_end(LIMIT);
-        assert_eq!(scene.report.wait_of(old.pid(), "wait").text, "TakenOver");
+        assert_eq!(scene.site.report.wait_of(old.pid(), "wait").text, "TakenOver");
         let probes = prober.stop();
         probes.assert_all_answered();
         assert_eq!(probes.pids(), [old.pid(), new.pid()]);

@@ -430,7 +430,7 @@ pub(crate) fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &
                 let second = site.started(2);
                 prober.wait_pid(second);
                 generations.push(second);
-                scene::wait_drain(&site.report, first);
+                site.wait_drain(first);
                 let (launcher, second) = (site.service().main_pid(), Watched::new(second));
                 let launcher = Watched::new(launcher);
                 site.service_mut().kill_supervisor();
@@ -446,7 +446,7 @@ pub(crate) fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &
         assert!(!generations.contains(&latest));
         generations.push(latest);
         prober.wait_pid(latest);
-        scene::wait_drain(&site.report, first);
+        site.wait_drain(first);
         assert!(request.finish().ends_with(&answer_of(first)), "{stage:?}");
         site.assert_one_generation(latest);
 

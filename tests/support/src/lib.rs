@@ -1,51 +1,44 @@
-//! What the tests, the demo and the benchmark share.
-//!
-//! - [`boxed`]: a test with real processes runs in namespaces of its own and leaves nothing behind
-//! - [`supervisor`]: real daemontools, runit and s6
-//! - [`supervisord`]: real supervisord
-//! - [`openrc`]: real OpenRC, with its supervise-daemon
-//! - [`process`]: facts about processes, and waiting for them
-//! - [`handover`]: either end of a takeover, played by a test
-//! - [`http`]: single requests, and a prober that asks every 20 ms
-//! - [`clients`]: what a client sees while something is done to a service
-//! - [`readme`]: tables of the README that tests write and check
-//! - [`hold`]: a process that is held at a system call
-//! - [`innocent`]: processes that must not be signalled
-//! - [`report`]: the line-by-line report that the test service `probe` writes
-//! - [`log`]: what launchers and daemons have logged
-//! - [`site`]: a service under test
-//! - [`signal`]: the numbers of signals
-//! - [`systemd`]: a real systemd as PID 1 of its own namespaces
-//! - [`strict`]: HTTP clients that never ask twice
-//! - [`bin`]: where the probe and the examples are
+//! What the author of a test must know. A test of a service reads like this:
 //!
 //! ```no_run
-//! # use std::{path::Path, time::Duration};
-//! # use seamless_testing::{bin, boxed::{self, Boxed}, http::{self, Prober, Target}, process::Watched,
-//! #     report::Report, supervisor::{Service, Supervisor}, under_each_supervisor};
-//! fn p1_some_generation_serves(supervisor: Supervisor, folder: &Path) {
-//!     let target = Target::from(boxed::address());
-//!     let report = Report::new(folder.join("report"));
-//!     let run = bin::probe_script(folder, &format!("--listen={target} --at=request=sleep:1s"));
-//!     let service = Service::new(supervisor, folder.join("service"), &run);
-//!     let old = http::wait_pid(&target);
-//!     let (launcher, daemon) = (Watched::new(service.main_pid()), Watched::new(old));
-//!     let prober = Prober::start(&target);
-//!     service.settle();
-//!     service.restart();
-//!     let new = report.wait_nth("started", 2).pid;
+//! # use std::path::Path;
+//! # use seamless_testing::{LIMIT, boxed::Boxed, http::Prober, site::Site, supervisor::Supervisor,
+//! #     under_each_supervisor};
+//! fn p1_some_generation_serves(kind: Supervisor, folder: &Path) {
+//!     let site = Site::at(folder).options("--at=request=sleep:1s").under(kind);
+//!     let (launcher, old) = (site.launcher(), site.daemon(1));
+//!     let prober = Prober::start(&site.target);
+//!     site.service().settle();
+//!     site.service().restart();
+//!     let new = site.started(2);
 //!     prober.wait_pid(new);
-//!     launcher.wait_end(Duration::from_secs(5));
-//!     daemon.wait_end(Duration::from_secs(5));
+//!     launcher.wait_end(LIMIT);
+//!     old.wait_end(LIMIT);
 //!     let probes = prober.stop();
 //!     probes.assert_all_answered();
-//!     assert_eq!(probes.pids(), [old, new]);
+//!     assert_eq!(probes.pids(), [old.pid(), new]);
 //! }
 //! under_each_supervisor![Boxed::new().private_net() => p1_some_generation_serves];
 //! # fn main() {}
 //! ```
 //!
-//! Everything here panics where it cannot do its work: a test that meets such a panic has failed.
+//! The service and its surroundings:
+//! - [`boxed`]: a test with real processes runs in namespaces of its own and leaves nothing behind
+//! - [`site`]: a service under test, supervised or started by the test itself, as each kind of user
+//! - [`report`]: what the test service `probe` tells, line by line; [`log`]: what the crate logs in it
+//! - [`http`]: its clients: one request, one connection, a prober; [`strict`]: by HTTP/2 and TLS
+//! - [`process`]: facts about processes, and waiting for them; [`signal`]: the numbers of signals
+//! - [`scene`]: many cases at once, and what is common to services that are not a `Site`
+//!
+//! What supervises it: [`supervisor`] (daemontools, runit, s6), [`supervisord`], [`openrc`], [`systemd`].
+//!
+//! For some tests:
+//! - [`clients`]: what a client sees while something is done to a service; [`readme`]: the tables of it
+//! - [`handover`]: either end of a takeover, played by a test
+//! - [`hold`]: a process that is held at a system call; [`innocent`]: processes that must not be signalled
+//! - [`bin`]: where the probe and the examples are
+//!
+//! Everything here panics if it cannot do its work: a test that meets such a panic has failed.
 
 pub mod bin;
 pub mod boxed;

@@ -202,7 +202,7 @@ impl Site {
         let mut expected = vec![launcher, daemon];
         expected.sort_unstable();
         wait_for(format!("only {expected:?}:\n{}", self.log), LIMIT, || {
-            (scene::pids(&self.run) == expected).then_some(())
+            (self.pids() == expected).then_some(())
         });
         self.service().wait_until("that launcher", |status| status.pid == Some(launcher));
         assert_eq!(self.named(), Some(daemon), "{}", self.log);
@@ -254,11 +254,11 @@ impl Site {
     #[track_caller]
     pub fn assert_ends(&self) {
         self.service().wait_down();
-        let left = scene::pids(&self.run);
+        let left = self.pids();
         if self.knows_a_stop() {
             assert!(left.is_empty(), "{left:?} of the service that is down:\n{}", self.log);
         }
-        scene::wait_all_ended(&self.run);
+        self.wait_all_ended();
         assert_eq!(self.service().status().want, Want::Down);
     }
 
@@ -272,6 +272,32 @@ impl Site {
     #[track_caller]
     pub fn wait_successor(&self, old: u32) -> u32 {
         wait_for(format_args!("a successor of {old}\n{self}"), LIMIT, || self.successor(old))
+    }
+
+    /// The launchers and daemons of this service that have not ended.
+    pub fn running(&self) -> Vec<Watched> {
+        scene::running(&self.run)
+    }
+
+    /// Their PIDs, in order.
+    pub fn pids(&self) -> Vec<u32> {
+        scene::pids(&self.run)
+    }
+
+    #[track_caller]
+    pub fn wait_all_ended(&self) {
+        scene::wait_all_ended(&self.run);
+    }
+
+    /// Waits until this daemon's `on_shutdown` hooks run.
+    #[track_caller]
+    pub fn wait_drain(&self, daemon: u32) {
+        scene::wait_drain(&self.report, daemon);
+    }
+
+    /// The texts of the hooks that have run in this process.
+    pub fn hooks(&self, pid: u32) -> Vec<String> {
+        scene::hooks(&self.report, pid)
     }
 
     /// Waits until this daemon has logged that it drains.
@@ -288,7 +314,7 @@ impl Site {
             let mut expected = [launcher, daemon];
             expected.sort_unstable();
             let is_child = process::stat(daemon)?.ppid == launcher;
-            (is_child && scene::pids(&self.run) == expected).then_some(())
+            (is_child && self.pids() == expected).then_some(())
         });
     }
 }
@@ -296,7 +322,7 @@ impl Site {
 /// What a failed test has to tell.
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let processes = scene::pids(&self.run);
+        let processes = self.pids();
         write!(f, "{}\n{}\nrunning: {processes:?}", self.log, self.report)
     }
 }

@@ -161,17 +161,26 @@ impl Plan {
         options: &str,
     ) -> String {
         let user = self.user.unwrap_or(User::Root);
-        let change = kind.map_or("", |kind| user.change(kind));
-        let ready = if kind == Some(Supervisor::S6) { "--notification-fd=3" } else { "" };
-        let listen = self.listen(target).filter(|_| before.is_empty()).unwrap_or_default();
-        // Otherwise they are what its supervisor may pass to a run script.
-        let more = if first.is_empty() { "" } else { "\"$@\"" };
-        let (open, options) = (user.open(), user.options(options));
-        let (program, folder, run) =
-            (self.program.display(), self.folder.display(), self.run.display());
-        format!(
-            "{first}\nexec >>'{folder}/log' 2>&1\n{open}\nexec {before} {change} '{program}' \
-             --pid-file='{run}/web.pid' --report='{folder}/report' {ready} {listen} {options} {more}"
-        )
+        let (folder, run) = (self.folder.display(), self.run.display());
+        let words = [
+            "exec".to_owned(),
+            before.to_owned(),
+            kind.map_or("", |kind| user.change(kind)).to_owned(),
+            format!("'{}'", self.program.display()),
+            format!("--pid-file='{run}/web.pid' --report='{folder}/report'"),
+            if kind == Some(Supervisor::S6) { "--notification-fd=3" } else { "" }.to_owned(),
+            self.listen(target).filter(|_| before.is_empty()).unwrap_or_default(),
+            user.options(options),
+            // Otherwise they are what a supervisor may pass to a run script.
+            if first.is_empty() { "" } else { "\"$@\"" }.to_owned(),
+        ];
+        let log = format!("exec >>'{folder}/log' 2>&1");
+        let exec = joined(words.iter().map(String::as_str), " ");
+        joined([first, &log, user.open(), &exec], "\n")
     }
+}
+
+/// Those that are not empty.
+fn joined<'a>(parts: impl IntoIterator<Item = &'a str>, between: &str) -> String {
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(between)
 }

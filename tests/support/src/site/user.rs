@@ -46,7 +46,7 @@ impl User {
 
     /// A line of the run script, before the program's.
     pub(super) fn open(self) -> &'static str {
-        if self != User::Root && self.daemon_reads() { "chmod 755 supervise" } else { ":" }
+        if self != User::Root && self.daemon_reads() { "chmod 755 supervise" } else { "" }
     }
 
     /// The options of the program with what this user needs.
