@@ -1,0 +1,115 @@
+//! What follows from a check: files are put back, and a daemon without a launcher stays or drains.
+
+use super::{Daemon, Wait};
+use crate::proto::daemon::{Output, Phase, Sight, Timer};
+use crate::proto::generation::check::{self, Findings};
+use crate::proto::{DrainReason, Intent, Reading, Scope};
+
+impl Daemon {
+    pub(super) fn checked(&mut self, sight: Sight, out: &mut Vec<Output>) {
+        let mends = std::mem::take(&mut self.mends);
+        if self.is_alone() {
+            self.checked_alone(sight, out);
+        } else if mends {
+            self.checked_beside_launcher(sight, out);
+        } else if let Sight::Seen(_) = sight {
+            out.push(Output::GiveUpClaim);
+        }
+    }
+
+    fn checked_alone(&mut self, sight: Sight, out: &mut Vec<Output>) {
+        let over = self.wait == Wait::Over;
+        let found = match sight {
+            // Somebody is starting, or may be: wait anew.
+            Sight::ClaimHeld | Sight::Unknown => {
+                self.wait = Wait::No;
+                out.extend([Output::Disarm(Timer::Successor), Output::Arm(Timer::Check)]);
+                return;
+            }
+            Sight::NoRecord { newer } => Findings { newer, ..Findings::default() },
+            Sight::Seen(seen) => {
+                let found = check::check(&seen, &mut self.memory);
+                if found.record_lost {
+                    out.push(Output::EnterRecord);
+                }
+                if !found.newer {
+                    put_back(found, seen.socket_lost, out);
+                }
+                out.push(Output::GiveUpClaim);
+                found
+            }
+        };
+        if over {
+            self.wait = Wait::No;
+        }
+        if found.newer {
+            return self.drain(DrainReason::TakenOver, out); // its TERM got lost
+        }
+        match self.meant() {
+            Intent::Stop(scope) => {
+                self.intent = Some(Intent::Stop(scope)); // so that the older generations are told as well
+                return self.drain(DrainReason::Stopped, out);
+            }
+            Intent::Restart => {
+                self.wait = Wait::No;
+                out.push(Output::Disarm(Timer::Successor));
+            }
+            Intent::Unknown if over && !found.claims_moved => {
+                return self.drain(DrainReason::Stopped, out); // nobody will come
+            }
+            Intent::Unknown => {
+                if found.claims_moved || self.wait != Wait::Running {
+                    self.wait = Wait::Running;
+                    out.push(Output::Arm(Timer::Successor));
+                }
+            }
+        }
+        out.push(Output::Arm(Timer::Check));
+    }
+
+    /// What was meant by the launcher's end: by what the supervisor's status says, and by what the launcher
+    /// was told.
+    fn meant(&self) -> Intent {
+        match (self.reading, self.intent) {
+            (Reading::Down, _) => Intent::Stop(Scope::Service),
+            (_, Some(Intent::Stop(scope))) => Intent::Stop(scope),
+            (Reading::Up, _) | (Reading::Unreadable, Some(Intent::Restart)) => Intent::Restart,
+            (Reading::Lost, _) | (Reading::Unreadable, Some(Intent::Unknown) | None) => {
+                Intent::Unknown
+            }
+        }
+    }
+
+    /// Our launcher lives, and decides what becomes of us. But nobody else looks after our files.
+    fn checked_beside_launcher(&mut self, sight: Sight, out: &mut Vec<Output>) {
+        let serves = matches!(self.phase, Phase::Serving | Phase::HandingOff);
+        match sight {
+            Sight::ClaimHeld | Sight::Unknown => {
+                if serves {
+                    self.mends = true;
+                    out.push(Output::Arm(Timer::Check));
+                }
+            }
+            Sight::NoRecord { .. } => {}
+            Sight::Seen(seen) => {
+                let found = check::check(&seen, &mut self.memory);
+                if found.record_lost {
+                    out.push(Output::EnterRecord);
+                }
+                if serves && !found.newer {
+                    put_back(found, seen.socket_lost, out);
+                }
+                out.push(Output::GiveUpClaim);
+            }
+        }
+    }
+}
+
+fn put_back(found: Findings, socket_lost: bool, out: &mut Vec<Output>) {
+    if found.file_lost {
+        out.push(Output::PutBackFile);
+    }
+    if socket_lost {
+        out.push(Output::PutBackSocket);
+    }
+}

@@ -1,0 +1,147 @@
+use super::{Entry, Origin, Pool, Spread, Wanted};
+use crate::proto::control::frame::{Address, Socket, SocketKind};
+
+fn address(port: u16) -> Address {
+    Address::Inet(([127, 0, 0, 1], port).into())
+}
+
+fn entry(port: u16, cookie: u64) -> Entry<u64> {
+    let (kind, asked, local) = (SocketKind::Tcp, address(port), address(port));
+    let socket = Socket { kind, asked, name: None, member: 0, retired: false, local, file: None };
+    Entry { socket, fd: cookie, cookie: Some(cookie) }
+}
+
+fn wanted(port: u16, group: Option<usize>) -> Wanted<'static> {
+    Wanted { kind: SocketKind::Tcp, addresses: vec![address(port)], name: None, group }
+}
+
+fn found(pool: &mut Pool<u64>, wanted: &Wanted<'_>) -> Vec<(u64, Origin)> {
+    let found = pool.find(wanted, |_| false).expect("of one kind");
+    found.into_iter().map(|(entry, origin)| (entry.fd, origin)).collect()
+}
+
+fn fds(entries: impl IntoIterator<Item = Entry<u64>>) -> Vec<u64> {
+    entries.into_iter().map(|entry| entry.fd).collect()
+}
+
+/// A pool that holds these, as a program that has asked for each of them.
+fn holding(sockets: &[(u16, u64)]) -> Pool<u64> {
+    let mut pool = Pool::new();
+    pool.use_it();
+    pool.take(Vec::new());
+    for (port, cookie) in sockets {
+        let bound = vec![(entry(*port, *cookie), Origin::Bound)];
+        assert_eq!(pool.hold(&wanted(*port, None), bound, false).1, None);
+    }
+    pool
+}
+
+#[test]
+fn what_was_passed_counts_before_what_was_taken_over() {
+    let mut pool = Pool::new();
+    pool.use_it();
+    pool.pass(entry(80, 1));
+    // The same socket once more, by the way of the predecessor, and two of its own.
+    pool.take(vec![entry(80, 1), entry(81, 2), entry(82, 3)]);
+    assert_eq!(found(&mut pool, &wanted(80, None)), [(1, Origin::Supervisor)]);
+    assert_eq!(found(&mut pool, &wanted(80, None)), []);
+    assert_eq!(found(&mut pool, &wanted(81, None)), [(2, Origin::Predecessor)]);
+    let left = pool.unclaimed().into_iter().map(|(entry, origin)| (entry.fd, origin));
+    assert_eq!(left.collect::<Vec<_>>(), [(3, Origin::Predecessor)]);
+}
+
+#[test]
+fn a_request_that_fails_leaves_all_as_it_was() {
+    let mut pool = Pool::new();
+    pool.pass(entry(80, 1));
+    pool.take(vec![entry(81, 2)]);
+    for (port, origin) in [(80, Origin::Supervisor), (81, Origin::Predecessor)] {
+        let wanted = wanted(port, None);
+        let first = pool.find(&wanted, |_| false).expect("of one kind");
+        assert_eq!(first[0].1, origin);
+        pool.put_back(first.clone());
+        assert_eq!(pool.find(&wanted, |_| false).expect("of one kind"), first);
+    }
+}
+
+#[test]
+fn what_has_lost_its_path_is_bound_anew_and_closed() {
+    let mut pool = Pool::new();
+    pool.use_it();
+    pool.take(vec![entry(80, 1)]);
+    assert_eq!(pool.find(&wanted(80, None), |_| true).expect("of one kind"), []);
+    assert_eq!(fds(pool.unclaimed().into_iter().map(|(entry, _)| entry)), [1]);
+}
+
+#[test]
+fn a_smaller_group_retires_the_last_ones() {
+    let mut pool = Pool::new();
+    let member = |cookie, member| {
+        let mut entry = entry(80, cookie);
+        entry.socket.member = member;
+        entry
+    };
+    pool.take(vec![member(7, 2), member(5, 0), member(6, 1)]);
+    let wanted = wanted(80, Some(1));
+    let all = pool.find(&wanted, |_| false).expect("of one kind");
+    let (held, now) = pool.hold(&wanted, all, false);
+    assert_eq!(now, None, "before it serves, the group stays as it is");
+    let known = |(entry, _): &(Entry<u64>, Origin)| (entry.fd, entry.socket.retired);
+    assert_eq!(held.iter().map(known).collect::<Vec<_>>(), [(5, false), (6, true), (7, true)]);
+    assert_eq!(pool.steer(), [(held[0].0.clone(), Spread::First(1))]);
+    assert!(pool.has_retired());
+    assert_eq!(fds(pool.take_retired()), [6, 7]);
+    assert_eq!(pool.held().map(fds), Some(vec![5]));
+}
+
+#[test]
+fn a_drain_lets_all_go_however_early_it_begins() {
+    let mut pool = Pool::new();
+    pool.use_it();
+    pool.take(vec![entry(80, 1), entry(81, 2)]);
+    let wanted = wanted(80, Some(1));
+    let one = pool.find(&wanted, |_| false).expect("of one kind");
+    _ = pool.hold(&wanted, one, false);
+    // Held, known to be steered, and not asked for.
+    assert_eq!(fds(pool.let_go()), [1, 1, 2]);
+    assert_eq!(pool.held(), None);
+    assert_eq!(pool.steer(), []);
+}
+
+#[test]
+fn a_program_that_asks_for_nothing_keeps_what_was_passed() {
+    let mut pool = Pool::new();
+    pool.pass(entry(80, 1));
+    assert_eq!(pool.unclaimed(), []);
+    assert_eq!(pool.let_go(), []);
+}
+
+#[test]
+fn nothing_is_asked_for_twice() {
+    let pool = holding(&[(80, 1)]);
+    assert_eq!(pool.asked_before(&wanted(80, None)), Some(&address(80)));
+    assert_eq!(pool.asked_before(&wanted(81, None)), None);
+}
+
+#[cfg(feature = "systemd")]
+#[test]
+fn the_store_has_what_is_held_and_nothing_else() {
+    let mut first = holding(&[(80, 1), (81, 2)]);
+    let store = first.bring_store_into_line();
+    assert_eq!((store.remove.len(), store.add.len(), store.kept), (0, 2, 0));
+    // The next generation finds both there, and asks for one.
+    let mut second = Pool::new();
+    second.use_it();
+    for (name, cookie) in store.add {
+        let mut entry = entry(if cookie == 1 { 80 } else { 81 }, cookie);
+        entry.socket.name = Some(name);
+        second.pass(entry);
+    }
+    second.take(Vec::new());
+    let wanted = wanted(80, None);
+    let one = second.find(&wanted, |_| false).expect("of one kind");
+    assert_eq!(one[0].1, Origin::Store);
+    _ = second.hold(&wanted, one, false);
+    let store = second.bring_store_into_line();
+    assert_eq!((store.remove.len(), store.add.len(), store.kept), (1, 0, 1));
+}
