@@ -649,7 +649,10 @@ fn a_folder_that_a_group_may_write_to_is_a_problem() {
             let output = command.output().expect("seamless");
             String::from_utf8_lossy(&output.stdout).into_owned()
         };
-        let says = format!("group {GROUP} may write to {place:?}, of which nobody is no member");
+        let says = format!(
+            "group {GROUP} may write to {place:?} and replace the files of the service, and nobody is \
+             not in that group"
+        );
         for (mode, group, is_problem) in
             [(0o775, GROUP, true), (0o755, GROUP, false), (0o775, NOBODY, false), (0o775, 0, false)]
         {

@@ -249,7 +249,7 @@ fn p5_a_record_is_believed_as_far_as_its_owner_could_act() {
         for innocent in [&of_root, &of_third, &acting] {
             innocent.assert_unharmed();
             let predecessor = format!("predecessor={} ", innocent.pid());
-            let refused = "refused=\"the record belongs to uid 65534, the process does not\"";
+            let refused = "refused=\"belongs to another user than uid 65534, who owns the record\"";
             direct.log.wait_words(&["stage=takeover", &predecessor, refused], 1);
         }
         // Of root as well, so it was not signalled: it finds out by itself.
