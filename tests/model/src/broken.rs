@@ -4,7 +4,7 @@ use super::net::Sockets;
 use super::steps::Action;
 use super::supervisors::Manner;
 use super::walks::{FEWER, FEWER_MEMBERS, MORE_MEMBERS, NONE, SAME, STORED, UNIX, print};
-use super::world::{Budget, Promise, Setting};
+use super::world::{Budget, Promise, RecordOf, Setting};
 use crate::proto::Kind;
 use crate::variants::Row::{self, Daemon, Launcher};
 use crate::variants::Variant::{self, *};
@@ -54,6 +54,30 @@ const fn in_place_supervised(budget: Budget) -> Setting {
     Setting { in_place: true, ..two(budget) }
 }
 
+const fn in_place_under_daemontools(budget: Budget) -> Setting {
+    Setting { in_place: true, ..daemontools(budget) }
+}
+
+/// Without pidfds.
+const fn by_lock(budget: Budget) -> Setting {
+    Setting { by_lock: true, ..daemontools(budget) }
+}
+
+/// With a record of another user.
+const fn of_another(budget: Budget) -> Setting {
+    Setting { record: RecordOf::Another, ..daemontools(budget) }
+}
+
+/// Without access to the lock file.
+const fn shut_out(budget: Budget) -> Setting {
+    Setting { shut_out: true, ..two(budget) }
+}
+
+/// With hooks before signals.
+const fn hooked(budget: Budget) -> Setting {
+    Setting { hooks: true, ..daemontools(budget) }
+}
+
 /// Under daemontools, with these sockets.
 const fn sockets(sockets: Sockets, starts: u8, budget: Budget) -> Setting {
     Setting { sockets: Some(sockets), ..of(Kind::DAEMONTOOLS, true, starts, budget) }
@@ -74,7 +98,12 @@ const BUSY: Budget = Budget { connections: 1, ..RESTART };
 const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
-const VARIANTS: [(Variant, Promise, Setting); 63] = [
+const VARIANTS: [(Variant, Promise, Setting); 68] = [
+    (UnknownIsProven, P5, by_lock(Budget { reuses: 1, ..KILL })),
+    (LockIgnored, P5, by_lock(Budget { reuses: 1, ..KILL })),
+    (ElsewhereIsHere, P5, daemontools(Budget { elsewhere: 1, ..NONE })),
+    (RecordBelieved, P5, of_another(Budget { planted: 1, ..NONE })),
+    (HookHoldsForEver, P4, hooked(RESTART)),
     (TermBeforeRename, P1, daemontools(RESTART)),
     (ServingAfterTerm, P1, daemontools(RESTART)),
     (ClaimGivenUpEarly, P4, daemontools(Budget { slow: 1, ..KILL })),
@@ -91,8 +120,8 @@ const VARIANTS: [(Variant, Promise, Setting); 63] = [
     (ReleasedBeforeSignals, P6, daemontools(TWICE)),
     (LauncherGoneIgnoredInStarting, P8, daemontools(Budget { bad: 1, ..KILL })),
     (LauncherGoneIgnoredInServing, P8, alone(KILL)),
-    (OrphanEndsServing, P1, daemontools(Budget { bad: 1, ..KILL })),
-    (SupervisedOrphan, P1, under(Kind::SYSTEMD, Manner::ON_FAILURE, true, 2, NONE)),
+    (OrphanEndsServing, P1, daemontools(Budget { bad: 1, ..NONE })),
+    (SupervisedOrphan, P4, in_place_under_daemontools(Budget { bad: 1, ..RELOAD })),
     (StopNotToldToOlder, P6, daemontools(TWICE)),
     (NoStopWhileStarting, P6, daemontools(TWICE)),
     (NobodyServes, P1, daemontools(NONE)),
@@ -184,19 +213,27 @@ fn every_broken_variant_is_found() {
 
 /// Each row of the machines' tables that a promise needs. The others, with what makes up for them:
 ///
-/// - USR2 of the launcher in Starting and Serving: the message that goes before it says the same.
+/// - USR2 of the launcher: the message before it says all, and the signal only has it read.
 /// - USR2 of somebody else in Starting and Draining, the drain and kill timers: an operator's means
 ///   against a program that hangs, and no promise.
 /// - "ready" and "started": each says that there are handlers; and most of what follows "started"
 ///   says so too.
+/// - "cancelled": the cancel timer, later.
 /// - "asked to reload", the cancel timer: an operator's means, and one against a program that hangs.
 /// - "taken over": of use where a successor crashes; the end of the drain, later.
 /// - "released": `handoff_timeout`, later.
 /// - "channel closed": the daemon's end. It is for a daemon that gives up its channel and lives.
-const ROWS: [(Row, Promise, Setting); 43] = [
+const ROWS: [(Row, Promise, Setting); 54] = [
     (Daemon("Starting", "TERM"), P6, daemontools(Budget { kills: 1, ..RESTART })),
     (Daemon("Starting", "told to restart"), P1, unreadable(RESTART)),
-    (Daemon("Starting", "told to stop"), P6, daemontools(Budget { kills: 1, ..RESTART })),
+    (Daemon("Starting", "told to stop"), P4, daemontools(RESTART)),
+    (Daemon("Starting", "claimed"), P1, daemontools(Budget { bad: 1, ..KILL })),
+    (Daemon("Starting", "status of the launcher"), P1, daemontools(Budget { bad: 1, ..KILL })),
+    (Daemon("StoppingEarly", "older told"), P6, alone(RESTART)),
+    (Daemon("Serving", "status of the launcher"), P4, alone(Budget { direct: 1, ..NONE })),
+    (Daemon("HandingOff", "status of the service"), P8, alone(KILL)),
+    (Daemon("Detached", "status of the service"), P8, alone(KILL)),
+    (Daemon("Draining", "older told"), P6, alone(RESTART)),
     (Daemon("Starting", "launcher gone"), P8, alone(KILL)),
     (Daemon("Starting", "orphan timer"), P1, daemontools(Budget { bad: 1, ..KILL })),
     (
@@ -204,11 +241,11 @@ const ROWS: [(Row, Promise, Setting); 43] = [
         P8,
         of(Kind::DAEMONTOOLS, false, 2, Budget { losses: 1, kills: 1, ..TWICE }),
     ),
-    (Daemon("StoppingEarly", "older gone"), P6, alone(RESTART)),
+    (Daemon("StoppingEarly", "older gone"), P6, daemontools(TWICE)),
     (Daemon("Serving", "USR2 of somebody"), P4, alone(Budget { direct: 1, ..NONE })),
     (Daemon("Serving", "TERM"), P4, daemontools(Budget { bad: 1, ..KILL })),
     (Daemon("Serving", "told to restart"), P1, unreadable(RESTART)),
-    (Daemon("Serving", "told to stop"), P6, daemontools(Budget { kills: 1, ..RESTART })),
+    (Daemon("Serving", "told to stop"), P4, daemontools(RESTART)),
     (Daemon("Serving", "launcher gone"), P8, alone(KILL)),
     (Daemon("Serving", "reload failed"), P4, in_place_without_socket()),
     (Daemon("HandingOff", "TERM"), P6, unreadable(TWICE)),
@@ -224,11 +261,15 @@ const ROWS: [(Row, Promise, Setting); 43] = [
     (Daemon("Detached", "claim held"), P8, daemontools(Budget { bad: 1, ..RESTART })),
     (Daemon("Detached", "checked"), P8, alone(KILL)),
     (Daemon("Detached", "check timer"), P8, alone(KILL)),
+    (Daemon("Detached", "saw nothing"), P8, alone(Budget { short: 1, ..KILL })),
+    (Daemon("Detached", "found no record"), P8, shut_out(Budget { losses: 1, ..RESTART })),
+    (Daemon("HandingOff", "saw nothing"), P8, alone(Budget { short: 1, bad: 1, ..KILL })),
+    (Daemon("HandingOff", "found no record"), P8, shut_out(Budget { losses: 1, ..KILL })),
     (Daemon("Detached", "successor timer"), P6, other(RESTART)),
     (Daemon("Draining", "told to restart"), P1, alone(Budget { direct: 1, ..RESTART })),
     (Daemon("Draining", "told to stop"), P6, two(Budget { direct: 1, ..TWICE })),
     (Daemon("Draining", "drain hooks done"), P6, alone(RESTART)),
-    (Daemon("Draining", "older gone"), P6, alone(RESTART)),
+    (Daemon("Draining", "older gone"), P6, daemontools(TWICE)),
     (Daemon("AwaitingOlder", "older gone"), P6, daemontools(Budget { kills: 1, ..RESTART })),
     (Launcher("TERM"), P4, alone(RESTART)),
     (Launcher("CONT"), P6, unreadable(RESTART)),

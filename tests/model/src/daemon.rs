@@ -10,7 +10,7 @@ use crate::proto::daemon::signal_hooks::{Arrived, Signal as Hooked};
 use crate::proto::daemon::{
     Forced, Input, Output, Phase, Question, Sender, Sight, StartedCall, Timer,
 };
-use crate::proto::generation::check::{Own, Seen};
+use crate::proto::generation::check::{Own, Seen, names_newer};
 use crate::proto::generation::record::Identity;
 use crate::proto::generation::takeover::{Act, Done, End as Outcome, Next};
 use crate::proto::generation::verdict::{Asker, Facts, Purpose, Verdict};
@@ -140,7 +140,7 @@ impl World {
     fn pass_hooks(&mut self, id: Id, setting: &Setting) {
         loop {
             let Some(daemon) = self.daemon_mut(id).filter(|one| !one.is_stalled()) else { return };
-            let Some((arrival, _)) = machines::next(&mut daemon.signal_hooks) else { return };
+            let Some((arrival, _)) = daemon.signal_hooks.next() else { return };
             let input = match arrival {
                 Arrived::Told(intent) => {
                     let in_time = daemon.machine.phase() != Phase::Finished;
@@ -331,6 +331,17 @@ impl World {
     /// between them matters where they meet the claim: that is a slow check.
     fn check(&mut self, id: Id, inputs: &mut VecDeque<Input>, setting: &Setting) {
         let slow = self.daemon_mut(id).is_some_and(|one| std::mem::take(&mut one.slow));
+        if self.daemon_mut(id).is_some_and(|one| std::mem::take(&mut one.short)) {
+            say(|| format!("  daemon {id} cannot check: out of memory"));
+            return inputs.push_back(Input::Checked(Sight::Unknown));
+        }
+        if setting.shut_out {
+            let named = self.file.filter(|owner| self.daemon(*owner).is_some()).map(identity);
+            let content = self.content().unwrap_or_default();
+            let newer = names_newer(identity(id), content, named);
+            say(|| format!("  daemon {id} checks, and finds no record: {newer}"));
+            return inputs.push_back(Input::Checked(Sight::NoRecord { newer }));
+        }
         if variants::is(Variant::CheckOutsideClaim) {
             let seen = self.look(id, setting);
             say(|| format!("  daemon {id} looks, without the claim: {seen:?}"));
@@ -575,7 +586,7 @@ impl World {
             }
             Act::Stop(place, verdict) => {
                 let (older, was_ours) = others[place];
-                self.touch(older, verdict, was_ours, id);
+                self.touch(older, verdict, was_ours, id, setting);
             }
             Act::GiveUp => self.give_up_claim(id),
         }
@@ -610,7 +621,7 @@ impl World {
             if asker.is_newer_than(facts.number, facts.start) {
                 self.at_mut(one).stop_sent |= stop;
             }
-            if self.touch(one, verdict, self.is_daemon(one, id), id) {
+            if self.touch(one, verdict, self.is_daemon(one, id), id, setting) {
                 awaited.push(one);
             }
         }
@@ -625,7 +636,14 @@ impl World {
     /// `Service::touch`: TERM, if the verdict says so. `was_ours`: the process was a daemon of ours when it
     /// was looked at. If it has ended since, the pidfd tells; without pidfds another process may have got
     /// its number, and nobody can know that. Tells whether the end of the process is awaited.
-    fn touch(&mut self, id: Id, verdict: Verdict, was_ours: bool, by: Id) -> bool {
+    fn touch(
+        &mut self,
+        id: Id,
+        verdict: Verdict,
+        was_ours: bool,
+        by: Id,
+        setting: &Setting,
+    ) -> bool {
         let awaited = match verdict {
             Verdict::Touch { awaited } => awaited,
             Verdict::TouchByNumber => false,
@@ -650,7 +668,8 @@ impl World {
             0 => id < by,
             number => target.number < number,
         };
-        if foreign && self.is_supervised(id) {
+        // Without pidfds nobody knows whose its launcher is.
+        if foreign && self.is_supervised(id) && !setting.by_lock {
             self.fault(Promise::P5, "TERM to a service that somebody else supervises");
         }
         if !older {
@@ -675,15 +694,21 @@ impl World {
         let excused = match (reason, input) {
             // Its successor is in the record, and was told to stop since: so are the older ones.
             (DrainReason::TakenOver, Input::Checked(_)) if stopping => true,
+            // The PID file comes before the successor serves, and nothing else can be seen: see `crate`.
+            (DrainReason::TakenOver, Input::Checked(Sight::NoRecord { newer: true })) => true,
             _ if succeeded || own.termed || own.stop_sent || own.lost => true,
             // Told by the status, which the supervisor may be about to write anew; a unit's has one
             // truth.
-            (DrainReason::Stopped, Input::Checked(Sight::Seen(_))) => match told {
-                Some((Reading::Down, is_true)) => is_true,
-                Some((Reading::Up, _)) | None => false,
-                // Nobody came for as long as `successor_timeout`.
-                Some((reading, _)) => unclaimed && (reading == Reading::Lost || !own.told_restart),
-            },
+            (DrainReason::Stopped, Input::Checked(Sight::Seen(_) | Sight::NoRecord { .. })) => {
+                match told {
+                    Some((Reading::Down, is_true)) => is_true,
+                    Some((Reading::Up, _)) | None => false,
+                    // Nobody came for as long as `successor_timeout`.
+                    Some((reading, _)) => {
+                        unclaimed && (reading == Reading::Lost || !own.told_restart)
+                    }
+                }
+            }
             _ => false,
         };
         if matches!(reason, DrainReason::Stopped) {

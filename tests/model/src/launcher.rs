@@ -2,8 +2,8 @@
 
 use super::trace::say;
 use super::world::{
-    BY_HAND, DaemonProcess, Generation, Id, LauncherProcess, Promise, SUPERVISOR_PID, Setting,
-    Signal, Stop, Supervisor, ToDaemon, World, id_of, launcher_pid, pid,
+    BY_HAND, DaemonProcess, ELSEWHERE, Generation, Id, LauncherProcess, Promise, SUPERVISOR_PID,
+    Setting, Signal, Stop, Supervisor, ToDaemon, World, id_of, launcher_pid, pid,
 };
 use crate::proto::daemon::Phase;
 use crate::proto::launcher::Progress;
@@ -232,7 +232,7 @@ impl World {
         let (child, deploy) = (self.generations.len() as Id, self.program);
         say(|| format!("  launcher {id} starts daemon {child} ({deploy:?})"));
         let instance = self.at(id).instance;
-        let kind = if instance == BY_HAND { Kind::OTHER } else { setting.kind };
+        let kind = if matches!(instance, BY_HAND | ELSEWHERE) { Kind::OTHER } else { setting.kind };
         self.net_starts();
         self.generations.push(Generation {
             daemon: Some(DaemonProcess::new(kind, deploy, true)),
@@ -257,7 +257,7 @@ impl World {
         if self.supervisor.child == Some(id) {
             self.supervisor.child = None;
             self.supervisor_hears(id, end, setting);
-            let of_service = |one: &&Generation| one.instance != BY_HAND;
+            let of_service = |one: &&Generation| !matches!(one.instance, BY_HAND | ELSEWHERE);
             let mut generations = self.generations.iter().filter(of_service);
             let alive = generations.any(|one| one.daemon.is_some());
             if self.supervisor.stop == Stop::Owed && alive {

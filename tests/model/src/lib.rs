@@ -1,45 +1,70 @@
 //! The whole protocol, walked by a model checker: a supervisor of each kind, generations of launcher
 //! and daemon, the claim, the record, the PID file, listening sockets with their clients, and an
-//! operator, with any process dying at any step.
+//! operator. Any process may die at any step.
 //!
-//! The machines, the order of `started`, the reading of the record and of the supervisors' statuses,
-//! the pool of sockets and what is said in a takeover are those of the crate. What the drivers do
-//! between them is told here again, step by step, with the names of their functions. Every run ends,
-//! since whatever comes from outside is taken from a budget; so "in the end" is whatever holds where
-//! nothing happens any more.
+//! Every rule is the crate's own code (`src/proto`): the machines of launcher and daemon, the verdict on
+//! whom a generation may signal, the steps of a takeover, the check, the hooks before signals, the
+//! supervisors' statuses, the pool of sockets, and what is said in a transfer. The model tells only what
+//! the world does: processes, files, signals, messages, the kernel's sockets. The driver's loops over
+//! these machines are told again here, with the names of their functions.
+//!
+//! Every run ends, because whatever comes from outside is taken from a budget. So "in the end" is
+//! whatever holds when nothing happens any more.
 //!
 //! # What is walked
 //!
-//! Each set of bounds says how often something may happen; within it, everything that can happen does,
-//! in each order. [`walks`] has them all; `scripts/model --deep` walks further.
+//! Each set of bounds says how often something may happen. Within the bounds, everything that can happen
+//! does, in each order. `walks` has them all; `scripts/model --deep` walks further.
 //!
 //! | what | under | generations | what may happen in one set |
 //! | --- | --- | --- | --- |
 //! | restarts, stops, bad deploys, kills, lost files, reused PIDs, refused signals | daemontools and runit, with a status that can be read and one that cannot; a supervisor of no known kind; none | 1 to 4 | 1 to 5 events of up to 4 kinds |
 //! | restart in place | none, daemontools, runit, an unknown one | 2, 3 | 1 or 2 reloads; a bad deploy, command, kill, signal by hand, lost socket |
-//! | each other kind ([`supervisors`]) | s6 with a `finish` that kills, systemd with each `KillMode=` and two of `Restart=`, supervisord, OpenRC | 2, 3 | 2 commands; or one, and a kill, bad deploy, signal by hand or limit of the supervisor's |
-//! | sockets ([`net`]): one, two then one, a Unix socket, groups that grow and shrink, passed ones, stored ones | daemontools, systemd, and in place | 2, 3 | 1 or 2 clients, and a command with one of the above, a takeover that is refused or cut, a stranger at the takeover socket, a removed path |
+//! | each other kind (`supervisors`) | s6 with a `finish` that kills, systemd with each `KillMode=` and two of `Restart=`, supervisord, OpenRC | 2, 3 | 2 commands; or one, and a kill, bad deploy, signal by hand or limit of the supervisor's |
+//! | sockets (`net`): one, two then one, a Unix socket, groups that grow and shrink, passed ones, stored ones | daemontools, systemd, and in place | 2, 3 | 1 or 2 clients, and a command with one of the above, a transfer that is refused or cut, a stranger at the control socket, a removed path |
+//! | a generation that starts and has lost its supervisor | daemontools, runit | 3 | a kill, 2 bad deploys |
+//! | no pidfds, so that only the lock on the PID file tells who lives | daemontools | 2, 3 | 2 commands; or one, and a kill, bad deploy, reused PID or client |
+//! | another PID namespace that shares the files | daemontools | 3 | a start there, and a command, kill or lost PID file |
+//! | a record of another user | daemontools | 3 | 2 commands; or one, and a kill, or a line that names a process of others |
+//! | checks that fail: out of memory, or no access to the lock file | daemontools, an unknown one | 3 | a command, a refused signal, 2 failed checks |
+//! | hooks that hold back signals | daemontools, runit, an unknown one, in place | 2 | 2 commands; or one, and a signal by hand, kill or reload |
 //!
-//! [`broken`] breaks the protocol in one place at a time, and each such variant is found by the promise
-//! that it breaks.
+//! `broken` breaks the protocol in one place at a time, and each such variant is found by the promise
+//! that it breaks. The crate knows nothing of that: `machines` stands between the world and the crate's
+//! code, and drops or rewrites what passes.
 //!
 //! # What is not
 //!
-//! - Time. A timer fires at any moment, or late; the two exceptions stand where they are made: a
-//!   supervisor is through with a command within 20 ms, and clients come when somebody has served.
-//! - The bytes: what parses them has tests and a fuzzer. Of two users, the refusals only.
-//! - State that is handed over, UDP, and port 0: to the pool they are sockets as any other.
-//! - Between the look at an empty queue and `close` nothing arrives: to the kernel that is two steps, and
-//!   for a socket that no successor has taken the crate cannot make it one.
+//! - Time. A timer fires at any moment, or late. There are three exceptions: a supervisor finishes a
+//!   command within 20 ms, clients come only after a generation has served, and `claim_timeout` passes
+//!   only for a generation that hangs, or at the cost of a bad deploy.
+//! - The bytes: what parses them has tests and a fuzzer. Of two users, only the refusals.
+//! - State that is handed over, UDP, and port 0: to the pool they are sockets like any other.
+//! - Nothing arrives between the look at an empty queue and `close`. To the kernel these are two steps,
+//!   and for a socket that no successor has taken the crate cannot make them one.
 //! - A connection at an address that is no longer asked for, in the moment in which systemd's store is
-//!   the last to hold its socket; what waits at a retired member whose last server was killed.
-//! - Groups whose predecessor, in place, is told by the launcher's timer to drain before its successor has
-//!   steered the group: that takes a process stopped for a second between two instructions.
+//!   the last to hold its socket; and what waits at a retired member whose last server was killed.
+//! - Groups whose predecessor, in place, is told to drain by the launcher's timer before its successor
+//!   has steered the group: a process would have to be stopped for a second between two instructions.
 //! - Forwarded signals (P7) and bad input (P10), the watchdog and notifications.
-
+//! - A stop that cannot be told to all older generations at once, because there is no memory.
 //!
-//! A crate of its own, since the walks want it optimized, and nothing else of the crate is worth the
-//! time that takes to compile.
+//! # What does not hold
+//!
+//! The walks leave these out, and say so where they do:
+//!
+//! - Without pidfds the end of older generations cannot be awaited, so a stop may be reported too early
+//!   (P6). Nobody knows whose a launcher is: a service that shares the PID file gets TERM (P5). Between
+//!   the look and the signal a PID may become another process's (P5). A generation whose supervisor was
+//!   killed, and whose PID file a failed start has replaced, cannot be told to end (P4).
+//! - With a record of another user than the daemons', a generation whose supervisor was killed gets no
+//!   TERM, and beside its launcher it does not check (P4).
+//! - A daemon that can open neither lock file nor record drains as soon as the PID file names a newer
+//!   generation, which serves a moment later (P1). If its supervisor does not tell what it wants, it drains
+//!   after `successor_timeout`, though a successor may be starting (P1).
+
+// A crate of its own, since the walks want it optimized, and nothing else of the crate is worth the
+// time that takes to compile.
 
 // The machines are a part of the crate here, not the whole of it.
 #![cfg(test)]

@@ -6,7 +6,6 @@
 
 use crate::net::Cookie;
 use crate::proto::control::transfer::{self, Predecessor, Untakeable};
-use crate::proto::daemon::signal_hooks::{Arrived, Signal, SignalHooks};
 use crate::proto::daemon::{
     self, Input as D, Output as DO, Phase, Question, Sender, Sight, Timer as DT,
 };
@@ -33,7 +32,6 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn new(kind: Kind, in_place: bool) -> Self {
-        let in_place = in_place && !variants::is(Variant::HandsOffInPlace);
         Daemon { machine: daemon::Daemon::new(kind, in_place), last_claim: 0 }
     }
 
@@ -58,7 +56,7 @@ impl Daemon {
         let Some(variant) = variants::broken() else { return self.machine.on(input) };
         if variant == Variant::OrphanEndsServing
             && self.phase() == Phase::Serving
-            && input == D::Status(Question::OfLauncher, Reading::Lost)
+            && input == D::Timer(DT::Orphan)
         {
             // One that serves nothing ends.
             self.machine = daemon::Daemon::new(Kind::OTHER, false);
@@ -85,6 +83,9 @@ impl Daemon {
             }
             (Variant::HammerOnLauncherUsr2, D::Usr2(Sender::Launcher { .. })) => {
                 D::Usr2(Sender::Other)
+            }
+            (Variant::HandsOffInPlace, D::Usr2(_)) if phase == Phase::Serving => {
+                D::Told(Intent::Unknown)
             }
             (Variant::NoStopWhileStarting, D::Told(Intent::Stop(_)))
                 if phase == Phase::Starting =>
@@ -141,38 +142,6 @@ impl Daemon {
             _ => {}
         }
     }
-}
-
-/// What is to be acted on now.
-pub(crate) fn next(hooks: &mut SignalHooks) -> Option<(Arrived, Option<Signal>)> {
-    match variants::broken() {
-        // The hooks that run hold back everything, and never return.
-        Some(Variant::HookHoldsForEver) if hooks.waits_for().is_some_and(|(run, _)| run == 1) => {
-            None
-        }
-        Some(Variant::HookIsOvertaken) => overtaking(hooks),
-        _ => hooks.next(),
-    }
-}
-
-/// What came last, whatever holds it back.
-fn overtaking(hooks: &mut SignalHooks) -> Option<(Arrived, Option<Signal>)> {
-    let mut all = hooks.clone();
-    let mut arrived = Vec::new();
-    loop {
-        if let Some((run, _)) = all.waits_for() {
-            all.returned(run);
-        }
-        match all.next() {
-            Some(next) => arrived.push(next),
-            None => break,
-        }
-    }
-    arrived.pop().filter(|last| {
-        let first = arrived.is_empty();
-        _ = (first, last);
-        true
-    })
 }
 
 // ---- the launcher ----
@@ -261,10 +230,10 @@ impl Launcher {
                 outputs.extend(self.marked.map(|child| LO::Kill(child, LT::Cancel)));
             }
             (Variant::CancelKillsServing, _) => self.mark_cancelled(outputs),
-            (Variant::LateCandidateNotTold, L::Report(child, _)) => {
-                if outputs.contains(&LO::Progress(Progress::Serving(child))) {
-                    drop_order(outputs);
-                }
+            (Variant::LateCandidateNotTold, L::Report(child, _))
+                if outputs.contains(&LO::Progress(Progress::Serving(child))) =>
+            {
+                drop_order(outputs);
             }
             (Variant::CandidateMirrored, L::Ended(child, end)) => {
                 let failed = Progress::ReloadFailed(Failure::Ended(child, end));
@@ -281,14 +250,14 @@ impl Launcher {
                 self.marked = self.marked.filter(|child| self.current() == Some(*child));
                 outputs.retain(|one| !self.is_to_marked(one));
             }
-            (Variant::CancelledForGood, L::Report(..) | L::Ended(..)) => {
-                if outputs.contains(&LO::Start) {
-                    let start = [LO::Progress(Progress::Reloading), LO::Start];
-                    outputs.retain(|one| !start.contains(one));
-                    let not_started = LO::Progress(Progress::ReloadFailed(Failure::NotStarted));
-                    let none = self.machine.on(L::Spawned(None));
-                    outputs.extend(none.into_iter().filter(|one| *one != not_started));
-                }
+            (Variant::CancelledForGood, L::Report(..) | L::Ended(..))
+                if outputs.contains(&LO::Start) =>
+            {
+                let start = [LO::Progress(Progress::Reloading), LO::Start];
+                outputs.retain(|one| !start.contains(one));
+                let not_started = LO::Progress(Progress::ReloadFailed(Failure::NotStarted));
+                let none = self.machine.on(L::Spawned(None));
+                outputs.extend(none.into_iter().filter(|one| *one != not_started));
             }
             (Variant::DrainingNotAwaited, L::Ended(child, end)) if before == Some(child) => {
                 let goes_on = |one: &LO| {

@@ -397,7 +397,7 @@ impl World {
     /// `sockets::obtain`.
     pub(crate) fn prepare(&mut self, id: Id, setting: &Setting) {
         let phase = self.daemon(id).expect("it runs").machine.phase();
-        if phase != Phase::Starting && !variants::is(Variant::SocketsWhileStopping) {
+        if phase.parks_callers() && !variants::is(Variant::SocketsWhileStopping) {
             say(|| format!("daemon {id} asks for sockets, and is about to end"));
             return self.park(id);
         }

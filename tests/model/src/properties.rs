@@ -35,7 +35,8 @@ impl World {
         if asked && !self.is_out_of_reach(setting) {
             return self.fault(Promise::P4, "a launcher was told to restart or stop, and stays");
         }
-        if self.budget.by_hand < setting.budget.by_hand {
+        let Budget { by_hand, elsewhere, .. } = setting.budget;
+        if self.budget.by_hand < by_hand || self.budget.elsewhere < elsewhere {
             return; // two services share a PID file: nothing ends well, but P5 holds
         }
         if setting.in_place {
@@ -84,6 +85,11 @@ impl World {
     }
 
     fn check_wanted_up(&mut self, alive: &[Id], serving: &[Id], setting: &Setting) {
+        // Without pidfds nobody can end an orphan that no longer holds the PID file.
+        let orphan = |id: &Id| self.launcher(*id).is_some() && !self.is_supervised(*id);
+        if setting.by_lock && serving.iter().any(orphan) {
+            return;
+        }
         let newest = alive.iter().filter(|id| self.at(**id).was_ready).max();
         if serving.len() > 1 || serving.first() != newest {
             return self.fault(Promise::P4, "not the newest ready generation serves alone");

@@ -37,6 +37,7 @@ pub(crate) enum Action {
     RemoveFile,
     ReusePid(Id),
     SlowCheck(Id),
+    ShortCheck(Id),
     LauncherLimit(Id, Id),
     DrainLimit(Id),
     // What happens by itself, sooner or later.
@@ -146,6 +147,8 @@ impl World {
                 may(budget.bad, starts, Action::StartsSlowly(id));
                 let check = daemon.timers.has(DaemonTimer::Check) && self.claim.is_none();
                 may(budget.slow, check && !daemon.main.has_files(), Action::SlowCheck(id));
+                let checks = daemon.timers.has(DaemonTimer::Check) && !daemon.main.has_files();
+                may(budget.short, checks, Action::ShortCheck(id));
                 may(budget.limits, daemon.timers.has(DaemonTimer::Drain), Action::DrainLimit(id));
             }
         }
@@ -214,7 +217,8 @@ impl World {
                 let merges = daemon.pending.others(signal).next().is_some();
                 may(merges, Action::WakeDaemon(id, Some(signal), true));
             }
-            may(daemon.signal_hooks.waits_for().is_some(), Action::HooksReturn(id));
+            let hooks = daemon.signal_hooks.waits_for().is_some();
+            may(hooks && !variants::is(Variant::HookHoldsForEver), Action::HooksReturn(id));
             may(daemon.asks.is_some(), Action::Answer(id));
             may(daemon.request_hooks, Action::RequestHooks(id));
             may(daemon.drain_hooks && self.has_drained(id), Action::DrainHooks(id));
@@ -373,6 +377,12 @@ impl World {
                 self.daemon_timer(id, DaemonTimer::Check, setting);
                 self.with_daemon(id, |daemon| daemon.slow = false);
             }
+            Action::ShortCheck(id) => {
+                self.budget.short -= 1;
+                self.with_daemon(id, |daemon| daemon.short = true);
+                self.daemon_timer(id, DaemonTimer::Check, setting);
+                self.with_daemon(id, |daemon| daemon.short = false);
+            }
             Action::LauncherLimit(id, child) => {
                 self.budget.limits -= 1;
                 let timer = LauncherTimer::Kill(pid(child));
@@ -494,7 +504,8 @@ impl World {
             let supervisor = &mut self.supervisor;
             supervisor.wants_up = false;
             let owed = tells && supervisor.instance == 0 && supervisor.child.is_some();
-            let owed = owed && !self.has_abandoned();
+            // Without pidfds the end of older generations cannot be awaited.
+            let owed = owed && !self.has_abandoned() && !setting.by_lock;
             self.supervisor.stop = if owed { Stop::Owed } else { Stop::Excused };
             self.write_status(setting);
         }

@@ -41,7 +41,7 @@ pub(crate) enum Variant {
     LauncherGoneIgnoredInStarting,
     /// A serving daemon does not care about its launcher's end.
     LauncherGoneIgnoredInServing,
-    /// A generation whose supervisor has died while it started ends, also if it serves by now.
+    /// A generation that serves is still held to the time that its start may take.
     OrphanEndsServing,
     /// A generation that starts for longer than `claim_timeout` ends, whatever its supervisor does.
     SupervisedOrphan,
@@ -79,8 +79,6 @@ pub(crate) enum Variant {
     RecordBelieved,
     /// A hook before a signal that hangs holds back the signal for ever.
     HookHoldsForEver,
-    /// What comes later overtakes what a hook holds back.
-    HookIsOvertaken,
     /// The launcher ends with 0, however its daemon ended.
     NoMirror,
     /// A daemon that drains does not let its launcher go for a restart.

@@ -31,6 +31,7 @@ pub(crate) const NONE: Budget = Budget {
     removals: 0,
     reuses: 0,
     slow: 0,
+    short: 0,
     limits: 0,
     by_hand: 0,
     elsewhere: 0,
@@ -66,6 +67,7 @@ impl Setting {
             removals,
             reuses,
             slow,
+            short,
             limits,
             by_hand,
             elsewhere,
@@ -84,6 +86,7 @@ impl Setting {
             (removals, "PID files removed"),
             (reuses, "PIDs reused"),
             (slow, "slow checks"),
+            (short, "failed checks"),
             (limits, "limits passed"),
             (by_hand, "started by hand"),
             (elsewhere, "started elsewhere"),
@@ -103,9 +106,10 @@ impl Setting {
             RecordOf::DaemonsUser => ", as root with a record of the daemons' user",
             RecordOf::Another => ", with a record of another user",
         };
+        let shut_out = if self.shut_out { ", shut out of the lock file" } else { "" };
         let manner = self.manner.name;
         let counts = counts.join(", ");
-        format!("{kind}{readable}{manner}{place}{sockets}{lock}{hooks}{record}: {counts}")
+        format!("{kind}{readable}{manner}{place}{sockets}{lock}{shut_out}{hooks}{record}: {counts}")
     }
 }
 
@@ -208,6 +212,81 @@ fn p9_any_process_may_be_killed_anywhere() {
     if is_deep() {
         walk_under(&TELLING, 3, Budget { commands: 2, kills: 1, ..NONE }, |_| {});
     }
+}
+
+/// Who starts, and has lost its supervisor, makes room for the next.
+#[test]
+fn p1_p9_an_orphan_that_starts_ends() {
+    for kind in [Kind::DAEMONTOOLS, Kind::RUNIT] {
+        walk(Setting::new(kind, true, 3, Budget { bad: 2, kills: 1, ..NONE }));
+    }
+}
+
+/// Nothing can be proven: the lock on the PID file decides.
+#[test]
+fn p4_p5_without_pidfds() {
+    for budget in [
+        Budget { commands: 2, ..NONE },
+        Budget { commands: 1, kills: 1, ..NONE },
+        Budget { commands: 1, bad: 1, ..NONE },
+        Budget { commands: 1, kills: 1, reuses: 1, ..NONE },
+    ] {
+        walk(Setting { by_lock: true, ..daemontools(3, budget) });
+    }
+    let busy = Budget { commands: 1, connections: 1, ..NONE };
+    walk_sockets(Setting { by_lock: true, ..daemontools(2, busy) }, SAME);
+}
+
+#[test]
+fn p5_another_pid_namespace() {
+    for budget in [
+        Budget { commands: 1, elsewhere: 1, ..NONE },
+        Budget { kills: 1, elsewhere: 1, ..NONE },
+        Budget { removals: 1, elsewhere: 1, ..NONE },
+    ] {
+        walk(daemontools(3, budget));
+        walk(Setting { by_lock: true, ..daemontools(3, budget) });
+    }
+}
+
+#[test]
+fn p4_p5_a_record_of_another_user() {
+    let told = Budget { commands: 2, ..NONE };
+    let planted = Budget { commands: 1, planted: 1, ..NONE };
+    let kill = Budget { commands: 1, kills: 1, ..NONE };
+    for budget in [told, planted, kill] {
+        walk(Setting { record: RecordOf::DaemonsUser, ..daemontools(3, budget) });
+    }
+    for budget in [told, planted] {
+        walk(Setting { record: RecordOf::Another, ..daemontools(3, budget) });
+    }
+}
+
+/// A check that cannot be made, for now or ever.
+#[test]
+fn p4_p8_checks_that_fail() {
+    for kind in [Kind::DAEMONTOOLS, Kind::OTHER] {
+        let short = Budget { commands: 1, losses: 1, short: 2, ..NONE };
+        walk(Setting::new(kind, true, 3, short));
+    }
+    let refused = Budget { commands: 1, losses: 1, ..NONE };
+    walk(Setting { shut_out: true, ..daemontools(3, refused) });
+}
+
+#[test]
+fn p4_p6_hooks_hold_back_signals() {
+    for (kind, readable) in [(Kind::DAEMONTOOLS, true), (Kind::RUNIT, true), (Kind::OTHER, false)] {
+        for budget in [
+            Budget { commands: 2, ..NONE },
+            Budget { commands: 1, direct: 1, ..NONE },
+            Budget { commands: 1, kills: 1, ..NONE },
+        ] {
+            walk(Setting { hooks: true, ..Setting::new(kind, readable, 2, budget) });
+        }
+    }
+    let reload = Budget { reloads: 1, commands: 1, ..NONE };
+    let in_place = Setting::new(Kind::NOBODY, false, 2, reload);
+    walk(Setting { hooks: true, in_place: true, ..in_place });
 }
 
 /// Launchers that restart in place, under a supervisor or none.

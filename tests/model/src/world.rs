@@ -52,6 +52,9 @@ pub(crate) struct Setting {
     pub(crate) by_lock: bool,
     /// What the record may name.
     pub(crate) record: RecordOf,
+    /// Nobody but the generation that starts can open the lock file: the others have given up root, and
+    /// it was made anew. Without the claim and the record they see the PID file alone.
+    pub(crate) shut_out: bool,
     /// The program has hooks before TERM and USR2.
     pub(crate) hooks: bool,
     /// How many daemons are started at most.
@@ -71,6 +74,7 @@ impl Setting {
             sockets: None,
             by_lock: false,
             record: RecordOf::Ours,
+            shut_out: false,
             hooks: false,
             starts,
             budget,
@@ -111,6 +115,8 @@ pub(crate) struct Budget {
     pub(crate) reuses: u8,
     /// Checks that take so long that others notice.
     pub(crate) slow: u8,
+    /// Checks and stops that fail: there is no memory, or there are no descriptors.
+    pub(crate) short: u8,
     /// Limits of a drain that pass: the hammer, and the launcher's KILL.
     pub(crate) limits: u8,
     /// The program is started by hand, beside the service.
@@ -297,8 +303,9 @@ pub(crate) struct DaemonProcess {
     pub(crate) asks: Option<Question>,
     /// The supervisor's last answer about the service, and whether it was true.
     pub(crate) told: Option<(Reading, bool)>,
-    /// The next check takes its time.
+    /// The next check takes its time, or fails.
     pub(crate) slow: bool,
+    pub(crate) short: bool,
     /// A check that takes its time: what it has seen, if the claim does not keep that true.
     pub(crate) checking: Option<Option<Sight>>,
     /// A claim was taken since the successor timer was armed.
@@ -481,6 +488,7 @@ impl DaemonProcess {
             asks: None,
             told: None,
             slow: false,
+            short: false,
             checking: None,
             claims_since: false,
         }
@@ -502,7 +510,8 @@ impl DaemonProcess {
 
     /// This timer means nothing any more.
     pub(crate) fn forget_timers(&mut self) {
-        if self.machine.phase() != Phase::Starting {
+        let broken = variants::is(Variant::OrphanEndsServing);
+        if self.machine.phase() != Phase::Starting && !broken {
             self.timers.disarm(DaemonTimer::Orphan);
         }
     }
