@@ -86,7 +86,7 @@ impl Setting {
             (removals, "PID files removed"),
             (reuses, "PIDs reused"),
             (slow, "slow checks"),
-            (short, "failed checks"),
+            (short, "times out of memory"),
             (limits, "limits passed"),
             (by_hand, "started by hand"),
             (elsewhere, "started elsewhere"),
@@ -269,6 +269,7 @@ fn p4_p8_checks_that_fail() {
         let short = Budget { commands: 1, losses: 1, short: 2, ..NONE };
         walk(Setting::new(kind, true, 3, short));
     }
+    walk(daemontools(2, Budget { commands: 2, short: 1, ..NONE }));
     let refused = Budget { commands: 1, losses: 1, ..NONE };
     walk(Setting { shut_out: true, ..daemontools(3, refused) });
 }
