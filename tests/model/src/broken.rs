@@ -223,7 +223,7 @@ fn every_broken_variant_is_found() {
 /// - "taken over": of use where a successor crashes; the end of the drain, later.
 /// - "released": `handoff_timeout`, later.
 /// - "channel closed": the daemon's end. It is for a daemon that gives up its channel and lives.
-const ROWS: [(Row, Promise, Setting); 54] = [
+const ROWS: [(Row, Promise, Setting); 56] = [
     (Daemon("Starting", "TERM"), P6, daemontools(Budget { kills: 1, ..RESTART })),
     (Daemon("Starting", "told to restart"), P1, unreadable(RESTART)),
     (Daemon("Starting", "told to stop"), P4, daemontools(RESTART)),
@@ -270,6 +270,16 @@ const ROWS: [(Row, Promise, Setting); 54] = [
     (Daemon("Draining", "told to stop"), P6, two(Budget { direct: 1, ..TWICE })),
     (Daemon("Draining", "drain hooks done"), P6, alone(RESTART)),
     (Daemon("Draining", "older gone"), P6, daemontools(TWICE)),
+    (
+        Daemon("StoppingEarly", "timer for the older ones"),
+        P6,
+        alone(Budget { short: 1, ..RESTART }),
+    ),
+    (
+        Daemon("AwaitingOlder", "timer for the older ones"),
+        P6,
+        alone(Budget { short: 1, ..RESTART }),
+    ),
     (Daemon("AwaitingOlder", "older gone"), P6, daemontools(Budget { kills: 1, ..RESTART })),
     (Launcher("TERM"), P4, alone(RESTART)),
     (Launcher("CONT"), P6, unreadable(RESTART)),

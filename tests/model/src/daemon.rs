@@ -235,6 +235,11 @@ impl World {
                     daemon.drain_hooks = true;
                     self.net_let_go(id);
                 }
+                Output::StopOlder if std::mem::take(&mut daemon.short) => {
+                    say(|| format!("  daemon {id} cannot tell the older ones: out of memory"));
+                    inputs.push_back(Input::OlderTold { awaited: false, again: true });
+                    self.give_up_claim(id);
+                }
                 Output::StopOlder => {
                     let older = self.stop_older(id, setting);
                     inputs.push_back(Input::OlderTold { awaited: !older.is_empty(), again: false });

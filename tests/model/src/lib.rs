@@ -26,7 +26,7 @@
 //! | no pidfds, so that only the lock on the PID file tells who lives | daemontools | 2, 3 | 2 commands; or one, and a kill, bad deploy, reused PID or client |
 //! | another PID namespace that shares the files | daemontools | 3 | a start there, and a command, kill or lost PID file |
 //! | a record of another user | daemontools | 3 | 2 commands; or one, and a kill, or a line that names a process of others |
-//! | checks that fail: out of memory, or no access to the lock file | daemontools, an unknown one | 3 | a command, a refused signal, 2 failed checks |
+//! | checks and stops that fail: out of memory, or no access to the lock file | daemontools, an unknown one | 2, 3 | 2 commands and a failure; or a command, a refused signal, 2 failures |
 //! | hooks that hold back signals | daemontools, runit, an unknown one, in place | 2 | 2 commands; or one, and a signal by hand, kill or reload |
 //!
 //! `broken` breaks the protocol in one place at a time, and each such variant is found by the promise
@@ -47,7 +47,6 @@
 //! - Groups whose predecessor, in place, is told to drain by the launcher's timer before its successor
 //!   has steered the group: a process would have to be stopped for a second between two instructions.
 //! - Forwarded signals (P7) and bad input (P10), the watchdog and notifications.
-//! - A stop that cannot be told to all older generations at once, because there is no memory.
 //!
 //! # What does not hold
 //!

@@ -37,7 +37,7 @@ pub(crate) enum Action {
     RemoveFile,
     ReusePid(Id),
     SlowCheck(Id),
-    ShortCheck(Id),
+    OutOfMemory(Id),
     LauncherLimit(Id, Id),
     DrainLimit(Id),
     // What happens by itself, sooner or later.
@@ -147,8 +147,8 @@ impl World {
                 may(budget.bad, starts, Action::StartsSlowly(id));
                 let check = daemon.timers.has(DaemonTimer::Check) && self.claim.is_none();
                 may(budget.slow, check && !daemon.main.has_files(), Action::SlowCheck(id));
-                let checks = daemon.timers.has(DaemonTimer::Check) && !daemon.main.has_files();
-                may(budget.short, checks, Action::ShortCheck(id));
+                let acts = daemon.has_handlers() && !daemon.short && !daemon.finished;
+                may(budget.short, acts, Action::OutOfMemory(id));
                 may(budget.limits, daemon.timers.has(DaemonTimer::Drain), Action::DrainLimit(id));
             }
         }
@@ -224,7 +224,7 @@ impl World {
             may(daemon.drain_hooks && self.has_drained(id), Action::DrainHooks(id));
             let gone = |one: &Id| self.daemon(*one).is_none();
             may(!daemon.awaits.is_empty() && daemon.awaits.iter().all(gone), Action::OlderGone(id));
-            for timer in [DaemonTimer::Check, DaemonTimer::Successor] {
+            for timer in [DaemonTimer::Check, DaemonTimer::Successor, DaemonTimer::TellOlder] {
                 may(daemon.timers.has(timer), Action::DaemonTimer(id, timer));
             }
             let orphan = daemon.timers.has(DaemonTimer::Orphan) && daemon.hangs();
@@ -377,11 +377,10 @@ impl World {
                 self.daemon_timer(id, DaemonTimer::Check, setting);
                 self.with_daemon(id, |daemon| daemon.slow = false);
             }
-            Action::ShortCheck(id) => {
+            Action::OutOfMemory(id) => {
+                say(|| format!("daemon {id} is out of memory"));
                 self.budget.short -= 1;
                 self.with_daemon(id, |daemon| daemon.short = true);
-                self.daemon_timer(id, DaemonTimer::Check, setting);
-                self.with_daemon(id, |daemon| daemon.short = false);
             }
             Action::LauncherLimit(id, child) => {
                 self.budget.limits -= 1;

@@ -303,8 +303,9 @@ pub(crate) struct DaemonProcess {
     pub(crate) asks: Option<Question>,
     /// The supervisor's last answer about the service, and whether it was true.
     pub(crate) told: Option<(Reading, bool)>,
-    /// The next check takes its time, or fails.
+    /// The next check takes its time.
     pub(crate) slow: bool,
+    /// It is out of memory: the next check, or stop of the older generations, fails.
     pub(crate) short: bool,
     /// A check that takes its time: what it has seen, if the claim does not keep that true.
     pub(crate) checking: Option<Option<Sight>>,
