@@ -8,6 +8,7 @@ mod generation;
 mod launcher;
 mod log;
 mod notification_fd;
+mod retry;
 pub(crate) mod settings;
 mod shared;
 pub(crate) mod sockets;

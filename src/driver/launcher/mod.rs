@@ -10,6 +10,7 @@ mod warnings;
 use crate::driver::launcher::observers::systemd::{self as notify, Notifier};
 use crate::driver::log::{Maybe, note};
 use crate::driver::notification_fd;
+use crate::driver::retry;
 use crate::driver::settings::Settings;
 use crate::driver::threads::Asked;
 use crate::driver::timers::Timers;
@@ -29,15 +30,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// A CONT that is further from its TERM belongs to something else; and the supervisors that write
 /// their status after the signals need half of that.
 const SETTLE: Duration = Duration::from_millis(20);
-/// A pause before a message is sent again for which there was no memory, and how often it is, at most.
-const PAUSE: Duration = Duration::from_millis(5);
-const AGAIN: u32 = 20;
 /// How much longer than its own `drain_timeout` an attached daemon may live.
 const KILL_AFTER: Duration = Duration::from_secs(5);
 
@@ -560,18 +557,8 @@ impl Driver {
     fn tell(&mut self, pid: Child, step: &str, message: &ToDaemon) {
         let told = match self.member(pid) {
             Some(Member { channel: Some(channel), .. }) => {
-                let send = || channel.send(&message.format(), &[]);
-                let again = |sent: &io::Result<()>| matches!(sent, Err(error) if process::is_shortage(error));
-                let mut sent = send();
                 // The signal that follows means less without it.
-                for _ in 0..AGAIN {
-                    if !again(&sent) {
-                        break;
-                    }
-                    thread::sleep(PAUSE);
-                    sent = send();
-                }
-                sent
+                retry::within(retry::TO_DAEMON, || channel.send(&message.format(), &[]))
             }
             Some(_) | None => Err(io::ErrorKind::NotConnected.into()),
         };
