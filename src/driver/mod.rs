@@ -7,7 +7,7 @@ mod daemon;
 mod generation;
 mod launcher;
 mod log;
-mod notification_fd;
+mod observers;
 mod retry;
 pub(crate) mod settings;
 mod shared;

@@ -8,6 +8,7 @@ use crate::driver::daemon::stdio::Outputs;
 use crate::driver::daemon::watchdog;
 use crate::driver::generation::stop::Stopped;
 use crate::driver::log::{Maybe, note};
+use crate::driver::observers;
 use crate::driver::retry;
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::threads::Asked;
@@ -450,7 +451,7 @@ impl Events {
             Phase::Draining(_) => {
                 self.left_serving = Some(now);
                 if self.daemon.service.is_none() {
-                    watchdog::drains_alone();
+                    observers::drains_alone();
                 }
                 "drain"
             }

@@ -14,7 +14,7 @@ use crate::DrainReason;
 use crate::driver::control::Server;
 use crate::driver::generation::Service;
 use crate::driver::log::note;
-use crate::driver::notification_fd;
+use crate::driver::observers::s6;
 use crate::driver::retry;
 use crate::driver::settings::Settings;
 use crate::driver::shared::{Daemon, PROCESS, Past};
@@ -79,7 +79,7 @@ fn first_message(channel: &Link) -> Arrival {
 /// Without a PID file.
 pub(in crate::driver) fn init_disabled(settings: Settings) -> Result<()> {
     PROCESS.sockets.adopt_passed(None);
-    notification_fd::hold(&settings)?;
+    s6::hold(&settings)?;
     let outputs = Outputs::new(false); // nothing here outlives its supervisor
     run(Machine::disabled(), outputs, settings.drain_timeout, None, None)?;
     #[cfg(feature = "systemd")]
