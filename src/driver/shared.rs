@@ -24,8 +24,8 @@ use crate::proto::{Report, State};
 use crate::shutdown::{HookList, Shutdown, lock};
 use crate::states::Changes;
 use crate::sys::notification_fd::Notification;
-use crate::sys::process;
 use crate::sys::seqpacket::Link;
+use crate::sys::shortage::is_shortage;
 use crate::sys::wait::Waker;
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
@@ -167,7 +167,7 @@ impl Daemon {
             };
             if let Err(error) = sent {
                 note!(Debug, "stage=channel report={} error=\"{error}\"", report.name());
-                if process::is_shortage(&error) {
+                if is_shortage(&error) {
                     return false;
                 }
             }

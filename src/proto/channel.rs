@@ -35,7 +35,6 @@ pub(crate) enum ToDaemon {
 }
 
 /// What a daemon tells its launcher beside the protocol: its machine takes no notice.
-#[cfg(feature = "systemd")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Aside {
     Alive,
@@ -45,8 +44,8 @@ pub(crate) enum Aside {
     Remove(String),
 }
 
-#[cfg(feature = "systemd")]
 impl Aside {
+    #[cfg(feature = "systemd")]
     pub(crate) fn format(&self) -> Vec<u8> {
         let text = match self {
             Aside::Alive => format!("{CHANNEL}{VERSION} alive"),

@@ -2,6 +2,7 @@
 
 use super::process::{self, Held};
 use super::seqpacket::Link;
+use super::shortage::is_shortage;
 use super::{proc, raw};
 use crate::proto::End;
 use nix::errno::Errno;
@@ -176,7 +177,7 @@ pub(crate) fn signal_launcher(launcher: i32, signal: i32) -> io::Result<()> {
     }
     match held {
         Ok(held) => held.signal(signal),
-        Err(error) if process::is_shortage(&error) => Err(error),
+        Err(error) if is_shortage(&error) => Err(error),
         Err(_) => raw::kill(launcher, signal), // no pidfds
     }
 }

@@ -13,6 +13,7 @@
 //!    signal without us: see [`LockFile::bound`].
 
 use super::proc::World;
+use super::shortage::is_shortage;
 use super::{pid_file, process, raw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::generation::record::Record;
@@ -85,7 +86,7 @@ impl LockFile {
                 Ok(false) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 // We cannot know now whether the lock counts. Another starter may need it.
-                Err(error) if process::is_shortage(&error) => {
+                Err(error) if is_shortage(&error) => {
                     self.give_up();
                     return Err(self.error("look at", error));
                 }

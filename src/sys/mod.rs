@@ -14,7 +14,7 @@ pub(crate) mod rlimit;
 #[cfg(feature = "systemd")]
 pub(crate) mod sd_notify;
 pub(crate) mod seqpacket;
-mod shortage;
+pub(crate) mod shortage;
 pub(crate) mod signals;
 pub(crate) mod socket;
 pub(crate) mod stdio;

@@ -2,7 +2,7 @@
 
 use super::proc::{self, World};
 use super::raw;
-pub(crate) use super::shortage::is_shortage;
+use super::shortage::is_shortage;
 use crate::proto::generation::record::{Generation, Identity};
 use crate::proto::generation::verdict::Unproven;
 use nix::errno::Errno;

@@ -10,8 +10,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
-#[cfg(feature = "systemd")]
-pub(crate) use libc::SIGABRT;
 pub(crate) use libc::{SIGCHLD, SIGCONT, SIGINT, SIGKILL, SIGPIPE, SIGTERM, SIGUSR2};
 pub(crate) use raw::unblock_all;
 

@@ -1,6 +1,7 @@
 //! The launcher's parent: which kind of supervisor it is, whether it lives, and what its status says.
 
 use super::process::{self, Held};
+use super::shortage::is_shortage;
 use super::{proc, systemctl};
 use crate::proto::channel::Hello;
 use crate::proto::generation::record::Identity;
@@ -77,7 +78,7 @@ fn unless_short<T>(looked: io::Result<T>, short: &mut Option<io::Error>) -> Opti
     match looked {
         Ok(seen) => Some(seen),
         Err(error) => {
-            *short = Some(error).filter(process::is_shortage).or_else(|| short.take());
+            *short = Some(error).filter(is_shortage).or_else(|| short.take());
             None
         }
     }

@@ -2,6 +2,7 @@
 //! service. What follows from them is decided elsewhere.
 
 use super::process::{self, Held};
+use super::shortage::is_shortage;
 use super::{proc, raw};
 use fs2::FileExt;
 use nix::errno::Errno;
@@ -132,7 +133,7 @@ pub(crate) fn pidfds() -> Result<(), String> {
     match Held::open(process::own_pid()) {
         Ok(_) => Ok(()),
         // This process is short of something; the kernel has pidfds.
-        Err(error) if process::is_shortage(&error) => Ok(()),
+        Err(error) if is_shortage(&error) => Ok(()),
         Err(error) if error.raw_os_error() == Some(Errno::ENOSYS as i32) => {
             Err("the kernel has none".to_owned())
         }

@@ -1,16 +1,14 @@
 //! Both ends of a connection at the control socket, with a limit for the whole of it.
 
+use crate::driver::retry;
 use crate::proto::control::frame;
 use crate::sys::seqpacket::{Arrival, Link, Message};
-use crate::sys::{process, wait};
+use crate::sys::shortage::is_shortage;
+use crate::sys::wait;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
-
-/// A pause before something is tried again that the system has refused for the moment.
-const PAUSE: Duration = Duration::from_millis(1);
 
 pub(in crate::driver) const CLOSED: &str = "it has closed the connection half-way";
 
@@ -52,9 +50,9 @@ impl Deadline {
         loop {
             match link.send(bytes, fds) {
                 Ok(()) => return Ok(()),
-                Err(error) if process::is_shortage(&error) => {
+                Err(error) if is_shortage(&error) => {
                     wait::writable(link.as_fd(), self.left()?);
-                    thread::sleep(PAUSE); // there was room, but not memory
+                    retry::pause(); // there was room, but not memory
                 }
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                     return Err(CLOSED.into());
@@ -81,7 +79,7 @@ impl Deadline {
                 Arrival::Closed => return Err(CLOSED.into()),
                 Arrival::OutOfMemory => {
                     self.left()?;
-                    thread::sleep(PAUSE);
+                    retry::pause();
                 }
             }
         }
@@ -107,7 +105,7 @@ pub(crate) fn connect(path: &Path, deadline: Deadline) -> Result<Link, Unconnect
             // Others wait there, and the queue is full.
             io::ErrorKind::WouldBlock => {
                 deadline.left().map_err(Unconnected::Failed)?;
-                thread::sleep(PAUSE);
+                retry::pause();
             }
             _ => return Err(Unconnected::Failed(error.to_string())),
         }

@@ -1,12 +1,12 @@
 //! What the program calls.
 
-use crate::driver::daemon::watchdog;
 use crate::driver::generation::started::started as take_over;
-use crate::driver::notification_fd;
+use crate::driver::observers;
 use crate::driver::shared::PROCESS;
 use crate::driver::sockets::stages;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::daemon::Input;
+use crate::proto::supervisor::notices::Notice;
 use crate::proto::{Intent, Scope, State};
 use crate::shutdown::Stage;
 
@@ -21,9 +21,9 @@ pub(crate) fn started() -> Result<()> {
     match &daemon.service {
         Some(service) => take_over(service, daemon)?,
         None => {
-            watchdog::serves_alone();
+            observers::serves_alone();
             stages::close_unclaimed();
-            notification_fd::tell();
+            observers::tell(&Notice::Readiness, None);
         }
     }
     PROCESS.hooks.run_after(Stage::Takeover);

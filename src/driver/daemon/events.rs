@@ -8,6 +8,8 @@ use crate::driver::daemon::stdio::Outputs;
 use crate::driver::daemon::watchdog;
 use crate::driver::generation::stop::Stopped;
 use crate::driver::log::{Maybe, note};
+use crate::driver::observers;
+use crate::driver::retry;
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::threads::Asked;
 use crate::driver::timers::Timers;
@@ -30,8 +32,6 @@ use std::time::{Duration, Instant};
 const CHECK: Duration = Duration::from_secs(1);
 /// How often it says that it is still detached.
 const SAY: Duration = Duration::from_secs(60);
-/// When what could not be reported for want of memory is tried again.
-const RESEND: Duration = Duration::from_millis(10);
 /// How long hooks may hold back a signal: a hammer, or a stop, must not wait for a hook that hangs.
 const SIGNAL_HOOKS_TIME: Duration = Duration::from_secs(1);
 /// The exit code of a drain that was forced to end, as of `timeout(1)`.
@@ -113,7 +113,7 @@ impl Events {
             true => (self.outputs.watched(), self.outputs.next()),
             false => (Vec::new(), None),
         };
-        let resend = (!self.daemon.send_reports()).then_some(RESEND);
+        let resend = (!self.daemon.send_reports()).then_some(retry::LATER);
         let next = self.timers.next().into_iter().chain(retry).chain(resend).min();
         wait::readable_or_closed(&fds, &outputs, next);
         if outlives {
@@ -451,7 +451,7 @@ impl Events {
             Phase::Draining(_) => {
                 self.left_serving = Some(now);
                 if self.daemon.service.is_none() {
-                    watchdog::drains_alone();
+                    observers::drains_alone();
                 }
                 "drain"
             }

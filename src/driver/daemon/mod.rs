@@ -14,7 +14,8 @@ use crate::DrainReason;
 use crate::driver::control::Server;
 use crate::driver::generation::Service;
 use crate::driver::log::note;
-use crate::driver::notification_fd;
+use crate::driver::observers::s6;
+use crate::driver::retry;
 use crate::driver::settings::Settings;
 use crate::driver::shared::{Daemon, PROCESS, Past};
 use crate::driver::threads::{run_hooks, spawn};
@@ -29,14 +30,8 @@ use events::Events;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, mpsc};
-use std::thread;
 use std::time::Duration;
 use stdio::Outputs;
-
-/// A pause before something is tried again for which there was no memory, and how often it is, at
-/// most.
-const PAUSE: Duration = Duration::from_millis(5);
-const AGAIN: u32 = 100;
 
 pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Link) -> Result<()> {
     launch::new_session();
@@ -78,19 +73,13 @@ pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Link) 
 
 /// It was sent before we were started: if there seems to be none, there is no memory for it now.
 fn first_message(channel: &Link) -> Arrival {
-    for _ in 0..AGAIN {
-        match channel.receive(MESSAGE_MAX) {
-            Arrival::Nothing | Arrival::OutOfMemory => thread::sleep(PAUSE),
-            received => return received,
-        }
-    }
-    Arrival::OutOfMemory
+    retry::within(retry::FIRST_MESSAGE, || channel.receive(MESSAGE_MAX))
 }
 
 /// Without a PID file.
 pub(in crate::driver) fn init_disabled(settings: Settings) -> Result<()> {
     PROCESS.sockets.adopt_passed(None);
-    notification_fd::hold(&settings)?;
+    s6::hold(&settings)?;
     let outputs = Outputs::new(false); // nothing here outlives its supervisor
     run(Machine::disabled(), outputs, settings.drain_timeout, None, None)?;
     #[cfg(feature = "systemd")]

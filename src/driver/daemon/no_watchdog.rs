@@ -4,7 +4,3 @@ use crate::driver::shared::Daemon;
 use crate::sys::seqpacket::Link;
 
 pub(in crate::driver) fn answer(_: &Daemon, _: &Link) {}
-
-pub(in crate::driver) fn serves_alone() {}
-
-pub(in crate::driver) fn drains_alone() {}

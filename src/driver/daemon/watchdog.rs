@@ -2,23 +2,17 @@
 //! file there is no launcher, and the process speaks for itself.
 
 use crate::driver::log::note;
+use crate::driver::observers::{self, systemd};
 use crate::driver::settings::WatchdogCheck;
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::threads::spawn;
 use crate::proto::channel::Aside;
+use crate::proto::supervisor::notices::{Notice, Word};
 use crate::sys::process;
-use crate::sys::sd_notify::{self, Word};
 use crate::sys::seqpacket::Link;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Weak, mpsc};
 use std::thread;
-use std::time::Duration;
-
-/// How long systemd is asked to wait for a drain, each time that it is asked.
-const EXTENSION: Duration = Duration::from_secs(10);
-/// How often it is asked.
-const EXTEND_EVERY: Duration = Duration::from_secs(3);
 
 /// Starts the thread of the program's check.
 pub(super) fn watch(check: Option<WatchdogCheck>, channel: Weak<Link>) -> crate::error::Result<()> {
@@ -65,43 +59,16 @@ fn say_alive(channel: &Link) {
 
 /// Without a PID file: systemd's signs of life, on a thread of their own.
 pub(super) fn watch_alone(check: Option<WatchdogCheck>) -> crate::error::Result<()> {
-    let Some(time) = sd_notify::watchdog().filter(|_| sd_notify::is_heard()) else { return Ok(()) };
+    let Some(time) = systemd::listener().and_then(|listener| listener.watchdog) else {
+        return Ok(());
+    };
     let mut check = check.unwrap_or_else(|| Box::new(|| true));
     spawn("seamless-watchdog", move || {
         loop {
             if is_well(&mut check) {
-                note_failure(sd_notify::say(&[Word::Watchdog]));
+                observers::tell(&Notice::Say(vec![Word::Watchdog]), None);
             }
             thread::sleep(time / 2);
         }
     })
-}
-
-pub(super) fn serves_alone() {
-    if sd_notify::is_heard() {
-        note_failure(sd_notify::say(&[Word::Ready, Word::Status("serving")]));
-    }
-}
-
-/// The drain has begun, and may take its time.
-pub(super) fn drains_alone() {
-    if !sd_notify::is_heard() {
-        return;
-    }
-    let status = Word::Status("stopping: what is in flight is answered");
-    note_failure(sd_notify::say(&[Word::Stopping, status]));
-    let extending = thread::Builder::new().name("seamless-notify".to_owned()).spawn(|| {
-        loop {
-            let extension = Word::ExtendTimeoutUsec(EXTENSION.as_micros() as u32);
-            note_failure(sd_notify::say(&[extension]));
-            thread::sleep(EXTEND_EVERY);
-        }
-    });
-    note_failure(extending.map(drop));
-}
-
-fn note_failure(said: io::Result<()>) {
-    if let Err(error) = said {
-        note!(Warn, "stage=notify pid={} error=\"{error}\"", process::own_pid());
-    }
 }

@@ -21,6 +21,7 @@ use crate::sys::lock_file::LockFile;
 use crate::sys::pid_file::{self, PidFile};
 use crate::sys::proc::{self, World};
 use crate::sys::process::{self, Held};
+use crate::sys::shortage;
 use crate::sys::supervisor::Supervisor;
 use crate::sys::wait;
 use std::io;
@@ -81,7 +82,7 @@ fn look_failed(pid: i32, error: io::Error) -> Error {
 /// Was it for want of descriptors or memory? Then it says nothing of what it was about.
 fn is_shortage(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
-    source.is_some_and(process::is_shortage)
+    source.is_some_and(shortage::is_shortage)
 }
 
 fn park_for_ever() -> ! {
@@ -102,7 +103,7 @@ impl Service {
         let short = |error| Error::io(ErrorKind::System, "cannot read /proc (init)", error);
         let world = match proc::world() {
             Ok(world) => Some(world),
-            Err(error) if process::is_shortage(&error) => return Err(short(error)),
+            Err(error) if shortage::is_shortage(&error) => return Err(short(error)),
             Err(error) => {
                 note!(
                     Warn,
@@ -118,7 +119,7 @@ impl Service {
         };
         let own = match proc::own_identity() {
             Ok(identity) => identity,
-            Err(error) if world.is_none() && !process::is_shortage(&error) => {
+            Err(error) if world.is_none() && !shortage::is_shortage(&error) => {
                 Identity { pid, start: 0 }
             }
             // Entered without it, we could not be told from a process that is gone: no successor
@@ -204,7 +205,7 @@ impl Service {
     fn content(&self) -> Result<Option<Content>> {
         match pid_file::read(&self.pid_file) {
             Ok(content) => Ok(Some(content)),
-            Err(error) if process::is_shortage(&error) => {
+            Err(error) if shortage::is_shortage(&error) => {
                 let text = format!("cannot look at {:?} (PID file)", self.pid_file);
                 Err(Error::io(ErrorKind::PidFile, text, error))
             }

@@ -3,6 +3,7 @@
 //! accept from it, and what arrives there would wait for ever.
 
 use crate::driver::log::note;
+use crate::driver::retry;
 use crate::driver::shared::PROCESS;
 use crate::proto::channel::Aside;
 use crate::proto::sockets::pool::Store;
@@ -10,13 +11,6 @@ use crate::sys::process;
 use crate::sys::seqpacket::Link;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::thread;
-use std::time::Duration;
-
-/// Between attempts to write to a channel that is full.
-const PAUSE: Duration = Duration::from_millis(1);
-/// How often it is attempted; the launcher may be waiting for systemd.
-const ATTEMPTS: u32 = 5_000;
 
 /// Brings systemd's store into line with what is held. `room`: how many it takes.
 pub(in crate::driver) fn keep(channel: &Link, room: usize) {
@@ -57,11 +51,5 @@ pub(in crate::driver) fn keep(channel: &Link, room: usize) {
 
 fn send(channel: &Link, message: &Aside, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let bytes = message.format();
-    for _ in 0..ATTEMPTS {
-        match channel.send(&bytes, fd.as_slice()) {
-            Err(error) if process::is_shortage(&error) => thread::sleep(PAUSE),
-            done => return done,
-        }
-    }
-    Err(io::ErrorKind::TimedOut.into())
+    retry::within(retry::STORE, || channel.send(&bytes, fd.as_slice()))
 }

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 pub(crate) mod invented;
+pub(crate) mod notices;
 pub(crate) mod supervise;
 pub(crate) mod systemd;
 

@@ -11,7 +11,7 @@ use crate::sys::process;
 use std::os::fd::RawFd;
 
 /// Holds `Config::notification_fd`, if one is given, before any other program is started.
-pub(super) fn hold(settings: &Settings) -> Result<()> {
+pub(in crate::driver) fn hold(settings: &Settings) -> Result<()> {
     if let Some(fd) = settings.notification_fd {
         let held = Notification::hold(fd).map_err(|error| {
             let text = format!("cannot use descriptor {fd} (notification_fd)");
@@ -24,7 +24,7 @@ pub(super) fn hold(settings: &Settings) -> Result<()> {
 }
 
 /// What must stay open.
-pub(super) fn number() -> Option<RawFd> {
+pub(in crate::driver) fn number() -> Option<RawFd> {
     lock(&PROCESS.notification_fd).as_ref().map(Notification::number)
 }
 

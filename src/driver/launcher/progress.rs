@@ -1,0 +1,78 @@
+//! The stages of the service: in the log, and for the daemon that serves. What supervisors are told of
+//! them is decided in `proto::supervisor::notices`.
+
+use super::Driver;
+use super::perform::{elapsed_ms, shown};
+use crate::driver::log::{Maybe, note};
+use crate::proto::channel::ToDaemon;
+use crate::proto::launcher::{Failure, Progress, Refusal};
+use crate::sys::process;
+use std::time::Instant;
+
+impl Driver {
+    /// What the service has come to.
+    pub(super) fn progress(&mut self, progress: Progress) {
+        let launcher = process::own_pid();
+        match progress {
+            Progress::Reloading => self.reloading = Some(Instant::now()),
+            Progress::Serving(pid) => {
+                if let Some(began) = self.reloading.take() {
+                    note!(
+                        Info,
+                        "stage=reloaded launcher={launcher} daemon={pid} elapsed_ms={}",
+                        elapsed_ms(Some(began)),
+                    );
+                }
+            }
+            Progress::ReloadFailed(failure) => {
+                let why = match failure {
+                    Failure::NotStarted => match self.not_executed.take() {
+                        Some(error) => error.to_string(),
+                        None => "the program could not be executed".to_owned(),
+                    },
+                    Failure::Ended(pid, end) => {
+                        let (how, number) = shown(end);
+                        format!("daemon {pid} ended before it had taken over: {how} {number}")
+                    }
+                };
+                note!(
+                    Warn,
+                    "stage=reload-failed launcher={launcher} current={} elapsed_ms={} reason={why:?}",
+                    Maybe(self.machine.current()),
+                    elapsed_ms(self.reloading.take()),
+                );
+                self.tell_current(&why);
+            }
+            Progress::ReloadRefused(refusal) => {
+                let why = match refusal {
+                    Refusal::Draining => "as many generations drain as max_draining allows",
+                    Refusal::Leaving => "the launcher was told to restart or to stop",
+                };
+                note!(
+                    Warn,
+                    "stage=reload-failed launcher={launcher} current={} elapsed_ms=- refused={why:?}",
+                    Maybe(self.machine.current()),
+                );
+                self.tell_current(why);
+            }
+            Progress::CurrentEnded(pid, end) => {
+                let (how, number) = shown(end);
+                note!(
+                    Warn,
+                    "stage=current-ended launcher={launcher} daemon={pid} {how}={number} \
+                     reason=\"another one is starting: its outcome is awaited\"",
+                );
+            }
+            // Each daemon logs its own drain, and the signal of a stop has been logged.
+            Progress::Draining(_) | Progress::Stopping(_) => {}
+        }
+    }
+
+    /// The generation that stays knows why it does.
+    fn tell_current(&mut self, why: &str) {
+        if let Some(pid) = self.machine.current() {
+            let message = ToDaemon::reload_failed(why);
+            self.tell(pid, "tell of a failed restart", &message);
+        }
+    }
+}
