@@ -11,8 +11,8 @@
 //!
 //! Linux gives each connection to one listener when it arrives. It resets what waits in the queue of a
 //! listener that is closed. So a successor that binds a listener of its own loses connections at each
-//! restart. A successor that takes over the predecessor's listener loses none: both processes accept from one
-//! queue, which lives as long as either of them does.
+//! restart. A successor that takes over the predecessor's listener loses none: both processes accept
+//! from one queue, which lives as long as either of them does.
 //!
 //! # Where a socket comes from
 //!
@@ -24,10 +24,10 @@
 //! 2. What the predecessor holds under the same address. What counts is the address that the program asked
 //!    for: port 0 finds the port that the predecessor was given.
 //! 3. With the feature `systemd`: what lies in systemd's store, if the unit has one
-//!    (`FileDescriptorStoreMax=`, as many as there are sockets). Soon after a generation begins to serve, its
-//!    sockets are put there. They outlive the end of every process of the service: connections wait for the
-//!    next start instead of being refused. A socket that is no longer asked for leaves the store, and a
-//!    service that is stopped leaves none there.
+//!    (`FileDescriptorStoreMax=`, as many as there are sockets). Soon after a generation begins to
+//!    serve, its sockets are put there. They outlive the end of every process of the service:
+//!    connections wait for the next start instead of being refused. A socket that is no longer asked
+//!    for leaves the store, and a service that is stopped leaves none there.
 //! 4. Otherwise it is bound anew. A Unix socket is bound under another name and renamed to its path, so
 //!    `local_addr` may show that other name. If another process listens at the path, the call fails. If
 //!    nobody does, the old socket is replaced.
@@ -40,31 +40,32 @@
 //!
 //! # When to call
 //!
-//! Between [`init`](crate::init) and [`started`](crate::started): only then is there a predecessor to ask. A
-//! later call binds anew, and the successor will find that socket too. If the crate is disabled (an empty
-//! path), sockets are passed by the supervisor or bound.
+//! Between [`init`](crate::init) and [`started`](crate::started): only then is there a predecessor to
+//! ask. A later call binds anew, and the successor will find that socket too. If the crate is disabled
+//! (an empty path), sockets are passed by the supervisor or bound.
 //!
 //! If the service is told to stop before `started`, a call does not return. The process ends as soon as the
 //! older generations have ended, which still use these addresses.
 //!
 //! # What the program must do
 //!
-//! **Drain by accepting until the queue is empty, then close.** The successor accepts from the same queue, so
-//! nothing is lost if the old daemon leaves connections there. It must only not accept one and drop it. The
-//! crate holds each socket open too, until the drain begins. After that, the program's own close is the last
-//! one in this process.
+//! **Drain by accepting until the queue is empty, then close.** The successor accepts from the same
+//! queue, so nothing is lost if the old daemon leaves connections there. It must only not accept one
+//! and drop it. The crate holds each socket open too, until the drain begins. After that, the program's
+//! own close is the last one in this process.
 //!
-//! **Never change O_NONBLOCK on a socket that may be shared.** It belongs to the socket, not to the process:
-//! set it with [`Options::nonblocking`] when the socket is made. A runtime such as tokio needs it. If a
-//! successor asks for the other setting, it gets the socket as it is, and a warning in the log.
+//! **Never change O_NONBLOCK on a socket that may be shared.** It belongs to the socket, not to the
+//! process: set it with [`Options::nonblocking`] when the socket is made. A runtime such as tokio needs
+//! it. If a successor asks for the other setting, it gets the socket as it is, and a warning in the
+//! log.
 //!
 //! # Several sockets on one port
 //!
-//! [`Options::tcp_group`] and [`Options::udp_group`] make one socket for each worker. The kernel spreads what
-//! arrives between them (SO_REUSEPORT). They are taken over one by one, in order. If a successor asks for more,
-//! the rest is bound, and joins the group. If it asks for fewer, the last ones stay with the old daemon.
-//! When the successor serves, nothing new goes to those; the old daemon must empty their queues before it
-//! closes them.
+//! [`Options::tcp_group`] and [`Options::udp_group`] make one socket for each worker. The kernel
+//! spreads what arrives between them (SO_REUSEPORT). They are taken over one by one, in order. If a
+//! successor asks for more, the rest is bound, and joins the group. If it asks for fewer, the last ones
+//! stay with the old daemon. When the successor serves, nothing new goes to those; the old daemon must
+//! empty their queues before it closes them.
 //!
 //! For this, the crate gives the group a program that chooses among its members
 //! (SO_ATTACH_REUSEPORT_CBPF, `socket(7)`), or removes the one that it has. It does so when
@@ -72,11 +73,11 @@
 //!
 //! # After a crash
 //!
-//! A daemon that drains transfers nothing. If its successor crashes meanwhile, the next generation finds no
-//! daemon to take over from, and binds anew. A single TCP or UDP socket cannot be bound before the daemon
-//! that drains has closed it: the call fails, and the supervisor tries again. A group can be bound, and shares
-//! the port until then. The new members get a part of what arrives. The rest waits at the old members, and is
-//! lost when they are closed, unless `net.ipv4.tcp_migrate_req` is set.
+//! A daemon that drains transfers nothing. If its successor crashes meanwhile, the next generation
+//! finds no daemon to take over from, and binds anew. A single TCP or UDP socket cannot be bound before
+//! the daemon that drains has closed it: the call fails, and the supervisor tries again. A group can be
+//! bound, and shares the port until then. The new members get a part of what arrives. The rest waits at
+//! the old members, and is lost when they are closed, unless `net.ipv4.tcp_migrate_req` is set.
 
 use crate::driver::sockets::obtain as pool;
 use crate::error::{Error, ErrorKind, Result};
@@ -111,8 +112,8 @@ pub fn unix_datagram(path: impl AsRef<Path>) -> Result<UnixDatagram> {
 
 /// How a socket is found and, if it has to be, bound.
 ///
-/// Used like [`std::fs::OpenOptions`]. Only the name matters for a socket that is found: one that was taken over
-/// stays as it was made. The other options are for a socket that is bound anew.
+/// Used like [`std::fs::OpenOptions`]. Only the name matters for a socket that is found: one that was
+/// taken over stays as it was made. The other options are for a socket that is bound anew.
 ///
 /// ```no_run
 /// # seamless::init("")?;
@@ -177,8 +178,8 @@ impl Options {
 
     /// Sets SO_REUSEPORT. Default: `false`; a group sets it anyway.
     ///
-    /// It is needed if a predecessor that transfers no sockets, such as rs/seamless, still listens there with
-    /// SO_REUSEPORT. What is queued on its listener when it closes is lost that one time.
+    /// It is needed if a predecessor that transfers no sockets, such as rs/seamless, still listens
+    /// there with SO_REUSEPORT. What is queued on its listener when it closes is lost that one time.
     pub fn reuse_port(&mut self, reuse: bool) -> &mut Self {
         self.settings.reuse_port = reuse;
         self
@@ -191,14 +192,16 @@ impl Options {
         self
     }
 
-    /// A TCP listener. If the name resolves to several addresses, the first one that is found is used, or else
-    /// the first one that can be bound. A listener that is bound anew has SO_REUSEADDR, as in `std`.
+    /// A TCP listener. If the name resolves to several addresses, the first one that is found is used,
+    /// or else the first one that can be bound. A listener that is bound anew has SO_REUSEADDR, as in
+    /// `std`.
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Socket`]: the address cannot be resolved or bound, or this process has asked for it before.
-    /// - [`ErrorKind::Takeover`]: there is a predecessor, and the transfer from it failed. The predecessor serves
-    ///   on, unharmed, and the call may be repeated.
+    /// - [`ErrorKind::Socket`]: the address cannot be resolved or bound, or this process has asked for
+    ///   it before.
+    /// - [`ErrorKind::Takeover`]: there is a predecessor, and the transfer from it failed. The
+    ///   predecessor serves on, unharmed, and the call may be repeated.
     /// - [`ErrorKind::NotInitialized`]: [`init`](crate::init) has not succeeded.
     pub fn tcp(&self, addr: impl ToSocketAddrs) -> Result<TcpListener> {
         self.one(SocketKind::Tcp, resolve(addr)?).map(TcpListener::from)
@@ -218,8 +221,8 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// As [`tcp`](Options::tcp); and [`ErrorKind::Socket`] if another process listens at that path, or if it is
-    /// something other than a socket.
+    /// As [`tcp`](Options::tcp); and [`ErrorKind::Socket`] if another process listens at that path, or
+    /// if it is something other than a socket.
     pub fn unix(&self, path: impl AsRef<Path>) -> Result<UnixListener> {
         self.one(SocketKind::Unix, at_path(path.as_ref())?).map(UnixListener::from)
     }
@@ -244,8 +247,8 @@ impl Options {
         Ok(group.into_iter().map(TcpListener::from).collect())
     }
 
-    /// A number of UDP sockets on one port, one for each worker. As long as their number stays the same, what
-    /// comes from one sender goes to one member.
+    /// A number of UDP sockets on one port, one for each worker. As long as their number stays the
+    /// same, what comes from one sender goes to one member.
     ///
     /// # Errors
     ///
