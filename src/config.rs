@@ -24,95 +24,106 @@ pub struct Config {
 }
 
 impl Config {
-    /// A configuration with every default. An empty path disables the crate: no launcher, no files;
-    /// TERM and INT drain, and [`started`](crate::started) does nothing.
+    /// A configuration with every default. An empty path disables the crate: there is no launcher and
+    /// there are no files, TERM and INT drain, and [`started`](crate::started) does nothing.
     pub fn new(pid_file: impl AsRef<Path>) -> Config {
         Config { settings: Settings::new(pid_file.as_ref().to_owned()) }
     }
 
-    /// How long the launcher waits, after a TERM, for the daemon to let it go. Then it goes all the
-    /// same, and the daemon serves on detached; a daemon that has not even installed its handlers
-    /// by then is KILLed, since nothing else would reach it. Default: 10 s.
+    /// How long the launcher waits, after a TERM, until the daemon releases it. Default: 10 s.
     ///
-    /// It must be longer than the `on_shutdown_request` hooks need. A short one starts the
-    /// successor before they are through; a long one keeps the supervisor waiting.
+    /// After that time the launcher exits all the same, and the daemon serves on, detached. If the
+    /// daemon has not even installed its handlers by then, the launcher KILLs it, since nothing else
+    /// would reach it.
+    ///
+    /// The limit must be longer than the `on_shutdown_request` hooks need. If it is too short, the
+    /// successor starts before they have returned. If it is long, a hook that hangs keeps the
+    /// supervisor waiting.
     pub fn handoff_timeout(mut self, timeout: Duration) -> Config {
         self.settings.handoff_timeout = timeout;
         self
     }
 
-    /// How long a detached daemon serves on without a sign of a successor, where its supervisor
-    /// did not say whether it restarts the service. Then it drains. Any start that gets as far as
-    /// `init` begins the wait anew. Default: 10 s.
+    /// How long a detached daemon serves on without a sign of a successor, if its supervisor does not
+    /// tell whether it restarts the service. Then it drains. Each start that gets as far as `init`
+    /// begins the wait anew. Default: 10 s.
     ///
-    /// `None`: for ever. Then a service that was stopped by a supervisor which cannot say so keeps
-    /// a daemon until somebody sends that TERM.
+    /// `None`: for ever. If the supervisor cannot tell that it has stopped the service, the daemon then
+    /// serves until somebody sends it TERM.
     pub fn successor_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Config {
         self.settings.successor_timeout = timeout.into();
         self
     }
 
     /// How long `init` waits while another generation is starting. Then it fails with
-    /// [`ErrorKind::ClaimTimeout`]. Default: 60 s. A starter whose supervisor has been killed
-    /// meanwhile is ended then, with a USR2 of its own kind that means nothing to what has started
-    /// just now: nobody else would end it.
+    /// [`ErrorKind::ClaimTimeout`]. Default: 60 s.
     ///
-    /// `None`: for ever. Then a starter that hangs holds up every later one until it is killed.
+    /// It is also the limit of a start whose supervisor has died. Nobody else would end such a
+    /// generation, and it would block every later start. So a generation ends itself if it has not
+    /// [`started`](crate::started) within its own `claim_timeout` and its supervisor was of a known
+    /// kind and has died. If the supervisor dies later, it ends itself within a second. Under an
+    /// unknown kind of supervisor, an operator has to end it.
+    ///
+    /// `None`: for ever. A start that hangs then blocks every later start until somebody kills it.
     pub fn claim_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Config {
         self.settings.claim_timeout = timeout.into();
         self
     }
 
-    /// How long a drain may take. Then the hammer falls: [`on_hammer`](crate::on_hammer) hooks run
-    /// for a moment and the process ends with code 124, cutting whatever is still in flight. If
-    /// even that does not end it, its launcher, where it still has one, KILLs it 5 s later.
+    /// How long a drain may take. Then the hammer ends it: the [`on_hammer`](crate::on_hammer) hooks
+    /// run for at most a second, and the process ends with code 124, which cuts what is still in
+    /// flight. If the process is still there 5 s later, its launcher KILLs it, if it still has one.
     ///
-    /// Default: `None`, no limit: a client that never finishes keeps its process for ever. If it is
-    /// `None`, what a library has set with [`default_drain_timeout`](crate::default_drain_timeout)
-    /// holds; `http::Server` sets 60 s there.
+    /// Default: `None`. Then the limit is what a library has set with
+    /// [`default_drain_timeout`](crate::default_drain_timeout); `http::Server` sets 60 s there. Without
+    /// such a library there is no limit, and a client that never finishes keeps its process for ever.
     pub fn drain_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Config {
         self.settings.drain_timeout = timeout.into();
         self
     }
 
-    /// The [signal](crate::signal) by which the daemon wakes its launcher to let it go. Default:
-    /// [CHLD](crate::signal::CHLD), as in rs/seamless. The release itself travels over the channel between the two, so a signal that
-    /// cannot be sent, or that merges with another, loses nothing.
+    /// The [signal](crate::signal) by which the daemon wakes its launcher to release it. Default:
+    /// [CHLD](crate::signal::CHLD), as in rs/seamless.
+    ///
+    /// The release itself is a message on the channel. So nothing is lost if the signal cannot be sent, or
+    /// merges with another one.
     pub fn release_signal(mut self, signal: i32) -> Config {
         self.settings.release_signal = signal;
         self
     }
 
-    /// Restarts in place, for containers and for every supervisor that must keep the PID: on such a
+    /// Restarts in place, for containers and for every supervisor that must keep the PID. On such a
     /// signal the launcher itself starts the next generation, from the program file as it is then on
-    /// disk. The launcher stays; the new daemon takes over as after any restart, and the old one
+    /// disk. The launcher stays, the new daemon takes over as in any other restart, and the old one
     /// drains. [`restart`](crate::restart), and a USR2 by hand, then do the same.
     ///
-    /// Default: none; HUP is then passed on to the daemon, as every signal without a meaning here. A
-    /// reload signal is not passed on.
+    /// Default: none. HUP is then forwarded to the daemon, as every signal that has no meaning for the
+    /// crate. A reload signal is not forwarded.
     ///
-    /// A new generation that fails, in whatever way, leaves the old one serving; the log says why,
-    /// and the next attempt works. One that hangs blocks nobody: a further signal ends it (by USR2,
-    /// and KILL after [`handoff_timeout`](Config::handoff_timeout)) and starts the next one, once
-    /// more from the file as it is then. Several signals at once are as good as one. If the serving
-    /// generation ends by itself, so does the launcher, as ever, unless a new one is just starting:
-    /// then its outcome is awaited. TERM ends what is starting, and means what it has always meant;
-    /// after a stop the launcher ends when every generation of its own has.
+    /// **Failures.** If a new generation fails, the old one serves on, the log tells why, and the next
+    /// attempt works. If a new generation hangs, a further signal ends it (by KILL after
+    /// [`handoff_timeout`](Config::handoff_timeout), if it must be) and starts another one, again from
+    /// the file as it is then. Several signals that come together count as one.
     ///
-    /// The next generation gets the arguments, environment, folder, standard descriptors and every
-    /// descriptor without close-on-exec that the launcher was started with, `LISTEN_FDS` included;
-    /// so the launcher keeps those open. The path is the one by which the program was
-    /// executed, links in it followed anew. What [`on_launch`](Config::on_launch) changes of the
-    /// process (priority, folder, user) applies to all generations but the first. The launcher's own
-    /// code and this configuration of it stay those of its start until its supervisor starts it
-    /// anew: a daemon of a later program with other reload signals waits for them in vain.
+    /// **Ends.** If the serving generation ends by itself, the launcher ends too, unless a new
+    /// generation is just starting: then the launcher waits for its result. TERM ends what is starting,
+    /// and means restart or stop as always. After a stop, the launcher ends when every generation that
+    /// it has started has ended.
     ///
-    /// A signal that was ignored at the start (HUP below `nohup`) counts all the same once it is
-    /// given a meaning here; to the daemon itself it then does what it does by default. Without a PID
-    /// file there is no launcher, and these signals are left alone. See `signal(7)`, `nohup(1)`.
+    /// **What the next generation gets.** It gets the arguments, environment, folder, standard
+    /// descriptors and every descriptor without close-on-exec that the launcher was started with,
+    /// `LISTEN_FDS` included. So the launcher keeps those open. The path is the one by which the
+    /// program was executed, and links in it are followed anew. If [`on_launch`](Config::on_launch)
+    /// changes the launcher's process (priority, folder, user), this applies to all generations but the
+    /// first. The launcher keeps its own code and configuration until its supervisor starts it anew: if
+    /// a later program has other reload signals, the launcher does not know them.
     ///
-    /// Not TERM, INT, USR2, CHLD, CONT, PIPE, the release signal, or one that cannot be caught:
-    /// [`init`](Config::init) then fails with [`ErrorKind::InvalidConfig`].
+    /// A signal that was ignored at the start (HUP under `nohup`) is handled all the same. The daemon
+    /// does not ignore it either: there it has its default action. Without a PID file there is no
+    /// launcher, and these signals are left alone. See `signal(7)`, `nohup(1)`.
+    ///
+    /// These are not allowed, and [`init`](Config::init) then fails with [`ErrorKind::InvalidConfig`]:
+    /// TERM, INT, USR2, CHLD, CONT, PIPE, the release signal, and signals that cannot be caught.
     ///
     /// ```no_run
     /// use seamless::signal;
@@ -125,13 +136,12 @@ impl Config {
         self
     }
 
-    /// How many generations may drain at once below a launcher that restarts in place
-    /// ([`reload_signals`](Config::reload_signals)). When as many do, a further restart is refused,
-    /// unless nobody serves; the log says so. Default: 8.
+    /// How many generations may drain at once under a launcher that restarts in place
+    /// ([`reload_signals`](Config::reload_signals)). If as many drain, a further restart is refused,
+    /// and the log says so. It is not refused if no generation serves. Default: 8.
     ///
-    /// It guards against clients that never finish: each generation that they keep is a whole
-    /// process. `None`: any number. 0 would refuse every restart, and is
-    /// [`ErrorKind::InvalidConfig`].
+    /// The limit guards against clients that never finish: they keep a whole process for each generation.
+    /// `None`: any number. 0 would refuse every restart, and is [`ErrorKind::InvalidConfig`].
     pub fn max_draining(mut self, generations: impl Into<Option<usize>>) -> Config {
         self.settings.max_draining = generations.into();
         self
@@ -139,78 +149,80 @@ impl Config {
 
     /// The launcher's exit code when it leaves its daemon detached, 0 to 255. Default: 0.
     ///
-    /// For a supervisor that starts a service again only after an unexpected code: under
-    /// supervisord with `autorestart=unexpected`, which is its default, use one that is not among
-    /// its `exitcodes`, or set `autorestart=true` and leave it at 0. Whenever the daemon ends before
-    /// its launcher, the launcher ends as the daemon did, and this code plays no part.
+    /// It is for a supervisor that starts a service again only after an unexpected code. Such a
+    /// supervisor is supervisord with `autorestart=unexpected`, which is its default: use a code that
+    /// is not among its `exitcodes`, or set `autorestart=true` and keep 0. If the daemon ends before
+    /// its launcher, the launcher ends as the daemon did, and this code is not used.
     pub fn release_code(mut self, code: i32) -> Config {
         self.settings.release_code = code;
         self
     }
 
-    /// The descriptor by which the supervisor wants to be told that the service is ready: the number
+    /// The descriptor on which the supervisor expects to be told that the service is ready: the number
     /// in the file `notification-fd` of the service folder (s6). Default: none.
     ///
-    /// When [`started`](crate::started) takes effect, a newline is written there, once. From then on
+    /// When [`started`](crate::started) takes effect, the launcher writes a newline there, once. Then
     /// `s6-svwait -U` and `s6-svc -wU` return, and s6 starts the next generation 2 to 3 ms after the
-    /// launcher has left; without it, after a second, for which no launcher runs.
+    /// launcher has exited. Without this descriptor it waits for a second, in which no launcher runs.
     ///
-    /// The launcher alone holds it: `init` makes it close-on-exec, so the daemon, and what the
-    /// daemon starts, do not inherit it. Where the crate is disabled, this process holds it. It
-    /// must be above 2 and open when `init` is called in the process that the supervisor starts,
-    /// and the program must not use it: otherwise `init` fails with [`ErrorKind::InvalidConfig`].
-    /// So give it only where the supervisor opens it, by an option of the program that the run
-    /// script sets.
+    /// Only the launcher holds the descriptor: `init` makes it close-on-exec, so the daemon and its
+    /// children do not inherit it. If the crate is disabled, this process holds it. It must be above 2,
+    /// it must be open when `init` is called in the process that the supervisor starts, and the program
+    /// must not use it. Otherwise `init` fails with [`ErrorKind::InvalidConfig`]. So set it only if the
+    /// supervisor opens it, for example by an option of the program that the run script gives.
     pub fn notification_fd(mut self, fd: RawFd) -> Config {
         self.settings.notification_fd = Some(fd);
         self
     }
 
-    /// Shall `/dev/null` take the place of standard output and error when nobody reads them any
-    /// more, so that `println!` does not panic? Default: `true`.
+    /// Whether `/dev/null` replaces standard output and error when nobody reads them any more, so that
+    /// `println!` does not panic. Default: `true`.
     ///
-    /// A daemon outlives its launcher, and with the launcher goes, under some supervisors, whoever
-    /// reads what it prints: supervisord closes its end of the pipe as soon as the launcher has
-    /// ended. From then on a write fails with EPIPE, and `println!` panics: requests in flight
-    /// would be lost. So in a daemon that is detached or drains, descriptors 1 and 2, where they
-    /// are pipes or sockets, are watched, and replaced when their reader is gone (`poll(2)`,
-    /// `dup2(2)`); the log says so. A write that comes before that is noticed still fails. Under
-    /// supervisord there is no such moment: they are replaced before the launcher is let go, unless
-    /// it can be seen that the pipe leads elsewhere. What supervisord would have read later is lost
-    /// in either case: a service that wants its last lines kept writes them to a file.
+    /// A daemon outlives its launcher. Under some supervisors, the reader of its output goes with the
+    /// launcher: supervisord closes its end of the pipe as soon as the launcher has ended. After that a
+    /// write fails with EPIPE, `println!` panics, and requests in flight would be lost. So the crate
+    /// watches descriptors 1 and 2 in a daemon that is detached or drains, if they are pipes or
+    /// sockets. It replaces them when their reader is gone (`poll(2)`, `dup2(2)`), and the log says so.
+    /// A write before that moment still fails.
+    ///
+    /// Under supervisord there is no such moment: the crate replaces them before it releases the
+    /// launcher, unless it can see that the pipe leads elsewhere. What supervisord would have read
+    /// later is lost in either case. If a service wants to keep its last lines, it should write them to
+    /// a file.
     ///
     /// A descriptor that the program has replaced since `init` is left alone. `false` leaves all of
-    /// them alone: for a program that reacts to EPIPE itself, or whose own logger reads the pipe.
+    /// them alone: for a program that handles EPIPE itself, or whose own logger reads the pipe.
     pub fn replace_output(mut self, replace: bool) -> Config {
         self.settings.replace_output = replace;
         self
     }
 
-    /// Adds a hook that runs in the launcher, once its daemon has been started: to give the process
-    /// a title, or to lower its priority. It should return soon: signals that arrive meanwhile wait
-    /// for it. A panic in it is logged.
+    /// Adds a hook that runs in the launcher once its daemon has been started: to give the process a
+    /// title, or to lower its priority. It should return soon, because signals wait for it. A panic in
+    /// it is logged.
     pub fn on_launch(mut self, hook: impl FnOnce() + Send + 'static) -> Config {
         self.settings.on_launch.push(Box::new(hook));
         self
     }
 
-    /// Keeps a descriptor open in the launcher: that of the file of a logger which was set up before
-    /// `init`, so that the launcher's lines arrive in it. May be called for several.
+    /// Keeps a descriptor open in the launcher: that of the log file of a logger which was set up
+    /// before `init`. Then the launcher's lines arrive in it. May be called for several descriptors.
     ///
-    /// By default the launcher closes every descriptor above 2 but its own, where it has a single
-    /// thread; otherwise it closes none. Then each line that it logs to such a file is lost: the
-    /// write fails, and what the logger makes of that, a panic included, is survived. It cannot
-    /// end up in another file, though numbers are used again: the launcher logs nothing while it
-    /// has a file open. An [`on_launch`](Config::on_launch) hook that logs with files of its own
-    /// open has no such guarantee.
+    /// By default a launcher with a single thread closes every descriptor above 2 but its own. A
+    /// launcher with more threads closes none. If the log file is closed, each line that the launcher
+    /// logs there is lost. The write fails, and the crate survives what the logger makes of that, a
+    /// panic included. The line cannot end up in another file, although descriptor numbers are used
+    /// again: the launcher logs nothing while it has a file open. This does not hold for an
+    /// [`on_launch`](Config::on_launch) hook that logs while it has files of its own open.
     ///
-    /// `fd` is borrowed for this call alone; what is kept is what has its number when `init` is
-    /// called, so the file must stay open until then. Nothing is passed on to the daemon by
-    /// this: it starts from the beginning of `main`, and opens the file itself. A file that both
-    /// write to should be opened for appending. What is kept stays open as long as the launcher
-    /// lives: a listener that is kept would go on taking connections that nobody answers, and a
-    /// log file that is renamed and opened anew (rotated) gets the launcher's lines under its old
-    /// name.
+    /// `fd` is borrowed for this call only. What is kept is the file that has this number when `init`
+    /// is called, so it must stay open until then. The daemon does not get it: it starts from the
+    /// beginning of `main`, and opens the file itself. Both write to the file, so open it for
+    /// appending.
+    ///
+    /// The launcher keeps the file open as long as it lives. So do not keep a listener: it would go on
+    /// taking connections that nobody answers. If a log file is rotated (renamed and opened anew), the
+    /// launcher's lines go to the renamed file.
     ///
     /// ```no_run
     /// use std::fs::File;
@@ -226,41 +238,42 @@ impl Config {
         self
     }
 
-    /// What to hand over to a successor beside the sockets: a cache, counters, session tickets, up
-    /// to 64 MiB. The successor gets it from [`inherited`](crate::inherited).
+    /// What a successor gets together with the sockets: a cache, counters, session tickets, up to 64
+    /// MiB. The successor reads it with [`inherited`](crate::inherited).
     ///
-    /// Called in the old daemon when a successor asks, on a thread of its own, while it still
-    /// serves; more than once, where a successor fails and another one comes. What it may take is
-    /// part of [`takeover_timeout`](Config::takeover_timeout). If it panics, takes longer or gives
-    /// more than 64 MiB, the successor's takeover fails with an error that says so, and this daemon
-    /// serves on. What the bytes mean, and whether a later or earlier version of the program
-    /// understands them, is the program's own affair: put a version into them. The last one added
-    /// counts.
+    /// `state` is called in the old daemon when a successor asks, on a thread of its own, while the
+    /// daemon still serves. It is called again if that successor fails and another one comes. Its time
+    /// counts as part of [`takeover_timeout`](Config::takeover_timeout). If it panics, takes longer or
+    /// returns more than 64 MiB, the transfer fails in the successor with an error that says so, and
+    /// this daemon serves on.
+    ///
+    /// The crate does not look at the bytes. Put a version into them, so that an earlier or later
+    /// version of the program can tell whether it understands them. The last call counts.
     pub fn hand_over(mut self, state: impl FnMut() -> Vec<u8> + Send + 'static) -> Config {
         self.settings.hand_over = Some(Box::new(state));
         self
     }
 
-    /// How long a takeover of sockets and state may take as a whole, on either side. Then it fails:
-    /// in the new daemon the call that needed it with [`ErrorKind::Takeover`], while the old one
-    /// serves on. Default: 5 s.
+    /// How long the transfer of sockets and state may take as a whole, on either side. Default: 5 s. If
+    /// it takes longer, it fails: in the new daemon, the call that needed it returns
+    /// [`ErrorKind::Takeover`]. The old daemon serves on.
     ///
-    /// It guards against a peer that hangs. It must be longer than [`hand_over`](Config::hand_over)
-    /// needs, in both generations.
+    /// The limit guards against a peer that hangs. It must be longer than
+    /// [`hand_over`](Config::hand_over) needs, in both generations.
     pub fn takeover_timeout(mut self, timeout: Duration) -> Config {
         self.settings.takeover_timeout = timeout;
         self
     }
 
-    /// Asked while the service runs under a watchdog (`WatchdogSec=` of systemd, see
-    /// `sd_watchdog_enabled(3)`): is the program well? `false`, a panic or no answer in time, and
-    /// systemd ends the service by ABRT and starts it again, as its unit says. A daemon that is still
-    /// there 2 s after that is KILLed. Default: none; then it is enough that the crate's own thread
-    /// in the daemon answers its launcher.
+    /// A check of whether the program works, for a service under a watchdog (`WatchdogSec=` of systemd,
+    /// see `sd_watchdog_enabled(3)`). If it returns `false`, panics or gives no answer in time, systemd
+    /// ends the service by ABRT and starts it again, as its unit says. If the daemon is still there 2 s
+    /// later, it is KILLed. Default: none. Then it is enough that the crate's own thread in the daemon
+    /// answers its launcher.
     ///
-    /// Called between [`started`](crate::started) and the drain, on a thread of its own, twice in
-    /// each `WatchdogSec=`. It should look at what hangs when the program hangs: take the locks that
-    /// requests take, or send a request to itself. The last one added counts.
+    /// `is_well` is called between [`started`](crate::started) and the drain, on a thread of its own,
+    /// twice in each `WatchdogSec=`. It should test what hangs when the program hangs: take the locks
+    /// that requests take, or send a request to itself. The last call counts.
     #[cfg(feature = "systemd")]
     pub fn watchdog(mut self, is_well: impl FnMut() -> bool + Send + 'static) -> Config {
         self.settings.watchdog = Some(Box::new(is_well));
@@ -271,7 +284,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// As [`init`](crate::init), and [`ErrorKind::InvalidConfig`] where a value cannot be used.
+    /// As [`init`](crate::init), and [`ErrorKind::InvalidConfig`] if a value cannot be used.
     pub fn init(self) -> Result<()> {
         if !driver::can_release(self.settings.release_signal) {
             return Err(Error::new(

@@ -12,7 +12,7 @@
 //! # Ok::<(), seamless::Error>(())
 //! ```
 //!
-//! What belongs to a stage itself has hooks of its own:
+//! What a program does in a stage has hooks of its own:
 //! [`on_shutdown_request`](crate::on_shutdown_request), [`on_shutdown`](crate::on_shutdown),
 //! [`on_hammer`](crate::on_hammer).
 //!
@@ -23,12 +23,14 @@
 //! - **TERM, INT**: the [drain](Stage::Drain)
 //! - **USR2**: the [handoff](Stage::Handoff); to a process that drains, the hammer
 //!
-//! [`before_signal`] and [`after_signal`] hook these. What a supervisor sends, TERM as a rule, goes to the
-//! launcher, which finds out what it means and sends the daemon USR2 for a restart, TERM for a stop; a
-//! successor sends TERM. The launcher keeps to itself CHLD (or what else is the release signal), PIPE, and
-//! the signals of [`Config::reload_signals`](crate::Config::reload_signals): those start the next
-//! generation, which has [`Stage::Takeover`], and the old one hears of it by its TERM. All others it passes
-//! on, for [`on_signal`].
+//! [`before_signal`] and [`after_signal`] add hooks for these. A supervisor sends its signals, usually
+//! TERM, to the launcher. The launcher finds out what TERM means, and sends the daemon USR2 for a
+//! restart or TERM for a stop. A successor sends TERM.
+//!
+//! The launcher does not forward CHLD (or another release signal), PIPE, and the signals of
+//! [`Config::reload_signals`](crate::Config::reload_signals). The latter start the next generation,
+//! which runs the hooks of [`Stage::Takeover`]; the old one then gets TERM. All other signals are
+//! forwarded, for [`on_signal`].
 
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,21 +39,21 @@ pub use crate::shutdown::Stage;
 
 /// Adds a hook before a stage.
 ///
-/// The stage begins when every such hook has returned, so one that blocks holds it up: a handoff no
-/// longer than [`handoff_timeout`](crate::Config::handoff_timeout), a drain until the hammer, a
-/// takeover for ever. The hooks of a takeover run in the thread that calls
-/// [`started`](crate::started), at its first call; the others as those of
-/// [`on_shutdown_request`](crate::on_shutdown_request) do: once, in the order in which they were
-/// added, in the daemon only. A panic in one is logged and the next runs. One that is added after its
-/// stage is dropped, and the log says so.
+/// The stage begins when every such hook has returned, so a hook that blocks delays it. A handoff is
+/// delayed up to [`handoff_timeout`](crate::Config::handoff_timeout), a drain until the hammer, a
+/// takeover without limit. The hooks of a takeover run on the thread that calls
+/// [`started`](crate::started), at its first call. The others run like those of
+/// [`on_shutdown_request`](crate::on_shutdown_request): once, in the order in which they were added,
+/// and in the daemon only. If one panics, the panic is logged and the next hook runs. A hook that is
+/// added after its stage is dropped, and the log says so.
 ///
-/// A forced exit waits for no hook for long. The hooks before [`Stage::Hammer`], the
-/// [`on_hammer`](crate::on_hammer) hooks and the hooks after it run in this order, each group on a
-/// thread of its own and for 1 s at most. Before it, a hook that takes longer than 100 ms no longer
-/// holds up the others of its group, which then run at the same time. This is the place for a library
-/// that must leave nothing half done: the module `http` resets there the connections whose answer
-/// is not complete, so that no client takes a part for the whole. Such a hook takes no locks that a
-/// request may hold and waits for nothing.
+/// A forced exit waits for no hook for long. First the hooks before [`Stage::Hammer`] run, then the
+/// [`on_hammer`](crate::on_hammer) hooks, then the hooks after it. Each group has a thread of its own
+/// and 1 s at most. If a hook before the hammer takes longer than 100 ms, the other hooks of its group
+/// no longer wait for it: they run at the same time. These hooks are for a library that must leave
+/// nothing half done. The module `http` resets connections there whose answer is not complete, so that
+/// no client mistakes a truncated response for a complete one. Such a hook takes no lock that a request
+/// may hold, and waits for nothing.
 ///
 /// ```no_run
 /// use seamless::hooks::{self, Stage};
@@ -64,30 +66,32 @@ pub fn before(stage: Stage, hook: impl FnOnce() + Send + 'static) {
     driver::add_before(stage, Box::new(hook));
 }
 
-/// Adds a hook after a stage. As [`before`]; those after a takeover run when [`started`](crate::started)
-/// has succeeded, before it returns.
+/// Adds a hook after a stage. It runs as those of [`before`] do. The hooks after a takeover run when
+/// [`started`](crate::started) has succeeded, before it returns.
 pub fn after(stage: Stage, hook: impl FnOnce() + Send + 'static) {
     driver::add_after(stage, Box::new(hook));
 }
 
-/// Adds a hook that runs whenever this signal has arrived in the daemon, by its number
-/// ([`signal`](crate::signal), `signal(7)`). The launcher passes on what it gets.
+/// Adds a hook that runs whenever this signal has arrived in the daemon. The signal is given by its number
+/// ([`signal`](crate::signal), `signal(7)`). The launcher forwards what it gets.
 ///
-/// For signals that mean nothing to the crate, such as HUP and USR1: without a hook their default
-/// action ends the process. For those that it handles, TERM, INT and USR2, the hook runs beside what
-/// the crate does; for an order, see [`before_signal`]. A signal of [`Config::reload_signals`](crate::Config::reload_signals) is the
-/// launcher's and does not come this far.
+/// It is for signals that mean nothing to the crate, such as HUP and USR1: without a hook, their
+/// default action ends the process. For TERM, INT and USR2, which the crate handles, the hook runs
+/// while the crate acts; if the order matters, see [`before_signal`]. A signal of
+/// [`Config::reload_signals`](crate::Config::reload_signals) is for the launcher and does not reach the
+/// daemon.
 ///
-/// All such hooks run on one thread of their own, in the order in which they were added, each as
-/// often as its signal arrived, though signals of a kind that come close together may merge. One that
-/// blocks holds up the other hooks, and nothing else. A panic in one is logged. May be called before
-/// [`init`](crate::init): then it counts from there on, in the daemon only. Other users of
-/// signal-hook, tokio among them, see the same signals.
+/// All such hooks run on one thread, in the order in which they were added. Each runs as often as its
+/// signal arrived, but signals of one kind that come close together may merge. A hook that blocks
+/// delays the other hooks, and nothing else. A panic in one is logged. The call is allowed before
+/// [`init`](crate::init); it then takes effect in the daemon only. Other users of signal-hook, tokio
+/// among them, see the same signals.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::InvalidConfig`]: there is no such signal, or it cannot be caught (KILL, STOP; ILL, FPE
-/// and SEGV, from which no handler may return). [`ErrorKind::System`]: no handler or thread to be had.
+/// and SEGV, from which no handler may return). [`ErrorKind::System`]: the system refused a handler or
+/// a thread.
 pub fn on_signal(signal: i32, hook: impl FnMut() + Send + 'static) -> Result<()> {
     if !driver::can_catch(signal) {
         let text = format!("cannot hook signal {signal} (hooks): it cannot be caught");
@@ -99,28 +103,29 @@ pub fn on_signal(signal: i32, hook: impl FnMut() + Send + 'static) -> Result<()>
 /// Adds a hook that runs whenever [TERM](crate::signal::TERM), [INT](crate::signal::INT) or
 /// [USR2](crate::signal::USR2) has arrived in the daemon, before the crate acts on it.
 ///
-/// What the launcher announces counts as arrived: the signal follows. The crate waits for these hooks,
-/// but no longer than a second for those of one signal: then it goes on, and the log says so, so that a
-/// hook that hangs keeps nobody from a stop or the hammer. Whatever arrives meanwhile waits its turn.
-/// Nothing waits for the launcher's end, time limits, and what the program itself calls.
+/// A message of the launcher counts as the arrival of the signal that follows it. The crate waits for
+/// these hooks, but for those of one signal a second at most. Then it goes on, and the log says so: a
+/// hook that hangs must not block a stop or the hammer. Signals and messages that arrive meanwhile wait
+/// their turn. These do not wait: the end of the launcher, timeouts, and calls of the program itself.
 ///
-/// They run on one thread of their own, together with those of [`after_signal`], in the order in which
-/// they were added, each as often as its signal arrived, though signals of a kind that come close
-/// together may merge. A panic in one is logged and the next runs. May be called before
+/// They run on one thread, together with the hooks of [`after_signal`], in the order in which they were
+/// added. Each runs as often as its signal arrived, but signals of one kind that come close together
+/// may merge. If one panics, the panic is logged and the next hook runs. The call is allowed before
 /// [`init`](crate::init).
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidConfig`]: the crate does nothing at this signal. [`ErrorKind::System`]: no thread to
-/// be had.
+/// [`ErrorKind::InvalidConfig`]: the crate does nothing at this signal. [`ErrorKind::System`]: the system
+/// refused a thread.
 pub fn before_signal(signal: i32, hook: impl FnMut() + Send + 'static) -> Result<()> {
     check_handled(signal)?;
     driver::before_signal(signal, Box::new(hook))
 }
 
-/// Adds a hook that runs after the crate has acted on TERM, INT or USR2, as [`before_signal`] otherwise.
-/// By then the stage that it leads to has begun, as a rule, and has not ended: for the end see
-/// [`after`]. Where the crate ends the process at once, as in a start or by the hammer, it does not run.
+/// Adds a hook that runs after the crate has acted on TERM, INT or USR2. Otherwise it is as with
+/// [`before_signal`]. By then the stage that the signal leads to has usually begun and has not ended;
+/// for its end, see [`after`]. If the crate ends the process at once, as during a start or by the
+/// hammer, the hook does not run.
 ///
 /// # Errors
 ///

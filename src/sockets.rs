@@ -1,5 +1,5 @@
-//! Sockets that survive a restart: the successor takes over the very sockets, with all that is
-//! queued on them.
+//! Sockets that survive a restart: the successor takes over the very sockets, with all that is queued on
+//! them.
 //!
 //! ```no_run
 //! seamless::init("/run/web/web.pid")?;
@@ -9,10 +9,10 @@
 //! # Ok::<(), seamless::Error>(())
 //! ```
 //!
-//! Linux binds a connection to one listener when it arrives, and resets what waits in the queue of
-//! a listener that is closed. So a successor that binds a listener of its own loses connections at
-//! each restart. One that takes over the predecessor's loses none: both processes accept from one
-//! queue, and it lives as long as either of them does.
+//! Linux gives each connection to one listener when it arrives. It resets what waits in the queue of a
+//! listener that is closed. So a successor that binds a listener of its own loses connections at each
+//! restart. A successor that takes over the predecessor's listener loses none: both processes accept
+//! from one queue, which lives as long as either of them does.
 //!
 //! # Where a socket comes from
 //!
@@ -20,62 +20,64 @@
 //! (`stage=socket address=… from=supervisor|predecessor|store|bound`):
 //!
 //! 1. What the supervisor has passed (`LISTEN_FDS`, `LISTEN_FDNAMES`, `LISTEN_PID`, see
-//!    `sd_listen_fds(3)`): a socket of that [name](Options::name), else one of that kind and
-//!    address.
-//! 2. What the predecessor holds under the same address, as it was asked for: port 0 finds the port
-//!    that the predecessor was given.
-//! 3. With the feature `systemd`: what lies in systemd's store. Where the unit allows it
-//!    (`FileDescriptorStoreMax=`, as many as there are sockets), each generation has the sockets
-//!    kept there that it has when it starts to serve, soon after. They outlive the end of every process of the service: connections wait for the
-//!    next start instead of being refused. What is no longer asked for leaves the store, and a
-//!    service that is stopped leaves none.
-//! 4. Else it is bound anew. A Unix socket is bound beside its path and renamed over it, so
-//!    `local_addr` may tell the name that it was bound under; a path at which somebody else
-//!    listens is an error, one that nobody listens at any more is replaced.
+//!    `sd_listen_fds(3)`): a socket of that [name](Options::name), or else one of that kind and address.
+//! 2. What the predecessor holds under the same address. What counts is the address that the program asked
+//!    for: port 0 finds the port that the predecessor was given.
+//! 3. With the feature `systemd`: what lies in systemd's store, if the unit has one
+//!    (`FileDescriptorStoreMax=`, as many as there are sockets). Soon after a generation begins to
+//!    serve, its sockets are put there. They outlive the end of every process of the service:
+//!    connections wait for the next start instead of being refused. A socket that is no longer asked
+//!    for leaves the store, and a service that is stopped leaves none there.
+//! 4. Otherwise it is bound anew. A Unix socket is bound under another name and renamed to its path, so
+//!    `local_addr` may show that other name. If another process listens at the path, the call fails. If
+//!    nobody does, the old socket is replaced.
 //!
 //! systemd passes sockets as they are: an async runtime needs `NonBlocking=yes` in the service's unit.
 //!
-//! What was passed or held and has not been asked for when [`started`](crate::started) is called is
-//! closed, before any older generation is told to end; it ends with its last holder. So addresses may
-//! change from one generation to the next.
+//! When [`started`](crate::started) is called, sockets that were passed or held and that nobody has asked
+//! for are closed, before any older generation is told to end. Such a socket ends with its last holder. So
+//! addresses may change from one generation to the next.
 //!
 //! # When to call
 //!
-//! Between [`init`](crate::init) and [`started`](crate::started): only then is there a predecessor
-//! to ask. A call after it binds anew, and the successor will find that socket too. Where the crate
-//! is disabled (an empty path), sockets are passed by the supervisor or bound.
+//! Between [`init`](crate::init) and [`started`](crate::started): only then is there a predecessor to
+//! ask. A later call binds anew, and the successor will find that socket too. If the crate is disabled
+//! (an empty path), sockets are passed by the supervisor or bound.
 //!
-//! Where the service is told to stop before `started`, a call does not return: the process ends, as
-//! soon as the older generations have, which still use these addresses.
+//! If the service is told to stop before `started`, a call does not return. The process ends as soon as the
+//! older generations have ended, which still use these addresses.
 //!
 //! # What the program must do
 //!
 //! **Drain by accepting until the queue is empty, then close.** The successor accepts from the same
-//! queue, so nothing is lost if the old daemon leaves connections there; it must only not take one
-//! and drop it. The crate holds each socket open too, until the drain begins: then it lets go, and
-//! the program's own close is the last one in this process.
+//! queue, so nothing is lost if the old daemon leaves connections there. It must only not accept one
+//! and drop it. The crate holds each socket open too, until the drain begins. After that, the program's
+//! own close is the last one in this process.
 //!
 //! **Never change O_NONBLOCK on a socket that may be shared.** It belongs to the socket, not to the
-//! process: set it with [`Options::nonblocking`] when the socket is made. A runtime such as tokio
-//! needs it set; a successor that wants it otherwise gets a warning, and the socket as it is.
+//! process: set it with [`Options::nonblocking`] when the socket is made. A runtime such as tokio needs
+//! it. If a successor asks for the other setting, it gets the socket as it is, and a warning in the
+//! log.
 //!
 //! # Several sockets on one port
 //!
-//! [`Options::tcp_group`] and [`Options::udp_group`] make one socket a worker, between which the
-//! kernel spreads what arrives (SO_REUSEPORT). They are taken over one by one, in order. A successor
-//! that asks for more binds the rest and they join. One that asks for fewer leaves the last ones to
-//! the old daemon, and from the moment at which it serves nothing new goes to them; the old daemon
-//! must empty their queues before it closes them. To that end the crate gives a group a program that
-//! chooses among its members (SO_ATTACH_REUSEPORT_CBPF, `socket(7)`) or takes away the one it has,
-//! when [`started`](crate::started) is called: attach one of your own after that.
+//! [`Options::tcp_group`] and [`Options::udp_group`] make one socket for each worker. The kernel
+//! spreads what arrives between them (SO_REUSEPORT). They are taken over one by one, in order. If a
+//! successor asks for more, the rest is bound, and joins the group. If it asks for fewer, the last ones
+//! stay with the old daemon. When the successor serves, nothing new goes to those; the old daemon must
+//! empty their queues before it closes them.
+//!
+//! For this, the crate gives the group a program that chooses among its members
+//! (SO_ATTACH_REUSEPORT_CBPF, `socket(7)`), or removes the one that it has. It does so when
+//! [`started`](crate::started) is called. If you attach a program of your own, do it after that.
 //!
 //! # After a crash
 //!
-//! A daemon that drains hands nothing over. Where its successor crashes meanwhile, the next
-//! generation finds nobody to take over from, and binds anew. A single TCP or UDP socket cannot be
-//! bound before the one that drains has closed it: that is an error, and the supervisor tries again.
-//! A group can, and shares the port until then: it gets a part of what arrives, and the rest waits
-//! at the members that are to be closed, and is lost then unless `net.ipv4.tcp_migrate_req` is set.
+//! A daemon that drains transfers nothing. If its successor crashes meanwhile, the next generation
+//! finds no daemon to take over from, and binds anew. A single TCP or UDP socket cannot be bound before
+//! the daemon that drains has closed it: the call fails, and the supervisor tries again. A group can be
+//! bound, and shares the port until then. The new members get a part of what arrives. The rest waits at
+//! the old members, and is lost when they are closed, unless `net.ipv4.tcp_migrate_req` is set.
 
 use crate::driver::sockets::obtain as pool;
 use crate::error::{Error, ErrorKind, Result};
@@ -108,10 +110,10 @@ pub fn unix_datagram(path: impl AsRef<Path>) -> Result<UnixDatagram> {
     Options::new().unix_datagram(path)
 }
 
-/// How a socket is found and, where it has to be, bound.
+/// How a socket is found and, if it has to be, bound.
 ///
-/// Used like [`std::fs::OpenOptions`]. All but the name matter only where the socket is bound anew:
-/// one that was taken over stays as it was made.
+/// Used like [`std::fs::OpenOptions`]. Only the name matters for a socket that is found: one that was
+/// taken over stays as it was made. The other options are for a socket that is bound anew.
 ///
 /// ```no_run
 /// # seamless::init("")?;
@@ -145,9 +147,9 @@ impl Options {
         }
     }
 
-    /// The name by which the supervisor passes it (`LISTEN_FDNAMES`; of systemd,
-    /// `FileDescriptorName=`). A passed socket of this name is taken whatever its address. It also
-    /// tells apart several sockets that ask for port 0. At most 255 bytes. Default: none.
+    /// The name under which the supervisor passes the socket (`LISTEN_FDNAMES`; of systemd,
+    /// `FileDescriptorName=`). A passed socket of this name is taken whatever its address. The name also
+    /// distinguishes several sockets that ask for port 0. At most 255 bytes. Default: none.
     pub fn name(&mut self, name: impl Into<String>) -> &mut Self {
         self.name = Some(name.into());
         self
@@ -160,23 +162,24 @@ impl Options {
         self
     }
 
-    /// Whether a socket at an IPv6 address leaves IPv4 to others. Default: as the system has it
+    /// Whether a socket at an IPv6 address leaves IPv4 to others. Default: the system's setting
     /// (`net.ipv6.bindv6only`).
     pub fn only_v6(&mut self, only: bool) -> &mut Self {
         self.settings.only_v6 = Some(only);
         self
     }
 
-    /// The mode of a Unix socket's path, for example `0o660`, in force before anybody can connect.
+    /// The mode of a Unix socket's path, for example `0o660`. It is in force before anybody can connect.
     /// Default: what the umask leaves of `0o777`.
     pub fn mode(&mut self, mode: u32) -> &mut Self {
         self.settings.mode = Some(mode);
         self
     }
 
-    /// Sets SO_REUSEPORT. Needed where a predecessor that hands nothing over, since it was built
-    /// without this, still listens there with SO_REUSEPORT set. What is queued on its listener when
-    /// it closes is lost that one time. Default: `false`; a group sets it anyway.
+    /// Sets SO_REUSEPORT. Default: `false`; a group sets it anyway.
+    ///
+    /// It is needed if a predecessor that transfers no sockets, such as rs/seamless, still listens
+    /// there with SO_REUSEPORT. What is queued on its listener when it closes is lost that one time.
     pub fn reuse_port(&mut self, reuse: bool) -> &mut Self {
         self.settings.reuse_port = reuse;
         self
@@ -189,15 +192,17 @@ impl Options {
         self
     }
 
-    /// A TCP listener. Of several addresses the first that is found, or else can be bound, is used.
-    /// Bound anew it has SO_REUSEADDR set, as in `std`.
+    /// A TCP listener. If the name resolves to several addresses, the first one that is found is used,
+    /// or else the first one that can be bound. A listener that is bound anew has SO_REUSEADDR, as in
+    /// `std`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Socket`]: the address cannot be resolved or bound, or this process has asked
-    /// for it before. [`ErrorKind::Takeover`]: there is a predecessor, and taking over from it
-    /// failed; it serves on, unharmed, and the call may be repeated.
-    /// [`ErrorKind::NotInitialized`]: [`init`](crate::init) has not succeeded.
+    /// - [`ErrorKind::Socket`]: the address cannot be resolved or bound, or this process has asked for
+    ///   it before.
+    /// - [`ErrorKind::Takeover`]: there is a predecessor, and the transfer from it failed. The
+    ///   predecessor serves on, unharmed, and the call may be repeated.
+    /// - [`ErrorKind::NotInitialized`]: [`init`](crate::init) has not succeeded.
     pub fn tcp(&self, addr: impl ToSocketAddrs) -> Result<TcpListener> {
         self.one(SocketKind::Tcp, resolve(addr)?).map(TcpListener::from)
     }
@@ -211,13 +216,13 @@ impl Options {
         self.one(SocketKind::Udp, resolve(addr)?).map(UdpSocket::from)
     }
 
-    /// A Unix stream listener at a path, of any length. A relative path counts from the current
-    /// folder. The path stays when the service ends; the next one replaces it.
+    /// A Unix stream listener at a path, of any length. A relative path counts from the current folder. The
+    /// path stays when the service ends; the next start replaces it.
     ///
     /// # Errors
     ///
-    /// As [`tcp`](Options::tcp); and [`ErrorKind::Socket`] where somebody else listens at that
-    /// path, or something other than a socket is there.
+    /// As [`tcp`](Options::tcp); and [`ErrorKind::Socket`] if another process listens at that path, or
+    /// if it is something other than a socket.
     pub fn unix(&self, path: impl AsRef<Path>) -> Result<UnixListener> {
         self.one(SocketKind::Unix, at_path(path.as_ref())?).map(UnixListener::from)
     }
@@ -231,19 +236,19 @@ impl Options {
         self.one(SocketKind::UnixDatagram, at_path(path.as_ref())?).map(UnixDatagram::from)
     }
 
-    /// So many TCP listeners on one port, one for each worker. Taken over in order; see the
-    /// [module](self) for what happens when their number changes.
+    /// A number of TCP listeners on one port, one for each worker. They are taken over in order. The
+    /// [module](self) tells what happens when their number changes.
     ///
     /// # Errors
     ///
-    /// As [`tcp`](Options::tcp); and [`ErrorKind::Socket`] for a group of none.
+    /// As [`tcp`](Options::tcp); and [`ErrorKind::Socket`] if the number is 0.
     pub fn tcp_group(&self, addr: impl ToSocketAddrs, count: usize) -> Result<Vec<TcpListener>> {
         let group = self.group(SocketKind::Tcp, resolve(addr)?, count)?;
         Ok(group.into_iter().map(TcpListener::from).collect())
     }
 
-    /// So many UDP sockets on one port, one for each worker. What comes from one sender goes to one
-    /// member, as long as their number stays the same.
+    /// A number of UDP sockets on one port, one for each worker. As long as their number stays the
+    /// same, what comes from one sender goes to one member.
     ///
     /// # Errors
     ///

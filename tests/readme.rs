@@ -30,6 +30,18 @@ fn the_protocol_is_told_as_in_the_crate() {
     let readme = read("README.md");
     let (_, protocol) = readme.split_once("## The protocol").expect("the protocol");
     assert_eq!(block(protocol, "```text\n").trim_end(), told.trim_end());
+    let guide = read("src/guide/protocol.md");
+    assert_eq!(block(&guide, "```text\n").trim_end(), told.trim_end());
+}
+
+#[test]
+fn every_link_leads_to_a_file() {
+    let readme = read("README.md");
+    for link in readme.split("](").skip(1) {
+        let (path, _) = link.split_once([')', '#']).expect("the link's end");
+        let file = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
+        assert!(path.starts_with("https:") || fs::exists(&file).expect("a path"), "{path}");
+    }
 }
 
 #[test]

@@ -1,6 +1,41 @@
-//! Coming from another way to restart: what things are called there, and what they are here.
+//! The guide: how a restart works, what each supervisor needs, and how to come from another library.
 //!
-//! Only in the documentation.
+//! | page | what it tells |
+//! | --- | --- |
+//! | [protocol] | each stage of a restart, the files, the signals, and who may signal whom |
+//! | [supervisors] | daemontools, runit, s6, systemd, supervisord, OpenRC, containers |
+//! | [sockets] | which way to keep the sockets, and how they move to the successor |
+//! | [command] | the program `seamless` |
+//! | [limitations] | what the crate cannot do |
+//! | [testing] | how it is tested, and what was found |
+//! | [benchmarks] | what was measured |
+//!
+//! From another library: [rs/seamless](from_seamless), [endless](from_endless), [grace](from_grace),
+//! [graceful](from_graceful), [tableflip](from_tableflip), [shellflip](from_shellflip),
+//! [ecdysis](from_ecdysis).
+//!
+//! The guide exists in the documentation only.
+
+#[doc = include_str!("protocol.md")]
+pub mod protocol {}
+
+#[doc = include_str!("supervisors.md")]
+pub mod supervisors {}
+
+#[doc = include_str!("sockets.md")]
+pub mod sockets {}
+
+#[doc = include_str!("command.md")]
+pub mod command {}
+
+#[doc = include_str!("limitations.md")]
+pub mod limitations {}
+
+#[doc = include_str!("testing.md")]
+pub mod testing {}
+
+#[doc = include_str!("benchmarks.md")]
+pub mod benchmarks {}
 
 /// From Go's rs/seamless, whose protocol this crate has.
 #[doc = include_str!("seamless.md")]

@@ -13,7 +13,7 @@ pub(crate) struct Hello {
     /// The launcher itself: with its start time, so that it can be proven later.
     pub(crate) launcher: Option<Identity>,
     pub(crate) supervisor: Option<Identity>,
-    /// The launcher restarts in place: a wish for a restart is its to fulfil.
+    /// The launcher restarts in place, so the daemon passes a wish for a restart on to it.
     pub(crate) in_place: bool,
     /// The folder that holds `supervise/`.
     pub(crate) folder: Option<Vec<u8>>,
@@ -24,23 +24,24 @@ pub(crate) struct Hello {
 pub(crate) enum ToDaemon {
     Hello(Hello),
     Intent(Intent),
-    /// This start is to end: another one follows, or the service is to end.
+    /// The daemon is to end if it has not started: another start follows, or the service is to end.
     Cancel,
     /// A generation that the same launcher has started later serves.
     TakenOver,
-    /// A restart in place was not to be, and why.
+    /// A restart in place has failed or was refused, and why.
     ReloadFailed(String),
     /// A sign of life is wanted: [`Aside::Alive`].
     Ask,
 }
 
-/// What a daemon tells its launcher beside the protocol: its machine takes no notice.
+/// What a daemon tells its launcher outside of the protocol. The launcher's machine does not see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Aside {
     Alive,
-    /// Have the supervisor keep the descriptor beside this, under this name without blanks.
+    /// The supervisor is to keep the descriptor that comes with this message, under this name without
+    /// blanks.
     Store(String),
-    /// It need not keep that one any more.
+    /// The supervisor need not keep the descriptor of this name any more.
     Remove(String),
 }
 
@@ -70,7 +71,7 @@ impl Aside {
 
 /// A field of [`Report::Started`].
 const DRAIN_TIMEOUT: &str = "drain_timeout_ms=";
-/// As much as is told of why a restart in place was not to be, in characters.
+/// The reason why a restart in place failed is cut to this number of characters.
 const WHY_MAX: usize = 1000;
 
 const CHANNEL: &str = "seamless/";

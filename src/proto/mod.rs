@@ -1,8 +1,8 @@
 //! The protocol's vocabulary and its two machines.
 //!
-//! A machine is told what happened and answers with what to do. It reads no clock, does no I/O and
-//! logs nothing, so a test can walk every state that it can reach. A timer that fires late is a
-//! no-op: the machine looks at its state, never at the time.
+//! A machine is told what happened, and answers with what to do. It reads no clock, does no I/O and logs
+//! nothing, so a test can walk every state that it can reach. A timer that fires late has no effect: the
+//! machine looks at its state, never at the time.
 
 pub(crate) mod channel;
 pub(crate) mod control;
@@ -25,9 +25,9 @@ pub(crate) use supervisor::Kind;
 pub enum DrainReason {
     /// A successor is ready and serves.
     TakenOver,
-    /// The service is to be down, or nobody came to take over.
+    /// The service is to be down, or no successor has come.
     Stopped,
-    /// Somebody sent this process TERM or INT.
+    /// An operator or another process sent TERM or INT to this process.
     Requested,
 }
 
@@ -47,7 +47,7 @@ pub(crate) enum Intent {
 pub(crate) enum Scope {
     /// Every generation of the service.
     Service,
-    /// This launcher's own generation: nobody supervises it, so nobody spoke for the others.
+    /// This launcher's own generation only. It has no supervisor that could have meant the others.
     Generation,
 }
 

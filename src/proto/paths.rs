@@ -1,5 +1,5 @@
 //! The files of a service, by the path of its PID file, and the temporary names under which a file is
-//! made before it is renamed to its own. Nobody else knows these endings.
+//! made before it is renamed. These endings are known here only.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -7,11 +7,11 @@
 pub enum State {
     /// Until `started` has returned `Ok`. Before `init` as well.
     Starting,
-    /// Serving, with a launcher, or about to let it go.
+    /// Serving, with a launcher, or about to release it.
     Serving,
     /// Serving without a launcher, until a successor is ready.
     Detached,
-    /// No longer to accept new work.
+    /// Completing its work; it must not accept new work.
     Draining,
 }
 

@@ -16,12 +16,12 @@ pub(crate) const VERSION: u32 = 1;
 pub(crate) enum Refused {
     /// A later version of this crate wrote it.
     Version(u32),
-    /// It is none of ours.
+    /// This crate did not write it.
     Foreign,
 }
 
 /// The PID in a PID file: decimal, with or without a newline (the Go original writes none).
-/// 0, 1, negative numbers and whatever is no PID at all are `None`.
+/// `None` for 0, 1, negative numbers and anything that is no PID.
 pub(crate) fn parse_pid(text: &[u8]) -> Option<i32> {
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     if text.is_empty() || text.len() > 10 || !text.iter().all(u8::is_ascii_digit) {

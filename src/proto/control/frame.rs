@@ -1,8 +1,8 @@
-//! The messages of the takeover: what a new daemon and its predecessor say to each other over
-//! `web.pid.sock`, and what `status` answers. Pure: bytes in, values out, and back.
+//! The messages on the control socket, `web.pid.sock`: those of a transfer, between a new daemon and its
+//! predecessor, and the command's questions. Pure: bytes in, values out, and back.
 //!
-//! The connection is a Unix SEQPACKET socket, so one message is one frame. Each begins with the
-//! protocol's name and version; descriptors travel beside it (SCM_RIGHTS).
+//! The connection is a Unix SEQPACKET socket, so one message is one frame. Each message begins with the
+//! protocol's name and version. Descriptors come with it (SCM_RIGHTS).
 //!
 //! ```text
 //! take:    new  take generation=N
@@ -16,10 +16,10 @@
 //! stop:    stop                 accepted
 //! ```
 //!
-//! Each may be answered by `refused REASON` instead.
+//! Instead of each answer, `refused REASON` may come.
 //!
-//! Within a version, fields may be added, and a reader passes over those that it does not know. An
-//! unknown message, and a version that is not its own, it refuses and says so.
+//! Within a version, fields may be added, and a reader ignores those that it does not know. A reader
+//! refuses an unknown message and any version but its own, with a reason.
 //!
 //! This file imports nothing of the crate: the fuzzer compiles it by itself.
 
@@ -32,11 +32,11 @@ pub(crate) const VERSION: u32 = 1;
 
 /// No message is longer.
 pub(crate) const MESSAGE_MAX: usize = 64 * 1024;
-/// As many descriptors as the kernel takes with one message (`unix(7)`, SCM_MAX_FD).
+/// The most descriptors that the kernel takes with one message (`unix(7)`, SCM_MAX_FD).
 pub(crate) const CHUNK_MAX: usize = 253;
-/// No predecessor holds more: the kernel's own limit of open files is about a million.
+/// No predecessor holds more sockets: the kernel's own limit of open files is about a million.
 pub(crate) const SOCKETS_MAX: usize = 1 << 20;
-/// No more state is handed over.
+/// The state that a predecessor hands over has no more bytes.
 pub(crate) const STATE_MAX: u64 = 64 << 20;
 /// A refusal is cut to this many bytes.
 pub(crate) const REASON_MAX: usize = 1024;
@@ -56,27 +56,27 @@ pub(crate) enum SocketKind {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Address {
     Inet(SocketAddr),
-    /// A path; behind a NUL byte, an abstract name; nothing at all where it has no name.
+    /// A path. With a NUL byte in front, an abstract name. Empty if the socket has no name.
     Unix(Vec<u8>),
 }
 
-/// A file, as the kernel tells it from others.
+/// What identifies a file to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FileId {
     pub(crate) device: u64,
     pub(crate) inode: u64,
 }
 
-/// A socket that is handed over.
+/// A socket that is transferred.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Socket {
     pub(crate) kind: SocketKind,
     /// The address as it was asked for: with port 0, or before a rename.
     pub(crate) asked: Address,
     pub(crate) name: Option<String>,
-    /// Which one of its group; 0 for one that is alone.
+    /// Its place in its group; 0 for a socket without a group.
     pub(crate) member: u32,
-    /// No new connections go to it: it is a member that its owner did not ask for.
+    /// A member of a group that its owner did not ask for: no new connections go to it.
     pub(crate) retired: bool,
     /// The address that the kernel gives.
     pub(crate) local: Address,
@@ -112,11 +112,11 @@ pub(crate) enum Answer {
 pub(crate) enum Refused {
     /// It is of another version.
     Version(u32),
-    /// It is none of this protocol.
+    /// It is not of this protocol.
     Foreign,
     /// This version has no message of this name.
     Unknown(String),
-    /// A part of it says nothing, or too much.
+    /// A field is missing or cannot be used.
     Malformed(&'static str),
 }
 
@@ -243,8 +243,8 @@ impl Answer {
     }
 }
 
-/// Sockets by messages: so many that neither the message nor the descriptors beside it are too
-/// many. Returns how many of the first of `sockets` fit.
+/// How many of the first of `sockets` fit into one message, by its length and by the number of
+/// descriptors that come with it.
 pub(crate) fn chunk<'a>(sockets: impl IntoIterator<Item = &'a Socket>) -> usize {
     const ROOM: usize = MESSAGE_MAX - 256;
     let mut length = 0;
@@ -328,13 +328,13 @@ impl Address {
         if unix { unescape(text).map(Address::Unix) } else { text.parse().ok().map(Address::Inet) }
     }
 
-    /// Does it leave the port to the system, so that it names many sockets?
+    /// Is it port 0, which the system replaces? Then several sockets can have this address.
     pub(crate) fn is_any_port(&self) -> bool {
         matches!(self, Address::Inet(address) if address.port() == 0)
     }
 }
 
-/// Without blanks, so that it can stand in a line of fields.
+/// Without blanks, so that it fits into a line of fields.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -420,7 +420,7 @@ pub(crate) fn field<'a>(fields: &'a str, key: &str) -> Option<&'a str> {
     fields.split(' ').find_map(|field| field.strip_prefix(key)?.strip_prefix('='))
 }
 
-/// Digits and nothing else: no sign.
+/// Digits only: no sign.
 pub(crate) fn digits(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }

@@ -1,13 +1,12 @@
-//! What a daemon says of itself to whoever asks for its status: a line of fields, then a line for
-//! each socket that it holds.
+//! A daemon's answer to a request for its status: a line of fields, then a line for each socket that it
+//! holds.
 //!
 //! ```text
 //! generation=3 state=detached daemon=812 launcher=811 age_ms=5000 sockets=2 version=0.1.0 …
 //! socket tcp asked=127.0.0.1:80 local=127.0.0.1:80 member=0
 //! ```
 //!
-//! A reader passes over fields and lines that it does not know, and does without those that are
-//! missing.
+//! A reader ignores fields and lines that it does not know. It accepts that fields are missing.
 
 use super::frame::{Escaped, MESSAGE_MAX, REASON_MAX, Socket, clean, digits, field, unescape};
 use crate::proto::State;
@@ -21,13 +20,13 @@ pub(crate) struct Status {
     /// It serves, and its `on_shutdown_request` hooks run.
     pub(crate) handing_off: bool,
     pub(crate) daemon: i32,
-    /// The one that it was started by; gone where it is detached.
+    /// The launcher that started it, which may have ended.
     pub(crate) launcher: Option<i32>,
     /// Since the daemon's `init`.
     pub(crate) age_ms: u64,
     /// How many sockets it holds.
     pub(crate) sockets: u64,
-    /// Of the crate.
+    /// The version of the crate.
     pub(crate) version: Option<String>,
     /// How long it has been in this state.
     pub(crate) state_ms: Option<u64>,
@@ -49,9 +48,9 @@ pub(crate) struct Status {
     pub(crate) in_place: bool,
     /// How many restarts in place have failed.
     pub(crate) failures: u64,
-    /// What went wrong with the last of them.
+    /// Why the last of them failed.
     pub(crate) failure: Option<String>,
-    /// Those that fitted into the message.
+    /// The sockets, as far as they fit into the message.
     pub(crate) held: Vec<Socket>,
 }
 
@@ -105,7 +104,7 @@ impl Status {
         text
     }
 
-    /// `None` where it does not say who it is and how far it has come.
+    /// `None` if the PID or the state is missing.
     pub(crate) fn parse(text: &str) -> Option<Status> {
         let (head, lines) = text.split_once('\n').unwrap_or((text, ""));
         let number = |key| field(head, key).and_then(digits);
@@ -142,7 +141,7 @@ impl Status {
     }
 }
 
-/// `-` where there is none.
+/// `-` if there is none.
 struct Or<T>(Option<T>);
 
 impl<T: Display> Display for Or<T> {

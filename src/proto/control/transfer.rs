@@ -1,11 +1,11 @@
-//! The two sides of a takeover connection: from whom a new generation takes, and what each side says
-//! next. The drivers carry messages and descriptors; what may follow on what is decided here.
+//! The two sides of a transfer: from which process a new generation takes its sockets, and what each side
+//! sends next. The drivers carry messages and descriptors. Which message may follow which is decided here.
 
 use super::frame::{Answer, Request, Socket};
 
 // ---- the new daemon ----
 
-/// A live generation that is proven to be an older one of ours.
+/// A live process that is proven to be an older generation of this service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Predecessor {
     pub(crate) number: u64,
@@ -14,22 +14,22 @@ pub(crate) struct Predecessor {
     pub(crate) hands_over: bool,
 }
 
-/// Why nothing can be taken, though there is a predecessor; or somebody else listens.
+/// Why nothing can be taken from the process at the control socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Untakeable {
-    /// Nobody listens, and this one should.
+    /// No process listens, and this predecessor should.
     NobodyListens(Predecessor),
-    /// It listens, and is not proven to be a predecessor.
+    /// The process with this PID listens, and is not proven to be a predecessor.
     Stranger(i32),
 }
 
-/// From whom a new generation takes. `listens`: who does so at the takeover socket, by its PID.
-/// `None`: there is nothing to take, and the new generation binds its own.
+/// From which process a new generation takes its sockets. `listens`: the PID of the process that listens at
+/// the control socket. Returns `None` if there is nothing to take: then the new generation binds its own.
 pub(crate) fn giver(
     listens: Option<i32>,
     predecessors: &[Predecessor],
 ) -> Result<Option<Predecessor>, Untakeable> {
-    // P5, turned round: only what is proven to be an older generation of ours gives us sockets.
+    // P5 for this direction: we take sockets only from a process that is proven to be our predecessor.
     let proven = |pid| predecessors.iter().find(|one| one.pid == pid).copied();
     match listens {
         Some(pid) => proven(pid).map(Some).ok_or(Untakeable::Stranger(pid)),
@@ -43,11 +43,11 @@ pub(crate) fn giver(
 /// What an answer means to the new daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Took {
-    /// So many sockets follow.
+    /// This number of sockets follows.
     Offer(usize),
     /// Each with the descriptor that came with it.
     Sockets(Vec<Socket>),
-    /// The descriptor that came with it holds so many bytes.
+    /// The descriptor that came with it holds this number of bytes.
     State(u64),
     /// That was all.
     End,
@@ -73,15 +73,16 @@ pub(crate) struct Taking {
 }
 
 impl Taking {
-    /// By the generation `own`, from `giver`; and the first message.
+    /// For the generation `own`, which takes from `giver`. Returns the first message as well.
     pub(crate) fn begin(own: u64, giver: &Predecessor) -> (Taking, Request) {
         let from = giver.number;
         let taking = Taking { from, sockets: 0, got: 0, state: None, due: Due::Offer };
         (taking, Request::Take { generation: own })
     }
 
-    /// An answer, and how many descriptors came with it. When it has been acted on, the request
-    /// goes out. An error is the end of it: nothing has been taken.
+    /// Takes an answer, and the number of descriptors that came with it. The request that it returns is
+    /// sent when the answer has been acted on. After an error the transfer is over, and nothing has
+    /// been taken.
     pub(crate) fn on(
         &mut self,
         answer: Answer,
@@ -157,7 +158,7 @@ fn unexpected(answer: &Answer, fds: usize, due: Due) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Give {
     Offer,
-    /// So many of the sockets that have not been sent so far.
+    /// This number of the sockets that have not been sent yet.
     Sockets(usize),
     State,
     End,
@@ -171,13 +172,13 @@ pub(crate) struct Giving {
     /// A state that has not been sent.
     state: bool,
     next: Option<Give>,
-    /// The count of the `got` that is awaited.
+    /// The count in the `got` that must come next.
     awaited: Option<usize>,
     done: bool,
 }
 
 impl Giving {
-    /// To the generation `theirs`. An error is a refusal.
+    /// For the generation `theirs`. An error means that the transfer is refused.
     pub(crate) fn begin(own: u64, theirs: u64) -> Result<(), String> {
         if theirs <= own {
             return Err(format!("generation {theirs} is not newer than {own}"));
@@ -189,8 +190,8 @@ impl Giving {
         Giving { left: sockets, state, next: Some(Give::Offer), awaited: None, done: false }
     }
 
-    /// What is sent next; `None` where an answer is awaited first, or all is through. `fits`: how
-    /// many of the sockets that are left fit into a message.
+    /// What is sent next. `None` if an answer has to come first, or if everything has been sent.
+    /// `fits`: how many of the remaining sockets fit into a message.
     pub(crate) fn next(&mut self, fits: impl FnOnce(usize) -> usize) -> Option<Give> {
         let give = match self.next.take()? {
             Give::Sockets(_) => Give::Sockets(fits(self.left).min(self.left)),
@@ -219,12 +220,12 @@ impl Giving {
         }
     }
 
-    /// The other side has it all, and has said so.
+    /// The other side has confirmed that it has everything.
     pub(crate) fn is_through(&self) -> bool {
         self.done
     }
 
-    /// What the other side says, where [`Giving::next`] waits for it.
+    /// Takes the request that [`Giving::next`] waits for.
     pub(crate) fn on(&mut self, request: Request) -> Result<(), String> {
         let due = self.awaited.map_or(Request::Done, |count| Request::Got { count });
         if request != due {

@@ -1,4 +1,4 @@
-//! The daemon's machine. `match`es name every phase: what is ignored is written down.
+//! The daemon's machine. Each `match` names every phase, so what is ignored is written down.
 
 mod check;
 
@@ -12,7 +12,7 @@ pub(crate) struct Daemon {
     kind: Kind,
     /// The launcher starts the next generation itself.
     in_place: bool,
-    /// The launcher lives and has not been let go.
+    /// The launcher lives and has not been released.
     attached: bool,
     intent: Option<Intent>,
     older: Older,
@@ -25,14 +25,14 @@ pub(crate) struct Daemon {
     memory: Memory,
     /// How long no successor has come.
     wait: Wait,
-    /// A successor has failed beside our launcher: it may have put its files in the place of ours.
+    /// A successor that our launcher started has failed. It may have replaced our files by its own.
     mends: bool,
 }
 
 /// The older generations, once they were told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Older {
-    /// They were not told, or all have ended.
+    /// They were not told to end, or all have ended.
     None,
     Told {
         awaited: bool,
@@ -40,7 +40,7 @@ enum Older {
     },
 }
 
-/// A daemon without a launcher, if nobody said whether a successor comes.
+/// The wait of a daemon without a launcher, if it is unknown whether a successor comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Wait {
     No,
@@ -96,9 +96,9 @@ impl Daemon {
         self.phase == Phase::HandingOff && self.state() == State::Serving
     }
 
-    /// Detached or draining: the supervisor reads what we print only as long as our launcher lives. A
-    /// daemon that serves beside its launcher keeps what it has: if a reader fails there, the program's own
-    /// answer may be to end and be started anew.
+    /// Is it detached or draining? The supervisor may read what we print only as long as our launcher
+    /// lives. A daemon that serves and has a launcher keeps its output: if the reader fails there, the
+    /// program may want to end and be started anew.
     pub(crate) fn outlives_readers(&self) -> bool {
         match self.phase {
             Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished => true,

@@ -1,4 +1,4 @@
-//! The daemon: hands over to a successor, finds out whether one will come, and drains.
+//! The daemon: prepares for a successor, finds out whether one will come, and drains.
 //!
 //! `machine` decides; `signal_hooks` holds back what the hooks before a signal delay.
 
@@ -22,7 +22,7 @@ pub(crate) enum Input {
     Term(Sender),
     /// The launcher tells what a TERM meant.
     Told(Intent),
-    /// The launcher wants this start to end: another one follows, or the service is to end.
+    /// The launcher cancels this start: another one follows, or the service is to end.
     Cancelled,
     /// The launcher ended, or closed its end of the channel.
     LauncherGone,
@@ -35,7 +35,7 @@ pub(crate) enum Input {
     /// The `on_shutdown` hooks have returned.
     DrainHooksDone,
     /// The answer to [`Output::StopOlder`]. `awaited`: some of them live, and their end is awaited.
-    /// `again`: for want of descriptors or memory, not all could be told.
+    /// `again`: not all could be told, because the system is out of descriptors or memory.
     OlderTold { awaited: bool, again: bool },
     /// Every older generation whose end is awaited has ended.
     OlderGone,
@@ -51,7 +51,7 @@ pub(crate) enum Input {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Sender {
     /// Our launcher. `announced`: it has said on the channel what it wants, and the signal only woke us
-    /// to read that. If not, it had no memory for the message, or passes on what somebody sent to it.
+    /// to read that. If not, it had no memory for the message, or forwards a signal that it got.
     Launcher {
         announced: bool,
     },
@@ -72,13 +72,14 @@ pub(crate) enum Question {
 /// What a check sees.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Sight {
-    /// Somebody holds the claim: a generation is starting.
+    /// Another process holds the claim: a generation is starting.
     ClaimHeld,
-    /// The check failed for want of descriptors or memory: nothing is known.
+    /// The check failed because the system is out of descriptors or memory: nothing is known.
     Unknown,
-    /// Neither claim nor record can be had: a service that gave up root may not open the lock file that
-    /// its successor has made anew. `newer`: the PID file names a newer generation that serves.
-    /// Guards against two generations that serve for ever, side by side.
+    /// The lock file cannot be opened, so neither claim nor record is available. This happens if a
+    /// service gave up root and its successor has made the lock file anew. `newer`: the PID file names
+    /// a newer generation that serves. Guards against two generations that serve for ever, side by
+    /// side.
     NoRecord { newer: bool },
     /// We hold the claim until [`Output::GiveUpClaim`].
     Seen(Seen),
@@ -144,7 +145,7 @@ pub(crate) enum Output {
     PutBackSocket,
     /// The check is over.
     GiveUpClaim,
-    /// Tell the operator that this restart is not followed, and why.
+    /// Tell the operator that this restart is refused, and why.
     RefuseRestart(NoRestart),
     Arm(Timer),
     Disarm(Timer),
@@ -197,7 +198,7 @@ pub(crate) enum Phase {
     Serving,
     /// The `on_shutdown_request` hooks run.
     HandingOff,
-    /// The launcher has been let go, or died, and the hooks have returned.
+    /// The launcher has been released, or died, and the hooks have returned.
     Detached,
     /// The `on_shutdown` hooks run.
     Draining(DrainReason),
@@ -209,7 +210,7 @@ pub(crate) enum Phase {
     Ended,
 }
 
-/// What becomes of a call of `started`.
+/// What a call of `started` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum StartedCall {
     /// It takes over.
@@ -234,8 +235,8 @@ impl Phase {
         }
     }
 
-    /// The program asks for a socket, and would not get as far as serving. It must not end by an error
-    /// either: the older generations that it waits for still have the addresses.
+    /// Does a call for a socket not return? The program would not get as far as serving. An error would be
+    /// wrong, too: the older generations that this process waits for still use the addresses.
     pub(crate) fn parks_callers(self) -> bool {
         self.started_call() == StartedCall::Parks
     }

@@ -1,5 +1,5 @@
-//! What the hooks before a signal hold back: the signal itself, and the message by which the launcher
-//! announces it. Nothing overtakes anything here (strict FIFO).
+//! Delays a signal, and the launcher's message that announces it, until the `before_signal` hooks have
+//! returned. Strict FIFO.
 
 use crate::proto::Intent;
 use std::collections::VecDeque;
@@ -17,23 +17,23 @@ pub(crate) enum Signal {
 pub(crate) enum Arrived {
     /// The launcher tells the intent of a TERM.
     Told(Intent),
-    /// The launcher wants this start to end.
+    /// The launcher cancels this start.
     Cancelled,
     /// The launcher tells that a successor serves, whose TERM did not arrive.
     TakenOver,
-    /// `announced`: the launcher has said on the channel what it is about.
+    /// `announced`: the launcher has said on the channel what it wants.
     Signal { signal: Signal, from: i32, announced: bool },
 }
 
-/// The hooks before one signal, which run now. They are told apart by this number.
+/// The hooks before one signal, which run now. Each run has a number.
 pub(crate) type Run = u64;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Held {
     arrived: Arrived,
-    /// Whose hooks run before and after it. `None`: they ran for the announcement.
+    /// The signal whose hooks run before and after it. `None`: they ran for the announcement.
     signal: Option<Signal>,
-    /// The hooks before it run still.
+    /// The hooks before it still run.
     waits: Option<Run>,
 }
 
@@ -48,9 +48,9 @@ pub(crate) struct SignalHooks {
 }
 
 impl SignalHooks {
-    /// The launcher tells something before it signals, and that counts as the signal: either may get
-    /// lost. `hooked`: are there hooks before this signal? If so, the answer is their run, and
-    /// [`returned`](SignalHooks::returned) tells when they have returned.
+    /// A message of the launcher that announces a signal. It counts as the signal, since either of the
+    /// two can be lost. `hooked`: are there hooks before this signal? If so, this returns their run,
+    /// and [`returned`](SignalHooks::returned) has to be called when they have returned.
     pub(crate) fn told(
         &mut self,
         intent: Intent,
@@ -121,13 +121,13 @@ impl SignalHooks {
         }
     }
 
-    /// The hooks that hold back the first of all, and their signal.
+    /// The hooks that delay the first item, and their signal.
     pub(crate) fn waits_for(&self) -> Option<(Run, Signal)> {
         let first = self.held.front()?;
         Some((first.waits?, first.signal?))
     }
 
-    /// What is to be acted on now, and whose hooks run after it.
+    /// The item to act on now, and the signal whose hooks run after it.
     pub(crate) fn next(&mut self) -> Option<(Arrived, Option<Signal>)> {
         if self.waits_for().is_some() {
             return None;

@@ -8,12 +8,12 @@ use super::verdict::Facts;
 pub(crate) struct Content {
     /// The PID in it, if it holds one.
     pub(crate) pid: Option<i32>,
-    /// Somebody else has it open and locked, so its owner lives.
+    /// Another process has it open and locked, so its owner lives.
     pub(crate) locked: bool,
 }
 
 impl Content {
-    /// Where nothing can be proven, the lock on the PID file tells that its owner lives.
+    /// If nothing can be proven, the lock on the PID file tells that its owner lives.
     pub(crate) fn is_held_by(self, pid: i32) -> bool {
         self.locked && self.pid == Some(pid)
     }
@@ -29,9 +29,9 @@ pub(crate) struct Seen {
     pub(crate) lines: Vec<(Identity, Facts)>,
     /// `None`: the PID file cannot be read.
     pub(crate) content: Option<Content>,
-    /// There is a process with the PID in the PID file, whoever it is.
+    /// There is a process with the PID in the PID file. It may be any process.
     pub(crate) named_lives: bool,
-    /// Nobody listens at the path of our control socket.
+    /// No process listens at the path of our control socket.
     pub(crate) socket_lost: bool,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Own {
 pub(crate) struct Memory {
     /// The number of the last claim.
     pub(crate) last_claim: u64,
-    /// A living process in the PID file that nobody accounts for.
+    /// The living process that the PID file names and that the record does not list.
     pub(crate) stranger: Option<i32>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Findings {
     pub(crate) record_lost: bool,
     /// The PID file is missing or names no live generation.
     pub(crate) file_lost: bool,
-    /// Claims were taken since the last check: somebody tries to start.
+    /// Claims were taken since the last check: another generation tries to start.
     pub(crate) claims_moved: bool,
 }
 
@@ -92,7 +92,7 @@ pub(crate) fn check(seen: &Seen, memory: &mut Memory) -> Findings {
     Findings { newer, record_lost, file_lost, claims_moved }
 }
 
-/// Where the record cannot be had: does the PID file tell that a newer generation serves? A living
+/// If the record cannot be read: does the PID file tell that a newer generation serves? A living
 /// process, started no earlier than we were, holds the lock on it and is the one that it names.
 pub(crate) fn names_newer(own: Identity, content: Content, named: Option<Identity>) -> bool {
     named.is_some_and(|named| {

@@ -3,7 +3,7 @@
 use crate::proto::text::{Refused, VERSION, parse_pid};
 use std::fmt::Write as _;
 
-/// A process that a number alone does not name: PIDs are used again, start times are not.
+/// What identifies a process. A PID alone does not: PIDs are used again, start times are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
     pub(crate) pid: i32,
@@ -21,9 +21,9 @@ pub(crate) struct Generation {
     /// The PID namespace that the PIDs belong to.
     pub(crate) pid_namespace: u64,
     pub(crate) launcher: Identity,
-    /// The launcher's supervisor; `None` where it has none or cannot be known.
+    /// The launcher's supervisor. `None` if there is none, or if it is unknown.
     pub(crate) supervisor: Option<Identity>,
-    /// What it does; `None` for one that starts.
+    /// What it does. `None` while it starts.
     pub(crate) state: Option<LineState>,
     /// Fields of a later version, kept as they are.
     pub(crate) more: Vec<String>,
@@ -32,7 +32,7 @@ pub(crate) struct Generation {
 /// What a generation does, as its line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum LineState {
-    /// It serves, and hands over its sockets and its state to a successor.
+    /// It serves, and transfers its sockets and its state to a successor.
     Serving,
     /// A newer generation serves.
     Draining,
@@ -56,9 +56,10 @@ impl LineState {
 pub(crate) struct Record {
     /// The number of the last claim.
     pub(crate) last: u64,
-    /// Who took that claim, while it starts. What has failed there or been killed still stands here.
+    /// The generation that took that claim, while it starts. If it has failed or was killed, it is
+    /// still listed.
     pub(crate) starting: Option<Generation>,
-    /// The generations that have started and not ended, as far as known.
+    /// The generations that have started, and of which is not known that they have ended.
     pub(crate) live: Vec<Generation>,
     /// Fields of a later version in the first line, kept as they are.
     pub(crate) more: Vec<String>,
@@ -67,7 +68,7 @@ pub(crate) struct Record {
 const RECORD: &str = "seamless-record";
 /// Before the line of the one that is starting.
 const STARTING: &str = "starting ";
-/// What stands behind it is what a longer, older record left there.
+/// Anything after this line is left from an older, longer record.
 const RECORD_END: &str = "end";
 
 impl Record {
@@ -80,7 +81,7 @@ impl Record {
         for generation in &self.live {
             text.push_str(&generation.format());
         }
-        // Last: where the disk is full, what stood there before is still whole.
+        // Last: if the disk is full, the lines before are still complete.
         if let Some(starting) = &self.starting {
             text.push_str(STARTING);
             text.push_str(&starting.format());
@@ -205,7 +206,7 @@ impl std::fmt::Display for Identity {
 }
 
 impl Identity {
-    /// Somebody who has ended before more than that could be seen: no process is this one.
+    /// A process that ended before more could be known about it. No living process equals it.
     pub(crate) const GONE: Identity = Identity { pid: 1, start: u64::MAX };
 
     pub(crate) fn parse(text: &str) -> Option<Identity> {

@@ -1,7 +1,8 @@
 //! The takeover, step by step: what `started` does, in which order, and what ends it early.
 //!
-//! [`TakeOver`] says what to do next, and is told what came of it. The driver and the model run the same
-//! loop over it. A death between any two steps leaves a generation that serves and can be found.
+//! [`TakeOver`] says what to do next, and is told the result. The driver and the model run the same
+//! loop over it. If the process dies between any two steps, a generation that serves is left, and can
+//! be found.
 
 use super::verdict::{Asker, Facts, Purpose, Verdict, Why, verdict};
 
@@ -11,31 +12,32 @@ pub(crate) enum Act {
     /// Wait for the claim: it was given up, or never taken. Answer: [`Done::Claimed`].
     Claim,
     /// With the files of the service in hand: look at the launcher, the record, and each generation that
-    /// it lists. All that may fail for want of descriptors or memory is done here, before the first step
-    /// that others see. Answer: [`Done::Looked`].
+    /// it lists. All that may fail because the system is out of descriptors or memory is done here, before
+    /// the first step that others see. Answer: [`Done::Looked`].
     Look,
     /// Our PID file is put in place.
     Install,
     /// Our control socket is put in place.
     Listen,
-    /// The record lists us. Of the others these lines stay, by their place in what was looked at, and say
-    /// that they drain: should we be killed, nobody is to wait for sockets that they no longer hold.
+    /// The record lists us. Of the other generations, these lines stay (by their place in
+    /// [`Done::Looked`]), and say that they drain. If we are killed, no start waits for sockets that
+    /// they no longer hold.
     Enter(Vec<usize>),
-    /// The sockets that we have not asked for are closed: what still arrives there is for the older
-    /// generations to answer, who learn of us in the steps that follow.
+    /// The sockets that we have not asked for are closed. The older generations answer what still arrives
+    /// there; they learn of us in the steps that follow.
     Close,
     /// The state is Serving. Answer: [`Done::Serving`], or [`Done::ToldToEnd`] if we were told to end
     /// meanwhile.
     Serve,
     /// What arrives for a group of sockets goes to those of its members that we have asked for.
     Steer,
-    /// TERM to this older generation, by its place in what was looked at, if the verdict says so.
+    /// TERM to this older generation (by its place in [`Done::Looked`]), if the verdict says so.
     Stop(usize, Verdict),
     /// The claim is given up.
     GiveUp,
 }
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Done {
     /// The claim is ours, and with it this number.
@@ -121,7 +123,7 @@ impl TakeOver {
         })
     }
 
-    /// What came of the step that [`next`](TakeOver::next) named. A step that failed is not told: then
+    /// The result of the step that [`next`](TakeOver::next) named. A step that failed is not told: then
     /// the claim is kept, and a further call of `started` begins anew.
     pub(crate) fn done(&mut self, done: Done) {
         self.at = match (self.at, done) {

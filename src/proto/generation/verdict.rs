@@ -82,7 +82,7 @@ pub(crate) enum Verdict {
     TouchByNumber,
     /// Leave it alone. `awaited`: it will find out by itself, so its end can be waited for.
     Leave { why: Why, awaited: bool },
-    /// The PID file belongs to somebody else. `started` fails, and nobody is signalled.
+    /// The PID file belongs to another service. `started` fails, and no process is signalled.
     Refuse(Why),
 }
 

@@ -1,8 +1,8 @@
-//! The children of a launcher: who of them is current, who is ended, and whose end is the
-//! launcher's own. Without reload signals there is one child.
+//! The children of a launcher: which one is current, which ones have to end, and which one the launcher
+//! ends like. Without reload signals there is one child.
 //!
-//! The *current* one is the newest that serves. A *candidate* is one that is starting while another
-//! serves, or has served. The older ones drain.
+//! The *current* child is the newest one that serves. A *candidate* is a child that is starting while
+//! another one serves, or has served. The older ones drain.
 
 use super::{Child, Failure, InPlace, Output, Progress, Refusal, Timer};
 use crate::proto::{End, Intent, Report};
@@ -18,13 +18,13 @@ enum Life {
 struct Member {
     child: Child,
     life: Life,
-    /// It has its handlers: signals need not be held back.
+    /// It has installed its handlers, so signals need not be held back.
     ready: bool,
-    /// It let us go.
+    /// It has released us.
     released: bool,
     /// The intent has been told and its signal sent.
     sent: bool,
-    /// It is to end, unless it serves.
+    /// It was told to end, unless it serves.
     cancelled: bool,
     /// It drains for a successor.
     taken_over: bool,
@@ -44,12 +44,12 @@ impl Member {
     }
 }
 
-/// Who was the last to serve.
+/// Which child served last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Last {
-    /// Nobody has served so far; how the last attempt ended.
+    /// None so far; how the last attempt ended.
     Nobody(Option<(Child, End)>),
-    /// The current one, or it drains and nobody has come after it.
+    /// The current one, or one that drains and has no successor.
     Lives(Child),
     /// `drained`: it ended as it should.
     Ended { child: Child, end: End, drained: bool },
@@ -66,10 +66,10 @@ pub(crate) struct Children {
     /// `None`: without a limit.
     max_draining: Option<usize>,
     in_place: bool,
-    /// Nobody starts the service again: when we end, all ends.
+    /// No supervisor starts the service again: when we end, everything ends.
     all_ends_with_us: bool,
     last: Last,
-    /// How one ended that came after the current one, and had started.
+    /// How a child ended that had started after the current one.
     crash: Option<(Child, End)>,
     /// As soon as the candidate has ended, the next one is started.
     again: bool,
@@ -115,7 +115,7 @@ impl Children {
         }
     }
 
-    /// Whom a signal or an intent is meant for: the current one, else the one that is starting.
+    /// The child that gets a signal or an intent: the current one, or else the one that is starting.
     fn addressee(&self) -> Option<Child> {
         self.current().or(self.newest(Life::Starting))
     }
@@ -151,7 +151,8 @@ impl Children {
         }
     }
 
-    /// Also where nobody will ever say "ready", on a closed channel: what is held back goes out.
+    /// What is held back is sent. It is also sent if the channel is closed, since "ready" can no longer
+    /// come.
     pub(super) fn ready(&mut self, child: Child, out: &mut Vec<Output>) {
         if let Some(member) = self.member(child) {
             member.ready = true;
@@ -308,7 +309,7 @@ impl Children {
         }
     }
 
-    /// Each side writes before it signals. Whoever becomes current after the TERM is told as well.
+    /// Each side writes before it signals. A child that becomes current after the TERM is told as well.
     fn send_to_addressee(&mut self, out: &mut Vec<Output>) {
         let (Some(child), Some(intent)) = (self.addressee(), self.intent) else { return };
         let Some(member) = self.member(child).filter(|one| one.ready && !one.sent) else { return };
@@ -364,7 +365,7 @@ impl Children {
 
     // ---- our own end ----
 
-    /// After a stop, and where all ends with us, those that drain are awaited too.
+    /// After a stop, and if everything ends with us, the launcher also waits for the children that drain.
     fn conclude(&mut self, out: &mut Vec<Output>) {
         let waits = |one: &Member| one.life != Life::Draining;
         if self.spawning || self.members.iter().any(waits) {
@@ -372,7 +373,7 @@ impl Children {
         }
         let (child, end, drained) = match self.last {
             Last::Ended { child, end, drained } => (child, end, drained),
-            // It drains for one that has crashed since: nobody serves, and nobody will.
+            // It drains for a successor that has crashed: none serves, and none will.
             Last::Lives(current) => match (self.crash, self.member(current)) {
                 (Some((child, end)), Some(member)) if member.taken_over => (child, end, false),
                 _ => return,

@@ -1,5 +1,5 @@
 //! What a TERM means. Some supervisors write down what they want before they signal, some after it, and
-//! some never: the launcher asks, waits where waiting helps, and asks again.
+//! some never. The launcher asks, waits if waiting helps, and asks again.
 
 use super::{Output, Timer};
 use crate::proto::supervisor::StartsAgain;

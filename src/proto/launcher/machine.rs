@@ -14,7 +14,7 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
-    /// `supervisor`: its PID, where it has one. `first`: the daemon. `in_place`: the launcher restarts
+    /// `supervisor`: its PID, if it has one. `first`: the daemon. `in_place`: the launcher restarts
     /// the program itself.
     pub(crate) fn new(
         kind: Kind,

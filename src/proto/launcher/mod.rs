@@ -1,7 +1,7 @@
-//! The launcher: what a TERM means, what becomes of its children, and when it ends itself.
+//! The launcher: what a TERM means, what happens to its children, and when it ends itself.
 //!
-//! `intent` understands a TERM, `children` knows who of the children is current, who is ended and whose
-//! end is the launcher's own; `machine` joins the two.
+//! `intent` finds out what a TERM means. `children` knows which child is current, which ones have to
+//! end, and which one the launcher ends like. `machine` joins the two.
 
 mod children;
 mod intent;
@@ -93,8 +93,8 @@ pub(crate) enum Output {
 /// A child, by its PID.
 pub(crate) type Child = i32;
 
-/// Where the service is, for all who want to know: the log, the generation that serves, a
-/// supervisor that takes notifications.
+/// How far the service has come: for the log, for the generation that serves, and for a supervisor that
+/// takes notifications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Progress {
     /// A reload has begun: the program is about to be started.

@@ -4,15 +4,15 @@
 
 use crate::proto::control::frame::{Address, FileId, Socket, SocketKind};
 
-/// How the names of ours begin.
+/// The beginning of each of our names.
 const PREFIX: &str = "seamless-";
 
-/// Is it the name of a socket of ours in the store? No socket unit should have such a name.
+/// Is it the name of one of our sockets in the store? No socket unit should have such a name.
 pub(crate) fn is_ours(name: &str) -> bool {
     name.strip_prefix(PREFIX).is_some_and(|rest| !rest.is_empty())
 }
 
-/// The name for a socket: what it was asked for as, and which file its path named.
+/// The name for a socket: the address that the program asked for, and the file that its path named.
 pub(crate) fn name(socket: &Socket) -> String {
     let Socket { kind, asked, name, member, file, .. } = socket;
     let mut text = stem(*kind, asked, name.as_deref(), *member);
@@ -22,7 +22,7 @@ pub(crate) fn name(socket: &Socket) -> String {
     text
 }
 
-/// What the name begins with; all of it but for the file.
+/// The name without the part for the file.
 pub(crate) fn stem(kind: SocketKind, asked: &Address, name: Option<&str>, member: u32) -> String {
     // An address with a port is one socket whatever its name.
     let name = name.filter(|_| asked.is_any_port()).unwrap_or_default();

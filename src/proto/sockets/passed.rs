@@ -6,7 +6,7 @@ const FIRST: i32 = 3;
 /// A process can have no more open files than that.
 const MOST: i32 = 1 << 20;
 
-/// A descriptor that was passed, by its number; not looked at yet.
+/// The number of a descriptor that was passed. What it is has not been checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Passed {
     pub(crate) number: i32,
@@ -21,8 +21,8 @@ pub(crate) struct Variables<'a> {
     pub(crate) names: Option<&'a str>,
 }
 
-/// What was passed, if it was meant for one of these processes. `Err`: why variables that are there
-/// are not used.
+/// What was passed, if it was meant for one of these processes. `Err`: why variables that are set are not
+/// used.
 pub(crate) fn parse(variables: Variables<'_>, meant_for: &[i32]) -> Result<Vec<Passed>, String> {
     let Variables { pid, fds, names } = variables;
     let Some(fds) = fds else {

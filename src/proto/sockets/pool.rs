@@ -1,6 +1,6 @@
-//! The sockets of a generation: what was passed to it, what it has taken over, what it holds for its
-//! successor. Decides which of them is the one that the program asks for, which are closed, and
-//! which of them a successor gets. `F` stands for a descriptor.
+//! The sockets of a generation: those that were passed to it, those that it has taken over, and those that
+//! it holds for its successor. Decides which of them the program gets, which are closed, and which of them
+//! a successor gets. `F` is a descriptor.
 
 #[cfg(feature = "systemd")]
 use super::fdstore;
@@ -13,7 +13,7 @@ use std::mem;
 pub(crate) struct Entry<F> {
     pub(crate) socket: Socket,
     pub(crate) fd: F,
-    /// By this the kernel tells one socket from all others; `None` where it does not say.
+    /// The kernel's number for this socket; `None` if the kernel does not tell it.
     pub(crate) cookie: Option<u64>,
 }
 
@@ -24,7 +24,7 @@ pub(crate) struct Wanted<'a> {
     /// In the order in which they are tried.
     pub(crate) addresses: Vec<Address>,
     pub(crate) name: Option<&'a str>,
-    /// How many there are to be, where it is a group.
+    /// The number of sockets, if it is a group.
     pub(crate) group: Option<usize>,
 }
 
@@ -54,7 +54,7 @@ impl Origin {
     }
 }
 
-/// Between which members of a group the kernel spreads what arrives.
+/// The members of a group between which the kernel spreads what arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Spread {
     All,
@@ -63,10 +63,10 @@ pub(crate) enum Spread {
 
 /// A socket, and where it came from.
 pub(crate) type Found<F> = (Entry<F>, Origin);
-/// A member of a group, and what is to be done to the group.
+/// A member of a group, and what has to be done with the group.
 pub(crate) type Steered<F> = (Entry<F>, Spread);
 
-/// By what a program asks for a socket: an address with a port is one socket whatever its name.
+/// What identifies a request for a socket. An address with a port is one socket, whatever its name.
 type Key = (SocketKind, Address, Option<String>);
 
 fn key(kind: SocketKind, address: &Address, name: Option<&str>) -> Key {
@@ -76,15 +76,15 @@ fn key(kind: SocketKind, address: &Address, name: Option<&str>) -> Key {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Pool<F> {
-    /// Somebody has asked for a socket: from then on what is not asked for is closed.
+    /// The program has asked for a socket. From then on, sockets that it does not ask for are closed.
     used: bool,
     /// Passed by the supervisor, and not asked for so far.
     passed: Vec<Entry<F>>,
-    /// The cookies of all that were passed: the supervisor keeps them itself.
+    /// The cookies of all that were passed. The supervisor keeps these sockets itself.
     of_supervisor: Vec<u64>,
     /// From the supervisor's store, and not asked for so far.
     stored: Vec<Entry<F>>,
-    /// All that were in the store at the start: their names there, and their cookies.
+    /// The names and cookies of all sockets that were in the store at the start.
     #[cfg(feature = "systemd")]
     in_store: Vec<(String, u64)>,
     /// What the predecessor held, and may have put there since: known as above.
@@ -98,7 +98,7 @@ pub(crate) struct Pool<F> {
     held: Vec<Entry<F>>,
     /// What was asked for, so that nothing is asked for twice.
     asked: BTreeSet<Key>,
-    /// What is to be done to groups as soon as this generation serves.
+    /// What has to be done with groups as soon as this generation serves.
     groups: Vec<Steered<F>>,
     /// The drain has begun: nothing is held any more.
     let_go: bool,
@@ -128,7 +128,7 @@ impl<F> Pool<F> {
 impl<F: Clone> Pool<F> {
     // ---- found ----
 
-    /// One that was passed.
+    /// Adds a socket that was passed.
     pub(crate) fn pass(&mut self, entry: Entry<F>) {
         #[cfg(feature = "systemd")]
         if let Some(name) = entry.socket.name.clone().filter(|name| fdstore::is_ours(name)) {
@@ -140,7 +140,7 @@ impl<F: Clone> Pool<F> {
         self.passed.push(entry);
     }
 
-    /// The program asks for sockets itself.
+    /// The program has begun to ask for sockets.
     pub(crate) fn use_it(&mut self) {
         self.used = true;
     }
@@ -149,9 +149,9 @@ impl<F: Clone> Pool<F> {
         self.taken
     }
 
-    /// What the predecessor handed over. What the supervisor has passed to both of us is the same
-    /// socket: the supervisor's counts. Of what lies in its store the predecessor's counts: it knows
-    /// more of it.
+    /// Adds what the predecessor has transferred. If the supervisor has passed the same socket, the
+    /// supervisor's descriptor is used. If the same socket lies in the supervisor's store, the
+    /// predecessor's is used, because the predecessor tells more about it.
     pub(crate) fn take(&mut self, entries: Vec<Entry<F>>) {
         self.taken = true;
         let passed: BTreeSet<u64> = self.passed.iter().filter_map(|entry| entry.cookie).collect();
@@ -174,17 +174,18 @@ impl<F: Clone> Pool<F> {
         self.received.entry(key).or_default().push(entry);
     }
 
-    /// Guards against two servers in one process that would take each other's connections. Returns
-    /// the address that was asked for before.
+    /// Returns the address that was asked for before. Guards against two servers in one process that would
+    /// take each other's connections.
     pub(crate) fn asked_before<'a>(&self, wanted: &'a Wanted<'_>) -> Option<&'a Address> {
         let is_known =
             |address: &&Address| self.asked.contains(&key(wanted.kind, address, wanted.name));
         wanted.addresses.iter().find(is_known)
     }
 
-    /// What there is of what is asked for: the rest has to be bound. All that a predecessor had of a
-    /// group is returned, also where that is more than is asked for. `is_lost`: its path no longer
-    /// names it. An error is a socket of this name that was passed and is of another kind.
+    /// The sockets that were found for a request; the rest has to be bound. All members of a
+    /// predecessor's group are returned, even if the program asks for fewer. `is_lost`: the path no
+    /// longer names the socket. An error means that a socket of this name was passed and is of another
+    /// kind.
     pub(crate) fn find(
         &mut self,
         wanted: &Wanted<'_>,
@@ -258,8 +259,8 @@ impl<F: Clone> Pool<F> {
         Vec::new()
     }
 
-    /// What the store has under this request's names: all members of a group that there are, in
-    /// order. A predecessor, where there was one, handed over the same sockets itself.
+    /// What the store has under this request's names: all members of a group, in order. If there was a
+    /// predecessor, it has transferred the same sockets itself.
     #[cfg(feature = "systemd")]
     fn take_stored(
         &mut self,
@@ -305,7 +306,7 @@ impl<F: Clone> Pool<F> {
         Vec::new()
     }
 
-    /// What was found for a request that failed all the same may be asked for again.
+    /// The request has failed. What was found for it may be asked for again.
     pub(crate) fn put_back(&mut self, found: Vec<Found<F>>) {
         for (entry, origin) in found {
             match origin {
@@ -317,9 +318,9 @@ impl<F: Clone> Pool<F> {
         }
     }
 
-    /// The program has got the first [`Wanted::count`] of them; what was found beyond retires.
-    /// Returns them as they are known from now on, and what is to be done to their group now.
-    /// `serves`: this generation does. Before that, groups stay as the predecessor has them.
+    /// The program has got the first [`Wanted::count`] of them. The others retire. Returns them as they are
+    /// known from now on, and what has to be done with their group now. `serves`: this generation serves.
+    /// Before that, groups stay as the predecessor has set them.
     pub(crate) fn hold(
         &mut self,
         wanted: &Wanted<'_>,
@@ -352,12 +353,12 @@ impl<F: Clone> Pool<F> {
 
     // ---- the stages ----
 
-    /// This generation serves: what is to be done to groups.
+    /// This generation serves. Returns what has to be done with groups.
     pub(crate) fn steer(&mut self) -> Vec<Steered<F>> {
         mem::take(&mut self.groups)
     }
 
-    /// This generation is about to serve: what nobody has asked for, to be closed.
+    /// This generation is about to serve. Returns what the program has not asked for, to be closed.
     pub(crate) fn unclaimed(&mut self) -> Vec<Found<F>> {
         if !self.used && !self.taken {
             return Vec::new(); // a program that finds its passed sockets by itself
@@ -369,14 +370,14 @@ impl<F: Clone> Pool<F> {
         unclaimed.chain(received.map(|entry| (entry, Origin::Predecessor))).collect()
     }
 
-    /// Are there members of groups that nobody has asked for?
+    /// Are there members of groups that the program has not asked for?
     pub(crate) fn has_retired(&self) -> bool {
         self.held.iter().any(|entry| entry.socket.retired)
     }
 
-    /// The retired members of groups, to be closed from the last one on. As long as an older
-    /// generation that accepts from them may live, they stay: the kernel closes up the ranks of a
-    /// group when a member goes, and those that stay must keep their places.
+    /// The retired members of groups, to be closed from the last one to the first. They stay open as
+    /// long as an older generation that accepts from them may live. When a member is closed, the kernel
+    /// moves another one to its place, and those that stay must keep their places.
     pub(crate) fn take_retired(&mut self) -> Vec<Entry<F>> {
         let held = mem::take(&mut self.held).into_iter();
         let (mut retired, held): (Vec<Entry<F>>, Vec<Entry<F>>) =
@@ -386,13 +387,13 @@ impl<F: Clone> Pool<F> {
         retired
     }
 
-    /// What a successor gets; `None` once the drain has begun.
+    /// What a successor gets. `None` after the drain has begun.
     pub(crate) fn held(&self) -> Option<Vec<Entry<F>>> {
         (!self.let_go).then(|| self.held.clone())
     }
 
-    /// The drain begins: from here on the program's own close is the last one in this process. It may
-    /// begin before what belongs to the stage of serving is done.
+    /// The drain begins. From here on the program's own close is the last one in this process. The
+    /// drain may begin before all is done that has to be done when serving begins.
     #[must_use = "to be closed"]
     pub(crate) fn let_go(&mut self) -> Vec<Entry<F>> {
         self.let_go = true;
@@ -403,10 +404,10 @@ impl<F: Clone> Pool<F> {
     }
 }
 
-/// What is to become of the supervisor's store.
+/// How the supervisor's store has to change.
 #[cfg(feature = "systemd")]
 pub(crate) struct Store<F> {
-    /// These are not held any more, or stand for another socket now.
+    /// These names are not needed any more, or mean another socket now.
     pub(crate) remove: Vec<String>,
     pub(crate) add: Vec<(String, F)>,
     /// How many are in it and stay.
@@ -415,8 +416,8 @@ pub(crate) struct Store<F> {
 
 #[cfg(feature = "systemd")]
 impl<F: Clone> Pool<F> {
-    /// All that is held and serves is to be in the store, but what the supervisor keeps anyway, and
-    /// nothing else. Afterwards the store counts as being so.
+    /// The store has to hold every socket that serves, and nothing else. It does not hold those that the
+    /// supervisor keeps anyway. After this call, the store counts as changed.
     pub(crate) fn bring_store_into_line(&mut self) -> Store<F> {
         let wanted: Vec<(String, u64, F)> = self
             .held

@@ -20,7 +20,7 @@ impl Daemon {
     fn checked_alone(&mut self, sight: Sight, out: &mut Vec<Output>) {
         let over = self.wait == Wait::Over;
         let found = match sight {
-            // Somebody is starting, or may be: wait anew.
+            // Another generation is starting, or may be: the wait begins anew.
             Sight::ClaimHeld | Sight::Unknown => {
                 self.wait = Wait::No;
                 out.extend([Output::Disarm(Timer::Successor), Output::Arm(Timer::Check)]);
@@ -67,8 +67,8 @@ impl Daemon {
         out.push(Output::Arm(Timer::Check));
     }
 
-    /// What was meant by the launcher's end: by what the supervisor's status says, and by what the launcher
-    /// was told.
+    /// Whether the launcher's end meant a restart or a stop: by the supervisor's status, and by the
+    /// intent that the launcher told.
     fn meant(&self) -> Intent {
         match (self.reading, self.intent) {
             (Reading::Down, _) => Intent::Stop(Scope::Service),
@@ -80,7 +80,7 @@ impl Daemon {
         }
     }
 
-    /// Our launcher lives, and decides what becomes of us. But nobody else looks after our files.
+    /// Our launcher lives, and decides when we end. But only we can put our files back.
     fn checked_beside_launcher(&mut self, sight: Sight, out: &mut Vec<Output>) {
         let serves = matches!(self.phase, Phase::Serving | Phase::HandingOff);
         match sight {

@@ -1,0 +1,119 @@
+//! The public functions around the end of a generation: hooks, the beginning of the drain and its end.
+
+use crate::driver;
+use crate::proto::DrainReason;
+use crate::shutdown::{DrainGuard, Draining, Finished};
+use std::time::Duration;
+
+/// Adds a hook for stage 1: a restart was asked for, and no successor runs yet.
+///
+/// Use it to release what a successor needs for itself, such as an administrative port. Go on serving. The
+/// launcher is released when every such hook has returned. A hook that takes longer than
+/// [`handoff_timeout`](crate::Config::handoff_timeout) no longer delays the release.
+///
+/// Hooks run once, on a thread of their own, in the order in which they were added. If one panics, the
+/// panic is logged and the next hook runs. Hooks may be added before [`init`](crate::init); they run in the
+/// daemon only. A hook that is added after its stage is dropped, and the log says so.
+pub fn on_shutdown_request(hook: impl FnOnce() + Send + 'static) {
+    driver::on_shutdown_request(Box::new(hook));
+}
+
+/// Adds a hook for stage 3, the drain: a successor serves, or the service is to end.
+///
+/// Stop accepting when the queue is empty, and answer what is in flight. The drain is finished when
+/// every such hook has returned and every [`DrainGuard`] has been dropped. Order, panics and late
+/// additions are as with [`on_shutdown_request`], with one difference: a hook that is added while other
+/// hooks of this stage run is not dropped, but runs.
+pub fn on_shutdown(hook: impl FnOnce() + Send + 'static) {
+    driver::on_shutdown(Box::new(hook));
+}
+
+/// Adds a hook for the hammer: a drain is about to be ended by force.
+///
+/// Use it to note what is being cut. All these hooks together have 1 s. Then the process ends with code
+/// 124, without destructors. Order and panics are as with [`on_shutdown_request`]. To run a hook before
+/// or after all of these, use [`hooks::before`](crate::hooks::before) and
+/// [`hooks::after`](crate::hooks::after) with [`Stage::Hammer`](crate::hooks::Stage::Hammer).
+pub fn on_hammer(hook: impl FnOnce() + Send + 'static) {
+    driver::on_hammer(Box::new(hook));
+}
+
+/// A future, for any runtime, that resolves when the drain begins:
+/// `.with_graceful_shutdown(seamless::draining())`. A thread without a runtime can wait for it, too.
+///
+/// The call is allowed before [`init`](crate::init).
+pub fn draining() -> Draining {
+    driver::draining()
+}
+
+/// Delays the end of the drain until the guard, and every clone of it, has been dropped. Take one for each
+/// connection, task or server whose work has to be completed.
+///
+/// ```no_run
+/// use std::net::TcpListener;
+///
+/// # fn answer(stream: std::net::TcpStream) {}
+/// # fn serve(listener: TcpListener) -> std::io::Result<()> {
+/// for stream in listener.incoming() {
+///     let (stream, guard) = (stream?, seamless::drain_guard());
+///     std::thread::spawn(move || {
+///         answer(stream);
+///         drop(guard); // also dropped if `answer` panics
+///     });
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Guards are only counted, so they cost next to nothing. They may be taken at any time, also before
+/// [`init`](crate::init). A guard that is taken during the drain delays its end as well, if the drain
+/// is not finished yet. So code that accepts until the queue is empty holds a guard meanwhile. After
+/// the end of the drain, a guard has no effect.
+///
+/// Guards protect against a program that ends with an answer half written. Without guards, and without
+/// hooks that wait, [`wait`] returns when the [`on_shutdown`] hooks have returned. A guard that is
+/// never dropped keeps the process until [`drain_timeout`](crate::Config::drain_timeout), or for ever
+/// without that limit.
+pub fn drain_guard() -> DrainGuard {
+    driver::drain_guard()
+}
+
+/// A future, for any runtime, that resolves when the drain is finished, and tells why the drain began.
+/// Await it at the end of `main`, then return. The process ends then, and an attached launcher ends
+/// with it.
+///
+/// The drain is finished when every [`on_shutdown`] hook has returned, every [`DrainGuard`] has been
+/// dropped and, on a stop, every older generation has ended. If a program returns from `main` before
+/// that, it ends at once. On a stop, the service may then be reported down while an older generation
+/// still drains.
+///
+/// ```no_run
+/// # async fn run() {
+/// let reason = seamless::finished().await;
+/// println!("drained: {reason:?}");
+/// # }
+/// ```
+///
+/// The call is allowed before [`init`](crate::init).
+pub fn finished() -> Finished {
+    driver::finished()
+}
+
+/// Blocks until the drain is finished, as [`finished`] describes it, and tells why it began. Call it at the
+/// end of `main`, then return.
+///
+/// If it is called before [`init`](crate::init), it logs an error and waits all the same.
+pub fn wait() -> DrainReason {
+    driver::wait()
+}
+
+/// Sets the limit of the drain if the program sets none with
+/// [`Config::drain_timeout`](crate::Config::drain_timeout). It is meant for a library that serves, and
+/// knows how long its answers take. `None`: no limit, as without this call. The last call counts.
+///
+/// Call it before [`started`](crate::started), which tells the limit to the launcher, so that the
+/// launcher can KILL a daemon that hangs. The daemon itself uses the value that is set when the drain
+/// begins.
+pub fn default_drain_timeout(timeout: impl Into<Option<Duration>>) {
+    driver::default_drain_timeout(timeout.into());
+}
