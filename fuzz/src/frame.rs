@@ -1,6 +1,7 @@
 //! Whatever bytes come: the parser does not panic, and what it takes for a message, it writes and
 //! reads again as the same message.
 #![no_main]
+#![allow(unexpected_cfgs)] // those of the crate that the parser comes from
 
 // Only some of it is used here.
 #[allow(dead_code, unexpected_cfgs, unreachable_pub)]
