@@ -47,6 +47,8 @@ pub(crate) struct Own {
 pub(crate) struct Memory {
     /// The number of the last claim.
     pub(crate) last_claim: u64,
+    /// The last check could not read the record, and the PID file named a newer generation.
+    pub(crate) newer_without_record: bool,
     /// The living process that the PID file names and that the record does not list.
     pub(crate) stranger: Option<i32>,
 }
@@ -88,7 +90,7 @@ pub(crate) fn check(seen: &Seen, memory: &mut Memory) -> Findings {
     let claims_moved = *last != memory.last_claim;
     // In a record that is entered again, the last claim is no earlier than ours.
     let last_claim = if record_lost { own.number.max(*last) } else { *last };
-    *memory = Memory { last_claim, stranger };
+    *memory = Memory { last_claim, newer_without_record: false, stranger };
     Findings { newer, record_lost, file_lost, claims_moved }
 }
 

@@ -26,7 +26,11 @@ impl Daemon {
                 out.extend([Output::Disarm(Timer::Successor), Output::Arm(Timer::Check)]);
                 return;
             }
-            Sight::NoRecord { newer } => Findings { newer, ..Findings::default() },
+            // The PID file is put in place before its owner serves. So it is believed at the second check.
+            Sight::NoRecord { newer } => {
+                let before = std::mem::replace(&mut self.memory.newer_without_record, newer);
+                Findings { newer: newer && before, ..Findings::default() }
+            }
             Sight::Seen(seen) => {
                 let found = check::check(&seen, &mut self.memory);
                 if found.record_lost {

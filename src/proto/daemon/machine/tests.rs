@@ -265,8 +265,8 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
         (D::Checked(Sight::ClaimHeld), stay(wait())),
         (D::Checked(Sight::Unknown), stay(wait())),
         (
-            D::Checked(Sight::NoRecord { newer: true }),
-            vec![(P::Detached, drain(TakenOver), P::Draining(TakenOver))],
+            D::Checked(Sight::NoRecord { newer: true }), // believed at the next check
+            stay(wait()),
         ),
         (D::Checked(Sight::NoRecord { newer: false }), stay(wait())),
         (checked(well()), elsewhere((P::Detached, [give_up(), wait()].concat(), P::Detached))),
@@ -507,6 +507,17 @@ fn daemon_unknown_intent_waits_then_drains() {
     let up = check(Reading::Up, well());
     let stale = [&up[..], &[expire]].concat();
     assert_eq!(after(detached(), &stale), (vec![], Phase::Detached));
+}
+
+/// Without the record, only the PID file tells of a successor, and it is put in place before that one
+/// serves.
+#[test]
+fn p1_without_the_record_a_successor_is_believed_at_the_second_check() {
+    let no_record = |newer| D::Checked(Sight::NoRecord { newer });
+    let with = |way: &[D]| after(daemon_in(Phase::Detached), way);
+    assert_eq!(with(&[no_record(true), no_record(true)]).1, Phase::Draining(TakenOver));
+    assert_eq!(with(&[no_record(true), no_record(false), no_record(true)]).1, Phase::Detached);
+    assert_eq!(with(&[no_record(true), checked(well()), no_record(true)]).1, Phase::Detached);
 }
 
 /// What was meant by the launcher's end, by what the status says and what the launcher was told.

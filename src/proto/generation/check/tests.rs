@@ -23,7 +23,7 @@ fn well() -> Seen {
 }
 
 fn found(seen: &Seen) -> Findings {
-    check(seen, &mut Memory { last_claim: 5, stranger: None })
+    check(seen, &mut Memory { last_claim: 5, ..Memory::default() })
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn p4_what_a_check_finds() {
 #[test]
 fn a_lost_record_is_entered_again_and_numbers_began_anew() {
     let lost = Seen { lines: vec![line(4, Ok(()))], last: 0, ..well() };
-    let mut memory = Memory { last_claim: 5, stranger: None };
+    let mut memory = Memory { last_claim: 5, ..Memory::default() };
     let found = check(&lost, &mut memory);
     assert!(found.record_lost && !found.newer);
     assert_eq!(memory.last_claim, 5, "no claim since then is later than ours");
@@ -64,7 +64,7 @@ fn a_lost_record_is_entered_again_and_numbers_began_anew() {
 fn a_stranger_in_the_pid_file_is_believed_once() {
     let content = Some(Content { pid: Some(77), locked: true });
     let stranger = Seen { content, ..well() };
-    let mut memory = Memory { last_claim: 5, stranger: None };
+    let mut memory = Memory { last_claim: 5, ..Memory::default() };
     assert!(!check(&stranger, &mut memory).file_lost);
     assert!(check(&stranger, &mut memory).file_lost);
     let dead = Seen { named_lives: false, ..stranger };
