@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::shutdown::{DrainGuard, Draining, Finished, Hook, HookList, Stage, lock};
 use crate::states::States;
 use crate::sys::{launch, signals};
-use log::note;
+use log::daemon::Event;
 use settings::Settings;
 use shared::PROCESS;
 use std::sync::atomic::Ordering;
@@ -73,7 +73,7 @@ pub(crate) fn add_after(stage: Stage, hook: Hook) {
 
 fn add(hooks: &HookList, name: &str, hook: Hook) {
     if !hooks.add(hook) {
-        note!(Error, "stage=hooks refused={name} reason=\"added after its stage was over\"");
+        log::write(Event::HookRefused { refused: name });
     }
 }
 
@@ -116,10 +116,7 @@ pub(crate) fn states() -> States {
 
 pub(crate) fn wait() -> crate::DrainReason {
     if !PROCESS.called.load(Ordering::SeqCst) {
-        note!(
-            Error,
-            "stage=wait reason=\"called before init: it waits until somebody calls init\""
-        );
+        log::write(Event::WaitBeforeInit {});
     }
     finished().wait()
 }

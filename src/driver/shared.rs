@@ -17,7 +17,7 @@
 use crate::driver::control::Server;
 use crate::driver::daemon::hooks::Hooks;
 use crate::driver::generation::Service;
-use crate::driver::log::note;
+use crate::driver::log::{self, daemon::Event};
 use crate::driver::sockets::Sockets;
 use crate::proto::daemon::{Daemon as Machine, Input, Phase};
 use crate::proto::{Report, State};
@@ -166,7 +166,7 @@ impl Daemon {
                 None => Ok(()), // a launcher that has gone needs no report
             };
             if let Err(error) = sent {
-                note!(Debug, "stage=channel report={} error=\"{error}\"", report.name());
+                log::write(Event::ReportFailed { report: report.name(), error: &error });
                 if is_shortage(&error) {
                     return false;
                 }

@@ -1,10 +1,9 @@
 //! Threads of the crate, and what runs on them: hooks of the program, and questions that may take long.
 
-use crate::driver::log::note;
+use crate::driver::log::{self, daemon::Event};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::Reading;
 use crate::shutdown::HookList;
-use crate::sys::process;
 use crate::sys::supervisor::Supervisor;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,7 +20,7 @@ pub(in crate::driver) fn spawn(name: &str, body: impl FnOnce() + Send + 'static)
 
 pub(in crate::driver) fn run_hooks(hooks: &HookList, name: &str) {
     hooks.run(|panic| {
-        note!(Error, "stage=hooks daemon={} hook={name} panic={panic:?}", process::own_pid());
+        log::write(Event::HookPanicked { hook: name, panic });
     });
 }
 

@@ -2,6 +2,7 @@
 
 use super::stream::{Listener, Peer, Stream};
 use crate::DrainGuard;
+use crate::http::log;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,6 +81,6 @@ pub(super) async fn accept_all(
 fn say(said: &mut Option<Instant>, what: &dyn std::fmt::Display) {
     if said.is_none_or(|said| said.elapsed() >= SAY) {
         *said = Some(Instant::now());
-        log::warn!(target: "seamless", "stage=http cannot_accept=\"{what}\"");
+        log::cannot_accept(what);
     }
 }

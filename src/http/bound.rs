@@ -3,6 +3,7 @@
 use super::connection::Shared;
 use super::stream::Address;
 use crate::hooks::{self, Stage};
+use crate::http::log;
 use crate::{DrainGuard, DrainReason, Error, ErrorKind, Result, State};
 use std::future::Future;
 use std::pin::Pin;
@@ -32,11 +33,7 @@ impl Bound {
         hooks::before(Stage::Hammer, move || {
             let Some(shared) = cut.upgrade() else { return };
             let (connections, cut) = shared.open.hammer();
-            log::error!(
-                target: "seamless",
-                "stage=hammer daemon={} connections={connections} cut={cut}",
-                std::process::id(),
-            );
+            log::hammer(connections, cut);
         });
         let guard = crate::drain_guard();
         Bound { addresses: Vec::new(), running: Vec::new(), guard, shared }
@@ -77,11 +74,7 @@ impl Bound {
         }
         let mut accepting = JoinSet::new();
         for (running, address) in self.running.into_iter().zip(self.addresses) {
-            log::info!(
-                target: "seamless",
-                "stage=serve daemon={} address={address}",
-                std::process::id()
-            );
+            log::serve(&address);
             accepting.spawn(running);
         }
         while let Some(accepted) = accepting.join_next().await {

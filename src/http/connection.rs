@@ -5,6 +5,7 @@ use super::goodbye::Goodbye;
 use super::state::{Next, State, Times};
 use super::stream::{Peer, Stream};
 use super::woken::WhenWoken;
+use crate::http::log;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -417,6 +418,6 @@ pub(super) async fn converse<S, B>(
         }
     };
     if let Err(error) = ended {
-        log::debug!(target: "seamless", "stage=http connection error=\"{error}\"");
+        log::failed("connection", &error);
     }
 }

@@ -51,6 +51,7 @@ mod bound;
 mod connection;
 mod goodbye;
 mod heads;
+mod log;
 mod server;
 mod state;
 mod stream;

@@ -7,6 +7,7 @@ use super::state::Times;
 #[cfg(feature = "tls")]
 use super::stream::Stream;
 use super::stream::{Listener, StdListener};
+use crate::http::log;
 use crate::{DrainReason, Error, ErrorKind, Result, sockets};
 use http::{Request, Response};
 use http_body::Body;
@@ -381,10 +382,8 @@ where
                         let stream = Stream::Tls(Box::new(stream));
                         converse(stream, peer, accepted, app, shared, seat).await;
                     }
-                    Ok(Err(error)) => {
-                        log::debug!(target: "seamless", "stage=http handshake error=\"{error}\"");
-                    }
-                    Err(_) => log::debug!(target: "seamless", "stage=http handshake timed out"),
+                    Ok(Err(error)) => log::failed("handshake", &error),
+                    Err(timed_out) => log::failed("handshake", &timed_out),
                 }
             });
         };

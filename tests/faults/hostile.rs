@@ -500,7 +500,7 @@ fn p1_p2_a_flood_of_connections_from_another_user() {
         assert!(!new.has_ended());
         let refused =
             format!("peer={} error=\"uid {NOBODY} may not take over\"", std::process::id());
-        direct.log.wait_words(&["stage=handover", &refused], 200);
+        direct.log.wait_words(&["stage=transfer", &refused], 200);
     });
 }
 

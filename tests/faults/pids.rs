@@ -116,7 +116,7 @@ impl Bystander {
                 assert!(signals.iter().all(|signal| signal.number() == USR1 as u64), "{signals:?}");
                 assert_eq!(direct.report.names_of(daemon.pid())[..2], ["init", "started"]);
                 let log = direct.log.text();
-                for stage in ["signal", "handoff", "stop", "reload", "drain"] {
+                for stage in ["signal", "handoff", "stop", "stop-early", "reload", "drain"] {
                     assert!(!log.contains(&format!("stage={stage} ")), "{log}");
                 }
                 assert!(!started.launcher.has_ended() && !daemon.has_ended(), "{log}");

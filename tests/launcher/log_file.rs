@@ -79,7 +79,7 @@ fn assert_daemons_lines(lines: &[Line], daemons: &[u32]) {
         ("detached", 1),
         ("takeover", 1),
         ("drain", 2),
-        ("end", 2),
+        ("wait-returns", 2),
     ] {
         assert_eq!(count(lines, stage, "daemon", daemons), expected, "{stage}: {lines:#?}");
     }

@@ -164,7 +164,7 @@ fn p6_a_stop_that_is_short_of_descriptors(kind: Supervisor, folder: &Path) {
     let new_daemon = new.pid().to_string();
     let told = |count: usize| {
         wait_for(format!("{count} times told: {site}"), LIMIT, || {
-            let lines = site.log.stage("stop").into_iter();
+            let lines = site.log.stage("stop-older").into_iter();
             let of_new = lines.filter(|line| line.is(&[("daemon", &new_daemon)]));
             let short = of_new.filter(|line| line.field("error").is_some());
             (short.count() >= count).then_some(())

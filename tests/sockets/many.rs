@@ -38,7 +38,7 @@ fn from_one_to_4000_sockets_in_one_takeover() {
             let second = direct.spawn(&mut command);
             let new = second.wait_started();
             old.wait_end(LIMIT);
-            let line = direct.log.wait_words(&["stage=takeover", &format!(" sockets={count} ")], 1);
+            let line = direct.log.wait_words(&["stage=transfer", &format!(" sockets={count} ")], 1);
             println!("{line}");
             let origins = origins(&place, &new);
             assert_eq!(origins.len(), count);

@@ -174,7 +174,7 @@ fn p10_a_successor_that_does_anything_wrong_harms_nobody() {
             *count += 1;
             let peer = format!("peer={} ", process::id());
             let text = format!("error=\"{why}\"");
-            direct.log.wait_words(&["WARN", "stage=handover", &peer, &text], *count);
+            direct.log.wait_words(&["WARN", "stage=transfer", &peer, &text], *count);
             drop(open);
             assert_unharmed(&direct, &old, &held);
         }

@@ -74,7 +74,7 @@ fn state_that_cannot_be_handed_over_is_an_error_and_harms_nobody() {
                 old.pid()
             );
             assert_eq!(error, text);
-            direct.log.wait_words(&["stage=handover", &format!("error=\"{why}\"")], 1);
+            direct.log.wait_words(&["stage=transfer", &format!("error=\"{why}\"")], 1);
             assert_eq!(http::pid(&tcp_of(&sockets(&direct, &old)[0])), old.pid());
             if state == "hang" {
                 let error = direct.start(&options).wait_error().text;

@@ -308,7 +308,7 @@ impl Scene {
             lines.iter().any(|line| line.is(&[("daemon", &daemon), ("cause", "stop")]))
         };
         wait_for(format!("the signal is taken:\n{}", self.site.log), LIMIT, || {
-            let told = sends == Sends::Stop && (is_told("stop") || is_told("drain"));
+            let told = sends == Sends::Stop && (is_told("stop-early") || is_told("drain"));
             (told || self.main.has_ended()).then_some(())
         });
     }

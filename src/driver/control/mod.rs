@@ -7,12 +7,12 @@ pub(in crate::driver) mod server;
 pub(in crate::driver) mod status;
 pub(in crate::driver) mod transfer;
 
-use crate::driver::log::note;
+use crate::driver::log::{self, sockets::Event};
 use crate::driver::settings::HandOver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::paths;
 use crate::shutdown::lock;
-use crate::sys::process::{self, Held};
+use crate::sys::process::Held;
 use crate::sys::seqpacket::Listener;
 use crate::sys::unix_path::Beside;
 use crate::sys::wait::Waker;
@@ -64,13 +64,7 @@ impl Prepared {
 /// Our control socket has lost its path: it is put back. Under the claim.
 pub(in crate::driver) fn put_back(pid_file: &Path, server: &OnceLock<Server>) -> Result<()> {
     prepare(pid_file)?.place(server)?;
-    note!(
-        Warn,
-        "stage=check daemon={} path={:?} reason=\"nobody listened at the control socket: it is put \
-         back\"",
-        process::own_pid(),
-        paths::control_socket(pid_file),
-    );
+    log::write(Event::ControlSocketPutBack { path: &paths::control_socket(pid_file) });
     Ok(())
 }
 

@@ -4,14 +4,14 @@ use super::Server;
 use super::link::{CLOSED, Deadline};
 use crate::driver::control::status;
 use crate::driver::daemon::calls;
-use crate::driver::log::{Maybe, note};
+use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::PROCESS;
 use crate::driver::sockets;
 use crate::proto::control::frame::{self, Answer, Request};
 use crate::proto::control::transfer::{Give, Giving};
 use crate::shutdown::lock;
 use crate::sys::memfd;
-use crate::sys::process::{self, Held};
+use crate::sys::process::Held;
 use crate::sys::seqpacket::Link;
 use crate::sys::socket::Peer;
 use crate::sys::wait;
@@ -52,7 +52,7 @@ impl Server {
                 Ok(Some(link)) => self.answer(link),
                 Ok(None) => {}
                 Err(error) => {
-                    note!(Warn, "stage=handover daemon={} error=\"{error}\"", process::own_pid());
+                    log::write(Event::AcceptFailed { error: &error });
                     thread::sleep(Duration::from_millis(100)); // it stays readable
                 }
             }
@@ -77,11 +77,10 @@ impl Server {
     }
 
     fn answer_here(&self, link: &Link) {
-        let own = process::own_pid();
         let Some(peer) = link.peer() else { return };
         let deadline = Deadline::after(self.timeout);
         if let Err(error) = self.converse(link, peer, deadline) {
-            note!(Warn, "stage=handover daemon={own} peer={} error=\"{error}\"", peer.pid);
+            log::write(Event::GiveFailed { peer: peer.pid, error: &error });
         }
     }
 
@@ -137,7 +136,6 @@ impl Server {
         deadline: Deadline,
     ) -> Result<(), String> {
         let began = Instant::now();
-        let own = process::own_pid();
         let entries = PROCESS.sockets.held();
         let state = match &entries {
             None => None, // draining: there is nothing left to hand over
@@ -184,16 +182,14 @@ impl Server {
                 },
             }
         }
-        note!(
-            Info,
-            "stage=handover generation={} daemon={own} successor={} successor_generation={theirs} \
-             sockets={} state={} elapsed_ms={:.1}",
-            Maybe(calls::generation()),
-            peer.pid,
-            entries.len(),
-            Maybe(bytes),
-            began.elapsed().as_secs_f64() * 1e3,
-        );
+        log::write(Event::Given {
+            generation: calls::generation(),
+            successor: peer.pid,
+            successor_generation: theirs,
+            sockets: entries.len(),
+            state: bytes,
+            elapsed_ms: began.elapsed(),
+        });
         Ok(())
     }
 
@@ -212,11 +208,7 @@ impl Server {
             let Some(hook) = &mut *hook else { return };
             let state = catch_unwind(AssertUnwindSafe(hook)).map_err(|panic| {
                 let panic = text_of(&*panic);
-                note!(
-                    Error,
-                    "stage=handover daemon={} hook=hand_over panic={panic:?}",
-                    process::own_pid(),
-                );
+                log::write(Event::HandOverPanicked { panic });
                 "hand_over panicked".to_owned()
             });
             _ = sender.send(state);
@@ -240,13 +232,10 @@ impl Server {
 
 /// Who has asked for what, and what came of it.
 fn note_command(request: &str, peer: Peer, refused: Option<&str>) {
-    let (own, peer, uid) = (process::own_pid(), peer.pid, peer.uid);
+    let (peer, uid) = (peer.pid, peer.uid);
     match refused {
-        None => note!(Info, "stage=command daemon={own} request={request} peer={peer} uid={uid}"),
-        Some(why) => note!(
-            Warn,
-            "stage=command daemon={own} request={request} peer={peer} uid={uid} refused={why:?}",
-        ),
+        None => log::write(Event::Command { request, peer, uid }),
+        Some(refused) => log::write(Event::CommandRefused { request, peer, uid, refused }),
     }
 }
 

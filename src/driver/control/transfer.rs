@@ -2,7 +2,7 @@
 
 use super::link::{CLOSED, Deadline, Unconnected, connect};
 use crate::driver::generation::Service;
-use crate::driver::log::{Maybe, note};
+use crate::driver::log::{self, sockets::Event};
 use crate::driver::sockets::{self, Entry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{self, Answer};
@@ -10,7 +10,7 @@ use crate::proto::control::transfer::{Predecessor, Taking, Took, Untakeable, giv
 use crate::proto::paths;
 use crate::sys::memfd;
 use crate::sys::seqpacket::Link;
-use crate::sys::{process, rlimit, socket};
+use crate::sys::{rlimit, socket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -63,14 +63,10 @@ pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Ta
     };
     let (Some(predecessor), Some((link, _))) = (predecessor, link) else {
         for one in known {
-            note!(
-                Info,
-                "stage=takeover daemon={} predecessor={} predecessor_generation={} sockets=0 \
-                 reason=\"it hands nothing over\"",
-                process::own_pid(),
-                one.pid,
-                one.number,
-            );
+            log::write(Event::NothingTransferred {
+                predecessor: one.pid,
+                predecessor_generation: one.number,
+            });
         }
         return Ok(Taken::default());
     };
@@ -82,15 +78,11 @@ pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Ta
             if why == CLOSED
                 && predecessors.iter().any(|one| one.about == predecessor && one.is_ending()) =>
         {
-            note!(
-                Warn,
-                "stage=takeover daemon={} predecessor={} predecessor_generation={} sockets={} \
-                 reason=\"it ended half-way\"",
-                process::own_pid(),
-                predecessor.pid,
-                predecessor.number,
-                taken.entries.len(),
-            );
+            log::write(Event::TransferHalfWay {
+                predecessor: predecessor.pid,
+                predecessor_generation: predecessor.number,
+                sockets: taken.entries.len(),
+            });
             Ok(taken)
         }
         Err(why) => refuse(format!("process {}: {why}", predecessor.pid)),
@@ -142,17 +134,13 @@ fn receive(
             break;
         }
     }
-    let generation = predecessor.number;
-    let (sockets, state) = (taken.entries.len(), taken.state.as_ref().map(Vec::len));
-    note!(
-        Info,
-        "stage=takeover daemon={} predecessor={} predecessor_generation={generation} \
-         sockets={sockets} state={} elapsed_ms={:.1}",
-        process::own_pid(),
-        predecessor.pid,
-        Maybe(state),
-        began.elapsed().as_secs_f64() * 1e3,
-    );
+    log::write(Event::Received {
+        predecessor: predecessor.pid,
+        predecessor_generation: predecessor.number,
+        sockets: taken.entries.len(),
+        state: taken.state.as_ref().map(Vec::len),
+        elapsed_ms: began.elapsed(),
+    });
     Ok(())
 }
 

@@ -7,7 +7,7 @@
 use crate::driver::daemon::stdio::Outputs;
 use crate::driver::daemon::watchdog;
 use crate::driver::generation::stop::Stopped;
-use crate::driver::log::{Maybe, note};
+use crate::driver::log::{self, daemon::Event, elapsed};
 use crate::driver::observers;
 use crate::driver::retry;
 use crate::driver::shared::{Daemon, PROCESS};
@@ -177,7 +177,7 @@ impl Events {
                     }
                     Ok(Some(ToDaemon::Ask)) => watchdog::answer(self.daemon, channel),
                     Ok(Some(ToDaemon::Hello(_)) | None) => {}
-                    Err(refused) => note!(Warn, "stage=channel refused={refused:?}"),
+                    Err(refused) => log::write(Event::ChannelRefused { refused: &refused }),
                 },
                 Arrival::Nothing | Arrival::OutOfMemory => return,
                 Arrival::Closed => {
@@ -219,13 +219,7 @@ impl Events {
     fn give_up_hooks(&mut self, run: Run) {
         // Those behind others that hang have not been waited for yet.
         if let Some((_, signal)) = self.hooks.waits_for().filter(|(first, _)| *first == run) {
-            note!(
-                Warn,
-                "stage=hooks daemon={} hook=before_signal signal={} reason=\"it has not returned: \
-                 going on without it\"",
-                process::own_pid(),
-                number(signal),
-            );
+            log::write(Event::SignalHookHangs { signal: number(signal) });
         }
         self.hooks.returned(run);
         self.act_on_arrivals();
@@ -253,7 +247,7 @@ impl Events {
             Arrived::Signal { signal, from, announced } => (signal, from, announced),
         };
         let own = process::own_pid();
-        note!(Debug, "stage=signal daemon={own} signal={} from={from}", number(signal));
+        log::write(Event::Signal { signal: number(signal), from });
         let service = self.daemon.service.as_ref();
         let sender = match service {
             Some(service) if service.launcher == from => Sender::Launcher { announced },
@@ -341,7 +335,10 @@ impl Events {
                 let sent = launch::signal_launcher(service.launcher, service.release_signal);
                 if let Err(error) = sent {
                     // The channel has told it already.
-                    note!(Debug, "stage=release launcher={} error=\"{error}\"", service.launcher);
+                    log::write(Event::ReleaseSignalFailed {
+                        launcher: service.launcher,
+                        error: &error,
+                    });
                 }
             }
             Output::StopOlder => {
@@ -362,13 +359,8 @@ impl Events {
             }
             Output::Check => {
                 let (sight, trouble) = service.check(PROCESS.server.get());
-                note!(
-                    Debug,
-                    "stage=check daemon={} finding={} supervisor={:?}",
-                    process::own_pid(),
-                    sight.name(),
-                    lock(&self.daemon.machine).reading(),
-                );
+                let supervisor = lock(&self.daemon.machine).reading();
+                log::write(Event::Check { finding: sight.name(), supervisor: &supervisor });
                 self.note_trouble(trouble);
                 self.note_detached();
                 inputs.push_back(Input::Checked(sight));
@@ -386,12 +378,7 @@ impl Events {
                 self.note_trouble(put_back.err());
             }
             Output::GiveUpClaim => service.give_up_claim(),
-            Output::RefuseRestart(why) => note!(
-                Warn,
-                "stage=signal daemon={} signal=USR2 refused={:?}",
-                process::own_pid(),
-                why.text(),
-            ),
+            Output::RefuseRestart(why) => log::write(Event::RestartRefused { refused: why.text() }),
             Output::RunRequestHooks
             | Output::Report(_)
             | Output::RunDrainHooks(_)
@@ -418,13 +405,12 @@ impl Events {
             Forced::DrainTimeout => "drain_timeout",
             Forced::Usr2 => "USR2",
         };
-        note!(
-            Error,
-            "stage=hammer generation={} daemon={} reason={reason} exit_code={HAMMERED} elapsed_ms={}",
-            Maybe(self.daemon.generation()),
-            process::own_pid(),
-            elapsed_ms(self.left_serving),
-        );
+        log::write(Event::Hammer {
+            generation: self.daemon.generation(),
+            reason,
+            exit_code: HAMMERED,
+            elapsed_ms: elapsed(self.left_serving),
+        });
         PROCESS.hooks.run_hammer(&PROCESS.hammer_hooks);
         crate::sys::exit_now(HAMMERED)
     }
@@ -435,38 +421,38 @@ impl Events {
     fn note_phase(&mut self, cause: &str, phase: Phase) {
         let now = Instant::now();
         lock(&self.daemon.past).phase_since = Some(now);
-        let stage = match phase {
-            Phase::Starting => "starting",
-            Phase::StoppingEarly => "stop",
-            Phase::Serving => "started",
-            Phase::HandingOff => {
-                self.left_serving = Some(now);
-                self.said = Some(now);
-                "prepare"
-            }
-            Phase::Detached => {
-                self.said = Some(now);
-                "detached"
-            }
+        match phase {
+            Phase::HandingOff => (self.left_serving, self.said) = (Some(now), Some(now)),
+            Phase::Detached => self.said = Some(now),
             Phase::Draining(_) => {
                 self.left_serving = Some(now);
                 if self.daemon.service.is_none() {
                     observers::drains_alone();
                 }
-                "drain"
             }
-            Phase::AwaitingOlder(_) => "drained",
-            Phase::Finished => "end",
-            Phase::Ended => "ended",
-        };
-        note!(
-            Info,
-            "stage={stage} generation={} launcher={} daemon={} cause={cause} elapsed_ms={}",
-            Maybe(self.daemon.generation()),
-            Maybe(self.daemon.service.as_ref().map(|service| service.launcher)),
-            process::own_pid(),
-            elapsed_ms(self.left_serving),
-        );
+            Phase::Starting
+            | Phase::StoppingEarly
+            | Phase::Serving
+            | Phase::AwaitingOlder(_)
+            | Phase::Finished
+            | Phase::Ended => {}
+        }
+        let generation = self.daemon.generation();
+        let launcher = self.daemon.service.as_ref().map(|service| service.launcher);
+        let elapsed_ms = elapsed(self.left_serving);
+        log::write(match phase {
+            Phase::Starting => return, // no other phase leads there
+            Phase::StoppingEarly => {
+                Event::StoppingEarly { generation, launcher, cause, elapsed_ms }
+            }
+            Phase::Serving => Event::Serving { generation, launcher, cause, elapsed_ms },
+            Phase::HandingOff => Event::Prepare { generation, launcher, cause, elapsed_ms },
+            Phase::Detached => Event::Detached { generation, launcher, cause, elapsed_ms },
+            Phase::Draining(_) => Event::Drain { generation, launcher, cause, elapsed_ms },
+            Phase::AwaitingOlder(_) => Event::Drained { generation, launcher, cause, elapsed_ms },
+            Phase::Finished => Event::WaitReturns { generation, launcher, cause, elapsed_ms },
+            Phase::Ended => Event::Ended { generation, launcher, cause, elapsed_ms },
+        });
     }
 
     /// Once a minute, so that an operator learns of a service that nobody takes over.
@@ -477,14 +463,11 @@ impl Events {
         };
         if alone && self.said.is_none_or(|said| said.elapsed() >= SAY) {
             self.said = Some(Instant::now());
-            note!(
-                Warn,
-                "stage=detached generation={} daemon={} supervisor={supervisor:?} elapsed_ms={} \
-                 reason=\"no successor is ready yet: serving on\"",
-                Maybe(self.daemon.generation()),
-                process::own_pid(),
-                elapsed_ms(self.left_serving),
-            );
+            log::write(Event::StillDetached {
+                generation: self.daemon.generation(),
+                supervisor: &supervisor,
+                elapsed_ms: elapsed(self.left_serving),
+            });
         }
     }
 
@@ -499,7 +482,7 @@ impl Events {
                 return;
             }
         }
-        note!(Warn, "stage=check daemon={} error=\"{trouble}\"", process::own_pid());
+        log::write(Event::CheckFailed { error: &trouble });
         self.trouble = Some((trouble, Instant::now()));
     }
 }
@@ -539,8 +522,4 @@ fn cause(input: &Input) -> &'static str {
         Input::Timer(Timer::Orphan) => "claim_timeout",
         Input::Timer(Timer::Check | Timer::TellOlder) => "check",
     }
-}
-
-fn elapsed_ms(since: Option<Instant>) -> Maybe<String> {
-    Maybe(since.map(|since| format!("{:.1}", since.elapsed().as_secs_f64() * 1e3)))
 }

@@ -1,11 +1,10 @@
 //! The hooks around the stages and for signals. Those for signals have threads of their own, beside
 //! the one that acts on signals: it never runs code of the program.
 
-use crate::driver::log::note;
+use crate::driver::log::{self, daemon::Event};
 use crate::driver::threads::{run_hooks, spawn};
 use crate::error::{Error, ErrorKind, Result};
 use crate::shutdown::{HookList, Stage, lock};
-use crate::sys::process;
 use crate::sys::signals::Arrivals;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, mpsc};
@@ -225,11 +224,7 @@ fn run(hooks: &Mutex<Repeating>, name: &str, signal: i32) {
     };
     for (_, hook) in taken.iter_mut().filter(|(of, _)| *of == signal) {
         if catch_unwind(AssertUnwindSafe(hook)).is_err() {
-            note!(
-                Error,
-                "stage=hooks daemon={} hook={name} signal={signal} panic=true",
-                process::own_pid()
-            );
+            log::write(Event::SignalHookPanicked { hook: name, signal });
         }
     }
     lock(hooks).hooks = taken;

@@ -13,7 +13,7 @@ pub(in crate::driver) mod watchdog;
 use crate::DrainReason;
 use crate::driver::control::Server;
 use crate::driver::generation::Service;
-use crate::driver::log::note;
+use crate::driver::log::{self, daemon::Event};
 use crate::driver::observers::s6;
 use crate::driver::retry;
 use crate::driver::settings::Settings;
@@ -84,11 +84,7 @@ pub(in crate::driver) fn init_disabled(settings: Settings) -> Result<()> {
     run(Machine::disabled(), outputs, settings.drain_timeout, None, None)?;
     #[cfg(feature = "systemd")]
     watchdog::watch_alone(settings.watchdog)?;
-    note!(
-        Info,
-        "stage=init daemon={} reason=\"no PID file: restarts are disabled\"",
-        process::own_pid()
-    );
+    log::write(Event::Disabled {});
     Ok(())
 }
 
@@ -151,10 +147,6 @@ fn run(
 
 /// Nothing was served yet, and nobody would restart us.
 fn end_without_launcher(launcher: i32) -> ! {
-    note!(
-        Warn,
-        "stage=init launcher={launcher} daemon={} reason=\"the launcher is gone\"",
-        process::own_pid(),
-    );
+    log::write(Event::LauncherGone { launcher });
     crate::sys::exit_now(0)
 }

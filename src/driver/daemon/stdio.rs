@@ -1,8 +1,7 @@
 //! Keeps standard output and error usable when their reader goes: `println!` panics where writing
 //! fails.
 
-use crate::driver::log::note;
-use crate::sys::process;
+use crate::driver::log::{self, daemon::Event};
 use crate::sys::stdio::Output;
 use crate::sys::supervisor::Supervisor;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -64,14 +63,13 @@ impl Outputs {
                 return true;
             }
             let replaced = output.replace();
-            let (own, fd) = (process::own_pid(), output.number());
+            let fd = output.number();
             match &replaced {
-                Ok(()) => note!(
-                    Warn,
-                    "stage=output daemon={own} fd={fd} reason=\"{why}: what is written there is \
-                     lost from now on\"",
-                ),
-                Err(error) => note!(Warn, "stage=output daemon={own} fd={fd} error=\"{error}\""),
+                Ok(()) => log::write(Event::OutputReplaced {
+                    fd,
+                    reason: &format_args!("{why}: what is written there is lost from now on"),
+                }),
+                Err(error) => log::write(Event::OutputNotReplaced { fd, error }),
             }
             failed |= replaced.is_err();
             replaced.is_err()

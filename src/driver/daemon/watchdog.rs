@@ -1,14 +1,13 @@
 //! Is the daemon well? It answers its launcher, which asks on behalf of systemd's watchdog. Without a PID
 //! file there is no launcher, and the process speaks for itself.
 
-use crate::driver::log::note;
+use crate::driver::log::{self, daemon::Event};
 use crate::driver::observers::{self, systemd};
 use crate::driver::settings::WatchdogCheck;
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::threads::spawn;
 use crate::proto::channel::Aside;
 use crate::proto::supervisor::notices::{Notice, Word};
-use crate::sys::process;
 use crate::sys::seqpacket::Link;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Weak, mpsc};
@@ -32,11 +31,7 @@ fn is_well(check: &mut WatchdogCheck) -> bool {
     let well = catch_unwind(AssertUnwindSafe(check));
     if !matches!(well, Ok(true)) {
         let why = if well.is_ok() { "it says no" } else { "it panicked" };
-        note!(
-            Error,
-            "stage=watchdog daemon={} reason=\"the health check failed: {why}\"",
-            process::own_pid(),
-        );
+        log::write(Event::Unwell { reason: &format_args!("the health check failed: {why}") });
     }
     well.unwrap_or(false)
 }

@@ -2,7 +2,7 @@
 
 use super::{Examined, Service, is_shortage, look_failed};
 use crate::driver::control;
-use crate::driver::log::note;
+use crate::driver::log::{self, daemon::Event};
 use crate::error::{Error, Result};
 use crate::proto::daemon::Sight;
 use crate::proto::generation::check::{Content, Seen, names_newer};
@@ -10,7 +10,7 @@ use crate::proto::generation::record::LineState;
 use crate::shutdown::lock;
 use crate::sys::lock_file::Attempt;
 use crate::sys::pid_file::{self, PidFile};
-use crate::sys::{proc, process};
+use crate::sys::proc;
 
 impl Service {
     /// Takes the claim if it is free, and looks. With [`Sight::Seen`] the claim is held until
@@ -70,13 +70,7 @@ impl Service {
         let files = lock(&self.files);
         let mut record = self.read_record(&files.lock_file)?;
         let number = self.number().unwrap_or(0);
-        note!(
-            Warn,
-            "stage=check generation={number} daemon={} path={:?} reason=\"the record was lost: \
-             entered again\"",
-            process::own_pid(),
-            files.lock_file.path(),
-        );
+        log::write(Event::RecordPutBack { generation: number, path: files.lock_file.path() });
         record.live.push(self.entry(number, Some(LineState::Serving)));
         record.last = record.last.max(number);
         files.lock_file.write(&record)
@@ -86,13 +80,7 @@ impl Service {
     pub(in crate::driver) fn put_back_file(&self) -> Result<()> {
         let mut files = lock(&self.files);
         files.pid_file = Some(PidFile::install(&self.pid_file)?);
-        note!(
-            Warn,
-            "stage=check daemon={} path={:?} reason=\"the PID file named no live generation: \
-             ours is back\"",
-            process::own_pid(),
-            self.pid_file,
-        );
+        log::write(Event::PidFilePutBack { path: &self.pid_file });
         Ok(())
     }
 

@@ -1,11 +1,10 @@
 //! The claim: one generation starts at a time, and each claim takes the next number.
 
 use super::{Files, Service};
-use crate::driver::log::note;
+use crate::driver::log::{self, daemon::Event};
 use crate::error::{Error, ErrorKind, Result};
 use crate::shutdown::lock;
 use crate::sys::lock_file::Attempt;
-use crate::sys::process;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,12 +29,7 @@ impl Service {
             drop(files); // not while sleeping: a stop has to read the record
             if said != Some(holder) {
                 said = Some(holder);
-                note!(
-                    Info,
-                    "stage=claim daemon={} holder={holder} path={path:?} reason=\"another generation \
-                     is starting\"",
-                    process::own_pid(),
-                );
+                log::write(Event::ClaimHeld { holder, path: &path });
             }
             let left = match self.claim_timeout {
                 None => Duration::MAX,
@@ -65,13 +59,11 @@ impl Service {
         });
         let number = taken.inspect_err(|_| files.lock_file.give_up())?;
         self.number.store(number, Ordering::SeqCst);
-        note!(
-            Info,
-            "stage=claim generation={number} launcher={} daemon={} elapsed_ms={:.1}",
-            self.launcher,
-            process::own_pid(),
-            began.elapsed().as_secs_f64() * 1e3,
-        );
+        log::write(Event::Claim {
+            generation: number,
+            launcher: self.launcher,
+            elapsed_ms: began.elapsed(),
+        });
         Ok(number)
     }
 }

@@ -7,7 +7,7 @@ pub(in crate::driver) mod started;
 pub(in crate::driver) mod stop;
 pub(in crate::driver) mod unit;
 
-use crate::driver::log::note;
+use crate::driver::log::{self, daemon::Event};
 use crate::driver::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::channel::Hello;
@@ -105,11 +105,7 @@ impl Service {
             Ok(world) => Some(world),
             Err(error) if shortage::is_shortage(&error) => return Err(short(error)),
             Err(error) => {
-                note!(
-                    Warn,
-                    "stage=init daemon={pid} error=\"{error}\" reason=\"no /proc of ours: older \
-                     generations are known by the lock on the PID file alone\"",
-                );
+                log::write(Event::NoProc { error: &error });
                 None
             }
         };
@@ -154,7 +150,7 @@ impl Service {
     fn read_record(&self, lock_file: &LockFile) -> Result<Record> {
         let (record, dropped) = lock_file.read()?;
         for line in dropped {
-            note!(Warn, "stage=record path={:?} dropped={line:?}", lock_file.path());
+            log::write(Event::RecordLineDropped { path: lock_file.path(), dropped: &line });
         }
         Ok(record)
     }

@@ -3,7 +3,7 @@
 use super::{Examined, Service};
 use crate::driver::control;
 use crate::driver::generation::unit;
-use crate::driver::log::note;
+use crate::driver::log::{self, daemon::Event};
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::sockets;
 use crate::error::{Error, ErrorKind, Result};
@@ -60,15 +60,12 @@ pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Dae
     let predecessors = older.len();
     let is_older = |(place, one): (usize, Examined)| older.contains(&place).then_some(one.held)?;
     sockets::stages::started(hands.others.into_iter().enumerate().filter_map(is_older).collect());
-    note!(
-        Info,
-        "stage=started generation={} launcher={} daemon={} predecessors={predecessors} \
-         elapsed_ms={:.1}",
-        service.number().unwrap_or_default(),
-        service.launcher,
-        process::own_pid(),
-        began.elapsed().as_secs_f64() * 1e3,
-    );
+    log::write(Event::Started {
+        generation: service.number().unwrap_or_default(),
+        launcher: service.launcher,
+        predecessors,
+        elapsed_ms: began.elapsed(),
+    });
     unit::started(service, daemon);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! TERM to older generations, as the verdict allows.
 
 use super::{Examined, Service, is_shortage};
-use crate::driver::log::note;
+use crate::driver::log::{self, daemon::Event};
 use crate::error::Error;
 use crate::proto::generation::verdict::{Purpose, Verdict, verdict};
 use crate::shutdown::lock;
@@ -25,7 +25,7 @@ impl Service {
         files.lock_file.give_up_if_held();
         let mut stopped = Stopped::default();
         let trouble = |error: Error| {
-            note!(Warn, "stage=stop daemon={} error=\"{error}\"", process::own_pid());
+            log::write(Event::StopOlderFailed { error: &error });
             is_shortage(&error)
         };
         let read = || {
@@ -55,33 +55,29 @@ impl Service {
 
     /// TERM, if the verdict says so. Tells whether the end of the process is to be awaited.
     pub(super) fn touch(&self, older: &Examined, verdict: Verdict) -> bool {
-        let (own, pid) = (process::own_pid(), older.pid());
+        let pid = older.pid();
         let (sent, awaited) = match (verdict, &older.held) {
             (Verdict::Touch { awaited }, Some(held)) => (held.signal(SIGTERM), awaited),
             (Verdict::TouchByNumber, _) => (process::signal_owner(pid, SIGTERM), false),
             (Verdict::Touch { .. }, None) => return false, // not proven after all
             (Verdict::Leave { why, awaited }, _) => {
                 if why.is_worth_a_warning() {
-                    note!(Warn, "stage=takeover daemon={own} predecessor={pid} refused=\"{why}\"");
+                    log::write(Event::TakeoverRefused { predecessor: pid, refused: &why });
                 }
                 return awaited;
             }
             (Verdict::Refuse(why), _) => {
-                note!(Warn, "stage=takeover daemon={own} predecessor={pid} refused=\"{why}\"");
+                log::write(Event::TakeoverRefused { predecessor: pid, refused: &why });
                 return false;
             }
         };
         match sent {
-            Ok(()) => note!(
-                Info,
-                "stage=takeover daemon={own} predecessor={pid} predecessor_generation={} signal=TERM",
-                older.facts.number,
-            ),
+            Ok(()) => log::write(Event::Takeover {
+                predecessor: pid,
+                predecessor_generation: older.facts.number,
+            }),
             // It checks each second, and then finds us.
-            Err(error) => note!(
-                Warn,
-                "stage=takeover daemon={own} predecessor={pid} signal=TERM error=\"{error}\"",
-            ),
+            Err(error) => log::write(Event::TakeoverFailed { predecessor: pid, error: &error }),
         }
         awaited
     }

@@ -3,10 +3,10 @@
 //! on a thread of its own, since systemd may be slow and nothing waits for the result.
 
 use crate::driver::generation::Service;
-use crate::driver::log::note;
+use crate::driver::log::{self, daemon::Event};
 use crate::driver::shared::Daemon;
 use crate::proto::supervisor::systemd::{self, Own, Unit};
-use crate::sys::{process, systemctl as sys};
+use crate::sys::systemctl as sys;
 use std::thread;
 
 /// Called when `started` has finished.
@@ -15,21 +15,15 @@ pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Dae
     let look = move || look(daemon, service, unit);
     let thread = thread::Builder::new().name("seamless-systemd".to_owned()).spawn(look);
     if let Err(error) = thread {
-        note!(Warn, "stage=systemd daemon={} error=\"{error}\"", process::own_pid());
+        log::write(Event::UnitNotAsked { error: &error });
     }
 }
 
 fn look(daemon: &'static Daemon, service: &'static Service, unit: &Unit) {
-    let own = process::own_pid();
     let settings = match sys::show(unit, systemd::SETTINGS, sys::PATIENCE) {
         Ok(settings) => settings,
         Err(error) => {
-            return note!(
-                Info,
-                "stage=systemd daemon={own} unit={:?} error=\"{error}\" reason=\"systemd cannot be \
-                 asked: a TERM is taken for a restart\"",
-                unit.name,
-            );
+            return log::write(Event::UnitUnknown { unit: &unit.name, error: &error });
         }
     };
     let folder = service.pid_file.parent().map(|folder| folder.display().to_string());
@@ -40,14 +34,12 @@ fn look(daemon: &'static Daemon, service: &'static Service, unit: &Unit) {
         folder: folder.unwrap_or_default(),
     };
     for found in systemd::findings(&settings, &own_side) {
-        note!(
-            Warn,
-            "stage=systemd daemon={own} unit={:?} setting={:?} instead={:?} reason=\"{}\"",
-            unit.name,
-            found.setting,
-            found.instead,
-            found.why,
-        );
+        log::write(Event::UnitSetting {
+            unit: &unit.name,
+            setting: &found.setting,
+            instead: found.instead,
+            reason: &found.why,
+        });
     }
     #[cfg(feature = "systemd")]
     if let Some(channel) = daemon.channel.upgrade() {

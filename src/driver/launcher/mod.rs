@@ -10,7 +10,7 @@ mod progress;
 mod warnings;
 
 use crate::driver::launcher::member::{Again, Member};
-use crate::driver::log::{Maybe, note};
+use crate::driver::log::{self, launcher::Event};
 use crate::driver::observers::{s6, systemd};
 use crate::driver::settings::Settings;
 use crate::driver::threads::Asked;
@@ -114,29 +114,16 @@ fn run(
     launch::close_all_but(&keep);
     launch::trim_memory();
     let daemon = first.daemon.pid();
-    note!(
-        Info,
-        "stage=launch launcher={} daemon={daemon} supervisor={} supervisor_kind={}",
-        process::own_pid(),
-        Maybe(supervisor.pid()),
-        supervisor.kind.name,
-    );
+    log::write(Event::Launch {
+        daemon,
+        supervisor: supervisor.pid(),
+        supervisor_kind: supervisor.kind.name,
+    });
     if supervisor.is_gone() {
-        note!(
-            Warn,
-            "stage=launch launcher={} reason=\"the supervisor has ended already: nobody restarts this \
-             launcher\"",
-            process::own_pid(),
-        );
+        log::write(Event::LaunchAbandoned {});
     }
     if supervisor.is_script() {
-        note!(
-            Warn,
-            "stage=launch launcher={} parent_name={} reason=\"started by a shell script without \
-             exec: the supervisor's TERM ends the shell and never arrives here\"",
-            process::own_pid(),
-            Maybe(supervisor.name.as_deref()),
-        );
+        log::write(Event::LaunchedByScript { parent_name: supervisor.name.as_deref() });
     }
     warnings::warn_at_launch(&supervisor);
     run_hooks(settings.on_launch);
@@ -169,7 +156,7 @@ fn run_hooks(hooks: Vec<Hook>) {
     for hook in hooks {
         stage.add(hook);
     }
-    stage.run(|panic| note!(Error, "stage=launch hook=on_launch panic={panic:?}"));
+    stage.run(|panic| log::write(Event::LaunchHookPanicked { panic }));
 }
 
 impl Driver {
@@ -225,12 +212,7 @@ impl Driver {
             match channel.receive(MESSAGE_MAX) {
                 Arrival::Message(message) => match Report::parse(&message.bytes) {
                     Ok(Some(report)) => {
-                        note!(
-                            Debug,
-                            "stage=report launcher={} daemon={pid} report={}",
-                            process::own_pid(),
-                            report.name(),
-                        );
+                        log::write(Event::Report { daemon: pid, report: report.name() });
                         if let Some(member) = self.member(pid).filter(|_| report == Report::Started)
                         {
                             member.drain_timeout = Report::drain_timeout(&message.bytes);
@@ -244,7 +226,7 @@ impl Driver {
                             self.notify(notices::Input::Aside(pid, aside), fd);
                         }
                     }
-                    Err(refused) => note!(Warn, "stage=channel refused={refused:?}"),
+                    Err(refused) => log::write(Event::ChannelRefused { refused: &refused }),
                 },
                 Arrival::Nothing | Arrival::OutOfMemory => return,
                 Arrival::Closed => {
@@ -274,7 +256,7 @@ impl Driver {
             // The release, which the channel has told already.
             signal if signal == self.release_signal && self.member(from).is_some() => {}
             signal if self.reload_signals.contains(&signal) => {
-                note!(Info, "stage=reload launcher={} signal={signal}", process::own_pid(),);
+                log::write(Event::Reload { signal });
                 self.feed(Input::Reload);
             }
             signal => self.feed(Input::Signal(signal)),

@@ -2,7 +2,7 @@
 
 use super::member::Member;
 use super::{Driver, Due, warnings};
-use crate::driver::log::{Maybe, note};
+use crate::driver::log::{self, elapsed, launcher::Event};
 use crate::driver::threads::Asked;
 use crate::driver::{observers, retry};
 use crate::proto::End;
@@ -13,7 +13,7 @@ use crate::sys::signals::{SIGKILL, SIGTERM, SIGUSR2};
 use crate::sys::{launch, process};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A CONT that is further from its TERM belongs to something else; and the supervisors that write
 /// their status after the signals need half of that.
@@ -38,49 +38,24 @@ impl Driver {
             }
             Output::Tell(pid, intent) => {
                 self.tell(pid, "tell the intent", &ToDaemon::Intent(intent));
-                note!(
-                    Debug,
-                    "stage=intent launcher={} intent={}",
-                    process::own_pid(),
-                    intent.name(),
-                );
+                log::write(Event::Intent { intent: intent.name() });
             }
             Output::Handoff(pid) => {
                 self.send(pid, SIGUSR2, "send USR2");
-                note!(
-                    Info,
-                    "stage=handoff launcher={} daemon={pid} signal=USR2 elapsed_ms={}",
-                    process::own_pid(),
-                    elapsed_ms(self.asked),
-                );
+                log::write(Event::Handoff { daemon: pid, elapsed_ms: elapsed(self.asked) });
             }
             Output::Stop(pid) => {
                 self.send(pid, SIGTERM, "send TERM");
-                note!(
-                    Info,
-                    "stage=stop launcher={} daemon={pid} signal=TERM elapsed_ms={}",
-                    process::own_pid(),
-                    elapsed_ms(self.asked),
-                );
+                log::write(Event::Stop { daemon: pid, elapsed_ms: elapsed(self.asked) });
             }
             Output::Cancel(pid) => {
                 self.tell(pid, "cancel its start", &ToDaemon::Cancel);
                 self.send(pid, SIGUSR2, "send USR2");
-                note!(
-                    Info,
-                    "stage=cancel launcher={} daemon={pid} signal=USR2 reason=\"it was still \
-                     starting\"",
-                    process::own_pid(),
-                );
+                log::write(Event::Cancel { daemon: pid });
             }
             Output::TellTakenOver(pid) => {
                 self.tell(pid, "tell of a takeover", &ToDaemon::TakenOver);
-                note!(
-                    Info,
-                    "stage=takeover launcher={} predecessor={pid} reason=\"its successor's TERM did \
-                     not reach it\"",
-                    process::own_pid(),
-                );
+                log::write(Event::TakenOver { predecessor: pid });
             }
             Output::Kill(pid, timer) => {
                 let limit = match timer {
@@ -89,21 +64,12 @@ impl Driver {
                     Timer::Kill(_) => "drain_timeout and 5 s",
                     Timer::Cont | Timer::Settle | Timer::Overdue => "none",
                 };
-                note!(
-                    Error,
-                    "stage=kill launcher={} daemon={pid} signal=KILL limit={limit:?} elapsed_ms={}",
-                    process::own_pid(),
-                    elapsed_ms(self.asked),
-                );
+                log::write(Event::Kill { daemon: pid, limit, elapsed_ms: elapsed(self.asked) });
                 self.send(pid, SIGKILL, "send KILL");
             }
             Output::Forward(pid, signal) => {
                 self.send(pid, signal, "pass on a signal");
-                note!(
-                    Debug,
-                    "stage=forward launcher={} daemon={pid} signal={signal}",
-                    process::own_pid(),
-                );
+                log::write(Event::Forward { daemon: pid, signal });
             }
             Output::Start => self.start(),
             Output::Progress(progress) => self.progress(progress),
@@ -124,13 +90,11 @@ impl Driver {
             Output::Disarm(timer) => self.timers.disarm(Due::Machine(timer)),
             Output::Leave { child, expired } => self.leave(child, expired),
             Output::Mirror(pid, end) => {
-                let (how, number) = shown(end);
-                note!(
-                    Info,
-                    "stage=end launcher={} daemon={pid} {how}={number} elapsed_ms={}",
-                    process::own_pid(),
-                    elapsed_ms(self.asked),
-                );
+                let (daemon, elapsed_ms) = (pid, elapsed(self.asked));
+                log::write(match end {
+                    End::Code(exit_code) => Event::EndedWithCode { daemon, exit_code, elapsed_ms },
+                    End::Signal(signal) => Event::EndedBySignal { daemon, signal, elapsed_ms },
+                });
                 launch::end_as(end)
             }
         }
@@ -147,13 +111,7 @@ impl Driver {
                 }
             }
             Notice::Kill(pid) => {
-                note!(
-                    Error,
-                    "stage=kill launcher={} daemon={} signal=KILL limit=\"watchdog, and 2 s after its \
-                     signal\"",
-                    process::own_pid(),
-                    pid,
-                );
+                log::write(Event::WatchdogKill { daemon: pid });
                 self.send(pid, SIGKILL, "send KILL");
             }
             Notice::Arm(timer, after) => self.timers.arm(Due::Notices(timer), after),
@@ -171,7 +129,7 @@ impl Driver {
         let child = match started {
             Ok(member) => {
                 let pid = member.daemon.pid();
-                note!(Info, "stage=launch launcher={} daemon={pid}", process::own_pid());
+                log::write(Event::LaunchAgain { daemon: pid });
                 self.members.push(member);
                 launch::trim_memory();
                 Some(pid)
@@ -204,20 +162,9 @@ impl Driver {
 
     fn leave(&self, pid: Child, expired: bool) -> ! {
         if expired {
-            note!(
-                Warn,
-                "stage=release launcher={} daemon={pid} elapsed_ms={} reason=\"handoff_timeout: the \
-                 daemon did not release its launcher and serves on detached\"",
-                process::own_pid(),
-                elapsed_ms(self.asked),
-            );
+            log::write(Event::ReleaseExpired { daemon: pid, elapsed_ms: elapsed(self.asked) });
         } else {
-            note!(
-                Info,
-                "stage=release launcher={} daemon={pid} elapsed_ms={}",
-                process::own_pid(),
-                elapsed_ms(self.asked),
-            );
+            log::write(Event::Release { daemon: pid, elapsed_ms: elapsed(self.asked) });
         }
         warnings::warn_at_release(&self.supervisor, self.release_code, self.asked.is_some());
         launch::end_as(End::Code(self.release_code))
@@ -234,15 +181,6 @@ pub(super) fn shown(end: End) -> (&'static str, i32) {
 
 fn note_failure(pid: Child, step: &str, result: io::Result<()>) {
     if let Err(error) = result {
-        note!(
-            Warn,
-            "stage=launcher launcher={} daemon={pid} step={step:?} error=\"{error}\"",
-            process::own_pid(),
-        );
+        log::write(Event::StepFailed { daemon: pid, step, error: &error });
     }
-}
-
-/// `-` where it has not begun.
-pub(super) fn elapsed_ms(since: Option<Instant>) -> Maybe<String> {
-    Maybe(since.map(|since| format!("{:.1}", since.elapsed().as_secs_f64() * 1e3)))
 }

@@ -2,26 +2,21 @@
 //! them is decided in `proto::supervisor::notices`.
 
 use super::Driver;
-use super::perform::{elapsed_ms, shown};
-use crate::driver::log::{Maybe, note};
+use super::perform::shown;
+use crate::driver::log::{self, elapsed, launcher::Event};
+use crate::proto::End;
 use crate::proto::channel::ToDaemon;
 use crate::proto::launcher::{Failure, Progress, Refusal};
-use crate::sys::process;
 use std::time::Instant;
 
 impl Driver {
     /// What the service has come to.
     pub(super) fn progress(&mut self, progress: Progress) {
-        let launcher = process::own_pid();
         match progress {
             Progress::Reloading => self.reloading = Some(Instant::now()),
             Progress::Serving(pid) => {
                 if let Some(began) = self.reloading.take() {
-                    note!(
-                        Info,
-                        "stage=reloaded launcher={launcher} daemon={pid} elapsed_ms={}",
-                        elapsed_ms(Some(began)),
-                    );
+                    log::write(Event::Reloaded { daemon: pid, elapsed_ms: elapsed(Some(began)) });
                 }
             }
             Progress::ReloadFailed(failure) => {
@@ -35,12 +30,11 @@ impl Driver {
                         format!("daemon {pid} ended before it had taken over: {how} {number}")
                     }
                 };
-                note!(
-                    Warn,
-                    "stage=reload-failed launcher={launcher} current={} elapsed_ms={} reason={why:?}",
-                    Maybe(self.machine.current()),
-                    elapsed_ms(self.reloading.take()),
-                );
+                log::write(Event::ReloadFailed {
+                    current: self.machine.current(),
+                    elapsed_ms: elapsed(self.reloading.take()),
+                    reason: &why,
+                });
                 self.tell_current(&why);
             }
             Progress::ReloadRefused(refusal) => {
@@ -48,20 +42,14 @@ impl Driver {
                     Refusal::Draining => "as many generations drain as max_draining allows",
                     Refusal::Leaving => "the launcher was told to restart or to stop",
                 };
-                note!(
-                    Warn,
-                    "stage=reload-failed launcher={launcher} current={} elapsed_ms=- refused={why:?}",
-                    Maybe(self.machine.current()),
-                );
+                log::write(Event::ReloadRefused { current: self.machine.current(), refused: why });
                 self.tell_current(why);
             }
             Progress::CurrentEnded(pid, end) => {
-                let (how, number) = shown(end);
-                note!(
-                    Warn,
-                    "stage=current-ended launcher={launcher} daemon={pid} {how}={number} \
-                     reason=\"another one is starting: its outcome is awaited\"",
-                );
+                log::write(match end {
+                    End::Code(exit_code) => Event::CurrentEndedWithCode { daemon: pid, exit_code },
+                    End::Signal(signal) => Event::CurrentEndedBySignal { daemon: pid, signal },
+                });
             }
             // Each daemon logs its own drain, and the signal of a stop has been logged.
             Progress::Draining(_) | Progress::Stopping(_) => {}

@@ -1,18 +1,13 @@
 //! Warns of settings of the supervisor with which a restart would cost requests, as soon as they are
 //! known.
 
-use crate::driver::log::note;
-use crate::sys::process;
+use crate::driver::log::{self, launcher::Event};
 use crate::sys::supervisor::Supervisor;
 
 /// At the start, in the launcher.
 pub(in crate::driver) fn warn_at_launch(supervisor: &Supervisor) {
     if let Some((signal, reason)) = supervisor.other_signal() {
-        note!(
-            Warn,
-            "stage=launch launcher={} down_signal={signal:?} reason=\"{reason}\"",
-            process::own_pid(),
-        );
+        log::write(Event::OtherDownSignal { down_signal: &signal, reason });
     }
 }
 
@@ -21,11 +16,6 @@ pub(in crate::driver) fn warn_at_launch(supervisor: &Supervisor) {
 pub(in crate::driver) fn warn_at_release(supervisor: &Supervisor, code: i32, asked: bool) {
     let Some(exit_0) = &supervisor.kind.exit_0_is_final else { return };
     if code == 0 && !asked {
-        note!(
-            Warn,
-            "stage=release launcher={} exit_code={code} reason=\"{}\"",
-            process::own_pid(),
-            exit_0.warning,
-        );
+        log::write(Event::ReleaseCode { exit_code: code, reason: exit_0.warning });
     }
 }

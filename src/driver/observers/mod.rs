@@ -7,9 +7,8 @@ pub(in crate::driver) mod systemd;
 #[cfg(feature = "systemd")]
 pub(in crate::driver) mod systemd;
 
-use crate::driver::log::note;
+use crate::driver::log::{self, daemon::Event};
 use crate::proto::supervisor::notices::{self, EXTEND_EVERY, Notice};
-use crate::sys::process;
 use std::os::fd::OwnedFd;
 use std::thread;
 
@@ -48,6 +47,6 @@ pub(in crate::driver) fn drains_alone() {
         }
     });
     if let Err(error) = extending {
-        note!(Warn, "stage=notify pid={} error=\"{error}\"", process::own_pid());
+        log::write(Event::NotifyFailed { error: &error });
     }
 }

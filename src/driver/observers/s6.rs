@@ -1,13 +1,12 @@
 //! Tells the supervisor that the service is ready, in the process that holds the descriptor for it:
 //! the launcher, or a daemon without one.
 
-use crate::driver::log::note;
+use crate::driver::log::{self, daemon::Event};
 use crate::driver::settings::Settings;
 use crate::driver::shared::PROCESS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shutdown::lock;
 use crate::sys::notification_fd::Notification;
-use crate::sys::process;
 use std::os::fd::RawFd;
 
 /// Holds `Config::notification_fd`, if one is given, before any other program is started.
@@ -31,9 +30,8 @@ pub(in crate::driver) fn number() -> Option<RawFd> {
 /// The service is ready. Only the first time counts.
 pub(super) fn tell() {
     let Some(held) = lock(&PROCESS.notification_fd).take() else { return };
-    let (own, told) = (process::own_pid(), held.tell());
-    match told {
-        Ok(()) => note!(Debug, "stage=notification process={own} ready=true"),
-        Err(error) => note!(Warn, "stage=notification process={own} error=\"{error}\""),
+    match held.tell() {
+        Ok(()) => log::write(Event::Notified {}),
+        Err(error) => log::write(Event::NotificationFailed { error: &error }),
     }
 }

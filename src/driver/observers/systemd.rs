@@ -1,7 +1,7 @@
 //! Speaks to systemd (`sd_notify(3)`). A launcher speaks, since it is the unit's main process: the
 //! default `NotifyAccess=main` lets it. A process without a launcher is the main process itself.
 
-use crate::driver::log::note;
+use crate::driver::log::{self, daemon::Event};
 use crate::proto::supervisor::notices::{Listener, Word};
 use crate::sys::process;
 use crate::sys::sd_notify::{self, Word as State};
@@ -47,6 +47,6 @@ pub(super) fn remove(name: &str) {
 
 fn note_failure(said: io::Result<()>) {
     if let Err(error) = said {
-        note!(Warn, "stage=notify pid={} error=\"{error}\"", process::own_pid());
+        log::write(Event::NotifyFailed { error: &error });
     }
 }

@@ -1,12 +1,11 @@
 //! Binds what the program asks for and nobody holds.
 
 use super::{Entry, entry};
-use crate::driver::log::note;
+use crate::driver::log::{self, sockets::Event};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Address, FileId, Socket, SocketKind};
 use crate::proto::control::transfer::Predecessor;
 use crate::proto::sockets::pool::{Origin, Spread, Wanted};
-use crate::sys::process;
 use crate::sys::socket::{self, Settings};
 use crate::sys::unix_path::{self, Beside, Occupant, SocketType};
 use crate::sys::{reuseport, rlimit};
@@ -157,12 +156,6 @@ pub(super) fn steer(member: &Entry, spread: Spread) {
         Spread::First(members) => reuseport::steer_to_first(member.fd.as_fd(), *kind, members),
     };
     if let Err(error) = steered {
-        note!(
-            Warn,
-            "stage=socket daemon={} kind={} address={local} error=\"{error}\" reason=\"cannot choose \
-             among the members of a group: what still arrives at those that close is lost\"",
-            process::own_pid(),
-            kind.name(),
-        );
+        log::write(Event::NotSteered { kind: kind.name(), address: local, error: &error });
     }
 }

@@ -2,12 +2,11 @@
 //! the end of every process of the service, and removes what a successor must not find: nobody would
 //! accept from it, and what arrives there would wait for ever.
 
-use crate::driver::log::note;
+use crate::driver::log::{self, sockets::Event};
 use crate::driver::retry;
 use crate::driver::shared::PROCESS;
 use crate::proto::channel::Aside;
 use crate::proto::sockets::pool::Store;
-use crate::sys::process;
 use crate::sys::seqpacket::Link;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,12 +20,10 @@ pub(in crate::driver) fn keep(channel: &Link, room: usize) {
         add.clear(); // systemd would log each one that it refuses
     } else if sum > room {
         add.truncate(room.saturating_sub(kept));
-        note!(
-            Warn,
-            "stage=systemd daemon={} setting=\"FileDescriptorStoreMax={room}\" sockets={sum} \
-             reason=\"not all sockets are kept: those that are left out do not outlive a crash\"",
-            process::own_pid(),
-        );
+        log::write(Event::StoreTooSmall {
+            setting: &format_args!("FileDescriptorStoreMax={room}"),
+            sockets: sum,
+        });
     }
     let count = add.len();
     let done = remove
@@ -37,15 +34,9 @@ pub(in crate::driver) fn keep(channel: &Link, room: usize) {
                 .try_for_each(|(name, fd)| send(channel, &Aside::Store(name), Some(fd.as_fd())))
         });
     match done {
-        Ok(()) => {
-            note!(Debug, "stage=systemd daemon={} stored={count} kept={kept}", process::own_pid(),)
-        }
+        Ok(()) => log::write(Event::Stored { stored: count, kept }),
         // A launcher that has gone: the next generation does it.
-        Err(error) => note!(
-            Debug,
-            "stage=systemd daemon={} reason=\"sockets are not stored\" error=\"{error}\"",
-            process::own_pid(),
-        ),
+        Err(error) => log::write(Event::NotStored { error: &error }),
     }
 }
 

@@ -10,7 +10,7 @@ pub(in crate::driver) mod fdstore;
 pub(crate) mod obtain;
 pub(in crate::driver) mod stages;
 
-use crate::driver::log::{Maybe, note};
+use crate::driver::log::{self, sockets::Event};
 use crate::proto::control::frame::Socket;
 use crate::proto::sockets::passed;
 #[cfg(feature = "systemd")]
@@ -70,20 +70,19 @@ impl Sockets {
         let passed = match passed::parse(variables.as_ref(), &meant_for) {
             Ok(passed) => passed,
             Err(why) => {
-                return note!(Info, "stage=passed daemon={own} refused=\"{why}\"");
+                return log::write(Event::PassedRefused { refused: &why });
             }
         };
         let pool = &mut lock(&self.held).pool;
         for one in passed {
-            let name = Maybe(one.name.as_deref());
             match socket::adopt_passed(one.number) {
                 Ok((fd, kind, local)) => {
-                    note!(
-                        Debug,
-                        "stage=passed daemon={own} number={} name={name} kind={} address={local}",
-                        one.number,
-                        kind.name(),
-                    );
+                    log::write(Event::Passed {
+                        number: one.number,
+                        name: one.name.as_deref(),
+                        kind: kind.name(),
+                        address: &local,
+                    });
                     let file =
                         unix_path::path_of(&local).and_then(|path| unix_path::file_at(&path));
                     let asked = local.clone();
@@ -98,11 +97,11 @@ impl Sockets {
                     };
                     pool.pass(entry(socket, fd));
                 }
-                Err(why) => note!(
-                    Warn,
-                    "stage=passed daemon={own} number={} name={name} refused=\"{why}\"",
-                    one.number,
-                ),
+                Err(why) => log::write(Event::PassedUnusable {
+                    number: one.number,
+                    name: one.name.as_deref(),
+                    refused: &why,
+                }),
             }
         }
     }

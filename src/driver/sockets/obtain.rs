@@ -3,14 +3,14 @@
 use super::Entry;
 use super::bind::{bind, steer};
 use crate::driver::control::transfer::{self, Taken};
-use crate::driver::log::{Maybe, note};
+use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Address, Socket, SocketKind};
 use crate::proto::sockets::pool::{Origin, Wanted};
 use crate::shutdown::lock;
 use crate::sys::socket::{self, Settings};
-use crate::sys::{process, unix_path};
+use crate::sys::unix_path;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -153,40 +153,28 @@ fn has_lost_its_path(entry: &Entry) -> bool {
         None => there.is_none() && unix_path::path_of(local).is_some(),
     };
     if lost {
-        note!(
-            Warn,
-            "stage=socket daemon={} kind={} address={asked} from=predecessor refused=\"its path no \
-             longer names it: bound anew\"",
-            process::own_pid(),
-            entry.socket.kind.name(),
-        );
+        log::write(Event::SocketLostItsPath { kind: entry.socket.kind.name(), address: asked });
     }
     lost
 }
 
 fn note_found(entry: &Entry, origin: Origin, wanted: &Wanted<'_>, settings: Settings) {
     let Socket { kind, name, asked, local, member, retired, .. } = &entry.socket;
-    let own = process::own_pid();
     // A path may have been bound under another name.
     let local =
         if matches!(kind, SocketKind::Unix | SocketKind::UnixDatagram) { asked } else { local };
-    note!(
-        Info,
-        "stage=socket daemon={own} kind={} name={} address={local} member={} from={}{}",
-        kind.name(),
-        Maybe(name.as_deref()),
-        Maybe(wanted.group.map(|count| format!("{}/{count}", member + 1))),
-        origin.name(),
-        if *retired { " retired=\"one too many: nothing new goes to it\"" } else { "" },
-    );
+    let member = wanted.group.map(|count| format!("{}/{count}", member + 1));
+    log::write(Event::Socket {
+        kind: kind.name(),
+        name: name.as_deref(),
+        address: local,
+        member: member.as_deref(),
+        from: origin.name(),
+        retired: retired.then_some("one too many: nothing new goes to it"),
+    });
     let nonblocking = socket::is_nonblocking(entry.fd.as_fd());
     if nonblocking != settings.nonblocking {
-        note!(
-            Warn,
-            "stage=socket daemon={own} kind={} address={local} nonblocking={nonblocking} \
-             reason=\"asked for otherwise, but other processes share it\"",
-            kind.name(),
-        );
+        log::write(Event::SocketMode { kind: kind.name(), address: local, nonblocking });
     }
 }
 
@@ -204,6 +192,6 @@ pub(crate) fn inherited_from() -> Option<u64> {
 
 fn take_over_or_log() {
     if let Err(error) = take_over() {
-        note!(Error, "stage=takeover daemon={} error=\"{error}\"", process::own_pid());
+        log::write(Event::ReceiveFailed { error: &error });
     }
 }

@@ -1,11 +1,11 @@
 //! What the stages of a restart do with the sockets of this process.
 
 use super::bind::steer;
-use crate::driver::log::{Maybe, note};
+use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::PROCESS;
 use crate::proto::control::frame::Socket;
 use crate::shutdown::lock;
-use crate::sys::process::{self, Held};
+use crate::sys::process::Held;
 
 /// This generation is about to serve: closes what nobody has asked for. Guards against a connection
 /// that the kernel completes for us alone, after the older generations have closed theirs.
@@ -13,14 +13,12 @@ pub(in crate::driver) fn close_unclaimed() {
     let unclaimed = lock(&PROCESS.sockets.held).pool.unclaimed();
     for (entry, origin) in unclaimed {
         let Socket { kind, name, local, .. } = &entry.socket;
-        note!(
-            Info,
-            "stage=socket daemon={} kind={} name={} address={local} from={} closed=\"not asked for\"",
-            process::own_pid(),
-            kind.name(),
-            Maybe(name.as_deref()),
-            origin.name(),
-        );
+        log::write(Event::SocketUnclaimed {
+            kind: kind.name(),
+            name: name.as_deref(),
+            address: local,
+            from: origin.name(),
+        });
     }
 }
 
@@ -49,13 +47,6 @@ pub(in crate::driver) fn close_retired() {
     let mut retired = lock(&PROCESS.sockets.held).pool.take_retired();
     while let Some(entry) = retired.pop() {
         let Socket { kind, local, member, .. } = &entry.socket;
-        note!(
-            Info,
-            "stage=socket daemon={} kind={} address={local} member={} closed=\"the older generations \
-             have ended\"",
-            process::own_pid(),
-            kind.name(),
-            member + 1,
-        );
+        log::write(Event::SocketRetired { kind: kind.name(), address: local, member: member + 1 });
     }
 }

@@ -1,0 +1,197 @@
+//! What a daemon logs of its sockets, and of their transfer.
+
+use super::event::Field;
+use super::events;
+use crate::sys::process::own_pid;
+use std::fmt::Display;
+use std::path::Path;
+use std::time::Duration;
+
+events! {
+    /// Of a daemon's sockets.
+    #[cfg_attr(not(feature = "systemd"), allow(dead_code))]
+    Event {
+        /// The variables that pass sockets to this process are wrong, or meant for another process.
+        PassedRefused: Info "passed" { daemon = own_pid(), refused: &'a dyn Display as Field::Quoted }
+            => "Nothing, unless sockets were passed to this service.";
+
+        /// A socket was passed to this process, by systemd for example.
+        Passed: Debug "passed" {
+            daemon = own_pid(),
+            number: i32,
+            name: Option<&'a str>,
+            kind: &'a str,
+            address: &'a dyn Display as Field::Plain,
+        } => "Nothing.";
+
+        /// A descriptor was passed that is no socket that can be used.
+        PassedUnusable: Warn "passed" {
+            daemon = own_pid(),
+            number: i32,
+            name: Option<&'a str>,
+            refused: &'a dyn Display as Field::Quoted,
+        } => "Correct the socket in the settings of the supervisor.";
+
+        /// The program has a socket that it asked for.
+        Socket: Info "socket" {
+            daemon = own_pid(),
+            kind: &'a str,
+            name: Option<&'a str>,
+            address: &'a dyn Display as Field::Plain,
+            member: Option<&'a str>,
+            from: &'a str,
+            retired: Option<&'a str> as Field::text_if_any,
+        } => "Nothing.";
+
+        /// The path of the predecessor's socket was removed or names another socket.
+        SocketLostItsPath: Warn "socket" {
+            daemon = own_pid(),
+            kind: &'a str,
+            address: &'a dyn Display as Field::Plain,
+            from = "predecessor",
+            refused = Field::Text("its path no longer names it: bound anew"),
+        } => "Find out what removes the socket's path.";
+
+        /// A socket that other processes share is not in the mode that was asked for.
+        SocketMode: Warn "socket" {
+            daemon = own_pid(),
+            kind: &'a str,
+            address: &'a dyn Display as Field::Plain,
+            nonblocking: bool,
+            reason = Field::Text("asked for otherwise, but other processes share it"),
+        } => "Let all programs that share the socket ask for the same mode.";
+
+        /// The kernel refuses to distribute connections among the members of a group.
+        NotSteered: Warn "socket" {
+            daemon = own_pid(),
+            kind: &'a str,
+            address: &'a dyn Display as Field::Plain,
+            error: &'a dyn Display as Field::Quoted,
+            reason = Field::Text("cannot choose among the members of a group: what still arrives at \
+                those that close is lost"),
+        } => "Update the kernel, or keep the size of the group.";
+
+        /// The predecessor's socket is closed, since this program did not ask for it.
+        SocketUnclaimed: Info "socket" {
+            daemon = own_pid(),
+            kind: &'a str,
+            name: Option<&'a str>,
+            address: &'a dyn Display as Field::Plain,
+            from: &'a str,
+            closed = Field::Text("not asked for"),
+        } => "Nothing, if the program no longer serves this address.";
+
+        /// A member of a group that has become smaller is closed.
+        SocketRetired: Info "socket" {
+            daemon = own_pid(),
+            kind: &'a str,
+            address: &'a dyn Display as Field::Plain,
+            member: u32,
+            closed = Field::Text("the older generations have ended"),
+        } => "Nothing.";
+
+        /// A predecessor has no sockets to transfer.
+        NothingTransferred: Info "transfer" {
+            daemon = own_pid(),
+            predecessor: i32,
+            predecessor_generation: u64,
+            sockets = 0,
+            reason = Field::Text("it hands nothing over"),
+        } => "Nothing.";
+
+        /// The predecessor ended during the transfer. This daemon keeps the sockets that it has.
+        TransferHalfWay: Warn "transfer" {
+            daemon = own_pid(),
+            predecessor: i32,
+            predecessor_generation: u64,
+            sockets: usize,
+            reason = Field::Text("it ended half-way"),
+        } => "Find out why the predecessor ended.";
+
+        /// The predecessor's sockets are here.
+        Received: Info "transfer" {
+            daemon = own_pid(),
+            predecessor: i32,
+            predecessor_generation: u64,
+            sockets: usize,
+            state: Option<usize>,
+            elapsed_ms: Duration as Field::Millis,
+        } => "Nothing.";
+
+        /// The predecessor's state cannot be had.
+        ReceiveFailed: Error "transfer" { daemon = own_pid(), error: &'a dyn Display as Field::Quoted }
+            => "Repair what `error` names.";
+
+        /// The sockets were transferred to the successor.
+        Given: Info "transfer" {
+            generation: Option<u64>,
+            daemon = own_pid(),
+            successor: i32,
+            successor_generation: u64,
+            sockets: usize,
+            state: Option<u64>,
+            elapsed_ms: Duration as Field::Millis,
+        } => "Nothing.";
+
+        /// A transfer, or another request at the control socket, has failed.
+        GiveFailed: Warn "transfer" {
+            daemon = own_pid(),
+            peer: i32,
+            error: &'a dyn Display as Field::Quoted,
+        } => "Repair what `error` names.";
+
+        /// The control socket accepts no connection.
+        AcceptFailed: Warn "transfer" { daemon = own_pid(), error: &'a dyn Display as Field::Quoted }
+            => "Raise the limit that `error` names: often the number of open files.";
+
+        /// The hook `hand_over` panicked.
+        HandOverPanicked: Error "transfer" {
+            daemon = own_pid(),
+            hook = "hand_over",
+            panic: &'a str as Field::Escaped,
+        } => "Repair the hook.";
+
+        /// A request of the program `seamless` was carried out.
+        Command: Info "command" {
+            daemon = own_pid(),
+            request: &'a str,
+            peer: i32,
+            uid: u32,
+        } => "Nothing.";
+
+        /// A request of the program `seamless` was refused.
+        CommandRefused: Warn "command" {
+            daemon = own_pid(),
+            request: &'a str,
+            peer: i32,
+            uid: u32,
+            refused: &'a str as Field::Escaped,
+        } => "See `refused`.";
+
+        /// The path of the control socket had been removed, or nobody listened there.
+        ControlSocketPutBack: Warn "check" {
+            daemon = own_pid(),
+            path: &'a Path as Field::Path,
+            reason = Field::Text("nobody listened at the control socket: it is put back"),
+        } => "Find out what removes files beside the PID file.";
+
+        /// systemd's descriptor store has too little room.
+        StoreTooSmall: Warn "systemd" {
+            daemon = own_pid(),
+            setting: &'a dyn Display as Field::Quoted,
+            sockets: usize,
+            reason = Field::Text("not all sockets are kept: those that are left out do not outlive a \
+                crash"),
+        } => "Raise `FileDescriptorStoreMax`.";
+
+        /// systemd keeps the sockets.
+        Stored: Debug "systemd" { daemon = own_pid(), stored: usize, kept: usize } => "Nothing.";
+
+        /// systemd was not told which sockets to keep.
+        NotStored: Debug "systemd" {
+            daemon = own_pid(),
+            reason = Field::Text("sockets are not stored"),
+            error: &'a dyn Display as Field::Quoted,
+        } => "Nothing: the next generation tries again.";
+    }
+}

@@ -1,0 +1,167 @@
+//! The page of the guide that lists all events.
+
+use super::event::Row;
+use super::{daemon, launcher, sockets};
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::Path;
+
+const HEAD: &str = "\
+What the crate logs, through the crate `log` with the target `seamless`. Each line is one event:
+`stage=NAME`, then the fields of the event in a fixed order. The same fields are key-value pairs of the
+record, so a logger that writes JSON, or `tracing`, gets them without parsing the text. A field without
+a value is `-` in the text and null in the pair.
+
+This page is made from the list in the code.
+";
+
+const FIELDS: &[(&str, &str)] = &[
+    ("address", "the address of the socket"),
+    ("cause", "what led to this phase: a signal, a message, a hook that returned, or a limit"),
+    ("closed", "why the socket was closed"),
+    ("connections", "how many connections were open"),
+    ("current", "PID of the daemon that serves on"),
+    ("cut", "how many of the connections were reset"),
+    ("daemon", "PID of the daemon: the process that serves"),
+    ("down_signal", "the signal that s6 sends instead of TERM"),
+    ("dropped", "the line that was left out"),
+    (
+        "elapsed_ms",
+        "milliseconds since this step began, or since the daemon left the phase of serving",
+    ),
+    ("error", "what the system said"),
+    ("exit_code", "the code with which the process ended, or ends"),
+    ("fd", "number of the descriptor"),
+    ("finding", "what the check found"),
+    ("from", "PID of the sender; for a socket, where it comes from"),
+    ("generation", "number of this generation"),
+    ("holder", "PID of the process that holds the claim"),
+    ("hook", "the hook, or the list of hooks"),
+    ("instead", "the setting to write instead"),
+    ("intent", "what the supervisor wants"),
+    ("kept", "how many sockets systemd kept already"),
+    ("kind", "the kind of the socket"),
+    ("launcher", "PID of the launcher: the process that the supervisor started"),
+    ("limit", "the limit that was exceeded"),
+    ("member", "number of the socket in its group"),
+    ("name", "name of the socket"),
+    ("nonblocking", "whether the socket is in nonblocking mode"),
+    ("number", "number of the descriptor that was passed"),
+    ("panic", "the message of the panic, or `true`"),
+    ("parent_name", "name of the parent process"),
+    ("path", "path of the file"),
+    ("peer", "PID of the process at the other end, or its address"),
+    ("pid", "PID of the process that logs"),
+    ("predecessor", "PID of the older generation's daemon"),
+    ("predecessor_generation", "number of the older generation"),
+    ("predecessors", "how many older generations were alive"),
+    ("process", "PID of the process that logs"),
+    ("ready", "whether the service is ready"),
+    ("reason", "why, in words"),
+    ("refused", "why something was refused; for a hook, its list"),
+    ("report", "the step of the protocol"),
+    ("request", "what was asked for"),
+    ("retired", "why nothing new goes to this socket"),
+    ("setting", "the setting as it is"),
+    ("signal", "name or number of the signal"),
+    ("sockets", "how many sockets"),
+    ("state", "how many bytes of state"),
+    ("step", "what failed"),
+    ("stored", "how many sockets systemd was told to keep"),
+    ("successor", "PID of the newer generation's daemon"),
+    ("successor_generation", "number of the newer generation"),
+    ("supervisor", "PID of the supervisor; in a check, what it says about the service"),
+    ("supervisor_kind", "the supervisor's kind"),
+    ("uid", "user of the process at the other end"),
+    ("unit", "name of the systemd unit"),
+];
+
+/// The lines of the module `http`, which uses only what is public in this crate.
+const HTTP: &[Row] = &[
+    Row {
+        level: log::Level::Info,
+        stage: "serve",
+        fields: &["daemon", "address"],
+        meaning: " The server accepts connections at this address.",
+        action: "Nothing.",
+    },
+    Row {
+        level: log::Level::Error,
+        stage: "hammer",
+        fields: &["daemon", "connections", "cut"],
+        meaning: " A drain was forced to end while connections were open.",
+        action: "Find out which requests take so long, or raise the limit of the drain.",
+    },
+    Row {
+        level: log::Level::Warn,
+        stage: "http",
+        fields: &["daemon", "step", "error"],
+        meaning: " The server cannot accept connections.",
+        action: "Raise the limit that `error` names: often the number of open files.",
+    },
+    Row {
+        level: log::Level::Debug,
+        stage: "http",
+        fields: &["daemon", "step", "error"],
+        meaning: " A connection, or its TLS handshake, has failed.",
+        action: "Nothing.",
+    },
+];
+
+#[test]
+fn the_page_of_the_guide_is_what_the_code_logs() {
+    let page = page();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide/log.md");
+    if std::env::var_os("SEAMLESS_BLESS").is_some() {
+        std::fs::write(&path, &page).expect("the page can be written");
+    }
+    let stored = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(stored == page, "src/guide/log.md is stale: run this test with SEAMLESS_BLESS=1");
+}
+
+fn page() -> String {
+    let parts = [
+        ("The launcher", launcher::ROWS),
+        ("The daemon", daemon::ROWS),
+        ("Sockets and their transfer", sockets::ROWS),
+        ("HTTP", HTTP),
+    ];
+    let mut page = HEAD.to_owned();
+    let mut used = BTreeSet::new();
+    for (title, rows) in parts {
+        _ = write!(page, "\n## {title}\n\n| level | stage | fields | meaning | what to do |\n");
+        page.push_str("| --- | --- | --- | --- | --- |\n");
+        for Row { level, stage, fields, meaning, action } in rows {
+            used.extend(fields.iter().copied());
+            let level = level.as_str().to_lowercase();
+            let fields: Vec<String> = fields.iter().map(|field| format!("`{field}`")).collect();
+            let fields = fields.join(" ");
+            let meaning = meaning.trim();
+            _ = writeln!(page, "| {level} | `{stage}` | {fields} | {meaning} | {action} |");
+        }
+    }
+    page.push_str("\n## Fields\n\n| field | meaning |\n| --- | --- |\n");
+    for (name, meaning) in FIELDS {
+        _ = writeln!(page, "| `{name}` | {meaning} |");
+    }
+    let known: Vec<&str> = FIELDS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(known, used.into_iter().collect::<Vec<_>>(), "each field is explained, in order");
+    page
+}
+
+#[test]
+fn a_line_and_its_pairs_have_the_same_fields() {
+    use log::kv::{Key, Source};
+    let event = daemon::Event::TakeoverFailed { predecessor: 7, error: &"no \"way\"" };
+    let shown = super::Shown(&event);
+    let own = crate::sys::process::own_pid();
+    let text =
+        format!("stage=takeover daemon={own} predecessor=7 signal=TERM error=\"no \"way\"\"",);
+    assert_eq!(shown.to_string(), text);
+    let pair = |name: &str| shown.get(Key::from_str(name)).map(|value| value.to_string());
+    assert_eq!(pair("stage").as_deref(), Some("takeover"));
+    assert_eq!(pair("predecessor").as_deref(), Some("7"));
+    assert_eq!(pair("signal").as_deref(), Some("TERM"));
+    assert_eq!(pair("error").as_deref(), Some("no \"way\""));
+    assert_eq!(pair("retired"), None);
+}
