@@ -6,7 +6,7 @@
 //! | [supervisors] | daemontools, runit, s6, systemd, supervisord, OpenRC, containers |
 //! | [sockets] | which way to keep the sockets, and how they move to the successor |
 //! | [command] | the program `seamless` |
-//! | [log](self::log) | all lines of the log, and what an operator does |
+//! | [log] | all lines of the log, and what an operator does |
 //! | [limitations] | what the crate cannot do |
 //! | [testing] | how it is tested, and what was found |
 //! | [benchmarks] | what was measured |
