@@ -44,7 +44,7 @@
 //! - How it works, step by step: [`guide::protocol`]. What it cannot do:
 //!   [`guide::limitations`].
 //! - The program `seamless`: [`guide::command`]. The same for Rust: `client`.
-//! - From another library: [`guide`].
+//! - What the log says: [`guide::log`]. From another library: [`guide`].
 //!
 //! # Where each part lives
 //!
