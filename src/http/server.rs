@@ -7,7 +7,6 @@ use super::state::Times;
 #[cfg(feature = "tls")]
 use super::stream::Stream;
 use super::stream::{Listener, StdListener};
-use crate::http::log;
 use crate::{DrainReason, Error, ErrorKind, Result, sockets};
 use http::{Request, Response};
 use http_body::Body;
@@ -382,8 +381,8 @@ where
                         let stream = Stream::Tls(Box::new(stream));
                         converse(stream, peer, accepted, app, shared, seat).await;
                     }
-                    Ok(Err(error)) => log::failed("handshake", &error),
-                    Err(timed_out) => log::failed("handshake", &timed_out),
+                    Ok(Err(error)) => crate::http::log::failed("handshake", &error),
+                    Err(timed_out) => crate::http::log::failed("handshake", &timed_out),
                 }
             });
         };

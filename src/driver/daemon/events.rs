@@ -4,20 +4,19 @@
 //! It turns what happened into an `Input`, lets the machine decide, and performs its `Output`s: the one
 //! place where a daemon's outputs are performed.
 
+use crate::driver::daemon::progress::{self, Progress};
 use crate::driver::daemon::stdio::Outputs;
 use crate::driver::daemon::watchdog;
 use crate::driver::generation::stop::Stopped;
-use crate::driver::log::{self, daemon::Event, elapsed};
-use crate::driver::observers;
+use crate::driver::log::{self, daemon::Event};
 use crate::driver::retry;
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::threads::Asked;
 use crate::driver::timers::Timers;
-use crate::error::Error;
+use crate::proto::Report;
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
 use crate::proto::daemon::signal_hooks::{Arrived, Run, Signal, SignalHooks};
-use crate::proto::daemon::{Forced, Input, Output, Phase, Question, Sender, Timer};
-use crate::proto::{Reading, Report};
+use crate::proto::daemon::{Forced, Input, Output, Question, Sender, Timer};
 use crate::shutdown::{Stage, lock};
 use crate::sys::process::Held;
 use crate::sys::seqpacket::{Arrival, Link};
@@ -26,12 +25,10 @@ use crate::sys::{launch, process, wait};
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often a detached daemon checks, and how soon older generations are told again.
 const CHECK: Duration = Duration::from_secs(1);
-/// How often it says that it is still detached.
-const SAY: Duration = Duration::from_secs(60);
 /// How long hooks may hold back a signal: a hammer, or a stop, must not wait for a hook that hangs.
 const SIGNAL_HOOKS_TIME: Duration = Duration::from_secs(1);
 /// The exit code of a drain that was forced to end, as of `timeout(1)`.
@@ -59,13 +56,7 @@ pub(in crate::driver) struct Events {
     outputs: Outputs,
     request_stage: mpsc::Sender<()>,
     drain_stage: mpsc::Sender<crate::DrainReason>,
-    // For the log.
-    /// When the handoff began, and after it the drain.
-    left_serving: Option<Instant>,
-    /// When it was last logged that no successor is ready.
-    said: Option<Instant>,
-    /// What was wrong with the last check, and when that was logged.
-    trouble: Option<(String, Instant)>,
+    progress: Progress,
 }
 
 impl Events {
@@ -87,9 +78,7 @@ impl Events {
             outputs,
             request_stage,
             drain_stage,
-            left_serving: None,
-            said: None,
-            trouble: None,
+            progress: Progress::new(daemon),
         }
     }
 
@@ -266,7 +255,7 @@ impl Events {
     fn feed(&mut self, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let cause = cause(&input);
+            let cause = progress::cause(&input);
             let (before, outputs, after) = {
                 let mut machine = lock(&self.daemon.machine);
                 let before = machine.phase();
@@ -275,7 +264,7 @@ impl Events {
                 (before, outputs, machine.phase())
             };
             if before != after {
-                self.note_phase(cause, after);
+                self.progress.phase(cause, after);
             }
             for output in outputs {
                 self.perform(output, &mut inputs);
@@ -361,21 +350,21 @@ impl Events {
                 let (sight, trouble) = service.check(PROCESS.server.get());
                 let supervisor = lock(&self.daemon.machine).reading();
                 log::write(Event::Check { finding: sight.name(), supervisor: &supervisor });
-                self.note_trouble(trouble);
-                self.note_detached();
+                self.progress.trouble(trouble);
+                self.progress.detached();
                 inputs.push_back(Input::Checked(sight));
             }
             Output::EnterRecord => {
                 let entered = service.enter_again();
-                self.note_trouble(entered.err());
+                self.progress.trouble(entered.err());
             }
             Output::PutBackFile => {
                 let put_back = service.put_back_file();
-                self.note_trouble(put_back.err());
+                self.progress.trouble(put_back.err());
             }
             Output::PutBackSocket => {
                 let put_back = crate::driver::control::put_back(&service.pid_file, &PROCESS.server);
-                self.note_trouble(put_back.err());
+                self.progress.trouble(put_back.err());
             }
             Output::GiveUpClaim => service.give_up_claim(),
             Output::RefuseRestart(why) => log::write(Event::RestartRefused { refused: why.text() }),
@@ -409,81 +398,10 @@ impl Events {
             generation: self.daemon.generation(),
             reason,
             exit_code: HAMMERED,
-            elapsed_ms: elapsed(self.left_serving),
+            elapsed_ms: self.progress.elapsed(),
         });
         PROCESS.hooks.run_hammer(&PROCESS.hammer_hooks);
         crate::sys::exit_now(HAMMERED)
-    }
-
-    // ---- the log ----
-
-    /// One line for each phase of a daemon's life.
-    fn note_phase(&mut self, cause: &str, phase: Phase) {
-        let now = Instant::now();
-        lock(&self.daemon.past).phase_since = Some(now);
-        match phase {
-            Phase::HandingOff => (self.left_serving, self.said) = (Some(now), Some(now)),
-            Phase::Detached => self.said = Some(now),
-            Phase::Draining(_) => {
-                self.left_serving = Some(now);
-                if self.daemon.service.is_none() {
-                    observers::drains_alone();
-                }
-            }
-            Phase::Starting
-            | Phase::StoppingEarly
-            | Phase::Serving
-            | Phase::AwaitingOlder(_)
-            | Phase::Finished
-            | Phase::Ended => {}
-        }
-        let generation = self.daemon.generation();
-        let launcher = self.daemon.service.as_ref().map(|service| service.launcher);
-        let elapsed_ms = elapsed(self.left_serving);
-        log::write(match phase {
-            Phase::Starting => return, // no other phase leads there
-            Phase::StoppingEarly => {
-                Event::StoppingEarly { generation, launcher, cause, elapsed_ms }
-            }
-            Phase::Serving => Event::Serving { generation, launcher, cause, elapsed_ms },
-            Phase::HandingOff => Event::Prepare { generation, launcher, cause, elapsed_ms },
-            Phase::Detached => Event::Detached { generation, launcher, cause, elapsed_ms },
-            Phase::Draining(_) => Event::Drain { generation, launcher, cause, elapsed_ms },
-            Phase::AwaitingOlder(_) => Event::Drained { generation, launcher, cause, elapsed_ms },
-            Phase::Finished => Event::WaitReturns { generation, launcher, cause, elapsed_ms },
-            Phase::Ended => Event::Ended { generation, launcher, cause, elapsed_ms },
-        });
-    }
-
-    /// Once a minute, so that an operator learns of a service that nobody takes over.
-    fn note_detached(&mut self) {
-        let (alone, supervisor) = {
-            let machine = lock(&self.daemon.machine);
-            (machine.is_alone(), machine.reading())
-        };
-        if alone && self.said.is_none_or(|said| said.elapsed() >= SAY) {
-            self.said = Some(Instant::now());
-            log::write(Event::StillDetached {
-                generation: self.daemon.generation(),
-                supervisor: &supervisor,
-                elapsed_ms: elapsed(self.left_serving),
-            });
-        }
-    }
-
-    /// The same trouble, each second, is worth a line a minute.
-    fn note_trouble(&mut self, trouble: Option<Error>) {
-        let Some(trouble) = trouble.map(|error| error.to_string()) else {
-            self.trouble = None;
-            return;
-        };
-        if let Some((last, when)) = &self.trouble {
-            if *last == trouble && when.elapsed() < SAY {
-                return;
-            }
-        }
-        log::write(Event::CheckFailed { error: &trouble });
-        self.trouble = Some((trouble, Instant::now()));
     }
 }
 
@@ -497,29 +415,4 @@ fn number(signal: Signal) -> i32 {
 
 fn has_hooks(signal: Signal) -> bool {
     PROCESS.hooks.has_before_signal(number(signal))
-}
-
-/// What an input is called in the log.
-fn cause(input: &Input) -> &'static str {
-    match input {
-        Input::Claimed => "claim",
-        Input::Usr2(_) => "USR2",
-        Input::Term(Sender::Successor) => "successor",
-        Input::Term(_) => "TERM",
-        Input::Told(intent) => intent.name(),
-        Input::Cancelled => "cancelled",
-        Input::LauncherGone => "launcher-gone",
-        Input::ReloadFailed => "reload-failed",
-        Input::Restart => "restart()",
-        Input::RequestHooksDone => "on_shutdown_request",
-        Input::DrainHooksDone => "on_shutdown",
-        Input::OlderTold { .. } | Input::OlderGone => "older-gone",
-        Input::Status(Question::OfLauncher, Reading::Lost) => "supervisor-gone",
-        Input::Status(Question::OfLauncher, _) => "USR2",
-        Input::Status(Question::OfService, _) | Input::Checked(_) => "check",
-        Input::Timer(Timer::Drain) => "drain_timeout",
-        Input::Timer(Timer::Successor) => "successor_timeout",
-        Input::Timer(Timer::Orphan) => "claim_timeout",
-        Input::Timer(Timer::Check | Timer::TellOlder) => "check",
-    }
 }

@@ -3,6 +3,7 @@
 pub(in crate::driver) mod calls;
 pub(in crate::driver) mod events;
 pub(in crate::driver) mod hooks;
+mod progress;
 pub(in crate::driver) mod stdio;
 #[cfg(feature = "systemd")]
 pub(in crate::driver) mod watchdog;
