@@ -51,3 +51,27 @@ fn every_promise_is_listed() {
         assert!(readme.contains(&format!("| P{number} | ")), "P{number}");
     }
 }
+
+/// A script that builds with a feature that has gone would fail before its first line of output.
+#[test]
+fn scripts_name_features_that_there_are() {
+    let manifest = read("Cargo.toml");
+    let (_, features) = manifest.split_once("[features]\n").expect("the features");
+    let (features, _) = features.split_once("\n[").expect("their end");
+    let there: Vec<&str> =
+        features.lines().filter_map(|line| line.split_once(" =")).map(|(name, _)| name).collect();
+    let scripts = format!("{}/scripts", env!("CARGO_MANIFEST_DIR"));
+    let mut named = 0;
+    for script in fs::read_dir(scripts).expect("scripts") {
+        let path = script.expect("an entry").path();
+        let text = fs::read_to_string(&path).expect("a script");
+        for list in text.split("--features ").skip(1) {
+            let list = list.split([' ', '\n', '}']).next().expect("the list");
+            for name in list.split(',').filter(|name| !name.contains('$')) {
+                assert!(there.contains(&name), "{path:?}: {name}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named >= 3, "{named}");
+}
