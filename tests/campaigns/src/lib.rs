@@ -14,3 +14,25 @@ pub mod load;
 pub mod port;
 pub mod strike;
 pub mod sweep;
+
+use std::process::ExitCode;
+
+/// The options of a program. `Err` is the exit code where there are none to go on with: after `--help`,
+/// or 2 after a complaint.
+pub fn options<T>(
+    program: &str,
+    usage: &str,
+    parsed: Result<Option<T>, lexopt::Error>,
+) -> Result<T, ExitCode> {
+    match parsed {
+        Ok(Some(options)) => Ok(options),
+        Ok(None) => {
+            println!("{usage}");
+            Err(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            eprintln!("{program}: {error}\n\n{usage}");
+            Err(ExitCode::from(2))
+        }
+    }
+}

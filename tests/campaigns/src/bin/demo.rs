@@ -37,16 +37,9 @@ const CALM: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(5);
 const REDRAW: Duration = Duration::from_millis(200);
 fn main() -> ExitCode {
-    let options = match Options::from_args() {
-        Ok(Some(options)) => options,
-        Ok(None) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("demo: {error}\n\n{USAGE}");
-            return ExitCode::from(2);
-        }
+    let options = match seamless_campaigns::options("demo", USAGE, Options::from_args()) {
+        Ok(options) => options,
+        Err(end) => return end,
     };
     match run(&options) {
         Ok(end) => end,

@@ -125,16 +125,9 @@ impl Options {
 }
 
 fn main() -> ExitCode {
-    let options = match Options::from_args() {
-        Ok(Some(options)) => options,
-        Ok(None) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("bench: {error}\n\n{USAGE}");
-            return ExitCode::from(2);
-        }
+    let options = match seamless_campaigns::options("bench", USAGE, Options::from_args()) {
+        Ok(options) => options,
+        Err(end) => return end,
     };
     enter_private_net();
     match run(&options) {

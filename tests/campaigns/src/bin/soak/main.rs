@@ -124,16 +124,9 @@ impl Options {
 }
 
 fn main() -> ExitCode {
-    let options = match Options::from_args() {
-        Ok(Some(options)) => options,
-        Ok(None) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("soak: {error}\n\n{USAGE}");
-            return ExitCode::from(2);
-        }
+    let options = match seamless_campaigns::options("soak", USAGE, Options::from_args()) {
+        Ok(options) => options,
+        Err(end) => return end,
     };
     let end = if env::var_os(BOXED).is_some() { run(&options) } else { enter_box() };
     end.unwrap_or_else(|error| {
