@@ -9,6 +9,7 @@ use crate::driver::daemon::stdio::Outputs;
 use crate::driver::daemon::watchdog;
 use crate::driver::generation::stop::Stopped;
 use crate::driver::log::{self, daemon::Event};
+use crate::driver::observers;
 use crate::driver::retry;
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::threads::Asked;
@@ -16,7 +17,7 @@ use crate::driver::timers::Timers;
 use crate::proto::Report;
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
 use crate::proto::daemon::signal_hooks::{Arrived, Run, Signal, SignalHooks};
-use crate::proto::daemon::{Forced, Input, Output, Question, Sender, Timer};
+use crate::proto::daemon::{Forced, Input, Output, Phase, Question, Sender, Timer};
 use crate::shutdown::{Stage, lock};
 use crate::sys::process::Held;
 use crate::sys::seqpacket::{Arrival, Link};
@@ -25,7 +26,7 @@ use crate::sys::{launch, process, wait};
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a detached daemon checks, and how soon older generations are told again.
 const CHECK: Duration = Duration::from_secs(1);
@@ -264,7 +265,11 @@ impl Events {
                 (before, outputs, machine.phase())
             };
             if before != after {
-                self.progress.phase(cause, after);
+                lock(&self.daemon.past).phase_since = Some(Instant::now());
+                if matches!(after, Phase::Draining(_)) && self.daemon.service.is_none() {
+                    observers::drains_alone();
+                }
+                self.progress.enter(cause, after);
             }
             for output in outputs {
                 self.perform(output, &mut inputs);

@@ -1,7 +1,6 @@
 //! The stages of a daemon's life in the log.
 
-use crate::driver::log::{self, daemon::Event};
-use crate::driver::observers;
+use crate::driver::log::{self, daemon::Event, phase};
 use crate::driver::shared::Daemon;
 use crate::error::Error;
 use crate::proto::Reading;
@@ -33,18 +32,12 @@ impl Progress {
     }
 
     /// One line for each phase of a daemon's life.
-    pub(super) fn phase(&mut self, cause: &str, phase: Phase) {
+    pub(super) fn enter(&mut self, cause: &str, entered: Phase) {
         let now = Instant::now();
-        lock(&self.daemon.past).phase_since = Some(now);
-        match phase {
+        match entered {
             Phase::HandingOff => (self.left_serving, self.said) = (Some(now), Some(now)),
             Phase::Detached => self.said = Some(now),
-            Phase::Draining(_) => {
-                self.left_serving = Some(now);
-                if self.daemon.service.is_none() {
-                    observers::drains_alone();
-                }
-            }
+            Phase::Draining(_) => self.left_serving = Some(now),
             Phase::Starting
             | Phase::StoppingEarly
             | Phase::Serving
@@ -55,18 +48,22 @@ impl Progress {
         let generation = self.daemon.generation();
         let launcher = self.daemon.service.as_ref().map(|service| service.launcher);
         let elapsed_ms = self.elapsed();
-        log::write(match phase {
+        log::write(match entered {
             Phase::Starting => return, // no other phase leads there
             Phase::StoppingEarly => {
-                Event::StoppingEarly { generation, launcher, cause, elapsed_ms }
+                phase::Event::StoppingEarly { generation, launcher, cause, elapsed_ms }
             }
-            Phase::Serving => Event::Serving { generation, launcher, cause, elapsed_ms },
-            Phase::HandingOff => Event::Prepare { generation, launcher, cause, elapsed_ms },
-            Phase::Detached => Event::Detached { generation, launcher, cause, elapsed_ms },
-            Phase::Draining(_) => Event::Drain { generation, launcher, cause, elapsed_ms },
-            Phase::AwaitingOlder(_) => Event::Drained { generation, launcher, cause, elapsed_ms },
-            Phase::Finished => Event::WaitReturns { generation, launcher, cause, elapsed_ms },
-            Phase::Ended => Event::Ended { generation, launcher, cause, elapsed_ms },
+            Phase::Serving => phase::Event::Serving { generation, launcher, cause, elapsed_ms },
+            Phase::HandingOff => phase::Event::Prepare { generation, launcher, cause, elapsed_ms },
+            Phase::Detached => phase::Event::Detached { generation, launcher, cause, elapsed_ms },
+            Phase::Draining(_) => phase::Event::Drain { generation, launcher, cause, elapsed_ms },
+            Phase::AwaitingOlder(_) => {
+                phase::Event::Drained { generation, launcher, cause, elapsed_ms }
+            }
+            Phase::Finished => {
+                phase::Event::WaitReturns { generation, launcher, cause, elapsed_ms }
+            }
+            Phase::Ended => phase::Event::Ended { generation, launcher, cause, elapsed_ms },
         });
     }
 

@@ -135,8 +135,22 @@ pub(super) struct Row {
 /// fields in their order, and what an operator does.
 ///
 /// A field is `name: Type`, `name: Type as Style` or, if its value is always the same,
-/// `name = value`.
+/// `name = value`. Where all events have the same fields, these stand once: `Event with { … }`.
 macro_rules! events {
+    (
+        $(#[$attribute:meta])*
+        $enum:ident with $fields:tt {
+            $(
+                $(#[doc = $meaning:literal])+
+                $variant:ident: $level:ident $stage:literal => $action:literal;
+            )+
+        }
+    ) => {
+        events! {
+            $(#[$attribute])*
+            $enum { $( $(#[doc = $meaning])+ $variant: $level $stage $fields => $action; )+ }
+        }
+    };
     (
         $(#[$attribute:meta])*
         $enum:ident {

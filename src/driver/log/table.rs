@@ -1,7 +1,7 @@
 //! The page of the guide that lists all events.
 
 use super::event::Row;
-use super::{daemon, launcher, sockets};
+use super::{daemon, launcher, phase, sockets};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
@@ -123,6 +123,7 @@ fn page() -> String {
     let parts = [
         ("The launcher", launcher::ROWS),
         ("The daemon", daemon::ROWS),
+        ("The phases of a daemon", phase::ROWS),
         ("Sockets and their transfer", sockets::ROWS),
         ("HTTP", HTTP),
     ];
