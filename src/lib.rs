@@ -92,7 +92,8 @@ use std::path::Path;
 /// Splits the process into launcher and daemon, and returns in the daemon only.
 ///
 /// Call it first in `main`, before the program starts threads, opens sockets or allocates much memory:
-/// the launcher would otherwise keep them. Generations find each other by `pid_file`, for example
+/// the launcher would otherwise keep them. Before it, do not fork, call `setsid`, or close descriptors that
+/// the program has not opened: one of them is the daemon's channel to its launcher. Generations find each other by `pid_file`, for example
 /// `/run/web/web.pid`. Its folder must be writable by the user that the service ends up as. A relative
 /// path counts from the folder in which the program was started. An empty path disables the crate: see
 /// [`Config::new`]. Other settings: [`Config`].
@@ -116,7 +117,8 @@ use std::path::Path;
 ///   started then.
 /// - In the daemon: [`ErrorKind::Claim`] if the lock file cannot be used or the folder is not writable,
 ///   [`ErrorKind::ClaimTimeout`] if another generation does not finish starting, and
-///   [`ErrorKind::Channel`] if the launcher cannot be understood.
+///   [`ErrorKind::Channel`] if the channel to the launcher was closed or the launcher cannot be
+///   understood.
 /// - In both: [`ErrorKind::AlreadyInitialized`] at a second call, and [`ErrorKind::System`] if the system
 ///   refuses a thread, a handler or a socket.
 ///

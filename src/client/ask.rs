@@ -131,8 +131,8 @@ fn ask_one(
 ) -> Result<Answer, Trouble> {
     let path = paths::control_socket(pid_file);
     let (pid, number) = (newest.daemon(), newest.number());
-    let link = match connect(&path, deadline) {
-        Ok(link) => link,
+    let (link, listener) = match connect(&path, deadline) {
+        Ok(connected) => connected,
         Err(Unconnected::Nobody) => {
             return Err(Trouble::Passing(format!(
                 "nobody listens at {path:?}, where generation {number} (daemon {pid}) should"
@@ -145,7 +145,7 @@ fn ask_one(
             )));
         }
     };
-    match link.listener() {
+    match listener {
         Some(peer) if peer.pid == pid => {}
         peer => {
             let who =

@@ -16,6 +16,7 @@ mod threads;
 mod timers;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::proto::role::Role;
 use crate::shutdown::{DrainGuard, Draining, Finished, Hook, HookList, Stage, lock};
 use crate::states::States;
 use crate::sys::{launch, signals};
@@ -43,9 +44,21 @@ pub(crate) fn init(mut settings: Settings) -> Result<()> {
         let text = format!("cannot find {:?} (PID file)", settings.pid_file);
         Error::io(ErrorKind::PidFile, text, error)
     })?;
-    match launch::launcher() {
-        Some((launcher, channel)) => daemon::init(settings, launcher, channel),
-        None => Err(launcher::launch(settings)),
+    let Some(mark) = launch::Mark::find() else { return Err(launcher::launch(settings)) };
+    let launcher = mark.launcher;
+    let step = || format!("cannot know whether launcher {launcher} has started us (channel)");
+    let facts = retry::within(retry::FIRST_MESSAGE, || mark.facts());
+    match facts.map_err(|error| Error::io(ErrorKind::Channel, step(), error))?.role() {
+        Role::Daemon => daemon::init(settings, launcher, mark.adopt_channel()),
+        Role::Launcher => Err(launcher::launch(settings)),
+        Role::Lost => {
+            let text = format!(
+                "cannot talk to launcher {launcher} (channel): the program has closed descriptor {}",
+                mark.channel
+            );
+            let hint = "before init, close only descriptors that the program has opened itself";
+            Err(Error::new(ErrorKind::Channel, text).hint(hint))
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use super::seqpacket::Link;
 use super::shortage::is_shortage;
 use super::{proc, raw};
 use crate::proto::End;
+use crate::proto::role::Facts;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::env;
@@ -21,15 +22,37 @@ const LAUNCHER: &str = "SEAMLESS";
 /// The number of the daemon's end of the channel.
 const CHANNEL: &str = "SEAMLESS_CHANNEL";
 
-/// The PID of the launcher that started this process as its daemon, and the channel to it. `None` if no
-/// launcher did.
-pub(crate) fn launcher() -> Option<(i32, Link)> {
-    let number = |name| env::var(name).ok()?.parse::<i32>().ok();
-    let (launcher, fd) = (number(LAUNCHER)?, number(CHANNEL)?);
-    if launcher <= 0 || fd <= 2 {
-        return None;
+/// What the environment says about this process: a launcher's PID, and the number of the channel to it.
+/// Every program that a daemon starts inherits it.
+pub(crate) struct Mark {
+    pub(crate) launcher: i32,
+    pub(crate) channel: RawFd,
+}
+
+impl Mark {
+    pub(crate) fn find() -> Option<Mark> {
+        let number = |name| env::var(name).ok()?.parse::<i32>().ok();
+        let mark = Mark { launcher: number(LAUNCHER)?, channel: number(CHANNEL)? };
+        (mark.launcher > 0 && mark.channel > 2).then_some(mark)
     }
-    Some((launcher, Link::inherited(fd, launcher)?))
+
+    /// An error means that the kernel does not tell.
+    pub(crate) fn facts(&self) -> io::Result<Facts> {
+        Ok(Facts {
+            channel_is_its: Link::is_channel(self.channel, self.launcher)?,
+            is_child: process::parent_pid() == self.launcher,
+            shares_session: {
+                let session = |pid| nix::unistd::getsid(pid);
+                let its = session(Some(nix::unistd::Pid::from_raw(self.launcher)));
+                its == session(None) // both fail where no session can be asked for
+            },
+        })
+    }
+
+    /// The daemon's end of the channel. To be called once, and only if the facts say that it is there.
+    pub(crate) fn adopt_channel(&self) -> Link {
+        Link::adopt(self.channel)
+    }
 }
 
 /// The path of this program, to be executed again. If a deploy has replaced the file since, the same
@@ -202,8 +225,8 @@ pub(crate) fn close_all_but(keep: &[RawFd]) {
 pub(crate) fn inheritable() -> Vec<RawFd> {
     let numbers: Vec<RawFd> = proc::own_descriptors().into_iter().flatten().collect();
     let is_inheritable = |fd: &RawFd| {
-        let flags = raw::look_at(*fd, |fd| fcntl(fd, FcntlArg::F_GETFD));
-        matches!(flags, Some(Ok(flags)) if !FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC))
+        let flags = raw::look_at(*fd, |fd| Ok(fcntl(fd, FcntlArg::F_GETFD)?));
+        matches!(flags, Ok(flags) if !FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC))
     };
     numbers.into_iter().filter(is_inheritable).collect()
 }

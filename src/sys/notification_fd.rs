@@ -16,8 +16,7 @@ impl Notification {
             fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
             fd.try_clone_to_owned()
         };
-        let held = raw::look_at(fd, hold).unwrap_or(Err(nix::errno::Errno::EBADF.into()));
-        held.map(Notification)
+        raw::look_at(fd, hold).map(Notification)
     }
 
     pub(crate) fn number(&self) -> RawFd {

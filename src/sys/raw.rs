@@ -140,15 +140,18 @@ pub(crate) fn inherit(command: &mut Command, fd: RawFd) {
     }
 }
 
-/// Examines a descriptor that other code may own; `None` if it is not open. `f` must only ask about it
-/// and change nothing.
-pub(crate) fn look_at<T>(fd: RawFd, f: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+/// Examines a descriptor that other code may own. The error is EBADF if it is not open. `f` must only ask
+/// about it and change nothing.
+pub(crate) fn look_at<T>(
+    fd: RawFd,
+    f: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
+) -> io::Result<T> {
     // SAFETY: the descriptor is open, as fcntl says, and only borrowed for a question; should its
     // owner close it meanwhile, the question fails or is answered about another descriptor, and
     // nothing is touched.
     unsafe {
-        check(libc::fcntl(fd, libc::F_GETFD).into()).ok()?;
-        Some(f(BorrowedFd::borrow_raw(fd)))
+        check(libc::fcntl(fd, libc::F_GETFD).into())?;
+        f(BorrowedFd::borrow_raw(fd))
     }
 }
 

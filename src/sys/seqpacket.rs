@@ -55,16 +55,28 @@ impl Link {
         Ok((Link { fd: one }, Link { fd: other }))
     }
 
-    /// The daemon's end of the channel, which this process inherited from the launcher under that
-    /// number. The number may as well be a descriptor of the program's own, so it is examined before
-    /// anything is read from it: only the launcher can have made a SEQPACKET socket whose peer
-    /// (SO_PEERCRED, `unix(7)`) the launcher is.
-    pub(crate) fn inherited(fd: RawFd, launcher: i32) -> Option<Link> {
-        let is_ours = raw::look_at(fd, |fd| {
-            getsockopt(&fd, sockopt::SockType) == Ok(SockType::SeqPacket)
-                && socket::peer(fd).is_some_and(|peer| peer.pid == launcher)
-        })?;
-        is_ours.then(|| Link { fd: raw::adopt(fd) })
+    /// Is the descriptor under this number the daemon's end of the channel, inherited from the launcher?
+    /// It may as well be one of the program's own, so it is examined before anything is read from it: only
+    /// the launcher can have made a SEQPACKET socket whose peer (SO_PEERCRED, `unix(7)`) the launcher is.
+    pub(crate) fn is_channel(fd: RawFd, launcher: i32) -> io::Result<bool> {
+        let looked = raw::look_at(fd, |fd| {
+            if getsockopt(&fd, sockopt::SockType)? != SockType::SeqPacket {
+                return Ok(false);
+            }
+            match getsockopt(&fd, sockopt::PeerCredentials)?.pid() {
+                0 => Err(io::Error::other("the other end is in another PID namespace")),
+                peer => Ok(peer == launcher),
+            }
+        });
+        match looked.as_ref().err().and_then(io::Error::raw_os_error).map(Errno::from_raw) {
+            // Not open, not a socket, not a kind that knows its peer.
+            Some(Errno::EBADF | Errno::ENOTSOCK | Errno::ENOPROTOOPT) => Ok(false),
+            _ => looked,
+        }
+    }
+
+    pub(crate) fn adopt(fd: RawFd) -> Link {
+        Link { fd: raw::adopt(fd) }
     }
 
     /// Connects to a control socket. The error is EAGAIN if too many connections wait there already.
@@ -73,12 +85,12 @@ impl Link {
     }
 
     /// The process at the other end.
-    pub(crate) fn peer(&self) -> Option<Peer> {
+    pub(crate) fn peer(&self) -> io::Result<Option<Peer>> {
         socket::peer(self.fd.as_fd())
     }
 
     /// The process that listens where this has connected to.
-    pub(crate) fn listener(&self) -> Option<Peer> {
+    pub(crate) fn listener(&self) -> io::Result<Option<Peer>> {
         socket::listener(self.fd.as_fd())
     }
 

@@ -166,13 +166,17 @@ pub(crate) fn passed_variables() -> PassedVariables {
 /// it has an owner already.
 pub(crate) fn adopt_passed(number: i32) -> Result<(OwnedFd, SocketKind, Address), String> {
     let looked = raw::look_at(number, |fd| {
-        let flags = fcntl(fd, FcntlArg::F_GETFD).map_err(|error| error.to_string())?;
-        if flags & nix::libc::FD_CLOEXEC != 0 {
-            return Err("it was not passed: it is this program's own".to_owned());
+        if fcntl(fd, FcntlArg::F_GETFD)? & nix::libc::FD_CLOEXEC != 0 {
+            return Ok(Err("it was not passed: it is this program's own".to_owned()));
         }
-        describe(fd)
+        Ok(describe(fd))
     });
-    let (kind, local) = looked.unwrap_or_else(|| Err("it is not open".to_owned()))?;
+    let (kind, local) = looked.unwrap_or_else(|error| {
+        Err(match error.raw_os_error() {
+            Some(nix::libc::EBADF) => "it is not open".to_owned(),
+            _ => error.to_string(),
+        })
+    })?;
     Ok((raw::adopt(number), kind, local))
 }
 
@@ -205,20 +209,22 @@ impl Peer {
     }
 }
 
-/// SO_PEERCRED (`unix(7)`); `None` if the socket has no peer, as a datagram socket.
-pub(crate) fn peer(socket: BorrowedFd<'_>) -> Option<Peer> {
-    let peer = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
-    (peer.pid() > 0).then_some(Peer { pid: peer.pid(), uid: peer.uid() })
+/// SO_PEERCRED (`unix(7)`); `None` if the socket has no peer, as a datagram socket, or if the peer is in
+/// a PID namespace that we do not see.
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> io::Result<Option<Peer>> {
+    let peer = getsockopt(&socket, sockopt::PeerCredentials)?;
+    Ok((peer.pid() > 0).then_some(Peer { pid: peer.pid(), uid: peer.uid() }))
 }
 
 /// The process that listens, asked over a connection to it. `None` also if that process has ended and
 /// others hold its socket: then its PID may belong to any process. Linux tells that since 6.5.
-pub(crate) fn listener(socket: BorrowedFd<'_>) -> Option<Peer> {
+pub(crate) fn listener(socket: BorrowedFd<'_>) -> io::Result<Option<Peer>> {
     let peer = peer(socket)?;
     match getsockopt(&socket, sockopt::PeerPidfd).map(Held::from_pidfd) {
-        Ok(held) => (!held.has_ended()).then_some(peer),
-        Err(Errno::ENOPROTOOPT) => Some(peer),
-        Err(_) => None,
+        Ok(held) => Ok(peer.filter(|_| !held.has_ended())),
+        Err(Errno::ENOPROTOOPT) => Ok(peer),
+        Err(Errno::ENODATA | Errno::ESRCH | Errno::EINVAL) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -179,7 +179,7 @@ pub(crate) fn occupant_of(path: &Path, ty: SocketType) -> io::Result<Occupant> {
         Ok(_) => {}
     }
     match connect(path, ty) {
-        Ok(socket) => Ok(Occupant::Somebody(socket::peer(socket.as_fd()).map(|peer| peer.pid))),
+        Ok(socket) => Ok(Occupant::Somebody(socket::peer(socket.as_fd())?.map(|peer| peer.pid))),
         Err(error) => match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(Occupant::Nobody),
             // Its queue is full, its type is another one, or we may not connect to it.

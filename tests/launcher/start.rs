@@ -323,6 +323,42 @@ fn the_daemon_is_started_as_the_launcher_was() {
     });
 }
 
+/// It would take itself for a launcher, and start a daemon, which would do the same, without end.
+#[test]
+fn p10_a_daemon_that_has_closed_its_channel_is_an_error_and_starts_nobody() {
+    boxed::run(|folder| {
+        let mut launcher = scene::start(folder, "--at=before-daemon-init=close-all");
+        assert_eq!(launcher.wait().expect("its end").code(), Some(111));
+        let report = Report::new(folder.join("report"));
+        let error = report.wait("error").text;
+        let expected = format!("init: cannot talk to launcher {} (channel)", launcher.id());
+        assert!(error.starts_with(&expected), "{error}");
+        assert!(error.ends_with("close only descriptors that the program has opened itself"));
+        assert_eq!(report.events().len(), 2, "its `on_launch` and the error:\n{report}");
+        assert_eq!(Log::of(folder).stage("launch").len(), 1);
+        scene::wait_all_ended(folder);
+    });
+}
+
+/// Its channel goes with the program that had it.
+#[test]
+fn a_daemon_that_executes_itself_anew_becomes_a_launcher() {
+    boxed::run(|folder| {
+        let again = folder.join("again");
+        fs::write(&again, "").expect("a file");
+        let options = format!("--at=started=again:{} --successor-timeout=200ms", again.display());
+        let mut launcher = scene::start(folder, &options);
+        let report = Report::new(folder.join("report"));
+        let first = report.wait("started").pid;
+        let launch = Log::of(folder).wait(&[("stage", "launch"), ("launcher", &first.to_string())]);
+        let second = launch.field("daemon").expect("a field").parse().expect("a number");
+        report.wait_of(second, "started");
+        signal(launcher.id(), TERM);
+        assert_eq!(launcher.wait().expect("its end").code(), Some(0));
+        scene::wait_all_ended(folder);
+    });
+}
+
 fn environment(pid: u32) -> Vec<Vec<u8>> {
     let text = fs::read(format!("/proc/{pid}/environ")).expect("its environment");
     let mut variables: Vec<Vec<u8>> = text.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect();

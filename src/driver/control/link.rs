@@ -4,6 +4,7 @@ use crate::driver::retry;
 use crate::proto::control::frame;
 use crate::sys::seqpacket::{Arrival, Link, Message};
 use crate::sys::shortage::is_shortage;
+use crate::sys::socket::Peer;
 use crate::sys::wait;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -92,22 +93,29 @@ pub(crate) enum Unconnected {
     Failed(String),
 }
 
-pub(crate) fn connect(path: &Path, deadline: Deadline) -> Result<Link, Unconnected> {
+/// Connects, and asks the kernel which process listens: see [`Link::listener`].
+pub(crate) fn connect(
+    path: &Path,
+    deadline: Deadline,
+) -> Result<(Link, Option<Peer>), Unconnected> {
+    let failed = |error: io::Error| Unconnected::Failed(error.to_string());
     loop {
-        let error = match Link::connect(path) {
-            Ok(link) => return Ok(link),
-            Err(error) => error,
-        };
-        match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                return Err(Unconnected::Nobody);
+        match Link::connect(path) {
+            Ok(link) => {
+                let listener = link.listener().map_err(failed)?;
+                return Ok((link, listener));
             }
-            // Others wait there, and the queue is full.
-            io::ErrorKind::WouldBlock => {
-                deadline.left().map_err(Unconnected::Failed)?;
-                retry::pause();
-            }
-            _ => return Err(Unconnected::Failed(error.to_string())),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    return Err(Unconnected::Nobody);
+                }
+                // Others wait there, and the queue is full.
+                io::ErrorKind::WouldBlock => {
+                    deadline.left().map_err(Unconnected::Failed)?;
+                    retry::pause();
+                }
+                _ => return Err(failed(error)),
+            },
         }
     }
 }

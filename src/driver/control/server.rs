@@ -77,26 +77,24 @@ impl Server {
     }
 
     fn answer_here(&self, link: &Link) {
-        let Some(peer) = link.peer() else { return };
         let deadline = Deadline::after(self.timeout);
-        if let Err(error) = self.converse(link, peer, deadline) {
-            log::write(Event::GiveFailed { peer: peer.pid, error: &error });
+        let (peer, done) = match link.peer() {
+            Ok(Some(peer)) => (Some(peer.pid), self.converse(link, peer, deadline)),
+            Ok(None) => (None, refuse(link, "it is in another PID namespace".to_owned())),
+            Err(error) => (None, refuse(link, format!("it cannot be known who asks: {error}"))),
+        };
+        if let Err(error) = done {
+            log::write(Event::GiveFailed { peer, error: &error });
         }
     }
 
     fn converse(&self, link: &Link, peer: Peer, deadline: Deadline) -> Result<(), String> {
         if !peer.may_control() {
-            let why = format!("uid {} may not take over", peer.uid);
-            _ = link.send(&Answer::Refused(why.clone()).format(), &[]);
-            return Err(why);
+            return refuse(link, format!("uid {} may not take over", peer.uid));
         }
         let message = match link_message(link, deadline) {
             Err(error) if error == CLOSED => return Ok(()), // it has only looked whether we are here
             message => message?,
-        };
-        let refuse = |why: String| {
-            _ = link.send(&Answer::Refused(why.clone()).format(), &[]);
-            Err(why)
         };
         match message {
             Ok(Request::Status) => {
@@ -119,12 +117,14 @@ impl Server {
             }
             Ok(Request::Take { generation: theirs }) => {
                 if let Err(why) = Giving::begin(calls::generation().unwrap_or(0), theirs) {
-                    return refuse(why);
+                    return refuse(link, why);
                 }
                 self.hand_over(link, peer, theirs, deadline)
             }
-            Ok(Request::Got { .. } | Request::Done) => refuse("it began in the middle".to_owned()),
-            Err(refused) => refuse(format!("it sent {refused}")),
+            Ok(Request::Got { .. } | Request::Done) => {
+                refuse(link, "it began in the middle".to_owned())
+            }
+            Err(refused) => refuse(link, format!("it sent {refused}")),
         }
     }
 
@@ -141,10 +141,7 @@ impl Server {
             None => None, // draining: there is nothing left to hand over
             Some(_) => match self.state(deadline) {
                 Ok(state) => state,
-                Err(why) => {
-                    _ = link.send(&Answer::Refused(why.clone()).format(), &[]);
-                    return Err(why);
-                }
+                Err(why) => return refuse(link, why),
             },
         };
         let entries = entries.unwrap_or_default();
@@ -228,6 +225,11 @@ impl Server {
             memfd::seal(&state).map_err(|error| format!("cannot seal the state: {error}"))?;
         Ok(Some((memory, bytes)))
     }
+}
+
+fn refuse(link: &Link, why: String) -> Result<(), String> {
+    _ = link.send(&Answer::Refused(why.clone()).format(), &[]);
+    Err(why)
 }
 
 /// Who has asked for what, and what came of it.

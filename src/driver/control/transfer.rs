@@ -38,7 +38,7 @@ pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Ta
         ))
     };
     let link = match connect(&path, deadline) {
-        Ok(link) => link.listener().map(|listener| (link, listener.pid)),
+        Ok((link, listener)) => listener.map(|listener| (link, listener.pid)),
         Err(Unconnected::Nobody) => None,
         Err(Unconnected::Failed(why)) => return refuse(why),
     };

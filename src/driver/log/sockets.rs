@@ -136,7 +136,7 @@ events! {
         /// A transfer, or another request at the control socket, has failed.
         GiveFailed: Warn "transfer" {
             daemon = own_pid(),
-            peer: i32,
+            peer: Option<i32>,
             error: &'a dyn Display as Field::Quoted,
         } => "Repair what `error` names.";
 

@@ -33,7 +33,10 @@ use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::net::{UnixDatagram, UnixListener, UnixStream},
+        unix::{
+            net::{UnixDatagram, UnixListener, UnixStream},
+            process::CommandExt,
+        },
     },
     panic,
     path::{Path, PathBuf},
@@ -105,7 +108,8 @@ POINT   before-init (in launcher and daemon), before-daemon-init, launch, after-
         or a hook: request, shutdown, before-hammer, hammer, after-hammer
 ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, file:PATH (until it exists),
         user:UID, euid:UID (the effective one alone), hoard (every descriptor that is to be had),
-        free:N (so many of them again), spawn:NAME, orphan:SECONDS,
+        free:N (so many of them again), close-all (every descriptor but the standard ones),
+        again:PATH (executes itself anew if it exists, and removes it), spawn:NAME, orphan:SECONDS,
         reap (a thread waits for whatever child there is, for ever),
         guard:PATH (holds up the end of the drain until it exists),
         own-output (standard output is a socket of its own that nobody reads),
@@ -130,6 +134,8 @@ enum Action {
     EffectiveUser(u32),
     Hoard,
     Free(usize),
+    CloseAll,
+    Again(PathBuf),
     Spawn(String),
     OwnOutput,
     Reap,
@@ -154,6 +160,8 @@ impl FromStr for Action {
             "euid" => value.parse().map(Action::EffectiveUser).map_err(|error| wrong(&error)),
             "hoard" => Ok(Action::Hoard),
             "free" => value.parse().map(Action::Free).map_err(|error| wrong(&error)),
+            "close-all" => Ok(Action::CloseAll),
+            "again" => Ok(Action::Again(value.into())),
             "sleep" => {
                 humantime::parse_duration(value).map(Action::Sleep).map_err(|error| wrong(&error))
             }
@@ -491,6 +499,22 @@ impl Part {
                 let mut hoard = HOARD.lock().expect("no panic");
                 let left = hoard.len().saturating_sub(*count);
                 hoard.truncate(left);
+            }
+            Action::CloseAll => {
+                let files = fs::read_dir("/proc/self/fd").expect("/proc");
+                let numbers =
+                    files.filter_map(|file| file.ok()?.file_name().to_str()?.parse().ok());
+                let numbers: Vec<i32> = numbers.filter(|number| *number > 2).collect();
+                for number in numbers {
+                    _ = nix::unistd::close(number); // that of the folder is closed already
+                }
+            }
+            Action::Again(path) => {
+                if fs::remove_file(path).is_ok() {
+                    let program = env::current_exe().expect("/proc");
+                    let error = Command::new(program).args(env::args_os().skip(1)).exec();
+                    panic!("cannot execute itself: {error}");
+                }
             }
             Action::OwnOutput => {
                 let (ours, _) = UnixStream::pair().expect("a socket pair");
