@@ -136,7 +136,7 @@ fn make_fifo(path: &Path) {
     mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o666)).expect("a fifo");
 }
 
-/// In the places of the files of a moment and of the takeover socket: replaced, or an error that names
+/// In the places of the files of a moment and of the control socket: replaced, or an error that names
 /// it while the predecessor serves on.
 #[test]
 fn p1_p5_p10_what_is_planted_beside_the_pid_file() {
@@ -181,7 +181,7 @@ fn p1_p5_p10_what_is_planted_beside_the_pid_file() {
     });
 }
 
-/// A detached daemon puts its takeover socket back, whatever stands there: without it nobody can take
+/// A detached daemon puts its control socket back, whatever stands there: without it nobody can take
 /// over.
 #[test]
 fn p1_p10_what_is_in_the_place_of_the_takeover_socket() {
@@ -458,7 +458,7 @@ fn p1_p10_a_lock_that_another_user_holds_for_ever() {
     });
 }
 
-// ---- the takeover socket ----
+// ---- the control socket ----
 
 /// Connections of another user, by the hundred, that say nothing or a little at a time: refused one by
 /// one, they hold up nobody. The socket's mode would keep him out; somebody has opened it to all.
@@ -532,7 +532,7 @@ fn p1_p5_p10_a_takeover_socket_of_another_user() {
         let old = predecessor(&direct, &["--tcp=127.0.0.1:0"]);
         stop_without_claim(&old);
         let good = folder.join("good");
-        fs::rename(direct.socket(), &good).expect("the takeover socket");
+        fs::rename(direct.socket(), &good).expect("the control socket");
         let fake = as_user(NOBODY, || Predecessor::unproven(&direct));
         fs::set_permissions(direct.socket(), fs::Permissions::from_mode(0o666)).expect("a mode");
         let text = thread::scope(|scope| {
@@ -555,7 +555,7 @@ fn p1_p5_p10_a_takeover_socket_of_another_user() {
             assert_said(&said, &["not proven to be generation 1"]);
         }
         fs::remove_file(direct.socket()).expect("his socket");
-        fs::rename(&good, direct.socket()).expect("the takeover socket");
+        fs::rename(&good, direct.socket()).expect("the control socket");
         old.signal(CONT);
         assert_taken_over(&direct, &old, &["--tcp=127.0.0.1:0"]);
     });

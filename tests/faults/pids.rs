@@ -385,7 +385,7 @@ fn p5_p7_a_daemon_that_was_replaced_in_place() {
     });
 }
 
-// ---- the PID at the takeover socket ----
+// ---- the PID at the control socket ----
 
 /// Who listens at a socket is known by the PID that it had then. That process is dead, others hold its
 /// socket, and a predecessor has its PID now: it gets neither our trust nor a message. Linux 6.5 tells.
@@ -420,7 +420,7 @@ fn p5_p10_the_pid_of_a_listener_that_is_dead() {
         first.detach();
         direct.wait_checks(old.pid(), 1);
         let good = folder.join("good");
-        fs::rename(direct.socket(), &good).expect("the takeover socket");
+        fs::rename(direct.socket(), &good).expect("the control socket");
         fs::rename(&planted, direct.socket()).expect("another");
         let text = direct.start(&options).wait_error().text;
         let why = format!(
@@ -448,7 +448,7 @@ fn p5_p10_the_pid_of_a_listener_that_is_dead() {
             assert_eq!(connection.recv(&mut bytes).expect("its end"), 0);
         }
         assert!(connections > 1);
-        fs::rename(&good, direct.socket()).expect("the takeover socket");
+        fs::rename(&good, direct.socket()).expect("the control socket");
         let (_second, new) = direct.start_ready(&options);
         assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
         assert!(!new.has_ended());

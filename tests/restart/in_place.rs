@@ -615,7 +615,7 @@ fn p3_a_launcher_that_leaves_lets_the_older_ones_drain() {
     });
 }
 
-/// Somebody has removed the takeover socket: the next generation fails for want of it, and the one
+/// Somebody has removed the control socket: the next generation fails for want of it, and the one
 /// after it finds it again.
 #[test]
 fn p4_a_takeover_socket_that_was_removed_comes_back() {

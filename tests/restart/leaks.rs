@@ -35,7 +35,7 @@ fn daemon(sockets: usize, files: &[&'static str]) -> Vec<&'static str> {
 }
 
 const CRATE: usize = 7;
-/// And from `started` on the takeover socket.
+/// And from `started` on the control socket.
 const STARTED: usize = CRATE + 1;
 const CHANNEL: usize = 1;
 /// The probe's own: a pair for its signals; a listener and a pair to end it.

@@ -125,7 +125,7 @@ fn p5_p10_another_user_gets_no_sockets() {
     });
 }
 
-/// In a folder that it may not write to, the service cannot put its takeover socket in place.
+/// In a folder that it may not write to, the service cannot put its control socket in place.
 #[test]
 fn p10_a_takeover_socket_that_we_may_not_bind_is_an_error() {
     by_root(|folder| {

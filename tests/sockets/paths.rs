@@ -1,4 +1,4 @@
-//! The paths of Unix sockets, and that of the takeover socket.
+//! The paths of Unix sockets, and that of the control socket.
 
 use std::{
     fs,
@@ -137,7 +137,7 @@ fn paths_longer_than_a_socket_address() {
     });
 }
 
-// ---- the takeover socket ----
+// ---- the control socket ----
 
 #[test]
 fn a_takeover_socket_that_was_removed_is_put_back() {
@@ -189,7 +189,7 @@ fn a_predecessor_whose_takeover_socket_is_missing_is_waited_for() {
     });
 }
 
-/// It serves no more and sees to no takeover socket, though it may live for as long as a download
+/// It serves no more and sees to no control socket, though it may live for as long as a download
 /// takes; the generation that took its sockets is dead.
 #[test]
 fn p1_p9_a_predecessor_that_drains_is_not_waited_for() {

@@ -44,7 +44,7 @@ const fn in_place(budget: Budget) -> Setting {
     Setting { in_place: true, ..of(Kind::NOBODY, false, 3, budget) }
 }
 
-/// The same, and somebody removes the takeover socket.
+/// The same, and somebody removes the control socket.
 const fn in_place_without_socket() -> Setting {
     Setting { sockets: Some(SAME), ..in_place(Budget { removals: 1, ..RELOAD }) }
 }

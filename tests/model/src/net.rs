@@ -92,7 +92,7 @@ pub(crate) struct Net {
     served: BTreeSet<At>,
     /// The service was allowed to end.
     excused: bool,
-    /// A reload was asked for since the takeover socket was removed.
+    /// A reload was asked for since the control socket was removed.
     tried: bool,
     /// The store has let sockets go: it may have been the last to hold one, and clients may have
     /// come since its last server closed it.
@@ -180,7 +180,7 @@ pub(crate) enum NetAction {
     Keep(Id),
 }
 
-/// Listens at the takeover socket, and is none of ours.
+/// Listens at the control socket, and is none of ours.
 const STRANGER_PID: i32 = 120;
 
 impl Net {
@@ -645,7 +645,7 @@ impl World {
 
     pub(crate) fn net_put_back(&mut self, id: Id) {
         if self.net_has_lost_path(id) {
-            say(|| format!("  daemon {id} puts its takeover socket back"));
+            say(|| format!("  daemon {id} puts its control socket back"));
             self.net_mut().path = Some(Owner::Daemon(id));
         }
     }
@@ -673,7 +673,7 @@ impl World {
                 self.net_mut().sockets[usize::from(cookie)].queued += 1;
             }
             NetAction::RemoveTakeoverSocket => {
-                say(|| "somebody removes the takeover socket".to_owned());
+                say(|| "somebody removes the control socket".to_owned());
                 self.budget.removals -= 1;
                 (self.net_mut().path, self.net_mut().tried) = (None, false);
             }
@@ -683,7 +683,7 @@ impl World {
                 self.net_mut().groups.remove(&at);
             }
             NetAction::StrangerListens => {
-                say(|| "a process that is none of ours listens at the takeover socket".to_owned());
+                say(|| "a process that is none of ours listens at the control socket".to_owned());
                 self.budget.cuts -= 1;
                 self.net_mut().path = Some(Owner::Stranger);
             }

@@ -103,7 +103,7 @@ pub(crate) enum Variant {
     JoinedEarly,
     /// What arrives goes to retired members until the older generations have been told to end.
     SteeredLate,
-    /// The takeover socket is put in place when the older generations have been told to end.
+    /// The control socket is put in place when the older generations have been told to end.
     ListensLate,
     /// What is not asked for is closed when the older generations have been told to end.
     ClosedLate,
@@ -113,7 +113,7 @@ pub(crate) enum Variant {
     NeverLetGo,
     /// What is held for the successor is let go with the handoff.
     LetGoAtHandoff,
-    /// Whoever listens at the takeover socket gives.
+    /// Whoever listens at the control socket gives.
     TakesFromStrangers,
     /// Where nobody listens, a living predecessor is forgotten.
     BindsBesidePredecessor,

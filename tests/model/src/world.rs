@@ -127,7 +127,7 @@ pub(crate) struct Budget {
     pub(crate) planted: u8,
     /// Clients that connect.
     pub(crate) connections: u8,
-    /// Takeovers that are refused or cut, and strangers at the takeover socket.
+    /// Takeovers that are refused or cut, and strangers at the control socket.
     pub(crate) cuts: u8,
 }
 

@@ -57,7 +57,7 @@ pub enum Fault {
     Shortage(Victim, Duration),
     /// The numbers of processes that end go to bystanders at once, for this time.
     Reuse(Duration),
-    /// Connections to the takeover socket: so many that send garbage, as many that say nothing.
+    /// Connections to the control socket: so many that send garbage, as many that say nothing.
     Peers(usize, Duration),
     /// All processors are busy for this time.
     Busy(Duration),
