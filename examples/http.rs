@@ -1,6 +1,6 @@
 //! A web server whose restarts nobody notices, in one line: `http [PID_FILE [ADDRESS]]`.
 
-use axum::Router;
+use axum::{Router, body::Bytes};
 use std::{env, process};
 
 #[tokio::main]
@@ -11,7 +11,8 @@ async fn main() -> seamless::Result<()> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
 
     seamless::init(pid_file)?; // returns in the daemon, a child of the supervisor's process
-    let app = Router::new().fallback(async || format!("Server pid: {}\n", process::id()));
+    // `Bytes`: the whole body is read, at most 2 MiB. Who leaves a body unread loses the connection.
+    let app = Router::new().fallback(async |_: Bytes| format!("Server pid: {}\n", process::id()));
     seamless::http::serve(address, app).await?; // the line
     Ok(())
 }

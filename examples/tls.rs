@@ -6,7 +6,7 @@
 //! curl --cacert /run/web/cert.pem https://localhost:8443/
 //! ```
 
-use axum::Router;
+use axum::{Router, body::Bytes};
 use seamless::http::{Server, Tls};
 use std::{env, error::Error, fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path, process};
 
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if !certificate.exists() {
         make(&certificate, &key)?; // nobody else starts at this time: `init` sees to that
     }
-    let app = Router::new().fallback(async || format!("Server pid: {}\n", process::id()));
+    let app = Router::new().fallback(async |_: Bytes| format!("Server pid: {}\n", process::id()));
     Server::new()
         .tcp(address, app.clone())
         .tls(tls_address, Tls::pem(certificate, key), app)

@@ -5,6 +5,7 @@
 //! | [protocol] | each stage of a restart, the files, the signals, and who may signal whom |
 //! | [supervisors] | daemontools, runit, s6, systemd, supervisord, OpenRC, containers |
 //! | [sockets] | which way to keep the sockets, and how they move to the successor |
+//! | [proxies] | behind nginx and haproxy; clients that reuse connections; request bodies |
 //! | [command] | the program `seamless` |
 //! | [log] | all lines of the log, and what an operator does |
 //! | [limitations] | what the crate cannot do |
@@ -25,6 +26,9 @@ pub mod supervisors {}
 
 #[doc = include_str!("sockets.md")]
 pub mod sockets {}
+
+#[doc = include_str!("proxies.md")]
+pub mod proxies {}
 
 #[doc = include_str!("command.md")]
 pub mod command {}

@@ -403,7 +403,12 @@ pub(super) async fn converse<S, B>(
             ended = connection.as_mut() => break ended,
             () = due => {}
         }
-        let next = link.socket().state.next(Instant::now(), since, &shared.times);
+        let next = {
+            let socket = &mut *link.socket();
+            let stream = &socket.stream;
+            let has_unread = || stream.as_ref().is_some_and(Stream::has_unread);
+            socket.state.next(Instant::now(), since, &shared.times, has_unread)
+        };
         match next {
             Next::Wait(until) => alarm.as_mut().reset(until.into()),
             Next::Announce => {

@@ -199,8 +199,9 @@ impl Server {
         self
     }
 
-    /// How long a connection without a request stays open. Default: 75 s. A load balancer in front
-    /// must use a shorter time than this.
+    /// How long a connection without a request stays open. Default: 75 s. A load balancer in front must
+    /// keep its idle connections for a shorter time than this, and for a restart, for a shorter time than
+    /// [`idle_grace`](Server::idle_grace).
     pub fn keep_alive(mut self, time: Duration) -> Server {
         self.keep_alive = time.min(LONGEST);
         self
@@ -212,7 +213,12 @@ impl Server {
     ///
     /// It protects clients that never retry. If a client pauses for longer than this between two
     /// requests, and sends the next one at the very moment at which the connection is closed, it gets no
-    /// answer; HTTP lets it try again, as on any idle connection.
+    /// answer; HTTP lets it try again, as on any idle connection (RFC 9112, 9.3.1). What has reached this
+    /// machine before that moment is answered.
+    ///
+    /// So a client or a proxy that reuses connections loses nothing if the grace is longer than its
+    /// longest pause, or than the time for which it keeps idle connections. The
+    /// [guide](crate::guide::proxies) has the settings for nginx and haproxy.
     pub fn idle_grace(mut self, grace: Duration) -> Server {
         self.idle_grace = grace.min(LONGEST);
         self

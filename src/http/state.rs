@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// What a client that speaks HTTP/2 sends first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// When the runtime has probably noticed what has come.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
     /// So many bytes of the preface have come, and nothing else.
@@ -165,9 +168,15 @@ impl State {
         self.in_flight > 0 || self.ahead > 0 || self.unflushed || self.blocked
     }
 
-    /// `draining`: since when, where the drain has begun. After [`Next::Finish`] the library has been
-    /// told.
-    pub(super) fn next(&mut self, now: Instant, draining: Option<Instant>, times: &Times) -> Next {
+    /// `draining`: since when, where the drain has begun. `has_unread`: bytes have come that nobody has
+    /// read so far. After [`Next::Finish`] the library has been told.
+    pub(super) fn next(
+        &mut self,
+        now: Instant,
+        draining: Option<Instant>,
+        times: &Times,
+        has_unread: impl FnOnce() -> bool,
+    ) -> Next {
         if let Some((since, moved)) = self.finishing {
             return self.after_finish(now, since, moved, times);
         }
@@ -195,7 +204,10 @@ impl State {
                 let end = draining.map_or(self.since + times.keep_alive, |began| {
                     (self.since + times.keep_alive).min(self.since.max(began) + times.grace)
                 });
-                at(now, end, Next::Finish)
+                match at(now, end, Next::Finish) {
+                    Next::Finish if has_unread() => Next::Wait(now + LOOK_AGAIN),
+                    next => next,
+                }
             }
         };
         if next == Next::Finish {
@@ -258,7 +270,8 @@ mod tests {
                 let (mut state, start) = new();
                 state.read(first, || start);
                 let draining = draining.then_some(start);
-                let mut next = |after| state.next(start + seconds(after), draining, &TIMES);
+                let mut next =
+                    |after| state.next(start + seconds(after), draining, &TIMES, || false);
                 assert_eq!(next(0), Next::Wait(start + seconds(10)));
                 assert_eq!(next(9), Next::Wait(start + seconds(10)));
                 assert_eq!(next(10), Next::Cut);
@@ -270,18 +283,38 @@ mod tests {
     fn an_idle_connection_ends_after_keep_alive_and_in_a_drain_after_the_grace() {
         let (mut state, start) = new();
         exchange(&mut state, start);
-        assert_eq!(state.next(start, None, &TIMES), Next::Wait(start + seconds(75)));
+        assert_eq!(state.next(start, None, &TIMES, || false), Next::Wait(start + seconds(75)));
         let began = start + seconds(20);
-        assert_eq!(state.next(began, Some(began), &TIMES), Next::Wait(began + seconds(1)));
+        assert_eq!(
+            state.next(began, Some(began), &TIMES, || false),
+            Next::Wait(began + seconds(1))
+        );
         // A request in time: the grace begins anew when it is answered.
         exchange(&mut state, began + seconds(1));
         let after = began + seconds(1);
-        assert_eq!(state.next(after, Some(began), &TIMES), Next::Wait(began + seconds(2)));
-        assert_eq!(state.next(began + seconds(2), Some(began), &TIMES), Next::Finish);
+        assert_eq!(
+            state.next(after, Some(began), &TIMES, || false),
+            Next::Wait(began + seconds(2))
+        );
+        assert_eq!(state.next(began + seconds(2), Some(began), &TIMES, || false), Next::Finish);
 
         let (mut state, start) = new();
         exchange(&mut state, start);
-        assert_eq!(state.next(start + seconds(75), None, &TIMES), Next::Finish);
+        assert_eq!(state.next(start + seconds(75), None, &TIMES, || false), Next::Finish);
+    }
+
+    /// The runtime may notice it later than its timer.
+    #[test]
+    fn an_idle_connection_does_not_end_while_something_is_unread() {
+        for draining in [false, true] {
+            let (mut state, start) = new();
+            exchange(&mut state, start);
+            let now = start + seconds(75);
+            let draining = draining.then_some(start);
+            let next = state.next(now, draining, &TIMES, || true);
+            assert_eq!(next, Next::Wait(now + LOOK_AGAIN));
+            assert_eq!(state.next(now + LOOK_AGAIN, draining, &TIMES, || false), Next::Finish);
+        }
     }
 
     #[test]
@@ -291,9 +324,9 @@ mod tests {
         let late = start + seconds(30);
         state.read(b"GET /", || late);
         state.read(b" HTTP/1.1\r\n", || late + seconds(5)); // the same head
-        let next = state.next(late + seconds(5), Some(start), &TIMES);
+        let next = state.next(late + seconds(5), Some(start), &TIMES, || false);
         assert_eq!(next, Next::Wait(late + seconds(10)));
-        assert_eq!(state.next(late + seconds(10), Some(start), &TIMES), Next::Cut);
+        assert_eq!(state.next(late + seconds(10), Some(start), &TIMES, || false), Next::Cut);
     }
 
     #[test]
@@ -305,7 +338,7 @@ mod tests {
             for draining in [None, Some(start)] {
                 let mut seen = Vec::new();
                 for after in [0, 100, 100_000] {
-                    seen.push(state.next(start + seconds(after), draining, &TIMES));
+                    seen.push(state.next(start + seconds(after), draining, &TIMES, || false));
                 }
                 if first == PREFACE && draining.is_some() {
                     assert_eq!(seen[..2], [Next::Announce, Next::Finish]);
@@ -323,7 +356,7 @@ mod tests {
         for last in [false, false, true] {
             state.asked(false);
             assert_eq!(state.is_last(), last);
-            assert!(matches!(state.next(start, Some(start), &TIMES), Next::Wait(_)));
+            assert!(matches!(state.next(start, Some(start), &TIMES, || false), Next::Wait(_)));
             state.answered(start);
         }
         // Nor is one the last while the next is on its way.
@@ -362,7 +395,10 @@ mod tests {
         state.read(b"b\n\n", || start);
         assert!(state.is_last());
         state.answered(start);
-        assert_eq!(state.next(start, Some(start), &TIMES), Next::Wait(start + seconds(1)));
+        assert_eq!(
+            state.next(start, Some(start), &TIMES, || false),
+            Next::Wait(start + seconds(1))
+        );
     }
 
     #[test]
@@ -372,30 +408,36 @@ mod tests {
         state.asked(true);
         state.answered(start); // not read
         state.read(b"a\n\nb\n\n", || start);
-        assert_eq!(state.next(start, Some(start), &TIMES), Next::Wait(start + seconds(10)));
+        assert_eq!(
+            state.next(start, Some(start), &TIMES, || false),
+            Next::Wait(start + seconds(10))
+        );
         state.read(GET, || start);
         state.asked(false);
         assert!(state.is_last());
         state.answered(start);
-        assert_eq!(state.next(start + seconds(1), Some(start), &TIMES), Next::Finish);
+        assert_eq!(state.next(start + seconds(1), Some(start), &TIMES, || false), Next::Finish);
     }
 
     #[test]
     fn http_2_is_told_at_once_and_cut_only_where_nothing_moves() {
         let (mut state, start) = new();
         state.read(PREFACE, || start);
-        assert_eq!(state.next(start, Some(start), &TIMES), Next::Announce);
-        assert_eq!(state.next(start, Some(start), &TIMES), Next::Wait(start + seconds(1)));
+        assert_eq!(state.next(start, Some(start), &TIMES, || false), Next::Announce);
+        assert_eq!(
+            state.next(start, Some(start), &TIMES, || false),
+            Next::Wait(start + seconds(1))
+        );
         let start = start + seconds(1);
-        assert_eq!(state.next(start, Some(start), &TIMES), Next::Finish);
+        assert_eq!(state.next(start, Some(start), &TIMES, || false), Next::Finish);
         let mut now = start + seconds(10);
         state.wrote(Some(20));
-        assert_eq!(state.next(now, Some(start), &TIMES), Next::Wait(now + seconds(10)));
+        assert_eq!(state.next(now, Some(start), &TIMES, || false), Next::Wait(now + seconds(10)));
         now += seconds(10);
         state.wrote(None); // somebody does not read
-        assert_eq!(state.next(now, Some(start), &TIMES), Next::Wait(now + seconds(10)));
+        assert_eq!(state.next(now, Some(start), &TIMES, || false), Next::Wait(now + seconds(10)));
         state.wrote(Some(0));
         now += seconds(10);
-        assert_eq!(state.next(now, Some(start), &TIMES), Next::Cut);
+        assert_eq!(state.next(now, Some(start), &TIMES, || false), Next::Cut);
     }
 }

@@ -1,6 +1,7 @@
 //! The kinds of sockets that are served, and what they have in common.
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{MsgFlags, recv};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::PathBuf;
@@ -64,6 +65,12 @@ impl Stream {
             #[cfg(feature = "tls")]
             Stream::Tls(tls) => tls.get_ref().0.as_raw_fd(),
         }
+    }
+
+    /// Have bytes come that nobody has read? Asks the kernel, while tokio relies on what it was told last.
+    pub(super) fn has_unread(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        recv(self.number(), &mut [0], flags).is_ok_and(|bytes| bytes > 0)
     }
 
     /// When it is closed, also by the end of the process, its client gets a reset: `SO_LINGER` of zero,

@@ -3,8 +3,10 @@
 use std::{
     fs,
     io::{ErrorKind, Read, Write},
+    mem::MaybeUninit,
     path::Path,
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -189,6 +191,41 @@ fn the_launcher_kills_a_daemon_that_outlives_the_limit_of_its_server() {
         assert_took(begin, Duration::from_millis(5100));
         web.log().wait(&[("stage", "kill"), ("daemon", &daemon.pid().to_string())]);
         assert!(daemon.has_ended());
+    });
+}
+
+/// The timer of an idle connection and the word that something has come reach the server in any order.
+#[test]
+fn p2_what_has_come_before_an_idle_connection_ends_is_answered() {
+    Boxed::new().private_net().run(|folder| {
+        let address = boxed::address();
+        let keep_alive = Duration::from_millis(500);
+        let web = Web::start(folder, format!("--listen={address} --threads=1 --keep-alive=500ms"));
+        let mut other = connect_to(address);
+        other.send("GET /busy?time=20ms HTTP/1.1\r\nHost: a\r\n\r\n");
+        other.answer_of(web.daemon);
+        let ask = |number: u32| {
+            let mut connection = connect_to(address);
+            connection.send(GET);
+            connection.answer_of(web.daemon);
+            // Somewhere in the time in which the server is about to end it.
+            thread::sleep(keep_alive + Duration::from_millis(2) * number);
+            let socket = connection.socket();
+            socket.set_nonblocking(true).expect("a socket");
+            let has_ended = matches!(socket.peek(&mut [MaybeUninit::uninit()]), Ok(0));
+            socket.set_nonblocking(false).expect("a socket");
+            if !has_ended {
+                connection.send(GET);
+                connection.answer_of(web.daemon);
+            }
+            !has_ended
+        };
+        let answered = thread::scope(|scope| {
+            let asking: Vec<_> = (0..40).map(|number| scope.spawn(move || ask(number))).collect();
+            let answered = asking.into_iter().map(|one| one.join().expect("an answer"));
+            answered.filter(|answered| *answered).count()
+        });
+        assert!(answered >= 5, "{answered} of 40 met the end");
     });
 }
 

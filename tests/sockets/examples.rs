@@ -1,11 +1,11 @@
 //! The examples whose sockets are taken over, with all of their options.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, thread, time::Duration};
 
 use seamless_testing::{
     bin,
     boxed::{self, Boxed},
-    http::{self, Target},
+    http::{self, Connection, Target},
     process::Watched,
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
@@ -85,6 +85,37 @@ fn p2_udp_takes_over_its_socket(supervisor: Supervisor, folder: &Path) {
     service.restart();
     daemon.wait_end(LIMIT);
     wait_for("an answer of another", LIMIT, || ask().filter(|pid| *pid != old));
+}
+
+/// hyper ends a connection whose request body nobody has read, and the client's next request is lost.
+#[test]
+fn p2_the_http_examples_read_bodies_that_come_later() {
+    Boxed::new().private_net_without_migration().run(|folder| {
+        for name in ["http", "tls"] {
+            let (folder, address) = (folder.join(name), boxed::address());
+            fs::create_dir(&folder).expect("a folder");
+            let first = match name {
+                "http" => folder.join("web.pid"),
+                _ => folder.clone(),
+            };
+            let run = format!(
+                "exec '{}' '{}' {address} {}",
+                bin::example(name).display(),
+                first.display(),
+                boxed::address()
+            );
+            let _service = Service::new(Supervisor::Runit, folder.join("service"), &run);
+            let target = Target::from(address);
+            let pid = http::wait_pid(&target);
+            let mut connection = Connection::to(&target);
+            for _ in 0..300 {
+                connection.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+                thread::yield_now();
+                connection.send("hello");
+                connection.read_until(&format!("\r\n\r\nServer pid: {pid}\n"));
+            }
+        }
+    });
 }
 
 under_each_supervisor![

@@ -6,6 +6,7 @@
 //! - `/name`, `/peer`: the place, the client's address
 //! - `/socket`: a WebSocket, which sends back what it gets, each text behind its PID; `?polite`: until the
 //!   drain begins
+//! - `/busy?time=100ms`: for ever, the runtime does something for so long each time that it looks for work
 //! - `/block`: no answer, and a thread of the runtime less
 //! - `/echo`: another protocol, which sends back what it gets (`Upgrade: echo`)
 //!
@@ -157,6 +158,7 @@ fn app(name: &'static str) -> Router {
         .route("/upload", post(upload))
         .route("/download", get(download))
         .route("/block", get(block))
+        .route("/busy", get(busy))
         .route("/socket", get(socket))
         .route("/echo", get(echo))
 }
@@ -187,6 +189,20 @@ async fn download(Query(query): Query<HashMap<String, String>>) -> Response {
     let pieces = Pieces { left, every: interval(every), whole: query.contains_key("length") };
     let answer = Response::builder().header("Server-Pid", process::id());
     answer.body(Body::new(pieces)).expect("an answer")
+}
+
+/// From now on the runtime is mostly at work, and looks for what has come between two pieces of it.
+async fn busy(Query(query): Query<HashMap<String, String>>) -> String {
+    let time = humantime::parse_duration(&query["time"]).expect("a time");
+    for _ in 0..3 {
+        tokio::spawn(async move {
+            loop {
+                sleep(std::time::Duration::from_millis(1)).await;
+                std::thread::sleep(time);
+            }
+        });
+    }
+    pid()
 }
 
 /// Holds a thread of the runtime for good.
