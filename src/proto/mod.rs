@@ -99,3 +99,16 @@ pub(crate) enum Report {
     /// Asks a launcher that restarts in place for the next generation.
     Reload,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Reading;
+
+    #[test]
+    fn a_reading_is_kept_in_a_byte_and_any_other_byte_tells_nothing() {
+        for reading in [Reading::Up, Reading::Down, Reading::Unreadable, Reading::Lost] {
+            assert_eq!(Reading::from_byte(reading as u8), reading);
+        }
+        assert_eq!(Reading::from_byte(u8::MAX), Reading::Unreadable);
+    }
+}

@@ -53,6 +53,12 @@ mod tests {
     use super::{NAMES, State};
 
     #[test]
+    fn only_a_daemon_that_is_started_and_does_not_drain_serves() {
+        let all = [State::Starting, State::Serving, State::Detached, State::Draining];
+        assert_eq!(all.map(State::serves), [false, true, true, false]);
+    }
+
+    #[test]
     fn each_state_has_a_name_that_is_read_again() {
         for (state, handing_off, name) in NAMES {
             assert_eq!(state.name(handing_off), name);

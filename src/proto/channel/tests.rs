@@ -42,6 +42,7 @@ fn to_daemon_1() -> Vec<(Vec<u8>, ToDaemon)> {
                 ..hello(Kind::OTHER)
             }),
         ),
+        (b"seamless/1 cancel".to_vec(), ToDaemon::Cancel),
         (
             b"seamless/1 reload-failed daemon 7 ended: exit_code 3".to_vec(),
             ToDaemon::ReloadFailed("daemon 7 ended: exit_code 3".to_owned()),

@@ -241,3 +241,28 @@ impl Phase {
         self.started_call() == StartedCall::Parks
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Phase, StartedCall};
+    use crate::proto::DrainReason;
+
+    #[test]
+    fn who_calls_while_the_process_ends_does_not_return() {
+        let ending = [Phase::StoppingEarly, Phase::Ended];
+        let others = [
+            Phase::Starting,
+            Phase::Serving,
+            Phase::HandingOff,
+            Phase::Detached,
+            Phase::Draining(DrainReason::Stopped),
+            Phase::AwaitingOlder(DrainReason::Stopped),
+            Phase::Finished,
+        ];
+        assert!(ending.into_iter().all(Phase::parks_callers));
+        assert!(!others.into_iter().any(Phase::parks_callers));
+        assert_eq!(Phase::Starting.started_call(), StartedCall::TakesOver);
+        let returns = |phase: &Phase| phase.started_call() == StartedCall::Returns;
+        assert_eq!(others.iter().filter(|phase| returns(phase)).count(), others.len() - 1);
+    }
+}
