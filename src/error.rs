@@ -70,6 +70,10 @@ impl Error {
         self
     }
 
+    pub(crate) fn is_address_in_use(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.kind() == io::ErrorKind::AddrInUse)
+    }
+
     /// What kind of thing went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -22,7 +22,7 @@
 //! 1. What the supervisor has passed (`LISTEN_FDS`, `LISTEN_FDNAMES`, `LISTEN_PID`, see
 //!    `sd_listen_fds(3)`): a socket of that [name](Options::name), or else one of that kind and address.
 //! 2. What the predecessor holds under the same address. What counts is the address that the program asked
-//!    for: port 0 finds the port that the predecessor was given.
+//!    for: port 0 finds the port that the predecessor was given. The number of that port finds it, too.
 //! 3. With the feature `systemd`: what lies in systemd's store, if the unit has one
 //!    (`FileDescriptorStoreMax=`, as many as there are sockets). Soon after a generation begins to
 //!    serve, its sockets are put there. They outlive the end of every process of the service:
@@ -70,6 +70,22 @@
 //! For this, the crate gives the group a program that chooses among its members
 //! (SO_ATTACH_REUSEPORT_CBPF, `socket(7)`), or removes the one that it has. It does so when
 //! [`started`](crate::started) is called. If you attach a program of your own, do it after that.
+//!
+//! # Addresses that overlap
+//!
+//! A deploy may move a service from `127.0.0.1:80` to `0.0.0.0:80` or `[::]:80`, and back. The kernel refuses
+//! the new address while the old socket is open, so the crate lets both share their port (SO_REUSEPORT) as
+//! long as both live. When [`started`](crate::started) is called, the new socket gets all that arrives, and
+//! the old daemon answers what waits at the old one. It works for TCP and UDP, for IPv4, IPv6 and both
+//! (`[::]`), for groups, and for another setting of [`Options::only_v6`].
+//!
+//! - Both sockets must have been made by one user. Otherwise the call fails, and the error names the
+//!   predecessor, its generation and the user.
+//! - A socket that the supervisor has passed is not shared: change the supervisor's setting.
+//! - If the new address is narrower (`127.0.0.1:80` after `0.0.0.0:80`), the new socket gets what arrives there
+//!   as soon as it is bound. Those clients wait until this generation accepts.
+//! - Before Linux 5.7, and for UDP at `0.0.0.0` or `[::]`, the old socket gets what arrives until the old
+//!   daemon closes it. What arrives between its last look and the close is lost; the log warns of it.
 //!
 //! # After a crash
 //!
@@ -162,8 +178,9 @@ impl Options {
         self
     }
 
-    /// Whether a socket at an IPv6 address leaves IPv4 to others. Default: the system's setting
-    /// (`net.ipv6.bindv6only`).
+    /// Whether a socket at an IPv6 address leaves IPv4 to others. If the predecessor's does otherwise, the
+    /// socket is bound anew. Default: as the predecessor's; for a socket that is bound anew, the system's
+    /// setting (`net.ipv6.bindv6only`).
     pub fn only_v6(&mut self, only: bool) -> &mut Self {
         self.settings.only_v6 = Some(only);
         self
@@ -282,7 +299,8 @@ impl Options {
         addresses: Vec<Address>,
         group: Option<usize>,
     ) -> Wanted<'_> {
-        Wanted { kind, addresses, name: self.name.as_deref(), group }
+        let only_v6 = self.settings.only_v6;
+        Wanted { kind, addresses, name: self.name.as_deref(), group, only_v6 }
     }
 }
 

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 #[cfg(feature = "command")]
 mod inspect;
+mod ports;
 #[cfg(feature = "command")]
 pub(crate) use inspect::*;
+pub(crate) use ports::{Holder, holders};
 
 /// What distinguishes our PIDs and start times from those of another boot or PID namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]

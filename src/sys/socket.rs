@@ -11,7 +11,7 @@ use nix::sys::socket::{
     self as nix_socket, AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6,
     SockaddrLike, SockaddrStorage, getsockname, getsockopt, setsockopt, sockopt,
 };
-use nix::{getsockopt_impl, sockopt_impl};
+use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -23,6 +23,7 @@ sockopt_impl!(Domain, GetOnly, libc::SOL_SOCKET, libc::SO_DOMAIN, c_int);
 sockopt_impl!(Type, GetOnly, libc::SOL_SOCKET, libc::SO_TYPE, c_int);
 sockopt_impl!(Protocol, GetOnly, libc::SOL_SOCKET, libc::SO_PROTOCOL, c_int);
 sockopt_impl!(Cookie, GetOnly, libc::SOL_SOCKET, libc::SO_COOKIE, u64);
+sockopt_impl!(BindToIfIndex, Both, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, c_int);
 
 /// How a socket that is bound anew is set up.
 #[derive(Clone, Copy, Debug)]
@@ -117,9 +118,12 @@ pub(crate) fn describe(fd: BorrowedFd<'_>) -> Result<(SocketKind, Address), Stri
 
 fn inet_address(fd: BorrowedFd<'_>) -> nix::Result<Option<Address>> {
     let local: SockaddrStorage = getsockname(fd.as_raw_fd())?;
-    let v4 = local.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
-    let v6 = || local.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into()));
-    Ok(v4.or_else(v6).map(Address::Inet))
+    Ok(inet(&local).map(Address::Inet))
+}
+
+fn inet(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())))
 }
 
 fn unix_address(fd: BorrowedFd<'_>) -> io::Result<Option<Address>> {
@@ -136,6 +140,67 @@ fn unix_address(fd: BorrowedFd<'_>) -> io::Result<Option<Address>> {
 /// A number that distinguishes a socket from every other one, and that its duplicates share.
 pub(crate) fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(getsockopt(&fd, Cookie)?)
+}
+
+/// Does it leave IPv4 to others? Only a socket at an IPv6 address can.
+pub(crate) fn is_only_v6(fd: BorrowedFd<'_>) -> bool {
+    getsockopt(&fd, sockopt::Ipv6V6Only).unwrap_or(false)
+}
+
+/// The user that the kernel compares when two sockets are to share a port.
+pub(crate) fn owner(fd: BorrowedFd<'_>) -> Option<u32> {
+    Some(nix::sys::stat::fstat(fd).ok()?.st_uid)
+}
+
+/// An interface that no system has.
+const NO_INTERFACE: c_int = c_int::MAX;
+
+/// From now on, what arrives goes to another socket whose address overlaps, as if this one were closed.
+/// What waits in its queue can still be accepted and answered. A TCP socket is bound to an interface that
+/// does not exist (Linux 5.7 or later); its connections are not. A UDP socket is connected to itself, since
+/// it could not send otherwise.
+pub(crate) fn step_aside(fd: BorrowedFd<'_>, kind: SocketKind) -> io::Result<()> {
+    if has_stepped_aside(fd, kind) {
+        return Ok(());
+    }
+    match kind {
+        SocketKind::Udp => {
+            let own = own_address(fd)?;
+            if own.ip().is_unspecified() {
+                let text = "a UDP socket at every address cannot be connected to itself";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+            }
+            match own {
+                SocketAddr::V4(own) => {
+                    nix_socket::connect(fd.as_raw_fd(), &SockaddrIn::from(own))?;
+                }
+                SocketAddr::V6(own) => {
+                    nix_socket::connect(fd.as_raw_fd(), &SockaddrIn6::from(own))?;
+                }
+            }
+            Ok(())
+        }
+        SocketKind::Tcp | SocketKind::Unix | SocketKind::UnixDatagram => {
+            Ok(setsockopt(&fd, BindToIfIndex, &NO_INTERFACE)?)
+        }
+    }
+}
+
+/// Has it been told to [step aside](step_aside)? Nothing arrives there any more.
+pub(crate) fn has_stepped_aside(fd: BorrowedFd<'_>, kind: SocketKind) -> bool {
+    match kind {
+        SocketKind::Tcp => getsockopt(&fd, BindToIfIndex) == Ok(NO_INTERFACE),
+        SocketKind::Udp => own_address(fd).is_ok_and(|own| {
+            let peer = nix_socket::getpeername::<SockaddrStorage>(fd.as_raw_fd());
+            peer.ok().and_then(|peer| inet(&peer)) == Some(own)
+        }),
+        SocketKind::Unix | SocketKind::UnixDatagram => false,
+    }
+}
+
+fn own_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    let own: SockaddrStorage = getsockname(fd.as_raw_fd())?;
+    inet(&own).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {

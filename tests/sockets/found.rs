@@ -61,7 +61,12 @@ fn bound_at_first_and_then_taken_over() {
 }
 
 /// Starts a probe as systemd would, with these descriptors from number 3 on.
-fn start_with(direct: &Site, fds: &[BorrowedFd<'_>], variables: &str, options: &[&str]) -> Started {
+pub(super) fn start_with(
+    direct: &Site,
+    fds: &[BorrowedFd<'_>],
+    variables: &str,
+    options: &[&str],
+) -> Started {
     let mut script = String::new();
     for (at, fd) in fds.iter().enumerate() {
         let fd = fd.as_raw_fd();
@@ -78,7 +83,7 @@ fn start_with(direct: &Site, fds: &[BorrowedFd<'_>], variables: &str, options: &
 }
 
 /// High numbers, and inherited by what we execute.
-fn to_pass(socket: impl Into<OwnedFd>) -> OwnedFd {
+pub(super) fn to_pass(socket: impl Into<OwnedFd>) -> OwnedFd {
     let mut socket: OwnedFd = socket.into();
     let mut low = Vec::new();
     while socket.as_raw_fd() <= 20 {

@@ -5,6 +5,7 @@ mod examples;
 mod found;
 mod groups;
 mod many;
+mod overlaps;
 mod paths;
 mod peers;
 mod queues;

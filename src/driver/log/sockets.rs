@@ -81,6 +81,36 @@ events! {
             closed = Field::Text("not asked for"),
         } => "Nothing, if the program no longer serves this address.";
 
+        /// The predecessor's socket is closed. What arrives there goes to a socket of this program, whose
+        /// address covers it.
+        SocketReplaced: Info "socket" {
+            daemon = own_pid(),
+            kind: &'a str,
+            name: Option<&'a str>,
+            address: &'a dyn Display as Field::Plain,
+            from = "predecessor",
+            closed = Field::Text("replaced by a socket whose address covers it"),
+        } => "Nothing.";
+
+        /// A socket of the predecessor gets what arrives until the predecessor closes it.
+        NotReplaced: Warn "socket" {
+            daemon = own_pid(),
+            kind: &'a str,
+            address: &'a dyn Display as Field::Plain,
+            error: &'a dyn Display as Field::Quoted,
+            reason = Field::Text("replaced only when the predecessor closes it: what arrives in that \
+                moment may be lost"),
+        } => "Update the kernel to 5.7 or later. For a UDP socket at every address: nothing.";
+
+        /// A socket of the predecessor and the new one share their port until the predecessor drains.
+        SocketShared: Info "socket" {
+            daemon = own_pid(),
+            kind: &'a str,
+            address: &'a dyn Display as Field::Plain,
+            shared_with: &'a dyn Display as Field::Plain,
+            reason = Field::Text("their addresses overlap: bound with SO_REUSEPORT"),
+        } => "Nothing.";
+
         /// A member of a group that has become smaller is closed.
         SocketRetired: Info "socket" {
             daemon = own_pid(),

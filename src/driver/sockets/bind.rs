@@ -13,27 +13,36 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
+/// What there is already where a socket is to be bound.
+#[derive(Clone, Copy)]
+pub(super) struct Around<'a> {
+    /// The members of its group that were found.
+    pub(super) found: &'a [(Entry, Origin)],
+    /// What nobody has asked for so far, at addresses that overlap.
+    pub(super) overlapping: &'a [(Entry, Origin)],
+    pub(super) predecessors: &'a [Predecessor],
+}
+
 /// Binds what is missing, at the first address that can be bound.
 pub(super) fn bind(
     wanted: &Wanted<'_>,
     settings: Settings,
-    found: &[(Entry, Origin)],
+    around: Around<'_>,
     missing: usize,
     active: u32,
-    predecessors: &[Predecessor],
 ) -> Result<Vec<Entry>> {
     let mut failure = None;
     for asked in &wanted.addresses {
-        let bound = match (asked, found) {
+        let bound = match (asked, around.found) {
             (Address::Unix(_), _) => {
-                bind_path(wanted, settings, asked, predecessors).map(|one| vec![one])
+                bind_path(wanted, settings, asked, around.predecessors).map(|one| vec![one])
             }
             (Address::Inet(address), []) => {
-                bind_members(wanted, settings, asked, *address, missing)
+                bind_members(wanted, settings, around, asked, *address, missing)
             }
             (Address::Inet(_), [(first, _), ..]) => {
                 let Address::Inet(port) = first.socket.local else { unreachable!("of one kind") };
-                return join(wanted, settings, found, port, missing, active);
+                return join(wanted, settings, around, port, missing, active);
             }
         };
         match bound {
@@ -49,13 +58,13 @@ pub(super) fn bind(
 fn join(
     wanted: &Wanted<'_>,
     settings: Settings,
-    found: &[(Entry, Origin)],
+    around: Around<'_>,
     port: SocketAddr,
     missing: usize,
     active: u32,
 ) -> Result<Vec<Entry>> {
-    let first = &found[0].0;
-    for (entry, _) in found {
+    let first = &around.found[0].0;
+    for (entry, _) in around.found {
         reuseport::share_port(entry.fd.as_fd()).map_err(|error| {
             let text = format!("cannot share {} {port} (socket)", wanted.kind.name());
             Error::io(ErrorKind::Socket, text, error)
@@ -63,12 +72,12 @@ fn join(
     }
     let is_group = reuseport::steer_to_first(first.fd.as_fd(), wanted.kind, active).is_ok();
     let asked = &first.socket.asked;
-    let mut bound = bind_members(wanted, settings, asked, port, 1)?;
+    let mut bound = bind_members(wanted, settings, around, asked, port, 1)?;
     if !is_group {
         // The first was alone, and a group begins with the second.
         steer(first, Spread::First(active));
     }
-    bound.extend(bind_members(wanted, settings, asked, port, missing - 1)?);
+    bound.extend(bind_members(wanted, settings, around, asked, port, missing - 1)?);
     Ok(bound)
 }
 
@@ -76,22 +85,33 @@ fn join(
 fn bind_members(
     wanted: &Wanted<'_>,
     settings: Settings,
+    around: Around<'_>,
     asked: &Address,
     mut address: SocketAddr,
     count: usize,
 ) -> Result<Vec<Entry>> {
     let reuse_port = settings.reuse_port || wanted.group.is_some();
-    let settings = Settings { reuse_port, ..settings };
+    let mut settings = Settings { reuse_port, ..settings };
     let mut bound: Vec<Entry> = Vec::new();
     for _ in 0..count {
         let fail = |error| {
             let text = format!("cannot bind {} {address} (socket)", wanted.kind.name());
             Error::io(ErrorKind::Socket, text, error)
         };
-        let fd = match socket::bind(wanted.kind, address, settings) {
+        let try_bind = |settings| match socket::bind(wanted.kind, address, settings) {
             Err(error) if error.raw_os_error() == Some(rlimit::TOO_MANY_FILES) => {
                 rlimit::make_room(2 * count as u64);
                 socket::bind(wanted.kind, address, settings)
+            }
+            done => done,
+        };
+        let fd = match try_bind(settings) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && share(wanted.kind, address, around.overlapping) =>
+            {
+                settings.reuse_port = true;
+                try_bind(settings)
             }
             done => done,
         };
@@ -103,6 +123,24 @@ fn bind_members(
         bound.push(entry);
     }
     Ok(bound)
+}
+
+/// Lets a socket be bound beside those that nobody has asked for. The supervisor's are left alone: they
+/// would stay open for ever, and nobody would accept from them. `false`: there is none.
+fn share(kind: SocketKind, address: SocketAddr, overlapping: &[(Entry, Origin)]) -> bool {
+    let mut shared = false;
+    for (entry, origin) in overlapping {
+        if *origin == Origin::Supervisor || reuseport::share_port(entry.fd.as_fd()).is_err() {
+            continue;
+        }
+        shared = true;
+        log::write(Event::SocketShared {
+            kind: kind.name(),
+            address: &address,
+            shared_with: &entry.socket.local,
+        });
+    }
+    shared
 }
 
 fn bind_path(

@@ -1,10 +1,11 @@
 //! The sockets of this process: what was passed to it, what it has taken over, what it holds for
 //! its successor.
 //!
-//! `obtain` finds or binds what the program asks for, `bind` binds, `stages` does what each stage of a
+//! `obtain` finds or binds what the program asks for, `bind` binds, `conflict` tells why it cannot, `stages` does what each stage of a
 //! restart asks for.
 
 pub(in crate::driver) mod bind;
+mod conflict;
 #[cfg(feature = "systemd")]
 pub(in crate::driver) mod fdstore;
 pub(crate) mod obtain;
@@ -109,5 +110,6 @@ impl Sockets {
 
 pub(in crate::driver) fn entry(socket: Socket, fd: OwnedFd) -> Entry {
     let cookie = socket::cookie(fd.as_fd()).ok();
-    Entry { socket, fd: Arc::new(fd), cookie }
+    let only_v6 = socket::is_only_v6(fd.as_fd());
+    Entry { socket, fd: Arc::new(fd), cookie, only_v6 }
 }

@@ -1,7 +1,7 @@
 //! The sockets that a program asks for: passed by the supervisor, taken over, or bound anew.
 
-use super::Entry;
-use super::bind::{bind, steer};
+use super::bind::{Around, bind, steer};
+use super::{Entry, Held, conflict};
 use crate::driver::control::transfer::{self, Taken};
 use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::{Daemon, PROCESS};
@@ -53,21 +53,27 @@ fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Res
         }
         Some(_) | None => Vec::new(),
     };
-    let pool = &mut lock(&PROCESS.sockets.held).pool;
+    let mut held = lock(&PROCESS.sockets.held);
+    let Held { pool, predecessor, .. } = &mut *held;
     if let Some(asked) = pool.asked_before(wanted) {
         return Err(asked_before(wanted, asked));
     }
     let count = wanted.count();
-    let found = pool.find(wanted, has_lost_its_path);
+    let found = pool.find(wanted, is_lost);
     let mut found = found.map_err(|passed| of_another_kind(wanted, &passed))?;
     let had = found.len();
     if had < count {
         let active = found.iter().filter(|(entry, _)| !entry.socket.retired).count();
-        match bind(wanted, settings, &found, count - had, active as u32, &predecessors) {
+        let overlapping = pool.overlapping(wanted);
+        let around =
+            Around { found: &found, overlapping: &overlapping, predecessors: &predecessors };
+        match bind(wanted, settings, around, count - had, active as u32) {
             Ok(bound) => found.extend(bound.into_iter().map(|entry| (entry, Origin::Bound))),
             Err(error) => {
                 pool.put_back(found);
-                return Err(error);
+                let from = *predecessor;
+                drop(held);
+                return Err(conflict::explain(daemon, wanted, &overlapping, from, error));
             }
         }
     }
@@ -135,6 +141,12 @@ fn of_another_kind(wanted: &Wanted<'_>, passed: &Socket) -> Error {
         wanted.kind.name(),
     );
     Error::new(ErrorKind::Socket, text)
+}
+
+/// Guards against a socket that nobody can reach any more: it has lost its path, or a generation that was
+/// killed then has replaced it by another one.
+fn is_lost(entry: &Entry) -> bool {
+    has_lost_its_path(entry) || socket::has_stepped_aside(entry.fd.as_fd(), entry.socket.kind)
 }
 
 /// Guards against a listener that nobody can reach any more: its path was removed, or names another

@@ -6,6 +6,8 @@ use crate::driver::shared::PROCESS;
 use crate::proto::control::frame::Socket;
 use crate::shutdown::lock;
 use crate::sys::process::Held;
+use crate::sys::socket;
+use std::os::fd::AsFd;
 
 /// This generation is about to serve: closes what nobody has asked for. Guards against a connection
 /// that the kernel completes for us alone, after the older generations have closed theirs.
@@ -22,12 +24,26 @@ pub(in crate::driver) fn close_unclaimed() {
     }
 }
 
-/// This generation serves, and no older one has been told to end yet.
+/// This generation serves, and no older one has been told to end yet. Guards against connections that
+/// arrive at an address while the last older generation closes it, and that a newer socket could serve.
 pub(in crate::driver) fn steer_groups() {
     let groups = lock(&PROCESS.sockets.held).pool.steer();
     for (member, spread) in groups {
         steer(&member, spread);
     }
+    let replaced = lock(&PROCESS.sockets.held).pool.replaced();
+    for entry in &replaced {
+        let Socket { kind, name, local, .. } = &entry.socket;
+        if let Err(error) = socket::step_aside(entry.fd.as_fd(), *kind) {
+            log::write(Event::NotReplaced { kind: kind.name(), address: local, error: &error });
+        }
+        log::write(Event::SocketReplaced {
+            kind: kind.name(),
+            name: name.as_deref(),
+            address: local,
+        });
+    }
+    // In this process they are closed now, before any older generation closes its own.
 }
 
 /// `started` is through; these older generations end.

@@ -2,5 +2,6 @@
 
 #[cfg(feature = "systemd")]
 pub(crate) mod fdstore;
+pub(crate) mod overlap;
 pub(crate) mod passed;
 pub(crate) mod pool;

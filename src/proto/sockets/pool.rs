@@ -15,6 +15,8 @@ pub(crate) struct Entry<F> {
     pub(crate) fd: F,
     /// The kernel's number for this socket; `None` if the kernel does not tell it.
     pub(crate) cookie: Option<u64>,
+    /// It is at an IPv6 address, and leaves IPv4 to others.
+    pub(crate) only_v6: bool,
 }
 
 /// As the program asks for it.
@@ -26,11 +28,19 @@ pub(crate) struct Wanted<'a> {
     pub(crate) name: Option<&'a str>,
     /// The number of sockets, if it is a group.
     pub(crate) group: Option<usize>,
+    /// Whether a socket at an IPv6 address leaves IPv4 to others; `None` if either will do.
+    pub(crate) only_v6: Option<bool>,
 }
 
 impl Wanted<'_> {
     pub(crate) fn count(&self) -> usize {
         self.group.unwrap_or(1)
+    }
+
+    /// Whether a socket leaves IPv4 to others cannot be changed once it is bound.
+    fn fits<F>(&self, entry: &Entry<F>) -> bool {
+        let is_v6 = matches!(entry.socket.local, Address::Inet(address) if address.is_ipv6());
+        !is_v6 || self.only_v6.is_none_or(|only| only == entry.only_v6)
     }
 }
 
@@ -94,6 +104,8 @@ pub(crate) struct Pool<F> {
     taken: bool,
     /// Held by the predecessor, and not asked for so far.
     received: BTreeMap<Key, Vec<Entry<F>>>,
+    /// Held by the predecessor, and not asked for; each address is covered by one that was asked for.
+    replaced: Vec<Entry<F>>,
     /// Asked for, and held for the successor; and the retired members of groups.
     held: Vec<Entry<F>>,
     /// What was asked for, so that nothing is asked for twice.
@@ -117,6 +129,7 @@ impl<F> Pool<F> {
             of_predecessor: Vec::new(),
             taken: false,
             received: BTreeMap::new(),
+            replaced: Vec::new(),
             held: Vec::new(),
             asked: BTreeSet::new(),
             groups: Vec::new(),
@@ -246,15 +259,48 @@ impl<F: Clone> Pool<F> {
         for address in &wanted.addresses {
             let key = key(wanted.kind, address, wanted.name);
             let Some(entries) = self.received.remove(&key) else { continue };
-            let (lost, mut found): (Vec<Entry<F>>, Vec<Entry<F>>) =
-                entries.into_iter().partition(&is_lost);
-            if !lost.is_empty() {
-                self.received.insert(key, lost);
+            let (unfit, mut found): (Vec<Entry<F>>, Vec<Entry<F>>) =
+                entries.into_iter().partition(|entry| is_lost(entry) || !wanted.fits(entry));
+            if !unfit.is_empty() {
+                self.received.insert(key, unfit);
             }
             if !found.is_empty() {
                 found.sort_by_key(|entry| entry.socket.member);
                 return found.into_iter().map(|entry| (entry, Origin::Predecessor)).collect();
             }
+        }
+        self.take_received_at(wanted, is_lost)
+    }
+
+    /// By kind and the address that the kernel gives: the predecessor asked for port 0, and this generation
+    /// asks for the port that the system chose.
+    fn take_received_at(
+        &mut self,
+        wanted: &Wanted<'_>,
+        is_lost: impl Fn(&Entry<F>) -> bool,
+    ) -> Vec<Found<F>> {
+        for address in &wanted.addresses {
+            let is_it = |entry: &Entry<F>| {
+                entry.socket.kind == wanted.kind
+                    && entry.socket.local == *address
+                    && wanted.fits(entry)
+                    && !is_lost(entry)
+            };
+            let inet = |(kind, ..): &&Key| matches!(kind, SocketKind::Tcp | SocketKind::Udp);
+            let mut keys = self.received.keys().filter(inet);
+            let Some(key) = keys.find(|key| self.received[*key].iter().all(is_it)).cloned() else {
+                continue;
+            };
+            let mut found = self.received.remove(&key).unwrap_or_default();
+            found.sort_by_key(|entry| entry.socket.member);
+            let name = wanted.name.map(str::to_owned);
+            return found
+                .into_iter()
+                .map(|Entry { socket, fd, cookie, only_v6 }| {
+                    let socket = Socket { asked: address.clone(), name: name.clone(), ..socket };
+                    (Entry { socket, fd, cookie, only_v6 }, Origin::Predecessor)
+                })
+                .collect();
         }
         Vec::new()
     }
@@ -276,14 +322,15 @@ impl<F: Clone> Pool<F> {
                 let is_it = |entry: &Entry<F>| {
                     let name = entry.socket.name.as_deref();
                     entry.socket.kind == wanted.kind
+                        && wanted.fits(entry)
                         && name.is_some_and(|name| fdstore::has_stem(name, &stem))
                 };
                 let Some(at) = self.stored.iter().position(is_it) else { break };
-                let Entry { socket, fd, cookie } = self.stored.swap_remove(at);
+                let Entry { socket, fd, cookie, only_v6 } = self.stored.swap_remove(at);
                 let file = socket.name.as_deref().and_then(fdstore::file);
                 let name = wanted.name.map(str::to_owned);
                 let socket = Socket { asked: asked.clone(), name, member, file, ..socket };
-                let entry = Entry { socket, fd, cookie };
+                let entry = Entry { socket, fd, cookie, only_v6 };
                 if is_lost(&entry) {
                     break;
                 }
@@ -358,7 +405,8 @@ impl<F: Clone> Pool<F> {
         mem::take(&mut self.groups)
     }
 
-    /// This generation is about to serve. Returns what the program has not asked for, to be closed.
+    /// This generation is about to serve. Returns what the program has not asked for, to be closed. What is
+    /// replaced stays open until [`replaced`](Pool::replaced).
     pub(crate) fn unclaimed(&mut self) -> Vec<Found<F>> {
         if !self.used && !self.taken {
             return Vec::new(); // a program that finds its passed sockets by itself
@@ -366,8 +414,11 @@ impl<F: Clone> Pool<F> {
         let passed = mem::take(&mut self.passed);
         let stored = mem::take(&mut self.stored).into_iter().map(|entry| (entry, Origin::Store));
         let received = mem::take(&mut self.received).into_values().flatten();
-        let unclaimed = passed.into_iter().map(|entry| (entry, Origin::Supervisor)).chain(stored);
-        unclaimed.chain(received.map(|entry| (entry, Origin::Predecessor))).collect()
+        let received = received.map(|entry| (entry, Origin::Predecessor));
+        let unclaimed = self.keep_replaced(stored.chain(received).collect());
+        // What the supervisor has passed is its own: others may get it from there.
+        let passed = passed.into_iter().map(|entry| (entry, Origin::Supervisor));
+        passed.chain(unclaimed).collect()
     }
 
     /// Are there members of groups that the program has not asked for?
@@ -400,60 +451,16 @@ impl<F: Clone> Pool<F> {
         let mut gone = mem::take(&mut self.held);
         gone.extend(mem::take(&mut self.groups).into_iter().map(|(entry, _)| entry));
         gone.extend(self.unclaimed().into_iter().map(|(entry, _)| entry));
+        gone.extend(self.replaced());
         gone
     }
 }
 
-/// How the supervisor's store has to change.
+mod replaced;
 #[cfg(feature = "systemd")]
-pub(crate) struct Store<F> {
-    /// These names are not needed any more, or mean another socket now.
-    pub(crate) remove: Vec<String>,
-    pub(crate) add: Vec<(String, F)>,
-    /// How many are in it and stay.
-    pub(crate) kept: usize,
-}
-
-#[cfg(feature = "systemd")]
-impl<F: Clone> Pool<F> {
-    /// The store has to hold every socket that serves, and nothing else. It does not hold those that the
-    /// supervisor keeps anyway. After this call, the store counts as changed.
-    pub(crate) fn bring_store_into_line(&mut self) -> Store<F> {
-        let wanted: Vec<(String, u64, F)> = self
-            .held
-            .iter()
-            .filter(|entry| !entry.socket.retired)
-            .filter_map(|entry| {
-                Some((fdstore::name(&entry.socket), entry.cookie?, entry.fd.clone()))
-            })
-            .filter(|(_, cookie, _)| !self.of_supervisor.contains(cookie))
-            .collect();
-        let is_in = |set: &[(String, u64)], name: &str, cookie| {
-            set.iter().any(|(one, other)| one == name && *other == cookie)
-        };
-        let now: Vec<(String, u64)> =
-            wanted.iter().map(|(name, cookie, _)| (name.clone(), *cookie)).collect();
-        let before = mem::replace(&mut self.in_store, now.clone());
-        let earlier = mem::take(&mut self.of_predecessor);
-        let mut remove: Vec<String> = before
-            .iter()
-            .chain(&earlier)
-            .filter(|(name, cookie)| !is_in(&now, name, *cookie))
-            .map(|(name, _)| name.clone())
-            .collect();
-        remove.sort();
-        remove.dedup();
-        // What goes by its name takes all of that name with it.
-        let in_place =
-            |name: &String, cookie| is_in(&before, name, cookie) && !remove.contains(name);
-        let add: Vec<(String, F)> = wanted
-            .into_iter()
-            .filter(|(name, cookie, _)| !in_place(name, *cookie))
-            .map(|(name, _, fd)| (name, fd))
-            .collect();
-        Store { kept: now.len() - add.len(), remove, add }
-    }
-}
-
+mod store;
 #[cfg(test)]
 mod tests;
+
+#[cfg(feature = "systemd")]
+pub(crate) use store::Store;

@@ -1,10 +1,10 @@
 //! What only the command asks about a process.
 
-use super::{open_files, state_and_more, users};
+use super::ports::{address, sockets};
+use super::{state_and_more, users};
 use nix::unistd::{SysconfVar, sysconf};
-use std::collections::HashSet;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -61,15 +61,6 @@ pub(crate) fn connections(pid: i32) -> Option<usize> {
     Some(count)
 }
 
-/// The inodes of a process's sockets.
-fn sockets(pid: i32) -> Option<HashSet<String>> {
-    let inodes = open_files(pid).ok()?.filter_map(|link| {
-        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
-        Some(inode.to_owned())
-    });
-    Some(inodes.collect())
-}
-
 /// The effective user of a process, as which it opens files.
 pub(crate) fn effective_user_of(pid: i32) -> Option<u32> {
     let [_real, effective, _saved] = users(pid).ok()??;
@@ -100,24 +91,6 @@ pub(crate) fn tcp_listeners(pid: i32) -> Option<Vec<SocketAddr>> {
     found.sort_unstable();
     found.dedup();
     Some(found)
-}
-
-/// Parses `0100007F:1F90`: each word of four bytes is written as this machine stores it.
-fn address(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.split_once(':')?;
-    let word = |at: usize| u32::from_str_radix(ip.get(at..at + 8)?, 16).ok();
-    let ip: IpAddr = match ip.len() {
-        8 => Ipv4Addr::from(word(0)?.to_ne_bytes()).into(),
-        32 => {
-            let mut bytes = [0; 16];
-            for (at, four) in bytes.chunks_exact_mut(4).enumerate() {
-                four.copy_from_slice(&word(at * 8)?.to_ne_bytes());
-            }
-            Ipv6Addr::from(bytes).into()
-        }
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
 /// Whether two absolute paths name one file, even if their folders are reached by links.

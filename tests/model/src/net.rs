@@ -55,7 +55,8 @@ pub(crate) struct Ask {
 impl Ask {
     fn wanted(self) -> Wanted<'static> {
         let addresses = vec![self.at.address()];
-        Wanted { kind: self.at.kind(), addresses, name: None, group: self.group.map(usize::from) }
+        let group = self.group.map(usize::from);
+        Wanted { kind: self.at.kind(), addresses, name: None, group, only_v6: None }
     }
 }
 
@@ -222,7 +223,7 @@ impl Net {
         let file = matches!(at, At::Path(_)).then_some(file);
         let (kind, asked, local) = (at.kind(), at.address(), at.address());
         let socket = Socket { kind, asked, name, member: 0, retired: false, local, file };
-        Entry { socket, fd: cookie, cookie: Some(u64::from(cookie)) }
+        Entry { socket, fd: cookie, cookie: Some(u64::from(cookie)), only_v6: false }
     }
 
     /// `has_lost_its_path`.
@@ -479,6 +480,7 @@ impl World {
                     socket,
                     fd,
                     cookie: Some(u64::from(fd)),
+                    only_v6: false,
                 });
                 part.got.extend(entries);
             }

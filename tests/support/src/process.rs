@@ -1,12 +1,17 @@
 //! Facts about processes, from `/proc` and pidfds.
 
-use std::{fs, os::fd::OwnedFd, path::PathBuf, process::Command, thread, time::Duration};
+use std::{
+    fs, net::SocketAddr, os::fd::OwnedFd, path::PathBuf, process::Command, thread, time::Duration,
+};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+    process::{
+        Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open, pidfd_send_signal,
+    },
     thread::{Gid, Uid, set_thread_gid, set_thread_groups, set_thread_uid},
 };
+use socket2::Socket;
 
 use crate::{
     LIMIT,
@@ -240,6 +245,21 @@ pub struct Watched {
 }
 
 impl Watched {
+    /// A descriptor of the TCP listener that this process has at this address.
+    #[track_caller]
+    pub fn listener_at(&self, address: SocketAddr) -> Socket {
+        let pid = Pid::from_raw(self.pid() as i32).expect("a PID");
+        let held = pidfd_open(pid, PidfdFlags::empty()).expect("a pidfd");
+        let is_it = |socket: &Socket| {
+            let at = socket.local_addr().ok().and_then(|local| local.as_socket());
+            at == Some(address) && socket.is_listener().unwrap_or(false)
+        };
+        let mut sockets = descriptors(self.pid()).into_iter().filter_map(|(number, _)| {
+            Some(Socket::from(pidfd_getfd(&held, number, PidfdGetfdFlags::empty()).ok()?))
+        });
+        sockets.find(is_it).unwrap_or_else(|| panic!("no listener at {address}"))
+    }
+
     pub fn new(pid: u32) -> Self {
         let number = Pid::from_raw(pid as i32).expect("a PID is not 0");
         let handle = match pidfd_open(number, PidfdFlags::empty()) {

@@ -8,11 +8,12 @@ fn address(port: u16) -> Address {
 fn entry(port: u16, cookie: u64) -> Entry<u64> {
     let (kind, asked, local) = (SocketKind::Tcp, address(port), address(port));
     let socket = Socket { kind, asked, name: None, member: 0, retired: false, local, file: None };
-    Entry { socket, fd: cookie, cookie: Some(cookie) }
+    Entry { socket, fd: cookie, cookie: Some(cookie), only_v6: false }
 }
 
 fn wanted(port: u16, group: Option<usize>) -> Wanted<'static> {
-    Wanted { kind: SocketKind::Tcp, addresses: vec![address(port)], name: None, group }
+    let (kind, addresses) = (SocketKind::Tcp, vec![address(port)]);
+    Wanted { kind, addresses, name: None, group, only_v6: None }
 }
 
 fn found(pool: &mut Pool<u64>, wanted: &Wanted<'_>) -> Vec<(u64, Origin)> {
@@ -144,4 +145,84 @@ fn the_store_has_what_is_held_and_nothing_else() {
     _ = second.hold(&wanted, one, false);
     let store = second.bring_store_into_line();
     assert_eq!((store.remove.len(), store.add.len(), store.kept), (1, 0, 1));
+}
+
+/// A socket at another address of a port.
+fn at(address: &str, cookie: u64) -> Entry<u64> {
+    let local = Address::Inet(address.parse().expect("an address"));
+    let mut entry = entry(0, cookie);
+    (entry.socket.asked, entry.socket.local) = (local.clone(), local);
+    entry
+}
+
+#[test]
+fn an_address_that_others_cover_is_replaced_when_this_generation_serves() {
+    let mut pool = Pool::new();
+    pool.use_it();
+    pool.take(vec![at("10.0.0.1:80", 1), at("[::1]:80", 2), at("10.0.0.1:81", 3)]);
+    let mut wide = wanted(80, None);
+    wide.addresses = vec![at("0.0.0.0:80", 4).socket.asked];
+    assert_eq!(found(&mut pool, &wide), []);
+    let overlapping = pool.overlapping(&wide).into_iter().map(|(entry, _)| entry);
+    assert_eq!(fds(overlapping), [1]);
+    assert_eq!(pool.hold(&wide, vec![(at("0.0.0.0:80", 4), Origin::Bound)], false).1, None);
+    assert_eq!(pool.replaced(), []);
+    // What nobody covers is closed before.
+    assert_eq!(fds(pool.unclaimed().into_iter().map(|(entry, _)| entry)), [3, 2]);
+    assert_eq!(fds(pool.replaced()), [1]);
+    assert_eq!(pool.replaced(), []);
+}
+
+#[test]
+fn what_a_stop_finds_replaced_is_let_go() {
+    let mut pool = Pool::new();
+    pool.use_it();
+    pool.take(vec![at("10.0.0.1:80", 1)]);
+    let mut wide = wanted(80, None);
+    wide.addresses = vec![at("0.0.0.0:80", 4).socket.asked];
+    _ = pool.hold(&wide, vec![(at("0.0.0.0:80", 4), Origin::Bound)], false);
+    assert_eq!(pool.unclaimed(), []);
+    assert_eq!(fds(pool.let_go()), [4, 1]);
+}
+
+/// What the supervisor has passed stays its own: it keeps the socket open, and accepts nothing.
+#[test]
+fn what_the_supervisor_has_passed_is_not_replaced() {
+    let mut pool = Pool::new();
+    pool.use_it();
+    pool.pass(at("10.0.0.1:80", 1));
+    pool.take(Vec::new());
+    let mut wide = wanted(80, None);
+    wide.addresses = vec![at("0.0.0.0:80", 4).socket.asked];
+    let overlapping = pool.overlapping(&wide).into_iter().map(|(_, origin)| origin);
+    assert_eq!(overlapping.collect::<Vec<_>>(), [Origin::Supervisor]);
+    _ = pool.hold(&wide, vec![(at("0.0.0.0:80", 4), Origin::Bound)], false);
+    assert_eq!(pool.unclaimed().len(), 1);
+    assert_eq!(pool.replaced(), []);
+}
+
+#[test]
+fn a_socket_that_takes_ipv4_as_well_is_not_one_that_does_not() {
+    let mut pool = Pool::new();
+    pool.take(vec![at("[::]:80", 1)]);
+    let mut only_v6 = wanted(80, None);
+    only_v6.addresses = vec![at("[::]:80", 1).socket.asked];
+    only_v6.only_v6 = Some(true);
+    assert_eq!(found(&mut pool, &only_v6), []);
+    assert_eq!(pool.overlapping(&only_v6).len(), 1);
+    only_v6.only_v6 = Some(false);
+    assert_eq!(found(&mut pool, &only_v6), [(1, Origin::Predecessor)]);
+}
+
+#[test]
+fn the_port_that_the_system_chose_may_be_asked_for_by_its_number() {
+    let mut pool = Pool::new();
+    let mut chosen = at("127.0.0.1:4711", 1);
+    chosen.socket.asked = address(0);
+    chosen.socket.name = Some("any".to_owned());
+    pool.take(vec![chosen]);
+    assert_eq!(found(&mut pool, &wanted(4712, None)), []);
+    let found = pool.find(&wanted(4711, None), |_| false).expect("of one kind");
+    let socket = &found[0].0.socket;
+    assert_eq!((&socket.asked, &socket.name), (&address(4711), &None));
 }

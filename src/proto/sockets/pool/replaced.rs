@@ -1,0 +1,64 @@
+//! Sockets that nobody asks for any more, while another one is asked for at an address that overlaps.
+
+use super::{Entry, Found, Origin, Pool, Wanted};
+use crate::proto::control::frame::{Address, SocketKind};
+use crate::proto::sockets::overlap::Reach;
+use std::mem;
+
+impl<F> Entry<F> {
+    fn reach(&self) -> Option<Reach> {
+        match self.socket.local {
+            Address::Inet(address) => Some(Reach::of(address, self.only_v6)),
+            Address::Unix(_) => None,
+        }
+    }
+}
+
+impl<F: Clone> Pool<F> {
+    /// The sockets that nobody has asked for, and beside which the wanted one cannot be bound as long as
+    /// the ports are not shared (SO_REUSEPORT): their addresses overlap.
+    pub(crate) fn overlapping(&self, wanted: &Wanted<'_>) -> Vec<Found<F>> {
+        let asked: Vec<Reach> = wanted
+            .addresses
+            .iter()
+            .filter_map(|address| match address {
+                // If it is unknown whether it leaves IPv4 to others, it does not.
+                Address::Inet(address) => {
+                    Some(Reach::of(*address, wanted.only_v6.unwrap_or(false)))
+                }
+                Address::Unix(_) => None,
+            })
+            .collect();
+        let is_it = |entry: &&Entry<F>| {
+            let reach = entry.reach();
+            entry.socket.kind == wanted.kind
+                && reach.is_some_and(|reach| asked.iter().any(|one| one.meets(reach)))
+        };
+        let of = |origin| move |entry: &Entry<F>| (entry.clone(), origin);
+        let passed = self.passed.iter().filter(is_it).map(of(Origin::Supervisor));
+        let stored = self.stored.iter().filter(is_it).map(of(Origin::Store));
+        let received = self.received.values().flatten().filter(is_it);
+        passed.chain(stored).chain(received.map(of(Origin::Predecessor))).collect()
+    }
+
+    /// Keeps those of which each address is covered by a socket that was asked for, and returns the others.
+    pub(super) fn keep_replaced(&mut self, unclaimed: Vec<Found<F>>) -> Vec<Found<F>> {
+        let held: Vec<(SocketKind, Reach)> =
+            self.held.iter().filter_map(|one| Some((one.socket.kind, one.reach()?))).collect();
+        let is_replaced = |entry: &Entry<F>| {
+            let of_its_kind = held.iter().filter(|(kind, _)| *kind == entry.socket.kind);
+            let others: Vec<Reach> = of_its_kind.map(|(_, reach)| *reach).collect();
+            entry.reach().is_some_and(|reach| reach.is_covered_by(&others))
+        };
+        let (replaced, unclaimed): (Vec<Found<F>>, Vec<Found<F>>) =
+            unclaimed.into_iter().partition(|(entry, _)| is_replaced(entry));
+        self.replaced.extend(replaced.into_iter().map(|(entry, _)| entry));
+        unclaimed
+    }
+
+    /// This generation serves. Returns the sockets whose addresses others cover that were asked for. From
+    /// now on those have to get what arrives; the older generations still answer what waits here.
+    pub(crate) fn replaced(&mut self) -> Vec<Entry<F>> {
+        mem::take(&mut self.replaced)
+    }
+}

@@ -1,0 +1,77 @@
+//! Which sockets hold a port, and which processes hold them.
+
+use super::open_files;
+use std::collections::HashSet;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// A listening TCP socket, or a UDP socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) local: SocketAddr,
+    /// Who has made it.
+    pub(crate) uid: u32,
+    inode: String,
+}
+
+/// All of this network namespace. Empty if `/proc` does not tell it.
+pub(crate) fn holders(udp: bool) -> Vec<Holder> {
+    const LISTEN: &str = "0A";
+    let tables = if udp { ["udp", "udp6"] } else { ["tcp", "tcp6"] };
+    let mut found = Vec::new();
+    for table in tables {
+        let Ok(table) = fs::read_to_string(format!("/proc/self/net/{table}")) else { continue };
+        found.extend(table.lines().filter_map(|line| {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            if !udp && words.get(3) != Some(&LISTEN) {
+                return None;
+            }
+            Some(Holder {
+                local: address(words.get(1)?)?,
+                uid: words.get(7)?.parse().ok()?,
+                inode: (*words.get(9)?).to_owned(),
+            })
+        }));
+    }
+    found
+}
+
+impl Holder {
+    pub(crate) fn is_held_by(&self, pid: i32) -> bool {
+        sockets(pid).is_some_and(|sockets| sockets.contains(&self.inode))
+    }
+
+    /// A process that holds it; `None` if this process may not see any.
+    pub(crate) fn find(&self) -> Option<i32> {
+        let processes = fs::read_dir("/proc").ok()?.flatten();
+        let mut pids = processes.filter_map(|one| one.file_name().to_str()?.parse::<i32>().ok());
+        pids.find(|pid| self.is_held_by(*pid))
+    }
+}
+
+/// The inodes of a process's sockets.
+pub(super) fn sockets(pid: i32) -> Option<HashSet<String>> {
+    let inodes = open_files(pid).ok()?.filter_map(|link| {
+        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        Some(inode.to_owned())
+    });
+    Some(inodes.collect())
+}
+
+/// Parses `0100007F:1F90`: each word of four bytes is written as this machine stores it.
+pub(super) fn address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let word = |at: usize| u32::from_str_radix(ip.get(at..at + 8)?, 16).ok();
+    let ip: IpAddr = match ip.len() {
+        8 => Ipv4Addr::from(word(0)?.to_ne_bytes()).into(),
+        32 => {
+            let mut bytes = [0; 16];
+            for (at, four) in bytes.chunks_exact_mut(4).enumerate() {
+                four.copy_from_slice(&word(at * 8)?.to_ne_bytes());
+            }
+            Ipv6Addr::from(bytes).into()
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
+}
