@@ -98,6 +98,7 @@
 use crate::driver::sockets::obtain as pool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Address, SocketKind};
+use crate::proto::sockets::changes::{Changes, FileChanges};
 use crate::proto::sockets::pool::Wanted;
 use crate::sys::socket::Settings;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
@@ -128,8 +129,9 @@ pub fn unix_datagram(path: impl AsRef<Path>) -> Result<UnixDatagram> {
 
 /// How a socket is found and, if it has to be, bound.
 ///
-/// Used like [`std::fs::OpenOptions`]. Only the name matters for a socket that is found: one that was
-/// taken over stays as it was made. The other options are for a socket that is bound anew.
+/// Used like [`std::fs::OpenOptions`]. The options are for a socket that is bound anew. Of a socket that was
+/// taken over, [`backlog`](Options::backlog), [`mode`](Options::mode) and [`owner`](Options::owner) are
+/// changed if they are given; all else stays as it was made.
 ///
 /// ```no_run
 /// # seamless::init("")?;
@@ -154,9 +156,9 @@ impl Options {
         Options {
             name: None,
             settings: Settings {
-                backlog: 4096,
+                backlog: None,
                 only_v6: None,
-                mode: None,
+                file: FileChanges::NONE,
                 reuse_port: false,
                 nonblocking: false,
             },
@@ -172,9 +174,11 @@ impl Options {
     }
 
     /// How many connections may wait to be accepted. The kernel caps it at `net.core.somaxconn`.
-    /// Default: 4096.
+    ///
+    /// Default: 4096 for a listener that is bound anew; one that was taken over stays as it is. If it is given,
+    /// it also holds for a listener that was taken over, from [`started`](crate::started) on.
     pub fn backlog(&mut self, connections: u32) -> &mut Self {
-        self.settings.backlog = connections;
+        self.settings.backlog = Some(connections);
         self
     }
 
@@ -186,10 +190,33 @@ impl Options {
         self
     }
 
-    /// The mode of a Unix socket's path, for example `0o660`. It is in force before anybody can connect.
-    /// Default: what the umask leaves of `0o777`.
+    /// The mode of a Unix socket's path, for example `0o660`. For a socket that is bound anew it is in force
+    /// before anybody can connect.
+    ///
+    /// Default: what the umask leaves of `0o777`; a socket that was taken over stays as it is. If it is given,
+    /// the path of a socket that was taken over gets it, too: when [`started`](crate::started) is called, so
+    /// that a program that fails before that changes nothing for its predecessor. If this user may not change
+    /// it, `started` fails with [`ErrorKind::Socket`] and names the path. A socket that the supervisor has
+    /// passed stays as the supervisor has made it (systemd: `SocketMode=`).
     pub fn mode(&mut self, mode: u32) -> &mut Self {
-        self.settings.mode = Some(mode);
+        self.settings.file.mode = Some(mode);
+        self
+    }
+
+    /// The owner and the group of a Unix socket's path, by their numbers; `None` leaves one as it is. It holds
+    /// when and for which sockets [`mode`](Options::mode) does. Only root may give a file to another user; its
+    /// owner may give it to a group that the owner is in (`chown(2)`).
+    ///
+    /// Default: the user and the group of this process, or those of the socket that was taken over.
+    ///
+    /// ```no_run
+    /// # seamless::init("")?;
+    /// let mut options = seamless::sockets::Options::new();
+    /// let listener = options.mode(0o660).owner(None, Some(33)).unix("/run/web/web")?; // www-data
+    /// # Ok::<(), seamless::Error>(())
+    /// ```
+    pub fn owner(&mut self, uid: impl Into<Option<u32>>, gid: impl Into<Option<u32>>) -> &mut Self {
+        (self.settings.file.uid, self.settings.file.gid) = (uid.into(), gid.into());
         self
     }
 
@@ -299,8 +326,9 @@ impl Options {
         addresses: Vec<Address>,
         group: Option<usize>,
     ) -> Wanted<'_> {
-        let only_v6 = self.settings.only_v6;
-        Wanted { kind, addresses, name: self.name.as_deref(), group, only_v6 }
+        let Settings { backlog, only_v6, file, .. } = self.settings;
+        let changes = Changes { backlog, file };
+        Wanted { kind, addresses, name: self.name.as_deref(), group, only_v6, changes }
     }
 }
 

@@ -9,6 +9,7 @@ use super::shortage::is_shortage;
 use super::socket::{self, Peer, Settings};
 use super::unix_path::{self, Beside, Occupant, SocketType};
 use crate::proto::control::frame::FileId;
+use crate::proto::sockets::changes::FileChanges;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{
@@ -163,9 +164,9 @@ impl Listener {
     /// Binds it for this path, open to this user and root alone. It still has to be put in place.
     pub(crate) fn bind(path: &Path) -> io::Result<Beside> {
         let settings = Settings {
-            backlog: 64,
+            backlog: Some(64),
             only_v6: None,
-            mode: Some(0o600),
+            file: FileChanges { mode: Some(0o600), ..FileChanges::NONE },
             reuse_port: false,
             nonblocking: true,
         };

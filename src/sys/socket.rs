@@ -4,6 +4,7 @@
 use super::process::{self, Held};
 use super::{raw, rlimit};
 use crate::proto::control::frame::{Address, SocketKind};
+use crate::proto::sockets::changes::FileChanges;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::{self, c_int};
@@ -25,12 +26,17 @@ sockopt_impl!(Protocol, GetOnly, libc::SOL_SOCKET, libc::SO_PROTOCOL, c_int);
 sockopt_impl!(Cookie, GetOnly, libc::SOL_SOCKET, libc::SO_COOKIE, u64);
 sockopt_impl!(BindToIfIndex, Both, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, c_int);
 
+/// How many connections may wait if the program does not say it.
+const BACKLOG: u32 = 4096;
+
 /// How a socket that is bound anew is set up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    pub(crate) backlog: u32,
+    /// `None`: [`BACKLOG`].
+    pub(crate) backlog: Option<u32>,
     pub(crate) only_v6: Option<bool>,
-    pub(crate) mode: Option<u32>,
+    /// Of the path of a Unix socket.
+    pub(crate) file: FileChanges,
     pub(crate) reuse_port: bool,
     pub(crate) nonblocking: bool,
 }
@@ -66,9 +72,14 @@ pub(crate) fn bind(
         SocketAddr::V6(address) => bind_to(&socket, &SockaddrIn6::from(address))?,
     }
     if kind == SocketKind::Tcp {
-        raw::listen(socket.as_fd(), settings.backlog)?;
+        listen(socket.as_fd(), settings.backlog)?;
     }
     Ok(socket)
+}
+
+/// Begins to listen, or changes how many connections may wait.
+pub(crate) fn listen(socket: BorrowedFd<'_>, backlog: Option<u32>) -> io::Result<()> {
+    raw::listen(socket, backlog.unwrap_or(BACKLOG))
 }
 
 /// Close-on-exec from birth.

@@ -1,10 +1,10 @@
 //! Unix sockets at paths of any length. A socket is bound under a temporary name and then renamed to its
 //! path, so that the path always names a socket that can be used.
 
-use super::raw;
 use super::socket::{self, Settings};
 use crate::proto::control::frame::{Address, FileId};
 use crate::proto::paths;
+use crate::proto::sockets::changes::FileChanges;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::socket::{self as nix_socket, AddressFamily, SockType, UnixAddr};
@@ -51,17 +51,15 @@ impl Beside {
         remove_leftover(&temporary)?;
         let flags = socket::flags(settings.nonblocking);
         let socket = nix_socket::socket(AddressFamily::Unix, ty.raw(), flags, None)?;
-        if let Some(mode) = settings.mode {
+        if let Some(mode) = settings.file.mode {
             // An unbound socket gives its mode, less the umask, to the file that `bind` creates.
             fchmod(&socket, Mode::from_bits_truncate(mode))?;
         }
         socket::bind_to(&socket, &folder.address(&temporary)?)?;
         let mut beside = Beside { socket: None, temporary, path: path.to_owned() };
-        if let Some(mode) = settings.mode {
-            set_mode(&beside.temporary, mode)?;
-        }
+        change_file(&beside.temporary, settings.file, None)?;
         if ty != SocketType::Datagram {
-            raw::listen(socket.as_fd(), settings.backlog)?;
+            socket::listen(socket.as_fd(), settings.backlog)?;
         }
         beside.socket = Some(socket);
         Ok(beside)
@@ -91,21 +89,40 @@ fn open_path(path: &Path, more: OFlag) -> io::Result<fs::File> {
     fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
-/// Gives a bound socket the bits of its mode that the umask has removed. Somebody who may write to the
-/// folder could have put another file, or a link to one, in its place. So the file is opened first, and
-/// the one that was examined is the one that is changed. It must be a socket without a second name.
-fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+/// Gives the file of a bound socket its owner and its mode, also those bits that the umask has removed.
+/// `known`: the file that it must be. Somebody who may write to the folder could have put another file, or a
+/// link to one, in its place. So the file is opened first, and the one that was examined is the one that is
+/// changed. It must be a socket without a second name. `false`: nothing had to be changed.
+pub(crate) fn change_file(
+    path: &Path,
+    changes: FileChanges,
+    known: Option<FileId>,
+) -> io::Result<bool> {
+    if changes == FileChanges::NONE {
+        return Ok(false);
+    }
     let file = open_path(path, OFlag::O_NOFOLLOW)?;
     let about = file.metadata()?;
-    if about.mode() & 0o7777 == mode {
-        return Ok(());
+    let is_owner = |owner: Option<u32>, now| owner.is_none_or(|owner| owner == now);
+    let has_owner = is_owner(changes.uid, about.uid()) && is_owner(changes.gid, about.gid());
+    let has_mode = changes.mode.is_none_or(|mode| about.mode() & 0o7777 == mode);
+    if has_owner && has_mode {
+        return Ok(false);
     }
-    if !about.file_type().is_socket() || about.nlink() > 1 {
+    let is_another = known.is_some_and(|known| file_id(&about) != known);
+    if is_another || !about.file_type().is_socket() || about.nlink() > 1 {
         let text = format!("{path:?} was replaced by somebody else");
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
     }
     let held = format!("/proc/self/fd/{}", file.as_raw_fd());
-    fs::set_permissions(held, Permissions::from_mode(mode))
+    if !has_owner {
+        std::os::unix::fs::chown(&held, changes.uid, changes.gid)?;
+    }
+    // After a change of the owner: that may remove bits.
+    if let Some(mode) = changes.mode {
+        fs::set_permissions(held, Permissions::from_mode(mode))?;
+    }
+    Ok(true)
 }
 
 /// Removes the socket that a process which was killed has left at the temporary name. Any other file

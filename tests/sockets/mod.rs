@@ -9,6 +9,7 @@ mod overlaps;
 mod paths;
 mod peers;
 mod queues;
+mod settings;
 mod state;
 
 use std::{path::Path, time::Duration};

@@ -96,6 +96,8 @@ fn perform<'a>(
                 let content = service.content()?.unwrap_or_default();
                 hands.others = service.examine_all(&files, &hands.record, content)?;
                 hands.control = Some(control::prepare(&service.pid_file)?);
+                // Last: if anything else fails, the older generations keep what they have.
+                sockets::stages::change()?;
             }
             hands.files = Some(files);
             let others = hands.others.iter().map(|one| one.facts).collect();

@@ -43,6 +43,15 @@ events! {
             retired: Option<&'a str> as Field::text_if_any,
         } => "Nothing.";
 
+        /// A socket that was taken over has got the settings that this program asks for.
+        SocketChanged: Info "socket" {
+            daemon = own_pid(),
+            kind: &'a str,
+            address: &'a dyn Display as Field::Plain,
+            file: Option<&'a str> as Field::text_if_any,
+            backlog: Option<u32>,
+        } => "Nothing.";
+
         /// The path of the predecessor's socket was removed or names another socket.
         SocketLostItsPath: Warn "socket" {
             daemon = own_pid(),

@@ -3,11 +3,56 @@
 use super::bind::steer;
 use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::PROCESS;
+use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::Socket;
+use crate::proto::sockets::changes::{Changes, FileChanges};
 use crate::shutdown::lock;
 use crate::sys::process::Held;
-use crate::sys::socket;
+use crate::sys::{socket, unix_path};
 use std::os::fd::AsFd;
+
+/// This generation is about to take over: gives sockets that others have bound the mode, the owner and the
+/// backlog that the program asks for. All of them, or an error; a further call of `started` tries again.
+pub(in crate::driver) fn change() -> Result<()> {
+    let changes = lock(&PROCESS.sockets.held).pool.changes();
+    for (entry, Changes { backlog, file }) in changes {
+        let Socket { kind, asked, local, .. } = &entry.socket;
+        let path = unix_path::path_of(asked);
+        let shown = if path.is_some() { asked } else { local };
+        let fail = |error| {
+            let text =
+                format!("cannot change {} {shown} to {} (socket)", kind.name(), words(&file));
+            let hint =
+                "its owner and root may: let that user start the service once, or remove the path";
+            Error::io(ErrorKind::Socket, text, error).hint(hint)
+        };
+        let changed = match &path {
+            Some(path) => unix_path::change_file(path, file, entry.socket.file).map_err(fail)?,
+            None => false,
+        };
+        if backlog.is_some() {
+            socket::listen(entry.fd.as_fd(), backlog).map_err(|error| {
+                let text = format!("cannot change the backlog of {} {shown} (socket)", kind.name());
+                Error::io(ErrorKind::Socket, text, error)
+            })?;
+        }
+        if changed || backlog.is_some() {
+            let file = changed.then(|| words(&file));
+            let (kind, address, file) = (kind.name(), shown, file.as_deref());
+            log::write(Event::SocketChanged { kind, address, file, backlog });
+        }
+    }
+    Ok(())
+}
+
+/// `mode 0660 owner 33:-`
+fn words(FileChanges { mode, uid, gid }: &FileChanges) -> String {
+    let number = |number: &Option<u32>| number.map_or("-".to_owned(), |number| number.to_string());
+    let mode = mode.map(|mode| format!("mode {mode:04o}"));
+    let owner =
+        (uid.is_some() || gid.is_some()).then(|| format!("owner {}:{}", number(uid), number(gid)));
+    mode.into_iter().chain(owner).collect::<Vec<_>>().join(" and ")
+}
 
 /// This generation is about to serve: closes what nobody has asked for. Guards against a connection
 /// that the kernel completes for us alone, after the older generations have closed theirs.

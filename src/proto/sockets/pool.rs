@@ -2,6 +2,7 @@
 //! it holds for its successor. Decides which of them the program gets, which are closed, and which of them
 //! a successor gets. `F` is a descriptor.
 
+use super::changes::Changes;
 #[cfg(feature = "systemd")]
 use super::fdstore;
 use crate::proto::control::frame::{Address, Socket, SocketKind};
@@ -30,6 +31,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) group: Option<usize>,
     /// Whether a socket at an IPv6 address leaves IPv4 to others; `None` if either will do.
     pub(crate) only_v6: Option<bool>,
+    /// What can be changed of a socket that was taken over.
+    pub(crate) changes: Changes,
 }
 
 impl Wanted<'_> {
@@ -112,6 +115,8 @@ pub(crate) struct Pool<F> {
     asked: BTreeSet<Key>,
     /// What has to be done with groups as soon as this generation serves.
     groups: Vec<Steered<F>>,
+    /// What has to be changed of sockets that others have bound, as soon as this generation takes over.
+    changes: Vec<(Entry<F>, Changes)>,
     /// The drain has begun: nothing is held any more.
     let_go: bool,
 }
@@ -133,6 +138,7 @@ impl<F> Pool<F> {
             held: Vec::new(),
             asked: BTreeSet::new(),
             groups: Vec::new(),
+            changes: Vec::new(),
             let_go: false,
         }
     }
@@ -387,9 +393,15 @@ impl<F: Clone> Pool<F> {
             }
         }
         let mut found = found;
-        for (at, (entry, _)) in found.iter_mut().enumerate() {
+        let changes = wanted.changes.of(wanted.kind);
+        for (at, (entry, origin)) in found.iter_mut().enumerate() {
             entry.socket.member = at as u32;
             entry.socket.retired = at >= count;
+            // The supervisor's are as the supervisor has been told to make them.
+            let is_older = matches!(origin, Origin::Predecessor | Origin::Store);
+            if is_older && changes != Changes::NONE && !entry.socket.retired && !self.let_go {
+                self.changes.push((entry.clone(), changes));
+            }
             self.asked.insert(key(wanted.kind, &entry.socket.asked, wanted.name));
             if !self.let_go {
                 self.held.push(entry.clone());
@@ -402,7 +414,15 @@ impl<F: Clone> Pool<F> {
 
     /// This generation serves. Returns what has to be done with groups.
     pub(crate) fn steer(&mut self) -> Vec<Steered<F>> {
+        self.changes.clear(); // they have been made
         mem::take(&mut self.groups)
+    }
+
+    /// This generation is about to take over. Returns what has to be changed of sockets that others have
+    /// bound. Not before: if this generation failed, the older ones would serve with settings of a program
+    /// that does not run.
+    pub(crate) fn changes(&self) -> Vec<(Entry<F>, Changes)> {
+        self.changes.clone()
     }
 
     /// This generation is about to serve. Returns what the program has not asked for, to be closed. What is
@@ -450,6 +470,7 @@ impl<F: Clone> Pool<F> {
         self.let_go = true;
         let mut gone = mem::take(&mut self.held);
         gone.extend(mem::take(&mut self.groups).into_iter().map(|(entry, _)| entry));
+        gone.extend(mem::take(&mut self.changes).into_iter().map(|(entry, _)| entry));
         gone.extend(self.unclaimed().into_iter().map(|(entry, _)| entry));
         gone.extend(self.replaced());
         gone

@@ -14,6 +14,7 @@ use crate::proto::control::transfer::{Give, Giving, Predecessor, Taking, Took};
 use crate::proto::daemon::Phase;
 use crate::proto::generation::takeover::Act;
 use crate::proto::generation::verdict::{Purpose, Verdict};
+use crate::proto::sockets::changes::Changes;
 use crate::proto::sockets::fdstore;
 use crate::proto::sockets::pool::{Entry, Origin, Spread, Wanted};
 use crate::variants::{self, Variant};
@@ -56,7 +57,8 @@ impl Ask {
     fn wanted(self) -> Wanted<'static> {
         let addresses = vec![self.at.address()];
         let group = self.group.map(usize::from);
-        Wanted { kind: self.at.kind(), addresses, name: None, group, only_v6: None }
+        let (kind, changes) = (self.at.kind(), Changes::NONE);
+        Wanted { kind, addresses, name: None, group, only_v6: None, changes }
     }
 }
 

@@ -1,5 +1,6 @@
 use super::{Entry, Origin, Pool, Spread, Wanted};
 use crate::proto::control::frame::{Address, Socket, SocketKind};
+use crate::proto::sockets::changes::{Changes, FileChanges};
 
 fn address(port: u16) -> Address {
     Address::Inet(([127, 0, 0, 1], port).into())
@@ -13,7 +14,8 @@ fn entry(port: u16, cookie: u64) -> Entry<u64> {
 
 fn wanted(port: u16, group: Option<usize>) -> Wanted<'static> {
     let (kind, addresses) = (SocketKind::Tcp, vec![address(port)]);
-    Wanted { kind, addresses, name: None, group, only_v6: None }
+    let changes = Changes::NONE;
+    Wanted { kind, addresses, name: None, group, only_v6: None, changes }
 }
 
 fn found(pool: &mut Pool<u64>, wanted: &Wanted<'_>) -> Vec<(u64, Origin)> {
@@ -225,4 +227,44 @@ fn the_port_that_the_system_chose_may_be_asked_for_by_its_number() {
     let found = pool.find(&wanted(4711, None), |_| false).expect("of one kind");
     let socket = &found[0].0.socket;
     assert_eq!((&socket.asked, &socket.name), (&address(4711), &None));
+}
+
+/// Only what was asked for, only of what others have bound, and only what such a socket has.
+#[test]
+fn what_is_asked_for_is_changed_when_this_generation_takes_over() {
+    let mode = FileChanges { mode: Some(0o660), ..FileChanges::NONE };
+    let all = Changes { backlog: Some(7), file: mode };
+    let path = |cookie, kind| {
+        let mut entry = entry(0, cookie);
+        entry.socket.kind = kind;
+        entry.socket.asked = Address::Unix(b"/run/web".to_vec());
+        entry
+    };
+    for (kind, expected) in
+        [(SocketKind::Unix, all), (SocketKind::UnixDatagram, Changes { backlog: None, file: mode })]
+    {
+        let mut pool = Pool::new();
+        pool.take(vec![path(1, kind)]);
+        let mut asks = wanted(80, None);
+        (asks.kind, asks.changes) = (kind, all);
+        asks.addresses = vec![Address::Unix(b"/run/web".to_vec())];
+        let found = pool.find(&asks, |_| false).expect("of one kind");
+        _ = pool.hold(&asks, found, false);
+        assert_eq!(pool.changes().into_iter().map(|(_, one)| one).collect::<Vec<_>>(), [expected]);
+        assert_eq!(pool.steer(), []);
+        assert_eq!(pool.changes(), []);
+    }
+    for (kind, origin, left) in [
+        (SocketKind::Tcp, Origin::Predecessor, Changes { backlog: Some(7), ..Changes::NONE }),
+        (SocketKind::Tcp, Origin::Bound, Changes::NONE),
+        (SocketKind::Tcp, Origin::Supervisor, Changes::NONE),
+        (SocketKind::Udp, Origin::Predecessor, Changes::NONE),
+    ] {
+        let mut pool = Pool::new();
+        let mut asks = wanted(80, None);
+        (asks.kind, asks.changes) = (kind, all);
+        _ = pool.hold(&asks, vec![(entry(80, 1), origin)], false);
+        let changes = pool.changes().into_iter().map(|(_, one)| one).next();
+        assert_eq!(changes.unwrap_or(Changes::NONE), left);
+    }
 }

@@ -116,8 +116,8 @@ ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, file:PATH (until i
         call:init, call:started, call:restart, call:state, call:time, call:wait, call:look,
         call:inherited, call:reason (of the drain), call:states (reported as they come, by a thread
         and a task), tcp:SOCKET
-SOCKET  an address or a path, and then any of: ,name=NAME ,count=N ,mode=660 ,backlog=N ,only-v6
-        ,reuse-port ,blocking
+SOCKET  an address or a path, and then any of: ,name=NAME ,count=N ,mode=660 ,uid=N ,gid=N
+        ,backlog=N ,only-v6 ,reuse-port ,blocking
 TIME    like 300ms or 2s";
 
 #[derive(Clone, Debug)]
@@ -214,6 +214,7 @@ impl FromStr for Asked {
         let address = words.next().unwrap_or_default().to_owned();
         let mut asked = Asked { address, count: 1, options: sockets::Options::new() };
         let options = asked.options.nonblocking(true);
+        let (mut uid, mut gid) = (None, None);
         for word in words {
             let wrong = || format!("socket {text:?}: {word:?}");
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
@@ -223,6 +224,8 @@ impl FromStr for Asked {
                 "mode" => {
                     _ = options.mode(u32::from_str_radix(value, 8).map_err(|_| wrong())?);
                 }
+                "uid" => uid = Some(value.parse().map_err(|_| wrong())?),
+                "gid" => gid = Some(value.parse().map_err(|_| wrong())?),
                 "backlog" => _ = options.backlog(value.parse().map_err(|_| wrong())?),
                 "only-v6" => _ = options.only_v6(true),
                 "reuse-port" => _ = options.reuse_port(true),
@@ -230,6 +233,7 @@ impl FromStr for Asked {
                 _ => return Err(wrong()),
             }
         }
+        options.owner(uid, gid);
         Ok(asked)
     }
 }
