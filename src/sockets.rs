@@ -246,6 +246,8 @@ impl Options {
     ///   it before.
     /// - [`ErrorKind::Takeover`]: there is a predecessor, and the transfer from it failed. The
     ///   predecessor serves on, unharmed, and the call may be repeated.
+    /// - [`ErrorKind::AlreadyRunning`]: the PID file belongs to a service that another supervisor runs. The
+    ///   error names that supervisor and the command that restarts the service.
     /// - [`ErrorKind::NotInitialized`]: [`init`](crate::init) has not succeeded.
     pub fn tcp(&self, addr: impl ToSocketAddrs) -> Result<TcpListener> {
         self.one(SocketKind::Tcp, resolve(addr)?).map(TcpListener::from)

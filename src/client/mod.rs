@@ -36,7 +36,6 @@ mod ask;
 mod check;
 mod look;
 mod service;
-mod shell;
 mod status;
 mod supervisor;
 

@@ -1,9 +1,7 @@
 //! The supervisor of a service, and the commands by which it is told.
 
-use super::shell::quote;
 use super::status::Status;
 use crate::proto::control::status;
-use crate::proto::supervisor::NamedBy;
 use crate::proto::supervisor::systemd::Unit;
 use crate::proto::{Kind, Reading};
 use crate::sys::{proc, supervisor};
@@ -129,26 +127,9 @@ impl Supervisor {
             Wish::Restart => commands.restart,
             Wish::Stop => commands.stop,
         };
-        Some(command.replace("{}", &self.service(&commands.service)?))
-    }
-
-    fn service(&self, named_by: &NamedBy) -> Option<String> {
-        let variable = |name| proc::variable(self.child, name).map(|value| quote(&value));
-        match named_by {
-            NamedBy::Folder => Some(quote(&self.folder.as_ref()?.to_string_lossy())),
-            NamedBy::Unit => {
-                let unit = self.unit.as_ref()?;
-                let user = if unit.user { "--user " } else { "" };
-                Some(format!("{user}{}", quote(&unit.name)))
-            }
-            NamedBy::Variable { name, group } => {
-                let name = variable(name)?;
-                Some(match group.and_then(variable) {
-                    Some(group) if group != name => format!("{group}:{name}"),
-                    _ => name,
-                })
-            }
-        }
+        let folder = self.folder.as_deref();
+        let service = supervisor::named(&commands.service, folder, self.unit.as_ref(), self.child);
+        Some(command.replace("{}", &service?))
     }
 
     pub(super) fn known(&self) -> Kind {

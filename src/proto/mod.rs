@@ -11,6 +11,7 @@ pub(crate) mod generation;
 pub(crate) mod launcher;
 pub(crate) mod paths;
 pub(crate) mod role;
+pub(crate) mod shell;
 pub(crate) mod sockets;
 mod state;
 #[cfg_attr(not(feature = "command"), allow(dead_code))] // some columns are the command's

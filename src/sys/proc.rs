@@ -139,6 +139,15 @@ pub(crate) fn open_files(pid: i32) -> io::Result<impl Iterator<Item = PathBuf>> 
     Ok(fds.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()))
 }
 
+/// A variable in the environment that a process was started with.
+pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    environment.split(|byte| *byte == 0).find_map(|entry| {
+        let entry = std::str::from_utf8(entry).ok()?;
+        Some(entry.strip_prefix(name)?.strip_prefix('=')?.to_owned())
+    })
+}
+
 // ---- this process ----
 
 /// Has this process a single thread? `false` if that cannot be known.

@@ -5,8 +5,9 @@ use super::shortage::is_shortage;
 use super::{proc, systemctl};
 use crate::proto::channel::Hello;
 use crate::proto::generation::record::Identity;
+use crate::proto::shell::quote;
 use crate::proto::supervisor::systemd::Unit;
-use crate::proto::supervisor::{Adopts, Tells, supervise};
+use crate::proto::supervisor::{Adopts, NamedBy, Tells, supervise};
 use crate::proto::{Kind, Reading};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -138,7 +139,6 @@ impl Supervisor {
     }
 
     /// The supervisor `parent` of another process: of a launcher, or of a daemon without launcher.
-    #[cfg(feature = "command")]
     pub(crate) fn of(launcher: i32, parent: i32) -> Supervisor {
         Supervisor::look_at(launcher, parent, &mut None)
     }
@@ -322,6 +322,49 @@ impl Supervisor {
         let signal = fs::read_to_string(self.folder.as_ref()?.join(file.name)).ok()?;
         (!supervise::is_term(&signal)).then(|| (signal.trim().to_owned(), file.warning))
     }
+}
+
+/// What the service of this process is called in a command, for a shell. `child`: the launcher or its daemon,
+/// whose environment tells it under some kinds. `None` if it is unknown.
+pub(crate) fn named(
+    named_by: &NamedBy,
+    folder: Option<&Path>,
+    unit: Option<&Unit>,
+    child: i32,
+) -> Option<String> {
+    let variable = |name| proc::variable(child, name).map(|value| quote(&value));
+    match named_by {
+        NamedBy::Folder => Some(quote(&folder?.to_string_lossy())),
+        NamedBy::Unit => {
+            let Unit { name, user } = unit?;
+            let user = if *user { "--user " } else { "" };
+            Some(format!("{user}{}", quote(name)))
+        }
+        NamedBy::Variable { name, group } => {
+            let name = variable(name)?;
+            Some(match group.and_then(variable) {
+                Some(group) if group != name => format!("{group}:{name}"),
+                _ => name,
+            })
+        }
+    }
+}
+
+/// `runit (process 7)`, and the command by which an operator restarts the service under it. `pid`: the
+/// supervisor; `child`: the launcher or its daemon.
+pub(crate) fn in_words(child: i32, pid: i32) -> (String, Option<String>) {
+    let supervisor = Supervisor::of(child, pid);
+    let what = match &supervisor.name {
+        _ if supervisor.kind != Kind::OTHER => supervisor.kind.name,
+        Some(name) => name,
+        None => "an unknown program",
+    };
+    let command = supervisor.kind.commands.as_ref().and_then(|commands| {
+        let (folder, unit) = (supervisor.folder(), supervisor.unit.as_ref());
+        let service = named(&commands.service, folder, unit, child)?;
+        Some(commands.restart.replace("{}", &service))
+    });
+    (format!("{what} (process {pid})"), command)
 }
 
 #[cfg(test)]

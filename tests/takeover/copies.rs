@@ -6,7 +6,7 @@ use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed},
     http::{self, Prober, Target},
-    process,
+    process, scene,
     site::Site,
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
@@ -75,7 +75,7 @@ fn p1_p5_a_second_service_with_the_same_pid_file(kind: Supervisor, folder: &Path
              launcher {launcher} is supervised by somebody else",
             direct.pid_file(),
         );
-        assert_eq!(error, text);
+        assert!(error.starts_with(&text), "{error}");
     }
     prober.wait_more(20);
     let probes = prober.stop();
@@ -107,8 +107,58 @@ fn has_started(log: &str) -> bool {
 }
 
 under_each_supervisor![
-    Boxed::new().private_net() => p1_p5_a_second_service_with_the_same_pid_file
+    Boxed::new().private_net() =>
+    p1_p5_a_second_service_with_the_same_pid_file,
+    p1_p5_a_copy_by_hand_of_a_service_with_sockets
 ];
+
+/// A copy by hand of a service that takes its sockets over: which service runs, under whom, and how it is
+/// restarted.
+fn p1_p5_a_copy_by_hand_of_a_service_with_sockets(kind: Supervisor, folder: &Path) {
+    let target = Target::from(boxed::address());
+    let direct = Site::alone(folder);
+    let run = scene::script(folder, &format!("--tcp={target}"));
+    let service = Service::new(kind, folder.join("service"), &run);
+    let daemon = direct.report.wait("started").pid;
+    let launcher = service.main_pid();
+    let supervisor = process::stat(launcher).expect("it").ppid;
+    service.settle();
+    let prober = Prober::start(&target);
+    let other = format!("--tcp={}", boxed::address());
+    // The same socket, one of its own, a Unix socket, state alone.
+    let copies = [
+        vec![format!("--tcp={target}")],
+        vec![other.clone()],
+        vec![format!("--unix={}", folder.join("unix").display())],
+        vec!["--inherit".to_owned(), other],
+    ];
+    for options in copies {
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let error = direct.start(&options).wait_error().text;
+        let name = format!("{kind:?}").to_lowercase();
+        let text = format!(
+            "socket: cannot take over {:?} (started): generation 1 with daemon {daemon} and launcher \
+             {launcher} is supervised by somebody else; the service runs already, under {name} (process \
+             {supervisor}): to restart it, ",
+            direct.pid_file(),
+        );
+        assert!(error.starts_with(&text), "{error}");
+        let command = match kind {
+            Supervisor::Daemontools => "svc -t",
+            Supervisor::Runit => "sv term",
+            Supervisor::S6 => "s6-svc -t",
+        };
+        let folder = service.folder().display();
+        let commands =
+            format!("{command} {folder}, or seamless restart {}", direct.pid_file().display());
+        assert!(error.contains(&commands), "{error}");
+    }
+    prober.wait_more(20);
+    let probes = prober.stop();
+    probes.assert_all_answered();
+    assert_eq!(probes.pids(), [daemon]);
+    assert_eq!(service.main_pid(), launcher);
+}
 
 /// The same by hand, beside a service under a supervisor: several copies at once.
 #[test]

@@ -1,8 +1,8 @@
 //! What follows from the facts. Pure: each warning has a test that gives it the facts.
 
 use super::facts::{Daemon, Facts, Kernel, Parent, ROOT, SEARCH, ServiceFolder, WRITE, may};
-use crate::client::shell::quote;
 use crate::proto::paths;
+use crate::proto::shell::quote;
 use crate::proto::supervisor::StartsAgain;
 use crate::proto::supervisor::systemd::{self, Properties};
 use crate::sys::surroundings::{About, What, Who};

@@ -1,6 +1,7 @@
 //! This generation among the others of its service: who it is, what the record says of the others, and
 //! what is known of each. What follows from that is decided in `proto::generation`.
 
+mod already_running;
 pub(in crate::driver) mod check;
 pub(in crate::driver) mod claim;
 pub(in crate::driver) mod started;
@@ -265,6 +266,10 @@ impl Service {
     }
 
     /// The live generations from which this one may take sockets and state.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::AlreadyRunning`] if the PID file belongs to another service, as `started` finds it.
     pub(in crate::driver) fn predecessors(&self) -> Result<Vec<HeldPredecessor>> {
         let asker = Asker { number: Some(self.number().unwrap_or(0)), ..self.asker() };
         let examined = {
@@ -273,6 +278,11 @@ impl Service {
             let content = self.content()?.unwrap_or_default();
             self.examine_all(&files, &record, content)?
         };
+        for one in &examined {
+            if let Verdict::Refuse(why) = verdict(&one.facts, Purpose::TakeOver, asker) {
+                return Err(already_running::already_running(self, one, why));
+            }
+        }
         let ours = examined.into_iter().filter(|one| {
             let verdict = verdict(&one.facts, Purpose::Transfer, asker);
             matches!(verdict, Verdict::Touch { .. } | Verdict::TouchByNumber)

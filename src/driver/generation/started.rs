@@ -1,16 +1,16 @@
 //! `started`: this generation takes over, step by step as `proto::generation::takeover` says.
 
+use super::already_running::already_running;
 use super::{Examined, Service};
 use crate::driver::control;
 use crate::driver::generation::unit;
 use crate::driver::log::{self, daemon::Event};
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::sockets;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::proto::daemon::StartedCall;
 use crate::proto::generation::record::{LineState, Record};
 use crate::proto::generation::takeover::{Act, Done, End, Next, TakeOver};
-use crate::proto::generation::verdict::Why;
 use crate::shutdown::lock;
 use crate::sys::pid_file::PidFile;
 use crate::sys::process;
@@ -53,7 +53,7 @@ pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Dae
         End::NeverStarted => super::park_for_ever(),
         End::Refused(place, why) => {
             service.number.store(0, Ordering::SeqCst);
-            return Err(is_anothers(service, &hands.others[place], why));
+            return Err(already_running(service, &hands.others[place], why));
         }
     }
     let older: Vec<usize> = takeover.older().collect();
@@ -149,17 +149,4 @@ impl Hands<'_> {
     fn files(&mut self) -> &mut super::Files {
         self.files.as_mut().expect("they are held since the look")
     }
-}
-
-fn is_anothers(service: &Service, other: &Examined, why: Why) -> Error {
-    Error::new(
-        ErrorKind::AlreadyRunning,
-        format!(
-            "cannot take over {:?} (started): generation {} with daemon {} and launcher {} {why}",
-            service.pid_file,
-            other.generation.number,
-            other.generation.daemon.pid,
-            other.generation.launcher.pid,
-        ),
-    )
 }

@@ -1,9 +1,8 @@
 //! Why an address is in use: who holds it, and what to do.
 
 use super::Entry;
-use crate::driver::generation::HeldPredecessor;
 use crate::driver::shared::Daemon;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::proto::control::frame::{Address, Socket, SocketKind};
 use crate::proto::control::transfer::Predecessor;
 use crate::proto::sockets::overlap::Reach;
@@ -24,9 +23,13 @@ pub(super) fn explain(
     if !matches!(wanted.kind, SocketKind::Tcp | SocketKind::Udp) || !error.is_address_in_use() {
         return error;
     }
-    let predecessors = daemon.service.as_ref().and_then(|service| service.predecessors().ok());
-    let of_held = |one: HeldPredecessor| one.about;
-    let predecessors: Vec<Predecessor> = predecessors.into_iter().flatten().map(of_held).collect();
+    let predecessors = daemon.service.as_ref().map(|service| service.predecessors());
+    let predecessors: Vec<Predecessor> = match predecessors {
+        // Since the last look: that is why the address is in use.
+        Some(Err(running)) if running.kind() == ErrorKind::AlreadyRunning => return running,
+        Some(Ok(predecessors)) => predecessors.into_iter().map(|one| one.about).collect(),
+        Some(Err(_)) | None => Vec::new(),
+    };
     let giver = predecessors.iter().find(|one| Some(one.number) == from);
     let why = overlapping.iter().find_map(|(entry, origin)| of_another(entry, *origin, giver));
     match why.or_else(|| held_by(wanted, &predecessors)) {

@@ -22,15 +22,6 @@ pub(crate) fn state(pid: i32) -> Option<char> {
     state_and_more(pid).ok()?.chars().next()
 }
 
-/// A variable in the environment that a process was started with.
-pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    environment.split(|byte| *byte == 0).find_map(|entry| {
-        let entry = std::str::from_utf8(entry).ok()?;
-        Some(entry.strip_prefix(name)?.strip_prefix('=')?.to_owned())
-    })
-}
-
 /// How many connections a process has open: established TCP connections, and accepted or connected Unix
 /// streams that are bound to a path. `None` if its descriptors may not be read.
 pub(crate) fn connections(pid: i32) -> Option<usize> {

@@ -3,7 +3,7 @@
 use crate::proto::control::frame::clean;
 
 /// A word that a shell takes as it is.
-pub(super) fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     /// That of a path.
     const LENGTH_MAX: usize = 4096;
     let word = clean(word, LENGTH_MAX);
