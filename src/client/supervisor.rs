@@ -4,7 +4,7 @@ use super::status::Status;
 use crate::proto::control::status;
 use crate::proto::supervisor::systemd::Unit;
 use crate::proto::{Kind, Reading};
-use crate::sys::{proc, supervisor};
+use crate::sys::supervisor;
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;

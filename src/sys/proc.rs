@@ -148,6 +148,30 @@ pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
     })
 }
 
+/// May this process do what needs this capability (`capabilities(7)`)? `None` if it is gone or `/proc` hides
+/// it.
+#[cfg(feature = "command")]
+pub(crate) fn has_capability(pid: i32, number: u32) -> Option<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    Some(u64::from_str_radix(effective.trim(), 16).ok()? >> number & 1 == 1)
+}
+
+// ---- the kernel ----
+
+/// A number in `/proc/sys`.
+pub(crate) fn sysctl(name: &str) -> Option<u64> {
+    let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The first port that needs no capability.
+pub(crate) fn first_unprivileged_port() -> u16 {
+    const LINUX_DEFAULT: u16 = 1024;
+    let set = sysctl("net.ipv4.ip_unprivileged_port_start");
+    set.and_then(|port| u16::try_from(port).ok()).unwrap_or(LINUX_DEFAULT)
+}
+
 // ---- this process ----
 
 /// Has this process a single thread? `false` if that cannot be known.

@@ -5,6 +5,7 @@ use super::process::{self, Held};
 use super::{raw, rlimit};
 use crate::proto::control::frame::{Address, SocketKind};
 use crate::proto::sockets::changes::FileChanges;
+use crate::proto::sockets::fresh::Refusal;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::{self, c_int};
@@ -80,6 +81,34 @@ pub(crate) fn bind(
 /// Begins to listen, or changes how many connections may wait.
 pub(crate) fn listen(socket: BorrowedFd<'_>, backlog: Option<u32>) -> io::Result<()> {
     raw::listen(socket, backlog.unwrap_or(BACKLOG))
+}
+
+/// Could this process bind a socket there itself, if nobody had the address? Asks the kernel, which looks at
+/// the permission and at the address before it looks at other sockets. Nothing arrives at the socket that is
+/// tried: the address is in use.
+pub(crate) fn try_bind(kind: SocketKind, address: SocketAddr) -> io::Result<()> {
+    let ty = if kind == SocketKind::Udp { SockType::Datagram } else { SockType::Stream };
+    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let socket = nix_socket::socket(family, ty, flags(true), None)?;
+    let bound = match address {
+        SocketAddr::V4(address) => bind_to(&socket, &SockaddrIn::from(address)),
+        SocketAddr::V6(address) => bind_to(&socket, &SockaddrIn6::from(address)),
+    };
+    match bound {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
+        done => done,
+    }
+}
+
+/// What an error of `bind` means.
+pub(crate) fn refusal(error: &io::Error) -> Refusal {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EACCES | Errno::EPERM) => Refusal::Denied,
+        Some(Errno::EROFS) => Refusal::ReadOnly,
+        Some(Errno::EADDRNOTAVAIL) => Refusal::NoSuchAddress,
+        Some(Errno::ENOENT | Errno::ENOTDIR) => Refusal::NoSuchFolder,
+        _ => Refusal::Other,
+    }
 }
 
 /// Close-on-exec from birth.
@@ -224,6 +253,11 @@ pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
 pub(crate) struct PassedVariables([Option<String>; 3]);
 
 impl PassedVariables {
+    /// For this process, or for the launcher that it has them from.
+    pub(crate) fn are_set(&self) -> bool {
+        self.0[1].is_some()
+    }
+
     pub(crate) fn as_ref(&self) -> crate::proto::sockets::passed::Variables<'_> {
         let [pid, fds, names] = self.0.each_ref().map(Option::as_deref);
         crate::proto::sockets::passed::Variables { pid, fds, names }

@@ -13,7 +13,7 @@ use std::ffi::CString;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The type of the file at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,11 +123,7 @@ pub(crate) fn locks_work(folder: &Path) -> Option<Result<(), String>> {
 
 // ---- the kernel ----
 
-/// A number in `/proc/sys`.
-pub(crate) fn sysctl(name: &str) -> Option<u64> {
-    let path = PathBuf::from("/proc/sys").join(name.replace('.', "/"));
-    fs::read_to_string(path).ok()?.trim().parse().ok()
-}
+pub(crate) use super::proc::sysctl;
 
 pub(crate) fn pidfds() -> Result<(), String> {
     match Held::open(process::own_pid()) {

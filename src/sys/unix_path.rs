@@ -1,14 +1,16 @@
 //! Unix sockets at paths of any length. A socket is bound under a temporary name and then renamed to its
 //! path, so that the path always names a socket that can be used.
 
+use super::process;
 use super::socket::{self, Settings};
 use crate::proto::control::frame::{Address, FileId};
 use crate::proto::paths;
 use crate::proto::sockets::changes::FileChanges;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::socket::{self as nix_socket, AddressFamily, SockType, UnixAddr};
 use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{AccessFlags, faccessat};
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io;
@@ -174,6 +176,24 @@ pub(crate) fn file_id(about: &fs::Metadata) -> FileId {
 pub(crate) fn file_at(path: &Path) -> Option<FileId> {
     let about = fs::symlink_metadata(path).ok()?;
     about.file_type().is_socket().then(|| file_id(&about))
+}
+
+/// Could this process put a socket there, if nobody had the path? It makes a file in the folder and renames
+/// it, so the folder counts, and in a sticky one (`chmod(1)`) also who owns the file.
+pub(crate) fn try_place(path: &Path) -> io::Result<()> {
+    const STICKY: u32 = 0o1000;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let needed = AccessFlags::W_OK | AccessFlags::X_OK;
+    faccessat(AT_FDCWD, folder, needed, AtFlags::AT_EACCESS)?;
+    let about = fs::metadata(folder)?;
+    let own = process::effective_user();
+    let file = fs::symlink_metadata(path).ok();
+    let Some(file) = file else { return Ok(()) };
+    let owners = [0, about.uid(), file.uid()];
+    if about.mode() & STICKY != 0 && !owners.contains(&own) {
+        return Err(Errno::EACCES.into());
+    }
+    Ok(())
 }
 
 /// Who listens at a path, or what else is there.

@@ -3,6 +3,7 @@
 
 mod examples;
 mod found;
+mod fresh;
 mod groups;
 mod many;
 mod overlaps;

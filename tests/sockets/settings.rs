@@ -117,7 +117,7 @@ fn the_owner_and_the_group_of_a_path_are_what_the_new_program_asks_for() {
 fn p10_who_may_not_change_it(folder: &Path) {
     let direct = Site::at(folder).user(User::ByItself { reads: true }).no_socket().alone();
     let path = folder.join("run/unix");
-    let option = |more| format!("--unix={}{more}", path.display());
+    let option = |more: &str| format!("--unix={}{more}", path.display());
     let as_nobody = format!("--at=after-init=user:{NOBODY}");
     let (mut started, old) =
         direct.start_ready(&[&as_nobody, &option(",mode=600"), "--successor-timeout=none"]);

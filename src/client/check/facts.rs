@@ -7,13 +7,15 @@ use crate::client::status::Status;
 use crate::client::supervisor::Supervisor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::Kind;
-use crate::proto::control::frame::Address;
+use crate::proto::control::frame::{self, Address, SocketKind};
 use crate::proto::paths;
+use crate::proto::sockets::fresh::{self, Refusal};
 use crate::proto::supervisor::systemd::{self, Properties, Unit};
 use crate::proto::supervisor::{StartsAgain, Tells};
 use crate::sys::proc;
 use crate::sys::surroundings::{self, About, Who};
 use crate::sys::systemctl;
+use crate::sys::unix_path;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -56,6 +58,7 @@ pub(super) struct Kernel {
     pub(super) migrate: Option<u64>,
     pub(super) backlog: Option<u64>,
     pub(super) protected_regular: Option<u64>,
+    pub(super) first_unprivileged_port: u16,
 }
 
 /// The newest generation, if one runs.
@@ -73,6 +76,19 @@ pub(super) struct Daemon {
     pub(super) drain_timeout: Option<Duration>,
     /// Why it does not answer.
     pub(super) silent: Option<String>,
+    /// The sockets that it would transfer.
+    pub(super) sockets: Vec<Held>,
+}
+
+/// A socket that the daemon would transfer, as a fresh start would have to bind it.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) kind: SocketKind,
+    pub(super) address: Address,
+    /// Why whoever starts the service could not bind it.
+    pub(super) refused: Option<Refusal>,
+    /// The user that has made it, and the one that starts the service, if they differ.
+    pub(super) others: Option<(u32, u32)>,
 }
 
 /// The launcher's parent, as long as the launcher lives.
@@ -194,6 +210,7 @@ impl Facts {
                 migrate: surroundings::sysctl("net.ipv4.tcp_migrate_req"),
                 backlog: surroundings::sysctl("net.core.somaxconn"),
                 protected_regular: surroundings::sysctl("fs.protected_regular"),
+                first_unprivileged_port: proc::first_unprivileged_port(),
             },
             supervisor,
             service: service_folder.map(|path| ServiceFolder {
@@ -216,6 +233,7 @@ impl Facts {
 
 fn daemon(look: &Look, status: Result<Status, NoAnswer>) -> Option<Daemon> {
     let pid = look.newest().map(Generation::daemon)?;
+    let sockets = held(look, status.as_ref().ok());
     let (status, silent) = match status {
         Ok(status) => (Some(status.0), None),
         Err(NoAnswer::NobodyRuns | NoAnswer::NotListening(_)) => (None, None),
@@ -246,7 +264,67 @@ fn daemon(look: &Look, status: Result<Status, NoAnswer>) -> Option<Daemon> {
         not_transferred,
         file_limit: proc::file_limit(pid),
         silent,
+        sockets,
     })
+}
+
+/// A fresh start has what the launcher has: the user and the capabilities that the supervisor gives.
+fn held(look: &Look, status: Option<&Status>) -> Vec<Held> {
+    const CAP_NET_BIND_SERVICE: u32 = 10;
+    let newest = look.newest();
+    let launcher = newest.and_then(|newest| newest.launcher(status));
+    let (Some(status), Some(newest), Some(launcher)) = (status, newest, launcher) else {
+        return Vec::new();
+    };
+    // The supervisor binds what it passes.
+    if proc::variable(launcher, "LISTEN_FDS").is_some() {
+        return Vec::new();
+    }
+    let starter = proc::effective_user_of(launcher);
+    let user = proc::effective_user_of(newest.daemon());
+    let may_bind = proc::has_capability(launcher, CAP_NET_BIND_SERVICE);
+    let first_unprivileged = proc::first_unprivileged_port();
+    let owner = |udp: bool, local: &Address| {
+        let Address::Inet(local) = local else { return None };
+        let mut all = proc::holders(udp).into_iter();
+        let same = |one: &proc::Holder| {
+            (one.local.ip(), one.local.port()) == (local.ip(), local.port())
+                && one.is_held_by(newest.daemon())
+        };
+        all.find(same).map(|one| one.uid)
+    };
+    let sockets = status.0.held.iter().filter(|one| one.member == 0 && !one.retired);
+    sockets
+        .map(|one| {
+            let frame::Socket { kind, asked, local, .. } = one;
+            let refused = match unix_path::path_of(asked) {
+                _ if fresh::is_privileged(local, first_unprivileged) => {
+                    (may_bind == Some(false)).then_some(Refusal::Denied)
+                }
+                Some(path) => {
+                    let folder = path.parent().unwrap_or(Path::new("/"));
+                    let about = surroundings::about_target(folder).ok();
+                    match (about, starter.map(Who::of)) {
+                        (Some(None), _) => Some(Refusal::NoSuchFolder),
+                        (Some(Some(about)), Some(who)) => {
+                            (!may(about, &who, WRITE | SEARCH)).then_some(Refusal::Denied)
+                        }
+                        (None, _) | (_, None) => None,
+                    }
+                }
+                None => None,
+            };
+            let made_by = owner(*kind == SocketKind::Udp, local);
+            let others = made_by.zip(starter);
+            let others = others.filter(|(owner, starter)| owner != starter && Some(*owner) != user);
+            Held {
+                kind: *kind,
+                address: if asked.is_any_port() { local } else { asked }.clone(),
+                refused,
+                others,
+            }
+        })
+        .collect()
 }
 
 /// The parent of the launcher that runs.

@@ -1,8 +1,9 @@
 //! What follows from the facts. Pure: each warning has a test that gives it the facts.
 
-use super::facts::{Daemon, Facts, Kernel, Parent, ROOT, SEARCH, ServiceFolder, WRITE, may};
+use super::facts::{Daemon, Facts, Held, Kernel, Parent, ROOT, SEARCH, ServiceFolder, WRITE, may};
 use crate::proto::paths;
 use crate::proto::shell::quote;
+use crate::proto::sockets::fresh;
 use crate::proto::supervisor::StartsAgain;
 use crate::proto::supervisor::systemd::{self, Properties};
 use crate::sys::surroundings::{About, What, Who};
@@ -22,7 +23,7 @@ pub struct Finding {
     pub severity: Severity,
     /// What it is about, in a word for programs: `folder`, `pid-file`, `lock-file`,
     /// `control-socket`, `pidfd`, `proc`, `somaxconn`, `tcp-migrate-req`, `daemon`, `nofile`,
-    /// `supervisor`, `run-script` or `unit`.
+    /// `sockets`, `supervisor`, `run-script` or `unit`.
     pub about: &'static str,
     /// What would go wrong.
     pub says: String,
@@ -63,6 +64,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     kernel(facts, &mut found);
     if let Some(daemon) = &facts.daemon {
         limits(daemon, facts.kernel.migrate, &mut found);
+        sockets(daemon, facts.kernel.first_unprivileged_port, &mut found);
     }
     let in_place = facts.daemon.as_ref().is_some_and(|daemon| daemon.in_place);
     if let Some(parent) = &facts.supervisor {
@@ -258,6 +260,32 @@ fn limits(daemon: &Daemon, migrate: Option<u64>, found: &mut Findings) {
             );
             let advice = "get it from seamless::sockets, or sysctl -w net.ipv4.tcp_migrate_req=1";
             found.problem("tcp-migrate-req", says, advice.to_owned());
+        }
+    }
+}
+
+/// What a fresh start, and a change of addresses, would find.
+fn sockets(daemon: &Daemon, first_unprivileged_port: u16, found: &mut Findings) {
+    const ABOUT: &str = "sockets";
+    let pid = daemon.pid;
+    for Held { kind, address, refused, others } in &daemon.sockets {
+        let name = kind.name();
+        if let Some(refusal) = refused {
+            let says = format!(
+                "daemon {pid} serves {name} {address}, which whoever starts the service could not bind: \
+                 restarts take it over, but a fresh start would fail"
+            );
+            let advice = fresh::remedy(*kind, address, *refusal, first_unprivileged_port);
+            found.problem(ABOUT, says, advice);
+        }
+        if let Some((owner, starter)) = others {
+            let says = format!(
+                "uid {owner} has made the socket of {name} {address}, and uid {starter} starts the service: \
+                 a program that asks for an address that overlaps (0.0.0.0, [::]) could not bind it as \
+                 long as daemon {pid} serves"
+            );
+            let advice = format!("stop and start the service once, so that uid {starter} makes it");
+            found.note(ABOUT, says, advice);
         }
     }
 }

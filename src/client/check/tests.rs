@@ -1,6 +1,8 @@
-use super::facts::{Daemon, Facts, Kernel, Parent, ServiceFolder, may};
+use super::facts::{Daemon, Facts, Held, Kernel, Parent, ServiceFolder, may};
 use super::judge::{Severity, judge};
 use crate::proto::Kind;
+use crate::proto::control::frame::{Address, SocketKind};
+use crate::proto::sockets::fresh::Refusal;
 use crate::proto::supervisor::systemd::Properties;
 use crate::sys::surroundings::{About, What, Who};
 use std::time::Duration;
@@ -30,6 +32,7 @@ fn clean() -> Facts {
             migrate: Some(0),
             backlog: Some(4096),
             protected_regular: Some(2),
+            first_unprivileged_port: 1024,
         },
         daemon: Some(Daemon {
             pid: 812,
@@ -40,6 +43,7 @@ fn clean() -> Facts {
             notifies: Some(true),
             drain_timeout: None,
             silent: None,
+            sockets: Vec::new(),
         }),
         supervisor: Some(Parent {
             pid: 7,
@@ -305,4 +309,26 @@ fn each_finding_of_a_unit() {
         with_unit(facts, "");
         facts.daemon.as_mut().expect("one").in_place = true;
     });
+}
+
+#[test]
+fn sockets_that_a_fresh_start_could_not_bind() {
+    let mut facts = clean();
+    let held = |refused, others| Held {
+        kind: SocketKind::Tcp,
+        address: Address::Inet(([127, 0, 0, 1], 80).into()),
+        refused,
+        others,
+    };
+    let mut findings = |held: Held| {
+        facts.daemon.as_mut().expect("one runs").sockets = vec![held];
+        judge(&facts)
+    };
+    assert!(findings(held(None, None)).is_empty());
+    let found = findings(held(Some(Refusal::Denied), None));
+    assert_eq!((found.len(), found[0].severity), (1, Severity::Problem));
+    assert!(found[0].advice.contains("CAP_NET_BIND_SERVICE"), "{found:?}");
+    let found = findings(held(None, Some((0, WEB))));
+    assert_eq!((found.len(), found[0].severity), (1, Severity::Note));
+    assert!(found[0].says.contains("uid 0 has made the socket of tcp 127.0.0.1:80"), "{found:?}");
 }

@@ -43,6 +43,18 @@ events! {
             retired: Option<&'a str> as Field::text_if_any,
         } => "Nothing.";
 
+        /// A socket that was taken over could not have been bound by this program itself.
+        NotBindable: Warn "socket" {
+            daemon = own_pid(),
+            kind: &'a str,
+            address: &'a dyn Display as Field::Plain,
+            from: &'a str,
+            error: &'a dyn Display as Field::Quoted,
+            reason = Field::Text("taken over, but this program could not bind it itself: a fresh start of \
+                the service would fail"),
+            remedy: &'a str as Field::Text,
+        } => "See `remedy`.";
+
         /// A socket that was taken over has got the settings that this program asks for.
         SocketChanged: Info "socket" {
             daemon = own_pid(),

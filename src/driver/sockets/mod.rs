@@ -8,6 +8,7 @@ pub(in crate::driver) mod bind;
 mod conflict;
 #[cfg(feature = "systemd")]
 pub(in crate::driver) mod fdstore;
+mod fresh;
 pub(crate) mod obtain;
 pub(in crate::driver) mod stages;
 

@@ -1,7 +1,7 @@
 //! The sockets that a program asks for: passed by the supervisor, taken over, or bound anew.
 
 use super::bind::{Around, bind, steer};
-use super::{Entry, Held, conflict};
+use super::{Entry, Held, conflict, fresh};
 use crate::driver::control::transfer::{self, Taken};
 use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::{Daemon, PROCESS};
@@ -94,6 +94,7 @@ fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Res
     }
     for (entry, origin) in &found {
         note_found(entry, *origin, wanted, settings);
+        fresh::warn(daemon, entry, *origin);
     }
     Ok(handed)
 }

@@ -3,6 +3,7 @@
 pub(crate) mod changes;
 #[cfg(feature = "systemd")]
 pub(crate) mod fdstore;
+pub(crate) mod fresh;
 pub(crate) mod overlap;
 pub(crate) mod passed;
 pub(crate) mod pool;
