@@ -100,7 +100,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Address, SocketKind};
 use crate::proto::sockets::changes::{Changes, FileChanges};
 use crate::proto::sockets::pool::Wanted;
-use crate::sys::socket::Settings;
+use crate::sys::socket::{self, Settings};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -182,9 +182,9 @@ impl Options {
         self
     }
 
-    /// Whether a socket at an IPv6 address leaves IPv4 to others. If the predecessor's does otherwise, the
-    /// socket is bound anew. Default: as the predecessor's; for a socket that is bound anew, the system's
-    /// setting (`net.ipv6.bindv6only`).
+    /// Whether a socket at an IPv6 address leaves IPv4 to others. If the predecessor's
+    /// socket at `[::]` does otherwise, this one is bound anew beside it. Default: the system's setting
+    /// (`net.ipv6.bindv6only`).
     pub fn only_v6(&mut self, only: bool) -> &mut Self {
         self.settings.only_v6 = Some(only);
         self
@@ -329,6 +329,7 @@ impl Options {
         group: Option<usize>,
     ) -> Wanted<'_> {
         let Settings { backlog, only_v6, file, .. } = self.settings;
+        let only_v6 = only_v6.unwrap_or_else(socket::only_v6_by_default);
         let changes = Changes { backlog, file };
         Wanted { kind, addresses, name: self.name.as_deref(), group, only_v6, changes }
     }

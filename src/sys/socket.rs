@@ -2,7 +2,7 @@
 //! the other end.
 
 use super::process::{self, Held};
-use super::{raw, rlimit};
+use super::{proc, raw, rlimit};
 use crate::proto::control::frame::{Address, SocketKind};
 use crate::proto::sockets::changes::FileChanges;
 use crate::proto::sockets::fresh::Refusal;
@@ -185,6 +185,11 @@ pub(crate) fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
 /// Does it leave IPv4 to others? Only a socket at an IPv6 address can.
 pub(crate) fn is_only_v6(fd: BorrowedFd<'_>) -> bool {
     getsockopt(&fd, sockopt::Ipv6V6Only).unwrap_or(false)
+}
+
+/// Does a socket at every IPv6 address leave IPv4 to others if the program does not say it?
+pub(crate) fn only_v6_by_default() -> bool {
+    proc::sysctl("net.ipv6.bindv6only") == Some(1)
 }
 
 /// The user that the kernel compares when two sockets are to share a port.

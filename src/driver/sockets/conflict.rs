@@ -65,7 +65,7 @@ fn held_by(wanted: &Wanted<'_>, predecessors: &[Predecessor]) -> Option<String> 
         .addresses
         .iter()
         .filter_map(|address| match address {
-            Address::Inet(address) => Some(Reach::of(*address, wanted.only_v6.unwrap_or(false))),
+            Address::Inet(address) => Some(Reach::of(*address, wanted.only_v6)),
             Address::Unix(_) => None,
         })
         .collect();

@@ -29,8 +29,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) name: Option<&'a str>,
     /// The number of sockets, if it is a group.
     pub(crate) group: Option<usize>,
-    /// Whether a socket at an IPv6 address leaves IPv4 to others; `None` if either will do.
-    pub(crate) only_v6: Option<bool>,
+    /// Whether a socket at every IPv6 address leaves IPv4 to others.
+    pub(crate) only_v6: bool,
     /// What can be changed of a socket that was taken over.
     pub(crate) changes: Changes,
 }
@@ -42,8 +42,8 @@ impl Wanted<'_> {
 
     /// Whether a socket leaves IPv4 to others cannot be changed once it is bound.
     fn fits<F>(&self, entry: &Entry<F>) -> bool {
-        let is_v6 = matches!(entry.socket.local, Address::Inet(address) if address.is_ipv6());
-        !is_v6 || self.only_v6.is_none_or(|only| only == entry.only_v6)
+        let is_every_v6 = matches!(entry.socket.local, Address::Inet(address) if address.is_ipv6() && address.ip().is_unspecified());
+        !is_every_v6 || self.only_v6 == entry.only_v6
     }
 }
 

@@ -58,7 +58,7 @@ impl Ask {
         let addresses = vec![self.at.address()];
         let group = self.group.map(usize::from);
         let (kind, changes) = (self.at.kind(), Changes::NONE);
-        Wanted { kind, addresses, name: None, group, only_v6: None, changes }
+        Wanted { kind, addresses, name: None, group, only_v6: false, changes }
     }
 }
 

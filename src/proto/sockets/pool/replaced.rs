@@ -22,10 +22,7 @@ impl<F: Clone> Pool<F> {
             .addresses
             .iter()
             .filter_map(|address| match address {
-                // If it is unknown whether it leaves IPv4 to others, it does not.
-                Address::Inet(address) => {
-                    Some(Reach::of(*address, wanted.only_v6.unwrap_or(false)))
-                }
+                Address::Inet(address) => Some(Reach::of(*address, wanted.only_v6)),
                 Address::Unix(_) => None,
             })
             .collect();

@@ -15,7 +15,7 @@ fn entry(port: u16, cookie: u64) -> Entry<u64> {
 fn wanted(port: u16, group: Option<usize>) -> Wanted<'static> {
     let (kind, addresses) = (SocketKind::Tcp, vec![address(port)]);
     let changes = Changes::NONE;
-    Wanted { kind, addresses, name: None, group, only_v6: None, changes }
+    Wanted { kind, addresses, name: None, group, only_v6: false, changes }
 }
 
 fn found(pool: &mut Pool<u64>, wanted: &Wanted<'_>) -> Vec<(u64, Origin)> {
@@ -209,10 +209,10 @@ fn a_socket_that_takes_ipv4_as_well_is_not_one_that_does_not() {
     pool.take(vec![at("[::]:80", 1)]);
     let mut only_v6 = wanted(80, None);
     only_v6.addresses = vec![at("[::]:80", 1).socket.asked];
-    only_v6.only_v6 = Some(true);
+    only_v6.only_v6 = true;
     assert_eq!(found(&mut pool, &only_v6), []);
     assert_eq!(pool.overlapping(&only_v6).len(), 1);
-    only_v6.only_v6 = Some(false);
+    only_v6.only_v6 = false;
     assert_eq!(found(&mut pool, &only_v6), [(1, Origin::Predecessor)]);
 }
 
