@@ -2,6 +2,7 @@
 
 use super::accept::Seat;
 use super::goodbye::Goodbye;
+use super::proxied::Proxied;
 use super::state::{Next, State, Times};
 use super::stream::{Peer, Stream};
 use super::woken::WhenWoken;
@@ -57,7 +58,23 @@ pub(super) struct Shared {
     pub(super) library: auto::Builder<TokioExecutor>,
     pub(super) times: Times,
     pub(super) request_timeout: Option<Duration>,
+    pub(super) proxied: Option<Proxied>,
     pub(super) open: Open,
+}
+
+impl Shared {
+    /// For whom a connection is: by the PROXY protocol, or `peer` itself. `None`: it is to be closed.
+    pub(super) async fn client(
+        &self,
+        stream: &Stream,
+        peer: Option<Peer>,
+        accepted: Instant,
+    ) -> Option<Option<Peer>> {
+        match &self.proxied {
+            Some(proxied) => proxied.client(stream, peer, accepted, self.times.header).await,
+            None => Some(peer),
+        }
+    }
 }
 
 /// The connections that are open, by their descriptors. One leaves before its descriptor is closed.

@@ -24,6 +24,18 @@ pub(super) fn hammer(connections: usize, cut: usize) {
     );
 }
 
+/// A PROXY header came from a peer that is not trusted.
+pub(super) fn not_trusted(peer: &str) {
+    let daemon = process::id();
+    log::warn!(
+        target: "seamless",
+        stage = "http", daemon = daemon, step = "proxy", peer = peer,
+        refused = "a PROXY header from a peer that is not trusted";
+        "stage=http daemon={daemon} step=proxy peer={peer} \
+         refused=\"a PROXY header from a peer that is not trusted\"",
+    );
+}
+
 /// No connection can be accepted.
 pub(super) fn cannot_accept(error: &dyn Display) {
     let daemon = process::id();

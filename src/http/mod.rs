@@ -36,6 +36,13 @@
 //!   connection with something in flight is reset, the log says how many were cut, and the process ends
 //!   with code 124.
 //!
+//! # Behind a load balancer
+//!
+//! A proxy of TCP connections, such as HAProxy (`send-proxy`, `send-proxy-v2`), nginx (`proxy_protocol on` in
+//! `stream`) or the load balancers of clouds, can say for whom it connects, by the PROXY protocol.
+//! [`Server::proxy_protocol`] accepts its versions 1 and 2 from those that are trusted, and [`Peer`] is the
+//! client. With TLS, the header comes before the handshake.
+//!
 //! # Limitations
 //!
 //! - The server cannot see requests that were pipelined behind one with a body: the answer to
@@ -52,6 +59,7 @@ mod connection;
 mod goodbye;
 mod heads;
 mod log;
+mod proxied;
 mod server;
 mod state;
 mod stream;
@@ -60,6 +68,7 @@ mod tls;
 mod woken;
 
 pub use bound::Bound;
+pub use proxied::Trusted;
 pub use server::Server;
 pub use stream::{Address, Peer};
 #[cfg(feature = "tls")]

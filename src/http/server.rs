@@ -3,6 +3,7 @@
 use super::accept::{Accepted, accept_all};
 use super::bound::{Bound, Running, blocking, system};
 use super::connection::{App, BoxError, Open, Shared, converse};
+use super::proxied::{Proxied, Trusted};
 use super::state::Times;
 #[cfg(feature = "tls")]
 use super::stream::Stream;
@@ -56,6 +57,7 @@ pub struct Server {
     drain_timeout: Option<Duration>,
     max_header_size: usize,
     max_connections: usize,
+    trusted: Option<Trusted>,
 }
 
 /// How a socket is found, and what serves it.
@@ -83,6 +85,7 @@ impl Server {
             drain_timeout: Some(Duration::from_secs(60)),
             max_header_size: 64 << 10,
             max_connections: 10_000,
+            trusted: None,
         }
     }
 
@@ -261,6 +264,37 @@ impl Server {
         self
     }
 
+    /// Accepts the PROXY protocol, versions 1 and 2, from these load balancers, at every place of this server.
+    /// [`Peer`](super::Peer) is the client that the header names then. Default: from nobody.
+    ///
+    /// - **A trusted peer** must begin each connection with a header. It has 5 s for that, or
+    ///   [`header_timeout`](Server::header_timeout) if that is shorter. Without one, or with one that is wrong,
+    ///   the connection is closed.
+    /// - **Every other peer** is served as without this call. If it sends a header, its connection is closed,
+    ///   since anybody could claim any address; the log warns of it, at most once a minute.
+    /// - If the header names nobody (`UNKNOWN`, `LOCAL`, as in the checks of a load balancer) or names no TCP
+    ///   client, [`Peer`](super::Peer) is that of the socket itself.
+    ///
+    /// Trust only addresses from which nobody else can connect. A network of your own is trusted as a whole:
+    /// whoever is in it may claim to be anybody.
+    ///
+    /// ```no_run
+    /// use axum::Router;
+    ///
+    /// # async fn run(app: Router) -> seamless::Result<()> {
+    /// seamless::http::Server::new()
+    ///     .tcp("0.0.0.0:8080", app)
+    ///     .proxy_protocol("10.0.0.7, 10.0.0.8".parse()?)
+    ///     .serve()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn proxy_protocol(mut self, trusted: Trusted) -> Server {
+        self.trusted = Some(trusted);
+        self
+    }
+
     /// Takes over or binds every socket, calls [`started`](crate::started), serves, drains, and
     /// returns when all is answered: what [`wait`](crate::wait) returns. Then return from `main`. It is
     /// [`bind`](Server::bind), [`started`](crate::started) and [`run`](Bound::run) in one.
@@ -318,6 +352,7 @@ impl Server {
                 grace: self.idle_grace,
             },
             request_timeout: self.request_timeout,
+            proxied: self.trusted.map(Proxied::new),
             open: Open::default(),
         });
         // All that waits for files, locks or the predecessor waits on a thread of its own.
@@ -360,7 +395,11 @@ where
     move |listener, shared, permits| {
         let take = move |(stream, peer, seat): Accepted| {
             let (app, shared) = (app.clone(), shared.clone());
-            tokio::spawn(converse(stream, peer, Instant::now(), app, shared, seat));
+            tokio::spawn(async move {
+                let accepted = Instant::now();
+                let Some(client) = shared.client(&stream, peer, accepted).await else { return };
+                converse(stream, client, accepted, app, shared, seat).await;
+            });
         };
         Box::pin(accept_all(listener, permits, take))
     }
@@ -380,6 +419,7 @@ where
             let (app, shared, acceptor) = (app.clone(), shared.clone(), acceptor.clone());
             tokio::spawn(async move {
                 let accepted = Instant::now();
+                let Some(peer) = shared.client(&stream, peer, accepted).await else { return };
                 let Stream::Tcp(stream) = stream else { return };
                 let handshake = tokio::time::timeout(shared.times.header, acceptor.accept(stream));
                 match handshake.await {
@@ -418,6 +458,7 @@ impl fmt::Debug for Server {
             .field("drain_timeout", &self.drain_timeout)
             .field("max_header_size", &self.max_header_size)
             .field("max_connections", &self.max_connections)
+            .field("trusted", &self.trusted)
             .finish()
     }
 }
@@ -440,7 +481,7 @@ mod tests {
     fn the_defaults_are_those_of_the_documentation() {
         let text = "Server { places: 0, header_timeout: 10s, request_timeout: None, \
             keep_alive: 75s, idle_grace: 1s, drain_timeout: Some(60s), max_header_size: 65536, \
-            max_connections: 10000 }";
+            max_connections: 10000, trusted: None }";
         assert_eq!(format!("{:?}", Server::default()), text);
     }
 

@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::{fmt, io};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-/// Where the client is: an extension of each request that comes over TCP
-/// (`request.extensions().get::<Peer>()`).
+/// Where the client is: an extension of each request that comes over TCP, or that a trusted peer has passed
+/// on for a client ([`Server::proxy_protocol`](super::Server::proxy_protocol)):
+/// `request.extensions().get::<Peer>()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Peer(pub SocketAddr);
 
@@ -71,6 +72,38 @@ impl Stream {
     pub(super) fn has_unread(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         recv(self.number(), &mut [0], flags).is_ok_and(|bytes| bytes > 0)
+    }
+
+    /// Until there is something to read. Before a TLS handshake.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(tcp) => tcp.readable().await,
+            Stream::Unix(unix) => unix.readable().await,
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.get_ref().0.readable().await,
+        }
+    }
+
+    /// Looks at what has arrived, without taking it. Before a TLS handshake.
+    pub(super) fn try_peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        let fd = self.number();
+        let peek = || Ok(recv(fd, bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?);
+        match self {
+            Stream::Tcp(tcp) => tcp.try_io(Interest::READABLE, peek),
+            Stream::Unix(unix) => unix.try_io(Interest::READABLE, peek),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.get_ref().0.try_io(Interest::READABLE, peek),
+        }
+    }
+
+    /// Takes what has arrived. Before a TLS handshake.
+    pub(super) fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(tcp) => tcp.try_read(bytes),
+            Stream::Unix(unix) => unix.try_read(bytes),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.get_ref().0.try_read(bytes),
+        }
     }
 
     /// When it is closed, also by the end of the process, its client gets a reset: `SO_LINGER` of zero,

@@ -2,6 +2,7 @@
 
 mod drain;
 pub(crate) mod limits;
+mod proxied;
 mod restarts;
 
 use std::{

@@ -100,10 +100,17 @@ const HTTP: &[Row] = &[
         action: "Raise the limit that `error` names: often the number of open files.",
     },
     Row {
+        level: log::Level::Warn,
+        stage: "http",
+        fields: &["daemon", "step", "peer", "refused"],
+        meaning: " A PROXY header came from a peer that is not trusted: its connection was closed.",
+        action: "If it is a load balancer of yours, add its address to `http::Server::proxy_protocol`.",
+    },
+    Row {
         level: log::Level::Debug,
         stage: "http",
         fields: &["daemon", "step", "error"],
-        meaning: " A connection, or its TLS handshake, has failed.",
+        meaning: " A connection, its PROXY header or its TLS handshake has failed.",
         action: "Nothing.",
     },
 ];

@@ -100,6 +100,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             "header-timeout" => server.header_timeout(time()?),
             "request-timeout" => server.request_timeout(time()?),
+            "proxy-protocol" => server.proxy_protocol(value.parse()?),
             "keep-alive" => server.keep_alive(time()?),
             "idle-grace" => server.idle_grace(time()?),
             "drain-timeout" => server.drain_timeout(time()?),
