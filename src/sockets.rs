@@ -84,6 +84,8 @@
 //! - A socket that the supervisor has passed is not shared: change the supervisor's setting.
 //! - If the new address is narrower (`127.0.0.1:80` after `0.0.0.0:80`), the new socket gets what arrives there
 //!   as soon as it is bound. Those clients wait until this generation accepts.
+//! - A TCP handshake that is half done in the moment of the change ends at the old socket. If it ends only
+//!   after the old daemon has closed that, the connection is reset.
 //! - Before Linux 5.7, and for UDP at `0.0.0.0` or `[::]`, the old socket gets what arrives until the old
 //!   daemon closes it. What arrives between its last look and the close is lost; the log warns of it.
 //!

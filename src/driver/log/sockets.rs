@@ -48,7 +48,6 @@ events! {
             daemon = own_pid(),
             kind: &'a str,
             address: &'a dyn Display as Field::Plain,
-            from: &'a str,
             error: &'a dyn Display as Field::Quoted,
             reason = Field::Text("taken over, but this program could not bind it itself: a fresh start of \
                 the service would fail"),

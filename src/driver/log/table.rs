@@ -17,6 +17,7 @@ This page is made from the list in the code.
 
 const FIELDS: &[(&str, &str)] = &[
     ("address", "the address of the socket"),
+    ("backlog", "how many connections may wait to be accepted"),
     ("cause", "what led to this phase: a signal, a message, a hook that returned, or a limit"),
     ("closed", "why the socket was closed"),
     ("connections", "how many connections were open"),
@@ -32,6 +33,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("error", "what the system said"),
     ("exit_code", "the code with which the process ended, or ends"),
     ("fd", "number of the descriptor"),
+    ("file", "mode and owner that the path of a socket has got"),
     ("finding", "what the check found"),
     ("from", "PID of the sender; for a socket, where it comes from"),
     ("generation", "number of this generation"),
@@ -59,10 +61,12 @@ const FIELDS: &[(&str, &str)] = &[
     ("ready", "whether the service is ready"),
     ("reason", "why, in words"),
     ("refused", "why something was refused; for a hook, its list"),
+    ("remedy", "what to do"),
     ("report", "the step of the protocol"),
     ("request", "what was asked for"),
     ("retired", "why nothing new goes to this socket"),
     ("setting", "the setting as it is"),
+    ("shared_with", "the address of the predecessor's socket"),
     ("signal", "name or number of the signal"),
     ("sockets", "how many sockets"),
     ("state", "how many bytes of state"),

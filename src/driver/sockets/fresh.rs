@@ -28,13 +28,7 @@ pub(super) fn warn(daemon: &Daemon, entry: &Entry, origin: Origin) {
     let refusal = socket::refusal(&error);
     let remedy = fresh::remedy(*kind, local, refusal, proc::first_unprivileged_port());
     let address = if matches!(local, Address::Unix(_)) { asked } else { local };
-    log::write(Event::NotBindable {
-        kind: kind.name(),
-        address,
-        from: origin.name(),
-        error: &error,
-        remedy: &remedy,
-    });
+    log::write(Event::NotBindable { kind: kind.name(), address, error: &error, remedy: &remedy });
 }
 
 /// A launcher that restarts in place was passed sockets once. Its later daemons have them from their
