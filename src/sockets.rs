@@ -83,7 +83,8 @@
 //!   predecessor, its generation and the user.
 //! - A socket that the supervisor has passed is not shared: change the supervisor's setting.
 //! - If the new address is narrower (`127.0.0.1:80` after `0.0.0.0:80`), the new socket gets what arrives there
-//!   as soon as it is bound. Those clients wait until this generation accepts.
+//!   as soon as it is bound. Those clients wait until this generation accepts. If it fails before that, their
+//!   connections are reset.
 //! - A TCP handshake that is half done in the moment of the change ends at the old socket. If it ends only
 //!   after the old daemon has closed that, the connection is reset.
 //! - Before Linux 5.7, and for UDP at `0.0.0.0` or `[::]`, the old socket gets what arrives until the old

@@ -156,6 +156,32 @@ fn p2_what_waits_at_an_address_that_grows_is_answered_by_the_predecessor() {
     });
 }
 
+/// The old socket gets what arrives until the new generation serves.
+#[test]
+fn p1_p9_p11_a_program_that_fails_with_a_wider_address_costs_no_connection() {
+    Boxed::new().private_net_without_migration().run(|folder| {
+        let direct = Site::alone(folder);
+        let address = boxed::address();
+        let narrow = format!("--tcp={address}");
+        let wide = format!("--tcp=[::]:{}", address.port());
+        let (mut started, old) = direct.start_ready(&[&narrow, "--successor-timeout=none"]);
+        started.detach();
+        let prober = Prober::start_every(Duration::from_millis(1), &Target::from(address));
+        for end in ["exit:3", "raise:9", "abort"] {
+            let mut failed = direct.start(&[&wide, &format!("--at=ready={end}"), "--accept=never"]);
+            failed.wait_init();
+            failed.wait_end();
+            prober.wait_more(20);
+        }
+        assert_eq!(prober.seen().pids(), [old.pid()]);
+        let (_started, new) = direct.start_ready(&[&wide]);
+        prober.wait_pid(new.pid());
+        let probes = prober.stop();
+        probes.assert_all_answered();
+        assert_eq!(probes.pids(), [old.pid(), new.pid()]);
+    });
+}
+
 /// Asks from a port of its own each time, and again and again.
 fn ask_by_udp(address: SocketAddr, stop: &AtomicBool, asked: &AtomicUsize) {
     while !stop.load(Ordering::Relaxed) {
