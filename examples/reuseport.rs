@@ -9,16 +9,15 @@ mod options;
 mod web;
 
 use std::{
-    io::{self, ErrorKind},
+    io,
     net::SocketAddr,
     process::{self, ExitCode},
     thread,
 };
 
 use options::Options;
-use seamless::DrainReason;
+use seamless::{DrainReason, sockets::tokio::TcpListener};
 use socket2::{Domain, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
 
 fn main() -> ExitCode {
     options::main(SocketAddr::from(([127, 0, 0, 1], 8080)), run)
@@ -37,7 +36,8 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
 #[tokio::main]
 async fn serve(options: &Options<SocketAddr>) -> Result<DrainReason, Box<dyn std::error::Error>> {
     let address = options.places;
-    let listener = bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let mut listener =
+        bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
     log::info!("process {} listens on {}", process::id(), listener.local_addr()?);
     let app = web::app();
 
@@ -47,35 +47,10 @@ async fn serve(options: &Options<SocketAddr>) -> Result<DrainReason, Box<dyn std
     // From here connections reach this process, so the old one may go.
     seamless::started()?;
 
-    let mut draining = seamless::draining();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
-                }
-                Err(error) => web::cannot_accept(error).await,
-            },
-            () = &mut draining => break,
-        }
+    // It ends when the drain has begun and the queue is empty: closing it resets what is still there.
+    while let Some((stream, _)) = listener.next().await {
+        tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
     }
-
-    // Closing a listener resets the connections in its queue: empty the queue first, and leave
-    // nothing between the first EAGAIN and the close. The standard library's listener asks the
-    // kernel each time; tokio's would rely on what it was told last.
-    let listener = listener.into_std()?;
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(true)?;
-                let stream = TcpStream::from_std(stream)?;
-                tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) => web::cannot_accept(error).await,
-        }
-    }
-    drop(listener);
 
     // What was accepted is answered: each connection has a guard of its own.
     drop(serving);

@@ -16,26 +16,22 @@ mod options;
 mod web;
 
 use std::{
-    future::poll_fn,
-    io::{self, ErrorKind},
+    io,
     net::{self, SocketAddr},
-    os::unix::net as unix,
     path::PathBuf,
     process::{self, ExitCode},
     sync::atomic::{AtomicU64, Ordering},
-    task::{Context, Poll, ready},
     thread,
 };
 
 use axum::{Router, middleware, response::Response, routing::get};
 use options::{Options, Places};
-use seamless::{DrainGuard, sockets};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    runtime::Builder,
-    task::JoinSet,
+use seamless::DrainGuard;
+use seamless::sockets::{
+    self,
+    tokio::{TcpListener, UnixListener},
 };
+use tokio::{runtime::Builder, task::JoinSet};
 
 /// Requests that were answered, by this process and those before it.
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
@@ -88,12 +84,12 @@ fn run(options: &Options<Listen>) -> Result<(), Box<dyn std::error::Error>> {
     // What the predecessor has is taken over, what it has not is bound.
     let places = &options.places;
     let mut sockets = sockets::Options::new();
-    sockets.nonblocking(true); // as tokio needs them
+    sockets.nonblocking(true).change_nonblocking(true); // as tokio needs them
     let (web, group) = match places.workers {
         None => (Some(sockets.tcp(places.web)?), Vec::new()),
         Some(count) => (None, sockets.tcp_group(places.web, count)?),
     };
-    let unix = places.unix.as_ref().map(|path| sockets.unix(path)).transpose()?;
+    let unix = places.unix.as_ref().map(sockets::tokio::unix).transpose()?;
     let admin = places.admin.map(|address| sockets.tcp(address)).transpose()?;
     if let Some(Ok(count)) = seamless::inherited().map(<[u8; 8]>::try_from) {
         REQUESTS.store(u64::from_le_bytes(count), Ordering::Relaxed);
@@ -113,21 +109,19 @@ fn run(options: &Options<Listen>) -> Result<(), Box<dyn std::error::Error>> {
     for listener in group {
         let (app, serving) = (app.clone(), serving.clone());
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let work = move || {
-            runtime.block_on(async { serve(TcpListener::from_std(listener)?, app, serving).await })
-        };
+        let work = move || runtime.block_on(serve_tcp(listener, app, serving));
         workers.push(thread::Builder::new().name("worker".to_owned()).spawn(work)?);
     }
     Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let mut served = JoinSet::new();
         if let Some(web) = web {
-            served.spawn(serve(TcpListener::from_std(web)?, app.clone(), serving.clone()));
+            served.spawn(serve_tcp(web, app.clone(), serving.clone()));
         }
         if let Some(unix) = unix {
-            served.spawn(serve(UnixListener::from_std(unix)?, app, serving.clone()));
+            served.spawn(serve_unix(unix, app, serving.clone()));
         }
         if let Some(admin) = admin {
-            served.spawn(serve(TcpListener::from_std(admin)?, admin_app, serving.clone()));
+            served.spawn(serve_tcp(admin, admin_app, serving.clone()));
         }
         drop(serving); // each server has its own
         served.join_all().await.into_iter().collect::<io::Result<()>>()
@@ -140,89 +134,29 @@ fn run(options: &Options<Listen>) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Accepts until the drain has begun and the queue is empty, and answers what it has accepted.
-async fn serve<L: Listener>(listener: L, app: Router, serving: DrainGuard) -> io::Result<()> {
-    let mut draining = seamless::draining();
-    loop {
-        tokio::select! {
-            accepted = poll_fn(|context| listener.poll_accept(context)) => match accepted {
-                Ok(stream) => {
-                    tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
-                }
-                Err(error) => web::cannot_accept(error).await,
-            },
-            () = &mut draining => break,
-        }
+/// Answers what it accepts. The listener ends when the drain has begun and its queue is empty.
+async fn serve_tcp(listener: net::TcpListener, app: Router, serving: DrainGuard) -> io::Result<()> {
+    let mut listener = TcpListener::from_std(listener)?;
+    while let Some((stream, _)) = listener.next().await {
+        let _ = stream.set_nodelay(true);
+        tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
     }
-
-    // A successor has this queue as well and would answer what is in it. But there is none where the
-    // service is stopped, nor for a socket that the successor did not ask for. The standard
-    // library's listener asks the kernel each time; tokio's would rely on what it was told last.
-    let listener = listener.into_std()?;
-    loop {
-        match L::accept(&listener) {
-            Ok(stream) => {
-                tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) => web::cannot_accept(error).await,
-        }
-    }
-    drop((listener, serving));
+    drop(serving); // each connection has its own
     seamless::finished().await; // this runtime lives until every connection has been served
     Ok(())
 }
 
-/// What TCP and Unix sockets have in common.
-trait Listener: Send + Sync + 'static {
-    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
-    type Std: Send + Sync;
-
-    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Self::Stream>>;
-    fn into_std(self) -> io::Result<Self::Std>;
-    fn accept(listener: &Self::Std) -> io::Result<Self::Stream>;
-}
-
-impl Listener for TcpListener {
-    type Stream = TcpStream;
-    type Std = net::TcpListener;
-
-    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
-        let (stream, _) = ready!(self.poll_accept(context))?;
-        let _ = stream.set_nodelay(true);
-        Poll::Ready(Ok(stream))
+async fn serve_unix(
+    mut listener: UnixListener,
+    app: Router,
+    serving: DrainGuard,
+) -> io::Result<()> {
+    while let Some((stream, _)) = listener.next().await {
+        tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
     }
-
-    fn into_std(self) -> io::Result<net::TcpListener> {
-        self.into_std()
-    }
-
-    fn accept(listener: &net::TcpListener) -> io::Result<TcpStream> {
-        let (stream, _) = listener.accept()?;
-        stream.set_nonblocking(true)?;
-        let _ = stream.set_nodelay(true);
-        TcpStream::from_std(stream)
-    }
-}
-
-impl Listener for UnixListener {
-    type Stream = UnixStream;
-    type Std = unix::UnixListener;
-
-    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<UnixStream>> {
-        let (stream, _) = ready!(self.poll_accept(context))?;
-        Poll::Ready(Ok(stream))
-    }
-
-    fn into_std(self) -> io::Result<unix::UnixListener> {
-        self.into_std()
-    }
-
-    fn accept(listener: &unix::UnixListener) -> io::Result<UnixStream> {
-        let (stream, _) = listener.accept()?;
-        stream.set_nonblocking(true)?;
-        UnixStream::from_std(stream)
-    }
+    drop(serving);
+    seamless::finished().await;
+    Ok(())
 }
 
 /// Another answer is on its way.

@@ -52,7 +52,7 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
     log::info!("process {} listens on {}", process::id(), listener.local_addr()?);
 
     // Can be read from as soon as the drain begins: it wakes every thread that waits for a client.
-    let drained = seamless::draining().fd()?;
+    let drained = seamless::draining().at_once().fd()?;
     // Until this guard and its clones, one for each thread at work, are dropped, the drain goes on
     // and `drain_timeout` counts.
     let at_work = seamless::drain_guard();

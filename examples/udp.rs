@@ -42,7 +42,7 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
     log::info!("process {} listens on {}", process::id(), socket.local_addr()?);
 
     // Can be read from as soon as the drain begins.
-    let drained = seamless::draining().fd()?;
+    let drained = seamless::draining().at_once().fd()?;
     // Until it is dropped, the drain goes on and `drain_timeout` counts.
     let serving = seamless::drain_guard();
 

@@ -12,14 +12,14 @@ use std::{
     ffi::OsString,
     fs,
     io::{self, ErrorKind},
+    os::unix::net,
     path::{Path, PathBuf},
     process::{self, ExitCode},
     thread,
 };
 
 use options::Options;
-use seamless::DrainReason;
-use tokio::net::{UnixListener, UnixStream};
+use seamless::{DrainReason, sockets::tokio::UnixListener};
 
 fn main() -> ExitCode {
     options::main(PathBuf::from("/run/web/web.sock"), run)
@@ -38,7 +38,7 @@ fn run(options: &Options<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
 #[tokio::main]
 async fn serve(options: &Options<PathBuf>) -> Result<DrainReason, Box<dyn std::error::Error>> {
     let path = &options.places;
-    let (listener, place) =
+    let (mut listener, place) =
         bind(path).map_err(|error| format!("cannot listen on {}: {error}", path.display()))?;
     log::info!("process {} listens on {}", process::id(), path.display());
     let app = web::app();
@@ -55,35 +55,11 @@ async fn serve(options: &Options<PathBuf>) -> Result<DrainReason, Box<dyn std::e
         }
     }
 
-    let mut draining = seamless::draining();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
-                }
-                Err(error) => web::cannot_accept(error).await,
-            },
-            () = &mut draining => break,
-        }
+    // It ends when the drain has begun and the queue is empty: closing it resets what is still there.
+    // Nothing unlinks the path then: by now it leads to the successor's socket.
+    while let Some((stream, _)) = listener.next().await {
+        tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
     }
-
-    // Closing a listener resets the connections in its queue: empty the queue first. The standard
-    // library's listener asks the kernel each time; tokio's would rely on what it was told last.
-    // Nothing unlinks the path here: by now it leads to the successor's socket.
-    let listener = listener.into_std()?;
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(true)?;
-                let stream = UnixStream::from_std(stream)?;
-                tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) => web::cannot_accept(error).await,
-        }
-    }
-    drop(listener);
 
     // What was accepted is answered: each connection has a guard of its own.
     drop(serving);
@@ -105,10 +81,11 @@ fn bind(path: &Path) -> io::Result<(UnixListener, Place<'_>)> {
             _ => {}
         }
     }
-    let listener = UnixListener::bind(&new)?;
+    let listener = net::UnixListener::bind(&new)?;
+    listener.set_nonblocking(true)?;
     let old = fs::hard_link(path, &old).is_ok().then_some(old);
     fs::rename(&new, path)?;
-    Ok((listener, Place { path, old }))
+    Ok((UnixListener::from_std(listener)?, Place { path, old }))
 }
 
 /// The path, taken over. `started` ends the old process, so this comes first; where `started`

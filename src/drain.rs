@@ -38,8 +38,24 @@ pub fn on_hammer(hook: impl FnOnce() + Send + 'static) {
     driver::on_hammer(Box::new(hook));
 }
 
-/// A future, for any runtime, that resolves when the drain begins:
-/// `.with_graceful_shutdown(seamless::draining())`. A thread without a runtime can wait for it, too.
+/// A future, for any runtime, that resolves 1 s after the drain has begun: the moment for a framework
+/// to begin its graceful shutdown. A thread without a runtime can wait for it, too.
+///
+/// ```no_run
+/// # #[cfg(feature = "axum")]
+/// # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+/// # let app = axum::Router::new();
+/// let listener = seamless::sockets::tokio::tcp("0.0.0.0:8080")?; // stops accepting when the drain begins
+/// let app = app.layer(seamless::tower::ConnectionClose); // `Connection: close` from then on
+/// seamless::started()?;
+/// axum::serve(listener, app).with_graceful_shutdown(seamless::draining()).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The second in between is what makes a restart lossless: [`Draining`] tells why, and how to change it.
+/// For the moment itself use [`draining().at_once()`](Draining::at_once), and for a question without
+/// waiting [`draining().has_begun()`](Draining::has_begun).
 ///
 /// The call is allowed before [`init`](crate::init).
 pub fn draining() -> Draining {

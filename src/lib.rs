@@ -76,6 +76,8 @@ pub mod signal;
 pub mod sockets;
 mod states;
 mod sys;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 pub use config::Config;
 pub use drain::{

@@ -5,15 +5,21 @@ use crate::proto::DrainReason;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::net::Shutdown as Shut;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
-use std::{fmt, io};
+use std::time::{Duration, Instant};
+use std::{fmt, thread};
+
+/// A longer grace is cut to this, so that sums of times do not overflow.
+const LONGEST_GRACE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+mod draining;
+
+pub use draining::Draining;
 
 pub(crate) type Hook = Box<dyn FnOnce() + Send>;
 
@@ -148,10 +154,55 @@ pub(crate) struct Shutdown {
 struct State {
     reason: Option<DrainReason>,
     finished: Option<DrainReason>,
-    /// Closed when the drain begins.
-    ends: Vec<UnixStream>,
-    begin: Wakers,
+    begun: Option<Begun>,
+    /// Who waits for the beginning of the drain, by their grace.
+    waiting: BTreeMap<Duration, Waiting>,
+    /// There is a thread that tells them when their grace is over.
+    tells: bool,
     finish: Wakers,
+}
+
+#[derive(Clone, Copy)]
+struct Begun {
+    at: Instant,
+    /// The longest that a grace may be: half of the drain's limit, so that the other half is left.
+    longest: Duration,
+}
+
+impl Begun {
+    fn over_at(self, grace: Duration) -> Instant {
+        self.at + grace.min(self.longest)
+    }
+}
+
+/// Those with one and the same grace.
+struct Waiting {
+    wakers: Wakers,
+    /// Closed when the grace is over.
+    ends: Vec<UnixStream>,
+}
+
+impl Waiting {
+    /// Runs wakers.
+    fn tell(self) {
+        // Not by closing alone: a process that was forked may have inherited it.
+        self.ends.iter().for_each(|end| _ = end.shutdown(Shut::Both));
+        self.wakers.wake();
+    }
+}
+
+impl State {
+    fn waiting(&mut self, grace: Duration) -> &mut Waiting {
+        let new = || Waiting { wakers: Wakers::new(), ends: Vec::new() };
+        self.waiting.entry(grace).or_insert_with(new)
+    }
+
+    fn is_over(&self, grace: Duration) -> bool {
+        self.begun.is_some_and(|begun| {
+            // No clock is read if there is no grace.
+            grace.is_zero() || begun.over_at(grace) <= Instant::now()
+        })
+    }
 }
 
 impl Shutdown {
@@ -159,8 +210,9 @@ impl Shutdown {
         let state = State {
             reason: None,
             finished: None,
-            ends: Vec::new(),
-            begin: Wakers::new(),
+            begun: None,
+            waiting: BTreeMap::new(),
+            tells: false,
             finish: Wakers::new(),
         };
         Shutdown {
@@ -176,17 +228,56 @@ impl Shutdown {
         lock(&self.state).reason.get_or_insert(reason);
     }
 
-    /// The drain begins. Runs wakers.
-    pub(crate) fn begin(&self) {
-        let (wakers, ends) = {
+    /// The drain begins, and may take as long as `limit`. Runs wakers.
+    pub(crate) fn begin(&'static self, limit: Option<Duration>) {
+        let over = {
             let mut state = lock(&self.state);
+            let longest = limit.map_or(LONGEST_GRACE, |limit| limit / 2);
+            state.begun.get_or_insert(Begun { at: Instant::now(), longest });
             self.begun.store(true, Ordering::SeqCst);
-            (state.begin.take(), std::mem::take(&mut state.ends))
+            self.tell_later(&mut state);
+            let mut over = Vec::new();
+            while let Some(first) = state.waiting.first_entry().map(|first| *first.key()) {
+                if !state.is_over(first) {
+                    break;
+                }
+                over.extend(state.waiting.remove(&first));
+            }
+            over
         };
         self.changed.notify_all();
-        // Not by closing alone: a process that was forked may have inherited it.
-        ends.iter().for_each(|end| _ = end.shutdown(Shut::Both));
-        wakers.wake();
+        over.into_iter().for_each(Waiting::tell);
+    }
+
+    /// The drain has begun. Sees to it that a thread tells those whose grace is not over. If there is
+    /// no thread to be had, every grace is over now: a shutdown that comes too early is better than none.
+    fn tell_later(&'static self, state: &mut State) {
+        if !state.tells && state.waiting.keys().any(|grace| !state.is_over(*grace)) {
+            let thread = thread::Builder::new().name("seamless-grace".to_owned());
+            state.tells = thread.spawn(|| self.tell_waiting()).is_ok();
+            if let (false, Some(begun)) = (state.tells, &mut state.begun) {
+                begun.longest = Duration::ZERO;
+            }
+        }
+        self.changed.notify_all(); // a grace that is new here may be the first that is over
+    }
+
+    /// The thread that runs wakers when a grace is over. Ends when nobody waits.
+    fn tell_waiting(&self) {
+        let mut state = lock(&self.state);
+        while let (Some(begun), Some(grace)) = (state.begun, state.waiting.keys().next().copied()) {
+            let left = begun.over_at(grace).saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let over = state.waiting.remove(&grace);
+                drop(state);
+                over.into_iter().for_each(Waiting::tell);
+                state = lock(&self.state);
+            } else {
+                let waited = self.changed.wait_timeout(state, left);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        state.tells = false;
     }
 
     /// Blocks until no guard exists. Only after [`begin`](Shutdown::begin).
@@ -212,9 +303,28 @@ impl Shutdown {
         self.begun.load(Ordering::SeqCst)
     }
 
-    fn wait_begun(&self, timeout: Option<Duration>) -> bool {
-        drop(self.wait_while(timeout, |_| !self.has_begun()));
-        self.has_begun()
+    /// Blocks until the grace is over, but no longer than `timeout`. Tells whether it is over.
+    fn wait_begun(&self, grace: Duration, timeout: Option<Duration>) -> bool {
+        let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut state = lock(&self.state);
+        loop {
+            if state.is_over(grace) {
+                return true;
+            }
+            let over = state.begun.map(|begun| begun.over_at(grace));
+            let until = over.into_iter().chain(end).min();
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if end.is_some_and(|end| end <= Instant::now()) {
+                return false;
+            }
+            state = match left {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    let waited = self.changed.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
     }
 
     fn wait_finished(&self, timeout: Option<Duration>) -> Option<DrainReason> {
@@ -236,14 +346,21 @@ impl Shutdown {
         }
     }
 
-    /// Returns true if the drain has begun; otherwise keeps the waker.
-    fn poll_begun(&self, number: &mut Option<u64>, waker: &Waker) -> bool {
+    /// Returns true if the grace is over; otherwise keeps the waker.
+    fn poll_begun(&'static self, grace: Duration, number: &mut Option<u64>, waker: &Waker) -> bool {
         let replaced = {
             let mut state = lock(&self.state);
-            if self.has_begun() {
+            if state.is_over(grace) {
                 return true;
             }
-            state.begin.keep(number, waker)
+            let replaced = state.waiting(grace).wakers.keep(number, waker);
+            if state.begun.is_some() {
+                self.tell_later(&mut state);
+                if state.is_over(grace) {
+                    return true;
+                }
+            }
+            replaced
         };
         drop(replaced);
         false
@@ -259,105 +376,6 @@ impl Shutdown {
         };
         drop(replaced);
         None
-    }
-}
-
-// ---- the beginning ----
-
-/// Resolves when the drain begins: see [`draining`](crate::draining). Needs no runtime: await it
-/// anywhere, hand it to `with_graceful_shutdown`, or block a thread on it with
-/// [`wait`](Draining::wait). Clones resolve together; one that is made after the drain began resolves
-/// at once.
-///
-/// The drain begins when a successor has taken over, when the service is stopped, or when this
-/// process is sent TERM or INT. From then on: stop accepting when the queue is empty, answer what
-/// is in flight, end.
-#[must_use = "a future does nothing unless it is awaited or waited for"]
-pub struct Draining {
-    shutdown: &'static Shutdown,
-    number: Option<u64>,
-}
-
-impl Draining {
-    pub(crate) fn of(shutdown: &'static Shutdown) -> Draining {
-        Draining { shutdown, number: None }
-    }
-
-    /// Has the drain begun?
-    pub fn has_begun(&self) -> bool {
-        self.shutdown.has_begun()
-    }
-
-    /// Why the drain begins: the reason that [`wait`](crate::wait) returns at its end. `None` before
-    /// that is decided.
-    ///
-    /// It is known from the hooks [before](crate::hooks::before) the drain on, so also when this
-    /// future has resolved. Use it for what only one of the reasons asks for, for example to leave a
-    /// load balancer when the service is stopped, but not when a successor has taken over.
-    pub fn reason(&self) -> Option<DrainReason> {
-        lock(&self.shutdown.state).reason
-    }
-
-    /// Blocks this thread until the drain begins.
-    pub fn wait(&self) {
-        self.shutdown.wait_begun(None);
-    }
-
-    /// Blocks this thread until the drain begins, but no longer than `timeout`. Tells whether it
-    /// has begun.
-    pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        self.shutdown.wait_begun(Some(timeout))
-    }
-
-    /// A descriptor that can be read from, up to its end, as soon as the drain begins: for a program
-    /// that waits with `poll(2)`, `select(2)` or `epoll(7)` and must be woken by the drain.
-    ///
-    /// Only wait for it; there is nothing to read. Each call makes a pair of sockets, so make one
-    /// descriptor and share it. It is close-on-exec.
-    ///
-    /// # Errors
-    ///
-    /// No descriptors or no memory, as `socketpair(2)` reports it.
-    pub fn fd(&self) -> io::Result<OwnedFd> {
-        let (ours, theirs) = UnixStream::pair()?;
-        let mut state = lock(&self.shutdown.state);
-        if !self.has_begun() {
-            state.ends.push(ours);
-        }
-        Ok(theirs.into())
-    }
-}
-
-impl Future for Draining {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let shutdown = self.shutdown;
-        match shutdown.poll_begun(&mut self.number, context.waker()) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }
-    }
-}
-
-impl Clone for Draining {
-    fn clone(&self) -> Self {
-        Draining::of(self.shutdown)
-    }
-}
-
-impl Drop for Draining {
-    fn drop(&mut self) {
-        if let Some(number) = self.number {
-            let forgotten = lock(&self.shutdown.state).begin.forget(number);
-            drop(forgotten);
-        }
-    }
-}
-
-impl fmt::Debug for Draining {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Draining").field("has_begun", &self.has_begun()).finish()
     }
 }
 

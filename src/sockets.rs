@@ -32,7 +32,8 @@
 //!    `local_addr` may show that other name. If another process listens at the path, the call fails. If
 //!    nobody does, the old socket is replaced.
 //!
-//! systemd passes sockets as they are: an async runtime needs `NonBlocking=yes` in the service's unit.
+//! systemd passes sockets as they are: an async runtime needs `NonBlocking=yes` in the service's unit,
+//! or [`Options::change_nonblocking`], or `sockets::tokio`.
 //!
 //! When [`started`](crate::started) is called, sockets that were passed or held and that nobody has asked
 //! for are closed, before any older generation is told to end. Such a socket ends with its last holder. So
@@ -55,9 +56,18 @@
 //! own close is the last one in this process.
 //!
 //! **Never change O_NONBLOCK on a socket that may be shared.** It belongs to the socket, not to the
-//! process: set it with [`Options::nonblocking`] when the socket is made. A runtime such as tokio needs
-//! it. If a successor asks for the other setting, it gets the socket as it is, and a warning in the
-//! log.
+//! process: set it with [`Options::nonblocking`] when the socket is made. If a successor asks for the
+//! other setting, it gets the socket as it is, and a warning in the log;
+//! [`Options::change_nonblocking`] changes it when that does no harm.
+//!
+//! **A runtime needs nonblocking sockets.** [`tcp`] and [`unix`] are for threads: they return blocking
+//! sockets, as `std` does. A blocking listener in tokio panics in a debug build. In a release build it
+//! works at first, and hangs in the drain. With tokio use `sockets::tokio` (feature `tokio`), which sees
+//! to the mode whatever was found. With another runtime use [`Options::nonblocking`].
+//!
+//! **UDP keeps no flows together.** During a restart old and new generation read from one queue, and
+//! either may get the next datagram of a client. That suits protocols of one question and one answer,
+//! such as DNS. It does not suit QUIC, DTLS, or anything with state for each peer.
 //!
 //! # Several sockets on one port
 //!
@@ -97,6 +107,9 @@
 //! the daemon that drains has closed it: the call fails, and the supervisor tries again. A group can be
 //! bound, and shares the port until then. The new members get a part of what arrives. The rest waits at
 //! the old members, and is lost when they are closed, unless `net.ipv4.tcp_migrate_req` is set.
+
+#[cfg(feature = "tokio")]
+pub mod tokio;
 
 use crate::driver::sockets::obtain as pool;
 use crate::error::{Error, ErrorKind, Result};
@@ -164,6 +177,7 @@ impl Options {
                 file: FileChanges::NONE,
                 reuse_port: false,
                 nonblocking: false,
+                change_nonblocking: false,
             },
         }
     }
@@ -233,9 +247,32 @@ impl Options {
     }
 
     /// Sets O_NONBLOCK, which async runtimes need. It belongs to the socket, so all generations
-    /// must want the same. Default: `false`, as in `std`.
+    /// must want the same. If a socket is found in the other mode, it stays as it is, and the log says
+    /// so; see [`change_nonblocking`](Options::change_nonblocking). Default: `false`, as in `std`.
     pub fn nonblocking(&mut self, nonblocking: bool) -> &mut Self {
         self.settings.nonblocking = nonblocking;
+        self
+    }
+
+    /// Whether a socket that is found in the other mode is changed to what
+    /// [`nonblocking`](Options::nonblocking) says. Default: `false`. The sockets of `sockets::tokio` do
+    /// this by themselves.
+    ///
+    /// This is the way out if an earlier version of the program, or the supervisor, has made the socket
+    /// in the wrong mode. The change happens in [`started`](crate::started), after the predecessor has
+    /// been told to end, so a version that never comes to serve does no harm. Until then the socket is in
+    /// the old mode; do not accept before. After `started`, the change happens at once.
+    ///
+    /// The predecessor shares the socket and may still accept from it in its drain:
+    ///
+    /// - From blocking to nonblocking: its `accept` returns `WouldBlock` if nobody waits. A predecessor
+    ///   that ends at such an error cuts what it has in flight.
+    /// - From nonblocking to blocking: its `accept` may block until the next connection comes, so its
+    ///   drain may take that long.
+    ///
+    /// So use it for one deploy, and keep the new mode from then on.
+    pub fn change_nonblocking(&mut self, change: bool) -> &mut Self {
+        self.settings.change_nonblocking = change;
         self
     }
 

@@ -2,20 +2,13 @@
 
 use std::{
     collections::HashMap,
-    io,
     pin::pin,
     process,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use axum::{
-    Router,
-    extract::Query,
-    http::{HeaderValue, StatusCode, header::CONNECTION},
-    middleware,
-    response::Response,
-};
+use axum::{Router, extract::Query, http::StatusCode};
 use hyper::{
     server::conn::http1,
     service::{Service, service_fn},
@@ -30,16 +23,13 @@ use tokio::{
     time::sleep,
 };
 
-/// How long a connection that waits for its next request stays open once the drain has begun. Its
-/// client may send that again if it is closed.
-const IDLE_GRACE: Duration = Duration::from_secs(1);
-/// The same for its first request, which the client may not send again: a connection that was
+/// How much longer a connection stays open that waits for its first request, which the client may not send again: a connection that was
 /// accepted is a promise.
-const FIRST_GRACE: Duration = Duration::from_secs(10);
+const FIRST_GRACE: Duration = Duration::from_secs(9);
 
 /// Answers every request with the PID, and after a while where that is asked for: `/?delay=10s`.
 pub(crate) fn app() -> Router {
-    Router::new().fallback(answer).layer(middleware::map_response(close_while_draining))
+    Router::new().fallback(answer).layer(seamless::tower::ConnectionClose)
 }
 
 type Answer = Result<String, (StatusCode, String)>;
@@ -53,19 +43,10 @@ async fn answer(Query(query): Query<HashMap<String, String>>) -> Answer {
     Ok(format!("Server pid: {}\n", process::id()))
 }
 
-async fn close_while_draining(mut response: Response) -> Response {
-    if seamless::draining().has_begun() {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(CONNECTION, close);
-    }
-    response
-}
-
 /// Serves one connection to its end, and holds up the end of the drain until then.
 ///
-/// `axum::serve` with a graceful shutdown would close, the moment the drain begins, also a
-/// connection whose first or next request is on its way. Here such a connection has
-/// its grace to bring that request, which is answered with `Connection: close`.
+/// As `axum::serve` does with `seamless::draining()`, an idle connection has a grace to bring the
+/// request that is on its way. Here a connection that has not brought its first one has a longer grace.
 pub(crate) async fn converse<S>(stream: S, app: Router, _guard: DrainGuard)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -80,10 +61,9 @@ where
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let grace_is_over = async {
-        seamless::draining().await;
-        sleep(IDLE_GRACE).await;
+        seamless::draining().await; // 1 s after its beginning
         if !asked.load(Ordering::Relaxed) {
-            sleep(FIRST_GRACE - IDLE_GRACE).await;
+            sleep(FIRST_GRACE).await;
         }
     };
     let result = tokio::select! {
@@ -98,10 +78,4 @@ where
     if let Err(error) = result {
         log::debug!("connection: {error}");
     }
-}
-
-/// Out of descriptors, or a client that left the queue: no reason to end, but one to pause.
-pub(crate) async fn cannot_accept(error: io::Error) {
-    log::warn!("cannot accept: {error}");
-    sleep(Duration::from_millis(50)).await;
 }

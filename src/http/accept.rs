@@ -3,14 +3,10 @@
 use super::stream::{Listener, Peer, Stream};
 use crate::DrainGuard;
 use crate::http::log;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
 
-/// The pause before the next attempt, if out of descriptors.
-const PAUSE: Duration = Duration::from_millis(50);
 /// How often the log says so.
 const SAY: Duration = Duration::from_secs(60);
 
@@ -28,53 +24,32 @@ impl Seat {
 
 pub(super) type Accepted = (Stream, Option<Peer>, Seat);
 
-/// Accepts until the drain has begun and the queue is empty, then closes the listener. Connections that
+/// Accepts until the drain has begun and the queue is empty, which closes the listener. Connections that
 /// were accepted go on.
 pub(super) async fn accept_all(
-    listener: Listener,
+    mut listener: Listener,
     permits: Arc<Semaphore>,
     take: impl Fn(Accepted),
-) -> io::Result<()> {
+) {
     let mut said = None;
-    let mut draining = crate::draining();
+    let mut draining = crate::draining().at_once();
     loop {
-        let next = async {
-            let permit = match permits.clone().try_acquire_owned() {
-                Ok(permit) => permit,
-                Err(_) => {
-                    say(&mut said, &"as many connections as there may be: the next one waits");
-                    permits.clone().acquire_owned().await.expect("never closed")
+        let permit = match permits.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) if draining.has_begun() => return, // the rest is left to the successor
+            Err(_) => {
+                say(&mut said, &"as many connections as there may be: the next one waits");
+                tokio::select! {
+                    () = &mut draining => continue,
+                    permit = permits.clone().acquire_owned() => permit.expect("never closed"),
                 }
-            };
-            (listener.accept().await, permit)
-        };
-        tokio::select! {
-            biased;
-            () = &mut draining => break,
-            (accepted, permit) = next => match accepted {
-                Ok((stream, peer)) => take((stream, peer, Seat::new(permit))),
-                Err(error) => {
-                    say(&mut said, &error);
-                    sleep(PAUSE).await;
-                }
-            },
-        }
-    }
-
-    // A successor shares this queue and would answer what is in it. But a service that is stopped has no
-    // successor, and a successor may not have asked for this socket.
-    let listener = listener.into_std()?;
-    while let Ok(permit) = permits.clone().try_acquire_owned() {
-        match listener.accept() {
-            Ok((stream, peer)) => take((stream, peer, Seat::new(permit))),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => {
-                say(&mut said, &error);
-                sleep(PAUSE).await;
             }
+        };
+        match listener.next().await {
+            Some((stream, peer)) => take((stream, peer, Seat::new(permit))),
+            None => return,
         }
     }
-    Ok(())
 }
 
 /// Once a minute.

@@ -12,7 +12,7 @@ use std::{fmt, io};
 use tokio::task::{JoinSet, spawn_blocking};
 
 /// Accepts, and returns with the listener closed.
-pub(super) type Running = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+pub(super) type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Servers that have their sockets and accept nothing yet: what [`Server::bind`](super::Server::bind)
 /// returns. Call [`started`](crate::started), then [`run`](Bound::run).
@@ -57,7 +57,7 @@ impl Bound {
     /// HTTP/1 answer says `Connection: close`, every HTTP/2 connection gets a GOAWAY (the streams
     /// that were on their way are served), idle connections have
     /// [their grace](super::Server::idle_grace), and upgraded ones (WebSocket) are the app's: it should
-    /// end them when [`draining`](crate::draining) resolves.
+    /// end them when [`draining().at_once()`](crate::Draining::at_once) resolves.
     ///
     /// Dropped before its end, it accepts nothing more, and what was accepted is served as long as
     /// the runtime lives. Each connection holds a [`DrainGuard`].
@@ -65,8 +65,7 @@ impl Bound {
     /// # Errors
     ///
     /// [`ErrorKind::NotInitialized`] before [`started`](crate::started) has returned: whatever this
-    /// process accepted would be lost if it were told to end. [`ErrorKind::System`]: a listener cannot
-    /// be used any more.
+    /// process accepted would be lost if it were told to end.
     pub async fn run(self) -> Result<DrainReason> {
         if crate::state() == State::Starting {
             let text = "cannot serve (http): started was not called, or failed";
@@ -78,9 +77,7 @@ impl Bound {
             accepting.spawn(running);
         }
         while let Some(accepted) = accepting.join_next().await {
-            accepted
-                .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-                .map_err(system)?;
+            accepted.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         }
         drop(self.guard); // each connection has its own
         let reason = crate::finished().await;

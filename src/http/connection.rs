@@ -403,7 +403,7 @@ pub(super) async fn converse<S, B>(
     let io = TokioIo::new(Io { fd, link: link.clone(), goodbye: Goodbye::default(), _seat: seat });
     let service = Counted { app: TowerToHyperService::new(app), link: link.clone() };
     let mut connection = pin!(shared.library.serve_connection_with_upgrades(io, service));
-    let mut draining = crate::draining();
+    let mut draining = crate::draining().at_once();
     let mut since = None;
     let mut alarm = pin!(sleep_until(accepted.into()));
     let ended = loop {

@@ -31,7 +31,7 @@
 //! - **HTTP/2**: GOAWAY at once, in two steps as RFC 9113 describes it, the second after
 //!   [`idle_grace`](Server::idle_grace), so that requests on their way are served.
 //! - **Upgraded connections** (WebSocket) belong to the app: it should end them when
-//!   [`draining`](crate::draining) resolves. Until then this process stays.
+//!   [`draining().at_once()`](crate::Draining::at_once) resolves. Until then this process stays.
 //! - **The limit**: [`drain_timeout`](Server::drain_timeout), 60 s. After it, or on USR2 by hand, every
 //!   connection with something in flight is reset, the log says how many were cut, and the process ends
 //!   with code 124.

@@ -5,9 +5,9 @@ use super::bound::{Bound, Running, blocking, system};
 use super::connection::{App, BoxError, Open, Shared, converse};
 use super::proxied::{Proxied, Trusted};
 use super::state::Times;
+use super::stream::Listener;
 #[cfg(feature = "tls")]
 use super::stream::Stream;
-use super::stream::{Listener, StdListener};
 use crate::{DrainReason, Error, ErrorKind, Result, sockets};
 use http::{Request, Response};
 use http_body::Body;
@@ -62,7 +62,7 @@ pub struct Server {
 
 /// How a socket is found, and what serves it.
 struct Place {
-    find: Box<dyn FnOnce() -> Result<(StdListener, Start)> + Send>,
+    find: Box<dyn FnOnce() -> Result<(Listener, Start)> + Send>,
 }
 
 type Start = Box<dyn FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send>;
@@ -100,7 +100,7 @@ impl Server {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let find = || sockets::Options::new().nonblocking(true).tcp(addr).map(StdListener::Tcp);
+        let find = || sockets::tokio::tcp(addr).map(Listener::Tcp);
         self.add(find, plain(app))
     }
 
@@ -117,14 +117,15 @@ impl Server {
     {
         let path = path.into();
         let find = || {
-            let listener = sockets::Options::new().nonblocking(true).unix(&path)?;
-            Ok(StdListener::Unix(listener, Some(path)))
+            let listener = sockets::tokio::unix(&path)?;
+            Ok(Listener::Unix(listener, Some(path)))
         };
         self.add(find, plain(app))
     }
 
     /// Adds a server on a TCP listener that the program has got itself, with [`sockets::Options`] of
-    /// its own. It must be [nonblocking](sockets::Options::nonblocking).
+    /// its own. It should be [nonblocking](sockets::Options::nonblocking); otherwise it is made so
+    /// after [`started`](crate::started), see [`sockets::tokio::TcpListener::from_std`].
     pub fn tcp_listener<S, B>(self, listener: std::net::TcpListener, app: S) -> Server
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -134,7 +135,11 @@ impl Server {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        self.add(|| Ok(StdListener::Tcp(listener)), plain(app))
+        let find = || {
+            let listener = sockets::tokio::TcpListener::from_std(listener);
+            Ok(Listener::Tcp(listener.map_err(system)?))
+        };
+        self.add(find, plain(app))
     }
 
     /// Adds a server on a Unix listener that the program has got itself, as
@@ -148,7 +153,11 @@ impl Server {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        self.add(|| Ok(StdListener::Unix(listener, None)), plain(app))
+        let find = || {
+            let listener = sockets::tokio::UnixListener::from_std(listener);
+            Ok(Listener::Unix(listener.map_err(system)?, None))
+        };
+        self.add(find, plain(app))
     }
 
     /// Adds a server with TLS on a TCP port, found as [`sockets::tcp`] finds it. For one that answers
@@ -170,9 +179,9 @@ impl Server {
     {
         let find = || {
             let acceptor = tls.load()?;
-            let listener = sockets::Options::new().nonblocking(true).tcp(addr)?;
+            let listener = sockets::tokio::tcp(addr)?;
             let start: Start = Box::new(encrypted(app, acceptor));
-            Ok((StdListener::Tcp(listener), start))
+            Ok((Listener::Tcp(listener), start))
         };
         self.places.push(Place { find: Box::new(find) });
         self
@@ -180,7 +189,7 @@ impl Server {
 
     fn add(
         mut self,
-        find: impl FnOnce() -> Result<StdListener> + Send + 'static,
+        find: impl FnOnce() -> Result<Listener> + Send + 'static,
         start: impl FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send + 'static,
     ) -> Server {
         self.places.push(Place { find: Box::new(|| Ok((find()?, Box::new(start)))) });
@@ -337,8 +346,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// As [`sockets::Options::tcp`]; and [`ErrorKind::InvalidConfig`] if no place was given, or if a
-    /// listener that was given blocks.
+    /// As [`sockets::Options::tcp`]; and [`ErrorKind::InvalidConfig`] if no place was given.
     pub async fn bind(self) -> Result<Bound> {
         if self.places.is_empty() {
             let text = "cannot serve (http): no place to listen at was given";
@@ -358,18 +366,12 @@ impl Server {
         // All that waits for files, locks or the predecessor waits on a thread of its own.
         let places = self.places;
         let found = blocking(move || {
-            let found = places.into_iter().map(|place| {
-                let (listener, start) = (place.find)()?;
-                check_nonblocking(&listener)?;
-                Ok((listener, start))
-            });
-            found.collect::<Result<Vec<_>>>()
+            places.into_iter().map(|place| (place.find)()).collect::<Result<Vec<_>>>()
         })
         .await?;
         let mut bound = Bound::new(shared.clone());
         for (listener, start) in found {
             let address = listener.address().map_err(system)?;
-            let listener = listener.into_tokio().map_err(system)?;
             let permits = Arc::new(Semaphore::new(self.max_connections));
             bound.add(address, start(listener, shared.clone(), permits));
         }
@@ -436,17 +438,6 @@ where
     }
 }
 
-fn check_nonblocking(listener: &StdListener) -> Result<()> {
-    if listener.is_nonblocking().map_err(system)? {
-        return Ok(());
-    }
-    let address = listener.address().map_err(system)?;
-    let text = format!(
-        "cannot serve \"{address}\" (http): the listener blocks; ask for it with nonblocking(true)"
-    );
-    Err(Error::new(ErrorKind::InvalidConfig, text))
-}
-
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
@@ -489,9 +480,6 @@ mod tests {
     fn p10_what_cannot_be_served_is_refused() {
         let nowhere = refusal(Server::new());
         assert_eq!(nowhere.kind(), ErrorKind::InvalidConfig, "{nowhere}");
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let blocking = refusal(Server::new().tcp_listener(listener, Router::new()));
-        assert_eq!(blocking.kind(), ErrorKind::InvalidConfig, "{blocking}");
         let early = refusal(Server::new().tcp("127.0.0.1:0", Router::new()));
         assert_eq!(early.kind(), ErrorKind::NotInitialized, "{early}");
     }

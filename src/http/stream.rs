@@ -1,15 +1,15 @@
 //! The kinds of sockets that are served, and what they have in common.
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use crate::sockets::tokio::{TcpListener, UnixListener};
 use nix::sys::socket::{MsgFlags, recv};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::{fmt, io};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpStream, UnixStream};
 
 /// Where the client is: an extension of each request that comes over TCP, or that a trusted peer has passed
 /// on for a client ([`Server::proxy_protocol`](super::Server::proxy_protocol)):
@@ -159,75 +159,28 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// A listener, nonblocking.
+/// A listener that ends by itself when the drain begins.
 pub(super) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-/// The same without a runtime.
-pub(super) enum StdListener {
-    Tcp(std::net::TcpListener),
     /// With the path that was asked for, if the server has found it itself.
-    Unix(std::os::unix::net::UnixListener, Option<PathBuf>),
+    Unix(UnixListener, Option<PathBuf>),
 }
 
 impl Listener {
-    pub(super) async fn accept(&self) -> io::Result<(Stream, Option<Peer>)> {
-        match self {
+    pub(super) async fn next(&mut self) -> Option<(Stream, Option<Peer>)> {
+        Some(match self {
             Listener::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                Ok(from_tcp(stream, address))
+                let (stream, address) = listener.next().await?;
+                from_tcp(stream, address)
             }
-            Listener::Unix(listener) => Ok((Stream::Unix(listener.accept().await?.0), None)),
-        }
-    }
-
-    pub(super) fn into_std(self) -> io::Result<StdListener> {
-        Ok(match self {
-            Listener::Tcp(listener) => StdListener::Tcp(listener.into_std()?),
-            Listener::Unix(listener) => StdListener::Unix(listener.into_std()?, None),
+            Listener::Unix(listener, _) => (Stream::Unix(listener.next().await?.0), None),
         })
-    }
-}
-
-impl StdListener {
-    /// Asks the kernel each time, while tokio's listener relies on what it was told last.
-    pub(super) fn accept(&self) -> io::Result<(Stream, Option<Peer>)> {
-        match self {
-            StdListener::Tcp(listener) => {
-                let (stream, address) = listener.accept()?;
-                stream.set_nonblocking(true)?;
-                Ok(from_tcp(TcpStream::from_std(stream)?, address))
-            }
-            StdListener::Unix(listener, _) => {
-                let (stream, _) = listener.accept()?;
-                stream.set_nonblocking(true)?;
-                Ok((Stream::Unix(UnixStream::from_std(stream)?), None))
-            }
-        }
-    }
-
-    pub(super) fn into_tokio(self) -> io::Result<Listener> {
-        Ok(match self {
-            StdListener::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
-            StdListener::Unix(listener, _) => Listener::Unix(UnixListener::from_std(listener)?),
-        })
-    }
-
-    pub(super) fn is_nonblocking(&self) -> io::Result<bool> {
-        let fd = match self {
-            StdListener::Tcp(listener) => listener.as_fd(),
-            StdListener::Unix(listener, _) => listener.as_fd(),
-        };
-        let flags = fcntl(fd, FcntlArg::F_GETFL)?;
-        Ok(OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK))
     }
 
     pub(super) fn address(&self) -> io::Result<Address> {
         Ok(match self {
-            StdListener::Tcp(listener) => Address::Tcp(listener.local_addr()?),
-            StdListener::Unix(listener, asked) => {
+            Listener::Tcp(listener) => Address::Tcp(listener.local_addr()?),
+            Listener::Unix(listener, asked) => {
                 let bound = || Some(listener.local_addr().ok()?.as_pathname()?.to_owned());
                 Address::Unix(asked.clone().or_else(bound))
             }

@@ -1,6 +1,7 @@
 //! Nothing here sleeps: a thread that has to wait is known to wait by what it holds.
 
 use super::*;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::Wake;
@@ -31,7 +32,7 @@ fn poll(draining: &mut Draining, waker: &Waker) -> Poll<()> {
 }
 
 fn kept(shutdown: &Shutdown) -> usize {
-    lock(&shutdown.state).begin.of.len()
+    lock(&shutdown.state).waiting.values().map(|waiting| waiting.wakers.of.len()).sum()
 }
 
 // ---- Draining ----
@@ -41,16 +42,20 @@ fn the_future_resolves_when_the_drain_begins() {
     let shutdown = shutdown();
     let counter = Arc::new(Counter::default());
     let waker = counter.clone().into();
-    let mut draining = Draining::of(shutdown);
+    let mut draining = Draining::of(shutdown).at_once();
     assert_eq!(poll(&mut draining, &waker), Poll::Pending);
     assert!(!draining.has_begun());
-    assert_eq!(format!("{draining:?}"), "Draining { has_begun: false }");
-    shutdown.begin();
+    assert_eq!(format!("{draining:?}"), "Draining { has_begun: false, grace: 0ns }");
+    shutdown.begin(None);
     assert_eq!(counter.woken(), 1);
     assert!(draining.has_begun());
     assert_eq!(poll(&mut draining, &waker), Poll::Ready(()));
     assert_eq!(poll(&mut draining, &waker), Poll::Ready(()), "it may be polled again");
-    assert_eq!(poll(&mut Draining::of(shutdown), &waker), Poll::Ready(()), "one made later");
+    assert_eq!(
+        poll(&mut Draining::of(shutdown).at_once(), &waker),
+        Poll::Ready(()),
+        "one made later"
+    );
     assert_eq!(counter.woken(), 1);
 }
 
@@ -58,14 +63,14 @@ fn the_future_resolves_when_the_drain_begins() {
 fn clones_resolve_together() {
     let shutdown = shutdown();
     let counters: Vec<_> = (0..3).map(|_| Arc::new(Counter::default())).collect();
-    let mut first = Draining::of(shutdown);
+    let mut first = Draining::of(shutdown).at_once();
     let mut futures = vec![first.clone(), first.clone().clone()];
     assert_eq!(poll(&mut first, &counters[0].clone().into()), Poll::Pending);
     futures.push(first);
     for (future, counter) in futures.iter_mut().zip(&counters) {
         assert_eq!(poll(future, &counter.clone().into()), Poll::Pending);
     }
-    shutdown.begin();
+    shutdown.begin(None);
     for (future, counter) in futures.iter_mut().zip(&counters) {
         assert_eq!(counter.woken(), 1);
         assert_eq!(poll(future, Waker::noop()), Poll::Ready(()));
@@ -76,11 +81,11 @@ fn clones_resolve_together() {
 fn a_future_wakes_the_task_that_polled_it_last() {
     let shutdown = shutdown();
     let (first, second) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
-    let mut draining = Draining::of(shutdown);
+    let mut draining = Draining::of(shutdown).at_once();
     let _ = poll(&mut draining, &first.clone().into());
     let _ = poll(&mut draining, &second.clone().into());
     assert_eq!(Arc::strong_count(&first), 1, "the first waker is not kept");
-    shutdown.begin();
+    shutdown.begin(None);
     assert_eq!((first.woken(), second.woken()), (0, 1));
     assert_eq!(Arc::strong_count(&second), 1, "nor is the second, once used");
 }
@@ -89,7 +94,7 @@ fn a_future_wakes_the_task_that_polled_it_last() {
 #[test]
 fn futures_that_come_and_go_leave_nothing_behind() {
     let shutdown = shutdown();
-    let original = Draining::of(shutdown);
+    let original = Draining::of(shutdown).at_once();
     let counter = Arc::new(Counter::default());
     let waker = counter.clone().into();
     for _ in 0..10_000 {
@@ -106,7 +111,7 @@ fn futures_that_come_and_go_leave_nothing_behind() {
         let _ = poll(&mut one, &counter.clone().into());
     }
     assert_eq!((kept(shutdown), Arc::strong_count(&counter)), (1, 2));
-    shutdown.begin();
+    shutdown.begin(None);
     assert_eq!(counter.woken(), 1);
 }
 
@@ -120,10 +125,11 @@ fn a_waker_that_panics_does_not_keep_the_others_asleep() {
     }
     let shutdown = shutdown();
     let counter = Arc::new(Counter::default());
-    let (mut first, mut second) = (Draining::of(shutdown), Draining::of(shutdown));
+    let (mut first, mut second) =
+        (Draining::of(shutdown).at_once(), Draining::of(shutdown).at_once());
     let _ = poll(&mut first, &Arc::new(Panics).into());
     let _ = poll(&mut second, &counter.clone().into());
-    shutdown.begin();
+    shutdown.begin(None);
     assert_eq!(counter.woken(), 1);
 }
 
@@ -138,11 +144,11 @@ fn a_waker_may_own_futures_itself() {
     }
     let shutdown = shutdown();
     let owns = || {
-        let mut inner = Draining::of(shutdown);
+        let mut inner = Draining::of(shutdown).at_once();
         let _ = poll(&mut inner, Waker::noop());
         Waker::from(Arc::new(Owns { _inner: inner }))
     };
-    let mut draining = Draining::of(shutdown);
+    let mut draining = Draining::of(shutdown).at_once();
     let _ = poll(&mut draining, &owns());
     let _ = poll(&mut draining, &owns()); // replaces the first
     assert_eq!(kept(shutdown), 2);
@@ -154,10 +160,10 @@ fn a_waker_may_own_futures_itself() {
 fn the_drain_begins_once() {
     let shutdown = shutdown();
     let counter = Arc::new(Counter::default());
-    let mut draining = Draining::of(shutdown);
+    let mut draining = Draining::of(shutdown).at_once();
     let _ = poll(&mut draining, &counter.clone().into());
-    shutdown.begin();
-    shutdown.begin();
+    shutdown.begin(None);
+    shutdown.begin(None);
     assert_eq!(counter.woken(), 1);
     assert!(draining.has_begun());
 }
@@ -170,7 +176,7 @@ fn threads_wait_for_the_drain() {
         .map(|number| {
             let through = through.clone();
             thread::spawn(move || {
-                let draining = Draining::of(shutdown);
+                let draining = Draining::of(shutdown).at_once();
                 through.send(()).expect("the test listens");
                 match number {
                     0 | 1 => draining.wait(),
@@ -183,17 +189,17 @@ fn threads_wait_for_the_drain() {
         .collect();
     waiting.iter().for_each(|_| seen.recv().expect("it is about to wait"));
     // Whether they wait already or come to it only now: nobody misses it.
-    shutdown.begin();
+    shutdown.begin(None);
     waiting.into_iter().for_each(|thread| thread.join().expect("it has seen the drain"));
 }
 
 #[test]
 fn a_wait_with_a_limit_tells_whether_the_drain_has_begun() {
     let shutdown = shutdown();
-    let draining = Draining::of(shutdown);
+    let draining = Draining::of(shutdown).at_once();
     assert!(!draining.wait_timeout(Duration::ZERO));
     assert!(!draining.wait_timeout(Duration::from_millis(1)));
-    shutdown.begin();
+    shutdown.begin(None);
     assert!(draining.wait_timeout(Duration::ZERO));
     draining.wait();
 }
@@ -207,11 +213,11 @@ fn draining_goes_wherever_futures_go() {
 #[test]
 fn the_reason_is_known_before_the_drain_begins() {
     let shutdown = shutdown();
-    let draining = Draining::of(shutdown);
+    let draining = Draining::of(shutdown).at_once();
     assert_eq!(draining.reason(), None);
     shutdown.decided(DrainReason::TakenOver);
     assert_eq!((draining.reason(), draining.has_begun()), (Some(DrainReason::TakenOver), false));
-    shutdown.begin();
+    shutdown.begin(None);
     shutdown.decided(DrainReason::Stopped);
     assert_eq!(draining.clone().reason(), Some(DrainReason::TakenOver));
 }
@@ -221,18 +227,19 @@ fn the_reason_is_known_before_the_drain_begins() {
 fn a_descriptor_ends_when_the_drain_begins() {
     use std::io::Read;
     let shutdown = shutdown();
-    let draining = Draining::of(shutdown);
+    let draining = Draining::of(shutdown).at_once();
     let early = UnixStream::from(draining.fd().expect("a pair"));
     early.set_nonblocking(true).expect("a flag");
     let blocks = (&early).read(&mut [0]).expect_err("no end yet");
     assert_eq!(blocks.kind(), io::ErrorKind::WouldBlock);
-    let inherited = lock(&shutdown.state).ends[0].try_clone().expect("a copy");
-    shutdown.begin();
+    let inherited =
+        lock(&shutdown.state).waiting(Duration::ZERO).ends[0].try_clone().expect("a copy");
+    shutdown.begin(None);
     let late = UnixStream::from(draining.fd().expect("a pair"));
     for mut end in [&early, &late] {
         assert_eq!(end.read(&mut [0]).expect("its end"), 0);
     }
-    assert!(lock(&shutdown.state).ends.is_empty());
+    assert!(lock(&shutdown.state).waiting.is_empty());
     drop(inherited);
 }
 
@@ -257,7 +264,7 @@ fn count(shutdown: &Shutdown) -> usize {
 fn the_drain_waits_for_the_last_guard() {
     let shutdown = shutdown();
     let before = DrainGuard::of(shutdown);
-    shutdown.begin();
+    shutdown.begin(None);
     let seen = waits_for_guards(shutdown);
     let during = DrainGuard::of(shutdown);
     let clones = [before.clone(), during.clone(), during.clone()];
@@ -272,7 +279,7 @@ fn the_drain_waits_for_the_last_guard() {
 fn without_a_guard_nothing_waits() {
     let shutdown = shutdown();
     drop(DrainGuard::of(shutdown));
-    shutdown.begin();
+    shutdown.begin(None);
     shutdown.wait_guards();
     assert_eq!(count(shutdown), 0);
 }
@@ -281,7 +288,7 @@ fn without_a_guard_nothing_waits() {
 fn a_panic_lets_its_guard_go() {
     let shutdown = shutdown();
     let guard = DrainGuard::of(shutdown);
-    shutdown.begin();
+    shutdown.begin(None);
     let seen = waits_for_guards(shutdown);
     let task = thread::spawn(move || {
         let _guard = guard;
@@ -299,7 +306,7 @@ fn no_end_of_a_guard_is_missed() {
         let guards: Vec<_> = (0..1 + round % 3).map(|_| DrainGuard::of(shutdown)).collect();
         let drops: Vec<_> =
             guards.into_iter().map(|guard| thread::spawn(move || drop(guard.clone()))).collect();
-        shutdown.begin();
+        shutdown.begin(None);
         shutdown.wait_guards();
         assert_eq!(count(shutdown), 0);
         drops.into_iter().for_each(|thread| thread.join().expect("no panic"));
@@ -319,7 +326,7 @@ fn guards_and_futures_go_wherever_tasks_go() {
 fn wait_tells_the_first_reason() {
     let shutdown = shutdown();
     let waiting = thread::spawn(|| Finished::of(shutdown).wait());
-    shutdown.begin();
+    shutdown.begin(None);
     assert_eq!(Finished::of(shutdown).wait_timeout(Duration::ZERO), None);
     shutdown.finish(DrainReason::TakenOver);
     shutdown.finish(DrainReason::Stopped);
@@ -338,7 +345,7 @@ fn the_future_of_the_end_is_woken_by_the_thread_that_waits_for_it() {
         let waker = counters[at].clone().into();
         Pin::new(&mut futures[at]).poll(&mut Context::from_waker(&waker))
     };
-    shutdown.begin();
+    shutdown.begin(None);
     assert_eq!([poll(0), poll(1)], [Poll::Pending; 2]);
     shutdown.finish(DrainReason::Stopped);
     assert_eq!(counters[0].woken(), 0, "finish runs on the thread that takes signals");

@@ -169,6 +169,7 @@ impl Listener {
             file: FileChanges { mode: Some(0o600), ..FileChanges::NONE },
             reuse_port: false,
             nonblocking: true,
+            change_nonblocking: false,
         };
         Beside::bind(SocketType::SeqPacket, path, settings)
     }

@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) file: FileChanges,
     pub(crate) reuse_port: bool,
     pub(crate) nonblocking: bool,
+    /// Also for a socket that is found, in the other mode.
+    pub(crate) change_nonblocking: bool,
 }
 
 // ---- bound anew ----
@@ -251,6 +253,13 @@ fn own_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
 pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
     fcntl(fd, FcntlArg::F_GETFL)
         .is_ok_and(|flags| OFlag::from_bits_truncate(flags).contains(OFlag::O_NONBLOCK))
+}
+
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {
+    let mut flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_NONBLOCK, nonblocking);
+    fcntl(fd, FcntlArg::F_SETFL(flags))?;
+    Ok(())
 }
 
 /// The variables in which a supervisor tells which sockets it has passed (`sd_listen_fds(3)`).

@@ -133,7 +133,7 @@ fn run(
             PROCESS.shutdown.decided(reason);
             PROCESS.hooks.run_before(Stage::Drain);
             PROCESS.sockets.let_go();
-            PROCESS.shutdown.begin();
+            PROCESS.shutdown.begin(daemon.drain_timeout());
             run_hooks(&PROCESS.drain_hooks, "on_shutdown");
             PROCESS.shutdown.wait_guards();
             PROCESS.hooks.run_after(Stage::Drain);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 events! {
     /// Of a daemon's sockets.
-    #[cfg_attr(not(feature = "systemd"), allow(dead_code))]
+    #[cfg_attr(not(all(feature = "systemd", feature = "tokio")), allow(dead_code))]
     Event {
         /// The variables that pass sockets to this process are wrong, or meant for another process.
         PassedRefused: Info "passed" { daemon = own_pid(), refused: &'a dyn Display as Field::Quoted }
@@ -79,7 +79,23 @@ events! {
             address: &'a dyn Display as Field::Plain,
             nonblocking: bool,
             reason = Field::Text("asked for otherwise, but other processes share it"),
-        } => "Let all programs that share the socket ask for the same mode.";
+        } => "Let all programs that share the socket ask for the same mode, or use \
+              `sockets::Options::change_nonblocking`.";
+
+        /// A socket that was found in the other mode is now in the one that was asked for.
+        SocketModeChanged: Info "socket" {
+            daemon = own_pid(),
+            kind: &'a str,
+            address: &'a dyn Display as Field::Plain,
+            nonblocking: bool,
+            reason = Field::Text("changed, also for the processes that share it"),
+        } => "Nothing.";
+
+        /// A listener of `sockets::tokio` cannot accept connections. It tries again.
+        CannotAccept: Warn "socket" {
+            daemon = own_pid(),
+            error: &'a dyn Display as Field::Quoted,
+        } => "Raise the limit that `error` names: often the number of open files.";
 
         /// The kernel refuses to distribute connections among the members of a group.
         NotSteered: Warn "socket" {

@@ -100,8 +100,8 @@ const HTTP: &[Row] = &[
         level: log::Level::Warn,
         stage: "http",
         fields: &["daemon", "step", "error"],
-        meaning: " The server cannot accept connections.",
-        action: "Raise the limit that `error` names: often the number of open files.",
+        meaning: " The server has as many connections as `max_connections` allows.",
+        action: "Nothing, if this is rare: the next clients wait in the queue.",
     },
     Row {
         level: log::Level::Warn,

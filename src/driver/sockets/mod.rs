@@ -39,11 +39,13 @@ struct Held {
     predecessor: Option<u64>,
     /// What the predecessor handed over beside them.
     state: Option<Vec<u8>>,
+    /// Those whose mode changes when this generation serves, and whether they block no more then.
+    modes: Vec<(Entry, bool)>,
 }
 
 impl Sockets {
     pub(in crate::driver) const fn new() -> Sockets {
-        let held = Held { pool: Pool::new(), predecessor: None, state: None };
+        let held = Held { pool: Pool::new(), predecessor: None, state: None, modes: Vec::new() };
         Sockets { taking: Mutex::new(()), held: Mutex::new(held) }
     }
 

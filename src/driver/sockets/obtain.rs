@@ -12,6 +12,8 @@ use crate::shutdown::lock;
 use crate::sys::socket::{self, Settings};
 use crate::sys::unix_path;
 use std::io;
+#[cfg(feature = "tokio")]
+use std::os::fd::BorrowedFd;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// As long as names are that a supervisor passes (`sd_listen_fds_with_names(3)`).
@@ -54,7 +56,7 @@ fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Res
         Some(_) | None => Vec::new(),
     };
     let mut held = lock(&PROCESS.sockets.held);
-    let Held { pool, predecessor, .. } = &mut *held;
+    let Held { pool, predecessor, modes, .. } = &mut *held;
     if let Some(asked) = pool.asked_before(wanted) {
         return Err(asked_before(wanted, asked));
     }
@@ -93,8 +95,22 @@ fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Res
         steer(&member, spread);
     }
     for (entry, origin) in &found {
-        note_found(entry, *origin, wanted, settings);
+        note_found(entry, *origin, wanted);
         fresh::warn(daemon, entry, *origin);
+        let nonblocking = settings.nonblocking;
+        if socket::is_nonblocking(entry.fd.as_fd()) == nonblocking {
+            continue;
+        }
+        if settings.change_nonblocking {
+            modes.push((entry.clone(), nonblocking));
+        } else {
+            let address = address_of(&entry.socket);
+            let kind = entry.socket.kind.name();
+            log::write(Event::SocketMode { kind, address, nonblocking: !nonblocking });
+        }
+    }
+    if !daemon.is_starting() {
+        set_modes(std::mem::take(modes));
     }
     Ok(handed)
 }
@@ -171,24 +187,48 @@ fn has_lost_its_path(entry: &Entry) -> bool {
     lost
 }
 
-fn note_found(entry: &Entry, origin: Origin, wanted: &Wanted<'_>, settings: Settings) {
-    let Socket { kind, name, asked, local, member, retired, .. } = &entry.socket;
-    // A path may have been bound under another name.
-    let local =
-        if matches!(kind, SocketKind::Unix | SocketKind::UnixDatagram) { asked } else { local };
+/// A path may have been bound under another name.
+fn address_of(socket: &Socket) -> &Address {
+    match socket.kind {
+        SocketKind::Unix | SocketKind::UnixDatagram => &socket.asked,
+        SocketKind::Tcp | SocketKind::Udp => &socket.local,
+    }
+}
+
+/// Changes the mode of sockets that other processes may share.
+pub(super) fn set_modes(modes: Vec<(Entry, bool)>) {
+    for (entry, nonblocking) in modes {
+        let (kind, address) = (entry.socket.kind.name(), address_of(&entry.socket));
+        match socket::set_nonblocking(entry.fd.as_fd(), nonblocking) {
+            Ok(()) => log::write(Event::SocketModeChanged { kind, address, nonblocking }),
+            Err(_) => {
+                log::write(Event::SocketMode { kind, address, nonblocking: !nonblocking });
+            }
+        }
+    }
+}
+
+fn note_found(entry: &Entry, origin: Origin, wanted: &Wanted<'_>) {
+    let Socket { kind, name, member, retired, .. } = &entry.socket;
     let member = wanted.group.map(|count| format!("{}/{count}", member + 1));
     log::write(Event::Socket {
         kind: kind.name(),
         name: name.as_deref(),
-        address: local,
+        address: address_of(&entry.socket),
         member: member.as_deref(),
         from: origin.name(),
         retired: retired.then_some("one too many: nothing new goes to it"),
     });
-    let nonblocking = socket::is_nonblocking(entry.fd.as_fd());
-    if nonblocking != settings.nonblocking {
-        log::write(Event::SocketMode { kind: kind.name(), address: local, nonblocking });
-    }
+}
+
+#[cfg(feature = "tokio")]
+pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
+    socket::is_nonblocking(fd)
+}
+
+#[cfg(feature = "tokio")]
+pub(crate) fn cannot_accept(error: &io::Error) {
+    log::write(Event::CannotAccept { error });
 }
 
 // ---- the state ----

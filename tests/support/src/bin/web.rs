@@ -254,7 +254,7 @@ async fn socket(
 }
 
 async fn talk(mut socket: WebSocket, polite: bool) {
-    let (mut draining, mut leaving) = (seamless::draining(), false);
+    let (mut draining, mut leaving) = (seamless::draining().at_once(), false);
     loop {
         tokio::select! {
             () = &mut draining, if polite && !leaving => {
