@@ -36,6 +36,8 @@
 //! # How to go on
 //!
 //! - A server with an HTTP framework: the module `http` (features `http`, `tls`), one line.
+//! - A server with another framework, or with tokio alone: the modules `sockets::tokio` (feature `tokio`)
+//!   and `tower` (feature `tower`), and [`draining`].
 //! - Which way to keep the sockets: [`guide::sockets`] and [`sockets`].
 //! - Time limits, restarts in place and more: [`Config`]. Hooks at each stage and signal: [`hooks`].
 //! - Work that the drain waits for: [`drain_guard`]. Its beginning and its end: [`draining`],

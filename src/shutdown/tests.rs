@@ -465,3 +465,69 @@ fn every_hook_runs_or_is_refused() {
         assert_eq!(lock(&notes).len(), added);
     }
 }
+
+// ---- the grace ----
+
+const GRACE: Duration = Duration::from_millis(200);
+
+#[test]
+fn a_grace_begins_with_the_drain() {
+    let shutdown = shutdown();
+    let counter = Arc::new(Counter::default());
+    let (mut late, mut later) = (Draining::of(shutdown).after(GRACE), Draining::of(shutdown));
+    assert_eq!(format!("{later:?}"), "Draining { has_begun: false, grace: 1s }");
+    assert_eq!(poll(&mut late, &counter.clone().into()), Poll::Pending);
+    shutdown.begin(None);
+    let began = lock(&shutdown.state).begun.expect("it has begun").at;
+    assert!(late.has_begun(), "answers say so from the beginning on");
+    assert_eq!(poll(&mut later, Waker::noop()), Poll::Pending);
+    assert!(!later.wait_timeout(Duration::ZERO));
+    assert_eq!(poll(&mut later.clone().at_once(), Waker::noop()), Poll::Ready(()));
+    let fd = UnixStream::from(late.fd().expect("a pair"));
+    io::Read::read(&mut &fd, &mut [0]).expect("its end");
+    assert!(began.elapsed() >= GRACE);
+    assert_eq!(poll(&mut late, Waker::noop()), Poll::Ready(()));
+    while counter.woken() == 0 {
+        thread::yield_now(); // by the same thread, behind the descriptor
+    }
+    later.wait();
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    assert_eq!(counter.woken(), 1);
+}
+
+/// Whoever comes to wait only in the drain is woken, too, and not behind those with a longer grace.
+#[test]
+fn a_shorter_grace_is_over_first() {
+    let shutdown = shutdown();
+    let mut long = Draining::of(shutdown).after(Duration::MAX);
+    assert_eq!(poll(&mut long, Waker::noop()), Poll::Pending);
+    shutdown.begin(None);
+    let counter = Arc::new(Counter::default());
+    let mut short = Draining::of(shutdown).after(GRACE);
+    assert_eq!(poll(&mut short, &counter.clone().into()), Poll::Pending);
+    let pair = Draining::of(shutdown).after(GRACE / 2).fd().expect("a pair");
+    io::Read::read(&mut UnixStream::from(pair), &mut [0]).expect("its end");
+    assert_eq!(counter.woken(), 0);
+    short.wait();
+    while counter.woken() == 0 {
+        thread::yield_now();
+    }
+    assert_eq!(poll(&mut long, Waker::noop()), Poll::Pending);
+    drop((short, long));
+    assert_eq!(kept(shutdown), 0);
+}
+
+#[test]
+fn a_grace_is_at_most_half_of_the_limit() {
+    let shutdown = shutdown();
+    let mut draining = Draining::of(shutdown).after(Duration::from_secs(3600));
+    assert_eq!(poll(&mut draining, Waker::noop()), Poll::Pending);
+    shutdown.begin(Some(GRACE * 2));
+    let began = lock(&shutdown.state).begun.expect("it has begun").at;
+    assert!(!draining.wait_timeout(Duration::ZERO));
+    draining.wait();
+    assert!(began.elapsed() >= GRACE);
+    let shutdown = self::shutdown();
+    shutdown.begin(Some(Duration::ZERO));
+    assert_eq!(poll(&mut Draining::of(shutdown), Waker::noop()), Poll::Ready(()));
+}

@@ -12,6 +12,7 @@ mod peers;
 mod queues;
 mod settings;
 mod state;
+mod tokio;
 
 use std::{path::Path, time::Duration};
 
