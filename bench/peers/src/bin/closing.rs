@@ -21,7 +21,7 @@ async fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let (serving, draining) = Draining::new();
     let app = app(&draining);
     let mut connections = JoinSet::new();
-    let mut drain = seamless::draining();
+    let mut drain = seamless::draining().at_once();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
