@@ -9,6 +9,7 @@
 //! With `SEAMLESS_TEST_LONG=1` (`scripts/test --long`) sockets are taken over 20 times in each test,
 //! and by 128 and by 512 clients where a short run takes one of the two.
 
+mod demo;
 mod frameworks;
 mod http_servers;
 mod soak;

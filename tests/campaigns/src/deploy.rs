@@ -1,4 +1,4 @@
-//! A server that the demo and the benchmark restart under load, without a box: what it starts ends
+//! A server that the benchmark restarts under load, without a box: what it starts ends
 //! with its [`Family`].
 
 use std::{

@@ -1,4 +1,4 @@
-//! What the long runs share: `bench`, `soak`, `sweep` and `demo` (see the scripts of these names). A test's
+//! What the long runs share: `bench`, `soak` and `sweep` (see the scripts of these names). A test's
 //! author needs this crate only for clients at full load.
 //!
 //! - [`load`]: clients at full load or at a fixed rate, and what became of every request
