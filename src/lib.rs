@@ -35,26 +35,19 @@
 //!
 //! # How to go on
 //!
-//! - A server with an HTTP framework: the module `http` (features `http`, `tls`), one line.
+//! - A server with an HTTP framework: [`guide::http`], the module `http` (features `http`, `tls`).
 //! - A server with another framework, or with tokio alone: the modules `sockets::tokio` (feature `tokio`)
 //!   and `tower` (feature `tower`), and [`draining`].
 //! - Which way to keep the sockets: [`guide::sockets`] and [`sockets`].
 //! - Time limits, restarts in place and more: [`Config`]. Hooks at each stage and signal: [`hooks`].
 //! - Work that the drain waits for: [`drain_guard`]. Its beginning and its end: [`draining`],
 //!   [`finished`]. For a metric or a load balancer: [`states`].
-//! - What your supervisor needs: [`guide::supervisors`].
-//! - How it works, step by step: [`guide::protocol`]. What it cannot do:
-//!   [`guide::limitations`].
+//! - What your supervisor needs: [`guide::supervisors`], [`guide::containers`]. A new version:
+//!   [`guide::deploying`].
+//! - How it works, step by step, and where each part of the code lives: [`guide::protocol`].
+//! - What it cannot do: [`guide::limitations`]. From another library: [`guide::migration`].
 //! - The program `seamless`: [`guide::command`]. The same for Rust: `client`.
-//! - What the log says: [`guide::log`]. From another library: [`guide`].
-//!
-//! # Where each part lives
-//!
-//! - `proto` decides: state machines, tables and formats. It reads no clock and does no I/O.
-//! - `sys` makes the system calls, and decides nothing.
-//! - `driver` turns facts into inputs of `proto`, and its outputs into calls of `sys`.
-//! - `http`, `client` and the program in `src/bin/seamless` are built on top. `http` and the program
-//!   use the public API only.
+//! - What the log says: [`guide::log`]. All pages: [`guide`].
 
 #![deny(unsafe_code)]
 

@@ -1,16 +1,17 @@
-//! The README's walk through a restart, run as it stands there.
+//! The guide's walk through a restart, run as it stands there.
 
 use std::{fs, process::Command};
 
 use seamless_testing::{bin, boxed::Boxed};
 
 #[test]
-fn p3_the_walk_through_of_the_readme() {
+fn p3_the_walk_through_of_the_guide() {
     Boxed::new().private_net().run(|folder| {
         let repository = env!("CARGO_MANIFEST_DIR");
-        let readme = fs::read_to_string(format!("{repository}/README.md")).expect("README.md");
+        let page = format!("{repository}/src/guide/deploying.md");
+        let page = fs::read_to_string(page).expect("the page");
         let (_, block) =
-            readme.split_once("```sh\ncargo build --example threads\n").expect("the walk through");
+            page.split_once("```sh\ncargo build --example threads\n").expect("the walk through");
         let (block, _) = block.split_once("```").expect("the block's end");
         let built = bin::example("threads").display().to_string();
         let script = block.replace("$PWD/target/debug/examples/threads", &built);

@@ -2,19 +2,19 @@
 //!
 //! | page | what it tells |
 //! | --- | --- |
-//! | [protocol] | each stage of a restart, the files, the signals, and who may signal whom |
-//! | [supervisors] | daemontools, runit, s6, systemd, supervisord, OpenRC, containers |
+//! | [protocol] | the promises, each stage of a restart, the files, the signals, and who may signal whom |
+//! | [supervisors] | daemontools, runit, s6, systemd, supervisord, OpenRC: what each command does, what clients see |
+//! | [containers] | Docker, Kubernetes, and restarts in place |
 //! | [sockets] | which way to keep the sockets, and how they move to the successor |
 //! | [proxies] | behind nginx and haproxy; clients that reuse connections; request bodies |
+//! | [http] | HTTP servers that drain |
 //! | [command] | the program `seamless` |
+//! | [deploying] | the features, examples to copy from, a walk through a restart, a new version |
 //! | [log] | all lines of the log, and what an operator does |
 //! | [limitations] | what the crate cannot do |
 //! | [testing] | how it is tested, and what was found |
 //! | [benchmarks] | what was measured |
-//!
-//! From another library: [rs/seamless](from_seamless), [endless](from_endless), [grace](from_grace),
-//! [graceful](from_graceful), [tableflip](from_tableflip), [shellflip](from_shellflip),
-//! [ecdysis](from_ecdysis).
+//! | [migration] | from rs/seamless, endless, grace, graceful, tableflip, shellflip or ecdysis |
 //!
 //! The guide exists in the documentation only.
 
@@ -24,14 +24,23 @@ pub mod protocol {}
 #[doc = include_str!("supervisors.md")]
 pub mod supervisors {}
 
+#[doc = include_str!("containers.md")]
+pub mod containers {}
+
 #[doc = include_str!("sockets.md")]
 pub mod sockets {}
 
 #[doc = include_str!("proxies.md")]
 pub mod proxies {}
 
+#[doc = include_str!("http.md")]
+pub mod http {}
+
 #[doc = include_str!("command.md")]
 pub mod command {}
+
+#[doc = include_str!("deploying.md")]
+pub mod deploying {}
 
 #[doc = include_str!("log.md")]
 pub mod log {}
@@ -45,30 +54,33 @@ pub mod testing {}
 #[doc = include_str!("benchmarks.md")]
 pub mod benchmarks {}
 
-/// From Go's rs/seamless, whose protocol this crate has.
-#[doc = include_str!("seamless.md")]
-pub mod from_seamless {}
+#[doc = include_str!("migration.md")]
+pub mod migration {
+    /// From Go's rs/seamless, whose protocol this crate has.
+    #[doc = include_str!("migration/seamless.md")]
+    pub mod seamless {}
 
-/// From fvbock/endless (Go).
-#[doc = include_str!("endless.md")]
-pub mod from_endless {}
+    /// From fvbock/endless (Go).
+    #[doc = include_str!("migration/endless.md")]
+    pub mod endless {}
 
-/// From facebookgo/grace (Go).
-#[doc = include_str!("grace.md")]
-pub mod from_grace {}
+    /// From facebookgo/grace (Go).
+    #[doc = include_str!("migration/grace.md")]
+    pub mod grace {}
 
-/// From tylerb/graceful (Go).
-#[doc = include_str!("graceful.md")]
-pub mod from_graceful {}
+    /// From tylerb/graceful (Go).
+    #[doc = include_str!("migration/graceful.md")]
+    pub mod graceful {}
 
-/// From cloudflare/tableflip (Go).
-#[doc = include_str!("tableflip.md")]
-pub mod from_tableflip {}
+    /// From cloudflare/tableflip (Go).
+    #[doc = include_str!("migration/tableflip.md")]
+    pub mod tableflip {}
 
-/// From shellflip (Rust).
-#[doc = include_str!("shellflip.md")]
-pub mod from_shellflip {}
+    /// From shellflip (Rust).
+    #[doc = include_str!("migration/shellflip.md")]
+    pub mod shellflip {}
 
-/// From ecdysis (Rust).
-#[doc = include_str!("ecdysis.md")]
-pub mod from_ecdysis {}
+    /// From ecdysis (Rust).
+    #[doc = include_str!("migration/ecdysis.md")]
+    pub mod ecdysis {}
+}

@@ -38,6 +38,12 @@ impl Server {
         Server { run, target, delays: false, keeps_alive: false }
     }
 
+    fn quickstart(folder: &Path) -> Self {
+        let target = Target::from(boxed::address());
+        let run = example("quickstart", &format!("'{}/web.pid' {target}", folder.display()));
+        Server { run, target, delays: false, keeps_alive: true }
+    }
+
     fn on_port(name: &str, folder: &Path) -> Self {
         let target = Target::from(boxed::address());
         let options = format!("--listen {target} --pid-file '{}/web.pid'", folder.display());
@@ -123,6 +129,10 @@ fn p3_hello_answers_across_a_restart(kind: Supervisor, folder: &Path) {
     across_a_restart(kind, folder, &Server::hello(folder));
 }
 
+fn p3_the_readmes_quick_start_answers_across_a_restart(kind: Supervisor, folder: &Path) {
+    across_a_restart(kind, folder, &Server::quickstart(folder));
+}
+
 fn p3_threads_answers_across_a_restart(kind: Supervisor, folder: &Path) {
     across_a_restart(kind, folder, &Server::on_port("threads", folder));
 }
@@ -143,6 +153,7 @@ under_each_supervisor![
     Boxed::new().private_net() =>
     p3_probe_answers_across_a_restart,
     p3_hello_answers_across_a_restart,
+    p3_the_readmes_quick_start_answers_across_a_restart,
     p3_threads_answers_across_a_restart,
     p3_reuseport_answers_across_a_restart,
     p3_unixsocket_answers_across_a_restart,

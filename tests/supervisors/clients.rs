@@ -1,4 +1,4 @@
-//! What a client sees under each supervisor, compared with the table in the README.
+//! What a client sees under each supervisor, compared with the table in the guide.
 
 use std::{fs, path::Path};
 
@@ -7,13 +7,13 @@ use seamless_testing::{
     boxed::{self, Boxed},
     clients::{self, Case, Host, Program},
     http::Target,
-    readme,
+    page,
     supervisor::{Service, Supervisor, copy_folder},
 };
 
 #[test]
-fn the_table_of_the_readme_is_complete() {
-    readme::check_table(&clients::table());
+fn the_table_of_clients_is_complete() {
+    page::check_table(&clients::table());
 }
 
 /// A test for each case of one supervisor.
@@ -49,7 +49,7 @@ cases![openrc: "OpenRC", crate::supervisors::openrc::Web::new];
 fn cell<H: Host>(row: &str, case: Case, host: impl FnOnce(&Path) -> H) {
     Boxed::new().private_net().run(|folder| {
         let seen = clients::watch(&mut host(folder), case);
-        readme::check_cell(&clients::table(), row, case.name(), &seen.to_string());
+        page::check_cell(&clients::table(), row, case.name(), &seen.to_string());
     });
 }
 

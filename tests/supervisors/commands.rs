@@ -1,5 +1,5 @@
 //! What each command does at each stage of a restart: done under the real supervisor, watched from
-//! outside, and compared with the table in the README (`scripts/table` writes it).
+//! outside, and compared with the table in the guide (`scripts/table` writes it).
 
 mod table;
 
@@ -168,7 +168,7 @@ enum Seen {
 }
 
 impl fmt::Display for Seen {
-    /// The words of the README's legend.
+    /// The words of the guide's legend.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Seen::NoEffect => "no effect",

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use nix::unistd::setsid;
 use socket2::{Domain, Socket, Type};
 
 use crate::clients::Place;
@@ -56,7 +57,13 @@ pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> Result<(), Box<dy
     log::set_logger(&Log).map(|()| log::set_max_level(log::LevelFilter::Info))?;
 
     match way {
-        Way::StopAndStart => seamless::init("")?, // TERM drains; nothing else happens
+        Way::StopAndStart => {
+            // As a daemon has one: Linux shares processors between sessions (sched_autogroup), so a
+            // server in the session of its clients would not be comparable. It fails if the supervisor,
+            // like s6, has seen to that.
+            let _ = setsid();
+            seamless::init("")?; // TERM drains; nothing else happens
+        }
         Way::ReusePort | Way::TakenOver => seamless::init(pid_file)?,
     }
     let listener: Socket = match (place, way) {

@@ -148,7 +148,7 @@ impl Service {
                 let file = File::options().append(true).create(true).open(&log)?;
                 let mut program = Command::new(&command[0]);
                 program.args(&command[1..]).stdin(Stdio::null());
-                program.stdout(file.try_clone()?).stderr(file).process_group(0);
+                program.stdout(file.try_clone()?).stderr(file);
                 let main = program.spawn()?;
                 Runner::Builtin { command: program, main, started: Instant::now() }
             }

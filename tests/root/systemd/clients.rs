@@ -7,7 +7,7 @@ use seamless_testing::{
     bin, boxed,
     clients::{self, Case, Host, Program},
     http::Target,
-    readme,
+    page,
     systemd::Systemd,
 };
 
@@ -50,7 +50,7 @@ fn cases(row: &'static str, settings: &str) {
                 let mut host = Sample::new(systemd, folder, &format!("web-{at}"), row, settings);
                 scope.spawn(move || {
                     let seen = clients::watch(&mut host, case).to_string();
-                    readme::check_cell(&clients::table(), row, case.name(), &seen);
+                    page::check_cell(&clients::table(), row, case.name(), &seen);
                 });
             }
         });

@@ -1,24 +1,24 @@
-//! The README's tables of what each command does.
+//! The guide's tables of what each command does.
 
 use seamless_testing::{
-    readme::{self, Table},
+    page::{self, Table},
     supervisor::Supervisor,
 };
 
 use super::{COMMANDS, Command, Stage};
 
-/// Compares a result with the README, or notes it.
+/// Compares a result with the guide, or notes it.
 #[track_caller]
 pub(super) fn check(command: &Command, stage: Stage, seen: &str) {
-    readme::check_cell(&table(command.kind), &label(command), stage.name(), seen);
+    page::check_cell(&table(command.kind), &label(command), stage.name(), seen);
 }
 
 #[test]
-fn the_tables_of_the_readme_are_complete() {
+fn the_tables_of_commands_are_complete() {
     let tested = |command: &Command| command.stages == Stage::ALL;
     assert!(COMMANDS.iter().all(tested), "each cell has its test");
     for kind in [Supervisor::Daemontools, Supervisor::Runit] {
-        readme::check_table(&table(kind));
+        page::check_table(&table(kind));
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a client sees while something is done to a service: one request is in flight when it is done,
-//! and a new connection comes every 20 ms. The README's table of supervisors tells it ([`readme`]).
+//! and a new connection comes every 20 ms. The guide's table of supervisors tells it ([`page`]).
 //!
-//! [`readme`]: crate::readme
+//! [`page`]: crate::page
 
 use std::{
     fmt, fs,
@@ -12,8 +12,8 @@ use std::{
 use crate::{
     LIMIT,
     http::{self, Connection, FailedProbe, FailureKind, Prober, Target},
+    page::Table,
     process::Watched,
-    readme::Table,
     supervisor::write_script,
     wait_for,
 };
@@ -49,7 +49,7 @@ impl Case {
     }
 }
 
-/// The README's table. The rows of systemd are tested by root.
+/// The guide's table. The rows of systemd are tested by root.
 pub fn table() -> Table {
     const ROWS: [&str; 9] = [
         "daemontools",
@@ -143,7 +143,7 @@ pub enum Refused {
     FromThenOn,
 }
 
-/// The words of the README's legend.
+/// The words of the guide's legend.
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match (self.answered, self.refused) {

@@ -33,7 +33,7 @@
 //! What supervises it: [`supervisor`] (daemontools, runit, s6), [`supervisord`], [`openrc`], [`systemd`].
 //!
 //! For some tests:
-//! - [`clients`]: what a client sees while something is done to a service; [`readme`]: the tables of it
+//! - [`clients`]: what a client sees while something is done to a service; [`page`]: the tables of it
 //! - [`handover`]: either end of a takeover, played by a test
 //! - [`hold`]: a process that is held at a system call; [`innocent`]: processes that must not be signalled
 //! - [`bin`]: where the probe and the examples are
@@ -49,8 +49,8 @@ pub mod http;
 pub mod innocent;
 pub mod log;
 pub mod openrc;
+pub mod page;
 pub mod process;
-pub mod readme;
 pub mod report;
 pub mod scene;
 pub mod signal;

@@ -1,4 +1,4 @@
-//! Tables of the README that tests write and check: what a test has seen must stand in its cell.
+//! Tables of the guide (`src/guide/supervisors.md`) that tests write and check: what a test has seen must stand in its cell.
 //!
 //! Where `SEAMLESS_TEST_TABLE` names a folder, the cells are collected there, and [`check_table`]
 //! then writes the table anew: see `scripts/table`.
@@ -19,15 +19,15 @@ pub struct Table {
     pub columns: Vec<String>,
 }
 
-/// Compares what was seen with the README, or notes it.
+/// Compares what was seen with the guide, or notes it.
 #[track_caller]
 pub fn check_cell(table: &Table, row: &str, column: &str, seen: &str) {
     if let Some(results) = results() {
         return fs::write(results.join(file_name(table, row, column)), seen).expect("a result");
     }
-    let told = cell(&readme(), table, row, column);
-    let told = told.unwrap_or_else(|| panic!("the README has no cell for {row}, {column}"));
-    assert_eq!(seen, told, "{row}, {column}: seen, and told by the README");
+    let told = cell(&page(), table, row, column);
+    let told = told.unwrap_or_else(|| panic!("the guide has no cell for {row}, {column}"));
+    assert_eq!(seen, told, "{row}, {column}: seen, and told by the guide");
 }
 
 /// Writes the table where there are results; then it has these rows and columns and no others, is
@@ -39,19 +39,19 @@ pub fn check_table(table: &Table) {
             let name = file_name(table, row, column);
             fs::read_to_string(results.join(&name)).unwrap_or_else(|_| panic!("no {name:?}"))
         };
-        let mut text = readme();
+        let mut text = page();
         text.replace_range(place(&text, table), &format(table, seen));
-        fs::write(path(), text).expect("README.md");
+        fs::write(path(), text).expect("the page");
     }
-    let readme = readme();
+    let page = page();
     let told = |row: &str, column: &str| {
-        let words = cell(&readme, table, row, column);
+        let words = cell(&page, table, row, column);
         let words = words.unwrap_or_else(|| panic!("no cell for {row}, {column}"));
         let explained = format!("| **{words}** | ");
-        assert!(readme.contains(&explained), "{words:?} is not explained");
+        assert!(page.contains(&explained), "{words:?} is not explained");
         words
     };
-    assert_eq!(&readme[place(&readme, table)], format(table, told), "{}", table.name);
+    assert_eq!(&page[place(&page, table)], format(table, told), "{}", table.name);
 }
 
 fn results() -> Option<PathBuf> {
@@ -59,11 +59,11 @@ fn results() -> Option<PathBuf> {
 }
 
 fn path() -> PathBuf {
-    bin::root().join("README.md")
+    bin::root().join("src/guide/supervisors.md")
 }
 
-fn readme() -> String {
-    fs::read_to_string(path()).expect("README.md")
+fn page() -> String {
+    fs::read_to_string(path()).expect("the page")
 }
 
 fn file_name(table: &Table, row: &str, column: &str) -> String {
@@ -71,20 +71,20 @@ fn file_name(table: &Table, row: &str, column: &str) -> String {
 }
 
 /// Between the markers.
-fn place(readme: &str, table: &Table) -> Range<usize> {
+fn place(page: &str, table: &Table) -> Range<usize> {
     let name = &table.name;
     let (start, end) = (format!("<!-- {name} -->\n"), {
         let kind = name.split(':').next().unwrap_or(name);
         format!("<!-- /{kind} -->")
     });
-    let (before, rest) = readme.split_once(&start).unwrap_or_else(|| panic!("no {start:?}"));
+    let (before, rest) = page.split_once(&start).unwrap_or_else(|| panic!("no {start:?}"));
     let length = rest.find(&end).unwrap_or_else(|| panic!("no {end:?} behind {start:?}"));
     let start = before.len() + start.len();
     start..start + length
 }
 
-fn cell(readme: &str, table: &Table, row: &str, column: &str) -> Option<String> {
-    let rows = parse(&readme[place(readme, table)]);
+fn cell(page: &str, table: &Table, row: &str, column: &str) -> Option<String> {
+    let rows = parse(&page[place(page, table)]);
     let column = rows.first()?.iter().position(|name| name == column)?;
     rows.iter().find(|cells| cells[0] == row)?.get(column).cloned()
 }
