@@ -3,6 +3,7 @@
 
 mod check;
 mod restart;
+mod shells;
 mod status;
 mod stop;
 

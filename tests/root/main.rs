@@ -1,5 +1,6 @@
 //! What only root can set up: other users, and a PID that is used again.
 
+mod debian;
 mod deploys;
 mod systemd;
 

@@ -2,9 +2,12 @@
 //! and done is [`seamless::client`]'s; here are the command line, the waiting and the words.
 
 mod check;
+mod completions;
+mod manual;
 mod restart;
 mod status;
 mod stop;
+mod table;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -20,9 +23,7 @@ use std::time::Duration;
 /// How long a daemon may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
-const USAGE: &str = include_str!("usage.txt");
-
-/// How a command ends. Documented in `usage.txt`.
+/// How a command ends. Documented in `table`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Done = 0,
@@ -73,17 +74,29 @@ enum Line {
     Ask(Ask),
     Help,
     Version,
+    /// The manual page.
+    Man,
+    /// A script that tells a shell how to complete command lines.
+    Completions(String),
 }
 
 fn main() -> ExitCode {
     let ask = match parse(Parser::from_env()) {
         Ok(Line::Ask(ask)) => ask,
         Ok(Line::Help) => {
-            say(USAGE.trim_end());
+            say(manual::help().trim_end());
             return End::Done.into();
         }
         Ok(Line::Version) => {
             say(concat!("seamless ", env!("CARGO_PKG_VERSION")));
+            return End::Done.into();
+        }
+        Ok(Line::Man) => {
+            say(manual::page().trim_end());
+            return End::Done.into();
+        }
+        Ok(Line::Completions(script)) => {
+            say(script.trim_end());
             return End::Done.into();
         }
         Err(error) => {
@@ -108,6 +121,12 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
         match argument {
             Arg::Long("help") | Arg::Short('h') => return Ok(Line::Help),
             Arg::Long("version") | Arg::Short('V') => return Ok(Line::Version),
+            Arg::Long("man") if verb.is_none() => return Ok(Line::Man),
+            Arg::Long("completions") if verb.is_none() => {
+                let shell = parser.value()?.string()?;
+                let script = completions::of(&shell).ok_or("completions for bash, zsh or fish")?;
+                return Ok(Line::Completions(script));
+            }
             Arg::Long("timeout") if verb != Some(Verb::Check) => {
                 timeout = Some(parser.value()?.parse_with(words::parse_time)?);
             }

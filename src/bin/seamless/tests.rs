@@ -1,5 +1,6 @@
+use super::table::{COMMANDS, USAGE_ERROR, Value};
 use super::words::{count, line as one_line, parse_time, time};
-use super::{End, Line, USAGE, Verb, parse};
+use super::{End, Line, Verb, completions, manual, parse};
 use lexopt::Parser;
 use std::path::Path;
 use std::time::Duration;
@@ -42,11 +43,66 @@ fn each_command_line() {
 
 #[test]
 fn each_exit_code_is_documented() {
+    let documented = || COMMANDS.iter().flat_map(|command| command.ends).map(|(code, _)| *code);
     for end in [End::Error, End::NobodyServes, End::Stays, End::NotYet, End::Done] {
-        assert!(USAGE.contains(&format!("\n         {}  ", end as u8)), "{end:?}");
+        assert!(documented().any(|code| code == end as u8), "{end:?}");
     }
-    assert!(USAGE.contains(&format!("Each: {} ", End::Usage as u8)));
-    assert!(USAGE.lines().all(|line| line.chars().count() <= 100), "too wide");
+    assert_eq!(USAGE_ERROR.0, End::Usage as u8);
+}
+
+/// The help is stored as well, so that a change of it is seen. With `SEAMLESS_BLESS=1` it is written.
+#[test]
+fn the_help_is_as_stored_and_fits_a_terminal() {
+    let help = manual::help();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/bin/seamless/usage.txt");
+    if std::env::var_os("SEAMLESS_BLESS").is_some() {
+        std::fs::write(path, &help).expect("usage.txt");
+    }
+    let stored = std::fs::read_to_string(path).expect("usage.txt");
+    assert_eq!(help, stored, "run this test with SEAMLESS_BLESS=1");
+    assert!(help.lines().all(|line| line.chars().count() <= 100), "too wide");
+}
+
+/// Help, manual page and completions are made from one table: here it is compared with the parser.
+#[test]
+fn each_command_takes_the_options_that_its_help_names_and_no_others() {
+    let flags: Vec<_> = COMMANDS.iter().flat_map(|command| command.options).collect();
+    for command in &COMMANDS {
+        for flag in &flags {
+            let option = format!("--{}", flag.name);
+            let mut arguments = vec![command.name, "web.pid", &option];
+            if let Some(value) = flag.value {
+                arguments.push(if value == Value::Time { "2s" } else { "web" });
+            }
+            let taken = line(&arguments).is_ok();
+            let told = manual::takes(command, flag.name);
+            assert_eq!(taken, told, "{arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn manual_and_completions_name_each_command_and_option() {
+    let page = manual::page();
+    for command in &COMMANDS {
+        assert!(page.contains(&format!("\n.SS {}\n", command.name)), "{}", command.name);
+        for flag in command.options {
+            assert!(page.contains(&format!(".TP\n\\fB\\-\\-{}\\fR", flag.name)), "{}", flag.name);
+        }
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let Ok(Line::Completions(script)) = line(&["--completions", shell]) else {
+            panic!("no completions for {shell}");
+        };
+        for command in &COMMANDS {
+            assert!(script.contains(command.name), "{shell}: {}", command.name);
+            for flag in command.options {
+                assert!(script.contains(flag.name), "{shell}: {}", flag.name);
+            }
+        }
+    }
+    assert_eq!(completions::of("tcsh"), None);
+    assert_eq!(line(&["--man"]), Ok(Line::Man));
 }
 
 #[test]

@@ -219,15 +219,8 @@ fn example(name: &str, screen: &mut Screen) -> Result<PathBuf, End> {
     let target = profile.parent().expect("the target folder");
     screen.line("Building the examples. They need some 150 packages, which takes minutes.");
     let built = process::Command::new("cargo")
-        .args([
-            "build",
-            "--locked",
-            "--release",
-            "--package",
-            "seamless-restart",
-            "--example",
-            name,
-        ])
+        .args(["build", "--locked", "--release", "--all-features", "--example", name])
+        .args(["--package", "seamless-restart"])
         .arg("--target-dir")
         .arg(target)
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))

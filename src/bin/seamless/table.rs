@@ -1,0 +1,155 @@
+//! The command line, told once: what the help, the manual page and the completions of shells are made
+//! from.
+
+/// A command.
+pub(crate) struct Command {
+    pub(crate) name: &'static str,
+    /// A few words, for a list.
+    pub(crate) short: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) options: &'static [Flag],
+    /// Exit codes.
+    pub(crate) ends: &'static [(u8, &'static str)],
+}
+
+/// An option.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flag {
+    /// Without `--`.
+    pub(crate) name: &'static str,
+    pub(crate) value: Option<Value>,
+    pub(crate) about: &'static str,
+    /// It stands in one pair of brackets with the next one: one of both.
+    pub(crate) or_next: bool,
+}
+
+/// What an option wants after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    Time,
+    User,
+    Folder,
+    Unit,
+}
+
+impl Value {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Value::Time => "TIME",
+            Value::User => "NAME",
+            Value::Folder => "FOLDER",
+            Value::Unit => "UNIT",
+        }
+    }
+}
+
+const JSON: Flag =
+    Flag { name: "json", value: None, about: "Print one JSON object.", or_next: false };
+const TIMEOUT: Flag = Flag {
+    name: "timeout",
+    value: Some(Value::Time),
+    about: "How long to wait, like 60s, 500ms or 2m.",
+    or_next: false,
+};
+const FORCE: Flag = Flag {
+    name: "force",
+    value: None,
+    about: "Stop, although the supervisor would start the service again.",
+    or_next: false,
+};
+const USER: Flag = Flag {
+    name: "user",
+    value: Some(Value::User),
+    about: "The user that the service will run as.",
+    or_next: false,
+};
+const SERVICE: Flag = Flag {
+    name: "service",
+    value: Some(Value::Folder),
+    about: "The folder of the service, in which its supervisor finds run.",
+    or_next: true,
+};
+const UNIT: Flag = Flag {
+    name: "unit",
+    value: Some(Value::Unit),
+    about: "The systemd unit of the service.",
+    or_next: false,
+};
+
+pub(crate) const PROGRAM: &str =
+    "looks at a service that restarts seamlessly, restarts and stops it";
+
+pub(crate) const PREFACE: &str = "PIDFILE is the path that the service gives to init, like \
+    /run/web/web.pid. Run it as the service's user or as root, in the same PID namespace. TIME is like \
+    60s, 500ms or 2m.";
+
+/// The exit code that all commands have.
+pub(crate) const USAGE_ERROR: (u8, &str) = (2, "a wrong command line");
+
+/// Options without a command.
+pub(crate) const GENERAL: [(char, &str, &str); 2] =
+    [('h', "help", "Show the help."), ('V', "version", "Show the version.")];
+
+/// Options that print a text, in place of a command.
+pub(crate) const PRINTS: [(&str, &str, &str); 2] = [
+    ("man", "", "Print the manual page."),
+    ("completions", "bash|zsh|fish", "Print the completions for this shell."),
+];
+
+pub(crate) const COMMANDS: [Command; 4] = [
+    Command {
+        name: "status",
+        short: "Shows what runs",
+        about: "Shows what runs: generation, state, processes and their supervisor, age, sockets, older \
+            generations that still drain and how many connections each has open, and the result of the \
+            last restart. --json: one object. Waits 5s for an answer, or --timeout.",
+        options: &[JSON, TIMEOUT],
+        ends: &[
+            (0, "a generation serves"),
+            (1, "unknown: no answer, or permission denied"),
+            (3, "no generation serves; stale files are named"),
+        ],
+    },
+    Command {
+        name: "restart",
+        short: "Asks for a restart and waits for its result",
+        about: "Asks the newest generation for a restart and waits for the result, 60s or --timeout.",
+        options: &[TIMEOUT],
+        ends: &[
+            (0, "a new generation took over"),
+            (1, "the service cannot be asked, or has stopped answering"),
+            (3, "no generation serves"),
+            (
+                4,
+                "the old generation stays: it refused (nobody would start the service again, the \
+                 supervisor wants it down, it has not started or drains), or the restart failed",
+            ),
+            (5, "not yet: the old generation serves on, and the next one has not taken over yet"),
+        ],
+    },
+    Command {
+        name: "stop",
+        short: "Drains what serves and waits for its end",
+        about: "Drains the generation that serves, with or without a launcher, and waits until it and all \
+            older ones have ended, 60s or --timeout. Requests in flight are answered. If a supervisor \
+            would start the service again at once, it does nothing and names the command that keeps the \
+            service down; --force stops it all the same.",
+        options: &[FORCE, TIMEOUT],
+        ends: &[
+            (0, "all have ended, or none ran"),
+            (1, "the service cannot be asked"),
+            (4, "it stays: its supervisor would start it again, or has done so"),
+            (5, "not yet: it still drains"),
+        ],
+    },
+    Command {
+        name: "check",
+        short: "Says what would go wrong and what to do",
+        about: "Looks at files, users, kernel, supervisor and limits, and says what would go wrong and \
+            what to do. It works before the service was ever started, but sees less then: --user names \
+            the user that the service will run as, and --service (the folder of `run`) or --unit (the \
+            systemd unit) tells where its supervisor looks.",
+        options: &[JSON, USER, SERVICE, UNIT],
+        ends: &[(0, "nothing would go wrong"), (1, "something would")],
+    },
+];
