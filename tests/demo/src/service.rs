@@ -118,7 +118,7 @@ pub(crate) struct Service {
 enum Runner {
     /// We start the program again when it has ended.
     Builtin {
-        command: Command,
+        command: Box<Command>,
         main: Child,
         started: Instant,
     },
@@ -146,7 +146,7 @@ impl Service {
         let runner = match supervisor.programs() {
             None => {
                 let file = File::options().append(true).create(true).open(&log)?;
-                let mut program = Command::new(&command[0]);
+                let mut program = Box::new(Command::new(&command[0]));
                 program.args(&command[1..]).stdin(Stdio::null());
                 program.stdout(file.try_clone()?).stderr(file);
                 let main = program.spawn()?;
