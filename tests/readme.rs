@@ -65,7 +65,7 @@ fn the_readme_can_be_read_in_minutes() {
 
 #[test]
 fn the_quick_start_is_the_example() {
-    assert_eq!(block(&read("README.md"), "```rust,no_run\n"), read("examples/quickstart.rs"));
+    assert_eq!(block(&read("README.md"), "```rust,no_run\n"), read("examples/axum.rs"));
 }
 
 #[test]

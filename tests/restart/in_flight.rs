@@ -40,8 +40,8 @@ impl Server {
 
     fn quickstart(folder: &Path) -> Self {
         let target = Target::from(boxed::address());
-        let run = example("quickstart", &format!("'{}/web.pid' {target}", folder.display()));
-        Server { run, target, delays: false, keeps_alive: true }
+        let run = example("axum", &format!("'{}/web.pid' {target}", folder.display()));
+        Server { run, target, delays: false, keeps_alive: false }
     }
 
     fn on_port(name: &str, folder: &Path) -> Self {
