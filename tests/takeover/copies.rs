@@ -136,8 +136,10 @@ fn p1_p5_a_copy_by_hand_of_a_service_with_sockets(kind: Supervisor, folder: &Pat
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let error = direct.start(&options).wait_error().text;
         let name = format!("{kind:?}").to_lowercase();
+        // A program that asks for the state first learns it from `started`.
+        let step = if options[0] == "--inherit" { "started" } else { "socket" };
         let text = format!(
-            "socket: cannot take over {:?} (started): generation 1 with daemon {daemon} and launcher \
+            "{step}: cannot take over {:?} (started): generation 1 with daemon {daemon} and launcher \
              {launcher} is supervised by somebody else; the service runs already, under {name} (process \
              {supervisor}): to restart it, ",
             direct.pid_file(),

@@ -221,7 +221,9 @@ fn p5_a_generation_of_another_pid_namespace_that_lives_is_refused() {
         fs::write(direct.lock_file(), elsewhere).expect("the record");
         let text = direct.start(&[]).wait_error().text;
         assert!(text.contains("generation 1 with daemon"), "{text}");
-        assert!(text.ends_with("runs in another PID namespace"), "{text}");
+        let restart = format!("seamless restart {}", direct.pid_file().display());
+        let why = format!(" runs in another PID namespace; restart it there: {restart}");
+        assert!(text.ends_with(&why), "{text}");
         assert!(!daemon.has_ended());
         assert_eq!(direct.named(), Some(daemon.pid()));
     });
@@ -399,11 +401,14 @@ fn p5_a_second_copy_started_by_hand_is_refused() {
         assert_eq!(status.code(), Some(111));
         let text = format!(
             "started: cannot take over {:?} (started): generation 1 with daemon {} and launcher \
-             {launcher} is supervised by somebody else",
+             {launcher} is supervised by somebody else; the service runs already, under ",
             direct.pid_file(),
             daemon.pid(),
         );
-        assert_eq!(direct.report.wait("error").text, text);
+        let error = direct.report.wait("error").text;
+        assert!(error.starts_with(&text), "{error}");
+        let restart = format!("to restart it, seamless restart {}; ", direct.pid_file().display());
+        assert!(error.contains(&restart), "{error}");
 
         // One that tries again.
         let again =
@@ -419,6 +424,13 @@ fn p5_a_second_copy_started_by_hand_is_refused() {
         assert_eq!(fs::metadata(direct.pid_file()).expect("the PID file").ino(), before);
         let signalled = format!("stage=signal daemon={}", daemon.pid());
         assert!(!direct.log.text().contains(&signalled), "{}", direct.log);
+
+        // One that asks for a socket before, and goes on.
+        let asking = ["--at=after-init=tcp:127.0.0.1:0", "--at=after-init=hang"];
+        let asks = direct.start(&asking);
+        let asks = asks.wait_init();
+        let refused = direct.report.wait_of(asks.pid(), "called").text;
+        assert!(refused.starts_with("tcp error: cannot take over"), "{refused}");
 
         // The claim was given up, or this one would wait for it.
         let mut third = direct.start(&["--claim-timeout=10s", "--at=after-init=exit:4"]);

@@ -29,7 +29,11 @@ pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Ta
         return Ok(Taken::default()); // no claim, no predecessor
     };
     let deadline = Deadline::after(timeout);
-    let mut predecessors = service.predecessors()?;
+    let mut predecessors = service.predecessors().inspect_err(|error| {
+        if error.kind() == ErrorKind::AlreadyRunning {
+            service.is_no_generation();
+        }
+    })?;
     let path = paths::control_socket(&service.pid_file);
     let refuse = |why: String| {
         Err(Error::new(

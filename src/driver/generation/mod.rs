@@ -243,6 +243,13 @@ impl Service {
         Some(self.number.load(Ordering::SeqCst)).filter(|number| *number > 0)
     }
 
+    /// The PID file belongs to another service. Gives up the claim and the number, so that a copy that hangs
+    /// or tries again does not hold up a restart of that service.
+    pub(in crate::driver) fn is_no_generation(&self) {
+        self.give_up_claim();
+        self.number.store(0, Ordering::SeqCst);
+    }
+
     fn asker(&self) -> Asker {
         Asker { number: self.number(), start: self.identity.start }
     }
