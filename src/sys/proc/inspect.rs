@@ -1,7 +1,7 @@
 //! What only the command asks about a process.
 
 use super::ports::{address, sockets};
-use super::{state_and_more, users};
+use super::{state_and_more, users, variable};
 use nix::unistd::{SysconfVar, sysconf};
 use std::fs;
 use std::net::SocketAddr;
