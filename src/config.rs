@@ -3,6 +3,7 @@
 use crate::driver;
 use crate::driver::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
+use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
@@ -100,27 +101,42 @@ impl Config {
     /// Default: none. HUP is then forwarded to the daemon, as every signal that has no meaning for the
     /// crate. A reload signal is not forwarded.
     ///
+    /// **Who may get the signal.** The launcher, or any daemon of the service, one that drains included.
+    /// All of them pass the wish on to the launcher, and wishes that come within 100 ms count as one. If
+    /// the program handles the signal itself, by [`on_signal`](crate::hooks::on_signal) or by another
+    /// library, a signal that is sent to the daemon is the program's alone. If the launcher has gone or
+    /// is leaving, a successor is awaited already, and the daemon ignores the signal.
+    ///
+    /// **Many wishes.** A generation that is starting may finish, however fast further wishes come. All of
+    /// them together count as one, and when the generation has started, the launcher starts another one
+    /// from the file as it is then. If the generation that is starting takes longer than
+    /// [`handoff_timeout`](Config::handoff_timeout), and longer than twice the time of the last start, the
+    /// launcher ends it (by KILL after another `handoff_timeout`, if it must be) and starts the next one.
+    ///
     /// **Failures.** If a new generation fails, the old one serves on, the log tells why, and the next
-    /// attempt works. If a new generation hangs, a further signal ends it (by KILL after
-    /// [`handoff_timeout`](Config::handoff_timeout), if it must be) and starts another one, again from
-    /// the file as it is then. Several signals that come together count as one.
+    /// attempt works. Before the new generation starts, the old one runs its
+    /// [`on_shutdown_request`](crate::on_shutdown_request) hooks, for `handoff_timeout` at most; if the new
+    /// one fails, the old one runs its [`on_resume`](crate::on_resume) hooks.
     ///
     /// **Ends.** If the serving generation ends by itself, the launcher ends too, unless a new
     /// generation is just starting: then the launcher waits for its result. TERM ends what is starting,
     /// and means restart or stop as always. After a stop, the launcher ends when every generation that
     /// it has started has ended.
     ///
-    /// **What the next generation gets.** It gets the arguments, environment, folder, standard
-    /// descriptors and every descriptor without close-on-exec that the launcher was started with,
-    /// `LISTEN_FDS` included. So the launcher keeps those open. The path is the one by which the
-    /// program was executed, and links in it are followed anew. If [`on_launch`](Config::on_launch)
-    /// changes the launcher's process (priority, folder, user), this applies to all generations but the
-    /// first. The launcher keeps its own code and configuration until its supervisor starts it anew: if
+    /// **What the next generation gets.** It gets the arguments, environment, standard descriptors and
+    /// every descriptor without close-on-exec that the launcher was started with, `LISTEN_FDS` included.
+    /// So the launcher keeps those open. What the program adds to its environment before `init` is not
+    /// passed on; [`environment`](Config::environment) adds variables. The path is the one by which the
+    /// program was executed, and links in it are followed anew; so are those in the path of the working
+    /// folder ([`working_dir`](Config::working_dir)). If [`on_launch`](Config::on_launch) changes the
+    /// launcher's process (priority, user), this applies to all generations but the first. The launcher
+    /// keeps its own code and configuration until its supervisor starts it anew: if
     /// a later program has other reload signals, the launcher does not know them.
     ///
-    /// A signal that was ignored at the start (HUP under `nohup`) is handled all the same. The daemon
-    /// does not ignore it either: there it has its default action. Without a PID file there is no
-    /// launcher, and these signals are left alone. See `signal(7)`, `nohup(1)`.
+    /// A signal that was ignored at the start (HUP under `nohup`) is handled all the same. A daemon starts
+    /// with these signals ignored, until `init` has installed its handlers. Without a PID file there is no
+    /// launcher, and these signals are left alone. See `signal(7)`, `nohup(1)`, and
+    /// [the table of all signals](crate::guide::signals).
     ///
     /// These are not allowed, and [`init`](Config::init) then fails with [`ErrorKind::InvalidConfig`]:
     /// TERM, INT, USR2, CHLD, CONT, PIPE, the release signal, and signals that cannot be caught.
@@ -144,6 +160,69 @@ impl Config {
     /// `None`: any number. 0 would refuse every restart, and is [`ErrorKind::InvalidConfig`].
     pub fn max_draining(mut self, generations: impl Into<Option<usize>>) -> Config {
         self.settings.max_draining = generations.into();
+        self
+    }
+
+    /// Signals that the launcher passes on to every generation that it has started and that still lives,
+    /// not only to the one that serves: USR1, if the program opens its log files again at USR1, so that
+    /// generations that drain for hours do not write to the rotated file. Default: none.
+    ///
+    /// A generation other than the one that serves gets the signal only if its program handles it
+    /// (`SigCgt` of `proc_pid_status(5)`), so that a drain never dies of it. The launcher only knows the
+    /// generations of its own, so this is for restarts in place
+    /// ([`reload_signals`](Config::reload_signals)). Under a supervisor that starts each generation anew,
+    /// the older daemons are detached: send the signal to them as well, by the PIDs that `seamless status`
+    /// lists.
+    ///
+    /// Not allowed are signals that mean something to the crate: TERM, INT, QUIT, PWR, USR2, CHLD, CONT,
+    /// PIPE, the release signal, the reload signals, and those that cannot be caught.
+    /// [`init`](Config::init) then fails with [`ErrorKind::InvalidConfig`].
+    pub fn signals_to_all(mut self, signals: impl IntoIterator<Item = i32>) -> Config {
+        self.settings.signals_to_all = signals.into_iter().collect();
+        self
+    }
+
+    /// The folder in which every daemon is started. Default: the one in which the launcher was started.
+    ///
+    /// The folder is entered anew for each generation, so a link in the path, such as `/srv/web/current`,
+    /// leads to the release that is current then. By default, a launcher that restarts in place uses the
+    /// path that the shell has put into the variable `PWD`, links included, if that path names the folder
+    /// in which the launcher was started. If there is no such variable, the path by which the folder was
+    /// entered is unknown: all generations then start in the same folder, even if it is removed, and the
+    /// launcher logs a warning. `PWD` of the daemon is set to the path that was used.
+    ///
+    /// If the folder cannot be entered, the start fails. A relative path counts from the folder in which
+    /// the launcher stands when it starts a daemon. The PID file does not move: if its path is relative,
+    /// all generations use the file that the launcher has found at first.
+    pub fn working_dir(mut self, folder: impl AsRef<Path>) -> Config {
+        self.settings.working_dir = Some(folder.as_ref().to_owned());
+        self
+    }
+
+    /// Variables that are added to the environment of each daemon, in place of those of the same name.
+    ///
+    /// `variables` is called in the launcher, each time before it starts a daemon. It should return soon,
+    /// because signals wait for it: read a file, ask nobody. If it panics, the start fails. It cannot set
+    /// `SEAMLESS` and the other variables of the crate.
+    ///
+    /// It is for restarts in place, where all generations get the environment that the launcher was
+    /// started with, as the kernel has recorded it (`/proc/self/environ`). A program that reads a `.env`
+    /// file itself, without replacing variables that exist, needs nothing: the record does not contain
+    /// what the program has set.
+    ///
+    /// ```no_run
+    /// # fn secret() -> std::ffi::OsString { "x".into() }
+    /// seamless::Config::new("/run/web/web.pid")
+    ///     .reload_signals([seamless::signal::HUP])
+    ///     .environment(|| [("DATABASE_PASSWORD".into(), secret())])
+    ///     .init()?;
+    /// # Ok::<(), seamless::Error>(())
+    /// ```
+    pub fn environment<I>(mut self, mut variables: impl FnMut() -> I + Send + 'static) -> Config
+    where
+        I: IntoIterator<Item = (OsString, OsString)>,
+    {
+        self.settings.environment = Some(Box::new(move || variables().into_iter().collect()));
         self
     }
 
@@ -306,6 +385,19 @@ impl Config {
                 ),
             ));
         }
+        let taken = |signal: &&i32| {
+            let reload = self.settings.reload_signals.contains(signal);
+            reload || !driver::can_pass_to_all(**signal, self.settings.release_signal)
+        };
+        if let Some(signal) = self.settings.signals_to_all.iter().find(taken) {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!(
+                    "cannot pass signal {signal} to all generations (signals_to_all): it cannot be \
+                     caught, or has another meaning here"
+                ),
+            ));
+        }
         if self.settings.max_draining == Some(0) {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
@@ -359,7 +451,10 @@ impl fmt::Debug for Config {
             .field("keep_open", &self.settings.keep_open);
         config
             .field("hand_over", &self.settings.hand_over.is_some())
-            .field("takeover_timeout", &self.settings.takeover_timeout);
+            .field("takeover_timeout", &self.settings.takeover_timeout)
+            .field("signals_to_all", &self.settings.signals_to_all)
+            .field("working_dir", &self.settings.working_dir)
+            .field("environment", &self.settings.environment.is_some());
         #[cfg(feature = "systemd")]
         config.field("watchdog", &self.settings.watchdog.is_some());
         config.finish()

@@ -7,15 +7,46 @@ use std::time::Duration;
 
 /// Adds a hook for stage 1: a restart was asked for, and no successor runs yet.
 ///
-/// Use it to release what a successor needs for itself, such as an administrative port. Go on serving. The
-/// launcher is released when every such hook has returned. A hook that takes longer than
+/// Use it to release what a successor needs for itself, such as an administrative port or a lock. Go on
+/// serving. The launcher is released when every such hook has returned. A hook that takes longer than
 /// [`handoff_timeout`](crate::Config::handoff_timeout) no longer delays the release.
+///
+/// In a restart in place ([`reload_signals`](crate::Config::reload_signals)) the launcher starts the
+/// successor when every such hook has returned, and after `handoff_timeout` at the latest. If the
+/// successor fails, the [`on_resume`] hooks run.
 ///
 /// Hooks run once, on a thread of their own, in the order in which they were added. If one panics, the
 /// panic is logged and the next hook runs. Hooks may be added before [`init`](crate::init); they run in the
 /// daemon only. A hook that is added after its stage is dropped, and the log says so.
 pub fn on_shutdown_request(hook: impl FnOnce() + Send + 'static) {
     driver::on_shutdown_request(Box::new(hook));
+}
+
+/// Adds a hook for a restart that was prepared and does not come off.
+///
+/// This generation has run its [`on_shutdown_request`] hooks for a restart in place, and then the successor
+/// has failed, or the launcher refused to start one. Take back what those hooks have released, and add
+/// them again: a hook of `on_shutdown_request` runs once.
+///
+/// ```no_run
+/// # fn lock() -> std::fs::File { unimplemented!() }
+/// fn hold_lock() {
+///     let lock = lock();
+///     seamless::on_shutdown_request(move || drop(lock));
+/// }
+/// hold_lock();
+/// seamless::on_resume(hold_lock);
+/// ```
+///
+/// These hooks may run several times. They run in the order in which they were added, on the thread of the
+/// `on_shutdown_request` hooks, so never at the same time as those. If one panics, the panic is logged and
+/// the next one runs. The call is allowed before [`init`](crate::init).
+///
+/// They do not run if the supervisor is to start the successor. It tries again as often as its settings
+/// say, each attempt needs what was released, and no attempt is known to be the last one. So a daemon that
+/// is detached stays prepared until a successor has taken over.
+pub fn on_resume(hook: impl FnMut() + Send + 'static) {
+    driver::on_resume(Box::new(hook));
 }
 
 /// Adds a hook for stage 3, the drain: a successor serves, or the service is to end.

@@ -23,14 +23,16 @@
 //! - **TERM, INT**: the [drain](Stage::Drain)
 //! - **USR2**: the [handoff](Stage::Handoff); to a process that drains, the hammer
 //!
-//! [`before_signal`] and [`after_signal`] add hooks for these. A supervisor sends its signals, usually
+//! - **QUIT, PWR, and the signals of [`Config::reload_signals`](crate::Config::reload_signals)**: a stop, and
+//!   a restart in place; only as long as the program does not handle them itself
+//!
+//! [`before_signal`] and [`after_signal`] add hooks for TERM, INT and USR2. A supervisor sends its signals, usually
 //! TERM, to the launcher. The launcher finds out what TERM means, and sends the daemon USR2 for a
 //! restart or TERM for a stop. A successor sends TERM.
 //!
-//! The launcher does not forward CHLD (or another release signal), PIPE, and the signals of
-//! [`Config::reload_signals`](crate::Config::reload_signals). The latter start the next generation,
-//! which runs the hooks of [`Stage::Takeover`]; the old one then gets TERM. All other signals are
-//! forwarded, for [`on_signal`].
+//! The launcher does not forward TERM, CHLD (or another release signal), and the reload signals. The latter
+//! start the next generation, which runs the hooks of [`Stage::Takeover`]; the old one then gets TERM. All
+//! other signals are forwarded, for [`on_signal`]. [A table](crate::guide::signals) has all signals.
 
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
@@ -77,9 +79,10 @@ pub fn after(stage: Stage, hook: impl FnOnce() + Send + 'static) {
 ///
 /// It is for signals that mean nothing to the crate, such as HUP and USR1: without a hook, their
 /// default action ends the process. For TERM, INT and USR2, which the crate handles, the hook runs
-/// while the crate acts; if the order matters, see [`before_signal`]. A signal of
-/// [`Config::reload_signals`](crate::Config::reload_signals) is for the launcher and does not reach the
-/// daemon.
+/// while the crate acts; if the order matters, see [`before_signal`]. With a hook for QUIT or PWR, the
+/// crate no longer stops at that signal. A signal of
+/// [`Config::reload_signals`](crate::Config::reload_signals) is not forwarded; if somebody sends it to the
+/// daemon itself, the hook runs, and the crate does not restart.
 ///
 /// All such hooks run on one thread, in the order in which they were added. Each runs as often as its
 /// signal arrived, but signals of one kind that come close together may merge. A hook that blocks

@@ -76,7 +76,7 @@ pub mod tower;
 
 pub use config::Config;
 pub use drain::{
-    default_drain_timeout, drain_guard, draining, finished, on_hammer, on_shutdown,
+    default_drain_timeout, drain_guard, draining, finished, on_hammer, on_resume, on_shutdown,
     on_shutdown_request, wait,
 };
 pub use error::{Error, ErrorKind, Result};
@@ -151,8 +151,8 @@ pub fn started() -> Result<()> {
 /// has taken over.
 ///
 /// The call returns at once. It does nothing if the handoff has already begun. If the launcher is just
-/// starting the next generation, it ends that start and begins another one, from the program file as it is
-/// then. The log tells if the restart is refused later, or fails.
+/// starting the next generation in place, it starts another one after that, from the program file as it
+/// is then. The log tells if the restart is refused later, or fails.
 ///
 /// # Errors
 ///

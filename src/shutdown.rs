@@ -2,6 +2,7 @@
 //! nothing of processes or signals.
 
 use crate::proto::DrainReason;
+use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::net::Shutdown as Shut;
@@ -78,6 +79,11 @@ impl HookList {
         hooks.over
     }
 
+    /// The stage may come again, with the hooks that are added from now on.
+    pub(crate) fn reopen(&self) {
+        lock(&self.0).over = false;
+    }
+
     /// Runs the hooks, those too that are added meanwhile. A panic is reported and the next runs.
     pub(crate) fn run(&self, panicked: impl Fn(&str)) {
         loop {
@@ -89,12 +95,17 @@ impl HookList {
             };
             let Some(hook) = next else { return };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(hook)) {
-                let text = panic.downcast_ref::<&str>().copied();
-                let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-                panicked(text.unwrap_or("(no message)"));
+                panicked(panic_text(&*panic));
             }
         }
     }
+}
+
+/// What a panic says.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("(no message)")
 }
 
 /// The wakers of the futures that are being polled, one for each. Guards against a waker whose end is the

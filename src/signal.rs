@@ -19,7 +19,7 @@ use nix::libc;
 pub const HUP: i32 = libc::SIGHUP;
 /// SIGINT: Ctrl-C. The crate drains.
 pub const INT: i32 = libc::SIGINT;
-/// SIGQUIT: Ctrl-\; ends with a core dump by default.
+/// SIGQUIT: Ctrl-\. The crate stops, as at TERM, unless the program handles it.
 pub const QUIT: i32 = libc::SIGQUIT;
 /// SIGUSR1: the program's own.
 pub const USR1: i32 = libc::SIGUSR1;
@@ -39,5 +39,5 @@ pub const CONT: i32 = libc::SIGCONT;
 pub const TSTP: i32 = libc::SIGTSTP;
 /// SIGWINCH: the window has changed its size; some servers take it for "end gracefully".
 pub const WINCH: i32 = libc::SIGWINCH;
-/// SIGPWR: the power fails.
+/// SIGPWR: the power fails; LXC stops containers by it. The crate stops, unless the program handles it.
 pub const PWR: i32 = libc::SIGPWR;

@@ -27,7 +27,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub(crate) use daemon::calls::{generation, restart, started, state};
-pub(crate) use signals::{can_catch, can_release, can_reload, handles};
+pub(crate) use signals::{can_catch, can_pass_to_all, can_release, can_reload, handles};
 pub(crate) use sockets::obtain::{inherited, inherited_from};
 
 pub(crate) fn init(mut settings: Settings) -> Result<()> {
@@ -40,17 +40,25 @@ pub(crate) fn init(mut settings: Settings) -> Result<()> {
     if settings.is_disabled() {
         return daemon::init_disabled(settings);
     }
+    let is_relative = settings.pid_file.is_relative();
     settings.pid_file = std::path::absolute(&settings.pid_file).map_err(|error| {
         let text = format!("cannot find {:?} (PID file)", settings.pid_file);
         Error::io(ErrorKind::PidFile, text, error)
     })?;
-    let Some(mark) = launch::Mark::find() else { return Err(launcher::launch(settings)) };
+    let launch = |settings| Err(launcher::launch(settings, is_relative));
+    let Some(mark) = launch::Mark::find() else { return launch(settings) };
     let launcher = mark.launcher;
     let step = || format!("cannot know whether launcher {launcher} has started us (channel)");
     let facts = retry::within(retry::FIRST_MESSAGE, || mark.facts());
     match facts.map_err(|error| Error::io(ErrorKind::Channel, step(), error))?.role() {
-        Role::Daemon => daemon::init(settings, launcher, mark.adopt_channel()),
-        Role::Launcher => Err(launcher::launch(settings)),
+        Role::Daemon => {
+            // We may stand in another folder than the first generation did.
+            if let Some(path) = launch::pid_file().filter(|_| is_relative) {
+                settings.pid_file = path;
+            }
+            daemon::init(settings, launcher, mark.adopt_channel())
+        }
+        Role::Launcher => launch(settings),
         Role::Lost => {
             let text = format!(
                 "cannot talk to launcher {launcher} (channel): the program has closed descriptor {}",
@@ -66,6 +74,10 @@ pub(crate) fn init(mut settings: Settings) -> Result<()> {
 
 pub(crate) fn on_shutdown_request(hook: Hook) {
     add(&PROCESS.request_hooks, "on_shutdown_request", hook);
+}
+
+pub(crate) fn on_resume(hook: Box<dyn FnMut() + Send>) {
+    PROCESS.hooks.on_resume(hook);
 }
 
 pub(crate) fn on_shutdown(hook: Hook) {

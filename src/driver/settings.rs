@@ -1,12 +1,16 @@
 //! The values that a program has configured, as [`Config`](crate::Config) gathers them.
 
 use crate::shutdown::Hook;
+use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Gives the state that a successor gets.
 pub(crate) type HandOver = Box<dyn FnMut() -> Vec<u8> + Send>;
+
+/// Gives variables for the environment of the next generation.
+pub(crate) type Environment = Box<dyn FnMut() -> Vec<(OsString, OsString)> + Send>;
 
 /// A check of the program's own: is it well?
 #[cfg(feature = "systemd")]
@@ -23,6 +27,9 @@ pub(crate) struct Settings {
     pub(crate) release_signal: i32,
     pub(crate) reload_signals: Vec<i32>,
     pub(crate) max_draining: Option<usize>,
+    pub(crate) signals_to_all: Vec<i32>,
+    pub(crate) working_dir: Option<PathBuf>,
+    pub(crate) environment: Option<Environment>,
     pub(crate) release_code: i32,
     pub(crate) notification_fd: Option<RawFd>,
     pub(crate) replace_output: bool,
@@ -46,6 +53,9 @@ impl Settings {
             release_signal: crate::sys::signals::SIGCHLD,
             reload_signals: Vec::new(),
             max_draining: Some(8),
+            signals_to_all: Vec::new(),
+            working_dir: None,
+            environment: None,
             release_code: 0,
             notification_fd: None,
             replace_output: true,

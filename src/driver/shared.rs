@@ -81,6 +81,7 @@ pub(in crate::driver) struct Daemon {
     /// What could not be sent there for want of memory, the oldest first.
     pub(in crate::driver) unsent: Mutex<VecDeque<Report>>,
     pub(in crate::driver) drain_timeout: Option<Duration>,
+    pub(in crate::driver) reload_signals: Vec<i32>,
     pub(in crate::driver) past: Mutex<Past>,
     /// All that a disabled daemon does not have.
     pub(in crate::driver) service: Option<Service>,
@@ -138,6 +139,9 @@ impl Daemon {
         let Some(report) = machine.started(last_claim) else { return false };
         PROCESS.states.publish(machine.state()); // with the machine locked, so that all come in order
         self.report(report);
+        if let Some(wish) = machine.wish() {
+            self.post(wish);
+        }
         true
     }
 

@@ -10,6 +10,8 @@
 //! | [http] | HTTP servers that drain |
 //! | [command] | the program `seamless` |
 //! | [deploying] | the features, examples to copy from, a walk through a restart, a new version |
+//! | [releases] | links, packages, the environment: what the next generation runs |
+//! | [signals] | what each signal does, to the launcher and to a daemon |
 //! | [log] | all lines of the log, and what an operator does |
 //! | [limitations] | what the crate cannot do |
 //! | [testing] | how it is tested, and what was found |
@@ -38,6 +40,12 @@ pub mod http {}
 
 #[doc = include_str!("command.md")]
 pub mod command {}
+
+#[doc = include_str!("releases.md")]
+pub mod releases {}
+
+#[doc = include_str!("signals.md")]
+pub mod signals {}
 
 #[doc = include_str!("deploying.md")]
 pub mod deploying {}

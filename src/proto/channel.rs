@@ -15,6 +15,8 @@ pub(crate) struct Hello {
     pub(crate) supervisor: Option<Identity>,
     /// The launcher restarts in place, so the daemon passes a wish for a restart on to it.
     pub(crate) in_place: bool,
+    /// The launcher understands [`Report::Unhandled`]. One of an earlier version does not.
+    pub(crate) takes_unhandled: bool,
     /// The folder that holds `supervise/`.
     pub(crate) folder: Option<Vec<u8>>,
 }
@@ -28,6 +30,8 @@ pub(crate) enum ToDaemon {
     Cancel,
     /// A generation that the same launcher has started later serves.
     TakenOver,
+    /// A restart in place is about to begin.
+    Prepare,
     /// A restart in place has failed or was refused, and why.
     ReloadFailed(String),
     /// A sign of life is wanted: [`Aside::Alive`].
@@ -71,6 +75,8 @@ impl Aside {
 
 /// A field of [`Report::Started`].
 const DRAIN_TIMEOUT: &str = "drain_timeout_ms=";
+/// Another one: the daemon answers to [`ToDaemon::Prepare`]. One of an earlier version does not.
+const PREPARES: &str = "prepares=1";
 /// The reason why a restart in place failed is cut to this number of characters.
 const WHY_MAX: usize = 1000;
 
@@ -98,6 +104,9 @@ impl ToDaemon {
                 if hello.in_place {
                     text.push_str(" reload=1");
                 }
+                if hello.takes_unhandled {
+                    text.push_str(" unhandled=1");
+                }
                 let mut bytes = text.into_bytes();
                 if let Some(folder) = &hello.folder {
                     bytes.extend_from_slice(b" folder="); // last: a path may hold anything
@@ -110,6 +119,7 @@ impl ToDaemon {
             }
             ToDaemon::Cancel => format!("{CHANNEL}{VERSION} cancel").into_bytes(),
             ToDaemon::TakenOver => format!("{CHANNEL}{VERSION} taken-over").into_bytes(),
+            ToDaemon::Prepare => format!("{CHANNEL}{VERSION} prepare").into_bytes(),
             ToDaemon::ReloadFailed(why) => {
                 format!("{CHANNEL}{VERSION} reload-failed {why}").into_bytes()
             }
@@ -136,6 +146,7 @@ impl ToDaemon {
                     launcher: field("launcher").and_then(Identity::parse),
                     supervisor: field("supervisor").and_then(Identity::parse),
                     in_place: field("reload") == Some("1"),
+                    takes_unhandled: field("unhandled") == Some("1"),
                     folder,
                 })
             }
@@ -145,6 +156,7 @@ impl ToDaemon {
             }
             "cancel" => ToDaemon::Cancel,
             "taken-over" => ToDaemon::TakenOver,
+            "prepare" => ToDaemon::Prepare,
             "reload-failed" => ToDaemon::ReloadFailed(fields.to_owned()),
             "ask" => ToDaemon::Ask,
             _ => return Ok(None),
@@ -163,6 +175,8 @@ impl Report {
             Report::Draining => "draining",
             Report::Waiting => "waiting",
             Report::Reload => "reload",
+            Report::Prepared => "prepared",
+            Report::Unhandled => "unhandled",
         }
     }
 
@@ -173,6 +187,7 @@ impl Report {
     /// [`Report::Started`], and how long a drain of this daemon may take: only now it is certain.
     pub(crate) fn format_started(drain_timeout: Option<Duration>) -> Vec<u8> {
         let mut message = Report::Started.format();
+        message.extend(format!(" {PREPARES}").bytes());
         if let Some(timeout) = drain_timeout {
             message.extend(format!(" {DRAIN_TIMEOUT}{}", timeout.as_millis()).bytes());
         }
@@ -186,6 +201,12 @@ impl Report {
         millis.parse().ok().map(Duration::from_millis)
     }
 
+    /// Does the daemon that sent this [`Report::Started`] answer to [`ToDaemon::Prepare`]?
+    pub(crate) fn prepares(started: &[u8]) -> bool {
+        let fields = split_message(started).map_or("", |(_, fields)| fields);
+        fields.split(' ').any(|field| field == PREPARES)
+    }
+
     /// `Ok(None)`: a message that this version does not know.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Report>, Refused> {
         let (name, _) = split_message(bytes)?;
@@ -197,6 +218,8 @@ impl Report {
             Report::Draining,
             Report::Waiting,
             Report::Reload,
+            Report::Prepared,
+            Report::Unhandled,
         ];
         Ok(all.into_iter().find(|report| report.name() == name))
     }

@@ -99,6 +99,10 @@ pub(crate) enum Report {
     Waiting,
     /// Asks a launcher that restarts in place for the next generation.
     Reload,
+    /// The answer to [`launcher::Output::Prepare`]: the `on_shutdown_request` hooks have returned.
+    Prepared,
+    /// The launcher has passed on a signal that asks for a stop, and the program does not handle it.
+    Unhandled,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -19,6 +20,9 @@ use std::process::{Child, Command};
 
 /// The launcher's PID, as in the Go original.
 const LAUNCHER: &str = "SEAMLESS";
+/// The PID file's path, if the program names it by a relative path, and generations may be started in
+/// another folder than the first one.
+const PID_FILE: &str = "SEAMLESS_PID_FILE";
 /// The number of the daemon's end of the channel.
 const CHANNEL: &str = "SEAMLESS_CHANNEL";
 
@@ -75,21 +79,63 @@ pub(crate) fn program() -> io::Result<PathBuf> {
 }
 
 /// The path by which this program was executed, if it still names the file that runs. It may contain a
-/// link that a deploy points to another folder, and each start follows the link anew.
-pub(crate) fn executed_by() -> Option<PathBuf> {
-    let path = std::path::absolute(raw::executed_path()?).ok()?;
+/// link that a deploy points to another folder, and each start follows the link anew. `folder`: the path
+/// by which the program's folder was entered, if that is known.
+pub(crate) fn executed_by(folder: Option<&Path>) -> Option<PathBuf> {
+    let path = PathBuf::from(raw::executed_path()?);
+    let path = match folder {
+        Some(folder) => folder.join(path),
+        None => std::path::absolute(path).ok()?,
+    };
     proc::runs_from(&path).then_some(path)
 }
 
-/// Executes the program again as our daemon, with the same path, arguments (the zeroth too),
-/// environment, folder and standard descriptors. Returns when the program has been executed, or the
-/// reason why it could not be.
-pub(crate) fn spawn(program: &Path, channel: &Link) -> io::Result<Daemon> {
+/// The PID file's path that the launcher has found for its daemons.
+pub(crate) fn pid_file() -> Option<PathBuf> {
+    env::var_os(PID_FILE).map(PathBuf::from)
+}
+
+/// How a daemon is started, beyond its program.
+#[derive(Default)]
+pub(crate) struct Surroundings {
+    /// Instead of our own environment.
+    pub(crate) environment: Option<Vec<(OsString, OsString)>>,
+    pub(crate) more_environment: Vec<(OsString, OsString)>,
+    /// It is entered anew; `None`: the daemon stands where we stand.
+    pub(crate) folder: Option<PathBuf>,
+    pub(crate) pid_file: Option<PathBuf>,
+    /// The daemon ignores these until it installs its handlers.
+    pub(crate) ignored: Vec<i32>,
+}
+
+/// Executes the program again as our daemon, with the same path, arguments (the zeroth too) and
+/// standard descriptors. Returns when the program has been executed, or the reason why it could not be.
+pub(crate) fn spawn(
+    program: &Path,
+    channel: &Link,
+    surroundings: Surroundings,
+) -> io::Result<Daemon> {
+    let Surroundings { environment, more_environment, folder, pid_file, ignored } = surroundings;
     let mut arguments = env::args_os();
     let mut command = Command::new(program);
     if let Some(zeroth) = arguments.next() {
         command.arg0(zeroth);
     }
+    if let Some(environment) = environment {
+        command.env_clear().envs(environment);
+    }
+    if let Some(folder) = folder {
+        // Otherwise a failure looks as if the program were missing.
+        fs::metadata(&folder).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot enter {folder:?}: {error}"))
+        })?;
+        command.env("PWD", &folder).current_dir(folder);
+    }
+    command.envs(more_environment);
+    match pid_file {
+        Some(path) => command.env(PID_FILE, path),
+        None => command.env_remove(PID_FILE),
+    };
     command
         .args(arguments)
         .env(LAUNCHER, process::own_pid().to_string())
@@ -100,7 +146,7 @@ pub(crate) fn spawn(program: &Path, channel: &Link) -> io::Result<Daemon> {
     for name in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
         command.env_remove(name);
     }
-    if proc::is_single_threaded() {
+    if ignored.is_empty() && proc::is_single_threaded() {
         // No other thread can start a program now that would inherit the channel too. Without code to
         // run between fork and exec, `std` need not copy the whole process.
         channel.let_inherit(true);
@@ -108,7 +154,7 @@ pub(crate) fn spawn(program: &Path, channel: &Link) -> io::Result<Daemon> {
         channel.let_inherit(false);
         return daemon;
     }
-    raw::inherit(&mut command, channel.number());
+    raw::inherit(&mut command, channel.number(), ignored);
     command.spawn().map(Daemon::new)
 }
 

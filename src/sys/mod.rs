@@ -9,6 +9,7 @@ pub(crate) mod pid_file;
 pub(crate) mod proc;
 pub(crate) mod process;
 mod raw;
+mod raw_notes;
 pub(crate) mod reuseport;
 pub(crate) mod rlimit;
 #[cfg(feature = "systemd")]

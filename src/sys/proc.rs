@@ -2,10 +2,12 @@
 
 use super::shortage::unless_short;
 use crate::proto::generation::record::Identity;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 #[cfg(feature = "command")]
 mod inspect;
@@ -121,6 +123,41 @@ pub(crate) fn users(pid: i32) -> io::Result<Option<[u32; 3]>> {
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
     let ids: Vec<u32> = ids.split_ascii_whitespace().map_while(|id| id.parse().ok()).collect();
     Ok(ids.first_chunk().copied())
+}
+
+/// Does a process catch this signal, rather than ignore it or have its default action?
+pub(crate) fn catches(pid: i32, signal: i32) -> io::Result<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    let caught = caught.ok_or(io::ErrorKind::InvalidData)?;
+    Ok((1..=64).contains(&signal) && caught >> (signal - 1) & 1 == 1)
+}
+
+/// The environment that this process was started with. What the program has changed since is not in it.
+pub(crate) fn first_environment() -> io::Result<Vec<(OsString, OsString)>> {
+    let record = fs::read("/proc/self/environ")?;
+    let entries = record.split(|byte| *byte == 0).filter_map(|entry| {
+        let at = entry.iter().skip(1).position(|byte| *byte == b'=')? + 1;
+        let text = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+        Some((text(&entry[..at]), text(&entry[at + 1..])))
+    });
+    Ok(entries.collect())
+}
+
+/// The folder that this process stands in, by the path by which it was entered, if that is known: the shell
+/// says it in `PWD`, links included.
+pub(crate) fn entered_folder() -> Option<PathBuf> {
+    let path = PathBuf::from(std::env::var_os("PWD")?);
+    let is_plain = |one: Component<'_>| matches!(one, Component::RootDir | Component::Normal(_));
+    let is_clean = path.is_absolute() && path.components().all(is_plain);
+    (is_clean && is_same_folder(&path)).then_some(path)
+}
+
+/// Does the path name the folder that this process stands in?
+fn is_same_folder(path: &Path) -> bool {
+    let id = |path: &Path| fs::metadata(path).map(|folder| (folder.dev(), folder.ino())).ok();
+    id(path).is_some_and(|named| id(Path::new(".")) == Some(named))
 }
 
 /// The folder that a process stands in.

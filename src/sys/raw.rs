@@ -1,4 +1,4 @@
-//! The only file with unsafe code: system calls that neither `std` nor `nix` wraps, and the places where
+//! Almost all unsafe code (the rest is in `raw_notes`): system calls that neither `std` nor `nix` wraps, and the places where
 //! a bare number becomes a descriptor. Each function is safe to call.
 #![allow(unsafe_code)]
 
@@ -93,7 +93,15 @@ impl Action {
     }
 
     pub(crate) fn is_ignored(&self) -> bool {
-        self.0.sa_sigaction == libc::SIG_IGN
+        self.is(libc::SIG_IGN)
+    }
+
+    pub(crate) fn is_default(&self) -> bool {
+        self.is(libc::SIG_DFL)
+    }
+
+    pub(super) fn is(&self, handler: libc::sighandler_t) -> bool {
+        self.0.sa_sigaction == handler
     }
 
     pub(crate) fn restore(&self, signal: i32) {
@@ -101,6 +109,14 @@ impl Action {
         unsafe {
             libc::sigaction(signal, &self.0, std::ptr::null_mut());
         }
+    }
+}
+
+/// Lets this process ignore a signal, and what it executes too.
+pub(crate) fn ignore(signal: i32) {
+    // SAFETY: SIG_IGN installs no code.
+    unsafe {
+        libc::signal(signal, libc::SIG_IGN);
     }
 }
 
@@ -133,10 +149,15 @@ pub(crate) fn whole_file_lock() -> libc::flock {
 
 /// Lets the program that `command` starts inherit this one descriptor, under its number. In this process
 /// it stays close-on-exec, so a program that another thread starts at the same time does not inherit it.
-pub(crate) fn inherit(command: &mut Command, fd: RawFd) {
-    // SAFETY: between fork and exec only `fcntl`, which is async-signal-safe, is called.
+/// That program begins with these signals ignored.
+pub(crate) fn inherit(command: &mut Command, fd: RawFd, ignored: Vec<i32>) {
+    // SAFETY: between fork and exec only `fcntl` and `signal`, which are async-signal-safe, are called, and
+    // nothing is allocated.
     unsafe {
-        command.pre_exec(move || check(libc::fcntl(fd, libc::F_SETFD, 0).into()).map(drop));
+        command.pre_exec(move || {
+            ignored.iter().copied().for_each(ignore);
+            check(libc::fcntl(fd, libc::F_SETFD, 0).into()).map(drop)
+        });
     }
 }
 

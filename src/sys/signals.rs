@@ -2,6 +2,8 @@
 //! (`signal-safety(7)`); what a signal means is decided elsewhere.
 
 use super::raw::{self, Action};
+use super::raw_notes;
+use super::wait::Waker;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use signal_hook::iterator::backend::{Handle, SignalDelivery};
@@ -107,6 +109,11 @@ fn catchable() -> impl Iterator<Item = i32> {
 /// meaning, and the Rust runtime ignores PIPE in every program, so that says nothing about the user's
 /// wish.
 pub(crate) fn for_launcher(release: i32, reload: &[i32]) -> (Vec<i32>, Vec<i32>) {
+    // Rust's handler for an overflow of the stack gives up the signal when somebody sends it. signal-hook
+    // would call that handler as well, and the next one would end the launcher.
+    if !Action::of(libc::SIGBUS).is_ignored() {
+        raw::reset_to_default(libc::SIGBUS);
+    }
     let kept = |signal: &i32| !Action::of(*signal).is_ignored();
     let mut meant = vec![SIGTERM, SIGCHLD, SIGPIPE];
     meant.extend([SIGCONT].into_iter().filter(kept));
@@ -116,6 +123,30 @@ pub(crate) fn for_launcher(release: i32, reload: &[i32]) -> (Vec<i32>, Vec<i32>)
     let passed = catchable().filter(|signal| !meant.contains(signal));
     let passed = passed.filter(|signal| kept(signal) || reload.contains(signal)).collect();
     (meant, passed)
+}
+
+/// A program that does not handle these is to stop when it gets them. Images say `STOPSIGNAL SIGQUIT`,
+/// units `KillSignal=SIGQUIT`, and LXC sends PWR.
+pub(crate) const HALTS: [i32; 2] = [libc::SIGQUIT, libc::SIGPWR];
+
+/// The daemon takes those of [`HALTS`] and of the reload signals that have their default action: they are ours
+/// only as long as the program does not handle them itself. A reload signal has a meaning also if it was
+/// ignored at the start. To be called once; `waker` is woken by each signal, and must stay open.
+pub(crate) fn take_unless_handled(reload: &[i32], launcher: i32, waker: &Waker) -> io::Result<()> {
+    raw_notes::prepare(waker.number(), launcher);
+    for signal in HALTS.iter().chain(reload).copied() {
+        let action = Action::of(signal);
+        if action.is_default() || action.is_ignored() && reload.contains(&signal) {
+            raw_notes::install(signal)?;
+        }
+    }
+    Ok(())
+}
+
+/// Those that have arrived since the last call and are not the program's, and whether the launcher sent
+/// them. To be called after [`Waker::clear`].
+pub(crate) fn taken() -> Vec<(i32, bool)> {
+    raw_notes::take().filter(|(signal, _)| raw_notes::is_installed(*signal)).collect()
 }
 
 /// The signals that the daemon catches. All others are left to the program.
@@ -164,6 +195,11 @@ impl Waiting {
 /// Can the daemon send this signal to wake the launcher?
 pub(crate) fn can_release(signal: i32) -> bool {
     catchable().any(|one| one == signal) && ![SIGTERM, SIGCONT].contains(&signal)
+}
+
+/// Can this signal be passed on to every generation? Not those that mean something to the crate.
+pub(crate) fn can_pass_to_all(signal: i32, release: i32) -> bool {
+    can_reload(signal, release) && !HALTS.contains(&signal)
 }
 
 /// Can this signal ask for a restart in place? Not those that mean something else, and not PIPE, which

@@ -195,6 +195,7 @@ impl Supervisor {
             launcher: proc::identity(process::own_pid()),
             supervisor: self.identity,
             in_place,
+            takes_unhandled: true,
             folder: self.folder.as_ref().map(|folder| folder.as_os_str().as_bytes().to_vec()),
         };
         (hello, self.held.as_ref().map(AsFd::as_fd))

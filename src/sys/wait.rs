@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -92,6 +92,11 @@ impl Waker {
         // If the queue is full, the reader has been woken already.
         while (&self.write).write(&[0]).is_err_and(|error| error.kind() == ErrorKind::Interrupted) {
         }
+    }
+
+    /// For a handler of signals: what is written there wakes the thread.
+    pub(crate) fn number(&self) -> RawFd {
+        self.write.as_raw_fd()
     }
 
     pub(crate) fn clear(&self) {

@@ -30,25 +30,29 @@ use crate::{
 };
 
 /// A service without a supervisor, that is probed all the time.
-struct Scene {
-    direct: Site,
-    started: Started,
-    target: Target,
+pub(super) struct Scene {
+    pub(super) direct: Site,
+    pub(super) started: Started,
+    pub(super) target: Target,
     /// A link to the probe, or what is deployed instead.
-    program: PathBuf,
-    prober: Prober,
+    pub(super) program: PathBuf,
+    pub(super) prober: Prober,
     /// The generations that have served, in order.
-    served: Vec<u32>,
+    pub(super) served: Vec<u32>,
 }
 
 impl Scene {
     #[track_caller]
-    fn new(folder: &Path, options: &[&str]) -> Scene {
+    pub(super) fn new(folder: &Path, options: &[&str]) -> Scene {
         Self::start(folder, options, |_| {})
     }
 
     #[track_caller]
-    fn start(folder: &Path, options: &[&str], prepare: impl FnOnce(&mut Command)) -> Scene {
+    pub(super) fn start(
+        folder: &Path,
+        options: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Scene {
         let target = Target::from(boxed::address());
         let direct = Site::alone(folder);
         let program = folder.join("program");
@@ -67,7 +71,7 @@ impl Scene {
 
     /// A request that the current one has accepted, and that it cannot answer yet.
     #[track_caller]
-    fn hold(&self) -> Connection {
+    pub(super) fn hold(&self) -> Connection {
         // An older one accepts as long as it has the socket, which all of them share.
         let (_, older) = self.served.split_last().expect("the first");
         older.iter().copied().for_each(scene::wait_let_go);
@@ -76,35 +80,35 @@ impl Scene {
         request
     }
 
-    fn launcher(&self) -> u32 {
+    pub(super) fn launcher(&self) -> u32 {
         self.started.launcher.pid()
     }
 
-    fn current(&self) -> u32 {
+    pub(super) fn current(&self) -> u32 {
         *self.served.last().expect("the first")
     }
 
     /// The next generation is the probe.
-    fn deploy_good(&self) {
+    pub(super) fn deploy_good(&self) {
         let new = self.program.with_extension("new");
         symlink(bin::probe(), &new).expect("a link");
         fs::rename(new, &self.program).expect("in place");
     }
 
     /// The next generation is the probe with further options.
-    fn deploy(&self, options: &str) {
+    pub(super) fn deploy(&self, options: &str) {
         let probe = bin::probe();
         write_script(&self.program, &format!("exec '{}' \"$@\" {options}", probe.display()));
     }
 
     #[track_caller]
-    fn reload(&self) {
+    pub(super) fn reload(&self) {
         signal(self.launcher(), HUP);
     }
 
     /// The next generation of this launcher has started, and answers.
     #[track_caller]
-    fn wait_taken_over(&mut self) {
+    pub(super) fn wait_taken_over(&mut self) {
         let new = self.direct.report.wait_nth("started", self.served.len() + 1).pid;
         self.prober.wait_pid(new);
         self.served.push(new);
@@ -113,7 +117,7 @@ impl Scene {
 
     /// The generation before the current one drains for it, and ends.
     #[track_caller]
-    fn wait_drained(&self) {
+    pub(super) fn wait_drained(&self) {
         let old = self.served[self.served.len() - 2];
         assert_eq!(self.direct.report.wait_of(old, "wait").text, "TakenOver");
         Watched::new(old).wait_end(LIMIT);
@@ -121,7 +125,7 @@ impl Scene {
 
     /// So many restarts have failed, the last one for this reason; the old generation serves on.
     #[track_caller]
-    fn wait_failed(&self, nth: usize, why: &str) {
+    pub(super) fn wait_failed(&self, nth: usize, why: &str) {
         let current = format!("current={}", self.current());
         let line = self.direct.log.wait_words(&["stage=reload-failed", &current], nth);
         assert!(line.contains(why), "{line}");
@@ -130,13 +134,13 @@ impl Scene {
     }
 
     /// The launcher has acted on every signal so far, and sleeps.
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         let pending = process::signals(self.launcher()).is_some_and(|all| !all.pending.is_empty());
         !pending && process::stat(self.launcher()).is_some_and(|stat| stat.state == 'S')
     }
 
     #[track_caller]
-    fn wait_children(&self, expected: &[u32]) {
+    pub(super) fn wait_children(&self, expected: &[u32]) {
         let children = || {
             let mut children = process::children(self.launcher());
             children.sort_unstable();
@@ -150,14 +154,14 @@ impl Scene {
     }
 
     #[track_caller]
-    fn finish(self) {
+    pub(super) fn finish(self) {
         self.finish_with(0);
     }
 
     /// No request has failed, and each generation has answered. As the last one ends, so does the
     /// launcher.
     #[track_caller]
-    fn finish_with(mut self, code: i32) {
+    pub(super) fn finish_with(mut self, code: i32) {
         self.prober.wait_more(3);
         let probes = self.prober.stop();
         probes.assert_all_answered();
@@ -169,7 +173,7 @@ impl Scene {
     }
 }
 
-fn in_a_box(test: impl FnOnce(&Path)) {
+pub(super) fn in_a_box(test: impl FnOnce(&Path)) {
     Boxed::new().private_net_without_migration().run(test);
 }
 
@@ -216,7 +220,7 @@ fn p1_p2_p3_the_launcher_stays_over_five_restarts() {
     });
 }
 
-fn request_is_answered(request: Connection, by: u32) -> bool {
+pub(super) fn request_is_answered(request: Connection, by: u32) -> bool {
     request.finish().ends_with(&answer_of(by))
 }
 

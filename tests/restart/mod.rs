@@ -12,5 +12,8 @@ pub(crate) mod leaks;
 mod nohup;
 mod options;
 mod order;
+mod prepared;
 mod program_file;
+mod releases;
 mod shortage;
+mod wishes;

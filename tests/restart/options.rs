@@ -35,7 +35,7 @@ fn the_defaults() {
          claim_timeout: Some(60s), drain_timeout: None, release_signal: 17, reload_signals: [], \
          max_draining: Some(8), release_code: 0, notification_fd: None, replace_output: true, \
          on_launch: 0, keep_open: [], hand_over: false, takeover_timeout: 5s, \
-         watchdog: false }"
+         signals_to_all: [], working_dir: None, environment: false, watchdog: false }"
     );
 }
 
@@ -57,6 +57,9 @@ fn each_option_is_taken() {
         .keep_open(std::io::stderr())
         .hand_over(Vec::new)
         .takeover_timeout(Duration::from_secs(6))
+        .signals_to_all([USR1])
+        .working_dir("/srv/web/current")
+        .environment(Vec::new)
         .watchdog(|| true);
     assert_eq!(
         format!("{config:?}"),
@@ -64,7 +67,8 @@ fn each_option_is_taken() {
          claim_timeout: None, drain_timeout: Some(2s), release_signal: 10, \
          reload_signals: [1, 1], max_draining: None, release_code: 75, notification_fd: Some(3), \
          replace_output: false, on_launch: 2, keep_open: [2], hand_over: true, \
-         takeover_timeout: 6s, watchdog: true }"
+         takeover_timeout: 6s, signals_to_all: [10], working_dir: Some(\"/srv/web/current\"), \
+         environment: true, watchdog: true }"
     );
 }
 

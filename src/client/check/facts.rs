@@ -71,6 +71,8 @@ pub(super) struct Daemon {
     pub(super) not_transferred: Vec<SocketAddr>,
     pub(super) file_limit: Option<u64>,
     pub(super) in_place: bool,
+    /// By which path its folder was entered is unknown.
+    pub(super) unknown_folder: bool,
     /// It tells systemd how it goes; `None` if it does not say.
     pub(super) notifies: Option<bool>,
     pub(super) drain_timeout: Option<Duration>,
@@ -255,6 +257,7 @@ fn daemon(look: &Look, status: Result<Status, NoAnswer>) -> Option<Daemon> {
     Some(Daemon {
         pid,
         in_place: status.as_ref().is_some_and(|status| status.in_place),
+        unknown_folder: proc::has_unknown_folder(pid),
         notifies: status.as_ref().map(|status| status.notifies),
         drain_timeout: status
             .as_ref()

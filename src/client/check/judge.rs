@@ -23,7 +23,7 @@ pub struct Finding {
     pub severity: Severity,
     /// What it is about, in a word for programs: `folder`, `pid-file`, `lock-file`,
     /// `control-socket`, `pidfd`, `proc`, `somaxconn`, `tcp-migrate-req`, `daemon`, `nofile`,
-    /// `sockets`, `supervisor`, `run-script` or `unit`.
+    /// `sockets`, `supervisor`, `working-folder`, `run-script` or `unit`.
     pub about: &'static str,
     /// What would go wrong.
     pub says: String,
@@ -251,6 +251,14 @@ fn limits(daemon: &Daemon, migrate: Option<u64>, found: &mut Findings) {
             );
             found.problem("nofile", says, format!("raise the hard limit (ulimit -Hn {needed})"));
         }
+    }
+    if daemon.in_place && daemon.unknown_folder {
+        let says = format!(
+            "nobody knows by which path the folder of daemon {pid} was entered: if a deploy switches a \
+             link to another release, restarts in place stay in the folder of the first one"
+        );
+        let advice = "set Config::working_dir, or start it by a shell, which sets PWD";
+        found.note("working-folder", says, advice.to_owned());
     }
     if migrate == Some(0) && silent.is_none() {
         for address in not_transferred {

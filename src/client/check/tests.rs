@@ -40,6 +40,7 @@ fn clean() -> Facts {
             not_transferred: Vec::new(),
             file_limit: Some(1024),
             in_place: false,
+            unknown_folder: false,
             notifies: Some(true),
             drain_timeout: None,
             silent: None,
@@ -240,6 +241,14 @@ fn each_fault_of_the_supervisor() {
         in_place.daemon.as_mut().expect("one").in_place = true;
         assert_eq!(judge(&in_place), [], "{kind:?}");
     }
+    // A supervisor enters the folder anew.
+    let mut unknown_folder = clean();
+    unknown_folder.daemon.as_mut().expect("one").unknown_folder = true;
+    assert_eq!(judge(&unknown_folder), []);
+    unknown_folder.daemon.as_mut().expect("one").in_place = true;
+    let found = judge(&unknown_folder);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!((found[0].severity, found[0].about), (Severity::Note, "working-folder"));
     for (kind, advice) in [
         (Kind::SUPERVISORD, "autorestart=true"),
         // It has nothing but a row in the table of kinds.

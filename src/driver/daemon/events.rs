@@ -55,9 +55,20 @@ pub(in crate::driver) struct Events {
     hooks: SignalHooks,
     hooks_returned: (mpsc::Sender<Run>, mpsc::Receiver<Run>),
     outputs: Outputs,
-    request_stage: mpsc::Sender<()>,
+    request_stage: mpsc::Sender<Stage1>,
+    /// Hooks of `on_resume` may have added others.
+    has_resumed: bool,
     drain_stage: mpsc::Sender<crate::DrainReason>,
     progress: Progress,
+}
+
+/// What the thread of stage 1 has to run.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::driver) enum Stage1 {
+    /// The hooks of `on_shutdown_request`, and those around them.
+    Request,
+    /// Those of `on_resume`.
+    Resume,
 }
 
 impl Events {
@@ -65,7 +76,7 @@ impl Events {
         daemon: &'static Daemon,
         channel: Option<Arc<Link>>,
         outputs: Outputs,
-        request_stage: mpsc::Sender<()>,
+        request_stage: mpsc::Sender<Stage1>,
         drain_stage: mpsc::Sender<crate::DrainReason>,
     ) -> Events {
         Events {
@@ -78,6 +89,7 @@ impl Events {
             hooks_returned: mpsc::channel(),
             outputs,
             request_stage,
+            has_resumed: false,
             drain_stage,
             progress: Progress::new(daemon),
         }
@@ -113,11 +125,15 @@ impl Events {
         // then certain to be seen before the signal is acted on.
         let arrived = signals.pending();
         self.daemon.waker.clear();
+        let yielded = signals::taken();
         let posted = std::mem::take(&mut *lock(&self.daemon.inputs));
         self.act_on_arrivals();
         self.read_channel();
         for received in arrived {
             self.hold(received);
+        }
+        for (signal, by_launcher) in yielded {
+            self.yielded(signal, by_launcher);
         }
         for input in posted {
             self.feed(input);
@@ -159,6 +175,7 @@ impl Events {
                         let run = self.hooks.taken_over(has_hooks);
                         self.run_hooks(run);
                     }
+                    Ok(Some(ToDaemon::Prepare)) => self.feed(Input::Prepare),
                     Ok(Some(ToDaemon::ReloadFailed(why))) => {
                         if let Some(service) = &self.daemon.service {
                             service.note_reload_failed(why);
@@ -176,6 +193,18 @@ impl Events {
                 }
             }
         }
+    }
+
+    /// A signal that the program does not handle itself.
+    fn yielded(&mut self, signal: i32, by_launcher: bool) {
+        let launcher = self.daemon.service.as_ref().map_or(0, |service| service.launcher);
+        log::write(Event::Signal { signal, from: if by_launcher { launcher } else { 0 } });
+        let sender = match by_launcher {
+            true => Sender::Launcher { announced: false },
+            false => Sender::Other,
+        };
+        let reloads = self.daemon.reload_signals.contains(&signal);
+        self.feed(if reloads { Input::Reload } else { Input::Halt(sender) });
     }
 
     // ---- what hooks hold back ----
@@ -280,11 +309,16 @@ impl Events {
     fn perform(&mut self, output: Output, inputs: &mut VecDeque<Input>) {
         match output {
             Output::RunRequestHooks => {
-                let none = PROCESS.request_hooks.end_if_empty()
+                let none = !self.has_resumed
+                    && PROCESS.request_hooks.end_if_empty()
                     && PROCESS.hooks.end_if_empty(Stage::Handoff);
-                if none || self.request_stage.send(()).is_err() {
+                if none || self.request_stage.send(Stage1::Request).is_err() {
                     inputs.push_back(Input::RequestHooksDone);
                 }
+            }
+            Output::RunResumeHooks => {
+                self.has_resumed = true;
+                _ = self.request_stage.send(Stage1::Resume);
             }
             Output::Report(report) => {
                 if let (Some(service), Report::Released) = (&self.daemon.service, report) {
@@ -374,6 +408,7 @@ impl Events {
             Output::GiveUpClaim => service.give_up_claim(),
             Output::RefuseRestart(why) => log::write(Event::RestartRefused { refused: why.text() }),
             Output::RunRequestHooks
+            | Output::RunResumeHooks
             | Output::Report(_)
             | Output::RunDrainHooks(_)
             | Output::Finish(_)

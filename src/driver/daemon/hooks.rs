@@ -18,6 +18,7 @@ pub(in crate::driver) struct Hooks {
     on_signal: Mutex<Repeating>,
     before_signal: Mutex<Repeating>,
     after_signal: Mutex<Repeating>,
+    on_resume: Mutex<Vec<Repeated>>,
     threads: Mutex<Threads>,
 }
 
@@ -54,6 +55,7 @@ impl Hooks {
             on_signal: Mutex::new(Repeating::new()),
             before_signal: Mutex::new(Repeating::new()),
             after_signal: Mutex::new(Repeating::new()),
+            on_resume: Mutex::new(Vec::new()),
             threads: Mutex::new(Threads { live: false, arrivals: None, around: None }),
         }
     }
@@ -79,6 +81,28 @@ impl Hooks {
     /// Ends those around a stage if there are none.
     pub(in crate::driver) fn end_if_empty(&self, stage: Stage) -> bool {
         self.before(stage).end_if_empty() && self.after(stage).end_if_empty()
+    }
+
+    // ---- a restart that does not come off ----
+
+    pub(in crate::driver) fn on_resume(&self, hook: Repeated) {
+        lock(&self.on_resume).push(hook);
+    }
+
+    /// The handoff may come again, with the hooks that these add.
+    pub(in crate::driver) fn run_resume(&self, on_shutdown_request: &HookList) {
+        let lists = [self.before(Stage::Handoff), on_shutdown_request, self.after(Stage::Handoff)];
+        lists.into_iter().for_each(HookList::reopen);
+        let mut hooks = std::mem::take(&mut *lock(&self.on_resume));
+        for hook in &mut hooks {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(hook)) {
+                let panic = crate::shutdown::panic_text(&*panic);
+                log::write(Event::HookPanicked { hook: "on_resume", panic });
+            }
+        }
+        let mut kept = lock(&self.on_resume);
+        hooks.append(&mut kept); // a hook may have added one
+        *kept = hooks;
     }
 
     /// Runs all hooks of a forced exit, in their order. Takes at most three times the limit.

@@ -27,7 +27,7 @@ use crate::shutdown::Stage;
 use crate::sys::seqpacket::{Arrival, Link};
 use crate::sys::signals::{self, Signals};
 use crate::sys::{launch, process, wait};
-use events::Events;
+use events::{Events, Stage1};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, mpsc};
@@ -54,10 +54,12 @@ pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Link) 
     };
     let outputs = Outputs::new(settings.replace_output);
     let service = Service::open(&settings, launcher, &hello, pidfd)?;
-    let machine = Machine::new(hello.kind, hello.in_place);
+    let machine = Machine::new(hello.kind, hello.in_place).takes_unhandled(hello.takes_unhandled);
+    let reload_signals = settings.reload_signals;
     let drain_timeout = settings.drain_timeout;
     let server = Server::new(&settings.pid_file, settings.takeover_timeout, settings.hand_over)?;
-    let daemon = run(machine, outputs, drain_timeout, Some(service), Some(channel))?;
+    let daemon =
+        run(machine, outputs, drain_timeout, reload_signals, Some(service), Some(channel))?;
     #[cfg(feature = "systemd")]
     watchdog::watch(settings.watchdog, daemon.channel.clone())?;
     let server = PROCESS.server.get_or_init(|| server);
@@ -82,7 +84,7 @@ pub(in crate::driver) fn init_disabled(settings: Settings) -> Result<()> {
     PROCESS.sockets.adopt_passed(None);
     s6::hold(&settings)?;
     let outputs = Outputs::new(false); // nothing here outlives its supervisor
-    run(Machine::disabled(), outputs, settings.drain_timeout, None, None)?;
+    run(Machine::disabled(), outputs, settings.drain_timeout, Vec::new(), None, None)?;
     #[cfg(feature = "systemd")]
     watchdog::watch_alone(settings.watchdog)?;
     log::write(Event::Disabled {});
@@ -94,6 +96,7 @@ fn run(
     machine: Machine,
     outputs: Outputs,
     drain_timeout: Option<Duration>,
+    reload_signals: Vec<i32>,
     service: Option<Service>,
     channel: Option<Link>,
 ) -> Result<&'static Daemon> {
@@ -104,7 +107,10 @@ fn run(
     let waker = wait::Waker::new().map_err(system("make a socket pair"))?;
     let signals =
         Signals::install(&signals::for_daemon(), &[]).map_err(system("install handlers"))?;
-    let (request_stage, run_request_hooks) = mpsc::channel::<()>();
+    let launcher = service.as_ref().map_or(0, |service| service.launcher);
+    signals::take_unless_handled(&reload_signals, launcher, &waker)
+        .map_err(system("install handlers"))?;
+    let (request_stage, run_stage_1) = mpsc::channel::<Stage1>();
     let (drain_stage, run_drain_hooks) = mpsc::channel::<DrainReason>();
     let channel = channel.map(Arc::new);
     let daemon = PROCESS.set_daemon(Daemon {
@@ -114,6 +120,7 @@ fn run(
         channel: channel.as_ref().map(Arc::downgrade).unwrap_or_default(),
         unsent: Mutex::default(),
         drain_timeout,
+        reload_signals,
         past: Mutex::new(Past::default()),
         service,
     });
@@ -121,11 +128,16 @@ fn run(
     let events = Events::new(daemon, channel, outputs, request_stage, drain_stage);
     // Started now: later, under load, there might be no thread to be had.
     spawn("seamless-stage1", move || {
-        for () in run_request_hooks {
-            PROCESS.hooks.run_before(Stage::Handoff);
-            run_hooks(&PROCESS.request_hooks, "on_shutdown_request");
-            PROCESS.hooks.run_after(Stage::Handoff);
-            daemon.post(Input::RequestHooksDone);
+        for job in run_stage_1 {
+            match job {
+                Stage1::Request => {
+                    PROCESS.hooks.run_before(Stage::Handoff);
+                    run_hooks(&PROCESS.request_hooks, "on_shutdown_request");
+                    PROCESS.hooks.run_after(Stage::Handoff);
+                    daemon.post(Input::RequestHooksDone);
+                }
+                Stage1::Resume => PROCESS.hooks.run_resume(&PROCESS.request_hooks),
+            }
         }
     })?;
     spawn("seamless-stage3", move || {

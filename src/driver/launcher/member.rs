@@ -1,29 +1,87 @@
 //! Starts the program again, as a daemon of this launcher.
 
+use crate::driver::settings::{Environment, Settings};
 use crate::error::{Error, ErrorKind};
 use crate::proto::channel::ToDaemon;
-use crate::sys::launch;
+use crate::shutdown::panic_text;
+use crate::sys::launch::{self, Surroundings};
+use crate::sys::proc;
 use crate::sys::seqpacket::Link;
 use crate::sys::supervisor::Supervisor;
+use std::env;
+use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// What it takes to start the program again.
 pub(super) struct Again {
     pub(super) in_place: bool,
+    drain_timeout: Option<Duration>,
     /// For a restart in place.
-    pub(super) executed_by: Option<PathBuf>,
-    pub(super) drain_timeout: Option<Duration>,
+    executed_by: Option<PathBuf>,
+    /// The folder that each daemon enters; `None`: it stands where we stand.
+    folder: Option<PathBuf>,
+    /// For a restart in place: what this process was started with.
+    first_environment: Option<Vec<(OsString, OsString)>>,
+    environment: Option<Environment>,
+    /// The PID file, if its path has to be passed on.
+    pid_file: Option<PathBuf>,
+    /// A daemon must not die of these before it has installed its handlers.
+    reload_signals: Vec<i32>,
 }
 
 impl Again {
+    /// `is_relative`: the program has named the PID file by a relative path.
+    pub(super) fn new(settings: &mut Settings, is_relative: bool) -> Again {
+        let in_place = !settings.reload_signals.is_empty();
+        let entered = proc::entered_folder().filter(|_| in_place);
+        let executed_by = launch::executed_by(entered.as_deref()).filter(|_| in_place);
+        let folder = settings.working_dir.take().or(entered);
+        let moves = folder.is_some();
+        Again {
+            in_place,
+            drain_timeout: settings.drain_timeout,
+            executed_by,
+            folder,
+            first_environment: proc::first_environment().ok().filter(|_| in_place),
+            environment: settings.environment.take(),
+            pid_file: Some(settings.pid_file.clone()).filter(|_| is_relative && moves),
+            reload_signals: settings.reload_signals.clone(),
+        }
+    }
+
+    /// What a deploy by links needs and cannot be known: the path of the program, and of its folder.
+    pub(super) fn is_unknown(&self) -> bool {
+        let in_root = env::current_dir().is_ok_and(|folder| folder == Path::new("/"));
+        let folder = self.folder.is_none() && !in_root;
+        self.in_place && (folder || self.executed_by.is_none())
+    }
+
+    fn surroundings(&mut self) -> io::Result<Surroundings> {
+        let more_environment = match &mut self.environment {
+            None => Vec::new(),
+            Some(variables) => catch_unwind(AssertUnwindSafe(variables)).map_err(|panic| {
+                let panic = panic_text(&*panic);
+                io::Error::other(format!("the hook of Config::environment panicked: {panic}"))
+            })?,
+        };
+        Ok(Surroundings {
+            environment: self.first_environment.clone(),
+            more_environment,
+            folder: self.folder.clone(),
+            pid_file: self.pid_file.clone(),
+            ignored: self.reload_signals.clone(),
+        })
+    }
+
     /// The handlers are installed by now: a signal that comes while the daemon is being started is
     /// not lost. The hello waits in the channel when the daemon first looks.
     pub(super) fn start(
-        &self,
+        &mut self,
         supervisor: &Supervisor,
-        program: impl FnOnce() -> io::Result<PathBuf>,
+        program: impl FnOnce(&Again) -> io::Result<PathBuf>,
     ) -> Result<Member, Error> {
         let (ours, theirs) = Link::pair().map_err(|error| {
             Error::io(ErrorKind::Channel, "cannot make the channel (launch)", error)
@@ -32,13 +90,21 @@ impl Again {
         ours.send(&ToDaemon::Hello(hello).format(), pidfd.as_slice()).map_err(|error| {
             Error::io(ErrorKind::Channel, "cannot use the channel (launch)", error)
         })?;
-        let program = program().map_err(|error| {
+        let program = program(self).map_err(|error| {
             Error::io(ErrorKind::Launch, "cannot find the program's file (launch)", error)
         })?;
-        let daemon = launch::spawn(&program, &theirs).map_err(|error| {
+        let surroundings = self.surroundings();
+        let daemon = surroundings.and_then(|all| launch::spawn(&program, &theirs, all));
+        let daemon = daemon.map_err(|error| {
             Error::io(ErrorKind::Launch, format!("cannot start {program:?} again (launch)"), error)
         })?;
-        Ok(Member { daemon, channel: Some(ours), drain_timeout: self.drain_timeout })
+        Ok(Member {
+            daemon,
+            channel: Some(ours),
+            drain_timeout: self.drain_timeout,
+            prepares: false,
+            since: Instant::now(),
+        })
     }
 
     /// From the file as it is now.
@@ -55,4 +121,7 @@ pub(super) struct Member {
     /// How long its drain may take: as this program is configured, until it has said so itself. A
     /// server has a limit of its own, and in place another program may have been started.
     pub(super) drain_timeout: Option<Duration>,
+    /// It answers to [`ToDaemon::Prepare`], as it has said.
+    pub(super) prepares: bool,
+    pub(super) since: Instant,
 }

@@ -22,7 +22,7 @@ use crate::proto::launcher::{Child, InPlace, Input, Launcher, Timer};
 use crate::proto::supervisor::notices::{self, Notices};
 use crate::shutdown::Hook;
 use crate::sys::seqpacket::{Arrival, Link};
-use crate::sys::signals::{self, SIGCONT, SIGPIPE, SIGTERM, Signals};
+use crate::sys::signals::{self, SIGCONT, SIGPIPE, SIGTERM, SIGUSR2, Signals};
 use crate::sys::supervisor::Supervisor;
 use crate::sys::{launch, process, wait};
 use std::collections::VecDeque;
@@ -30,7 +30,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(in crate::driver) fn launch(settings: Settings) -> Error {
+/// `is_relative`: the program has named the PID file by a relative path.
+pub(in crate::driver) fn launch(mut settings: Settings, is_relative: bool) -> Error {
     let supervisor = match Supervisor::find() {
         Ok(supervisor) => supervisor,
         Err(error) => {
@@ -50,13 +51,8 @@ pub(in crate::driver) fn launch(settings: Settings) -> Error {
     };
     // What the supervisor blocked would never arrive, here or in the daemon.
     signals::unblock_all();
-    let in_place = !settings.reload_signals.is_empty();
-    let again = Again {
-        in_place,
-        executed_by: launch::executed_by().filter(|_| in_place),
-        drain_timeout: settings.drain_timeout,
-    };
-    match again.start(&supervisor, launch::program) {
+    let mut again = Again::new(&mut settings, is_relative);
+    match again.start(&supervisor, |_| launch::program()) {
         Ok(first) => run(settings, supervisor, signals, again, first),
         Err(error) => {
             signals.uninstall();
@@ -86,6 +82,7 @@ struct Driver {
     asking: Option<Asked>,
     release_signal: i32,
     reload_signals: Vec<i32>,
+    signals_to_all: Vec<i32>,
     release_code: i32,
     handoff_timeout: Duration,
     notices: Notices,
@@ -93,6 +90,8 @@ struct Driver {
     asked: Option<Instant>,
     /// When the last reload began.
     reloading: Option<Instant>,
+    /// How long the last start took that has succeeded.
+    start_took: Duration,
 }
 
 fn run(
@@ -125,7 +124,7 @@ fn run(
     if supervisor.is_script() {
         log::write(Event::LaunchedByScript { parent_name: supervisor.name.as_deref() });
     }
-    warnings::warn_at_launch(&supervisor);
+    warnings::warn_at_launch(&supervisor, &again);
     run_hooks(settings.on_launch);
     let in_place = again.in_place.then_some(InPlace { max_draining: settings.max_draining });
     let mut driver = Driver {
@@ -140,10 +139,12 @@ fn run(
         asking: None,
         release_signal: settings.release_signal,
         reload_signals: settings.reload_signals,
+        signals_to_all: settings.signals_to_all,
         release_code: settings.release_code,
         handoff_timeout: settings.handoff_timeout,
         asked: None,
         reloading: None,
+        start_took: Duration::ZERO,
     };
     driver.notify(notices::Input::Launched, None);
     loop {
@@ -216,6 +217,8 @@ impl Driver {
                         if let Some(member) = self.member(pid).filter(|_| report == Report::Started)
                         {
                             member.drain_timeout = Report::drain_timeout(&message.bytes);
+                            member.prepares = Report::prepares(&message.bytes);
+                            self.start_took = member.since.elapsed();
                         }
                         self.notify(notices::Input::Report(report), None);
                         self.feed(Input::Report(pid, report));
@@ -249,7 +252,7 @@ impl Driver {
             signals::SIGCHLD => {} // after every wake-up the channels are read and daemons waited for
             SIGCONT => {
                 self.feed(Input::Cont { from });
-                self.feed(Input::Signal(SIGCONT));
+                self.feed(Input::Signal { signal: SIGCONT, to_all: false });
             }
             // Our own write to a pipe that is closed, say of the log.
             SIGPIPE if from == process::own_pid() => {}
@@ -259,7 +262,15 @@ impl Driver {
                 log::write(Event::Reload { signal });
                 self.feed(Input::Reload);
             }
-            signal => self.feed(Input::Signal(signal)),
+            SIGUSR2 => self.feed(Input::Restart(SIGUSR2)),
+            signal if signals::HALTS.contains(&signal) => {
+                self.asked = Some(Instant::now());
+                self.feed(Input::Halt(signal));
+            }
+            signal => {
+                let to_all = self.signals_to_all.contains(&signal);
+                self.feed(Input::Signal { signal, to_all });
+            }
         }
     }
 

@@ -1,16 +1,16 @@
 //! Does what the launcher's machines want.
 
-use super::member::Member;
+use super::member::{Again, Member};
 use super::{Driver, Due, warnings};
 use crate::driver::log::{self, elapsed, launcher::Event};
 use crate::driver::threads::Asked;
 use crate::driver::{observers, retry};
-use crate::proto::End;
 use crate::proto::channel::ToDaemon;
 use crate::proto::launcher::{Child, Input, Output, Timer};
 use crate::proto::supervisor::notices::{self, Notice};
+use crate::proto::{End, Report};
 use crate::sys::signals::{SIGKILL, SIGTERM, SIGUSR2};
-use crate::sys::{launch, process};
+use crate::sys::{launch, proc, process};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -18,6 +18,9 @@ use std::time::Duration;
 /// A CONT that is further from its TERM belongs to something else; and the supervisors that write
 /// their status after the signals need half of that.
 const SETTLE: Duration = Duration::from_millis(20);
+/// Signals that are sent to all processes of a service at once arrive within this time: the daemons pass
+/// theirs on over their channels.
+const GATHER: Duration = Duration::from_millis(100);
 /// How much longer than its own `drain_timeout` an attached daemon may live.
 const KILL_AFTER: Duration = Duration::from_secs(5);
 
@@ -57,12 +60,26 @@ impl Driver {
                 self.tell(pid, "tell of a takeover", &ToDaemon::TakenOver);
                 log::write(Event::TakenOver { predecessor: pid });
             }
+            Output::Prepare(pid) => {
+                let prepares = self.member(pid).is_some_and(|member| member.prepares);
+                if prepares {
+                    self.tell(pid, "tell of a restart", &ToDaemon::Prepare);
+                } else {
+                    // Its program has an earlier version of this crate, which would never answer.
+                    self.inputs.push_back(Input::Report(pid, Report::Prepared));
+                }
+            }
             Output::Kill(pid, timer) => {
                 let limit = match timer {
                     Timer::Handoff => "handoff_timeout, and no handlers installed",
                     Timer::Cancel => "handoff_timeout, and its start was cancelled",
                     Timer::Kill(_) => "drain_timeout and 5 s",
-                    Timer::Cont | Timer::Settle | Timer::Overdue => "none",
+                    Timer::Cont
+                    | Timer::Settle
+                    | Timer::Gather
+                    | Timer::Prepare
+                    | Timer::Start
+                    | Timer::Overdue => "none",
                 };
                 log::write(Event::Kill { daemon: pid, limit, elapsed_ms: elapsed(self.asked) });
                 self.send(pid, SIGKILL, "send KILL");
@@ -71,12 +88,22 @@ impl Driver {
                 self.send(pid, signal, "pass on a signal");
                 log::write(Event::Forward { daemon: pid, signal });
             }
+            Output::ForwardIfHandled(pid, signal) => {
+                if proc::catches(pid, signal).unwrap_or(false) {
+                    self.send(pid, signal, "pass on a signal");
+                    log::write(Event::Forward { daemon: pid, signal });
+                }
+            }
             Output::Start => self.start(),
             Output::Progress(progress) => self.progress(progress),
             Output::Arm(timer) => {
                 let after = match timer {
                     Timer::Cont | Timer::Settle => Some(SETTLE),
-                    Timer::Handoff | Timer::Cancel => Some(self.handoff_timeout),
+                    Timer::Handoff | Timer::Cancel | Timer::Prepare => Some(self.handoff_timeout),
+                    Timer::Gather => Some(GATHER),
+                    Timer::Start => {
+                        Some(self.handoff_timeout.max(self.start_took.saturating_mul(2)))
+                    }
                     Timer::Overdue => Some(OVERDUE),
                     Timer::Kill(pid) => {
                         let limit = self.member(pid).and_then(|member| member.drain_timeout);
@@ -124,7 +151,7 @@ impl Driver {
 
     /// Starts the next generation.
     fn start(&mut self) {
-        let started = self.again.start(&self.supervisor, || self.again.program());
+        let started = self.again.start(&self.supervisor, Again::program);
         self.not_executed = None;
         let child = match started {
             Ok(member) => {

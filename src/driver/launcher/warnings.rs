@@ -1,11 +1,15 @@
 //! Warns of settings of the supervisor with which a restart would cost requests, as soon as they are
 //! known.
 
+use super::member::Again;
 use crate::driver::log::{self, launcher::Event};
 use crate::sys::supervisor::Supervisor;
 
 /// At the start, in the launcher.
-pub(in crate::driver) fn warn_at_launch(supervisor: &Supervisor) {
+pub(super) fn warn_at_launch(supervisor: &Supervisor, again: &Again) {
+    if again.is_unknown() {
+        log::write(Event::FolderUnknown {});
+    }
     if let Some((signal, reason)) = supervisor.other_signal() {
         log::write(Event::OtherDownSignal { down_signal: &signal, reason });
     }

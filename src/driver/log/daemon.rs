@@ -143,7 +143,7 @@ events! {
             reason = Field::Text("the PID file named no live generation: ours is back"),
         } => "Find out what removes or changes the PID file.";
 
-        /// A signal arrived.
+        /// A signal arrived. `from`: its sender, or 0 if that is unknown.
         Signal: Debug "signal" { daemon = own_pid(), signal: i32, from: i32 } => "Nothing.";
 
         /// A restart was asked for that cannot be.

@@ -31,6 +31,14 @@ events! {
                 the shell and never arrives here"),
         } => "Write `exec` before the program in the run script.";
 
+        /// Restarts in place would not follow a link that a deploy changes.
+        FolderUnknown: Warn "launch" {
+            launcher = own_pid(),
+            reason = Field::Text("the path by which the program or its working folder was entered is \
+                unknown: restarts in place stay in the folder of the first start, whatever a link says"),
+        } => "Set `Config::working_dir`, and start the program by an absolute path; or start it from a \
+            shell, which sets `PWD`. Nothing if releases are not switched by a link.";
+
         /// s6 sends another signal than TERM for a restart.
         OtherDownSignal: Warn "launch" {
             launcher = own_pid(),

@@ -7,7 +7,14 @@ fn id(pid: i32, start: u64) -> Identity {
 }
 
 fn hello(kind: Kind) -> Hello {
-    Hello { kind, launcher: None, supervisor: None, in_place: false, folder: None }
+    Hello {
+        kind,
+        launcher: None,
+        supervisor: None,
+        in_place: false,
+        takes_unhandled: false,
+        folder: None,
+    }
 }
 
 /// Every message of version 1, as the first release writes it.
@@ -57,7 +64,7 @@ fn to_daemon_1() -> Vec<(Vec<u8>, ToDaemon)> {
     ]
 }
 
-const REPORTS_1: [(&str, Report); 7] = [
+const REPORTS_1: [(&str, Report); 9] = [
     ("seamless/1 ready", Report::Ready),
     ("seamless/1 started", Report::Started),
     ("seamless/1 released", Report::Released),
@@ -65,6 +72,8 @@ const REPORTS_1: [(&str, Report); 7] = [
     ("seamless/1 draining", Report::Draining),
     ("seamless/1 waiting", Report::Waiting),
     ("seamless/1 reload", Report::Reload),
+    ("seamless/1 prepared", Report::Prepared),
+    ("seamless/1 unhandled", Report::Unhandled),
 ];
 
 #[test]

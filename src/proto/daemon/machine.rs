@@ -1,6 +1,7 @@
 //! The daemon's machine. Each `match` names every phase, so what is ignored is written down.
 
 mod check;
+mod restart;
 
 use super::{Forced, Input, NoRestart, Output, Phase, Question, Sender, Timer};
 use crate::proto::generation::check::Memory;
@@ -12,6 +13,8 @@ pub(crate) struct Daemon {
     kind: Kind,
     /// The launcher starts the next generation itself.
     in_place: bool,
+    /// The launcher understands [`Report::Unhandled`].
+    takes_unhandled: bool,
     /// The launcher lives and has not been released.
     attached: bool,
     intent: Option<Intent>,
@@ -27,6 +30,9 @@ pub(crate) struct Daemon {
     wait: Wait,
     /// A successor that our launcher started has failed. It may have replaced our files by its own.
     mends: bool,
+    request_hooks: restart::RequestHooks,
+    /// A restart was asked for before we had started.
+    early_wish: bool,
 }
 
 /// The older generations, once they were told to end.
@@ -56,6 +62,7 @@ impl Daemon {
             phase: Phase::Starting,
             kind,
             in_place,
+            takes_unhandled: false,
             attached: true,
             intent: None,
             older: Older::None,
@@ -65,12 +72,19 @@ impl Daemon {
             memory: Memory::default(),
             wait: Wait::No,
             mends: false,
+            request_hooks: restart::RequestHooks::default(),
+            early_wish: false,
         }
     }
 
     /// Without a launcher and without files: serving from the start.
     pub(crate) fn disabled() -> Self {
         Daemon { phase: Phase::Serving, attached: false, ..Daemon::new(Kind::NOBODY, false) }
+    }
+
+    /// The launcher understands [`Report::Unhandled`].
+    pub(crate) fn takes_unhandled(self, takes_unhandled: bool) -> Self {
+        Daemon { takes_unhandled, ..self }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -136,6 +150,13 @@ impl Daemon {
         Some(Report::Started)
     }
 
+    /// A restart that was asked for before we had started: to be fed in once the launcher knows that we
+    /// have.
+    #[must_use]
+    pub(crate) fn wish(&mut self) -> Option<Input> {
+        std::mem::take(&mut self.early_wish).then_some(Input::Reload)
+    }
+
     /// What the supervisor answered last, when it was asked about the service.
     pub(crate) fn reading(&self) -> Reading {
         self.reading
@@ -158,6 +179,13 @@ impl Daemon {
                     self.term(false, &mut out);
                 }
             },
+            Input::Reload => self.reload(&mut out),
+            // The launcher finds out what its supervisor wants.
+            Input::Halt(Sender::Launcher { .. }) if self.takes_unhandled && self.attached => {
+                out.push(Output::Report(Report::Unhandled));
+            }
+            Input::Halt(_) => self.term(false, &mut out),
+            Input::Prepare => self.prepare(&mut out),
             Input::Told(intent) => self.told(intent, &mut out),
             // Meanwhile it may have started, and serves: then nothing is cancelled.
             Input::Cancelled => {
@@ -168,6 +196,7 @@ impl Daemon {
             Input::LauncherGone => self.launcher_gone(&mut out),
             Input::ReloadFailed => {
                 if let Phase::Serving | Phase::HandingOff = self.phase {
+                    self.resume(&mut out);
                     self.mends = true;
                     // Not at once: its TERM may be there already, and is known by its PID file.
                     out.push(Output::Arm(Timer::Check));
@@ -222,59 +251,6 @@ impl Daemon {
                 if let Older::Told { again: true, .. } = self.older {
                     out.push(Output::StopOlder);
                 }
-            }
-        }
-    }
-
-    // ---- a restart ----
-
-    fn usr2(&mut self, sender: Sender, out: &mut Vec<Output>) {
-        let by_launcher = match sender {
-            Sender::Launcher { announced: true } => return,
-            Sender::Launcher { announced: false } => true,
-            Sender::Successor | Sender::Other => false,
-        };
-        match self.phase {
-            Phase::Starting => self.end(out),
-            Phase::Serving if self.attached && !self.in_place => {
-                self.wish = true;
-                self.ask(Question::OfLauncher, out);
-            }
-            Phase::Serving => self.restart(out),
-            Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished => {
-                if !by_launcher {
-                    self.hammer(Forced::Usr2, out);
-                }
-            }
-            Phase::StoppingEarly | Phase::HandingOff | Phase::Detached | Phase::Ended => {}
-        }
-    }
-
-    fn restart(&mut self, out: &mut Vec<Output>) {
-        if self.in_place && self.attached {
-            out.push(Output::Report(Report::Reload));
-        } else {
-            self.hand_off(out);
-        }
-    }
-
-    fn hand_off(&mut self, out: &mut Vec<Output>) {
-        if self.attached {
-            // Nobody was asked: this is a wish of our own, or an operator's.
-            let wish =
-                if self.kind.starts_again.is_certain() { Intent::Restart } else { Intent::Unknown };
-            self.intent.get_or_insert(wish);
-            self.phase = Phase::HandingOff;
-            out.push(Output::RunRequestHooks);
-        }
-    }
-
-    fn request_hooks_done(&mut self, out: &mut Vec<Output>) {
-        if self.phase == Phase::HandingOff {
-            self.phase = Phase::Detached;
-            if self.attached {
-                out.extend([Output::Report(Report::Released), Output::Release]);
-                self.ask(Question::OfService, out);
             }
         }
     }
@@ -379,7 +355,7 @@ impl Daemon {
             Phase::Starting => self.end(out),
             Phase::Serving if attached => {
                 self.phase = Phase::HandingOff;
-                out.push(Output::RunRequestHooks);
+                self.run_request_hooks(out);
                 self.ask(Question::OfService, out);
             }
             // It went without a release: from now on we check, whatever the hooks do.

@@ -20,10 +20,16 @@ pub(crate) enum Input {
     Usr2(Sender),
     /// TERM or INT.
     Term(Sender),
+    /// A reload signal, which the program does not handle itself.
+    Reload,
+    /// A signal that asks for a stop (QUIT, PWR), and that the program does not handle itself.
+    Halt(Sender),
     /// The launcher tells what a TERM meant.
     Told(Intent),
     /// The launcher cancels this start: another one follows, or the service is to end.
     Cancelled,
+    /// The launcher is about to restart in place.
+    Prepare,
     /// The launcher ended, or closed its end of the channel.
     LauncherGone,
     /// The launcher tells that a restart in place has failed, or was refused.
@@ -117,6 +123,8 @@ pub(crate) enum Timer {
 pub(crate) enum Output {
     /// Run the `on_shutdown_request` hooks and feed in [`Input::RequestHooksDone`].
     RunRequestHooks,
+    /// Run the `on_resume` hooks, behind those that run.
+    RunResumeHooks,
     /// Tell the launcher, over the channel.
     Report(Report),
     /// Wake the launcher with the release signal.

@@ -4,8 +4,11 @@
 //! The *current* child is the newest one that serves. A *candidate* is a child that is starting while
 //! another one serves, or has served. The older ones drain.
 
-use super::{Child, Failure, InPlace, Output, Progress, Refusal, Timer};
+mod reload;
+
+use super::{Child, Failure, InPlace, Output, Progress, Timer};
 use crate::proto::{End, Intent, Report};
+use reload::Coming;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Life {
@@ -59,8 +62,10 @@ enum Last {
 pub(crate) struct Children {
     /// Those that live, the oldest first.
     members: Vec<Member>,
-    /// One more is being started.
-    spawning: bool,
+    /// What stands between a wish for a restart and the start.
+    coming: Option<Coming>,
+    /// The one that has been told to prepare for a restart, and not yet that the restart has failed.
+    prepared: Option<Child>,
     /// One more than the first has been.
     reloaded: bool,
     /// `None`: without a limit.
@@ -71,8 +76,14 @@ pub(crate) struct Children {
     last: Last,
     /// How a child ended that had started after the current one.
     crash: Option<(Child, End)>,
-    /// As soon as the candidate has ended, the next one is started.
+    /// A wish came while one was starting: as soon as that has started, or has ended, the next one is
+    /// started.
     again: bool,
+    /// A signal that asks for a restart came while the first one was starting.
+    held: Option<i32>,
+    /// A restart waits for the one that is starting, which may be late.
+    waits: bool,
+    late: bool,
     /// What the last TERM meant, once settled.
     intent: Option<Intent>,
     /// `handoff_timeout` has passed.
@@ -83,7 +94,8 @@ impl Children {
     pub(super) fn new(first: Child, in_place: Option<InPlace>, all_ends_with_us: bool) -> Self {
         Children {
             members: vec![Member::new(first)],
-            spawning: false,
+            coming: None,
+            prepared: None,
             reloaded: false,
             max_draining: in_place.and_then(|in_place| in_place.max_draining),
             in_place: in_place.is_some(),
@@ -91,6 +103,9 @@ impl Children {
             last: Last::Nobody(None),
             crash: None,
             again: false,
+            held: None,
+            waits: false,
+            late: false,
             intent: None,
             expired: false,
         }
@@ -131,11 +146,13 @@ impl Children {
             | Report::Released
             | Report::TakenOver
             | Report::Draining
-            | Report::Reload => self.started(child, out),
+            | Report::Reload
+            | Report::Prepared => self.started(child, out),
+            Report::Unhandled => return, // for the machine
         }
         let Some(member) = self.member(child) else { return };
         match report {
-            Report::Ready | Report::Waiting | Report::Started => {}
+            Report::Ready | Report::Waiting | Report::Started | Report::Unhandled => {}
             Report::Released => member.released = true,
             Report::TakenOver => member.taken_over = true,
             Report::Draining => {
@@ -145,9 +162,11 @@ impl Children {
                 if self.last == Last::Lives(child) && !for_successor {
                     out.push(Output::Progress(Progress::Draining(child)));
                 }
+                self.prepared(Some(child), out);
                 self.conclude(out);
             }
             Report::Reload => self.reload(out),
+            Report::Prepared => self.prepared(Some(child), out),
         }
     }
 
@@ -172,6 +191,10 @@ impl Children {
         if self.members.iter().any(|one| one.life == Life::Serving && one.child != child) {
             out.push(Output::Arm(Timer::Overdue));
         }
+        self.prepared = None;
+        if let Some(signal) = self.held.take().filter(|_| self.intent.is_none()) {
+            out.push(Output::Forward(child, signal));
+        }
         self.send_to_addressee(out);
         self.start_again(out);
     }
@@ -186,6 +209,7 @@ impl Children {
                 if self.last == Last::Lives(child) {
                     self.current_ended(&member, end, out);
                 }
+                self.prepared(Some(child), out);
             }
         }
         self.conclude(out);
@@ -199,7 +223,7 @@ impl Children {
         if member.cancelled {
             out.push(Output::Disarm(Timer::Cancel));
         } else if self.reloaded {
-            out.push(Output::Progress(Progress::ReloadFailed(Failure::Ended(child, end))));
+            self.failed(Failure::Ended(child, end), out);
         }
         self.start_again(out);
     }
@@ -210,74 +234,15 @@ impl Children {
             Some(older) => {
                 self.last = Last::Lives(older);
                 self.crash = Some((member.child, end));
-                let failed = Failure::Ended(member.child, end);
-                out.push(Output::Progress(Progress::ReloadFailed(failed)));
+                self.failed(Failure::Ended(member.child, end), out);
                 self.send_to_addressee(out);
             }
             None => {
                 let drained = member.life == Life::Draining;
                 self.last = Last::Ended { child: member.child, end, drained };
-                if self.newest(Life::Starting).is_some() {
+                if self.newest(Life::Starting).is_some() || self.coming.is_some() {
                     out.push(Output::Progress(Progress::CurrentEnded(member.child, end)));
                 }
-            }
-        }
-    }
-
-    // ---- a reload ----
-
-    pub(super) fn reload(&mut self, out: &mut Vec<Output>) {
-        if !self.in_place {
-            return;
-        }
-        if self.intent.is_some() {
-            out.push(Output::Progress(Progress::ReloadRefused(Refusal::Leaving)));
-        } else if self.spawning {
-            // The program is about to be executed as it is now: that is the wish.
-        } else if let Some(candidate) = self.newest(Life::Starting) {
-            // As a TERM ends a starting generation elsewhere, so that one that hangs blocks nobody.
-            self.again = true;
-            self.cancel(candidate, out);
-        } else {
-            self.start(out);
-        }
-    }
-
-    fn start(&mut self, out: &mut Vec<Output>) {
-        // Those before the current one drain, or are about to. Where nobody serves, more of them are
-        // the lesser evil.
-        let is_old = |one: &&Member| self.last != Last::Lives(one.child);
-        let draining = self.members.iter().filter(is_old).count();
-        let serves = self.newest(Life::Serving).is_some();
-        if serves && self.max_draining.is_some_and(|most| draining >= most) {
-            return out.push(Output::Progress(Progress::ReloadRefused(Refusal::Draining)));
-        }
-        (self.spawning, self.reloaded) = (true, true);
-        out.extend([Output::Progress(Progress::Reloading), Output::Start]);
-    }
-
-    /// The program has been executed, as this child; or it could not be.
-    pub(super) fn spawned(&mut self, child: Option<Child>, out: &mut Vec<Output>) {
-        self.spawning = false;
-        match child {
-            Some(child) => self.members.push(Member::new(child)),
-            None => {
-                out.push(Output::Progress(Progress::ReloadFailed(Failure::NotStarted)));
-                self.conclude(out);
-            }
-        }
-    }
-
-    fn start_again(&mut self, out: &mut Vec<Output>) {
-        if std::mem::replace(&mut self.again, false) {
-            self.start(out);
-        }
-    }
-
-    fn cancel(&mut self, candidate: Child, out: &mut Vec<Output>) {
-        if let Some(member) = self.member(candidate) {
-            if !std::mem::replace(&mut member.cancelled, true) {
-                out.extend([Output::Cancel(candidate), Output::Arm(Timer::Cancel)]);
             }
         }
     }
@@ -291,12 +256,15 @@ impl Children {
             out.push(Output::Arm(Timer::Handoff));
         }
         self.again = false;
+        self.coming = self.coming.filter(|coming| *coming == Coming::Spawning);
         let addressee = self.addressee();
         let starting = self.newest(Life::Starting).filter(|one| Some(*one) != addressee);
         if let Some(candidate) = starting {
             self.cancel(candidate, out);
         }
-        let Some(member) = addressee.and_then(|child| self.member(child)) else { return };
+        let Some(member) = addressee.and_then(|child| self.member(child)) else {
+            return self.conclude(out); // it may have waited for a start that does not come now
+        };
         match (before, intent) {
             (None, _) | (_, Intent::Stop(_)) => {
                 member.sent = false;
@@ -309,11 +277,22 @@ impl Children {
         }
     }
 
+    /// If the supervisor restarts a service that is starting, the start may finish first, as in
+    /// [`reload`](Self::reload).
+    ///
     /// Each side writes before it signals. A child that becomes current after the TERM is told as well.
     fn send_to_addressee(&mut self, out: &mut Vec<Output>) {
         let (Some(child), Some(intent)) = (self.addressee(), self.intent) else { return };
+        let may_finish = intent == Intent::Restart && !self.late && self.is(child, Life::Starting);
         let Some(member) = self.member(child).filter(|one| one.ready && !one.sent) else { return };
+        if may_finish {
+            self.waits = true;
+            return;
+        }
         member.sent = true;
+        if std::mem::replace(&mut self.waits, false) {
+            out.push(Output::Arm(Timer::Handoff));
+        }
         out.push(Output::Tell(child, intent));
         match intent {
             Intent::Restart | Intent::Unknown => out.push(Output::Handoff(child)),
@@ -326,17 +305,43 @@ impl Children {
         }
     }
 
-    pub(super) fn forward(&self, signal: i32, out: &mut Vec<Output>) {
-        out.extend(self.addressee().map(|child| Output::Forward(child, signal)));
+    pub(super) fn forward(&self, signal: i32, to_all: bool, out: &mut Vec<Output>) {
+        let addressee = self.addressee();
+        if to_all {
+            let others = self.members.iter().filter(|one| Some(one.child) != addressee);
+            out.extend(others.map(|one| Output::ForwardIfHandled(one.child, signal)));
+        }
+        out.extend(addressee.map(|child| Output::Forward(child, signal)));
+    }
+
+    /// The signal would end a generation that is starting.
+    pub(super) fn pass_restart_on(&mut self, signal: i32, out: &mut Vec<Output>) {
+        match self.addressee() {
+            Some(child) if self.is(child, Life::Starting) => self.held = Some(signal),
+            Some(child) => out.push(Output::Forward(child, signal)),
+            None => {}
+        }
+    }
+
+    /// `false`: no child is ready to take it.
+    pub(super) fn pass_halt_on(&mut self, signal: i32, out: &mut Vec<Output>) -> bool {
+        let addressee = self.addressee().and_then(|child| self.member(child));
+        let ready = addressee.filter(|one| one.ready).map(|one| one.child);
+        out.extend(ready.map(|child| Output::Forward(child, signal)));
+        ready.is_some()
     }
 
     // ---- limits ----
 
     pub(super) fn handoff_expired(&mut self, out: &mut Vec<Output>) {
-        let addressee = self.addressee();
+        let (addressee, waits) = (self.addressee(), self.waits);
         match addressee.and_then(|child| self.member(child)) {
             Some(member) if !member.ready => {
                 out.push(Output::Kill(member.child, Timer::Handoff));
+            }
+            Some(_) if waits => {
+                self.late = true;
+                self.send_to_addressee(out);
             }
             Some(_) | None => self.expired = !self.stopping(),
         }
@@ -368,7 +373,7 @@ impl Children {
     /// After a stop, and if everything ends with us, the launcher also waits for the children that drain.
     fn conclude(&mut self, out: &mut Vec<Output>) {
         let waits = |one: &Member| one.life != Life::Draining;
-        if self.spawning || self.members.iter().any(waits) {
+        if self.coming.is_some() || self.members.iter().any(waits) {
             return;
         }
         let (child, end, drained) = match self.last {

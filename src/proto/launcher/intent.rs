@@ -15,9 +15,11 @@ struct Settling {
     from: i32,
     /// The sender of the TERM sent a CONT as well.
     cont: bool,
+    /// It was not TERM but another signal, which asks for a stop.
+    halt: bool,
     reads: u8,
     /// A further TERM came meanwhile: settle again after this decision.
-    again: Option<i32>,
+    again: Option<(i32, bool)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,14 +40,15 @@ impl Understanding {
         self.settling.is_none()
     }
 
-    /// Returns the intent if it is known at once.
-    pub(super) fn term(&mut self, from: i32, out: &mut Vec<Output>) -> Option<Intent> {
+    /// Returns the intent if it is known at once. `halt`: the signal was not TERM, and asks for a stop
+    /// unless the supervisor says that it restarts the service.
+    pub(super) fn term(&mut self, from: i32, halt: bool, out: &mut Vec<Output>) -> Option<Intent> {
         if let Some(settling) = &mut self.settling {
-            settling.again = Some(from);
+            settling.again = Some((from, halt));
             return None;
         }
         let cont = self.cont == Some(from);
-        self.settling = Some(Settling { from, cont, reads: 0, again: None });
+        self.settling = Some(Settling { from, cont, halt, reads: 0, again: None });
         if self.kind.starts_again == StartsAgain::Never {
             return Some(Intent::Stop(Scope::Generation));
         }
@@ -94,13 +97,15 @@ impl Understanding {
                 return None;
             }
             Reading::Up => Intent::Restart,
+            Reading::Unreadable if settling.halt => Intent::Stop(Scope::Generation),
             Reading::Unreadable => self.kind.unread_intent(settling.cont),
         };
         Some(intent)
     }
 
-    /// The TERM has been understood. Returns the sender of a further one that came meanwhile.
-    pub(super) fn decided(&mut self) -> Option<i32> {
+    /// The TERM has been understood. Returns what [`term`](Self::term) is to be told of a further one that
+    /// came meanwhile.
+    pub(super) fn decided(&mut self) -> Option<(i32, bool)> {
         self.settling.take().and_then(|settling| settling.again)
     }
 }

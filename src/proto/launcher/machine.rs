@@ -4,7 +4,7 @@ use super::children::Children;
 use super::intent::Understanding;
 use super::{Child, InPlace, Input, Output, Timer};
 use crate::proto::supervisor::StartsAgain;
-use crate::proto::{Intent, Kind, Reading};
+use crate::proto::{Intent, Kind, Reading, Report};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Launcher {
@@ -34,19 +34,30 @@ impl Launcher {
         }
         let children = &mut self.children;
         match input {
+            Input::Report(_, Report::Unhandled) => self.term(0, true, &mut out),
             Input::Report(child, report) => children.report(child, report, &mut out),
             Input::ChannelClosed(child) => children.ready(child, &mut out),
             Input::Ended(child, end) => children.ended(child, end, &mut out),
             Input::Spawned(child) => children.spawned(child, &mut out),
             Input::Reload => children.reload(&mut out),
-            Input::Term { from } => self.term(from, &mut out),
+            Input::Restart(signal) => children.pass_restart_on(signal, &mut out),
+            Input::Halt(signal) => {
+                // Before a daemon is ready its program handles nothing, and the signal would end it.
+                if !children.pass_halt_on(signal, &mut out) {
+                    self.term(0, true, &mut out);
+                }
+            }
+            Input::Term { from } => self.term(from, false, &mut out),
             Input::Cont { from } => self.understanding.cont(from, &mut out),
-            Input::Signal(signal) => children.forward(signal, &mut out),
+            Input::Signal { signal, to_all } => children.forward(signal, to_all, &mut out),
             Input::Status(reading) => self.status(reading, &mut out),
             Input::Timer(Timer::Cont) => self.understanding.cont_is_too_old(),
             Input::Timer(Timer::Settle) => self.understanding.read_status(&mut out),
             Input::Timer(Timer::Handoff) => children.handoff_expired(&mut out),
             Input::Timer(Timer::Cancel) => children.cancel_expired(&mut out),
+            Input::Timer(Timer::Gather) => children.gathered(&mut out),
+            Input::Timer(Timer::Prepare) => children.prepared(None, &mut out),
+            Input::Timer(Timer::Start) => children.start_expired(&mut out),
             Input::Timer(Timer::Overdue) => children.overdue(&mut out),
             Input::Timer(Timer::Kill(child)) => children.kill_expired(child, &mut out),
             Input::Quiet => children.quiet(self.understanding.is_settled(), &mut out),
@@ -61,11 +72,11 @@ impl Launcher {
         self.children.current()
     }
 
-    fn term(&mut self, from: i32, out: &mut Vec<Output>) {
+    fn term(&mut self, from: i32, halt: bool, out: &mut Vec<Output>) {
         if self.children.stopping() {
             return; // a stop cannot be taken back
         }
-        if let Some(intent) = self.understanding.term(from, out) {
+        if let Some(intent) = self.understanding.term(from, halt, out) {
             self.decide(intent, out);
         }
     }
@@ -80,8 +91,8 @@ impl Launcher {
     fn decide(&mut self, intent: Intent, out: &mut Vec<Output>) {
         let again = self.understanding.decided();
         self.children.decided(intent, out);
-        if let Some(from) = again {
-            self.term(from, out);
+        if let Some((from, halt)) = again {
+            self.term(from, halt, out);
         }
     }
 }

@@ -24,12 +24,17 @@ pub(crate) enum Input {
     Spawned(Option<Child>),
     /// A reload signal.
     Reload,
+    /// A signal that is passed on and asks for a restart: USR2.
+    Restart(i32),
+    /// A signal that asks for a stop, unless the program handles it: QUIT, PWR.
+    Halt(i32),
     /// TERM, and who sent it.
     Term { from: i32 },
     /// CONT, and who sent it. It is forwarded as well: fed in a second time as a `Signal`.
     Cont { from: i32 },
-    /// Any signal that is passed on.
-    Signal(i32),
+    /// Any other signal that is passed on. `to_all`: to every child that handles it, since the program
+    /// wants that; otherwise to the one that serves.
+    Signal { signal: i32, to_all: bool },
     /// The answer to [`Output::ReadStatus`].
     Status(Reading),
     /// A timer fired.
@@ -49,6 +54,13 @@ pub(crate) enum Timer {
     Handoff,
     /// `handoff_timeout`, since a start was cancelled.
     Cancel,
+    /// Signals that were sent together have all arrived (100 ms).
+    Gather,
+    /// `handoff_timeout`, since a child was told to prepare.
+    Prepare,
+    /// A start had time enough, although another one is to follow: `handoff_timeout`, or twice as long as
+    /// the last start took if that is more.
+    Start,
     /// A generation that was taken over has had the time to begin its drain (1 s).
     Overdue,
     /// `drain_timeout` and 5 s.
@@ -71,10 +83,15 @@ pub(crate) enum Output {
     Cancel(Child),
     /// Tell a child, over its channel, that it has been taken over.
     TellTakenOver(Child),
+    /// Tell a child, over its channel, that a restart in place is about to begin. It answers with
+    /// [`Report::Prepared`].
+    Prepare(Child),
     /// KILL: it did not keep to a limit.
     Kill(Child, Timer),
     /// The same signal to the child.
     Forward(Child, i32),
+    /// The same, if the program handles that signal there: a child that drains must not die of it.
+    ForwardIfHandled(Child, i32),
     /// Start the program once more, and feed in [`Input::Spawned`].
     Start,
     /// For all who want to know.

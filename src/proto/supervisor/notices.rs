@@ -136,7 +136,9 @@ impl Notices {
                 | Report::Released
                 | Report::TakenOver
                 | Report::Draining
-                | Report::Reload,
+                | Report::Reload
+                | Report::Prepared
+                | Report::Unhandled,
             ) => {}
             Input::Aside(child, aside) => self.aside(child, aside, &mut out),
             Input::Timer(Timer::Ask) => self.ask(&mut out),
@@ -193,6 +195,8 @@ impl Notices {
             | Output::Stop(_)
             | Output::Cancel(_)
             | Output::TellTakenOver(_)
+            | Output::Prepare(_)
+            | Output::ForwardIfHandled(..)
             | Output::Kill(..)
             | Output::Start
             | Output::Arm(_)

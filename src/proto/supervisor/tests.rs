@@ -106,7 +106,7 @@ const DAEMON: i32 = 812;
 /// What a launcher tells its daemon after a TERM, if the status is this.
 fn told(cont: bool, reading: Reading) -> Option<Intent> {
     let mut launcher = Launcher::new(INVENTED, Some(SUPERVISOR), DAEMON, None);
-    let mut inputs = vec![L::Report(DAEMON, Report::Ready), L::Term { from: SUPERVISOR }];
+    let mut inputs = vec![L::Report(DAEMON, Report::Started), L::Term { from: SUPERVISOR }];
     inputs.extend(cont.then_some(L::Cont { from: SUPERVISOR }));
     inputs.extend([L::Timer(LT::Settle), L::Status(reading)]);
     let outputs: Vec<LO> = inputs.into_iter().flat_map(|input| launcher.on(input)).collect();
@@ -133,6 +133,7 @@ fn the_daemon_learns_of_an_invented_kind_and_checks_by_its_status() {
         launcher: None,
         supervisor: None,
         in_place: false,
+        takes_unhandled: true,
         folder: Some(b"/service/web".to_vec()),
     });
     assert_eq!(ToDaemon::parse(&hello.format()), Ok(Some(hello.clone())));

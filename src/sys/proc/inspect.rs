@@ -1,10 +1,11 @@
 //! What only the command asks about a process.
 
 use super::ports::{address, sockets};
-use super::{state_and_more, users};
+use super::{state_and_more, users, variable};
 use nix::unistd::{SysconfVar, sysconf};
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -88,4 +89,14 @@ pub(crate) fn tcp_listeners(pid: i32) -> Option<Vec<SocketAddr>> {
 pub(crate) fn is_same_path(one: &Path, other: &Path) -> bool {
     let folder = |path: &Path| fs::canonicalize(path.parent()?).ok();
     one == other || one.file_name() == other.file_name() && folder(one) == folder(other)
+}
+
+/// Has a process entered its folder by a path that nobody knows? `PWD` of its environment names another
+/// folder, or none. `false` if that cannot be seen, and for `/`, of which there is one path only.
+pub(crate) fn has_unknown_folder(pid: i32) -> bool {
+    let cwd = format!("/proc/{pid}/cwd");
+    let Ok(place) = fs::read_link(&cwd) else { return false };
+    let id = |path: &str| fs::metadata(path).map(|folder| (folder.dev(), folder.ino())).ok();
+    let named = variable(pid, "PWD").and_then(|pwd| id(&pwd));
+    place != Path::new("/") && (named.is_none() || named != id(&cwd))
 }

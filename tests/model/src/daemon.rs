@@ -123,7 +123,12 @@ impl World {
                     ToDaemon::Intent(intent) => _ = hooks.told(intent, hooked),
                     ToDaemon::Cancelled => _ = hooks.cancelled(hooked),
                     ToDaemon::TakenOver => _ = hooks.taken_over(hooked),
+                    ToDaemon::Prepare => self.feed(id, Input::Prepare, setting),
                     ToDaemon::ReloadFailed => self.feed(id, Input::ReloadFailed, setting),
+                    ToDaemon::Halt => {
+                        let sender = Sender::Launcher { announced: false };
+                        self.feed(id, Input::Halt(sender), setting);
+                    }
                 }
                 self.pass_hooks(id, setting);
             } else if closed && !daemon.heard_closed {
@@ -229,6 +234,7 @@ impl World {
                         self.net_let_go(id);
                     }
                 }
+                Output::RunResumeHooks => {}
                 Output::Report(report) => self.report(id, report),
                 Output::Release => {} // wakes the launcher, which the report does as well
                 Output::RunDrainHooks(_) => {
@@ -583,6 +589,7 @@ impl World {
                     say(|| format!("  daemon {id} has been told to end"));
                     return Some(Done::ToldToEnd);
                 };
+                daemon.wishes = daemon.machine.wish().is_some();
                 self.report(id, report);
                 say(|| format!("  daemon {id} serves"));
                 self.at_mut(id).was_ready = true;

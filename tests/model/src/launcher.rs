@@ -13,6 +13,8 @@ use crate::variants::{self, Variant};
 use Heard::{Cont, Term};
 use std::collections::VecDeque;
 
+const QUIT: i32 = 3;
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Heard {
     Term,
@@ -99,6 +101,20 @@ impl World {
         self.tell_launcher(id, Input::Reload, setting);
     }
 
+    /// A signal that asks for a stop, of somebody else than the supervisor.
+    pub(crate) fn halt(&mut self, id: Id, setting: &Setting) {
+        self.wake_launcher(id, None, None, setting);
+        self.tell_launcher(id, Input::Halt(QUIT), setting);
+    }
+
+    fn forward_halt(&mut self, id: Id) {
+        if self.daemon(id).is_some_and(|daemon| daemon.has_handlers()) {
+            self.tell_daemon(id, ToDaemon::Halt);
+        } else {
+            self.daemon_ends(id, End::Signal(QUIT));
+        }
+    }
+
     fn launcher_mut(&mut self, id: Id) -> Option<&mut LauncherProcess> {
         self.at_mut(id).launcher.as_mut()
     }
@@ -134,6 +150,7 @@ impl World {
                     nobody && intent == Intent::Stop(Scope::Generation);
                 self.tell_daemon(id_of(child), ToDaemon::Intent(intent));
             }
+            Output::Prepare(child) => self.tell_daemon(id_of(child), ToDaemon::Prepare),
             Output::TellTakenOver(child) => self.tell_daemon(id_of(child), ToDaemon::TakenOver),
             Output::Handoff(child) => self.signal(id_of(child), Signal::Usr2OfLauncher),
             Output::Cancel(child) => {
@@ -157,7 +174,9 @@ impl World {
                     self.tell_daemon(id_of(current), ToDaemon::ReloadFailed);
                 }
             }
-            Output::Progress(_) | Output::Forward(..) => {}
+            Output::Forward(child, QUIT) => self.forward_halt(id_of(child)),
+            Output::Forward(child, _) => self.signal(id_of(child), Signal::Usr2OfLauncher),
+            Output::Progress(_) | Output::ForwardIfHandled(..) => {}
             Output::Arm(timer) => {
                 if let Some(launcher) = self.launcher_mut(id) {
                     launcher.timers.arm(timer);

@@ -32,7 +32,8 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn new(kind: Kind, in_place: bool) -> Self {
-        Daemon { machine: daemon::Daemon::new(kind, in_place), last_claim: 0 }
+        let machine = daemon::Daemon::new(kind, in_place).takes_unhandled(true);
+        Daemon { machine, last_claim: 0 }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -41,6 +42,10 @@ impl Daemon {
 
     pub(crate) fn state(&self) -> State {
         self.machine.state()
+    }
+
+    pub(crate) fn wish(&mut self) -> Option<D> {
+        self.machine.wish()
     }
 
     pub(crate) fn started(&mut self, last_claim: u64) -> Option<Report> {

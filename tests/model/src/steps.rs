@@ -33,6 +33,8 @@ pub(crate) enum Action {
     Plant,
     StartElsewhere,
     Direct(Id, Signal),
+    ReloadDaemon(Id),
+    Halt(Id),
     Refuse(Id, Signal),
     RemoveFile,
     ReusePid(Id),
@@ -53,6 +55,7 @@ pub(crate) enum Action {
     EndCheck(Id),
     HooksReturn(Id),
     Answer(Id),
+    Wish(Id),
     RequestHooks(Id),
     DrainHooks(Id),
     OlderGone(Id),
@@ -112,6 +115,7 @@ impl World {
             let launcher = self.launcher(id).is_some();
             if let Some(process) = &self.at(id).launcher {
                 may(budget.kills, true, Action::Kill(Process::Launcher, id));
+                may(budget.halts, true, Action::Halt(id));
                 for child in self.children(id) {
                     let limit = process.timers.has(LauncherTimer::Kill(pid(child)));
                     may(budget.limits, limit, Action::LauncherLimit(id, child));
@@ -130,6 +134,7 @@ impl World {
             let held = self.claim.is_some_and(|holder| holder != id);
             let claiming = matches!(daemon.main, Main::Claiming(_)) && !setting.in_place;
             may(budget.bad, claiming && held, Action::ClaimTimeout(id));
+            may(budget.direct, daemon.has_handlers() && setting.in_place, Action::ReloadDaemon(id));
             for signal in [Signal::TermOfOperator, Signal::Usr2OfOperator] {
                 may(budget.direct, daemon.has_handlers(), Action::Direct(id, signal));
             }
@@ -189,6 +194,9 @@ impl World {
                     (LauncherTimer::Settle, settled),
                     (LauncherTimer::Handoff, true),
                     (LauncherTimer::Cancel, true),
+                    (LauncherTimer::Gather, true),
+                    (LauncherTimer::Prepare, true),
+                    (LauncherTimer::Start, true),
                     (LauncherTimer::Overdue, true),
                 ];
                 for (timer, fires) in timers {
@@ -220,6 +228,7 @@ impl World {
             let hooks = daemon.signal_hooks.waits_for().is_some();
             may(hooks && !variants::is(Variant::HookHoldsForEver), Action::HooksReturn(id));
             may(daemon.asks.is_some(), Action::Answer(id));
+            may(daemon.wishes, Action::Wish(id));
             may(daemon.request_hooks, Action::RequestHooks(id));
             may(daemon.drain_hooks && self.has_drained(id), Action::DrainHooks(id));
             let gone = |one: &Id| self.daemon(*one).is_none();
@@ -355,6 +364,20 @@ impl World {
                 self.at_mut(id).usr2_sent |= serves && signal == Signal::Usr2OfOperator;
                 self.signal(id, signal);
             }
+            Action::ReloadDaemon(id) => {
+                say(|| format!("operator: HUP straight to daemon {id}"));
+                if self.wake_daemon_for(id, Input::Reload, setting) {
+                    self.budget.direct -= 1;
+                }
+            }
+            Action::Halt(id) => {
+                say(|| format!("operator: QUIT to launcher {id}"));
+                self.budget.halts -= 1;
+                for child in self.children(id) {
+                    self.at_mut(child).termed = true; // by the operator's wish
+                }
+                self.halt(id, setting);
+            }
             Action::Refuse(id, signal) => {
                 say(|| format!("{signal:?} to daemon {id} was refused"));
                 self.budget.losses -= 1;
@@ -438,6 +461,11 @@ impl World {
             Action::Answer(id) => {
                 say(|| format!("daemon {id} has its supervisor's answer"));
                 self.answer(id, setting);
+            }
+            Action::Wish(id) => {
+                if self.wake_daemon_for(id, Input::Reload, setting) {
+                    self.with_daemon(id, |daemon| daemon.wishes = false);
+                }
             }
             Action::RequestHooks(id) => {
                 say(|| format!("daemon {id}: its on_shutdown_request hooks have returned"));

@@ -27,6 +27,7 @@ pub(crate) const NONE: Budget = Budget {
     kills: 0,
     bad: 0,
     direct: 0,
+    halts: 0,
     losses: 0,
     removals: 0,
     reuses: 0,
@@ -63,6 +64,7 @@ impl Setting {
             kills,
             bad,
             direct,
+            halts,
             losses,
             removals,
             reuses,
@@ -82,6 +84,7 @@ impl Setting {
             (kills, "kills"),
             (bad, "bad deploys"),
             (direct, "direct signals"),
+            (halts, "QUITs"),
             (losses, "refused signals"),
             (removals, "PID files removed"),
             (reuses, "PIDs reused"),
@@ -311,6 +314,16 @@ fn p1_p4_p9_a_restart_in_place() {
     walk_in_place(Kind::RUNIT, 3, Budget { reloads: 1, kills: 1, ..NONE }, more);
     let by_itself = Budget { reloads: 1, direct: 1, losses: 1, ..NONE };
     walk_in_place(Kind::OTHER, 3, by_itself, more);
+}
+
+/// QUIT, to a program that does not handle it: a stop, unless the supervisor says otherwise.
+#[test]
+fn p1_p4_p6_quit_to_a_launcher() {
+    for (kind, readable) in [(Kind::DAEMONTOOLS, true), (Kind::RUNIT, true), (Kind::OTHER, false)] {
+        walk(Setting::new(kind, readable, 3, Budget { commands: 1, halts: 1, ..NONE }));
+    }
+    walk(Setting::new(Kind::NOBODY, false, 1, Budget { commands: 1, halts: 2, ..NONE }));
+    walk_in_place(Kind::NOBODY, 2, Budget { reloads: 1, halts: 1, ..NONE }, |_| {});
 }
 
 // ---- sockets ----

@@ -107,6 +107,8 @@ pub(crate) struct Budget {
     pub(crate) bad: u8,
     /// TERM or USR2 straight to a daemon.
     pub(crate) direct: u8,
+    /// QUIT to a launcher.
+    pub(crate) halts: u8,
     /// A signal of a launcher or a successor that is refused: one side has changed its user.
     pub(crate) losses: u8,
     /// The PID file is removed.
@@ -260,7 +262,10 @@ pub(crate) enum ToDaemon {
     Intent(Intent),
     Cancelled,
     TakenOver,
+    Prepare,
     ReloadFailed,
+    /// A signal that asks for a stop, passed on.
+    Halt,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -291,6 +296,8 @@ pub(crate) struct DaemonProcess {
     pub(crate) hooks_hang: bool,
     pub(crate) request_hooks: bool,
     pub(crate) drain_hooks: bool,
+    /// A restart was asked for while it was starting.
+    pub(crate) wishes: bool,
     /// Older generations whose end is awaited.
     pub(crate) awaits: Vec<Id>,
     /// `wait` has returned.
@@ -408,27 +415,30 @@ impl Pending {
 
 /// Timers that run. When they fire is up to the walk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Timers(u16);
+pub(crate) struct Timers(u32);
 
 pub(crate) trait Bit: Copy {
-    fn bit(self) -> u16;
+    fn bit(self) -> u32;
 }
 
 impl Bit for LauncherTimer {
-    fn bit(self) -> u16 {
+    fn bit(self) -> u32 {
         match self {
             LauncherTimer::Cont => 1,
             LauncherTimer::Settle => 2,
             LauncherTimer::Handoff => 4,
             LauncherTimer::Cancel => 8,
             LauncherTimer::Overdue => 16,
-            LauncherTimer::Kill(child) => 32 << id_of(child),
+            LauncherTimer::Gather => 32,
+            LauncherTimer::Prepare => 64,
+            LauncherTimer::Start => 128,
+            LauncherTimer::Kill(child) => 256 << id_of(child),
         }
     }
 }
 
 impl Bit for DaemonTimer {
-    fn bit(self) -> u16 {
+    fn bit(self) -> u32 {
         match self {
             DaemonTimer::Check => 1,
             DaemonTimer::Successor => 2,
@@ -482,6 +492,7 @@ impl DaemonProcess {
             hooks_hang: false,
             request_hooks: false,
             drain_hooks: false,
+            wishes: false,
             awaits: Vec::new(),
             finished: false,
             signal_hooks: SignalHooks::default(),

@@ -187,6 +187,17 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
         (D::Term(Sender::Successor), with(from_handoff(to_drain(TakenOver)), ends())),
         (D::Term(BY_LAUNCHER), with(from_handoff(to_drain(Requested)), ends())),
         (D::Term(Sender::Other), with(from_handoff(to_drain(Requested)), ends())),
+        (D::Reload, vec![(P::Serving, vec![DO::ReadStatus(OfLauncher)], P::Serving)]),
+        (D::Halt(BY_LAUNCHER), with(from_handoff(to_drain(Requested)), ends())),
+        (D::Halt(Sender::Other), with(from_handoff(to_drain(Requested)), ends())),
+        (
+            D::Prepare,
+            [P::HandingOff, P::Detached, draining, awaiting, P::Finished]
+                .map(|phase| (phase, vec![DO::Report(Report::Prepared)], phase))
+                .into_iter()
+                .chain([(P::Serving, vec![DO::RunRequestHooks], P::Serving)])
+                .collect(),
+        ),
         (
             D::Told(Restart),
             [
@@ -339,7 +350,7 @@ fn daemon_every_state_and_event() {
             cells += 1;
         }
     }
-    assert_eq!(cells, 9 * 36, "a new state or event needs its row");
+    assert_eq!(cells, 9 * 40, "a new state or event needs its row");
 }
 
 #[test]
@@ -450,6 +461,64 @@ fn daemon_in_place_asks_its_launcher() {
 
 /// Beside its launcher a daemon checks when a successor has failed, until it has seen what that one
 /// has left, and puts back its files. What is to become of it is the launcher's to say.
+#[test]
+fn daemon_in_place_prepares_and_resumes() {
+    let outputs = |inputs: &[D]| {
+        let mut daemon = started(Kind::OTHER, true);
+        inputs.iter().map(|input| daemon.on(input.clone())).collect::<Vec<_>>()
+    };
+    let run = || vec![DO::RunRequestHooks];
+    let prepared = || vec![DO::Report(Report::Prepared)];
+    let resumes = || vec![DO::RunResumeHooks, DO::Arm(DT::Check)];
+    let released = || vec![DO::Report(Report::Released), DO::Release, DO::ReadStatus(OfService)];
+    let (prepare, done, failed) = (D::Prepare, D::RequestHooksDone, D::ReloadFailed);
+    // Once for each restart.
+    assert_eq!(outputs(&[prepare.clone(), done.clone()]), [run(), prepared()]);
+    let twice = [prepare.clone(), done.clone(), prepare.clone()];
+    assert_eq!(outputs(&twice), [run(), prepared(), prepared()]);
+    let again = [prepare.clone(), done.clone(), failed.clone(), prepare.clone(), done.clone()];
+    assert_eq!(outputs(&again), [run(), prepared(), resumes(), run(), prepared()]);
+    // A restart that was refused before it was prepared.
+    assert_eq!(outputs(std::slice::from_ref(&failed)), [vec![DO::Arm(DT::Check)]]);
+    // Hooks of an attempt that has failed meanwhile are not those of the next one.
+    let slow = [prepare.clone(), failed, prepare.clone(), done.clone(), done.clone()];
+    assert_eq!(outputs(&slow), [run(), resumes(), run(), vec![], prepared()]);
+    // The supervisor's restart needs no second run, also if the first one has not ended.
+    let told = [prepare.clone(), done.clone(), D::Told(Restart)];
+    assert_eq!(outputs(&told), [run(), prepared(), released()]);
+    let told = [prepare, D::Told(Restart), done];
+    assert_eq!(outputs(&told), [run(), vec![], released()]);
+}
+
+#[test]
+fn daemon_in_place_passes_a_reload_signal_on() {
+    let mut daemon = Daemon::new(Kind::OTHER, true);
+    assert_eq!(daemon.on(D::Reload), []);
+    assert_eq!(daemon.started(5), Some(Report::Started));
+    assert_eq!(daemon.wish(), Some(D::Reload));
+    assert_eq!(daemon.wish(), None);
+    let reload = [DO::Report(Report::Reload)];
+    assert_eq!(daemon.on(D::Reload), reload);
+    let _ = daemon.on(D::Term(Sender::Successor));
+    assert_eq!(daemon.on(D::Reload), reload);
+    let _ = daemon.on(D::LauncherGone);
+    assert_eq!(daemon.on(D::Reload), []);
+}
+
+#[test]
+fn daemon_lets_its_launcher_understand_a_stop_signal() {
+    let new = || Daemon::new(Kind::OTHER, false).takes_unhandled(true);
+    let unhandled = [DO::Report(Report::Unhandled)];
+    let mut daemon = new();
+    assert_eq!(daemon.on(D::Halt(BY_LAUNCHER)), unhandled);
+    assert_eq!(daemon.started(5), Some(Report::Started));
+    assert_eq!(daemon.on(D::Halt(BY_LAUNCHER)), unhandled);
+    assert_eq!(daemon.on(D::Halt(Sender::Other)), drain(Requested));
+    assert_eq!(daemon.on(D::Halt(BY_LAUNCHER)), unhandled);
+    let mut daemon = new();
+    assert_eq!(daemon.on(D::Halt(Sender::Other)), [DO::End]);
+}
+
 #[test]
 fn daemon_in_place_puts_its_files_back() {
     let with = |way: &[D]| after(started(Kind::OTHER, true), &[&[D::ReloadFailed], way].concat());

@@ -16,6 +16,10 @@ fn report(report: Report) -> L {
     L::Report(PID, report)
 }
 
+fn signal(signal: i32) -> L {
+    L::Signal { signal, to_all: false }
+}
+
 /// The launcher's states, by the shortest way there.
 fn launchers() -> Vec<(&'static str, Launcher)> {
     let term = L::Term { from: 7 };
@@ -77,8 +81,9 @@ fn launcher_every_state_and_event() {
     };
     type Rows = Vec<(&'static str, Vec<LO>)>;
     let table: Vec<(L, Rows)> = vec![
-        (report(Report::Ready), vec![("held", handoff())]),
-        (L::ChannelClosed(PID), vec![("held", handoff())]),
+        // What it holds back waits until the generation has started.
+        (report(Report::Ready), vec![]),
+        (L::ChannelClosed(PID), vec![]),
         (report(Report::Started), but_not(&have_started, and_serving(vec![]))),
         // Noted: it leaves when all is quiet.
         (report(Report::Released), but_not(&have_started, and_serving(vec![]))),
@@ -86,7 +91,24 @@ fn launcher_every_state_and_event() {
         (report(Report::Draining), and_serving(drains())),
         (report(Report::Waiting), everywhere(vec![LO::Disarm(kill)])),
         (report(Report::Reload), but_not(&have_started, and_serving(vec![]))), // not in place
+        (report(Report::Prepared), but_not(&have_started, and_serving(vec![]))),
+        (
+            report(Report::Unhandled),
+            ["early", "ready", "serving", "held", "handoff"]
+                .map(|name| (name, vec![arm(LT::Settle)]))
+                .to_vec(),
+        ),
         (L::Reload, vec![]),
+        (L::Restart(12), have_started.map(|name| (name, vec![LO::Forward(PID, 12)])).to_vec()),
+        (
+            L::Halt(3),
+            all_but_gone
+                .map(|name| match name {
+                    "early" | "held" => (name, vec![arm(LT::Settle)]),
+                    _ => (name, vec![LO::Forward(PID, 3)]),
+                })
+                .to_vec(),
+        ),
         (
             L::Ended(PID, End::Code(3)),
             everywhere(vec![LO::Disarm(kill), LO::Mirror(PID, End::Code(3))]),
@@ -108,7 +130,7 @@ fn launcher_every_state_and_event() {
                 .map(|name| (name, vec![arm(LT::Cont)]))
                 .to_vec(),
         ),
-        (L::Signal(1), everywhere(vec![LO::Forward(PID, 1)])),
+        (signal(1), everywhere(vec![LO::Forward(PID, 1)])),
         (
             L::Status(Reading::Up),
             vec![
@@ -144,6 +166,9 @@ fn launcher_every_state_and_event() {
             ["early", "held"].map(|name| (name, vec![LO::Kill(PID, LT::Handoff)])).to_vec(),
         ),
         (L::Timer(LT::Cancel), vec![]),
+        (L::Timer(LT::Gather), vec![]),
+        (L::Timer(LT::Prepare), vec![]),
+        (L::Timer(LT::Start), vec![]),
         (L::Timer(kill), everywhere(vec![LO::Kill(PID, kill)])),
         (L::Quiet, vec![]),
     ];
@@ -164,17 +189,24 @@ const NEXT: Child = 71;
 /// Its states, by the shortest way there; the intent of a TERM is not known, so it is a restart.
 fn launchers_in_place() -> Vec<(&'static str, Launcher)> {
     let told = |child, report| L::Report(child, report);
-    let serving = [told(PID, Report::Started), L::Reload, L::Spawned(Some(NEXT))];
+    let serving = [
+        told(PID, Report::Started),
+        L::Reload,
+        L::Timer(LT::Gather),
+        told(PID, Report::Prepared),
+        L::Spawned(Some(NEXT)),
+    ];
+    let cancelled = [L::Reload, L::Timer(LT::Start)];
     let term = [L::Term { from: 7 }, L::Status(Reading::Unreadable)];
     let both = [&serving[..], &[told(NEXT, Report::Started)]].concat();
     let taken_over = [told(PID, Report::TakenOver), told(PID, Report::Draining)];
     let crash = [L::Ended(NEXT, End::Signal(6))];
     let ways: [(&str, Vec<L>); 10] = [
         ("first", vec![]),
-        ("first cancelled", vec![L::Reload]),
+        ("first cancelled", cancelled.to_vec()),
         ("serving", serving[..1].to_vec()),
         ("candidate", serving.to_vec()),
-        ("cancelled", [&serving[..], &[L::Reload]].concat()),
+        ("cancelled", [&serving[..], &cancelled].concat()),
         ("both serve", both.clone()),
         ("one drains", [&both[..], &taken_over].concat()),
         ("newest crashed", [&both[..], &crash].concat()),
@@ -197,7 +229,12 @@ fn launcher_in_place_every_state_and_event() {
     use LO::{Arm, Cancel, Disarm, Forward, Handoff, Mirror, Start, Tell};
     let (ended, crash) = (End::Code(3), End::Signal(6));
     let stage = LO::Progress;
-    let start = || vec![stage(Progress::Reloading), Start];
+    let prepare = || vec![LO::Prepare(PID), Arm(LT::Prepare)];
+    let begin = || vec![stage(Progress::Reloading), Arm(LT::Gather)];
+    let start = || [begin(), prepare()].concat();
+    let again = || vec![Disarm(LT::Start), stage(Progress::Reloading)];
+    let wait = || vec![Arm(LT::Start)];
+    let late_start = || [again(), prepare(), vec![Disarm(LT::Prepare), Start]].concat();
     let refused = |why| vec![stage(Progress::ReloadRefused(why))];
     let cancel = |child| vec![Cancel(child), Arm(LT::Cancel)];
     let ends = |child, outputs: Vec<LO>| [vec![Disarm(LT::Kill(child))], outputs].concat();
@@ -212,13 +249,13 @@ fn launcher_in_place_every_state_and_event() {
         (
             vec![L::Reload],
             vec![
-                ("first", cancel(PID)),
+                ("first", wait()),
                 ("serving", start()),
-                ("candidate", cancel(NEXT)),
+                ("candidate", wait()),
                 ("both serve", refused(Refusal::Draining)),
                 ("one drains", refused(Refusal::Draining)),
                 ("newest crashed", start()),
-                ("alone ended", cancel(NEXT)),
+                ("alone ended", wait()),
                 ("told", refused(Refusal::Leaving)),
             ],
         ),
@@ -227,9 +264,9 @@ fn launcher_in_place_every_state_and_event() {
             vec![
                 // What came late to cancel it is no wish of its own.
                 ("first", serves(PID, start())),
-                ("first cancelled", serves(PID, start())),
+                ("first cancelled", serves(PID, [again(), prepare()].concat())),
                 ("serving", start()),
-                ("candidate", cancel(NEXT)),
+                ("candidate", wait()),
                 ("both serve", refused(Refusal::Draining)),
                 ("one drains", refused(Refusal::Draining)),
                 ("newest crashed", start()),
@@ -242,7 +279,11 @@ fn launcher_in_place_every_state_and_event() {
                 ("candidate", serves(NEXT, vec![Arm(LT::Overdue)])),
                 (
                     "cancelled",
-                    serves(NEXT, [vec![Arm(LT::Overdue)], refused(Refusal::Draining)].concat()),
+                    serves(
+                        NEXT,
+                        [vec![Arm(LT::Overdue), Disarm(LT::Start)], refused(Refusal::Draining)]
+                            .concat(),
+                    ),
                 ),
                 ("alone ended", serves(NEXT, vec![])),
                 // It is told what the one before it was told.
@@ -253,7 +294,10 @@ fn launcher_in_place_every_state_and_event() {
             vec![L::Ended(PID, ended)],
             vec![
                 ("first", ends(PID, vec![Mirror(PID, ended)])),
-                ("first cancelled", ends(PID, [vec![Disarm(LT::Cancel)], start()].concat())),
+                (
+                    "first cancelled",
+                    ends(PID, [vec![Disarm(LT::Cancel)], again(), vec![Start]].concat()),
+                ),
                 ("serving", ends(PID, vec![Mirror(PID, ended)])),
                 ("candidate", ends(PID, vec![stage(Progress::CurrentEnded(PID, ended))])),
                 ("cancelled", ends(PID, vec![stage(Progress::CurrentEnded(PID, ended))])),
@@ -267,7 +311,10 @@ fn launcher_in_place_every_state_and_event() {
             vec![L::Ended(NEXT, crash)],
             vec![
                 ("candidate", ends(NEXT, failed(NEXT, crash))),
-                ("cancelled", ends(NEXT, [vec![Disarm(LT::Cancel)], start()].concat())),
+                (
+                    "cancelled",
+                    ends(NEXT, [vec![Disarm(LT::Cancel)], again(), vec![Start]].concat()),
+                ),
                 ("both serve", ends(NEXT, failed(NEXT, crash))),
                 ("one drains", ends(NEXT, vec![Mirror(NEXT, crash)])),
                 (
@@ -281,7 +328,14 @@ fn launcher_in_place_every_state_and_event() {
             vec![L::Report(PID, Report::TakenOver), L::Report(PID, Report::Draining)],
             vec![
                 ("first", serves(PID, vec![Arm(LT::Kill(PID))])),
-                ("first cancelled", serves(PID, [start(), vec![Arm(LT::Kill(PID))]].concat())),
+                (
+                    "first cancelled",
+                    serves(
+                        PID,
+                        [again(), prepare(), vec![Arm(LT::Kill(PID)), Disarm(LT::Prepare), Start]]
+                            .concat(),
+                    ),
+                ),
                 ("serving", vec![Arm(LT::Kill(PID))]),
                 ("candidate", vec![Arm(LT::Kill(PID))]),
                 ("cancelled", vec![Arm(LT::Kill(PID))]),
@@ -300,7 +354,10 @@ fn launcher_in_place_every_state_and_event() {
                 .map(|name| (name, vec![Arm(LT::Kill(PID)), stage(Progress::Draining(PID))]))
                 .map(|(name, outputs)| match name {
                     "first" => (name, serves(PID, outputs)),
-                    "first cancelled" => (name, serves(PID, [start(), outputs].concat())),
+                    "first cancelled" => {
+                        let starts = vec![Disarm(LT::Prepare), Start];
+                        (name, serves(PID, [again(), prepare(), outputs, starts].concat()))
+                    }
                     _ => (name, outputs),
                 })
                 .chain(["both serve", "one drains"].map(|name| (name, vec![Arm(LT::Kill(PID))])))
@@ -322,7 +379,7 @@ fn launcher_in_place_every_state_and_event() {
             ],
         ),
         (
-            vec![L::Signal(10)],
+            vec![signal(10)],
             [
                 ["first", "first cancelled", "serving", "candidate", "cancelled"]
                     .map(|name| (name, PID)),
@@ -345,6 +402,33 @@ fn launcher_in_place_every_state_and_event() {
                 ("first cancelled", vec![LO::Kill(PID, LT::Cancel)]),
                 ("cancelled", vec![LO::Kill(NEXT, LT::Cancel)]),
                 ("told", vec![LO::Kill(NEXT, LT::Cancel)]),
+            ],
+        ),
+        (
+            vec![L::Reload, L::Timer(LT::Start)],
+            vec![
+                ("first", [wait(), cancel(PID)].concat()),
+                ("serving", start()),
+                ("candidate", [wait(), cancel(NEXT)].concat()),
+                ("both serve", refused(Refusal::Draining)),
+                ("one drains", refused(Refusal::Draining)),
+                ("newest crashed", start()),
+                ("alone ended", [wait(), cancel(NEXT)].concat()),
+                ("told", refused(Refusal::Leaving)),
+            ],
+        ),
+        (
+            vec![L::Reload, L::Reload, L::Timer(LT::Gather), L::Report(PID, Report::Prepared)],
+            vec![
+                ("first", [wait(), serves(PID, late_start())].concat()),
+                ("first cancelled", serves(PID, late_start())),
+                ("serving", [start(), vec![Disarm(LT::Prepare), Start]].concat()),
+                ("candidate", wait()),
+                ("both serve", [refused(Refusal::Draining), refused(Refusal::Draining)].concat()),
+                ("one drains", [refused(Refusal::Draining), refused(Refusal::Draining)].concat()),
+                ("newest crashed", [start(), vec![Disarm(LT::Prepare), Start]].concat()),
+                ("alone ended", wait()),
+                ("told", [refused(Refusal::Leaving), refused(Refusal::Leaving)].concat()),
             ],
         ),
         (vec![L::Timer(LT::Overdue)], vec![("both serve", vec![LO::TellTakenOver(PID)])]),
@@ -388,7 +472,9 @@ fn launcher_in_place_starts_one_more_where_nobody_serves() {
     let refused = [LO::Progress(Progress::ReloadRefused(Refusal::Draining))];
     assert_eq!(launcher.on(L::Reload), refused);
     let _ = launcher.on(L::Report(NEXT, Report::Draining));
-    assert_eq!(launcher.on(L::Reload), [LO::Progress(Progress::Reloading), LO::Start]);
+    let begins = [LO::Progress(Progress::Reloading), LO::Arm(LT::Gather)];
+    assert_eq!(launcher.on(L::Reload), begins);
+    assert_eq!(launcher.on(L::Timer(LT::Gather)), [LO::Start]);
 }
 
 /// A stop is over when all have ended, and so is a drain where all ends with the launcher.
@@ -436,7 +522,7 @@ fn outputs(kind: Kind, inputs: &[L]) -> Vec<LO> {
 }
 
 fn told(kind: Kind, inputs: &[L]) -> Vec<Intent> {
-    let ready = [report(Report::Ready)];
+    let ready = [report(Report::Started)];
     let outputs = outputs(kind, &[&ready[..], inputs].concat());
     let tell = |output| match output {
         LO::Tell(PID, intent) => Some(intent),
@@ -513,6 +599,73 @@ fn launcher_settles_the_intent() {
     }
 }
 
+/// One that hangs is told when its time is over, and has that time again to let its launcher go.
+#[test]
+fn p1_launcher_lets_a_start_finish_before_a_restart() {
+    let term = [L::Term { from: 7 }, L::Status(Reading::Up)];
+    let way = [&[report(Report::Ready)], &term[..]].concat();
+    let handoff = [LO::Tell(PID, Restart), LO::Handoff(PID)];
+    let after = |more: &[L]| {
+        let mut launcher = Launcher::new(Kind::RUNIT, Some(SUPERVISOR), PID, None);
+        let held: Vec<LO> = way.iter().flat_map(|input| launcher.on(*input)).collect();
+        assert_eq!(held, [LO::ReadStatus, LO::Arm(LT::Handoff)]);
+        more.iter().flat_map(|input| launcher.on(*input)).collect::<Vec<LO>>()
+    };
+    let then = [&[LO::Arm(LT::Handoff)], &handoff[..]].concat();
+    let serving = [LO::Disarm(LT::Cancel), LO::Progress(Progress::Serving(PID))];
+    assert_eq!(after(&[report(Report::Started)]), [&serving[..], &then].concat());
+    assert_eq!(after(&[L::Timer(LT::Handoff)]), then);
+    // Further ones are the same wish; a stop does not wait.
+    assert_eq!(after(&term), [LO::ReadStatus]);
+    let stop = after(&[L::Term { from: 7 }, L::Status(Reading::Down)]);
+    assert!(stop.contains(&LO::Stop(PID)), "{stop:?}");
+    // Twice too late: the launcher leaves.
+    let late = [L::Timer(LT::Handoff), L::Timer(LT::Handoff), L::Quiet];
+    assert!(after(&late).contains(&LO::Leave { child: PID, expired: true }));
+}
+
+/// QUIT and the like.
+#[test]
+fn launcher_settles_a_stop_signal() {
+    let unhandled = report(Report::Unhandled);
+    let settle = L::Timer(LT::Settle);
+    let status = L::Status;
+    let cases: &[(Kind, &[L], &[Intent])] = &[
+        (Kind::NOBODY, &[unhandled], &[Stop(Generation)]),
+        (Kind::OTHER, &[unhandled, status(Reading::Unreadable)], &[Stop(Generation)]),
+        (Kind::SUPERVISORD, &[unhandled, status(Reading::Unreadable)], &[Stop(Generation)]),
+        (Kind::RUNIT, &[unhandled, status(Reading::Unreadable)], &[Stop(Generation)]),
+        (Kind::RUNIT, &[unhandled, status(Reading::Up)], &[Restart]),
+        (Kind::RUNIT, &[unhandled, status(Reading::Down)], &[Stop(Service)]),
+        (Kind::SYSTEMD, &[unhandled, status(Reading::Up)], &[Restart]),
+        (Kind::SYSTEMD, &[unhandled, status(Reading::Down)], &[Stop(Service)]),
+        (Kind::DAEMONTOOLS, &[unhandled, settle, status(Reading::Up)], &[Restart]),
+        (
+            Kind::DAEMONTOOLS,
+            &[unhandled, L::Term { from: 7 }, settle, status(Reading::Up), settle],
+            &[Restart],
+        ),
+    ];
+    for (kind, inputs, intents) in cases {
+        assert_eq!(told(*kind, inputs), *intents, "{kind:?} {inputs:?}");
+    }
+}
+
+#[test]
+fn launcher_passes_signals_on() {
+    let mut launcher = Launcher::new(Kind::RUNIT, Some(SUPERVISOR), PID, None);
+    let _ = launcher.on(report(Report::Ready));
+    // It would end the start.
+    assert_eq!(launcher.on(L::Restart(12)), []);
+    let started = launcher.on(report(Report::Started));
+    assert_eq!(started.last(), Some(&LO::Forward(PID, 12)));
+    assert_eq!(launcher.on(L::Restart(12)), [LO::Forward(PID, 12)]);
+    let (_, mut launcher) =
+        launchers_in_place().into_iter().find(|(name, _)| *name == "one drains").expect("a state");
+    let all = launcher.on(L::Signal { signal: 10, to_all: true });
+    assert_eq!(all, [LO::ForwardIfHandled(PID, 10), LO::Forward(NEXT, 10)]);
+}
+
 #[test]
 fn launcher_reads_a_doubtful_status_ten_times() {
     let mut inputs = vec![L::Term { from: 7 }, L::Cont { from: 7 }];
@@ -527,7 +680,7 @@ fn launcher_reads_a_doubtful_status_ten_times() {
 #[test]
 fn launcher_leaves_only_when_all_is_settled() {
     let term = L::Term { from: 7 };
-    let released = [report(Report::Ready), report(Report::Released)];
+    let released = [report(Report::Started), report(Report::Released)];
     let leaves = |inputs: &[L]| {
         let all = outputs(Kind::RUNIT, &[&released[..], inputs].concat());
         all.contains(&LO::Leave { child: PID, expired: false })
@@ -537,7 +690,7 @@ fn launcher_leaves_only_when_all_is_settled() {
     assert!(leaves(&[term, L::Status(Reading::Up), L::Quiet]));
     assert!(!leaves(&[term, L::Status(Reading::Down), L::Quiet]));
     // Nor does it leave when the handoff's time is over while a TERM is being settled.
-    let expired = [report(Report::Ready), term, L::Status(Reading::Up), L::Timer(LT::Handoff)];
+    let expired = [report(Report::Started), term, L::Status(Reading::Up), L::Timer(LT::Handoff)];
     let settling = [&expired[..], &[term, L::Quiet]].concat();
     let leave = LO::Leave { child: PID, expired: true };
     assert!(outputs(Kind::RUNIT, &[&expired[..], &[L::Quiet]].concat()).contains(&leave));

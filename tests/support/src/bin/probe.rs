@@ -99,6 +99,13 @@ probe --pid-file PATH [options]
   --handoff-timeout, --claim-timeout, --takeover-timeout TIME;  --successor-timeout, --drain-timeout TIME|none
   --release-signal N, --release-code N, --notification-fd N
   --reload-signal N         may be repeated
+  --hook-signal N           report this signal by `hooks::on_signal`, called before `init`
+  --catch-before N          report this signal by a handler that is installed before `init`
+  --to-all N                the launcher passes this signal on to every generation
+  --resume                  an `on_resume` hook, which reports, and adds the hook `request` again
+  --working-dir PATH
+  --environment FILE        each daemon gets `NAME=VALUE` of this file's first line
+  --set NAME=VALUE          sets a variable before `init`, unless it is set
   --max-draining N
   --keep-output             standard output and error are not replaced
   --chatter                 prints a line each millisecond, and reports the first that fails
@@ -338,6 +345,13 @@ struct Options {
     drain_timeout: Option<Option<Duration>>,
     release_signal: Option<i32>,
     reload_signals: Vec<i32>,
+    hook_signals: Vec<i32>,
+    catch_before: Vec<i32>,
+    to_all: Vec<i32>,
+    resume: bool,
+    working_dir: Option<PathBuf>,
+    environment: Option<PathBuf>,
+    set: Option<(String, String)>,
     max_draining: Option<usize>,
     release_code: Option<i32>,
     notification_fd: Option<i32>,
@@ -398,6 +412,17 @@ impl Options {
                 }
                 Long("release-signal") => options.release_signal = Some(parser.value()?.parse()?),
                 Long("reload-signal") => options.reload_signals.push(parser.value()?.parse()?),
+                Long("hook-signal") => options.hook_signals.push(parser.value()?.parse()?),
+                Long("catch-before") => options.catch_before.push(parser.value()?.parse()?),
+                Long("to-all") => options.to_all.push(parser.value()?.parse()?),
+                Long("resume") => options.resume = true,
+                Long("working-dir") => options.working_dir = Some(parser.value()?.into()),
+                Long("environment") => options.environment = Some(parser.value()?.into()),
+                Long("set") => {
+                    let text = parser.value()?.string()?;
+                    let (name, value) = text.split_once('=').ok_or(format!("{text:?} has no ="))?;
+                    options.set = Some((name.to_owned(), value.to_owned()));
+                }
                 Long("max-draining") => options.max_draining = Some(parser.value()?.parse()?),
                 Long("release-code") => options.release_code = Some(parser.value()?.parse()?),
                 Long("notification-fd") => options.notification_fd = Some(parser.value()?.parse()?),
@@ -704,6 +729,23 @@ fn main() {
         runtime.block_on(async { tokio::task::spawn_blocking(|| ()).await.expect("a thread") });
         runtime
     });
+    for signal in options.catch_before.clone() {
+        report_signals(vec![signal], &part);
+    }
+    for signal in options.hook_signals.clone() {
+        let part = part.clone();
+        let hook = move || part.report(&format!("signal {signal}"));
+        hooks::on_signal(signal, hook).expect("a signal that can be caught");
+    }
+    if let Some((name, value)) =
+        options.set.as_ref().filter(|(name, _)| env::var_os(name).is_none())
+    {
+        #[allow(unsafe_code)]
+        // SAFETY: no other thread runs yet that reads the environment.
+        unsafe {
+            env::set_var(name, value);
+        }
+    }
     part.reach("before-init");
     if env::var_os("SEAMLESS").is_some() {
         part.reach("before-daemon-init");
@@ -732,6 +774,13 @@ fn main() {
         thread::spawn(move || part.chatter());
     }
     seamless::on_shutdown_request(part.hook("request"));
+    if options.resume {
+        let part = part.clone();
+        seamless::on_resume(move || {
+            part.hook("resume")();
+            seamless::on_shutdown_request(part.hook("request"));
+        });
+    }
     let servers: Arc<Mutex<Vec<Server>>> = Arc::default();
     let held = Arc::clone(&servers);
     seamless::on_shutdown(move || {
@@ -829,6 +878,17 @@ fn config(options: &Options, part: &Part) -> Config {
         config = config.release_signal(signal);
     }
     config = config.reload_signals(options.reload_signals.clone());
+    config = config.signals_to_all(options.to_all.clone());
+    if let Some(folder) = &options.working_dir {
+        config = config.working_dir(folder);
+    }
+    if let Some(file) = options.environment.clone() {
+        config = config.environment(move || {
+            let text = fs::read_to_string(&file).expect("the file of the environment");
+            let (name, value) = text.trim().split_once('=').expect("a variable");
+            [(name.into(), value.into())]
+        });
+    }
     if let Some(generations) = options.max_draining {
         config = config.max_draining(generations);
     }
@@ -842,6 +902,13 @@ fn config(options: &Options, part: &Part) -> Config {
         config = config.replace_output(false);
     }
     config
+}
+
+/// Reports these signals, for ever.
+fn report_signals(signals: Vec<i32>, part: &Part) {
+    let mut signals = Signals::new(signals).expect("signals that can be caught");
+    let part = part.clone();
+    thread::spawn(move || signals.forever().for_each(|one| part.report(&format!("signal {one}"))));
 }
 
 fn watch_signals(options: &Options, part: &Part, tasks: Sender<Task>) {
