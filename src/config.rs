@@ -147,6 +147,29 @@ impl Config {
         self
     }
 
+    /// Whether the launcher's parent starts the service again each time that the launcher has ended. It
+    /// matters only if the parent is no [known supervisor](crate::guide::supervisors): those are asked.
+    /// Default: `None`, which means that the crate finds out:
+    ///
+    /// - In a PID namespace of its own (a container), nobody restarts the service, unless a process
+    ///   between the launcher and PID 1 is a known supervisor. So a TERM is a stop: the daemon drains, and
+    ///   the launcher waits for it. A restart is refused.
+    /// - Elsewhere it is unknown: a TERM is handled as a restart, and the detached daemon waits for
+    ///   [`successor_timeout`](Config::successor_timeout).
+    ///
+    /// `true`: a TERM is handled as a restart. It is for a shell loop or a process manager in a
+    /// container. Do not set it if PID 1 of the container ends together with the launcher: the kernel
+    /// then ends the detached daemon as well. It has no effect if the launcher itself is PID 1.
+    ///
+    /// `false`: a TERM is a stop, in a container or not.
+    ///
+    /// The log tells at launch what was found: `supervisor_kind`, and the reason if that is `nobody`
+    /// although there is a parent.
+    pub fn parent_restarts(mut self, restarts: impl Into<Option<bool>>) -> Config {
+        self.settings.parent_restarts = restarts.into();
+        self
+    }
+
     /// The launcher's exit code when it leaves its daemon detached, 0 to 255. Default: 0.
     ///
     /// It is for a supervisor that starts a service again only after an unexpected code. Such a
@@ -352,6 +375,7 @@ impl fmt::Debug for Config {
             .field("release_signal", &self.settings.release_signal)
             .field("reload_signals", &self.settings.reload_signals)
             .field("max_draining", &self.settings.max_draining)
+            .field("parent_restarts", &self.settings.parent_restarts)
             .field("release_code", &self.settings.release_code)
             .field("notification_fd", &self.settings.notification_fd)
             .field("replace_output", &self.settings.replace_output)

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [protocol] | each stage of a restart, the files, the signals, and who may signal whom |
 //! | [supervisors] | daemontools, runit, s6, systemd, supervisord, OpenRC, containers |
+//! | [containers] | PID 1, wrappers, STOPSIGNAL, Docker, Kubernetes, Podman, s6-overlay |
 //! | [sockets] | which way to keep the sockets, and how they move to the successor |
 //! | [proxies] | behind nginx and haproxy; clients that reuse connections; request bodies |
 //! | [command] | the program `seamless` |
@@ -23,6 +24,9 @@ pub mod protocol {}
 
 #[doc = include_str!("supervisors.md")]
 pub mod supervisors {}
+
+#[doc = include_str!("containers.md")]
+pub mod containers {}
 
 #[doc = include_str!("sockets.md")]
 pub mod sockets {}

@@ -107,7 +107,12 @@ pub(crate) fn name(pid: i32) -> io::Result<String> {
 /// The file name in the first word of a process's command line.
 pub(crate) fn program(pid: i32) -> Option<String> {
     check_proc().ok()?;
-    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    program_in_proc(pid)
+}
+
+/// The same for a number that `/proc` uses, whose process may have another number here.
+pub(crate) fn program_in_proc(number: i32) -> Option<String> {
+    let command = fs::read(format!("/proc/{number}/cmdline")).ok()?;
     let first = command.split(|byte| *byte == 0).next()?;
     let name = first.rsplit(|byte| *byte == b'/').next()?;
     Some(String::from_utf8_lossy(name).into_owned())

@@ -2,12 +2,12 @@
 
 use super::process::{self, Held};
 use super::shortage::is_shortage;
-use super::{proc, systemctl};
+use super::{proc, systemctl, way_up};
 use crate::proto::channel::Hello;
 use crate::proto::generation::record::Identity;
 use crate::proto::shell::quote;
 use crate::proto::supervisor::systemd::Unit;
-use crate::proto::supervisor::{Adopts, NamedBy, Tells, supervise};
+use crate::proto::supervisor::{Adopts, NamedBy, Tells, above, supervise};
 use crate::proto::{Kind, Reading};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -23,6 +23,8 @@ use std::sync::Mutex;
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     pub(crate) kind: Kind,
+    /// Why it counts as nobody, if its place alone does not tell.
+    pub(crate) nobody_because: Option<&'static str>,
     /// The name of its process.
     pub(crate) name: Option<String>,
     pub(crate) identity: Option<Identity>,
@@ -37,8 +39,6 @@ pub(crate) struct Supervisor {
     /// has ended.
     parent: Option<i32>,
 }
-
-const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"];
 
 /// The unit of this process, if its supervisor has units. The system's manager is PID 1. The control group
 /// may not tell a user's manager inside of a container, so its PID counts as well.
@@ -92,12 +92,14 @@ impl Supervisor {
     /// counts as lost, and the process that has adopted us is not mistaken for it. Otherwise a successor
     /// would believe that somebody else supervises this service.
     ///
+    /// `restarts`: what the program says of a parent that is no known supervisor.
+    ///
     /// Fails if descriptors or memory are short: a launcher with a wrong idea of its supervisor would
     /// misunderstand every stop.
-    pub(crate) fn find() -> io::Result<Supervisor> {
+    pub(crate) fn find(restarts: Option<bool>) -> io::Result<Supervisor> {
         let (own, parent) = (process::own_pid(), process::parent_pid());
         let mut short = None;
-        let found = Supervisor::look_at(own, parent, &mut short);
+        let found = Supervisor::look_at(own, parent, restarts, &mut short);
         let abandoned = if found.may_adopt(own, parent) { kind_of_folder(own) } else { None };
         match short {
             Some(error) => Err(error),
@@ -128,6 +130,7 @@ impl Supervisor {
         let folder = self.folder.or_else(|| proc::folder(own).ok());
         Supervisor {
             kind,
+            nobody_because: None,
             name: None,
             identity: Some(Identity::GONE),
             held: None,
@@ -140,20 +143,26 @@ impl Supervisor {
 
     /// The supervisor `parent` of another process: of a launcher, or of a daemon without launcher.
     pub(crate) fn of(launcher: i32, parent: i32) -> Supervisor {
-        Supervisor::look_at(launcher, parent, &mut None)
+        Supervisor::look_at(launcher, parent, None, &mut None)
     }
 
     /// `short`: set if something could not be read because descriptors or memory were short.
-    fn look_at(launcher: i32, parent: i32, short: &mut Option<io::Error>) -> Supervisor {
+    fn look_at(
+        launcher: i32,
+        parent: i32,
+        restarts: Option<bool>,
+        short: &mut Option<io::Error>,
+    ) -> Supervisor {
         let held = unless_short(Held::open(parent), short);
         let name = unless_short(proc::name(parent), short);
-        let is_shell = name.as_deref().is_some_and(|name| SHELLS.contains(&name));
-        let above = || is_shell.then(|| kind_above_script(parent)).flatten();
-        let kind = match name.as_deref().and_then(Kind::of_process).or_else(above) {
-            Some(kind) => kind,
-            // No known supervisor is PID 1 here: this is a container.
-            None if parent <= 1 || launcher == 1 => Kind::NOBODY,
-            None => Kind::OTHER,
+        let above = || {
+            let is_shell = name.as_deref().is_some_and(way_up::is_shell);
+            is_shell.then(|| kind_above_script(parent)).flatten()
+        };
+        let seen = name.as_deref().and_then(Kind::of_process).or_else(above);
+        let (kind, nobody_because) = match seen {
+            Some(kind) if kind.starts_again.is_supervisor() => (kind, None),
+            Some(_) | None => above::decide(seen, &way_up::look(launcher, parent, short), restarts),
         };
         // The supervisor stands in the service folder. Only its own user and root may see that; but the run
         // script starts there as well.
@@ -164,6 +173,7 @@ impl Supervisor {
         let identity = unless_short(proc::try_identity(parent), short).flatten();
         Supervisor {
             kind,
+            nobody_because,
             name,
             identity,
             held,
@@ -178,6 +188,7 @@ impl Supervisor {
     pub(crate) fn from_hello(hello: &Hello, pidfd: Option<OwnedFd>) -> Supervisor {
         Supervisor {
             kind: hello.kind,
+            nobody_because: None,
             name: None,
             identity: hello.supervisor,
             held: pidfd.map(Held::from_pidfd),
@@ -209,11 +220,10 @@ impl Supervisor {
     /// The same for another process, `launcher`.
     pub(crate) fn is_script_above(&self, launcher: i32, parent: i32) -> bool {
         use nix::unistd::{Pid, getpgid};
-        let is_shell = |name: &str| SHELLS.contains(&name);
         // The process of a script has the name of its file, `run`. The first word of its command line is
         // the shell.
-        let is_shell = self.name.as_deref().is_some_and(is_shell)
-            || proc::program(parent).as_deref().is_some_and(is_shell);
+        let is_shell = self.name.as_deref().is_some_and(way_up::is_shell)
+            || proc::program(parent).as_deref().is_some_and(way_up::is_shell);
         let group = |pid| getpgid(Some(Pid::from_raw(pid))).ok();
         is_shell && group(launcher).is_some() && group(launcher) == group(parent)
     }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(in crate::driver) fn launch(settings: Settings) -> Error {
-    let supervisor = match Supervisor::find() {
+    let supervisor = match Supervisor::find(settings.parent_restarts) {
         Ok(supervisor) => supervisor,
         Err(error) => {
             let text = "cannot look at the supervisor (launch)";
@@ -119,6 +119,9 @@ fn run(
         supervisor: supervisor.pid(),
         supervisor_kind: supervisor.kind.name,
     });
+    if let Some(reason) = supervisor.nobody_because {
+        log::write(Event::LaunchedByNobody { parent_name: supervisor.name.as_deref(), reason });
+    }
     if supervisor.is_gone() {
         log::write(Event::LaunchAbandoned {});
     }

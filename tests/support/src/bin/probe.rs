@@ -100,6 +100,7 @@ probe --pid-file PATH [options]
   --release-signal N, --release-code N, --notification-fd N
   --reload-signal N         may be repeated
   --max-draining N
+  --parent-restarts yes|no
   --keep-output             standard output and error are not replaced
   --chatter                 prints a line each millisecond, and reports the first that fails
 
@@ -339,6 +340,7 @@ struct Options {
     release_signal: Option<i32>,
     reload_signals: Vec<i32>,
     max_draining: Option<usize>,
+    parent_restarts: Option<bool>,
     release_code: Option<i32>,
     notification_fd: Option<i32>,
     keep_output: bool,
@@ -399,6 +401,9 @@ impl Options {
                 Long("release-signal") => options.release_signal = Some(parser.value()?.parse()?),
                 Long("reload-signal") => options.reload_signals.push(parser.value()?.parse()?),
                 Long("max-draining") => options.max_draining = Some(parser.value()?.parse()?),
+                Long("parent-restarts") => {
+                    options.parent_restarts = Some(parser.value()? == "yes");
+                }
                 Long("release-code") => options.release_code = Some(parser.value()?.parse()?),
                 Long("notification-fd") => options.notification_fd = Some(parser.value()?.parse()?),
                 Long("keep-output") => options.keep_output = true,
@@ -831,6 +836,9 @@ fn config(options: &Options, part: &Part) -> Config {
     config = config.reload_signals(options.reload_signals.clone());
     if let Some(generations) = options.max_draining {
         config = config.max_draining(generations);
+    }
+    if let Some(restarts) = options.parent_restarts {
+        config = config.parent_restarts(restarts);
     }
     if let Some(code) = options.release_code {
         config = config.release_code(code);
