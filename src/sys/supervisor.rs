@@ -74,6 +74,20 @@ fn kind_of_folder(pid: i32) -> Option<Kind> {
     Some(Kind::of_status_file(fs::metadata(status).ok().map(|about| about.len())))
 }
 
+/// Has systemd itself started this process? Then no other process has adopted it (`systemd.exec(5)`).
+fn is_started_by_systemd(own: i32) -> bool {
+    std::env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == own.to_string())
+}
+
+/// The kind of a supervisor that `/proc` hides from us (`hidepid`, `ProtectProc=`): another user's process.
+fn kind_by_traces(launcher: i32, parent: i32) -> Option<Kind> {
+    if launcher == process::own_pid() && is_started_by_systemd(launcher) {
+        return Kind::all().find(|kind| matches!(kind.tells, Tells::Job));
+    }
+    // PID 1 may have adopted what another supervisor left behind in its folder.
+    if parent == 1 { None } else { kind_of_folder(launcher) }
+}
+
 /// `None` on an error. If the error is a lack of descriptors or memory, it is also put into `short`.
 fn unless_short<T>(looked: io::Result<T>, short: &mut Option<io::Error>) -> Option<T> {
     match looked {
@@ -113,7 +127,6 @@ impl Supervisor {
     /// Could this parent have adopted us from another? Not if systemd says that it has started us
     /// (`SYSTEMD_EXEC_PID`, `systemd.exec(5)`).
     fn may_adopt(&self, own: i32, parent: i32) -> bool {
-        let is_started = std::env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == own.to_string());
         // The parent may be a script that the supervisor has started; a script adopts nobody.
         let is_itself = self.name.as_deref().and_then(Kind::of_process) == Some(self.kind);
         let adopts = match self.kind.adopts_orphans {
@@ -121,7 +134,7 @@ impl Supervisor {
             Adopts::AsPid1 => parent == 1,
             Adopts::Always => parent == 1 || is_itself,
         };
-        adopts && !is_started
+        adopts && !is_started_by_systemd(own)
     }
 
     /// The supervisor has ended. `kind`: what it was, if the folder tells; otherwise what was seen of it.
@@ -159,7 +172,10 @@ impl Supervisor {
             let is_shell = name.as_deref().is_some_and(way_up::is_shell);
             is_shell.then(|| kind_above_script(parent)).flatten()
         };
-        let seen = name.as_deref().and_then(Kind::of_process).or_else(above);
+        let seen = match &name {
+            Some(name) => Kind::of_process(name).or_else(above),
+            None => kind_by_traces(launcher, parent),
+        };
         let (kind, nobody_because) = match seen {
             Some(kind) if kind.starts_again.is_supervisor() => (kind, None),
             Some(_) | None => above::decide(seen, &way_up::look(launcher, parent, short), restarts),

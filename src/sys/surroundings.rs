@@ -138,7 +138,12 @@ pub(crate) fn pidfds() -> Result<(), String> {
 }
 
 pub(crate) fn proc() -> Result<(), String> {
-    proc::world().map(drop).map_err(|error| error.to_string())
+    match proc::world() {
+        Ok((_, Some(proc::Hidden::Processes(error) | proc::Hidden::Boot(error)))) | Err(error) => {
+            Err(error.to_string())
+        }
+        Ok((_, None)) => Ok(()),
+    }
 }
 
 // ---- the supervisor ----

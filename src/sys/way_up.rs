@@ -2,12 +2,11 @@
 //! `proto::supervisor::above`.
 
 use super::shortage::is_shortage;
-use super::{proc, process, raw};
+use super::{proc, process};
 use crate::proto::supervisor::above::{self, Above};
 use std::env;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// `PROC_PID_INIT_INO` of the kernel: the PID namespace of the machine has this number on each Linux.
@@ -97,14 +96,7 @@ fn look_at(number: i32) -> io::Result<Seen> {
 
 /// Is our PID namespace another one than the machine's? `false` if that is unknown.
 fn is_in_a_namespace() -> bool {
-    let by_proc = fs::metadata("/proc/self/ns/pid").map(|about| about.ino());
-    let number = by_proc.or_else(|_| {
-        // Without a /proc, a kernel since Linux 6.11 tells it.
-        let pidfd = raw::pidfd_open(process::own_pid())?;
-        let namespace = fs::File::from(raw::pid_namespace(&pidfd)?);
-        namespace.metadata().map(|about| about.ino())
-    });
-    number.is_ok_and(|number| number != OF_THE_MACHINE)
+    proc::pid_namespace().is_ok_and(|number| number != OF_THE_MACHINE)
 }
 
 /// Is this process in a service folder, or has it a variable that a supervisor sets?

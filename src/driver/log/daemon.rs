@@ -35,6 +35,14 @@ events! {
                 file alone"),
         } => "Mount `/proc` of the PID namespace of the service.";
 
+        /// The boot ID cannot be read.
+        NoBoot: Warn "init" {
+            daemon = own_pid(),
+            error: &'a dyn Display as Field::Quoted,
+            reason = Field::Text("the boot ID is hidden: of the older generations, only the one that holds \
+                the PID file can be proven"),
+        } => "Show `/proc/sys` to the service. Under systemd: remove `ProcSubset=pid`.";
+
         /// Another generation is starting. This one waits for the claim.
         ClaimHeld: Info "claim" {
             daemon = own_pid(),
