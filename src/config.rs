@@ -138,12 +138,25 @@ impl Config {
 
     /// How many generations may drain at once under a launcher that restarts in place
     /// ([`reload_signals`](Config::reload_signals)). If as many drain, a further restart is refused,
-    /// and the log says so. It is not refused if no generation serves. Default: 8.
+    /// and the log says so. It is not refused if no generation serves. Default: 8. For other supervisors, and
+    /// for another choice than to refuse, see [`too_many_draining`](Config::too_many_draining).
     ///
     /// The limit guards against clients that never finish: they keep a whole process for each generation.
     /// `None`: any number. 0 would refuse every restart, and is [`ErrorKind::InvalidConfig`].
     pub fn max_draining(mut self, generations: impl Into<Option<usize>>) -> Config {
         self.settings.max_draining = generations.into();
+        self
+    }
+
+    /// What happens if as many generations drain as [`max_draining`](Config::max_draining) allows, and a
+    /// restart comes. It counts under every supervisor, and in place. Default: `None`. Then only a launcher that
+    /// restarts in place has a limit, and refuses the restart.
+    ///
+    /// Under a supervisor, [`TooMany::Refuse`](crate::TooMany) means that each start fails until a generation
+    /// has ended, and that the detached daemon serves on meanwhile. The supervisor may give up (systemd's start
+    /// limit, supervisord's `startretries`). If no generation serves, none is refused.
+    pub fn too_many_draining(mut self, then: impl Into<Option<crate::TooMany>>) -> Config {
+        self.settings.too_many_draining = then.into();
         self
     }
 
@@ -375,6 +388,7 @@ impl fmt::Debug for Config {
             .field("release_signal", &self.settings.release_signal)
             .field("reload_signals", &self.settings.reload_signals)
             .field("max_draining", &self.settings.max_draining)
+            .field("too_many_draining", &self.settings.too_many_draining)
             .field("parent_restarts", &self.settings.parent_restarts)
             .field("release_code", &self.settings.release_code)
             .field("notification_fd", &self.settings.notification_fd)

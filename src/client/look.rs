@@ -177,6 +177,11 @@ impl Generation {
         })
     }
 
+    /// Was the boot ID hidden from it?
+    pub(super) fn has_no_boot(&self) -> bool {
+        World::of(&self.listed).boot.is_none()
+    }
+
     /// Does the record say that it listens at the control socket? A successor that enters the record
     /// takes the socket, and writes there that the older ones drain.
     pub(super) fn listens(&self) -> bool {

@@ -1,5 +1,6 @@
 //! The values that a program has configured, as [`Config`](crate::Config) gathers them.
 
+use crate::proto::TooMany;
 use crate::shutdown::Hook;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) release_signal: i32,
     pub(crate) reload_signals: Vec<i32>,
     pub(crate) max_draining: Option<usize>,
+    pub(crate) too_many_draining: Option<TooMany>,
     pub(crate) parent_restarts: Option<bool>,
     pub(crate) release_code: i32,
     pub(crate) notification_fd: Option<RawFd>,
@@ -47,6 +49,7 @@ impl Settings {
             release_signal: crate::sys::signals::SIGCHLD,
             reload_signals: Vec::new(),
             max_draining: Some(8),
+            too_many_draining: None,
             parent_restarts: None,
             release_code: 0,
             notification_fd: None,

@@ -19,6 +19,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Debug)]
 pub(crate) struct Supervisor {
@@ -35,6 +36,8 @@ pub(crate) struct Supervisor {
     pub(crate) unit: Option<Unit>,
     /// How often a detached daemon has asked about its unit, and the last answer.
     told: Mutex<(u32, Option<Reading>)>,
+    /// The last answer was that the system goes down.
+    going_down: AtomicBool,
     /// Set in the launcher only: its parent at the start. If it has another parent later, the supervisor
     /// has ended.
     parent: Option<i32>,
@@ -150,6 +153,7 @@ impl Supervisor {
             folder: folder.filter(|_| kind.status_file().is_some()),
             unit: None,
             told: Mutex::default(),
+            going_down: AtomicBool::new(false),
             parent: None,
         }
     }
@@ -196,6 +200,7 @@ impl Supervisor {
             folder: folder.flatten(),
             unit: unit_of(kind, launcher, identity),
             told: Mutex::default(),
+            going_down: AtomicBool::new(false),
             parent: None,
         }
     }
@@ -211,6 +216,7 @@ impl Supervisor {
             folder: hello.folder.clone().map(|folder| std::ffi::OsString::from_vec(folder).into()),
             unit: unit_of(hello.kind, process::own_pid(), hello.supervisor),
             told: Mutex::default(),
+            going_down: AtomicBool::new(false),
             parent: None,
         }
     }
@@ -290,7 +296,7 @@ impl Supervisor {
         }
         if !self.is_lost() {
             let read = match (&self.unit, main_pid) {
-                (Some(unit), Some(_)) => systemctl::read(unit, main_pid),
+                (Some(unit), Some(_)) => self.ask_for_launcher(unit, main_pid),
                 (Some(_), None) => None,
                 (None, _) => self.read_status(main_pid),
             };
@@ -314,6 +320,20 @@ impl Supervisor {
         }
         told.0 = told.0.wrapping_add(1);
         told.1
+    }
+
+    /// A stop may be part of a shutdown, which must not be held up.
+    fn ask_for_launcher(&self, unit: &Unit, main_pid: Option<i32>) -> Option<Reading> {
+        let reading = systemctl::read(unit, main_pid);
+        if reading == Some(Reading::Down) && systemctl::is_going_down(unit) {
+            self.going_down.store(true, Ordering::SeqCst);
+        }
+        reading
+    }
+
+    /// Has the supervisor said, when it was asked last, that the system goes down?
+    pub(crate) fn is_going_down(&self) -> bool {
+        self.going_down.load(Ordering::SeqCst)
     }
 
     fn read_status(&self, main_pid: Option<i32>) -> Option<Reading> {

@@ -146,6 +146,17 @@ pub(crate) fn proc() -> Result<(), String> {
     }
 }
 
+/// Is the memory of a process limited by its control group, and would the kernel kill all of the group at once
+/// (`memory.oom.group`, cgroup v2)? Docker and Kubernetes set this for a container.
+pub(crate) fn dies_as_a_group(pid: i32) -> bool {
+    let groups = proc::control_group(pid).unwrap_or_default();
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+    let folder = group.map(|group| Path::new("/sys/fs/cgroup").join(group.trim_end()));
+    let value = |name: &str| fs::read_to_string(folder.as_ref()?.join(name)).ok();
+    let is = |name, wanted: &str| value(name).is_some_and(|value| value.trim() == wanted);
+    is("memory.oom.group", "1") && !is("memory.max", "max")
+}
+
 // ---- the supervisor ----
 
 /// The beginning of a text file; `None` if it cannot be read.

@@ -4,5 +4,6 @@ mod ends;
 mod gone;
 mod log_file;
 mod output;
+mod sandbox;
 mod signals;
 pub(crate) mod start;

@@ -63,7 +63,7 @@ fn p4_p5_p6_what_is_hidden_from_one_of_them_is_not_gone() {
         scene::each(folder, cases, |folder, [old, new, command]| {
             let site = Site::at(folder).shared_socket().alone();
             let start = |how| {
-                let mut command = hidden(how, &site.command(&[SERVES_ON]));
+                let mut command = hidden(how, &site.command(&[SERVES_ON, "--parent-restarts=yes"]));
                 let started = site.spawn(command.stderr(site.log_end()));
                 let daemon = started.wait_started();
                 (started, daemon)

@@ -11,6 +11,7 @@ pub(in crate::driver) mod unit;
 use crate::driver::log::{self, daemon::Event};
 use crate::driver::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
+use crate::proto::TooMany;
 use crate::proto::channel::Hello;
 use crate::proto::control::transfer::Predecessor;
 use crate::proto::daemon::NoRestart;
@@ -47,6 +48,8 @@ pub(in crate::driver) struct Service {
     pub(in crate::driver) release_signal: i32,
     /// The launcher restarts in place.
     pub(in crate::driver) in_place: bool,
+    /// How many generations may drain, and what becomes of one more.
+    draining: Option<(usize, TooMany)>,
     reload_failures: Mutex<ReloadFailures>,
     /// The number of our claim; 0 before it.
     number: AtomicU64,
@@ -138,6 +141,7 @@ impl Service {
             claim_timeout: settings.claim_timeout,
             release_signal: settings.release_signal,
             in_place: hello.in_place,
+            draining: settings.max_draining.zip(settings.too_many_draining),
             reload_failures: Mutex::default(),
             number: AtomicU64::new(0),
             files: Mutex::new(Files { lock_file, pid_file: None }),
@@ -326,6 +330,11 @@ impl HeldPredecessor {
 }
 
 impl Examined {
+    /// What is known of it, and whether it was told to drain.
+    fn draining(&self) -> (Facts, bool) {
+        (self.facts, self.generation.state == Some(LineState::Draining))
+    }
+
     fn pid(&self) -> i32 {
         self.generation.daemon.pid
     }

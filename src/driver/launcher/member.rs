@@ -4,6 +4,7 @@ use crate::error::{Error, ErrorKind};
 use crate::proto::channel::ToDaemon;
 use crate::sys::launch;
 use crate::sys::seqpacket::Link;
+use crate::sys::shortage::is_family_refused;
 use crate::sys::supervisor::Supervisor;
 use std::io;
 use std::path::PathBuf;
@@ -26,7 +27,15 @@ impl Again {
         program: impl FnOnce() -> io::Result<PathBuf>,
     ) -> Result<Member, Error> {
         let (ours, theirs) = Link::pair().map_err(|error| {
-            Error::io(ErrorKind::Channel, "cannot make the channel (launch)", error)
+            let refused = is_family_refused(&error);
+            let error = Error::io(ErrorKind::Channel, "cannot make the channel (launch)", error);
+            match refused {
+                true => error.hint(
+                    "Unix sockets are refused to this process: under systemd, AF_UNIX must be one of \
+                     RestrictAddressFamilies=",
+                ),
+                false => error,
+            }
         })?;
         let (hello, pidfd) = supervisor.hello(self.in_place);
         ours.send(&ToDaemon::Hello(hello).format(), pidfd.as_slice()).map_err(|error| {
@@ -36,7 +45,16 @@ impl Again {
             Error::io(ErrorKind::Launch, "cannot find the program's file (launch)", error)
         })?;
         let daemon = launch::spawn(&program, &theirs).map_err(|error| {
-            Error::io(ErrorKind::Launch, format!("cannot start {program:?} again (launch)"), error)
+            let denied = error.kind() == io::ErrorKind::PermissionDenied;
+            let text = format!("cannot start {program:?} again (launch)");
+            let error = Error::io(ErrorKind::Launch, text, error);
+            match denied {
+                true => error.hint(
+                    "the program must be allowed to execute itself: see its mode, noexec mounts and \
+                     NoExecPaths=, seccomp (execve), and the rules of SELinux or AppArmor",
+                ),
+                false => error,
+            }
         })?;
         Ok(Member { daemon, channel: Some(ours), drain_timeout: self.drain_timeout })
     }

@@ -53,7 +53,7 @@ use std::{
 use lexopt::{Parser, ValueExt};
 use rustix::event::{PollFd, PollFlags, poll};
 use seamless::{
-    Config, DrainReason,
+    Config, DrainReason, TooMany,
     hooks::{self, Stage},
     sockets,
 };
@@ -100,6 +100,7 @@ probe --pid-file PATH [options]
   --release-signal N, --release-code N, --notification-fd N
   --reload-signal N         may be repeated
   --max-draining N
+  --too-many refuse|end-oldest
   --parent-restarts yes|no
   --keep-output             standard output and error are not replaced
   --chatter                 prints a line each millisecond, and reports the first that fails
@@ -340,6 +341,7 @@ struct Options {
     release_signal: Option<i32>,
     reload_signals: Vec<i32>,
     max_draining: Option<usize>,
+    too_many: Option<TooMany>,
     parent_restarts: Option<bool>,
     release_code: Option<i32>,
     notification_fd: Option<i32>,
@@ -401,6 +403,11 @@ impl Options {
                 Long("release-signal") => options.release_signal = Some(parser.value()?.parse()?),
                 Long("reload-signal") => options.reload_signals.push(parser.value()?.parse()?),
                 Long("max-draining") => options.max_draining = Some(parser.value()?.parse()?),
+                Long("too-many") => {
+                    let refuses = parser.value()? == "refuse";
+                    let then = if refuses { TooMany::Refuse } else { TooMany::EndOldest };
+                    options.too_many = Some(then);
+                }
                 Long("parent-restarts") => {
                     options.parent_restarts = Some(parser.value()? == "yes");
                 }
@@ -836,6 +843,9 @@ fn config(options: &Options, part: &Part) -> Config {
     config = config.reload_signals(options.reload_signals.clone());
     if let Some(generations) = options.max_draining {
         config = config.max_draining(generations);
+    }
+    if let Some(then) = options.too_many {
+        config = config.too_many_draining(then);
     }
     if let Some(restarts) = options.parent_restarts {
         config = config.parent_restarts(restarts);
