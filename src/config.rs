@@ -154,7 +154,8 @@ impl Config {
 
     /// How many generations may drain at once under a launcher that restarts in place
     /// ([`reload_signals`](Config::reload_signals)). If as many drain, a further restart is refused,
-    /// and the log says so. It is not refused if no generation serves. Default: 8.
+    /// and the log says so. It is not refused if no generation serves. Default: 8. For other supervisors, and
+    /// for another choice than to refuse, see [`too_many_draining`](Config::too_many_draining).
     ///
     /// The limit guards against clients that never finish: they keep a whole process for each generation.
     /// `None`: any number. 0 would refuse every restart, and is [`ErrorKind::InvalidConfig`].
@@ -223,6 +224,41 @@ impl Config {
         I: IntoIterator<Item = (OsString, OsString)>,
     {
         self.settings.environment = Some(Box::new(move || variables().into_iter().collect()));
+        self
+    }
+
+    /// What happens if as many generations drain as [`max_draining`](Config::max_draining) allows, and a
+    /// restart comes. It counts under every supervisor, and in place. Default: `None`. Then only a launcher that
+    /// restarts in place has a limit, and refuses the restart.
+    ///
+    /// Under a supervisor, [`TooMany::Refuse`](crate::TooMany) means that each start fails until a generation
+    /// has ended, and that the detached daemon serves on meanwhile. The supervisor may give up (systemd's start
+    /// limit, supervisord's `startretries`). If no generation serves, none is refused.
+    pub fn too_many_draining(mut self, then: impl Into<Option<crate::TooMany>>) -> Config {
+        self.settings.too_many_draining = then.into();
+        self
+    }
+
+    /// Whether the launcher's parent starts the service again each time that the launcher has ended. It
+    /// matters only if the parent is no [known supervisor](crate::guide::supervisors): those are asked.
+    /// Default: `None`, which means that the crate finds out:
+    ///
+    /// - In a PID namespace of its own (a container), nobody restarts the service, unless a process
+    ///   between the launcher and PID 1 is a known supervisor. So a TERM is a stop: the daemon drains, and
+    ///   the launcher waits for it. A restart is refused.
+    /// - Elsewhere it is unknown: a TERM is handled as a restart, and the detached daemon waits for
+    ///   [`successor_timeout`](Config::successor_timeout).
+    ///
+    /// `true`: a TERM is handled as a restart. It is for a shell loop or a process manager in a
+    /// container. Do not set it if PID 1 of the container ends together with the launcher: the kernel
+    /// then ends the detached daemon as well. It has no effect if the launcher itself is PID 1.
+    ///
+    /// `false`: a TERM is a stop, in a container or not.
+    ///
+    /// The log tells at launch what was found: `supervisor_kind`, and the reason if that is `nobody`
+    /// although there is a parent.
+    pub fn parent_restarts(mut self, restarts: impl Into<Option<bool>>) -> Config {
+        self.settings.parent_restarts = restarts.into();
         self
     }
 
@@ -444,6 +480,8 @@ impl fmt::Debug for Config {
             .field("release_signal", &self.settings.release_signal)
             .field("reload_signals", &self.settings.reload_signals)
             .field("max_draining", &self.settings.max_draining)
+            .field("too_many_draining", &self.settings.too_many_draining)
+            .field("parent_restarts", &self.settings.parent_restarts)
             .field("release_code", &self.settings.release_code)
             .field("notification_fd", &self.settings.notification_fd)
             .field("replace_output", &self.settings.replace_output)

@@ -33,6 +33,8 @@ pub enum ErrorKind {
     Claim,
     /// Another generation is starting, and did not finish within `claim_timeout`.
     ClaimTimeout,
+    /// As many generations drain as [`Config::max_draining`](crate::Config::max_draining) allows.
+    TooManyDraining,
     /// The PID file cannot be written or locked.
     PidFile,
     /// The PID file belongs to a service that somebody else supervises.

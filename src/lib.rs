@@ -80,7 +80,7 @@ pub use drain::{
     on_shutdown_request, wait,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use proto::{DrainReason, State};
+pub use proto::{DrainReason, State, TooMany};
 pub use shutdown::{DrainGuard, Draining, Finished};
 pub use states::States;
 

@@ -6,10 +6,11 @@ use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::State;
 use crate::proto::generation::check::Content;
+use crate::proto::generation::proof::World;
 use crate::proto::generation::record::{self, LineState, Record};
 use crate::proto::generation::verdict::{Asker, Facts, Purpose, Unproven, Verdict, Why, verdict};
 use crate::proto::paths;
-use crate::sys::proc::World;
+use crate::sys::proc::Hidden;
 use crate::sys::process::Held;
 use crate::sys::{lock_file, pid_file, proc, process, wait};
 use std::io;
@@ -53,8 +54,9 @@ pub(super) enum Unread {
 #[derive(Debug)]
 pub struct Generation {
     listed: record::Generation,
-    /// `None` without pidfds or `/proc`.
+    /// `None` without pidfds.
     held: Option<Held>,
+    proof: Proof,
     launcher_lives: bool,
 }
 
@@ -66,7 +68,8 @@ pub enum Proof {
     /// it.
     Proven,
     /// The PID file names it and somebody holds the lock on that file, no more: there are no pidfds
-    /// (Linux before 5.3, or a seccomp filter) or no `/proc`. Such a process is never signalled.
+    /// (Linux before 5.3, or a seccomp filter), or `/proc` is missing or hides it. Such a process is never
+    /// signalled.
     LockOnly,
 }
 
@@ -99,7 +102,7 @@ impl Generation {
 
     /// How it is known to live.
     pub fn proof(&self) -> Proof {
-        if self.held.is_some() { Proof::Proven } else { Proof::LockOnly }
+        self.proof
     }
 
     /// Whether this is the same process as `other`. Numbers do not tell: they begin anew if the lock
@@ -126,7 +129,8 @@ impl Generation {
     pub fn has_ended(&self) -> bool {
         match &self.held {
             Some(held) => held.has_ended(),
-            None => proc::identity(self.daemon()).is_none(),
+            // Not by /proc, which may hide it from us.
+            None => !process::exists(self.daemon()),
         }
     }
 
@@ -162,7 +166,8 @@ impl Generation {
     /// user.
     pub fn signal(&self, signal: i32) -> Result<()> {
         let pid = self.daemon();
-        let Some(held) = &self.held else {
+        let proven = self.held.as_ref().filter(|_| self.proof == Proof::Proven);
+        let Some(held) = proven else {
             let text =
                 format!("cannot signal daemon {pid}: it cannot be proven to be of this service");
             return Err(Error::new(ErrorKind::System, text));
@@ -170,6 +175,11 @@ impl Generation {
         held.signal(signal).map_err(|error| {
             Error::io(ErrorKind::System, format!("cannot signal daemon {pid}"), error)
         })
+    }
+
+    /// Was the boot ID hidden from it?
+    pub(super) fn has_no_boot(&self) -> bool {
+        World::of(&self.listed).boot.is_none()
     }
 
     /// Does the record say that it listens at the control socket? A successor that enters the record
@@ -257,6 +267,15 @@ impl Look {
         self.last_claim.saturating_sub(number).saturating_sub(under_way)
     }
 
+    /// The PID of a living process that holds the PID file and is none of the
+    /// [`generations`](Look::generations): a takeover is under way, or the file belongs to another program.
+    /// It is 0 if the file names no process. As long as there is one, the service is not known to be down.
+    pub fn holder(&self) -> Option<i32> {
+        let Content { pid, locked: true } = self.content? else { return None };
+        let pid = pid.unwrap_or(0);
+        (!self.live.iter().any(|live| live.daemon() == pid)).then_some(pid)
+    }
+
     /// What is wrong with the files, or odd, in words.
     pub fn notes(&self) -> &[String] {
         &self.notes
@@ -286,12 +305,22 @@ impl Look {
             }
         };
         self.last_claim = last;
-        let world = proc::world().unwrap_or_else(|error| {
-            self.notes.push(format!("nobody can be proven: {error}"));
-            World { boot: "unknown".to_owned(), pid_namespace: 0 }
-        });
+        let (world, hidden) = match proc::world() {
+            Ok((world, hidden)) => {
+                (world, hidden.map(|(Hidden::Processes(why) | Hidden::Boot(why))| why))
+            }
+            Err(error) => (World::default(), Some(error)),
+        };
+        if let Some(why) = hidden {
+            self.notes.push(format!("only who holds the PID file is known to live: {why}"));
+        }
+        let mut doubtful = Vec::new();
         for generation in live {
-            self.prove(generation, &world, looked.bound);
+            self.prove(generation, &world, looked.bound, &mut doubtful);
+        }
+        match doubtful.first() {
+            Some(first) if self.live.is_empty() => self.unknown = Some(first.clone()),
+            Some(_) | None => self.notes.append(&mut doubtful),
         }
         self.live.sort_by_key(Generation::number);
         // A detached daemon takes the claim for a moment when it checks.
@@ -299,10 +328,17 @@ impl Look {
         self.starting = looked.holder.filter(|pid| !is_live(pid));
     }
 
-    fn prove(&mut self, listed: record::Generation, world: &World, bound: Option<u32>) {
+    fn prove(
+        &mut self,
+        listed: record::Generation,
+        world: &World,
+        bound: Option<u32>,
+        doubtful: &mut Vec<String>,
+    ) {
         let record::Generation { number, daemon, launcher, .. } = listed;
         let pid = daemon.pid;
-        let (held, proof) = match process::prove_daemon(&listed, world, 0) {
+        let content = self.content.unwrap_or_default();
+        let (held, proof) = match process::prove_daemon(&listed, world, 0, content) {
             Ok(Ok(held)) => (Some(held), Ok(())),
             Ok(Err(why)) => (None, Err(why)),
             Err(error) => {
@@ -317,14 +353,25 @@ impl Look {
             foreign: false, // no launcher is ours
             // Read after the pidfd was opened, so it is about the process that is held.
             beyond: bound.filter(|owner| !process::is_of(pid, *owner).unwrap_or(false)),
-            holds_pid_file: self.content.unwrap_or_default().is_held_by(pid),
+            holds_pid_file: content.is_held_by(pid),
             serves: listed.state == Some(LineState::Serving),
         };
         match verdict(&facts, Purpose::Ask, Asker::OUTSIDE) {
             Verdict::Touch { .. } | Verdict::TouchByNumber => {
                 let has_ended = proc::state(launcher.pid) == Some('Z');
                 let launcher_lives = !has_ended && proc::identity(launcher.pid) == Some(launcher);
-                self.live.push(Generation { listed, held, launcher_lives });
+                let proof = if held.is_some() { Proof::Proven } else { Proof::LockOnly };
+                // What cannot be proven can still be waited for.
+                let held = held.or_else(|| Held::open(pid).ok());
+                self.live.push(Generation { listed, held, proof, launcher_lives });
+            }
+            Verdict::Leave { why: Why::Unproven(Unproven::Unknown), .. }
+                if process::exists(pid) =>
+            {
+                doubtful.push(format!(
+                    "it cannot be known from here whether process {pid} is generation {number}: start time, \
+                     boot or PID namespace cannot be compared"
+                ));
             }
             Verdict::Leave { why, .. } | Verdict::Refuse(why) => self.pass_over(&facts, pid, why),
         }

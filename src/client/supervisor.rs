@@ -58,6 +58,9 @@ impl Supervisor {
             Reading::Lost => "lost",
         };
         let status = status.map(|status| &status.0);
+        // The launcher may have been told by its program what its parent is.
+        let said_kind = || Kind::from_name(status?.supervisor_kind.as_deref()?);
+        let known = said_kind().unwrap_or(seen.kind);
         let said = |field: fn(&status::Status) -> Option<&String>| status.and_then(field).cloned();
         let folder = seen.folder().map(PathBuf::from);
         Supervisor {
@@ -76,7 +79,7 @@ impl Supervisor {
             is_script: seen.is_script_above(listed, pid),
             name: seen.name,
             unit: seen.unit,
-            known: seen.kind,
+            known,
             child,
         }
     }

@@ -1,5 +1,6 @@
 //! The values that a program has configured, as [`Config`](crate::Config) gathers them.
 
+use crate::proto::TooMany;
 use crate::shutdown::Hook;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -30,6 +31,8 @@ pub(crate) struct Settings {
     pub(crate) signals_to_all: Vec<i32>,
     pub(crate) working_dir: Option<PathBuf>,
     pub(crate) environment: Option<Environment>,
+    pub(crate) too_many_draining: Option<TooMany>,
+    pub(crate) parent_restarts: Option<bool>,
     pub(crate) release_code: i32,
     pub(crate) notification_fd: Option<RawFd>,
     pub(crate) replace_output: bool,
@@ -56,6 +59,8 @@ impl Settings {
             signals_to_all: Vec::new(),
             working_dir: None,
             environment: None,
+            too_many_draining: None,
+            parent_restarts: None,
             release_code: 0,
             notification_fd: None,
             replace_output: true,

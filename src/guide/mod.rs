@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | [protocol] | the promises, each stage of a restart, the files, the signals, and who may signal whom |
 //! | [supervisors] | daemontools, runit, s6, systemd, supervisord, OpenRC: what each command does, what clients see |
-//! | [containers] | Docker, Kubernetes, and restarts in place |
+//! | [containers] | PID 1, wrappers, STOPSIGNAL, Docker, Kubernetes, Podman, s6-overlay |
+//! | [hardening] | which settings of systemd's sandbox are fine, and which need what |
 //! | [sockets] | which way to keep the sockets, and how they move to the successor |
 //! | [proxies] | behind nginx and haproxy; clients that reuse connections; request bodies |
 //! | [http] | HTTP servers that drain |
@@ -28,6 +29,9 @@ pub mod supervisors {}
 
 #[doc = include_str!("containers.md")]
 pub mod containers {}
+
+#[doc = include_str!("hardening.md")]
+pub mod hardening {}
 
 #[doc = include_str!("sockets.md")]
 pub mod sockets {}

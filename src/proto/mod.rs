@@ -33,6 +33,19 @@ pub enum DrainReason {
     Requested,
 }
 
+/// What happens if as many generations drain as [`max_draining`](crate::Config::max_draining) allows, and a
+/// further one would have to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TooMany {
+    /// The new generation is refused: [`init`](crate::init) fails in it with
+    /// [`ErrorKind::TooManyDraining`](crate::ErrorKind::TooManyDraining), and the old one serves on.
+    Refuse,
+    /// The new generation takes over, and forces the oldest one to end, as its hammer would: what that one
+    /// has in flight is cut.
+    EndOldest,
+}
+
 /// What the supervisor means by a TERM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Intent {

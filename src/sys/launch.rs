@@ -260,8 +260,13 @@ pub(crate) fn new_session() {
 
 /// Closes every descriptor that the launcher does not need, if no other thread can be using one.
 pub(crate) fn close_all_but(keep: &[RawFd]) {
-    if proc::is_single_threaded() {
-        _ = raw::close_all_but(keep);
+    if !proc::is_single_threaded() || raw::close_all_but(keep).is_ok() {
+        return;
+    }
+    // Before Linux 5.9, or refused by seccomp.
+    let open: Vec<RawFd> = proc::own_descriptors().into_iter().flatten().collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2 && !keep.contains(fd)) {
+        _ = nix::unistd::close(fd); // that of the folder is closed already
     }
 }
 

@@ -12,10 +12,10 @@
 //! 3. If it belongs neither to root nor to us, we signal only those processes in it that its owner could
 //!    signal without us: see [`LockFile::bound`].
 
-use super::proc::World;
 use super::shortage::is_shortage;
 use super::{pid_file, process, raw};
 use crate::error::{Error, ErrorKind, Result};
+use crate::proto::generation::proof::World;
 use crate::proto::generation::record::Record;
 use crate::proto::paths;
 use crate::proto::text::Refused;
@@ -328,10 +328,12 @@ fn is_of_live_generation(file: &File, path: &Path, owner: u32, world: &World) ->
     };
     for generation in &record.live {
         let pid = generation.daemon.pid;
-        let runs = process::prove_daemon(generation, world, 0).and_then(|proof| match proof {
-            Ok(_held) => process::is_of(pid, owner),
-            Err(_) => Ok(false),
-        });
+        let content = pid_file::read(&path.with_extension("")).unwrap_or_default();
+        let runs =
+            process::prove_daemon(generation, world, 0, content).and_then(|proof| match proof {
+                Ok(_held) => process::is_of(pid, owner),
+                Err(_) => Ok(false),
+            });
         let runs = runs.map_err(|error| {
             let text = format!("cannot tell whether {path:?} is of process {pid} (claim)");
             Error::io(ErrorKind::Claim, text, error)

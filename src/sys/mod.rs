@@ -25,5 +25,6 @@ pub(crate) mod surroundings;
 pub(crate) mod systemctl;
 pub(crate) mod unix_path;
 pub(crate) mod wait;
+mod way_up;
 
 pub(crate) use raw::exit_now;

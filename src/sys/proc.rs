@@ -1,6 +1,8 @@
 //! What `/proc` says of a process (`proc(5)`).
 
-use super::shortage::unless_short;
+use super::raw;
+use super::shortage::{is_shortage, unless_short};
+use crate::proto::generation::proof::World;
 use crate::proto::generation::record::Identity;
 use std::ffi::OsString;
 use std::fs;
@@ -16,20 +18,48 @@ mod ports;
 pub(crate) use inspect::*;
 pub(crate) use ports::{Holder, holders};
 
-/// What distinguishes our PIDs and start times from those of another boot or PID namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct World {
-    pub(crate) boot: String,
-    pub(crate) pid_namespace: u64,
+/// What `/proc` does not tell.
+#[derive(Debug)]
+pub(crate) enum Hidden {
+    /// There is no `/proc`, or it numbers processes in another way: no process can be proven.
+    Processes(io::Error),
+    /// The boot ID: only processes that hold the PID file can be proven.
+    Boot(io::Error),
 }
 
-/// This boot and this PID namespace. Without `/proc` this is an error, and no process can be proven.
-pub(crate) fn world() -> io::Result<World> {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    check_proc()?;
-    Ok(World {
-        boot: boot.trim_end().to_owned(),
-        pid_namespace: fs::metadata("/proc/self/ns/pid")?.ino(),
+/// This boot and this PID namespace, and what could not be known. An error if it cannot be known for now.
+pub(crate) fn world() -> io::Result<(World, Option<Hidden>)> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let (numbers, namespace) = (check_proc(), pid_namespace());
+    let errors = [boot.as_ref().err(), numbers.as_ref().err(), namespace.as_ref().err()];
+    if let Some(error) = errors.into_iter().flatten().find(|error| is_shortage(error)) {
+        return Err(io::Error::from_raw_os_error(error.raw_os_error().unwrap_or_default()));
+    }
+    let hidden = match (numbers, &boot) {
+        (Err(error), _) => Some(Hidden::Processes(error)),
+        (Ok(()), Err(error)) => {
+            let text = format!("/proc/sys/kernel/random/boot_id: {error}");
+            Some(Hidden::Boot(io::Error::other(text)))
+        }
+        (Ok(()), Ok(_)) => None,
+    };
+    let world = World {
+        boot: boot.ok().map(|boot| boot.trim_end().to_owned()),
+        pid_namespace: namespace.ok(),
+    };
+    Ok((world, hidden))
+}
+
+/// The number of our PID namespace.
+pub(super) fn pid_namespace() -> io::Result<u64> {
+    let number = fs::metadata("/proc/self/ns/pid").map(|about| about.ino());
+    number.or_else(|error| {
+        if is_shortage(&error) {
+            return Err(error);
+        }
+        // Without a /proc, a kernel since Linux 6.11 tells it.
+        let pidfd = raw::pidfd_open(std::process::id() as i32)?;
+        fs::File::from(raw::pid_namespace(&pidfd)?).metadata().map(|about| about.ino())
     })
 }
 
@@ -109,7 +139,12 @@ pub(crate) fn name(pid: i32) -> io::Result<String> {
 /// The file name in the first word of a process's command line.
 pub(crate) fn program(pid: i32) -> Option<String> {
     check_proc().ok()?;
-    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    program_in_proc(pid)
+}
+
+/// The same for a number that `/proc` uses, whose process may have another number here.
+pub(crate) fn program_in_proc(number: i32) -> Option<String> {
+    let command = fs::read(format!("/proc/{number}/cmdline")).ok()?;
     let first = command.split(|byte| *byte == 0).next()?;
     let name = first.rsplit(|byte| *byte == b'/').next()?;
     Some(String::from_utf8_lossy(name).into_owned())

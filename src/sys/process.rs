@@ -1,8 +1,10 @@
 //! The proof that a process is one of ours, and signals to processes that were proven.
 
-use super::proc::{self, World};
+use super::proc;
 use super::raw;
 use super::shortage::is_shortage;
+use crate::proto::generation::check::Content;
+use crate::proto::generation::proof::{self, Sight, World};
 use crate::proto::generation::record::{Generation, Identity};
 use crate::proto::generation::verdict::Unproven;
 use nix::errno::Errno;
@@ -56,41 +58,42 @@ impl AsFd for Held {
     }
 }
 
-/// The one proof (promise P5). A PID may have been used again, so the pidfd is opened first, and only
-/// then are start time, boot and namespace compared: the process that was compared is the process that
-/// is held. See `pidfd_open(2)`, `proc_pid_stat(5)`. A process that is to be signalled must also not be
-/// [`is_untouchable`].
+/// The one proof (promise P5): `proto::generation::proof`. A PID may have been used again, so the pidfd is
+/// opened first, and only then are start time, boot and namespace compared: the process that was compared is
+/// the process that is held. See `pidfd_open(2)`, `proc_pid_stat(5)`. A process that is to be signalled must
+/// also not be [`is_untouchable`].
 ///
 /// An error means that it cannot be known for now: see [`is_shortage`].
 fn prove(
     who: Identity,
-    boot: &str,
-    pid_namespace: u64,
+    theirs: &World,
     world: &World,
+    of_this_boot: bool,
 ) -> io::Result<Result<Held, Unproven>> {
-    if boot != world.boot {
-        return Ok(Err(Unproven::Gone));
-    }
-    if pid_namespace != world.pid_namespace {
-        return Ok(Err(Unproven::Elsewhere));
-    }
     let held = match Held::open(who.pid) {
-        Ok(held) => held,
         Err(error) if is_shortage(&error) => return Err(error),
-        Err(error) => {
-            return Ok(Err(match error.raw_os_error().map(Errno::from_raw) {
-                // There is no such process, or the number belongs to a thread now.
-                Some(Errno::ESRCH | Errno::EINVAL | Errno::ENOENT) => Unproven::Gone,
-                _ => Unproven::Unknown, // ENOSYS, or EPERM by seccomp
-            }));
-        }
+        held => held,
     };
-    Ok(match proc::try_identity(who.pid)? {
-        Some(now) if now != who => Err(Unproven::Gone),
-        _ if held.has_ended() => Err(Unproven::Gone),
-        Some(_) => Ok(held),
-        None => Err(Unproven::Unknown),
-    })
+    let identity = proc::try_identity(who.pid)?;
+    let is_missing = match &held {
+        Ok(held) => held.has_ended(),
+        // There is no such process, or the number belongs to a thread now; ENOSYS, or EPERM by seccomp.
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ESRCH | Errno::EINVAL | Errno::ENOENT) => true,
+            _ => !exists(who.pid),
+        },
+    };
+    let sight = Sight { is_missing, is_held: held.is_ok(), identity };
+    let proven = proof::prove(who, theirs, world, of_this_boot, sight);
+    Ok(proven.and_then(|()| held.map_err(|_| Unproven::Unknown)))
+}
+
+/// Is there a process of this number? It may be a zombie.
+pub(crate) fn exists(pid: i32) -> bool {
+    match raw::kill(pid, 0) {
+        Ok(()) => true,
+        Err(error) => error.raw_os_error() != Some(Errno::ESRCH as i32),
+    }
 }
 
 /// Must this process never be signalled, whatever a file says? To `kill(2)`, 0 and negative numbers
@@ -99,31 +102,36 @@ fn is_untouchable(pid: i32, launcher: i32) -> bool {
     pid <= 1 || pid == own_pid() || pid == launcher
 }
 
-/// [`prove`] for a generation's daemon.
+/// [`prove`] for a generation's daemon. `content`: of the PID file.
 pub(crate) fn prove_daemon(
     generation: &Generation,
     world: &World,
     launcher: i32,
+    content: Content,
 ) -> io::Result<Result<Held, Unproven>> {
     if is_untouchable(generation.daemon.pid, launcher) {
         return Ok(Err(Unproven::Ours));
     }
-    prove(generation.daemon, &generation.boot, generation.pid_namespace, world)
+    let holds_file = content.is_held_by(generation.daemon.pid);
+    prove(generation.daemon, &World::of(generation), world, holds_file)
 }
 
 /// Does this generation belong to somebody else? It does if its launcher lives, is not ours, and still
 /// has the supervisor that it started with: then two services share a PID file, or a copy was started by
 /// hand. A launcher whose supervisor has died is an orphan, and a successor takes over from it.
+///
+/// `of_this_boot`: its daemon is proven, so what the record says of the launcher is of this boot as well.
 pub(crate) fn is_foreign(
     generation: &Generation,
     world: &World,
     own_launcher: i32,
+    of_this_boot: bool,
 ) -> io::Result<bool> {
-    let Generation { boot, pid_namespace, launcher, supervisor, .. } = generation;
+    let Generation { launcher, supervisor, .. } = generation;
     if launcher.pid == own_launcher {
         return Ok(false);
     }
-    let Ok(held) = prove(*launcher, boot, *pid_namespace, world)? else {
+    let Ok(held) = prove(*launcher, &World::of(generation), world, of_this_boot)? else {
         return Ok(false);
     };
     let Some(supervisor) = supervisor else {
@@ -141,6 +149,19 @@ pub(crate) fn is_foreign(
 pub(crate) fn is_of(pid: i32, user: u32) -> io::Result<bool> {
     let users = proc::users(pid)?;
     Ok(users.is_some_and(|[real, _effective, saved]| real == user || saved == user))
+}
+
+/// From here on the kernel prefers this process, if it is out of memory and has to kill one
+/// (`proc_pid_oom_score_adj(5)`). A higher value stays: it may only be lowered with a capability.
+pub(crate) fn offer_to_the_oom_killer() -> io::Result<()> {
+    /// Above each process with the same value 0 that has up to nine tenths of the memory.
+    const PREFERRED: i32 = 900;
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let now = std::fs::read_to_string(FILE)?.trim().parse::<i32>().map_err(io::Error::other)?;
+    match now < PREFERRED {
+        true => std::fs::write(FILE, PREFERRED.to_string()),
+        false => Ok(()),
+    }
 }
 
 /// Signals the process that holds the lock on the PID file. Only for kernels without pidfds: its PID may

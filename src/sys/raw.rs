@@ -23,6 +23,17 @@ pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     }
 }
 
+/// The PID namespace of a process (`PIDFD_GET_PID_NAMESPACE`, `ioctl_pidfd(2)`), since Linux 6.11.
+pub(crate) fn pid_namespace(pidfd: &OwnedFd) -> io::Result<OwnedFd> {
+    const PIDFD_GET_PID_NAMESPACE: u32 = 0xFF05;
+    // SAFETY: the descriptor is open for the call, which reads no memory of ours; a result that is not
+    // negative is a new descriptor of ours.
+    unsafe {
+        let fd = check(libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_PID_NAMESPACE as _, 0).into())?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
 /// Has the kernel KILL a program when the thread that starts it ends (`PR_SET_PDEATHSIG`): with the end of
 /// this process at the latest.
 pub(crate) fn end_with_this_thread(command: &mut std::process::Command) {

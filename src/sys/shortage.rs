@@ -24,3 +24,8 @@ pub(crate) fn unless_short<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(_) => Ok(None),
     }
 }
+
+/// Is this kind of socket refused to the process, as by a filter of system calls?
+pub(crate) fn is_family_refused(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
+}

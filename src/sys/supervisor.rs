@@ -2,12 +2,12 @@
 
 use super::process::{self, Held};
 use super::shortage::is_shortage;
-use super::{proc, systemctl};
+use super::{proc, systemctl, way_up};
 use crate::proto::channel::Hello;
 use crate::proto::generation::record::Identity;
 use crate::proto::shell::quote;
 use crate::proto::supervisor::systemd::Unit;
-use crate::proto::supervisor::{Adopts, NamedBy, Tells, supervise};
+use crate::proto::supervisor::{Adopts, NamedBy, Tells, above, supervise};
 use crate::proto::{Kind, Reading};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -19,10 +19,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     pub(crate) kind: Kind,
+    /// Why it counts as nobody, if its place alone does not tell.
+    pub(crate) nobody_because: Option<&'static str>,
     /// The name of its process.
     pub(crate) name: Option<String>,
     pub(crate) identity: Option<Identity>,
@@ -33,12 +36,12 @@ pub(crate) struct Supervisor {
     pub(crate) unit: Option<Unit>,
     /// How often a detached daemon has asked about its unit, and the last answer.
     told: Mutex<(u32, Option<Reading>)>,
+    /// The last answer was that the system goes down.
+    going_down: AtomicBool,
     /// Set in the launcher only: its parent at the start. If it has another parent later, the supervisor
     /// has ended.
     parent: Option<i32>,
 }
-
-const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"];
 
 /// The unit of this process, if its supervisor has units. The system's manager is PID 1. The control group
 /// may not tell a user's manager inside of a container, so its PID counts as well.
@@ -74,6 +77,20 @@ fn kind_of_folder(pid: i32) -> Option<Kind> {
     Some(Kind::of_status_file(fs::metadata(status).ok().map(|about| about.len())))
 }
 
+/// Has systemd itself started this process? Then no other process has adopted it (`systemd.exec(5)`).
+fn is_started_by_systemd(own: i32) -> bool {
+    std::env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == own.to_string())
+}
+
+/// The kind of a supervisor that `/proc` hides from us (`hidepid`, `ProtectProc=`): another user's process.
+fn kind_by_traces(launcher: i32, parent: i32) -> Option<Kind> {
+    if launcher == process::own_pid() && is_started_by_systemd(launcher) {
+        return Kind::all().find(|kind| matches!(kind.tells, Tells::Job));
+    }
+    // PID 1 may have adopted what another supervisor left behind in its folder.
+    if parent == 1 { None } else { kind_of_folder(launcher) }
+}
+
 /// `None` on an error. If the error is a lack of descriptors or memory, it is also put into `short`.
 fn unless_short<T>(looked: io::Result<T>, short: &mut Option<io::Error>) -> Option<T> {
     match looked {
@@ -92,12 +109,14 @@ impl Supervisor {
     /// counts as lost, and the process that has adopted us is not mistaken for it. Otherwise a successor
     /// would believe that somebody else supervises this service.
     ///
+    /// `restarts`: what the program says of a parent that is no known supervisor.
+    ///
     /// Fails if descriptors or memory are short: a launcher with a wrong idea of its supervisor would
     /// misunderstand every stop.
-    pub(crate) fn find() -> io::Result<Supervisor> {
+    pub(crate) fn find(restarts: Option<bool>) -> io::Result<Supervisor> {
         let (own, parent) = (process::own_pid(), process::parent_pid());
         let mut short = None;
-        let found = Supervisor::look_at(own, parent, &mut short);
+        let found = Supervisor::look_at(own, parent, restarts, &mut short);
         let abandoned = if found.may_adopt(own, parent) { kind_of_folder(own) } else { None };
         match short {
             Some(error) => Err(error),
@@ -111,7 +130,6 @@ impl Supervisor {
     /// Could this parent have adopted us from another? Not if systemd says that it has started us
     /// (`SYSTEMD_EXEC_PID`, `systemd.exec(5)`).
     fn may_adopt(&self, own: i32, parent: i32) -> bool {
-        let is_started = std::env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == own.to_string());
         // The parent may be a script that the supervisor has started; a script adopts nobody.
         let is_itself = self.name.as_deref().and_then(Kind::of_process) == Some(self.kind);
         let adopts = match self.kind.adopts_orphans {
@@ -119,7 +137,7 @@ impl Supervisor {
             Adopts::AsPid1 => parent == 1,
             Adopts::Always => parent == 1 || is_itself,
         };
-        adopts && !is_started
+        adopts && !is_started_by_systemd(own)
     }
 
     /// The supervisor has ended. `kind`: what it was, if the folder tells; otherwise what was seen of it.
@@ -128,32 +146,43 @@ impl Supervisor {
         let folder = self.folder.or_else(|| proc::folder(own).ok());
         Supervisor {
             kind,
+            nobody_because: None,
             name: None,
             identity: Some(Identity::GONE),
             held: None,
             folder: folder.filter(|_| kind.status_file().is_some()),
             unit: None,
             told: Mutex::default(),
+            going_down: AtomicBool::new(false),
             parent: None,
         }
     }
 
     /// The supervisor `parent` of another process: of a launcher, or of a daemon without launcher.
     pub(crate) fn of(launcher: i32, parent: i32) -> Supervisor {
-        Supervisor::look_at(launcher, parent, &mut None)
+        Supervisor::look_at(launcher, parent, None, &mut None)
     }
 
     /// `short`: set if something could not be read because descriptors or memory were short.
-    fn look_at(launcher: i32, parent: i32, short: &mut Option<io::Error>) -> Supervisor {
+    fn look_at(
+        launcher: i32,
+        parent: i32,
+        restarts: Option<bool>,
+        short: &mut Option<io::Error>,
+    ) -> Supervisor {
         let held = unless_short(Held::open(parent), short);
         let name = unless_short(proc::name(parent), short);
-        let is_shell = name.as_deref().is_some_and(|name| SHELLS.contains(&name));
-        let above = || is_shell.then(|| kind_above_script(parent)).flatten();
-        let kind = match name.as_deref().and_then(Kind::of_process).or_else(above) {
-            Some(kind) => kind,
-            // No known supervisor is PID 1 here: this is a container.
-            None if parent <= 1 || launcher == 1 => Kind::NOBODY,
-            None => Kind::OTHER,
+        let above = || {
+            let is_shell = name.as_deref().is_some_and(way_up::is_shell);
+            is_shell.then(|| kind_above_script(parent)).flatten()
+        };
+        let seen = match &name {
+            Some(name) => Kind::of_process(name).or_else(above),
+            None => kind_by_traces(launcher, parent),
+        };
+        let (kind, nobody_because) = match seen {
+            Some(kind) if kind.starts_again.is_supervisor() => (kind, None),
+            Some(_) | None => above::decide(seen, &way_up::look(launcher, parent, short), restarts),
         };
         // The supervisor stands in the service folder. Only its own user and root may see that; but the run
         // script starts there as well.
@@ -164,12 +193,14 @@ impl Supervisor {
         let identity = unless_short(proc::try_identity(parent), short).flatten();
         Supervisor {
             kind,
+            nobody_because,
             name,
             identity,
             held,
             folder: folder.flatten(),
             unit: unit_of(kind, launcher, identity),
             told: Mutex::default(),
+            going_down: AtomicBool::new(false),
             parent: None,
         }
     }
@@ -178,12 +209,14 @@ impl Supervisor {
     pub(crate) fn from_hello(hello: &Hello, pidfd: Option<OwnedFd>) -> Supervisor {
         Supervisor {
             kind: hello.kind,
+            nobody_because: None,
             name: None,
             identity: hello.supervisor,
             held: pidfd.map(Held::from_pidfd),
             folder: hello.folder.clone().map(|folder| std::ffi::OsString::from_vec(folder).into()),
             unit: unit_of(hello.kind, process::own_pid(), hello.supervisor),
             told: Mutex::default(),
+            going_down: AtomicBool::new(false),
             parent: None,
         }
     }
@@ -210,11 +243,10 @@ impl Supervisor {
     /// The same for another process, `launcher`.
     pub(crate) fn is_script_above(&self, launcher: i32, parent: i32) -> bool {
         use nix::unistd::{Pid, getpgid};
-        let is_shell = |name: &str| SHELLS.contains(&name);
         // The process of a script has the name of its file, `run`. The first word of its command line is
         // the shell.
-        let is_shell = self.name.as_deref().is_some_and(is_shell)
-            || proc::program(parent).as_deref().is_some_and(is_shell);
+        let is_shell = self.name.as_deref().is_some_and(way_up::is_shell)
+            || proc::program(parent).as_deref().is_some_and(way_up::is_shell);
         let group = |pid| getpgid(Some(Pid::from_raw(pid))).ok();
         is_shell && group(launcher).is_some() && group(launcher) == group(parent)
     }
@@ -265,7 +297,7 @@ impl Supervisor {
         }
         if !self.is_lost() {
             let read = match (&self.unit, main_pid) {
-                (Some(unit), Some(_)) => systemctl::read(unit, main_pid),
+                (Some(unit), Some(_)) => self.ask_for_launcher(unit, main_pid),
                 (Some(_), None) => None,
                 (None, _) => self.read_status(main_pid),
             };
@@ -289,6 +321,20 @@ impl Supervisor {
         }
         told.0 = told.0.wrapping_add(1);
         told.1
+    }
+
+    /// A stop may be part of a shutdown, which must not be held up.
+    fn ask_for_launcher(&self, unit: &Unit, main_pid: Option<i32>) -> Option<Reading> {
+        let reading = systemctl::read(unit, main_pid);
+        if reading == Some(Reading::Down) && systemctl::is_going_down(unit) {
+            self.going_down.store(true, Ordering::SeqCst);
+        }
+        reading
+    }
+
+    /// Has the supervisor said, when it was asked last, that the system goes down?
+    pub(crate) fn is_going_down(&self) -> bool {
+        self.going_down.load(Ordering::SeqCst)
     }
 
     fn read_status(&self, main_pid: Option<i32>) -> Option<Reading> {

@@ -138,7 +138,23 @@ pub(crate) fn pidfds() -> Result<(), String> {
 }
 
 pub(crate) fn proc() -> Result<(), String> {
-    proc::world().map(drop).map_err(|error| error.to_string())
+    match proc::world() {
+        Ok((_, Some(proc::Hidden::Processes(error) | proc::Hidden::Boot(error)))) | Err(error) => {
+            Err(error.to_string())
+        }
+        Ok((_, None)) => Ok(()),
+    }
+}
+
+/// Is the memory of a process limited by its control group, and would the kernel kill all of the group at once
+/// (`memory.oom.group`, cgroup v2)? Docker and Kubernetes set this for a container.
+pub(crate) fn dies_as_a_group(pid: i32) -> bool {
+    let groups = proc::control_group(pid).unwrap_or_default();
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+    let folder = group.map(|group| Path::new("/sys/fs/cgroup").join(group.trim_end()));
+    let value = |name: &str| fs::read_to_string(folder.as_ref()?.join(name)).ok();
+    let is = |name, wanted: &str| value(name).is_some_and(|value| value.trim() == wanted);
+    is("memory.oom.group", "1") && !is("memory.max", "max")
 }
 
 // ---- the supervisor ----

@@ -41,6 +41,16 @@ pub(crate) fn read(unit: &Unit, main_pid: Option<i32>) -> Option<Reading> {
     None
 }
 
+/// Is the manager of this unit about to end everything: is the system going down? `false` if it cannot be asked.
+pub(crate) fn is_going_down(unit: &Unit) -> bool {
+    ask(unit, &["is-system-running"], LIMIT).is_ok_and(|state| state.trim() == "stopping")
+}
+
+/// The same for the unit that a process runs in.
+pub(crate) fn is_going_down_by(pid: i32) -> bool {
+    unit_of(pid).is_some_and(|unit| is_going_down(&unit))
+}
+
 /// Properties of the unit. An empty answer is an error, so a caller finds every property that it asked
 /// for.
 pub(crate) fn show(unit: &Unit, names: &[&str], limit: Duration) -> io::Result<Properties> {

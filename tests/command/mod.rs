@@ -32,7 +32,7 @@ impl Said {
     }
 
     #[track_caller]
-    fn assert(&self, code: i32, words: &[&str]) {
+    pub(crate) fn assert(&self, code: i32, words: &[&str]) {
         let text = format!("{}{}", self.out, self.err);
         assert_eq!(self.code, code, "{text}");
         let missing: Vec<&&str> = words.iter().filter(|word| !text.contains(**word)).collect();

@@ -4,6 +4,7 @@ mod ends;
 mod gone;
 mod log_file;
 mod output;
+mod sandbox;
 mod signal_table;
 mod signals;
 pub(crate) mod start;

@@ -696,6 +696,15 @@ fn p1_p3_p6_under_tini() {
     p1_p3_p6_in_a_container(&["tini", "--"]);
 }
 
+#[test]
+fn p1_p3_p6_under_tini_and_a_wrapper() {
+    const FORWARDS: &str = "for one in HUP TERM; do trap \"kill -$one \\$pid\" $one; done
+\"$@\" & pid=$!
+while kill -0 $pid 2>/dev/null; do wait $pid; code=$?; done
+exit $code";
+    p1_p3_p6_in_a_container(&["tini", "--", "sh", "-c", FORWARDS, "wrapper"]);
+}
+
 // ---- what it holds, and what it hands on ----
 
 /// The supervisor; the pairs for signals; what it was started with; each daemon, and a channel to it.

@@ -9,6 +9,7 @@ mod hooks;
 mod in_flight;
 mod in_place;
 pub(crate) mod leaks;
+mod limits;
 mod nohup;
 mod options;
 mod order;

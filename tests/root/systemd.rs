@@ -3,6 +3,7 @@
 
 mod bus;
 mod clients;
+mod hardened;
 mod store;
 mod watchdog;
 
@@ -191,7 +192,7 @@ fn p1_p2_p6_systemctl_restart_and_stop() {
 fn p3_p6_a_stop_waits_for_what_is_in_flight() {
     run(|systemd, folder| {
         let web = Web::new(systemd, folder, "web");
-        web.deploy("TimeoutStopSec=1s", "");
+        web.deploy("TimeoutStopSec=1s", "--drain-timeout=100s");
         web.control(&["start"]);
         let (launcher, daemon) = (Watched::new(web.launcher()), web.started(1));
         let request = Connection::unfinished(&web.target);
@@ -316,6 +317,15 @@ fn p1_p6_in_the_folder_of_another_supervisor() {
     });
 }
 
+/// The sample, with the program `seamless` and the PID file of a test.
+fn reload_by_command(sample: &str, folder: &Path) -> String {
+    let seamless = bin::support("seamless").display().to_string();
+    let changed = sample.replace("/usr/local/bin/seamless", &seamless);
+    let changed = changed.replace("/run/%N", &folder.display().to_string());
+    assert!(changed.contains(&format!("ExecReload={seamless} restart {}", folder.display())));
+    changed
+}
+
 /// `systemctl reload` restarts in place: the main process stays, whatever comes of it.
 #[test]
 fn p1_p2_systemctl_reload() {
@@ -323,7 +333,8 @@ fn p1_p2_systemctl_reload() {
         let web = Web::new(systemd, folder, "web");
         let program = Program::new(web.folder.join("program"), &bin::probe());
         let sample = bin::root().join("examples/service/systemd/web.service.d/reload.conf");
-        let sample = fs::read_to_string(sample).expect("the sample");
+        let sample =
+            reload_by_command(&fs::read_to_string(sample).expect("the sample"), &web.folder);
         let start = format!(
             "ExecStart=\nExecStart={} --pid-file={folder}/web.pid --report={folder}/report \
              --tcp={} --reload-signal=1",
@@ -339,7 +350,8 @@ fn p1_p2_systemctl_reload() {
         prober.wait_pid(pids[0]);
         for nth in 2..=3 {
             program.deploy_bad();
-            web.control(&["reload"]);
+            let reload = systemd.command(&["reload", &web.unit]).output().expect("systemctl");
+            assert!(!reload.status.success(), "a reload into a bad program is reported");
             let failed = format!("serving: daemon {}; the last reload failed", pids[nth - 2]);
             web.wait_show("StatusText", &failed);
             web.wait_show("ActiveState", "active");
@@ -379,6 +391,10 @@ fn settings_that_would_cost_connections_are_named() {
             ("SendSIGHUP=yes", "SendSIGHUP=yes"),
             ("[Unit]\nStartLimitIntervalSec=1h", "StartLimitBurst=5"),
             ("RuntimeDirectory=DIR", "RuntimeDirectoryPreserve=no"),
+            ("TimeoutStopSec=infinity", "TimeoutStopSec=infinity"),
+            ("ProcSubset=pid", "ProcSubset=pid"),
+            ("MemoryMax=1G", "OOMPolicy=stop"),
+            ("MemoryMax=1G\nOOMPolicy=continue", ""),
         ];
         let services = cases.iter().enumerate().map(|(at, (setting, named))| {
             let name = format!("web-{at}");

@@ -55,7 +55,7 @@ impl Container {
     }
 
     /// `script` makes its script of the one that executes the probe.
-    fn with_script(
+    pub(crate) fn with_script(
         folder: &Path,
         init: &[&str],
         proc: Proc,
@@ -278,18 +278,18 @@ fn p3_p6_without_proc_it_ends_when_told() {
     });
 }
 
-/// A shell that starts it again and again is a supervisor of an unknown kind. The predecessor is
-/// known by its lock, the launcher's end by the channel.
+/// A shell that starts it again and again is a supervisor of an unknown kind, which the program has to know.
+/// Without a `/proc` of its own, the predecessor is known by its lock, the launcher's end by the channel.
 #[test]
-fn p4_without_proc_a_restart_works() {
+fn p4_below_a_shell_loop_a_restart_works() {
     in_a_box(|folder| {
-        scene::each(folder, [Proc::None, Proc::Foreign], |folder, proc| {
+        scene::each(folder, [Proc::Own, Proc::None, Proc::Foreign], |folder, proc| {
             let again = |probe: &str| {
                 let start = probe.replace("\nexec '", "\nwhile '");
                 assert_ne!(start, probe);
                 format!("{}\n{start}; do :; done", proc.prepare())
             };
-            let options = "--successor-timeout=none";
+            let options = "--successor-timeout=none --parent-restarts=yes";
             let container = Container::with_script(folder, TINI, proc, again, options);
             let mut old = container.site.report.wait("started").pid;
             for nth in 2..=3 {

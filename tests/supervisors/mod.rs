@@ -9,3 +9,4 @@ pub(crate) mod openrc;
 mod s6;
 mod status;
 pub(crate) mod supervisord;
+mod wrappers;

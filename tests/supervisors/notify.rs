@@ -63,7 +63,7 @@ fn p3_who_waits_is_told_what_for() {
             let target = Target::from(boxed::address());
             let (listen, gate) = (format!("--listen={target}"), folder.join("gate"));
             let gated = format!("--at=ready=file:{}", gate.display());
-            let mut command = direct.command(&[&listen, &gated]);
+            let mut command = direct.command(&[&listen, &gated, "--drain-timeout=100s"]);
             command.env("NOTIFY_SOCKET", folder.join("notify")).env("WATCHDOG_USEC", "2000000");
             if !has_launcher {
                 command.arg("--pid-file=");
@@ -95,6 +95,62 @@ fn p3_who_waits_is_told_what_for() {
             assert_eq!(request.try_finish().expect("an answer").pid, Some(daemon));
             assert!(started.wait_end().success());
             assert_eq!(ear.count("READY=1"), 1);
+        });
+    });
+}
+
+/// A stop, a drain by hand, and one without a launcher: without a limit of the drain, none is asked for more.
+#[test]
+fn p6_a_stop_without_a_limit_of_its_own_is_limited_by_systemd() {
+    Boxed::new().private_net().run(|folder| {
+        scene::each(folder, [Some(TERM), Some(INT), None], |folder, how| {
+            let ear = Ear::new(folder);
+            let direct = Site::alone(folder);
+            let target = Target::from(boxed::address());
+            let listen = format!("--listen={target}");
+            let mut command = direct.command(&[&listen, "--parent-restarts=no"]);
+            command.env("NOTIFY_SOCKET", folder.join("notify")).env("WATCHDOG_USEC", "1000000");
+            command.args(how.is_none().then_some("--pid-file="));
+            let mut started = direct.spawn(&mut command);
+            let daemon = direct.report.wait("started").pid;
+            let request = Connection::unfinished(&target);
+            assert_eq!(http::pid(&target), daemon);
+            process::signal(started.launcher.pid(), how.unwrap_or(TERM));
+            scene::wait_drain(&direct.report, daemon);
+            // The drain goes on, and signs of life come: more would have been asked for twice.
+            let signs = ear.count("WATCHDOG=1");
+            ear.wait("WATCHDOG=1", signs + 10);
+            let asked = |line: &String| line.contains("EXTEND_TIMEOUT_USEC");
+            assert_eq!(ear.heard().iter().filter(|line| asked(line)).count(), 0);
+            assert_eq!(request.try_finish().expect("an answer").pid, Some(daemon));
+            started.wait_end();
+        });
+    });
+}
+
+/// Its own limits bound what it asks for: a drain by its drain_timeout, a handoff by its handoff_timeout.
+#[test]
+fn p6_more_time_is_asked_for_up_to_the_service_s_own_limit() {
+    Boxed::new().private_net().run(|folder| {
+        let cases = [
+            ("--parent-restarts=no", "--drain-timeout=1s", 124),
+            ("--at=request=hang", "--handoff-timeout=1s", 0),
+        ];
+        scene::each(folder, cases, |folder, (option, limit, code)| {
+            let ear = Ear::new(folder);
+            let direct = Site::alone(folder);
+            let target = Target::from(boxed::address());
+            let listen = format!("--listen={target}");
+            let mut command = direct.command(&[&listen, option, limit]);
+            command.env("NOTIFY_SOCKET", folder.join("notify"));
+            let mut started = direct.spawn(&mut command);
+            let daemon = direct.report.wait("started").pid;
+            let _request = Connection::unfinished(&target);
+            assert_eq!(http::pid(&target), daemon);
+            process::signal(started.launcher.pid(), TERM);
+            assert_eq!(started.wait_end().code(), Some(code));
+            ear.wait(EXTENDS, 1);
+            assert!(ear.count(EXTENDS) <= 2, "{:?}", ear.heard());
         });
     });
 }

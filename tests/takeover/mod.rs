@@ -3,6 +3,7 @@
 mod claim;
 mod copies;
 mod files;
+mod hidden;
 pub(crate) mod kills;
 mod original;
 mod pid_file;

@@ -1,10 +1,14 @@
 //! `seamless stop`.
 
 use crate::{ANSWER, Ask, End, complain, say, words};
-use seamless::client::{Look, NoAnswer, Supervisor, Wish};
+use seamless::client::{Look, NoAnswer, Service, Supervisor, Wish};
+use std::thread;
 use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the PID file may name a generation that the record does not list yet.
+const TAKEOVER: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(asked: &Ask) -> End {
     let timeout = asked.timeout.unwrap_or(TIMEOUT);
@@ -13,9 +17,14 @@ pub(crate) fn run(asked: &Ask) -> End {
     let (seen, status) = service.status(timeout.min(ANSWER));
     let (newest, status) = match (seen.newest(), status) {
         (None, _) | (_, Err(NoAnswer::NobodyRuns)) if seen.unknown().is_none() => {
-            say(format_args!("{}: no generation runs", service.pid_file().display()));
-            seen.notes().iter().for_each(complain);
-            return End::Done;
+            return match still_held(service) {
+                Some(seen) => is_held(&seen),
+                None => {
+                    say(format_args!("{}: no generation runs", service.pid_file().display()));
+                    seen.notes().iter().for_each(complain);
+                    End::Done
+                }
+            };
         }
         (Some(newest), Ok(status)) => (newest, Some(status)),
         (Some(newest), Err(NoAnswer::NotListening(_))) => (newest, None),
@@ -66,6 +75,9 @@ pub(crate) fn run(asked: &Ask) -> End {
         ));
         return End::Stays;
     }
+    if let Some(held) = still_held(service) {
+        return is_held(&held);
+    }
     if let Some(starting) = later.starting() {
         complain(format_args!("process {starting} is starting: a new generation may serve soon"));
     }
@@ -77,6 +89,33 @@ pub(crate) fn run(asked: &Ask) -> End {
         ));
     }
     End::Done
+}
+
+/// A process that holds the PID file may be a takeover under way, which is over soon.
+fn still_held(service: &Service) -> Option<Look> {
+    let began = Instant::now();
+    loop {
+        let look = service.look();
+        look.holder()?;
+        if began.elapsed() >= TAKEOVER {
+            return Some(look);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// A service that somebody holds is not reported as stopped.
+fn is_held(look: &Look) -> End {
+    let who = match look.holder() {
+        Some(pid) if pid > 0 => format!("process {pid}"),
+        _ => "a process".to_owned(),
+    };
+    complain(format_args!(
+        "{who} holds {}, and is not known as a generation of this service: not stopped",
+        look.pid_file().display(),
+    ));
+    look.notes().iter().for_each(complain);
+    End::Error
 }
 
 fn instead(supervisor: &Supervisor) -> String {

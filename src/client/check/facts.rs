@@ -70,6 +70,10 @@ pub(super) struct Daemon {
     /// Where it listens by TCP, and a successor would not get that socket.
     pub(super) not_transferred: Vec<SocketAddr>,
     pub(super) file_limit: Option<u64>,
+    /// It could not read the boot ID.
+    pub(super) no_boot: bool,
+    /// Its memory is limited, and if one process of its control group is killed for it, all are.
+    pub(super) oom_group: bool,
     pub(super) in_place: bool,
     /// By which path its folder was entered is unknown.
     pub(super) unknown_folder: bool,
@@ -266,6 +270,8 @@ fn daemon(look: &Look, status: Result<Status, NoAnswer>) -> Option<Daemon> {
         held: status.map(|status| status.sockets),
         not_transferred,
         file_limit: proc::file_limit(pid),
+        no_boot: look.newest().is_some_and(Generation::has_no_boot),
+        oom_group: surroundings::dies_as_a_group(pid),
         silent,
         sockets,
     })

@@ -235,11 +235,28 @@ fn kernel(facts: &Facts, found: &mut Findings) {
 }
 
 fn limits(daemon: &Daemon, migrate: Option<u64>, found: &mut Findings) {
-    let Daemon { pid, held, not_transferred, file_limit, silent, .. } = daemon;
+    let Daemon { pid, held, not_transferred, file_limit, no_boot, oom_group, silent, .. } = daemon;
     if let Some(why) = silent {
         let advice =
             format!("look at process {pid}; as it is now, no successor can take its sockets over");
         found.problem("daemon", why.clone(), advice);
+    }
+    if *no_boot {
+        let says = format!(
+            "/proc/sys is hidden from daemon {pid}, and with it the boot ID: an older generation that still \
+             drains cannot be proven, and a stop does not wait for it"
+        );
+        let advice = "show /proc/sys to the service: under systemd, remove ProcSubset=pid";
+        found.problem("proc", says, advice.to_owned());
+    }
+    if *oom_group {
+        let says = format!(
+            "memory.oom.group is 1 in the control group of daemon {pid}, whose memory is limited: if one \
+             generation is killed for lack of memory, the one that serves is killed as well"
+        );
+        let advice = "set memory.oom.group to 0 (systemd: OOMPolicy=continue, Kubernetes: the kubelet's \
+                      singleProcessOOMKill), or give the service more than two generations need";
+        found.problem("memory", says, advice.to_owned());
     }
     if let (Some(held), Some(limit)) = (held, file_limit) {
         // The new daemon holds what it takes over, and hands a duplicate of each to the program.

@@ -39,6 +39,8 @@ fn clean() -> Facts {
             held: Some(3),
             not_transferred: Vec::new(),
             file_limit: Some(1024),
+            no_boot: false,
+            oom_group: false,
             in_place: false,
             unknown_folder: false,
             notifies: Some(true),
@@ -206,6 +208,12 @@ fn each_fault_of_the_kernel_and_its_limits() {
     });
     one("tcp-migrate-req", &["listens at 127.0.0.1:80", "seamless::sockets"], |facts| {
         daemon(facts).not_transferred = vec![([127, 0, 0, 1], 80).into()];
+    });
+    one("proc", &["/proc/sys is hidden from daemon 812", "ProcSubset=pid"], |facts| {
+        daemon(facts).no_boot = true;
+    });
+    one("memory", &["memory.oom.group is 1", "OOMPolicy=continue"], |facts| {
+        daemon(facts).oom_group = true;
     });
     one("daemon", &["it is stopped", "look at process 812"], |facts| {
         daemon(facts).silent = Some("it is stopped".to_owned());

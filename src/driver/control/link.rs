@@ -3,7 +3,7 @@
 use crate::driver::retry;
 use crate::proto::control::frame;
 use crate::sys::seqpacket::{Arrival, Link, Message};
-use crate::sys::shortage::is_shortage;
+use crate::sys::shortage::{is_family_refused, is_shortage};
 use crate::sys::socket::Peer;
 use crate::sys::wait;
 use std::io;
@@ -87,6 +87,9 @@ impl Deadline {
     }
 }
 
+const UNIX_SOCKETS_REFUSED: &str = "; Unix sockets are refused to this process: under systemd, AF_UNIX must be \
+                                    one of RestrictAddressFamilies=";
+
 pub(crate) enum Unconnected {
     /// Nothing is there, or what a process that is gone has left.
     Nobody,
@@ -98,7 +101,10 @@ pub(crate) fn connect(
     path: &Path,
     deadline: Deadline,
 ) -> Result<(Link, Option<Peer>), Unconnected> {
-    let failed = |error: io::Error| Unconnected::Failed(error.to_string());
+    let failed = |error: io::Error| {
+        let hint = if is_family_refused(&error) { UNIX_SOCKETS_REFUSED } else { "" };
+        Unconnected::Failed(format!("{error}{hint}"))
+    };
     loop {
         match Link::connect(path) {
             Ok(link) => {

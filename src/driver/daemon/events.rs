@@ -295,8 +295,13 @@ impl Events {
             };
             if before != after {
                 lock(&self.daemon.past).phase_since = Some(Instant::now());
+                if matches!(after, Phase::Draining(_)) && self.daemon.service.is_some() {
+                    if let Err(error) = process::offer_to_the_oom_killer() {
+                        log::write(Event::OomScoreKept { error: &error });
+                    }
+                }
                 if matches!(after, Phase::Draining(_)) && self.daemon.service.is_none() {
-                    observers::drains_alone();
+                    observers::drains_alone(self.daemon.drain_timeout());
                 }
                 self.progress.enter(cause, after);
             }

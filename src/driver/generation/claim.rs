@@ -1,8 +1,11 @@
 //! The claim: one generation starts at a time, and each claim takes the next number.
 
-use super::{Files, Service};
+use super::{Examined, Files, Service};
 use crate::driver::log::{self, daemon::Event};
 use crate::error::{Error, ErrorKind, Result};
+use crate::proto::TooMany;
+use crate::proto::generation::record::Record;
+use crate::proto::generation::takeover;
 use crate::shutdown::lock;
 use crate::sys::lock_file::Attempt;
 use std::sync::atomic::Ordering;
@@ -53,6 +56,7 @@ impl Service {
     /// Under the claim.
     fn take_number(&self, files: &mut Files, began: Instant) -> Result<u64> {
         let taken = self.read_record(&files.lock_file).and_then(|mut record| {
+            self.refuse_if_too_many(files, &record)?;
             record.last += 1;
             record.starting = Some(self.entry(record.last, None));
             files.lock_file.write(&record).map(|()| record.last)
@@ -65,5 +69,23 @@ impl Service {
             elapsed_ms: began.elapsed(),
         });
         Ok(number)
+    }
+
+    /// A launcher that restarts in place has refused it already.
+    fn refuse_if_too_many(&self, files: &Files, record: &Record) -> Result<()> {
+        let Some((most, TooMany::Refuse)) = self.draining.filter(|_| !self.in_place) else {
+            return Ok(());
+        };
+        let content = self.content()?.unwrap_or_default();
+        let others = self.examine_all(files, record, content)?;
+        let others: Vec<_> = others.iter().map(Examined::draining).collect();
+        if takeover::has_room(&others, most) {
+            return Ok(());
+        }
+        let text = format!(
+            "cannot start (max_draining): {most} generations or more still answer what is in flight"
+        );
+        let hint = "wait until one has ended, or end one by USR2; seamless status lists them";
+        Err(Error::new(ErrorKind::TooManyDraining, text).hint(hint))
     }
 }

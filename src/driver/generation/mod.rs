@@ -11,16 +11,18 @@ pub(in crate::driver) mod unit;
 use crate::driver::log::{self, daemon::Event};
 use crate::driver::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
+use crate::proto::TooMany;
 use crate::proto::channel::Hello;
 use crate::proto::control::transfer::Predecessor;
 use crate::proto::daemon::NoRestart;
 use crate::proto::generation::check::{Content, Own};
+use crate::proto::generation::proof::{NO_BOOT, NO_NAMESPACE, NO_START, World};
 use crate::proto::generation::record::{Generation, Identity, LineState, Record};
 use crate::proto::generation::verdict::{Asker, Facts, Purpose, Verdict, verdict};
 use crate::shutdown::lock;
 use crate::sys::lock_file::LockFile;
 use crate::sys::pid_file::{self, PidFile};
-use crate::sys::proc::{self, World};
+use crate::sys::proc::{self, Hidden};
 use crate::sys::process::{self, Held};
 use crate::sys::shortage;
 use crate::sys::supervisor::Supervisor;
@@ -46,6 +48,8 @@ pub(in crate::driver) struct Service {
     pub(in crate::driver) release_signal: i32,
     /// The launcher restarts in place.
     pub(in crate::driver) in_place: bool,
+    /// How many generations may drain, and what becomes of one more.
+    draining: Option<(usize, TooMany)>,
     reload_failures: Mutex<ReloadFailures>,
     /// The number of our claim; 0 before it.
     number: AtomicU64,
@@ -102,29 +106,26 @@ impl Service {
     ) -> Result<Service> {
         let pid = process::own_pid();
         let short = |error| Error::io(ErrorKind::System, "cannot read /proc (init)", error);
-        let world = match proc::world() {
-            Ok(world) => Some(world),
-            Err(error) if shortage::is_shortage(&error) => return Err(short(error)),
-            Err(error) => {
-                log::write(Event::NoProc { error: &error });
-                None
-            }
-        };
+        let (world, hidden) = proc::world().map_err(short)?;
+        match &hidden {
+            Some(Hidden::Processes(error)) => log::write(Event::NoProc { error }),
+            Some(Hidden::Boot(error)) => log::write(Event::NoBoot { error }),
+            None => {}
+        }
+        let has_proc = !matches!(hidden, Some(Hidden::Processes(_)));
         let identity = |pid| match proc::try_identity(pid) {
-            Ok(identity) => Ok(identity.unwrap_or(Identity { pid, start: 0 })),
+            Ok(identity) => Ok(identity.unwrap_or(Identity { pid, start: NO_START })),
             Err(error) => Err(short(error)),
         };
         let own = match proc::own_identity() {
             Ok(identity) => identity,
-            Err(error) if world.is_none() && !shortage::is_shortage(&error) => {
-                Identity { pid, start: 0 }
+            Err(error) if !has_proc && !shortage::is_shortage(&error) => {
+                Identity { pid, start: NO_START }
             }
             // Entered without it, we could not be told from a process that is gone: no successor
             // would ever end us.
             Err(error) => return Err(short(error)),
         };
-        let nowhere = || World { boot: "unknown".to_owned(), pid_namespace: 0 };
-        let world = world.unwrap_or_else(nowhere);
         let lock_file = LockFile::open(&settings.pid_file, &world)?;
         Ok(Service {
             launcher,
@@ -140,6 +141,7 @@ impl Service {
             claim_timeout: settings.claim_timeout,
             release_signal: settings.release_signal,
             in_place: hello.in_place,
+            draining: settings.max_draining.zip(settings.too_many_draining),
             reload_failures: Mutex::default(),
             number: AtomicU64::new(0),
             files: Mutex::new(Files { lock_file, pid_file: None }),
@@ -177,13 +179,14 @@ impl Service {
     ) -> Result<Examined> {
         let Generation { number, daemon, .. } = *generation;
         let examine = || {
-            let proof = process::prove_daemon(generation, &self.world, self.launcher)?;
+            let proof = process::prove_daemon(generation, &self.world, self.launcher, content)?;
             // Without /proc nobody's user is known.
             let beyond = match bound {
                 Some(owner) if proof.is_err() || !process::is_of(daemon.pid, owner)? => Some(owner),
                 Some(_) | None => None,
             };
-            let foreign = process::is_foreign(generation, &self.world, self.launcher)?;
+            let foreign =
+                process::is_foreign(generation, &self.world, self.launcher, proof.is_ok())?;
             let facts = Facts {
                 number,
                 start: daemon.start,
@@ -263,8 +266,8 @@ impl Service {
         Generation {
             number,
             daemon: self.identity,
-            boot: self.world.boot.clone(),
-            pid_namespace: self.world.pid_namespace,
+            boot: self.world.boot.clone().unwrap_or_else(|| NO_BOOT.to_owned()),
+            pid_namespace: self.world.pid_namespace.unwrap_or(NO_NAMESPACE),
             launcher: self.launcher_identity,
             supervisor: self.supervisor.identity,
             state,
@@ -334,6 +337,11 @@ impl HeldPredecessor {
 }
 
 impl Examined {
+    /// What is known of it, and whether it was told to drain.
+    fn draining(&self) -> (Facts, bool) {
+        (self.facts, self.generation.state == Some(LineState::Draining))
+    }
+
     fn pid(&self) -> i32 {
         self.generation.daemon.pid
     }

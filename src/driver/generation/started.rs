@@ -8,12 +8,15 @@ use crate::driver::log::{self, daemon::Event};
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::sockets;
 use crate::error::Result;
+use crate::proto::TooMany;
 use crate::proto::daemon::StartedCall;
 use crate::proto::generation::record::{LineState, Record};
-use crate::proto::generation::takeover::{Act, Done, End, Next, TakeOver};
+use crate::proto::generation::takeover::{self, Act, Done, End, Next, TakeOver};
+use crate::proto::generation::verdict::{Purpose, Verdict, verdict};
 use crate::shutdown::lock;
 use crate::sys::pid_file::PidFile;
 use crate::sys::process;
+use crate::sys::signals::SIGUSR2;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -137,10 +140,13 @@ fn perform<'a>(
         }
         Act::Steer => sockets::stages::steer_groups(),
         Act::Stop(place, verdict) => _ = service.touch(&hands.others[place], verdict),
-        Act::GiveUp => match &mut hands.files {
-            Some(files) => files.lock_file.give_up_if_held(),
-            None => service.give_up_claim(),
-        },
+        Act::GiveUp => {
+            end_surplus(service, &hands.others);
+            match &mut hands.files {
+                Some(files) => files.lock_file.give_up_if_held(),
+                None => service.give_up_claim(),
+            }
+        }
     }
     Ok(Done::Yes)
 }
@@ -148,5 +154,24 @@ fn perform<'a>(
 impl Hands<'_> {
     fn files(&mut self) -> &mut super::Files {
         self.files.as_mut().expect("they are held since the look")
+    }
+}
+
+/// The oldest generations make room.
+fn end_surplus(service: &Service, others: &[Examined]) {
+    let Some((most, TooMany::EndOldest)) = service.draining else { return };
+    let draining: Vec<_> = others.iter().map(Examined::draining).collect();
+    for place in takeover::surplus(&draining, most) {
+        let Examined { generation, held: Some(held), facts } = &others[place] else { continue };
+        // Its own hammer: in a drain, a USR2 that is not its launcher's forces the end.
+        match verdict(facts, Purpose::TakeOver, service.asker()) {
+            Verdict::Touch { .. } => {}
+            Verdict::TouchByNumber | Verdict::Leave { .. } | Verdict::Refuse(_) => continue,
+        }
+        let predecessor = generation.daemon.pid;
+        match held.signal(SIGUSR2) {
+            Ok(()) => log::write(Event::OldestEnded { predecessor, max_draining: most }),
+            Err(error) => log::write(Event::TakeoverFailed { predecessor, error: &error }),
+        }
     }
 }

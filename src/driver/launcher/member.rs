@@ -7,6 +7,7 @@ use crate::shutdown::panic_text;
 use crate::sys::launch::{self, Surroundings};
 use crate::sys::proc;
 use crate::sys::seqpacket::Link;
+use crate::sys::shortage::is_family_refused;
 use crate::sys::supervisor::Supervisor;
 use std::env;
 use std::ffi::OsString;
@@ -84,7 +85,15 @@ impl Again {
         program: impl FnOnce(&Again) -> io::Result<PathBuf>,
     ) -> Result<Member, Error> {
         let (ours, theirs) = Link::pair().map_err(|error| {
-            Error::io(ErrorKind::Channel, "cannot make the channel (launch)", error)
+            let refused = is_family_refused(&error);
+            let error = Error::io(ErrorKind::Channel, "cannot make the channel (launch)", error);
+            match refused {
+                true => error.hint(
+                    "Unix sockets are refused to this process: under systemd, AF_UNIX must be one of \
+                     RestrictAddressFamilies=",
+                ),
+                false => error,
+            }
         })?;
         let (hello, pidfd) = supervisor.hello(self.in_place);
         ours.send(&ToDaemon::Hello(hello).format(), pidfd.as_slice()).map_err(|error| {
@@ -96,7 +105,16 @@ impl Again {
         let surroundings = self.surroundings();
         let daemon = surroundings.and_then(|all| launch::spawn(&program, &theirs, all));
         let daemon = daemon.map_err(|error| {
-            Error::io(ErrorKind::Launch, format!("cannot start {program:?} again (launch)"), error)
+            let denied = error.kind() == io::ErrorKind::PermissionDenied;
+            let text = format!("cannot start {program:?} again (launch)");
+            let error = Error::io(ErrorKind::Launch, text, error);
+            match denied {
+                true => error.hint(
+                    "the program must be allowed to execute itself: see its mode, noexec mounts and \
+                     NoExecPaths=, seccomp (execve), and the rules of SELinux or AppArmor",
+                ),
+                false => error,
+            }
         })?;
         Ok(Member {
             daemon,

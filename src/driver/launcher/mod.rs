@@ -16,10 +16,10 @@ use crate::driver::settings::Settings;
 use crate::driver::threads::Asked;
 use crate::driver::timers::Timers;
 use crate::error::{Error, ErrorKind};
-use crate::proto::Report;
 use crate::proto::channel::{Aside, MESSAGE_MAX};
 use crate::proto::launcher::{Child, InPlace, Input, Launcher, Timer};
-use crate::proto::supervisor::notices::{self, Notices};
+use crate::proto::supervisor::notices::{self, Limits, Notices};
+use crate::proto::{Report, TooMany};
 use crate::shutdown::Hook;
 use crate::sys::seqpacket::{Arrival, Link};
 use crate::sys::signals::{self, SIGCONT, SIGPIPE, SIGTERM, SIGUSR2, Signals};
@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 /// `is_relative`: the program has named the PID file by a relative path.
 pub(in crate::driver) fn launch(mut settings: Settings, is_relative: bool) -> Error {
-    let supervisor = match Supervisor::find() {
+    let supervisor = match Supervisor::find(settings.parent_restarts) {
         Ok(supervisor) => supervisor,
         Err(error) => {
             let text = "cannot look at the supervisor (launch)";
@@ -118,6 +118,9 @@ fn run(
         supervisor: supervisor.pid(),
         supervisor_kind: supervisor.kind.name,
     });
+    if let Some(reason) = supervisor.nobody_because {
+        log::write(Event::LaunchedByNobody { parent_name: supervisor.name.as_deref(), reason });
+    }
     if supervisor.is_gone() {
         log::write(Event::LaunchAbandoned {});
     }
@@ -126,10 +129,16 @@ fn run(
     }
     warnings::warn_at_launch(&supervisor, &again);
     run_hooks(settings.on_launch);
-    let in_place = again.in_place.then_some(InPlace { max_draining: settings.max_draining });
+    // If the oldest one makes room, the new generation sees to it.
+    let max_draining = match settings.too_many_draining {
+        Some(TooMany::EndOldest) => None,
+        Some(TooMany::Refuse) | None => settings.max_draining,
+    };
+    let in_place = again.in_place.then_some(InPlace { max_draining });
+    let limits = Limits { handoff: settings.handoff_timeout, drain: settings.drain_timeout };
     let mut driver = Driver {
         machine: Launcher::new(supervisor.kind, supervisor.pid(), daemon, in_place),
-        notices: Notices::new(systemd::listener(), daemon),
+        notices: Notices::new(systemd::listener(), daemon, limits),
         timers: Timers::new(),
         inputs: VecDeque::new(),
         members: vec![first],
@@ -189,6 +198,9 @@ impl Driver {
         launch::reap_orphans(|pid| self.members.iter().any(|one| one.daemon.pid() == pid));
         if let Some(reading) = self.asking.as_mut().and_then(Asked::answer) {
             self.asking = None;
+            if self.supervisor.is_going_down() {
+                self.notify(notices::Input::GoingDown, None);
+            }
             self.feed(Input::Status(reading));
         }
         while let Some(due) = self.timers.due() {
@@ -218,7 +230,9 @@ impl Driver {
                         {
                             member.drain_timeout = Report::drain_timeout(&message.bytes);
                             member.prepares = Report::prepares(&message.bytes);
+                            let limit = member.drain_timeout;
                             self.start_took = member.since.elapsed();
+                            self.notify(notices::Input::DrainTimeout(limit), None);
                         }
                         self.notify(notices::Input::Report(report), None);
                         self.feed(Input::Report(pid, report));

@@ -35,6 +35,26 @@ events! {
                 file alone"),
         } => "Mount `/proc` of the PID namespace of the service.";
 
+        /// The boot ID cannot be read.
+        NoBoot: Warn "init" {
+            daemon = own_pid(),
+            error: &'a dyn Display as Field::Quoted,
+            reason = Field::Text("the boot ID is hidden: of the older generations, only the one that holds \
+                the PID file can be proven"),
+        } => "Show `/proc/sys` to the service. Under systemd: remove `ProcSubset=pid`.";
+
+        /// More than `max_draining` generations would drain: the oldest one is forced to end.
+        OldestEnded: Warn "takeover" {
+            predecessor: i32,
+            max_draining: usize,
+            signal = "USR2",
+            reason = Field::Text("it is the oldest of too many generations that drain"),
+        } => "Find out which clients never finish, or raise `max_draining`.";
+
+        /// The draining generation could not be made the first victim of a lack of memory.
+        OomScoreKept: Debug "oom" { daemon = own_pid(), error: &'a dyn Display as Field::Quoted }
+            => "Nothing.";
+
         /// Another generation is starting. This one waits for the claim.
         ClaimHeld: Info "claim" {
             daemon = own_pid(),

@@ -23,6 +23,14 @@ events! {
             reason = Field::Text("the supervisor has ended already: nobody restarts this launcher"),
         } => "Start the service under its supervisor, without a program between them that ends.";
 
+        /// The parent is no known supervisor, and what is above it restarts nothing: a TERM is a stop.
+        LaunchedByNobody: Info "launch" {
+            launcher = own_pid(),
+            parent_name: Option<&'a str>,
+            reason: &'a str as Field::Text,
+        } => "Nothing in a container. If the parent starts the service again when it ends: \
+            `Config::parent_restarts(true)`.";
+
         /// A shell script started the program without `exec`.
         LaunchedByScript: Warn "launch" {
             launcher = own_pid(),

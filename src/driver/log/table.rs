@@ -45,6 +45,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("kind", "the kind of the socket"),
     ("launcher", "PID of the launcher: the process that the supervisor started"),
     ("limit", "the limit that was exceeded"),
+    ("max_draining", "How many generations may drain at once: `Config::max_draining`."),
     ("member", "number of the socket in its group"),
     ("name", "name of the socket"),
     ("nonblocking", "whether the socket is in nonblocking mode"),

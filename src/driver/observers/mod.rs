@@ -9,8 +9,10 @@ pub(in crate::driver) mod systemd;
 
 use crate::driver::log::{self, daemon::Event};
 use crate::proto::supervisor::notices::{self, EXTEND_EVERY, Notice};
+use crate::sys::{process, systemctl};
 use std::os::fd::OwnedFd;
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// Performs what a process tells its supervisor. `fd`: what came with the message that led to it.
 pub(in crate::driver) fn tell(notice: &Notice, fd: Option<&OwnedFd>) {
@@ -34,16 +36,19 @@ pub(in crate::driver) fn serves_alone() {
     }
 }
 
-/// The drain has begun, and may take its time.
-pub(in crate::driver) fn drains_alone() {
+/// The drain has begun, and may take this time.
+pub(in crate::driver) fn drains_alone(limit: Option<Duration>) {
     if systemd::listener().is_none() {
         return;
     }
     tell(&notices::drains_alone(), None);
-    let extending = thread::Builder::new().name("seamless-notify".to_owned()).spawn(|| {
-        loop {
+    // Without a limit of its own, and while the system goes down, the limit of systemd counts.
+    let Some(limit) = limit else { return };
+    let extending = thread::Builder::new().name("seamless-notify".to_owned()).spawn(move || {
+        let began = Instant::now();
+        while began.elapsed() < limit && !systemctl::is_going_down_by(process::own_pid()) {
             tell(&notices::extend(), None);
-            thread::sleep(EXTEND_EVERY);
+            thread::sleep(EXTEND_EVERY.min(limit.saturating_sub(began.elapsed())));
         }
     });
     if let Err(error) = extending {

@@ -4,6 +4,7 @@
 //! They ask a column of its row. So a further kind is one row, and one parser if its status has a format
 //! of its own.
 
+pub(crate) mod above;
 #[cfg(test)]
 pub(crate) mod invented;
 pub(crate) mod notices;

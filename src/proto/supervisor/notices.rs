@@ -36,6 +36,10 @@ pub(crate) enum Input {
     Performing(Output),
     /// A daemon has reported this.
     Report(Report),
+    /// How long the drain of the daemon that serves may take.
+    DrainTimeout(Option<Duration>),
+    /// The system is about to go down.
+    GoingDown,
     /// This daemon has sent a message beside the protocol.
     Aside(Child, Aside),
     Timer(Timer),
@@ -47,6 +51,8 @@ pub(crate) enum Timer {
     Ask,
     /// This daemon has had the time to end by the watchdog's signal.
     Kill(Child),
+    /// The limit that the service itself has for what it waits for is over.
+    Limit,
 }
 
 /// What is to be done, in this order.
@@ -94,13 +100,22 @@ enum Stage {
 }
 
 /// Does the service wait for something that systemd has a time limit for? There is no way back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Wait {
     None,
-    /// For a handoff or a drain.
+    /// For a handoff.
+    Handoff,
+    /// For a drain.
     Drain,
     /// For a drain, and the service is to be down.
     Stop,
+}
+
+/// How long the service itself lets a handoff and a drain take. `None`: without a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) handoff: Duration,
+    pub(crate) drain: Option<Duration>,
 }
 
 /// The launcher's part.
@@ -111,14 +126,27 @@ pub(crate) struct Notices {
     daemon: Child,
     stage: Stage,
     wait: Wait,
+    limits: Limits,
+    /// systemd is asked for more time: never for more than the service gives itself.
+    extends: bool,
+    going_down: bool,
     /// The watchdog's signal has been passed on to this daemon, whose time to end runs.
     aborted: Option<Child>,
 }
 
 impl Notices {
     /// `first`: the first daemon.
-    pub(crate) fn new(listener: Option<Listener>, first: Child) -> Notices {
-        Notices { listener, daemon: first, stage: Stage::Starting, wait: Wait::None, aborted: None }
+    pub(crate) fn new(listener: Option<Listener>, first: Child, limits: Limits) -> Notices {
+        Notices {
+            listener,
+            daemon: first,
+            stage: Stage::Starting,
+            wait: Wait::None,
+            limits,
+            extends: false,
+            going_down: false,
+            aborted: None,
+        }
     }
 
     #[must_use]
@@ -141,6 +169,12 @@ impl Notices {
                 | Report::Unhandled,
             ) => {}
             Input::Aside(child, aside) => self.aside(child, aside, &mut out),
+            Input::DrainTimeout(limit) => self.limits.drain = limit,
+            Input::GoingDown => {
+                self.going_down = true;
+                self.extends = false;
+            }
+            Input::Timer(Timer::Limit) => self.extends = false,
             Input::Timer(Timer::Ask) => self.ask(&mut out),
             Input::Timer(Timer::Kill(child)) => {
                 if self.aborted.take_if(|aborted| *aborted == child).is_some() {
@@ -170,7 +204,7 @@ impl Notices {
         match output {
             Output::Handoff(child) => {
                 out.push(status(format!("handing off: daemon {child} serves on")));
-                self.wait_for(Wait::Drain, out);
+                self.wait_for(Wait::Handoff, out);
             }
             Output::Forward(child, signal) => {
                 let is_watchdog = signal == ABRT && self.watchdog().is_some();
@@ -239,7 +273,7 @@ impl Notices {
             (Progress::Draining(child), _) => {
                 let what = match self.wait {
                     Wait::Stop => "stopping",
-                    Wait::None | Wait::Drain => "draining",
+                    Wait::None | Wait::Handoff | Wait::Drain => "draining",
                 };
                 out.push(status(format!("{what}: daemon {child} answers what is in flight")));
                 self.wait_for(Wait::Drain, out);
@@ -257,7 +291,7 @@ impl Notices {
             // If no daemon serves, each daemon that is starting may answer.
             Aside::Alive if child == self.daemon || self.stage == Stage::Starting => {
                 let mut words = vec![Word::Watchdog];
-                if self.wait != Wait::None {
+                if self.extends {
                     words.push(Word::ExtendTimeout(EXTENSION));
                 }
                 out.push(Notice::Say(words));
@@ -271,22 +305,33 @@ impl Notices {
     /// Asks now, and again in time for the watchdog and for the next extension.
     fn ask(&self, out: &mut Vec<Notice>) {
         let half = self.watchdog().map(|time| time / 2);
-        let every = (self.wait != Wait::None).then_some(EXTEND_EVERY);
+        let every = self.extends.then_some(EXTEND_EVERY);
         if let Some(again) = half.into_iter().chain(every).min() {
             out.push(Notice::Arm(Timer::Ask, again));
         }
         out.push(Notice::Ask(self.daemon));
     }
 
-    /// From here on systemd's time limit is extended, as long as the daemon shows that it lives.
+    /// From here on systemd's time limit is extended, as long as the daemon shows that it lives, and at most
+    /// for as long as the service itself lets it take. Without a limit of its own, and while the system goes
+    /// down, systemd's limit counts: a stop has to end.
     fn wait_for(&mut self, wait: Wait, out: &mut Vec<Notice>) {
-        if self.wait == Wait::None {
-            // It is not known yet how soon the daemon answers, and the limit may be short.
-            out.push(extend());
-            out.push(Notice::Arm(Timer::Ask, Duration::ZERO));
+        if wait <= self.wait {
+            return;
         }
-        if wait > self.wait {
-            self.wait = wait;
+        self.wait = wait;
+        let limit = match wait {
+            Wait::None => None,
+            Wait::Handoff => Some(self.limits.handoff),
+            Wait::Drain | Wait::Stop => self.limits.drain,
+        };
+        let extended = std::mem::replace(&mut self.extends, limit.is_some() && !self.going_down);
+        if let Some(limit) = limit.filter(|_| self.extends) {
+            out.push(Notice::Arm(Timer::Limit, limit));
+            if !extended {
+                // It is not known yet how soon the daemon answers, and the limit may be short.
+                out.extend([extend(), Notice::Arm(Timer::Ask, Duration::ZERO)]);
+            }
         }
     }
 }
@@ -315,8 +360,8 @@ pub(crate) fn serves_alone() -> Notice {
     Notice::Say(vec![Word::Ready, Word::Status("serving".to_owned())])
 }
 
-/// The drain has begun. It may take its time: [`extend`] follows now, and then again each
-/// [`EXTEND_EVERY`].
+/// The drain has begun. If it has a limit, [`extend`] follows now, and then again each [`EXTEND_EVERY`] until the
+/// limit is over.
 pub(crate) fn drains_alone() -> Notice {
     let text = "stopping: what is in flight is answered".to_owned();
     Notice::Say(vec![Word::Stopping, Word::Status(text)])

@@ -170,6 +170,13 @@ pub(crate) const SETTINGS: &[&str] = &[
     "RuntimeDirectoryPreserve",
     "ExecReload",
     "FileDescriptorStoreMax",
+    "PrivateTmp",
+    "DynamicUser",
+    "ProcSubset",
+    "PrivatePIDs",
+    "RestrictAddressFamilies",
+    "MemoryMax",
+    "OOMPolicy",
 ];
 
 /// What the service itself does, as far as it matters for the settings.
@@ -303,6 +310,14 @@ pub(crate) fn findings(unit: &Properties, own: &Own) -> Vec<Finding> {
             );
         }
     }
+    if unit.get("TimeoutStopUSec") == "infinity" && own.drain_timeout.is_none() && own.notifies {
+        find(
+            "TimeoutStopUSec",
+            "TimeoutStopSec= to a time, or Config::drain_timeout",
+            "nothing limits a stop: a client that never finishes holds up `systemctl stop` and a shutdown",
+        );
+    }
+    sandbox(unit, &mut find);
     if unit.get("Restart") == "no" {
         find(
             "Restart",
@@ -330,11 +345,68 @@ pub(crate) fn findings(unit: &Properties, own: &Own) -> Vec<Finding> {
     if own.reloads && unit.get("ExecReload").is_empty() && kind != "notify-reload" {
         find(
             "ExecReload",
-            "ExecReload=/bin/kill -HUP $MAINPID",
+            "ExecReload=/usr/local/bin/seamless restart PIDFILE, which waits for the result",
             "`systemctl reload` is refused, though a signal restarts the service in place",
         );
     }
     found
+}
+
+/// Settings of the sandbox, and of the limits of memory.
+fn sandbox(unit: &Properties, find: &mut impl FnMut(&str, &'static str, &'static str)) {
+    let survives = matches!(unit.get("KillMode"), "process" | "none");
+    const OWN_TMP: &str = "each start gets a new /tmp, and the old one is removed under the generation that \
+                           still drains";
+    if unit.is_yes("DynamicUser") && survives {
+        find(
+            "DynamicUser",
+            "User= to a user of its own",
+            "it implies PrivateTmp=yes: each start gets a new /tmp, and the old one is removed under the \
+             generation that still drains",
+        );
+    } else if unit.is_yes("PrivateTmp") && survives {
+        find(
+            "PrivateTmp",
+            "PrivateTmp=disconnected (systemd 257), or PrivateTmp=no and TMPDIR= in a folder of its own",
+            OWN_TMP,
+        );
+    }
+    if unit.get("ProcSubset") == "pid" {
+        find(
+            "ProcSubset",
+            "ProcSubset=all; ProtectProc=invisible may stay",
+            "it hides the boot ID: an older generation that still drains cannot be proven, and a stop does \
+             not wait for it",
+        );
+    }
+    if unit.is_yes("PrivatePIDs") {
+        find(
+            "PrivatePIDs",
+            "PrivatePIDs=no, or restart in place (Config::reload_signals)",
+            "the launcher is PID 1 of a namespace: when it ends, the kernel KILLs the daemon",
+        );
+    }
+    // Shown as a list of what is allowed, or after a `~` as a list of what is refused.
+    let families = unit.get("RestrictAddressFamilies");
+    let lists_unix =
+        families.split_ascii_whitespace().any(|one| one.trim_start_matches('~') == "AF_UNIX");
+    let refuses = families.starts_with('~');
+    if !families.is_empty() && lists_unix == refuses {
+        find(
+            "RestrictAddressFamilies",
+            "AF_UNIX as one of RestrictAddressFamilies=",
+            "launcher and daemon speak by Unix sockets, so the service does not start",
+        );
+    }
+    if !matches!(unit.get("MemoryMax"), "infinity" | "")
+        && matches!(unit.get("OOMPolicy"), "stop" | "kill")
+    {
+        find(
+            "OOMPolicy",
+            "OOMPolicy=continue, and MemoryMax= above what two generations need",
+            "if one generation is killed for lack of memory, systemd ends the one that serves as well",
+        );
+    }
 }
 
 /// Enough for a start, a restart, and another restart after a mistake.

@@ -62,7 +62,7 @@ impl Drop for Service {
 fn an_invented_kind_is_recognised_and_read() {
     let mut service = Service::new("invented");
     let own = process::own_pid();
-    let found = Supervisor::look_at(own, service.pid(), &mut None);
+    let found = Supervisor::look_at(own, service.pid(), None, &mut None);
     assert_eq!(found.kind, INVENTED);
     assert_eq!(found.folder(), Some(service.folder.as_path()));
     // What the daemon learns from the hello.

@@ -21,7 +21,9 @@ fn p1_p2_p3_p6_p8_the_sample_unit() {
 /// With `systemctl reload` as the restart.
 #[test]
 fn p1_p2_p3_p6_p8_the_sample_unit_in_place() {
-    cases(IN_PLACE, include_str!("../../../examples/service/systemd/web.service.d/reload.conf"));
+    let sample = include_str!("../../../examples/service/systemd/web.service.d/reload.conf");
+    let seamless = bin::support("seamless").display().to_string();
+    cases(IN_PLACE, &sample.replace("/usr/local/bin/seamless", &seamless));
 }
 
 const IN_PLACE: &str = "systemd, in place";

@@ -345,3 +345,10 @@ impl Watched {
 pub fn signal(pid: u32, signal: i32) {
     assert!(Watched::new(pid).signal(signal), "signal {signal}: process {pid} has ended");
 }
+
+/// The version of the kernel: the first two numbers.
+pub fn kernel() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc");
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
+    (numbers.next().expect("a version"), numbers.next().unwrap_or(0))
+}

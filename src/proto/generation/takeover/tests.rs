@@ -99,3 +99,24 @@ fn our_own_line_is_written_anew() {
     let stopped = acts.iter().filter(|act| matches!(act, Act::Stop(..))).count();
     assert_eq!(stopped, 1, "never a newer one: {acts:?}");
 }
+
+#[test]
+fn the_oldest_of_too_many_that_drain_make_room() {
+    let drains = |number| (facts(number, Ok(())), true);
+    let serves = |number| (facts(number, Ok(())), false);
+    let gone = |number| (facts(number, Err(Unproven::Gone)), true);
+    let all = [drains(3), gone(1), serves(4), drains(2)];
+    assert_eq!(surplus(&all, 3), [0; 0]);
+    assert_eq!(surplus(&all, 2), [3]);
+    assert_eq!(surplus(&all, 1), [3, 0]);
+    assert_eq!(surplus(&[serves(4)], 1), [0; 0]);
+    // What has just been told to drain is not forced, whatever the limit is.
+    assert_eq!(surplus(&all, 0), [3, 0]);
+    assert!(has_room(&all, 3));
+    assert!(!has_room(&all, 2));
+    assert!(has_room(&[serves(4), gone(1), gone(2)], 1));
+    let mut none_serves = [drains(2), drains(3)];
+    assert!(!has_room(&none_serves, 1), "a draining line may still say that it served");
+    none_serves.iter_mut().for_each(|(facts, _)| facts.serves = false);
+    assert!(has_room(&none_serves, 1));
+}

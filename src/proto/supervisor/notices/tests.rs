@@ -8,6 +8,10 @@ const FIRST: Child = 70;
 const SECOND: Child = 71;
 const WATCHDOG: Duration = Duration::from_secs(4);
 
+const HANDOFF: Duration = Duration::from_secs(10);
+const DRAIN: Duration = Duration::from_secs(60);
+const LIMITS: Limits = Limits { handoff: HANDOFF, drain: Some(DRAIN) };
+
 const WATCHED: Listener = Listener { watchdog: Some(WATCHDOG) };
 
 fn progress(progress: Progress) -> Input {
@@ -35,7 +39,7 @@ fn ended(child: Child) -> Input {
 }
 
 fn after(listener: Option<Listener>, inputs: impl IntoIterator<Item = Input>) -> Notices {
-    let mut notices = Notices::new(listener, FIRST);
+    let mut notices = Notices::new(listener, FIRST, LIMITS);
     for input in inputs {
         let _ = notices.on(input);
     }
@@ -56,6 +60,7 @@ fn shown(notices: &[Notice]) -> String {
     let one = |notice: &Notice| match notice {
         Notice::Say(words) => words.iter().map(word).collect::<Vec<_>>().join(" "),
         Notice::Arm(Timer::Ask, after) => format!("ask in {after:?}"),
+        Notice::Arm(Timer::Limit, after) => format!("limit in {after:?}"),
         Notice::Arm(Timer::Kill(child), after) => format!("kill {child} in {after:?}"),
         other => format!("{other:?}"),
     };
@@ -115,7 +120,7 @@ fn table() -> Vec<(Input, [&'static str; 6])> {
         (
             progress(Draining(FIRST)),
             [
-                "'draining: daemon 70 answers what is in flight'; EXTEND 10s; ask in 0ns",
+                "'draining: daemon 70 answers what is in flight'; limit in 60s; EXTEND 10s; ask in 0ns",
                 "=",
                 "=",
                 "=",
@@ -126,18 +131,19 @@ fn table() -> Vec<(Input, [&'static str; 6])> {
         (
             progress(Stopping(FIRST)),
             [
-                "STOPPING 'stopping: daemon 70 answers what is in flight'; EXTEND 10s; ask in 0ns",
+                "STOPPING 'stopping: daemon 70 answers what is in flight'; limit in 60s; EXTEND 10s; \
+                 ask in 0ns",
                 "=",
                 "=",
                 "=",
+                "STOPPING 'stopping: daemon 70 answers what is in flight'; limit in 60s",
                 "STOPPING 'stopping: daemon 70 answers what is in flight'",
-                "=",
             ],
         ),
         (
             Input::Performing(Output::Handoff(FIRST)),
             [
-                "'handing off: daemon 70 serves on'; EXTEND 10s; ask in 0ns",
+                "'handing off: daemon 70 serves on'; limit in 10s; EXTEND 10s; ask in 0ns",
                 "=",
                 "=",
                 "=",
@@ -172,6 +178,9 @@ fn table() -> Vec<(Input, [&'static str; 6])> {
             ["Remove(\"a\")", "=", "=", "=", "=", "="],
         ),
         (Input::Timer(Timer::Ask), ["ask in 2s; Ask(70)", "=", "=", "=", "=", "="]),
+        (Input::Timer(Timer::Limit), ["", "=", "=", "=", "=", "="]),
+        (Input::DrainTimeout(None), ["", "=", "=", "=", "=", "="]),
+        (Input::GoingDown, ["", "=", "=", "=", "=", "="]),
         (Input::Timer(Timer::Kill(FIRST)), ["", "=", "=", "=", "=", "="]),
     ]
 }
@@ -203,7 +212,7 @@ fn where_nobody_listens_only_readiness_is_told() {
 
 #[test]
 fn signs_of_life_begin_with_the_launch_if_there_is_a_watchdog() {
-    let launched = |listener| shown(&Notices::new(listener, FIRST).on(Input::Launched));
+    let launched = |listener| shown(&Notices::new(listener, FIRST, LIMITS).on(Input::Launched));
     let said = "'starting: daemon 70' WATCHDOG";
     assert_eq!(launched(Some(WATCHED)), format!("{said}; ask in 0ns"));
     assert_eq!(launched(Some(Listener { watchdog: None })), said);
@@ -221,6 +230,49 @@ fn a_daemon_is_asked_in_time_for_the_watchdog_and_for_the_next_extension() {
     assert_eq!(asks(Some(20), true), "ask in 3s; Ask(70)");
     assert_eq!(asks(None, true), "ask in 3s; Ask(70)");
     assert_eq!(asks(None, false), "Ask(70)");
+}
+
+/// What is left of an extension: of the next sign of life, and of the next question.
+fn extends(notices: &mut Notices) -> (bool, bool) {
+    let said = shown(&notices.on(alive(FIRST)));
+    (said.contains("EXTEND"), shown(&notices.on(Input::Timer(Timer::Ask))).contains("3s"))
+}
+
+#[test]
+fn a_stop_is_extended_up_to_the_limit_that_the_service_has() {
+    let unwatched = Listener { watchdog: None };
+    for wish in [progress(Stopping(FIRST)), progress(Draining(FIRST))] {
+        let mut notices = after(Some(unwatched), [wish.clone()]);
+        assert_eq!(extends(&mut notices), (true, true));
+        let _ = notices.on(Input::Timer(Timer::Limit));
+        assert_eq!(extends(&mut notices), (false, false));
+        // What it says itself at its start counts.
+        let mut notices = after(Some(unwatched), [Input::DrainTimeout(None)]);
+        assert!(!shown(&notices.on(wish)).contains("EXTEND"));
+        assert_eq!(extends(&mut notices), (false, false));
+    }
+}
+
+#[test]
+fn a_handoff_has_a_limit_of_its_own_and_a_stop_after_it_another_one() {
+    let handoff = || Input::Performing(Output::Handoff(FIRST));
+    let mut notices = after(Some(WATCHED), [Input::DrainTimeout(None), handoff()]);
+    assert!(extends(&mut notices).0);
+    let _ = notices.on(progress(Stopping(FIRST)));
+    assert!(!extends(&mut notices).0, "without a limit of the drain there is no extension");
+    let mut notices = after(Some(WATCHED), [handoff(), Input::Timer(Timer::Limit)]);
+    assert!(!extends(&mut notices).0);
+    let _ = notices.on(progress(Stopping(FIRST)));
+    assert!(extends(&mut notices).0);
+}
+
+#[test]
+fn a_system_that_goes_down_is_not_held_up() {
+    let mut notices = after(Some(WATCHED), [Input::GoingDown]);
+    assert!(!shown(&notices.on(progress(Stopping(FIRST)))).contains("EXTEND"));
+    assert!(!extends(&mut notices).0);
+    let mut notices = after(Some(WATCHED), [progress(Stopping(FIRST)), Input::GoingDown]);
+    assert!(!extends(&mut notices).0);
 }
 
 #[test]

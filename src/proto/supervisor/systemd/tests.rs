@@ -128,6 +128,11 @@ fn a_good_unit_needs_no_warning() {
         "StartLimitIntervalUSec=0 StartLimitBurst=1",
         "RuntimeDirectory=web RuntimeDirectoryPreserve=restart",
         "RuntimeDirectory=other",
+        "PrivateTmp=disconnected",
+        "PrivateTmp=no DynamicUser=no ProcSubset=all PrivatePIDs=no",
+        "RestrictAddressFamilies=AF_INET~AF_UNIX",
+        "MemoryMax=infinity OOMPolicy=stop",
+        "MemoryMax=1073741824 OOMPolicy=continue",
     ] {
         assert_eq!(found(change, &own), [""; 0], "{change}");
     }
@@ -151,8 +156,20 @@ fn each_bad_setting_is_named() {
         "Restart=no",
         "RemainAfterExit=yes",
         "StartLimitBurst=2",
+        "PrivateTmp=yes",
+        "DynamicUser=yes",
+        "ProcSubset=pid",
+        "PrivatePIDs=yes",
+        "RestrictAddressFamilies=AF_INET~AF_INET6",
     ] {
         assert_eq!(found(setting, &own), [setting]);
+    }
+    assert_eq!(found("TimeoutStopUSec=infinity", &own), ["TimeoutStopSec=infinity"]);
+    let limited = Own { drain_timeout: Some(Duration::from_secs(60)), ..own.clone() };
+    assert_eq!(found("TimeoutStopUSec=infinity", &limited), [""; 0]);
+    assert_eq!(found("DynamicUser=yes PrivateTmp=yes", &own), ["DynamicUser=yes"]);
+    for policy in ["OOMPolicy=stop", "OOMPolicy=kill"] {
+        assert_eq!(found(&format!("MemoryMax=1073741824 {policy}"), &own), [policy]);
     }
     assert_eq!(found("StartLimitIntervalUSec=5min", &own), ["StartLimitBurst=5"]);
     assert_eq!(found("RuntimeDirectory=web", &own), ["RuntimeDirectoryPreserve=no"]);
@@ -167,6 +184,24 @@ fn each_bad_setting_is_named() {
     assert_eq!(found("Type=exec WatchdogUSec=3s", &silent), ["WatchdogSec=3s"]);
     assert_eq!(found("Type=exec TimeoutStopUSec=59s", &silent), ["TimeoutStopSec=59s"]);
     assert_eq!(found("Type=exec TimeoutStopUSec=infinity", &silent), [""; 0]);
+}
+
+/// With a `~` before it, the list is of what is refused.
+#[test]
+fn unix_sockets_are_found_in_both_kinds_of_lists() {
+    for (list, is_found) in [
+        ("AF_INET AF_UNIX", false),
+        ("AF_INET", true),
+        ("none", true),
+        ("~AF_PACKET", false),
+        ("~AF_UNIX AF_PACKET", true),
+        ("", false),
+    ] {
+        let unit = Properties::parse(&format!("RestrictAddressFamilies={list}\nRestart=always"));
+        let found = findings(&unit, &Own::default());
+        let named = found.iter().any(|one| one.setting.starts_with("RestrictAddressFamilies="));
+        assert_eq!(named, is_found, "{list}");
+    }
 }
 
 #[test]

@@ -53,7 +53,7 @@ use std::{
 use lexopt::{Parser, ValueExt};
 use rustix::event::{PollFd, PollFlags, poll};
 use seamless::{
-    Config, DrainReason,
+    Config, DrainReason, TooMany,
     hooks::{self, Stage},
     sockets,
 };
@@ -107,6 +107,8 @@ probe --pid-file PATH [options]
   --environment FILE        each daemon gets `NAME=VALUE` of this file's first line
   --set NAME=VALUE          sets a variable before `init`, unless it is set
   --max-draining N
+  --too-many refuse|end-oldest
+  --parent-restarts yes|no
   --keep-output             standard output and error are not replaced
   --chatter                 prints a line each millisecond, and reports the first that fails
 
@@ -353,6 +355,8 @@ struct Options {
     environment: Option<PathBuf>,
     set: Option<(String, String)>,
     max_draining: Option<usize>,
+    too_many: Option<TooMany>,
+    parent_restarts: Option<bool>,
     release_code: Option<i32>,
     notification_fd: Option<i32>,
     keep_output: bool,
@@ -424,6 +428,14 @@ impl Options {
                     options.set = Some((name.to_owned(), value.to_owned()));
                 }
                 Long("max-draining") => options.max_draining = Some(parser.value()?.parse()?),
+                Long("too-many") => {
+                    let refuses = parser.value()? == "refuse";
+                    let then = if refuses { TooMany::Refuse } else { TooMany::EndOldest };
+                    options.too_many = Some(then);
+                }
+                Long("parent-restarts") => {
+                    options.parent_restarts = Some(parser.value()? == "yes");
+                }
                 Long("release-code") => options.release_code = Some(parser.value()?.parse()?),
                 Long("notification-fd") => options.notification_fd = Some(parser.value()?.parse()?),
                 Long("keep-output") => options.keep_output = true,
@@ -891,6 +903,12 @@ fn config(options: &Options, part: &Part) -> Config {
     }
     if let Some(generations) = options.max_draining {
         config = config.max_draining(generations);
+    }
+    if let Some(then) = options.too_many {
+        config = config.too_many_draining(then);
+    }
+    if let Some(restarts) = options.parent_restarts {
+        config = config.parent_restarts(restarts);
     }
     if let Some(code) = options.release_code {
         config = config.release_code(code);

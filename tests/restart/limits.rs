@@ -1,0 +1,104 @@
+//! What old generations may cost: memory, and how many of them there are.
+
+use std::fs;
+
+use seamless_testing::{
+    LIMIT,
+    boxed::Boxed,
+    http::{self, Connection, answer_of},
+    process::Watched,
+    scene,
+    site::{SERVES_ON, Site, Started},
+};
+
+fn oom_score_adj(pid: u32) -> i32 {
+    let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("/proc");
+    text.trim().parse().expect("a number")
+}
+
+/// Not the one that serves: it has what it was started with. A higher value stays.
+#[test]
+fn p1_a_generation_that_drains_is_the_first_victim_of_a_lack_of_memory() {
+    Boxed::new().private_net().run(|folder| {
+        scene::each(folder, [(0, 900), (950, 950)], |folder, (before, wanted)| {
+            let site = Site::at(folder).shared_socket().alone();
+            let own = fs::read_to_string("/proc/self/oom_score_adj").expect("/proc");
+            let start = || {
+                let plain = site.command(&[SERVES_ON]);
+                let mut command = std::process::Command::new("choom");
+                command.args(["-n", &before.to_string(), "--"]).arg(plain.get_program());
+                let mut started = site.spawn(command.args(plain.get_args()).stderr(site.log_end()));
+                let daemon = started.wait_started();
+                started.detach();
+                daemon
+            };
+            let old = start();
+            assert_eq!(http::wait_pid(&site.target), old.pid());
+            assert_eq!(oom_score_adj(old.pid()), before);
+            let request = Connection::unfinished(&site.target);
+            let new = start();
+            site.wait_drain(old.pid());
+            assert_eq!((oom_score_adj(old.pid()), oom_score_adj(new.pid())), (wanted, before));
+            assert!(request.finish().ends_with(&answer_of(old.pid())));
+            old.wait_end(LIMIT);
+            assert_eq!(fs::read_to_string("/proc/self/oom_score_adj").expect("/proc"), own);
+        });
+    });
+}
+
+/// Each with a request that does not end.
+fn generations(site: &Site, count: usize, options: &[&str]) -> Vec<(Watched, Connection)> {
+    let mut all: Vec<(Watched, Connection)> = Vec::new();
+    for _ in 0..count {
+        let (mut started, daemon) = site.start_ready(&[options, &[SERVES_ON]].concat());
+        if let Some((old, _)) = all.last() {
+            site.wait_drain(old.pid());
+        }
+        started.detach();
+        assert_eq!(http::wait_pid(&site.target), daemon.pid());
+        all.push((daemon, Connection::unfinished(&site.target)));
+    }
+    all
+}
+
+#[test]
+fn p1_a_start_is_refused_while_too_many_generations_drain() {
+    Boxed::new().private_net().run(|folder| {
+        let site = Site::at(folder).shared_socket().alone();
+        let options = ["--max-draining=1", "--too-many=refuse"];
+        let mut all = generations(&site, 2, &options);
+        let refused: &mut Started = &mut site.start(&options);
+        let error = refused.wait_error();
+        assert!(error.text.contains("max_draining"), "{error:?}");
+        let (serving, _) = &all[1];
+        assert_eq!(http::pid(&site.target), serving.pid());
+        assert!(!all[0].0.has_ended());
+        // When one has ended, there is room.
+        let (oldest, request) = all.remove(0);
+        assert!(request.finish().ends_with(&answer_of(oldest.pid())));
+        oldest.wait_end(LIMIT);
+        let (_third, daemon) = site.start_ready(&options);
+        assert_eq!(http::wait_pid(&site.target), daemon.pid());
+    });
+}
+
+#[test]
+fn p1_the_oldest_generation_that_drains_makes_room() {
+    Boxed::new().private_net().run(|folder| {
+        let site = Site::at(folder).shared_socket().alone();
+        let options = ["--max-draining=2", "--too-many=end-oldest"];
+        let all = generations(&site, 4, &options);
+        let pids: Vec<u32> = all.iter().map(|(daemon, _)| daemon.pid()).collect();
+        let mut all = all.into_iter();
+        let (oldest, _cut) = all.next().expect("the oldest");
+        oldest.wait_end(LIMIT);
+        let words = ["stage=takeover", "max_draining=2", &format!("predecessor={}", pids[0])];
+        site.log.wait_words(&words, 1);
+        assert_eq!(site.log.with(&["max_draining="]).len(), 1, "{}", site.log);
+        for (daemon, request) in all.take(2) {
+            assert!(request.finish().ends_with(&answer_of(daemon.pid())));
+            daemon.wait_end(LIMIT);
+        }
+        assert_eq!(http::pid(&site.target), pids[3]);
+    });
+}
