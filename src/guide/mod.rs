@@ -11,6 +11,7 @@
 //! | [command] | the program `seamless` |
 //! | [deploying] | the features, examples to copy from, a walk through a restart, a new version |
 //! | [log] | all lines of the log, and what an operator does |
+//! | [development] | tests, terminals, debuggers, and what the log warns of |
 //! | [limitations] | what the crate cannot do |
 //! | [testing] | how it is tested, and what was found |
 //! | [benchmarks] | what was measured |
@@ -44,6 +45,9 @@ pub mod deploying {}
 
 #[doc = include_str!("log.md")]
 pub mod log {}
+
+#[doc = include_str!("development.md")]
+pub mod development {}
 
 #[doc = include_str!("limitations.md")]
 pub mod limitations {}

@@ -14,3 +14,4 @@ mod options;
 mod order;
 mod program_file;
 mod shortage;
+mod told;

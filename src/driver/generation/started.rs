@@ -13,7 +13,7 @@ use crate::proto::generation::record::{LineState, Record};
 use crate::proto::generation::takeover::{Act, Done, End, Next, TakeOver};
 use crate::shutdown::lock;
 use crate::sys::pid_file::PidFile;
-use crate::sys::process;
+use crate::sys::{proc, process};
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -66,6 +66,13 @@ pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Dae
         predecessors,
         elapsed_ms: began.elapsed(),
     });
+    if let Some(pile) = takeover.pile() {
+        log::write(Event::GenerationsPileUp {
+            generation: service.number().unwrap_or_default(),
+            older: pile.count,
+            oldest_ms: proc::time_between(pile.oldest, service.identity.start),
+        });
+    }
     unit::started(service, daemon);
     Ok(())
 }
