@@ -11,6 +11,7 @@
 //! | [command] | the program `seamless` |
 //! | [deploying] | the features, examples to copy from, a walk through a restart, a new version |
 //! | [log] | all lines of the log, and what an operator does |
+//! | [frameworks] | axum, tonic, actix-web, hyper, warp, poem, and others |
 //! | [development] | tests, terminals, debuggers, and what the log warns of |
 //! | [limitations] | what the crate cannot do |
 //! | [testing] | how it is tested, and what was found |
@@ -45,6 +46,9 @@ pub mod deploying {}
 
 #[doc = include_str!("log.md")]
 pub mod log {}
+
+#[doc = include_str!("frameworks.md")]
+pub mod frameworks {}
 
 #[doc = include_str!("development.md")]
 pub mod development {}
