@@ -75,6 +75,10 @@ impl Config {
     /// run for at most a second, and the process ends with code 124, which cuts what is still in
     /// flight. If the process is still there 5 s later, its launcher KILLs it, if it still has one.
     ///
+    /// When half of it has passed, or 60 s, the log says once what the drain waits for
+    /// (`stage=drain-lasts`). If four or more older generations still drain, each new one warns of it
+    /// (`stage=generations`).
+    ///
     /// Default: `None`. Then the limit is what a library has set with
     /// [`default_drain_timeout`](crate::default_drain_timeout); `http::Server` sets 60 s there. Without
     /// such a library there is no limit, and a client that never finishes keeps its process for ever.

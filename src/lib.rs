@@ -110,7 +110,8 @@ use std::path::Path;
 /// If `init` fails, return the error from `main`: the predecessor serves on, and the supervisor tries
 /// again.
 ///
-/// - In the first process: [`ErrorKind::Launch`] if the program cannot be found or executed. Nothing was
+/// - In the first process: [`ErrorKind::PidFile`] if the path is that of a folder;
+///   [`ErrorKind::Launch`] if the program cannot be found or executed. Nothing was
 ///   started then.
 /// - In the daemon: [`ErrorKind::Claim`] if the lock file cannot be used or the folder is not writable,
 ///   [`ErrorKind::ClaimTimeout`] if another generation does not finish starting, and
@@ -126,16 +127,18 @@ pub fn init(pid_file: impl AsRef<Path>) -> Result<()> {
 
 /// Announces that this generation serves, and sends the older ones TERM.
 ///
-/// Call it when connections reach this process: the sockets are bound and listen. A second call does
-/// nothing. While it holds the claim, it puts the PID file in place and enters this generation in the
+/// Call it when connections reach this process: the sockets are bound and listen. If it is forgotten, a
+/// restart or a stop ends this process at once, and cuts what it serves; the log warns of it after 10 s, or
+/// after [`claim_timeout`](Config::claim_timeout) if that is shorter. A second call does nothing. While it holds the claim, it puts the PID file in place and enters this generation in the
 /// record. Only then it signals the older generations, and only those that it can prove to be older
 /// generations of this service (`pidfd_open(2)`). This guards against stale PID files, PIDs that were
 /// used again, and a death half-way. If the process is told to end meanwhile, this call does not return.
 ///
 /// # Errors
 ///
-/// - [`ErrorKind::AlreadyRunning`]: the PID file belongs to a service under another supervisor. Nobody
-///   was signalled, and the claim is given up.
+/// - [`ErrorKind::AlreadyRunning`]: the PID file belongs to a service under another supervisor. The error
+///   names it, and the command that restarts it. Nobody was signalled, and the claim is given up. A call for a
+///   [socket](sockets) returns this error earlier.
 /// - [`ErrorKind::PidFile`], [`ErrorKind::Claim`]: a file cannot be written. [`ErrorKind::System`]: out of
 ///   descriptors or memory, so it is unknown which processes are predecessors. After these the claim is
 ///   still held, and the call may be repeated.
@@ -157,7 +160,8 @@ pub fn started() -> Result<()> {
 /// # Errors
 ///
 /// [`ErrorKind::CannotRestart`]: this generation has not [`started`] or is draining; restarts are disabled;
-/// there is no supervisor that restarts the service; or the supervisor wants it down.
+/// there is no supervisor that restarts the service, for example below a shell at a terminal; or the
+/// supervisor wants it down.
 pub fn restart() -> Result<()> {
     driver::restart()
 }

@@ -84,6 +84,11 @@ impl HookList {
         lock(&self.0).over = false;
     }
 
+    /// Have all hooks returned?
+    pub(crate) fn is_over(&self) -> bool {
+        lock(&self.0).over
+    }
+
     /// Runs the hooks, those too that are added meanwhile. A panic is reported and the next runs.
     pub(crate) fn run(&self, panicked: impl Fn(&str)) {
         loop {
@@ -295,6 +300,11 @@ impl Shutdown {
     pub(crate) fn wait_guards(&self) {
         let waits = |_: &mut State| self.guards.load(Ordering::SeqCst) > 0;
         drop(self.changed.wait_while(lock(&self.state), waits));
+    }
+
+    /// How many [`DrainGuard`]s there are.
+    pub(crate) fn guards(&self) -> usize {
+        self.guards.load(Ordering::SeqCst)
     }
 
     /// The drain is finished. Runs no wakers: see [`wake_finished`](Shutdown::wake_finished).

@@ -39,10 +39,22 @@
 //! for are closed, before any older generation is told to end. Such a socket ends with its last holder. So
 //! addresses may change from one generation to the next.
 //!
+//! # UDP protocols with state for each peer
+//!
+//! During a restart the old and the new generation read from one UDP queue, so each datagram goes to
+//! either of them. This is right for protocols that answer each datagram alone, such as DNS, syslog or
+//! statsd. It is wrong for a protocol that keeps state for each peer: QUIC and HTTP/3, DTLS, WireGuard,
+//! WebRTC (STUN, SRTP), games. There, the datagrams of a connection of the old generation also reach the
+//! new one, which does not know the connection. Its peers see lost datagrams until the old generation
+//! closes its socket, and then a connection that does not answer any more. If you use [`udp`] for such a
+//! protocol: close the connections when the drain begins, tell the peers to connect again, and close the
+//! socket at once; do not wait for the connections to become idle.
+//!
 //! # When to call
 //!
 //! Between [`init`](crate::init) and [`started`](crate::started): only then is there a predecessor to
-//! ask. A later call binds anew, and the successor will find that socket too. If the crate is disabled
+//! ask. A later call binds anew, with a warning in the log, and the successor will find that socket too. If
+//! a predecessor still holds the address, a later call fails, and says why. If the crate is disabled
 //! (an empty path), sockets are passed by the supervisor or bound.
 //!
 //! If the service is told to stop before `started`, a call does not return. The process ends as soon as the
@@ -128,7 +140,8 @@ pub fn tcp(addr: impl ToSocketAddrs) -> Result<TcpListener> {
     Options::new().tcp(addr)
 }
 
-/// A UDP socket, with every default: [`Options::udp`].
+/// A UDP socket, with every default: [`Options::udp`]. QUIC, DTLS and other protocols with state for each
+/// peer need [care](self#udp-protocols-with-state-for-each-peer).
 pub fn udp(addr: impl ToSocketAddrs) -> Result<UdpSocket> {
     Options::new().udp(addr)
 }
@@ -293,7 +306,9 @@ impl Options {
         self.one(SocketKind::Tcp, resolve(addr)?).map(TcpListener::from)
     }
 
-    /// A UDP socket. Old and new generation read from one queue, until the old one closes it.
+    /// A UDP socket. Old and new generation read from one queue, until the old one closes it. So it is not
+    /// for protocols with state for each peer, such as QUIC or DTLS, without the care that the
+    /// [module](self#udp-protocols-with-state-for-each-peer) describes.
     ///
     /// # Errors
     ///

@@ -23,6 +23,7 @@ use crate::sys::{launch, signals};
 use log::daemon::Event;
 use settings::Settings;
 use shared::PROCESS;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ pub(crate) fn init(mut settings: Settings) -> Result<()> {
         let text = format!("cannot find {:?} (PID file)", settings.pid_file);
         Error::io(ErrorKind::PidFile, text, error)
     })?;
+    check_path(&settings.pid_file)?;
     let launch = |settings| Err(launcher::launch(settings, is_relative));
     let Some(mark) = launch::Mark::find() else { return launch(settings) };
     let launcher = mark.launcher;
@@ -68,6 +70,17 @@ pub(crate) fn init(mut settings: Settings) -> Result<()> {
             Err(Error::new(ErrorKind::Channel, text).hint(hint))
         }
     }
+}
+
+/// Refuses a path that no file can be renamed to, before anything is made beside it.
+fn check_path(path: &Path) -> Result<()> {
+    let is_folder = || std::fs::symlink_metadata(path).is_ok_and(|about| about.is_dir());
+    let ends_as_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if path.file_name().is_some() && !ends_as_folder && !is_folder() {
+        return Ok(());
+    }
+    let text = format!("cannot use {path:?} (PID file): it is a folder");
+    Err(Error::new(ErrorKind::PidFile, text).hint("name a file in it, such as web.pid"))
 }
 
 // ---- hooks ----

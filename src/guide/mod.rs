@@ -14,6 +14,8 @@
 //! | [releases] | links, packages, the environment: what the next generation runs |
 //! | [signals] | what each signal does, to the launcher and to a daemon |
 //! | [log] | all lines of the log, and what an operator does |
+//! | [frameworks] | axum, tonic, actix-web, hyper, warp, poem, and others |
+//! | [development] | tests, terminals, debuggers, and what the log warns of |
 //! | [limitations] | what the crate cannot do |
 //! | [testing] | how it is tested, and what was found |
 //! | [benchmarks] | what was measured |
@@ -56,6 +58,12 @@ pub mod deploying {}
 
 #[doc = include_str!("log.md")]
 pub mod log {}
+
+#[doc = include_str!("frameworks.md")]
+pub mod frameworks {}
+
+#[doc = include_str!("development.md")]
+pub mod development {}
 
 #[doc = include_str!("limitations.md")]
 pub mod limitations {}

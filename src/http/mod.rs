@@ -54,6 +54,7 @@
 //! - Types of hyper, http and tower are part of this module's interface.
 
 mod accept;
+mod app;
 mod bound;
 mod connection;
 mod goodbye;
@@ -67,6 +68,7 @@ mod stream;
 mod tls;
 mod woken;
 
+pub use app::{App, Made, Shared};
 pub use bound::Bound;
 pub use proxied::Trusted;
 pub use server::Server;
@@ -75,26 +77,36 @@ pub use stream::{Address, Peer};
 pub use tls::Tls;
 
 use crate::{DrainReason, Result};
-use http::{Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
-use std::error::Error;
 use std::net::ToSocketAddrs;
-use tower_service::Service;
 
 /// One server with every default: `Server::new().tcp(addr, app).serve()`.
+///
+/// `app` is any tower service: an axum `Router` as it is. For axum's extractor `ConnectInfo`:
+///
+/// ```no_run
+/// use axum::{Router, extract::ConnectInfo, routing::get};
+/// use std::net::SocketAddr;
+///
+/// async fn hello(ConnectInfo(client): ConnectInfo<SocketAddr>) -> String {
+///     format!("Hello {client}\n")
+/// }
+///
+/// # async fn run() -> seamless::Result<()> {
+/// let app = Router::new().route("/", get(hello));
+/// let app = app.into_make_service_with_connect_info::<SocketAddr>();
+/// seamless::http::serve("0.0.0.0:8080", app).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Without it, the address of the client is the extension [`Peer`] of each request.
 ///
 /// # Errors
 ///
 /// As [`Server::serve`].
-pub async fn serve<S, B>(addr: impl ToSocketAddrs + Send + 'static, app: S) -> Result<DrainReason>
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Error: Into<Box<dyn Error + Send + Sync>> + Send,
-    S::Future: Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
+pub async fn serve<How: 'static>(
+    addr: impl ToSocketAddrs + Send + 'static,
+    app: impl App<How>,
+) -> Result<DrainReason> {
     Server::new().tcp(addr, app).serve().await
 }

@@ -1,13 +1,12 @@
 //! The builder.
 
-use super::accept::{Accepted, accept_all};
+use super::accept::{Accepted, Seat, accept_all};
+use super::app::App;
 use super::bound::{Bound, Running, blocking, system};
-use super::connection::{App, BoxError, Open, Shared, converse};
+use super::connection::{BoxError, Open, Shared, converse};
 use super::proxied::{Proxied, Trusted};
 use super::state::Times;
-use super::stream::Listener;
-#[cfg(feature = "tls")]
-use super::stream::Stream;
+use super::stream::{Listener, Peer, Stream};
 use crate::{DrainReason, Error, ErrorKind, Result, sockets};
 use http::{Request, Response};
 use http_body::Body;
@@ -90,16 +89,14 @@ impl Server {
     }
 
     /// Adds a server on a TCP port, found as [`sockets::tcp`] finds it. `app` is any tower service: an
-    /// axum `Router` as it is.
-    pub fn tcp<S, B>(self, addr: impl ToSocketAddrs + Send + 'static, app: S) -> Server
-    where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError> + Send,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
+    /// axum `Router` as it is, or with
+    /// `into_make_service_with_connect_info::<SocketAddr>()` for axum's `ConnectInfo`. The address of the
+    /// client is the extension [`Peer`](super::Peer) of each request.
+    pub fn tcp<How: 'static>(
+        self,
+        addr: impl ToSocketAddrs + Send + 'static,
+        app: impl App<How>,
+    ) -> Server {
         let find = || sockets::tokio::tcp(addr).map(Listener::Tcp);
         self.add(find, plain(app))
     }
@@ -126,15 +123,11 @@ impl Server {
     /// Adds a server on a TCP listener that the program has got itself, with [`sockets::Options`] of
     /// its own. It should be [nonblocking](sockets::Options::nonblocking); otherwise it is made so
     /// after [`started`](crate::started), see [`sockets::tokio::TcpListener::from_std`].
-    pub fn tcp_listener<S, B>(self, listener: std::net::TcpListener, app: S) -> Server
-    where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError> + Send,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
+    pub fn tcp_listener<How: 'static>(
+        self,
+        listener: std::net::TcpListener,
+        app: impl App<How>,
+    ) -> Server {
         let find = || {
             let listener = sockets::tokio::TcpListener::from_std(listener);
             Ok(Listener::Tcp(listener.map_err(system)?))
@@ -163,20 +156,12 @@ impl Server {
     /// Adds a server with TLS on a TCP port, found as [`sockets::tcp`] finds it. For one that answers
     /// plain HTTP as well, add another place.
     #[cfg(feature = "tls")]
-    pub fn tls<S, B>(
+    pub fn tls<How: 'static>(
         mut self,
         addr: impl ToSocketAddrs + Send + 'static,
         tls: super::Tls,
-        app: S,
-    ) -> Server
-    where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError> + Send,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
+        app: impl App<How>,
+    ) -> Server {
         let find = || {
             let acceptor = tls.load()?;
             let listener = sockets::tokio::tcp(addr)?;
@@ -389,33 +374,42 @@ impl Server {
     }
 }
 
-fn plain<S, B>(app: S) -> impl FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send
-where
-    S: App<B>,
-    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
+fn plain<How: 'static>(
+    app: impl App<How>,
+) -> impl FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send {
     move |listener, shared, permits| {
         let take = move |(stream, peer, seat): Accepted| {
             let (app, shared) = (app.clone(), shared.clone());
             tokio::spawn(async move {
                 let accepted = Instant::now();
                 let Some(client) = shared.client(&stream, peer, accepted).await else { return };
-                converse(stream, client, accepted, app, shared, seat).await;
+                answer(stream, client, accepted, app, shared, seat).await;
             });
         };
         Box::pin(accept_all(listener, permits, take))
     }
 }
 
+/// Serves one connection, by the service that `app` is or makes.
+async fn answer<How: 'static>(
+    stream: Stream,
+    peer: Option<Peer>,
+    accepted: Instant,
+    app: impl App<How>,
+    shared: Arc<Shared>,
+    seat: Seat,
+) {
+    match app.serve(peer).await {
+        Ok(served) => converse(stream, peer, accepted, served, shared, seat).await,
+        Err(error) => crate::http::log::failed("make", &*error),
+    }
+}
+
 #[cfg(feature = "tls")]
-fn encrypted<S, B>(
-    app: S,
+fn encrypted<How: 'static>(
+    app: impl App<How>,
     acceptor: tokio_rustls::TlsAcceptor,
-) -> impl FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send
-where
-    S: App<B>,
-    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
+) -> impl FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send {
     move |listener, shared, permits| {
         let take = move |(stream, peer, seat): Accepted| {
             let (app, shared, acceptor) = (app.clone(), shared.clone(), acceptor.clone());
@@ -427,7 +421,7 @@ where
                 match handshake.await {
                     Ok(Ok(stream)) => {
                         let stream = Stream::Tls(Box::new(stream));
-                        converse(stream, peer, accepted, app, shared, seat).await;
+                        answer(stream, peer, accepted, app, shared, seat).await;
                     }
                     Ok(Err(error)) => crate::http::log::failed("handshake", &error),
                     Err(timed_out) => crate::http::log::failed("handshake", &timed_out),

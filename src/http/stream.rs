@@ -13,7 +13,9 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// Where the client is: an extension of each request that comes over TCP, or that a trusted peer has passed
 /// on for a client ([`Server::proxy_protocol`](super::Server::proxy_protocol)):
-/// `request.extensions().get::<Peer>()`.
+/// `request.extensions().get::<Peer>()`, in axum
+/// `Extension<Peer>`. Axum's own `ConnectInfo<SocketAddr>` works if the app is
+/// `router.into_make_service_with_connect_info::<SocketAddr>()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Peer(pub SocketAddr);
 

@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 #[cfg(feature = "command")]
 mod inspect;
@@ -92,6 +93,12 @@ pub(crate) fn own_identity() -> io::Result<Identity> {
     stat(pid).map(|stat| Identity { pid, start: stat.start })
 }
 
+/// The time between two starts of processes, which count in hundredths of a second (`USER_HZ`, on every
+/// Linux that Rust knows).
+pub(crate) fn time_between(earlier: u64, later: u64) -> Duration {
+    Duration::from_millis(later.saturating_sub(earlier).saturating_mul(10))
+}
+
 /// The parent of a process, with an error if it cannot be known for now.
 pub(crate) fn try_parent_of(pid: i32) -> io::Result<Option<i32>> {
     Ok(unless_short(stat(pid))?.map(|stat| stat.parent))
@@ -102,9 +109,16 @@ pub(crate) fn parent_of(pid: i32) -> Option<i32> {
     try_parent_of(pid).ok().flatten()
 }
 
+/// Has the process a controlling terminal? `false` if that cannot be known.
+pub(crate) fn has_terminal(pid: i32) -> bool {
+    stat(pid).is_ok_and(|stat| stat.terminal != 0)
+}
+
 /// The fields of `/proc/PID/stat` that we need.
 struct Stat {
     parent: i32,
+    /// The number of its controlling terminal; 0 if it has none.
+    terminal: i32,
     start: u64,
 }
 
@@ -112,9 +126,10 @@ fn stat(pid: i32) -> io::Result<Stat> {
     let text = state_and_more(pid)?;
     let mut fields = text.split_ascii_whitespace().skip(1);
     let parent = fields.next().and_then(|field| field.parse().ok());
-    let start = fields.nth(17).and_then(|field| field.parse().ok());
-    match (parent, start) {
-        (Some(parent), Some(start)) => Ok(Stat { parent, start }),
+    let terminal = fields.nth(2).and_then(|field| field.parse().ok());
+    let start = fields.nth(14).and_then(|field| field.parse().ok());
+    match (parent, terminal, start) {
+        (Some(parent), Some(terminal), Some(start)) => Ok(Stat { parent, terminal, start }),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }

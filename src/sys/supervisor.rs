@@ -65,6 +65,10 @@ fn kind_above_script(script: i32) -> Option<Kind> {
     kind_of(proc::parent_of(script)?).filter(|kind| kind.reaches_past_scripts)
 }
 
+fn group_of(pid: i32) -> Option<nix::unistd::Pid> {
+    nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))).ok()
+}
+
 /// What supervises the folder that this process stands in; `None` if it is no service folder. Each kind
 /// that has one makes `supervise/` beside `run`, starts `run` there, and writes a status of its own
 /// length.
@@ -242,13 +246,23 @@ impl Supervisor {
 
     /// The same for another process, `launcher`.
     pub(crate) fn is_script_above(&self, launcher: i32, parent: i32) -> bool {
-        use nix::unistd::{Pid, getpgid};
+        self.is_shell(parent)
+            && group_of(launcher).is_some()
+            && group_of(launcher) == group_of(parent)
+    }
+
+    fn is_shell(&self, parent: i32) -> bool {
         // The process of a script has the name of its file, `run`. The first word of its command line is
         // the shell.
-        let is_shell = self.name.as_deref().is_some_and(way_up::is_shell)
-            || proc::program(parent).as_deref().is_some_and(way_up::is_shell);
-        let group = |pid| getpgid(Some(Pid::from_raw(pid))).ok();
-        is_shell && group(launcher).is_some() && group(launcher) == group(parent)
+        self.name.as_deref().is_some_and(way_up::is_shell)
+            || proc::program(parent).as_deref().is_some_and(way_up::is_shell)
+    }
+
+    /// Is this launcher a job of a shell at a terminal? Such a shell starts nothing again.
+    pub(crate) fn is_at_terminal(&self, launcher: i32) -> bool {
+        let Some(parent) = self.pid().filter(|_| self.kind == Kind::OTHER) else { return false };
+        let is_job = group_of(launcher).is_some() && group_of(launcher) != group_of(parent);
+        is_job && self.is_shell(parent) && proc::has_terminal(launcher)
     }
 
     /// `None` if it had ended before we saw it, or has no number in our PID namespace.

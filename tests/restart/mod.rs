@@ -17,4 +17,5 @@ mod prepared;
 mod program_file;
 mod releases;
 mod shortage;
+mod told;
 mod wishes;

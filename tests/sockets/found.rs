@@ -309,10 +309,36 @@ fn p10_before_init_and_after_started() {
         assert_eq!((called(1).as_str(), called(2).as_str()), (error, error), "launcher and daemon");
         let bound = called(3);
         assert!(bound.starts_with("tcp 127.0.0.1:"), "{bound}");
+        let address = bound.strip_prefix("tcp ").expect("an address");
+        let said = [("stage", "socket"), ("address", address), ("from", "bound")];
+        let lines = direct.log.lines().into_iter().filter(|line| line.is(&said));
+        let warned = lines.filter(|line| line.holds(&["WARN", "asked for after started()"]));
+        assert_eq!(warned.count(), 1, "{}", direct.log);
         // The successor finds what was bound late.
         let (_started, second) = next(&direct, first, &["--tcp=127.0.0.1:0,name=late"]);
         assert_eq!(sockets(&direct, &second), [bound]);
         assert_eq!(origins(folder, &second), ["predecessor"]);
+    });
+}
+
+/// The predecessor has the address, and nothing is taken over any more.
+#[test]
+fn p10_an_address_in_use_after_started_says_that_it_is_too_late() {
+    Boxed::new().private_net_without_migration().run(|folder| {
+        let direct = Site::alone(folder);
+        let (mut first, old) =
+            direct.start_ready(&["--tcp=127.0.0.1:0", "--at=shutdown=hang"]);
+        let address = sockets(&direct, &old)[0].strip_prefix("tcp ").expect("tcp").to_owned();
+        first.detach();
+        let late = format!("--at=started=tcp:{address}");
+        let (_second, daemon) = direct.start_ready(&[&late]);
+        let error = direct.report.wait_of(daemon.pid(), "called").text;
+        let in_use = format!("tcp error: cannot bind tcp {address} (socket): Address already in use");
+        assert!(error.starts_with(&in_use), "{error}");
+        let hint = "; it was asked for after started(): a socket is taken over from the predecessor \
+                    only if it is asked for between init and started";
+        assert!(error.ends_with(hint), "{error}");
+        old.kill();
     });
 }
 

@@ -196,14 +196,19 @@ fn p10_a_folder_in_the_place_of_the_pid_file_is_an_error() {
         let path = direct.pid_file();
         let old = predecessor(&direct);
         direct.wait_checks(old.pid(), 1);
+        // `init` refuses a folder that is there, so it comes later. `started` may be called again, and the
+        // claim is kept until it succeeds.
+        let go = folder.join("go");
+        let started = direct.start(&[
+            &format!("--at=after-init=file:{}", go.display()),
+            "--at=after-init=call:started",
+            "--at=after-init=hang",
+            "--on=10=call:started",
+        ]);
+        let daemon = started.wait_init();
         fs::remove_file(&path).expect("the PID file");
         fs::create_dir_all(path.join("inner")).expect("a folder");
-
-        // `started` may be called again, and the claim is kept until it succeeds.
-        let again =
-            ["--at=after-init=call:started", "--at=after-init=hang", "--on=10=call:started"];
-        let started = direct.start(&again);
-        let daemon = started.wait_init();
+        fs::write(&go, "").expect("a file");
         let text = format!(
             "started error: cannot rename to {path:?} (PID file): Is a directory (os error 21)"
         );

@@ -421,8 +421,7 @@ pub(crate) fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &
                 hanging.wait_end(LIMIT);
                 launcher.wait_end(LIMIT);
                 let hanging = hanging.pid().to_string();
-                let ended =
-                    [("stage", "ended"), ("daemon", &*hanging), ("cause", "supervisor-gone")];
+                let ended = [("stage", "end"), ("daemon", &*hanging), ("cause", "supervisor-gone")];
                 site.log.wait(&ended);
             }
             Stage::Draining => {

@@ -5,6 +5,7 @@
 //! `tests/root`; for what is in the place of the lock file, and of the temporary one, in `files`.
 
 use std::{
+    ffi::OsString,
     fs::{self, File, OpenOptions},
     io::Write,
     os::unix::{
@@ -268,6 +269,41 @@ fn p10_a_folder_that_leads_nowhere_is_an_error() {
         assert!(!folder.join("nowhere").exists());
         assert_eq!(fs::read_to_string(folder.join("file")).expect("the file"), "precious");
     });
+}
+
+#[test]
+fn p10_a_folder_instead_of_a_file_is_an_error_of_init() {
+    boxed::run(|folder| {
+        let run = folder.join("run");
+        fs::create_dir(&run).expect("a folder");
+        let before = names_in(folder);
+        let is_folder = "it is a folder; name a file in it, such as web.pid";
+        for (path, why) in [
+            (run.clone(), is_folder),
+            (run.join(""), is_folder),
+            (folder.join("new/"), is_folder),
+            ("/".into(), "it names no file"),
+            (run.join(".."), "it names no file"),
+        ] {
+            let mut command = Command::new(bin::probe());
+            command.arg(format!("--pid-file={}", path.display()));
+            let output = command.env("RUST_LOG", "off").output().expect("the probe");
+            assert_eq!(output.status.code(), Some(111), "{path:?}");
+            let error = String::from_utf8_lossy(&output.stderr);
+            let text = format!("init: cannot use {path:?} (PID file): {why}\n");
+            assert_eq!(error, text);
+        }
+        assert!(names_in(&run).is_empty());
+        assert_eq!(names_in(folder), before);
+    });
+}
+
+fn names_in(folder: &Path) -> Vec<OsString> {
+    let entries = fs::read_dir(folder).expect("the folder");
+    let mut names: Vec<OsString> =
+        entries.map(|entry| entry.expect("a file").file_name()).collect();
+    names.sort();
+    names
 }
 
 /// Two writers never let go of the file: one replaces it by a rename, one writes into whatever is

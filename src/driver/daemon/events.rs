@@ -16,6 +16,7 @@ use crate::driver::threads::Asked;
 use crate::driver::timers::Timers;
 use crate::proto::Report;
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
+use crate::proto::daemon::reminders::Reminder;
 use crate::proto::daemon::signal_hooks::{Arrived, Run, Signal, SignalHooks};
 use crate::proto::daemon::{Forced, Input, Output, Phase, Question, Sender, Timer};
 use crate::shutdown::{Stage, lock};
@@ -41,6 +42,7 @@ enum Due {
     Machine(Timer),
     /// These hooks have had their time.
     Hooks(Run),
+    Reminder(Reminder),
 }
 
 pub(in crate::driver) struct Events {
@@ -155,6 +157,7 @@ impl Events {
             match due {
                 Due::Machine(timer) => self.feed(Input::Timer(timer)),
                 Due::Hooks(run) => self.give_up_hooks(run),
+                Due::Reminder(reminder) => self.progress.remind(reminder),
             }
         }
     }
@@ -250,8 +253,10 @@ impl Events {
             self.hooks.returned(run);
         }
         while let Some((arrived, signal)) = self.hooks.next() {
+            let by =
+                matches!(arrived, Arrived::Signal { signal: Signal::Int, .. }).then_some("INT");
             let input = self.input_of(arrived);
-            self.feed(input);
+            self.feed_by(input, by);
             if let Some(signal) = signal {
                 PROCESS.hooks.run_after_signal(number(signal));
             }
@@ -283,9 +288,15 @@ impl Events {
     // ---- the machine ----
 
     fn feed(&mut self, input: Input) {
+        self.feed_by(input, None);
+    }
+
+    /// `by`: what the input is called in the log, if the input alone does not tell.
+    fn feed_by(&mut self, input: Input, mut by: Option<&'static str>) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let cause = progress::cause(&input);
+            let cause = by.take().unwrap_or_else(|| progress::cause(&input));
+            let claimed = matches!(input, Input::Claimed);
             let (before, outputs, after) = {
                 let mut machine = lock(&self.daemon.machine);
                 let before = machine.phase();
@@ -304,6 +315,9 @@ impl Events {
                     observers::drains_alone(self.daemon.drain_timeout());
                 }
                 self.progress.enter(cause, after);
+            }
+            if claimed || Reminder::of(before, false) != Reminder::of(after, false) {
+                self.arm_reminder(Reminder::of(after, claimed));
             }
             for output in outputs {
                 self.perform(output, &mut inputs);
@@ -421,6 +435,22 @@ impl Events {
             | Output::End
             | Output::Arm(_)
             | Output::Disarm(_) => {}
+        }
+    }
+
+    /// One at a time: a phase that is left needs no reminder.
+    fn arm_reminder(&mut self, reminder: Option<Reminder>) {
+        for one in [Reminder::NotStarted, Reminder::DrainLasts] {
+            self.timers.disarm(Due::Reminder(one));
+        }
+        if let Some(reminder) = reminder {
+            let limit = match reminder {
+                Reminder::NotStarted => {
+                    self.daemon.service.as_ref().and_then(|service| service.claim_timeout)
+                }
+                Reminder::DrainLasts => self.daemon.drain_timeout(),
+            };
+            self.timers.arm(Due::Reminder(reminder), reminder.after(limit));
         }
     }
 

@@ -1,9 +1,10 @@
 //! The stages of a daemon's life in the log.
 
 use crate::driver::log::{self, daemon::Event, phase};
-use crate::driver::shared::Daemon;
+use crate::driver::shared::{Daemon, PROCESS};
 use crate::error::Error;
 use crate::proto::Reading;
+use crate::proto::daemon::reminders::{Reminder, waits_for};
 use crate::proto::daemon::{Input, Phase, Question, Sender, Timer};
 use crate::shutdown::lock;
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ const SAY: Duration = Duration::from_secs(60);
 
 pub(super) struct Progress {
     daemon: &'static Daemon,
+    /// When `init` was called.
+    began: Instant,
     /// When the handoff began, and after it the drain.
     left_serving: Option<Instant>,
     /// When it was last logged that no successor is ready.
@@ -23,7 +26,8 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(daemon: &'static Daemon) -> Progress {
-        Progress { daemon, left_serving: None, said: None, trouble: None }
+        let began = Instant::now();
+        Progress { daemon, began, left_serving: None, said: None, trouble: None }
     }
 
     /// Time since the handoff or the drain began.
@@ -80,6 +84,27 @@ impl Progress {
                 supervisor: &supervisor,
                 elapsed_ms: self.elapsed(),
             });
+        }
+    }
+
+    /// Once, if the daemon is still where it was when the reminder was set.
+    pub(super) fn remind(&mut self, reminder: Reminder) {
+        let phase = self.daemon.phase();
+        if Reminder::of(phase, true) != Some(reminder) {
+            return;
+        }
+        match reminder {
+            Reminder::NotStarted => {
+                let elapsed_ms = log::elapsed(Some(self.began));
+                log::write(Event::NotStarted { elapsed_ms });
+            }
+            Reminder::DrainLasts => log::write(Event::DrainLasts {
+                generation: self.daemon.generation(),
+                waits_for: waits_for(phase, !PROCESS.drain_hooks.is_over()),
+                guards: PROCESS.shutdown.guards(),
+                elapsed_ms: self.elapsed(),
+                limit_ms: self.daemon.drain_timeout(),
+            }),
         }
     }
 

@@ -239,7 +239,9 @@ impl Service {
     /// thread that takes signals.
     pub(in crate::driver) fn no_restart(&self) -> Option<NoRestart> {
         let reading = self.supervisor.read(Some(self.launcher));
+        let at_terminal = || !self.in_place && self.supervisor.is_at_terminal(self.launcher);
         NoRestart::why(self.supervisor.kind, self.in_place, reading)
+            .or_else(|| at_terminal().then_some(NoRestart::AtTerminal))
     }
 
     pub(in crate::driver) fn number(&self) -> Option<u64> {

@@ -15,8 +15,8 @@ use crate::proto::generation::takeover::{self, Act, Done, End, Next, TakeOver};
 use crate::proto::generation::verdict::{Purpose, Verdict, verdict};
 use crate::shutdown::lock;
 use crate::sys::pid_file::PidFile;
-use crate::sys::process;
 use crate::sys::signals::SIGUSR2;
+use crate::sys::{proc, process};
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -69,6 +69,13 @@ pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Dae
         predecessors,
         elapsed_ms: began.elapsed(),
     });
+    if let Some(pile) = takeover.pile() {
+        log::write(Event::GenerationsPileUp {
+            generation: service.number().unwrap_or_default(),
+            older: pile.count,
+            oldest_ms: proc::time_between(pile.oldest, service.identity.start),
+        });
+    }
     unit::started(service, daemon);
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use super::member::Again;
 use crate::driver::log::{self, launcher::Event};
+use crate::proto::supervisor::StartsAgain;
 use crate::sys::supervisor::Supervisor;
 
 /// At the start, in the launcher.
@@ -18,6 +19,9 @@ pub(super) fn warn_at_launch(supervisor: &Supervisor, again: &Again) {
 /// Before the launcher leaves with this code. `asked`: it was sent a TERM. That may have been a restart
 /// by the supervisor, which starts the service whatever the code is (`supervisorctl restart`).
 pub(in crate::driver) fn warn_at_release(supervisor: &Supervisor, code: i32, asked: bool) {
+    if supervisor.kind.starts_again == StartsAgain::Unknown {
+        log::write(Event::ReleaseToUnknown { parent_name: supervisor.name.as_deref() });
+    }
     let Some(exit_0) = &supervisor.kind.exit_0_is_final else { return };
     if code == 0 && !asked {
         log::write(Event::ReleaseCode { exit_code: code, reason: exit_0.warning });

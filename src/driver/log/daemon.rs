@@ -115,7 +115,38 @@ events! {
             dropped: &'a str as Field::Escaped,
         } => "Find out what else writes to that file.";
 
+        /// `started` has not been called, while the program may be serving already. Logged once.
+        NotStarted: Warn "not-started" {
+            daemon = own_pid(),
+            elapsed_ms: Option<Duration> as Field::millis_if_any,
+            reason = Field::Text("started() has not been called: until then a restart or a stop ends \
+                this process at once, with the connections that it has accepted"),
+        } => "If the program serves: it must call `started` when its sockets listen. If it still \
+            prepares itself: nothing.";
+
+        /// Many older generations have not ended yet. Logged at the start of each further one.
+        GenerationsPileUp: Warn "generations" {
+            generation: u64,
+            daemon = own_pid(),
+            older: usize,
+            oldest_ms: Duration as Field::Millis,
+            reason = Field::Text("older generations have not finished their drains, and each of them \
+                keeps its memory"),
+        } => "Let the program end its long connections when `draining` resolves, or set \
+            `Config::drain_timeout`.";
+
         // ---- its end ----
+
+        /// A drain takes long. Logged once.
+        DrainLasts: Warn "drain-lasts" {
+            generation: Option<u64>,
+            daemon = own_pid(),
+            waits_for: &'a str as Field::Text,
+            guards: usize,
+            elapsed_ms: Option<Duration> as Field::millis_if_any,
+            limit_ms: Option<Duration> as Field::millis_if_any,
+        } => "Let the program end its long connections when `draining` resolves, or set \
+            `Config::drain_timeout`. USR2 to the daemon forces its end.";
 
         /// A drain was forced to end.
         Hammer: Error "hammer" {

@@ -193,6 +193,14 @@ events! {
                 on detached"),
         } => "Look for an `on_shutdown_request` hook that takes longer than `handoff_timeout`.";
 
+        /// The launcher ends, and it is unknown whether its parent starts the next one.
+        ReleaseToUnknown: Info "release" {
+            launcher = own_pid(),
+            parent_name: Option<&'a str>,
+            reason = Field::Text("it is unknown whether the parent starts the service again: the daemon \
+                serves on until a successor takes over, or until successor_timeout"),
+        } => "If the parent starts nothing again: stop the service by INT instead of TERM.";
+
         /// supervisord may not start the next launcher.
         ReleaseCode: Warn "release" {
             launcher = own_pid(),

@@ -36,6 +36,6 @@ events! {
         WaitReturns: Info "wait-returns" => "If the process lives on: find out what `main` waits for.";
 
         /// The daemon ends at once, since it serves nothing.
-        Ended: Info "ended" => "Nothing.";
+        Ended: Info "end" => "Nothing.";
     }
 }

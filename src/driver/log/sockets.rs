@@ -63,6 +63,16 @@ events! {
             backlog: Option<u32>,
         } => "Nothing.";
 
+        /// The program has asked for a socket after `started`, so it was bound anew.
+        SocketLate: Warn "socket" {
+            daemon = own_pid(),
+            kind: &'a str,
+            address: &'a dyn Display as Field::Plain,
+            from = "bound",
+            reason = Field::Text("asked for after started(): from a predecessor it is not taken over, \
+                and what waits in its queue there is lost"),
+        } => "Ask for all sockets between `init` and `started`.";
+
         /// The path of the predecessor's socket was removed or names another socket.
         SocketLostItsPath: Warn "socket" {
             daemon = own_pid(),

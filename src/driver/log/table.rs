@@ -37,6 +37,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("finding", "what the check found"),
     ("from", "PID of the sender; for a socket, where it comes from"),
     ("generation", "number of this generation"),
+    ("guards", "how many `DrainGuard`s there are: connections, for `http`"),
     ("holder", "PID of the process that holds the claim"),
     ("hook", "the hook, or the list of hooks"),
     ("instead", "the setting to write instead"),
@@ -45,11 +46,14 @@ const FIELDS: &[(&str, &str)] = &[
     ("kind", "the kind of the socket"),
     ("launcher", "PID of the launcher: the process that the supervisor started"),
     ("limit", "the limit that was exceeded"),
-    ("max_draining", "How many generations may drain at once: `Config::max_draining`."),
+    ("limit_ms", "milliseconds after which the drain is forced to end"),
+    ("max_draining", "how many generations may drain at once: `Config::max_draining`"),
     ("member", "number of the socket in its group"),
     ("name", "name of the socket"),
     ("nonblocking", "whether the socket is in nonblocking mode"),
     ("number", "number of the descriptor that was passed"),
+    ("older", "how many older generations have not ended"),
+    ("oldest_ms", "by how many milliseconds the oldest of them is older than this one"),
     ("panic", "the message of the panic, or `true`"),
     ("parent_name", "name of the parent process"),
     ("path", "path of the file"),
@@ -79,6 +83,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("supervisor_kind", "the supervisor's kind"),
     ("uid", "user of the process at the other end"),
     ("unit", "name of the systemd unit"),
+    ("waits_for", "what the drain waits for"),
 ];
 
 /// The lines of the module `http`, which uses only what is public in this crate.

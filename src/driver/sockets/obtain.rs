@@ -18,6 +18,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// As long as names are that a supervisor passes (`sd_listen_fds_with_names(3)`).
 const NAME_MAX: usize = 255;
+const LATE: &str = "it was asked for after started(): a socket is taken over from the predecessor only \
+                    if it is asked for between init and started";
 
 /// The sockets that the program asks for, found or bound. See [`crate::sockets`] for the order. Who
 /// was told to stop while it starts does not return: the older generations that it waits for still
@@ -55,6 +57,7 @@ fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Res
         }
         Some(_) | None => Vec::new(),
     };
+    let is_late = daemon.service.is_some() && !daemon.is_starting();
     let mut held = lock(&PROCESS.sockets.held);
     let Held { pool, predecessor, modes, .. } = &mut *held;
     if let Some(asked) = pool.asked_before(wanted) {
@@ -75,7 +78,8 @@ fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Res
                 pool.put_back(found);
                 let from = *predecessor;
                 drop(held);
-                return Err(conflict::explain(daemon, wanted, &overlapping, from, error));
+                let error = conflict::explain(daemon, wanted, &overlapping, from, error);
+                return Err(if is_late { error.hint(LATE) } else { error });
             }
         }
     }
@@ -97,6 +101,10 @@ fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Res
     for (entry, origin) in &found {
         note_found(entry, *origin, wanted);
         fresh::warn(daemon, entry, *origin);
+        if is_late && *origin == Origin::Bound {
+            let kind = entry.socket.kind.name();
+            log::write(Event::SocketLate { kind, address: address_of(&entry.socket) });
+        }
         let nonblocking = settings.nonblocking;
         if socket::is_nonblocking(entry.fd.as_fd()) == nonblocking {
             continue;

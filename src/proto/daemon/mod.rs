@@ -1,8 +1,10 @@
 //! The daemon: prepares for a successor, finds out whether one will come, and drains.
 //!
-//! `machine` decides; `signal_hooks` holds back what the hooks before a signal delay.
+//! `machine` decides; `signal_hooks` holds back what the hooks before a signal delay;
+//! `reminders` says what an operator is told of a phase that lasts.
 
 mod machine;
+pub(crate) mod reminders;
 pub(crate) mod signal_hooks;
 
 pub(crate) use machine::Daemon;
@@ -170,6 +172,8 @@ pub(crate) enum Forced {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum NoRestart {
     NoSupervisor,
+    /// A shell at a terminal has started the launcher.
+    AtTerminal,
     /// The supervisor says [`Reading::Down`], and what this kind means by it.
     WantedDown(&'static str),
 }
@@ -192,6 +196,9 @@ impl NoRestart {
     pub(crate) fn text(self) -> &'static str {
         match self {
             NoRestart::NoSupervisor => "nobody would start the service again",
+            NoRestart::AtTerminal => {
+                "a shell at a terminal started the service, and does not start it again"
+            }
             NoRestart::WantedDown(text) => text,
         }
     }

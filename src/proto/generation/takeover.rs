@@ -76,6 +76,18 @@ pub(crate) enum Next {
     End(End),
 }
 
+/// So many older generations that have not ended are worth a warning: one that is about to be told to
+/// end, and some that have been told.
+const MANY: usize = 4;
+
+/// Older generations that have not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pile {
+    pub(crate) count: usize,
+    /// When the oldest of them started (`proc_pid_stat(5)`, field 22).
+    pub(crate) oldest: u64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum At {
     Claim,
@@ -157,6 +169,13 @@ impl TakeOver {
     /// The generations that this one takes over from, by their places.
     pub(crate) fn older(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.others.len()).filter(|place| self.is_older(*place))
+    }
+
+    /// If many of them have not ended: how many, and the start of the oldest.
+    pub(crate) fn pile(&self) -> Option<Pile> {
+        let count = self.older().count();
+        let oldest = self.older().map(|place| self.others[place].start).min()?;
+        (count >= MANY).then_some(Pile { count, oldest })
     }
 
     fn is_older(&self, place: usize) -> bool {
