@@ -19,10 +19,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::proto::role::Role;
 use crate::shutdown::{DrainGuard, Draining, Finished, Hook, HookList, Stage, lock};
 use crate::states::States;
+use crate::sys::shortage::is_family_refused;
 use crate::sys::{launch, signals};
 use log::daemon::Event;
 use settings::Settings;
 use shared::PROCESS;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -81,6 +83,16 @@ fn check_path(path: &Path) -> Result<()> {
     }
     let text = format!("cannot use {path:?} (PID file): it is a folder");
     Err(Error::new(ErrorKind::PidFile, text).hint("name a file in it, such as web.pid"))
+}
+
+const UNIX_SOCKETS_REFUSED: &str = "Unix sockets are refused to this process: under systemd, AF_UNIX must be \
+                                    one of RestrictAddressFamilies=";
+
+/// The error of a call that makes Unix sockets.
+fn unix_socket_error(kind: ErrorKind, text: impl Into<String>, error: io::Error) -> Error {
+    let refused = is_family_refused(&error);
+    let error = Error::io(kind, text, error);
+    if refused { error.hint(UNIX_SOCKETS_REFUSED) } else { error }
 }
 
 // ---- hooks ----

@@ -33,7 +33,8 @@ fn the_defaults() {
         format!("{:?}", Config::new("/run/web/web.pid")),
         "Config { pid_file: \"/run/web/web.pid\", handoff_timeout: 10s, successor_timeout: Some(10s), \
          claim_timeout: Some(60s), drain_timeout: None, release_signal: 17, reload_signals: [], \
-         max_draining: Some(8), release_code: 0, notification_fd: None, replace_output: true, \
+         max_draining: Some(8), too_many_draining: None, parent_restarts: None, \
+         release_code: 0, notification_fd: None, replace_output: true, \
          on_launch: 0, keep_open: [], hand_over: false, takeover_timeout: 5s, \
          signals_to_all: [], working_dir: None, environment: false, watchdog: false }"
     );
@@ -65,7 +66,8 @@ fn each_option_is_taken() {
         format!("{config:?}"),
         "Config { pid_file: \"web.pid\", handoff_timeout: 1ms, successor_timeout: None, \
          claim_timeout: None, drain_timeout: Some(2s), release_signal: 10, \
-         reload_signals: [1, 1], max_draining: None, release_code: 75, notification_fd: Some(3), \
+         reload_signals: [1, 1], max_draining: None, too_many_draining: None, \
+         parent_restarts: None, release_code: 75, notification_fd: Some(3), \
          replace_output: false, on_launch: 2, keep_open: [2], hand_over: true, \
          takeover_timeout: 6s, signals_to_all: [10], working_dir: Some(\"/srv/web/current\"), \
          environment: true, watchdog: true }"

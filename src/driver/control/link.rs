@@ -1,6 +1,6 @@
 //! Both ends of a connection at the control socket, with a limit for the whole of it.
 
-use crate::driver::retry;
+use crate::driver::{UNIX_SOCKETS_REFUSED, retry};
 use crate::proto::control::frame;
 use crate::sys::seqpacket::{Arrival, Link, Message};
 use crate::sys::shortage::{is_family_refused, is_shortage};
@@ -87,9 +87,6 @@ impl Deadline {
     }
 }
 
-const UNIX_SOCKETS_REFUSED: &str = "; Unix sockets are refused to this process: under systemd, AF_UNIX must be \
-                                    one of RestrictAddressFamilies=";
-
 pub(crate) enum Unconnected {
     /// Nothing is there, or what a process that is gone has left.
     Nobody,
@@ -102,8 +99,10 @@ pub(crate) fn connect(
     deadline: Deadline,
 ) -> Result<(Link, Option<Peer>), Unconnected> {
     let failed = |error: io::Error| {
-        let hint = if is_family_refused(&error) { UNIX_SOCKETS_REFUSED } else { "" };
-        Unconnected::Failed(format!("{error}{hint}"))
+        Unconnected::Failed(match is_family_refused(&error) {
+            true => format!("{error}; {UNIX_SOCKETS_REFUSED}"),
+            false => error.to_string(),
+        })
     };
     loop {
         match Link::connect(path) {

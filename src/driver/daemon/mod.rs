@@ -20,6 +20,7 @@ use crate::driver::retry;
 use crate::driver::settings::Settings;
 use crate::driver::shared::{Daemon, PROCESS, Past};
 use crate::driver::threads::{run_hooks, spawn};
+use crate::driver::unix_socket_error;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
 use crate::proto::daemon::{Daemon as Machine, Input};
@@ -102,7 +103,7 @@ fn run(
 ) -> Result<&'static Daemon> {
     let system = |step: &str| {
         let text = format!("cannot {step} (init)");
-        move |error| Error::io(ErrorKind::System, text, error)
+        move |error| unix_socket_error(ErrorKind::System, text, error)
     };
     let waker = wait::Waker::new().map_err(system("make a socket pair"))?;
     let signals =

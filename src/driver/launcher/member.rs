@@ -1,13 +1,13 @@
 //! Starts the program again, as a daemon of this launcher.
 
 use crate::driver::settings::{Environment, Settings};
+use crate::driver::unix_socket_error;
 use crate::error::{Error, ErrorKind};
 use crate::proto::channel::ToDaemon;
 use crate::shutdown::panic_text;
 use crate::sys::launch::{self, Surroundings};
 use crate::sys::proc;
 use crate::sys::seqpacket::Link;
-use crate::sys::shortage::is_family_refused;
 use crate::sys::supervisor::Supervisor;
 use std::env;
 use std::ffi::OsString;
@@ -85,15 +85,7 @@ impl Again {
         program: impl FnOnce(&Again) -> io::Result<PathBuf>,
     ) -> Result<Member, Error> {
         let (ours, theirs) = Link::pair().map_err(|error| {
-            let refused = is_family_refused(&error);
-            let error = Error::io(ErrorKind::Channel, "cannot make the channel (launch)", error);
-            match refused {
-                true => error.hint(
-                    "Unix sockets are refused to this process: under systemd, AF_UNIX must be one of \
-                     RestrictAddressFamilies=",
-                ),
-                false => error,
-            }
+            unix_socket_error(ErrorKind::Channel, "cannot make the channel (launch)", error)
         })?;
         let (hello, pidfd) = supervisor.hello(self.in_place);
         ours.send(&ToDaemon::Hello(hello).format(), pidfd.as_slice()).map_err(|error| {

@@ -15,6 +15,7 @@ use crate::driver::observers::{s6, systemd};
 use crate::driver::settings::Settings;
 use crate::driver::threads::Asked;
 use crate::driver::timers::Timers;
+use crate::driver::unix_socket_error;
 use crate::error::{Error, ErrorKind};
 use crate::proto::channel::{Aside, MESSAGE_MAX};
 use crate::proto::launcher::{Child, InPlace, Input, Launcher, Timer};
@@ -46,7 +47,8 @@ pub(in crate::driver) fn launch(mut settings: Settings, is_relative: bool) -> Er
     let signals = match Signals::install(&meant, &passed) {
         Ok(signals) => signals,
         Err(error) => {
-            return Error::io(ErrorKind::System, "cannot install handlers (launch)", error);
+            let text = "cannot install handlers (launch)";
+            return unix_socket_error(ErrorKind::System, text, error);
         }
     };
     // What the supervisor blocked would never arrive, here or in the daemon.
