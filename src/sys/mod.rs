@@ -4,12 +4,12 @@
 pub(crate) mod launch;
 pub(crate) mod lock_file;
 pub(crate) mod memfd;
+mod notes;
 pub(crate) mod notification_fd;
 pub(crate) mod pid_file;
 pub(crate) mod proc;
 pub(crate) mod process;
 mod raw;
-mod raw_notes;
 pub(crate) mod reuseport;
 pub(crate) mod rlimit;
 #[cfg(feature = "systemd")]

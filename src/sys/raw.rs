@@ -1,5 +1,5 @@
-//! Almost all unsafe code (the rest is in `raw_notes`): system calls that neither `std` nor `nix` wraps, and the places where
-//! a bare number becomes a descriptor. Each function is safe to call.
+//! All unsafe code: system calls that neither `std` nor `nix` wraps, and the places where a bare number
+//! becomes a descriptor. Each function is safe to call.
 #![allow(unsafe_code)]
 
 use nix::libc;
@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::OnceLock;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -111,7 +112,12 @@ impl Action {
         self.is(libc::SIG_DFL)
     }
 
-    pub(super) fn is(&self, handler: libc::sighandler_t) -> bool {
+    /// Is it the one that [`handle`] installs?
+    pub(super) fn is_handled(&self) -> bool {
+        self.is(HANDLER as libc::sighandler_t)
+    }
+
+    fn is(&self, handler: libc::sighandler_t) -> bool {
         self.0.sa_sigaction == handler
     }
 
@@ -120,6 +126,35 @@ impl Action {
         unsafe {
             libc::sigaction(signal, &self.0, std::ptr::null_mut());
         }
+    }
+}
+
+type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+const HANDLER: Handler = handler;
+/// What [`handle`] was given.
+static ON_SIGNAL: OnceLock<fn(i32, i32)> = OnceLock::new();
+
+extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel gives a valid siginfo to a handler with SA_SIGINFO, and so does signal-hook, which
+    // passes its own on; `si_pid` only reads.
+    let sender = unsafe { info.as_ref().map_or(0, |info| info.si_pid()) };
+    // A read of an atomic: the lock was set before any handler was installed.
+    if let Some(on_signal) = ON_SIGNAL.get() {
+        on_signal(signal, sender);
+    }
+}
+
+/// From now on `on_signal` is called, in a signal handler, with the signal and its sender. It must do what
+/// is async-signal-safe alone, and put errno back. The first one that is given holds for all signals.
+pub(crate) fn handle(signal: i32, on_signal: fn(i32, i32)) -> io::Result<()> {
+    ON_SIGNAL.get_or_init(|| on_signal);
+    // SAFETY: the structure is zeroed, so its mask is empty; the handler is as `on_signal` promises, and
+    // lives as long as the process.
+    unsafe {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
+        action.sa_sigaction = HANDLER as libc::sighandler_t;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+        check(libc::sigaction(signal, &action, std::ptr::null_mut()).into()).map(drop)
     }
 }
 

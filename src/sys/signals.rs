@@ -1,8 +1,8 @@
 //! Signals as descriptors to wait for. Handlers only note the signal and wake the reader
 //! (`signal-safety(7)`); what a signal means is decided elsewhere.
 
+use super::notes;
 use super::raw::{self, Action};
-use super::raw_notes;
 use super::wait::Waker;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -133,11 +133,11 @@ pub(crate) const HALTS: [i32; 2] = [libc::SIGQUIT, libc::SIGPWR];
 /// only as long as the program does not handle them itself. A reload signal has a meaning also if it was
 /// ignored at the start. To be called once; `waker` is woken by each signal, and must stay open.
 pub(crate) fn take_unless_handled(reload: &[i32], launcher: i32, waker: &Waker) -> io::Result<()> {
-    raw_notes::prepare(waker.number(), launcher);
+    notes::prepare(waker.number(), launcher);
     for signal in HALTS.iter().chain(reload).copied() {
         let action = Action::of(signal);
         if action.is_default() || action.is_ignored() && reload.contains(&signal) {
-            raw_notes::install(signal)?;
+            notes::install(signal)?;
         }
     }
     Ok(())
@@ -146,7 +146,7 @@ pub(crate) fn take_unless_handled(reload: &[i32], launcher: i32, waker: &Waker) 
 /// Those that have arrived since the last call and are not the program's, and whether the launcher sent
 /// them. To be called after [`Waker::clear`].
 pub(crate) fn taken() -> Vec<(i32, bool)> {
-    raw_notes::take().filter(|(signal, _)| raw_notes::is_installed(*signal)).collect()
+    notes::take().filter(|(signal, _)| notes::is_installed(*signal)).collect()
 }
 
 /// The signals that the daemon catches. All others are left to the program.
