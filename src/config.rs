@@ -405,24 +405,19 @@ impl Config {
     ///
     /// As [`init`](crate::init), and [`ErrorKind::InvalidConfig`] if a value cannot be used.
     pub fn init(self) -> Result<()> {
+        let refuse = |text: &str| Err(Error::new(ErrorKind::InvalidConfig, text));
         if !driver::can_release(self.settings.release_signal) {
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
-                format!(
-                    "cannot release a launcher with signal {} (release_signal): it cannot be \
-                     caught, or has another meaning here",
-                    self.settings.release_signal
-                ),
+            return refuse(&format!(
+                "cannot release a launcher with signal {} (release_signal): it cannot be caught, \
+                 or has another meaning here",
+                self.settings.release_signal
             ));
         }
         let in_use = |signal: &&i32| !driver::can_reload(**signal, self.settings.release_signal);
         if let Some(signal) = self.settings.reload_signals.iter().find(in_use) {
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
-                format!(
-                    "cannot restart on signal {signal} (reload_signals): it cannot be caught, or has \
-                     another meaning here"
-                ),
+            return refuse(&format!(
+                "cannot restart on signal {signal} (reload_signals): it cannot be caught, or has \
+                 another meaning here"
             ));
         }
         let taken = |signal: &&i32| {
@@ -430,42 +425,32 @@ impl Config {
             reload || !driver::can_pass_to_all(**signal, self.settings.release_signal)
         };
         if let Some(signal) = self.settings.signals_to_all.iter().find(taken) {
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
-                format!(
-                    "cannot pass signal {signal} to all generations (signals_to_all): it cannot be \
-                     caught, or has another meaning here"
-                ),
+            return refuse(&format!(
+                "cannot pass signal {signal} to all generations (signals_to_all): it cannot be \
+                 caught, or has another meaning here"
             ));
         }
         if self.settings.max_draining == Some(0) {
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
+            return refuse(
                 "cannot restart with no generation that drains (max_draining): it must be 1 or more",
-            ));
+            );
         }
         if !(0..=255).contains(&self.settings.release_code) {
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
-                format!(
-                    "cannot exit with code {} (release_code): 0 to 255 can be told apart",
-                    self.settings.release_code
-                ),
+            return refuse(&format!(
+                "cannot exit with code {} (release_code): 0 to 255 can be told apart",
+                self.settings.release_code
             ));
         }
         if let Some(fd) = self.settings.notification_fd.filter(|fd| *fd <= 2) {
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
-                format!(
-                    "cannot use descriptor {fd} (notification_fd): it is none, or a standard one, \
-                     which the daemon needs"
-                ),
+            return refuse(&format!(
+                "cannot use descriptor {fd} (notification_fd): it is none, or a standard one, \
+                 which the daemon needs"
             ));
         }
         if self.settings.pid_file.file_name().is_none() && !self.settings.is_disabled() {
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
-                format!("cannot use {:?} (PID file): it names no file", self.settings.pid_file),
+            return refuse(&format!(
+                "cannot use {:?} (PID file): it names no file",
+                self.settings.pid_file
             ));
         }
         driver::init(self.settings)

@@ -29,9 +29,9 @@ pub fn on_shutdown_request(hook: impl FnOnce() + Send + 'static) {
 /// them again: a hook of `on_shutdown_request` runs once.
 ///
 /// ```no_run
-/// # fn lock() -> std::fs::File { unimplemented!() }
 /// fn hold_lock() {
-///     let lock = lock();
+///     let lock = std::fs::File::create("/run/web/lock").expect("a file in a folder of ours");
+///     fs2::FileExt::lock_exclusive(&lock).expect("nobody else holds it for long");
 ///     seamless::on_shutdown_request(move || drop(lock));
 /// }
 /// hold_lock();

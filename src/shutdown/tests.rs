@@ -1,10 +1,12 @@
 //! Nothing here sleeps: a thread that has to wait is known to wait by what it holds.
 
 use super::*;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::task::Wake;
+use std::task::{Context, Poll, Wake};
 use std::thread;
 
 /// Counts how often it is woken; its own count of references tells who keeps it.
