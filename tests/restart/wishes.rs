@@ -90,7 +90,7 @@ fn p1_a_reload_signal_to_a_daemon_that_starts_is_remembered() {
             let runs = fs::read_link(format!("/proc/{child}/exe")).ok()?;
             (runs == seamless_testing::bin::probe()).then_some(child)
         });
-        // Before its handlers it ignores the signal; the launcher is told by the same `pkill`.
+        // It has no handlers yet, and ignores the signal.
         signal(candidate, HUP);
         fs::write(early, "").expect("a file");
         scene.direct.report.wait_of(candidate, "init");

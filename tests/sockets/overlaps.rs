@@ -67,17 +67,21 @@ const TCP: [Change; 10] = [
     (&["--tcp=127.0.0.1:PORT,reuse-port"], &["--tcp=0.0.0.0:PORT,reuse-port"], &["127.0.0.1:PORT"]),
 ];
 
+/// A service at a port of its own, and its options before and after the change.
+fn prepare(place: &Path, before: &[&str], after: &[&str]) -> (Site, u16, [Vec<String>; 2]) {
+    println!("{before:?} -> {after:?}");
+    fs::create_dir(place).expect("a folder");
+    let port = boxed::address().port();
+    (Site::alone(place), port, [before, after].map(|options| with_port(options, port)))
+}
+
 /// Each change, and back again, under load.
 #[test]
 fn p1_p2_an_address_may_grow_and_shrink_and_no_connection_is_lost() {
     Boxed::new().private_net_without_migration().limit(Duration::from_secs(180)).run(|folder| {
         for (at, (before, after, served)) in TCP.into_iter().enumerate() {
-            println!("{before:?} -> {after:?}");
             let place = folder.join(at.to_string());
-            fs::create_dir(&place).expect("a folder");
-            let direct = Site::alone(&place);
-            let port = boxed::address().port();
-            let options = [before, after].map(|options| with_port(options, port));
+            let (direct, port, options) = prepare(&place, before, after);
             let mut generation = start(&direct, None, &options[0]);
             let targets: Vec<Target> = with_port(served, port)
                 .iter()
@@ -211,12 +215,8 @@ fn p1_p2_a_udp_address_may_grow_and_shrink_and_no_datagram_is_lost() {
     ];
     Boxed::new().private_net().limit(Duration::from_secs(120)).run(|folder| {
         for (at, (before, after, served)) in changes.into_iter().enumerate() {
-            println!("{before:?} -> {after:?}");
             let place = folder.join(at.to_string());
-            fs::create_dir(&place).expect("a folder");
-            let direct = Site::alone(&place);
-            let port = boxed::address().port();
-            let options = [before, after].map(|options| with_port(options, port));
+            let (direct, port, options) = prepare(&place, before, after);
             let mut generation = start(&direct, None, &options[0]);
             let stop = Arc::new(AtomicBool::new(false));
             let asked = Arc::new(AtomicUsize::new(0));

@@ -73,6 +73,25 @@ impl Container {
         Container { unshare, site }
     }
 
+    /// A TERM is a restart: a request in flight is answered by the old daemon, twice.
+    #[track_caller]
+    pub(crate) fn assert_restarts(&self) {
+        let mut old = self.site.report.wait("started").pid;
+        for nth in 2..=3 {
+            let request = Connection::unfinished(&self.site.target);
+            let [launcher, _] = self.pair();
+            signal(launcher, TERM);
+            let new = self.site.report.wait_nth("started", nth).pid;
+            self.site.wait_drain(old);
+            assert!(request.finish().ends_with(&answer_of(old)));
+            let reason = self.site.report.wait_of(old, "wait").text;
+            assert_eq!(reason, "TakenOver", "{}", self.site.log);
+            old = new;
+        }
+        self.pair();
+        assert_eq!(http::pid(&self.site.target), old);
+    }
+
     /// Seen from outside, as all that follow.
     pub(crate) fn pid_1(&self) -> u32 {
         process::children(self.unshare.id())[0]
@@ -291,20 +310,7 @@ fn p4_below_a_shell_loop_a_restart_works() {
             };
             let options = "--successor-timeout=none --parent-restarts=yes";
             let container = Container::with_script(folder, TINI, proc, again, options);
-            let mut old = container.site.report.wait("started").pid;
-            for nth in 2..=3 {
-                let request = Connection::unfinished(&container.site.target);
-                let [launcher, _] = container.pair();
-                signal(launcher, TERM);
-                let new = container.site.report.wait_nth("started", nth).pid;
-                container.site.wait_drain(old);
-                assert!(request.finish().ends_with(&answer_of(old)));
-                let reason = container.site.report.wait_of(old, "wait").text;
-                assert_eq!(reason, "TakenOver", "{proc:?}: {}", container.site.log);
-                old = new;
-            }
-            container.pair();
-            assert_eq!(http::pid(&container.site.target), old);
+            container.assert_restarts();
         });
     });
 }

@@ -161,20 +161,7 @@ fn p1_p2_below_a_known_supervisor_a_term_stays_a_restart() {
             let container = Container::with_script(folder, &init, Proc::Own, supervise, "");
             let kind = if wrapped { "other" } else { "runit" };
             container.site.log.wait(&[("stage", "launch"), ("supervisor_kind", kind)]);
-            let mut old = container.site.report.wait("started").pid;
-            for nth in 2..=3 {
-                let request = Connection::unfinished(&container.site.target);
-                let [launcher, _] = container.pair();
-                signal(launcher, TERM);
-                let new = container.site.report.wait_nth("started", nth).pid;
-                container.site.wait_drain(old);
-                assert!(request.finish().ends_with(&answer_of(old)));
-                let reason = container.site.report.wait_of(old, "wait").text;
-                assert_eq!(reason, "TakenOver", "{}", container.site.log);
-                old = new;
-            }
-            container.pair();
-            assert_eq!(http::pid(&container.site.target), old);
+            container.assert_restarts();
         });
     });
 }

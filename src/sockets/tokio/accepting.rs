@@ -34,61 +34,40 @@ pub(super) trait Registered: Sized {
 
 pub(super) type Accepted<L> = (<L as Registered>::Connection, <L as Registered>::Address);
 
-impl Registered for net::TcpListener {
-    type Std = std::net::TcpListener;
-    type Connection = net::TcpStream;
-    type Address = SocketAddr;
+macro_rules! registered {
+    ($listener:ty, $std:ty, $connection:ty, $address:ty) => {
+        impl Registered for $listener {
+            type Std = $std;
+            type Connection = $connection;
+            type Address = $address;
 
-    fn from_std(listener: Self::Std) -> io::Result<Self> {
-        net::TcpListener::from_std(listener)
-    }
+            fn from_std(listener: Self::Std) -> io::Result<Self> {
+                <$listener>::from_std(listener)
+            }
 
-    fn into_std(self) -> io::Result<Self::Std> {
-        self.into_std()
-    }
+            fn into_std(self) -> io::Result<Self::Std> {
+                self.into_std()
+            }
 
-    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted<Self>>> {
-        self.poll_accept(context)
-    }
+            fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted<Self>>> {
+                self.poll_accept(context)
+            }
 
-    fn accept(listener: &Self::Std) -> io::Result<Accepted<Self>> {
-        let (connection, address) = listener.accept()?;
-        connection.set_nonblocking(true)?;
-        Ok((net::TcpStream::from_std(connection)?, address))
-    }
+            fn accept(listener: &Self::Std) -> io::Result<Accepted<Self>> {
+                let (connection, address) = listener.accept()?;
+                connection.set_nonblocking(true)?;
+                Ok((<$connection>::from_std(connection)?, address.into()))
+            }
 
-    fn set_nonblocking(listener: &Self::Std) -> io::Result<()> {
-        listener.set_nonblocking(true)
-    }
+            fn set_nonblocking(listener: &Self::Std) -> io::Result<()> {
+                listener.set_nonblocking(true)
+            }
+        }
+    };
 }
 
-impl Registered for net::UnixListener {
-    type Std = unix::UnixListener;
-    type Connection = net::UnixStream;
-    type Address = net::unix::SocketAddr;
-
-    fn from_std(listener: Self::Std) -> io::Result<Self> {
-        net::UnixListener::from_std(listener)
-    }
-
-    fn into_std(self) -> io::Result<Self::Std> {
-        self.into_std()
-    }
-
-    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted<Self>>> {
-        self.poll_accept(context)
-    }
-
-    fn accept(listener: &Self::Std) -> io::Result<Accepted<Self>> {
-        let (connection, address) = listener.accept()?;
-        connection.set_nonblocking(true)?;
-        Ok((net::UnixStream::from_std(connection)?, address.into()))
-    }
-
-    fn set_nonblocking(listener: &Self::Std) -> io::Result<()> {
-        listener.set_nonblocking(true)
-    }
-}
+registered!(net::TcpListener, std::net::TcpListener, net::TcpStream, SocketAddr);
+registered!(net::UnixListener, unix::UnixListener, net::UnixStream, net::unix::SocketAddr);
 
 /// What both kinds of listeners do.
 pub(super) struct Accepting<L: Registered> {
