@@ -459,8 +459,6 @@ fn daemon_in_place_asks_its_launcher() {
     assert_eq!(after(started(Kind::OTHER, true), &late), (vec![], Phase::Serving));
 }
 
-/// Beside its launcher a daemon checks when a successor has failed, until it has seen what that one
-/// has left, and puts back its files. What is to become of it is the launcher's to say.
 #[test]
 fn daemon_in_place_prepares_and_resumes() {
     let outputs = |inputs: &[D]| {
@@ -519,6 +517,8 @@ fn daemon_lets_its_launcher_understand_a_stop_signal() {
     assert_eq!(daemon.on(D::Halt(Sender::Other)), [DO::End]);
 }
 
+/// Beside its launcher a daemon checks when a successor has failed, until it has seen what that one
+/// has left, and puts back its files. What is to become of it is the launcher's to say.
 #[test]
 fn daemon_in_place_puts_its_files_back() {
     let with = |way: &[D]| after(started(Kind::OTHER, true), &[&[D::ReloadFailed], way].concat());
