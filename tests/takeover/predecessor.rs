@@ -110,6 +110,9 @@ fn p5_a_pid_that_was_used_again_is_not_signalled() {
             ("it started earlier", entry(1, &format!("{pid}:{}", ticks + 1), &boot, ns, gone)),
             ("another boot", entry(1, &who, "00000000-0000-0000-0000-000000000000", ns, gone)),
             ("another PID namespace", entry(1, &who, &boot, ns + 1, gone)),
+            // Unknown to who wrote it; and nobody holds the lock on the PID file.
+            ("an unknown boot", entry(1, &who, "unknown", ns, gone)),
+            ("an unknown PID namespace", entry(1, &who, &boot, 0, gone)),
             ("no PID", entry(1, "0:0", &boot, ns, gone)),
             ("a process group", entry(1, &format!("-{who}"), &boot, ns, gone)),
             ("everybody", entry(1, "-1:0", &boot, ns, gone)),
