@@ -1,5 +1,7 @@
 //! The builder.
 
+mod failures;
+
 use crate::driver;
 use crate::driver::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};

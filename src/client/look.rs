@@ -182,10 +182,15 @@ impl Generation {
         World::of(&self.listed).boot.is_none()
     }
 
+    /// Whether it is a keeper: see [`Status::is_keeping`].
+    pub fn is_keeper(&self) -> bool {
+        self.listed.state == Some(LineState::Keeping)
+    }
+
     /// Does the record say that it listens at the control socket? A successor that enters the record
     /// takes the socket, and writes there that the older ones drain.
     pub(super) fn listens(&self) -> bool {
-        self.listed.state == Some(LineState::Serving)
+        self.listed.state.is_some_and(LineState::listens)
     }
 }
 
@@ -355,6 +360,7 @@ impl Look {
             beyond: bound.filter(|owner| !process::is_of(pid, *owner).unwrap_or(false)),
             holds_pid_file: content.is_held_by(pid),
             serves: listed.state == Some(LineState::Serving),
+            keeps: listed.state == Some(LineState::Keeping),
         };
         match verdict(&facts, Purpose::Ask, Asker::OUTSIDE) {
             Verdict::Touch { .. } | Verdict::TouchByNumber => {
@@ -397,6 +403,9 @@ impl Look {
 
     fn judge_pid_file(&mut self) {
         let path = &self.pid_file;
+        if self.newest().is_some_and(Generation::is_keeper) {
+            return; // the file still names the daemon that has crashed
+        }
         let newest = self.newest().map(Generation::daemon);
         let note = match (self.content, newest) {
             _ if self.unknown.is_some() => None,

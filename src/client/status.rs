@@ -23,8 +23,18 @@ impl Status {
         self.0.handing_off
     }
 
-    /// The state in one word: `starting`, `serving`, `handing-off`, `detached` or `draining`.
+    /// Whether it is a keeper: the daemon of this generation has crashed, and the keeper holds its sockets
+    /// until the next start. See [`Config::keep_sockets`](crate::Config::keep_sockets). Nobody serves, and
+    /// the [`state`](Status::state) is [`State::Starting`].
+    pub fn is_keeping(&self) -> bool {
+        self.0.keeping
+    }
+
+    /// The state in one word: `starting`, `serving`, `handing-off`, `detached`, `draining` or `keeping`.
     pub fn state_name(&self) -> &'static str {
+        if self.0.keeping {
+            return "keeping";
+        }
         self.0.state.name(self.0.handing_off)
     }
 

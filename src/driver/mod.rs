@@ -5,6 +5,7 @@
 pub(crate) mod control;
 mod daemon;
 mod generation;
+mod keeper;
 mod launcher;
 mod log;
 mod observers;
@@ -62,6 +63,7 @@ pub(crate) fn init(mut settings: Settings) -> Result<()> {
             }
             daemon::init(settings, launcher, mark.adopt_channel())
         }
+        Role::Keeper => keeper::keep(settings, launcher, mark.adopt_channel()),
         Role::Launcher => launch(settings),
         Role::Lost => {
             let text = format!(

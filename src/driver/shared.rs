@@ -9,7 +9,7 @@
 //! 3. `Service::files`: the lock file and the PID file
 //! 4. `Sockets::held`: the pool of sockets
 //! 5. `Daemon::machine`
-//! 6. all others (`inputs`, `unsent`, `past`, the hooks, the server's), of which a thread holds one at a
+//! 6. all others (`inputs`, `unsent`, `to_launcher`, `past`, the hooks, the server's), of which a thread holds one at a
 //!    time
 //!
 //! No lock is held while code of the program runs, except by the hook that it belongs to.
@@ -19,6 +19,7 @@ use crate::driver::daemon::hooks::Hooks;
 use crate::driver::generation::Service;
 use crate::driver::log::{self, daemon::Event};
 use crate::driver::sockets::Sockets;
+use crate::driver::sockets::given::{FromLauncher, ToLauncher};
 use crate::proto::daemon::{Daemon as Machine, Input, Phase};
 use crate::proto::{Report, State};
 use crate::shutdown::{HookList, Shutdown, lock};
@@ -43,6 +44,7 @@ pub(in crate::driver) static PROCESS: Process = Process {
     shutdown: Shutdown::new(),
     states: Changes::new(),
     sockets: Sockets::new(),
+    from_launcher: FromLauncher::new(),
     server: OnceLock::new(),
     notification_fd: Mutex::new(None),
     watchdog: OnceLock::new(),
@@ -60,6 +62,7 @@ pub(in crate::driver) struct Process {
     pub(in crate::driver) shutdown: Shutdown,
     pub(in crate::driver) states: Changes,
     pub(in crate::driver) sockets: Sockets,
+    pub(in crate::driver) from_launcher: FromLauncher,
     pub(in crate::driver) server: OnceLock<Server>,
     /// Tells the supervisor that the service is ready; taken when that has been done.
     pub(in crate::driver) notification_fd: Mutex<Option<Notification>>,
@@ -80,6 +83,8 @@ pub(in crate::driver) struct Daemon {
     pub(in crate::driver) channel: Weak<Link>,
     /// What could not be sent there for want of memory, the oldest first.
     pub(in crate::driver) unsent: Mutex<VecDeque<Report>>,
+    /// Sockets for the launcher that could not be sent so far.
+    pub(in crate::driver) to_launcher: ToLauncher,
     pub(in crate::driver) drain_timeout: Option<Duration>,
     pub(in crate::driver) reload_signals: Vec<i32>,
     pub(in crate::driver) past: Mutex<Past>,

@@ -9,6 +9,7 @@
 //! | [sockets] | which way to keep the sockets, and how they move to the successor |
 //! | [proxies] | behind nginx and haproxy; clients that reuse connections; request bodies |
 //! | [http] | HTTP servers that drain |
+//! | [crashes] | what clients see of a crash, and the keeper that holds the sockets |
 //! | [command] | the program `seamless` |
 //! | [deploying] | the features, examples to copy from, a walk through a restart, a new version |
 //! | [releases] | links, packages, the environment: what the next generation runs |
@@ -43,6 +44,9 @@ pub mod proxies {}
 
 #[doc = include_str!("http.md")]
 pub mod http {}
+
+#[doc = include_str!("crashes.md")]
+pub mod crashes {}
 
 #[doc = include_str!("command.md")]
 pub mod command {}

@@ -1,5 +1,6 @@
 //! The channel between launcher and daemon: its messages. Pure: bytes in, values out, and back.
 
+use crate::proto::control::frame::{self, Socket};
 use crate::proto::generation::record::Identity;
 use crate::proto::text::{Refused, VERSION};
 use crate::proto::{Intent, Kind, Report, Scope};
@@ -47,15 +48,46 @@ pub(crate) enum Aside {
     Store(String),
     /// The supervisor need not keep the descriptor of this name any more.
     Remove(String),
+    /// The supervisor keeps the sockets, or would end a keeper at once.
+    NoKeeper,
+    /// A keeper is in place.
+    InPlace,
+}
+
+/// Sockets that are given over the channel: by a daemon to its launcher, and by a launcher to a keeper or
+/// to a daemon that is starting. A chunk has the form of a chunk of a transfer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// This number of sockets follows. A keeper is to hold them for so long.
+    Begin {
+        generation: u64,
+        sockets: usize,
+        keep_sockets: Duration,
+    },
+    /// Each with the descriptor that came with it.
+    Sockets(Vec<Socket>),
+    End,
+}
+
+/// What the launcher tells a keeper first. Sockets follow, and a pidfd of the supervisor comes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ToKeeper {
+    pub(crate) hello: Hello,
+    /// How long the daemon had served.
+    pub(crate) served: Duration,
+    /// The user and the groups of the daemon: effective user, effective group, and the others.
+    pub(crate) user: Option<(u32, u32, Vec<u32>)>,
+    pub(crate) pid_file: Vec<u8>,
 }
 
 impl Aside {
-    #[cfg(feature = "systemd")]
     pub(crate) fn format(&self) -> Vec<u8> {
         let text = match self {
             Aside::Alive => format!("{CHANNEL}{VERSION} alive"),
             Aside::Store(name) => format!("{CHANNEL}{VERSION} store {name}"),
             Aside::Remove(name) => format!("{CHANNEL}{VERSION} remove {name}"),
+            Aside::NoKeeper => format!("{CHANNEL}{VERSION} no-keeper"),
+            Aside::InPlace => format!("{CHANNEL}{VERSION} in-place"),
         };
         text.into_bytes()
     }
@@ -68,9 +100,95 @@ impl Aside {
             "alive" => Some(Aside::Alive),
             "store" => name().map(Aside::Store),
             "remove" => name().map(Aside::Remove),
+            "no-keeper" => Some(Aside::NoKeeper),
+            "in-place" => Some(Aside::InPlace),
             _ => None,
         }
     }
+}
+
+impl Given {
+    pub(crate) fn format(&self) -> Vec<u8> {
+        let text = match self {
+            Given::Begin { generation, sockets, keep_sockets } => format!(
+                "{CHANNEL}{VERSION} give generation={generation} sockets={sockets} keep_ms={}",
+                keep_sockets.as_millis(),
+            ),
+            Given::Sockets(sockets) => {
+                let lines: Vec<String> = sockets.iter().map(Socket::format).collect();
+                format!("{CHANNEL}{VERSION} given count={}\n{}", sockets.len(), lines.join("\n"))
+            }
+            Given::End => format!("{CHANNEL}{VERSION} given-all"),
+        };
+        text.into_bytes()
+    }
+
+    /// `None`: something else, or not as it should be.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Given> {
+        let (name, rest) = split_message(bytes).ok()?;
+        match name {
+            "give" => Some(Given::Begin {
+                generation: number(rest, "generation")?,
+                sockets: number(rest, "sockets")?,
+                keep_sockets: Duration::from_millis(number(rest, "keep_ms")?),
+            }),
+            "given" => {
+                let lines = rest.lines().skip(1).map(Socket::parse);
+                lines.collect::<std::result::Result<_, _>>().ok().map(Given::Sockets)
+            }
+            "given-all" => Some(Given::End),
+            _ => None,
+        }
+    }
+
+    /// How many of the first of these fit into one message.
+    pub(crate) fn chunk<'a>(sockets: impl IntoIterator<Item = &'a Socket>) -> usize {
+        frame::chunk_within(MESSAGE_MAX - 256, sockets)
+    }
+}
+
+impl ToKeeper {
+    const PID_FILE: &[u8] = b" pid_file=";
+    const HELLO: &[u8] = b"\0";
+
+    pub(crate) fn format(&self) -> Vec<u8> {
+        let served = self.served.as_millis();
+        let mut text = format!("{CHANNEL}{VERSION} keep served_ms={served}");
+        if let Some((user, group, groups)) = &self.user {
+            let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
+            _ = write!(text, " user={user} group={group} groups={}", groups.join(","));
+        }
+        let mut bytes = text.into_bytes();
+        bytes.extend_from_slice(Self::PID_FILE); // a path has no NUL byte
+        bytes.extend_from_slice(&self.pid_file);
+        bytes.extend_from_slice(Self::HELLO);
+        bytes.extend(ToDaemon::Hello(self.hello.clone()).format());
+        bytes
+    }
+
+    /// `None`: something else.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<ToKeeper> {
+        let cut = |bytes: &[u8], by: &[u8]| {
+            let at = bytes.windows(by.len()).position(|window| window == by)?;
+            Some((bytes[..at].to_vec(), bytes[at + by.len()..].to_vec()))
+        };
+        let (head, hello) = cut(bytes, Self::HELLO)?;
+        let (head, pid_file) = cut(&head, Self::PID_FILE)?;
+        let ("keep", fields) = split_message(&head).ok()? else { return None };
+        let Ok(Some(ToDaemon::Hello(hello))) = ToDaemon::parse(&hello) else { return None };
+        let user = || {
+            let groups =
+                frame::field(fields, "groups")?.split(',').filter(|group| !group.is_empty());
+            let groups = groups.map(|group| group.parse().ok()).collect::<Option<Vec<u32>>>()?;
+            Some((number(fields, "user")?, number(fields, "group")?, groups))
+        };
+        let served = Duration::from_millis(number(fields, "served_ms")?);
+        Some(ToKeeper { hello, served, user: user(), pid_file })
+    }
+}
+
+fn number<T: std::str::FromStr>(fields: &str, key: &str) -> Option<T> {
+    frame::field(fields, key)?.parse().ok()
 }
 
 /// A field of [`Report::Started`].

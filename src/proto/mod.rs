@@ -8,6 +8,7 @@ pub(crate) mod channel;
 pub(crate) mod control;
 pub(crate) mod daemon;
 pub(crate) mod generation;
+pub(crate) mod keeper;
 pub(crate) mod launcher;
 pub(crate) mod paths;
 pub(crate) mod role;

@@ -19,6 +19,12 @@ pub(crate) fn control_socket(pid_file: &Path) -> PathBuf {
     with(pid_file, ".sock")
 }
 
+/// `web.pid.sock.standby`: a second name of the control socket of a process that has to be found if the
+/// generation that takes over from it fails.
+pub(crate) fn standby_socket(pid_file: &Path) -> PathBuf {
+    with(&control_socket(pid_file), ".standby")
+}
+
 /// `web.pid.new` for `web.pid`.
 pub(crate) fn temporary(path: &Path) -> PathBuf {
     with(path, TEMPORARY)
@@ -54,7 +60,9 @@ fn with(path: &Path, ending: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::{control_socket, fits_address, lock_file, temporary, temporary_socket};
+    use super::{
+        control_socket, fits_address, lock_file, standby_socket, temporary, temporary_socket,
+    };
     use std::path::Path;
 
     #[test]
@@ -62,6 +70,7 @@ mod tests {
         let path = Path::new("/run/web/web.pid");
         assert_eq!(lock_file(path), Path::new("/run/web/web.pid.lock"));
         assert_eq!(control_socket(path), Path::new("/run/web/web.pid.sock"));
+        assert_eq!(standby_socket(path), Path::new("/run/web/web.pid.sock.standby"));
         assert_eq!(temporary(path), Path::new("/run/web/web.pid.new"));
         assert_eq!(temporary_socket(path), Path::new("/run/web/web.pid.new"));
     }

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 /// The launcher's PID, as in the Go original.
 const LAUNCHER: &str = "SEAMLESS";
@@ -25,18 +25,22 @@ const LAUNCHER: &str = "SEAMLESS";
 const PID_FILE: &str = "SEAMLESS_PID_FILE";
 /// The number of the daemon's end of the channel.
 const CHANNEL: &str = "SEAMLESS_CHANNEL";
+/// Set for a keeper only.
+const KEEPER: &str = "SEAMLESS_KEEPER";
 
 /// What the environment says about this process: a launcher's PID, and the number of the channel to it.
 /// Every program that a daemon starts inherits it.
 pub(crate) struct Mark {
     pub(crate) launcher: i32,
     pub(crate) channel: RawFd,
+    is_keeper: bool,
 }
 
 impl Mark {
     pub(crate) fn find() -> Option<Mark> {
         let number = |name| env::var(name).ok()?.parse::<i32>().ok();
-        let mark = Mark { launcher: number(LAUNCHER)?, channel: number(CHANNEL)? };
+        let is_keeper = env::var_os(KEEPER).is_some();
+        let mark = Mark { launcher: number(LAUNCHER)?, channel: number(CHANNEL)?, is_keeper };
         (mark.launcher > 0 && mark.channel > 2).then_some(mark)
     }
 
@@ -50,6 +54,7 @@ impl Mark {
                 let its = session(Some(nix::unistd::Pid::from_raw(self.launcher)));
                 its == session(None) // both fail where no session can be asked for
             },
+            marked_keeper: self.is_keeper,
         })
     }
 
@@ -113,9 +118,29 @@ pub(crate) struct Surroundings {
 pub(crate) fn spawn(
     program: &Path,
     channel: &Link,
-    surroundings: Surroundings,
+    mut surroundings: Surroundings,
 ) -> io::Result<Daemon> {
-    let Surroundings { environment, more_environment, folder, pid_file, ignored } = surroundings;
+    let ignored = std::mem::take(&mut surroundings.ignored);
+    let mut command = command(program, channel, surroundings)?;
+    command.env_remove(KEEPER);
+    execute(command, channel, ignored)
+}
+
+/// Executes our own program again as a keeper, as it runs now: a deploy may have replaced the file. Its
+/// standard descriptors lead nowhere, so that nobody who reads our output waits for its end.
+pub(crate) fn spawn_keeper(channel: &Link) -> io::Result<Daemon> {
+    let path = env::current_exe().ok().filter(|path| proc::runs_from(path));
+    let path = path.unwrap_or_else(|| OWN_PROGRAM.into());
+    let mut command = command(&path, channel, Surroundings::default())?;
+    command.env(KEEPER, "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    execute(command, channel, Vec::new())
+}
+
+/// The file that this process runs, whatever its path names now.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
+fn command(program: &Path, channel: &Link, surroundings: Surroundings) -> io::Result<Command> {
+    let Surroundings { environment, more_environment, folder, pid_file, ignored: _ } = surroundings;
     let mut arguments = env::args_os();
     let mut command = Command::new(program);
     if let Some(zeroth) = arguments.next() {
@@ -146,6 +171,10 @@ pub(crate) fn spawn(
     for name in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
         command.env_remove(name);
     }
+    Ok(command)
+}
+
+fn execute(mut command: Command, channel: &Link, ignored: Vec<i32>) -> io::Result<Daemon> {
     if ignored.is_empty() && proc::is_single_threaded() {
         // No other thread can start a program now that would inherit the channel too. Without code to
         // run between fork and exec, `std` need not copy the whole process.
@@ -158,7 +187,7 @@ pub(crate) fn spawn(
     command.spawn().map(Daemon::new)
 }
 
-/// The daemon, for its launcher. A process keeps its PID until its parent has waited for it. Other
+/// A daemon or a keeper, for its launcher. A process keeps its PID until its parent has waited for it. Other
 /// threads of the program may wait for any child, so the daemon is also held by a pidfd.
 pub(crate) struct Daemon {
     child: Child,

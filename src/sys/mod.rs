@@ -27,4 +27,4 @@ pub(crate) mod unix_path;
 pub(crate) mod wait;
 mod way_up;
 
-pub(crate) use raw::exit_now;
+pub(crate) use raw::{exit_now, since_boot};

@@ -175,6 +175,16 @@ pub(crate) fn users(pid: i32) -> io::Result<Option<[u32; 3]>> {
     Ok(ids.first_chunk().copied())
 }
 
+/// The effective user and group of a process, and its other groups.
+pub(crate) fn credentials(pid: i32) -> Option<(u32, u32, Vec<u32>)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let ids = |key: &str| {
+        let ids = status.lines().find_map(|line| line.strip_prefix(key))?;
+        ids.split_ascii_whitespace().map(|id| id.parse().ok()).collect::<Option<Vec<u32>>>()
+    };
+    Some((*ids("Uid:")?.get(1)?, *ids("Gid:")?.get(1)?, ids("Groups:")?))
+}
+
 /// Does a process catch this signal, rather than ignore it or have its default action?
 pub(crate) fn catches(pid: i32, signal: i32) -> io::Result<bool> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;

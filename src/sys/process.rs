@@ -25,6 +25,16 @@ pub(crate) fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
+/// Gives up all users and groups but these, for good (`setresuid(2)`).
+pub(crate) fn become_user(user: u32, group: u32, groups: &[u32]) -> io::Result<()> {
+    use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+    let groups: Vec<Gid> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+    setgroups(&groups)?;
+    setresgid(group, group, group)?;
+    Ok(setresuid(user, user, user)?)
+}
+
 /// A process that is held by its pidfd: a signal to it never reaches another process that got its
 /// number later.
 #[derive(Debug)]

@@ -272,6 +272,14 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// The time since boot, suspensions included (CLOCK_BOOTTIME, `clock_gettime(2)`).
+pub(crate) fn since_boot() -> std::time::Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure is ours. Linux has had this clock since 2.6.39; if the call fails, the time is 0.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
+    std::time::Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// `malloc_trim(3)`, if the C library has it.
 pub(crate) fn trim_memory() {
     // SAFETY: takes an integer; gives back only memory that is not in use.

@@ -158,6 +158,14 @@ pub(crate) fn for_daemon() -> Vec<i32> {
     signals
 }
 
+/// The signals that a keeper catches, by number only, which takes less memory. All others that can be
+/// caught are ignored from now on.
+pub(crate) fn for_keeper() -> [i32; 2] {
+    let left = [SIGTERM, SIGINT, SIGCHLD];
+    catchable().filter(|signal| !left.contains(signal)).for_each(raw::ignore);
+    [SIGTERM, SIGINT]
+}
+
 /// Does the daemon give this signal a meaning?
 pub(crate) fn handles(signal: i32) -> bool {
     [SIGTERM, SIGINT, SIGUSR2].contains(&signal)

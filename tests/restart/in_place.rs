@@ -14,7 +14,7 @@ use seamless::{Config, ErrorKind};
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed, Isolation},
-    http::{Connection, Prober, Target, answer_of},
+    http::{Connection, FailureKind, Prober, Target, answer_of},
     process::{self, NOBODY, Watched, signal, stop_without_claim},
     report::{self, Event},
     scene,
@@ -720,8 +720,9 @@ fn descriptors_after_twenty_restarts() {
             std::mem::forget(inherited);
         });
         let launcher = scene.launcher();
+        // The last socket is a duplicate of the listener.
         let held = ["/dev/zero", "anon_inode:[pidfd]", "anon_inode:[pidfd]"].into_iter();
-        let held: Vec<&str> = held.chain(["socket"; 5]).collect();
+        let held: Vec<&str> = held.chain(["socket"; 6]).collect();
         wait_targets(launcher, folder, &held);
         for _ in 0..20 {
             scene.reload();
@@ -808,5 +809,30 @@ fn p10_a_reload_signal_that_cannot_be_used_is_an_error() {
             error.to_string(),
             "cannot restart with no generation that drains (max_draining): it must be 1 or more"
         );
+    });
+}
+
+/// The current one crashes while the next one starts, which has taken nothing over yet: it gets what the
+/// launcher holds.
+#[test]
+fn p12_in_place_a_crash_during_a_start_refuses_nobody() {
+    Boxed::new().private_net().run(|folder| {
+        let go = folder.join("go");
+        let mut scene = Scene::new(folder, &[]);
+        scene.deploy(&format!("--at=after-init=file:{}", go.display()));
+        scene.reload();
+        let next = scene.direct.report.wait_nth("init", 2).pid;
+        Watched::new(scene.current()).kill();
+        scene.direct.log.wait(&[("stage", "current-ended")]);
+        let waits = Connection::unfinished(&scene.target);
+        fs::write(go, "").expect("a file");
+        scene.wait_taken_over();
+        assert_eq!(scene.current(), next);
+        assert!(waits.finish().ends_with(&answer_of(next)));
+        let refused = |probes: seamless_testing::http::Probes| {
+            let failed = probes.failures_by_kind();
+            assert_eq!(failed.get(&FailureKind::Refused), None, "{failed:?}");
+        };
+        refused(scene.prober.stop());
     });
 }

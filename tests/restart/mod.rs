@@ -3,6 +3,7 @@
 
 mod blocked;
 mod calls;
+pub(crate) mod crashes;
 pub(crate) mod deploys;
 mod drain;
 mod hooks;

@@ -21,6 +21,14 @@ pub(crate) fn run(asked: &Ask) -> End {
     let began = Instant::now();
     let service = &asked.service;
     let before = match service.status(timeout.min(ANSWER)) {
+        (look, Ok(status)) if status.is_keeping() => {
+            complain(format_args!(
+                "{}: nobody serves: the daemon has crashed, and a keeper holds its sockets until the \
+                 supervisor has started the next generation",
+                look.pid_file().display(),
+            ));
+            return End::NobodyServes;
+        }
         (_, Ok(status)) => status,
         (look, Err(why)) => return not_asked(&look, &why),
     };

@@ -15,6 +15,7 @@ struct Report<'a> {
     /// A generation serves.
     serving: bool,
     /// Of the newest generation: `starting`, `serving`, `handing-off`, `detached`, `draining`;
+    /// `keeping`: its daemon has crashed, and a keeper holds its sockets for the next start;
     /// `none` if none lives, `unknown` if it does not answer.
     state: &'static str,
     generation: Option<u64>,
@@ -179,6 +180,10 @@ impl Report<'_> {
             (Some(number), "detached") => {
                 format!("{path}: generation {number} serves, detached: a successor is awaited")
             }
+            (Some(number), "keeping") => format!(
+                "{path}: nobody serves: generation {number} has crashed, and a keeper holds its sockets \
+                 for the next start"
+            ),
             (Some(number), state) => format!("{path}: generation {number} is {state}"),
         };
         let mut put = |name: &str, value: String| {
@@ -196,7 +201,7 @@ impl Report<'_> {
             if let Some(version) = &self.version {
                 value += &format!(" (seamless {version})");
             }
-            put("daemon", value);
+            put(if self.state == "keeping" { "keeper" } else { "daemon" }, value);
         }
         if let Some(age) = self.state_age.filter(|_| self.state != "serving") {
             put("state", format!("{}, for {}", self.state, time(age)));

@@ -238,7 +238,8 @@ impl Facts {
 }
 
 fn daemon(look: &Look, status: Result<Status, NoAnswer>) -> Option<Daemon> {
-    let pid = look.newest().map(Generation::daemon)?;
+    // A keeper answers, but it is no daemon.
+    let pid = look.newest().filter(|newest| !newest.is_keeper()).map(Generation::daemon)?;
     let sockets = held(look, status.as_ref().ok());
     let (status, silent) = match status {
         Ok(status) => (Some(status.0), None),

@@ -13,9 +13,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::proto::paths;
 use crate::shutdown::lock;
 use crate::sys::process::Held;
-use crate::sys::seqpacket::Listener;
+use crate::sys::seqpacket::{Link, Listener};
 use crate::sys::unix_path::Beside;
 use crate::sys::wait::Waker;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
@@ -51,14 +52,34 @@ pub(in crate::driver) fn prepare(pid_file: &Path) -> Result<Prepared> {
 
 impl Prepared {
     pub(in crate::driver) fn place(self, server: &OnceLock<Server>) -> Result<()> {
-        let listener =
-            Listener::place(self.beside).map_err(|error| cannot_bind(&self.path, error))?;
+        let listener = self.listener()?;
         if let Some(server) = server.get() {
             *lock(&server.listener) = Some(Arc::new(listener));
             server.waker.wake();
         }
         Ok(())
     }
+
+    pub(in crate::driver) fn listener(self) -> Result<Listener> {
+        Listener::place(self.beside).map_err(|error| cannot_bind(&self.path, error))
+    }
+}
+
+/// If this process listens at the path of the control socket, its socket gets a second name. Under the claim.
+/// What the second name stood for before stays otherwise: a generation that has died meanwhile may have put
+/// its own socket at the path. If the system refuses the link, a start that would need it fails, and the one
+/// after it finds the socket put back.
+pub(in crate::driver) fn keep_name(pid_file: &Path, pid: i32) {
+    let (path, second) = (paths::control_socket(pid_file), paths::standby_socket(pid_file));
+    let listens = || Link::connect(&path).ok()?.listener().ok()?.map(|peer| peer.pid);
+    if listens() == Some(pid) {
+        _ = fs::remove_file(&second);
+        _ = fs::hard_link(&path, &second);
+    }
+}
+
+pub(in crate::driver) fn drop_name(pid_file: &Path) {
+    _ = fs::remove_file(paths::standby_socket(pid_file)); // it may never have been made
 }
 
 /// Our control socket has lost its path: it is put back. Under the claim.

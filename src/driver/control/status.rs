@@ -34,6 +34,7 @@ pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
     Status {
         generation: daemon.generation(),
         state,
+        keeping: false,
         handing_off,
         daemon: process::own_pid(),
         launcher: service.map(|service| service.launcher),

@@ -3,6 +3,7 @@
 use super::link::{CLOSED, Deadline, Unconnected, connect};
 use crate::driver::generation::Service;
 use crate::driver::log::{self, sockets::Event};
+use crate::driver::shared::PROCESS;
 use crate::driver::sockets::{self, Entry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{self, Answer};
@@ -12,7 +13,11 @@ use crate::sys::memfd;
 use crate::sys::seqpacket::Link;
 use crate::sys::{rlimit, socket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+/// How long the launcher may take to give the sockets of a daemon that has crashed.
+const LAUNCHER: Duration = Duration::from_secs(1);
 
 /// What was taken over, or as much of it as came before the predecessor's end.
 #[derive(Default)]
@@ -41,11 +46,20 @@ pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Ta
             format!("cannot take over at {path:?} (takeover): {why}"),
         ))
     };
-    let link = match connect(&path, deadline) {
-        Ok((link, listener)) => listener.map(|listener| (link, listener.pid)),
-        Err(Unconnected::Nobody) => None,
-        Err(Unconnected::Failed(why)) => return refuse(why),
+    let at = |path: &Path| match connect(path, deadline) {
+        Ok((link, listener)) => Ok(listener.map(|listener| (link, listener.pid))),
+        Err(Unconnected::Nobody) => Ok(None),
+        Err(Unconnected::Failed(why)) => Err(why),
     };
+    let mut link = match at(&path) {
+        Ok(link) => link,
+        Err(why) => return refuse(why),
+    };
+    if link.is_none() && !predecessors.is_empty() {
+        // A generation that has died before it told them to end may have taken the path.
+        let second = at(&paths::standby_socket(&service.pid_file)).ok().flatten();
+        link = second.filter(|(_, pid)| predecessors.iter().any(|one| one.about.pid == *pid));
+    }
     if link.is_none() {
         predecessors.retain(|one| !(one.about.hands_over && one.is_ending()));
     }
@@ -66,6 +80,9 @@ pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Ta
         }
     };
     let (Some(predecessor), Some((link, _))) = (predecessor, link) else {
+        if let Some(generation) = service.crashed_sibling()? {
+            return Ok(take_from_launcher(generation));
+        }
         for one in known {
             log::write(Event::NothingTransferred {
                 predecessor: one.pid,
@@ -91,6 +108,19 @@ pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Ta
         }
         Err(why) => refuse(format!("process {}: {why}", predecessor.pid)),
     }
+}
+
+/// The launcher has learned of the crash as we have, or is about to.
+fn take_from_launcher(generation: u64) -> Taken {
+    let entries = PROCESS.from_launcher.take(LAUNCHER);
+    if entries.is_empty() {
+        return Taken::default();
+    }
+    log::write(Event::ReceivedFromLauncher {
+        predecessor_generation: generation,
+        sockets: entries.len(),
+    });
+    Taken { generation: Some(generation), entries, state: None }
 }
 
 /// What comes is in `taken` at once.

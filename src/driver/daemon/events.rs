@@ -12,6 +12,7 @@ use crate::driver::log::{self, daemon::Event};
 use crate::driver::observers;
 use crate::driver::retry;
 use crate::driver::shared::{Daemon, PROCESS};
+use crate::driver::sockets::give;
 use crate::driver::threads::Asked;
 use crate::driver::timers::Timers;
 use crate::proto::Report;
@@ -117,7 +118,8 @@ impl Events {
             true => (self.outputs.watched(), self.outputs.next()),
             false => (Vec::new(), None),
         };
-        let resend = (!self.daemon.send_reports()).then_some(retry::LATER);
+        let sent = self.daemon.send_reports() & give::send(self.daemon);
+        let resend = (!sent).then_some(retry::LATER);
         let next = self.timers.next().into_iter().chain(retry).chain(resend).min();
         wait::readable_or_closed(&fds, &outputs, next);
         if outlives {
@@ -186,7 +188,11 @@ impl Events {
                         self.feed(Input::ReloadFailed);
                     }
                     Ok(Some(ToDaemon::Ask)) => watchdog::answer(self.daemon, channel),
-                    Ok(Some(ToDaemon::Hello(_)) | None) => {}
+                    Ok(Some(ToDaemon::Hello(_))) => {}
+                    Ok(None) => {
+                        let starts = self.daemon.is_starting();
+                        PROCESS.from_launcher.receive(message, starts);
+                    }
                     Err(refused) => log::write(Event::ChannelRefused { refused: &refused }),
                 },
                 Arrival::Nothing | Arrival::OutOfMemory => return,

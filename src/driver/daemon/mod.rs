@@ -19,6 +19,7 @@ use crate::driver::observers::s6;
 use crate::driver::retry;
 use crate::driver::settings::Settings;
 use crate::driver::shared::{Daemon, PROCESS, Past};
+use crate::driver::sockets::given::ToLauncher;
 use crate::driver::threads::{run_hooks, spawn};
 use crate::driver::unix_socket_error;
 use crate::error::{Error, ErrorKind, Result};
@@ -120,6 +121,7 @@ fn run(
         waker,
         channel: channel.as_ref().map(Arc::downgrade).unwrap_or_default(),
         unsent: Mutex::default(),
+        to_launcher: ToLauncher::default(),
         drain_timeout,
         reload_signals,
         past: Mutex::new(Past::default()),
@@ -145,6 +147,7 @@ fn run(
         for reason in run_drain_hooks {
             PROCESS.shutdown.decided(reason);
             PROCESS.hooks.run_before(Stage::Drain);
+            daemon.to_launcher.forget();
             PROCESS.sockets.let_go();
             PROCESS.shutdown.begin(daemon.drain_timeout());
             run_hooks(&PROCESS.drain_hooks, "on_shutdown");

@@ -4,6 +4,7 @@
 mod already_running;
 pub(in crate::driver) mod check;
 pub(in crate::driver) mod claim;
+pub(in crate::driver) mod keep;
 pub(in crate::driver) mod started;
 pub(in crate::driver) mod stop;
 pub(in crate::driver) mod unit;
@@ -45,6 +46,7 @@ pub(in crate::driver) struct Service {
     pub(in crate::driver) supervisor: Arc<Supervisor>,
     pub(in crate::driver) successor_timeout: Option<Duration>,
     pub(in crate::driver) claim_timeout: Option<Duration>,
+    pub(in crate::driver) keep_sockets: Option<Duration>,
     pub(in crate::driver) release_signal: i32,
     /// The launcher restarts in place.
     pub(in crate::driver) in_place: bool,
@@ -139,6 +141,7 @@ impl Service {
             supervisor: Arc::new(Supervisor::from_hello(hello, supervisor)),
             successor_timeout: settings.successor_timeout,
             claim_timeout: settings.claim_timeout,
+            keep_sockets: settings.keep_sockets,
             release_signal: settings.release_signal,
             in_place: hello.in_place,
             draining: settings.max_draining.zip(settings.too_many_draining),
@@ -195,6 +198,7 @@ impl Service {
                 beyond,
                 holds_pid_file: content.is_held_by(daemon.pid),
                 serves: generation.state == Some(LineState::Serving),
+                keeps: generation.state == Some(LineState::Keeping),
             };
             Ok(Examined { generation: generation.clone(), held: proof.ok(), facts })
         };
@@ -273,6 +277,7 @@ impl Service {
             launcher: self.launcher_identity,
             supervisor: self.supervisor.identity,
             state,
+            crashes: None,
             more: Vec::new(),
         }
     }

@@ -10,7 +10,7 @@ use crate::driver::sockets;
 use crate::error::Result;
 use crate::proto::TooMany;
 use crate::proto::daemon::StartedCall;
-use crate::proto::generation::record::{LineState, Record};
+use crate::proto::generation::record::{Generation, LineState, Record};
 use crate::proto::generation::takeover::{self, Act, Done, End, Next, TakeOver};
 use crate::proto::generation::verdict::{Purpose, Verdict, verdict};
 use crate::shutdown::lock;
@@ -117,6 +117,8 @@ fn perform<'a>(
             let installed = PidFile::install(&service.pid_file)?;
             hands.files().pid_file = Some(installed);
         }
+        Act::KeepName(place) => control::keep_name(&service.pid_file, hands.others[place].pid()),
+        Act::DropName => control::drop_name(&service.pid_file),
         Act::Listen => {
             if let Some(prepared) = hands.control.take() {
                 prepared.place(&PROCESS.server)?;
@@ -125,20 +127,23 @@ fn perform<'a>(
         Act::Enter(kept) => {
             let number = service.number().expect("a claim has a number");
             let line = |place: usize| {
-                let state = Some(LineState::Draining);
                 let mut line = hands.others[place].generation.clone();
-                line.state = line.state.and(state);
+                line.state = line.state.map(LineState::of_older);
                 line
             };
+            let crashes = service.carried_crashes(&hands.record);
             hands.record.starting = None;
             hands.record.live = kept.into_iter().map(line).collect();
-            hands.record.live.push(service.entry(number, Some(LineState::Serving)));
+            let line = service.entry(number, Some(LineState::Serving));
+            hands.record.live.push(Generation { crashes, ..line });
             let record = std::mem::take(&mut hands.record);
             hands.files().lock_file.write(&record)?;
             hands.record = record;
         }
         Act::Close => sockets::stages::close_unclaimed(),
         Act::Serve => {
+            // Before an older generation, or its keeper, is told to end.
+            sockets::give::give(service, daemon);
             let older = takeover.older().map(|place| hands.others[place].facts.number);
             return Ok(match daemon.serve(hands.record.last, older.max()) {
                 true => Done::Serving,

@@ -4,7 +4,9 @@
 
 use crate::driver::generation::Service;
 use crate::driver::log::{self, daemon::Event};
+use crate::driver::retry;
 use crate::driver::shared::Daemon;
+use crate::proto::channel::Aside;
 use crate::proto::supervisor::systemd::{self, Own, Unit};
 use crate::sys::systemctl as sys;
 use std::thread;
@@ -41,11 +43,13 @@ fn look(daemon: &'static Daemon, service: &'static Service, unit: &Unit) {
             reason: &found.why,
         });
     }
-    #[cfg(feature = "systemd")]
-    if let Some(channel) = daemon.channel.upgrade() {
-        crate::driver::sockets::fdstore::keep(
-            &channel,
-            settings.get("FileDescriptorStoreMax").parse().unwrap_or(0),
-        );
+    let Some(channel) = daemon.channel.upgrade() else { return };
+    let room = settings.get("FileDescriptorStoreMax").parse().unwrap_or(0);
+    if !systemd::lets_a_keeper_live(&settings, cfg!(feature = "systemd") && room > 0) {
+        daemon.to_launcher.forget();
+        // If it is lost, the keeper is started for nothing.
+        _ = retry::within(retry::TO_DAEMON, || channel.send(&Aside::NoKeeper.format(), &[]));
     }
+    #[cfg(feature = "systemd")]
+    crate::driver::sockets::fdstore::keep(&channel, room);
 }

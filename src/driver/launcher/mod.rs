@@ -1,17 +1,22 @@
 //! Drives the launcher. It never returns to the program but with an error, before anything was
 //! started.
 //!
-//! `member` starts the program again, `perform` does what the machines want, and `progress` logs the stages
-//! of the service and tells its daemon of them.
+//! `member` starts the program again, `perform` does what the machines want, `progress` logs the stages
+//! of the service and tells its daemon of them, `held` holds sockets, and `keep` gives them to a
+//! keeper.
 
+mod held;
+mod keep;
 mod member;
 mod perform;
 mod progress;
 mod warnings;
 
+use crate::driver::launcher::held::Keeping;
 use crate::driver::launcher::member::{Again, Member};
 use crate::driver::log::{self, launcher::Event};
 use crate::driver::observers::{s6, systemd};
+use crate::driver::retry;
 use crate::driver::settings::Settings;
 use crate::driver::threads::Asked;
 use crate::driver::timers::Timers;
@@ -77,6 +82,7 @@ struct Driver {
     /// Those that live, the oldest first.
     members: Vec<Member>,
     again: Again,
+    keeping: Keeping,
     /// Why the program could not be executed again.
     not_executed: Option<Error>,
     supervisor: Arc<Supervisor>,
@@ -145,6 +151,7 @@ fn run(
         inputs: VecDeque::new(),
         members: vec![first],
         again,
+        keeping: Keeping::new(settings.pid_file),
         not_executed: None,
         supervisor: Arc::new(supervisor),
         asking: None,
@@ -177,7 +184,9 @@ impl Driver {
         let mut fds = signals.readers();
         fds.extend(self.members.iter().filter_map(|one| one.channel.as_ref()).map(AsFd::as_fd));
         fds.extend(self.asking.as_ref().and_then(Asked::as_fd));
-        wait::readable(&fds, self.timers.next());
+        fds.extend(self.keeping.fds());
+        let resend = self.keeping.has_unsent().then_some(retry::LATER);
+        wait::readable(&fds, self.timers.next().into_iter().chain(resend).min());
         // The signals are taken before the channels are read: what was written before a signal was
         // sent is then certain to be seen before the signal is acted on.
         let arrived = signals.pending();
@@ -187,6 +196,8 @@ impl Driver {
         for received in arrived {
             self.signal(received);
         }
+        self.send_unsent();
+        self.look_at_keeper();
         // Any CHLD may be the kernel's merged with a daemon's, or the other way round.
         for pid in self.pids() {
             let ended = self.member(pid).and_then(|member| member.daemon.ended());
@@ -197,7 +208,9 @@ impl Driver {
                 self.feed(Input::Ended(pid, end));
             }
         }
-        launch::reap_orphans(|pid| self.members.iter().any(|one| one.daemon.pid() == pid));
+        launch::reap_orphans(|pid| {
+            self.keeping.is_keeper(pid) || self.members.iter().any(|one| one.daemon.pid() == pid)
+        });
         if let Some(reading) = self.asking.as_mut().and_then(Asked::answer) {
             self.asking = None;
             if self.supervisor.is_going_down() {
@@ -240,7 +253,11 @@ impl Driver {
                         self.feed(Input::Report(pid, report));
                     }
                     Ok(None) => {
+                        let Some(message) = self.take_given(pid, message) else { continue };
                         if let Some(aside) = Aside::parse(&message.bytes) {
+                            if aside == Aside::NoKeeper {
+                                self.feed(Input::NeedsNoKeeper(pid));
+                            }
                             let fd = message.fds.first();
                             self.notify(notices::Input::Aside(pid, aside), fd);
                         }

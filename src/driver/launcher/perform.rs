@@ -28,6 +28,9 @@ const KILL_AFTER: Duration = Duration::from_secs(5);
 /// long as a detached one needs to find out.
 const OVERDUE: Duration = Duration::from_secs(1);
 
+/// How long the supervisor waits for a keeper before it learns of a crash.
+const KEEPER: Duration = Duration::from_secs(1);
+
 impl Driver {
     pub(super) fn perform(&mut self, output: Output) {
         self.notify(notices::Input::Performing(output), None);
@@ -79,7 +82,8 @@ impl Driver {
                     | Timer::Gather
                     | Timer::Prepare
                     | Timer::Start
-                    | Timer::Overdue => "none",
+                    | Timer::Overdue
+                    | Timer::Keeper => "none",
                 };
                 log::write(Event::Kill { daemon: pid, limit, elapsed_ms: elapsed(self.asked) });
                 self.send(pid, SIGKILL, "send KILL");
@@ -95,6 +99,11 @@ impl Driver {
                 }
             }
             Output::Start => self.start(),
+            Output::DropSockets(child) => self.drop_sockets(child),
+            Output::PassSockets { from, to } => self.pass_sockets(from, to),
+            Output::Keep(child) => self.start_keeper(child),
+            Output::EndKeeper => self.signal_keeper(SIGTERM),
+            Output::KillKeeper => self.signal_keeper(SIGKILL),
             Output::Progress(progress) => self.progress(progress),
             Output::Arm(timer) => {
                 let after = match timer {
@@ -105,6 +114,7 @@ impl Driver {
                         Some(self.handoff_timeout.max(self.start_took.saturating_mul(2)))
                     }
                     Timer::Overdue => Some(OVERDUE),
+                    Timer::Keeper => Some(KEEPER),
                     Timer::Kill(pid) => {
                         let limit = self.member(pid).and_then(|member| member.drain_timeout);
                         limit.map(|limit| limit.saturating_add(KILL_AFTER))

@@ -208,6 +208,47 @@ events! {
             reason: &'a str as Field::Text,
         } => "Set `autorestart=true`, or another `release_code`.";
 
+        /// The daemon has crashed, and a keeper was started: it holds the sockets until the next start.
+        KeeperStarted: Info "keep" { launcher = own_pid(), daemon: i32, keeper: i32 } => "Nothing.";
+
+        /// The keeper is in place: connections wait from here on.
+        KeeperInPlace: Info "keep" {
+            launcher = own_pid(),
+            keeper: i32,
+            reason = Field::Text("it is in place: connections wait for the next start"),
+        } => "Read why the daemon has crashed.";
+
+        /// The keeper has ended before it was in place, or was told to.
+        KeeperEnded: Info "keep" {
+            launcher = own_pid(),
+            keeper: i32,
+            reason = Field::Text("it has ended before its launcher"),
+        } => "Nothing if the service was stopped, or an older generation serves.";
+
+        /// The daemon has crashed, and no keeper could be started. Connections are refused until the next
+        /// start.
+        NoKeeper: Warn "keep" {
+            launcher = own_pid(),
+            daemon: i32,
+            error: &'a dyn Display as Field::Quoted,
+        } => "Repair what `error` names.";
+
+        /// Some sockets of the daemon did not arrive at the launcher. A keeper would not hold them.
+        NotKept: Warn "keep" {
+            launcher = own_pid(),
+            daemon: i32,
+            sockets: usize,
+            reason = Field::Text("these sockets would not outlive a crash: the limit of open files is \
+                too low"),
+        } => "Raise the limit of open files.";
+
+        /// The launcher has closed its duplicates of a daemon's sockets.
+        SocketsDropped: Debug "keep" {
+            launcher = own_pid(),
+            daemon: i32,
+            reason = Field::Text("no keeper is needed any more"),
+        } => "Nothing.";
+
         /// The launcher could not reach a daemon.
         StepFailed: Warn "launcher" {
             launcher = own_pid(),

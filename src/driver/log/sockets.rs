@@ -209,6 +209,21 @@ events! {
             elapsed_ms: Duration as Field::Millis,
         } => "Nothing.";
 
+        /// The daemon before has crashed, and the launcher has given its sockets.
+        ReceivedFromLauncher: Info "transfer" {
+            daemon = own_pid(),
+            predecessor_generation: u64,
+            sockets: usize,
+        } => "Read why the daemon before has crashed.";
+
+        /// A socket cannot be given to the launcher, since the description of its path is too long.
+        TooLong: Warn "keep" {
+            daemon = own_pid(),
+            kind: &'a str,
+            address: &'a dyn Display as Field::Plain,
+            reason = Field::Text("its path is too long: it does not outlive a crash"),
+        } => "Use a shorter path.";
+
         /// A transfer, or another request at the control socket, has failed.
         GiveFailed: Warn "transfer" {
             daemon = own_pid(),

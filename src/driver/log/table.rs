@@ -1,7 +1,7 @@
 //! The page of the guide that lists all events.
 
 use super::event::Row;
-use super::{daemon, launcher, phase, sockets};
+use super::{daemon, keeper, launcher, phase, sockets};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
@@ -42,9 +42,11 @@ const FIELDS: &[(&str, &str)] = &[
     ("hook", "the hook, or the list of hooks"),
     ("instead", "the setting to write instead"),
     ("intent", "what the supervisor wants"),
+    ("keeper", "PID of the keeper: the process that holds the sockets after a crash"),
     ("kept", "how many sockets systemd kept already"),
     ("kind", "the kind of the socket"),
     ("launcher", "PID of the launcher: the process that the supervisor started"),
+    ("left_ms", "for how many more milliseconds"),
     ("limit", "the limit that was exceeded"),
     ("limit_ms", "milliseconds after which the drain is forced to end"),
     ("max_draining", "how many generations may drain at once: `Config::max_draining`"),
@@ -141,6 +143,7 @@ fn page() -> String {
         ("The launcher", launcher::ROWS),
         ("The daemon", daemon::ROWS),
         ("The phases of a daemon", phase::ROWS),
+        ("The keeper", keeper::ROWS),
         ("Sockets and their transfer", sockets::ROWS),
         ("HTTP", HTTP),
     ];

@@ -1,14 +1,16 @@
 //! The sockets of this process: what was passed to it, what it has taken over, what it holds for
 //! its successor.
 //!
-//! `obtain` finds or binds what the program asks for, `bind` binds, `conflict` tells why it cannot, `stages` does what each stage of a
-//! restart asks for.
+//! `obtain` finds or binds what the program asks for, `bind` binds, `conflict` tells why it cannot, `stages`
+//! does what each stage of a restart asks for, `give` gives duplicates to the launcher for a keeper.
 
 pub(in crate::driver) mod bind;
 mod conflict;
 #[cfg(feature = "systemd")]
 pub(in crate::driver) mod fdstore;
 mod fresh;
+pub(in crate::driver) mod give;
+pub(in crate::driver) mod given;
 pub(crate) mod obtain;
 pub(in crate::driver) mod stages;
 

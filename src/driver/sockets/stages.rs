@@ -58,6 +58,7 @@ fn words(FileChanges { mode, uid, gid }: &FileChanges) -> String {
 /// This generation is about to serve: closes what nobody has asked for. Guards against a connection
 /// that the kernel completes for us alone, after the older generations have closed theirs.
 pub(in crate::driver) fn close_unclaimed() {
+    PROCESS.from_launcher.close();
     let unclaimed = lock(&PROCESS.sockets.held).pool.unclaimed();
     for (entry, origin) in unclaimed {
         let Socket { kind, name, local, .. } = &entry.socket;

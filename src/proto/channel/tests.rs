@@ -1,6 +1,7 @@
 //! What is read may have been written by anybody, cut anywhere, or be older or newer than we are.
 
 use super::*;
+use crate::proto::control::frame::{Address, SocketKind};
 
 fn id(pid: i32, start: u64) -> Identity {
     Identity { pid, start }
@@ -214,4 +215,52 @@ fn what_is_told_beside_the_protocol_is_no_report() {
         assert_eq!(Aside::parse(other), None);
     }
     assert_eq!(ToDaemon::parse(&ToDaemon::Ask.format()), Ok(Some(ToDaemon::Ask)));
+}
+
+#[test]
+fn what_is_given_is_read_again() {
+    let socket = |port| {
+        let address = Address::Inet(([127, 0, 0, 1], port).into());
+        let (asked, local) = (address.clone(), address);
+        let (kind, name) = (SocketKind::Tcp, Some("a b".to_owned()));
+        Socket { kind, asked, name, member: 0, retired: false, local, file: None }
+    };
+    let keep_sockets = Duration::from_millis(1500);
+    for given in [
+        Given::Begin { generation: 7, sockets: 2, keep_sockets },
+        Given::Sockets(vec![socket(80), socket(81)]),
+        Given::End,
+    ] {
+        assert_eq!(Given::parse(&given.format()), Some(given));
+    }
+    let many: Vec<Socket> = (1..=1000).map(socket).collect();
+    let fits = Given::chunk(&many);
+    assert!(fits > 10 && Given::Sockets(many[..fits].to_vec()).format().len() <= MESSAGE_MAX);
+    for message in [&b"seamless/1 alive"[..], b"seamless/1 give sockets=1", b""] {
+        assert_eq!(Given::parse(message), None);
+    }
+    assert_eq!(Aside::parse(&Aside::NoKeeper.format()), Some(Aside::NoKeeper));
+    assert_eq!(Aside::parse(&Aside::InPlace.format()), Some(Aside::InPlace));
+}
+
+#[test]
+fn a_keeper_reads_what_its_launcher_tells() {
+    let hello = Hello {
+        kind: Kind::OTHER,
+        launcher: Identity::parse("12:34"),
+        supervisor: None,
+        in_place: false,
+        takes_unhandled: true,
+        folder: Some(b"/a folder=b".to_vec()),
+    };
+    for user in [None, Some((33, 33, vec![])), Some((1000, 100, vec![4, 27]))] {
+        let told = ToKeeper {
+            hello: hello.clone(),
+            served: Duration::from_millis(12),
+            user,
+            pid_file: b"/run/a pid_file=x \xff/web.pid".to_vec(),
+        };
+        assert_eq!(ToKeeper::parse(&told.format()), Some(told));
+    }
+    assert_eq!(ToKeeper::parse(&ToDaemon::Hello(hello).format()), None);
 }

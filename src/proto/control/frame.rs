@@ -246,11 +246,18 @@ impl Answer {
 /// How many of the first of `sockets` fit into one message, by its length and by the number of
 /// descriptors that come with it.
 pub(crate) fn chunk<'a>(sockets: impl IntoIterator<Item = &'a Socket>) -> usize {
-    const ROOM: usize = MESSAGE_MAX - 256;
+    chunk_within(MESSAGE_MAX - 256, sockets)
+}
+
+/// The same for a message with this room.
+pub(crate) fn chunk_within<'a>(
+    room: usize,
+    sockets: impl IntoIterator<Item = &'a Socket>,
+) -> usize {
     let mut length = 0;
     let fits = sockets.into_iter().take(CHUNK_MAX).take_while(|socket| {
         length += socket.format().len() + 1;
-        length <= ROOM
+        length <= room
     });
     fits.count()
 }

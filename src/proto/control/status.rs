@@ -17,6 +17,8 @@ use std::fmt::{self, Display, Write as _};
 pub(crate) struct Status {
     pub(crate) generation: Option<u64>,
     pub(crate) state: State,
+    /// It is a keeper: its daemon has crashed. `state` says that it does not serve.
+    pub(crate) keeping: bool,
     /// It serves, and its `on_shutdown_request` hooks run.
     pub(crate) handing_off: bool,
     pub(crate) daemon: i32,
@@ -76,6 +78,7 @@ impl Status {
         put("state_ms", self.state_ms.as_ref().map(|ms| ms as _));
         put("supervisor", self.supervisor.as_ref().map(|pid| pid as _));
         put("took_over", self.took_over.as_ref().map(|number| number as _));
+        put("keeping", self.keeping.then_some(&1));
         put("in_place", self.in_place.then_some(&1));
         put("notifies", self.notifies.then_some(&1));
         put("drain_timeout_ms", self.drain_timeout_ms.as_ref().map(|ms| ms as _));
@@ -115,6 +118,7 @@ impl Status {
         Some(Status {
             generation: number("generation"),
             state,
+            keeping: number("keeping") == Some(1),
             handing_off,
             daemon: pid("daemon")?,
             launcher: pid("launcher"),

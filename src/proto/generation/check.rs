@@ -75,7 +75,7 @@ pub(crate) fn check(seen: &Seen, memory: &mut Memory) -> Findings {
             true => facts.number > own.number,
             false => identity.start >= own.identity.start,
         };
-        later && facts.lives()
+        later && facts.lives() && !facts.keeps // a keeper serves nobody
     };
     let mut newer = lines.iter().filter(is_newer).map(|(identity, _)| identity.pid);
     let named = content.and_then(|content| content.pid);

@@ -2,6 +2,7 @@
 //! what it checks.
 
 pub(crate) mod check;
+pub(crate) mod crashes;
 pub(crate) mod proof;
 pub(crate) mod record;
 pub(crate) mod takeover;

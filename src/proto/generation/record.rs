@@ -2,6 +2,7 @@
 
 use crate::proto::text::{Refused, VERSION, parse_pid};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 /// What identifies a process. A PID alone does not: PIDs are used again, start times are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +26,8 @@ pub(crate) struct Generation {
     pub(crate) supervisor: Option<Identity>,
     /// What it does. `None` while it starts.
     pub(crate) state: Option<LineState>,
+    /// The crashes in a row that this generation is a part of.
+    pub(crate) crashes: Option<Row>,
     /// Fields of a later version, kept as they are.
     pub(crate) more: Vec<String>,
 }
@@ -36,18 +39,73 @@ pub(crate) enum LineState {
     Serving,
     /// A newer generation serves.
     Draining,
+    /// Its daemon has crashed. The process is a keeper: it holds the sockets for the next start.
+    Keeping,
 }
 
 impl LineState {
+    const ALL: [LineState; 3] = [LineState::Serving, LineState::Draining, LineState::Keeping];
+
+    /// Does a process in this state listen at the control socket?
+    #[cfg_attr(not(feature = "command"), allow(dead_code))]
+    pub(crate) fn listens(self) -> bool {
+        match self {
+            LineState::Serving | LineState::Keeping => true,
+            LineState::Draining => false,
+        }
+    }
+
+    /// What the line of an older generation says from now on: a newer one is about to serve. A keeper
+    /// goes on as it is until it gets TERM, should the newer one die before that.
+    pub(crate) fn of_older(self) -> LineState {
+        match self {
+            LineState::Serving | LineState::Draining => LineState::Draining,
+            LineState::Keeping => LineState::Keeping,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             LineState::Serving => "serving",
             LineState::Draining => "draining",
+            LineState::Keeping => "keeping",
         }
     }
 
     fn from_name(name: &str) -> Option<LineState> {
-        [LineState::Serving, LineState::Draining].into_iter().find(|one| one.name() == name)
+        LineState::ALL.into_iter().find(|one| one.name() == name)
+    }
+}
+
+/// A time: since boot, suspensions included (`CLOCK_BOOTTIME`).
+pub(crate) type SinceBoot = Duration;
+
+/// A row of crashes. `T` or `T:S` in the record, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Row {
+    /// When the first generation of the row crashed.
+    pub(crate) first: SinceBoot,
+    /// Since when the generation of this line serves. `None` in a keeper's line.
+    pub(crate) served_since: Option<SinceBoot>,
+}
+
+impl Row {
+    pub(crate) fn parse(text: &str) -> Option<Row> {
+        let time = |text: &str| text.parse().ok().map(Duration::from_millis);
+        Some(match text.split_once(':') {
+            Some((first, since)) => Row { first: time(first)?, served_since: Some(time(since)?) },
+            None => Row { first: time(text)?, served_since: None },
+        })
+    }
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.first.as_millis())?;
+        match self.served_since {
+            Some(since) => write!(f, ":{}", since.as_millis()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -148,8 +206,17 @@ impl Record {
 
 impl Generation {
     pub(crate) fn format(&self) -> String {
-        let Generation { number, daemon, boot, pid_namespace, launcher, supervisor, state, more } =
-            self;
+        let Generation {
+            number,
+            daemon,
+            boot,
+            pid_namespace,
+            launcher,
+            supervisor,
+            state,
+            crashes,
+            more,
+        } = self;
         let mut line = format!(
             "generation={number} daemon={daemon} boot={boot} pid_namespace={pid_namespace} \
              launcher={launcher}",
@@ -159,6 +226,9 @@ impl Generation {
         }
         if let Some(state) = state {
             _ = write!(line, " state={}", state.name());
+        }
+        if let Some(crashes) = crashes {
+            _ = write!(line, " crashes={crashes}");
         }
         for field in more {
             _ = write!(line, " {field}");
@@ -170,6 +240,7 @@ impl Generation {
     fn parse(line: &str) -> Option<Generation> {
         let (mut number, mut daemon, mut boot, mut pid_namespace) = (None, None, None, None);
         let (mut launcher, mut supervisor, mut state, mut more) = (None, None, None, Vec::new());
+        let mut crashes = None;
         for field in line.split_ascii_whitespace() {
             let (key, value) = field.split_once('=')?;
             match key {
@@ -183,6 +254,9 @@ impl Generation {
                 "state" if state.is_none() && LineState::from_name(value).is_some() => {
                     state = LineState::from_name(value);
                 }
+                "crashes" if crashes.is_none() && Row::parse(value).is_some() => {
+                    crashes = Row::parse(value);
+                }
                 _ => more.push(field.to_owned()),
             }
         }
@@ -194,6 +268,7 @@ impl Generation {
             launcher: launcher?,
             supervisor,
             state,
+            crashes,
             more,
         })
     }

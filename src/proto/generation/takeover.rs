@@ -17,6 +17,9 @@ pub(crate) enum Act {
     Look,
     /// Our PID file is put in place.
     Install,
+    /// If the control socket of this older process (by its place in [`Done::Looked`]) is in place, it gets a
+    /// second name. If we die before that process has been told to end, the next start finds it there.
+    KeepName(usize),
     /// Our control socket is put in place.
     Listen,
     /// The record lists us. Of the other generations, these lines stay (by their place in
@@ -33,6 +36,8 @@ pub(crate) enum Act {
     Steer,
     /// TERM to this older generation (by its place in [`Done::Looked`]), if the verdict says so.
     Stop(usize, Verdict),
+    /// The second name is not needed any more.
+    DropName,
     /// The claim is given up.
     GiveUp,
 }
@@ -93,12 +98,14 @@ enum At {
     Claim,
     Look,
     Install,
+    KeepName(usize),
     Listen,
     Enter,
     Close,
     Serve,
     Steer,
     Stop(usize),
+    DropName,
     GiveUp,
     Over(End),
     /// The claim is given up, and then it is over.
@@ -124,12 +131,14 @@ impl TakeOver {
             At::Claim => Act::Claim,
             At::Look => Act::Look,
             At::Install => Act::Install,
+            At::KeepName(place) => Act::KeepName(place),
             At::Listen => Act::Listen,
             At::Enter => Act::Enter(self.kept()),
             At::Close => Act::Close,
             At::Serve => Act::Serve,
             At::Steer => Act::Steer,
             At::Stop(place) => Act::Stop(place, self.verdict(place)),
+            At::DropName => Act::DropName,
             At::GiveUp | At::GiveUpThen(_) => Act::GiveUp,
             At::Over(end) => return Next::End(end),
         })
@@ -153,13 +162,15 @@ impl TakeOver {
                     None => At::Install,
                 }
             }
-            (At::Install, _) => At::Listen,
+            (At::Install, _) => self.keeper().map_or(At::Listen, At::KeepName),
+            (At::KeepName(_), _) => At::Listen,
             (At::Listen, _) => At::Enter,
             (At::Enter, _) => At::Close,
             (At::Close, _) => At::Serve,
             (At::Serve, _) => At::Steer,
             (At::Steer, _) => self.stop_from(0),
             (At::Stop(place), _) => self.stop_from(place + 1),
+            (At::DropName, _) => At::GiveUp,
             (At::GiveUp, _) => At::Over(End::Started),
             (At::GiveUpThen(end) | At::Over(end), _) => At::Over(end),
             (at @ (At::Claim | At::Look), _) => at, // no answer to what was asked
@@ -205,7 +216,16 @@ impl TakeOver {
 
     fn stop_from(&self, place: usize) -> At {
         let mut rest = place..self.others.len();
-        rest.find(|place| self.is_older(*place)).map_or(At::GiveUp, At::Stop)
+        let end = self.keeper().map_or(At::GiveUp, |_| At::DropName);
+        rest.find(|place| self.is_older(*place)).map_or(end, At::Stop)
+    }
+
+    /// The keeper that holds the sockets. A predecessor that serves puts a lost control socket back by
+    /// itself, and so does a keeper; but a keeper may be the only one that holds them, and a start that does
+    /// not find it fails, since the addresses are in use.
+    fn keeper(&self) -> Option<usize> {
+        let keeps = |place: &usize| self.others[*place].keeps && self.others[*place].lives();
+        (0..self.others.len()).find(|place| self.is_older(*place) && keeps(place))
     }
 }
 

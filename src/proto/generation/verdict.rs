@@ -33,6 +33,8 @@ pub(crate) struct Facts {
     pub(crate) holds_pid_file: bool,
     /// The record says that it serves, and hands over its sockets to a successor.
     pub(crate) serves: bool,
+    /// The record says that it is a keeper.
+    pub(crate) keeps: bool,
 }
 
 /// What is to be done with the process.

@@ -6,7 +6,8 @@
 
 mod reload;
 
-use super::{Child, Failure, InPlace, Output, Progress, Timer};
+use super::keep::Keep;
+use super::{Child, Failure, InPlace, Keeper, Output, Progress, Timer};
 use crate::proto::{End, Intent, Report};
 use reload::Coming;
 
@@ -88,6 +89,7 @@ pub(crate) struct Children {
     intent: Option<Intent>,
     /// `handoff_timeout` has passed.
     expired: bool,
+    keep: Keep,
 }
 
 impl Children {
@@ -108,6 +110,7 @@ impl Children {
             late: false,
             intent: None,
             expired: false,
+            keep: Keep::default(),
         }
     }
 
@@ -153,11 +156,15 @@ impl Children {
         let Some(member) = self.member(child) else { return };
         match report {
             Report::Ready | Report::Waiting | Report::Started | Report::Unhandled => {}
-            Report::Released => member.released = true,
+            Report::Released => {
+                member.released = true;
+                self.keep.drop_of(child, out);
+            }
             Report::TakenOver => member.taken_over = true,
             Report::Draining => {
                 member.life = Life::Draining;
                 let for_successor = member.taken_over;
+                self.keep.drop_of(child, out);
                 out.push(Output::Arm(Timer::Kill(child)));
                 if self.last == Last::Lives(child) && !for_successor {
                     out.push(Output::Progress(Progress::Draining(child)));
@@ -187,6 +194,8 @@ impl Children {
         (member.life, member.ready) = (Life::Serving, true);
         self.last = Last::Lives(child);
         self.crash = None;
+        let lives: Vec<Child> = self.members.iter().map(|one| one.child).collect();
+        self.keep.drop_but(&lives, out);
         out.extend([Output::Disarm(Timer::Cancel), Output::Progress(Progress::Serving(child))]);
         if self.members.iter().any(|one| one.life == Life::Serving && one.child != child) {
             out.push(Output::Arm(Timer::Overdue));
@@ -217,6 +226,7 @@ impl Children {
 
     fn never_started(&mut self, member: &Member, end: End, out: &mut Vec<Output>) {
         let child = member.child;
+        self.keep.drop_of(child, out);
         if matches!(self.last, Last::Nobody(_)) {
             self.last = Last::Nobody(Some((child, end)));
         }
@@ -240,8 +250,12 @@ impl Children {
             None => {
                 let drained = member.life == Life::Draining;
                 self.last = Last::Ended { child: member.child, end, drained };
-                if self.newest(Life::Starting).is_some() || self.coming.is_some() {
+                let candidate = self.newest(Life::Starting);
+                if candidate.is_some() || self.coming.is_some() {
                     out.push(Output::Progress(Progress::CurrentEnded(member.child, end)));
+                }
+                if let Some(candidate) = candidate {
+                    out.push(Output::PassSockets { from: member.child, to: candidate });
                 }
             }
         }
@@ -257,6 +271,9 @@ impl Children {
         }
         self.again = false;
         self.coming = self.coming.filter(|coming| *coming == Coming::Spawning);
+        if self.stopping() {
+            self.keep.stop(out);
+        }
         let addressee = self.addressee();
         let starting = self.newest(Life::Starting).filter(|one| Some(*one) != addressee);
         if let Some(candidate) = starting {
@@ -372,6 +389,9 @@ impl Children {
 
     /// After a stop, and if everything ends with us, the launcher also waits for the children that drain.
     fn conclude(&mut self, out: &mut Vec<Output>) {
+        if self.keep.is_awaited() {
+            return;
+        }
         let waits = |one: &Member| one.life != Life::Draining;
         if self.coming.is_some() || self.members.iter().any(waits) {
             return;
@@ -390,7 +410,39 @@ impl Children {
         if all && !self.members.is_empty() {
             return;
         }
+        let crashed = (!drained && end != End::Code(0)).then_some(child);
+        // One that was to take over has crashed, and the one before it has ended all the same.
+        let crashed = crashed.or(self.crash.map(|(newer, _)| newer));
+        let again = !self.stopping() && !self.all_ends_with_us;
+        if let Some(of) = crashed.filter(|_| again) {
+            if self.keep.begin(of, (child, end), out) {
+                return;
+            }
+        }
         out.push(Output::Mirror(child, end));
+    }
+
+    // ---- sockets, and the keeper ----
+
+    /// A child has given its sockets: all that its successor needs.
+    pub(super) fn given(&mut self, child: Child, out: &mut Vec<Output>) {
+        let serves_on = |one: &Member| one.life != Life::Draining && !one.released;
+        let wanted = !self.stopping() && self.member(child).is_some_and(|one| serves_on(one));
+        self.keep.given(child, wanted, out);
+    }
+
+    /// The supervisor keeps the sockets of this child, or would end a keeper at once.
+    pub(super) fn needs_no_keeper(&mut self, child: Child, out: &mut Vec<Output>) {
+        self.keep.drop_of(child, out);
+    }
+
+    pub(super) fn keeper(&mut self, keeper: Keeper, out: &mut Vec<Output>) {
+        let stopping = self.stopping();
+        self.keep.heard(keeper, stopping, out);
+    }
+
+    pub(super) fn keeper_expired(&self, out: &mut Vec<Output>) {
+        self.keep.expired(out);
     }
 
     /// No exit while settling, and none after a stop: then the end of all is awaited. A candidate

@@ -59,6 +59,10 @@ impl Launcher {
             Input::Timer(Timer::Prepare) => children.prepared(None, &mut out),
             Input::Timer(Timer::Start) => children.start_expired(&mut out),
             Input::Timer(Timer::Overdue) => children.overdue(&mut out),
+            Input::Timer(Timer::Keeper) => children.keeper_expired(&mut out),
+            Input::Given(child) => children.given(child, &mut out),
+            Input::NeedsNoKeeper(child) => children.needs_no_keeper(child, &mut out),
+            Input::Keeper(keeper) => children.keeper(keeper, &mut out),
             Input::Timer(Timer::Kill(child)) => children.kill_expired(child, &mut out),
             Input::Quiet => children.quiet(self.understanding.is_settled(), &mut out),
         }

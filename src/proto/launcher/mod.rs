@@ -1,10 +1,12 @@
 //! The launcher: what a TERM means, what happens to its children, and when it ends itself.
 //!
 //! `intent` finds out what a TERM means. `children` knows which child is current, which ones have to
-//! end, and which one the launcher ends like. `machine` joins the two.
+//! end, and which one the launcher ends like. `keep` knows whose sockets the launcher holds, and starts the
+//! keeper after a crash. `machine` joins them.
 
 mod children;
 mod intent;
+mod keep;
 mod machine;
 
 pub(crate) use machine::Launcher;
@@ -39,6 +41,12 @@ pub(crate) enum Input {
     Status(Reading),
     /// A timer fired.
     Timer(Timer),
+    /// A child has given its sockets.
+    Given(Child),
+    /// The supervisor keeps the sockets of this child, or would end a keeper at once.
+    NeedsNoKeeper(Child),
+    /// What came of [`Output::Keep`].
+    Keeper(Keeper),
     /// The channels and the signals of this wake-up have all been fed in. A launcher leaves only
     /// here, so that a TERM which came together with the release is never left unread.
     Quiet,
@@ -63,8 +71,19 @@ pub(crate) enum Timer {
     Start,
     /// A generation that was taken over has had the time to begin its drain (1 s).
     Overdue,
+    /// The keeper has had the time to be in place (1 s).
+    Keeper,
     /// `drain_timeout` and 5 s.
     Kill(Child),
+}
+
+/// How far the keeper has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Keeper {
+    /// It holds the sockets, and the next start finds it.
+    InPlace,
+    /// It has ended, or could not be started.
+    Gone,
 }
 
 /// What the launcher has to do, in this order.
@@ -94,6 +113,20 @@ pub(crate) enum Output {
     ForwardIfHandled(Child, i32),
     /// Start the program once more, and feed in [`Input::Spawned`].
     Start,
+    /// Close what this child has given.
+    DropSockets(Child),
+    /// Send to a child that is starting what one has given that has ended: all of it, even if that is
+    /// nothing.
+    PassSockets {
+        from: Child,
+        to: Child,
+    },
+    /// Start the keeper with what this child has given, and feed in [`Input::Keeper`].
+    Keep(Child),
+    /// TERM to the keeper.
+    EndKeeper,
+    /// KILL to the keeper.
+    KillKeeper,
     /// For all who want to know.
     Progress(Progress),
     Arm(Timer),

@@ -233,6 +233,11 @@ impl Notices {
             | Output::ForwardIfHandled(..)
             | Output::Kill(..)
             | Output::Start
+            | Output::DropSockets(_)
+            | Output::PassSockets { .. }
+            | Output::Keep(_)
+            | Output::EndKeeper
+            | Output::KillKeeper
             | Output::Arm(_)
             | Output::Disarm(_) => {}
         }
@@ -299,6 +304,7 @@ impl Notices {
             Aside::Alive => {}
             Aside::Store(name) => out.push(Notice::Store(name)),
             Aside::Remove(name) => out.push(Notice::Remove(name)),
+            Aside::NoKeeper | Aside::InPlace => {} // nothing for a supervisor
         }
     }
 

@@ -179,6 +179,12 @@ pub(crate) const SETTINGS: &[&str] = &[
     "OOMPolicy",
 ];
 
+/// Is a keeper of use after a crash? Not if systemd ends it together with the launcher, or keeps the
+/// sockets itself. `stored`: they are in its descriptor store.
+pub(crate) fn lets_a_keeper_live(unit: &Properties, stored: bool) -> bool {
+    !stored && !matches!(unit.get("KillMode"), "control-group" | "mixed")
+}
+
 /// What the service itself does, as far as it matters for the settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Own {

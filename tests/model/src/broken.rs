@@ -9,7 +9,7 @@ use crate::proto::Kind;
 use crate::variants::Row::{self, Daemon, Launcher};
 use crate::variants::Variant::{self, *};
 use crate::{Protocol, trace};
-use Promise::{P1, P2, P3, P4, P5, P6, P8};
+use Promise::{P1, P2, P3, P4, P5, P6, P8, P12};
 use stateright::{Checker, HasDiscoveries, Model};
 use std::time::Instant;
 
@@ -83,6 +83,11 @@ const fn sockets(sockets: Sockets, starts: u8, budget: Budget) -> Setting {
     Setting { sockets: Some(sockets), ..of(Kind::DAEMONTOOLS, true, starts, budget) }
 }
 
+/// The same with a keeper, and one socket.
+const fn keeping(starts: u8, budget: Budget) -> Setting {
+    Setting { keeps: true, ..sockets(SAME, starts, budget) }
+}
+
 const fn under(kind: Kind, manner: Manner, readable: bool, starts: u8, budget: Budget) -> Setting {
     Setting { manner, ..of(kind, readable, starts, budget) }
 }
@@ -98,7 +103,14 @@ const BUSY: Budget = Budget { connections: 1, ..RESTART };
 const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
-const VARIANTS: [(Variant, Promise, Setting); 68] = [
+const VARIANTS: [(Variant, Promise, Setting); 75] = [
+    (NoKeeper, P12, keeping(2, KILL)),
+    (KeeperNotAwaited, P12, keeping(2, KILL)),
+    (GivenLate, P12, keeping(2, Budget { commands: 1, ..KILL })),
+    (KeeperDeaf, P4, keeping(2, KILL)),
+    (KeeperOutstays, P6, keeping(2, Budget { commands: 1, ..KILL })),
+    (KeeperNotMended, P4, keeping(2, Budget { kills: 2, ..NONE })),
+    (DuplicatesKept, P2, Setting { keeps: true, sockets: Some(FEWER), ..in_place(RELOAD) }),
     (UnknownIsProven, P5, by_lock(Budget { reuses: 1, ..KILL })),
     (LockIgnored, P5, by_lock(Budget { reuses: 1, ..KILL })),
     (ElsewhereIsHere, P5, daemontools(Budget { elsewhere: 1, ..NONE })),

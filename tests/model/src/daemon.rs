@@ -1,5 +1,6 @@
 //! A daemon process: its machine, driven as `driver::daemon` drives it, and the program's own thread.
 
+use super::keeper::keeper_of;
 use super::trace::say;
 use super::world::{
     DaemonProcess, Deploy, Id, Main, OPERATOR_PID, Promise, Setting, Signal, ToDaemon, World,
@@ -20,6 +21,11 @@ use std::collections::VecDeque;
 
 fn identity(id: Id) -> Identity {
     Identity { pid: pid(id), start: u64::from(id) }
+}
+
+/// The process that this line of the record is about.
+fn process_of(world: &World, id: Id) -> Id {
+    if world.at(id).is_keeper { keeper_of(id) } else { id }
 }
 
 impl World {
@@ -391,7 +397,7 @@ impl World {
 
     /// `Service::look`.
     fn look(&self, id: Id, setting: &Setting) -> Sight {
-        let line = |one: &Id| (identity(*one), self.facts(*one, id, setting));
+        let line = |one: &Id| (identity(process_of(self, *one)), self.facts(*one, id, setting));
         let named_lives = self.file.is_some_and(|owner| {
             let lives = self.daemon(owner).is_some() || self.innocent == Some(owner);
             lives && self.is_elsewhere(owner) == self.is_elsewhere(id)
@@ -537,7 +543,10 @@ impl World {
                 Next::Act(act) => act,
                 Next::End(end) => return self.end_started(id, end, older, setting),
             };
-            let of_sockets = matches!(act, Act::Listen | Act::Close | Act::Steer);
+            let of_sockets = matches!(
+                act,
+                Act::KeepName(_) | Act::Listen | Act::Close | Act::Steer | Act::DropName
+            );
             let unseen = of_sockets && self.net.is_none() || act == Act::Look;
             if seen && !unseen {
                 return;
@@ -575,7 +584,7 @@ impl World {
                 return Some(Done::Looked { expected, others: facts });
             }
             Act::Install => self.install(id),
-            Act::Listen | Act::Close | Act::Steer => {}
+            Act::KeepName(_) | Act::Listen | Act::Close | Act::Steer | Act::DropName => {}
             Act::Enter(kept) => {
                 let mut lines: Vec<Id> = kept.into_iter().map(|place| others[place].0).collect();
                 lines.push(id);
@@ -590,6 +599,9 @@ impl World {
                     return Some(Done::ToldToEnd);
                 };
                 daemon.wishes = daemon.machine.wish().is_some();
+                if !variants::is(Variant::GivenLate) {
+                    self.net_gives(id, setting);
+                }
                 self.report(id, report);
                 say(|| format!("  daemon {id} serves"));
                 self.at_mut(id).was_ready = true;
@@ -608,6 +620,9 @@ impl World {
     fn end_started(&mut self, id: Id, end: Outcome, older: Vec<Id>, setting: &Setting) {
         match end {
             Outcome::Started => {
+                if variants::is(Variant::GivenLate) {
+                    self.net_gives(id, setting);
+                }
                 self.set_main(id, Main::Waiting);
                 self.net_started(id, older, setting);
             }
@@ -642,7 +657,8 @@ impl World {
 
     /// Is the process that has this daemon's number that daemon, as seen by another one?
     fn is_daemon(&self, id: Id, by: Id) -> bool {
-        self.daemon(id).is_some() && self.is_elsewhere(id) == self.is_elsewhere(by)
+        (self.daemon(id).is_some() || self.at(id).is_keeper && self.keeper(id).is_some())
+            && self.is_elsewhere(id) == self.is_elsewhere(by)
     }
 
     /// `Service::touch`: TERM, if the verdict says so. `was_ours`: the process was a daemon of ours when it
@@ -670,6 +686,10 @@ impl World {
         let of_others = self.planted == Some(id) || self.innocent == Some(id) || elsewhere;
         if !was_ours && of_others {
             self.fault(Promise::P5, "TERM to a process that is none of ours");
+        }
+        if let Some(keeper) = self.at_mut(id).keeper.as_mut().filter(|_| !elsewhere) {
+            keeper.term = true;
+            return awaited;
         }
         if self.daemon(id).is_none() || elsewhere {
             return awaited;

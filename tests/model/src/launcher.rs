@@ -7,7 +7,7 @@ use super::world::{
 };
 use crate::proto::daemon::Phase;
 use crate::proto::launcher::Progress;
-use crate::proto::launcher::{Input, Output, Timer};
+use crate::proto::launcher::{Input, Keeper, Output, Timer};
 use crate::proto::{End, Intent, Kind, Scope};
 use crate::variants::{self, Variant};
 use Heard::{Cont, Term};
@@ -63,6 +63,9 @@ impl World {
             launcher.continued &= timer != Timer::Cont;
         }
         for child in self.children(id) {
+            if std::mem::take(&mut self.at_mut(child).gives) {
+                self.tell_launcher(id, Input::Given(pid(child)), setting);
+            }
             for report in std::mem::take(&mut self.at_mut(child).to_launcher) {
                 say(|| format!("launcher {id} reads of daemon {child}: {report:?}"));
                 self.tell_launcher(id, Input::Report(pid(child), report), setting);
@@ -80,6 +83,12 @@ impl World {
                 Cont => Input::Cont { from: SUPERVISOR_PID },
             };
             self.tell_launcher(id, input, setting);
+        }
+        for child in self.children(id) {
+            for news in std::mem::take(&mut self.at_mut(child).of_keeper) {
+                say(|| format!("launcher {id} hears of the keeper: {news:?}"));
+                self.tell_launcher(id, Input::Keeper(news), setting);
+            }
         }
         for child in self.children(id) {
             let Some(end) = self.at(child).end else { continue };
@@ -165,6 +174,37 @@ impl World {
                 }
                 self.excuse_stop();
                 self.daemon_ends(id_of(child), End::Signal(9));
+            }
+            Output::DropSockets(child) => {
+                if !variants::is(Variant::DuplicatesKept) {
+                    self.net_drop_given(id_of(child));
+                }
+            }
+            Output::PassSockets { from, to } => self.net_pass(id_of(from), id_of(to)),
+            Output::Keep(child) => {
+                let holds = self.net_take_given(id_of(child));
+                if variants::is(Variant::NoKeeper) {
+                    self.net_keeper_ends(id_of(child));
+                    inputs.push_back(Input::Keeper(Keeper::Gone));
+                } else {
+                    self.start_keeper(id_of(child), &holds);
+                }
+                if variants::is(Variant::KeeperNotAwaited) {
+                    inputs.push_back(Input::Keeper(Keeper::InPlace));
+                }
+            }
+            Output::EndKeeper => {
+                for child in self.children(id) {
+                    if let Some(keeper) = &mut self.at_mut(child).keeper {
+                        keeper.term = true;
+                    }
+                }
+            }
+            Output::KillKeeper => {
+                self.excuse_long_claim();
+                for child in self.children(id) {
+                    self.keeper_ends(child, "KILL");
+                }
             }
             Output::Start => inputs.push_back(Input::Spawned(self.start_in_place(id, setting))),
             // `Driver::tell_current`.
@@ -271,22 +311,28 @@ impl World {
         say(|| format!("launcher {id} (PID {}) is gone", launcher_pid(id)));
         self.at_mut(id).launcher = None;
         for child in self.children(id) {
-            self.at_mut(child).to_launcher.clear();
+            let generation = self.at_mut(child);
+            generation.to_launcher.clear();
+            generation.of_keeper.clear();
+            generation.gives = false;
+            self.net_drop_given(child);
         }
         if self.supervisor.child == Some(id) {
             self.supervisor.child = None;
             self.supervisor_hears(id, end, setting);
             let of_service = |one: &&Generation| !matches!(one.instance, BY_HAND | ELSEWHERE);
             let mut generations = self.generations.iter().filter(of_service);
-            let alive = generations.any(|one| one.daemon.is_some());
+            let alive = generations.any(|one| one.daemon.is_some() || one.keeper.is_some());
             if self.supervisor.stop == Stop::Owed && alive {
                 self.fault(Promise::P6, "reported down while a generation lives");
             }
         }
         if setting.kind == Kind::NOBODY {
             // Nobody's child was PID 1 or its only one: the container ends.
+            self.net_excuse_keeper();
             for id in self.ids() {
                 self.daemon_ends(id, End::Signal(9));
+                self.keeper_ends(id, "the container ends");
             }
         }
     }

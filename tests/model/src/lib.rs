@@ -20,6 +20,7 @@
 //! | --- | --- | --- | --- |
 //! | restarts, stops, bad deploys, kills, lost files, reused PIDs, refused signals | daemontools and runit, with a status that can be read and one that cannot; a supervisor of no known kind; none | 1 to 4 | 1 to 5 events of up to 4 kinds |
 //! | restart in place | none, daemontools, runit, an unknown one | 2, 3 | 1 or 2 reloads; a bad deploy, command, kill, signal by hand, lost socket |
+//! | the keeper: a crash at each step of daemon, keeper and launcher, and the next start | daemontools, runit, an unknown one, and in place | 2 to 4 | 1 to 3 kills; or one, and a command, bad deploy, client or limit |
 //! | each other kind (`supervisors`) | s6 with a `finish` that kills, systemd with each `KillMode=` and two of `Restart=`, supervisord, OpenRC | 2, 3 | 2 commands; or one, and a kill, bad deploy, signal by hand or limit of the supervisor's |
 //! | sockets (`net`): one, two then one, a Unix socket, groups that grow and shrink, passed ones, stored ones | daemontools, systemd, and in place | 2, 3 | 1 or 2 clients, and a command with one of the above, a transfer that is refused or cut, a stranger at the control socket, a removed path |
 //! | a generation that starts and has lost its supervisor | daemontools, runit | 3 | a kill, 2 bad deploys |
@@ -71,6 +72,7 @@
 
 mod broken;
 mod daemon;
+mod keeper;
 mod launcher;
 mod machines;
 mod net;
@@ -124,7 +126,7 @@ impl Model for Protocol {
     }
 
     fn properties(&self) -> Vec<Property<Protocol>> {
-        use Promise::{P1, P2, P3, P4, P5, P6, P8};
+        use Promise::{P1, P2, P3, P4, P5, P6, P8, P12};
         fn keeps(world: &World, promise: Promise) -> bool {
             world.fault.is_none_or(|fault| fault.promise != promise)
         }
@@ -136,6 +138,7 @@ impl Model for Protocol {
             Property::always(P5.name(), |_, world| keeps(world, P5)),
             Property::always(P6.name(), |_, world| keeps(world, P6)),
             Property::always(P8.name(), |_, world| keeps(world, P8)),
+            Property::always(P12.name(), |_, world| keeps(world, P12)),
         ]
     }
 }

@@ -310,6 +310,10 @@ fn drop_order(outputs: &mut Vec<LO>) {
     outputs.drain(from..=from + length);
 }
 
+// ---- the keeper ----
+
+pub(crate) use crate::proto::keeper::Keeper;
+
 // ---- a takeover ----
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -5,10 +5,10 @@
 //! closes, and answers what it has accepted before its hooks return: what `crate::sockets` asks of
 //! it.
 
+use super::keeper::keeper_of;
 use super::trace::say;
 use super::world::{Budget, Id, Main, Promise, Setting, Stop, World, id_of, pid};
 use crate::machines::{self, Pool};
-use crate::proto::End;
 use crate::proto::control::frame::{Address, Answer, FileId, Request, Socket, SocketKind};
 use crate::proto::control::transfer::{Give, Giving, Predecessor, Taking, Took};
 use crate::proto::daemon::Phase;
@@ -17,6 +17,7 @@ use crate::proto::generation::verdict::{Purpose, Verdict};
 use crate::proto::sockets::changes::Changes;
 use crate::proto::sockets::fdstore;
 use crate::proto::sockets::pool::{Entry, Origin, Spread, Wanted};
+use crate::proto::{End, Kind};
 use crate::variants::{self, Variant};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -87,8 +88,12 @@ pub(crate) struct Net {
     groups: BTreeMap<At, (Vec<Cookie>, Spread)>,
     parts: Vec<Part>,
     link: Option<Link>,
+    /// What keepers hold.
+    keepers: Vec<(Id, Vec<Entry<Cookie>>)>,
     /// Who listens at `web.pid.sock`.
     path: Option<Owner>,
+    /// Who listens at `web.pid.sock.standby`.
+    second: Option<Owner>,
     passed: Vec<Cookie>,
     store: Vec<(String, Cookie)>,
     /// Where some generation has served.
@@ -97,9 +102,14 @@ pub(crate) struct Net {
     excused: bool,
     /// A reload was asked for since the control socket was removed.
     tried: bool,
+    /// This generation has crashed with a launcher at hand, and nothing excuses that connections are
+    /// refused.
+    crashed: Option<Id>,
     /// The store has let sockets go: it may have been the last to hold one, and clients may have
     /// come since its last server closed it.
     cleared: bool,
+    /// The service has `keep_sockets`.
+    keeps: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -113,6 +123,7 @@ struct Listener {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Owner {
     Daemon(Id),
+    Keeper(Id),
     Stranger,
 }
 
@@ -127,6 +138,10 @@ struct Part {
     prepared: bool,
     taking: Option<Taking>,
     got: Vec<Entry<Cookie>>,
+    /// Duplicates that its launcher holds.
+    given: Vec<Entry<Cookie>>,
+    /// What its launcher has given of the one before, which has crashed.
+    passed: Option<Vec<Entry<Cookie>>>,
     /// The record says that it listens for a successor.
     hands_over: bool,
     older: Vec<Id>,
@@ -144,6 +159,8 @@ impl Part {
         prepared: false,
         taking: None,
         got: Vec::new(),
+        given: Vec::new(),
+        passed: None,
         hands_over: false,
         older: Vec::new(),
         retires: false,
@@ -193,19 +210,27 @@ impl Net {
             groups: BTreeMap::new(),
             parts: Vec::new(),
             link: None,
+            keepers: Vec::new(),
             path: None,
+            second: None,
             passed: Vec::new(),
             store: Vec::new(),
             served: BTreeSet::new(),
             excused: false,
             tried: false,
+            crashed: None,
             cleared: false,
+            keeps: false,
         };
         for at in sockets.passed {
             let cookie = net.bind(*at);
             net.passed.push(cookie);
         }
         net
+    }
+
+    pub(crate) fn with_keeper(self) -> Net {
+        Net { keeps: true, ..self }
     }
 
     fn bind(&mut self, at: At) -> Cookie {
@@ -263,8 +288,11 @@ impl Net {
             || self.passed.contains(&cookie)
             || self.store.iter().any(|(_, one)| *one == cookie)
             || parts.any(|part| {
-                part.open.contains(&cookie) || part.pool.holds(cookie) || part.got.iter().any(holds)
+                let given = part.given.iter().chain(part.passed.iter().flatten()).any(holds);
+                let got = part.got.iter().any(holds);
+                part.open.contains(&cookie) || part.pool.holds(cookie) || got || given
             })
+            || self.keepers.iter().any(|(_, held)| held.iter().any(holds))
     }
 
     /// The kernel closes what nobody holds. Tells how many connections that resets.
@@ -356,6 +384,9 @@ impl World {
             return None;
         }
         let link = self.net().link.as_ref().filter(|_| part.taking.is_some());
+        if part.taking.is_none() && self.awaits_launcher(id) {
+            return Some(false);
+        }
         Some(link.is_none_or(|link| !link.open || !link.to_taker.is_empty()))
     }
 
@@ -383,6 +414,9 @@ impl World {
     pub(crate) fn net_ends(&mut self, id: Id, end: End) {
         let Some(net) = &mut self.net else { return };
         let part = std::mem::replace(&mut net.parts[usize::from(id)], Part::NEW);
+        let left = &mut net.parts[usize::from(id)];
+        // The launcher keeps what it was given, and the record its line.
+        (left.given, left.hands_over) = (part.given.clone(), part.hands_over && net.keeps);
         match &mut net.link {
             Some(link) if link.taker == id => net.link = None,
             Some(link) if link.giver == id => {
@@ -414,30 +448,36 @@ impl World {
         let asker = self.asker(id);
         let predecessor = |one: &Id| {
             let facts = self.facts(*one, id, setting);
+            let process = if facts.keeps { keeper_of(*one) } else { *one };
             let about =
-                Predecessor { number: facts.number, pid: pid(*one), hands_over: facts.serves };
+                Predecessor { number: facts.number, pid: pid(process), hands_over: facts.serves };
             match machines::verdict(&facts, Purpose::Transfer, asker) {
                 Verdict::Touch { .. } | Verdict::TouchByNumber => Some(about),
                 Verdict::Leave { .. } | Verdict::Refuse(_) => None,
             }
         };
         let predecessors: Vec<Predecessor> = self.record.iter().filter_map(predecessor).collect();
-        let listens = match self.net().path {
+        let process = |owner: Option<Owner>| match owner {
             Some(Owner::Daemon(one)) => self.daemon(one).map(|_| pid(one)),
+            Some(Owner::Keeper(one)) => self.keeper(one).map(|_| pid(keeper_of(one))),
             Some(Owner::Stranger) => Some(STRANGER_PID),
             None => None,
         };
+        let is_known = |pid: &i32| predecessors.iter().any(|one| one.pid == *pid);
+        let listens =
+            process(self.net().path).or_else(|| process(self.net().second).filter(is_known));
         match machines::giver(listens, &predecessors) {
             Ok(None) => {
                 say(|| format!("daemon {id} finds nobody to take over from"));
-                self.part_mut(id).pool.take(Vec::new());
+                let passed = self.part_mut(id).passed.take().unwrap_or_default();
+                self.part_mut(id).pool.take(passed);
                 self.obtain(id, setting);
             }
             Ok(Some(one)) if one.pid == STRANGER_PID => {
                 self.fault(Promise::P5, "sockets are taken from a process that is none of ours");
             }
             Ok(Some(one)) => {
-                say(|| format!("daemon {id} connects to daemon {}", id_of(one.pid)));
+                say(|| format!("daemon {id} connects to process {}", one.pid));
                 let (taking, first) = Taking::begin(u64::from(own), &one);
                 self.part_mut(id).taking = Some(taking);
                 self.net_mut().link = Some(Link {
@@ -462,7 +502,7 @@ impl World {
         let Some((answer, fds)) = message else {
             // `HeldPredecessor::is_ending`: what has come would be lost with us.
             let giver = self.net().link.as_ref().map(|link| link.giver);
-            if giver.is_some_and(|giver| self.daemon(giver).is_none()) {
+            if giver.is_some_and(|giver| !self.gives_on(giver)) {
                 say(|| format!("daemon {id} goes on with what has come before its giver's end"));
                 return self.take_what_has_come(id, setting);
             }
@@ -591,6 +631,12 @@ impl World {
             return;
         }
         match act {
+            Act::KeepName(_) => {
+                if let Some(Owner::Keeper(_)) = self.net().path {
+                    self.net_mut().second = self.net().path;
+                }
+            }
+            Act::DropName => self.net_mut().second = None,
             Act::Listen => {
                 say(|| format!("  daemon {id} listens for its successor"));
                 self.net_mut().path = Some(Owner::Daemon(id));
@@ -619,6 +665,8 @@ impl World {
 
     pub(crate) fn net_serves(&mut self, id: Id, setting: &Setting) {
         let Some(sockets) = setting.sockets else { return };
+        self.net_mut().crashed = None;
+        self.part_mut(id).passed = None;
         self.net_mut().served.extend(sockets.asks(id).iter().map(|ask| ask.at));
     }
 
@@ -642,6 +690,7 @@ impl World {
     pub(crate) fn net_has_lost_path(&self, id: Id) -> bool {
         self.net.as_ref().is_some_and(|net| match net.path {
             Some(Owner::Daemon(one)) => one != id && self.daemon(one).is_none(),
+            Some(Owner::Keeper(one)) => self.keeper(one).is_none(),
             Some(Owner::Stranger) => false,
             None => true,
         })
@@ -664,6 +713,122 @@ impl World {
     pub(crate) fn net_excuse(&mut self) {
         if let Some(net) = &mut self.net {
             net.excused = true;
+        }
+    }
+
+    // ---- the keeper, and what a launcher holds for it ----
+
+    /// `sockets::give::give`.
+    pub(crate) fn net_gives(&mut self, id: Id, setting: &Setting) {
+        if self.net.is_none() || !setting.keeps || self.launcher(id).is_none() {
+            return;
+        }
+        let mut held = self.part(id).pool.held().unwrap_or_default();
+        held.retain(|entry| !entry.socket.retired);
+        self.part_mut(id).given = held;
+        self.at_mut(id).gives = true;
+    }
+
+    pub(crate) fn net_drop_given(&mut self, id: Id) {
+        if self.net.is_some() {
+            self.part_mut(id).given.clear();
+        }
+    }
+
+    pub(crate) fn net_take_given(&mut self, id: Id) -> Vec<Entry<Cookie>> {
+        let given = std::mem::take(&mut self.part_mut(id).given);
+        self.net_mut().keepers.retain(|(one, _)| *one != id);
+        self.net_mut().keepers.push((id, given.clone()));
+        given
+    }
+
+    pub(crate) fn net_pass(&mut self, from: Id, to: Id) {
+        if self.net.is_some() {
+            let given = self.part(from).given.clone();
+            if self.daemon(to).is_some() {
+                self.part_mut(to).passed = Some(given);
+            }
+        }
+    }
+
+    /// `take_from_launcher`: the one before has crashed, and the launcher has not learned of that.
+    fn awaits_launcher(&self, id: Id) -> bool {
+        let first = self.at(id).first;
+        let crashed = |one: &Id| {
+            *one != id
+                && self.at(*one).first == first
+                && self.part(*one).hands_over
+                && self.daemon(*one).is_none()
+                && !self.at(*one).end_heard
+        };
+        let heard = self.record.iter().any(crashed) && self.launcher(id).is_some();
+        heard && self.net().keeps
+    }
+
+    /// A daemon is KILLed: from here on its launcher and the keeper see to it that nobody is refused.
+    pub(crate) fn net_crashes(&mut self, id: Id, setting: &Setting) {
+        let Some(daemon) = self.daemon(id) else { return };
+        let attached = matches!(daemon.machine.phase(), Phase::Serving | Phase::HandingOff)
+            && self.launcher(id).is_some()
+            && !daemon.heard_closed;
+        let told = self.launcher(id).is_some_and(|one| one.stop_heard || one.stop_pending);
+        let again = setting.kind != Kind::NOBODY;
+        let owed = attached && !told && again && self.supervisor.wants_up && self.is_supervised(id);
+        let Some(net) = &mut self.net else { return };
+        if owed && setting.keeps && net.crashed.is_none() {
+            net.crashed = Some(id);
+        }
+    }
+
+    /// From here on connections may be refused.
+    pub(crate) fn net_excuse_keeper(&mut self) {
+        if let Some(net) = &mut self.net {
+            net.crashed = None;
+        }
+    }
+
+    pub(crate) fn net_keeper_ends(&mut self, id: Id) {
+        let giver = keeper_of(id);
+        let Some(net) = &mut self.net else { return };
+        net.keepers.retain(|(one, _)| *one != id);
+        if let Some(link) = net.link.as_mut().filter(|link| link.giver == giver) {
+            (link.open, link.giving) = (false, None);
+        }
+    }
+
+    pub(crate) fn net_keeper_transfers(&self, id: Id) -> bool {
+        let link = self.net.as_ref().and_then(|net| net.link.as_ref());
+        link.is_some_and(|link| link.open && link.giver == keeper_of(id))
+    }
+
+    pub(crate) fn net_keeper_listens(&mut self, id: Id) {
+        say(|| format!("keeper of generation {id} puts its control socket in place"));
+        self.net_mut().path = Some(Owner::Keeper(id));
+    }
+
+    pub(crate) fn net_keeper_entered(&mut self, id: Id) {
+        self.part_mut(id).hands_over = false;
+    }
+
+    pub(crate) fn net_keeper_lost_path(&self, id: Id) -> bool {
+        match self.net().path {
+            Some(Owner::Daemon(one)) => self.daemon(one).is_none(),
+            Some(Owner::Keeper(one)) => one != id && self.keeper(one).is_none(),
+            Some(Owner::Stranger) => false,
+            None => true,
+        }
+    }
+
+    fn held_by_keeper(&self, id: Id) -> Vec<Entry<Cookie>> {
+        let held = self.net().keepers.iter().find(|(one, _)| *one == id);
+        held.map(|(_, held)| held.clone()).unwrap_or_default()
+    }
+
+    /// The process that gives lives.
+    fn gives_on(&self, giver: Id) -> bool {
+        match giver.checked_sub(keeper_of(0)) {
+            Some(one) => self.keeper(one).is_some(),
+            None => self.daemon(giver).is_some(),
         }
     }
 
@@ -733,8 +898,11 @@ impl World {
     fn give(&mut self) {
         let Some(link) = &self.net().link else { return };
         let (giver, taker) = (link.giver, link.taker);
-        let own = u64::from(self.at(giver).number);
-        let held = self.part(giver).pool.held().unwrap_or_default();
+        let own = u64::from(self.at(giver % keeper_of(0)).number);
+        let held = match giver.checked_sub(keeper_of(0)) {
+            Some(one) => self.held_by_keeper(one),
+            None => self.part(giver).pool.held().unwrap_or_default(),
+        };
         let Some(link) = &mut self.net_mut().link else { return };
         let request = link.to_giver.remove(0);
         say(|| format!("daemon {giver} reads of daemon {taker}: {request:?}"));
@@ -836,6 +1004,11 @@ impl World {
         let reset = if std::mem::take(&mut net.cleared) { 0 } else { reset };
         if reset > 0 && self.is_unforced(setting) && setting.kills_nobody() {
             self.fault(Promise::P2, "a connection that waits to be accepted is reset");
+        }
+        let crashed = self.net().crashed.into_iter();
+        let asks = crashed.flat_map(|id| setting.sockets.expect("sockets").asks(id));
+        if asks.clone().any(|ask| self.net().reachable(ask.at).is_empty()) {
+            self.fault(Promise::P12, "a connection is refused after a crash");
         }
         let ready = self.ids().filter(|id| self.at(*id).was_ready);
         let Some(newest) = ready.max_by_key(|id| self.at(*id).number) else { return };

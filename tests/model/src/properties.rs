@@ -43,6 +43,7 @@ impl World {
             self.check_in_place(&alive, &serving, setting);
         }
         self.check_net_at_rest(&alive, &serving, setting);
+        self.check_keepers_at_rest(&serving, setting);
         match self.supervisor.wants_up {
             true => self.check_wanted_up(&alive, &serving, setting),
             false => self.check_wanted_down(&alive, setting),

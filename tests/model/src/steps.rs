@@ -1,5 +1,6 @@
 //! What can happen next, and what then does.
 
+use super::keeper::KeeperAction;
 use super::launcher::orders;
 use super::net::NetAction;
 use super::supervisors::Job;
@@ -61,12 +62,14 @@ pub(crate) enum Action {
     OlderGone(Id),
     Main(Id),
     Net(NetAction),
+    Keeper(Id, KeeperAction),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Process {
     Launcher,
     Daemon,
+    Keeper,
 }
 
 impl World {
@@ -126,6 +129,9 @@ impl World {
                     may(left, setting.in_place, Action::Reload(id, deploy));
                 }
             }
+            may(budget.kills, self.keeper(id).is_some(), Action::Kill(Process::Keeper, id));
+            let over = Action::Keeper(id, KeeperAction::Over);
+            may(budget.limits, self.may_be_over(id), over);
             let gone = self.daemon(id).is_none();
             let known = self.record.contains(&id) || self.file == Some(id);
             may(budget.reuses, gone && known && self.innocent.is_none(), Action::ReusePid(id));
@@ -180,7 +186,8 @@ impl World {
                     let child = self.at(child);
                     let closed = child.daemon.is_none() && !child.closed_heard;
                     let ended = child.end.is_some() && !child.end_heard;
-                    !child.to_launcher.is_empty() || closed || ended
+                    let told = child.gives || !child.of_keeper.is_empty();
+                    told || !child.to_launcher.is_empty() || closed || ended
                 };
                 may(self.children(id).any(has_news), Action::WakeLauncher(id, None));
                 for order in 0..orders(launcher.terms, launcher.cont).len() {
@@ -198,11 +205,16 @@ impl World {
                     (LauncherTimer::Prepare, true),
                     (LauncherTimer::Start, true),
                     (LauncherTimer::Overdue, true),
+                    // A second: only a claim that others hold takes a keeper that long.
+                    (LauncherTimer::Keeper, self.is_claimed_for_long()),
                 ];
                 for (timer, fires) in timers {
                     may(fires && launcher.timers.has(timer), Action::LauncherTimer(id, timer));
                 }
             }
+            self.keeper_fair(id, &mut |condition, action| {
+                may(condition, Action::Keeper(id, action))
+            });
             let Some(daemon) = &generation.daemon else { continue };
             let runs = match daemon.main {
                 Main::Booting(_) | Main::TakingOver { .. } => true,
@@ -231,7 +243,7 @@ impl World {
             may(daemon.wishes, Action::Wish(id));
             may(daemon.request_hooks, Action::RequestHooks(id));
             may(daemon.drain_hooks && self.has_drained(id), Action::DrainHooks(id));
-            let gone = |one: &Id| self.daemon(*one).is_none();
+            let gone = |one: &Id| self.daemon(*one).is_none() && self.keeper(*one).is_none();
             may(!daemon.awaits.is_empty() && daemon.awaits.iter().all(gone), Action::OlderGone(id));
             for timer in [DaemonTimer::Check, DaemonTimer::Successor, DaemonTimer::TellOlder] {
                 may(daemon.timers.has(timer), Action::DaemonTimer(id, timer));
@@ -267,7 +279,9 @@ impl World {
         let is_check = |one: &Action| {
             matches!(
                 one,
-                Action::DaemonTimer(_, DaemonTimer::Check) | Action::WakeLauncher(_, None)
+                Action::DaemonTimer(_, DaemonTimer::Check)
+                    | Action::WakeLauncher(_, None)
+                    | Action::Keeper(_, KeeperAction::Check)
             )
         };
         actions.iter().all(is_check)
@@ -288,10 +302,12 @@ impl World {
 
     /// What a generation was that has ended altogether matters no more.
     fn forget(&mut self, id: Id) {
-        if self.launcher(id).is_none() && self.daemon(id).is_none() {
+        let gone = self.launcher(id).is_none() && self.daemon(id).is_none();
+        if gone && self.keeper(id).is_none() {
             let generation = self.at_mut(id);
-            let Generation { instance, first, number, was_ready, .. } = *generation;
-            *generation = Generation { number, was_ready, ..Generation::new(instance, first) };
+            let Generation { instance, first, number, was_ready, is_keeper, .. } = *generation;
+            *generation =
+                Generation { number, was_ready, is_keeper, ..Generation::new(instance, first) };
         }
     }
 
@@ -325,6 +341,7 @@ impl World {
                 say(|| "SIGKILL to the supervisor".to_owned());
                 self.budget.kills -= 1;
                 self.excuse_stop();
+                self.net_excuse_keeper();
                 let supervisor = &mut self.supervisor;
                 (supervisor.lives, supervisor.child) = (false, None);
                 (supervisor.send_cont, supervisor.write_status) = (false, false);
@@ -487,6 +504,7 @@ impl World {
             }
             Action::Main(id) => self.main(id, setting),
             Action::Net(action) => self.net_perform(action),
+            Action::Keeper(id, action) => self.keeper_act(id, action, setting),
         }
     }
 
@@ -512,9 +530,16 @@ impl World {
         say(|| format!("SIGKILL to {process:?} {id}"));
         self.budget.kills -= 1;
         self.excuse_stop();
+        if process != Process::Daemon {
+            self.net_excuse_keeper();
+        }
         match process {
             Process::Launcher => self.launcher_ends(id, End::Signal(9), setting),
-            Process::Daemon => self.daemon_ends(id, End::Signal(9)),
+            Process::Daemon => {
+                self.net_crashes(id, setting);
+                self.daemon_ends(id, End::Signal(9));
+            }
+            Process::Keeper => self.keeper_ends(id, "KILL"),
         }
     }
 
@@ -528,6 +553,7 @@ impl World {
             Tells::Never => false,
         };
         if !up {
+            self.net_excuse_keeper();
             let supervisor = &mut self.supervisor;
             supervisor.wants_up = false;
             let owed = tells && supervisor.instance == 0 && supervisor.child.is_some();
@@ -613,6 +639,10 @@ impl Generation {
             first,
             launcher: None,
             daemon: None,
+            keeper: None,
+            is_keeper: false,
+            of_keeper: Vec::new(),
+            gives: false,
             end: None,
             end_heard: false,
             closed_heard: false,

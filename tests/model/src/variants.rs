@@ -137,6 +137,20 @@ pub(crate) enum Variant {
     JobIgnored,
     /// A unit that systemd is about to start again counts as stopped.
     BetweenIsDown,
+    /// After a crash nobody keeps the sockets.
+    NoKeeper,
+    /// The launcher ends before the keeper is in place.
+    KeeperNotAwaited,
+    /// A launcher keeps its duplicates when the daemon drains.
+    DuplicatesKept,
+    /// A generation gives its sockets to its launcher when the older ones have been told to end.
+    GivenLate,
+    /// A keeper does not care about TERM.
+    KeeperDeaf,
+    /// A keeper does not care about the supervisor's status.
+    KeeperOutstays,
+    /// A keeper whose control socket was replaced does not put it back.
+    KeeperNotMended,
     /// A row of a machine's table is missing.
     Deaf(Row),
 }
@@ -245,6 +259,10 @@ fn launcher_event(input: L) -> &'static str {
         L::Timer(LT::Prepare) => "prepare timer",
         L::Timer(LT::Start) => "start timer",
         L::Timer(LT::Overdue) => "overdue timer",
+        L::Timer(LT::Keeper) => "keeper timer",
+        L::Given(_) => "given",
+        L::NeedsNoKeeper(_) => "needs no keeper",
+        L::Keeper(_) => "keeper",
         L::Timer(LT::Kill(_)) => "kill timer",
         L::Quiet => "quiet",
     }

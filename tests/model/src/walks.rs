@@ -103,6 +103,7 @@ impl Setting {
         let sockets = self.sockets.map(|sockets| format!(", {}", sockets.name)).unwrap_or_default();
         let kind = self.kind.name;
         let lock = if self.by_lock { ", without pidfds" } else { "" };
+        let keeps = if self.keeps { ", keep_sockets" } else { "" };
         let hooks = if self.hooks { ", hooks before signals" } else { "" };
         let record = match self.record {
             RecordOf::Ours => "",
@@ -112,7 +113,9 @@ impl Setting {
         let shut_out = if self.shut_out { ", shut out of the lock file" } else { "" };
         let manner = self.manner.name;
         let counts = counts.join(", ");
-        format!("{kind}{readable}{manner}{place}{sockets}{lock}{shut_out}{hooks}{record}: {counts}")
+        format!(
+            "{kind}{readable}{manner}{place}{sockets}{keeps}{lock}{shut_out}{hooks}{record}: {counts}"
+        )
     }
 }
 
@@ -428,6 +431,36 @@ fn p2_sockets_that_the_supervisor_keeps() {
     let killed = Setting { manner: Manner::MIXED, ..Setting::new(Kind::SYSTEMD, true, 2, restart) };
     for sockets in [PASSED, STORED] {
         walk_sockets(killed, sockets);
+    }
+}
+
+// ---- the keeper ----
+
+fn walk_keeper(setting: Setting) {
+    walk_sockets(Setting { keeps: true, ..setting }, SAME);
+}
+
+#[test]
+fn p12_a_crash_refuses_nobody() {
+    for (kind, readable) in [(Kind::DAEMONTOOLS, true), (Kind::RUNIT, true), (Kind::OTHER, false)] {
+        let crash = Budget { kills: 1, connections: 1, ..NONE };
+        walk_keeper(Setting::new(kind, readable, 3, crash));
+    }
+    // Crashes in a row, of the keeper and the launcher as well.
+    walk_keeper(daemontools(3, Budget { kills: 2, ..NONE }));
+    // While a predecessor drains, and during a takeover.
+    walk_keeper(daemontools(3, Budget { commands: 1, kills: 1, ..NONE }));
+    walk_keeper(daemontools(3, Budget { kills: 1, bad: 1, ..NONE }));
+    walk_keeper(daemontools(3, Budget { kills: 1, limits: 1, ..NONE }));
+}
+
+#[test]
+fn p12_in_place() {
+    // Under systemd, which nobody kills: a daemon of an orphaned launcher does not look after its control
+    // socket.
+    for kind in [Kind::NOBODY, Kind::SYSTEMD] {
+        let crash = Budget { reloads: 1, kills: 1, ..NONE };
+        walk_keeper(Setting { in_place: true, ..Setting::new(kind, true, 3, crash) });
     }
 }
 

@@ -1,6 +1,7 @@
 //! What there is: a supervisor, generations of launcher and daemon with what lies in their channels
 //! and signals, the claim, the record and the PID file.
 
+use super::keeper::{KeeperProcess, keeper_of};
 use super::net::{Net, Sockets};
 use super::supervisors::{Job, Manner};
 use crate::machines::{self, Daemon, Launcher, TakeOver};
@@ -9,6 +10,7 @@ use crate::proto::daemon::{Output, Phase, Question, Sight, Timer as DaemonTimer}
 use crate::proto::generation::check::Content;
 use crate::proto::generation::verdict::{Facts, Unproven};
 use crate::proto::launcher::InPlace;
+use crate::proto::launcher::Keeper as KeeperNews;
 use crate::proto::launcher::Timer as LauncherTimer;
 use crate::proto::{End, Intent, Kind, Reading, Report};
 use crate::variants::{self, Variant};
@@ -48,6 +50,8 @@ pub(crate) struct Setting {
     pub(crate) in_place: bool,
     /// The sockets of the service, where they are looked at.
     pub(crate) sockets: Option<Sockets>,
+    /// The service has `keep_sockets`.
+    pub(crate) keeps: bool,
     /// There are no pidfds: only the lock on the PID file tells that its owner lives.
     pub(crate) by_lock: bool,
     /// What the record may name.
@@ -72,6 +76,7 @@ impl Setting {
             manner,
             in_place: false,
             sockets: None,
+            keeps: false,
             by_lock: false,
             record: RecordOf::Ours,
             shut_out: false,
@@ -142,6 +147,7 @@ pub(crate) enum Promise {
     P5,
     P6,
     P8,
+    P12,
 }
 
 impl Promise {
@@ -154,6 +160,7 @@ impl Promise {
             Promise::P5 => "P5",
             Promise::P6 => "P6",
             Promise::P8 => "P8",
+            Promise::P12 => "P12",
         }
     }
 }
@@ -231,6 +238,14 @@ pub(crate) struct Generation {
     pub(crate) first: Id,
     pub(crate) launcher: Option<LauncherProcess>,
     pub(crate) daemon: Option<DaemonProcess>,
+    /// The keeper that stands for this generation.
+    pub(crate) keeper: Option<KeeperProcess>,
+    /// The record's line of this generation is the keeper's.
+    pub(crate) is_keeper: bool,
+    /// What its launcher has not heard of the keeper.
+    pub(crate) of_keeper: Vec<KeeperNews>,
+    /// The daemon has given its sockets, and its launcher has not read that.
+    pub(crate) gives: bool,
     /// How the daemon ended, and whether its launcher knows.
     pub(crate) end: Option<End>,
     pub(crate) end_heard: bool,
@@ -432,7 +447,8 @@ impl Bit for LauncherTimer {
             LauncherTimer::Gather => 32,
             LauncherTimer::Prepare => 64,
             LauncherTimer::Start => 128,
-            LauncherTimer::Kill(child) => 256 << id_of(child),
+            LauncherTimer::Keeper => 256,
+            LauncherTimer::Kill(child) => 512 << id_of(child),
         }
     }
 }
@@ -557,7 +573,10 @@ impl World {
             reload_owed: false,
             innocent: None,
             planted: None,
-            net: setting.sockets.as_ref().map(|sockets| Box::new(Net::new(sockets))),
+            net: setting.sockets.as_ref().map(|sockets| {
+                let net = Net::new(sockets);
+                Box::new(if setting.keeps { net.with_keeper() } else { net })
+            }),
             budget: setting.budget,
             fault: None,
         }
@@ -614,11 +633,14 @@ impl World {
         if id == by {
             return Err(Unproven::Ours);
         }
-        if self.is_elsewhere(id) != self.is_elsewhere(by) {
+        if self.is_elsewhere(id) != self.is_elsewhere(by % keeper_of(0)) {
             return Err(Unproven::Elsewhere);
         }
         if setting.by_lock {
             return Err(Unproven::Unknown);
+        }
+        if self.at(id).is_keeper {
+            return self.keeper(id).map(|_| ()).ok_or(Unproven::Gone);
         }
         let reused = self.innocent == Some(id) && variants::is(Variant::NoStartTickCheck);
         match self.daemon(id).is_some() || self.planted == Some(id) || reused {
@@ -630,11 +652,11 @@ impl World {
     /// What this generation knows of one that the record lists.
     pub(crate) fn facts(&self, id: Id, by: Id, setting: &Setting) -> Facts {
         let proof = self.prove(id, by, setting);
+        let here = self.is_elsewhere(id) == self.is_elsewhere(by % keeper_of(0));
         let of_owner = setting.record == RecordOf::DaemonsUser && self.planted != Some(id);
         let bounded = setting.record != RecordOf::Ours;
-        let sibling = self.at(id).first == self.at(by).first;
+        let sibling = self.at(id).first == self.at(by % keeper_of(0)).first;
         let launcher = !setting.by_lock && self.launcher(id).is_some();
-        let here = self.is_elsewhere(id) == self.is_elsewhere(by);
         machines::known(Facts {
             number: u64::from(self.at(id).number),
             start: u64::from(id),
@@ -642,7 +664,8 @@ impl World {
             foreign: here && !sibling && launcher && self.is_supervised(id),
             beyond: (bounded && !(of_owner && proof.is_ok())).then_some(RECORD_OWNER),
             holds_pid_file: self.content().unwrap_or_default().is_held_by(pid(id)),
-            serves: self.hands_over(id),
+            serves: self.hands_over(id) && !self.at(id).is_keeper,
+            keeps: self.at(id).is_keeper,
         })
     }
 

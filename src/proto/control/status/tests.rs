@@ -19,6 +19,7 @@ fn full() -> Status {
     Status {
         generation: Some(3),
         state: State::Serving,
+        keeping: false,
         handing_off: true,
         daemon: 812,
         launcher: Some(811),

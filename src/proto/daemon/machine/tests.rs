@@ -28,6 +28,7 @@ fn well() -> Seen {
         beyond: None,
         holds_pid_file: false,
         serves: true,
+        keeps: false,
     };
     Seen {
         own: Own { number: 5, identity: SELF },

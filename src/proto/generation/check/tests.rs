@@ -7,7 +7,10 @@ fn line(number: u64, proof: Result<(), Unproven>) -> (Identity, Facts) {
     let identity = Identity { pid: number as i32 * 10, start: number * 100 };
     let start = identity.start;
     let (foreign, beyond, holds_pid_file, serves) = (false, None, false, true);
-    (identity, Facts { number, start, proof, foreign, beyond, holds_pid_file, serves })
+    (
+        identity,
+        Facts { number, start, proof, foreign, beyond, holds_pid_file, serves, keeps: false },
+    )
 }
 
 /// All is well: the record lists us, and the PID file names us.
@@ -87,4 +90,14 @@ fn p4_without_the_record_a_newer_generation_is_known_by_its_pid_file() {
     assert!(!names_newer(own, Content { locked: false, ..held }, Some(newer)), "not its owner");
     assert!(!names_newer(own, Content { pid: Some(70), ..held }, Some(own)), "ourselves");
     assert!(!names_newer(own, Content::default(), None), "no file");
+}
+
+#[test]
+fn p12_a_keeper_is_not_newer() {
+    let (identity, facts) = line(6, Ok(()));
+    let keeper = |keeps| {
+        let lines = vec![line(5, Err(Unproven::Ours)), (identity, Facts { keeps, ..facts })];
+        found(&Seen { lines, ..well() }).newer
+    };
+    assert!(keeper(false) && !keeper(true));
 }

@@ -26,6 +26,7 @@ fn record_1() -> Record {
         launcher: id(4100, 73499),
         supervisor: Some(id(812, 1200)),
         state: Some(LineState::Draining),
+        crashes: None,
         more: Vec::new(),
     };
     let twelve = Generation {
@@ -43,6 +44,7 @@ fn record_1() -> Record {
         launcher: id(4187, 90209),
         supervisor: None,
         state: Some(LineState::Serving),
+        crashes: None,
         more: Vec::new(),
     };
     let starting = Some(twelve);
@@ -68,6 +70,7 @@ fn records() -> Vec<Record> {
         launcher: id(1, number * 100 - 1),
         supervisor: (number % 2 == 0).then(|| id(i32::MAX, u64::MAX)),
         state: Some(LineState::Serving).filter(|_| number % 3 > 0),
+        crashes: None,
         more: more.iter().map(|field| (*field).to_owned()).collect(),
     };
     let more = || vec!["head=more".to_owned()];

@@ -12,6 +12,7 @@ fn facts(number: u64, proof: Result<(), Unproven>) -> Facts {
         beyond: None,
         holds_pid_file: false,
         serves: true,
+        keeps: false,
     }
 }
 
@@ -62,6 +63,20 @@ fn p1_p4_the_steps_in_their_order() {
     // The claim was given up: it is taken first.
     let (acts, end, _) = run(TakeOver::new(Asker { number: None, ..OWN }), &[], |_| None);
     assert_eq!((acts[0].clone(), acts[1].clone(), end), (Act::Claim, Act::Look, End::Started));
+}
+
+/// Between the two, the next start would find nobody at the path of the control socket.
+#[test]
+fn p12_a_keeper_has_a_second_name_until_it_has_been_told_to_end() {
+    let keeper = Facts { serves: false, keeps: true, ..facts(4, Ok(())) };
+    let (acts, _, _) = run(TakeOver::new(OWN), &[facts(3, Ok(())), keeper], |_| None);
+    let at = |act: &Act| acts.iter().position(|one| one == act).expect("it is done");
+    assert!(at(&Act::KeepName(1)) < at(&Act::Listen), "{acts:?}");
+    assert!(at(&Act::Stop(1, TOUCH)) < at(&Act::DropName), "{acts:?}");
+    let gone = Facts { proof: Err(Unproven::Gone), ..keeper };
+    let (acts, _, _) = run(TakeOver::new(OWN), &[facts(3, Ok(())), gone], |_| None);
+    let names = |act: &Act| matches!(act, Act::KeepName(_) | Act::DropName);
+    assert!(!acts.iter().any(names), "{acts:?}");
 }
 
 #[test]

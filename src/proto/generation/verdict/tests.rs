@@ -9,6 +9,7 @@ const OLDER: Facts = Facts {
     beyond: None,
     holds_pid_file: false,
     serves: true,
+    keeps: false,
 };
 const PURPOSES: [Purpose; 4] = [Purpose::TakeOver, Purpose::Stop, Purpose::Transfer, Purpose::Ask];
 const PROOFS: [Result<(), Unproven>; 5] = [

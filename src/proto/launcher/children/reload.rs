@@ -19,7 +19,7 @@ impl Children {
         if !self.in_place {
             return;
         }
-        if self.intent.is_some() {
+        if self.intent.is_some() || self.keep.is_awaited() {
             out.push(Output::Progress(Progress::ReloadRefused(Refusal::Leaving)));
         } else if self.coming.is_some() {
             // The program is about to be executed as it is then: that is the wish.
@@ -106,7 +106,12 @@ impl Children {
     ) {
         self.coming = None;
         match child {
-            Some(child) => self.members.push(Member::new(child)),
+            Some(child) => {
+                self.members.push(Member::new(child));
+                if let Last::Ended { child: from, .. } = self.last {
+                    out.push(Output::PassSockets { from, to: child });
+                }
+            }
             None => {
                 self.failed(Failure::NotStarted, out);
                 self.conclude(out);

@@ -244,6 +244,7 @@ fn launcher_in_place_every_state_and_event() {
     };
     let told = |child| vec![Tell(child, Unknown), Handoff(child)];
     let decided = |outputs: Vec<LO>| [vec![LO::ReadStatus, Arm(LT::Handoff)], outputs].concat();
+    let pass = LO::PassSockets { from: PID, to: NEXT };
     type Rows = Vec<(&'static str, Vec<LO>)>;
     let table: Vec<(Vec<L>, Rows)> = vec![
         (
@@ -299,12 +300,12 @@ fn launcher_in_place_every_state_and_event() {
                     ends(PID, [vec![Disarm(LT::Cancel)], again(), vec![Start]].concat()),
                 ),
                 ("serving", ends(PID, vec![Mirror(PID, ended)])),
-                ("candidate", ends(PID, vec![stage(Progress::CurrentEnded(PID, ended))])),
-                ("cancelled", ends(PID, vec![stage(Progress::CurrentEnded(PID, ended))])),
+                ("candidate", ends(PID, vec![stage(Progress::CurrentEnded(PID, ended)), pass])),
+                ("cancelled", ends(PID, vec![stage(Progress::CurrentEnded(PID, ended)), pass])),
                 ("both serve", ends(PID, vec![])),
                 ("one drains", ends(PID, vec![])),
                 ("newest crashed", ends(PID, vec![Mirror(PID, ended)])),
-                ("told", ends(PID, vec![stage(Progress::CurrentEnded(PID, ended))])),
+                ("told", ends(PID, vec![stage(Progress::CurrentEnded(PID, ended)), pass])),
             ],
         ),
         (
@@ -695,4 +696,91 @@ fn launcher_leaves_only_when_all_is_settled() {
     let leave = LO::Leave { child: PID, expired: true };
     assert!(outputs(Kind::RUNIT, &[&expired[..], &[L::Quiet]].concat()).contains(&leave));
     assert!(!outputs(Kind::RUNIT, &settling).contains(&leave));
+}
+
+// ---- the keeper ----
+
+use crate::proto::launcher::Keeper;
+
+/// Under this kind, with a daemon that serves and has given its sockets.
+fn keeping(kind: Kind) -> Launcher {
+    let mut launcher = Launcher::new(kind, None, PID, None);
+    for input in [L::Given(PID), report(Report::Started)] {
+        let _ = launcher.on(input);
+    }
+    launcher
+}
+
+#[test]
+fn p12_a_crash_starts_a_keeper_and_is_mirrored_when_it_is_in_place() {
+    for end in [End::Signal(9), End::Code(1)] {
+        let mut launcher = keeping(Kind::DAEMONTOOLS);
+        let keeps = [LO::Disarm(LT::Kill(PID)), LO::Arm(LT::Keeper), LO::Keep(PID)];
+        assert_eq!(launcher.on(L::Ended(PID, end)), keeps);
+        assert_eq!(launcher.on(L::Quiet), []);
+        let news = [
+            (L::Keeper(Keeper::InPlace), vec![LO::Mirror(PID, end)]),
+            (L::Keeper(Keeper::Gone), vec![LO::Mirror(PID, end)]),
+            (L::Timer(LT::Keeper), vec![LO::KillKeeper, LO::Mirror(PID, end)]),
+        ];
+        for (input, outputs) in news {
+            assert_eq!(launcher.clone().on(input), outputs);
+        }
+    }
+}
+
+#[test]
+fn p12_no_keeper_where_none_is_of_use() {
+    let crash = L::Ended(PID, End::Signal(9));
+    let mirrors = |end| vec![LO::Disarm(LT::Kill(PID)), LO::Mirror(PID, end)];
+    let exit = L::Ended(PID, End::Code(0));
+    assert_eq!(keeping(Kind::DAEMONTOOLS).on(exit), mirrors(End::Code(0)));
+    assert_eq!(keeping(Kind::NOBODY).on(crash), mirrors(End::Signal(9)));
+    for (before, drops) in [
+        (vec![L::NeedsNoKeeper(PID)], true),
+        (vec![report(Report::Draining)], true),
+        (vec![report(Report::Released)], true),
+        (vec![L::Term { from: 7 }, L::Status(Reading::Down)], true),
+    ] {
+        let mut launcher = keeping(Kind::DAEMONTOOLS);
+        let outputs: Vec<LO> = before.iter().flat_map(|input| launcher.on(*input)).collect();
+        assert_eq!(outputs.contains(&LO::DropSockets(PID)), drops, "{before:?}");
+        assert!(!launcher.on(crash).contains(&LO::Keep(PID)), "{before:?}");
+    }
+    // What comes too late is closed at once.
+    let mut stopped = keeping(Kind::DAEMONTOOLS);
+    let _ = [L::Term { from: 7 }, L::Status(Reading::Down)].map(|input| stopped.on(input));
+    assert_eq!(stopped.on(L::Given(PID)), [LO::DropSockets(PID)]);
+}
+
+#[test]
+fn p6_a_stop_ends_the_keeper_before_the_launcher_ends() {
+    let mut launcher = keeping(Kind::DAEMONTOOLS);
+    for input in [L::Ended(PID, End::Signal(9)), L::Term { from: 7 }] {
+        let _ = launcher.on(input);
+    }
+    assert!(launcher.on(L::Status(Reading::Down)).contains(&LO::EndKeeper));
+    assert_eq!(launcher.on(L::Keeper(Keeper::InPlace)), []);
+    assert_eq!(launcher.on(L::Keeper(Keeper::Gone)), [LO::Mirror(PID, End::Signal(9))]);
+}
+
+#[test]
+fn p12_in_place_the_next_one_gets_what_the_launcher_holds() {
+    const NEXT: Child = 71;
+    let in_place = Some(crate::proto::launcher::InPlace { max_draining: None });
+    let mut launcher = Launcher::new(Kind::DAEMONTOOLS, None, PID, in_place);
+    for input in [L::Given(PID), report(Report::Started), L::Reload, L::Spawned(Some(NEXT))] {
+        let _ = launcher.on(input);
+    }
+    let crash = End::Signal(11);
+    let pass = LO::PassSockets { from: PID, to: NEXT };
+    assert!(launcher.on(L::Ended(PID, crash)).contains(&pass));
+    // It fails: the keeper gets them.
+    let mut failed = launcher.clone();
+    assert!(failed.on(L::Ended(NEXT, End::Code(1))).contains(&LO::Keep(PID)));
+    let refused = LO::Progress(Progress::ReloadRefused(Refusal::Leaving));
+    assert_eq!(failed.on(L::Reload), [refused]);
+    // It serves: they are closed.
+    let outputs = launcher.on(L::Report(NEXT, Report::Started));
+    assert!(outputs.contains(&LO::DropSockets(PID)), "{outputs:?}");
 }

@@ -214,3 +214,17 @@ fn a_finding_says_what_happens_and_what_to_do() {
          flight; set KillMode=process"
     );
 }
+
+#[test]
+fn p12_a_keeper_that_systemd_would_end_is_not_started() {
+    for (mode, stored, lives) in [
+        ("process", false, true),
+        ("none", false, true),
+        ("process", true, false),
+        ("control-group", false, false),
+        ("mixed", false, false),
+    ] {
+        let unit = Properties::parse(&format!("KillMode={mode}\n"));
+        assert_eq!(super::lets_a_keeper_live(&unit, stored), lives, "{mode} {stored}");
+    }
+}

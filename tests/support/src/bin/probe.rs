@@ -96,7 +96,8 @@ probe --pid-file PATH [options]
   --keep-log                the launcher keeps that file open
   --on SIGNAL=ACTION        SIGNAL is a number
   --at POINT=ACTION         may be repeated; the actions of one point follow each other
-  --handoff-timeout, --claim-timeout, --takeover-timeout TIME;  --successor-timeout, --drain-timeout TIME|none
+  --handoff-timeout, --claim-timeout, --takeover-timeout TIME;  --successor-timeout, --drain-timeout,
+  --keep-sockets TIME|none
   --release-signal N, --release-code N, --notification-fd N
   --reload-signal N         may be repeated
   --hook-signal N           report this signal by `hooks::on_signal`, called before `init`
@@ -345,6 +346,7 @@ struct Options {
     takeover_timeout: Option<Duration>,
     successor_timeout: Option<Option<Duration>>,
     drain_timeout: Option<Option<Duration>>,
+    keep_sockets: Option<Option<Duration>>,
     release_signal: Option<i32>,
     reload_signals: Vec<i32>,
     hook_signals: Vec<i32>,
@@ -413,6 +415,9 @@ impl Options {
                 }
                 Long("drain-timeout") => {
                     options.drain_timeout = Some(parser.value()?.parse_with(limit)?)
+                }
+                Long("keep-sockets") => {
+                    options.keep_sockets = Some(parser.value()?.parse_with(limit)?)
                 }
                 Long("release-signal") => options.release_signal = Some(parser.value()?.parse()?),
                 Long("reload-signal") => options.reload_signals.push(parser.value()?.parse()?),
@@ -873,6 +878,9 @@ fn config(options: &Options, part: &Part) -> Config {
     }
     if let Some(time) = options.successor_timeout {
         config = config.successor_timeout(time);
+    }
+    if let Some(time) = options.keep_sockets {
+        config = config.keep_sockets(time);
     }
     if let Some(time) = options.drain_timeout {
         config = config.drain_timeout(time);

@@ -1,0 +1,83 @@
+//! A keeper among the generations: what it sees under the claim, and its line in the record. And what a
+//! generation has to know of crashes before it.
+
+use super::Service;
+use crate::error::Result;
+use crate::proto::generation::crashes::{carried, may_be_of_this_boot};
+use crate::proto::generation::record::{Generation, LineState, Record, Row};
+use crate::proto::generation::verdict::Unproven;
+use crate::proto::keeper::Seen;
+use crate::shutdown::lock;
+use crate::sys::lock_file::Attempt;
+use crate::sys::since_boot;
+use std::sync::atomic::Ordering;
+
+impl Service {
+    /// The crashes in a row that a generation carries on which enters this record now.
+    pub(super) fn carried_crashes(&self, record: &Record) -> Option<Row> {
+        carried(&record.live, &self.world, since_boot())
+    }
+
+    /// In a keeper: it stands for this generation.
+    pub(in crate::driver) fn stand_for(&self, generation: u64) {
+        self.number.store(generation, Ordering::SeqCst);
+    }
+
+    /// Takes the claim if it is free. `None`: another process has it.
+    pub(in crate::driver) fn claim_to_keep(&self) -> Result<Option<Seen>> {
+        let mut files = lock(&self.files);
+        match files.lock_file.try_claim(&self.world)? {
+            Attempt::HeldBy(_) => return Ok(None),
+            Attempt::Claimed => {}
+        }
+        let look = || {
+            let record = self.read_record(&files.lock_file)?;
+            let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
+            let is_ours = |one: &Generation| Some(one.number) == self.number();
+            let mut lines = record.live.iter();
+            let crashed = lines.find(|one| is_ours(one) && may_be_of_this_boot(one, &self.world));
+            Ok(Seen {
+                others: others
+                    .iter()
+                    .map(|one| (one.generation.state, one.facts.lives()))
+                    .collect(),
+                crashes: crashed.and_then(|line| line.crashes),
+                now: since_boot(),
+            })
+        };
+        let seen = look();
+        if seen.is_err() {
+            files.lock_file.give_up_if_held();
+        }
+        seen.map(Some)
+    }
+
+    /// Under the claim: the keeper takes the place of the generation that has crashed.
+    pub(in crate::driver) fn enter_as_keeper(&self, crashes: Row) -> Result<()> {
+        let files = lock(&self.files);
+        let mut record = self.read_record(&files.lock_file)?;
+        let number = self.number().unwrap_or(0);
+        record.live.retain(|one| one.number != number);
+        let line = self.entry(number, Some(LineState::Keeping));
+        record.live.push(Generation { crashes: Some(crashes), ..line });
+        record.last = record.last.max(number);
+        files.lock_file.write(&record)
+    }
+
+    /// Under a launcher that restarts in place: the number of the daemon that it had before us, if that one
+    /// has ended without a drain. The launcher gives us what it holds of its sockets.
+    pub(in crate::driver) fn crashed_sibling(&self) -> Result<Option<u64>> {
+        if !self.in_place {
+            return Ok(None);
+        }
+        let files = lock(&self.files);
+        let record = self.read_record(&files.lock_file)?;
+        let content = self.content()?.unwrap_or_default();
+        let examined = self.examine_all(&files, &record, content)?;
+        let crashed = examined.iter().filter(|one| {
+            let sibling = one.generation.launcher == self.launcher_identity;
+            sibling && one.facts.serves && one.facts.proof == Err(Unproven::Gone)
+        });
+        Ok(crashed.map(|one| one.facts.number).max())
+    }
+}

@@ -1,0 +1,226 @@
+//! The keeper's side of the control socket: it gives its sockets to the next start, and answers the
+//! command. One thread serves all connections, and none of them is waited for.
+
+use super::Driver;
+use crate::driver::control::link::Deadline;
+use crate::driver::log::{self, keeper::Event};
+use crate::proto::State;
+use crate::proto::control::frame::{self, Answer, Request};
+use crate::proto::control::status::Status;
+use crate::proto::control::transfer::{Give, Giving};
+use crate::proto::keeper::Input;
+use crate::sys::process;
+use crate::sys::seqpacket::{Arrival, Link};
+use crate::sys::socket::Peer;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
+
+/// At most so many at the same time; the others wait in the queue.
+const CONNECTIONS: usize = 8;
+/// How long one of them may take.
+const LIMIT: Duration = Duration::from_secs(5);
+/// No request is longer.
+const REQUEST_MAX: usize = 1024;
+/// How long an answer may wait for room in the queue of the other side, which asks and then reads.
+const SEND: Duration = Duration::from_millis(500);
+
+/// A connection to the control socket.
+pub(super) struct Conversation {
+    link: Link,
+    peer: Peer,
+    since: Instant,
+    giving: Option<Transfer>,
+    over: bool,
+}
+
+struct Transfer {
+    machine: Giving,
+    /// How many sockets were sent.
+    sent: usize,
+    to: u64,
+}
+
+impl Conversation {
+    pub(super) fn transfers(&self) -> bool {
+        self.giving.is_some()
+    }
+}
+
+impl AsFd for Conversation {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.link.as_fd()
+    }
+}
+
+impl Driver {
+    pub(super) fn has_room(&self) -> bool {
+        self.conversations.len() < CONNECTIONS
+    }
+
+    /// All that has arrived at the control socket.
+    pub(super) fn converse(&mut self) {
+        while let Some(listener) = self.listener.as_ref().filter(|_| self.has_room()) {
+            match listener.accept() {
+                Ok(Some(link)) => self.begin(link),
+                Ok(None) => break,
+                Err(error) => {
+                    log::write(Event::Failed { error: &error });
+                    break;
+                }
+            }
+        }
+        let mut conversations = std::mem::take(&mut self.conversations);
+        for one in &mut conversations {
+            if let Err(why) = self.go_on(one) {
+                log::write(Event::Failed { error: &why });
+                one.over = true;
+            }
+        }
+        conversations.retain(|one| !one.over && one.since.elapsed() < LIMIT);
+        self.conversations.extend(conversations);
+    }
+
+    fn begin(&mut self, link: Link) {
+        match link.peer() {
+            Ok(Some(peer)) if peer.may_control() => self.conversations.push(Conversation {
+                link,
+                peer,
+                since: Instant::now(),
+                giving: None,
+                over: false,
+            }),
+            Ok(_) | Err(_) => {
+                let why = "this process may not use the control socket".to_owned();
+                _ = link.send(&Answer::Refused(why).format(), &[]);
+            }
+        }
+    }
+
+    fn go_on(&mut self, one: &mut Conversation) -> Result<(), String> {
+        loop {
+            let message = match one.link.receive(REQUEST_MAX) {
+                Arrival::Message(message) => message,
+                Arrival::Nothing | Arrival::OutOfMemory => return Ok(()),
+                Arrival::Closed => {
+                    one.over = true;
+                    return Ok(());
+                }
+            };
+            let request =
+                Request::parse(&message.bytes).map_err(|refused| format!("it sent {refused}"));
+            match (request?, &mut one.giving) {
+                (request @ (Request::Got { .. } | Request::Done), Some(transfer)) => {
+                    transfer.machine.on(request)?;
+                    self.give(one)?;
+                }
+                (Request::Take { generation }, None) => {
+                    if let Err(why) = Giving::begin(self.generation, generation) {
+                        return refuse(one, why);
+                    }
+                    let machine = Giving::new(self.fds.len(), false);
+                    one.giving = Some(Transfer { machine, sent: 0, to: generation });
+                    self.give(one)?;
+                }
+                (Request::Status, None) => {
+                    say(one, &Answer::Status(self.status().format()), &[])?;
+                    one.over = true;
+                }
+                (Request::Restart, None) => {
+                    return refuse(one, "nobody serves: the daemon has crashed".to_owned());
+                }
+                (Request::Stop, None) => {
+                    _ = say(one, &Answer::Accepted, &[]);
+                    self.feed(Input::Stop);
+                }
+                (Request::Got { .. } | Request::Done, None) => {
+                    return refuse(one, "it began in the middle".to_owned());
+                }
+                (
+                    Request::Take { .. } | Request::Status | Request::Restart | Request::Stop,
+                    Some(_),
+                ) => return refuse(one, "a transfer has begun".to_owned()),
+            }
+        }
+    }
+
+    /// Sends what comes next in a transfer.
+    fn give(&self, one: &mut Conversation) -> Result<(), String> {
+        let Some(mut transfer) = one.giving.take() else { return Ok(()) };
+        loop {
+            let rest = &self.sockets[transfer.sent..];
+            match transfer.machine.next(|_| frame::chunk(rest)) {
+                Some(Give::Offer) => {
+                    let sockets = self.fds.len();
+                    let offer = Answer::Offer { generation: self.generation, sockets, state: None };
+                    say(one, &offer, &[])?;
+                }
+                Some(Give::Sockets(0)) => {
+                    return Err(format!("{} does not fit into a message", rest[0].asked));
+                }
+                Some(Give::Sockets(count)) => {
+                    let fds: Vec<BorrowedFd<'_>> =
+                        self.fds[transfer.sent..][..count].iter().map(AsFd::as_fd).collect();
+                    say(one, &Answer::Sockets(rest[..count].to_vec()), &fds)?;
+                    transfer.sent += count;
+                }
+                Some(Give::State) => return Err("a keeper has no state".to_owned()),
+                Some(Give::End) => say(one, &Answer::End, &[])?,
+                None if transfer.machine.is_through() => {
+                    log::write(Event::Given {
+                        generation: self.generation,
+                        successor: one.peer.pid,
+                        successor_generation: transfer.to,
+                        sockets: transfer.sent,
+                    });
+                    one.over = true;
+                    return Ok(());
+                }
+                None => {
+                    one.giving = Some(transfer);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let supervisor = &self.service.supervisor;
+        Status {
+            generation: Some(self.generation),
+            state: State::Starting,
+            keeping: true,
+            handing_off: false,
+            daemon: process::own_pid(),
+            launcher: None,
+            age_ms: ms(self.since.elapsed()),
+            sockets: self.fds.len() as u64,
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            state_ms: Some(ms(self.since.elapsed())),
+            supervisor_kind: Some(supervisor.kind.name.to_owned()),
+            supervisor: supervisor.pid(),
+            supervisor_wants: None,
+            service_folder: supervisor
+                .folder()
+                .map(|folder| folder.as_os_str().as_bytes().to_vec()),
+            no_restart: Some("nobody serves: the daemon has crashed".to_owned()),
+            took_over: None,
+            notifies: cfg!(feature = "systemd"),
+            drain_timeout_ms: None,
+            in_place: false,
+            failures: 0,
+            failure: None,
+            held: self.sockets.clone(),
+        }
+    }
+}
+
+fn say(one: &Conversation, answer: &Answer, fds: &[BorrowedFd<'_>]) -> Result<(), String> {
+    Deadline::named(SEND, "keeper").send(&one.link, &answer.format(), fds)
+}
+
+fn refuse(one: &mut Conversation, why: String) -> Result<(), String> {
+    _ = say(one, &Answer::Refused(why.clone()), &[]);
+    Err(why)
+}

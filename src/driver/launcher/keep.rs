@@ -1,0 +1,152 @@
+//! The sockets that a launcher holds for its daemons, and the keeper. When to keep what is decided in
+//! `proto::launcher`.
+
+use super::Driver;
+use super::held::{Held, Process, Unsent};
+use crate::driver::log::{self, launcher::Event};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::channel::{Aside, Given, MESSAGE_MAX, ToKeeper};
+use crate::proto::launcher::{Child, Input, Keeper};
+use crate::sys::process::Held as Pidfd;
+use crate::sys::seqpacket::{Arrival, Link, Message};
+use crate::sys::shortage::is_shortage;
+use crate::sys::signals::{SIGKILL, SIGTERM};
+use crate::sys::{launch, proc, process, rlimit};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+impl Driver {
+    /// A message in which a daemon gives sockets. Returns what is none.
+    pub(super) fn take_given(&mut self, pid: Child, message: Message) -> Option<Message> {
+        let Some(given) = Given::parse(&message.bytes) else { return Some(message) };
+        match given {
+            Given::Begin { sockets, .. } => {
+                rlimit::make_room(sockets as u64);
+                self.keeping.drop_of(pid);
+                let own = proc::credentials(process::own_pid());
+                let user = proc::credentials(pid).filter(|its| own.as_ref() != Some(its));
+                let (since, messages) = (Instant::now(), vec![Arc::new(message)]);
+                self.keeping.held.push(Held { child: pid, since, user, messages });
+            }
+            Given::Sockets(sockets) => {
+                if message.lost_fds || message.fds.len() != sockets.len() {
+                    log::write(Event::NotKept { daemon: pid, sockets: sockets.len() });
+                } else if let Some(held) = self.keeping.held.iter_mut().find(|one| one.child == pid)
+                {
+                    held.messages.push(Arc::new(message));
+                    self.feed(Input::Given(pid));
+                }
+            }
+            Given::End => {}
+        }
+        None
+    }
+
+    pub(super) fn drop_sockets(&mut self, child: Child) {
+        self.keeping.drop_of(child);
+        log::write(Event::SocketsDropped { daemon: child });
+    }
+
+    pub(super) fn pass_sockets(&mut self, from: Child, to: Child) {
+        let messages = self.keeping.of(from).map(|held| held.messages.clone());
+        self.keeping.queue(Some(to), from, messages.unwrap_or_default());
+        self.send_unsent();
+    }
+
+    pub(super) fn start_keeper(&mut self, child: Child) {
+        match self.try_start_keeper(child) {
+            Ok(keeper) => {
+                log::write(Event::KeeperStarted { daemon: child, keeper: keeper.process.pid() });
+                self.keeping.keeper = Some(keeper);
+                self.send_unsent();
+            }
+            Err(error) => {
+                log::write(Event::NoKeeper { daemon: child, error: &error });
+                self.inputs.push_back(Input::Keeper(Keeper::Gone));
+            }
+        }
+    }
+
+    fn try_start_keeper(&mut self, child: Child) -> Result<Process> {
+        let fail = |step: &str, error| {
+            Error::io(ErrorKind::Launch, format!("cannot {step} (keeper)"), error)
+        };
+        // The next start could not prove it, and would not take the sockets from a stranger.
+        Pidfd::open(process::own_pid()).map_err(|error| fail("use pidfds", error))?;
+        proc::own_identity().map_err(|error| fail("use /proc", error))?;
+        let (ours, theirs) = Link::pair().map_err(|error| fail("make a channel", error))?;
+        let (hello, pidfd) = self.supervisor.hello(false);
+        let held = self.keeping.of(child);
+        let told = ToKeeper {
+            hello,
+            served: held.map(|held| held.since.elapsed()).unwrap_or_default(),
+            user: held.and_then(|held| held.user.clone()),
+            pid_file: self.keeping.pid_file.as_os_str().as_bytes().to_vec(),
+        };
+        ours.send(&told.format(), pidfd.as_slice())
+            .map_err(|error| fail("use its channel", error))?;
+        let process =
+            launch::spawn_keeper(&theirs).map_err(|error| fail("execute the program", error))?;
+        let messages = self.keeping.of(child).map(|held| held.messages.clone());
+        self.keeping.queue(None, child, messages.unwrap_or_default());
+        self.keeping.held.clear(); // what is queued stays open
+        Ok(Process { process, channel: Some(ours) })
+    }
+
+    pub(super) fn signal_keeper(&self, signal: i32) {
+        debug_assert!(matches!(signal, SIGTERM | SIGKILL));
+        if let Some(keeper) = &self.keeping.keeper {
+            _ = keeper.process.signal(signal); // it may have ended by itself
+        }
+    }
+
+    /// Sends what there is to send, as far as there is room.
+    pub(super) fn send_unsent(&mut self) {
+        while let Some(Unsent { to, message, .. }) = self.keeping.unsent.front() {
+            let link = match *to {
+                Some(child) => {
+                    let mut members = self.members.iter();
+                    let member = members.find(|one| one.daemon.pid() == child);
+                    member.and_then(|member| member.channel.as_ref())
+                }
+                None => self.keeping.keeper.as_ref().and_then(|keeper| keeper.channel.as_ref()),
+            };
+            let fds: Vec<BorrowedFd<'_>> = message.fds.iter().map(AsFd::as_fd).collect();
+            match link.map(|link| link.send(&message.bytes, &fds)) {
+                Some(Err(error)) if is_shortage(&error) => return,
+                Some(_) | None => {} // the receiver has ended
+            }
+            self.keeping.unsent.pop_front();
+        }
+    }
+
+    /// What the keeper says, and whether it has ended.
+    pub(super) fn look_at_keeper(&mut self) {
+        while let Some(Process { process, channel: Some(channel) }) = &self.keeping.keeper {
+            let pid = process.pid();
+            match channel.receive(MESSAGE_MAX) {
+                Arrival::Message(message) => {
+                    if let Some(Aside::InPlace) = Aside::parse(&message.bytes) {
+                        log::write(Event::KeeperInPlace { keeper: pid });
+                        self.feed(Input::Keeper(Keeper::InPlace));
+                    }
+                }
+                Arrival::Nothing | Arrival::OutOfMemory => break,
+                Arrival::Closed => {
+                    if let Some(keeper) = &mut self.keeping.keeper {
+                        keeper.channel = None;
+                    }
+                }
+            }
+        }
+        let ended = self.keeping.keeper.as_mut().and_then(|keeper| keeper.process.ended());
+        if ended.is_some() {
+            if let Some(keeper) = self.keeping.keeper.take() {
+                log::write(Event::KeeperEnded { keeper: keeper.process.pid() });
+            }
+            self.feed(Input::Keeper(Keeper::Gone));
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! P12: after a crash of an attached daemon, connections wait for the next start: a keeper holds the
+//! sockets. Whoever the service's processes are is told by the record and by `/proc`.
+
+use std::{fs, path::Path};
+
+use seamless_testing::{
+    LIMIT, as_each_user,
+    boxed::Boxed,
+    http::{Connection, FailureKind, Prober, answer_of, get},
+    process::{self, Watched, private_dirty},
+    signal::{CONT, KILL, USR1},
+    site::{SERVES_ON, Site, User},
+    supervisor::Supervisor,
+    under_each_supervisor, wait_for,
+};
+
+use crate::launcher::start::targets;
+
+under_each_supervisor![
+    Boxed::new().private_net() =>
+    p12_a_crash_refuses_nobody,
+    p12_a_crash_while_a_predecessor_drains,
+    p12_a_crash_during_the_takeover_leaves_the_keeper,
+    p12_the_keeper_is_small_and_ends_with_the_service,
+    p12_when_the_time_is_over_connections_are_refused,
+    p12_a_keeper_that_is_killed_is_in_nobodys_way,
+    p12_a_keeper_is_found_after_a_start_that_was_killed_half_way,
+];
+
+#[test]
+fn p12_under_s6() {
+    Boxed::new().private_net().run(|folder| p12_a_crash_refuses_nobody(Supervisor::S6, folder));
+}
+
+#[test]
+fn p12_down_under_s6() {
+    Boxed::new().private_net().run(|folder| {
+        p12_the_keeper_is_small_and_ends_with_the_service(Supervisor::S6, folder);
+    });
+}
+
+/// A daemon that exits with 1 on USR1.
+const EXITS: &str = "--on=10=exit:1";
+const ABRT: i32 = 6;
+
+/// The keeper, as the record names it.
+fn keeper(site: &Site) -> Option<u32> {
+    let record = fs::read_to_string(site.lock_file()).ok()?;
+    let line = record.lines().find(|line| line.contains(" state=keeping"))?;
+    let (_, identity) = line.split_once(" daemon=")?;
+    let pid = identity.split(':').next()?.parse().ok()?;
+    process::stat(pid).filter(|stat| stat.state != 'Z').map(|_| pid)
+}
+
+#[track_caller]
+fn wait_keeper(site: &Site) -> Watched {
+    Watched::new(wait_for(format_args!("a keeper\n{site}"), LIMIT, || keeper(site)))
+}
+
+/// From now on, what the supervisor starts runs and is not the service.
+fn deploy_nothing(site: &Site) {
+    site.deploy("exec sleep 1000");
+}
+
+/// KILL, ABRT and an exit, under a launcher with one thread and with several, one after the other.
+fn p12_a_crash_refuses_nobody(kind: Supervisor, folder: &Path) {
+    let options = format!("{SERVES_ON} {EXITS}");
+    let threads = format!("{options} --threads-before-init=2");
+    let site = Site::at(folder).shared_socket().options(&options).under(kind);
+    let prober = Prober::start(&site.target);
+    let mut served = vec![site.started(1)];
+    prober.wait_pid(served[0]);
+    for (signal, options) in
+        [(KILL, &options), (ABRT, &threads), (USR1, &threads), (KILL, &options)]
+    {
+        let crashes = Watched::new(*served.last().expect("the first"));
+        site.deploy_options(options);
+        crashes.signal(signal);
+        crashes.wait_end(LIMIT);
+        let next = site.started(served.len() + 1);
+        prober.wait_pid(next);
+        served.push(next);
+    }
+    let probes = prober.stop();
+    assert_eq!(probes.pids(), served);
+    let failed = probes.failures_by_kind();
+    let refused = failed.get(&FailureKind::Refused);
+    assert_eq!(refused, None, "{failed:?}\n{site}");
+    // No more is cut than each crash can cut: the prober asks one after the other.
+    assert!(failed.values().sum::<usize>() <= 4, "{failed:?}\n{site}");
+    site.assert_one_generation(*served.last().expect("the last"));
+    site.stop();
+}
+
+fn p12_a_crash_while_a_predecessor_drains(kind: Supervisor, folder: &Path) {
+    let site = Site::at(folder).shared_socket().options(SERVES_ON).under(kind);
+    let first = site.started(1);
+    let slow = Connection::unfinished(&site.target);
+    slow.wait_accepted(first);
+    site.service().settle();
+    site.service().restart();
+    let second = site.daemon(2);
+    site.wait_drain(first);
+    deploy_nothing(&site);
+    second.kill();
+    wait_keeper(&site);
+    let waits = Connection::unfinished(&site.target);
+    site.deploy_options(SERVES_ON);
+    Watched::new(site.service().main_pid()).kill();
+    let third = site.started(3);
+    assert!(slow.finish().ends_with(&answer_of(first)));
+    assert!(waits.finish().ends_with(&answer_of(third)));
+    site.stop();
+}
+
+/// The next start dies with all sockets in its hands.
+fn p12_a_crash_during_the_takeover_leaves_the_keeper(kind: Supervisor, folder: &Path) {
+    let site = Site::at(folder).shared_socket().options(SERVES_ON).under(kind);
+    let first = site.daemon(1);
+    site.deploy_options(&format!("{SERVES_ON} --at=ready=exit:1"));
+    first.kill();
+    let kept = wait_keeper(&site);
+    let waits = Connection::unfinished(&site.target);
+    site.report.wait_nth("init", 2);
+    site.deploy_options(SERVES_ON);
+    let last = site.started(2);
+    assert!(waits.finish().ends_with(&answer_of(last)));
+    kept.wait_end(LIMIT);
+    site.assert_one_generation(last);
+    site.stop();
+}
+
+/// The lock file, the control socket, the supervisor, and two pairs for signals; and what it keeps.
+const HELD: [&str; 8] = [
+    "anon_inode:[pidfd]",
+    "socket",
+    "socket",
+    "socket",
+    "socket",
+    "socket",
+    "socket",
+    "web.pid.lock",
+];
+
+fn p12_the_keeper_is_small_and_ends_with_the_service(kind: Supervisor, folder: &Path) {
+    let site = Site::at(folder).shared_socket().options(SERVES_ON).under(kind);
+    let first = site.daemon(1);
+    site.service().settle();
+    deploy_nothing(&site);
+    let launcher = site.launcher();
+    let of_launcher = private_dirty(launcher.pid()).expect("it lives");
+    first.kill();
+    launcher.wait_end(LIMIT);
+    let keeper = wait_keeper(&site);
+    site.service().main_pid_after(launcher.pid());
+    let held = || targets(keeper.pid(), &site.run);
+    wait_for(format!("{:?}", held()), LIMIT, || (held() == HELD).then_some(()));
+    for fd in 0..3 {
+        let target = fs::read_link(format!("/proc/{}/fd/{fd}", keeper.pid())).expect("it is open");
+        assert_eq!(target, Path::new("/dev/null"));
+    }
+    let stat = process::stat(keeper.pid()).expect("it lives");
+    assert_eq!(stat.threads, 1);
+    let private = private_dirty(keeper.pid()).expect("it lives");
+    // The data that a debug build relocates are half of it, for launcher and keeper.
+    let most = if cfg!(debug_assertions) { of_launcher } else { 400 << 10 };
+    assert!(private <= most, "{private} bytes, and the launcher had {of_launcher}");
+    // Connections wait, and nobody answers.
+    let waits = Connection::unfinished(&site.target);
+    assert!(!waits.has_answer());
+    site.service().down();
+    site.service().wait_down();
+    keeper.wait_end(LIMIT);
+    site.wait_all_ended();
+    let failure = get(&site.target, "/").expect_err("nobody is left");
+    assert_eq!(failure.kind, FailureKind::Refused);
+}
+
+fn p12_when_the_time_is_over_connections_are_refused(kind: Supervisor, folder: &Path) {
+    for time in ["300ms", "none"] {
+        let folder = folder.join(time);
+        fs::create_dir_all(&folder).expect("a folder");
+        let options = format!("{SERVES_ON} --keep-sockets={time}");
+        let site = Site::at(&folder).shared_socket().options(&options).under(kind);
+        let first = site.daemon(1);
+        deploy_nothing(&site);
+        let launcher = site.launcher();
+        first.kill();
+        launcher.wait_end(LIMIT);
+        wait_for(format_args!("refused\n{site}"), LIMIT, || {
+            let failure = get(&site.target, "/").err()?;
+            (failure.kind == FailureKind::Refused).then_some(())
+        });
+        assert_eq!(keeper(&site), None);
+        assert_eq!(site.log.stage("keep").is_empty(), time == "none", "{site}");
+        site.service().down();
+    }
+}
+
+as_each_user![p12_the_keeper_is_of_the_daemons_user];
+
+fn p12_the_keeper_is_of_the_daemons_user(kind: Supervisor, folder: &Path, user: User) {
+    let site = Site::at(folder).user(user).shared_socket().options(SERVES_ON).under(kind);
+    let first = site.daemon(1);
+    let users = |pid: u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+        let ids =
+            |line: &&str| ["Uid:", "Gid:", "Groups:"].iter().any(|name| line.starts_with(name));
+        status.lines().filter(ids).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let expected = users(first.pid());
+    deploy_nothing(&site);
+    first.kill();
+    let keeper = wait_keeper(&site);
+    assert_eq!(users(keeper.pid()), expected);
+    let waits = Connection::unfinished(&site.target);
+    site.deploy_options(SERVES_ON);
+    Watched::new(site.service().main_pid()).kill();
+    let second = site.started(2);
+    assert!(waits.finish().ends_with(&answer_of(second)));
+    keeper.wait_end(LIMIT);
+}
+
+/// The next start finds nobody, and binds anew.
+fn p12_a_keeper_that_is_killed_is_in_nobodys_way(kind: Supervisor, folder: &Path) {
+    let site = Site::at(folder).shared_socket().options(SERVES_ON).under(kind);
+    let first = site.daemon(1);
+    deploy_nothing(&site);
+    first.kill();
+    let keeper = wait_keeper(&site);
+    keeper.kill();
+    keeper.wait_end(LIMIT);
+    site.deploy_options(SERVES_ON);
+    Watched::new(site.service().main_pid()).kill();
+    let second = site.started(2);
+    assert!(get(&site.target, "/").expect("an answer").pid == Some(second));
+    site.assert_one_generation(second);
+    site.stop();
+}
+
+/// A start that takes over from a keeper stands still with its own control socket in place, and is killed
+/// before it has told the keeper to end. The next start finds nobody at the path of the control socket, and
+/// the keeper cannot put its own back meanwhile: it is stopped.
+fn p12_a_keeper_is_found_after_a_start_that_was_killed_half_way(kind: Supervisor, folder: &Path) {
+    let site = Site::at(folder).shared_socket().options(SERVES_ON).under(kind);
+    let first = site.daemon(1);
+    let trace = site.flag("trace");
+    // The first one is that of the claim; with the second, the record lists it.
+    let stops = format!(
+        "strace -DDD -f -qq -o '{}' -e trace=ftruncate -e inject=ftruncate:signal=STOP:when=2",
+        trace.display(),
+    );
+    site.deploy(&site.script(&stops, SERVES_ON));
+    first.kill();
+    let keeper = wait_keeper(&site);
+    let waits = Connection::unfinished(&site.target);
+    let half_way = wait_for(format_args!("a start that stands still\n{site}"), LIMIT, || {
+        let named = site.named().filter(|named| *named != first.pid())?;
+        let trace = fs::read_to_string(&trace).ok()?;
+        let stopped =
+            |line: &str| line.starts_with(&format!("{named} ")) && line.ends_with("by SIGSTOP ---");
+        trace.lines().any(stopped).then_some(Watched::new(named))
+    });
+    keeper.stop();
+    site.deploy_options(SERVES_ON);
+    let launcher = Watched::new(process::stat(half_way.pid()).expect("it is stopped").ppid);
+    half_way.kill();
+    launcher.kill();
+    launcher.wait_end(LIMIT);
+    wait_for(format_args!("the next claim\n{site}"), LIMIT, || {
+        let claims = site.log.stage("claim");
+        claims.iter().any(|line| line.field("generation") == Some("3")).then_some(())
+    });
+    keeper.signal(CONT);
+    let second = site.started(2);
+    assert_eq!(site.report.named("init").len(), 3, "no start failed\n{site}");
+    assert!(waits.finish().ends_with(&answer_of(second)));
+    keeper.wait_end(LIMIT);
+    assert!(!site.run.join("web.pid.sock.standby").exists());
+    site.assert_one_generation(second);
+    site.stop();
+}
