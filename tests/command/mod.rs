@@ -13,7 +13,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use seamless_testing::{LIMIT, bin, process::listeners, wait_for};
+use seamless_testing::{LIMIT, bin, wait_for};
 use serde_json::Value;
 
 /// How a command has ended.
@@ -72,11 +72,6 @@ fn wait_state(pid_file: &Path, state: &str) -> Value {
 fn uptime() -> f64 {
     let uptime = fs::read_to_string("/proc/uptime").expect("uptime");
     uptime.split(' ').next().expect("a number").parse().expect("a number")
-}
-
-/// `socket:[INODE]` of what listens at this port.
-fn inode_at(port: u16) -> String {
-    listeners(Some(port)).first().expect("a listener").display().to_string()
 }
 
 /// The faults that its JSON lists, by what they are about.

@@ -14,7 +14,8 @@ use seamless_testing::{
     boxed::{self, Boxed, Isolation},
     handover::{Predecessor, write_record},
     http::{self, Connection, Target, answer_of},
-    process::{NOBODY, Watched, descriptors, stat, stop_without_claim},
+    process::{NOBODY, Watched, stat, stop_without_claim},
+    scene,
     signal::CONT,
     site::{SERVES_ON, Site, User},
     supervisor::Supervisor,
@@ -22,7 +23,7 @@ use seamless_testing::{
 };
 use serde_json::Value;
 
-use super::{inode_at, run, seamless, status, uptime, wait_state};
+use super::{run, seamless, status, uptime, wait_state};
 
 under_each_supervisor![
     Boxed::new().private_net().needs(Isolation::UserNamespaces) => status_is_what_the_kernel_says
@@ -90,11 +91,7 @@ fn status_is_what_the_kernel_says(kind: Supervisor, folder: &Path) {
     // Two older generations drain, each with a connection.
     fs::write(folder.join("on"), "").expect("a file");
     let second = site.started(2);
-    let listener = inode_at(address.port());
-    wait_for("the first accepts nothing more", LIMIT, || {
-        let descriptors = descriptors(daemon);
-        (!descriptors.iter().any(|(_, target)| target.ends_with(&listener))).then_some(())
-    });
+    scene::wait_let_go(daemon);
     open.push(Connection::unfinished(&target));
     wait_for("the connection is accepted", LIMIT, || (http::pid(&target) == second).then_some(()));
     assert_eq!(status(&pid_file)["restart"]["took_over"], 1);

@@ -53,6 +53,7 @@ fn generations(site: &Site, count: usize, options: &[&str]) -> Vec<(Watched, Con
         let (mut started, daemon) = site.start_ready(&[options, &[SERVES_ON]].concat());
         if let Some((old, _)) = all.last() {
             site.wait_drain(old.pid());
+            scene::wait_let_go(old.pid());
         }
         started.detach();
         assert_eq!(http::wait_pid(&site.target), daemon.pid());
@@ -78,6 +79,7 @@ fn p1_a_start_is_refused_while_too_many_generations_drain() {
         assert!(request.finish().ends_with(&answer_of(oldest.pid())));
         oldest.wait_end(LIMIT);
         let (_third, daemon) = site.start_ready(&options);
+        scene::wait_let_go(all[0].0.pid());
         assert_eq!(http::wait_pid(&site.target), daemon.pid());
     });
 }

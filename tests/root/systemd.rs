@@ -108,6 +108,8 @@ impl<'a> Web<'a> {
         let second = self.started(2);
         prober.wait_pid(second);
         prober.stop().assert_all_answered();
+        // Until then, both may answer.
+        self.report.wait_of(first, "wait");
         second
     }
 

@@ -153,7 +153,8 @@ pub fn wait_one_listener(target: &Target) {
     });
 }
 
-/// The PID of the server that answers.
+/// The PID of the server that answers. Right after a restart the old one may answer as well: until it has let its
+/// listener go ([`scene::wait_let_go`](crate::scene::wait_let_go)), or its report has the line `wait`.
 #[track_caller]
 pub fn pid(target: &Target) -> u32 {
     match get(target, "/") {
