@@ -34,6 +34,7 @@
 
 mod ask;
 mod check;
+mod find;
 mod look;
 mod service;
 mod status;
@@ -41,6 +42,7 @@ mod supervisor;
 
 pub use ask::NoAnswer;
 pub use check::{Check, Finding, Report, Severity};
+pub use find::Found;
 pub use look::{Generation, Look, Proof};
 pub use service::Service;
 pub use status::{Socket, Status};

@@ -2,16 +2,25 @@
 //! made before it is renamed. These endings are known here only.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// The room for a path in the address of a Unix socket (`unix(7)`), with its NUL.
 pub(crate) const SOCKET_PATH_ROOM: usize = 108;
 
 const TEMPORARY: &str = ".new";
+const LOCK: &str = ".lock";
 
 /// The claim and the record: `web.pid.lock` for `web.pid`.
 pub(crate) fn lock_file(pid_file: &Path) -> PathBuf {
-    with(pid_file, ".lock")
+    with(pid_file, LOCK)
+}
+
+/// `web.pid` for `web.pid.lock`; `None` for any other name.
+#[cfg_attr(not(feature = "command"), allow(dead_code))]
+pub(crate) fn of_lock_file(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.as_encoded_bytes().strip_suffix(LOCK.as_bytes())?;
+    (!name.is_empty()).then(|| path.with_file_name(OsStr::from_bytes(name)))
 }
 
 /// `web.pid.sock` for `web.pid`.
@@ -61,7 +70,8 @@ fn with(path: &Path, ending: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::{
-        control_socket, fits_address, lock_file, standby_socket, temporary, temporary_socket,
+        control_socket, fits_address, lock_file, of_lock_file, standby_socket, temporary,
+        temporary_socket,
     };
     use std::path::Path;
 
@@ -69,6 +79,9 @@ mod tests {
     fn endings_are_appended_to_the_whole_name() {
         let path = Path::new("/run/web/web.pid");
         assert_eq!(lock_file(path), Path::new("/run/web/web.pid.lock"));
+        assert_eq!(of_lock_file(&lock_file(path)).as_deref(), Some(path));
+        assert_eq!(of_lock_file(path), None);
+        assert_eq!(of_lock_file(Path::new("/run/.lock")), None);
         assert_eq!(control_socket(path), Path::new("/run/web/web.pid.sock"));
         assert_eq!(standby_socket(path), Path::new("/run/web/web.pid.sock.standby"));
         assert_eq!(temporary(path), Path::new("/run/web/web.pid.new"));

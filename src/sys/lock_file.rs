@@ -208,6 +208,14 @@ pub(crate) fn look(pid_file: &Path) -> io::Result<Looked> {
     })
 }
 
+/// Does this path name the lock file of a service? A process that may hold the claim must not call this.
+#[cfg(feature = "command")]
+pub(crate) fn is_lock_file(path: &Path) -> io::Result<bool> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    Ok(file.metadata()?.is_file() && Record::begins(&read_start(&file, 64)?))
+}
+
 /// Opens the lock file, or creates it. No link is followed, and a file that somebody else could have
 /// planted is refused: see the rules at the top.
 fn open(path: &Path, world: &World) -> Result<File> {

@@ -14,9 +14,13 @@ use std::time::Duration;
 
 #[cfg(feature = "command")]
 mod inspect;
+#[cfg(feature = "command")]
+mod locked;
 mod ports;
 #[cfg(feature = "command")]
 pub(crate) use inspect::*;
+#[cfg(feature = "command")]
+pub(crate) use locked::locked_files;
 pub(crate) use ports::{Holder, holders};
 
 /// What `/proc` does not tell.

@@ -2,6 +2,7 @@
 //! supervisor say, and what it brings about.
 
 mod check;
+mod many;
 mod restart;
 mod shells;
 mod status;

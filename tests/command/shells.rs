@@ -25,10 +25,11 @@ fn script(folder: &Path, shell: &str) -> String {
 /// What is offered after a command line, in words.
 type Case = (&'static str, &'static [&'static str]);
 
-const CASES: [Case; 6] = [
-    ("seamless ", &["check", "restart", "status", "stop"]),
+const CASES: [Case; 7] = [
+    ("seamless ", &["check", "list", "restart", "status", "stop", "watch"]),
     ("seamless st", &["status", "stop"]),
     ("seamless status --", &["--json", "--timeout"]),
+    ("seamless list --", &["--json", "--timeout"]),
     ("seamless check --u", &["--unit", "--user"]),
     ("seamless check --user roo", &["root"]),
     ("seamless restart web.pid --", &["--timeout"]),

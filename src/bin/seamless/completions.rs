@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::table::{COMMANDS, Flag, GENERAL, Value};
+use super::table::{COMMANDS, Flag, GENERAL, Operand, Value};
 
 /// `None` for a shell that is not known.
 pub(crate) fn of(shell: &str) -> Option<String> {
@@ -91,7 +91,10 @@ fn zsh() -> String {
             };
             let _ = write!(text, "'--{name}[{about}]{value}' ");
         }
-        text.push_str("'1:PID file:_files' ;;\n");
+        text.push_str(match command.operand {
+            Operand::PidFile => "'1:PID file:_files' ;;\n",
+            Operand::Folders => "'*:folder:_directories' ;;\n",
+        });
     }
     let _ = write!(
         text,

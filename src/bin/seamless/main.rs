@@ -3,13 +3,16 @@
 
 mod check;
 mod completions;
+mod list;
 mod manual;
 mod restart;
+mod stages;
 mod status;
 mod stop;
 mod table;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod words;
 
 use lexopt::{Arg, Parser, ValueExt};
@@ -50,6 +53,7 @@ enum Verb {
     Restart,
     Stop,
     Check,
+    Watch,
 }
 
 /// What the command line asks for.
@@ -72,6 +76,7 @@ struct Ask {
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     Ask(Ask),
+    List(list::Ask),
     Help,
     Version,
     /// The manual page.
@@ -83,6 +88,7 @@ enum Line {
 fn main() -> ExitCode {
     let ask = match parse(Parser::from_env()) {
         Ok(Line::Ask(ask)) => ask,
+        Ok(Line::List(ask)) => return list::run(&ask).into(),
         Ok(Line::Help) => {
             say(manual::help().trim_end());
             return End::Done.into();
@@ -109,12 +115,13 @@ fn main() -> ExitCode {
         Verb::Restart => restart::run(&ask),
         Verb::Stop => stop::run(&ask),
         Verb::Check => check::run(&ask),
+        Verb::Watch => watch::run(&ask),
     };
     end.into()
 }
 
 fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
-    let (mut verb, mut pid_file) = (None, None);
+    let (mut verb, mut lists, mut paths) = (None, false, Vec::new());
     let (mut json, mut force, mut timeout) = (false, false, None);
     let (mut user, mut folder, mut unit) = (None, None, None);
     while let Some(argument) = parser.next()? {
@@ -130,7 +137,7 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
             Arg::Long("timeout") if verb != Some(Verb::Check) => {
                 timeout = Some(parser.value()?.parse_with(words::parse_time)?);
             }
-            Arg::Long("json") if matches!(verb, Some(Verb::Status | Verb::Check)) => {
+            Arg::Long("json") if lists || matches!(verb, Some(Verb::Status | Verb::Check)) => {
                 json = true;
             }
             Arg::Long("force") if verb == Some(Verb::Stop) => force = true,
@@ -143,21 +150,30 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
             Arg::Long("unit") if verb == Some(Verb::Check) => {
                 unit = Some(parser.value()?.string()?);
             }
-            Arg::Value(word) if verb.is_none() => {
+            Arg::Value(word) if verb.is_none() && !lists => {
+                if word == "list" {
+                    lists = true;
+                    continue;
+                }
                 verb = Some(match word.to_str() {
                     Some("status") => Verb::Status,
                     Some("restart") => Verb::Restart,
                     Some("stop") => Verb::Stop,
                     Some("check") => Verb::Check,
+                    Some("watch") => Verb::Watch,
                     _ => return Err(format!("unknown command {word:?}").into()),
                 });
             }
-            Arg::Value(path) if pid_file.is_none() => pid_file = Some(PathBuf::from(path)),
+            Arg::Value(path) if paths.is_empty() || lists => paths.push(PathBuf::from(path)),
             _ => return Err(argument.unexpected()),
         }
     }
-    let verb = verb.ok_or("which command: status, restart, stop or check?")?;
-    let pid_file = pid_file.filter(|path| path.file_name().is_some());
+    if lists {
+        return Ok(Line::List(list::Ask { folders: paths, json, timeout }));
+    }
+    let names = || table::COMMANDS.map(|command| command.name).join(", ");
+    let verb = verb.ok_or_else(|| format!("which command: {}?", names()))?;
+    let pid_file = paths.pop().filter(|path| path.file_name().is_some());
     let service = Service::at(pid_file.ok_or("which PID file?")?);
     let service = service.map_err(|error| error.to_string())?;
     Ok(Line::Ask(Ask { verb, service, json, force, timeout, user, folder, unit }))

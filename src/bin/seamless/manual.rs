@@ -15,7 +15,8 @@ pub(crate) fn help() -> String {
     for (number, command) in COMMANDS.iter().enumerate() {
         let first = if number == 0 { "usage:" } else { "" };
         let name = command.name;
-        let _ = writeln!(text, "{first:6} seamless {name:<7} PIDFILE {}", options(command, "", ""));
+        let (operand, options) = (command.operand.name(), options(command, "", ""));
+        let _ = writeln!(text, "{first:6} seamless {name:<7} {operand} {options}");
     }
     text.push('\n');
     wrap(&mut text, "", 0, PREFACE);
@@ -79,7 +80,8 @@ pub(crate) fn page() -> String {
             page.push_str(".br\n");
         }
         let options = escape(&options(command, "\\fB", "\\fI"));
-        let _ = writeln!(page, "\\fBseamless {}\\fR \\fIPIDFILE\\fR {options}", command.name);
+        let (name, operand) = (command.name, command.operand.name());
+        let _ = writeln!(page, "\\fBseamless {name}\\fR \\fI{operand}\\fR {options}");
     }
     let _ = writeln!(page, ".SH DESCRIPTION\n{}\n.SH COMMANDS", escape(PREFACE));
     for command in &COMMANDS {

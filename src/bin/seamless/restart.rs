@@ -1,8 +1,10 @@
 //! `seamless restart`.
 
+use crate::stages::Seen;
 use crate::{ANSWER, Ask, End, complain, say, words};
 use seamless::State;
 use seamless::client::{Generation, Look, NoAnswer, Service, Status, Wish};
+use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,11 +38,13 @@ pub(crate) fn run(asked: &Ask) -> End {
     if let Err(why) = answer {
         return not_asked(&look, &why);
     }
+    let stages = Stages::new(&look);
     let Some(old) = look.into_newest() else {
         return End::NobodyServes; // somebody has accepted
     };
     let failures = if before.daemon() == old.daemon() { before.failed_restarts() } else { 0 };
-    Waiting { service, old, failures, began, timeout, last: Ok(before), gone: None }.wait()
+    let last = Ok(before);
+    Waiting { service, old, failures, began, timeout, last, gone: None, stages }.wait()
 }
 
 /// Why no restart has begun.
@@ -81,6 +85,27 @@ struct Waiting<'a> {
     last: Result<Status, NoAnswer>,
     /// Since when it is gone.
     gone: Option<Instant>,
+    stages: Stages,
+}
+
+/// What has been seen of the restart so far. It is told only where somebody sits at a terminal.
+struct Stages {
+    is_terminal: bool,
+    last: Seen,
+}
+
+impl Stages {
+    fn new(look: &Look) -> Stages {
+        Stages { is_terminal: io::stderr().is_terminal(), last: Seen::of(look, None) }
+    }
+
+    fn tell(&mut self, look: &Look, status: Option<&Status>, since: Instant) {
+        let now = Seen::of(look, status);
+        for line in self.last.until(&now).iter().filter(|_| self.is_terminal) {
+            _ = writeln!(io::stderr(), "{:>7.2} s  {line}", since.elapsed().as_secs_f64());
+        }
+        self.last = now;
+    }
 }
 
 impl Waiting<'_> {
@@ -88,6 +113,7 @@ impl Waiting<'_> {
         let mut next = Instant::now();
         loop {
             let seen = self.service.look();
+            self.stages.tell(&seen, self.last.as_ref().ok(), self.began);
             if let Some(new) = seen.newest().filter(|newest| self.is_successor(newest)) {
                 say(format_args!(
                     "generation {} (daemon {}) took over from generation {} after {}",

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// What `seamless status --json` prints. A field is `null`, or a list empty, if there is none;
 /// `unknown` says what could not be known.
 #[derive(Debug, Serialize)]
-struct Report<'a> {
+pub(crate) struct Report<'a> {
     pid_file: &'a Path,
     /// A generation serves.
     serving: bool,
@@ -109,11 +109,7 @@ pub(crate) fn run(ask: &Ask) -> End {
     } else {
         say(report.text().trim_end());
     }
-    match (&report.error, report.serving) {
-        (Some(_), _) => End::Error,
-        (None, true) => End::Done,
-        (None, false) => End::NobodyServes,
-    }
+    report.end()
 }
 
 fn seconds(time: Duration) -> f64 {
@@ -122,7 +118,7 @@ fn seconds(time: Duration) -> f64 {
 }
 
 impl Report<'_> {
-    fn of(look: &Look, status: Result<Status, NoAnswer>) -> Report<'_> {
+    pub(crate) fn of(look: &Look, status: Result<Status, NoAnswer>) -> Report<'_> {
         let newest = look.newest();
         let (status, error) = match status {
             Ok(status) => (Some(status), None),
@@ -166,6 +162,28 @@ impl Report<'_> {
                 .collect(),
             error,
         }
+    }
+
+    pub(crate) fn end(&self) -> End {
+        match (&self.error, self.serving) {
+            (Some(_), _) => End::Error,
+            (None, true) => End::Done,
+            (None, false) => End::NobodyServes,
+        }
+    }
+
+    /// Its line in a list of services.
+    pub(crate) fn row(&self) -> [String; 7] {
+        let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        [
+            self.pid_file.display().to_string(),
+            self.state.to_owned(),
+            or_none(self.generation.map(|number| number.to_string())),
+            or_none(self.daemon.map(|pid| pid.to_string())),
+            or_none(self.age.map(|age| words::time(Duration::from_secs_f64(age)))),
+            or_none(self.supervisor.as_ref().map(|supervisor| supervisor.kind.clone())),
+            self.draining.len().to_string(),
+        ]
     }
 
     fn text(&self) -> String {

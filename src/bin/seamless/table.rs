@@ -4,12 +4,30 @@
 /// A command.
 pub(crate) struct Command {
     pub(crate) name: &'static str,
+    pub(crate) operand: Operand,
     /// A few words, for a list.
     pub(crate) short: &'static str,
     pub(crate) about: &'static str,
     pub(crate) options: &'static [Flag],
     /// Exit codes.
     pub(crate) ends: &'static [(u8, &'static str)],
+}
+
+/// What a command is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operand {
+    PidFile,
+    /// Any number of them, or none.
+    Folders,
+}
+
+impl Operand {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Operand::PidFile => "PIDFILE",
+            Operand::Folders => "[FOLDER…]",
+        }
+    }
 }
 
 /// An option.
@@ -96,9 +114,10 @@ pub(crate) const PRINTS: [(&str, &str, &str); 2] = [
     ("completions", "bash|zsh|fish", "Print the completions for this shell."),
 ];
 
-pub(crate) const COMMANDS: [Command; 4] = [
+pub(crate) const COMMANDS: [Command; 6] = [
     Command {
         name: "status",
+        operand: Operand::PidFile,
         short: "Shows what runs",
         about: "Shows what runs: generation, state, processes and their supervisor, age, sockets, older \
             generations that still drain and how many connections each has open, and the result of the \
@@ -112,8 +131,10 @@ pub(crate) const COMMANDS: [Command; 4] = [
     },
     Command {
         name: "restart",
+        operand: Operand::PidFile,
         short: "Asks for a restart and waits for its result",
-        about: "Asks the newest generation for a restart and waits for the result, 60s or --timeout.",
+        about: "Asks the newest generation for a restart and waits for the result, 60s or --timeout. On a terminal, \
+            it prints the stages on the way.",
         options: &[TIMEOUT],
         ends: &[
             (0, "a new generation took over"),
@@ -129,6 +150,7 @@ pub(crate) const COMMANDS: [Command; 4] = [
     },
     Command {
         name: "stop",
+        operand: Operand::PidFile,
         short: "Drains what serves and waits for its end",
         about: "Drains the generation that serves, with or without a launcher, and waits until it and all \
             older ones have ended, 60s or --timeout. Requests in flight are answered. If a supervisor \
@@ -144,6 +166,7 @@ pub(crate) const COMMANDS: [Command; 4] = [
     },
     Command {
         name: "check",
+        operand: Operand::PidFile,
         short: "Says what would go wrong and what to do",
         about: "Looks at files, users, kernel, supervisor and limits, and says what would go wrong and \
             what to do. It works before the service was ever started, but sees less then: --user names \
@@ -151,5 +174,33 @@ pub(crate) const COMMANDS: [Command; 4] = [
             systemd unit) tells where its supervisor looks.",
         options: &[JSON, USER, SERVICE, UNIT],
         ends: &[(0, "nothing would go wrong"), (1, "something would")],
+    },
+    Command {
+        name: "list",
+        operand: Operand::Folders,
+        short: "Shows all services of the machine, a line each",
+        about: "Shows the services whose files lie in these folders, a line each. Without a folder: all that \
+            run on this machine, and those that have left files below /run. --json: one list of what status \
+            prints. Root sees the services of all users.",
+        options: &[JSON, TIMEOUT],
+        ends: &[
+            (0, "each of them serves, or there is none"),
+            (1, "unknown for one of them at least: no answer, or permission denied"),
+            (3, "one of them at least does not serve"),
+        ],
+    },
+    Command {
+        name: "watch",
+        operand: Operand::PidFile,
+        short: "Shows a restart stage by stage",
+        about: "Waits for the next restart of the service, whoever asks for it, and prints each stage when it \
+            happens: until a new generation serves and the older ones have ended, or until --timeout.",
+        options: &[TIMEOUT],
+        ends: &[
+            (0, "a new generation took over, and no older one is left"),
+            (3, "the generation has ended, and nobody serves in its place"),
+            (4, "the old generation stays: the restart failed"),
+            (5, "not yet: no restart has come to its end"),
+        ],
     },
 ];

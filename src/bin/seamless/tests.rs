@@ -22,6 +22,11 @@ fn each_command_line() {
     };
     assert_eq!((ask.verb, ask.json, ask.user.as_deref()), (Verb::Check, true, Some("web")));
     assert_eq!((ask.unit.as_deref(), ask.service.pid_file()), (Some("web"), Path::new("/web.pid")));
+    let Ok(Line::List(ask)) = line(&["list", "--json", "/run", "/srv", "--timeout=1s"]) else {
+        panic!("no list");
+    };
+    assert_eq!((ask.folders.len(), ask.json, ask.timeout), (2, true, Some(Duration::from_secs(1))));
+    assert!(matches!(line(&["list"]), Ok(Line::List(ask)) if ask.folders.is_empty() && !ask.json));
     assert_eq!(line(&["status", "-h"]), Ok(Line::Help));
     assert_eq!(line(&["-V"]), Ok(Line::Version));
     for (wrong, words) in [
@@ -34,6 +39,9 @@ fn each_command_line() {
         (&["status", "a", "--force"], "--force"),
         (&["check", "a", "--timeout=1s"], "--timeout"),
         (&["stop", "a", "--user=web"], "--user"),
+        (&["watch", "a", "b"], "unexpected argument"),
+        (&["watch", "a", "--json"], "--json"),
+        (&["list", "--force"], "--force"),
         (&["stop", "a", "--timeout=-1s"], "-1s"),
     ] {
         let error = line(wrong).expect_err(words);

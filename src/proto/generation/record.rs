@@ -130,6 +130,12 @@ const STARTING: &str = "starting ";
 const RECORD_END: &str = "end";
 
 impl Record {
+    /// Does a file that begins so hold a record of this crate, of whatever version?
+    #[cfg_attr(not(feature = "command"), allow(dead_code))]
+    pub(crate) fn begins(bytes: &[u8]) -> bool {
+        bytes.strip_prefix(RECORD.as_bytes()).is_some_and(|rest| rest.starts_with(b" "))
+    }
+
     pub(crate) fn format(&self) -> String {
         let mut text = format!("{RECORD} {VERSION} last={}", self.last);
         for field in &self.more {

@@ -1,0 +1,198 @@
+//! The stages of a restart as they can be seen from outside: what has changed between two looks.
+
+use crate::words;
+use seamless::client::{Generation, Look, Status};
+
+/// What one look has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) newest: Option<Newest>,
+    /// Those that drain.
+    pub(crate) older: Vec<Older>,
+    /// A process that holds the claim.
+    pub(crate) starting: Option<i32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Newest {
+    pub(crate) number: u64,
+    pub(crate) daemon: i32,
+    /// `None` if it has not answered.
+    pub(crate) state: Option<&'static str>,
+    /// How many restarts have failed, and why the last one did.
+    pub(crate) failed: u64,
+    pub(crate) failure: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Older {
+    pub(crate) number: u64,
+    pub(crate) daemon: i32,
+}
+
+impl Seen {
+    pub(crate) fn of(look: &Look, status: Option<&Status>) -> Seen {
+        let newest = look.newest().map(|newest| {
+            let status = status.filter(|status| status.daemon() == newest.daemon());
+            Newest {
+                number: newest.number(),
+                daemon: newest.daemon(),
+                state: status.map(Status::state_name),
+                failed: status.map_or(0, Status::failed_restarts),
+                failure: status.and_then(Status::last_failure).map(str::to_owned),
+            }
+        });
+        let older = |one: &Generation| Older { number: one.number(), daemon: one.daemon() };
+        Seen { newest, older: look.older().iter().map(older).collect(), starting: look.starting() }
+    }
+
+    fn has(&self, pid: i32) -> bool {
+        let newest = self.newest.as_ref().is_some_and(|newest| newest.daemon == pid);
+        newest || self.older.iter().any(|older| older.daemon == pid)
+    }
+
+    /// What has happened since, a line each, in the order of a restart.
+    pub(crate) fn until(&self, now: &Seen) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let (Some(before), Some(after)) = (&self.newest, &now.newest)
+            && before.daemon == after.daemon
+        {
+            lines.extend(before.until(after));
+        }
+        match (self.starting, now.starting) {
+            (before, Some(pid)) if before != Some(pid) && !self.has(pid) => {
+                lines.push(format!("process {pid} starts"));
+            }
+            (Some(pid), None) if !now.has(pid) => {
+                lines.push(format!("process {pid} has given up its start"));
+            }
+            _ => {}
+        }
+        if let Some(Newest { number, daemon, .. }) =
+            now.newest.as_ref().filter(|one| !self.has(one.daemon))
+        {
+            lines.push(match &self.newest {
+                Some(before) if now.has(before.daemon) || *number > before.number => {
+                    format!(
+                        "generation {number} (daemon {daemon}) took over from generation {}",
+                        before.number
+                    )
+                }
+                _ => format!("generation {number} (daemon {daemon}) has started"),
+            });
+        }
+        let drains = |older: &&Older| self.older.iter().all(|before| before.daemon != older.daemon);
+        for Older { number, daemon } in now.older.iter().filter(drains) {
+            lines.push(format!("generation {number} (daemon {daemon}) drains"));
+        }
+        let before = self.newest.iter().map(|one| (one.number, one.daemon));
+        let before = before.chain(self.older.iter().map(|one| (one.number, one.daemon)));
+        for (number, daemon) in before.filter(|(_, daemon)| !now.has(*daemon)) {
+            lines.push(format!("generation {number} (daemon {daemon}) has ended"));
+        }
+        lines.iter().map(|line| words::line(line)).collect()
+    }
+}
+
+impl Newest {
+    /// The same process, later.
+    fn until(&self, now: &Newest) -> Vec<String> {
+        let Newest { number, daemon, .. } = now;
+        let mut lines = Vec::new();
+        if now.failed > self.failed {
+            let why = now.failure.as_deref().unwrap_or("it did not say why");
+            lines.push(format!("a restart has failed: {why}"));
+        }
+        let text = match (self.state, now.state) {
+            (before, after) if before == after => return lines,
+            (_, None) | (None, Some("serving")) => return lines,
+            (_, Some("handing-off")) => "prepares: its on_shutdown_request hooks run",
+            (_, Some("detached")) => "serves on, detached: its launcher has ended",
+            (_, Some("serving")) => "serves on: the handoff was given up",
+            (_, Some("draining")) => "drains",
+            (_, Some(other)) => other,
+        };
+        lines.push(format!("generation {number} (daemon {daemon}) {text}"));
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Newest, Older, Seen};
+
+    fn newest(number: u64, state: &'static str) -> Option<Newest> {
+        let daemon = 100 + number as i32;
+        Some(Newest { number, daemon, state: Some(state), failed: 0, failure: None })
+    }
+
+    fn older(number: u64) -> Older {
+        Older { number, daemon: 100 + number as i32 }
+    }
+
+    /// What is told of these looks, one after the other.
+    fn told(looks: &[Seen]) -> Vec<String> {
+        looks.windows(2).flat_map(|two| two[0].until(&two[1])).collect()
+    }
+
+    #[test]
+    fn a_restart_stage_by_stage() {
+        let seen =
+            |newest, older: &[Older], starting| Seen { newest, older: older.to_vec(), starting };
+        let looks = [
+            seen(newest(1, "serving"), &[], None),
+            seen(newest(1, "handing-off"), &[], None),
+            seen(newest(1, "detached"), &[], None),
+            seen(newest(1, "detached"), &[], Some(102)),
+            seen(newest(2, "serving"), &[older(1)], None),
+            seen(newest(2, "serving"), &[older(1)], None),
+            seen(newest(2, "serving"), &[], None),
+        ];
+        let expected = [
+            "generation 1 (daemon 101) prepares: its on_shutdown_request hooks run",
+            "generation 1 (daemon 101) serves on, detached: its launcher has ended",
+            "process 102 starts",
+            "generation 2 (daemon 102) took over from generation 1",
+            "generation 1 (daemon 101) drains",
+            "generation 1 (daemon 101) has ended",
+        ];
+        assert_eq!(told(&looks), expected);
+        // Too fast to see each stage.
+        assert_eq!(told(&[looks[0].clone(), looks[6].clone()]), [expected[3], expected[5]]);
+    }
+
+    #[test]
+    fn a_start_that_comes_to_nothing_and_a_restart_that_fails() {
+        let serving = |starting| Seen { newest: newest(1, "serving"), older: Vec::new(), starting };
+        let mut failed = serving(None);
+        let one = failed.newest.as_mut().expect("a generation");
+        (one.failed, one.failure) = (1, Some("exit\n3".to_owned()));
+        assert_eq!(
+            told(&[serving(None), serving(Some(102)), failed]),
+            [
+                "process 102 starts",
+                "a restart has failed: exit 3",
+                "process 102 has given up its start"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_crash_a_stop_and_a_first_start() {
+        let none = Seen::default();
+        let of = |number, state| Seen { newest: newest(number, state), ..Seen::default() };
+        assert_eq!(
+            told(&[of(1, "serving"), none.clone(), of(2, "serving"), of(2, "draining"), none]),
+            [
+                "generation 1 (daemon 101) has ended",
+                "generation 2 (daemon 102) has started",
+                "generation 2 (daemon 102) drains",
+                "generation 2 (daemon 102) has ended",
+            ]
+        );
+        // It did not answer meanwhile.
+        let mut silent = of(1, "serving");
+        silent.newest.as_mut().expect("a generation").state = None;
+        assert!(told(&[of(1, "serving"), silent.clone(), of(1, "serving")]).is_empty());
+    }
+}

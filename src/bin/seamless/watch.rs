@@ -1,0 +1,133 @@
+//! `seamless watch`: one restart, stage by stage, for somebody at a terminal.
+
+use crate::stages::Seen;
+use crate::{ANSWER, Ask, End, complain, words};
+use seamless::client::{Look, Status};
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Between two counts of the connections that are open.
+const COUNT_AGAIN: Duration = Duration::from_millis(250);
+/// How long no generation may run: a supervisor waits up to a second before it starts the next.
+const GAP: Duration = Duration::from_secs(3);
+
+pub(crate) fn run(ask: &Ask) -> End {
+    let limit = ask.timeout.unwrap_or(Duration::MAX);
+    let began = Instant::now();
+    let look = |limit: Duration| {
+        let (look, status) = ask.service.status(limit.min(ANSWER));
+        let status = status.ok();
+        (Seen::of(&look, status.as_ref()), look, status)
+    };
+    let (first, ..) = look(limit);
+    let mut lines = Lines::new(began);
+    match &first.newest {
+        Some(newest) => lines.say(format_args!(
+            "generation {} (daemon {}) {}",
+            newest.number,
+            newest.daemon,
+            newest.state.unwrap_or("does not answer"),
+        )),
+        None => lines.say("no generation runs"),
+    }
+    let (mut last, mut gone) = (first.clone(), None);
+    loop {
+        let left = limit.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            lines.clear();
+            complain(format_args!("no restart has come to its end after {}", words::time(limit)));
+            return End::NotYet;
+        }
+        thread::sleep(PAUSE.min(left));
+        let (now, look, status) = look(left);
+        last.until(&now).iter().for_each(|line| lines.say(line));
+        last = now;
+        lines.live(&look, status.as_ref());
+        let daemon = |seen: &Seen| seen.newest.as_ref().map(|newest| newest.daemon);
+        let failed = |seen: &Seen| seen.newest.as_ref().map_or(0, |newest| newest.failed);
+        match daemon(&last) {
+            Some(pid) if daemon(&first) != Some(pid) => {
+                if last.older.is_empty() {
+                    lines.clear();
+                    return End::Done;
+                }
+            }
+            Some(_) if failed(&last) > failed(&first) => {
+                lines.clear();
+                return End::Stays;
+            }
+            Some(_) => gone = None,
+            // What was down before is waited for.
+            None if first.newest.is_none() => {}
+            None if gone.get_or_insert_with(Instant::now).elapsed() >= GAP => {
+                lines.clear();
+                complain("nobody serves");
+                return End::NobodyServes;
+            }
+            None => {}
+        }
+    }
+}
+
+/// Lines on a terminal, the last of which changes as long as something is under way.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    began: Instant,
+    is_terminal: bool,
+    /// A line is there that the next one replaces.
+    is_live: bool,
+    counted: Option<Instant>,
+}
+
+impl Lines {
+    fn new(began: Instant) -> Lines {
+        Lines { began, is_terminal: io::stdout().is_terminal(), is_live: false, counted: None }
+    }
+
+    /// A line that stays, with the time since the beginning.
+    fn say(&mut self, text: impl Display) {
+        self.clear();
+        crate::say(format_args!("{:>7.2} s  {text}", self.began.elapsed().as_secs_f64()));
+    }
+
+    /// A line that the next one replaces: what is waited for. On a terminal only.
+    fn live(&mut self, look: &Look, status: Option<&Status>) {
+        if !self.is_terminal || self.counted.is_some_and(|at| at.elapsed() < COUNT_AGAIN) {
+            return;
+        }
+        self.counted = Some(Instant::now());
+        let mut parts = Vec::new();
+        for older in look.older() {
+            let open = older.connections().map(|open| words::count(open as u64, "connection"));
+            let open = open.map(|open| format!(", {open} open")).unwrap_or_default();
+            parts.push(format!("generation {} drains{open}", older.number()));
+        }
+        if let (true, Some(status)) = (parts.is_empty(), status) {
+            parts.push(format!(
+                "{}, {}",
+                status.state_name(),
+                match look.starting() {
+                    Some(pid) => format!("process {pid} starts"),
+                    None => "no start is under way".to_owned(),
+                }
+            ));
+        }
+        let text = format!("{:>7.2} s  {}", self.began.elapsed().as_secs_f64(), parts.join("; "));
+        let mut out = io::stdout();
+        // To the line's beginning, and what is left of the longer line before goes.
+        _ = write!(out, "\r{}\x1b[K", words::line(&text)).and_then(|()| out.flush());
+        self.is_live = true;
+    }
+
+    fn clear(&mut self) {
+        if self.is_live {
+            let mut out = io::stdout();
+            _ = write!(out, "\r\x1b[K").and_then(|()| out.flush());
+            self.is_live = false;
+        }
+    }
+}

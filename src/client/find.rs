@@ -1,0 +1,111 @@
+//! Which services there are.
+
+use super::Service;
+use crate::proto::paths;
+use crate::sys::{lock_file, proc};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Where PID files lie, if nobody says where.
+const USUAL: &str = "/run";
+/// How deep below a folder a PID file is looked for.
+const DEPTH: usize = 8;
+
+/// What [`Service::find`] has found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Found {
+    /// Sorted by the paths of their PID files.
+    pub services: Vec<Service>,
+    /// What could not be read.
+    pub notes: Vec<String>,
+}
+
+impl Service {
+    /// The services of these folders, or of the whole machine if `folders` is empty: those that run, whatever
+    /// folder their PID file lies in, and those that have left their files below `/run`.
+    ///
+    /// A service is known by its lock file (`web.pid.lock` beside `web.pid`), and one that runs also by the lock
+    /// that its daemon holds on the PID file (`proc_locks(5)`). Folders are searched up to 8 levels deep. No link
+    /// is followed below them, and no other file system is entered. What may not be read is left out, and noted:
+    /// root sees all. Services of other PID namespaces are found by their folders only.
+    ///
+    /// A process that is a generation must not call this: it reads lock files, and would give up its own claim.
+    #[must_use]
+    pub fn find(folders: &[PathBuf]) -> Found {
+        let mut found = Found::default();
+        let mut pid_files = BTreeSet::new();
+        if folders.is_empty() {
+            match proc::locked_files() {
+                Ok((paths, hidden)) => {
+                    for path in paths {
+                        found.consider(&paths::lock_file(&path), &mut pid_files);
+                    }
+                    if hidden > 0 {
+                        let text = "processes of other users hold locks: root sees whether they are services";
+                        found.notes.push(format!("{hidden} {text}"));
+                    }
+                }
+                Err(error) => found.notes.push(format!("cannot read /proc/locks: {error}")),
+            }
+            // Without /run, nothing has been left there.
+            _ = found.search(Path::new(USUAL), &mut pid_files);
+        }
+        for folder in folders {
+            if let Err(error) = found.search(folder, &mut pid_files) {
+                found.notes.push(format!("cannot read {folder:?}: {error}"));
+            }
+        }
+        found.services = pid_files.iter().filter_map(|path| Service::at(path).ok()).collect();
+        found
+    }
+}
+
+impl Found {
+    /// Adds the PID files whose lock files lie in the folder or below it. Its own path may be a link.
+    fn search(&mut self, folder: &Path, pid_files: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+        let folder = fs::canonicalize(folder)?;
+        let device = fs::metadata(&folder)?.dev();
+        let mut left = vec![(folder.clone(), 0)];
+        while let Some((at, depth)) = left.pop() {
+            let entries = match fs::read_dir(&at) {
+                Ok(entries) => entries,
+                Err(error) if at == folder => return Err(error),
+                Err(error) => {
+                    self.note(&at, &error);
+                    continue;
+                }
+            };
+            for entry in entries.filter_map(Result::ok) {
+                let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
+                if kind.is_file() {
+                    self.consider(&path, pid_files);
+                } else if kind.is_dir() && depth < DEPTH {
+                    let is_here = entry.metadata().is_ok_and(|about| about.dev() == device);
+                    left.extend(is_here.then_some((path, depth + 1)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the PID file of this lock file, if it is one.
+    fn consider(&mut self, path: &Path, pid_files: &mut BTreeSet<PathBuf>) {
+        let Some(pid_file) = paths::of_lock_file(path) else { return };
+        match lock_file::is_lock_file(path) {
+            Ok(true) => _ = pid_files.insert(pid_file),
+            Ok(false) => {}
+            Err(error) => self.note(path, &error),
+        }
+    }
+
+    /// What has gone away meanwhile is not noted.
+    fn note(&mut self, path: &Path, error: &io::Error) {
+        if error.kind() != io::ErrorKind::NotFound {
+            self.notes.push(format!("cannot read {path:?}: {error}"));
+        }
+    }
+}

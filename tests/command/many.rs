@@ -1,0 +1,234 @@
+//! `seamless list` and `seamless watch`: all services of a machine, and one restart stage by stage.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+};
+
+use seamless_testing::{
+    LIMIT, bin,
+    boxed::{Boxed, Isolation},
+    http::{Connection, answer_of},
+    process::{NOBODY, as_user, stop_without_claim},
+    signal::{CONT, HUP, TERM},
+    site::{SERVES_ON, Site, User},
+    supervisor::{Supervisor, write_script},
+    wait_for,
+};
+use serde_json::Value;
+
+use super::{Said, run, seamless};
+
+fn list(arguments: &[&str]) -> Said {
+    run(Command::new(bin::support("seamless")).arg("list").args(arguments))
+}
+
+/// A service of its own in this folder.
+fn place(folder: &Path, name: &str) -> Site {
+    let folder = folder.join(name);
+    fs::create_dir_all(&folder).expect("a folder");
+    Site::alone(&folder)
+}
+
+/// What the list says of each PID file.
+fn states(said: &Said) -> Vec<(String, String)> {
+    let json = said.json();
+    let text = |one: &Value, name: &str| one[name].as_str().expect("a text").to_owned();
+    let services = json.as_array().expect("a list");
+    services.iter().map(|one| (text(one, "pid_file"), text(one, "state"))).collect()
+}
+
+#[test]
+fn list_shows_what_runs_what_hangs_and_what_has_left_its_files() {
+    Boxed::new().run(|folder| {
+        let sites = ["deep/er/dns", "ended", "web"].map(|name| place(folder, name));
+        let [dns, ended, web] = &sites;
+        let (_one, dns_daemon) = dns.start_ready(&[SERVES_ON]);
+        let (mut two, ended_daemon) = ended.start_ready(&[]);
+        let (_three, _daemon) = web.start_ready(&[]);
+        let all = folder.to_str().expect("a path");
+        let named = |states: [&str; 3]| -> Vec<(String, String)> {
+            let path = |site: &Site| site.pid_file().display().to_string();
+            sites.iter().zip(states).map(|(site, state)| (path(site), state.to_owned())).collect()
+        };
+        // What looks like a lock file: of others, a FIFO, a link to a folder above.
+        fs::write(folder.join("apt.lock"), "seamless-recorder 1").expect("a file");
+        fs::write(folder.join(".lock"), "seamless-record 1 last=0\nend\n").expect("a file");
+        let fifo = Command::new("mkfifo").arg(folder.join("fifo.lock")).status();
+        assert!(fifo.expect("mkfifo").success());
+        symlink(folder, folder.join("web/above")).expect("a link");
+
+        let said = list(&["--json", all]);
+        assert_eq!(states(&said), named(["serving", "serving", "serving"]));
+        said.assert(0, &[]);
+        // Without a folder it finds those that run, wherever their files are.
+        assert_eq!(states(&list(&["--json"])), named(["serving", "serving", "serving"]));
+
+        ended_daemon.signal(TERM);
+        assert!(two.wait_end().success());
+        stop_without_claim(&dns_daemon);
+        let said = list(&["--json", "--timeout=300ms", all]);
+        assert_eq!(states(&said), named(["unknown", "none", "serving"]));
+        said.assert(1, &["it is stopped (SIGSTOP)"]);
+        dns_daemon.signal(CONT);
+        let said = list(&[all]);
+        said.assert(3, &["PID FILE", "serving", "none"]);
+        assert_eq!(said.out.lines().count(), 4, "{}", said.out);
+        let head = said.out.lines().next().expect("a line").find("STATE").expect("a column");
+        for (line, state) in said.out.lines().skip(1).zip(["serving", "none", "serving"]) {
+            assert!(line[head..].starts_with(state), "{}", said.out);
+        }
+        let one = list(&[web.folder().to_str().expect("a path")]);
+        one.assert(0, &["serving"]);
+        assert_eq!(one.out.lines().count(), 2, "{}", one.out);
+        let nothing = folder.join("nothing");
+        list(&[nothing.to_str().expect("a path")]).assert(0, &["cannot read", "No such file"]);
+    });
+}
+
+/// What may not be read is named, and does not stand for a service that does not serve.
+#[test]
+fn list_names_what_it_may_not_read() {
+    Boxed::new().needs(Isolation::Namespaces).run(|folder| {
+        let web = place(folder, "web");
+        let (_started, _daemon) = web.start_ready(&[]);
+        let all = folder.to_str().expect("a path");
+        let said = as_user(NOBODY, || list(&["--json", all]));
+        assert!(states(&said).is_empty(), "{said:?}");
+        said.assert(0, &["web.pid.lock", "Permission denied"]);
+    });
+}
+
+/// `seamless watch`, as it runs.
+struct Watch {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Watch {
+    fn start(command: &mut Command) -> Watch {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("seamless");
+        let out = BufReader::new(child.stdout.take().expect("its output"));
+        let (send, lines) = mpsc::channel();
+        thread::spawn(move || {
+            out.lines().map_while(Result::ok).try_for_each(|line| send.send(line))
+        });
+        Watch { child, lines }
+    }
+
+    fn of(site: &Site, options: &[&str]) -> Watch {
+        let seamless = bin::support("seamless");
+        Watch::start(Command::new(seamless).arg("watch").arg(site.pid_file()).args(options))
+    }
+
+    /// Its next line, without the time.
+    #[track_caller]
+    fn line(&self) -> String {
+        let line = self.lines.recv_timeout(LIMIT).expect("a line");
+        line.split_once(" s  ").unwrap_or_else(|| panic!("{line}")).1.to_owned()
+    }
+
+    #[track_caller]
+    fn wait(mut self) -> i32 {
+        let status = wait_for("its end", LIMIT, || self.child.try_wait().expect("a child"));
+        assert_eq!(self.lines.recv_timeout(LIMIT).ok(), None, "one line more");
+        status.code().expect("an exit code")
+    }
+}
+
+#[test]
+fn watch_tells_a_restart_stage_by_stage() {
+    Boxed::new().private_net().needs(Isolation::UserNamespaces).run(|folder| {
+        let (go, on) = (folder.join("go"), folder.join("on"));
+        let site = Site::at(folder)
+            .user(User::Root)
+            .options(&format!("{SERVES_ON} --at=request=file:{}", go.display()))
+            .under(Supervisor::Daemontools);
+        let first = site.started(1);
+        let request = Connection::unfinished(&site.target);
+        let watch = Watch::of(&site, &[]);
+        assert_eq!(watch.line(), format!("generation 1 (daemon {first}) serving"));
+        site.deploy_options(&format!("{SERVES_ON} --at=after-init=file:{}", on.display()));
+        site.service().settle();
+        site.service().restart();
+        let name = format!("generation 1 (daemon {first})");
+        assert_eq!(watch.line(), format!("{name} prepares: its on_shutdown_request hooks run"));
+        fs::write(&go, "").expect("a file");
+        assert_eq!(watch.line(), format!("{name} serves on, detached: its launcher has ended"));
+        let starting = site.report.wait_nth("init", 2).pid;
+        assert_eq!(watch.line(), format!("process {starting} starts"));
+        fs::write(&on, "").expect("a file");
+        let second = site.started(2);
+        let took_over = format!("generation 2 (daemon {second}) took over from generation 1");
+        assert_eq!(watch.line(), took_over);
+        assert_eq!(watch.line(), format!("{name} drains"));
+        assert!(request.finish().ends_with(&answer_of(first)));
+        assert_eq!(watch.line(), format!("{name} has ended"));
+        assert_eq!(watch.wait(), 0);
+
+        // What does not come to its end.
+        let watch = Watch::of(&site, &["--timeout=200ms"]);
+        assert_eq!(watch.line(), format!("generation 2 (daemon {second}) serving"));
+        assert_eq!(watch.wait(), 5);
+        // A stop, with the service down for longer than a supervisor takes.
+        let watch = Watch::of(&site, &[]);
+        assert_eq!(watch.line(), format!("generation 2 (daemon {second}) serving"));
+        site.stop();
+        let mut last = watch.line();
+        while !last.ends_with("has ended") {
+            last = watch.line(); // how much of the drain is seen is a matter of time
+        }
+        assert_eq!(watch.wait(), 3);
+    });
+}
+
+#[test]
+fn watch_tells_a_restart_in_place_that_fails() {
+    Boxed::new().run(|folder| {
+        let site = Site::alone(folder);
+        let program = folder.join("program");
+        symlink(bin::probe(), &program).expect("a link");
+        let reload = format!("--reload-signal={HUP}");
+        let started = site.spawn(&mut site.command_of(&program, &[SERVES_ON, &reload]));
+        let daemon = started.wait_started();
+        let watch = Watch::of(&site, &[]);
+        assert_eq!(watch.line(), format!("generation 1 (daemon {}) serving", daemon.pid()));
+        fs::remove_file(&program).expect("the link");
+        write_script(&program, "exit 3");
+        started.launcher.signal(HUP);
+        let mut last = watch.line();
+        while !last.starts_with("a restart has failed: ") {
+            last = watch.line();
+        }
+        assert_eq!(watch.wait(), 4);
+    });
+}
+
+/// At a terminal `restart` tells the stages; a script gets the verdict alone.
+#[test]
+fn restart_tells_its_stages_at_a_terminal() {
+    Boxed::new().private_net().needs(Isolation::UserNamespaces).run(|folder| {
+        let site =
+            Site::at(folder).user(User::Root).options(SERVES_ON).under(Supervisor::Daemontools);
+        let first = site.started(1);
+        site.service().settle();
+        let command =
+            format!("{} restart {}", bin::support("seamless").display(), site.pid_file().display());
+        // A terminal of its own.
+        let said = run(Command::new("script").args(["-qec", &command, "/dev/null"]));
+        let second = site.started(2);
+        let took_over = format!("generation 2 (daemon {second}) took over from generation 1");
+        said.assert(0, &[&format!(" s  {took_over}\r\n"), &format!("{took_over} after")]);
+        assert!(said.out.contains(&format!("generation 1 (daemon {first})")), "{}", said.out);
+
+        let said = seamless("restart", &site.pid_file(), &[]);
+        said.assert(0, &["took over from generation 2"]);
+        assert_eq!((said.out.lines().count(), said.err.as_str()), (1, ""), "{said:?}");
+    });
+}
