@@ -3,6 +3,7 @@
 mod debian;
 mod deploys;
 mod systemd;
+mod upgrade;
 
 use std::{
     fs,

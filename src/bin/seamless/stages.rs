@@ -3,6 +3,9 @@
 use crate::words;
 use seamless::client::{Generation, Look, Status};
 
+/// The state of a keeper.
+const KEEPING: &str = "keeping";
+
 /// What one look has seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -37,13 +40,21 @@ impl Seen {
             Newest {
                 number: newest.number(),
                 daemon: newest.daemon(),
-                state: status.map(Status::state_name),
+                state: match newest.is_keeper() {
+                    true => Some(KEEPING),
+                    false => status.map(Status::state_name),
+                },
                 failed: status.map_or(0, Status::failed_restarts),
                 failure: status.and_then(Status::last_failure).map(str::to_owned),
             }
         });
         let older = |one: &Generation| Older { number: one.number(), daemon: one.daemon() };
         Seen { newest, older: look.older().iter().map(older).collect(), starting: look.starting() }
+    }
+
+    /// Nobody serves, and a keeper holds the sockets.
+    pub(crate) fn keeps(&self) -> bool {
+        self.newest.as_ref().is_some_and(|newest| newest.state == Some(KEEPING))
     }
 
     fn has(&self, pid: i32) -> bool {
@@ -72,6 +83,9 @@ impl Seen {
             now.newest.as_ref().filter(|one| !self.has(one.daemon))
         {
             lines.push(match &self.newest {
+                _ if now.keeps() => {
+                    format!("a keeper (process {daemon}) holds the sockets after a crash")
+                }
                 Some(before) if now.has(before.daemon) || *number > before.number => {
                     format!(
                         "generation {number} (daemon {daemon}) took over from generation {}",
@@ -119,7 +133,7 @@ impl Newest {
 
 #[cfg(test)]
 mod tests {
-    use super::{Newest, Older, Seen};
+    use super::{KEEPING, Newest, Older, Seen};
 
     fn newest(number: u64, state: &'static str) -> Option<Newest> {
         let daemon = 100 + number as i32;
@@ -187,6 +201,15 @@ mod tests {
                 "generation 1 (daemon 101) has ended",
                 "generation 2 (daemon 102) has started",
                 "generation 2 (daemon 102) drains",
+                "generation 2 (daemon 102) has ended",
+            ]
+        );
+        assert_eq!(
+            told(&[of(1, "serving"), of(2, KEEPING), of(3, "serving")]),
+            [
+                "a keeper (process 102) holds the sockets after a crash",
+                "generation 1 (daemon 101) has ended",
+                "generation 3 (daemon 103) took over from generation 2",
                 "generation 2 (daemon 102) has ended",
             ]
         );

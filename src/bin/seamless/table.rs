@@ -25,7 +25,7 @@ impl Operand {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Operand::PidFile => "PIDFILE",
-            Operand::Folders => "[FOLDER…]",
+            Operand::Folders => "[FOLDER]...",
         }
     }
 }

@@ -50,11 +50,9 @@ pub(crate) fn run(ask: &Ask) -> End {
         let daemon = |seen: &Seen| seen.newest.as_ref().map(|newest| newest.daemon);
         let failed = |seen: &Seen| seen.newest.as_ref().map_or(0, |newest| newest.failed);
         match daemon(&last) {
-            Some(pid) if daemon(&first) != Some(pid) => {
-                if last.older.is_empty() {
-                    lines.clear();
-                    return End::Done;
-                }
+            Some(pid) if daemon(&first) != Some(pid) && !last.keeps() && last.older.is_empty() => {
+                lines.clear();
+                return End::Done;
             }
             Some(_) if failed(&last) > failed(&first) => {
                 lines.clear();
