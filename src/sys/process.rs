@@ -3,6 +3,7 @@
 use super::proc;
 use super::raw;
 use super::shortage::is_shortage;
+use super::system;
 use crate::proto::generation::check::Content;
 use crate::proto::generation::proof::{self, Sight, World};
 use crate::proto::generation::record::{Generation, Identity};
@@ -44,7 +45,7 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn open(pid: i32) -> io::Result<Held> {
-        Ok(Held { pidfd: raw::pidfd_open(pid)? })
+        Ok(Held { pidfd: system::pidfd_open(pid)? })
     }
 
     pub(crate) fn from_pidfd(pidfd: OwnedFd) -> Held {
@@ -58,7 +59,7 @@ impl Held {
     }
 
     pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
-        raw::pidfd_send_signal(self.pidfd.as_fd(), signal)
+        system::pidfd_send_signal(self.pidfd.as_fd(), signal)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::notes;
 use super::raw::{self, Action};
+use super::system;
 use super::wait::Waker;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -100,7 +101,7 @@ impl Signals {
 /// one returns, the same instruction raises it again, for ever); and not those that the C library uses.
 fn catchable() -> impl Iterator<Item = i32> {
     const NOT: [i32; 5] = [SIGKILL, libc::SIGSTOP, libc::SIGILL, libc::SIGFPE, libc::SIGSEGV];
-    (1..=31).chain(raw::real_time_signals()).filter(|signal| !NOT.contains(signal))
+    (1..=31).chain(system::real_time_signals()).filter(|signal| !NOT.contains(signal))
 }
 
 /// The signals that the launcher catches: those with a meaning, and those that it passes on. A signal
