@@ -280,16 +280,19 @@ pub(crate) fn new_session() {
     _ = nix::unistd::setsid();
 }
 
-/// Closes every descriptor that the launcher does not need, if no other thread can be using one.
-pub(crate) fn close_all_but(keep: &[RawFd]) {
-    if !proc::is_single_threaded() || raw::close_all_but(keep).is_ok() {
-        return;
+/// Closes every descriptor that the launcher does not need, if no other thread can be using one. Returns how
+/// many threads there were then; `None` if that is unknown.
+pub(crate) fn close_all_but(keep: &[RawFd]) -> Option<usize> {
+    let threads = proc::threads();
+    if threads != Some(1) || raw::close_all_but(keep).is_ok() {
+        return threads;
     }
     // Before Linux 5.9, or refused by seccomp.
     let open: Vec<RawFd> = proc::own_descriptors().into_iter().flatten().collect();
     for fd in open.into_iter().filter(|fd| *fd > 2 && !keep.contains(fd)) {
         _ = nix::unistd::close(fd); // that of the folder is closed already
     }
+    threads
 }
 
 /// The numbers of the descriptors that a program inherits if we execute it, the standard descriptors

@@ -21,16 +21,20 @@ const RESTARTS: u32 = 3;
 fn restarts(kind: Supervisor, folder: &Path, command: &str, target: &Target) -> Vec<u32> {
     let run = format!("exec 2>>'{}'\nexec {command}", folder.join("log").display());
     let service = Service::new(kind, folder.join("service"), &run);
-    let mut daemon = Watched::new(http::wait_pid(target));
+    let mut pid = http::wait_pid(target);
+    let mut daemon = Watched::new(pid);
     let mut launchers = vec![service.main_pid()];
     let prober = Prober::start(target);
     for _ in 0..RESTARTS {
+        prober.wait_pid(pid);
         service.settle();
         service.restart();
         daemon.wait_end(LIMIT);
-        daemon = Watched::new(http::wait_pid(target));
-        launchers.push(service.main_pid());
+        launchers.push(service.main_pid_after(launchers[launchers.len() - 1]));
+        pid = http::wait_pid(target);
+        daemon = Watched::new(pid);
     }
+    prober.wait_pid(pid);
     let probes = prober.stop();
     probes.assert_all_answered();
     assert_eq!(probes.pids().len(), launchers.len());
@@ -63,7 +67,7 @@ fn p1_p2_init_below_tokio_main_works_and_warns(kind: Supervisor, folder: &Path) 
     let log = Log::of(folder);
     for launcher in &launchers {
         let from = format!("launcher={launcher} ");
-        let warning = ["WARN", "stage=launch", &from, "threads=", "call init first in main"];
+        let warning = ["WARN", "stage=launch", &from, "threads=4 ", "call init first in main"];
         log.wait_words(&warning, 1);
         assert_eq!(log.with(&warning).len(), 1, "{}", log.text());
     }

@@ -4,12 +4,11 @@
 use super::member::Again;
 use crate::driver::log::{self, launcher::Event};
 use crate::proto::supervisor::StartsAgain;
-use crate::sys::proc;
 use crate::sys::supervisor::Supervisor;
 
-/// At the start, in the launcher.
-pub(super) fn warn_at_launch(supervisor: &Supervisor, again: &Again) {
-    if let Some(threads) = proc::threads().filter(|threads| *threads > 1) {
+/// At the start, in the launcher. `threads`: how many it had when it would have closed the program's files.
+pub(super) fn warn_at_launch(supervisor: &Supervisor, again: &Again, threads: Option<usize>) {
+    if let Some(threads) = threads.filter(|threads| *threads > 1) {
         log::write(Event::LaunchedWithThreads { threads });
     }
     if again.is_unknown() {
