@@ -4,7 +4,7 @@
 
 use super::raw::check;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::libc::{self, c_int};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
@@ -19,7 +19,7 @@ use std::fs::{self, File, Metadata, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -257,10 +257,14 @@ pub(crate) fn set_mode_of_unbound(socket: &OwnedFd, mode: u32) -> io::Result<()>
 }
 
 /// Opens the file itself (O_PATH), to be used as `/proc/self/fd/N`: for paths that are too long for the
-/// address of a socket. The standard library tries again if a signal interrupts it.
+/// address of a socket. Not by `std`: musl counts O_PATH among the access modes, and so `std` drops it there.
 pub(crate) fn open_path(path: &Path, more: OFlag) -> io::Result<File> {
-    let flags = OFlag::O_PATH | more;
-    fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+    loop {
+        match open(path, OFlag::O_PATH | OFlag::O_CLOEXEC | more, Mode::empty()) {
+            Err(Errno::EINTR) => {}
+            opened => return Ok(opened?.into()),
+        }
+    }
 }
 
 /// The file of a Unix socket. It is held open, so the file that was examined is the one that is changed, even
