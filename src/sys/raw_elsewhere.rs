@@ -19,6 +19,8 @@ use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// See [`signals::HALTS`](super::signals::HALTS).
+pub(crate) const HALTS: &[i32] = &[libc::SIGQUIT];
 /// There are launchers, restarts and takeovers.
 pub(crate) const RESTARTS: bool = false;
 /// Rust programs ignore PIPE.

@@ -28,6 +28,8 @@ use std::process::Command;
 pub(crate) use libc::{IPPROTO_MPTCP, MSG_CMSG_CLOEXEC};
 pub(crate) use nix::unistd::getgrouplist;
 
+/// See [`signals::HALTS`](super::signals::HALTS).
+pub(crate) const HALTS: &[i32] = &[libc::SIGQUIT, libc::SIGPWR];
 /// There are launchers, restarts and takeovers.
 pub(crate) const RESTARTS: bool = true;
 pub(crate) const MSG_NOSIGNAL: MsgFlags = MsgFlags::MSG_NOSIGNAL;

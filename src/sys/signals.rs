@@ -128,7 +128,7 @@ pub(crate) fn for_launcher(release: i32, reload: &[i32]) -> (Vec<i32>, Vec<i32>)
 
 /// A program that does not handle these is to stop when it gets them. Images say `STOPSIGNAL SIGQUIT`,
 /// units `KillSignal=SIGQUIT`, and LXC sends PWR.
-pub(crate) const HALTS: [i32; 2] = [libc::SIGQUIT, libc::SIGPWR];
+pub(crate) const HALTS: &[i32] = system::HALTS;
 
 /// The daemon takes those of [`HALTS`] and of the reload signals that have their default action: they are ours
 /// only as long as the program does not handle them itself. A reload signal has a meaning also if it was
