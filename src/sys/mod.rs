@@ -1,6 +1,6 @@
 //! Acts on the system and decides nothing. Only files in here use nix, signal-hook, fs2, the environment
-//! and `std::process`; only `raw` and `raw_linux` have unsafe
-//! code. `raw_linux` is also the only one that names what only Linux has.
+//! and `std::process`; only `raw` and `raw_linux` have unsafe code. `raw_linux` is also the only one that
+//! names what only Linux has.
 
 pub(crate) mod launch;
 pub(crate) mod lock_file;
