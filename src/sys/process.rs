@@ -4,6 +4,7 @@ use super::proc;
 use super::raw;
 use super::shortage::is_shortage;
 use super::system;
+pub(crate) use super::system::become_user;
 use crate::proto::generation::check::Content;
 use crate::proto::generation::proof::{self, Sight, World};
 use crate::proto::generation::record::{Generation, Identity};
@@ -24,16 +25,6 @@ pub(crate) fn parent_pid() -> i32 {
 /// The user that this process acts as.
 pub(crate) fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()
-}
-
-/// Gives up all users and groups but these, for good (`setresuid(2)`).
-pub(crate) fn become_user(user: u32, group: u32, groups: &[u32]) -> io::Result<()> {
-    use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-    let groups: Vec<Gid> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
-    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-    setgroups(&groups)?;
-    setresgid(group, group, group)?;
-    Ok(setresuid(user, user, user)?)
 }
 
 /// A process that is held by its pidfd: a signal to it never reaches another process that got its

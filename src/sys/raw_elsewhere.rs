@@ -60,6 +60,11 @@ pub(crate) fn executed_path() -> Option<OsString> {
 pub(crate) fn trim_memory() {}
 
 /// Only for keepers, which these systems do not have.
+pub(crate) fn become_user(_user: u32, _group: u32, _groups: &[u32]) -> io::Result<()> {
+    unsupported()
+}
+
+/// The same.
 pub(crate) fn since_boot() -> std::time::Duration {
     std::time::Duration::ZERO
 }

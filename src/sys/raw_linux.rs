@@ -13,6 +13,7 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, fchmod};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 use std::ffi::CStr;
 use std::fs::{self, File, Metadata, Permissions};
@@ -96,6 +97,15 @@ pub(crate) fn executed_path() -> Option<std::ffi::OsString> {
         CStr::from_ptr(path)
     };
     Some(std::ffi::OsStr::from_bytes(path.to_bytes()).to_owned())
+}
+
+/// Gives up all users and groups but these, for good (`setresuid(2)`).
+pub(crate) fn become_user(user: u32, group: u32, groups: &[u32]) -> io::Result<()> {
+    let groups: Vec<Gid> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+    setgroups(&groups)?;
+    setresgid(group, group, group)?;
+    Ok(setresuid(user, user, user)?)
 }
 
 /// The time since boot, suspensions included (CLOCK_BOOTTIME, `clock_gettime(2)`).
