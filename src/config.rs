@@ -28,7 +28,8 @@ pub struct Config {
 
 impl Config {
     /// A configuration with every default. An empty path disables the crate: there is no launcher and
-    /// there are no files, TERM and INT drain, and [`started`](crate::started) does nothing.
+    /// there are no files, TERM and INT drain, and [`started`](crate::started) does nothing. On systems
+    /// other than Linux, every path is treated as an empty one, and the log says so.
     pub fn new(pid_file: impl AsRef<Path>) -> Config {
         Config { settings: Settings::new(pid_file.as_ref().to_owned()) }
     }

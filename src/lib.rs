@@ -51,9 +51,6 @@
 
 #![deny(unsafe_code)]
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("seamless runs on Linux only: it needs pidfds, /proc and SO_PEERCRED");
-
 #[cfg(feature = "command")]
 pub mod client;
 mod config;
@@ -92,8 +89,8 @@ use std::path::Path;
 /// the launcher would otherwise keep them. Before it, do not fork, call `setsid`, or close descriptors that
 /// the program has not opened: one of them is the daemon's channel to its launcher. Generations find each other by `pid_file`, for example
 /// `/run/web/web.pid`. Its folder must be writable by the user that the service ends up as. A relative
-/// path counts from the folder in which the program was started. An empty path disables the crate: see
-/// [`Config::new`]. Other settings: [`Config`].
+/// path counts from the folder in which the program was started. An empty path disables the crate, and so
+/// does every system other than Linux: see [`Config::new`]. Other settings: [`Config`].
 ///
 /// The first process executes the program again, with the same path, arguments, environment and
 /// standard descriptors. If the file at that path has been replaced, the new file is executed. The first

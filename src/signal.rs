@@ -10,7 +10,7 @@
 //! # Ok::<(), seamless::Error>(())
 //! ```
 //!
-//! They are those of this machine's Linux (`signal(7)`). What the crate itself does with a signal is told
+//! They are those of this system (`signal(7)`). What the crate itself does with a signal is told
 //! by [`hooks`](crate::hooks).
 
 use nix::libc;
@@ -39,5 +39,7 @@ pub const CONT: i32 = libc::SIGCONT;
 pub const TSTP: i32 = libc::SIGTSTP;
 /// SIGWINCH: the window has changed its size; some servers take it for "end gracefully".
 pub const WINCH: i32 = libc::SIGWINCH;
-/// SIGPWR: the power fails; LXC stops containers by it. The crate stops, unless the program handles it.
+/// SIGPWR: the power fails; LXC stops containers by it. The crate stops, unless the program handles it. Only
+/// Linux has it.
+#[cfg(target_os = "linux")]
 pub const PWR: i32 = libc::SIGPWR;

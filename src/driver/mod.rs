@@ -21,7 +21,7 @@ use crate::proto::role::Role;
 use crate::shutdown::{DrainGuard, Draining, Finished, Hook, HookList, Stage, lock};
 use crate::states::States;
 use crate::sys::shortage::is_family_refused;
-use crate::sys::{launch, signals};
+use crate::sys::{RESTARTS, launch, signals};
 use log::daemon::Event;
 use settings::Settings;
 use shared::PROCESS;
@@ -41,7 +41,7 @@ pub(crate) fn init(mut settings: Settings) -> Result<()> {
             "cannot initialize (init): it was called before in this process",
         ));
     }
-    if settings.is_disabled() {
+    if settings.is_disabled() || !RESTARTS {
         return daemon::init_disabled(settings);
     }
     let is_relative = settings.pid_file.is_relative();

@@ -10,6 +10,7 @@
 //! | [proxies] | behind nginx and haproxy; clients that reuse connections; request bodies |
 //! | [http] | HTTP servers that drain |
 //! | [crashes] | what clients see of a crash, and the keeper that holds the sockets |
+//! | [programs] | programs with tokio, tracing, anyhow and clap |
 //! | [command] | the program `seamless` |
 //! | [deploying] | the features, examples to copy from, a walk through a restart, a new version |
 //! | [releases] | links, packages, the environment: what the next generation runs |
@@ -47,6 +48,9 @@ pub mod http {}
 
 #[doc = include_str!("crashes.md")]
 pub mod crashes {}
+
+#[doc = include_str!("programs.md")]
+pub mod programs {}
 
 #[doc = include_str!("command.md")]
 pub mod command {}

@@ -3,7 +3,7 @@
 use super::process::{self, Held};
 use super::seqpacket::Link;
 use super::shortage::is_shortage;
-use super::{proc, raw};
+use super::{proc, raw, system};
 use crate::proto::End;
 use crate::proto::role::Facts;
 use nix::errno::Errno;
@@ -70,7 +70,7 @@ pub(crate) fn program() -> io::Result<PathBuf> {
     const DELETED: &[u8] = b" (deleted)";
     let path = match env::current_exe() {
         Ok(path) => path,
-        Err(error) => return raw::executed_path().map(PathBuf::from).ok_or(error), // no /proc
+        Err(error) => return system::executed_path().map(PathBuf::from).ok_or(error), // no /proc
     };
     let bytes = path.as_os_str().as_bytes();
     let Some(without) = bytes.strip_suffix(DELETED) else {
@@ -87,7 +87,7 @@ pub(crate) fn program() -> io::Result<PathBuf> {
 /// link that a deploy points to another folder, and each start follows the link anew. `folder`: the path
 /// by which the program's folder was entered, if that is known.
 pub(crate) fn executed_by(folder: Option<&Path>) -> Option<PathBuf> {
-    let path = PathBuf::from(raw::executed_path()?);
+    let path = PathBuf::from(system::executed_path()?);
     let path = match folder {
         Some(folder) => folder.join(path),
         None => std::path::absolute(path).ok()?,
@@ -237,17 +237,10 @@ impl Daemon {
 /// As PID 1, the launcher inherits every child of the service whose parent has ended, and such a child
 /// would stay a zombie. Waits for those; our own daemons are left to [`Daemon::ended`].
 pub(crate) fn reap_orphans(is_ours: impl Fn(i32) -> bool) {
-    use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
     if process::own_pid() != 1 {
         return; // only the program itself may wait for its children
     }
-    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    while let Some(ended) = waitid(Id::All, look).ok().and_then(|status| status.pid()) {
-        if is_ours(ended.as_raw()) {
-            return; // `Daemon::ended` waits for it next, and then this function is called again
-        }
-        _ = waitpid(ended, Some(WaitPidFlag::WNOHANG));
-    }
+    system::reap_orphans(is_ours);
 }
 
 /// Ends this process as its daemon ended, so that the supervisor sees what it would see without a
@@ -257,7 +250,7 @@ pub(crate) fn end_as(end: End) -> ! {
         End::Code(code) => raw::exit_now(code),
         End::Signal(signal) => signal,
     };
-    _ = nix::sys::prctl::set_dumpable(false);
+    system::dump_no_core();
     raw::reset_to_default(signal);
     raw::unblock_all();
     _ = raw::kill(process::own_pid(), signal);
@@ -287,16 +280,19 @@ pub(crate) fn new_session() {
     _ = nix::unistd::setsid();
 }
 
-/// Closes every descriptor that the launcher does not need, if no other thread can be using one.
-pub(crate) fn close_all_but(keep: &[RawFd]) {
-    if !proc::is_single_threaded() || raw::close_all_but(keep).is_ok() {
-        return;
+/// Closes every descriptor that the launcher does not need, if no other thread can be using one. Returns how
+/// many threads there were then; `None` if that is unknown.
+pub(crate) fn close_all_but(keep: &[RawFd]) -> Option<usize> {
+    let threads = proc::threads();
+    if threads != Some(1) || raw::close_all_but(keep).is_ok() {
+        return threads;
     }
     // Before Linux 5.9, or refused by seccomp.
     let open: Vec<RawFd> = proc::own_descriptors().into_iter().flatten().collect();
     for fd in open.into_iter().filter(|fd| *fd > 2 && !keep.contains(fd)) {
         _ = nix::unistd::close(fd); // that of the folder is closed already
     }
+    threads
 }
 
 /// The numbers of the descriptors that a program inherits if we execute it, the standard descriptors
@@ -313,5 +309,5 @@ pub(crate) fn inheritable() -> Vec<RawFd> {
 
 /// Gives unused memory back to the system: the launcher never again needs what the program's start used.
 pub(crate) fn trim_memory() {
-    raw::trim_memory();
+    system::trim_memory();
 }

@@ -102,7 +102,7 @@ impl LockFile {
     fn holder(&self) -> Option<i32> {
         let mut lock = raw::whole_file_lock();
         match fcntl(&self.file, FcntlArg::F_GETLK(&mut lock)) {
-            Ok(_) if i32::from(lock.l_type) == libc::F_UNLCK => None,
+            Ok(_) if lock.l_type == libc::F_UNLCK as libc::c_short => None,
             Ok(_) => Some(lock.l_pid.max(0)),
             Err(_) => Some(0),
         }

@@ -1,38 +1,27 @@
 //! Sealed memory: how state moves from one generation to the next (`memfd_create(2)`).
 
+use super::system;
 use crate::proto::control::frame::STATE_MAX;
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-/// Without these seals the sender could change the bytes, or cut them off, while the receiver reads
-/// them.
-fn seals() -> SealFlag {
-    SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
-}
-
 /// Memory that holds these bytes and can no longer be changed.
 pub(crate) fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut file = File::from(memfd_create(c"seamless-state", flags)?);
+    let mut file = system::memory()?;
     file.write_all(bytes)?;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(seals() | SealFlag::F_SEAL_SEAL))?;
+    system::seal(&file)?;
     Ok(file.into())
 }
 
 /// Reads memory that somebody else has sealed. `Err`: why it is not what the sender claims, or why
 /// it cannot be read.
 pub(crate) fn read_sealed(fd: OwnedFd, size: u64) -> Result<Vec<u8>, String> {
-    match fcntl(&fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate) {
-        Ok(held) if held.contains(seals()) => {}
-        Ok(_) | Err(Errno::EINVAL) => return Err("the state is not sealed memory".to_owned()),
-        Err(error) => {
-            return Err(format!("cannot look at the state: {}", io::Error::from(error)));
-        }
+    match system::is_sealed(&fd) {
+        Ok(true) => {}
+        Ok(false) => return Err("the state is not sealed memory".to_owned()),
+        Err(error) => return Err(format!("cannot look at the state: {error}")),
     }
     let file = File::from(fd);
     let actual =

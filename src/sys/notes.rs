@@ -5,7 +5,7 @@
 //! handler, by whatever library, ours is no longer installed, which [`is_installed`] tells. signal-hook and
 //! tokio also call the handler that was there before, so the note is made all the same, and is to be dropped.
 
-use super::raw;
+use super::{raw, system};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
 use std::io;
@@ -25,7 +25,7 @@ fn note(signal: i32, sender: i32) {
     let bit = 1_u64.checked_shl(signal as u32 - 1).unwrap_or(0);
     NOTED[usize::from(by_launcher)].fetch_or(bit, Ordering::SeqCst);
     let errno = Errno::last_raw();
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let flags = MsgFlags::MSG_DONTWAIT | system::MSG_NOSIGNAL;
     _ = send(WAKE.load(Ordering::SeqCst), &[0], flags);
     Errno::set_raw(errno);
 }

@@ -1,7 +1,7 @@
 //! What `/proc` says of a process (`proc(5)`).
 
-use super::raw;
 use super::shortage::{is_shortage, unless_short};
+use super::system;
 use crate::proto::generation::proof::World;
 use crate::proto::generation::record::Identity;
 use std::ffi::OsString;
@@ -63,8 +63,8 @@ pub(super) fn pid_namespace() -> io::Result<u64> {
             return Err(error);
         }
         // Without a /proc, a kernel since Linux 6.11 tells it.
-        let pidfd = raw::pidfd_open(std::process::id() as i32)?;
-        fs::File::from(raw::pid_namespace(&pidfd)?).metadata().map(|about| about.ino())
+        let pidfd = system::pidfd_open(std::process::id() as i32)?;
+        fs::File::from(system::pid_namespace(&pidfd)?).metadata().map(|about| about.ino())
     })
 }
 
@@ -275,9 +275,14 @@ pub(crate) fn first_unprivileged_port() -> u16 {
 
 // ---- this process ----
 
+/// How many threads this process has. `None` if that cannot be known.
+pub(crate) fn threads() -> Option<usize> {
+    Some(fs::read_dir("/proc/self/task").ok()?.count())
+}
+
 /// Has this process a single thread? `false` if that cannot be known.
 pub(crate) fn is_single_threaded() -> bool {
-    fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
+    threads() == Some(1)
 }
 
 /// The numbers of this process's open descriptors.

@@ -3,6 +3,8 @@
 use super::proc;
 use super::raw;
 use super::shortage::is_shortage;
+use super::system;
+pub(crate) use super::system::become_user;
 use crate::proto::generation::check::Content;
 use crate::proto::generation::proof::{self, Sight, World};
 use crate::proto::generation::record::{Generation, Identity};
@@ -25,16 +27,6 @@ pub(crate) fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// Gives up all users and groups but these, for good (`setresuid(2)`).
-pub(crate) fn become_user(user: u32, group: u32, groups: &[u32]) -> io::Result<()> {
-    use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-    let groups: Vec<Gid> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
-    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-    setgroups(&groups)?;
-    setresgid(group, group, group)?;
-    Ok(setresuid(user, user, user)?)
-}
-
 /// A process that is held by its pidfd: a signal to it never reaches another process that got its
 /// number later.
 #[derive(Debug)]
@@ -44,7 +36,7 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn open(pid: i32) -> io::Result<Held> {
-        Ok(Held { pidfd: raw::pidfd_open(pid)? })
+        Ok(Held { pidfd: system::pidfd_open(pid)? })
     }
 
     pub(crate) fn from_pidfd(pidfd: OwnedFd) -> Held {
@@ -58,7 +50,7 @@ impl Held {
     }
 
     pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
-        raw::pidfd_send_signal(self.pidfd.as_fd(), signal)
+        system::pidfd_send_signal(self.pidfd.as_fd(), signal)
     }
 }
 

@@ -1,7 +1,9 @@
-//! All unsafe code: system calls that neither `std` nor `nix` wraps, and the places where a bare number
-//! becomes a descriptor. Each function is safe to call.
+//! Unsafe code: system calls that neither `std` nor `nix` wraps, and the places where a bare number becomes
+//! a descriptor. Each function is safe to call. What only Linux has is in `raw_linux`. No other file has
+//! unsafe code.
 #![allow(unsafe_code)]
 
+use super::system;
 use nix::libc;
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
@@ -11,48 +13,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::OnceLock;
 
-fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+pub(super) fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-/// `pidfd_open(2)`; close-on-exec from birth.
-pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
-    // SAFETY: takes two integers; a result that is not negative is a new descriptor of ours.
-    unsafe {
-        let fd = check(libc::syscall(libc::SYS_pidfd_open, pid, 0))?;
-        Ok(OwnedFd::from_raw_fd(fd as RawFd))
-    }
-}
-
-/// The PID namespace of a process (`PIDFD_GET_PID_NAMESPACE`, `ioctl_pidfd(2)`), since Linux 6.11.
-pub(crate) fn pid_namespace(pidfd: &OwnedFd) -> io::Result<OwnedFd> {
-    const PIDFD_GET_PID_NAMESPACE: u32 = 0xFF05;
-    // SAFETY: the descriptor is open for the call, which reads no memory of ours; a result that is not
-    // negative is a new descriptor of ours.
-    unsafe {
-        let fd = check(libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_PID_NAMESPACE as _, 0).into())?;
-        Ok(OwnedFd::from_raw_fd(fd as RawFd))
-    }
-}
-
-/// Has the kernel KILL a program when the thread that starts it ends (`PR_SET_PDEATHSIG`): with the end of
-/// this process at the latest.
-pub(crate) fn end_with_this_thread(command: &mut std::process::Command) {
-    use std::os::unix::process::CommandExt;
-    // SAFETY: between fork and exec this makes one system call, and neither allocates nor locks.
-    unsafe {
-        command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(nix::sys::signal::SIGKILL)?));
-    }
-}
-
-/// `pidfd_send_signal(2)`.
-pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
-    let info = std::ptr::null::<libc::siginfo_t>(); // as kill(2) does
-    // SAFETY: the descriptor is open for the call, and a null siginfo is allowed.
-    unsafe {
-        check(libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0))
-            .map(drop)
-    }
 }
 
 /// `listen(2)`. nix refuses a backlog above SOMAXCONN, which the kernel's `net.core.somaxconn` may
@@ -75,11 +37,6 @@ pub(crate) fn unix_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
 pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: takes two integers.
     unsafe { check(libc::kill(pid, signal).into()).map(drop) }
-}
-
-/// The first and last real-time signal that the C library leaves to programs.
-pub(crate) fn real_time_signals() -> std::ops::RangeInclusive<i32> {
-    libc::SIGRTMIN()..=libc::SIGRTMAX()
 }
 
 /// The process that sent a signal; 0 if it is not in our PID namespace.
@@ -242,27 +199,11 @@ pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     let mut from = 3;
     for fd in keep.into_iter().chain([RawFd::MAX]) {
         if from < fd {
-            // SAFETY: see above; this process uses no descriptor of the range any more.
-            let done = unsafe { check(libc::syscall(libc::SYS_close_range, from, fd - 1, 0)) };
-            done?;
+            system::close_range(from, fd - 1)?;
         }
         from = fd.saturating_add(1);
     }
     Ok(())
-}
-
-/// The path of this program as it was given to `execve(2)` (`getauxval(3)`).
-pub(crate) fn executed_path() -> Option<std::ffi::OsString> {
-    use std::os::unix::ffi::OsStrExt;
-    // SAFETY: the kernel puts a NUL-terminated string there, which lives as long as the process.
-    let path = unsafe {
-        let path = libc::getauxval(libc::AT_EXECFN) as *const libc::c_char;
-        if path.is_null() {
-            return None;
-        }
-        std::ffi::CStr::from_ptr(path)
-    };
-    Some(std::ffi::OsStr::from_bytes(path.to_bytes()).to_owned())
 }
 
 /// Ends the process at once, without destructors, `atexit(3)` functions or flushing: other threads of the
@@ -270,23 +211,6 @@ pub(crate) fn executed_path() -> Option<std::ffi::OsString> {
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: takes an integer and does not return.
     unsafe { libc::_exit(code) }
-}
-
-/// The time since boot, suspensions included (CLOCK_BOOTTIME, `clock_gettime(2)`).
-pub(crate) fn since_boot() -> std::time::Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the structure is ours. Linux has had this clock since 2.6.39; if the call fails, the time is 0.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
-    std::time::Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-/// `malloc_trim(3)`, if the C library has it.
-pub(crate) fn trim_memory() {
-    // SAFETY: takes an integer; gives back only memory that is not in use.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// What [`receive`] has received.
@@ -302,10 +226,10 @@ pub(crate) struct Arrived {
 /// Receives a message and its descriptors, close-on-exec from birth (`recvmsg(2)`). Never waits. If some
 /// descriptors of a message were lost, nix would leak the others.
 pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Arrived> {
-    // Room for 253 descriptors, the most that a message carries; of u64, for the alignment.
+    // Room for 253 descriptors, the most that the kernel delivers with a message; of u64, for the alignment.
     let mut control = [0_u64; 256];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let flags = libc::MSG_DONTWAIT | system::MSG_CMSG_CLOEXEC;
     let mut fds = Vec::new();
     // SAFETY: the header is zeroed and then points to buffers that outlive the call, with their
     // true lengths; the kernel fills `control` with well-formed messages and says how much of it
@@ -334,51 +258,5 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Ar
             is_cut: header.msg_flags & libc::MSG_TRUNC != 0,
             lost_fds: header.msg_flags & libc::MSG_CTRUNC != 0,
         })
-    }
-}
-
-/// Lets a program choose among the sockets of a SO_REUSEPORT group (`socket(7)`,
-/// SO_ATTACH_REUSEPORT_CBPF). It returns the index of a socket.
-pub(crate) fn attach_to_group(
-    socket: BorrowedFd<'_>,
-    program: &[libc::sock_filter],
-) -> io::Result<()> {
-    let program = libc::sock_fprog {
-        len: program.len() as _,
-        filter: program.as_ptr().cast_mut(), // the kernel only reads it
-    };
-    // SAFETY: the structure and the instructions that it points to outlive the call.
-    unsafe {
-        check(
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ATTACH_REUSEPORT_CBPF,
-                (&raw const program).cast(),
-                size_of_val(&program) as _,
-            )
-            .into(),
-        )
-        .map(drop)
-    }
-}
-
-/// Removes the program from a SO_REUSEPORT group.
-pub(crate) fn detach_from_group(socket: BorrowedFd<'_>) -> io::Result<()> {
-    const SO_DETACH_REUSEPORT_BPF: libc::c_int = 68;
-    let none: libc::c_int = 0;
-    // SAFETY: the option takes an integer and reads nothing else.
-    unsafe {
-        check(
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                SO_DETACH_REUSEPORT_BPF,
-                (&raw const none).cast(),
-                size_of_val(&none) as _,
-            )
-            .into(),
-        )
-        .map(drop)
     }
 }

@@ -1,7 +1,7 @@
 //! Groups of sockets on one port (SO_REUSEPORT), and which members of a group get new connections and
 //! datagrams.
 
-use super::raw;
+use super::system::{self, Instruction};
 use crate::proto::control::frame::SocketKind;
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
@@ -28,16 +28,16 @@ pub(crate) fn steer_to_first(
     members: u32,
 ) -> io::Result<()> {
     match kind {
-        SocketKind::Udp => raw::attach_to_group(socket, &by_sender(members)),
+        SocketKind::Udp => system::attach_to_group(socket, &by_sender(members)),
         SocketKind::Tcp | SocketKind::Unix | SocketKind::UnixDatagram => {
-            raw::attach_to_group(socket, &at_random(members))
+            system::attach_to_group(socket, &at_random(members))
         }
     }
 }
 
 /// Lets the kernel spread over all members again.
 pub(crate) fn steer_to_all(socket: BorrowedFd<'_>) -> io::Result<()> {
-    match raw::detach_from_group(socket) {
+    match system::detach_from_group(socket) {
         // There is no program, or the socket was bound without SO_REUSEPORT and is in no group.
         Err(error)
             if matches!(
@@ -70,8 +70,6 @@ const A_TO_X: u16 = 0x07;
 const RANDOM: u32 = (-0x1000_i32 + 56) as u32;
 /// The IP header (SKF_NET_OFF).
 const IP: u32 = -0x10_0000_i32 as u32;
-
-type Instruction = nix::libc::sock_filter;
 
 const fn op(code: u16, k: u32) -> Instruction {
     Instruction { code, jt: 0, jf: 0, k }

@@ -2,6 +2,7 @@
 
 use super::{proc, raw};
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc::rlim_t;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs;
 
@@ -13,13 +14,15 @@ pub(super) const ROOM: u64 = 256;
 
 /// Raises the soft limit of open files, as far as the hard limit allows, so that this many more can be
 /// opened. A limit that is high enough already is not changed.
+#[allow(clippy::unnecessary_cast)] // `rlim_t` is signed on FreeBSD
 pub(crate) fn make_room(more: u64) {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let (soft, hard) = (soft as u64, hard as u64);
     let open = proc::own_descriptors().map_or(soft, |fds| fds.count() as u64);
     let needed = open.saturating_add(more);
     let limit = needed.saturating_add(ROOM).min(hard);
     if limit > soft {
-        _ = setrlimit(Resource::RLIMIT_NOFILE, limit, hard);
+        _ = setrlimit(Resource::RLIMIT_NOFILE, limit as rlim_t, hard as rlim_t);
     }
     if more > ROOM {
         grow_table(needed);

@@ -7,14 +7,14 @@
 use super::raw;
 use super::shortage::is_shortage;
 use super::socket::{self, Peer, Settings};
+use super::system;
 use super::unix_path::{self, Beside, Occupant, SocketType};
 use crate::proto::control::frame::FileId;
 use crate::proto::sockets::changes::FileChanges;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept4, getsockopt,
-    sendmsg, socketpair, sockopt,
+    ControlMessage, MsgFlags, SockType, UnixAddr, getsockopt, sendmsg, sockopt,
 };
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -51,8 +51,7 @@ pub(crate) struct Message {
 impl Link {
     /// Both ends of a new connection, close-on-exec.
     pub(crate) fn pair() -> io::Result<(Link, Link)> {
-        let (one, other) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let (one, other) = system::seqpacket_pair()?;
         Ok((Link { fd: one }, Link { fd: other }))
     }
 
@@ -64,7 +63,7 @@ impl Link {
             if getsockopt(&fd, sockopt::SockType)? != SockType::SeqPacket {
                 return Ok(false);
             }
-            match getsockopt(&fd, sockopt::PeerCredentials)?.pid() {
+            match system::peer(fd)?.0 {
                 0 => Err(io::Error::other("the other end is in another PID namespace")),
                 peer => Ok(peer == launcher),
             }
@@ -100,7 +99,7 @@ impl Link {
         let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&fds)];
         let control: &[_] = if fds.is_empty() { &[] } else { &rights };
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let flags = MsgFlags::MSG_DONTWAIT | system::MSG_NOSIGNAL;
         let parts = [IoSlice::new(bytes)];
         loop {
             match sendmsg::<UnixAddr>(self.fd.as_raw_fd(), &parts, control, flags, None) {
@@ -181,9 +180,8 @@ impl Listener {
 
     /// The next connection, if one waits.
     pub(crate) fn accept(&self) -> io::Result<Option<Link>> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        match accept4(self.fd.as_raw_fd(), flags) {
-            Ok(fd) => Ok(Some(Link { fd: raw::adopt(fd) })),
+        match system::accept(self.fd.as_fd()) {
+            Ok(fd) => Ok(Some(Link { fd })),
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => Ok(None),
             Err(error) => Err(error.into()),
         }

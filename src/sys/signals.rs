@@ -3,6 +3,7 @@
 
 use super::notes;
 use super::raw::{self, Action};
+use super::system;
 use super::wait::Waker;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -100,7 +101,7 @@ impl Signals {
 /// one returns, the same instruction raises it again, for ever); and not those that the C library uses.
 fn catchable() -> impl Iterator<Item = i32> {
     const NOT: [i32; 5] = [SIGKILL, libc::SIGSTOP, libc::SIGILL, libc::SIGFPE, libc::SIGSEGV];
-    (1..=31).chain(raw::real_time_signals()).filter(|signal| !NOT.contains(signal))
+    (1..=31).chain(system::real_time_signals()).filter(|signal| !NOT.contains(signal))
 }
 
 /// The signals that the launcher catches: those with a meaning, and those that it passes on. A signal
@@ -127,7 +128,7 @@ pub(crate) fn for_launcher(release: i32, reload: &[i32]) -> (Vec<i32>, Vec<i32>)
 
 /// A program that does not handle these is to stop when it gets them. Images say `STOPSIGNAL SIGQUIT`,
 /// units `KillSignal=SIGQUIT`, and LXC sends PWR.
-pub(crate) const HALTS: [i32; 2] = [libc::SIGQUIT, libc::SIGPWR];
+pub(crate) const HALTS: &[i32] = system::HALTS;
 
 /// The daemon takes those of [`HALTS`] and of the reload signals that have their default action: they are ours
 /// only as long as the program does not handle them itself. A reload signal has a meaning also if it was

@@ -2,7 +2,7 @@
 //! the other end.
 
 use super::process::{self, Held};
-use super::{proc, raw, rlimit};
+use super::{proc, raw, rlimit, system};
 use crate::proto::control::frame::{Address, SocketKind};
 use crate::proto::sockets::changes::FileChanges;
 use crate::proto::sockets::fresh::Refusal;
@@ -10,22 +10,17 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::{self, c_int};
 use nix::sys::socket::{
-    self as nix_socket, AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6,
+    self as nix_socket, AddressFamily, SockProtocol, SockType, SockaddrIn, SockaddrIn6,
     SockaddrLike, SockaddrStorage, getsockname, getsockopt, setsockopt, sockopt,
 };
-use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
+use nix::{getsockopt_impl, sockopt_impl};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 
-// Options that nix does not have. It has SO_TYPE, but refuses the types that it does not know.
-sockopt_impl!(Domain, GetOnly, libc::SOL_SOCKET, libc::SO_DOMAIN, c_int);
+// nix has SO_TYPE, but refuses the types that it does not know.
 sockopt_impl!(Type, GetOnly, libc::SOL_SOCKET, libc::SO_TYPE, c_int);
-sockopt_impl!(Protocol, GetOnly, libc::SOL_SOCKET, libc::SO_PROTOCOL, c_int);
-sockopt_impl!(Cookie, GetOnly, libc::SOL_SOCKET, libc::SO_COOKIE, u64);
-sockopt_impl!(BindToIfIndex, Both, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, c_int);
 
 /// How many connections may wait if the program does not say it.
 const BACKLOG: u32 = 4096;
@@ -59,7 +54,7 @@ pub(crate) fn bind(
         }
     };
     let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
-    let socket = nix_socket::socket(family, ty, flags(settings.nonblocking), protocol)?;
+    let socket = system::socket(family, ty, settings.nonblocking, Some(protocol))?;
     if let (Some(only_v6), true) = (settings.only_v6, address.is_ipv6()) {
         setsockopt(&socket, sockopt::Ipv6V6Only, &only_v6)?;
     }
@@ -91,7 +86,7 @@ pub(crate) fn listen(socket: BorrowedFd<'_>, backlog: Option<u32>) -> io::Result
 pub(crate) fn try_bind(kind: SocketKind, address: SocketAddr) -> io::Result<()> {
     let ty = if kind == SocketKind::Udp { SockType::Datagram } else { SockType::Stream };
     let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
-    let socket = nix_socket::socket(family, ty, flags(true), None)?;
+    let socket = system::socket(family, ty, true, None)?;
     let bound = match address {
         SocketAddr::V4(address) => bind_to(&socket, &SockaddrIn::from(address)),
         SocketAddr::V6(address) => bind_to(&socket, &SockaddrIn6::from(address)),
@@ -113,12 +108,6 @@ pub(crate) fn refusal(error: &io::Error) -> Refusal {
     }
 }
 
-/// Close-on-exec from birth.
-pub(super) fn flags(nonblocking: bool) -> SockFlag {
-    let more = if nonblocking { SockFlag::SOCK_NONBLOCK } else { SockFlag::empty() };
-    SockFlag::SOCK_CLOEXEC | more
-}
-
 pub(super) fn bind_to(socket: &OwnedFd, address: &dyn SockaddrLike) -> io::Result<()> {
     Ok(nix_socket::bind(socket.as_raw_fd(), address)?)
 }
@@ -133,13 +122,13 @@ pub(crate) fn describe(fd: BorrowedFd<'_>) -> Result<(SocketKind, Address), Stri
         Errno::ENOTSOCK => "it is not a socket".to_owned(),
         _ => cannot(error),
     })?;
-    let domain = getsockopt(&fd, Domain).map_err(cannot)?;
-    let protocol = getsockopt(&fd, Protocol).map_err(cannot)?;
+    let domain = system::domain(fd).map_err(cannot)?;
+    let protocol = system::protocol(fd, ty).map_err(cannot)?;
     let kind = match (domain, ty, protocol) {
         (
             libc::AF_INET | libc::AF_INET6,
             libc::SOCK_STREAM,
-            libc::IPPROTO_TCP | libc::IPPROTO_MPTCP,
+            libc::IPPROTO_TCP | system::IPPROTO_MPTCP,
         ) => SocketKind::Tcp,
         (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP) => SocketKind::Udp,
         (libc::AF_UNIX, libc::SOCK_STREAM, _) => SocketKind::Unix,
@@ -173,15 +162,14 @@ fn unix_address(fd: BorrowedFd<'_>) -> io::Result<Option<Address>> {
     if let Some(path) = local.as_pathname() {
         return Ok(Some(Address::Unix(path.as_os_str().as_bytes().to_vec())));
     }
-    if let Some(name) = local.as_abstract_name() {
+    if let Some(name) = system::abstract_name(&local) {
         return Ok(Some(Address::Unix([&[0], name].concat())));
     }
     Ok(local.is_unnamed().then(|| Address::Unix(Vec::new())))
 }
 
-/// A number that distinguishes a socket from every other one, and that its duplicates share.
 pub(crate) fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    Ok(getsockopt(&fd, Cookie)?)
+    system::cookie(fd)
 }
 
 /// Does it leave IPv4 to others? Only a socket at an IPv6 address can.
@@ -228,7 +216,7 @@ pub(crate) fn step_aside(fd: BorrowedFd<'_>, kind: SocketKind) -> io::Result<()>
             Ok(())
         }
         SocketKind::Tcp | SocketKind::Unix | SocketKind::UnixDatagram => {
-            Ok(setsockopt(&fd, BindToIfIndex, &NO_INTERFACE)?)
+            system::bind_to_interface(fd, NO_INTERFACE)
         }
     }
 }
@@ -236,7 +224,7 @@ pub(crate) fn step_aside(fd: BorrowedFd<'_>, kind: SocketKind) -> io::Result<()>
 /// Has it been told to [step aside](step_aside)? Nothing arrives there any more.
 pub(crate) fn has_stepped_aside(fd: BorrowedFd<'_>, kind: SocketKind) -> bool {
     match kind {
-        SocketKind::Tcp => getsockopt(&fd, BindToIfIndex) == Ok(NO_INTERFACE),
+        SocketKind::Tcp => system::interface(fd) == Ok(NO_INTERFACE),
         SocketKind::Udp => own_address(fd).is_ok_and(|own| {
             let peer = nix_socket::getpeername::<SockaddrStorage>(fd.as_raw_fd());
             peer.ok().and_then(|peer| inet(&peer)) == Some(own)
@@ -336,18 +324,18 @@ impl Peer {
 /// SO_PEERCRED (`unix(7)`); `None` if the socket has no peer, as a datagram socket, or if the peer is in
 /// a PID namespace that we do not see.
 pub(crate) fn peer(socket: BorrowedFd<'_>) -> io::Result<Option<Peer>> {
-    let peer = getsockopt(&socket, sockopt::PeerCredentials)?;
-    Ok((peer.pid() > 0).then_some(Peer { pid: peer.pid(), uid: peer.uid() }))
+    let (pid, uid) = system::peer(socket)?;
+    Ok((pid > 0).then_some(Peer { pid, uid }))
 }
 
 /// The process that listens, asked over a connection to it. `None` also if that process has ended and
 /// others hold its socket: then its PID may belong to any process. Linux tells that since 6.5.
 pub(crate) fn listener(socket: BorrowedFd<'_>) -> io::Result<Option<Peer>> {
     let peer = peer(socket)?;
-    match getsockopt(&socket, sockopt::PeerPidfd).map(Held::from_pidfd) {
-        Ok(held) => Ok(peer.filter(|_| !held.has_ended())),
+    match system::peer_pidfd(socket) {
+        Ok(Some(pidfd)) => Ok(peer.filter(|_| !Held::from_pidfd(pidfd).has_ended())),
+        Ok(None) => Ok(None),
         Err(Errno::ENOPROTOOPT) => Ok(peer),
-        Err(Errno::ENODATA | Errno::ESRCH | Errno::EINVAL) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

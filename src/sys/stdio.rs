@@ -38,7 +38,10 @@ impl Stream {
 
     fn look(self) -> Option<(SFlag, (u64, u64))> {
         let stat = fstat(self.fd()).ok()?;
-        Some((SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT, (stat.st_dev, stat.st_ino)))
+        Some((
+            SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT,
+            (stat.st_dev as u64, stat.st_ino as u64),
+        ))
     }
 }
 

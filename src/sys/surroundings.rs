@@ -3,12 +3,12 @@
 
 use super::process::{self, Held};
 use super::shortage::is_shortage;
-use super::{proc, raw};
+use super::{proc, raw, system};
 use fs2::FileExt;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{User, getgrouplist};
+use nix::unistd::User;
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -93,7 +93,7 @@ impl Who {
     fn from(uid: u32, user: Option<User>) -> Who {
         let groups = user.as_ref().and_then(|user| {
             let name = CString::new(user.name.as_str()).ok()?;
-            getgrouplist(&name, user.gid).ok()
+            system::getgrouplist(&name, user.gid).ok()
         });
         let groups = groups.unwrap_or_default().into_iter().map(|group| group.as_raw()).collect();
         Who { uid, name: user.map(|user| user.name), groups }

@@ -2,7 +2,7 @@
 //! questions in a service's life. Root needs no D-Bus for it; other users need the system's bus or that
 //! of the user's manager.
 
-use super::{proc, raw, wait};
+use super::{proc, system, wait};
 use crate::proto::Reading;
 use crate::proto::supervisor::systemd::{self, Properties, Unit};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -63,7 +63,7 @@ pub(crate) fn show(unit: &Unit, names: &[&str], limit: Duration) -> io::Result<P
 fn ask(unit: &Unit, arguments: &[&str], limit: Duration) -> io::Result<String> {
     let mut command = Command::new("systemctl");
     // This process may end before the answer is there. What asks must not outlive it.
-    raw::end_with_this_thread(&mut command);
+    system::end_with_this_thread(&mut command);
     let mut child = command
         .args(["--no-pager", if unit.user { "--user" } else { "--system" }])
         .args(arguments)

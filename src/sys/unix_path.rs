@@ -3,20 +3,20 @@
 
 use super::process;
 use super::socket::{self, Settings};
+use super::system::{self, SocketFile};
 use crate::proto::control::frame::{Address, FileId};
 use crate::proto::paths;
 use crate::proto::sockets::changes::FileChanges;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::socket::{self as nix_socket, AddressFamily, SockType, UnixAddr};
-use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{AccessFlags, faccessat};
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// How a Unix socket carries data.
@@ -51,11 +51,9 @@ impl Beside {
         let folder = Folder::of(path)?;
         let temporary = paths::temporary_socket(path);
         remove_leftover(&temporary)?;
-        let flags = socket::flags(settings.nonblocking);
-        let socket = nix_socket::socket(AddressFamily::Unix, ty.raw(), flags, None)?;
+        let socket = system::socket(AddressFamily::Unix, ty.raw(), settings.nonblocking, None)?;
         if let Some(mode) = settings.file.mode {
-            // An unbound socket gives its mode, less the umask, to the file that `bind` creates.
-            fchmod(&socket, Mode::from_bits_truncate(mode))?;
+            system::set_mode_of_unbound(&socket, mode)?;
         }
         socket::bind_to(&socket, &folder.address(&temporary)?)?;
         let mut beside = Beside { socket: None, temporary, path: path.to_owned() };
@@ -85,12 +83,6 @@ impl Drop for Beside {
     }
 }
 
-/// Opens the file itself (O_PATH). The standard library tries again if a signal interrupts it.
-fn open_path(path: &Path, more: OFlag) -> io::Result<fs::File> {
-    let flags = OFlag::O_PATH | more;
-    fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
-}
-
 /// Gives the file of a bound socket its owner and its mode, also those bits that the umask has removed.
 /// `known`: the file that it must be. Somebody who may write to the folder could have put another file, or a
 /// link to one, in its place. So the file is opened first, and the one that was examined is the one that is
@@ -103,8 +95,8 @@ pub(crate) fn change_file(
     if changes == FileChanges::NONE {
         return Ok(false);
     }
-    let file = open_path(path, OFlag::O_NOFOLLOW)?;
-    let about = file.metadata()?;
+    let file = SocketFile::open(path)?;
+    let about = file.about()?;
     let is_owner = |owner: Option<u32>, now| owner.is_none_or(|owner| owner == now);
     let has_owner = is_owner(changes.uid, about.uid()) && is_owner(changes.gid, about.gid());
     let has_mode = changes.mode.is_none_or(|mode| about.mode() & 0o7777 == mode);
@@ -116,13 +108,12 @@ pub(crate) fn change_file(
         let text = format!("{path:?} was replaced by somebody else");
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
     }
-    let held = format!("/proc/self/fd/{}", file.as_raw_fd());
     if !has_owner {
-        std::os::unix::fs::chown(&held, changes.uid, changes.gid)?;
+        file.set_owner(changes.uid, changes.gid)?;
     }
     // After a change of the owner: that may remove bits.
     if let Some(mode) = changes.mode {
-        fs::set_permissions(held, Permissions::from_mode(mode))?;
+        file.set_mode(mode)?;
     }
     Ok(true)
 }
@@ -149,7 +140,7 @@ impl Folder {
     fn of(path: &Path) -> io::Result<Folder> {
         match path.parent() {
             Some(folder) if !paths::fits_address(path) => {
-                Ok(Folder(Some(open_path(folder, OFlag::O_DIRECTORY)?.into())))
+                Ok(Folder(Some(system::open_path(folder, OFlag::O_DIRECTORY)?.into())))
             }
             Some(_) | None => Ok(Folder(None)),
         }
@@ -229,11 +220,11 @@ pub(crate) fn occupant_of(path: &Path, ty: SocketType) -> io::Result<Occupant> {
 /// Connects to a path of any length. The socket never blocks, not even here: the error is EAGAIN if the
 /// queue is full.
 pub(crate) fn connect(path: &Path, ty: SocketType) -> io::Result<OwnedFd> {
-    let socket = nix_socket::socket(AddressFamily::Unix, ty.raw(), socket::flags(true), None)?;
+    let socket = system::socket(AddressFamily::Unix, ty.raw(), true, None)?;
     if path.as_os_str().len() < paths::SOCKET_PATH_ROOM {
         connect_to(&socket, &UnixAddr::new(path)?)?;
     } else {
-        let file = open_path(path, OFlag::empty())?;
+        let file = system::open_path(path, OFlag::empty())?;
         let held = format!("/proc/self/fd/{}", file.as_raw_fd());
         connect_to(&socket, &UnixAddr::new(held.as_str())?)?;
     }

@@ -16,6 +16,7 @@ mod options;
 mod order;
 mod prepared;
 mod program_file;
+mod programs;
 mod releases;
 mod shortage;
 mod told;

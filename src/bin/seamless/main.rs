@@ -110,6 +110,10 @@ fn main() -> ExitCode {
             return End::Usage.into();
         }
     };
+    if !cfg!(target_os = "linux") {
+        complain("there are no generations to ask or to tell: services restart under Linux only");
+        return End::Error.into();
+    }
     let end = match ask.verb {
         Verb::Status => status::run(&ask),
         Verb::Restart => restart::run(&ask),

@@ -9,6 +9,7 @@ use crate::proto::daemon::Input;
 use crate::proto::supervisor::notices::Notice;
 use crate::proto::{Intent, Scope, State};
 use crate::shutdown::Stage;
+use crate::sys::RESTARTS;
 
 pub(crate) fn started() -> Result<()> {
     let Some(daemon) = PROCESS.daemon() else {
@@ -38,7 +39,10 @@ pub(crate) fn restart() -> Result<()> {
         return refuse("init was not called, or failed");
     };
     let Some(service) = &daemon.service else {
-        return refuse("without a PID file restarts are disabled");
+        return refuse(match RESTARTS {
+            true => "without a PID file restarts are disabled",
+            false => "this system is not Linux, so restarts are disabled",
+        });
     };
     match daemon.state() {
         State::Starting => return refuse("this generation has not started yet"),

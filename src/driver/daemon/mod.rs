@@ -81,15 +81,16 @@ fn first_message(channel: &Link) -> Arrival {
     retry::within(retry::FIRST_MESSAGE, || channel.receive(MESSAGE_MAX))
 }
 
-/// Without a PID file.
+/// Without a PID file, or on a system without restarts.
 pub(in crate::driver) fn init_disabled(settings: Settings) -> Result<()> {
+    let is_disabled = settings.is_disabled();
     PROCESS.sockets.adopt_passed(None);
     s6::hold(&settings)?;
     let outputs = Outputs::new(false); // nothing here outlives its supervisor
     run(Machine::disabled(), outputs, settings.drain_timeout, Vec::new(), None, None)?;
     #[cfg(feature = "systemd")]
     watchdog::watch_alone(settings.watchdog)?;
-    log::write(Event::Disabled {});
+    log::write(if is_disabled { Event::Disabled {} } else { Event::NotLinux {} });
     Ok(())
 }
 

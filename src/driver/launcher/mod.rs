@@ -118,7 +118,7 @@ fn run(
         keep.extend(launch::inheritable());
     }
     keep.extend(s6::number());
-    launch::close_all_but(&keep);
+    let threads = launch::close_all_but(&keep);
     launch::trim_memory();
     let daemon = first.daemon.pid();
     log::write(Event::Launch {
@@ -135,7 +135,7 @@ fn run(
     if supervisor.is_script() {
         log::write(Event::LaunchedByScript { parent_name: supervisor.name.as_deref() });
     }
-    warnings::warn_at_launch(&supervisor, &again);
+    warnings::warn_at_launch(&supervisor, &again, threads);
     run_hooks(settings.on_launch);
     // If the oldest one makes room, the new generation sees to it.
     let max_draining = match settings.too_many_draining {

@@ -1,13 +1,16 @@
 //! Warns of settings of the supervisor with which a restart would cost requests, as soon as they are
-//! known.
+//! known, and of a launcher that is larger than it has to be.
 
 use super::member::Again;
 use crate::driver::log::{self, launcher::Event};
 use crate::proto::supervisor::StartsAgain;
 use crate::sys::supervisor::Supervisor;
 
-/// At the start, in the launcher.
-pub(super) fn warn_at_launch(supervisor: &Supervisor, again: &Again) {
+/// At the start, in the launcher. `threads`: how many it had when it would have closed the program's files.
+pub(super) fn warn_at_launch(supervisor: &Supervisor, again: &Again, threads: Option<usize>) {
+    if let Some(threads) = threads.filter(|threads| *threads > 1) {
+        log::write(Event::LaunchedWithThreads { threads });
+    }
     if again.is_unknown() {
         log::write(Event::FolderUnknown {});
     }

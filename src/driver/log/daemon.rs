@@ -20,6 +20,13 @@ events! {
             reason = Field::Text("no PID file: restarts are disabled"),
         } => "Configure a PID file, if you want restarts.";
 
+        /// This system has no restarts. The PID file is ignored.
+        NotLinux: Warn "init" {
+            daemon = own_pid(),
+            reason = Field::Text("this system is not Linux: restarts are disabled, as without a PID \
+                file"),
+        } => "Nothing for development. In production, run the service under Linux.";
+
         /// The launcher has ended before the daemon was ready. The daemon ends.
         LauncherGone: Warn "init" {
             launcher: i32,

@@ -54,6 +54,16 @@ events! {
             reason: &'a str as Field::Text,
         } => "Remove the file `down-signal` of the service.";
 
+        /// `init` was called while other threads of the program were running.
+        LaunchedWithThreads: Warn "launch" {
+            launcher = own_pid(),
+            threads: usize,
+            reason = Field::Text("other threads were running at init, for example those of \
+                #[tokio::main]: the launcher keeps them, their memory and all open files; call init \
+                first in main, before the runtime starts"),
+        } => "Call `init` first in `main`, before the runtime starts: see \
+            [programs](crate::guide::programs#tokio).";
+
         /// A hook of `on_launch` panicked.
         LaunchHookPanicked: Error "launch" { hook = "on_launch", panic: &'a str as Field::Escaped }
             => "Repair the hook.";

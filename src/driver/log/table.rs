@@ -83,6 +83,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("successor_generation", "number of the newer generation"),
     ("supervisor", "PID of the supervisor; in a check, what it says about the service"),
     ("supervisor_kind", "the supervisor's kind"),
+    ("threads", "how many threads the launcher has"),
     ("uid", "user of the process at the other end"),
     ("unit", "name of the systemd unit"),
     ("waits_for", "what the drain waits for"),

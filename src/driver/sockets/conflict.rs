@@ -10,6 +10,10 @@ use crate::proto::sockets::pool::{Origin, Wanted};
 use crate::sys::proc::{self, Holder};
 use crate::sys::{process, socket};
 use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// An error is not held back for longer than this.
+const SEARCH: Duration = Duration::from_secs(1);
 
 /// Adds to the error who holds the address. `overlapping`: what nobody has asked for. `from`: the
 /// generation that it was taken over from.
@@ -89,7 +93,7 @@ fn held_by(wanted: &Wanted<'_>, predecessors: &[Predecessor]) -> Option<String> 
     }
     let holder = holders.first()?;
     let local = holder.local;
-    Some(match holder.find() {
+    Some(match holder.find(SEARCH) {
         Some(pid) => {
             let name = proc::name(pid).unwrap_or_default();
             format!(
@@ -98,7 +102,7 @@ fn held_by(wanted: &Wanted<'_>, predecessors: &[Predecessor]) -> Option<String> 
             )
         }
         None => format!(
-            "a process of uid {} that cannot be seen from here holds {kind} {local}: end it, or choose \
+            "a process of uid {} that was not found in /proc holds {kind} {local}: end it, or choose \
              another address",
             holder.uid
         ),

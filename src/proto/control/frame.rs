@@ -32,8 +32,9 @@ pub(crate) const VERSION: u32 = 1;
 
 /// No message is longer.
 pub(crate) const MESSAGE_MAX: usize = 64 * 1024;
-/// The most descriptors that the kernel takes with one message (`unix(7)`, SCM_MAX_FD).
-pub(crate) const CHUNK_MAX: usize = 253;
+/// The most descriptors in one message. The kernel takes 253 (`unix(7)`, SCM_MAX_FD), but musl before 1.2.4
+/// sends no message with more than 1024 bytes of control data, which is 252 descriptors.
+pub(crate) const CHUNK_MAX: usize = 252;
 /// No predecessor holds more sockets: the kernel's own limit of open files is about a million.
 pub(crate) const SOCKETS_MAX: usize = 1 << 20;
 /// The state that a predecessor hands over has no more bytes.

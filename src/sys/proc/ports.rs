@@ -4,6 +4,7 @@ use super::open_files;
 use std::collections::HashSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 /// A listening TCP socket, or a UDP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,11 +42,13 @@ impl Holder {
         sockets(pid).is_some_and(|sockets| sockets.contains(&self.inode))
     }
 
-    /// A process that holds it; `None` if this process may not see any.
-    pub(crate) fn find(&self) -> Option<i32> {
+    /// A process that holds it; `None` if this process may not see any, or if `limit` has passed: a machine
+    /// may have millions of open files.
+    pub(crate) fn find(&self, limit: Duration) -> Option<i32> {
+        let begin = Instant::now();
         let processes = fs::read_dir("/proc").ok()?.flatten();
-        let mut pids = processes.filter_map(|one| one.file_name().to_str()?.parse::<i32>().ok());
-        pids.find(|pid| self.is_held_by(*pid))
+        let pids = processes.filter_map(|one| one.file_name().to_str()?.parse::<i32>().ok());
+        pids.take_while(|_| begin.elapsed() < limit).find(|pid| self.is_held_by(*pid))
     }
 }
 
@@ -75,3 +78,6 @@ pub(super) fn address(text: &str) -> Option<SocketAddr> {
     };
     Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,7 @@ fn each_request_as_text() {
         ("status", Request::Status),
         ("restart", Request::Restart),
         ("stop", Request::Stop),
-        ("got 253", Request::Got { count: 253 }),
+        ("got 252", Request::Got { count: 252 }),
         ("got 0", Request::Got { count: 0 }),
         ("done", Request::Done),
     ] {

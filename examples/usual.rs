@@ -1,0 +1,36 @@
+//! The crates that many programs are made of: clap, anyhow, tracing and tokio, with `init` before the
+//! runtime starts: `usual --pid-file=/run/web/web.pid --listen=127.0.0.1:8080`.
+
+use anyhow::Context;
+use axum::Router;
+use clap::Parser;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::{io, process};
+
+/// A web server whose restarts nobody notices.
+#[derive(Parser)]
+struct Options {
+    /// By this file generations find each other.
+    #[arg(long)]
+    pid_file: PathBuf,
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    // Starts no thread and opens no file. It also takes what the crate says to `log`.
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
+    seamless::init(&options.pid_file).context("cannot start")?; // returns in the daemon
+    serve(options)
+}
+
+/// The runtime starts here.
+#[tokio::main]
+async fn serve(options: Options) -> anyhow::Result<()> {
+    let app = Router::new().fallback(async || format!("Server pid: {}\n", process::id()));
+    let reason = seamless::http::serve(options.listen, app).await.context("cannot serve")?;
+    tracing::info!(?reason, "drained");
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! What `raw_linux` has, for every other system. There is no launcher there, so what only launchers and
+//! takeovers need is an error, "unsupported", and is never called. Sockets are bound and used as on Linux.
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, OFlag, fcntl};
+use nix::libc::{self, c_int};
+use nix::sys::socket::{
+    self as nix_socket, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike,
+    SockaddrStorage, getsockname,
+};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::unistd::Gid;
+use std::ffi::{CStr, OsString};
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::lchown;
+use std::os::unix::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// See [`signals::HALTS`](super::signals::HALTS).
+pub(crate) const HALTS: &[i32] = &[libc::SIGQUIT];
+/// There are launchers, restarts and takeovers.
+pub(crate) const RESTARTS: bool = false;
+/// Rust programs ignore PIPE.
+pub(crate) const MSG_NOSIGNAL: MsgFlags = MsgFlags::empty();
+pub(crate) const MSG_CMSG_CLOEXEC: c_int = 0;
+/// No socket has it.
+pub(crate) const IPPROTO_MPTCP: c_int = -1;
+
+fn unsupported<T>() -> io::Result<T> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+// ---- processes ----
+
+pub(crate) fn pidfd_open(_pid: i32) -> io::Result<OwnedFd> {
+    unsupported()
+}
+
+pub(crate) fn pid_namespace(_pidfd: &OwnedFd) -> io::Result<OwnedFd> {
+    unsupported()
+}
+
+pub(crate) fn pidfd_send_signal(_pidfd: BorrowedFd<'_>, _signal: i32) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn end_with_this_thread(_command: &mut Command) {}
+
+pub(crate) fn close_range(_from: RawFd, _to: RawFd) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn executed_path() -> Option<OsString> {
+    None
+}
+
+pub(crate) fn trim_memory() {}
+
+/// Only for keepers, which these systems do not have.
+pub(crate) fn become_user(_user: u32, _group: u32, _groups: &[u32]) -> io::Result<()> {
+    unsupported()
+}
+
+/// The same.
+pub(crate) fn since_boot() -> std::time::Duration {
+    std::time::Duration::ZERO
+}
+
+pub(crate) fn dump_no_core() {}
+
+pub(crate) fn reap_orphans(_is_ours: impl Fn(i32) -> bool) {}
+
+pub(crate) fn getgrouplist(_user: &CStr, group: Gid) -> nix::Result<Vec<Gid>> {
+    Ok(vec![group])
+}
+
+/// Some systems have real-time signals, but no common way to tell which.
+pub(crate) fn real_time_signals() -> std::ops::Range<i32> {
+    0..0
+}
+
+// ---- sockets ----
+
+/// A socket that is close-on-exec.
+pub(crate) fn socket(
+    family: AddressFamily,
+    ty: SockType,
+    nonblocking: bool,
+    protocol: Option<SockProtocol>,
+) -> io::Result<OwnedFd> {
+    let socket = nix_socket::socket(family, ty, SockFlag::empty(), protocol)?;
+    fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    if nonblocking {
+        fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    }
+    Ok(socket)
+}
+
+pub(crate) fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    unsupported()
+}
+
+pub(crate) fn accept(_listener: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    Err(Errno::ENOTSUP)
+}
+
+/// The address family of a socket.
+pub(crate) fn domain(socket: BorrowedFd<'_>) -> nix::Result<c_int> {
+    let local: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+    Ok(local.family().map_or(libc::AF_UNSPEC, |family| family as c_int))
+}
+
+/// The protocol of a socket of this type: the usual one, since not every system tells it.
+pub(crate) fn protocol(_socket: BorrowedFd<'_>, ty: c_int) -> nix::Result<c_int> {
+    Ok(if ty == libc::SOCK_DGRAM { libc::IPPROTO_UDP } else { libc::IPPROTO_TCP })
+}
+
+pub(crate) fn cookie(_socket: BorrowedFd<'_>) -> io::Result<u64> {
+    unsupported()
+}
+
+pub(crate) fn interface(_socket: BorrowedFd<'_>) -> nix::Result<c_int> {
+    Err(Errno::ENOPROTOOPT)
+}
+
+pub(crate) fn bind_to_interface(_socket: BorrowedFd<'_>, _index: c_int) -> io::Result<()> {
+    unsupported()
+}
+
+/// PID and user of the peer. The PID is 0 if the peer cannot be seen.
+pub(crate) fn peer(_socket: BorrowedFd<'_>) -> nix::Result<(i32, u32)> {
+    Ok((0, u32::MAX))
+}
+
+pub(crate) fn peer_pidfd(_socket: BorrowedFd<'_>) -> nix::Result<Option<OwnedFd>> {
+    Err(Errno::ENOPROTOOPT)
+}
+
+pub(crate) fn abstract_name(_address: &SocketAddr) -> Option<&[u8]> {
+    None
+}
+
+/// Not every system can. [`SocketFile::set_mode`] does it once the socket is bound, and before it listens.
+pub(crate) fn set_mode_of_unbound(_socket: &OwnedFd, _mode: u32) -> io::Result<()> {
+    Ok(())
+}
+
+/// For paths that are too long for the address of a socket: there is no way to them.
+pub(crate) fn open_path(_path: &Path, _more: OFlag) -> io::Result<File> {
+    Err(Errno::ENAMETOOLONG.into())
+}
+
+/// The file of a Unix socket, by its path. A link is not followed.
+pub(crate) struct SocketFile(PathBuf);
+
+impl SocketFile {
+    pub(crate) fn open(path: &Path) -> io::Result<SocketFile> {
+        Ok(SocketFile(path.to_owned()))
+    }
+
+    pub(crate) fn about(&self) -> io::Result<Metadata> {
+        fs::symlink_metadata(&self.0)
+    }
+
+    pub(crate) fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+        lchown(&self.0, uid, gid)
+    }
+
+    pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        let mode = Mode::from_bits_truncate(mode as libc::mode_t);
+        Ok(fchmodat(AT_FDCWD, &self.0, mode, FchmodatFlags::NoFollowSymlink)?)
+    }
+}
+
+/// An instruction of a program that chooses among the members of a group. It is made, but never attached.
+#[allow(dead_code)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Instruction {
+    pub(crate) code: u16,
+    pub(crate) jt: u8,
+    pub(crate) jf: u8,
+    pub(crate) k: u32,
+}
+
+pub(crate) fn attach_to_group(_socket: BorrowedFd<'_>, _program: &[Instruction]) -> io::Result<()> {
+    unsupported()
+}
+
+/// Nothing was attached.
+pub(crate) fn detach_from_group(_socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(())
+}
+
+// ---- sealed memory ----
+
+pub(crate) fn memory() -> io::Result<File> {
+    unsupported()
+}
+
+pub(crate) fn seal(_file: &File) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn is_sealed(_fd: impl AsFd) -> io::Result<bool> {
+    unsupported()
+}

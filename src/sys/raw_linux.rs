@@ -1,0 +1,334 @@
+//! What only Linux has: system calls and constants that neither `std` nor `nix` has for every Unix.
+//! `raw_elsewhere` has the same names for other systems. Each function is safe to call.
+#![allow(unsafe_code)]
+
+use super::raw::check;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::libc::{self, c_int};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{
+    self as nix_socket, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, accept4,
+    getsockopt, setsockopt, socketpair, sockopt,
+};
+use nix::sys::stat::{Mode, fchmod};
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
+use std::ffi::CStr;
+use std::fs::{self, File, Metadata, Permissions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+pub(crate) use libc::{IPPROTO_MPTCP, MSG_CMSG_CLOEXEC};
+pub(crate) use nix::unistd::getgrouplist;
+
+/// See [`signals::HALTS`](super::signals::HALTS).
+pub(crate) const HALTS: &[i32] = &[libc::SIGQUIT, libc::SIGPWR];
+/// There are launchers, restarts and takeovers.
+pub(crate) const RESTARTS: bool = true;
+pub(crate) const MSG_NOSIGNAL: MsgFlags = MsgFlags::MSG_NOSIGNAL;
+
+// Options that nix does not have.
+sockopt_impl!(Domain, GetOnly, libc::SOL_SOCKET, libc::SO_DOMAIN, c_int);
+sockopt_impl!(Protocol, GetOnly, libc::SOL_SOCKET, libc::SO_PROTOCOL, c_int);
+sockopt_impl!(Cookie, GetOnly, libc::SOL_SOCKET, libc::SO_COOKIE, u64);
+sockopt_impl!(BindToIfIndex, Both, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, c_int);
+
+/// `pidfd_open(2)`; close-on-exec from birth.
+pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes two integers; a result that is not negative is a new descriptor of ours.
+    unsafe {
+        let fd = check(libc::syscall(libc::SYS_pidfd_open, pid, 0))?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// The PID namespace of a process (`PIDFD_GET_PID_NAMESPACE`, `ioctl_pidfd(2)`), since Linux 6.11.
+pub(crate) fn pid_namespace(pidfd: &OwnedFd) -> io::Result<OwnedFd> {
+    const PIDFD_GET_PID_NAMESPACE: u32 = 0xFF05;
+    // SAFETY: the descriptor is open for the call, which reads no memory of ours; a result that is not
+    // negative is a new descriptor of ours.
+    unsafe {
+        let fd = check(libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_PID_NAMESPACE as _, 0).into())?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// Has the kernel KILL a program when the thread that starts it ends (`PR_SET_PDEATHSIG`): with the end of
+/// this process at the latest.
+pub(crate) fn end_with_this_thread(command: &mut Command) {
+    // SAFETY: between fork and exec this makes one system call, and neither allocates nor locks.
+    unsafe {
+        command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(nix::sys::signal::SIGKILL)?));
+    }
+}
+
+/// `pidfd_send_signal(2)`.
+pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let info = std::ptr::null::<libc::siginfo_t>(); // as kill(2) does
+    // SAFETY: the descriptor is open for the call, and a null siginfo is allowed.
+    unsafe {
+        check(libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0))
+            .map(drop)
+    }
+}
+
+/// The first and last real-time signal that the C library leaves to programs.
+pub(crate) fn real_time_signals() -> std::ops::RangeInclusive<i32> {
+    libc::SIGRTMIN()..=libc::SIGRTMAX()
+}
+
+/// The path of this program as it was given to `execve(2)` (`getauxval(3)`).
+pub(crate) fn executed_path() -> Option<std::ffi::OsString> {
+    use std::os::unix::ffi::OsStrExt;
+    // SAFETY: the kernel puts a NUL-terminated string there, which lives as long as the process.
+    let path = unsafe {
+        let path = libc::getauxval(libc::AT_EXECFN) as *const libc::c_char;
+        if path.is_null() {
+            return None;
+        }
+        CStr::from_ptr(path)
+    };
+    Some(std::ffi::OsStr::from_bytes(path.to_bytes()).to_owned())
+}
+
+/// Gives up all users and groups but these, for good (`setresuid(2)`).
+pub(crate) fn become_user(user: u32, group: u32, groups: &[u32]) -> io::Result<()> {
+    let groups: Vec<Gid> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+    setgroups(&groups)?;
+    setresgid(group, group, group)?;
+    Ok(setresuid(user, user, user)?)
+}
+
+/// The time since boot, suspensions included (CLOCK_BOOTTIME, `clock_gettime(2)`).
+pub(crate) fn since_boot() -> std::time::Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure is ours. Linux has had this clock since 2.6.39; if the call fails, the time is 0.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
+    std::time::Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// `malloc_trim(3)`, if the C library has it.
+pub(crate) fn trim_memory() {
+    // SAFETY: takes an integer; gives back only memory that is not in use.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Lets a program choose among the sockets of a SO_REUSEPORT group (`socket(7)`,
+/// SO_ATTACH_REUSEPORT_CBPF). It returns the index of a socket.
+pub(crate) fn attach_to_group(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: program.len() as _,
+        filter: program.as_ptr().cast_mut(), // the kernel only reads it
+    };
+    // SAFETY: the structure and the instructions that it points to outlive the call.
+    unsafe {
+        check(
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_REUSEPORT_CBPF,
+                (&raw const program).cast(),
+                size_of_val(&program) as _,
+            )
+            .into(),
+        )
+        .map(drop)
+    }
+}
+
+/// Removes the program from a SO_REUSEPORT group.
+pub(crate) fn detach_from_group(socket: BorrowedFd<'_>) -> io::Result<()> {
+    const SO_DETACH_REUSEPORT_BPF: libc::c_int = 68;
+    let none: libc::c_int = 0;
+    // SAFETY: the option takes an integer and reads nothing else.
+    unsafe {
+        check(
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_DETACH_REUSEPORT_BPF,
+                (&raw const none).cast(),
+                size_of_val(&none) as _,
+            )
+            .into(),
+        )
+        .map(drop)
+    }
+}
+
+/// An instruction of such a program (`linux/filter.h`).
+pub(crate) type Instruction = libc::sock_filter;
+
+/// Closes a range of descriptors (`close_range(2)`). Only for [`close_all_but`](super::raw::close_all_but),
+/// whose caller uses none of them any more.
+pub(crate) fn close_range(from: RawFd, to: RawFd) -> io::Result<()> {
+    // SAFETY: no code of this process uses a descriptor of the range any more, as the caller knows.
+    unsafe { check(libc::syscall(libc::SYS_close_range, from, to, 0)).map(drop) }
+}
+
+/// Dumps no core when this process is ended by a signal.
+pub(crate) fn dump_no_core() {
+    _ = nix::sys::prctl::set_dumpable(false);
+}
+
+/// See [`launch::reap_orphans`](super::launch::reap_orphans).
+pub(crate) fn reap_orphans(is_ours: impl Fn(i32) -> bool) {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while let Some(ended) = waitid(Id::All, look).ok().and_then(|status| status.pid()) {
+        if is_ours(ended.as_raw()) {
+            return; // `Daemon::ended` waits for it next, and then this function is called again
+        }
+        _ = waitpid(ended, Some(WaitPidFlag::WNOHANG));
+    }
+}
+
+// ---- sockets ----
+
+/// A socket that is close-on-exec from birth.
+pub(crate) fn socket(
+    family: AddressFamily,
+    ty: SockType,
+    nonblocking: bool,
+    protocol: Option<SockProtocol>,
+) -> io::Result<OwnedFd> {
+    let more = if nonblocking { SockFlag::SOCK_NONBLOCK } else { SockFlag::empty() };
+    Ok(nix_socket::socket(family, ty, SockFlag::SOCK_CLOEXEC | more, protocol)?)
+}
+
+/// Both ends of a SEQPACKET connection, close-on-exec.
+pub(crate) fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?)
+}
+
+/// The next connection, close-on-exec; it never blocks.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    accept4(listener.as_raw_fd(), flags).map(super::raw::adopt)
+}
+
+/// The address family of a socket.
+pub(crate) fn domain(socket: BorrowedFd<'_>) -> nix::Result<c_int> {
+    getsockopt(&socket, Domain)
+}
+
+/// The protocol of a socket of this type.
+pub(crate) fn protocol(socket: BorrowedFd<'_>, _ty: c_int) -> nix::Result<c_int> {
+    getsockopt(&socket, Protocol)
+}
+
+/// A number that distinguishes a socket from every other one, and that its duplicates share.
+pub(crate) fn cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(getsockopt(&socket, Cookie)?)
+}
+
+/// The interface that a socket is bound to (Linux 5.7 or later).
+pub(crate) fn interface(socket: BorrowedFd<'_>) -> nix::Result<c_int> {
+    getsockopt(&socket, BindToIfIndex)
+}
+
+/// Binds a socket to an interface, which need not exist (Linux 5.7 or later).
+pub(crate) fn bind_to_interface(socket: BorrowedFd<'_>, index: c_int) -> io::Result<()> {
+    Ok(setsockopt(&socket, BindToIfIndex, &index)?)
+}
+
+/// PID and user of the peer (SO_PEERCRED, `unix(7)`). The PID is 0 if the peer cannot be seen.
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> nix::Result<(i32, u32)> {
+    getsockopt(&socket, sockopt::PeerCredentials).map(|peer| (peer.pid(), peer.uid()))
+}
+
+/// A pidfd of the peer (SO_PEERPIDFD); `None` if it has ended.
+pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> nix::Result<Option<OwnedFd>> {
+    match getsockopt(&socket, sockopt::PeerPidfd) {
+        Ok(pidfd) => Ok(Some(pidfd)),
+        Err(Errno::ENODATA | Errno::ESRCH | Errno::EINVAL) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The name of an abstract address.
+pub(crate) fn abstract_name(address: &SocketAddr) -> Option<&[u8]> {
+    address.as_abstract_name()
+}
+
+/// Gives a Unix socket that is not bound yet the mode of the file that `bind` creates, less the umask.
+pub(crate) fn set_mode_of_unbound(socket: &OwnedFd, mode: u32) -> io::Result<()> {
+    Ok(fchmod(socket, Mode::from_bits_truncate(mode))?)
+}
+
+/// Opens the file itself (O_PATH), to be used as `/proc/self/fd/N`: for paths that are too long for the
+/// address of a socket. Not by `std`: musl counts O_PATH among the access modes, and so `std` drops it there.
+pub(crate) fn open_path(path: &Path, more: OFlag) -> io::Result<File> {
+    loop {
+        match open(path, OFlag::O_PATH | OFlag::O_CLOEXEC | more, Mode::empty()) {
+            Err(Errno::EINTR) => {}
+            opened => return Ok(opened?.into()),
+        }
+    }
+}
+
+/// The file of a Unix socket. It is held open, so the file that was examined is the one that is changed, even
+/// if another one has its path by now. A link is not followed.
+pub(crate) struct SocketFile(File);
+
+impl SocketFile {
+    pub(crate) fn open(path: &Path) -> io::Result<SocketFile> {
+        open_path(path, OFlag::O_NOFOLLOW).map(SocketFile)
+    }
+
+    pub(crate) fn about(&self) -> io::Result<Metadata> {
+        self.0.metadata()
+    }
+
+    pub(crate) fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+        chown(self.held(), uid, gid)
+    }
+
+    pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        fs::set_permissions(self.held(), Permissions::from_mode(mode))
+    }
+
+    fn held(&self) -> String {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd())
+    }
+}
+
+// ---- sealed memory ----
+
+/// Without these seals the sender could change the bytes, or cut them off, while the receiver reads
+/// them.
+fn seals() -> SealFlag {
+    SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
+}
+
+/// A file in memory (`memfd_create(2)`).
+pub(crate) fn memory() -> io::Result<File> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    Ok(memfd_create(c"seamless-state", flags)?.into())
+}
+
+pub(crate) fn seal(file: &File) -> io::Result<()> {
+    fcntl(file, FcntlArg::F_ADD_SEALS(seals() | SealFlag::F_SEAL_SEAL))?;
+    Ok(())
+}
+
+/// `false` also for a descriptor that is not such a file.
+pub(crate) fn is_sealed(fd: impl AsFd) -> io::Result<bool> {
+    match fcntl(fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate) {
+        Ok(held) => Ok(held.contains(seals())),
+        Err(Errno::EINVAL) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
