@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::{
-        fs::{FileTypeExt, MetadataExt, symlink},
+        fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink},
         net::UnixListener,
     },
     path::Path,
@@ -254,5 +254,23 @@ fn p10_what_is_in_the_place_of_the_temporary_file() {
         );
         assert_eq!(started.wait_error().text, text);
         assert!(!fs::metadata(&temporary).expect("the folder").file_type().is_fifo());
+    });
+}
+
+/// The file system has kept the length of a file, and not what was written to it.
+#[test]
+fn what_a_loss_of_power_leaves_of_the_files_is_replaced() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        for (path, length) in [(direct.pid_file(), 5), (direct.lock_file(), 214)] {
+            fs::write(path, vec![0; length]).expect("a file");
+        }
+        fs::set_permissions(direct.lock_file(), fs::Permissions::from_mode(0o600)).expect("a mode");
+        let (mut started, old) = direct.start_ready(&["--successor-timeout=none"]);
+        direct.log.wait_words(&["WARN", "dropped=\"214 zero bytes\""], 1);
+        assert_eq!(direct.report.wait_of(old.pid(), "started").number(), 1);
+        assert_eq!(direct.named(), Some(old.pid()));
+        started.detach();
+        assert_taken_over(&direct, &old);
     });
 }

@@ -156,8 +156,13 @@ impl Record {
     }
 
     /// The record, and the lines that were dropped because they do not parse. An empty file is an
-    /// empty record. A line without its newline was cut, and may say anything: it is dropped too.
+    /// empty record. A line without its newline was cut, and may say anything: it is dropped too. After a
+    /// loss of power, a file can have its length and zero bytes in it: nobody has written those, so they are
+    /// dropped like a line.
     pub(crate) fn parse(bytes: &[u8]) -> Result<(Record, Vec<String>), Refused> {
+        if !bytes.is_empty() && bytes.iter().all(|byte| *byte == 0) {
+            return Ok((Record::default(), vec![format!("{} zero bytes", bytes.len())]));
+        }
         let text = String::from_utf8_lossy(bytes);
         let mut lines = text.split_inclusive('\n');
         let Some(head) = lines.next() else {

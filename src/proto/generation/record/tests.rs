@@ -242,8 +242,16 @@ fn p10_a_later_version_and_a_foreign_file_are_refused() {
         let text = RECORD_1.replace("seamless-record 1 last=12", head);
         assert_eq!(Record::parse(text.as_bytes()), Err(refused), "{head:?}");
     }
-    for bytes in [&b"\0"[..], &[0; 4096], b"\xff\xfe", b"\x7fELF\x02\x01\x01"] {
+    for bytes in [&b"\0x"[..], b"\xff\xfe", b"\x7fELF\x02\x01\x01"] {
         assert_eq!(Record::parse(bytes), Err(Refused::Foreign));
+    }
+}
+
+#[test]
+fn what_a_loss_of_power_leaves_is_an_empty_record() {
+    for length in [1, 214, 4096] {
+        let dropped = vec![format!("{length} zero bytes")];
+        assert_eq!(Record::parse(&vec![0; length]), Ok((Record::default(), dropped)));
     }
 }
 
