@@ -113,6 +113,16 @@ pub(crate) struct Surroundings {
     pub(crate) ignored: Vec<i32>,
 }
 
+/// The words by which this program was executed. A dynamic loader that was itself executed, with the program as
+/// an argument (`ld.so(8)`), hides its own words from the program: the kernel still knows them. But if the
+/// program has written its title over them (`setproctitle`), only the program's own are left.
+fn arguments() -> Vec<OsString> {
+    let known: Vec<OsString> = env::args_os().collect();
+    let executed = proc::own_command_line().unwrap_or_default();
+    let is_behind_a_loader = executed.len() > known.len() && executed.ends_with(&known);
+    if is_behind_a_loader && !known.is_empty() { executed } else { known }
+}
+
 /// Executes the program again as our daemon, with the same path, arguments (the zeroth too) and
 /// standard descriptors. Returns when the program has been executed, or the reason why it could not be.
 pub(crate) fn spawn(
@@ -141,7 +151,7 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 
 fn command(program: &Path, channel: &Link, surroundings: Surroundings) -> io::Result<Command> {
     let Surroundings { environment, more_environment, folder, pid_file, ignored: _ } = surroundings;
-    let mut arguments = env::args_os();
+    let mut arguments = arguments().into_iter();
     let mut command = Command::new(program);
     if let Some(zeroth) = arguments.next() {
         command.arg0(zeroth);
@@ -222,7 +232,8 @@ impl Daemon {
             Err(error) if error.raw_os_error() == Some(nix::libc::ECHILD) => Some(End::Code(0)),
             // Nothing else would make us ask again.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ended(),
-            Err(_) => None,
+            // A filter of system calls refuses it. That it has ended is still known.
+            Err(_) => self.held.as_ref().filter(|held| held.has_ended()).map(|_| End::Code(0)),
         }
     }
 

@@ -198,6 +198,13 @@ pub(crate) fn catches(pid: i32, signal: i32) -> io::Result<bool> {
     Ok((1..=64).contains(&signal) && caught >> (signal - 1) & 1 == 1)
 }
 
+/// The words that this process was executed with.
+pub(crate) fn own_command_line() -> io::Result<Vec<OsString>> {
+    let mut words = fs::read("/proc/self/cmdline")?;
+    words.pop(); // each word ends with a zero byte
+    Ok(words.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect())
+}
+
 /// The environment that this process was started with. What the program has changed since is not in it.
 pub(crate) fn first_environment() -> io::Result<Vec<(OsString, OsString)>> {
     let record = fs::read("/proc/self/environ")?;

@@ -4,16 +4,18 @@ use std::{
     fs::{self, File},
     os::unix::{ffi::OsStrExt, fs::MetadataExt, process::CommandExt, process::ExitStatusExt},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use seamless_testing::{
-    LIMIT, bin, boxed,
+    LIMIT, bin,
+    boxed::{self, Boxed},
     log::Log,
     process::{self, Watched, descriptors, signal},
     report::Report,
     scene,
-    signal::{CONT, STOP, TERM, USR2},
+    signal::{CONT, HUP, STOP, TERM, USR2},
+    site::{SERVES_ON, Site},
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
 };
@@ -382,5 +384,45 @@ fn a_release_signal_of_ones_own_works() {
         signal(launcher.id(), USR2);
         assert_eq!(launcher.wait().expect("its end").code(), Some(0));
         scene::wait_all_ended(folder);
+    });
+}
+
+/// `ld.so PROGRAM`, as self-contained bundles do it: what the kernel has executed is the loader.
+#[test]
+fn p1_a_program_that_was_started_by_the_dynamic_loader() {
+    Boxed::new().private_net().run(|folder| {
+        let maps = fs::read_to_string("/proc/self/maps").expect("/proc");
+        let is_loader = |path: &&str| {
+            let name = Path::new(path).file_name().unwrap_or_default();
+            name.as_bytes().starts_with(b"ld-")
+        };
+        let mut loaders = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+        let loader = loaders.find(is_loader).expect("it is linked dynamically").to_owned();
+        let loader = loader.as_str();
+        scene::each(folder, [&[][..], &["--library-path", "/nowhere"]], |folder, options| {
+            let site = Site::at(folder).shared_socket().alone();
+            let start = || {
+                let plain = site.command(&[SERVES_ON, "--reload-signal=1"]);
+                let mut command = Command::new(loader);
+                command.args(options).arg(plain.get_program()).args(plain.get_args());
+                let started = site.spawn(command.stdin(Stdio::null()).stderr(site.log_end()));
+                let daemon = started.wait_started();
+                (started, daemon)
+            };
+            let (mut first, old) = start();
+            let executed = fs::read_link(format!("/proc/{}/exe", old.pid())).expect("it runs");
+            assert_eq!(executed, fs::canonicalize(loader).expect("the loader"));
+            first.launcher.signal(HUP);
+            let second = Watched::new(site.report.wait_nth("started", 2).pid);
+            old.wait_end(LIMIT);
+            assert_eq!(site.report.wait_of(old.pid(), "wait").text, "TakenOver");
+            let words = |pid| process::command_line(pid);
+            assert_eq!(words(second.pid()), words(first.launcher.pid()));
+            first.detach();
+            let (mut third, newest) = start();
+            second.wait_end(LIMIT);
+            newest.signal(2);
+            assert!(third.wait_end().success(), "{}", site.log);
+        });
     });
 }
