@@ -1,6 +1,15 @@
 //! What the service says at NOTIFY_SOCKET (`sd_notify(3)`), where the test listens in systemd's place.
 
-use std::{fs, os::unix::net::UnixDatagram, path::Path, sync::Mutex, time::Duration};
+use std::{
+    fs,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixDatagram},
+    },
+    path::Path,
+    sync::Mutex,
+    time::Duration,
+};
 
 use seamless_testing::{
     LIMIT,
@@ -22,7 +31,10 @@ struct Ear {
 
 impl Ear {
     fn new(folder: &Path) -> Self {
-        let socket = UnixDatagram::bind(folder.join("notify")).expect("a socket");
+        Ear::of(UnixDatagram::bind(folder.join("notify")).expect("a socket"))
+    }
+
+    fn of(socket: UnixDatagram) -> Self {
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a limit");
         Ear { socket, heard: Mutex::default() }
     }
@@ -151,6 +163,43 @@ fn p6_more_time_is_asked_for_up_to_the_service_s_own_limit() {
             assert_eq!(started.wait_end().code(), Some(code));
             ear.wait(EXTENDS, 1);
             assert!(ear.count(EXTENDS) <= 2, "{:?}", ear.heard());
+        });
+    });
+}
+
+/// An abstract address, as the user's manager may have it.
+#[test]
+fn a_listener_at_an_abstract_address_is_told() {
+    Boxed::new().private_net().run(|folder| {
+        let address = SocketAddr::from_abstract_name("seamless-test/notify").expect("an address");
+        let ear = Ear::of(UnixDatagram::bind_addr(&address).expect("a socket"));
+        let direct = Site::alone(folder);
+        let mut command = direct.command(&["--parent-restarts=no"]);
+        command.env("NOTIFY_SOCKET", "@seamless-test/notify");
+        let mut started = direct.spawn(&mut command);
+        started.wait_started();
+        ear.wait("READY=1", 1);
+        started.launcher.signal(TERM);
+        ear.wait("STOPPING=1", 1);
+        assert!(started.wait_end().success());
+    });
+}
+
+/// Nobody listens, or it is a kind of address that is unknown here: the service runs, and the log says so.
+#[test]
+fn a_listener_that_cannot_be_told_stops_nothing() {
+    Boxed::new().private_net().run(|folder| {
+        let cases = ["@nobody", "/nowhere/notify", "vsock:2:99999", "relative"];
+        scene::each(folder, cases, |folder, address| {
+            let direct = Site::alone(folder);
+            let mut command = direct.command(&["--parent-restarts=no"]);
+            command.env("NOTIFY_SOCKET", address);
+            let mut started = direct.spawn(&mut command);
+            started.wait_started();
+            let named = format!("NOTIFY_SOCKET={address}: ");
+            direct.log.wait_words(&["WARN", "stage=notify", &named], 1);
+            started.launcher.signal(TERM);
+            assert!(started.wait_end().success());
         });
     });
 }

@@ -47,6 +47,9 @@ pub(super) fn remove(name: &str) {
 
 fn note_failure(said: io::Result<()>) {
     if let Err(error) = said {
+        let address = sd_notify::address().unwrap_or_default();
+        let address = address.to_string_lossy();
+        let error = io::Error::other(format!("NOTIFY_SOCKET={address}: {error}"));
         log::write(Event::NotifyFailed { error: &error });
     }
 }
