@@ -1,5 +1,6 @@
 //! What can go wrong, and where.
 
+use nix::errno::Errno;
 use std::{fmt, io};
 
 /// The crate's result.
@@ -72,6 +73,20 @@ impl Error {
         self
     }
 
+    /// Linux itself has every call that the crate cannot do without, and refuses none of those that have
+    /// nothing to do with files.
+    fn filter_hint(&self) -> Option<&'static str> {
+        use ErrorKind::{Channel, System, Takeover};
+        let refused = match Errno::from_raw(self.source.as_ref()?.raw_os_error()?) {
+            Errno::ENOSYS => true,
+            Errno::EPERM => self.hint.is_none() && matches!(self.kind, Channel | System | Takeover),
+            _ => false,
+        };
+        refused.then_some(
+            "perhaps a filter of system calls refuses it (seccomp, SystemCallFilter= of systemd)",
+        )
+    }
+
     pub(crate) fn is_address_in_use(&self) -> bool {
         self.source.as_ref().is_some_and(|source| source.kind() == io::ErrorKind::AddrInUse)
     }
@@ -88,7 +103,7 @@ impl fmt::Display for Error {
         if let Some(source) = &self.source {
             write!(f, ": {source}")?;
         }
-        match &self.hint {
+        match self.filter_hint().or(self.hint.as_deref()) {
             Some(hint) => write!(f, "; {hint}"),
             None => Ok(()),
         }

@@ -156,9 +156,19 @@ fn ask_one(
             )));
         }
     }
-    let answer = deadline.send(&link, &request.format(), &[]).and_then(|()| {
-        let message = deadline.receive(&link)?;
-        Answer::parse(&message.bytes).map_err(|refused| format!("it sent {refused}"))
+    let sent = deadline.send(&link, &request.format(), &[]);
+    // It may have refused already, by who asks, and closed its end: its answer is there all the same.
+    let answer = match deadline.receive(&link) {
+        Ok(message) => {
+            Answer::parse(&message.bytes).map_err(|refused| format!("it sent {refused}"))
+        }
+        Err(why) => Err(sent.err().unwrap_or(why)),
+    };
+    let answer = answer.map(|answer| match answer {
+        Answer::Refused(why) if proc::has_other_users(pid) => Answer::Refused(format!(
+            "{why}; daemon {pid} lives in another user namespace: ask there (nsenter --target {pid} --user)"
+        )),
+        answer => answer,
     });
     answer.map_err(|why| {
         let state = state(pid);

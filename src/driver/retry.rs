@@ -20,7 +20,7 @@ pub(in crate::driver) const LATER: Duration = Duration::from_millis(10);
 
 /// The launcher tells its daemon something. Meanwhile nothing else is done in the launcher.
 pub(in crate::driver) const TO_DAEMON: Duration = Duration::from_millis(100);
-/// The daemon receives the launcher's first message, without which it cannot start.
+/// The launcher sends its first message, and the daemon receives it: without it, the daemon cannot start.
 pub(in crate::driver) const FIRST_MESSAGE: Duration = Duration::from_millis(500);
 /// The daemon has its sockets stored. Its launcher may be waiting for systemd.
 #[cfg(feature = "systemd")]

@@ -42,3 +42,28 @@ fn an_error_goes_wherever_errors_go() {
         Error::new(ErrorKind::System, "cannot").into();
     assert!(boxed.is::<Error>());
 }
+
+#[test]
+fn a_call_that_no_file_explains_is_one_that_a_filter_refuses() {
+    let text = |kind, number| {
+        Error::io(kind, "cannot (init)", io::Error::from_raw_os_error(number)).to_string()
+    };
+    let (eperm, enosys) = (nix::libc::EPERM, nix::libc::ENOSYS);
+    for (kind, number, named) in [
+        (ErrorKind::System, eperm, true),
+        (ErrorKind::Takeover, eperm, true),
+        (ErrorKind::Claim, enosys, true),
+        (ErrorKind::Claim, eperm, false),
+        (ErrorKind::PidFile, eperm, false),
+        (ErrorKind::System, nix::libc::EACCES, false),
+    ] {
+        let said = text(kind, number);
+        assert_eq!(said.ends_with("(seccomp, SystemCallFilter= of systemd)"), named, "{said}");
+    }
+    let hinted = |number| {
+        let error = Error::io(ErrorKind::System, "cannot", io::Error::from_raw_os_error(number));
+        error.hint("write to the folder").to_string()
+    };
+    assert!(hinted(eperm).ends_with("; write to the folder"));
+    assert!(!hinted(enosys).contains("write to the folder"), "that would not help");
+}

@@ -1,14 +1,21 @@
 //! Short of descriptors: what cannot be known for now is asked again, and nothing weaker decides.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::fs::chown,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use seamless_testing::{
     LIMIT,
-    boxed::{self, Boxed},
+    boxed::{self, Boxed, Isolation},
+    flight::InFlight,
     http::{self, Connection, Prober, answer_of},
-    process::{Watched, descriptors},
+    process::{NOBODY, Watched, as_user, descriptors},
+    report,
     signal::{HUP, TERM, USR1},
-    site::Site,
+    site::{SERVES_ON, Site},
     supervisor::Supervisor,
     under_each_supervisor, wait_for,
 };
@@ -257,3 +264,30 @@ under_each_supervisor![
         p1_p3_restarts_while_connections_use_up_all_descriptors,
         p1_restarts_under_a_soft_limit_lose_nothing
 ];
+
+/// Other processes of the same user have so many descriptors in messages that this one may add none
+/// (ETOOMANYREFS, `unix(7)`): a start that needs none to be sent succeeds, and a restart is tried again later.
+#[test]
+fn p1_a_start_while_too_many_descriptors_of_the_user_are_on_their_way() {
+    Boxed::new().private_net().needs(Isolation::Namespaces).run(|folder| {
+        let site = Site::at(folder).shared_socket().alone();
+        report::for_all_users(folder);
+        chown(folder, Some(NOBODY), Some(NOBODY)).expect("its folder");
+        let plain = site.command(&[SERVES_ON, "--reload-signal=1"]);
+        let mut command = Command::new("prlimit");
+        command.args(["--nofile=64:64", "setpriv", "--reuid=65534", "--regid=65534"]);
+        command.args(["--clear-groups"]).arg(plain.get_program()).args(plain.get_args());
+        command.stdin(Stdio::null()).stderr(site.log_end());
+        let in_flight = as_user(NOBODY, || InFlight::new(100));
+        let started = site.spawn(&mut command);
+        let old = started.wait_started();
+        // No socket can be transferred now: the old one serves on, and the log says why.
+        started.launcher.signal(HUP);
+        site.log.wait_words(&["stage=reload-failed"], 1);
+        site.log.wait_words(&["Too many references"], 1);
+        assert_eq!(http::pid(&site.target), old.pid());
+        drop(in_flight);
+        started.launcher.signal(HUP);
+        assert_eq!(site.report.wait_of(old.pid(), "wait").text, "TakenOver", "{}", site.log);
+    });
+}

@@ -4,8 +4,10 @@
 pub(crate) mod clients;
 mod commands;
 pub(crate) mod containers;
+mod namespaces;
 mod notify;
 pub(crate) mod openrc;
+mod runit;
 mod s6;
 mod status;
 pub(crate) mod supervisord;

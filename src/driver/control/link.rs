@@ -52,7 +52,13 @@ impl Deadline {
             match link.send(bytes, fds) {
                 Ok(()) => return Ok(()),
                 Err(error) if is_shortage(&error) => {
-                    wait::writable(link.as_fd(), self.left()?);
+                    let is_full = error.kind() == io::ErrorKind::WouldBlock;
+                    let left = self.left();
+                    let left = left.map_err(|why| match is_full {
+                        true => why,
+                        false => format!("{why}: {error}"),
+                    })?;
+                    wait::writable(link.as_fd(), left);
                     retry::pause(); // there was room, but not memory
                 }
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {

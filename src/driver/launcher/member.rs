@@ -1,5 +1,6 @@
 //! Starts the program again, as a daemon of this launcher.
 
+use crate::driver::retry;
 use crate::driver::settings::{Environment, Settings};
 use crate::driver::unix_socket_error;
 use crate::error::{Error, ErrorKind};
@@ -8,6 +9,7 @@ use crate::shutdown::panic_text;
 use crate::sys::launch::{self, Surroundings};
 use crate::sys::proc;
 use crate::sys::seqpacket::Link;
+use crate::sys::shortage::is_shortage;
 use crate::sys::supervisor::Supervisor;
 use std::env;
 use std::ffi::OsString;
@@ -88,7 +90,15 @@ impl Again {
             unix_socket_error(ErrorKind::Channel, "cannot make the channel (launch)", error)
         })?;
         let (hello, pidfd) = supervisor.hello(self.in_place);
-        ours.send(&ToDaemon::Hello(hello).format(), pidfd.as_slice()).map_err(|error| {
+        let hello = ToDaemon::Hello(hello).format();
+        let sent = retry::within(retry::FIRST_MESSAGE, || ours.send(&hello, pidfd.as_slice()));
+        let sent = match sent {
+            // Other processes of this user may have so many descriptors in messages that none may be added.
+            // The daemon opens a pidfd itself then, if it may.
+            Err(error) if pidfd.is_some() && is_shortage(&error) => ours.send(&hello, &[]),
+            sent => sent,
+        };
+        sent.map_err(|error| {
             Error::io(ErrorKind::Channel, "cannot use the channel (launch)", error)
         })?;
         let program = program(self).map_err(|error| {

@@ -9,8 +9,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// The age of a process that started this many ticks after the boot.
+/// The age of a process that started this many ticks after the boot; `None` for 0, which stands for a start
+/// that the process itself could not read.
 pub(crate) fn age(start: u64) -> Option<Duration> {
+    if start == 0 {
+        return None;
+    }
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
     let ticks = sysconf(SysconfVar::CLK_TCK).ok()??;
@@ -21,6 +25,15 @@ pub(crate) fn age(start: u64) -> Option<Duration> {
 /// The state of a process: `R`, `S`, `T`, `Z`… (`proc_pid_stat(5)`).
 pub(crate) fn state(pid: i32) -> Option<char> {
     state_and_more(pid).ok()?.chars().next()
+}
+
+/// Does the process live in another user namespace than we do? There, other numbers stand for its users.
+/// `false` if that cannot be seen.
+pub(crate) fn has_other_users(pid: i32) -> bool {
+    let namespace = |path: String| fs::metadata(path).map(|about| (about.dev(), about.ino())).ok();
+    let (own, its) =
+        (namespace("/proc/self/ns/user".to_owned()), namespace(format!("/proc/{pid}/ns/user")));
+    own.zip(its).is_some_and(|(own, its)| own != its)
 }
 
 /// How many connections a process has open: established TCP connections, and accepted or connected Unix

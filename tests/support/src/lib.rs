@@ -42,7 +42,9 @@
 
 pub mod bin;
 pub mod boxed;
+pub mod calls;
 pub mod clients;
+pub mod flight;
 pub mod handover;
 pub mod hold;
 pub mod http;

@@ -120,6 +120,8 @@ ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, file:PATH (until i
         user:UID, euid:UID (the effective one alone), hoard (every descriptor that is to be had),
         free:N (so many of them again), close-all (every descriptor but the standard ones),
         again:PATH (executes itself anew if it exists, and removes it), spawn:NAME, orphan:SECONDS,
+        chroot:PATH, refuse:CALL+CALL:ERRNO (in the launcher: the kernel refuses it and its
+        daemons these calls, named by their numbers),
         reap (a thread waits for whatever child there is, for ever),
         guard:PATH (holds up the end of the drain until it exists),
         own-output (standard output is a socket of its own that nobody reads),
@@ -147,6 +149,8 @@ enum Action {
     CloseAll,
     Again(PathBuf),
     Spawn(String),
+    Chroot(PathBuf),
+    Refuse(Vec<u32>, u16),
     OwnOutput,
     Reap,
     Orphan(u32),
@@ -180,6 +184,13 @@ impl FromStr for Action {
             "panic" => Ok(Action::Panic),
             "abort" => Ok(Action::Abort),
             "hang" => Ok(Action::Hang),
+            "chroot" => Ok(Action::Chroot(value.into())),
+            "refuse" => {
+                let (calls, error) = value.split_once(':').ok_or_else(|| wrong(&"no error"))?;
+                let calls = calls.split('+').map(str::parse).collect::<Result<_, _>>();
+                let calls = calls.map_err(|error| wrong(&error))?;
+                Ok(Action::Refuse(calls, error.parse().map_err(|error| wrong(&error))?))
+            }
             "own-output" => Ok(Action::OwnOutput),
             "reap" => Ok(Action::Reap),
             "orphan" => value.parse().map(Action::Orphan).map_err(|error| wrong(&error)),
@@ -571,6 +582,11 @@ impl Part {
                 // Nobody waits for it: it ends with the test's box.
                 self.report(&format!("spawned {} {name}", child.expect("sleep").id()));
             }
+            Action::Chroot(folder) => {
+                // The folder that it stands in stays outside.
+                nix::unistd::chroot(folder).expect("root");
+            }
+            Action::Refuse(calls, error) => refuse(calls, *error),
             Action::Reap => {
                 thread::spawn(|| {
                     loop {
@@ -1013,6 +1029,35 @@ struct Server {
     accept: Accept,
     /// Ends with the socket, where that was not served to the end.
     acceptor: JoinHandle<Option<Listening>>,
+}
+
+/// By a filter of `seccomp(2)`, which stays over `execve`. A daemon has inherited its launcher's, and may be
+/// refused the call for one of its own.
+fn refuse(calls: &[u32], error: u16) {
+    use nix::libc::{
+        BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, PR_SET_NO_NEW_PRIVS,
+        PR_SET_SECCOMP, SECCOMP_MODE_FILTER, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, prctl,
+        sock_filter, sock_fprog,
+    };
+    if env::var_os("SEAMLESS").is_some() {
+        return;
+    }
+    let step = |code: u32, jf, k| sock_filter { code: code as u16, jt: 0, jf, k };
+    let answer = |k| step(BPF_RET | BPF_K, 0, k);
+    let mut program = vec![step(BPF_LD | BPF_W | BPF_ABS, 0, 0)]; // the number of the call
+    for call in calls {
+        program.push(step(BPF_JMP | BPF_JEQ | BPF_K, 1, *call));
+        program.push(answer(SECCOMP_RET_ERRNO | u32::from(error)));
+    }
+    program.push(answer(SECCOMP_RET_ALLOW));
+    let filter = sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    #[allow(unsafe_code)]
+    // SAFETY: the kernel copies the program, which lives until both calls have returned.
+    unsafe {
+        assert_eq!(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0, "{}", io::Error::last_os_error());
+        let done = prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &raw const filter);
+        assert_eq!(done, 0, "{}", io::Error::last_os_error());
+    }
 }
 
 impl Server {
