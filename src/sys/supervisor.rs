@@ -239,7 +239,7 @@ impl Supervisor {
     }
 
     /// Is the parent a shell that waits for us, that is a run script without `exec`? A shell at a terminal is
-    /// none: it gives each job a process group of its own.
+    /// none: it gives each job a process group of its own. Nor is one that catches TERM: it passes it on.
     pub(crate) fn is_script(&self) -> bool {
         self.parent.is_some_and(|parent| self.is_script_above(process::own_pid(), parent))
     }
@@ -249,6 +249,7 @@ impl Supervisor {
         self.is_shell(parent)
             && group_of(launcher).is_some()
             && group_of(launcher) == group_of(parent)
+            && !proc::catches(parent, nix::libc::SIGTERM).unwrap_or(false)
     }
 
     fn is_shell(&self, parent: i32) -> bool {
@@ -381,7 +382,7 @@ impl Supervisor {
     pub(crate) fn other_signal(&self) -> Option<(String, &'static str)> {
         let file = self.kind.signal_file.as_ref()?;
         let signal = fs::read_to_string(self.folder.as_ref()?.join(file.name)).ok()?;
-        (!supervise::is_term(&signal)).then(|| (signal.trim().to_owned(), file.warning))
+        (!supervise::is_understood(&signal)).then(|| (signal.trim().to_owned(), file.warning))
     }
 }
 

@@ -77,7 +77,7 @@ fn uptime() -> f64 {
 
 /// The faults that its JSON lists, by what they are about.
 #[track_caller]
-fn problems(said: &Said) -> Vec<(String, String)> {
+pub(crate) fn problems(said: &Said) -> Vec<(String, String)> {
     let json = said.json();
     let findings = json["findings"].as_array().expect("a list");
     let problems = findings.iter().filter(|one| one["severity"] == "problem");

@@ -4,6 +4,8 @@
 mod bus;
 mod clients;
 mod hardened;
+mod kill_signal;
+mod samples;
 mod store;
 mod watchdog;
 

@@ -370,3 +370,35 @@ fn a_down_signal_other_than_term_is_warned_of() {
         site.assert_one_generation(site.started(3));
     });
 }
+
+/// As images have it whose STOPSIGNAL is QUIT: it means what TERM means.
+#[test]
+fn p1_p2_p6_a_down_signal_quit_is_a_restart_or_a_stop() {
+    Boxed::new().private_net().run(|folder| {
+        scene::each(folder, ["SIGQUIT", "30"], |folder, signal| {
+            let site = Site::at(folder).user(User::Root).options(SERVES_ON).under(S6);
+            let old = site.daemon(1);
+            fs::write(site.service().folder().join("down-signal"), signal).expect("a file");
+            site.service().restart();
+            let second = site.daemon(2);
+            old.wait_end(LIMIT);
+            let prober = Prober::start(&site.target);
+            prober.wait_pid(second.pid());
+            site.service().settle();
+            site.service().control("-r");
+            let third = site.daemon(3);
+            second.wait_end(LIMIT);
+            assert_eq!(site.report.wait_of(second.pid(), "wait").text, "TakenOver");
+            prober.wait_pid(third.pid());
+            prober.stop().assert_all_answered();
+            assert!(site.log.with(&["down_signal="]).is_empty(), "{}", site.log);
+            let request = Connection::unfinished(&site.target);
+            site.service().settle();
+            site.service().control("-d");
+            site.wait_drain(third.pid());
+            assert!(request.finish().ends_with(&answer_of(third.pid())));
+            assert_eq!(site.report.wait_of(third.pid(), "wait").text, "Stopped");
+            site.wait_all_ended();
+        });
+    });
+}

@@ -1,10 +1,10 @@
 //! P1, P3 and P6 in a container in which something stands between PID 1 and the program: a wrapper, which
 //! restarts nothing, or a known supervisor, which does.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use seamless_testing::{
-    LIMIT,
+    LIMIT, bin,
     boxed::{Boxed, Isolation},
     http::{self, Connection, answer_of},
     process::{self, Watched, signal},
@@ -16,6 +16,7 @@ use seamless_testing::{
 };
 
 use super::containers::{Container, Proc};
+use crate::command::{problems, run};
 
 const WHY: &str =
     "in a PID namespace of its own, with no known supervisor up to PID 1: a TERM is a stop";
@@ -213,6 +214,57 @@ fn p3_p6_a_parent_that_restarts_nothing_outside_of_a_container() {
                 launcher.wait_end(LIMIT);
             }
             wait_for("nothing is left", LIMIT, || site.pids().is_empty().then_some(()));
+        });
+    });
+}
+
+/// `STOPSIGNAL SIGQUIT` of an image, and PWR of LXC: as TERM. dumb-init may make one signal of another.
+#[test]
+fn p3_p6_a_container_is_stopped_by_the_signal_of_its_image() {
+    const QUIT: i32 = 3;
+    const PWR: i32 = 30;
+    in_a_box(|folder| {
+        let inits = [
+            &["tini", "--"][..],
+            &["tini", "-s", "--"],
+            &["dumb-init", "--"],
+            &["dumb-init", "--single-child", "--"],
+            &["dumb-init", "--rewrite", "3:15", "--"],
+        ];
+        let cases = inits.into_iter().flat_map(|init| [(init, QUIT), (init, PWR)]);
+        scene::each(folder, cases, |folder, (init, how)| {
+            let mut container = Container::start(folder, init, Proc::Own, "");
+            assert_stops(&mut container, how, "Stopped");
+        });
+    });
+}
+
+/// `seamless check` says it before the first TERM comes. A shell that passes TERM on is as good as none, and with a
+/// restart in place nothing is wrong.
+#[test]
+fn check_of_a_service_behind_a_wrapper() {
+    in_a_box(|folder| {
+        const WAITS: &str = "\"$@\"; exit $?";
+        let cases = [
+            (FORWARDS, "", "does not restart services"),
+            (FORWARDS, "--reload-signal=1", ""),
+            (WAITS, "", "a shell, sh "),
+            (WAITS, "--reload-signal=1", "a shell, sh "),
+        ];
+        scene::each(folder, cases, |folder, (shell, option, says)| {
+            let init = ["tini", "--", "sh", "-c", shell, "wrapper"];
+            let container = Container::start(folder, &init, Proc::Own, option);
+            container.site.report.wait("started");
+            let mut check = Command::new("nsenter");
+            check.args(["--target", &container.newest().to_string(), "--pid", "--mount"]);
+            check.arg(bin::support("seamless")).arg("check").arg(container.site.pid_file());
+            let said = run(check.arg("--json"));
+            let found = problems(&said);
+            let about: Vec<_> = found.iter().filter(|(about, _)| about == "supervisor").collect();
+            assert_eq!(about.len(), usize::from(!says.is_empty()), "{option}: {found:?}");
+            assert!(about.iter().all(|(_, text)| text.contains(says)), "{option}: {found:?}");
+            let warned = container.site.log.with(&["WARN", "without exec"]).len();
+            assert_eq!(warned, usize::from(shell == WAITS), "{}", container.site.log);
         });
     });
 }

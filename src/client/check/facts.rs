@@ -353,7 +353,8 @@ fn parent(supervisor: &Supervisor, status: Option<&Status>, who: &Who) -> Parent
         pid: supervisor.pid(),
         name: supervisor.name().unwrap_or("unknown").to_owned(),
         kind,
-        is_script: kind.starts_again == StartsAgain::Unknown && supervisor.is_script(),
+        is_script: matches!(kind.starts_again, StartsAgain::Never | StartsAgain::Unknown)
+            && supervisor.is_script(),
         readable: kind.status_file().is_none() || readable,
     }
 }

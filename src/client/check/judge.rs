@@ -335,20 +335,21 @@ fn supervisor(parent: &Parent, user: &str, in_place: bool, found: &mut Findings)
         StartsAgain::Always | StartsAgain::IfConfigured => {}
         // The launcher stays, and starts the next generation itself.
         StartsAgain::Never | StartsAgain::Unknown if in_place && !is_script => {}
-        StartsAgain::Never => {
-            let says = format!(
-                "the launcher's parent, {name} (process {pid}), does not restart services: a TERM \
-                 stops the service, and a restart is refused"
-            );
-            let advice = "run it under a supervisor, or restart in place (Config::reload_signals)";
-            found.problem(ABOUT, says, advice.to_owned());
-        }
-        StartsAgain::Unknown if *is_script => {
+        StartsAgain::Never | StartsAgain::Unknown if *is_script => {
             let says = format!(
                 "a shell, {name} (process {pid}), waits for the service: the supervisor's TERM ends \
                  the shell and never arrives"
             );
             found.problem(ABOUT, says, "start the program by exec in the run script".to_owned());
+        }
+        StartsAgain::Never => {
+            let says = format!(
+                "the launcher's parent, {name} (process {pid}), does not restart services: a TERM \
+                 stops the service, and a restart is refused"
+            );
+            let advice = "run it under a supervisor, or restart in place (Config::reload_signals); if that \
+                          parent does restart it, say so (Config::parent_restarts)";
+            found.problem(ABOUT, says, advice.to_owned());
         }
         StartsAgain::Unknown => {
             let says = format!(

@@ -237,12 +237,19 @@ fn each_fault_of_the_supervisor() {
     one("supervisor", &["web cannot read what runsv", "chmod 755 supervise"], |facts| {
         parent(facts).readable = false;
     });
-    one("supervisor", &["does not restart services"], |facts| parent(facts).kind = Kind::NOBODY);
-    one("supervisor", &["unknown supervisor"], |facts| parent(facts).kind = Kind::OTHER);
-    one("supervisor", &["a shell", "by exec"], |facts| {
-        parent(facts).kind = Kind::OTHER;
-        parent(facts).is_script = true;
+    one("supervisor", &["does not restart services", "parent_restarts"], |facts| {
+        parent(facts).kind = Kind::NOBODY
     });
+    one("supervisor", &["unknown supervisor"], |facts| parent(facts).kind = Kind::OTHER);
+    for kind in [Kind::OTHER, Kind::NOBODY] {
+        for in_place in [false, true] {
+            one("supervisor", &["a shell", "by exec"], |facts| {
+                facts.daemon.as_mut().expect("one").in_place = in_place;
+                parent(facts).kind = kind;
+                parent(facts).is_script = true;
+            });
+        }
+    }
     for kind in [Kind::NOBODY, Kind::OTHER] {
         let mut in_place = clean();
         parent(&mut in_place).kind = kind;

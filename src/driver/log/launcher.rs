@@ -52,7 +52,7 @@ events! {
             launcher = own_pid(),
             down_signal: &'a str as Field::Escaped,
             reason: &'a str as Field::Text,
-        } => "Remove the file `down-signal` of the service.";
+        } => "Remove the file `down-signal` of the service, or write TERM or QUIT there.";
 
         /// `init` was called while other threads of the program were running.
         LaunchedWithThreads: Warn "launch" {

@@ -44,10 +44,12 @@ pub(crate) fn parse_s6_status(status: &[u8], main_pid: Option<i32>) -> Option<Re
     }
 }
 
-/// Does this content of s6's file `down-signal` mean TERM? The file holds a signal's name or number.
-pub(crate) fn is_term(down_signal: &str) -> bool {
+/// Does this content of s6's file `down-signal` name a signal that is understood as a restart or a stop? The file
+/// holds a signal's name or number.
+pub(crate) fn is_understood(down_signal: &str) -> bool {
     let name = down_signal.trim().to_ascii_uppercase();
-    ["15", "TERM", "SIGTERM"].contains(&name.as_str())
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    ["15", "TERM", "3", "QUIT", "30", "PWR"].contains(&name)
 }
 
 #[cfg(test)]

@@ -166,6 +166,7 @@ pub(crate) const SETTINGS: &[&str] = &[
     "RemainAfterExit",
     "StartLimitIntervalUSec",
     "StartLimitBurst",
+    "PIDFile",
     "RuntimeDirectory",
     "RuntimeDirectoryPreserve",
     "ExecReload",
@@ -175,6 +176,7 @@ pub(crate) const SETTINGS: &[&str] = &[
     "ProcSubset",
     "PrivatePIDs",
     "RestrictAddressFamilies",
+    "SystemCallFilter",
     "MemoryMax",
     "OOMPolicy",
 ];
@@ -280,12 +282,27 @@ pub(crate) fn findings(unit: &Properties, own: &Own) -> Vec<Finding> {
         ),
         _ => {}
     }
-    for signal in ["KillSignal", "RestartKillSignal"] {
+    for (signal, instead) in
+        [("KillSignal", "KillSignal=SIGTERM"), ("RestartKillSignal", "RestartKillSignal=SIGTERM")]
+    {
         // If RestartKillSignal= is not set, it has the value of KillSignal=.
         let again = signal == "RestartKillSignal" && unit.get(signal) == unit.get("KillSignal");
-        if !matches!(unit.get(signal), "15" | "") && !again {
-            find(signal, "KillSignal=SIGTERM", "only TERM is understood as a restart or a stop");
+        if !matches!(unit.get(signal), TERM | QUIT | PWR | "") && !again {
+            find(
+                signal,
+                instead,
+                "TERM, QUIT and PWR are understood as a restart or a stop; this signal is passed on to the \
+                 daemon, which may end of it",
+            );
         }
+    }
+    if !unit.get("PIDFile").is_empty() {
+        find(
+            "PIDFile",
+            "PIDFile= to nothing",
+            "when the launcher has gone, systemd takes the daemon in that file for the main process: a restart \
+             waits for its end, and KILLs it after TimeoutStopSec=",
+        );
     }
     if unit.is_yes("SendSIGHUP") {
         find(
@@ -323,7 +340,7 @@ pub(crate) fn findings(unit: &Properties, own: &Own) -> Vec<Finding> {
             "nothing limits a stop: a client that never finishes holds up `systemctl stop` and a shutdown",
         );
     }
-    sandbox(unit, &mut find);
+    sandbox::findings(unit, &mut find);
     if unit.get("Restart") == "no" {
         find(
             "Restart",
@@ -355,70 +372,20 @@ pub(crate) fn findings(unit: &Properties, own: &Own) -> Vec<Finding> {
             "`systemctl reload` is refused, though a signal restarts the service in place",
         );
     }
+    found.extend(sandbox::refused_call(unit));
     found
 }
 
-/// Settings of the sandbox, and of the limits of memory.
-fn sandbox(unit: &Properties, find: &mut impl FnMut(&str, &'static str, &'static str)) {
-    let survives = matches!(unit.get("KillMode"), "process" | "none");
-    const OWN_TMP: &str = "each start gets a new /tmp, and the old one is removed under the generation that \
-                           still drains";
-    if unit.is_yes("DynamicUser") && survives {
-        find(
-            "DynamicUser",
-            "User= to a user of its own",
-            "it implies PrivateTmp=yes: each start gets a new /tmp, and the old one is removed under the \
-             generation that still drains",
-        );
-    } else if unit.is_yes("PrivateTmp") && survives {
-        find(
-            "PrivateTmp",
-            "PrivateTmp=disconnected (systemd 257), or PrivateTmp=no and TMPDIR= in a folder of its own",
-            OWN_TMP,
-        );
-    }
-    if unit.get("ProcSubset") == "pid" {
-        find(
-            "ProcSubset",
-            "ProcSubset=all; ProtectProc=invisible may stay",
-            "it hides the boot ID: an older generation that still drains cannot be proven, and a stop does \
-             not wait for it",
-        );
-    }
-    if unit.is_yes("PrivatePIDs") {
-        find(
-            "PrivatePIDs",
-            "PrivatePIDs=no, or restart in place (Config::reload_signals)",
-            "the launcher is PID 1 of a namespace: when it ends, the kernel KILLs the daemon",
-        );
-    }
-    // Shown as a list of what is allowed, or after a `~` as a list of what is refused.
-    let families = unit.get("RestrictAddressFamilies");
-    let lists_unix =
-        families.split_ascii_whitespace().any(|one| one.trim_start_matches('~') == "AF_UNIX");
-    let refuses = families.starts_with('~');
-    if !families.is_empty() && lists_unix == refuses {
-        find(
-            "RestrictAddressFamilies",
-            "AF_UNIX as one of RestrictAddressFamilies=",
-            "launcher and daemon speak by Unix sockets, so the service does not start",
-        );
-    }
-    if !matches!(unit.get("MemoryMax"), "infinity" | "")
-        && matches!(unit.get("OOMPolicy"), "stop" | "kill")
-    {
-        find(
-            "OOMPolicy",
-            "OOMPolicy=continue, and MemoryMax= above what two generations need",
-            "if one generation is killed for lack of memory, systemd ends the one that serves as well",
-        );
-    }
-}
+/// As systemd shows them.
+const TERM: &str = "15";
+const QUIT: &str = "3";
+const PWR: &str = "30";
 
 /// Enough for a start, a restart, and another restart after a mistake.
 const FEWEST_STARTS: u64 = 3;
 /// systemd's own default is five starts in 10 s.
 const SLOWEST_PACE: Duration = Duration::from_secs(10);
 
+mod sandbox;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,11 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, thread};
 
-use seamless_testing::{http, report};
+use seamless_testing::{
+    bin,
+    http::{self, Connection},
+    process, report,
+};
 
 use super::{Web, run};
 
@@ -30,6 +34,20 @@ const HARMLESS: &[&str] = &[
     "UMask=0077",
     "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
     "SystemCallFilter=@system-service",
+    "SystemCallFilter=~@mount @reboot",
+    "PrivateDevices=yes",
+    "PrivateUsers=yes",
+    "PrivateIPC=yes",
+    "PrivateMounts=yes",
+    "ProtectProc=ptraceable",
+    "ProtectSystem=strict\nReadWritePaths=/tmp",
+    "RemoveIPC=yes",
+    "KeyringMode=private",
+    "DevicePolicy=closed",
+    "SecureBits=noroot-locked",
+    "LimitNOFILE=256\nLimitNPROC=512\nTasksMax=64",
+    "Nice=5\nOOMScoreAdjust=-100\nCPUWeight=50\nIOWeight=50",
+    "Delegate=yes",
     "SystemCallFilter=~close_range\nSystemCallErrorNumber=EPERM",
     "SystemCallFilter=~close_range\nSystemCallErrorNumber=ENOSYS",
 ];
@@ -71,6 +89,14 @@ fn p1_p2_p6_settings_of_a_sandbox_with_which_less_is_known() {
             web.control(&["start"]);
             let second = web.restart_unseen(web.started(1));
             assert_eq!(http::pid(&web.target), second, "{setting}");
+            web.wait_looked(second);
+            let named = if setting.contains("pidfd") {
+                "setting=\"SystemCallFilter= without pidfd_open\""
+            } else {
+                "setting=\"ProcSubset=pid\""
+            };
+            assert_eq!(web.log.with(&["WARN", "setting="]).len(), 2, "{setting}: {}", web.log);
+            assert_eq!(web.log.with(&["WARN", named]).len(), 2, "{setting}: {}", web.log);
             web.control(&["stop"]);
             web.wait_nothing_left();
         }
@@ -133,5 +159,67 @@ fn p1_p2_a_systemd_that_is_hidden_is_still_known() {
         web.control(&["stop"]);
         web.wait_nothing_left();
         assert_eq!(web.report.wait_of(second, "wait").text, "Stopped");
+    });
+}
+
+/// As a container in a unit: systemd's NOTIFY_SOCKET belongs to another PID namespace than the service, and the PID
+/// that the launcher tells means nothing there.
+#[test]
+fn p3_p6_a_service_with_pids_of_its_own() {
+    run(|systemd, folder| {
+        let web = Web::new(systemd, folder, "web");
+        let (probe, folder) = (bin::probe(), web.folder.display());
+        let start = format!(
+            "ExecStart=\nExecStart=/usr/bin/unshare --pid --fork --mount-proc {} \
+             --pid-file={folder}/web.pid --report={folder}/report --tcp={} --drain-timeout=100s",
+            probe.display(),
+            web.target
+        );
+        web.write(&format!("NotifyAccess=all\nKillMode=control-group\n{start}"), "");
+        web.control(&["start"]);
+        let main = web.launcher();
+        assert_eq!(process::stat(main).expect("it runs").comm, "unshare");
+        assert_eq!(web.show("StatusText"), format!("serving: daemon {}", web.started(1)));
+        let request = Connection::unfinished(&web.target);
+        assert!(http::pid(&web.target) > 0);
+        web.control(&["stop", "--no-block"]);
+        web.report.wait("hook");
+        assert!(request.try_finish().is_ok(), "{}", web.log);
+        web.wait_show("ActiveState", "inactive");
+        assert_eq!(web.show("Result"), "success");
+        // systemd has told both of them.
+        let reason = web.report.wait("wait").text;
+        assert!(["Stopped", "Requested"].contains(&reason.as_str()), "{reason}");
+        web.wait_nothing_left();
+    });
+}
+
+/// Each start of a unit with `PrivateTmp=yes` gets a new `/tmp`, and systemd removes the one of the generation that
+/// still drains: its files are gone. The log has said so.
+#[test]
+fn what_a_private_tmp_costs_a_generation_that_drains() {
+    run(|systemd, folder| {
+        for (at, (value, is_kept)) in [("yes", false), ("no", true)].into_iter().enumerate() {
+            let web = Web::new(systemd, folder, &format!("web-{at}"));
+            // All of this test lies below `/tmp` itself.
+            let programs = bin::probe().parent().expect("a folder").display().to_string();
+            let shown = format!("BindPaths={} {programs}", web.folder.display());
+            web.deploy(&format!("PrivateTmp={value}\n{shown}"), "--drain-timeout=100s");
+            web.control(&["start"]);
+            let old = web.started(1);
+            web.wait_looked(old);
+            let named = web.log.with(&["WARN", "setting=\"PrivateTmp=yes\""]).len();
+            assert_eq!(named, usize::from(!is_kept), "{}", web.log);
+            let file = format!("/proc/{old}/root/tmp/of-the-first-{at}");
+            fs::write(&file, "").expect("a file in its /tmp");
+            let request = Connection::unfinished(&web.target);
+            request.wait_accepted(old);
+            web.control(&["restart"]);
+            web.started(2);
+            web.report.wait_of(old, "hook");
+            assert_eq!(fs::exists(&file).ok(), Some(is_kept), "PrivateTmp={value}");
+            assert_eq!(request.try_finish().expect("an answer").pid, Some(old));
+            web.control(&["stop"]);
+        }
     });
 }

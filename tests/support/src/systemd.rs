@@ -73,6 +73,8 @@ mkdir -p /run/systemd/system
 mount --bind "$T/units" /run/systemd/system
 # Where scripts/table collects what is seen.
 [ -z "$SEAMLESS_TEST_TABLE" ] || mount --bind "$SEAMLESS_TEST_TABLE" "$SEAMLESS_TEST_TABLE"
+# systemd makes the folders of PrivateTmp= and PrivateDevices= there.
+mount --rbind /tmp /tmp
 mount -o remount,bind,ro /
 exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system \
     --unit=test.target --show-status=0 --default-standard-output=null' "$T"

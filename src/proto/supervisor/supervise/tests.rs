@@ -135,10 +135,10 @@ fn a_status_of_another_length_is_none_of_s6() {
 
 #[test]
 fn a_down_signal_is_a_name_or_a_number() {
-    for term in ["15", "15\n", "TERM", "SIGTERM\n", "sigterm", " term "] {
-        assert!(is_term(term), "{term:?}");
+    for known in ["15", "15\n", "TERM", "SIGTERM\n", "sigterm", " term ", "3", "SIGQUIT", "pwr\n"] {
+        assert!(is_understood(known), "{known:?}");
     }
-    for other in ["", "\n", "1", "HUP", "SIGINT\n", "150", "TERMINATE"] {
-        assert!(!is_term(other), "{other:?}");
+    for other in ["", "\n", "1", "HUP", "SIGINT\n", "150", "TERMINATE", "12", "SIG"] {
+        assert!(!is_understood(other), "{other:?}");
     }
 }

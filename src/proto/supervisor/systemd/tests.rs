@@ -1,4 +1,6 @@
-use super::{Own, Properties, Reading, Unit, findings, job_kind, parse_time, reading, unit_of};
+use super::{
+    Own, Properties, Reading, Unit, findings, job_kind, parse_time, reading, sandbox, unit_of,
+};
 use std::time::Duration;
 
 fn properties(text: &str) -> Properties {
@@ -125,6 +127,8 @@ fn a_good_unit_needs_no_warning() {
         "WatchdogUSec=30s",
         "TimeoutStopUSec=1s",
         "Restart=on-failure",
+        "KillSignal=3 RestartKillSignal=3",
+        "KillSignal=30 RestartKillSignal=15",
         "StartLimitIntervalUSec=0 StartLimitBurst=1",
         "RuntimeDirectory=web RuntimeDirectoryPreserve=restart",
         "RuntimeDirectory=other",
@@ -152,6 +156,7 @@ fn each_bad_setting_is_named() {
         "KillMode=none",
         "KillSignal=2",
         "RestartKillSignal=9",
+        "PIDFile=/run/web/web.pid",
         "SendSIGHUP=yes",
         "Restart=no",
         "RemainAfterExit=yes",
@@ -226,5 +231,23 @@ fn p12_a_keeper_that_systemd_would_end_is_not_started() {
     ] {
         let unit = Properties::parse(&format!("KillMode={mode}\n"));
         assert_eq!(super::lets_a_keeper_live(&unit, stored), lives, "{mode} {stored}");
+    }
+}
+
+#[test]
+fn a_filter_that_refuses_a_call_that_is_needed_is_named() {
+    let needed = sandbox::CALLS.join(" ");
+    for (filter, call) in [
+        ("", None),
+        ("~mount umount2:EPERM", None),
+        (&format!("read {needed} write"), None),
+        (&format!("read {} write", needed.replace(" flock", "")), Some("flock")),
+        ("read write pidfd_send_signal", Some("pidfd_open")),
+        ("~reboot pidfd_open", Some("pidfd_open")),
+        ("~bind:ENOSYS listen", Some("bind")),
+    ] {
+        let unit = Properties::parse(&format!("SystemCallFilter={filter}\n"));
+        let found = sandbox::refused_call(&unit).map(|found| found.setting);
+        assert_eq!(found, call.map(|call| format!("SystemCallFilter= without {call}")), "{filter}");
     }
 }
