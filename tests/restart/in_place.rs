@@ -14,12 +14,12 @@ use seamless::{Config, ErrorKind};
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed, Isolation},
-    http::{Connection, FailureKind, Prober, Target, answer_of},
+    http::{self, Connection, FailureKind, Prober, Target, answer_of},
     process::{self, NOBODY, Watched, signal, stop_without_claim},
     report::{self, Event},
     scene,
     signal::{CONT, HUP, KILL, STOP, TERM, USR1, USR2},
-    site::{Site, Started, User},
+    site::{SERVES_ON, Site, Started, User},
     supervisor::{Supervisor, write_script},
     under_each_supervisor, wait_for,
 };
@@ -834,5 +834,34 @@ fn p12_in_place_a_crash_during_a_start_refuses_nobody() {
             assert_eq!(failed.get(&FailureKind::Refused), None, "{failed:?}");
         };
         refused(scene.prober.stop());
+    });
+}
+
+/// As systemd-tmpfiles and tmpreaper clean folders below `/tmp`: all of it is gone, the sockets too.
+#[test]
+fn p1_p4_a_folder_that_was_cleaned_costs_one_restart() {
+    Boxed::new().private_net().run(|folder| {
+        let site = Site::at(folder).shared_socket().alone();
+        let run = site.pid_file().parent().expect("a folder").to_owned();
+        let unix = run.join("unix");
+        let listen = format!("--unix={}", unix.display());
+        let (started, old) = site.start_ready(&[&listen, SERVES_ON, "--reload-signal=1"]);
+        let prober = Prober::start(&site.target);
+        prober.wait_pid(old.pid());
+        for name in ["web.pid", "web.pid.lock", "web.pid.sock", "unix"] {
+            fs::remove_file(run.join(name)).expect("a file");
+        }
+        started.launcher.signal(HUP);
+        let error = site.report.wait("error").text;
+        assert!(error.contains("; this service itself holds tcp "), "{error}");
+        assert!(error.ends_with("restart again"), "{error}");
+        site.log.wait_words(&["nobody listened at the control socket"], 1);
+        assert_eq!(site.named(), Some(old.pid()));
+        started.launcher.signal(HUP);
+        assert_eq!(site.report.wait_of(old.pid(), "wait").text, "TakenOver", "{}", site.log);
+        let new = site.report.named("started").last().expect("it serves").pid;
+        prober.wait_pid(new);
+        prober.stop().assert_all_answered();
+        assert_eq!(http::pid(&Target::Unix(unix)), new);
     });
 }

@@ -94,6 +94,14 @@ fn held_by(wanted: &Wanted<'_>, predecessors: &[Predecessor]) -> Option<String> 
     let holder = holders.first()?;
     let local = holder.local;
     Some(match holder.find(SEARCH) {
+        // The launcher keeps the sockets of its daemon, for the case that it crashes.
+        Some(pid) if [Some(pid), proc::parent_of(pid)].contains(&Some(process::parent_pid())) => {
+            format!(
+                "this service itself holds {kind} {local} (process {pid}), and its record does not say so: \
+                 somebody has removed the files beside the PID file. They are put back within a second: \
+                 restart again"
+            )
+        }
         Some(pid) => {
             let name = proc::name(pid).unwrap_or_default();
             format!(
