@@ -4,13 +4,16 @@ use std::{
     fs,
     os::unix::process::ExitStatusExt,
     path::Path,
-    process::{Command, ExitStatus},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed, Isolation},
+    process::{self, Watched},
     scene,
+    signal::{HUP, TERM},
+    site::Site,
     supervisor::{Service, Supervisor, write_script},
     wait_for,
 };
@@ -102,3 +105,28 @@ fn p6_a_daemon_that_ended_is_started_again(kind: Supervisor, folder: &Path) {
 }
 
 seamless_testing::under_each_supervisor![p6_a_daemon_that_ended_is_started_again];
+
+/// As the children of some desktops, and of programs that do not want to reap: what is ignored stays so over
+/// `execve`, and then `wait(2)` would tell nothing.
+#[test]
+fn p6_a_parent_that_ignores_chld_changes_nothing() {
+    Boxed::new().private_net().run(|folder| {
+        let site = Site::at(folder).shared_socket().alone();
+        let plain = site.command(&["--exit-code=7", "--parent-restarts=no", "--reload-signal=1"]);
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' CHLD; exec \"$@\"", "sh"]).arg(plain.get_program());
+        let mut started =
+            site.spawn(command.args(plain.get_args()).stdin(Stdio::null()).stderr(site.log_end()));
+        let old = started.wait_started();
+        started.launcher.signal(HUP);
+        let new = Watched::new(site.report.wait_nth("started", 2).pid);
+        old.wait_end(LIMIT);
+        site.log.wait_words(&["stage=reloaded"], 1);
+        wait_for(format!("no other child is left: {}", site.log), LIMIT, || {
+            (process::children(started.launcher.pid()) == [new.pid()]).then_some(())
+        });
+        started.launcher.signal(TERM);
+        assert_eq!(started.wait_end().code(), Some(7));
+        assert!(new.has_ended());
+    });
+}

@@ -3,11 +3,14 @@
 use std::{fs, time::Duration};
 
 use seamless_testing::{
-    LIMIT, bin, boxed,
+    LIMIT, bin,
+    boxed::{self, Boxed},
+    http::{Connection, answer_of},
+    process,
     report::Report,
     scene,
     signal::{TERM, USR1},
-    site::Site,
+    site::{SERVES_ON, Site},
     wait_for,
 };
 
@@ -126,5 +129,32 @@ fn a_disabled_daemon_tells_its_states_too() {
         });
         fs::write(folder.join("told"), "").expect("a file");
         assert!(probe.wait().expect("its end").success());
+    });
+}
+
+/// It waits for a client that may take hours, and leaves the processors alone meanwhile.
+#[test]
+fn a_generation_that_drains_does_not_wake_up_for_nothing() {
+    Boxed::new().private_net().run(|folder| {
+        let site = Site::at(folder).shared_socket().alone();
+        let (mut first, old) = site.start_ready(&[SERVES_ON]);
+        let request = Connection::unfinished(&site.target);
+        request.wait_accepted(old.pid());
+        first.detach();
+        let (_second, _new) = site.start_ready(&[SERVES_ON]);
+        site.wait_drain(old.pid());
+        scene::wait_let_go(old.pid());
+        let woken = || process::voluntary_switches(old.pid()).expect("it drains");
+        // What the beginning of the drain has to do is done when a while has passed without any.
+        wait_for("it has come to rest", LIMIT, || {
+            let before = woken();
+            std::thread::sleep(Duration::from_millis(500));
+            (woken() == before).then_some(())
+        });
+        let before = woken();
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(woken() - before <= 4, "{} times in 2 s", woken() - before);
+        assert!(request.finish().ends_with(&answer_of(old.pid())));
+        old.wait_end(LIMIT);
     });
 }

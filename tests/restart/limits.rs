@@ -1,14 +1,16 @@
 //! What old generations may cost: memory, and how many of them there are.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use seamless_testing::{
     LIMIT,
-    boxed::Boxed,
+    boxed::{Boxed, Isolation},
     http::{self, Connection, answer_of},
     process::Watched,
     scene,
-    site::{SERVES_ON, Site, Started},
+    site::{SERVES_ON, Site, Started, User},
+    supervisor::Supervisor,
+    under_each_supervisor,
 };
 
 fn oom_score_adj(pid: u32) -> i32 {
@@ -104,3 +106,35 @@ fn p1_the_oldest_generation_that_drains_makes_room() {
         assert_eq!(http::pid(&site.target), pids[3]);
     });
 }
+
+/// The supervisor tries again until there is room, and the generation that serves does so meanwhile.
+fn p1_p3_a_supervisor_waits_for_room(kind: Supervisor, folder: &Path) {
+    let options = format!("{SERVES_ON} --max-draining=1 --too-many=refuse");
+    let site = Site::at(folder).user(User::Root).shared_socket().options(&options).under(kind);
+    let first = site.daemon(1);
+    let request = Connection::unfinished(&site.target);
+    request.wait_accepted(first.pid());
+    site.service().settle();
+    site.service().restart();
+    let second = site.daemon(2);
+    scene::wait_let_go(first.pid());
+    let other = Connection::unfinished(&site.target);
+    other.wait_accepted(second.pid());
+    site.service().settle();
+    site.service().restart();
+    let error = site.report.wait("error").text;
+    assert!(error.contains("max_draining"), "{error}");
+    site.report.wait_nth("error", 2);
+    assert_eq!(http::pid(&site.target), second.pid());
+    assert!(request.finish().ends_with(&answer_of(first.pid())));
+    first.wait_end(LIMIT);
+    let third = site.daemon(3);
+    assert!(other.finish().ends_with(&answer_of(second.pid())));
+    second.wait_end(LIMIT);
+    assert_eq!(http::pid(&site.target), third.pid());
+    site.assert_one_generation(third.pid());
+}
+
+under_each_supervisor![
+    Boxed::new().private_net().needs(Isolation::UserNamespaces) => p1_p3_a_supervisor_waits_for_room
+];

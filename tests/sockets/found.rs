@@ -353,3 +353,29 @@ fn o_nonblock_is_the_sockets_own() {
         assert!(line.contains(&format!("daemon={}", second.pid())), "{line}");
     });
 }
+
+/// systemd passes its sockets so that they stay open over `execve`; a program that the daemon starts would keep
+/// the port.
+#[test]
+fn what_the_supervisor_has_passed_is_not_inherited_by_programs() {
+    Boxed::new().private_net_without_migration().run(|folder| {
+        for (at, pid_file) in ["web.pid", ""].into_iter().enumerate() {
+            let place = folder.join(at.to_string());
+            fs::create_dir(&place).expect("a folder");
+            let direct = Site::alone(&place);
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+            let tcp = format!("--tcp={}", listener.local_addr().expect("its address"));
+            let passed = to_pass(listener);
+            let mut options = vec![tcp.as_str(), "--at=started=spawn:one"];
+            options.extend(pid_file.is_empty().then_some("--pid-file="));
+            let variables = "export LISTEN_PID=$$ LISTEN_FDS=1";
+            let _started = start_with(&direct, &[passed.as_fd()], variables, &options);
+            let spawned = direct.report.wait("spawned").text;
+            let program: u32 =
+                spawned.split(' ').next().unwrap_or_default().parse().expect("a PID");
+            let held = descriptors(program);
+            let is_socket = |what: &PathBuf| what.to_string_lossy().starts_with("socket:");
+            assert!(!held.iter().any(|(_, what)| is_socket(what)), "{held:?}");
+        }
+    });
+}
