@@ -12,14 +12,18 @@
 use axum::{Router, extract::Query, http::StatusCode, routing::get};
 use std::{collections::HashMap, env, process, time::SystemTime};
 
-#[tokio::main]
-async fn main() -> seamless::Result<()> {
+fn main() -> seamless::Result<()> {
     let mut args = env::args().skip(1);
     let pid_file = args.next().unwrap_or("/run/web/web.pid".into());
     let address = args.next().unwrap_or("127.0.0.1:8080".into());
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
 
     seamless::init(pid_file)?;
+    serve(address)
+}
+
+#[tokio::main] // after `init`: the launcher stays small
+async fn serve(address: String) -> seamless::Result<()> {
     let started = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
     let app = Router::new()
         .route("/sleep/", get(move |query: Query<HashMap<String, String>>| sleep(query, started)));

@@ -10,8 +10,7 @@ use axum::{Router, body::Bytes};
 use seamless::http::{Server, Tls};
 use std::{env, error::Error, fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path, process};
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let mut args = env::args().skip(1);
     let folder = args.next().unwrap_or("/run/web".into());
     let address = args.next().unwrap_or("127.0.0.1:8080".into());
@@ -20,6 +19,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let folder = Path::new(&folder);
     seamless::init(folder.join("web.pid"))?;
+    serve(folder, address, tls_address)
+}
+
+#[tokio::main] // after `init`: the launcher stays small
+async fn serve(folder: &Path, address: String, tls_address: String) -> Result<(), Box<dyn Error>> {
     let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
     if !certificate.exists() {
         make(&certificate, &key)?; // nobody else starts at this time: `init` sees to that

@@ -3,9 +3,13 @@
 //! ```no_run
 //! use axum::{Router, routing::get};
 //!
+//! fn main() -> seamless::Result<()> {
+//!     seamless::init("/run/web/web.pid")?; // before the runtime, so that the launcher has no threads
+//!     serve()
+//! }
+//!
 //! #[tokio::main]
-//! async fn main() -> seamless::Result<()> {
-//!     seamless::init("/run/web/web.pid")?;
+//! async fn serve() -> seamless::Result<()> {
 //!     let app = Router::new().route("/", get(|| async { "Hello\n" }));
 //!     seamless::http::serve("0.0.0.0:8080", app).await?;
 //!     Ok(())

@@ -9,8 +9,11 @@ use nix::sys::socket::{
     SockaddrStorage, getsockname,
 };
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+#[cfg(feature = "command")]
 use nix::unistd::Gid;
-use std::ffi::{CStr, OsString};
+#[cfg(feature = "command")]
+use std::ffi::CStr;
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -73,6 +76,7 @@ pub(crate) fn dump_no_core() {}
 
 pub(crate) fn reap_orphans(_is_ours: impl Fn(i32) -> bool) {}
 
+#[cfg(feature = "command")]
 pub(crate) fn getgrouplist(_user: &CStr, group: Gid) -> nix::Result<Vec<Gid>> {
     Ok(vec![group])
 }

@@ -27,6 +27,7 @@ use std::path::Path;
 use std::process::Command;
 
 pub(crate) use libc::{IPPROTO_MPTCP, MSG_CMSG_CLOEXEC};
+#[cfg(feature = "command")]
 pub(crate) use nix::unistd::getgrouplist;
 
 /// See [`signals::HALTS`](super::signals::HALTS).

@@ -1,6 +1,6 @@
 //! Each service of `src/bin` is restarted ten times under load, under daemontools. Clients that keep their
 //! connections and never ask twice, and clients with a connection for each request, see no failure, and an
-//! answer from every generation.
+//! answer from every generation. The example `lines` too, with clients of its own protocol.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -276,6 +276,31 @@ fn p2_p3_poem() {
 }
 
 #[test]
+fn p2_p3_warp_serve() {
+    restarted_ten_times("warp-serve", false, &[]);
+}
+
+#[test]
+fn p2_p3_salvo() {
+    restarted_ten_times("salvo", false, &[]);
+}
+
+#[test]
+fn p2_p3_rocket_by_http() {
+    restarted_ten_times("rocket", false, &[]);
+}
+
+#[test]
+fn p2_p3_pingora() {
+    restarted_ten_times("pingora", false, &[]);
+}
+
+#[test]
+fn p2_p3_threads() {
+    restarted_ten_times("threads", false, &[]);
+}
+
+#[test]
 fn p2_p3_tonic_by_http() {
     restarted_ten_times("tonic-http", true, &[(unary_calls, 500), (streams, 20)]);
 }
@@ -283,4 +308,86 @@ fn p2_p3_tonic_by_http() {
 #[test]
 fn p2_p3_tonic_serve() {
     restarted_ten_times("tonic-serve", true, &[(unary_calls, 500), (streams, 20)]);
+}
+
+// ---- a line protocol: the example `lines` ----
+
+/// Sends a line, and returns the PID of the server that answered it.
+fn ask(client: &mut BufReader<TcpStream>) -> u32 {
+    client.get_mut().write_all(b"a\n").expect("a connection");
+    let mut answer = String::new();
+    client.read_line(&mut answer).expect("no reset");
+    let pid = answer.strip_suffix(" a\n").and_then(|pid| pid.parse().ok());
+    pid.unwrap_or_else(|| panic!("{answer:?}"))
+}
+
+fn connect(address: SocketAddr) -> BufReader<TcpStream> {
+    let stream = TcpStream::connect(address).expect("a server");
+    stream.set_read_timeout(Some(LIMIT)).expect("a limit");
+    BufReader::new(stream)
+}
+
+/// So many lines over a connection are answered by one process. Then there is another connection.
+fn lines<const LINES: usize>(address: SocketAddr, more: &More) {
+    while more.goes_on() {
+        let mut client = connect(address);
+        let pid = ask(&mut client);
+        for _ in 1..LINES {
+            assert_eq!(ask(&mut client), pid);
+            more.count();
+            thread::sleep(Duration::from_millis(2));
+        }
+        more.count();
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn p2_p3_lines() {
+    Boxed::new().private_net_without_migration().run(|folder: &Path| {
+        let address = boxed::address();
+        let (program, place) = (bin::example("lines"), folder.display());
+        let run = format!("exec 2>&1\nexec '{}' '{place}/web.pid' {address}", program.display());
+        let service = Service::new(Supervisor::Daemontools, folder.join("service"), &run);
+        let listens = || TcpStream::connect(address).ok();
+        let first = BufReader::new(wait_for("a server", LIMIT, listens));
+        let mut newest = ask(&mut { first });
+        let clients: Vec<_> = [lines::<1> as Client, lines::<300>]
+            .into_iter()
+            .cycle()
+            .take(8)
+            .map(|client| {
+                let more = Arc::new(More::default());
+                let shared = more.clone();
+                (more, thread::spawn(move || client(address, &shared)))
+            })
+            .collect();
+        let good = |more: &More| more.good.load(Ordering::Relaxed);
+        let mut old = Vec::new();
+        for _ in 0..RESTARTS {
+            service.settle();
+            for (more, _) in &clients {
+                let floor = good(more) + FLOOR / 4;
+                wait_for("answers", LIMIT, || (good(more) > floor).then_some(()));
+            }
+            let mut idle = connect(address);
+            assert_eq!(ask(&mut idle), newest);
+            old.push((idle, Watched::new(newest)));
+            service.restart();
+            newest = wait_for("the successor", LIMIT, || {
+                Some(ask(&mut connect(address))).filter(|pid| *pid != newest)
+            });
+        }
+        for (idle, daemon) in old {
+            ends_cleanly(idle.into_inner());
+            daemon.wait_end(LIMIT);
+        }
+        for (more, client) in clients {
+            more.stopping.store(true, Ordering::Relaxed);
+            client.join().expect("a client saw a failure");
+            println!("lines: {} answers", good(&more));
+        }
+        service.down();
+        service.wait_down();
+    });
 }

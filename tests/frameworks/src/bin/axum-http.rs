@@ -12,10 +12,14 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-#[tokio::main]
-async fn main() -> seamless::Result<()> {
+fn main() -> seamless::Result<()> {
     let (pid_file, address) = arguments();
     seamless::init(pid_file)?;
+    serve(address)
+}
+
+#[tokio::main] // after `init`: the launcher stays small
+async fn serve(address: String) -> seamless::Result<()> {
     let app = Router::new()
         .route("/", get(async || hello()))
         .route("/peer", get(peer))

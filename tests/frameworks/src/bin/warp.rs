@@ -3,10 +3,14 @@
 use seamless_frameworks::{arguments, hello};
 use warp::Filter;
 
-#[tokio::main]
-async fn main() -> seamless::Result<()> {
+fn main() -> seamless::Result<()> {
     let (pid_file, address) = arguments();
     seamless::init(pid_file)?;
+    serve(address)
+}
+
+#[tokio::main] // after `init`: the launcher stays small
+async fn serve(address: String) -> seamless::Result<()> {
     let app = warp::path::end().map(hello);
     seamless::http::serve(address, warp::service(app)).await?;
     Ok(())
