@@ -91,6 +91,10 @@ impl Error {
         self.source.as_ref().is_some_and(|source| source.kind() == io::ErrorKind::AddrInUse)
     }
 
+    pub(crate) fn is_denied(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// What kind of thing went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -44,11 +44,9 @@
 //! During a restart the old and the new generation read from one UDP queue, so each datagram goes to
 //! either of them. This is right for protocols that answer each datagram alone, such as DNS, syslog or
 //! statsd. It is wrong for a protocol that keeps state for each peer: QUIC and HTTP/3, DTLS, WireGuard,
-//! WebRTC (STUN, SRTP), games. There, the datagrams of a connection of the old generation also reach the
-//! new one, which does not know the connection. Its peers see lost datagrams until the old generation
-//! closes its socket, and then a connection that does not answer any more. If you use [`udp`] for such a
-//! protocol: close the connections when the drain begins, tell the peers to connect again, and close the
-//! socket at once; do not wait for the connections to become idle.
+//! WebRTC (STUN, SRTP), games. There, [`Options::steer`] keeps each flow with the generation that has
+//! accepted it, and gives new flows to the newest one. The guide tells [which protocol needs
+//! what](crate::guide::datagrams).
 //!
 //! # When to call
 //!
@@ -76,10 +74,6 @@
 //! sockets, as `std` does. A blocking listener in tokio panics in a debug build. In a release build it
 //! works at first, and hangs in the drain. With tokio use `sockets::tokio` (feature `tokio`), which sees
 //! to the mode whatever was found. With another runtime use [`Options::nonblocking`].
-//!
-//! **UDP keeps no flows together.** During a restart old and new generation read from one queue, and
-//! either may get the next datagram of a client. That suits protocols of one question and one answer,
-//! such as DNS. It does not suit QUIC, DTLS, or anything with state for each peer.
 //!
 //! # Several sockets on one port
 //!
@@ -120,8 +114,12 @@
 //! bound, and shares the port until then. The new members get a part of what arrives. The rest waits at
 //! the old members, and is lost when they are closed, unless `net.ipv4.tcp_migrate_req` is set.
 
+pub mod quic;
+mod steer;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+
+pub use crate::proto::control::frame::Steer;
 
 use crate::driver::sockets::obtain as pool;
 use crate::error::{Error, ErrorKind, Result};
@@ -140,8 +138,8 @@ pub fn tcp(addr: impl ToSocketAddrs) -> Result<TcpListener> {
     Options::new().tcp(addr)
 }
 
-/// A UDP socket, with every default: [`Options::udp`]. QUIC, DTLS and other protocols with state for each
-/// peer need [care](self#udp-protocols-with-state-for-each-peer).
+/// A UDP socket, with every default: [`Options::udp`]. For QUIC, DTLS and other protocols with state for each
+/// peer, see [`Options::steer`].
 pub fn udp(addr: impl ToSocketAddrs) -> Result<UdpSocket> {
     Options::new().udp(addr)
 }
@@ -171,6 +169,7 @@ pub fn unix_datagram(path: impl AsRef<Path>) -> Result<UnixDatagram> {
 pub struct Options {
     name: Option<String>,
     settings: Settings,
+    steer: Option<Steer>,
 }
 
 impl Default for Options {
@@ -192,6 +191,7 @@ impl Options {
                 nonblocking: false,
                 change_nonblocking: false,
             },
+            steer: None,
         }
     }
 
@@ -289,6 +289,49 @@ impl Options {
         self
     }
 
+    /// Keeps the datagrams of a flow with the generation that has accepted it, for [`udp_group`] and [`udp`].
+    /// New flows go to the newest generation as soon as its [`started`](crate::started) has been called.
+    /// Default: not steered, so each datagram goes to either generation during a restart.
+    ///
+    /// Each generation has sockets of its own: they are bound beside those of older generations
+    /// (SO_REUSEPORT), or taken over from generations that have ended. A program in the kernel chooses among
+    /// them; that needs no privilege. [Flows](crate::guide::datagrams) tells which protocol needs which
+    /// variant, and what a program has to do in its drain.
+    ///
+    /// Call it in every generation. The first deploy with it, and a deploy without it, split flows as before.
+    ///
+    /// # Errors
+    ///
+    /// [`udp_group`] fails with [`ErrorKind::Socket`], beside its other errors,
+    ///
+    /// - if the supervisor has passed a socket at this address;
+    /// - if this process may not bind the address itself, for example a port below 1024 without
+    ///   CAP_NET_BIND_SERVICE;
+    /// - if an older generation lives and has a steered group at another address that overlaps, such as `[::]`
+    ///   and `0.0.0.0`: these are two groups, and flows cannot move;
+    /// - if the mask of [`Steer::Bytes`] has no value left, or the group has more than 1,024 members.
+    ///
+    /// [`tcp`](Options::tcp), [`tcp_group`](Options::tcp_group) and the calls for Unix sockets fail.
+    ///
+    /// ```no_run
+    /// use seamless::sockets::{Options, Steer, quic::ConnectionIds};
+    ///
+    /// # seamless::init("")?;
+    /// let members = Options::new().nonblocking(true).steer(Steer::Quic).udp_group("[::]:4433", 4)?;
+    /// for member in &members {
+    ///     let ids = ConnectionIds::new(member)?; // for the endpoint that reads from this member
+    ///     # _ = ids;
+    /// }
+    /// # Ok::<(), seamless::Error>(())
+    /// ```
+    ///
+    /// [`udp`]: Options::udp
+    /// [`udp_group`]: Options::udp_group
+    pub fn steer(&mut self, steer: Steer) -> &mut Self {
+        self.steer = Some(steer);
+        self
+    }
+
     /// A TCP listener. If the name resolves to several addresses, the first one that is found is used,
     /// or else the first one that can be bound. A listener that is bound anew has SO_REUSEADDR, as in
     /// `std`.
@@ -306,9 +349,8 @@ impl Options {
         self.one(SocketKind::Tcp, resolve(addr)?).map(TcpListener::from)
     }
 
-    /// A UDP socket. Old and new generation read from one queue, until the old one closes it. So it is not
-    /// for protocols with state for each peer, such as QUIC or DTLS, without the care that the
-    /// [module](self#udp-protocols-with-state-for-each-peer) describes.
+    /// A UDP socket. Old and new generation read from one queue, until the old one closes it. For protocols
+    /// with state for each peer, such as QUIC or DTLS, call [`steer`](Options::steer) before.
     ///
     /// # Errors
     ///
@@ -360,6 +402,7 @@ impl Options {
     }
 
     fn one(&self, kind: SocketKind, addresses: Vec<Address>) -> Result<OwnedFd> {
+        self.check_steer(kind)?;
         let found = pool::obtain(&self.wanted(kind, addresses, None), self.settings)?;
         Ok(found.into_iter().next().expect("one was asked for"))
     }
@@ -370,6 +413,7 @@ impl Options {
         addresses: Vec<Address>,
         count: usize,
     ) -> Result<Vec<OwnedFd>> {
+        self.check_steer(kind)?;
         if count == 0 {
             let text = "cannot make a group of no sockets (socket)";
             return Err(Error::new(ErrorKind::Socket, text));
@@ -386,7 +430,8 @@ impl Options {
         let Settings { backlog, only_v6, file, .. } = self.settings;
         let only_v6 = only_v6.unwrap_or_else(socket::only_v6_by_default);
         let changes = Changes { backlog, file };
-        Wanted { kind, addresses, name: self.name.as_deref(), group, only_v6, changes }
+        let (name, steer) = (self.name.as_deref(), self.steer);
+        Wanted { kind, addresses, name, group, only_v6, changes, steer }
     }
 }
 

@@ -7,6 +7,7 @@
 pub(crate) mod channel;
 pub(crate) mod control;
 pub(crate) mod daemon;
+pub(crate) mod flows;
 pub(crate) mod generation;
 pub(crate) mod keeper;
 pub(crate) mod launcher;

@@ -34,6 +34,20 @@ pub(crate) fn standby_socket(pid_file: &Path) -> PathBuf {
     with(&control_socket(pid_file), ".standby")
 }
 
+/// `web.pid.sock.3` for `web.pid`: the control socket of generation 3, for as long as that generation lives.
+pub(crate) fn control_socket_of(pid_file: &Path, generation: u64) -> PathBuf {
+    with(&control_socket(pid_file), &format!(".{generation}"))
+}
+
+/// The generation whose control socket has this file name.
+pub(crate) fn generation_of(pid_file: &Path, name: &OsStr) -> Option<u64> {
+    let control = control_socket(pid_file);
+    let prefix = control.file_name()?.as_encoded_bytes();
+    let rest = name.as_encoded_bytes().strip_prefix(prefix)?.strip_prefix(b".")?;
+    let number: u64 = std::str::from_utf8(rest).ok()?.parse().ok()?;
+    (number.to_string().as_bytes() == rest).then_some(number)
+}
+
 /// `web.pid.new` for `web.pid`.
 pub(crate) fn temporary(path: &Path) -> PathBuf {
     with(path, TEMPORARY)

@@ -108,6 +108,10 @@ impl LockFile {
         }
     }
 
+    pub(crate) fn is_held(&self) -> bool {
+        self.held
+    }
+
     pub(crate) fn give_up_if_held(&mut self) {
         if self.held {
             self.give_up();

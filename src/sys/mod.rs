@@ -33,4 +33,4 @@ pub(crate) mod wait;
 mod way_up;
 
 pub(crate) use raw::exit_now;
-pub(crate) use system::{RESTARTS, since_boot};
+pub(crate) use system::{RESTARTS, random, since_boot};

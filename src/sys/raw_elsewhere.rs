@@ -122,6 +122,11 @@ pub(crate) fn protocol(_socket: BorrowedFd<'_>, ty: c_int) -> nix::Result<c_int>
     Ok(if ty == libc::SOCK_DGRAM { libc::IPPROTO_UDP } else { libc::IPPROTO_TCP })
 }
 
+/// Fills the bytes with random ones.
+pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
+    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, bytes)
+}
+
 pub(crate) fn cookie(_socket: BorrowedFd<'_>) -> io::Result<u64> {
     unsupported()
 }

@@ -230,6 +230,22 @@ pub(crate) fn protocol(socket: BorrowedFd<'_>, _ty: c_int) -> nix::Result<c_int>
     getsockopt(&socket, Protocol)
 }
 
+/// Fills the bytes with random ones (`getrandom(2)`); waits for the kernel's generator if the system has just
+/// booted.
+pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        // SAFETY: the kernel writes at most as many bytes as there is room for.
+        let got = unsafe { check(libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) as _) };
+        match got {
+            Ok(count) => rest = &mut rest[count as usize..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// A number that distinguishes a socket from every other one, and that its duplicates share.
 pub(crate) fn cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(getsockopt(&socket, Cookie)?)

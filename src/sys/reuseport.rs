@@ -3,6 +3,7 @@
 
 use super::system::{self, Instruction};
 use crate::proto::control::frame::SocketKind;
+use crate::proto::flows::bpf::Instruction as Portable;
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use std::io;
@@ -49,6 +50,14 @@ pub(crate) fn steer_to_all(socket: BorrowedFd<'_>) -> io::Result<()> {
         }
         done => done,
     }
+}
+
+/// Lets this program choose among the sockets of a SO_REUSEPORT group, instead of the one before. The socket
+/// is in such a group. No privilege is needed.
+pub(crate) fn attach(socket: BorrowedFd<'_>, program: &[Portable]) -> io::Result<()> {
+    let native = |one: &Portable| Instruction { code: one.code, jt: one.jt, jf: one.jf, k: one.k };
+    let program: Vec<Instruction> = program.iter().map(native).collect();
+    system::attach_to_group(socket, &program)
 }
 
 // Classic BPF (`linux/filter.h`).

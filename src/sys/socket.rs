@@ -168,6 +168,12 @@ fn unix_address(fd: BorrowedFd<'_>) -> io::Result<Option<Address>> {
     Ok(local.is_unnamed().then(|| Address::Unix(Vec::new())))
 }
 
+/// Does it get what one peer sends, and nothing else?
+pub(crate) fn is_connected(fd: BorrowedFd<'_>) -> bool {
+    nix_socket::getpeername::<SockaddrStorage>(fd.as_raw_fd()).is_ok()
+}
+
+/// A number that distinguishes a socket from every other one, and that its duplicates share.
 pub(crate) fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
     system::cookie(fd)
 }

@@ -1,6 +1,14 @@
 //! The examples whose sockets are taken over, with all of their options.
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{SocketAddr, UdpSocket},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use seamless_testing::{
     bin,
@@ -69,7 +77,7 @@ fn p2_udp_takes_over_its_socket(supervisor: Supervisor, folder: &Path) {
         pid_file.display()
     );
     let service = Service::new(supervisor, folder.join("service"), &run);
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     socket.connect(address).expect("an address");
     socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
     let ask = || {
@@ -85,6 +93,64 @@ fn p2_udp_takes_over_its_socket(supervisor: Supervisor, folder: &Path) {
     service.restart();
     daemon.wait_end(LIMIT);
     wait_for("an answer of another", LIMIT, || ask().filter(|pid| *pid != old));
+}
+
+/// A TXT question for `pid.example`, and the PID in its answer.
+fn ask_dns(address: SocketAddr) -> Option<u32> {
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    client.set_read_timeout(Some(Duration::from_secs(10))).expect("a limit");
+    client.connect(address).expect("an address");
+    let question = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03pid\x07example\0\0\x10\0\x01";
+    client.send(question).ok()?;
+    let mut answer = [0; 500];
+    let length = client.recv(&mut answer).ok()?;
+    assert_eq!(&answer[..8], b"\x12\x34\x85\0\0\x01\0\x01");
+    assert_eq!(&answer[12..question.len()], &question[12..]);
+    let text = String::from_utf8_lossy(&answer[..length]);
+    text.rsplit_once("Server pid: ")?.1.parse().ok()
+}
+
+/// Clients that never ask twice get each of their answers, over three restarts.
+fn p14_dns_answers_every_question(supervisor: Supervisor, folder: &Path) {
+    let address = boxed::address();
+    let (program, pid_file) = (bin::example("dns"), folder.join("web.pid"));
+    let run = format!(
+        "exec '{}' --pid-file '{}' --listen {address}",
+        program.display(),
+        pid_file.display()
+    );
+    let service = Service::new(supervisor, folder.join("service"), &run);
+    let first = wait_for("an answer", LIMIT, || ask_dns(address));
+    service.settle();
+    let stopping = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut seen = BTreeSet::new();
+                    while !stopping.load(Ordering::Relaxed) {
+                        seen.insert(ask_dns(address).expect("an answer"));
+                    }
+                    seen
+                })
+            })
+            .collect();
+        let mut old = first;
+        for _ in 0..3 {
+            let daemon = Watched::new(old);
+            service.restart();
+            daemon.wait_end(LIMIT);
+            // The old one has ended, so this is the new one.
+            let new = ask_dns(address).expect("an answer");
+            assert_ne!(new, old);
+            old = new;
+            service.settle();
+        }
+        stopping.store(true, Ordering::Relaxed);
+        let seen: BTreeSet<u32> =
+            clients.into_iter().flat_map(|one| one.join().expect("no panic")).collect();
+        assert_eq!(seen.len(), 4, "{seen:?}");
+    });
 }
 
 /// hyper ends a connection whose request body nobody has read, and the client's next request is lost.
@@ -122,4 +188,5 @@ under_each_supervisor![
     Boxed::new().private_net_without_migration() =>
     p2_takeover_takes_over_every_socket_and_its_count,
     p2_udp_takes_over_its_socket,
+    p14_dns_answers_every_question,
 ];

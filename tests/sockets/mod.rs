@@ -2,6 +2,7 @@
 //! hostile peers can do.
 
 mod examples;
+mod flows;
 mod found;
 mod fresh;
 mod groups;

@@ -14,7 +14,7 @@ use crate::proto::paths;
 use crate::shutdown::lock;
 use crate::sys::process::Held;
 use crate::sys::seqpacket::{Link, Listener};
-use crate::sys::unix_path::Beside;
+use crate::sys::unix_path::{self, Beside, Occupant, SocketType};
 use crate::sys::wait::Waker;
 use std::fs;
 use std::io;
@@ -32,8 +32,9 @@ pub(in crate::driver) struct Server {
     /// Ours, once `started` has put it in place.
     listener: Mutex<Option<Arc<Listener>>>,
     hand_over: Arc<Mutex<Option<HandOver>>>,
-    /// Older generations, after whose end the retired members of groups are closed.
-    older: Mutex<Vec<Held>>,
+    /// Older generations, by their numbers. After their end, the retired members of groups are closed, and
+    /// their places in steered groups are free.
+    older: Mutex<Vec<(u64, Held)>>,
     connections: AtomicUsize,
 }
 
@@ -89,6 +90,39 @@ pub(in crate::driver) fn put_back(pid_file: &Path, server: &OnceLock<Server>) ->
     Ok(())
 }
 
+/// Gives our control socket a name that the next generation does not replace. If the newest generation dies
+/// while this one drains, the next one finds it there, and with it the sockets of the flows. Removes the names
+/// of generations that have ended. Under the claim.
+pub(in crate::driver) fn name(pid_file: &Path, generation: u64) {
+    let own = paths::control_socket_of(pid_file, generation);
+    let named = match fs::remove_file(&own) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => fs::hard_link(paths::control_socket(pid_file), &own),
+    };
+    if let Err(error) = named {
+        log::write(Event::ControlSocketNotNamed { path: &own, error: &error });
+    }
+    let Some(folder) = pid_file.parent() else { return };
+    let Ok(files) = fs::read_dir(folder) else { return };
+    for file in files.flatten() {
+        let number = paths::generation_of(pid_file, &file.file_name());
+        if number.is_some_and(|number| number != generation) && is_dead(&file.path()) {
+            _ = fs::remove_file(file.path());
+        }
+    }
+}
+
+/// Does nobody listen there any more?
+fn is_dead(path: &Path) -> bool {
+    unix_path::occupant_of(path, SocketType::SeqPacket)
+        .is_ok_and(|there| matches!(there, Occupant::Nobody))
+}
+
+/// That generation has ended, or is about to.
+pub(in crate::driver) fn forget(pid_file: &Path, generation: u64) {
+    _ = fs::remove_file(paths::control_socket_of(pid_file, generation));
+}
+
 fn cannot_bind(path: &Path, error: io::Error) -> Error {
     let denied =
         matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem);
@@ -127,8 +161,8 @@ impl Server {
         listener.as_ref().is_some_and(|listener| listener.is_lost(&self.path))
     }
 
-    /// Closes the retired members of groups once these have ended.
-    pub(in crate::driver) fn retire_after(&self, older: Vec<Held>) {
+    /// Does what has to be done with groups of sockets when these have ended.
+    pub(in crate::driver) fn watch(&self, older: Vec<(u64, Held)>) {
         *lock(&self.older) = older;
         self.waker.wake();
     }

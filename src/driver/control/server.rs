@@ -11,7 +11,6 @@ use crate::proto::control::frame::{self, Answer, Request};
 use crate::proto::control::transfer::{Give, Giving};
 use crate::shutdown::lock;
 use crate::sys::memfd;
-use crate::sys::process::Held;
 use crate::sys::seqpacket::Link;
 use crate::sys::socket::Peer;
 use crate::sys::wait;
@@ -25,27 +24,35 @@ use std::time::{Duration, Instant};
 
 /// At most so many are answered at the same time; the others wait.
 const CONNECTIONS: usize = 8;
+/// How soon a program is written that could not be written now.
+const AGAIN: Duration = Duration::from_secs(1);
 
 impl Server {
     pub(in crate::driver) fn run(&'static self) {
+        let mut unsettled = false;
         loop {
             let listener = lock(&self.listener).clone();
             let older = std::mem::take(&mut *lock(&self.older));
+            let mut ended: Vec<u64> = Vec::new();
             let mut fds = vec![self.waker.as_fd()];
             // At its limit, connections wait in the queue until one of those that run is through.
             let has_room = self.connections.load(Ordering::SeqCst) < CONNECTIONS;
             fds.extend(listener.as_ref().filter(|_| has_room).map(|listener| listener.as_fd()));
-            fds.extend(older.iter().map(AsFd::as_fd));
-            wait::readable(&fds, None);
+            fds.extend(older.iter().map(|(_, older)| older.as_fd()));
+            wait::readable(&fds, unsettled.then_some(AGAIN));
             self.waker.clear();
             if !older.is_empty() {
-                let left: Vec<Held> =
-                    older.into_iter().filter(|older| !older.has_ended()).collect();
+                let (gone, left): (Vec<_>, Vec<_>) =
+                    older.into_iter().partition(|(_, older)| older.has_ended());
+                ended.extend(gone.into_iter().map(|(number, _)| number));
                 if left.is_empty() {
                     sockets::stages::close_retired();
                 } else {
                     lock(&self.older).extend(left);
                 }
+            }
+            if unsettled || !ended.is_empty() {
+                unsettled = sockets::flows::settle(&ended);
             }
             let Some(listener) = listener.filter(|_| has_room) else { continue };
             match listener.accept() {
@@ -138,13 +145,13 @@ impl Server {
         let began = Instant::now();
         let entries = PROCESS.sockets.held();
         let state = match &entries {
-            None => None, // draining: there is nothing left to hand over
+            None => None, // draining: there are at most flows to hand over
             Some(_) => match self.state(deadline) {
                 Ok(state) => state,
                 Err(why) => return refuse(link, why),
             },
         };
-        let entries = entries.unwrap_or_default();
+        let entries = entries.unwrap_or_else(|| PROCESS.sockets.flows());
         let bytes = state.as_ref().map(|(_, bytes)| *bytes);
         let mut rest = &entries[..];
         let mut giving = Giving::new(rest.len(), state.is_some());

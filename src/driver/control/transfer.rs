@@ -83,16 +83,18 @@ pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Ta
         if let Some(generation) = service.crashed_sibling()? {
             return Ok(take_from_launcher(generation));
         }
-        for one in known {
+        let mut taken = Taken::default();
+        take_flows(service, own, timeout, &known, &mut taken);
+        for one in known.iter().filter(|_| taken.entries.is_empty()) {
             log::write(Event::NothingTransferred {
                 predecessor: one.pid,
                 predecessor_generation: one.number,
             });
         }
-        return Ok(Taken::default());
+        return Ok(taken);
     };
     let mut taken = Taken::default();
-    match receive(&link, own, &predecessor, deadline, &mut taken) {
+    let received = match receive(&link, own, &predecessor, deadline, &mut taken) {
         Ok(()) => Ok(taken),
         // What has come is now held by us alone, and with us it would be lost.
         Err(why)
@@ -104,9 +106,55 @@ pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Ta
                 predecessor_generation: predecessor.number,
                 sockets: taken.entries.len(),
             });
+            // A part of a group is of no use.
+            taken.entries.retain(|entry| entry.socket.flow.is_none());
             Ok(taken)
         }
         Err(why) => refuse(format!("process {}: {why}", predecessor.pid)),
+    };
+    received.map(|mut taken| {
+        if taken.entries.iter().all(|entry| entry.socket.flow.is_none()) {
+            take_flows(service, own, timeout, &known, &mut taken);
+        }
+        taken
+    })
+}
+
+/// If the newest generation has crashed, the newest of those that drain has the sockets of all flows, and
+/// answers at its own name.
+fn take_flows(
+    service: &Service,
+    own: u64,
+    timeout: Duration,
+    known: &[Predecessor],
+    taken: &mut Taken,
+) {
+    /// One that hangs must not hold up the start.
+    const LIMIT: Duration = Duration::from_secs(1);
+    let mut draining: Vec<&Predecessor> = known.iter().filter(|one| !one.hands_over).collect();
+    draining.sort_by_key(|one| std::cmp::Reverse(one.number));
+    for one in draining {
+        let path = paths::control_socket_of(&service.pid_file, one.number);
+        let deadline = Deadline::after(timeout.min(LIMIT));
+        let link = match connect(&path, deadline) {
+            Ok((link, listener)) if listener.is_some_and(|peer| peer.pid == one.pid) => link,
+            Ok(_) | Err(Unconnected::Nobody | Unconnected::Failed(_)) => continue,
+        };
+        let mut part = Taken::default();
+        match receive(&link, own, one, deadline, &mut part) {
+            Ok(()) => {
+                part.entries.retain(|entry| entry.socket.flow.is_some());
+                if !part.entries.is_empty() {
+                    taken.entries.extend(part.entries);
+                    return;
+                }
+            }
+            Err(why) => log::write(Event::FlowsNotReceived {
+                predecessor: one.pid,
+                predecessor_generation: one.number,
+                error: &why,
+            }),
+        }
     }
 }
 

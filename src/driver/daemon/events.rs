@@ -12,7 +12,7 @@ use crate::driver::log::{self, daemon::Event};
 use crate::driver::observers;
 use crate::driver::retry;
 use crate::driver::shared::{Daemon, PROCESS};
-use crate::driver::sockets::give;
+use crate::driver::sockets::{flows, give};
 use crate::driver::threads::Asked;
 use crate::driver::timers::Timers;
 use crate::proto::Report;
@@ -357,6 +357,7 @@ impl Events {
                 }
             }
             Output::Finish(reason) => {
+                flows::finish(self.daemon);
                 PROCESS.states.end();
                 PROCESS.shutdown.finish(reason);
             }

@@ -65,6 +65,29 @@ impl Service {
         names_newer(self.identity, content, content.pid.and_then(proc::identity))
     }
 
+    /// Does something under the claim, unless a newer generation lives. `false`: another one holds the claim,
+    /// so it has to be tried again. Guards against two generations that both take themselves for the newest.
+    pub(in crate::driver) fn while_newest(&self, act: impl FnOnce()) -> Result<bool> {
+        let mut files = lock(&self.files);
+        if files.lock_file.is_held() {
+            return Ok(false); // by another thread of ours, for a check
+        }
+        match files.lock_file.try_claim(&self.world)? {
+            Attempt::HeldBy(_) => return Ok(false),
+            Attempt::Claimed => {}
+        }
+        let own = self.number().unwrap_or(0);
+        let newer = self.read_record(&files.lock_file).and_then(|record| {
+            let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
+            Ok(others.iter().any(|one| one.facts.number > own && one.facts.may_have_flows()))
+        });
+        if matches!(newer, Ok(false)) {
+            act();
+        }
+        files.lock_file.give_up_if_held();
+        newer.map(|_| true)
+    }
+
     /// Under the claim.
     pub(in crate::driver) fn enter_again(&self) -> Result<()> {
         let files = lock(&self.files);

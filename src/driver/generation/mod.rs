@@ -28,6 +28,7 @@ use crate::sys::process::{self, Held};
 use crate::sys::shortage;
 use crate::sys::supervisor::Supervisor;
 use crate::sys::wait;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -203,6 +204,18 @@ impl Service {
             Ok(Examined { generation: generation.clone(), held: proof.ok(), facts })
         };
         examine().map_err(|error| look_failed(daemon.pid, error))
+    }
+
+    /// The generations of the record, but for this one, that may have flows.
+    pub(in crate::driver) fn living(&self) -> Result<BTreeSet<u64>> {
+        let files = lock(&self.files);
+        let record = self.read_record(&files.lock_file)?;
+        let all = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
+        Ok(all
+            .iter()
+            .filter(|one| one.facts.may_have_flows())
+            .map(|one| one.facts.number)
+            .collect())
     }
 
     /// What stands at the path of the PID file; `None` if it cannot be read.

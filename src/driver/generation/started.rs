@@ -61,7 +61,10 @@ pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Dae
     }
     let older: Vec<usize> = takeover.older().collect();
     let predecessors = older.len();
-    let is_older = |(place, one): (usize, Examined)| older.contains(&place).then_some(one.held)?;
+    let is_older = |(place, one): (usize, Examined)| {
+        let held = older.contains(&place).then_some(one.held)?;
+        held.map(|held| (one.facts.number, held))
+    };
     sockets::stages::started(hands.others.into_iter().enumerate().filter_map(is_older).collect());
     log::write(Event::Started {
         generation: service.number().unwrap_or_default(),
@@ -123,6 +126,10 @@ fn perform<'a>(
             if let Some(prepared) = hands.control.take() {
                 prepared.place(&PROCESS.server)?;
             }
+            if PROCESS.sockets.has_flows() {
+                let number = service.number().unwrap_or_default();
+                control::name(&service.pid_file, number);
+            }
         }
         Act::Enter(kept) => {
             let number = service.number().expect("a claim has a number");
@@ -150,7 +157,12 @@ fn perform<'a>(
                 false => Done::ToldToEnd,
             });
         }
-        Act::Steer => sockets::stages::steer_groups(),
+        Act::Steer => {
+            let living = hands.others.iter().filter(|one| one.facts.may_have_flows());
+            let lives = living.map(|one| one.facts.number).collect();
+            let own = service.number().unwrap_or_default();
+            sockets::stages::steer_groups(own, &lives);
+        }
         Act::Stop(place, verdict) => _ = service.touch(&hands.others[place], verdict),
         Act::GiveUp => {
             end_surplus(service, &hands.others);

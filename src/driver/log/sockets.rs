@@ -117,6 +117,24 @@ events! {
                 those that close is lost"),
         } => "Update the kernel, or keep the size of the group.";
 
+        /// New flows of a steered group go to this generation, and older flows to their own.
+        Steered: Info "socket" {
+            daemon = own_pid(),
+            address: &'a dyn Display as Field::Plain,
+            newest: u64,
+            generations: usize,
+            members: usize,
+            reason = Field::Text("new flows go to the newest generation"),
+        } => "Nothing.";
+
+        /// The kernel refuses the program that steers a group.
+        FlowsNotSteered: Error "socket" {
+            daemon = own_pid(),
+            address: &'a dyn Display as Field::Plain,
+            error: &'a dyn Display as Field::Quoted,
+            reason = Field::Text("new flows still go where they went before"),
+        } => "Raise `net.core.optmem_max` if memory is missing; else restart the service with fewer members.";
+
         /// The predecessor's socket is closed, since this program did not ask for it.
         SocketUnclaimed: Info "socket" {
             daemon = own_pid(),
@@ -194,6 +212,15 @@ events! {
             elapsed_ms: Duration as Field::Millis,
         } => "Nothing.";
 
+        /// A generation that drains does not hand over the sockets of its flows.
+        FlowsNotReceived: Warn "transfer" {
+            daemon = own_pid(),
+            predecessor: i32,
+            predecessor_generation: u64,
+            error: &'a dyn Display as Field::Quoted,
+            reason = Field::Text("its successor has crashed, and it does not hand over the sockets of its flows"),
+        } => "Nothing, if the start succeeds; otherwise end that generation.";
+
         /// The predecessor's state cannot be had.
         ReceiveFailed: Error "transfer" { daemon = own_pid(), error: &'a dyn Display as Field::Quoted }
             => "Repair what `error` names.";
@@ -265,6 +292,14 @@ events! {
             path: &'a Path as Field::Path,
             reason = Field::Text("nobody listened at the control socket: it is put back"),
         } => "Find out what removes files beside the PID file.";
+
+        /// If the newest generation dies while this one drains, the next one cannot find it.
+        ControlSocketNotNamed: Warn "start" {
+            daemon = own_pid(),
+            path: &'a Path as Field::Path,
+            error: &'a dyn Display as Field::Quoted,
+            reason = Field::Text("flows of this generation may be lost if its successor crashes"),
+        } => "Let the user of the service write to the folder of the PID file.";
 
         /// systemd's descriptor store has too little room.
         StoreTooSmall: Warn "systemd" {

@@ -82,7 +82,7 @@ fn join(
 }
 
 /// All at one port, which is the first one's where the system chooses.
-fn bind_members(
+pub(super) fn bind_members(
     wanted: &Wanted<'_>,
     settings: Settings,
     around: Around<'_>,
@@ -182,8 +182,16 @@ fn describe(
 ) -> Result<Entry, String> {
     let (kind, local) = socket::describe(fd.as_fd())?;
     let name = wanted.name.map(str::to_owned);
-    let socket =
-        Socket { kind, asked: asked.clone(), name, member: 0, retired: false, local, file };
+    let socket = Socket {
+        kind,
+        asked: asked.clone(),
+        name,
+        member: 0,
+        retired: false,
+        local,
+        file,
+        flow: None,
+    };
     Ok(entry(socket, fd))
 }
 

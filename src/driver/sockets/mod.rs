@@ -8,6 +8,7 @@ pub(in crate::driver) mod bind;
 mod conflict;
 #[cfg(feature = "systemd")]
 pub(in crate::driver) mod fdstore;
+pub(crate) mod flows;
 mod fresh;
 pub(in crate::driver) mod give;
 pub(in crate::driver) mod given;
@@ -22,6 +23,7 @@ use crate::proto::sockets::pool::Store;
 use crate::proto::sockets::pool::{self, Pool};
 use crate::shutdown::lock;
 use crate::sys::{process, socket, unix_path};
+use flows::Flows;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
@@ -41,19 +43,40 @@ struct Held {
     predecessor: Option<u64>,
     /// What the predecessor handed over beside them.
     state: Option<Vec<u8>>,
+    flows: Flows,
     /// Those whose mode changes when this generation serves, and whether they block no more then.
     modes: Vec<(Entry, bool)>,
 }
 
 impl Sockets {
     pub(in crate::driver) const fn new() -> Sockets {
-        let held = Held { pool: Pool::new(), predecessor: None, state: None, modes: Vec::new() };
+        let held = Held {
+            pool: Pool::new(),
+            predecessor: None,
+            state: None,
+            flows: Flows::new(),
+            modes: Vec::new(),
+        };
         Sockets { taking: Mutex::new(()), held: Mutex::new(held) }
     }
 
     /// What a successor gets; `None` once the drain has begun.
     pub(in crate::driver) fn held(&self) -> Option<Vec<Entry>> {
-        lock(&self.held).pool.held()
+        let held = lock(&self.held);
+        let mut entries = held.pool.held()?;
+        entries.extend(held.flows.held());
+        Some(entries)
+    }
+
+    /// What a successor gets even then: without the sockets of steered groups it could not find the flows
+    /// of this generation.
+    pub(in crate::driver) fn flows(&self) -> Vec<Entry> {
+        lock(&self.held).flows.held()
+    }
+
+    /// Does a successor need to find this generation, although it drains?
+    pub(in crate::driver) fn has_flows(&self) -> bool {
+        lock(&self.held).flows.is_used()
     }
 
     #[cfg(feature = "systemd")]
@@ -100,6 +123,7 @@ impl Sockets {
                         retired: false,
                         local,
                         file,
+                        flow: None,
                     };
                     pool.pass(entry(socket, fd));
                 }

@@ -1,6 +1,7 @@
 //! The sockets that a program asks for: passed by the supervisor, taken over, or bound anew.
 
 use super::bind::{Around, bind, steer};
+use super::flows::{self, Asking};
 use super::{Entry, Held, conflict, fresh};
 use crate::driver::control::transfer::{self, Taken};
 use crate::driver::log::{self, sockets::Event};
@@ -11,6 +12,7 @@ use crate::proto::sockets::pool::{Origin, Wanted};
 use crate::shutdown::lock;
 use crate::sys::socket::{self, Settings};
 use crate::sys::unix_path;
+use std::collections::BTreeSet;
 use std::io;
 #[cfg(feature = "tokio")]
 use std::os::fd::BorrowedFd;
@@ -51,6 +53,10 @@ fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Res
     lock(&PROCESS.sockets.held).pool.use_it();
     take_over()?;
     let is_path = matches!(wanted.kind, SocketKind::Unix | SocketKind::UnixDatagram);
+    let older = match &daemon.service {
+        Some(service) if wanted.steer.is_some() => service.living()?,
+        Some(_) | None => BTreeSet::new(),
+    };
     let predecessors = match &daemon.service {
         Some(service) if is_path => {
             service.predecessors()?.into_iter().map(|one| one.about).collect()
@@ -59,10 +65,20 @@ fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Res
     };
     let is_late = daemon.service.is_some() && !daemon.is_starting();
     let mut held = lock(&PROCESS.sockets.held);
-    let Held { pool, predecessor, modes, .. } = &mut *held;
-    if let Some(asked) = pool.asked_before(wanted) {
+    if let Some(asked) = held.pool.asked_before(wanted) {
         return Err(asked_before(wanted, asked));
     }
+    if let Some(steer) = wanted.steer {
+        let asking = Asking { daemon, wanted, steer, settings, older };
+        let (members, handed) = flows::obtain(&asking, &mut held)?;
+        for (entry, origin) in members {
+            note_found(&entry, origin, wanted);
+        }
+        return Ok(handed);
+    }
+    let forgotten = held.flows.forget(wanted);
+    let Held { pool, predecessor, modes, .. } = &mut *held;
+    pool.receive_all(forgotten);
     let count = wanted.count();
     let found = pool.find(wanted, is_lost);
     let mut found = found.map_err(|passed| of_another_kind(wanted, &passed))?;
@@ -139,7 +155,10 @@ fn take_over() -> Result<()> {
     let state = &mut *lock(&PROCESS.sockets.held);
     state.predecessor = taken.generation;
     state.state = taken.state;
-    state.pool.take(taken.entries);
+    let (flows, entries): (Vec<Entry>, Vec<Entry>) =
+        taken.entries.into_iter().partition(|entry| entry.socket.flow.is_some());
+    state.pool.take(entries);
+    state.flows.take(flows);
     Ok(())
 }
 

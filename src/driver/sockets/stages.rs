@@ -10,6 +10,7 @@ use crate::proto::sockets::changes::{Changes, FileChanges};
 use crate::shutdown::lock;
 use crate::sys::process::Held;
 use crate::sys::{socket, unix_path};
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
 /// This generation is about to take over: gives sockets that others have bound the mode, the owner and the
@@ -59,7 +60,10 @@ fn words(FileChanges { mode, uid, gid }: &FileChanges) -> String {
 /// that the kernel completes for us alone, after the older generations have closed theirs.
 pub(in crate::driver) fn close_unclaimed() {
     PROCESS.from_launcher.close();
-    let unclaimed = lock(&PROCESS.sockets.held).pool.unclaimed();
+    let mut held = lock(&PROCESS.sockets.held);
+    let mut unclaimed = held.pool.unclaimed();
+    unclaimed.extend(held.flows.unclaimed());
+    drop(held);
     for (entry, origin) in unclaimed {
         let Socket { kind, name, local, .. } = &entry.socket;
         log::write(Event::SocketUnclaimed {
@@ -73,7 +77,9 @@ pub(in crate::driver) fn close_unclaimed() {
 
 /// This generation serves, and no older one has been told to end yet. Guards against connections that
 /// arrive at an address while the last older generation closes it, and that a newer socket could serve.
-pub(in crate::driver) fn steer_groups() {
+/// `own`: the number of this generation. `lives`: the numbers of the older ones that live.
+pub(in crate::driver) fn steer_groups(own: u64, lives: &BTreeSet<u64>) {
+    lock(&PROCESS.sockets.held).flows.take_over(own, lives);
     let groups = lock(&PROCESS.sockets.held).pool.steer();
     for (member, spread) in groups {
         steer(&member, spread);
@@ -101,14 +107,14 @@ pub(in crate::driver) fn set_modes() {
 }
 
 /// `started` is through; these older generations end.
-pub(in crate::driver) fn started(older: Vec<Held>) {
+pub(in crate::driver) fn started(older: Vec<(u64, Held)>) {
     set_modes();
     let has_retired = lock(&PROCESS.sockets.held).pool.has_retired();
     if has_retired && older.is_empty() {
         close_retired(); // nobody is left to answer what waits there
-    } else if has_retired {
+    } else if has_retired || PROCESS.sockets.has_flows() {
         if let Some(server) = PROCESS.server.get() {
-            server.retire_after(older);
+            server.watch(older);
         }
     }
 }

@@ -223,7 +223,7 @@ fn what_is_given_is_read_again() {
         let address = Address::Inet(([127, 0, 0, 1], port).into());
         let (asked, local) = (address.clone(), address);
         let (kind, name) = (SocketKind::Tcp, Some("a b".to_owned()));
-        Socket { kind, asked, name, member: 0, retired: false, local, file: None }
+        Socket { kind, asked, name, member: 0, retired: false, local, file: None, flow: None }
     };
     let keep_sockets = Duration::from_millis(1500);
     for given in [

@@ -26,6 +26,11 @@
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 
+mod flow;
+
+pub use flow::Steer;
+pub(crate) use flow::{Flow, MEMBERS_MAX, OFFSET_MAX, Owner, SLOT_MAX, Secret};
+
 const PROTOCOL: &str = "seamless-takeover";
 /// The version of the messages.
 pub(crate) const VERSION: u32 = 1;
@@ -83,6 +88,8 @@ pub(crate) struct Socket {
     pub(crate) local: Address,
     /// The file that its path named when it was bound there.
     pub(crate) file: Option<FileId>,
+    /// It is a member of a steered group, and `member` is its place in the kernel's order.
+    pub(crate) flow: Option<Box<Flow>>,
 }
 
 /// A message from the new daemon, or from the command.
@@ -287,7 +294,7 @@ impl SocketKind {
 
 impl Socket {
     pub(crate) fn format(&self) -> String {
-        let Socket { kind, asked, name, member, retired, local, file } = self;
+        let Socket { kind, asked, name, member, retired, local, file, flow } = self;
         let mut line = format!("{} asked={asked} local={local} member={member}", kind.name());
         if let Some(name) = name {
             _ = write!(line, " name={}", Escaped(name.as_bytes()));
@@ -297,6 +304,9 @@ impl Socket {
         }
         if let Some(FileId { device, inode }) = file {
             _ = write!(line, " file={device}:{inode}");
+        }
+        if let Some(flow) = flow {
+            _ = write!(line, " {}", flow.format());
         }
         line
     }
@@ -319,6 +329,8 @@ impl Socket {
             let (device, inode) = text.split_once(':')?;
             Some(FileId { device: digits(device)?, inode: digits(inode)? })
         });
+        let flow = field(fields, "flow")
+            .map(|owner| Flow::parse(owner, field(fields, "secret")).map(Box::new));
         Ok(Socket {
             kind,
             asked: address("asked")?,
@@ -327,6 +339,7 @@ impl Socket {
             retired: field(fields, "retired") == Some("1"),
             local: address("local")?,
             file: file.map(|file| file.ok_or(Refused::Malformed("file"))).transpose()?,
+            flow: flow.transpose()?,
         })
     }
 }

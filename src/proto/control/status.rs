@@ -97,6 +97,8 @@ impl Status {
         let folder = self.service_folder.as_deref().map(Escaped);
         put("service_folder", folder.as_ref().map(|folder| folder as _));
         for socket in &self.held {
+            // The secret of a steered group is for successors alone.
+            let socket = Socket { flow: None, ..socket.clone() };
             let line = socket.format();
             // What stands before it in the message needs room as well.
             if text.len() + line.len() + 256 > MESSAGE_MAX {

@@ -251,7 +251,7 @@ mod tests {
         let asked = Address::Inet(([127, 0, 0, 1], port).into());
         let local = asked.clone();
         let (kind, name, file) = (SocketKind::Tcp, None, None);
-        Socket { kind, asked, name, member: 0, retired: false, local, file }
+        Socket { kind, asked, name, member: 0, retired: false, local, file, flow: None }
     }
 
     fn offer(sockets: usize, state: Option<u64>) -> Answer {

@@ -177,6 +177,12 @@ impl Facts {
         }
     }
 
+    /// May it have flows that datagrams have to reach? A keeper stands for a generation that has ended.
+    pub(crate) fn may_have_flows(&self) -> bool {
+        let may_live = matches!(self.proof, Ok(()) | Err(Unproven::Unknown | Unproven::Elsewhere));
+        may_live && !self.keeps
+    }
+
     /// Does its line stay in the record when a new generation is entered? Of another PID namespace only
     /// the generation that holds the PID file could have been alive.
     pub(crate) fn stays_in_record(&self) -> bool {

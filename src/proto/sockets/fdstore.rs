@@ -56,7 +56,7 @@ mod tests {
         let asked = Address::Inet(address.parse().expect("an address"));
         let name = name.map(str::to_owned);
         let (local, kind) = (asked.clone(), SocketKind::Tcp);
-        Socket { kind, asked, name, member, retired: false, local, file: None }
+        Socket { kind, asked, name, member, retired: false, local, file: None, flow: None }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use super::changes::Changes;
 #[cfg(feature = "systemd")]
 use super::fdstore;
-use crate::proto::control::frame::{Address, Socket, SocketKind};
+use crate::proto::control::frame::{Address, Socket, SocketKind, Steer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
@@ -33,6 +33,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) only_v6: bool,
     /// What can be changed of a socket that was taken over.
     pub(crate) changes: Changes,
+    /// How a group of UDP sockets is steered.
+    pub(crate) steer: Option<Steer>,
 }
 
 impl Wanted<'_> {
@@ -187,6 +189,11 @@ impl<F: Clone> Pool<F> {
         self.stored.retain(|entry| entry.cookie.is_none_or(|cookie| !known.contains(&cookie)));
     }
 
+    /// Adds members of a steered group, which are to be found as those of a plain one.
+    pub(crate) fn receive_all(&mut self, entries: Vec<Entry<F>>) {
+        entries.into_iter().for_each(|entry| self.receive(entry));
+    }
+
     fn receive(&mut self, entry: Entry<F>) {
         let Socket { kind, asked, name, .. } = &entry.socket;
         let key = key(*kind, asked, name.as_deref());
@@ -209,7 +216,7 @@ impl<F: Clone> Pool<F> {
         &mut self,
         wanted: &Wanted<'_>,
         is_lost: impl Fn(&Entry<F>) -> bool,
-    ) -> Result<Vec<Found<F>>, Socket> {
+    ) -> Result<Vec<Found<F>>, Box<Socket>> {
         let count = wanted.count();
         let mut found = self.take_passed(wanted, count)?;
         if found.len() < count {
@@ -222,12 +229,18 @@ impl<F: Clone> Pool<F> {
     }
 
     /// By name, else by kind and address; no more than are wanted.
-    fn take_passed(&mut self, wanted: &Wanted<'_>, count: usize) -> Result<Vec<Found<F>>, Socket> {
+    fn take_passed(
+        &mut self,
+        wanted: &Wanted<'_>,
+        count: usize,
+    ) -> Result<Vec<Found<F>>, Box<Socket>> {
         let named = |entry: &&Entry<F>| {
             wanted.name.is_some() && entry.socket.name.as_deref() == wanted.name
         };
         let address = match self.passed.iter().find(named) {
-            Some(entry) if entry.socket.kind != wanted.kind => return Err(entry.socket.clone()),
+            Some(entry) if entry.socket.kind != wanted.kind => {
+                return Err(Box::new(entry.socket.clone()));
+            }
             Some(entry) => Some(entry.socket.local.clone()),
             None => {
                 let is_passed = |address: &&Address| {

@@ -59,7 +59,7 @@ impl Ask {
         let addresses = vec![self.at.address()];
         let group = self.group.map(usize::from);
         let (kind, changes) = (self.at.kind(), Changes::NONE);
-        Wanted { kind, addresses, name: None, group, only_v6: false, changes }
+        Wanted { kind, addresses, name: None, group, only_v6: false, changes, steer: None }
     }
 }
 
@@ -249,7 +249,8 @@ impl Net {
         let file = FileId { device: 0, inode: u64::from(cookie) };
         let file = matches!(at, At::Path(_)).then_some(file);
         let (kind, asked, local) = (at.kind(), at.address(), at.address());
-        let socket = Socket { kind, asked, name, member: 0, retired: false, local, file };
+        let socket =
+            Socket { kind, asked, name, member: 0, retired: false, local, file, flow: None };
         Entry { socket, fd: cookie, cookie: Some(u64::from(cookie)), only_v6: false }
     }
 

@@ -1,6 +1,6 @@
 use super::{
-    Address, Answer, CHUNK_MAX, FileId, MESSAGE_MAX, Refused, Request, SOCKETS_MAX, STATE_MAX,
-    Socket, SocketKind, chunk,
+    Address, Answer, CHUNK_MAX, FileId, Flow, MESSAGE_MAX, Owner, Refused, Request, SOCKETS_MAX,
+    STATE_MAX, Secret, Socket, SocketKind, Steer, chunk,
 };
 
 fn tcp(asked: &str, local: &str) -> Socket {
@@ -12,6 +12,7 @@ fn tcp(asked: &str, local: &str) -> Socket {
         retired: false,
         local: Address::Inet(local.parse().unwrap()),
         file: None,
+        flow: None,
     }
 }
 
@@ -217,4 +218,45 @@ fn a_chunk_fits_into_one_message() {
     assert!((1..10).contains(&count), "{count}");
     assert!(Answer::Sockets(longest[..count].to_vec()).format().len() <= MESSAGE_MAX);
     assert!(Answer::Sockets(longest[..=count].to_vec()).format().len() > MESSAGE_MAX - 256);
+}
+
+#[test]
+fn members_of_steered_groups_as_text() {
+    let secret = Secret(std::array::from_fn(|at| at as u8));
+    let hex: String = secret.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    let owner = |steer| Some(Owner { generation: 12, slot: 3, member: 7, steer });
+    for (owner, text) in [
+        (None, "free"),
+        (owner(Steer::Newest), "12.3.7.newest"),
+        (owner(Steer::Quic), "12.3.7.quic"),
+        (owner(Steer::Bytes { offset: 4, mask: 0xff00_0000 }), "12.3.7.bytes.4.4278190080"),
+    ] {
+        let flow = Some(Box::new(Flow { owner, secret }));
+        let socket = Socket { flow, ..tcp("127.0.0.1:9", "127.0.0.1:9") };
+        let line =
+            format!("tcp asked=127.0.0.1:9 local=127.0.0.1:9 member=0 flow={text} secret={hex}");
+        assert_eq!(socket.format(), line);
+        assert_eq!(Socket::parse(&line), Ok(socket));
+    }
+    assert!(!format!("{secret:?}").contains("00"), "{secret:?}");
+    let line = |flow: &str, secret: &str| {
+        Socket::parse(&format!(
+            "udp asked=[::]:9 local=[::]:9 member=0 flow={flow} secret={secret}"
+        ))
+    };
+    for flow in [
+        "",
+        "12",
+        "12.0.7.quic",
+        "12.64.7.quic",
+        "12.1.1024.quic",
+        "12.3.7.other",
+        "12.3.7.bytes.4",
+        "12.70000.7.quic",
+    ] {
+        assert_eq!(line(flow, &hex), Err(Refused::Malformed("flow")), "{flow}");
+    }
+    for secret in ["", "00", &hex[1..], &format!("+{}", &hex[1..])] {
+        assert_eq!(line("free", secret), Err(Refused::Malformed("secret")), "{secret}");
+    }
 }

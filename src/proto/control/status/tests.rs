@@ -11,6 +11,7 @@ fn socket(port: u16) -> Socket {
         retired: false,
         local: address,
         file: None,
+        flow: None,
     }
 }
 

@@ -14,23 +14,38 @@ impl<F> Entry<F> {
     }
 }
 
+impl Wanted<'_> {
+    /// Is there an address at which both the wanted socket and this one would get packets?
+    pub(crate) fn meets<F>(&self, entry: &Entry<F>) -> bool {
+        let meets = |address: &Address| match address {
+            Address::Inet(address) => {
+                let asked = Reach::of(*address, self.only_v6);
+                entry.reach().is_some_and(|reach| asked.meets(reach))
+            }
+            Address::Unix(_) => false,
+        };
+        entry.socket.kind == self.kind && self.addresses.iter().any(meets)
+    }
+}
+
 impl<F: Clone> Pool<F> {
+    /// Has the supervisor passed a socket that a steered group would need?
+    pub(crate) fn is_passed(&self, wanted: &Wanted<'_>) -> bool {
+        self.passed.iter().any(|entry| {
+            let named = wanted.name.is_some() && entry.socket.name.as_deref() == wanted.name;
+            named || wanted.meets(entry)
+        })
+    }
+
+    /// A member of a steered group was asked for: nobody may ask for it again.
+    pub(crate) fn note_asked(&mut self, wanted: &Wanted<'_>, asked: &Address) {
+        self.asked.insert(super::key(wanted.kind, asked, wanted.name));
+    }
+
     /// The sockets that nobody has asked for, and beside which the wanted one cannot be bound as long as
     /// the ports are not shared (SO_REUSEPORT): their addresses overlap.
     pub(crate) fn overlapping(&self, wanted: &Wanted<'_>) -> Vec<Found<F>> {
-        let asked: Vec<Reach> = wanted
-            .addresses
-            .iter()
-            .filter_map(|address| match address {
-                Address::Inet(address) => Some(Reach::of(*address, wanted.only_v6)),
-                Address::Unix(_) => None,
-            })
-            .collect();
-        let is_it = |entry: &&Entry<F>| {
-            let reach = entry.reach();
-            entry.socket.kind == wanted.kind
-                && reach.is_some_and(|reach| asked.iter().any(|one| one.meets(reach)))
-        };
+        let is_it = |entry: &&Entry<F>| wanted.meets(entry);
         let of = |origin| move |entry: &Entry<F>| (entry.clone(), origin);
         let passed = self.passed.iter().filter(is_it).map(of(Origin::Supervisor));
         let stored = self.stored.iter().filter(is_it).map(of(Origin::Store));

@@ -8,14 +8,23 @@ fn address(port: u16) -> Address {
 
 fn entry(port: u16, cookie: u64) -> Entry<u64> {
     let (kind, asked, local) = (SocketKind::Tcp, address(port), address(port));
-    let socket = Socket { kind, asked, name: None, member: 0, retired: false, local, file: None };
+    let socket = Socket {
+        kind,
+        asked,
+        name: None,
+        member: 0,
+        retired: false,
+        local,
+        file: None,
+        flow: None,
+    };
     Entry { socket, fd: cookie, cookie: Some(cookie), only_v6: false }
 }
 
 fn wanted(port: u16, group: Option<usize>) -> Wanted<'static> {
     let (kind, addresses) = (SocketKind::Tcp, vec![address(port)]);
     let changes = Changes::NONE;
-    Wanted { kind, addresses, name: None, group, only_v6: false, changes }
+    Wanted { kind, addresses, name: None, group, only_v6: false, changes, steer: None }
 }
 
 fn found(pool: &mut Pool<u64>, wanted: &Wanted<'_>) -> Vec<(u64, Origin)> {

@@ -55,7 +55,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use seamless::{
     Config, DrainReason, TooMany,
     hooks::{self, Stage},
-    sockets,
+    sockets::{self, Steer, quic::ConnectionIds},
 };
 use seamless_testing::{
     http::{PATTERN, time_now},
@@ -77,7 +77,8 @@ probe --pid-file PATH [options]
                             the same by `seamless::sockets`; may be repeated; datagrams are answered
                             by the PID and what they held
   --group SOCKET, --udp-group SOCKET
-                            the same, with `,count=N`
+                            the same, with `,count=N`; with `,steer=newest|quic|OFFSET:MASK`, reports
+                            a connection ID or the value for each member
   --many N                  N TCP sockets with port 0, which nobody serves
   --accept WHEN             what is done with sockets of `seamless::sockets`: always; started (once
                             `started` has returned); never; late (in the drain only); until-drain
@@ -225,6 +226,7 @@ struct Asked {
     address: String,
     count: usize,
     options: sockets::Options,
+    steer: Option<Steer>,
 }
 
 impl FromStr for Asked {
@@ -233,9 +235,9 @@ impl FromStr for Asked {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut words = text.split(',');
         let address = words.next().unwrap_or_default().to_owned();
-        let mut asked = Asked { address, count: 1, options: sockets::Options::new() };
+        let mut asked = Asked { address, count: 1, options: sockets::Options::new(), steer: None };
         let options = asked.options.nonblocking(true);
-        let (mut uid, mut gid) = (None, None);
+        let (mut uid, mut gid, mut steer) = (None, None, None);
         for word in words {
             let wrong = || format!("socket {text:?}: {word:?}");
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
@@ -251,11 +253,29 @@ impl FromStr for Asked {
                 "only-v6" => _ = options.only_v6(true),
                 "reuse-port" => _ = options.reuse_port(true),
                 "blocking" => _ = options.nonblocking(false),
+                "steer" => steer = Some(parse_steer(value).ok_or_else(wrong)?),
                 _ => return Err(wrong()),
             }
         }
         options.owner(uid, gid);
+        if let Some(steer) = steer {
+            options.steer(steer);
+        }
+        asked.steer = steer;
         Ok(asked)
+    }
+}
+
+/// `newest`, `quic`, or `OFFSET:MASK` with the mask in hexadecimal digits.
+fn parse_steer(text: &str) -> Option<Steer> {
+    match text {
+        "newest" => Some(Steer::Newest),
+        "quic" => Some(Steer::Quic),
+        text => {
+            let (offset, mask) = text.split_once(':')?;
+            let (offset, mask) = (offset.parse().ok()?, u32::from_str_radix(mask, 16).ok()?);
+            Some(Steer::Bytes { offset, mask })
+        }
     }
 }
 
@@ -1001,7 +1021,7 @@ fn hang() {
 }
 
 fn open(kind: &str, asked: &Asked, part: &Part) -> Vec<Listening> {
-    let Asked { address, count, options } = asked;
+    let Asked { address, count, options, steer } = asked;
     let found = match kind {
         "tcp" => options.tcp(address).map(|one| vec![Listening::Tcp(one)]),
         "udp" => options.udp(address).map(|one| vec![Listening::Udp(one)]),
@@ -1017,6 +1037,17 @@ fn open(kind: &str, asked: &Asked, part: &Part) -> Vec<Listening> {
     let found = part.check("socket", found);
     for socket in &found {
         part.report(&format!("socket {kind} {}", socket.address()));
+        match steer {
+            Some(Steer::Quic) => {
+                let ids = part.check("ids", ConnectionIds::new(socket));
+                let id: String = ids.generate().iter().map(|byte| format!("{byte:02x}")).collect();
+                part.report(&format!("id {id}"));
+            }
+            Some(steer @ Steer::Bytes { .. }) => {
+                part.report(&format!("value {}", part.check("value", steer.mine(socket))));
+            }
+            _ => {}
+        }
     }
     found
 }

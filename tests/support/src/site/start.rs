@@ -102,6 +102,14 @@ impl Started {
         assert!(self.wait_end().success(), "a launcher that was let go");
     }
 
+    /// The same, once: if the launcher has been let go before, nothing happens.
+    #[track_caller]
+    pub fn detach_if_attached(&mut self) {
+        if !self.launcher.has_ended() {
+            self.detach();
+        }
+    }
+
     /// The error that it ended with: the probe reports it and ends with 111. The last one, where
     /// several probes failed.
     #[track_caller]

@@ -1,0 +1,282 @@
+//! The figures of steered groups: `scripts/bench --flows`.
+//!
+//! 500 QUIC connections with running streams, 50 restarts; the same without a restart, and without steering;
+//! and what the program in the kernel costs for each packet. As a user without rights, if it is started by
+//! root.
+
+use std::{
+    error::Error,
+    fs::{self, File},
+    io,
+    net::{SocketAddr, UdpSocket},
+    os::{
+        fd::AsFd,
+        unix::{fs::chown, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use lexopt::{Arg::Long, Parser, ValueExt};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, Uid},
+};
+use seamless::sockets::{Options, Steer, quic::ConnectionIds};
+use seamless_quic::client::{self, Table};
+
+const NOBODY: u32 = 65534;
+const USAGE: &str = "\
+flows [--connections N] [--restarts N] [--every TIME] [--members N] [--packets N]";
+
+struct Settings {
+    connections: usize,
+    restarts: u32,
+    every: Duration,
+    members: usize,
+    /// Of each round of the measurement of a packet's cost.
+    packets: u32,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut settings = Settings {
+        connections: 500,
+        restarts: 50,
+        every: Duration::from_secs(1),
+        members: 2,
+        packets: 200_000,
+    };
+    let mut parser = Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("flows") => {}
+            Long("connections") => settings.connections = parser.value()?.parse()?,
+            Long("restarts") => settings.restarts = parser.value()?.parse()?,
+            Long("every") => {
+                settings.every = parser.value()?.parse_with(humantime::parse_duration)?
+            }
+            Long("members") => settings.members = parser.value()?.parse()?,
+            Long("packets") => settings.packets = parser.value()?.parse()?,
+            Long("help") => {
+                println!("{USAGE}");
+                return Ok(());
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    cost(&settings)?;
+    let alone = run(&settings, "alone", 0, true)?;
+    let restarted = run(&settings, "restarted", settings.restarts, true)?;
+    let few = settings.restarts.min(5);
+    run(&settings, "without steering", few, false)?;
+    println!("throughput over restarts: {:.3} of alone", restarted.rate() / alone.rate());
+    Ok(())
+}
+
+// ---- restarts ----
+
+/// Starts one generation after the other, as a supervisor would.
+struct Service {
+    folder: PathBuf,
+    address: SocketAddr,
+    members: usize,
+    steer: bool,
+    launcher: Option<Child>,
+}
+
+impl Service {
+    fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    fn daemon(&self) -> Option<i32> {
+        let text = fs::read_to_string(self.folder.join("web.pid")).ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    }
+
+    /// The next generation, once it serves.
+    fn start(&mut self) -> Result<(), Box<dyn Error>> {
+        let before = self.daemon();
+        if let Some(mut launcher) = self.launcher.take() {
+            kill(Pid::from_raw(launcher.id() as i32), Signal::SIGTERM)?;
+            launcher.wait()?;
+        }
+        let log = File::options().append(true).create(true).open(self.log())?;
+        let mut command = Command::new(std::env::current_exe()?.with_file_name("quic"));
+        command
+            .args(["--listen", &self.address.to_string(), "--members", &self.members.to_string()])
+            .args(["--drain-timeout", "1m", "--pid-file"])
+            .arg(self.folder.join("web.pid"))
+            .args((!self.steer).then_some("--without-steering"))
+            .stdin(Stdio::null())
+            .stderr(log);
+        if Uid::effective().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        self.launcher = Some(command.spawn()?);
+        let began = Instant::now();
+        while self.daemon().is_none_or(|daemon| Some(daemon) == before) {
+            if began.elapsed() > Duration::from_secs(30) {
+                return Err(format!("no generation has started; see {:?}", self.log()).into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// All generations end.
+    fn stop(&mut self) -> Result<(), Box<dyn Error>> {
+        let Some(mut launcher) = self.launcher.take() else { return Ok(()) };
+        kill(Pid::from_raw(launcher.id() as i32), Signal::SIGINT)?;
+        let daemon = self.daemon();
+        launcher.wait()?;
+        // Detached: nobody could ask the supervisor.
+        if let Some(daemon) = daemon {
+            _ = kill(Pid::from_raw(daemon), Signal::SIGTERM);
+        }
+        let began = Instant::now();
+        let started = |text: &str| text.matches(" listens on ").count();
+        loop {
+            let text = fs::read_to_string(self.log())?;
+            if text.matches(" has drained").count() >= started(&text)
+                || began.elapsed() > Duration::from_secs(90)
+            {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn run(
+    settings: &Settings,
+    name: &str,
+    restarts: u32,
+    steer: bool,
+) -> Result<Table, Box<dyn Error>> {
+    let folder =
+        std::env::temp_dir().join(format!("seamless-flows-{}-{restarts}", std::process::id()));
+    fs::create_dir_all(&folder)?;
+    if Uid::effective().is_root() {
+        chown(&folder, Some(NOBODY), Some(NOBODY))?;
+    }
+    let address = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+    let mut service = Service { folder, address, members: settings.members, steer, launcher: None };
+    service.start()?;
+    let time = settings.every * (restarts.clamp(10, 30).max(restarts) + 2);
+    let client = client::Settings {
+        server: address,
+        connections: settings.connections,
+        lifetime: settings.every * 4,
+        migrate: Some(settings.every),
+        pause: Duration::from_millis(200),
+        time,
+        ..client::Settings::default()
+    };
+    let clients = std::thread::spawn(move || -> Result<Table, String> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        runtime.block_on(client::run(&client)).map_err(|error| error.to_string())
+    });
+    for _ in 0..restarts {
+        std::thread::sleep(settings.every);
+        service.start()?;
+    }
+    let table = clients.join().expect("no panic")?;
+    service.stop()?;
+    let log = fs::read_to_string(service.log())?;
+    let sum = |field: &str| -> u64 {
+        let numbers = log.split(field).skip(1).filter_map(|rest| {
+            rest.split(|byte: char| !byte.is_ascii_digit()).next()?.parse::<u64>().ok()
+        });
+        numbers.sum()
+    };
+    println!("{name}: {} connections, {restarts} restarts", settings.connections);
+    print!("{table}");
+    println!(
+        "packets at the servers: {}; at the wrong generation: {}; of generations that had ended: {}\n",
+        sum(" packets="),
+        sum(" astray="),
+        sum(" of_ended=")
+    );
+    clean(&service.folder);
+    Ok(table)
+}
+
+fn clean(folder: &Path) {
+    _ = fs::remove_dir_all(folder);
+}
+
+// ---- the cost of the program ----
+
+/// Packets from one socket to a group in this process, one after the other: with a program and without, in
+/// turns, so that both see the same machine.
+fn cost(settings: &Settings) -> Result<(), Box<dyn Error>> {
+    seamless::init("")?;
+    let members = Options::new()
+        .nonblocking(true)
+        .steer(Steer::Quic)
+        .udp_group("127.0.0.1:0", settings.members)?;
+    let plain = plain(settings.members)?;
+    let client = UdpSocket::bind("127.0.0.1:0")?;
+    let mut packet = vec![0x40];
+    packet.extend(ConnectionIds::new(&members[0])?.generate());
+    packet.resize(1200, 7);
+    let (mut with, mut without) = (Duration::MAX, Duration::MAX);
+    for _ in 0..5 {
+        with = with.min(round(&client, &members, &packet, settings.packets)?);
+        without = without.min(round(&client, &plain, &packet, settings.packets)?);
+    }
+    let each = |time: Duration| time.as_nanos() as f64 / f64::from(settings.packets);
+    println!(
+        "one packet, sent and received on loopback: {:.0} ns with the program, {:.0} ns without: {:.0} ns for \
+         the program\n",
+        each(with),
+        each(without),
+        each(with) - each(without)
+    );
+    seamless::started()?;
+    Ok(())
+}
+
+fn plain(members: usize) -> io::Result<Vec<UdpSocket>> {
+    use socket2::{Domain, Socket, Type};
+    let mut address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut all = Vec::new();
+    for _ in 0..members {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        let socket = UdpSocket::from(socket);
+        address = socket.local_addr()?;
+        all.push(socket);
+    }
+    Ok(all)
+}
+
+fn round(
+    client: &UdpSocket,
+    members: &[UdpSocket],
+    packet: &[u8],
+    packets: u32,
+) -> io::Result<Duration> {
+    let address = members[0].local_addr()?;
+    let mut bytes = [0; 2048];
+    let mut receive = |member: &UdpSocket| member.recv(&mut bytes).is_ok();
+    client.send_to(packet, address)?;
+    // All packets of this client go to one member.
+    let at = members.iter().position(&mut receive).ok_or(io::ErrorKind::NotFound)?;
+    _ = members[at].as_fd();
+    let began = Instant::now();
+    for _ in 0..packets {
+        client.send_to(packet, address)?;
+        if !receive(&members[at]) {
+            return Err(io::Error::other("a packet was lost"));
+        }
+    }
+    Ok(began.elapsed())
+}
