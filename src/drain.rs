@@ -59,6 +59,20 @@ pub fn on_shutdown(hook: impl FnOnce() + Send + 'static) {
     driver::on_shutdown(Box::new(hook));
 }
 
+/// Adds a hook that runs when this generation begins to [stand by](crate::State::Standby): its successor is on
+/// [probation](crate::Config::probation), and serves.
+///
+/// The program may stop accepting, but must keep its sockets open, and completes what it has accepted. If it
+/// goes on accepting, both generations share the queue, which loses nothing. What the successor needs for
+/// itself alone, such as a lock or a scheduler, is released here and taken again in [`on_resume`].
+///
+/// Hooks run one after the other on a thread of the crate, and may run several times. Nothing waits for them:
+/// if the successor fails meanwhile, this generation serves again at once, and the [`on_resume`] hooks follow.
+/// Panics are as with [`on_shutdown_request`].
+pub fn on_standby(hook: impl FnMut() + Send + 'static) {
+    driver::on_standby(Box::new(hook));
+}
+
 /// Adds a hook for the hammer: a drain is about to be ended by force.
 ///
 /// Use it to note what is being cut. All these hooks together have 1 s. Then the process ends with code

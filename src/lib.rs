@@ -74,7 +74,7 @@ pub mod tower;
 pub use config::Config;
 pub use drain::{
     default_drain_timeout, drain_guard, draining, finished, on_hammer, on_resume, on_shutdown,
-    on_shutdown_request, wait,
+    on_shutdown_request, on_standby, wait,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use proto::{DrainReason, State, TooMany};
@@ -161,6 +161,20 @@ pub fn started() -> Result<()> {
 /// supervisor wants it down.
 pub fn restart() -> Result<()> {
     driver::restart()
+}
+
+/// Ends the [probation](Config::probation) of this generation, passed: its predecessor drains. Returns when the
+/// record says so. From then on there is no way back.
+///
+/// Call it when the program knows that it works, for example after its first thousand requests. Without a
+/// probation it does nothing. Do not call it in a hook. While another generation starts or the record cannot
+/// be written, the call waits.
+///
+/// # Errors
+///
+/// [`ErrorKind::NotInitialized`]: [`init`] has not succeeded.
+pub fn commit() -> Result<()> {
+    driver::commit()
 }
 
 /// The number of this generation. The first one that claimed this PID file has 1. `None` before [`init`]

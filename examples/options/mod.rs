@@ -57,6 +57,12 @@ pub(crate) struct Options<P> {
     /// Under a supervisor that cannot say what it means: how long to serve without a successor;
     /// `None`: for ever.
     successor_timeout: Option<Duration>,
+    /// How long a new version has to prove itself.
+    probation: Option<Duration>,
+    /// While this file exists, a version on probation is not well.
+    check_file: Option<PathBuf>,
+    /// How long connections wait after a crash.
+    keep_sockets: Option<Duration>,
     /// Where s6 is told that the service is ready.
     notification_fd: Option<i32>,
 }
@@ -85,7 +91,8 @@ impl<P: Places> Options<P> {
             eprintln!(
                 "options: {}, --pid-file PATH (empty disables), \
                  --drain-timeout 60s, --startup-delay 0s, --reload-signal HUP|USR1|N, \
-                 --successor-timeout 10s|none, --notification-fd N",
+                 --successor-timeout 10s|none, --probation TIME|none, --check-file PATH, \
+                 --keep-sockets 10s|none, --notification-fd N",
                 P::USAGE
             );
             process::exit(2);
@@ -94,10 +101,15 @@ impl<P: Places> Options<P> {
 
     /// What the options say about restarts.
     pub(crate) fn config(&self) -> Config {
-        let config = Config::new(&self.pid_file)
+        let mut config = Config::new(&self.pid_file)
             .drain_timeout(self.drain_timeout)
             .successor_timeout(self.successor_timeout)
-            .reload_signals(self.reload_signals.iter().copied());
+            .reload_signals(self.reload_signals.iter().copied())
+            .probation(self.probation)
+            .keep_sockets(self.keep_sockets);
+        if let Some(path) = self.check_file.clone() {
+            config = config.probation_check(move || !path.exists());
+        }
         match self.notification_fd {
             Some(fd) => config.notification_fd(fd),
             None => config,
@@ -112,6 +124,9 @@ impl<P: Places> Options<P> {
             startup_delay: Duration::ZERO,
             reload_signals: Vec::new(),
             successor_timeout: Some(Duration::from_secs(10)),
+            probation: None,
+            check_file: None,
+            keep_sockets: Some(Duration::from_secs(10)),
             notification_fd: None,
         };
         while let Some(arg) = args.next()? {
@@ -125,6 +140,9 @@ impl<P: Places> Options<P> {
                 Long("successor-timeout") => {
                     options.successor_timeout = args.value()?.parse_with(limit)?
                 }
+                Long("probation") => options.probation = args.value()?.parse_with(limit)?,
+                Long("check-file") => options.check_file = Some(args.value()?.into()),
+                Long("keep-sockets") => options.keep_sockets = args.value()?.parse_with(limit)?,
                 Long("notification-fd") => options.notification_fd = Some(args.value()?.parse()?),
                 Long(name) => {
                     let name = name.to_owned();

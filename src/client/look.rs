@@ -187,6 +187,16 @@ impl Generation {
         self.listed.state == Some(LineState::Keeping)
     }
 
+    /// Whether it serves on [probation](crate::Config::probation).
+    pub fn is_on_probation(&self) -> bool {
+        self.listed.state == Some(LineState::Probation)
+    }
+
+    /// Whether the record says that it drains.
+    pub fn is_draining(&self) -> bool {
+        matches!(self.listed.state, Some(LineState::Draining | LineState::Replaced))
+    }
+
     /// Does the record say that it listens at the control socket? A successor that enters the record
     /// takes the socket, and writes there that the older ones drain.
     pub(super) fn listens(&self) -> bool {
@@ -327,7 +337,8 @@ impl Look {
             Some(first) if self.live.is_empty() => self.unknown = Some(first.clone()),
             Some(_) | None => self.notes.append(&mut doubtful),
         }
-        self.live.sort_by_key(Generation::number);
+        // One that was rolled back drains, and the older one before it serves.
+        self.live.sort_by_key(|one| (!one.is_draining(), one.number()));
         // A detached daemon takes the claim for a moment when it checks.
         let is_live = |pid: &i32| self.live.iter().any(|live| live.daemon() == *pid);
         self.starting = looked.holder.filter(|pid| !is_live(pid));
@@ -359,7 +370,8 @@ impl Look {
             // Read after the pidfd was opened, so it is about the process that is held.
             beyond: bound.filter(|owner| !process::is_of(pid, *owner).unwrap_or(false)),
             holds_pid_file: content.is_held_by(pid),
-            serves: listed.state == Some(LineState::Serving),
+            serves: listed.state.is_some_and(LineState::serves),
+            unproven: listed.state.is_some_and(LineState::is_unproven),
             keeps: listed.state == Some(LineState::Keeping),
         };
         match verdict(&facts, Purpose::Ask, Asker::OUTSIDE) {

@@ -105,6 +105,26 @@ impl Service {
         (look, told)
     }
 
+    /// Ends the [probation](crate::Config::probation) of the newest generation, passed. `Ok` means that it will
+    /// be written: [`is_on_probation`](super::Generation::is_on_probation) tells when that is done.
+    ///
+    /// # Errors
+    ///
+    /// [`NoAnswer::Refused`]: it is not on probation. Others as in [`status`](Service::status).
+    pub fn commit(&self, limit: Duration) -> (Look, Result<(), NoAnswer>) {
+        self.tell(&Request::Commit, limit)
+    }
+
+    /// Ends the [probation](crate::Config::probation) of the newest generation, failed: its predecessor serves
+    /// again, and then it drains. `Ok` means that this has begun.
+    ///
+    /// # Errors
+    ///
+    /// As in [`commit`](Service::commit).
+    pub fn rollback(&self, limit: Duration) -> (Look, Result<(), NoAnswer>) {
+        self.tell(&Request::RollBack, limit)
+    }
+
     fn tell(&self, request: &Request, limit: Duration) -> (Look, Result<(), NoAnswer>) {
         let (look, answer) = ask::ask(&self.pid_file, request, limit);
         let told = answer.and_then(|answer| match answer {

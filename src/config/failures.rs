@@ -29,4 +29,41 @@ impl Config {
         self.settings.keep_sockets = time.into().filter(|time| !time.is_zero());
         self
     }
+
+    /// How long a new generation has to prove itself before its predecessor ends. Default: `None`, no
+    /// probation.
+    ///
+    /// Without a probation the predecessor drains as soon as the new generation has
+    /// [`started`](crate::started). If the new version then crashes at its hundredth request, nobody is left
+    /// who could serve.
+    ///
+    /// With a probation the predecessor [stands by](crate::State::Standby) for this time. If the new
+    /// generation dies, exits (with code 0, too), is found unhealthy by
+    /// [`probation_check`](Config::probation_check) or is ended by hand, the predecessor serves again at once,
+    /// and no connection is refused. What is lost is what the new generation had accepted. If it passes, or
+    /// calls [`commit`](crate::commit), its predecessor drains as in any restart.
+    ///
+    /// A program file that has failed is not tried again in a tight loop: [`init`](crate::init) waits in it for
+    /// 2, 4, 8 … 64 s, as long as a proven generation serves. A file that was changed does not wait.
+    ///
+    /// The setting of the new generation counts. Its predecessor must have this crate in a version that knows
+    /// probations, and the system must have pidfds; otherwise the new generation is proven at once. So is the
+    /// first generation of a service.
+    ///
+    /// During a probation two generations need memory, and data that both change must bear it. State that was
+    /// [handed over](Config::hand_over) does not come back. [The guide](crate::guide::probation) has the
+    /// details.
+    pub fn probation(mut self, time: impl Into<Option<Duration>>) -> Config {
+        self.settings.probation = time.into().filter(|time| !time.is_zero());
+        self
+    }
+
+    /// A check of whether the program works, asked each second of a [`probation`](Config::probation), the first
+    /// time after one second, on a thread of the crate. If it returns `false`, panics or gives no answer within
+    /// 5 s, the probation has failed: the predecessor serves again, and this generation drains
+    /// ([`DrainReason::RolledBack`](crate::DrainReason::RolledBack)).
+    pub fn probation_check(mut self, check: impl FnMut() -> bool + Send + 'static) -> Config {
+        self.settings.probation_check = Some(Box::new(check));
+        self
+    }
 }

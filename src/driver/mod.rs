@@ -30,7 +30,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-pub(crate) use daemon::calls::{generation, restart, started, state};
+pub(crate) use daemon::calls::{commit, generation, restart, started, state};
 pub(crate) use signals::{can_catch, can_pass_to_all, can_release, can_reload, handles};
 pub(crate) use sockets::obtain::{inherited, inherited_from};
 
@@ -101,6 +101,10 @@ fn unix_socket_error(kind: ErrorKind, text: impl Into<String>, error: io::Error)
 
 pub(crate) fn on_shutdown_request(hook: Hook) {
     add(&PROCESS.request_hooks, "on_shutdown_request", hook);
+}
+
+pub(crate) fn on_standby(hook: Box<dyn FnMut() + Send>) {
+    PROCESS.hooks.on_standby(hook);
 }
 
 pub(crate) fn on_resume(hook: Box<dyn FnMut() + Send>) {

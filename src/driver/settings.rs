@@ -13,6 +13,9 @@ pub(crate) type HandOver = Box<dyn FnMut() -> Vec<u8> + Send>;
 /// Gives variables for the environment of the next generation.
 pub(crate) type Environment = Box<dyn FnMut() -> Vec<(OsString, OsString)> + Send>;
 
+/// Asked during a probation: does the program work?
+pub(crate) type ProbationCheck = Box<dyn FnMut() -> bool + Send>;
+
 /// A check of the program's own: is it well?
 #[cfg(feature = "systemd")]
 pub(crate) type WatchdogCheck = Box<dyn FnMut() -> bool + Send>;
@@ -26,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) drain_timeout: Option<Duration>,
     pub(crate) takeover_timeout: Duration,
     pub(crate) keep_sockets: Option<Duration>,
+    pub(crate) probation: Option<Duration>,
+    pub(crate) probation_check: Option<ProbationCheck>,
     pub(crate) release_signal: i32,
     pub(crate) reload_signals: Vec<i32>,
     pub(crate) max_draining: Option<usize>,
@@ -55,6 +60,8 @@ impl Settings {
             drain_timeout: None,
             takeover_timeout: Duration::from_secs(5),
             keep_sockets: Some(Duration::from_secs(10)),
+            probation: None,
+            probation_check: None,
             release_signal: crate::sys::signals::SIGCHLD,
             reload_signals: Vec::new(),
             max_draining: Some(8),

@@ -17,10 +17,12 @@
 use crate::driver::control::Server;
 use crate::driver::daemon::hooks::Hooks;
 use crate::driver::generation::Service;
+use crate::driver::generation::probation::Partner;
 use crate::driver::log::{self, daemon::Event};
+use crate::driver::settings::ProbationCheck;
 use crate::driver::sockets::Sockets;
 use crate::driver::sockets::given::{FromLauncher, ToLauncher};
-use crate::proto::daemon::{Daemon as Machine, Input, Phase};
+use crate::proto::daemon::{Daemon as Machine, Event as ProbationEvent, Input, Phase};
 use crate::proto::{Report, State};
 use crate::shutdown::{HookList, Shutdown, lock};
 use crate::states::Changes;
@@ -49,6 +51,7 @@ pub(in crate::driver) static PROCESS: Process = Process {
     notification_fd: Mutex::new(None),
     watchdog: OnceLock::new(),
     default_drain_timeout: Mutex::new(None),
+    probation_check: Mutex::new(None),
 };
 
 pub(in crate::driver) struct Process {
@@ -71,6 +74,8 @@ pub(in crate::driver) struct Process {
     pub(in crate::driver) watchdog: OnceLock<mpsc::SyncSender<()>>,
     /// The limit of a drain for which the configuration sets none.
     pub(in crate::driver) default_drain_timeout: Mutex<Option<Duration>>,
+    /// Until the probation begins.
+    pub(in crate::driver) probation_check: Mutex<Option<ProbationCheck>>,
 }
 
 /// What the threads of a daemon share.
@@ -83,6 +88,8 @@ pub(in crate::driver) struct Daemon {
     pub(in crate::driver) channel: Weak<Link>,
     /// What could not be sent there for want of memory, the oldest first.
     pub(in crate::driver) unsent: Mutex<VecDeque<Report>>,
+    /// What the thread that takes signals is to take: a generation on probation, or its standby.
+    pub(in crate::driver) partner: Mutex<Option<Partner>>,
     /// Sockets for the launcher that could not be sent so far.
     pub(in crate::driver) to_launcher: ToLauncher,
     pub(in crate::driver) drain_timeout: Option<Duration>,
@@ -148,6 +155,12 @@ impl Daemon {
             self.post(wish);
         }
         true
+    }
+
+    /// The generation at the other end stands by for us from now on.
+    pub(in crate::driver) fn begin_probation(&self, standby: Partner) {
+        *lock(&self.partner) = Some(standby);
+        self.post(Input::Probation(ProbationEvent::OnProbation));
     }
 
     /// Hands an input to the thread that takes signals.

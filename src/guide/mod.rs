@@ -12,6 +12,7 @@
 //! | [http] | HTTP servers that drain |
 //! | [crashes] | what clients see of a crash, and the keeper that holds the sockets |
 //! | [programs] | programs with tokio, tracing, anyhow and clap |
+//! | [probation] | a new version that fails: its predecessor serves again |
 //! | [command] | the program `seamless` |
 //! | [deploying] | the features, examples to copy from, a walk through a restart, a new version |
 //! | [releases] | links, packages, the environment: what the next generation runs |
@@ -55,6 +56,9 @@ pub mod crashes {}
 
 #[doc = include_str!("programs.md")]
 pub mod programs {}
+
+#[doc = include_str!("probation.md")]
+pub mod probation {}
 
 #[doc = include_str!("command.md")]
 pub mod command {}

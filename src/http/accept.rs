@@ -2,7 +2,7 @@
 
 use super::stream::{Listener, Peer, Stream};
 use crate::DrainGuard;
-use crate::http::log;
+use crate::http::{log, standby};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -33,7 +33,9 @@ pub(super) async fn accept_all(
 ) {
     let mut said = None;
     let mut draining = crate::draining().at_once();
+    standby::install();
     loop {
+        standby::is_over(&mut draining).await;
         let permit = match permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) if draining.has_begun() => return, // the rest is left to the successor

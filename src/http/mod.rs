@@ -66,6 +66,7 @@ mod heads;
 mod log;
 mod proxied;
 mod server;
+mod standby;
 mod state;
 mod stream;
 #[cfg(feature = "tls")]

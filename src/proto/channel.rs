@@ -295,6 +295,10 @@ impl Report {
             Report::Reload => "reload",
             Report::Prepared => "prepared",
             Report::Unhandled => "unhandled",
+            Report::Probation => "probation",
+            Report::Committed => "committed",
+            Report::RolledBack => "rolled-back",
+            Report::Resumed => "resumed",
         }
     }
 
@@ -338,6 +342,10 @@ impl Report {
             Report::Reload,
             Report::Prepared,
             Report::Unhandled,
+            Report::Probation,
+            Report::Committed,
+            Report::RolledBack,
+            Report::Resumed,
         ];
         Ok(all.into_iter().find(|report| report.name() == name))
     }

@@ -33,6 +33,8 @@ pub enum DrainReason {
     Stopped,
     /// An operator or another process sent TERM or INT to this process.
     Requested,
+    /// This generation failed in its [probation](crate::Config::probation), and its predecessor serves again.
+    RolledBack,
 }
 
 /// What happens if as many generations drain as [`max_draining`](crate::Config::max_draining) allows, and a
@@ -102,6 +104,14 @@ pub(crate) enum End {
 pub(crate) enum Report {
     /// The handlers are installed: USR2 and TERM are safe to send.
     Ready,
+    /// It is about to serve on probation: what comes next is [`Report::Started`].
+    Probation,
+    /// The probation is over: it has taken over.
+    Committed,
+    /// The probation is over: it failed, and its predecessor serves again. It drains next.
+    RolledBack,
+    /// It has stood by, and serves again.
+    Resumed,
     /// `started` has returned, or is about to: it serves, and older generations get TERM next.
     Started,
     /// The launcher may go.

@@ -11,16 +11,20 @@ pub enum State {
     Serving,
     /// Serving without a launcher, until a successor is ready.
     Detached,
+    /// Ready to serve again, in case that the successor fails in its
+    /// [probation](crate::Config::probation). It completes its work and need not accept new work.
+    Standby,
     /// Completing its work; it must not accept new work.
     Draining,
 }
 
 /// How a state is written, and whether the `on_shutdown_request` hooks run in it.
-const NAMES: [(State, bool, &str); 5] = [
+const NAMES: [(State, bool, &str); 6] = [
     (State::Starting, false, "starting"),
     (State::Serving, false, "serving"),
     (State::Serving, true, "handing-off"),
     (State::Detached, false, "detached"),
+    (State::Standby, false, "standby"),
     (State::Draining, false, "draining"),
 ];
 
@@ -29,7 +33,7 @@ impl State {
     pub fn serves(self) -> bool {
         match self {
             State::Serving | State::Detached => true,
-            State::Starting | State::Draining => false,
+            State::Starting | State::Standby | State::Draining => false,
         }
     }
 
@@ -54,8 +58,9 @@ mod tests {
 
     #[test]
     fn only_a_daemon_that_is_started_and_does_not_drain_serves() {
-        let all = [State::Starting, State::Serving, State::Detached, State::Draining];
-        assert_eq!(all.map(State::serves), [false, true, true, false]);
+        let all =
+            [State::Starting, State::Serving, State::Detached, State::Standby, State::Draining];
+        assert_eq!(all.map(State::serves), [false, true, true, false, false]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::shortage::{is_shortage, unless_short};
 use super::system;
 use crate::proto::generation::proof::World;
 use crate::proto::generation::record::Identity;
+use crate::proto::generation::rejection::ProgramFile;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -95,6 +96,13 @@ pub(crate) fn try_identity(pid: i32) -> io::Result<Option<Identity>> {
 pub(crate) fn own_identity() -> io::Result<Identity> {
     let pid = std::process::id() as i32;
     stat(pid).map(|stat| Identity { pid, start: stat.start })
+}
+
+/// The file that this process runs; `None` if `/proc` does not say.
+pub(crate) fn own_program() -> Option<ProgramFile> {
+    let file = fs::metadata("/proc/self/exe").ok()?;
+    let mtime = i128::from(file.mtime()) * 1_000_000_000 + i128::from(file.mtime_nsec());
+    Some(ProgramFile { device: file.dev(), inode: file.ino(), mtime, size: file.len() })
 }
 
 /// The time between two starts of processes, which count in hundredths of a second (`USER_HZ`, on every

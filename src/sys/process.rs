@@ -43,6 +43,11 @@ impl Held {
         Held { pidfd }
     }
 
+    /// The same process, held once more; `None` if there is no descriptor to be had.
+    pub(crate) fn again(&self) -> Option<Held> {
+        Some(Held { pidfd: self.pidfd.try_clone().ok()? })
+    }
+
     /// A zombie counts as ended.
     pub(crate) fn has_ended(&self) -> bool {
         let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];

@@ -26,7 +26,7 @@ fn script(folder: &Path, shell: &str) -> String {
 type Case = (&'static str, &'static [&'static str]);
 
 const CASES: [Case; 7] = [
-    ("seamless ", &["check", "list", "restart", "status", "stop", "watch"]),
+    ("seamless ", &["check", "commit", "list", "restart", "rollback", "status", "stop", "watch"]),
     ("seamless st", &["status", "stop"]),
     ("seamless status --", &["--json", "--timeout"]),
     ("seamless list --", &["--json", "--timeout"]),

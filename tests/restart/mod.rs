@@ -15,6 +15,7 @@ mod nohup;
 mod options;
 mod order;
 mod prepared;
+mod probation;
 mod program_file;
 mod programs;
 mod releases;

@@ -5,6 +5,7 @@ mod check;
 mod completions;
 mod list;
 mod manual;
+mod probation;
 mod restart;
 mod stages;
 mod status;
@@ -52,6 +53,8 @@ enum Verb {
     Status,
     Restart,
     Stop,
+    Commit,
+    Rollback,
     Check,
     Watch,
 }
@@ -118,6 +121,8 @@ fn main() -> ExitCode {
         Verb::Status => status::run(&ask),
         Verb::Restart => restart::run(&ask),
         Verb::Stop => stop::run(&ask),
+        Verb::Commit => probation::commit(&ask),
+        Verb::Rollback => probation::rollback(&ask),
         Verb::Check => check::run(&ask),
         Verb::Watch => watch::run(&ask),
     };
@@ -163,6 +168,8 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
                     Some("status") => Verb::Status,
                     Some("restart") => Verb::Restart,
                     Some("stop") => Verb::Stop,
+                    Some("commit") => Verb::Commit,
+                    Some("rollback") => Verb::Rollback,
                     Some("check") => Verb::Check,
                     Some("watch") => Verb::Watch,
                     _ => return Err(format!("unknown command {word:?}").into()),

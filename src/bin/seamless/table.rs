@@ -165,6 +165,34 @@ pub(crate) const COMMANDS: [Command; 6] = [
         ],
     },
     Command {
+        name: "commit",
+        short: "Ends a probation, passed",
+        about: "Ends the probation of the newest generation, passed: its predecessor drains. Waits until \
+            that is written, 60s or --timeout.",
+        options: &[TIMEOUT],
+        ends: &[
+            (0, "it has taken over"),
+            (1, "the service cannot be asked"),
+            (3, "no generation serves"),
+            (4, "it is not on probation, or has failed meanwhile"),
+            (5, "not yet: another generation starts, or the record cannot be written"),
+        ],
+    },
+    Command {
+        name: "rollback",
+        short: "Ends a probation, failed",
+        about: "Ends the probation of the newest generation, failed: its predecessor serves again, and \
+            then it drains. Waits for that, 60s or --timeout.",
+        options: &[TIMEOUT],
+        ends: &[
+            (0, "the predecessor serves again"),
+            (1, "the service cannot be asked"),
+            (3, "no generation serves"),
+            (4, "it is not on probation, or has passed meanwhile"),
+            (5, "not yet: its on_shutdown_request hooks have not returned"),
+        ],
+    },
+    Command {
         name: "check",
         operand: Operand::PidFile,
         short: "Says what would go wrong and what to do",

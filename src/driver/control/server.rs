@@ -4,11 +4,13 @@ use super::Server;
 use super::link::{CLOSED, Deadline};
 use crate::driver::control::status;
 use crate::driver::daemon::calls;
-use crate::driver::log::{self, sockets::Event};
+use crate::driver::generation::probation::Partner;
+use crate::driver::log::{self, sockets::Event as Line};
 use crate::driver::shared::PROCESS;
 use crate::driver::sockets;
 use crate::proto::control::frame::{self, Answer, Request};
 use crate::proto::control::transfer::{Give, Giving};
+use crate::proto::daemon::{Event, Input};
 use crate::shutdown::lock;
 use crate::sys::memfd;
 use crate::sys::seqpacket::Link;
@@ -59,7 +61,7 @@ impl Server {
                 Ok(Some(link)) => self.answer(link),
                 Ok(None) => {}
                 Err(error) => {
-                    log::write(Event::AcceptFailed { error: &error });
+                    log::write(Line::AcceptFailed { error: &error });
                     thread::sleep(Duration::from_millis(100)); // it stays readable
                 }
             }
@@ -83,7 +85,7 @@ impl Server {
         }
     }
 
-    fn answer_here(&self, link: &Link) {
+    fn answer_here(&self, link: &Arc<Link>) {
         let deadline = Deadline::after(self.timeout);
         let (peer, done) = match link.peer() {
             Ok(Some(peer)) => (Some(peer.pid), self.converse(link, peer, deadline)),
@@ -91,11 +93,11 @@ impl Server {
             Err(error) => (None, refuse(link, format!("it cannot be known who asks: {error}"))),
         };
         if let Err(error) = done {
-            log::write(Event::GiveFailed { peer, error: &error });
+            log::write(Line::GiveFailed { peer, error: &error });
         }
     }
 
-    fn converse(&self, link: &Link, peer: Peer, deadline: Deadline) -> Result<(), String> {
+    fn converse(&self, link: &Arc<Link>, peer: Peer, deadline: Deadline) -> Result<(), String> {
         if !peer.may_control() {
             return refuse(link, format!("uid {} may not take over", peer.uid));
         }
@@ -122,17 +124,49 @@ impl Server {
                 calls::stop();
                 sent
             }
+            Ok(Request::StandBy { generation: theirs }) => self.stand_by(link, peer, theirs),
+            Ok(Request::Commit | Request::RollBack) if !is_on_probation() => {
+                refuse(link, "this generation is not on probation".to_owned())
+            }
+            Ok(request @ (Request::Commit | Request::RollBack)) => {
+                let (name, event) = match request {
+                    Request::Commit => ("commit", Event::Commit),
+                    _ => ("rollback", Event::RollBack),
+                };
+                note_command(name, peer, None);
+                if let Some(daemon) = PROCESS.daemon() {
+                    daemon.post(Input::Probation(event));
+                }
+                deadline.send(link, &Answer::Accepted.format(), &[])
+            }
             Ok(Request::Take { generation: theirs }) => {
                 if let Err(why) = Giving::begin(calls::generation().unwrap_or(0), theirs) {
                     return refuse(link, why);
                 }
                 self.hand_over(link, peer, theirs, deadline)
             }
-            Ok(Request::Got { .. } | Request::Done) => {
+            Ok(Request::Got { .. } | Request::Done | Request::Say(_)) => {
                 refuse(link, "it began in the middle".to_owned())
             }
             Err(refused) => refuse(link, format!("it sent {refused}")),
         }
+    }
+
+    /// The thread that takes signals answers, and goes on with the connection.
+    fn stand_by(&self, link: &Arc<Link>, peer: Peer, theirs: u64) -> Result<(), String> {
+        let Some(daemon) = PROCESS.daemon() else { return Ok(()) };
+        let newer = daemon.service.as_ref();
+        let newer = newer.and_then(|service| service.newer_on_probation(theirs, peer.pid));
+        let Some(held) = newer else {
+            return refuse(
+                link,
+                "the record does not say that it is a newer generation".to_owned(),
+            );
+        };
+        let link = Some(Arc::clone(link));
+        *lock(&daemon.partner) = Some(Partner { number: theirs, link, held });
+        daemon.post(Input::Probation(Event::AskedToStandBy(theirs)));
+        Ok(())
     }
 
     fn hand_over(
@@ -186,7 +220,7 @@ impl Server {
                 },
             }
         }
-        log::write(Event::Given {
+        log::write(Line::Given {
             generation: calls::generation(),
             successor: peer.pid,
             successor_generation: theirs,
@@ -212,7 +246,7 @@ impl Server {
             let Some(hook) = &mut *hook else { return };
             let state = catch_unwind(AssertUnwindSafe(hook)).map_err(|panic| {
                 let panic = text_of(&*panic);
-                log::write(Event::HandOverPanicked { panic });
+                log::write(Line::HandOverPanicked { panic });
                 "hand_over panicked".to_owned()
             });
             _ = sender.send(state);
@@ -234,6 +268,10 @@ impl Server {
     }
 }
 
+fn is_on_probation() -> bool {
+    PROCESS.daemon().is_some_and(|daemon| lock(&daemon.machine).is_on_probation())
+}
+
 fn refuse(link: &Link, why: String) -> Result<(), String> {
     _ = link.send(&Answer::Refused(why.clone()).format(), &[]);
     Err(why)
@@ -243,8 +281,8 @@ fn refuse(link: &Link, why: String) -> Result<(), String> {
 fn note_command(request: &str, peer: Peer, refused: Option<&str>) {
     let (peer, uid) = (peer.pid, peer.uid);
     match refused {
-        None => log::write(Event::Command { request, peer, uid }),
-        Some(refused) => log::write(Event::CommandRefused { request, peer, uid, refused }),
+        None => log::write(Line::Command { request, peer, uid }),
+        Some(refused) => log::write(Line::CommandRefused { request, peer, uid, refused }),
     }
 }
 

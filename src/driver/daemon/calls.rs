@@ -5,10 +5,10 @@ use crate::driver::observers;
 use crate::driver::shared::PROCESS;
 use crate::driver::sockets::stages;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::daemon::Input;
+use crate::proto::daemon::{Event, Input};
 use crate::proto::supervisor::notices::Notice;
 use crate::proto::{Intent, Scope, State};
-use crate::shutdown::Stage;
+use crate::shutdown::{Stage, lock};
 use crate::sys::RESTARTS;
 
 pub(crate) fn started() -> Result<()> {
@@ -47,7 +47,11 @@ pub(crate) fn restart() -> Result<()> {
     match daemon.state() {
         State::Starting => return refuse("this generation has not started yet"),
         State::Draining => return refuse("this generation is draining"),
-        State::Detached => return Ok(()), // a successor is awaited already
+        State::Detached => {
+            service.forgive();
+            return Ok(()); // a successor is awaited already
+        }
+        State::Standby => return refuse("it stands by for a newer generation"),
         State::Serving => {}
     }
     match service.no_restart() {
@@ -57,6 +61,22 @@ pub(crate) fn restart() -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Returns when the record says that this generation has taken over.
+pub(crate) fn commit() -> Result<()> {
+    let Some(daemon) = PROCESS.daemon() else {
+        let text = "cannot end the probation (commit): init was not called, or failed";
+        return Err(Error::new(ErrorKind::NotInitialized, text));
+    };
+    let is_on_probation = || lock(&daemon.machine).is_on_probation();
+    if is_on_probation() {
+        daemon.post(Input::Probation(Event::Commit));
+    }
+    while is_on_probation() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// As TERM by hand does, but of the whole service: older generations that missed their TERM are told

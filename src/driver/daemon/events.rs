@@ -4,9 +4,12 @@
 //! It turns what happened into an `Input`, lets the machine decide, and performs its `Output`s: the one
 //! place where a daemon's outputs are performed.
 
+use crate::driver::daemon::arrivals::has_hooks;
+use crate::driver::daemon::partner;
 use crate::driver::daemon::progress::{self, Progress};
 use crate::driver::daemon::stdio::Outputs;
 use crate::driver::daemon::watchdog;
+use crate::driver::generation::probation::Partner;
 use crate::driver::generation::stop::Stopped;
 use crate::driver::log::{self, daemon::Event};
 use crate::driver::observers;
@@ -15,31 +18,29 @@ use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::sockets::{flows, give};
 use crate::driver::threads::Asked;
 use crate::driver::timers::Timers;
-use crate::proto::Report;
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
 use crate::proto::daemon::reminders::Reminder;
-use crate::proto::daemon::signal_hooks::{Arrived, Run, Signal, SignalHooks};
-use crate::proto::daemon::{Forced, Input, Output, Phase, Question, Sender, Timer};
+use crate::proto::daemon::signal_hooks::{Run, SignalHooks};
+use crate::proto::daemon::{Forced, Input, Output, Phase, Question, Timer};
+use crate::proto::{Report, State};
 use crate::shutdown::{Stage, lock};
 use crate::sys::process::Held;
 use crate::sys::seqpacket::{Arrival, Link};
-use crate::sys::signals::{self, SIGINT, SIGTERM, SIGUSR2, Signals};
+use crate::sys::signals::{self, Signals};
 use crate::sys::{launch, process, wait};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 /// How often a detached daemon checks, and how soon older generations are told again.
 const CHECK: Duration = Duration::from_secs(1);
-/// How long hooks may hold back a signal: a hammer, or a stop, must not wait for a hook that hangs.
-const SIGNAL_HOOKS_TIME: Duration = Duration::from_secs(1);
 /// The exit code of a drain that was forced to end, as of `timeout(1)`.
 const HAMMERED: i32 = 124;
 
 /// Timers of the machine, and those of what is held back.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Due {
+pub(super) enum Due {
     Machine(Timer),
     /// These hooks have had their time.
     Hooks(Run),
@@ -47,18 +48,20 @@ enum Due {
 }
 
 pub(in crate::driver) struct Events {
-    daemon: &'static Daemon,
-    timers: Timers<Due>,
+    pub(super) daemon: &'static Daemon,
+    pub(super) timers: Timers<Due>,
     /// `None` once the launcher has gone.
     channel: Option<Arc<Link>>,
     /// Older generations whose end is awaited.
     older: Vec<Held>,
     /// What the supervisor has been asked.
     asked: Option<(Question, Asked)>,
-    hooks: SignalHooks,
-    hooks_returned: (mpsc::Sender<Run>, mpsc::Receiver<Run>),
+    /// The other generation of a probation.
+    pub(super) partner: Option<Partner>,
+    pub(super) hooks: SignalHooks,
+    pub(super) hooks_returned: (mpsc::Sender<Run>, mpsc::Receiver<Run>),
     outputs: Outputs,
-    request_stage: mpsc::Sender<Stage1>,
+    pub(super) request_stage: mpsc::Sender<Stage1>,
     /// Hooks of `on_resume` may have added others.
     has_resumed: bool,
     drain_stage: mpsc::Sender<crate::DrainReason>,
@@ -72,6 +75,8 @@ pub(in crate::driver) enum Stage1 {
     Request,
     /// Those of `on_resume`.
     Resume,
+    /// Those of `on_standby`.
+    Standby,
 }
 
 impl Events {
@@ -88,6 +93,7 @@ impl Events {
             channel,
             older: Vec::new(),
             asked: None,
+            partner: None,
             hooks: SignalHooks::default(),
             hooks_returned: mpsc::channel(),
             outputs,
@@ -112,6 +118,7 @@ impl Events {
         fds.push(self.daemon.waker.as_fd());
         fds.extend(self.channel.as_ref().map(|channel| channel.as_fd()));
         fds.extend(self.older.iter().map(AsFd::as_fd));
+        fds.extend(self.partner.iter().flat_map(Partner::fds));
         fds.extend(self.asked.as_ref().and_then(|(_, asked)| asked.as_fd()));
         let outlives = lock(&self.daemon.machine).outlives_readers();
         let (outputs, retry) = match outlives {
@@ -142,6 +149,7 @@ impl Events {
         for input in posted {
             self.feed(input);
         }
+        self.look_at_partner();
         if !self.older.is_empty() {
             self.older.retain(|older| !older.has_ended());
             if self.older.is_empty() {
@@ -204,112 +212,33 @@ impl Events {
         }
     }
 
-    /// A signal that the program does not handle itself.
-    fn yielded(&mut self, signal: i32, by_launcher: bool) {
-        let launcher = self.daemon.service.as_ref().map_or(0, |service| service.launcher);
-        log::write(Event::Signal { signal, from: if by_launcher { launcher } else { 0 } });
-        let sender = match by_launcher {
-            true => Sender::Launcher { announced: false },
-            false => Sender::Other,
-        };
-        let reloads = self.daemon.reload_signals.contains(&signal);
-        self.feed(if reloads { Input::Reload } else { Input::Halt(sender) });
-    }
-
-    // ---- what hooks hold back ----
-
-    fn hold(&mut self, received: signals::Received) {
-        let signal = match received.signal {
-            SIGTERM => Signal::Term,
-            SIGINT => Signal::Int,
-            SIGUSR2 => Signal::Usr2,
-            _ => return, // no handler of ours is installed for it
-        };
-        let from = received.from.unwrap_or(0);
-        let launcher = self.daemon.service.as_ref().map(|service| service.launcher);
-        let run = self.hooks.signal(signal, from, launcher == Some(from), has_hooks);
-        self.run_hooks(run);
-    }
-
-    /// Starts the hooks before a signal, and acts on what none of them holds back.
-    fn run_hooks(&mut self, run: Option<(Run, Signal)>) {
-        if let Some((run, signal)) = run {
-            let (returned, daemon) = (self.hooks_returned.0.clone(), self.daemon);
-            PROCESS.hooks.run_before_signal(number(signal), move || {
-                _ = returned.send(run);
-                daemon.waker.wake();
-            });
-            self.timers.arm(Due::Hooks(run), SIGNAL_HOOKS_TIME);
-        }
-        self.act_on_arrivals();
-    }
-
-    fn give_up_hooks(&mut self, run: Run) {
-        // Those behind others that hang have not been waited for yet.
-        if let Some((_, signal)) = self.hooks.waits_for().filter(|(first, _)| *first == run) {
-            log::write(Event::SignalHookHangs { signal: number(signal) });
-        }
-        self.hooks.returned(run);
-        self.act_on_arrivals();
-    }
-
-    fn act_on_arrivals(&mut self) {
-        for run in self.hooks_returned.1.try_iter().collect::<BTreeSet<Run>>() {
-            self.timers.disarm(Due::Hooks(run));
-            self.hooks.returned(run);
-        }
-        while let Some((arrived, signal)) = self.hooks.next() {
-            let by =
-                matches!(arrived, Arrived::Signal { signal: Signal::Int, .. }).then_some("INT");
-            let input = self.input_of(arrived);
-            self.feed_by(input, by);
-            if let Some(signal) = signal {
-                PROCESS.hooks.run_after_signal(number(signal));
-            }
-        }
-    }
-
-    fn input_of(&self, arrived: Arrived) -> Input {
-        let (signal, from, announced) = match arrived {
-            Arrived::Told(intent) => return Input::Told(intent),
-            Arrived::Cancelled => return Input::Cancelled,
-            Arrived::TakenOver => return Input::Term(Sender::Successor),
-            Arrived::Signal { signal, from, announced } => (signal, from, announced),
-        };
-        let own = process::own_pid();
-        log::write(Event::Signal { signal: number(signal), from });
-        let service = self.daemon.service.as_ref();
-        let sender = match service {
-            Some(service) if service.launcher == from => Sender::Launcher { announced },
-            // A successor puts its own PID file in place before it sends TERM; one in Go too.
-            Some(service) if from != own && service.named() == Some(from) => Sender::Successor,
-            Some(_) | None => Sender::Other,
-        };
-        match signal {
-            Signal::Term | Signal::Int => Input::Term(sender),
-            Signal::Usr2 => Input::Usr2(sender),
-        }
-    }
-
     // ---- the machine ----
 
-    fn feed(&mut self, input: Input) {
+    pub(super) fn feed(&mut self, input: Input) {
         self.feed_by(input, None);
     }
 
     /// `by`: what the input is called in the log, if the input alone does not tell.
-    fn feed_by(&mut self, input: Input, mut by: Option<&'static str>) {
+    pub(super) fn feed_by(&mut self, input: Input, mut by: Option<&'static str>) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let cause = by.take().unwrap_or_else(|| progress::cause(&input));
             let claimed = matches!(input, Input::Claimed);
-            let (before, outputs, after) = {
+            if let Input::Probation(event) = input {
+                self.meet_partner(event);
+            }
+            let (before, outputs, after, serves_again) = {
                 let mut machine = lock(&self.daemon.machine);
-                let before = machine.phase();
+                let (before, was) = (machine.phase(), machine.state());
                 let outputs = machine.on(input);
                 PROCESS.states.publish(machine.state()); // locked, so that all come in order
-                (before, outputs, machine.phase())
+                let serves_again = was == State::Standby && machine.state().serves();
+                (before, outputs, machine.phase(), serves_again)
             };
+            if serves_again {
+                let generation = self.daemon.generation();
+                log::write(log::probation::Event::ServesAgain { generation, cause });
+            }
             if before != after {
                 lock(&self.daemon.past).phase_since = Some(Instant::now());
                 if matches!(after, Phase::Draining(_)) && self.daemon.service.is_some() {
@@ -378,6 +307,13 @@ impl Events {
             | Output::PutBackSocket
             | Output::GiveUpClaim
             | Output::RefuseRestart(_) => self.perform_for_service(output, inputs),
+            Output::TryCommit
+            | Output::StandBy(_)
+            | Output::RunStandbyHooks
+            | Output::Say(_)
+            | Output::HangUp
+            | Output::LookForNewer
+            | Output::TakeBack => self.perform_of_probation(output, inputs),
         }
     }
 
@@ -441,7 +377,14 @@ impl Events {
             | Output::Hammer(_)
             | Output::End
             | Output::Arm(_)
-            | Output::Disarm(_) => {}
+            | Output::Disarm(_)
+            | Output::TryCommit
+            | Output::StandBy(_)
+            | Output::RunStandbyHooks
+            | Output::Say(_)
+            | Output::HangUp
+            | Output::LookForNewer
+            | Output::TakeBack => {}
         }
     }
 
@@ -468,6 +411,13 @@ impl Events {
             Timer::Successor => service.and_then(|service| service.successor_timeout),
             Timer::Orphan => service.and_then(|service| service.claim_timeout),
             Timer::Drain => self.daemon.drain_timeout(),
+            Timer::Probation => service.and_then(|service| service.probation),
+            Timer::CommitSoon
+            | Timer::CommitLater
+            | Timer::Well
+            | Timer::Silence
+            | Timer::Resumed
+            | Timer::TakeBack => partner::after(timer),
         }
     }
 
@@ -485,16 +435,4 @@ impl Events {
         PROCESS.hooks.run_hammer(&PROCESS.hammer_hooks);
         crate::sys::exit_now(HAMMERED)
     }
-}
-
-fn number(signal: Signal) -> i32 {
-    match signal {
-        Signal::Term => SIGTERM,
-        Signal::Int => SIGINT,
-        Signal::Usr2 => SIGUSR2,
-    }
-}
-
-fn has_hooks(signal: Signal) -> bool {
-    PROCESS.hooks.has_before_signal(number(signal))
 }

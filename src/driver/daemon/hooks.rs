@@ -19,6 +19,7 @@ pub(in crate::driver) struct Hooks {
     before_signal: Mutex<Repeating>,
     after_signal: Mutex<Repeating>,
     on_resume: Mutex<Vec<Repeated>>,
+    on_standby: Mutex<Vec<Repeated>>,
     threads: Mutex<Threads>,
 }
 
@@ -56,6 +57,7 @@ impl Hooks {
             before_signal: Mutex::new(Repeating::new()),
             after_signal: Mutex::new(Repeating::new()),
             on_resume: Mutex::new(Vec::new()),
+            on_standby: Mutex::new(Vec::new()),
             threads: Mutex::new(Threads { live: false, arrivals: None, around: None }),
         }
     }
@@ -93,16 +95,17 @@ impl Hooks {
     pub(in crate::driver) fn run_resume(&self, on_shutdown_request: &HookList) {
         let lists = [self.before(Stage::Handoff), on_shutdown_request, self.after(Stage::Handoff)];
         lists.into_iter().for_each(HookList::reopen);
-        let mut hooks = std::mem::take(&mut *lock(&self.on_resume));
-        for hook in &mut hooks {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(hook)) {
-                let panic = crate::shutdown::panic_text(&*panic);
-                log::write(Event::HookPanicked { hook: "on_resume", panic });
-            }
-        }
-        let mut kept = lock(&self.on_resume);
-        hooks.append(&mut kept); // a hook may have added one
-        *kept = hooks;
+        run_repeated(&self.on_resume, "on_resume");
+    }
+
+    // ---- a successor on probation ----
+
+    pub(in crate::driver) fn on_standby(&self, hook: Repeated) {
+        lock(&self.on_standby).push(hook);
+    }
+
+    pub(in crate::driver) fn run_standby(&self) {
+        run_repeated(&self.on_standby, "on_standby");
     }
 
     /// Runs all hooks of a forced exit, in their order. Takes at most three times the limit.
@@ -292,6 +295,20 @@ fn run_limited(hooks: &'static HookList, name: &'static str, urgent: bool) {
         }
         left = end.saturating_duration_since(Instant::now());
     }
+}
+
+/// Hooks that may run again.
+fn run_repeated(list: &Mutex<Vec<Repeated>>, name: &str) {
+    let mut hooks = std::mem::take(&mut *lock(list));
+    for hook in &mut hooks {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(hook)) {
+            let panic = crate::shutdown::panic_text(&*panic);
+            log::write(Event::HookPanicked { hook: name, panic });
+        }
+    }
+    let mut kept = lock(list);
+    hooks.append(&mut kept); // a hook may have added one
+    *kept = hooks;
 }
 
 #[cfg(test)]

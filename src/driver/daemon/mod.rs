@@ -1,8 +1,10 @@
 //! The daemon: `init` in it, and its threads.
 
+mod arrivals;
 pub(in crate::driver) mod calls;
 pub(in crate::driver) mod events;
 pub(in crate::driver) mod hooks;
+mod partner;
 mod progress;
 pub(in crate::driver) mod stdio;
 #[cfg(feature = "systemd")]
@@ -25,7 +27,7 @@ use crate::driver::unix_socket_error;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
 use crate::proto::daemon::{Daemon as Machine, Input};
-use crate::shutdown::Stage;
+use crate::shutdown::{Stage, lock};
 use crate::sys::seqpacket::{Arrival, Link};
 use crate::sys::signals::{self, Signals};
 use crate::sys::{launch, process, wait};
@@ -67,6 +69,8 @@ pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Link) 
     let server = PROCESS.server.get_or_init(|| server);
     spawn("seamless-sockets", move || server.run())?;
     let service = daemon.service.as_ref().expect("just given");
+    *lock(&PROCESS.probation_check) = settings.probation_check;
+    service.wait_if_rejected(|| daemon.is_starting());
     let claimed = service.claim();
     if !daemon.is_starting() || process::parent_pid() != launcher {
         service.park(); // told to end, or the launcher died, while we waited
@@ -122,6 +126,7 @@ fn run(
         waker,
         channel: channel.as_ref().map(Arc::downgrade).unwrap_or_default(),
         unsent: Mutex::default(),
+        partner: Mutex::default(),
         to_launcher: ToLauncher::default(),
         drain_timeout,
         reload_signals,
@@ -141,6 +146,7 @@ fn run(
                     daemon.post(Input::RequestHooksDone);
                 }
                 Stage1::Resume => PROCESS.hooks.run_resume(&PROCESS.request_hooks),
+                Stage1::Standby => PROCESS.hooks.run_standby(),
             }
         }
     })?;

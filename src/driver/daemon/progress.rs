@@ -5,7 +5,7 @@ use crate::driver::shared::{Daemon, PROCESS};
 use crate::error::Error;
 use crate::proto::Reading;
 use crate::proto::daemon::reminders::{Reminder, waits_for};
-use crate::proto::daemon::{Input, Phase, Question, Sender, Timer};
+use crate::proto::daemon::{Event as Probation, Input, Phase, Question, Sender, Timer};
 use crate::shutdown::lock;
 use std::time::{Duration, Instant};
 
@@ -145,9 +145,20 @@ pub(super) fn cause(input: &Input) -> &'static str {
         Input::Status(Question::OfLauncher, Reading::Lost) => "supervisor-gone",
         Input::Status(Question::OfLauncher, _) => "USR2",
         Input::Status(Question::OfService, _) | Input::Checked(_) => "check",
+        Input::Probation(event) => match event {
+            Probation::OnProbation => "probation",
+            Probation::Commit | Probation::CommitTried(_) => "commit",
+            Probation::RollBack => "rollback",
+            Probation::AskedToStandBy(_) => "stand-by",
+            Probation::Heard(word) => word.name(),
+            Probation::PartnerEnded | Probation::Newer(_) => "ended",
+            Probation::TakenBack { .. } => "take-back",
+        },
         Input::Timer(Timer::Drain) => "drain_timeout",
         Input::Timer(Timer::Successor) => "successor_timeout",
         Input::Timer(Timer::Orphan) => "claim_timeout",
         Input::Timer(Timer::Check | Timer::TellOlder) => "check",
+        Input::Timer(Timer::Probation | Timer::CommitSoon | Timer::CommitLater) => "commit",
+        Input::Timer(Timer::Well | Timer::Silence | Timer::Resumed | Timer::TakeBack) => "silence",
     }
 }

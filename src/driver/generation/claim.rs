@@ -4,7 +4,7 @@ use super::{Examined, Files, Service};
 use crate::driver::log::{self, daemon::Event};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::TooMany;
-use crate::proto::generation::record::Record;
+use crate::proto::generation::record::{LineState, Record};
 use crate::proto::generation::takeover;
 use crate::shutdown::lock;
 use crate::sys::lock_file::Attempt;
@@ -57,6 +57,11 @@ impl Service {
     fn take_number(&self, files: &mut Files, began: Instant) -> Result<u64> {
         let taken = self.read_record(&files.lock_file).and_then(|mut record| {
             self.refuse_if_too_many(files, &record)?;
+            if record.live.iter().any(|line| line.state == Some(LineState::Probation)) {
+                let content = self.content()?.unwrap_or_default();
+                let others = self.examine_all(files, &record, content)?;
+                Service::book_failed(&mut record, &others);
+            }
             record.last += 1;
             record.starting = Some(self.entry(record.last, None));
             files.lock_file.write(&record).map(|()| record.last)

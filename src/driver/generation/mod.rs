@@ -5,6 +5,7 @@ mod already_running;
 pub(in crate::driver) mod check;
 pub(in crate::driver) mod claim;
 pub(in crate::driver) mod keep;
+pub(in crate::driver) mod probation;
 pub(in crate::driver) mod started;
 pub(in crate::driver) mod stop;
 pub(in crate::driver) mod unit;
@@ -48,6 +49,7 @@ pub(in crate::driver) struct Service {
     pub(in crate::driver) successor_timeout: Option<Duration>,
     pub(in crate::driver) claim_timeout: Option<Duration>,
     pub(in crate::driver) keep_sockets: Option<Duration>,
+    pub(in crate::driver) probation: Option<Duration>,
     pub(in crate::driver) release_signal: i32,
     /// The launcher restarts in place.
     pub(in crate::driver) in_place: bool,
@@ -143,6 +145,7 @@ impl Service {
             successor_timeout: settings.successor_timeout,
             claim_timeout: settings.claim_timeout,
             keep_sockets: settings.keep_sockets,
+            probation: settings.probation,
             release_signal: settings.release_signal,
             in_place: hello.in_place,
             draining: settings.max_draining.zip(settings.too_many_draining),
@@ -198,7 +201,8 @@ impl Service {
                 foreign,
                 beyond,
                 holds_pid_file: content.is_held_by(daemon.pid),
-                serves: generation.state == Some(LineState::Serving),
+                serves: generation.state.is_some_and(LineState::serves),
+                unproven: generation.state.is_some_and(LineState::is_unproven),
                 keeps: generation.state == Some(LineState::Keeping),
             };
             Ok(Examined { generation: generation.clone(), held: proof.ok(), facts })
@@ -291,6 +295,7 @@ impl Service {
             supervisor: self.supervisor.identity,
             state,
             crashes: None,
+            file: None,
             more: Vec::new(),
         }
     }

@@ -8,11 +8,11 @@ use crate::driver::log::{self, daemon::Event};
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::sockets;
 use crate::error::Result;
-use crate::proto::TooMany;
 use crate::proto::daemon::StartedCall;
 use crate::proto::generation::record::{Generation, LineState, Record};
 use crate::proto::generation::takeover::{self, Act, Done, End, Next, TakeOver};
 use crate::proto::generation::verdict::{Purpose, Verdict, verdict};
+use crate::proto::{Report, TooMany};
 use crate::shutdown::lock;
 use crate::sys::pid_file::PidFile;
 use crate::sys::signals::SIGUSR2;
@@ -40,7 +40,7 @@ pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Dae
     }
     let began = Instant::now();
     let mut hands = Hands::default();
-    let mut takeover = TakeOver::new(service.asker());
+    let mut takeover = TakeOver::new(service.asker()).on_probation(service.probation.is_some());
     let end = loop {
         match takeover.next() {
             Next::Act(act) => {
@@ -133,15 +133,24 @@ fn perform<'a>(
         }
         Act::Enter(kept) => {
             let number = service.number().expect("a claim has a number");
+            let standby = takeover.standby();
             let line = |place: usize| {
                 let mut line = hands.others[place].generation.clone();
-                line.state = line.state.map(LineState::of_older);
+                if standby != Some(place) {
+                    line.state = line.state.map(LineState::of_older);
+                }
                 line
             };
             let crashes = service.carried_crashes(&hands.record);
             hands.record.starting = None;
+            if standby.is_none() {
+                hands.record.rejected = None; // this one is proven
+            }
             hands.record.live = kept.into_iter().map(line).collect();
-            let line = service.entry(number, Some(LineState::Serving));
+            let line = match standby {
+                Some(_) => service.entry_on_probation(number),
+                None => service.entry(number, Some(LineState::Serving)),
+            };
             hands.record.live.push(Generation { crashes, ..line });
             let record = std::mem::take(&mut hands.record);
             hands.files().lock_file.write(&record)?;
@@ -151,6 +160,9 @@ fn perform<'a>(
         Act::Serve => {
             // Before an older generation, or its keeper, is told to end.
             sockets::give::give(service, daemon);
+            if takeover.standby().is_some() {
+                daemon.report(Report::Probation); // before it learns that we have started
+            }
             let older = takeover.older().map(|place| hands.others[place].facts.number);
             return Ok(match daemon.serve(hands.record.last, older.max()) {
                 true => Done::Serving,
@@ -162,6 +174,33 @@ fn perform<'a>(
             let lives = living.map(|one| one.facts.number).collect();
             let own = service.number().unwrap_or_default();
             sockets::stages::steer_groups(own, &lives);
+        }
+        Act::StandBy(place) => {
+            let lifeline = service.ask_to_stand_by(&hands.others[place]);
+            return Ok(Done::StandsBy(match lifeline {
+                Ok(lifeline) => {
+                    daemon.begin_probation(lifeline);
+                    true
+                }
+                Err(why) => {
+                    let predecessor = hands.others[place].pid();
+                    log::write(log::probation::Event::NoStandby { predecessor, reason: &why });
+                    false
+                }
+            }));
+        }
+        Act::Prove => {
+            for line in &mut hands.record.live {
+                line.state = match Some(line.number) == service.number() {
+                    true => Some(LineState::Serving),
+                    false => line.state.map(LineState::of_older),
+                };
+            }
+            let record = std::mem::take(&mut hands.record);
+            let written = hands.files().lock_file.write(&record);
+            hands.record = record;
+            daemon.report(Report::Committed);
+            written?;
         }
         Act::Stop(place, verdict) => _ = service.touch(&hands.others[place], verdict),
         Act::GiveUp => {

@@ -137,6 +137,10 @@ impl Driver {
                     return refuse(one, "it began in the middle".to_owned());
                 }
                 (
+                    Request::StandBy { .. } | Request::Say(_) | Request::Commit | Request::RollBack,
+                    _,
+                ) => return refuse(one, "nobody serves: the daemon has crashed".to_owned()),
+                (
                     Request::Take { .. } | Request::Status | Request::Restart | Request::Stop,
                     Some(_),
                 ) => return refuse(one, "a transfer has begun".to_owned()),

@@ -1,7 +1,7 @@
 //! The crate's log lines: target `seamless`, one line an event, fields in a fixed order. Each field is
 //! also a key-value pair of the record, so that a logger that writes JSON needs to parse no text.
 //!
-//! All events are listed in [`launcher`], [`daemon`], [`phase`], [`keeper`] and [`sockets`]. The test in `table.rs`
+//! All events are listed in [`launcher`], [`daemon`], [`phase`], [`probation`], [`keeper`] and [`sockets`]. The test in `table.rs`
 //! makes the page of the guide from these lists.
 
 pub(in crate::driver) mod daemon;
@@ -9,6 +9,7 @@ mod event;
 pub(in crate::driver) mod keeper;
 pub(in crate::driver) mod launcher;
 pub(in crate::driver) mod phase;
+pub(in crate::driver) mod probation;
 pub(in crate::driver) mod sockets;
 #[cfg(test)]
 mod table;

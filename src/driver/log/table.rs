@@ -1,7 +1,7 @@
 //! The page of the guide that lists all events.
 
 use super::event::Row;
-use super::{daemon, keeper, launcher, phase, sockets};
+use super::{daemon, keeper, launcher, phase, probation, sockets};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
@@ -62,6 +62,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("panic", "the message of the panic, or `true`"),
     ("parent_name", "name of the parent process"),
     ("path", "path of the file"),
+    ("pause_ms", "how many milliseconds the next try waits"),
     ("peer", "PID of the process at the other end, or its address"),
     ("pid", "PID of the process that logs"),
     ("predecessor", "PID of the older generation's daemon"),
@@ -87,6 +88,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("supervisor", "PID of the supervisor; in a check, what it says about the service"),
     ("supervisor_kind", "the supervisor's kind"),
     ("threads", "how many threads the launcher has"),
+    ("tries", "how often this program file has failed in a row"),
     ("uid", "user of the process at the other end"),
     ("unit", "name of the systemd unit"),
     ("waits_for", "what the drain waits for"),
@@ -147,6 +149,7 @@ fn page() -> String {
         ("The launcher", launcher::ROWS),
         ("The daemon", daemon::ROWS),
         ("The phases of a daemon", phase::ROWS),
+        ("Probation", probation::ROWS),
         ("The keeper", keeper::ROWS),
         ("Sockets and their transfer", sockets::ROWS),
         ("HTTP", HTTP),

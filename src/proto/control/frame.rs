@@ -14,6 +14,9 @@
 //! status:  status               status generation=… (a text, see `status`)
 //! restart: restart              accepted
 //! stop:    stop                 accepted
+//! commit, roll-back:            accepted
+//! standby: new  stand-by generation=N                                   old  accepted
+//!          then, as long as both live: say WORD
 //! ```
 //!
 //! Instead of each answer, `refused REASON` may come.
@@ -92,15 +95,61 @@ pub(crate) struct Socket {
     pub(crate) flow: Option<Box<Flow>>,
 }
 
+/// A word on the lifeline between a generation on probation and the one that stands by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Word {
+    /// To the one that stands by, ten times a second.
+    Well,
+    /// To the one that stands by: serve again, and say so. I drain then.
+    Resume,
+    /// The answer to [`Word::Resume`].
+    Resumed,
+    /// To the one that stands by: TERM follows.
+    Committed,
+    /// To the one that stands by: I end, and no successor of mine has come.
+    Leaving,
+}
+
+impl Word {
+    pub(crate) const ALL: [Word; 5] =
+        [Word::Well, Word::Resume, Word::Resumed, Word::Committed, Word::Leaving];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Word::Well => "well",
+            Word::Resume => "resume",
+            Word::Resumed => "resumed",
+            Word::Committed => "committed",
+            Word::Leaving => "leaving",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Word> {
+        Word::ALL.into_iter().find(|word| word.name() == name)
+    }
+}
+
 /// A message from the new daemon, or from the command.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Request {
-    Take { generation: u64 },
+    Take {
+        generation: u64,
+    },
     Status,
     Restart,
     Stop,
-    Got { count: usize },
+    Got {
+        count: usize,
+    },
     Done,
+    /// The generation with this number is on probation: the other one is to stand by. After the answer
+    /// `accepted` the connection is their lifeline, on which both send [`Request::Say`].
+    StandBy {
+        generation: u64,
+    },
+    Say(Word),
+    Commit,
+    RollBack,
 }
 
 /// A message from the old daemon.
@@ -152,6 +201,12 @@ impl Request {
             Request::Stop => message(format_args!("stop")),
             Request::Got { count } => message(format_args!("got {count}")),
             Request::Done => message(format_args!("done")),
+            Request::StandBy { generation } => {
+                message(format_args!("stand-by generation={generation}"))
+            }
+            Request::Say(word) => message(format_args!("say {}", word.name())),
+            Request::Commit => message(format_args!("commit")),
+            Request::RollBack => message(format_args!("roll-back")),
         }
     }
 
@@ -170,6 +225,16 @@ impl Request {
                 Ok(Request::Got { count: count.ok_or(Refused::Malformed("count"))? as usize })
             }
             "done" => Ok(Request::Done),
+            "stand-by" => {
+                let generation = number(field(head, "generation"), "generation")?;
+                Ok(Request::StandBy { generation })
+            }
+            "say" => {
+                let word = head.split(' ').next().and_then(Word::from_name);
+                word.map(Request::Say).ok_or(Refused::Malformed("word"))
+            }
+            "commit" => Ok(Request::Commit),
+            "roll-back" => Ok(Request::RollBack),
             _ => Err(unknown(name)),
         }
     }

@@ -1,6 +1,7 @@
 //! The daemon's machine. Each `match` names every phase, so what is ignored is written down.
 
 mod check;
+mod probation;
 mod restart;
 
 use super::{Forced, Input, NoRestart, Output, Phase, Question, Sender, Timer};
@@ -33,6 +34,8 @@ pub(crate) struct Daemon {
     request_hooks: restart::RequestHooks,
     /// A restart was asked for before we had started.
     early_wish: bool,
+    probation: probation::Probation,
+    standby: probation::Standby,
 }
 
 /// The older generations, once they were told to end.
@@ -74,6 +77,8 @@ impl Daemon {
             mends: false,
             request_hooks: restart::RequestHooks::default(),
             early_wish: false,
+            probation: probation::Probation::No,
+            standby: probation::Standby::No,
         }
     }
 
@@ -95,6 +100,9 @@ impl Daemon {
     pub(crate) fn state(&self) -> State {
         match self.phase {
             Phase::Starting | Phase::StoppingEarly => State::Starting,
+            Phase::Serving | Phase::HandingOff | Phase::Detached if self.is_parked() => {
+                State::Standby
+            }
             // Its launcher has gone, and a hook still runs, maybe for ever.
             Phase::HandingOff if !self.attached => State::Detached,
             Phase::Serving | Phase::HandingOff => State::Serving,
@@ -213,6 +221,7 @@ impl Daemon {
             Input::OlderGone => self.older_gone(&mut out),
             Input::Status(question, reading) => self.status(question, reading, &mut out),
             Input::Checked(sight) => self.checked(sight, &mut out),
+            Input::Probation(event) => self.on_event(event, &mut out),
             Input::Timer(timer) => self.timer(timer, &mut out),
         }
         out
@@ -252,6 +261,13 @@ impl Daemon {
                     out.push(Output::StopOlder);
                 }
             }
+            Timer::Probation
+            | Timer::CommitSoon
+            | Timer::CommitLater
+            | Timer::Well
+            | Timer::Silence
+            | Timer::Resumed
+            | Timer::TakeBack => self.probation_timer(timer, out),
         }
     }
 
@@ -374,6 +390,7 @@ impl Daemon {
     // ---- the drain ----
 
     fn drain(&mut self, reason: DrainReason, out: &mut Vec<Output>) {
+        self.leave_probation(reason, out);
         let left = std::mem::replace(&mut self.phase, Phase::Draining(reason));
         out.extend([Output::Disarm(Timer::Check), Output::Disarm(Timer::Successor)]);
         if reason == DrainReason::TakenOver {

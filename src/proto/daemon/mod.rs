@@ -7,6 +7,7 @@ mod machine;
 pub(crate) mod reminders;
 pub(crate) mod signal_hooks;
 
+pub(crate) use super::control::frame::Word;
 pub(crate) use machine::Daemon;
 
 use super::generation::check::Seen;
@@ -51,8 +52,46 @@ pub(crate) enum Input {
     Status(Question, Reading),
     /// The answer to [`Output::Check`].
     Checked(Sight),
+    /// What a probation is about.
+    Probation(Event),
     /// A timer fired.
     Timer(Timer),
+}
+
+/// What happens around a probation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Event {
+    /// We are on probation, and this older generation stands by.
+    OnProbation,
+    /// The probation is to end now, passed: the program or an operator says so.
+    Commit,
+    /// It is to end now, failed: the check of the program, or an operator.
+    RollBack,
+    /// The answer to [`Output::TryCommit`].
+    CommitTried(CommitTried),
+    /// A newer generation, which is on probation, asks us to stand by. Its number.
+    AskedToStandBy(u64),
+    /// What the other side of the lifeline says.
+    Heard(Word),
+    /// The other side of the lifeline, or a newer generation that we watch, has ended.
+    PartnerEnded,
+    /// The answer to [`Output::LookForNewer`]: it is watched from now on.
+    Newer(bool),
+    /// The answer to [`Output::TakeBack`]. `again`: the claim was held, or a file could not be written.
+    TakenBack { again: bool },
+}
+
+/// What came of an attempt to commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum CommitTried {
+    /// The record says that we serve, and no longer that we are on probation.
+    Written,
+    /// A generation is starting, and holds the claim.
+    ClaimHeld,
+    /// The record cannot be written.
+    Failed,
+    /// A newer generation lives: what becomes of us is decided there.
+    Replaced,
 }
 
 /// Who sent a signal.
@@ -118,6 +157,19 @@ pub(crate) enum Timer {
     Orphan,
     /// One second: the older generations are told again.
     TellOlder,
+    /// `Config::probation`.
+    Probation,
+    /// 20 ms, or one second: commit again.
+    CommitSoon,
+    CommitLater,
+    /// 100 ms: say that we are well.
+    Well,
+    /// Two seconds: the generation that we stand by for has not said that it is well.
+    Silence,
+    /// One second: the generation that stands by has not said that it serves again.
+    Resumed,
+    /// 20 ms: take PID file and control socket back again.
+    TakeBack,
 }
 
 /// What the daemon has to do, in this order.
@@ -157,6 +209,23 @@ pub(crate) enum Output {
     GiveUpClaim,
     /// Tell the operator that this restart is refused, and why.
     RefuseRestart(NoRestart),
+    /// Take the claim if it is free. Enter in the record that we serve, unless a newer generation lives. Then
+    /// feed in [`Event::CommitTried`].
+    TryCommit,
+    /// Answer to the newer generation that has asked us to stand by. After yes, it is watched.
+    StandBy(bool),
+    /// Run the `on_standby` hooks.
+    RunStandbyHooks,
+    /// Say it to the other side of the lifeline, if there still is one.
+    Say(Word),
+    /// Close the lifeline.
+    HangUp,
+    /// Without the claim: if the record lists a newer generation that lives and serves, watch it. Then feed in
+    /// [`Event::Newer`].
+    LookForNewer,
+    /// Under the claim: PID file and control socket are ours again, and what failed is rejected. Then feed in
+    /// [`Event::TakenBack`].
+    TakeBack,
     Arm(Timer),
     Disarm(Timer),
 }

@@ -56,7 +56,7 @@ pub(crate) fn left(row: Row, keep_sockets: Duration, now: SinceBoot) -> Duration
 pub(crate) fn needs_keeper<'a>(
     others: impl IntoIterator<Item = (Option<LineState>, bool)> + 'a,
 ) -> bool {
-    !others.into_iter().any(|(state, lives)| lives && state == Some(LineState::Serving))
+    !others.into_iter().any(|(state, lives)| lives && state.is_some_and(LineState::serves))
 }
 
 #[cfg(test)]
@@ -84,6 +84,7 @@ mod tests {
             supervisor: None,
             state: Some(state),
             crashes,
+            file: None,
             more: Vec::new(),
         }
     }

@@ -5,5 +5,6 @@ pub(crate) mod check;
 pub(crate) mod crashes;
 pub(crate) mod proof;
 pub(crate) mod record;
+pub(crate) mod rejection;
 pub(crate) mod takeover;
 pub(crate) mod verdict;

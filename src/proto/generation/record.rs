@@ -1,5 +1,6 @@
 //! The record of the live generations, in the lock file. Pure: bytes in, values out, and back.
 
+use super::rejection::{ProgramFile, Rejected};
 use crate::proto::text::{Refused, VERSION, parse_pid};
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub(crate) struct Generation {
     pub(crate) state: Option<LineState>,
     /// The crashes in a row that this generation is a part of.
     pub(crate) crashes: Option<Row>,
+    /// The program file that it runs, if it is on probation.
+    pub(crate) file: Option<ProgramFile>,
     /// Fields of a later version, kept as they are.
     pub(crate) more: Vec<String>,
 }
@@ -37,6 +40,11 @@ pub(crate) struct Generation {
 pub(crate) enum LineState {
     /// It serves, and transfers its sockets and its state to a successor.
     Serving,
+    /// The same, and it has still to prove itself. The newest older generation that serves stands by.
+    Probation,
+    /// It was on probation, and is not any more: it has failed, or a newer generation has come. It drains. An
+    /// older one that serves has not been replaced by it.
+    Replaced,
     /// A newer generation serves.
     Draining,
     /// Its daemon has crashed. The process is a keeper: it holds the sockets for the next start.
@@ -44,14 +52,33 @@ pub(crate) enum LineState {
 }
 
 impl LineState {
-    const ALL: [LineState; 3] = [LineState::Serving, LineState::Draining, LineState::Keeping];
+    const ALL: [LineState; 5] = [
+        LineState::Serving,
+        LineState::Probation,
+        LineState::Replaced,
+        LineState::Draining,
+        LineState::Keeping,
+    ];
+
+    /// Does a process in this state serve, and give its sockets to a successor?
+    pub(crate) fn serves(self) -> bool {
+        match self {
+            LineState::Serving | LineState::Probation => true,
+            LineState::Replaced | LineState::Draining | LineState::Keeping => false,
+        }
+    }
+
+    /// Has a process in this state never been proven to serve well?
+    pub(crate) fn is_unproven(self) -> bool {
+        matches!(self, LineState::Probation | LineState::Replaced)
+    }
 
     /// Does a process in this state listen at the control socket?
     #[cfg_attr(not(feature = "command"), allow(dead_code))]
     pub(crate) fn listens(self) -> bool {
         match self {
-            LineState::Serving | LineState::Keeping => true,
-            LineState::Draining => false,
+            LineState::Serving | LineState::Probation | LineState::Keeping => true,
+            LineState::Replaced | LineState::Draining => false,
         }
     }
 
@@ -60,6 +87,7 @@ impl LineState {
     pub(crate) fn of_older(self) -> LineState {
         match self {
             LineState::Serving | LineState::Draining => LineState::Draining,
+            LineState::Probation | LineState::Replaced => LineState::Replaced,
             LineState::Keeping => LineState::Keeping,
         }
     }
@@ -67,6 +95,8 @@ impl LineState {
     fn name(self) -> &'static str {
         match self {
             LineState::Serving => "serving",
+            LineState::Probation => "probation",
+            LineState::Replaced => "replaced",
             LineState::Draining => "draining",
             LineState::Keeping => "keeping",
         }
@@ -119,10 +149,13 @@ pub(crate) struct Record {
     pub(crate) starting: Option<Generation>,
     /// The generations that have started, and of which is not known that they have ended.
     pub(crate) live: Vec<Generation>,
+    /// The program file that has failed in its probation.
+    pub(crate) rejected: Option<Rejected>,
     /// Fields of a later version in the first line, kept as they are.
     pub(crate) more: Vec<String>,
 }
 
+const REJECTED: &str = "rejected=";
 const RECORD: &str = "seamless-record";
 /// Before the line of the one that is starting.
 const STARTING: &str = "starting ";
@@ -138,6 +171,9 @@ impl Record {
 
     pub(crate) fn format(&self) -> String {
         let mut text = format!("{RECORD} {VERSION} last={}", self.last);
+        if let Some(rejected) = &self.rejected {
+            _ = write!(text, " {REJECTED}{rejected}");
+        }
         for field in &self.more {
             _ = write!(text, " {field}");
         }
@@ -179,10 +215,14 @@ impl Record {
         }
         let mut dropped = Vec::new();
         let (mut last, mut more) = (None, Vec::new());
+        let mut rejected = None;
         for word in words.filter(|_| head.ends_with('\n')) {
-            match word.strip_prefix("last=") {
-                Some(number) => last = number.parse().ok(),
-                None => more.push(word.to_owned()),
+            if let Some(number) = word.strip_prefix("last=") {
+                last = number.parse().ok();
+            } else if let Some(found) = word.strip_prefix(REJECTED).and_then(Rejected::parse) {
+                rejected = Some(found);
+            } else {
+                more.push(word.to_owned());
             }
         }
         if last.is_none() {
@@ -210,7 +250,8 @@ impl Record {
             }
         }
         let newest = live.iter().map(|one| one.number).max();
-        let record = Record { last: last.max(newest).unwrap_or(0), starting, live, more };
+        let last = last.max(newest).unwrap_or(0);
+        let record = Record { last, starting, live, rejected, more };
         Ok((record, dropped))
     }
 }
@@ -226,6 +267,7 @@ impl Generation {
             supervisor,
             state,
             crashes,
+            file,
             more,
         } = self;
         let mut line = format!(
@@ -241,6 +283,9 @@ impl Generation {
         if let Some(crashes) = crashes {
             _ = write!(line, " crashes={crashes}");
         }
+        if let Some(file) = file {
+            _ = write!(line, " file={file}");
+        }
         for field in more {
             _ = write!(line, " {field}");
         }
@@ -251,7 +296,7 @@ impl Generation {
     fn parse(line: &str) -> Option<Generation> {
         let (mut number, mut daemon, mut boot, mut pid_namespace) = (None, None, None, None);
         let (mut launcher, mut supervisor, mut state, mut more) = (None, None, None, Vec::new());
-        let mut crashes = None;
+        let (mut crashes, mut file) = (None, None);
         for field in line.split_ascii_whitespace() {
             let (key, value) = field.split_once('=')?;
             match key {
@@ -268,6 +313,9 @@ impl Generation {
                 "crashes" if crashes.is_none() && Row::parse(value).is_some() => {
                     crashes = Row::parse(value);
                 }
+                "file" if file.is_none() && ProgramFile::parse(value).is_some() => {
+                    file = ProgramFile::parse(value);
+                }
                 _ => more.push(field.to_owned()),
             }
         }
@@ -280,6 +328,7 @@ impl Generation {
             supervisor,
             state,
             crashes,
+            file,
             more,
         })
     }

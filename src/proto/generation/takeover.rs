@@ -34,6 +34,11 @@ pub(crate) enum Act {
     Serve,
     /// What arrives for a group of sockets goes to those of its members that we have asked for.
     Steer,
+    /// We are on probation: this older generation (by its place in [`Done::Looked`]) is asked to stand by.
+    /// Answer: [`Done::StandsBy`].
+    StandBy(usize),
+    /// It does not stand by, so nobody would serve in our place: we are proven at once, and the record says so.
+    Prove,
     /// TERM to this older generation (by its place in [`Done::Looked`]), if the verdict says so.
     Stop(usize, Verdict),
     /// The second name is not needed any more.
@@ -57,6 +62,7 @@ pub(crate) enum Done {
         others: Vec<Facts>,
     },
     Serving,
+    StandsBy(bool),
     /// The process is about to end: nothing more is done.
     ToldToEnd,
     /// Any other step.
@@ -104,6 +110,8 @@ enum At {
     Close,
     Serve,
     Steer,
+    StandBy(usize),
+    Prove,
     Stop(usize),
     DropName,
     GiveUp,
@@ -117,13 +125,27 @@ pub(crate) struct TakeOver {
     at: At,
     asker: Asker,
     others: Vec<Facts>,
+    /// This generation has to prove itself.
+    probation: bool,
+    /// The generation that stands by.
+    standby: Option<usize>,
 }
 
 impl TakeOver {
     /// `asker.number`: of the claim, if it is held.
     pub(crate) fn new(asker: Asker) -> TakeOver {
         let at = if asker.number.is_some() { At::Look } else { At::Claim };
-        TakeOver { at, asker, others: Vec::new() }
+        TakeOver { at, asker, others: Vec::new(), probation: false, standby: None }
+    }
+
+    /// This generation has to prove itself, if another one can stand by meanwhile.
+    pub(crate) fn on_probation(self, probation: bool) -> TakeOver {
+        TakeOver { probation, ..self }
+    }
+
+    /// The generation that stands by, or is to: it goes on serving as its line in the record says.
+    pub(crate) fn standby(&self) -> Option<usize> {
+        self.standby
     }
 
     pub(crate) fn next(&self) -> Next {
@@ -137,6 +159,8 @@ impl TakeOver {
             At::Close => Act::Close,
             At::Serve => Act::Serve,
             At::Steer => Act::Steer,
+            At::StandBy(place) => Act::StandBy(place),
+            At::Prove => Act::Prove,
             At::Stop(place) => Act::Stop(place, self.verdict(place)),
             At::DropName => Act::DropName,
             At::GiveUp | At::GiveUpThen(_) => Act::GiveUp,
@@ -157,18 +181,28 @@ impl TakeOver {
             (At::Look, Done::Looked { expected: false, .. }) => At::GiveUpThen(End::NeverStarted),
             (At::Look, Done::Looked { expected: true, others }) => {
                 self.others = others;
+                self.standby = self.proven().filter(|_| self.probation);
                 match self.refusal() {
                     Some((place, why)) => At::GiveUpThen(End::Refused(place, why)),
                     None => At::Install,
                 }
             }
-            (At::Install, _) => self.keeper().map_or(At::Listen, At::KeepName),
+            (At::Install, _) => self.named().map_or(At::Listen, At::KeepName),
             (At::KeepName(_), _) => At::Listen,
             (At::Listen, _) => At::Enter,
             (At::Enter, _) => At::Close,
             (At::Close, _) => At::Serve,
             (At::Serve, _) => At::Steer,
-            (At::Steer, _) => self.stop_from(0),
+            (At::Steer, _) => match self.standby {
+                Some(place) => At::StandBy(place),
+                None => self.stop_from(0),
+            },
+            (At::StandBy(_), Done::StandsBy(true)) => self.stop_from(0),
+            (At::StandBy(_), _) => {
+                self.standby = None;
+                At::Prove
+            }
+            (At::Prove, _) => self.stop_from(0),
             (At::Stop(place), _) => self.stop_from(place + 1),
             (At::DropName, _) => At::GiveUp,
             (At::GiveUp, _) => At::Over(End::Started),
@@ -216,8 +250,28 @@ impl TakeOver {
 
     fn stop_from(&self, place: usize) -> At {
         let mut rest = place..self.others.len();
-        let end = self.keeper().map_or(At::GiveUp, |_| At::DropName);
-        rest.find(|place| self.is_older(*place)).map_or(end, At::Stop)
+        let end = match self.standby {
+            Some(_) => At::GiveUp, // it is found by its second name until the probation is over
+            None if self.keeper().is_some() || self.probation => At::DropName,
+            None => At::GiveUp,
+        };
+        let ends = |place: &usize| self.is_older(*place) && self.standby != Some(*place);
+        rest.find(ends).map_or(end, At::Stop)
+    }
+
+    /// The process that has to be found if we die.
+    fn named(&self) -> Option<usize> {
+        self.standby.or_else(|| self.keeper())
+    }
+
+    /// The newest older generation that serves and is proven.
+    fn proven(&self) -> Option<usize> {
+        let can = |place: &usize| {
+            self.is_older(*place)
+                && self.others[*place].is_proven()
+                && matches!(self.verdict(*place), Verdict::Touch { .. })
+        };
+        (0..self.others.len()).filter(can).max_by_key(|place| self.others[*place].number)
     }
 
     /// The keeper that holds the sockets. A predecessor that serves puts a lost control socket back by

@@ -33,6 +33,8 @@ pub(crate) struct Facts {
     pub(crate) holds_pid_file: bool,
     /// The record says that it serves, and hands over its sockets to a successor.
     pub(crate) serves: bool,
+    /// The record says that it is on probation, or was and has not passed.
+    pub(crate) unproven: bool,
     /// The record says that it is a keeper.
     pub(crate) keeps: bool,
 }
@@ -181,6 +183,11 @@ impl Facts {
     pub(crate) fn may_have_flows(&self) -> bool {
         let may_live = matches!(self.proof, Ok(()) | Err(Unproven::Unknown | Unproven::Elsewhere));
         may_live && !self.keeps
+    }
+
+    /// Does it serve, and is it proven to serve well?
+    pub(crate) fn is_proven(&self) -> bool {
+        self.serves && !self.unproven && self.lives()
     }
 
     /// Does its line stay in the record when a new generation is entered? Of another PID namespace only

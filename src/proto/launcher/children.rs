@@ -11,6 +11,9 @@ use super::{Child, Failure, InPlace, Keeper, Output, Progress, Timer};
 use crate::proto::{End, Intent, Report};
 use reload::Coming;
 
+/// EX_TEMPFAIL of `sysexits.h`.
+const FAILED_ON_PROBATION: i32 = 75;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Life {
     Starting,
@@ -32,6 +35,10 @@ struct Member {
     cancelled: bool,
     /// It drains for a successor.
     taken_over: bool,
+    /// It serves on probation.
+    on_probation: bool,
+    /// It drains because it has failed on probation.
+    rolled_back: bool,
 }
 
 impl Member {
@@ -44,6 +51,8 @@ impl Member {
             sent: false,
             cancelled: false,
             taken_over: false,
+            on_probation: false,
+            rolled_back: false,
         }
     }
 }
@@ -150,7 +159,11 @@ impl Children {
             | Report::TakenOver
             | Report::Draining
             | Report::Reload
+            | Report::Committed
+            | Report::RolledBack
+            | Report::Resumed
             | Report::Prepared => self.started(child, out),
+            Report::Probation => {}
             Report::Unhandled => return, // for the machine
         }
         let Some(member) = self.member(child) else { return };
@@ -161,6 +174,13 @@ impl Children {
                 self.keep.drop_of(child, out);
             }
             Report::TakenOver => member.taken_over = true,
+            Report::Probation => member.on_probation = true,
+            Report::RolledBack => member.rolled_back = true,
+            Report::Committed => {
+                member.on_probation = false;
+                self.await_older(child, out);
+            }
+            Report::Resumed => self.last = Last::Lives(child),
             Report::Draining => {
                 member.life = Life::Draining;
                 let for_successor = member.taken_over;
@@ -197,8 +217,8 @@ impl Children {
         let lives: Vec<Child> = self.members.iter().map(|one| one.child).collect();
         self.keep.drop_but(&lives, out);
         out.extend([Output::Disarm(Timer::Cancel), Output::Progress(Progress::Serving(child))]);
-        if self.members.iter().any(|one| one.life == Life::Serving && one.child != child) {
-            out.push(Output::Arm(Timer::Overdue));
+        if !self.members.iter().any(|one| one.child == child && one.on_probation) {
+            self.await_older(child, out);
         }
         self.prepared = None;
         if let Some(signal) = self.held.take().filter(|_| self.intent.is_none()) {
@@ -208,9 +228,28 @@ impl Children {
         self.start_again(out);
     }
 
+    /// From now on the older ones have to drain.
+    fn await_older(&self, child: Child, out: &mut Vec<Output>) {
+        if self.members.iter().any(|one| one.life == Life::Serving && one.child != child) {
+            out.push(Output::Arm(Timer::Overdue));
+        }
+    }
+
+    /// What the supervisor is to see. A program that ends by itself on probation has failed: from code 0,
+    /// systemd and supervisord would conclude that all is done.
+    fn shown_end(&self, member: &Member, end: End) -> End {
+        let unasked = member.on_probation && member.life == Life::Serving;
+        let failed = (unasked || member.rolled_back) && !self.stopping();
+        match end {
+            End::Code(0) if failed => End::Code(FAILED_ON_PROBATION),
+            End::Code(_) | End::Signal(_) => end,
+        }
+    }
+
     pub(super) fn ended(&mut self, child: Child, end: End, out: &mut Vec<Output>) {
         let Some(at) = self.members.iter().position(|one| one.child == child) else { return };
         let member = self.members.remove(at);
+        let end = self.shown_end(&member, end);
         out.push(Output::Disarm(Timer::Kill(child)));
         match member.life {
             Life::Starting => self.never_started(&member, end, out),
@@ -244,6 +283,8 @@ impl Children {
             Some(older) => {
                 self.last = Last::Lives(older);
                 self.crash = Some((member.child, end));
+                // What only the dead one had bound is served by nobody.
+                self.keep.drop_of(member.child, out);
                 self.failed(Failure::Ended(member.child, end), out);
                 self.send_to_addressee(out);
             }

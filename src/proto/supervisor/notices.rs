@@ -166,7 +166,11 @@ impl Notices {
                 | Report::Draining
                 | Report::Reload
                 | Report::Prepared
-                | Report::Unhandled,
+                | Report::Unhandled
+                | Report::Probation
+                | Report::Committed
+                | Report::RolledBack
+                | Report::Resumed,
             ) => {}
             Input::Aside(child, aside) => self.aside(child, aside, &mut out),
             Input::DrainTimeout(limit) => self.limits.drain = limit,

@@ -9,7 +9,7 @@ use crate::proto::Kind;
 use crate::variants::Row::{self, Daemon, Launcher};
 use crate::variants::Variant::{self, *};
 use crate::{Protocol, trace};
-use Promise::{P1, P2, P3, P4, P5, P6, P8, P12};
+use Promise::{P1, P2, P3, P4, P5, P6, P8, P11, P12};
 use stateright::{Checker, HasDiscoveries, Model};
 use std::time::Instant;
 
@@ -88,6 +88,11 @@ const fn keeping(starts: u8, budget: Budget) -> Setting {
     Setting { keeps: true, ..sockets(SAME, starts, budget) }
 }
 
+/// Two generations, of which the second one has to prove itself.
+const fn on_probation(budget: Budget) -> Setting {
+    Setting { probation: true, ..two(budget) }
+}
+
 const fn under(kind: Kind, manner: Manner, readable: bool, starts: u8, budget: Budget) -> Setting {
     Setting { manner, ..of(kind, readable, starts, budget) }
 }
@@ -103,7 +108,11 @@ const BUSY: Budget = Budget { connections: 1, ..RESTART };
 const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
-const VARIANTS: [(Variant, Promise, Setting); 75] = [
+const VARIANTS: [(Variant, Promise, Setting); 79] = [
+    (StandbyDeaf, P4, on_probation(Budget { kills: 1, ..RESTART })),
+    (DrainsBeforeResumed, P1, on_probation(Budget { bad: 1, ..RESTART })),
+    (ProbationIsNewer, P11, on_probation(Budget { kills: 1, ..RESTART })),
+    (StandbyTermed, P11, on_probation(Budget { kills: 1, ..RESTART })),
     (NoKeeper, P12, keeping(2, KILL)),
     (KeeperNotAwaited, P12, keeping(2, KILL)),
     (GivenLate, P12, keeping(2, Budget { commands: 1, ..KILL })),

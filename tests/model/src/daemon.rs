@@ -3,8 +3,8 @@
 use super::keeper::keeper_of;
 use super::trace::say;
 use super::world::{
-    DaemonProcess, Deploy, Id, Main, OPERATOR_PID, Promise, Setting, Signal, ToDaemon, World,
-    launcher_pid, pid,
+    DaemonProcess, Deploy, Generation, Id, Main, OPERATOR_PID, Promise, Setting, Signal, ToDaemon,
+    World, launcher_pid, pid,
 };
 use crate::machines::{self, TakeOver};
 use crate::proto::daemon::signal_hooks::{Arrived, Signal as Hooked};
@@ -12,10 +12,10 @@ use crate::proto::daemon::{
     Forced, Input, Output, Phase, Question, Sender, Sight, StartedCall, Timer,
 };
 use crate::proto::generation::check::{Own, Seen, names_newer};
-use crate::proto::generation::record::Identity;
+use crate::proto::generation::record::{Identity, LineState};
 use crate::proto::generation::takeover::{Act, Done, End as Outcome, Next};
 use crate::proto::generation::verdict::{Asker, Facts, Purpose, Verdict};
-use crate::proto::{DrainReason, End, Intent, Kind, Reading, Report, Scope};
+use crate::proto::{DrainReason, End, Intent, Kind, Reading, Report, Scope, State};
 use crate::variants::{self, Variant};
 use std::collections::VecDeque;
 
@@ -29,7 +29,7 @@ fn process_of(world: &World, id: Id) -> Id {
 }
 
 impl World {
-    fn daemon_mut(&mut self, id: Id) -> Option<&mut DaemonProcess> {
+    pub(crate) fn daemon_mut(&mut self, id: Id) -> Option<&mut DaemonProcess> {
         self.at_mut(id).daemon.as_mut()
     }
 
@@ -209,7 +209,8 @@ impl World {
         for output in &outputs {
             say(|| format!("  daemon {id}: {output:?}"));
         }
-        if served && !serves {
+        let parks = self.daemon(id).is_some_and(|one| one.machine.state() == State::Standby);
+        if served && !serves && !parks {
             self.check_departure(id, after, &input);
         }
         let asked = matches!(input, Input::Usr2(Sender::Other | Sender::Successor));
@@ -230,7 +231,9 @@ impl World {
         for (at, output) in outputs.iter().enumerate() {
             let Some(daemon) = self.daemon_mut(id) else { return };
             match *output {
-                Output::StopOlder | Output::Check if daemon.main.has_files() => {
+                Output::StopOlder | Output::Check | Output::TryCommit | Output::TakeBack
+                    if daemon.main.has_files() =>
+                {
                     daemon.stalled = outputs[at..].to_vec();
                     return;
                 }
@@ -274,6 +277,7 @@ impl World {
                 Output::Check => self.check(id, inputs, setting),
                 Output::EnterRecord => {
                     self.record.push(id);
+                    self.enter_lines(id, setting);
                     self.last = self.last.max(self.at(id).number);
                 }
                 Output::PutBackFile => self.install(id),
@@ -290,11 +294,18 @@ impl World {
                     }
                 }
                 Output::Disarm(timer) => daemon.timers.disarm(timer),
+                Output::TryCommit
+                | Output::StandBy(_)
+                | Output::RunStandbyHooks
+                | Output::Say(_)
+                | Output::HangUp
+                | Output::LookForNewer
+                | Output::TakeBack => self.perform_of_probation(id, *output, inputs, setting),
             }
         }
     }
 
-    fn report(&mut self, id: Id, report: Report) {
+    pub(crate) fn report(&mut self, id: Id, report: Report) {
         if self.launcher(id).is_some() {
             self.at_mut(id).to_launcher.push(report);
         }
@@ -413,7 +424,7 @@ impl World {
     }
 
     /// `PidFile::install`.
-    fn install(&mut self, id: Id) {
+    pub(crate) fn install(&mut self, id: Id) {
         say(|| format!("  daemon {id} puts its PID file in place"));
         if let Some(owner) = self.file {
             let newer = self.at(owner).number > self.at(id).number;
@@ -467,7 +478,7 @@ impl World {
     }
 
     /// `LockFile::give_up_if_held`.
-    fn give_up_claim(&mut self, id: Id) {
+    pub(crate) fn give_up_claim(&mut self, id: Id) {
         if self.claim == Some(id) {
             say(|| format!("  daemon {id} gives up the claim"));
             self.claim = None;
@@ -524,7 +535,7 @@ impl World {
             StartedCall::Parks => return self.park(id),
             StartedCall::Returns => unreachable!("it is called once"),
         }
-        let machine = TakeOver::new(self.asker(id));
+        let machine = TakeOver::new(self.asker(id), setting.probation);
         self.set_main(id, Main::TakingOver { machine, others: Vec::new() });
         self.take_over(id, setting);
     }
@@ -590,7 +601,13 @@ impl World {
                 lines.push(id);
                 say(|| format!("  daemon {id} enters the record"));
                 self.record = lines;
+                self.enter_lines(id, setting);
             }
+            Act::StandBy(place) => {
+                let older = others[place].0;
+                return Some(Done::StandsBy(self.ask_to_stand_by(id, older, setting)));
+            }
+            Act::Prove => self.prove_at_once(id),
             Act::Serve => {
                 let last_claim = u64::from(self.last);
                 let daemon = self.daemon_mut(id)?;
@@ -601,6 +618,9 @@ impl World {
                 daemon.wishes = daemon.machine.wish().is_some();
                 if !variants::is(Variant::GivenLate) {
                     self.net_gives(id, setting);
+                }
+                if self.at(id).line == Some(LineState::Probation) {
+                    self.report(id, Report::Probation);
                 }
                 self.report(id, report);
                 say(|| format!("  daemon {id} serves"));
@@ -718,12 +738,19 @@ impl World {
         let (Phase::Draining(reason), own) = (phase, self.at(id)) else {
             return self.fault(Promise::P1, "a serving generation ends without a drain");
         };
-        let succeeded = self.generations.iter().any(|one| one.was_ready && one.number > own.number);
+        // A generation on probation replaces no proven one.
+        let unproven = |one: &Generation| one.line.is_some_and(LineState::is_unproven);
+        let replaces = |one: &Generation| one.was_ready && (unproven(own) || !unproven(one));
+        let succeeded = self.generations.iter().any(|one| one.number > own.number && replaces(one));
         let mut newer = self.generations.iter().filter(|one| one.number > own.number);
         let stopping = newer.any(|one| one.daemon.is_some() && one.told_stop);
         let told = own.daemon.as_ref().and_then(|daemon| daemon.told);
         let unclaimed = own.daemon.as_ref().is_some_and(|daemon| !daemon.claims_since);
+        let older_serves = self.ids().any(|one| {
+            self.at(one).number < own.number && self.daemon(one).is_some_and(|one| one.serves())
+        });
         let excused = match (reason, input) {
+            (DrainReason::RolledBack, _) => older_serves,
             // Its successor is in the record, and was told to stop since: so are the older ones.
             (DrainReason::TakenOver, Input::Checked(_)) if stopping => true,
             // The PID file comes before the successor serves, and nothing else can be seen: see `crate`.

@@ -76,6 +76,7 @@ mod keeper;
 mod launcher;
 mod machines;
 mod net;
+mod probation;
 mod properties;
 mod steps;
 mod supervisors;
@@ -126,7 +127,7 @@ impl Model for Protocol {
     }
 
     fn properties(&self) -> Vec<Property<Protocol>> {
-        use Promise::{P1, P2, P3, P4, P5, P6, P8, P12};
+        use Promise::{P1, P2, P3, P4, P5, P6, P8, P11, P12};
         fn keeps(world: &World, promise: Promise) -> bool {
             world.fault.is_none_or(|fault| fault.promise != promise)
         }
@@ -138,6 +139,7 @@ impl Model for Protocol {
             Property::always(P5.name(), |_, world| keeps(world, P5)),
             Property::always(P6.name(), |_, world| keeps(world, P6)),
             Property::always(P8.name(), |_, world| keeps(world, P8)),
+            Property::always(P11.name(), |_, world| keeps(world, P11)),
             Property::always(P12.name(), |_, world| keeps(world, P12)),
         ]
     }

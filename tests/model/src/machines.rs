@@ -7,7 +7,7 @@
 use crate::net::Cookie;
 use crate::proto::control::transfer::{self, Predecessor, Untakeable};
 use crate::proto::daemon::{
-    self, Input as D, Output as DO, Phase, Question, Sender, Sight, Timer as DT,
+    self, Event, Input as D, Output as DO, Phase, Question, Sender, Sight, Timer as DT, Word,
 };
 use crate::proto::generation::check::{Content, Seen};
 use crate::proto::generation::takeover::{self, Act, Done, Next};
@@ -48,6 +48,10 @@ impl Daemon {
         self.machine.wish()
     }
 
+    pub(crate) fn is_on_probation(&self) -> bool {
+        self.machine.is_on_probation()
+    }
+
     pub(crate) fn started(&mut self, last_claim: u64) -> Option<Report> {
         match variants::broken() {
             Some(Variant::NobodyServes) => return None,
@@ -67,6 +71,12 @@ impl Daemon {
             self.machine = daemon::Daemon::new(Kind::OTHER, false);
             return self.machine.on(D::Cancelled);
         }
+        let hooks_done = input == D::RequestHooksDone && self.is_on_probation();
+        if variant == Variant::DrainsBeforeResumed && hooks_done {
+            let mut outputs = self.machine.on(input);
+            outputs.extend(self.machine.on(D::Probation(Event::Heard(Word::Resumed))));
+            return outputs;
+        }
         let Some(told) = self.told(variant, input) else { return Vec::new() };
         let mut outputs = self.machine.on(told.clone());
         self.rewrite(variant, &told, &mut outputs);
@@ -77,6 +87,7 @@ impl Daemon {
     fn told(&mut self, variant: Variant, input: D) -> Option<D> {
         let phase = self.phase();
         let told = match (variant, input) {
+            (Variant::StandbyDeaf, D::Probation(Event::PartnerEnded)) => return None,
             (Variant::Deaf(row), input) if row.is_daemon(phase, &input) => return None,
             (Variant::LauncherGoneIgnoredInStarting, D::LauncherGone)
                 if phase == Phase::Starting =>
@@ -324,8 +335,13 @@ pub(crate) struct TakeOver {
 }
 
 impl TakeOver {
-    pub(crate) fn new(asker: Asker) -> TakeOver {
-        TakeOver { machine: takeover::TakeOver::new(asker), plan: None }
+    pub(crate) fn new(asker: Asker, probation: bool) -> TakeOver {
+        let machine = takeover::TakeOver::new(asker).on_probation(probation);
+        TakeOver { machine, plan: None }
+    }
+
+    pub(crate) fn standby(&self) -> Option<usize> {
+        self.machine.standby()
     }
 
     pub(crate) fn next(&self) -> Next {
@@ -419,6 +435,7 @@ pub(crate) fn verdict(facts: &Facts, purpose: Purpose, mut asker: Asker) -> Verd
 /// What is known of a generation, or what a broken one makes of it.
 pub(crate) fn known(facts: Facts) -> Facts {
     match (variants::broken(), facts.proof) {
+        (Some(Variant::ProbationIsNewer), _) => Facts { unproven: false, ..facts },
         (Some(Variant::ForeignTakenOver), _) => Facts { foreign: false, ..facts },
         (Some(Variant::RecordBelieved), _) => Facts { beyond: None, ..facts },
         (Some(Variant::UnknownIsProven), Err(Unproven::Unknown)) => {

@@ -654,7 +654,14 @@ impl World {
                     self.net_mut().steer(steered);
                 }
             }
-            Act::Claim | Act::Look | Act::Install | Act::Serve | Act::Stop(..) | Act::GiveUp => {}
+            Act::Claim
+            | Act::Look
+            | Act::Install
+            | Act::Serve
+            | Act::StandBy(_)
+            | Act::Prove
+            | Act::Stop(..)
+            | Act::GiveUp => {}
         }
     }
 

@@ -80,7 +80,8 @@ impl World {
         let last = self.generations.len() as Id;
         let lives = self.ids().any(|id| self.launcher(id).is_some());
         let is_good = self.program == Deploy::Good && self.has_starts_left(setting) && lives;
-        if is_good && (self.reload_owed || last > 0 && serving != [last - 1]) {
+        let rolled_back = setting.probation && self.budget.bad < setting.budget.bad;
+        if is_good && !rolled_back && (self.reload_owed || last > 0 && serving != [last - 1]) {
             self.fault(Promise::P4, "not the program of the last reload serves");
         }
     }

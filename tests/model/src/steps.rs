@@ -3,6 +3,7 @@
 use super::keeper::KeeperAction;
 use super::launcher::orders;
 use super::net::NetAction;
+use super::probation::ProbationAction;
 use super::supervisors::Job;
 use super::trace::say;
 use super::world::{
@@ -63,6 +64,7 @@ pub(crate) enum Action {
     Main(Id),
     Net(NetAction),
     Keeper(Id, KeeperAction),
+    Probation(Id, ProbationAction),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +139,9 @@ impl World {
             may(budget.reuses, gone && known && self.innocent.is_none(), Action::ReusePid(id));
             let Some(daemon) = self.daemon(id) else { continue };
             may(budget.kills, true, Action::Kill(Process::Daemon, id));
+            for (left, action) in self.probation_budgeted(id) {
+                may(left, true, Action::Probation(id, action));
+            }
             let held = self.claim.is_some_and(|holder| holder != id);
             let claiming = matches!(daemon.main, Main::Claiming(_)) && !setting.in_place;
             may(budget.bad, claiming && held, Action::ClaimTimeout(id));
@@ -248,6 +253,9 @@ impl World {
             for timer in [DaemonTimer::Check, DaemonTimer::Successor, DaemonTimer::TellOlder] {
                 may(daemon.timers.has(timer), Action::DaemonTimer(id, timer));
             }
+            for action in self.probation_fair(id) {
+                may(true, Action::Probation(id, action));
+            }
             let orphan = daemon.timers.has(DaemonTimer::Orphan) && daemon.hangs();
             may(orphan, Action::DaemonTimer(id, DaemonTimer::Orphan));
         }
@@ -305,9 +313,10 @@ impl World {
         let gone = self.launcher(id).is_none() && self.daemon(id).is_none();
         if gone && self.keeper(id).is_none() {
             let generation = self.at_mut(id);
-            let Generation { instance, first, number, was_ready, is_keeper, .. } = *generation;
-            *generation =
-                Generation { number, was_ready, is_keeper, ..Generation::new(instance, first) };
+            let Generation { instance, first, number, was_ready, is_keeper, line, .. } =
+                *generation;
+            let new = Generation::new(instance, first);
+            *generation = Generation { number, was_ready, is_keeper, line, ..new };
         }
     }
 
@@ -505,6 +514,7 @@ impl World {
             Action::Main(id) => self.main(id, setting),
             Action::Net(action) => self.net_perform(action),
             Action::Keeper(id, action) => self.keeper_act(id, action, setting),
+            Action::Probation(id, action) => self.probation_act(id, action, setting),
         }
     }
 
@@ -514,7 +524,7 @@ impl World {
         }
     }
 
-    fn daemon_timer(&mut self, id: Id, timer: DaemonTimer, setting: &Setting) {
+    pub(crate) fn daemon_timer(&mut self, id: Id, timer: DaemonTimer, setting: &Setting) {
         say(|| format!("daemon {id}: timer {timer:?}"));
         self.with_daemon(id, |daemon| daemon.timers.disarm(timer));
         if !self.wake_daemon_for(id, Input::Timer(timer), setting) {
@@ -536,6 +546,7 @@ impl World {
         match process {
             Process::Launcher => self.launcher_ends(id, End::Signal(9), setting),
             Process::Daemon => {
+                self.check_falls_back(id, setting);
                 self.net_crashes(id, setting);
                 self.daemon_ends(id, End::Signal(9));
             }
@@ -641,6 +652,8 @@ impl Generation {
             daemon: None,
             keeper: None,
             is_keeper: false,
+            line: None,
+            words: Vec::new(),
             of_keeper: Vec::new(),
             gives: false,
             end: None,

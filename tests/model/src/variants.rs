@@ -151,6 +151,14 @@ pub(crate) enum Variant {
     KeeperOutstays,
     /// A keeper whose control socket was replaced does not put it back.
     KeeperNotMended,
+    /// A generation that stands by does not notice the end of the other one.
+    StandbyDeaf,
+    /// A generation that has failed does not wait until the other one serves.
+    DrainsBeforeResumed,
+    /// A check takes a generation on probation for one that has taken over.
+    ProbationIsNewer,
+    /// A takeover on probation ends the one that is to stand by.
+    StandbyTermed,
     /// A row of a machine's table is missing.
     Deaf(Row),
 }
@@ -227,6 +235,8 @@ fn daemon_event(input: &D) -> &'static str {
         D::Timer(DT::Drain) => "drain timer",
         D::Timer(DT::Orphan) => "orphan timer",
         D::Timer(DT::TellOlder) => "timer for the older ones",
+        D::Timer(_) => "timer of a probation",
+        D::Probation(_) => "probation",
     }
 }
 
@@ -241,6 +251,10 @@ fn launcher_event(input: L) -> &'static str {
         L::Report(_, Report::Reload) => "asked to reload",
         L::Report(_, Report::Prepared) => "prepared",
         L::Report(_, Report::Unhandled) => "stop signal unhandled",
+        L::Report(_, Report::Probation) => "on probation",
+        L::Report(_, Report::Committed) => "committed",
+        L::Report(_, Report::RolledBack) => "rolled back",
+        L::Report(_, Report::Resumed) => "serves again",
         L::ChannelClosed(_) => "channel closed",
         L::Ended(..) => "daemon ended",
         L::Reload => "reload",

@@ -104,6 +104,7 @@ impl Setting {
         let kind = self.kind.name;
         let lock = if self.by_lock { ", without pidfds" } else { "" };
         let keeps = if self.keeps { ", keep_sockets" } else { "" };
+        let probation = if self.probation { ", probation" } else { "" };
         let hooks = if self.hooks { ", hooks before signals" } else { "" };
         let record = match self.record {
             RecordOf::Ours => "",
@@ -114,7 +115,7 @@ impl Setting {
         let manner = self.manner.name;
         let counts = counts.join(", ");
         format!(
-            "{kind}{readable}{manner}{place}{sockets}{keeps}{lock}{shut_out}{hooks}{record}: {counts}"
+            "{kind}{readable}{manner}{place}{sockets}{keeps}{probation}{lock}{shut_out}{hooks}{record}: {counts}"
         )
     }
 }
@@ -461,6 +462,51 @@ fn p12_in_place() {
     for kind in [Kind::NOBODY, Kind::SYSTEMD] {
         let crash = Budget { reloads: 1, kills: 1, ..NONE };
         walk_keeper(Setting { in_place: true, ..Setting::new(kind, true, 3, crash) });
+    }
+}
+
+// ---- probation ----
+
+fn walk_probation(setting: Setting) {
+    walk(Setting { probation: true, ..setting });
+}
+
+#[test]
+fn p4_p11_a_new_generation_that_fails_is_replaced_by_the_proven_one() {
+    for (kind, readable) in [(Kind::DAEMONTOOLS, true), (Kind::RUNIT, true)] {
+        let fails = Budget { commands: 1, bad: 1, ..NONE };
+        walk_probation(Setting::new(kind, readable, 3, fails));
+        let kill = Budget { commands: 1, kills: 1, ..NONE };
+        walk_probation(Setting::new(kind, readable, 3, kill));
+    }
+    let by_hand = Budget { commands: 1, direct: 1, ..NONE };
+    walk_probation(Setting::new(Kind::DAEMONTOOLS, true, 3, by_hand));
+    let silent = Budget { commands: 1, limits: 1, ..NONE };
+    walk_probation(Setting::new(Kind::DAEMONTOOLS, true, 3, silent));
+}
+
+#[test]
+fn p4_p6_p11_a_third_generation_and_a_stop_in_the_window() {
+    let twice = Budget { commands: 2, ..NONE };
+    walk_probation(Setting::new(Kind::DAEMONTOOLS, true, 3, twice));
+    if is_deep() {
+        let kill = Budget { commands: 2, kills: 1, ..NONE };
+        walk_probation(Setting::new(Kind::DAEMONTOOLS, true, 3, kill));
+        let kills = Budget { commands: 1, kills: 2, ..NONE };
+        walk_probation(Setting::new(Kind::DAEMONTOOLS, true, 3, kills));
+    }
+}
+
+#[test]
+fn p11_probation_in_place() {
+    let reload = Budget { reloads: 1, kills: 1, ..NONE };
+    let fails = Budget { reloads: 1, bad: 1, ..NONE };
+    let mut budgets = vec![reload, fails];
+    if is_deep() {
+        budgets.push(Budget { reloads: 2, ..NONE });
+    }
+    for budget in budgets {
+        walk_probation(Setting { in_place: true, ..Setting::new(Kind::NOBODY, false, 3, budget) });
     }
 }
 

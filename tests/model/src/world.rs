@@ -6,8 +6,9 @@ use super::net::{Net, Sockets};
 use super::supervisors::{Job, Manner};
 use crate::machines::{self, Daemon, Launcher, TakeOver};
 use crate::proto::daemon::signal_hooks::SignalHooks;
-use crate::proto::daemon::{Output, Phase, Question, Sight, Timer as DaemonTimer};
+use crate::proto::daemon::{Output, Phase, Question, Sight, Timer as DaemonTimer, Word};
 use crate::proto::generation::check::Content;
+use crate::proto::generation::record::LineState;
 use crate::proto::generation::verdict::{Facts, Unproven};
 use crate::proto::launcher::InPlace;
 use crate::proto::launcher::Keeper as KeeperNews;
@@ -52,6 +53,8 @@ pub(crate) struct Setting {
     pub(crate) sockets: Option<Sockets>,
     /// The service has `keep_sockets`.
     pub(crate) keeps: bool,
+    /// Generations have to prove themselves.
+    pub(crate) probation: bool,
     /// There are no pidfds: only the lock on the PID file tells that its owner lives.
     pub(crate) by_lock: bool,
     /// What the record may name.
@@ -77,6 +80,7 @@ impl Setting {
             in_place: false,
             sockets: None,
             keeps: false,
+            probation: false,
             by_lock: false,
             record: RecordOf::Ours,
             shut_out: false,
@@ -147,6 +151,7 @@ pub(crate) enum Promise {
     P5,
     P6,
     P8,
+    P11,
     P12,
 }
 
@@ -160,6 +165,7 @@ impl Promise {
             Promise::P5 => "P5",
             Promise::P6 => "P6",
             Promise::P8 => "P8",
+            Promise::P11 => "P11",
             Promise::P12 => "P12",
         }
     }
@@ -242,6 +248,10 @@ pub(crate) struct Generation {
     pub(crate) keeper: Option<KeeperProcess>,
     /// The record's line of this generation is the keeper's.
     pub(crate) is_keeper: bool,
+    /// What its line in the record says, where there are probations.
+    pub(crate) line: Option<LineState>,
+    /// What the other side of the lifeline has said, and it has not heard yet.
+    pub(crate) words: Vec<Word>,
     /// What its launcher has not heard of the keeper.
     pub(crate) of_keeper: Vec<KeeperNews>,
     /// The daemon has given its sockets, and its launcher has not read that.
@@ -333,6 +343,10 @@ pub(crate) struct DaemonProcess {
     pub(crate) checking: Option<Option<Sight>>,
     /// A claim was taken since the successor timer was armed.
     pub(crate) claims_since: bool,
+    /// The other side of the lifeline, or a newer generation that it watches.
+    pub(crate) partner: Option<Id>,
+    /// The other one stands by, and its thread for signals does not know yet.
+    pub(crate) begins_probation: bool,
 }
 
 /// What a new program is worth.
@@ -461,6 +475,13 @@ impl Bit for DaemonTimer {
             DaemonTimer::Drain => 4,
             DaemonTimer::Orphan => 8,
             DaemonTimer::TellOlder => 16,
+            DaemonTimer::Probation => 32,
+            DaemonTimer::CommitSoon => 64,
+            DaemonTimer::CommitLater => 128,
+            DaemonTimer::Well => 256,
+            DaemonTimer::Silence => 512,
+            DaemonTimer::Resumed => 1024,
+            DaemonTimer::TakeBack => 2048,
         }
     }
 }
@@ -519,6 +540,8 @@ impl DaemonProcess {
             short: false,
             checking: None,
             claims_since: false,
+            partner: None,
+            begins_probation: false,
         }
     }
 
@@ -664,7 +687,11 @@ impl World {
             foreign: here && !sibling && launcher && self.is_supervised(id),
             beyond: (bounded && !(of_owner && proof.is_ok())).then_some(RECORD_OWNER),
             holds_pid_file: self.content().unwrap_or_default().is_held_by(pid(id)),
-            serves: self.hands_over(id) && !self.at(id).is_keeper,
+            serves: match setting.probation {
+                true => self.at(id).line.is_some_and(LineState::serves),
+                false => self.hands_over(id) && !self.at(id).is_keeper,
+            },
+            unproven: self.at(id).line.is_some_and(LineState::is_unproven),
             keeps: self.at(id).is_keeper,
         })
     }

@@ -58,6 +58,11 @@ impl Daemon {
                 self.wait = Wait::No;
                 out.push(Output::Disarm(Timer::Successor));
             }
+            // The newer one has come.
+            Intent::Unknown if self.stands_by() => {
+                self.wait = Wait::No;
+                out.push(Output::Disarm(Timer::Successor));
+            }
             Intent::Unknown if over && !found.claims_moved => {
                 return self.drain(DrainReason::Stopped, out); // nobody will come
             }

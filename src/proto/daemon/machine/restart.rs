@@ -104,6 +104,9 @@ impl Daemon {
     }
 
     fn ready_for_successor(&mut self, out: &mut Vec<Output>) {
+        if self.wants_to_roll_back() {
+            return self.say_resume(out);
+        }
         match self.phase {
             Phase::Serving => out.push(Output::Report(Report::Prepared)),
             Phase::HandingOff => {

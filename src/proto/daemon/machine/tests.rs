@@ -28,6 +28,7 @@ fn well() -> Seen {
         beyond: None,
         holds_pid_file: false,
         serves: true,
+        unproven: false,
         keeps: false,
     };
     Seen {

@@ -9,7 +9,17 @@ fn line(number: u64, proof: Result<(), Unproven>) -> (Identity, Facts) {
     let (foreign, beyond, holds_pid_file, serves) = (false, None, false, true);
     (
         identity,
-        Facts { number, start, proof, foreign, beyond, holds_pid_file, serves, keeps: false },
+        Facts {
+            number,
+            start,
+            proof,
+            foreign,
+            beyond,
+            holds_pid_file,
+            serves,
+            unproven: false,
+            keeps: false,
+        },
     )
 }
 
@@ -45,6 +55,20 @@ fn p4_what_a_check_finds() {
     let lines = vec![line(5, Err(Unproven::Ours)), holds];
     assert!(found(&Seen { lines, ..well() }).newer, "its lock says that it lives");
     assert_eq!(found(&Seen { last: 6, ..well() }), Findings { claims_moved: true, ..nothing });
+}
+
+#[test]
+fn p11_a_generation_on_probation_has_not_taken_over() {
+    let (identity, facts) = line(6, Ok(()));
+    let lines = vec![line(5, Err(Unproven::Ours)), (identity, Facts { unproven: true, ..facts })];
+    let content = Some(Content { pid: Some(identity.pid), locked: true });
+    assert_eq!(found(&Seen { lines, content, ..well() }), Findings::default());
+    // Nor has one that was rolled back, or replaced by a third one that is on probation, and drains.
+    let lines = vec![
+        line(5, Err(Unproven::Ours)),
+        (identity, Facts { unproven: true, serves: false, ..facts }),
+    ];
+    assert_eq!(found(&Seen { lines, ..well() }), Findings::default());
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn record_1() -> Record {
         supervisor: Some(id(812, 1200)),
         state: Some(LineState::Draining),
         crashes: None,
+        file: None,
         more: Vec::new(),
     };
     let twelve = Generation {
@@ -45,10 +46,11 @@ fn record_1() -> Record {
         supervisor: None,
         state: Some(LineState::Serving),
         crashes: None,
+        file: None,
         more: Vec::new(),
     };
     let starting = Some(twelve);
-    Record { last: 12, starting, live: vec![nine, eleven], more: Vec::new() }
+    Record { last: 12, starting, live: vec![nine, eleven], ..Record::default() }
 }
 
 /// Without dropped lines.
@@ -71,10 +73,11 @@ fn records() -> Vec<Record> {
         supervisor: (number % 2 == 0).then(|| id(i32::MAX, u64::MAX)),
         state: Some(LineState::Serving).filter(|_| number % 3 > 0),
         crashes: None,
+        file: None,
         more: more.iter().map(|field| (*field).to_owned()).collect(),
     };
     let more = || vec!["head=more".to_owned()];
-    let record = |last, live| Record { last, starting: None, live, more: more() };
+    let record = |last, live| Record { last, live, more: more(), ..Record::default() };
     let plain = |numbers: std::ops::RangeInclusive<u64>| numbers.map(|n| generation(n, &[]));
     vec![
         Record::default(),

@@ -12,6 +12,7 @@ fn facts(number: u64, proof: Result<(), Unproven>) -> Facts {
         beyond: None,
         holds_pid_file: false,
         serves: true,
+        unproven: false,
         keeps: false,
     }
 }
@@ -77,6 +78,49 @@ fn p12_a_keeper_has_a_second_name_until_it_has_been_told_to_end() {
     let (acts, _, _) = run(TakeOver::new(OWN), &[facts(3, Ok(())), gone], |_| None);
     let names = |act: &Act| matches!(act, Act::KeepName(_) | Act::DropName);
     assert!(!acts.iter().any(names), "{acts:?}");
+}
+
+#[test]
+fn p4_p11_the_last_proven_generation_stands_by_and_all_others_end() {
+    let on_probation = Facts { unproven: true, ..facts(4, Ok(())) };
+    let drains = Facts { serves: false, ..facts(2, Ok(())) };
+    let others = [drains, facts(3, Ok(())), on_probation];
+    let probation = || TakeOver::new(OWN).on_probation(true);
+    let stands =
+        |by: bool| move |act: &Act| matches!(act, Act::StandBy(_)).then_some(Done::StandsBy(by));
+    let (acts, end, takeover) = run(probation(), &others, stands(true));
+    let expected = [
+        Act::Look,
+        Act::Install,
+        Act::KeepName(1),
+        Act::Listen,
+        Act::Enter(vec![0, 1, 2]),
+        Act::Close,
+        Act::Serve,
+        Act::Steer,
+        Act::StandBy(1),
+        Act::Stop(0, TOUCH),
+        Act::Stop(2, TOUCH),
+        Act::GiveUp,
+    ];
+    assert_eq!((&acts[..], end, takeover.standby()), (&expected[..], End::Started, Some(1)));
+    // If it does not stand by, it ends as well.
+    let (acts, _, takeover) = run(probation(), &others, stands(false));
+    let proven = [
+        Act::Prove,
+        Act::Stop(0, TOUCH),
+        Act::Stop(1, TOUCH),
+        Act::Stop(2, TOUCH),
+        Act::DropName,
+        Act::GiveUp,
+    ];
+    assert_eq!((&acts[9..], takeover.standby()), (&proven[..], None));
+    // The first generation, and one beside which only unproven ones live, is proven.
+    for others in [&[][..], &[on_probation]] {
+        let (acts, _, takeover) = run(probation(), others, |_| None);
+        assert_eq!(takeover.standby(), None);
+        assert!(!acts.iter().any(|act| matches!(act, Act::StandBy(_) | Act::Prove)), "{acts:?}");
+    }
 }
 
 #[test]

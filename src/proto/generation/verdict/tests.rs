@@ -9,6 +9,7 @@ const OLDER: Facts = Facts {
     beyond: None,
     holds_pid_file: false,
     serves: true,
+    unproven: false,
     keeps: false,
 };
 const PURPOSES: [Purpose; 4] = [Purpose::TakeOver, Purpose::Stop, Purpose::Transfer, Purpose::Ask];

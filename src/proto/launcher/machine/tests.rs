@@ -784,3 +784,48 @@ fn p12_in_place_the_next_one_gets_what_the_launcher_holds() {
     let outputs = launcher.on(L::Report(NEXT, Report::Started));
     assert!(outputs.contains(&LO::DropSockets(PID)), "{outputs:?}");
 }
+
+// ---- probation ----
+
+#[test]
+fn p6_p11_an_unasked_exit_with_0_on_probation_is_shown_as_75() {
+    let ends = |before: &[L], code| {
+        let mut launcher = Launcher::new(Kind::DAEMONTOOLS, None, PID, None);
+        let start = [report(Report::Probation), report(Report::Started)];
+        start.iter().chain(before).for_each(|input| _ = launcher.on(*input));
+        let out = launcher.on(L::Ended(PID, End::Code(code)));
+        let mirrored = |one: &LO| matches!(one, LO::Mirror(..));
+        out.into_iter().find(mirrored)
+    };
+    let mirrors = |code| Some(LO::Mirror(PID, End::Code(code)));
+    assert_eq!(ends(&[], 0), mirrors(75));
+    assert_eq!(ends(&[], 3), mirrors(3));
+    let fails = [report(Report::RolledBack), report(Report::Draining)];
+    assert_eq!(ends(&fails, 0), mirrors(75));
+    assert_eq!(ends(&[report(Report::Committed)], 0), mirrors(0));
+    let stops = [L::Term { from: 7 }, L::Status(Reading::Down), report(Report::Draining)];
+    assert_eq!(ends(&stops, 0), mirrors(0));
+}
+
+/// Otherwise the launcher would end the one that stands by after a second.
+#[test]
+fn p11_in_place_the_older_one_is_overdue_from_the_commit_on() {
+    const NEXT: Child = 71;
+    let in_place = Some(crate::proto::launcher::InPlace { max_draining: None });
+    let mut launcher = Launcher::new(Kind::DAEMONTOOLS, None, PID, in_place);
+    for input in [report(Report::Started), L::Reload, L::Spawned(Some(NEXT))] {
+        let _ = launcher.on(input);
+    }
+    let next = |report| L::Report(NEXT, report);
+    let _ = launcher.on(next(Report::Probation));
+    let overdue = LO::Arm(LT::Overdue);
+    assert!(!launcher.on(next(Report::Started)).contains(&overdue));
+    assert_eq!(launcher.current(), Some(NEXT));
+    assert_eq!(launcher.clone().on(next(Report::Committed)), [overdue]);
+    let _ = launcher.on(report(Report::Resumed));
+    assert_eq!(launcher.current(), Some(PID), "the one that serves again");
+    let _ = launcher.on(next(Report::RolledBack));
+    let _ = launcher.on(next(Report::Draining));
+    let ends = launcher.on(L::Ended(NEXT, End::Code(0)));
+    assert!(!ends.iter().any(|one| matches!(one, LO::Mirror(..))), "{ends:?}");
+}

@@ -44,6 +44,7 @@ use std::{
     str::FromStr,
     sync::{
         Arc, Condvar, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{self, Sender},
     },
     thread::{self, JoinHandle},
@@ -99,6 +100,10 @@ probe --pid-file PATH [options]
   --at POINT=ACTION         may be repeated; the actions of one point follow each other
   --handoff-timeout, --claim-timeout, --takeover-timeout TIME;  --successor-timeout, --drain-timeout,
   --keep-sockets TIME|none
+  --probation TIME
+  --unhealthy PATH          `probation_check` says no while this file exists, and hangs if it is a folder
+  --crash-after N           the process aborts when its N-th request arrives
+  --standby                 an `on_standby` hook and an `on_resume` hook that report
   --release-signal N, --release-code N, --notification-fd N
   --reload-signal N         may be repeated
   --hook-signal N           report this signal by `hooks::on_signal`, called before `init`
@@ -378,6 +383,10 @@ struct Options {
     successor_timeout: Option<Option<Duration>>,
     drain_timeout: Option<Option<Duration>>,
     keep_sockets: Option<Option<Duration>>,
+    probation: Option<Duration>,
+    unhealthy: Option<PathBuf>,
+    crash_after: Option<u64>,
+    standby: bool,
     release_signal: Option<i32>,
     reload_signals: Vec<i32>,
     hook_signals: Vec<i32>,
@@ -450,6 +459,12 @@ impl Options {
                 Long("keep-sockets") => {
                     options.keep_sockets = Some(parser.value()?.parse_with(limit)?)
                 }
+                Long("probation") => {
+                    options.probation = parser.value()?.parse_with(limit)?;
+                }
+                Long("unhealthy") => options.unhealthy = Some(parser.value()?.into()),
+                Long("crash-after") => options.crash_after = Some(parser.value()?.parse()?),
+                Long("standby") => options.standby = true,
                 Long("release-signal") => options.release_signal = Some(parser.value()?.parse()?),
                 Long("reload-signal") => options.reload_signals.push(parser.value()?.parse()?),
                 Long("hook-signal") => options.hook_signals.push(parser.value()?.parse()?),
@@ -499,6 +514,11 @@ fn pair<T: FromStr<Err: Into<Box<dyn std::error::Error + Send + Sync>>>>(
 fn limit(text: &str) -> Result<Option<Duration>, humantime::DurationError> {
     (text != "none").then(|| humantime::parse_duration(text)).transpose()
 }
+
+/// `--standby`: in standby nothing is accepted.
+static PARKED: AtomicBool = AtomicBool::new(false);
+/// `--crash-after`: how many requests may still come.
+static CRASH_AFTER: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// For [`Accept::Started`].
 static STARTED: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
@@ -834,6 +854,19 @@ fn main() {
             seamless::on_shutdown_request(part.hook("request"));
         });
     }
+    if options.standby {
+        let standby = part.clone();
+        seamless::on_standby(move || {
+            PARKED.store(true, Ordering::SeqCst);
+            standby.hook("standby")();
+        });
+        let again = part.clone();
+        seamless::on_resume(move || {
+            PARKED.store(false, Ordering::SeqCst);
+            again.hook("serves-again")();
+        });
+    }
+    CRASH_AFTER.store(options.crash_after.unwrap_or(u64::MAX), Ordering::SeqCst);
     let servers: Arc<Mutex<Vec<Server>>> = Arc::default();
     let held = Arc::clone(&servers);
     seamless::on_shutdown(move || {
@@ -917,6 +950,15 @@ fn config(options: &Options, part: &Part) -> Config {
     }
     if let Some(time) = options.keep_sockets {
         config = config.keep_sockets(time);
+    }
+    config = config.probation(options.probation);
+    if let Some(path) = options.unhealthy.clone() {
+        config = config.probation_check(move || {
+            while path.is_dir() {
+                thread::sleep(Duration::from_millis(100));
+            }
+            !path.exists()
+        });
     }
     if let Some(time) = options.drain_timeout {
         config = config.drain_timeout(time);
@@ -1210,6 +1252,12 @@ fn serve(socket: Listening, ended: &UnixStream, part: &Part, empty: bool) -> Opt
     let mut workers: Vec<JoinHandle<io::Result<()>>> = Vec::new();
     let mut draining = false;
     loop {
+        if PARKED.load(Ordering::SeqCst) && !draining {
+            let mut events = [PollFd::new(ended, PollFlags::IN)];
+            let _ = poll(&mut events, Some(&MOMENT));
+            draining = !events[0].revents().is_empty();
+            continue;
+        }
         match socket.next() {
             Ok(Some(connection)) => {
                 let part = part.clone();
@@ -1240,6 +1288,9 @@ fn serve(socket: Listening, ended: &UnixStream, part: &Part, empty: bool) -> Opt
     None
 }
 
+/// How long a server that is parked takes to notice that it is to serve again.
+const MOMENT: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+
 fn answer(mut connection: Box<dyn Connection>, part: &Part) -> io::Result<()> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
@@ -1250,6 +1301,9 @@ fn answer(mut connection: Box<dyn Connection>, part: &Part) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+    if CRASH_AFTER.fetch_sub(1, Ordering::SeqCst) <= 1 {
+        process::abort();
     }
     let request = String::from_utf8_lossy(&request);
     let path = request.split(' ').nth(1).unwrap_or_default();

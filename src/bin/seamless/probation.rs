@@ -1,0 +1,71 @@
+//! `seamless commit` and `seamless rollback`.
+
+use crate::{ANSWER, Ask, End, complain, say, words};
+use seamless::client::{Look, NoAnswer};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(20);
+
+pub(crate) fn commit(asked: &Ask) -> End {
+    let (look, told) = asked.service.commit(limit(asked).min(ANSWER));
+    end_probation(asked, look, told, true)
+}
+
+pub(crate) fn rollback(asked: &Ask) -> End {
+    let (look, told) = asked.service.rollback(limit(asked).min(ANSWER));
+    end_probation(asked, look, told, false)
+}
+
+fn limit(asked: &Ask) -> Duration {
+    asked.timeout.unwrap_or(TIMEOUT)
+}
+
+fn end_probation(asked: &Ask, look: Look, told: Result<(), NoAnswer>, passed: bool) -> End {
+    let began = Instant::now();
+    let path = look.pid_file().display();
+    match told {
+        Ok(()) => {}
+        Err(NoAnswer::NobodyRuns) => {
+            complain(format_args!("{path}: no generation runs"));
+            return End::NobodyServes;
+        }
+        Err(why @ NoAnswer::Refused(_)) => {
+            complain(why);
+            return End::Stays;
+        }
+        Err(why) => {
+            complain(why);
+            return End::Error;
+        }
+    }
+    let Some(number) = look.newest().map(|newest| newest.number()) else { return End::Error };
+    while began.elapsed() < limit(asked) {
+        let seen = asked.service.look();
+        let of_it =
+            seen.newest().filter(|newest| newest.number() == number && !newest.is_draining());
+        match (of_it.map(|newest| newest.is_on_probation()), passed) {
+            (Some(true), _) => thread::sleep(PAUSE),
+            (Some(false), true) => {
+                let after = words::time(began.elapsed());
+                say(format_args!("generation {number} has taken over, after {after}"));
+                return End::Done;
+            }
+            (Some(false), false) => {
+                complain(format_args!("generation {number} has passed its probation meanwhile"));
+                return End::Stays;
+            }
+            (None, true) => {
+                complain(format_args!("generation {number} has failed meanwhile"));
+                return End::Stays;
+            }
+            (None, false) => {
+                say(format_args!("generation {number} is rolled back"));
+                return End::Done;
+            }
+        }
+    }
+    complain(format_args!("not yet: generation {number} is still on probation"));
+    End::NotYet
+}

@@ -1,0 +1,115 @@
+//! Signals and messages that hooks hold back, and what they mean.
+
+use super::events::{Due, Events};
+use crate::driver::log::{self, daemon::Event};
+use crate::driver::shared::PROCESS;
+use crate::proto::daemon::signal_hooks::{Arrived, Run, Signal};
+use crate::proto::daemon::{Input, Sender};
+use crate::sys::process;
+use crate::sys::signals::{self, SIGINT, SIGTERM, SIGUSR2};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How long hooks may hold back a signal: a hammer, or a stop, must not wait for a hook that hangs.
+const SIGNAL_HOOKS_TIME: Duration = Duration::from_secs(1);
+
+impl Events {
+    /// A signal that the program does not handle itself.
+    pub(super) fn yielded(&mut self, signal: i32, by_launcher: bool) {
+        let launcher = self.daemon.service.as_ref().map_or(0, |service| service.launcher);
+        log::write(Event::Signal { signal, from: if by_launcher { launcher } else { 0 } });
+        let sender = match by_launcher {
+            true => Sender::Launcher { announced: false },
+            false => Sender::Other,
+        };
+        let reloads = self.daemon.reload_signals.contains(&signal);
+        self.feed(if reloads { Input::Reload } else { Input::Halt(sender) });
+    }
+
+    // ---- what hooks hold back ----
+
+    pub(super) fn hold(&mut self, received: signals::Received) {
+        let signal = match received.signal {
+            SIGTERM => Signal::Term,
+            SIGINT => Signal::Int,
+            SIGUSR2 => Signal::Usr2,
+            _ => return, // no handler of ours is installed for it
+        };
+        let from = received.from.unwrap_or(0);
+        let launcher = self.daemon.service.as_ref().map(|service| service.launcher);
+        let run = self.hooks.signal(signal, from, launcher == Some(from), has_hooks);
+        self.run_hooks(run);
+    }
+
+    /// Starts the hooks before a signal, and acts on what none of them holds back.
+    pub(super) fn run_hooks(&mut self, run: Option<(Run, Signal)>) {
+        if let Some((run, signal)) = run {
+            let (returned, daemon) = (self.hooks_returned.0.clone(), self.daemon);
+            PROCESS.hooks.run_before_signal(number(signal), move || {
+                _ = returned.send(run);
+                daemon.waker.wake();
+            });
+            self.timers.arm(Due::Hooks(run), SIGNAL_HOOKS_TIME);
+        }
+        self.act_on_arrivals();
+    }
+
+    pub(super) fn give_up_hooks(&mut self, run: Run) {
+        // Those behind others that hang have not been waited for yet.
+        if let Some((_, signal)) = self.hooks.waits_for().filter(|(first, _)| *first == run) {
+            log::write(Event::SignalHookHangs { signal: number(signal) });
+        }
+        self.hooks.returned(run);
+        self.act_on_arrivals();
+    }
+
+    pub(super) fn act_on_arrivals(&mut self) {
+        for run in self.hooks_returned.1.try_iter().collect::<BTreeSet<Run>>() {
+            self.timers.disarm(Due::Hooks(run));
+            self.hooks.returned(run);
+        }
+        while let Some((arrived, signal)) = self.hooks.next() {
+            let by =
+                matches!(arrived, Arrived::Signal { signal: Signal::Int, .. }).then_some("INT");
+            let input = self.input_of(arrived);
+            self.feed_by(input, by);
+            if let Some(signal) = signal {
+                PROCESS.hooks.run_after_signal(number(signal));
+            }
+        }
+    }
+
+    fn input_of(&self, arrived: Arrived) -> Input {
+        let (signal, from, announced) = match arrived {
+            Arrived::Told(intent) => return Input::Told(intent),
+            Arrived::Cancelled => return Input::Cancelled,
+            Arrived::TakenOver => return Input::Term(Sender::Successor),
+            Arrived::Signal { signal, from, announced } => (signal, from, announced),
+        };
+        let own = process::own_pid();
+        log::write(Event::Signal { signal: number(signal), from });
+        let service = self.daemon.service.as_ref();
+        let sender = match service {
+            Some(service) if service.launcher == from => Sender::Launcher { announced },
+            // A successor puts its own PID file in place before it sends TERM; one in Go too.
+            Some(service) if from != own && service.named() == Some(from) => Sender::Successor,
+            Some(_) | None => Sender::Other,
+        };
+        match signal {
+            Signal::Term | Signal::Int => Input::Term(sender),
+            Signal::Usr2 => Input::Usr2(sender),
+        }
+    }
+}
+
+fn number(signal: Signal) -> i32 {
+    match signal {
+        Signal::Term => SIGTERM,
+        Signal::Int => SIGINT,
+        Signal::Usr2 => SIGUSR2,
+    }
+}
+
+pub(super) fn has_hooks(signal: Signal) -> bool {
+    PROCESS.hooks.has_before_signal(number(signal))
+}

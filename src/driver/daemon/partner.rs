@@ -1,0 +1,176 @@
+//! The lifeline in a daemon: what the other generation of a probation says, and when it ends.
+
+use super::events::{Events, Stage1};
+use crate::driver::control;
+use crate::driver::generation::probation::Partner;
+use crate::driver::log::{self, probation::Event as Line};
+use crate::driver::shared::{Daemon, PROCESS};
+use crate::driver::threads::spawn;
+use crate::proto::control::frame::{self, Answer, Request};
+use crate::proto::daemon::{CommitTried, Event, Input, Output, Timer, Word};
+use crate::shutdown::lock;
+use crate::sys::seqpacket::Arrival;
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// How long after a timer of a probation was armed it fires.
+pub(super) fn after(timer: Timer) -> Option<Duration> {
+    match timer {
+        Timer::CommitSoon | Timer::TakeBack => Some(Duration::from_millis(20)),
+        Timer::Well => Some(Duration::from_millis(100)),
+        Timer::CommitLater | Timer::Resumed => Some(Duration::from_secs(1)),
+        Timer::Silence => Some(Duration::from_secs(2)),
+        Timer::Probation
+        | Timer::Check
+        | Timer::Successor
+        | Timer::Drain
+        | Timer::Orphan
+        | Timer::TellOlder => None,
+    }
+}
+
+impl Partner {
+    pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.link.iter().map(|link| link.as_fd()).chain([self.held.as_fd()])
+    }
+
+    fn say(&self, word: Word) {
+        if let Some(link) = &self.link {
+            // If its queue is full, it hangs; if it has ended, its pidfd tells.
+            _ = link.send(&Request::Say(word).format(), &[]);
+        }
+    }
+}
+
+impl Events {
+    pub(super) fn look_at_partner(&mut self) {
+        while let Some(Partner { link: Some(link), .. }) = &self.partner {
+            match link.receive(frame::MESSAGE_MAX) {
+                Arrival::Message(message) => {
+                    if let Ok(Request::Say(word)) = Request::parse(&message.bytes) {
+                        self.feed(Input::Probation(Event::Heard(word)));
+                    }
+                }
+                Arrival::Nothing | Arrival::OutOfMemory => break,
+                Arrival::Closed => {
+                    if let Some(partner) = &mut self.partner {
+                        partner.link = None;
+                    }
+                }
+            }
+        }
+        if self.partner.as_ref().is_some_and(|partner| partner.held.has_ended()) {
+            self.partner = None;
+            self.feed(Input::Probation(Event::PartnerEnded));
+        }
+    }
+
+    pub(super) fn perform_of_probation(&mut self, output: Output, inputs: &mut VecDeque<Input>) {
+        let Some(service) = &self.daemon.service else { return };
+        match output {
+            Output::TryCommit => {
+                let tried = service.try_commit();
+                if tried == CommitTried::Written {
+                    control::drop_name(&service.pid_file);
+                    log::write(Line::Committed { generation: service.number() });
+                }
+                inputs.push_back(Input::Probation(Event::CommitTried(tried)));
+            }
+            Output::StandBy(stands) => {
+                let Some(partner) = lock(&self.daemon.partner).take() else { return };
+                let answer = match stands {
+                    true => Answer::Accepted,
+                    false => Answer::Refused("it does not serve, or is on probation".to_owned()),
+                };
+                if let Some(link) = &partner.link {
+                    _ = link.send(&answer.format(), &[]);
+                }
+                if stands {
+                    log::write(Line::StandsBy {
+                        generation: service.number(),
+                        successor_generation: partner.number,
+                    });
+                    self.partner = Some(partner);
+                }
+            }
+            Output::RunStandbyHooks => _ = self.request_stage.send(Stage1::Standby),
+            Output::Say(word) => {
+                if let Some(partner) = &self.partner {
+                    partner.say(word);
+                }
+            }
+            Output::HangUp => self.partner = None,
+            Output::LookForNewer => {
+                self.partner = service.newest_newer();
+                let watched = self.partner.is_some();
+                inputs.push_back(Input::Probation(Event::Newer(watched)));
+            }
+            Output::TakeBack => {
+                let put_socket = || control::prepare(&service.pid_file)?.place(&PROCESS.server);
+                let again = !service.take_back(put_socket);
+                inputs.push_back(Input::Probation(Event::TakenBack { again }));
+            }
+            _ => {}
+        }
+    }
+
+    /// Before the machine is told: it may answer to the other generation.
+    pub(super) fn meet_partner(&mut self, event: Event) {
+        if event == Event::OnProbation {
+            self.partner = lock(&self.daemon.partner).take();
+            let check = lock(&PROCESS.probation_check).take();
+            if let (Some(partner), Some(service)) = (&self.partner, &self.daemon.service) {
+                log::write(Line::Begins {
+                    generation: service.number(),
+                    predecessor_generation: partner.number,
+                    limit_ms: service.probation.unwrap_or_default(),
+                });
+            }
+            if let Some(check) = check {
+                ask_each_second(self.daemon, check);
+            }
+        }
+    }
+}
+
+/// How often the program is asked, and how long it may take.
+const ASK: Duration = Duration::from_secs(1);
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Asks until the probation is over. The program answers on a thread of its own, since it may hang.
+fn ask_each_second(daemon: &'static Daemon, mut check: crate::driver::settings::ProbationCheck) {
+    let (asks, asked) = mpsc::channel::<()>();
+    let (answers, answered) = mpsc::channel();
+    let answering = spawn("seamless-check", move || {
+        for () in asked {
+            let well = catch_unwind(AssertUnwindSafe(&mut check));
+            if answers.send(well.map_err(|_| ())).is_err() {
+                return;
+            }
+        }
+    });
+    let asking = spawn("seamless-probation", move || {
+        loop {
+            thread::sleep(ASK);
+            if !lock(&daemon.machine).is_on_probation() {
+                return;
+            }
+            let why = match asks.send(()).map(|()| answered.recv_timeout(ANSWER)) {
+                Ok(Ok(Ok(true))) => continue,
+                Ok(Ok(Ok(false))) => "probation_check says no",
+                Ok(Ok(Err(()))) => "probation_check panicked",
+                Ok(Err(_)) | Err(_) => "probation_check has not answered within 5 s",
+            };
+            log::write(Line::Unhealthy { generation: daemon.generation(), reason: why });
+            return daemon.post(Input::Probation(Event::RollBack));
+        }
+    });
+    if let Err(error) = answering.and(asking) {
+        log::write(Line::Unhealthy { generation: daemon.generation(), reason: &error.to_string() });
+        daemon.post(Input::Probation(Event::RollBack));
+    }
+}

@@ -1,0 +1,270 @@
+//! A probation: the lifeline between the two generations, and what both write into the record.
+
+use super::{Examined, Service};
+use crate::driver::control::link::{Deadline, Unconnected, connect};
+use crate::driver::log::{self, probation::Event};
+use crate::error::Result;
+use crate::proto::control::frame::{Answer, Request};
+use crate::proto::daemon::CommitTried;
+use crate::proto::generation::record::{Generation, LineState, Record};
+use crate::proto::generation::rejection::{ProgramFile, Rejected, Sight};
+use crate::proto::paths;
+use crate::shutdown::lock;
+use crate::sys::lock_file::Attempt;
+use crate::sys::pid_file::PidFile;
+use crate::sys::proc;
+use crate::sys::process::Held;
+use crate::sys::seqpacket::Link;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long the predecessor may take to answer. No program is asked there.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// The generation at the other end of the lifeline, or one that is watched without it.
+pub(in crate::driver) struct Partner {
+    pub(in crate::driver) number: u64,
+    pub(in crate::driver) link: Option<Arc<Link>>,
+    /// Its end counts, not that of the link: a program that it has started may hold that one open.
+    pub(in crate::driver) held: Held,
+}
+
+impl Service {
+    pub(super) fn entry_on_probation(&self, number: u64) -> Generation {
+        let file = proc::own_program();
+        Generation { file, ..self.entry(number, Some(LineState::Probation)) }
+    }
+
+    /// Under the claim: this generation is to stand by for us. It is connected by its second name, since ours
+    /// is in the place of the first one.
+    pub(super) fn ask_to_stand_by(&self, older: &Examined) -> Result<Partner, String> {
+        let deadline = Deadline::named(ANSWER, "standby");
+        let Some(held) = older.held.as_ref().and_then(Held::again) else {
+            return Err("it is not held by a pidfd".to_owned());
+        };
+        let path = paths::standby_socket(&self.pid_file);
+        let (link, listener) = connect(&path, deadline).map_err(|error| match error {
+            Unconnected::Nobody => "nobody listens there".to_owned(),
+            Unconnected::Failed(why) => why,
+        })?;
+        if listener.map(|listener| listener.pid) != Some(older.pid()) {
+            return Err("another process listens there".to_owned());
+        }
+        let generation = self.number().unwrap_or(0);
+        deadline.send(&link, &Request::StandBy { generation }.format(), &[])?;
+        match Answer::parse(&deadline.receive(&link)?.bytes) {
+            Ok(Answer::Accepted) => {
+                Ok(Partner { number: older.facts.number, link: Some(Arc::new(link)), held })
+            }
+            Ok(Answer::Refused(why)) => Err(why),
+            Ok(other) => Err(format!("it answers {other:?}")),
+            Err(refused) => Err(format!("it sent {refused}")),
+        }
+    }
+
+    /// Is this process the newer generation with this number, and on probation? Without the claim: its own
+    /// `started` holds it.
+    pub(in crate::driver) fn newer_on_probation(&self, number: u64, pid: i32) -> Option<Held> {
+        let mut newer = self.newer(|line| line.number == number && line.daemon.pid == pid)?;
+        newer.retain(|one| one.facts.unproven && one.facts.serves);
+        newer.pop()?.held
+    }
+
+    /// The newest newer generation that lives and serves.
+    pub(in crate::driver) fn newest_newer(&self) -> Option<Partner> {
+        let newer = self.newer(|_| true)?;
+        let newest =
+            newer.into_iter().filter(|one| one.facts.serves).max_by_key(|one| one.facts.number)?;
+        Some(Partner { number: newest.facts.number, link: None, held: newest.held? })
+    }
+
+    fn newer(&self, is_wanted: impl Fn(&Generation) -> bool) -> Option<Vec<Examined>> {
+        let own = self.number()?;
+        let files = lock(&self.files);
+        let mut record = self.read_record(&files.lock_file).ok()?;
+        record.live.retain(|line| line.number > own && is_wanted(line));
+        let content = self.content().ok()?.unwrap_or_default();
+        let mut newer = self.examine_all(&files, &record, content).ok()?;
+        newer.retain(|one| one.facts.lives());
+        Some(newer)
+    }
+
+    /// The probation is passed.
+    pub(in crate::driver) fn try_commit(&self) -> CommitTried {
+        let mut files = lock(&self.files);
+        match files.lock_file.try_claim(&self.world) {
+            Ok(Attempt::Claimed) => {}
+            Ok(Attempt::HeldBy(_)) => return CommitTried::ClaimHeld,
+            Err(error) => {
+                log::write(Event::CommitFailed { error: &error });
+                return CommitTried::Failed;
+            }
+        }
+        let commit = || {
+            let mut record = self.read_record(&files.lock_file)?;
+            let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
+            let own = self.number();
+            if others.iter().any(|one| Some(one.facts.number) > own && one.facts.lives()) {
+                return Ok(CommitTried::Replaced);
+            }
+            for line in &mut record.live {
+                if Some(line.number) == own {
+                    (line.state, line.file) = (Some(LineState::Serving), None);
+                } else {
+                    line.state = line.state.map(LineState::of_older);
+                }
+            }
+            record.rejected = None;
+            files.lock_file.write(&record).map(|()| CommitTried::Written)
+        };
+        let tried: Result<CommitTried> = commit();
+        files.lock_file.give_up_if_held();
+        tried.unwrap_or_else(|error| {
+            log::write(Event::CommitFailed { error: &error });
+            CommitTried::Failed
+        })
+    }
+
+    /// We serve again: what the newer generations have put in the place of our files is ours again, and what
+    /// they run is rejected. Returns `false` if it has to be done again.
+    pub(in crate::driver) fn take_back(&self, put_socket: impl FnOnce() -> Result<()>) -> bool {
+        let mut files = lock(&self.files);
+        match files.lock_file.try_claim(&self.world) {
+            Ok(Attempt::Claimed) => {}
+            // If a generation is starting, it has booked what has failed, and takes over from us.
+            Ok(Attempt::HeldBy(_)) | Err(_) => return false,
+        }
+        let take_back = || {
+            let mut record = self.read_record(&files.lock_file)?;
+            let own = self.number();
+            let failed = |line: &Generation| {
+                Some(line.number) > own && line.state == Some(LineState::Probation)
+            };
+            let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
+            if others.iter().any(|one| Some(one.facts.number) > own && one.facts.is_proven()) {
+                return Ok(()); // it has come meanwhile, and tells us to end
+            }
+            for line in record.live.iter_mut().filter(|line| failed(line)) {
+                line.state = Some(LineState::Replaced);
+                book(&mut record.rejected, line.file.take());
+            }
+            for line in record.live.iter_mut().filter(|line| Some(line.number) == own) {
+                line.state = Some(LineState::Serving);
+            }
+            files.lock_file.write(&record)?;
+            files.pid_file = Some(PidFile::install(&self.pid_file)?);
+            put_socket()?;
+            crate::driver::control::drop_name(&self.pid_file);
+            if let Some(rejected) = record.rejected {
+                log::write(Event::Rejected {
+                    generation: own,
+                    tries: rejected.tries,
+                    pause_ms: rejected.pause(),
+                });
+            }
+            Ok(())
+        };
+        let taken: Result<()> = take_back();
+        files.lock_file.give_up_if_held();
+        if let Err(error) = &taken {
+            log::write(Event::TakeBackFailed { error });
+        }
+        taken.is_ok()
+    }
+
+    /// Under the claim: generations that have died on probation are rejections.
+    pub(super) fn book_failed(record: &mut Record, others: &[Examined]) {
+        let Record { live, rejected, .. } = record;
+        live.retain_mut(|line| {
+            let lives =
+                |one: &Examined| one.facts.number == line.number && one.facts.stays_in_record();
+            let failed = line.state == Some(LineState::Probation) && !others.iter().any(lives);
+            if failed {
+                book(rejected, line.file.take());
+            }
+            !failed
+        });
+    }
+
+    /// What a daemon that is about to claim sees.
+    pub(super) fn sight(&self, own: Option<ProgramFile>) -> Result<Sight> {
+        let files = lock(&self.files);
+        let mut record = self.read_record(&files.lock_file)?;
+        if record.rejected.is_none() && record.live.iter().all(|line| line.file.is_none()) {
+            return Ok(Sight { rejected: None, own, is_served: false });
+        }
+        let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
+        Service::book_failed(&mut record, &others);
+        let is_served = others.iter().any(|one| one.facts.is_proven());
+        Ok(Sight { rejected: record.rejected, own, is_served })
+    }
+}
+
+/// EX_TEMPFAIL of `sysexits.h`: the supervisor is to start the file that the path names now.
+const ANOTHER_FILE: i32 = 75;
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl Service {
+    /// Before the claim, and before the program initialises: a file that has failed waits. It goes on at once
+    /// if nobody serves, or if the operator wants another try.
+    pub(in crate::driver) fn wait_if_rejected(&self, goes_on: impl Fn() -> bool) {
+        if self.probation.is_none() || self.in_place {
+            return;
+        }
+        let own = proc::own_program();
+        let path = crate::sys::launch::program().ok();
+        let (began, mut told) = (Instant::now(), None::<Instant>);
+        while goes_on() {
+            // If it cannot be known, nobody is protected by a pause.
+            let Ok(sight) = self.sight(own) else { return };
+            let Some(pause) = sight.pause().filter(|pause| began.elapsed() < *pause) else {
+                return;
+            };
+            if told.is_none() {
+                let tries = sight.rejected.map_or(0, |rejected| rejected.tries);
+                log::write(Event::Waits { tries, pause_ms: pause });
+            }
+            if told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1)) {
+                told = Some(Instant::now());
+                self.give_sign();
+            }
+            if path.as_ref().is_some_and(|path| !proc::runs_from(path)) {
+                crate::sys::exit_now(ANOTHER_FILE);
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// To a detached generation, a claim since its last check is the sign of a successor.
+    fn give_sign(&self) {
+        let mut files = lock(&self.files);
+        if let Ok(Attempt::Claimed) = files.lock_file.try_claim(&self.world) {
+            if let Ok(mut record) = self.read_record(&files.lock_file) {
+                record.last += 1;
+                _ = files.lock_file.write(&record);
+            }
+            files.lock_file.give_up_if_held();
+        }
+    }
+
+    /// The operator wants another try at once.
+    pub(in crate::driver) fn forgive(&self) {
+        let mut files = lock(&self.files);
+        if let Ok(Attempt::Claimed) = files.lock_file.try_claim(&self.world) {
+            if let Ok(mut record) = self.read_record(&files.lock_file) {
+                if record.rejected.take().is_some() {
+                    _ = files.lock_file.write(&record);
+                }
+            }
+            files.lock_file.give_up_if_held();
+        }
+    }
+}
+
+fn book(rejected: &mut Option<Rejected>, file: Option<ProgramFile>) {
+    if let Some(file) = file {
+        *rejected = Some(Rejected::again(*rejected, file));
+    }
+}

@@ -1,0 +1,82 @@
+//! What both generations log of a probation.
+
+use super::event::Field;
+use super::events;
+use crate::sys::process::own_pid;
+use std::fmt::Display;
+use std::time::Duration;
+
+events! {
+    /// Of a probation.
+    Event {
+        /// This generation has to prove itself. Its predecessor stands by.
+        Begins: Info "probation" {
+            generation: Option<u64>,
+            daemon = own_pid(),
+            predecessor_generation: u64,
+            limit_ms: Duration as Field::Millis,
+        } => "Nothing.";
+
+        /// No predecessor stands by, so this generation is proven at once.
+        NoStandby: Warn "probation" {
+            daemon = own_pid(),
+            predecessor: i32,
+            reason: &'a str as Field::Text,
+        } => "If it runs an earlier version of this crate: nothing. Otherwise see `reason`.";
+
+        /// The probation was passed: the predecessor drains.
+        Committed: Info "commit" {
+            generation: Option<u64>,
+            daemon = own_pid(),
+        } => "Nothing.";
+
+        /// The probation was passed, and the record cannot say so. It is tried again each second, and the
+        /// predecessor stands by until then.
+        CommitFailed: Warn "commit" {
+            daemon = own_pid(),
+            error: &'a dyn Display as Field::Quoted,
+        } => "Repair what `error` names.";
+
+        /// The program says that it is not well.
+        Unhealthy: Warn "probation" {
+            generation: Option<u64>,
+            daemon = own_pid(),
+            reason: &'a str as Field::Text,
+        } => "Find out what is wrong with this version.";
+
+        /// A newer generation is on probation: this one stands by.
+        StandsBy: Info "standby" {
+            generation: Option<u64>,
+            daemon = own_pid(),
+            successor_generation: u64,
+        } => "Nothing.";
+
+        /// The newer generation has failed, hangs or has left: this one serves again.
+        ServesAgain: Warn "rollback" {
+            generation: Option<u64>,
+            daemon = own_pid(),
+            cause: &'a str as Field::Word,
+        } => "Find out why the new version has failed.";
+
+        /// A program file has failed in its probation. Its next try waits.
+        Rejected: Warn "rollback" {
+            generation: Option<u64>,
+            daemon = own_pid(),
+            tries: u32,
+            pause_ms: Duration as Field::Millis,
+        } => "Install a version that works, or try again at once by `seamless restart`.";
+
+        /// PID file, control socket or record could not be taken back. It is tried again.
+        TakeBackFailed: Warn "rollback" {
+            daemon = own_pid(),
+            error: &'a dyn Display as Field::Quoted,
+        } => "Repair what `error` names.";
+
+        /// This process runs a file that has failed in its probation. It waits before it tries again.
+        Waits: Warn "init" {
+            daemon = own_pid(),
+            tries: u32,
+            pause_ms: Duration as Field::Millis,
+        } => "Install a version that works, or try again at once by `seamless restart`.";
+    }
+}

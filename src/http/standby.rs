@@ -1,0 +1,31 @@
+//! A generation that stands by accepts nothing: its successor serves, on probation.
+
+use crate::{Draining, State};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Set by a hook, so that a service without probations pays for one load at each connection.
+static PARKED: AtomicBool = AtomicBool::new(false);
+static INSTALL: Once = Once::new();
+
+pub(super) fn install() {
+    INSTALL.call_once(|| {
+        crate::on_standby(|| PARKED.store(true, Ordering::SeqCst));
+        crate::on_resume(|| PARKED.store(false, Ordering::SeqCst));
+    });
+}
+
+/// Waits while this generation stands by. The end is seen by the state, not by a hook: another hook of the
+/// program may still run.
+pub(super) async fn is_over(draining: &mut Draining) {
+    if !PARKED.load(Ordering::SeqCst) {
+        return;
+    }
+    let mut states = crate::states();
+    while crate::state() == State::Standby && !draining.has_begun() {
+        tokio::select! {
+            _ = states.changed() => {}
+            () = &mut *draining => {}
+        }
+    }
+}

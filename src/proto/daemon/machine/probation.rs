@@ -1,0 +1,274 @@
+//! Both ends of a probation. A new generation serves and has to prove itself; meanwhile its predecessor stands
+//! by, and serves again if the new one fails. The two are joined by the lifeline.
+//!
+//! The end of the lifeline is a hint only. What counts is the end of the process at its other end.
+
+use super::Daemon;
+use crate::proto::daemon::{CommitTried, Event, Output, Phase, Timer, Word};
+use crate::proto::{DrainReason, Report};
+
+/// Of a generation that has to prove itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Probation {
+    /// It is over, or there was none.
+    No,
+    Running,
+    /// The probation was passed, and the record does not say so yet.
+    Committing,
+    /// It was failed. The `on_shutdown_request` hooks run.
+    Failing,
+    /// The one that stands by has been told to serve again.
+    AwaitsResumed,
+}
+
+/// Of a generation that stands by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Standby {
+    No,
+    /// For the generation with this number.
+    For(u64),
+    /// The same, but that one is silent: both serve until it is heard again.
+    Beside(u64),
+}
+
+impl Daemon {
+    pub(super) fn serves(&self) -> bool {
+        matches!(self.phase, Phase::Serving | Phase::HandingOff | Phase::Detached)
+    }
+
+    /// The program need not accept.
+    pub(super) fn is_parked(&self) -> bool {
+        matches!(self.standby, Standby::For(_))
+    }
+
+    pub(super) fn stands_by(&self) -> bool {
+        self.standby != Standby::No
+    }
+
+    pub(crate) fn is_on_probation(&self) -> bool {
+        self.probation != Probation::No
+    }
+
+    pub(super) fn on_event(&mut self, event: Event, out: &mut Vec<Output>) {
+        match event {
+            Event::OnProbation => self.on_probation(out),
+            Event::Commit => self.commit(out),
+            Event::RollBack => self.roll_back(out),
+            Event::CommitTried(tried) => self.commit_tried(tried, out),
+            Event::AskedToStandBy(number) => self.asked_to_stand_by(number, out),
+            Event::Heard(word) => self.heard(word, out),
+            Event::PartnerEnded => self.partner_ended(out),
+            Event::Newer(watched) => self.newer(watched, out),
+            Event::TakenBack { again } => self.taken_back(again, out),
+        }
+    }
+
+    pub(super) fn probation_timer(&mut self, timer: Timer, out: &mut Vec<Output>) {
+        match timer {
+            Timer::Probation | Timer::CommitSoon | Timer::CommitLater => self.commit(out),
+            Timer::Well => self.say_well(out),
+            Timer::Silence => self.silence(out),
+            Timer::Resumed => self.not_resumed(out),
+            Timer::TakeBack => self.taken_back_timer(out),
+            Timer::Check | Timer::Successor | Timer::Drain | Timer::Orphan | Timer::TellOlder => {}
+        }
+    }
+
+    // ---- the new generation ----
+
+    pub(super) fn on_probation(&mut self, out: &mut Vec<Output>) {
+        if self.serves() {
+            self.probation = Probation::Running;
+            out.extend([Output::Arm(Timer::Probation), Output::Arm(Timer::Well)]);
+        } else {
+            // It was told to end before the other one stood by.
+            out.extend([Output::Say(Word::Leaving), Output::HangUp]);
+        }
+    }
+
+    pub(super) fn say_well(&mut self, out: &mut Vec<Output>) {
+        if self.is_on_probation() {
+            out.extend([Output::Say(Word::Well), Output::Arm(Timer::Well)]);
+        }
+    }
+
+    pub(super) fn commit(&mut self, out: &mut Vec<Output>) {
+        if matches!(self.probation, Probation::Running | Probation::Committing) {
+            self.probation = Probation::Committing;
+            out.extend([Output::Disarm(Timer::Probation), Output::TryCommit]);
+        }
+    }
+
+    /// From the moment when the record says it, there is no way back. The older ones are told after that.
+    pub(super) fn commit_tried(&mut self, tried: CommitTried, out: &mut Vec<Output>) {
+        if self.probation != Probation::Committing {
+            return;
+        }
+        match tried {
+            CommitTried::Written => {
+                self.probation = Probation::No;
+                out.extend([Output::Say(Word::Committed), Output::Report(Report::Committed)]);
+                self.stop_older(out);
+                out.push(Output::HangUp);
+            }
+            CommitTried::ClaimHeld => out.push(Output::Arm(Timer::CommitSoon)),
+            CommitTried::Failed | CommitTried::Replaced => {
+                out.push(Output::Arm(Timer::CommitLater));
+            }
+        }
+    }
+
+    pub(super) fn roll_back(&mut self, out: &mut Vec<Output>) {
+        if self.probation == Probation::Running {
+            self.probation = Probation::Failing;
+            out.push(Output::Disarm(Timer::Probation));
+            if self.phase == Phase::Detached {
+                self.say_resume(out); // its hooks have run
+            } else {
+                self.run_request_hooks(out);
+            }
+        }
+    }
+
+    pub(super) fn wants_to_roll_back(&self) -> bool {
+        self.probation == Probation::Failing
+    }
+
+    /// The hooks have returned, so what the other one needs is free.
+    pub(super) fn say_resume(&mut self, out: &mut Vec<Output>) {
+        self.probation = Probation::AwaitsResumed;
+        out.extend([Output::Say(Word::Resume), Output::Arm(Timer::Resumed)]);
+    }
+
+    /// Nobody serves in our place, so we serve on.
+    pub(super) fn not_resumed(&mut self, out: &mut Vec<Output>) {
+        if self.probation == Probation::AwaitsResumed {
+            self.probation = Probation::Running;
+            self.resume(out);
+            self.commit(out);
+        }
+    }
+
+    /// Before a drain.
+    pub(super) fn leave_probation(&mut self, reason: DrainReason, out: &mut Vec<Output>) {
+        if std::mem::replace(&mut self.standby, Standby::No) != Standby::No {
+            out.push(Output::Disarm(Timer::Silence));
+        }
+        if std::mem::replace(&mut self.probation, Probation::No) == Probation::No {
+            return;
+        }
+        match reason {
+            // On a stop the older ones are told to end as well.
+            DrainReason::TakenOver | DrainReason::Stopped => {}
+            DrainReason::RolledBack => out.push(Output::Report(Report::RolledBack)),
+            DrainReason::Requested => {
+                out.extend([Output::Report(Report::RolledBack), Output::Say(Word::Leaving)]);
+            }
+        }
+    }
+
+    // ---- the one that stands by ----
+
+    pub(super) fn asked_to_stand_by(&mut self, number: u64, out: &mut Vec<Output>) {
+        let can = self.serves() && !self.is_on_probation();
+        out.push(Output::StandBy(can));
+        if can {
+            let before = std::mem::replace(&mut self.standby, Standby::For(number));
+            out.push(Output::Arm(Timer::Silence));
+            if !matches!(before, Standby::For(_)) {
+                out.push(Output::RunStandbyHooks);
+            }
+        }
+    }
+
+    pub(super) fn silence(&mut self, out: &mut Vec<Output>) {
+        if let Standby::For(number) = self.standby {
+            self.standby = Standby::Beside(number);
+            out.push(Output::RunResumeHooks);
+        }
+    }
+
+    /// First it serves: no lock is waited for, and no hook.
+    fn serve_again(&mut self, told: bool, out: &mut Vec<Output>) {
+        if !self.stands_by() || !self.serves() {
+            return;
+        }
+        let parked = self.is_parked();
+        self.standby = Standby::No;
+        if told {
+            out.push(Output::Say(Word::Resumed));
+        }
+        if self.attached {
+            out.push(Output::Report(Report::Resumed));
+        }
+        out.push(Output::Disarm(Timer::Silence));
+        if parked {
+            out.push(Output::RunResumeHooks);
+        }
+        out.push(Output::TakeBack);
+    }
+
+    pub(super) fn newer(&mut self, watched: bool, out: &mut Vec<Output>) {
+        if !watched {
+            self.serve_again(false, out);
+        }
+    }
+
+    pub(super) fn taken_back(&mut self, again: bool, out: &mut Vec<Output>) {
+        if again && self.serves() && !self.stands_by() {
+            out.push(Output::Arm(Timer::TakeBack));
+        }
+    }
+
+    fn taken_back_timer(&mut self, out: &mut Vec<Output>) {
+        if self.serves() && !self.stands_by() {
+            out.push(Output::TakeBack);
+        }
+    }
+
+    // ---- both ----
+
+    pub(super) fn heard(&mut self, word: Word, out: &mut Vec<Output>) {
+        match word {
+            Word::Well => {
+                if self.stands_by() {
+                    out.push(Output::Arm(Timer::Silence));
+                }
+                if let Standby::Beside(number) = self.standby {
+                    self.standby = Standby::For(number);
+                    out.push(Output::RunStandbyHooks);
+                }
+            }
+            Word::Resume => self.serve_again(true, out),
+            Word::Leaving => self.serve_again(false, out),
+            // Its TERM follows, or gets lost.
+            Word::Committed => {
+                if self.stands_by() && self.serves() {
+                    self.drain(DrainReason::TakenOver, out);
+                }
+            }
+            Word::Resumed => {
+                if self.probation == Probation::AwaitsResumed {
+                    self.drain(DrainReason::RolledBack, out);
+                }
+            }
+        }
+    }
+
+    pub(super) fn partner_ended(&mut self, out: &mut Vec<Output>) {
+        match self.probation {
+            Probation::No => {}
+            Probation::Running | Probation::Committing => return self.commit(out),
+            Probation::Failing | Probation::AwaitsResumed => {
+                self.probation = Probation::AwaitsResumed;
+                return self.not_resumed(out);
+            }
+        }
+        if self.stands_by() {
+            out.push(Output::LookForNewer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

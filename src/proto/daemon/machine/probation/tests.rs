@@ -1,0 +1,179 @@
+use super::{Daemon, Probation};
+use crate::proto::daemon::Event as E;
+use crate::proto::daemon::Input as D;
+use crate::proto::daemon::{CommitTried, Output, Phase, Sender, Timer, Word};
+use crate::proto::{DrainReason, Intent, Kind, Report, Scope, State};
+
+fn serving(in_place: bool) -> Daemon {
+    let mut daemon = Daemon::new(Kind::DAEMONTOOLS, in_place);
+    assert_eq!(daemon.started(1), Some(Report::Started));
+    daemon
+}
+
+fn on_probation() -> Daemon {
+    let mut daemon = serving(false);
+    let arms = [Output::Arm(Timer::Probation), Output::Arm(Timer::Well)];
+    assert_eq!(daemon.on(D::Probation(E::OnProbation)), arms);
+    assert_eq!(daemon.state(), State::Serving);
+    daemon
+}
+
+/// Detached, as a predecessor is that a supervisor's restart replaces.
+fn standing_by() -> Daemon {
+    let mut daemon = serving(false);
+    let _ = daemon.on(D::Told(Intent::Restart));
+    let _ = daemon.on(D::RequestHooksDone);
+    let _ = daemon.on(D::LauncherGone);
+    assert_eq!(daemon.phase(), Phase::Detached);
+    let stands = [Output::StandBy(true), Output::Arm(Timer::Silence), Output::RunStandbyHooks];
+    assert_eq!(daemon.on(D::Probation(E::AskedToStandBy(2))), stands);
+    assert_eq!(daemon.state(), State::Standby);
+    daemon
+}
+
+#[test]
+fn p4_p11_the_record_comes_first_and_then_the_older_ones_are_told() {
+    for input in
+        [D::Timer(Timer::Probation), D::Probation(E::Commit), D::Probation(E::PartnerEnded)]
+    {
+        let mut daemon = on_probation();
+        assert_eq!(daemon.on(input), [Output::Disarm(Timer::Probation), Output::TryCommit]);
+        let again = |tried, timer| {
+            let mut daemon = daemon.clone();
+            assert_eq!(daemon.on(D::Probation(E::CommitTried(tried))), [Output::Arm(timer)]);
+            assert_eq!(daemon.on(D::Timer(timer)).last(), Some(&Output::TryCommit));
+        };
+        again(CommitTried::ClaimHeld, Timer::CommitSoon);
+        again(CommitTried::Failed, Timer::CommitLater);
+        again(CommitTried::Replaced, Timer::CommitLater);
+        let told = [
+            Output::Say(Word::Committed),
+            Output::Report(Report::Committed),
+            Output::StopOlder,
+            Output::HangUp,
+        ];
+        assert_eq!(daemon.on(D::Probation(E::CommitTried(CommitTried::Written))), told);
+        assert!(!daemon.is_on_probation());
+        assert_eq!(daemon.on(D::Probation(E::RollBack)), [], "there is no way back");
+    }
+}
+
+#[test]
+fn p1_p11_one_that_fails_drains_only_when_the_other_one_serves() {
+    let mut daemon = on_probation();
+    assert_eq!(daemon.on(D::Probation(E::RollBack)).last(), Some(&Output::RunRequestHooks));
+    let resume = [Output::Say(Word::Resume), Output::Arm(Timer::Resumed)];
+    assert_eq!(daemon.on(D::RequestHooksDone), resume);
+    assert_eq!(daemon.phase(), Phase::Serving);
+    for gone in [D::Probation(E::PartnerEnded), D::Timer(Timer::Resumed)] {
+        let mut daemon = daemon.clone();
+        let out = daemon.on(gone);
+        assert_eq!(out.last(), Some(&Output::TryCommit), "nobody else serves");
+        assert!(out.contains(&Output::RunResumeHooks));
+        assert_eq!(daemon.probation, Probation::Committing);
+    }
+    let out = daemon.on(D::Probation(E::Heard(Word::Resumed)));
+    assert_eq!(daemon.phase(), Phase::Draining(DrainReason::RolledBack));
+    let reports = [Report::RolledBack, Report::Draining].map(Output::Report);
+    assert!(reports.iter().all(|report| out.contains(report)), "{out:?}");
+}
+
+#[test]
+fn what_ends_a_generation_on_probation() {
+    let says = |input: D, told: Option<Intent>| {
+        let mut daemon = on_probation();
+        daemon.intent = told;
+        let out = daemon.on(input);
+        assert!(matches!(daemon.phase(), Phase::Draining(_)), "{out:?}");
+        out.contains(&Output::Say(Word::Leaving))
+    };
+    assert!(says(D::Term(Sender::Other), None), "by hand: the other one serves");
+    assert!(!says(D::Term(Sender::Successor), None), "the other one stands by for a third one");
+    let stop = Intent::Stop(Scope::Service);
+    assert!(!says(D::Told(stop), None), "all end");
+    // A restart: it goes on, detached, and so does the other one.
+    let mut daemon = on_probation();
+    let _ = daemon.on(D::Told(Intent::Restart));
+    let out = daemon.on(D::RequestHooksDone);
+    assert!(out.contains(&Output::Release) && daemon.is_on_probation());
+}
+
+#[test]
+fn p11_the_standby_serves_at_once_and_takes_its_files_back_later() {
+    for (input, answers) in [
+        (D::Probation(E::Heard(Word::Resume)), true),
+        (D::Probation(E::Heard(Word::Leaving)), false),
+        (D::Probation(E::Newer(false)), false),
+    ] {
+        let mut daemon = standing_by();
+        let out = daemon.on(input);
+        assert_eq!(daemon.state(), State::Detached);
+        assert_eq!(out.contains(&Output::Say(Word::Resumed)), answers);
+        assert_eq!(out[out.len() - 2..], [Output::RunResumeHooks, Output::TakeBack]);
+        let again = [Output::Arm(Timer::TakeBack)];
+        assert_eq!(daemon.on(D::Probation(E::TakenBack { again: true })), again);
+        assert_eq!(daemon.on(D::Timer(Timer::TakeBack)), [Output::TakeBack]);
+        assert_eq!(daemon.on(D::Probation(E::TakenBack { again: false })), []);
+    }
+    let mut daemon = standing_by();
+    assert_eq!(daemon.on(D::Probation(E::PartnerEnded)), [Output::LookForNewer]);
+    assert_eq!(daemon.on(D::Probation(E::Newer(true))), []);
+    assert_eq!(daemon.state(), State::Standby);
+}
+
+#[test]
+fn p11_one_that_hangs_is_helped_until_it_is_heard_again() {
+    let mut daemon = standing_by();
+    assert_eq!(daemon.on(D::Timer(Timer::Silence)), [Output::RunResumeHooks]);
+    assert_eq!(daemon.state(), State::Detached);
+    let stands = [Output::Arm(Timer::Silence), Output::RunStandbyHooks];
+    assert_eq!(daemon.on(D::Probation(E::Heard(Word::Well))), stands);
+    assert_eq!(daemon.state(), State::Standby);
+}
+
+#[test]
+fn p4_there_is_one_standby_and_it_is_proven() {
+    let mut daemon = on_probation();
+    assert_eq!(daemon.on(D::Probation(E::AskedToStandBy(3))), [Output::StandBy(false)]);
+    let mut daemon = standing_by();
+    let stands = [Output::StandBy(true), Output::Arm(Timer::Silence)];
+    assert_eq!(daemon.on(D::Probation(E::AskedToStandBy(3))), stands, "for a third one");
+    let _ = daemon.on(D::Term(Sender::Successor));
+    assert_eq!(daemon.phase(), Phase::Draining(DrainReason::TakenOver));
+    assert_eq!(daemon.on(D::Probation(E::AskedToStandBy(4))), [Output::StandBy(false)]);
+    assert_eq!(daemon.on(D::Probation(E::PartnerEnded)), []);
+}
+
+#[test]
+fn p4_what_was_committed_is_not_replaced_by_an_older_one() {
+    let mut daemon = standing_by();
+    let _ = daemon.on(D::Probation(E::Heard(Word::Committed)));
+    assert_eq!(daemon.phase(), Phase::Draining(DrainReason::TakenOver));
+    for late in [E::Heard(Word::Leaving), E::PartnerEnded, E::Newer(false)] {
+        assert_eq!(daemon.on(D::Probation(late)), []);
+    }
+}
+
+#[test]
+fn without_a_probation_nothing_of_it_happens() {
+    let mut daemon = serving(false);
+    for input in [
+        D::Probation(E::Commit),
+        D::Probation(E::RollBack),
+        D::Probation(E::PartnerEnded),
+        D::Timer(Timer::Probation),
+        D::Timer(Timer::Well),
+        D::Timer(Timer::Silence),
+        D::Timer(Timer::Resumed),
+        D::Probation(E::Heard(Word::Resume)),
+        D::Probation(E::Heard(Word::Resumed)),
+        D::Probation(E::Heard(Word::Leaving)),
+        D::Probation(E::Heard(Word::Well)),
+        D::Probation(E::Heard(Word::Committed)),
+        D::Probation(E::CommitTried(CommitTried::Written)),
+    ] {
+        let before = daemon.clone();
+        assert_eq!(daemon.on(input.clone()), [], "{input:?}");
+        assert_eq!(daemon, before);
+    }
+}

@@ -1,0 +1,306 @@
+//! P11: a new generation that fails in its probation costs only what it had accepted. Its predecessor stands by,
+//! and serves again.
+
+use std::{fs, path::Path};
+
+use seamless_testing::{
+    LIMIT, bin,
+    boxed::Boxed,
+    http::{FailureKind, Prober, Probes},
+    process::Watched,
+    signal::{KILL, TERM, USR1},
+    site::{SERVES_ON, Site},
+    supervisor::Supervisor,
+    under_each_supervisor, wait_for,
+};
+
+use super::in_place::Scene;
+
+under_each_supervisor![
+    Boxed::new().private_net() =>
+    p11_a_version_that_crashes_again_and_again_refuses_nobody,
+    p11_each_end_of_a_new_generation_is_a_rollback,
+    p11_an_unhealthy_generation_drains_when_the_old_one_serves,
+    p11_who_passes_takes_over,
+    p11_the_standby_killed_proves_the_new_one,
+    p11_the_launcher_killed_in_the_window,
+    p4_p11_the_proven_generation_stands_by_for_the_third,
+    p6_p11_a_stop_in_the_window_ends_all,
+    p11_a_rejected_file_waits_unless_it_was_replaced,
+    p11_an_operator_ends_the_probation,
+];
+
+#[test]
+fn p11_under_s6() {
+    Boxed::new().private_net().run(|folder| {
+        p11_each_end_of_a_new_generation_is_a_rollback(Supervisor::S6, folder);
+    });
+}
+
+/// Longer than any test.
+const WINDOW: &str = "--probation=10m";
+
+fn site(kind: Supervisor, folder: &Path) -> (Site, Watched, Prober) {
+    let site =
+        Site::at(folder).shared_socket().options(&format!("{SERVES_ON} --standby")).under(kind);
+    let first = site.daemon(1);
+    let prober = Prober::start(&site.target);
+    prober.wait_pid(first.pid());
+    site.service().settle();
+    (site, first, prober)
+}
+
+/// The next generation, in its window; this one stands by.
+#[track_caller]
+fn restart(site: &Site, standby: &Watched, options: &str) -> Watched {
+    let nth = site.report.named("started").len() + 1;
+    site.deploy_options(&format!("{SERVES_ON} --standby {options}"));
+    site.service().restart();
+    let new = site.daemon(nth);
+    wait_standby(site, standby, nth);
+    new
+}
+
+/// How often it has begun to stand by.
+#[track_caller]
+fn wait_standby(site: &Site, standby: &Watched, generation: usize) {
+    site.log.wait(&[
+        ("stage", "standby"),
+        ("daemon", &standby.pid().to_string()),
+        ("successor_generation", &generation.to_string()),
+    ]);
+}
+
+#[track_caller]
+fn wait_serves_again(site: &Site, prober: &Prober, old: &Watched, times: usize) {
+    wait_for(format_args!("{} serves again\n{site}", old.pid()), LIMIT, || {
+        let mut again = site.log.stage("rollback");
+        again.retain(|line| line.number("daemon") == old.pid() && line.field("cause").is_some());
+        (again.len() >= times).then_some(())
+    });
+    prober.wait_pid(old.pid());
+}
+
+/// The supervisor may have no launcher at the moment. Then the old one finds out within a second.
+#[track_caller]
+fn end(site: &Site) {
+    site.service().down();
+    site.service().wait_down();
+    site.wait_all_ended();
+}
+
+/// `most`: so many connections were held by those that have died.
+#[track_caller]
+fn assert_nobody_refused(site: &Site, probes: &Probes, most: usize) {
+    let failed = probes.failures_by_kind();
+    assert_eq!(failed.get(&FailureKind::Refused), None, "{failed:?}\n{site}");
+    assert!(failed.values().sum::<usize>() <= most, "{failed:?}\n{site}");
+}
+
+/// A version that aborts at its 10th request, tried twice.
+fn p11_a_version_that_crashes_again_and_again_refuses_nobody(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    restart(&site, &first, &format!("{WINDOW} --crash-after=10"));
+    for times in 1..=2 {
+        wait_serves_again(&site, &prober, &first, times);
+    }
+    // It waits now, for 4 s.
+    site.log.wait(&[("stage", "init"), ("tries", "2")]);
+    let probes = prober.stop();
+    assert_nobody_refused(&site, &probes, 2);
+    assert!(!first.has_ended());
+    assert_eq!(site.report.named("started").len(), 3, "two tries\n{site}");
+    end(&site);
+}
+
+/// By a signal and by each exit code, also by 0.
+fn p11_each_end_of_a_new_generation_is_a_rollback(kind: Supervisor, folder: &Path) {
+    for (name, options, signal) in [
+        ("killed", "", KILL),
+        ("exit-0", "--on=10=exit:0", USR1),
+        ("exit-1", "--on=10=exit:1", USR1),
+        ("by-hand", "", TERM),
+    ] {
+        let folder = folder.join(name);
+        fs::create_dir_all(&folder).expect("a folder");
+        let (site, first, prober) = site(kind, &folder);
+        let second = restart(&site, &first, &format!("{WINDOW} {options}"));
+        let launcher = site.launcher();
+        prober.wait_pid(second.pid());
+        second.signal(signal);
+        wait_serves_again(&site, &prober, &first, 1);
+        launcher.wait_end(LIMIT);
+        if signal != KILL {
+            let code = if name == "exit-1" { "1" } else { "75" };
+            let launcher = launcher.pid().to_string();
+            site.log.wait(&[("stage", "end"), ("launcher", &launcher), ("exit_code", code)]);
+        }
+        let probes = prober.stop();
+        assert_nobody_refused(&site, &probes, 1);
+        wait_for(format_args!("its file\n{site}"), LIMIT, || {
+            (site.named() == Some(first.pid())).then_some(())
+        });
+        end(&site);
+    }
+}
+
+/// It says no, and it does not answer.
+fn p11_an_unhealthy_generation_drains_when_the_old_one_serves(kind: Supervisor, folder: &Path) {
+    for hangs in [false, true] {
+        let folder = folder.join(if hangs { "hangs" } else { "says-no" });
+        fs::create_dir_all(&folder).expect("a folder");
+        let (site, first, prober) = site(kind, &folder);
+        let flag = site.flag("unhealthy");
+        let options = format!("{WINDOW} --unhealthy='{}'", flag.display());
+        let second = restart(&site, &first, &options);
+        prober.wait_pid(second.pid());
+        match hangs {
+            true => fs::create_dir(&flag).expect("a folder"),
+            false => fs::write(&flag, "").expect("a file"),
+        }
+        wait_serves_again(&site, &prober, &first, 1);
+        assert_eq!(site.report.wait_of(second.pid(), "wait").text, "RolledBack");
+        second.wait_end(LIMIT);
+        let probes = prober.stop();
+        probes.assert_all_answered();
+        end(&site);
+        _ = fs::remove_dir(&flag);
+    }
+}
+
+fn p11_who_passes_takes_over(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, "--probation=1s");
+    first.wait_end(LIMIT);
+    assert_eq!(site.report.wait_of(first.pid(), "wait").text, "TakenOver");
+    prober.wait_pid(second.pid());
+    site.assert_one_generation(second.pid());
+    assert!(!site.run.join("web.pid.sock.standby").exists());
+    prober.stop().assert_all_answered();
+    let third = site.restart(second.pid(), SERVES_ON);
+    site.assert_one_generation(third);
+    site.stop();
+}
+
+fn p11_the_standby_killed_proves_the_new_one(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, WINDOW);
+    prober.wait_pid(second.pid());
+    first.kill();
+    site.log.wait(&[("stage", "commit"), ("daemon", &second.pid().to_string())]);
+    site.assert_one_generation(second.pid());
+    prober.stop().assert_all_answered();
+    site.stop();
+}
+
+/// The supervisor starts a third generation, while the second one is on probation.
+fn p11_the_launcher_killed_in_the_window(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, WINDOW);
+    prober.wait_pid(second.pid());
+    site.deploy_options(&format!("{SERVES_ON} --probation=1s"));
+    site.launcher().kill();
+    let third = site.daemon(3);
+    first.wait_end(LIMIT);
+    second.wait_end(LIMIT);
+    site.assert_one_generation(third.pid());
+    prober.stop().assert_all_answered();
+    site.stop();
+}
+
+/// The second one drains, and the first one serves when the third one dies.
+fn p4_p11_the_proven_generation_stands_by_for_the_third(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, WINDOW);
+    prober.wait_pid(second.pid());
+    site.service().settle();
+    let third = restart(&site, &first, WINDOW);
+    second.wait_end(LIMIT);
+    assert_eq!(site.report.wait_of(second.pid(), "wait").text, "TakenOver");
+    prober.wait_pid(third.pid());
+    assert!(!first.has_ended());
+    third.kill();
+    wait_serves_again(&site, &prober, &first, 1);
+    assert_nobody_refused(&site, &prober.stop(), 1);
+    end(&site);
+}
+
+fn p6_p11_a_stop_in_the_window_ends_all(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, WINDOW);
+    prober.wait_pid(second.pid());
+    drop(prober);
+    site.stop();
+    assert!(first.has_ended() && second.has_ended());
+}
+
+/// A copy of the program is another file.
+fn p11_a_rejected_file_waits_unless_it_was_replaced(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, WINDOW);
+    prober.wait_pid(second.pid());
+    let copy = folder.join("copy");
+    fs::copy(bin::probe(), &copy).expect("a copy");
+    second.kill();
+    wait_serves_again(&site, &prober, &first, 1);
+    // The same file waits in `init`; an operator ends it, and the copy starts at once.
+    site.log.wait(&[("stage", "init"), ("tries", "1")]);
+    let options = format!("{SERVES_ON} --standby --probation=1s");
+    let probe = bin::probe().display().to_string();
+    site.deploy(&site.script("", &options).replace(&probe, &copy.display().to_string()));
+    site.launcher().kill();
+    first.wait_end(LIMIT);
+    let last = site.report.named("started").last().expect("the copy").pid;
+    assert_eq!(fs::read_link(format!("/proc/{last}/exe")).ok(), Some(copy));
+    assert_nobody_refused(&site, &prober.stop(), 1);
+    site.stop();
+}
+
+/// `seamless commit` and `seamless rollback`; and what they say without a probation.
+fn p11_an_operator_ends_the_probation(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let seamless = |verb: &str| {
+        let mut command = std::process::Command::new(bin::support("seamless"));
+        let output = command.arg(verb).arg(site.pid_file()).output().expect("seamless");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(seamless("commit").0, Some(4), "it is not on probation");
+    let second = restart(&site, &first, WINDOW);
+    prober.wait_pid(second.pid());
+    assert_eq!(seamless("rollback").0, Some(0), "{site}");
+    wait_serves_again(&site, &prober, &first, 1);
+    second.wait_end(LIMIT);
+    // The operator wants another try of the same file, at once.
+    site.log.wait(&[("stage", "init"), ("tries", "1")]);
+    assert_eq!(seamless("restart").0, Some(0), "{site}");
+    let third = site.daemon(3);
+    assert_eq!(seamless("commit").0, Some(0), "{site}");
+    first.wait_end(LIMIT);
+    prober.wait_pid(third.pid());
+    prober.stop().assert_all_answered();
+    site.assert_one_generation(third.pid());
+    site.stop();
+}
+
+#[test]
+fn p11_in_place() {
+    Boxed::new().private_net().run(|folder| {
+        let (serves, window) = (SERVES_ON, WINDOW);
+        let scene = Scene::new(folder, &[serves, "--standby"]);
+        let first = Watched::new(scene.current());
+        scene.deploy(window);
+        scene.reload();
+        let second = scene.direct.daemon(2);
+        wait_standby(&scene.direct, &first, 2);
+        scene.prober.wait_pid(second.pid());
+        second.kill();
+        wait_serves_again(&scene.direct, &scene.prober, &first, 1);
+        // Nobody waits in place. This one passes.
+        scene.deploy("--probation=1s");
+        scene.reload();
+        let third = scene.direct.daemon(3);
+        first.wait_end(LIMIT);
+        scene.prober.wait_pid(third.pid());
+        assert_nobody_refused(&scene.direct, &scene.prober.stop(), 1);
+    });
+}
