@@ -112,7 +112,7 @@ fn p10_a_record_that_is_not_ours_is_an_error() {
         let later = "it is of version 2, written by a later version of this crate";
         for (content, why) in [
             (&b"4711\n"[..], foreign),
-            (b"\0", foreign),
+            (b"\0\n", foreign),
             (b"\x7fELF\x02\x01\x01\0\0\0", foreign),
             (b"seamless-record 2 last=7\nend\n", later),
         ] {
