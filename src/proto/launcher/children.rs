@@ -4,15 +4,13 @@
 //! The *current* child is the newest one that serves. A *candidate* is a child that is starting while
 //! another one serves, or has served. The older ones drain.
 
+mod probation;
 mod reload;
 
 use super::keep::Keep;
 use super::{Child, Failure, InPlace, Keeper, Output, Progress, Timer};
 use crate::proto::{End, Intent, Report};
 use reload::Coming;
-
-/// EX_TEMPFAIL of `sysexits.h`.
-const FAILED_ON_PROBATION: i32 = 75;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Life {
@@ -228,24 +226,6 @@ impl Children {
         self.start_again(out);
     }
 
-    /// From now on the older ones have to drain.
-    fn await_older(&self, child: Child, out: &mut Vec<Output>) {
-        if self.members.iter().any(|one| one.life == Life::Serving && one.child != child) {
-            out.push(Output::Arm(Timer::Overdue));
-        }
-    }
-
-    /// What the supervisor is to see. A program that ends by itself on probation has failed: from code 0,
-    /// systemd and supervisord would conclude that all is done.
-    fn shown_end(&self, member: &Member, end: End) -> End {
-        let unasked = member.on_probation && member.life == Life::Serving;
-        let failed = (unasked || member.rolled_back) && !self.stopping();
-        match end {
-            End::Code(0) if failed => End::Code(FAILED_ON_PROBATION),
-            End::Code(_) | End::Signal(_) => end,
-        }
-    }
-
     pub(super) fn ended(&mut self, child: Child, end: End, out: &mut Vec<Output>) {
         let Some(at) = self.members.iter().position(|one| one.child == child) else { return };
         let member = self.members.remove(at);
@@ -283,8 +263,11 @@ impl Children {
             Some(older) => {
                 self.last = Last::Lives(older);
                 self.crash = Some((member.child, end));
-                // What only the dead one had bound is served by nobody.
-                self.keep.drop_of(member.child, out);
+                if member.on_probation {
+                    // The older one goes on. What only the dead one had bound is served by nobody.
+                    self.crash = None;
+                    self.keep.drop_of(member.child, out);
+                }
                 self.failed(Failure::Ended(member.child, end), out);
                 self.send_to_addressee(out);
             }
