@@ -3,8 +3,10 @@
 //! `shutdown` alone.
 
 pub(crate) mod control;
+pub(crate) mod counters;
 mod daemon;
 mod generation;
+pub(crate) mod handed;
 mod keeper;
 mod launcher;
 mod log;

@@ -7,6 +7,7 @@
 //! | [containers] | PID 1, wrappers, STOPSIGNAL, Docker, Kubernetes, Podman, s6-overlay |
 //! | [hardening] | which settings of systemd's sandbox are fine, and which need what |
 //! | [sockets] | which way to keep the sockets, and how they move to the successor |
+//! | [state] | state, files, locks and other descriptors that move to the successor |
 //! | [proxies] | behind nginx and haproxy; clients that reuse connections; request bodies |
 //! | [http] | HTTP servers that drain |
 //! | [crashes] | what clients see of a crash, and the keeper that holds the sockets |
@@ -39,6 +40,9 @@ pub mod hardening {}
 
 #[doc = include_str!("sockets.md")]
 pub mod sockets {}
+
+#[doc = include_str!("state.md")]
+pub mod state {}
 
 #[doc = include_str!("proxies.md")]
 pub mod proxies {}

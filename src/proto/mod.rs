@@ -6,6 +6,7 @@
 
 pub(crate) mod channel;
 pub(crate) mod control;
+pub(crate) mod counters;
 pub(crate) mod daemon;
 pub(crate) mod generation;
 pub(crate) mod keeper;

@@ -190,8 +190,19 @@ events! {
             predecessor: i32,
             predecessor_generation: u64,
             sockets: usize,
-            state: Option<usize>,
+            state: Option<u64>,
+            states: usize,
+            descriptors: usize,
             elapsed_ms: Duration as Field::Millis,
+        } => "Nothing.";
+
+        /// The program has not asked for a state that the predecessor handed over.
+        StateUnclaimed: Debug "transfer" {
+            daemon = own_pid(),
+            name: &'a str as Field::Escaped,
+            version: u32,
+            bytes: u64,
+            closed = Field::Text("not asked for"),
         } => "Nothing.";
 
         /// The predecessor's state cannot be had.
@@ -206,6 +217,8 @@ events! {
             successor_generation: u64,
             sockets: usize,
             state: Option<u64>,
+            states: usize,
+            descriptors: usize,
             elapsed_ms: Duration as Field::Millis,
         } => "Nothing.";
 
@@ -239,6 +252,7 @@ events! {
         HandOverPanicked: Error "transfer" {
             daemon = own_pid(),
             hook = "hand_over",
+            name: &'a str as Field::Escaped,
             panic: &'a str as Field::Escaped,
         } => "Repair the hook.";
 

@@ -1,7 +1,7 @@
 //! The page of the guide that lists all events.
 
 use super::event::Row;
-use super::{daemon, keeper, launcher, phase, sockets};
+use super::{counters, daemon, keeper, launcher, phase, sockets};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
@@ -18,12 +18,14 @@ This page is made from the list in the code.
 const FIELDS: &[(&str, &str)] = &[
     ("address", "the address of the socket"),
     ("backlog", "how many connections may wait to be accepted"),
+    ("bytes", "how many bytes"),
     ("cause", "what led to this phase: a signal, a message, a hook that returned, or a limit"),
-    ("closed", "why the socket was closed"),
+    ("closed", "why it was closed"),
     ("connections", "how many connections were open"),
     ("current", "PID of the daemon that serves on"),
     ("cut", "how many of the connections were reset"),
     ("daemon", "PID of the daemon: the process that serves"),
+    ("descriptors", "how many descriptors that the program keeps"),
     ("down_signal", "the signal that s6 sends instead of TERM"),
     ("dropped", "the line that was left out"),
     (
@@ -51,7 +53,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("limit_ms", "milliseconds after which the drain is forced to end"),
     ("max_draining", "how many generations may drain at once: `Config::max_draining`"),
     ("member", "number of the socket in its group"),
-    ("name", "name of the socket"),
+    ("name", "name of the socket, the state or the descriptor"),
     ("nonblocking", "whether the socket is in nonblocking mode"),
     ("number", "number of the descriptor that was passed"),
     ("older", "how many older generations have not ended"),
@@ -76,7 +78,8 @@ const FIELDS: &[(&str, &str)] = &[
     ("shared_with", "the address of the predecessor's socket"),
     ("signal", "name or number of the signal"),
     ("sockets", "how many sockets"),
-    ("state", "how many bytes of state"),
+    ("state", "how many bytes of the state without a name"),
+    ("states", "how many named states"),
     ("step", "what failed"),
     ("stored", "how many sockets systemd was told to keep"),
     ("successor", "PID of the newer generation's daemon"),
@@ -86,6 +89,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("threads", "how many threads the launcher has"),
     ("uid", "user of the process at the other end"),
     ("unit", "name of the systemd unit"),
+    ("version", "version of a state, as the program gives it"),
     ("waits_for", "what the drain waits for"),
 ];
 
@@ -146,6 +150,7 @@ fn page() -> String {
         ("The phases of a daemon", phase::ROWS),
         ("The keeper", keeper::ROWS),
         ("Sockets and their transfer", sockets::ROWS),
+        ("Counters", counters::ROWS),
         ("HTTP", HTTP),
     ];
     let mut page = HEAD.to_owned();

@@ -9,7 +9,7 @@ impl<F> Entry<F> {
     fn reach(&self) -> Option<Reach> {
         match self.socket.local {
             Address::Inet(address) => Some(Reach::of(address, self.only_v6)),
-            Address::Unix(_) => None,
+            Address::Unix(_) | Address::Vsock { .. } | Address::Name(_) => None,
         }
     }
 }
@@ -23,7 +23,7 @@ impl<F: Clone> Pool<F> {
             .iter()
             .filter_map(|address| match address {
                 Address::Inet(address) => Some(Reach::of(*address, wanted.only_v6)),
-                Address::Unix(_) => None,
+                Address::Unix(_) | Address::Vsock { .. } | Address::Name(_) => None,
             })
             .collect();
         let is_it = |entry: &&Entry<F>| {

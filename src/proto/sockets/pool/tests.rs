@@ -9,7 +9,7 @@ fn address(port: u16) -> Address {
 fn entry(port: u16, cookie: u64) -> Entry<u64> {
     let (kind, asked, local) = (SocketKind::Tcp, address(port), address(port));
     let socket = Socket { kind, asked, name: None, member: 0, retired: false, local, file: None };
-    Entry { socket, fd: cookie, cookie: Some(cookie), only_v6: false }
+    Entry { socket, fd: cookie, cookie: Some(cookie), only_v6: false, outlives_crash: true }
 }
 
 fn wanted(port: u16, group: Option<usize>) -> Wanted<'static> {
