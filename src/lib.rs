@@ -71,6 +71,8 @@ pub mod signal;
 pub mod sockets;
 mod states;
 mod sys;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(feature = "tower")]
 pub mod tower;
 
@@ -81,7 +83,7 @@ pub use drain::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use proto::{DrainReason, State, TooMany};
-pub use shutdown::{DrainGuard, Draining, Finished};
+pub use shutdown::{DrainGuard, Draining, Finished, Moment};
 pub use states::States;
 
 use std::path::Path;

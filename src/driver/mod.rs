@@ -16,6 +16,8 @@ pub(crate) mod settings;
 mod shared;
 pub(crate) mod sockets;
 mod threads;
+#[cfg(feature = "tls")]
+pub(crate) mod tickets;
 mod timers;
 
 use crate::error::{Error, ErrorKind, Result};

@@ -7,7 +7,7 @@
 //! 1. `Service::announcing`: a call of `started`
 //! 2. `Sockets::asking`, then `Sockets::taking`: a call for sockets, and a transfer of sockets and state
 //! 3. `Service::files`: the lock file and the PID file
-//! 4. `Counters`, then `Sockets::held`: the counters, and the pool of sockets
+//! 4. `Tickets` and `Counters`, then `Sockets::held`: the counters, and the pool of sockets
 //! 5. `Daemon::machine`
 //! 6. all others (`inputs`, `unsent`, `to_launcher`, `past`, the hooks, the server's), of which a thread holds one at a
 //!    time
@@ -22,6 +22,8 @@ use crate::driver::handed::Handed;
 use crate::driver::log::{self, daemon::Event};
 use crate::driver::sockets::Sockets;
 use crate::driver::sockets::given::{FromLauncher, ToLauncher};
+#[cfg(feature = "tls")]
+use crate::driver::tickets::Tickets;
 use crate::proto::daemon::{Daemon as Machine, Input, Phase};
 use crate::proto::{Report, State};
 use crate::shutdown::{HookList, Shutdown, lock};
@@ -49,6 +51,8 @@ pub(in crate::driver) static PROCESS: Process = Process {
     from_launcher: FromLauncher::new(),
     handed: Handed::new(),
     counters: Counters::new(),
+    #[cfg(feature = "tls")]
+    tickets: Tickets::new(),
     server: OnceLock::new(),
     notification_fd: Mutex::new(None),
     watchdog: OnceLock::new(),
@@ -69,6 +73,8 @@ pub(in crate::driver) struct Process {
     pub(in crate::driver) from_launcher: FromLauncher,
     pub(in crate::driver) handed: Handed,
     pub(in crate::driver) counters: Counters,
+    #[cfg(feature = "tls")]
+    pub(in crate::driver) tickets: Tickets,
     pub(in crate::driver) server: OnceLock<Server>,
     /// Tells the supervisor that the service is ready; taken when that has been done.
     pub(in crate::driver) notification_fd: Mutex<Option<Notification>>,

@@ -19,6 +19,8 @@ mod state;
 #[cfg_attr(not(feature = "command"), allow(dead_code))] // some columns are the command's
 pub(crate) mod supervisor;
 pub(crate) mod text;
+#[cfg(feature = "tls")]
+pub(crate) mod tickets;
 
 pub use state::State;
 pub(crate) use supervisor::Kind;
