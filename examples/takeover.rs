@@ -77,7 +77,7 @@ fn run(options: &Options<Listen>) -> Result<(), Box<dyn std::error::Error>> {
     // process of one thread.
     options
         .config()
-        .hand_over(|| REQUESTS.load(Ordering::Relaxed).to_le_bytes().to_vec())
+        .hand_over("requests", || REQUESTS.load(Ordering::Relaxed).to_le_bytes().to_vec())
         .init()?;
     thread::sleep(options.startup_delay);
 
@@ -91,7 +91,7 @@ fn run(options: &Options<Listen>) -> Result<(), Box<dyn std::error::Error>> {
     };
     let unix = places.unix.as_ref().map(sockets::tokio::unix).transpose()?;
     let admin = places.admin.map(|address| sockets.tcp(address)).transpose()?;
-    if let Some(Ok(count)) = seamless::inherited().map(<[u8; 8]>::try_from) {
+    if let Some(Ok(count)) = seamless::inherited("requests").map(<[u8; 8]>::try_from) {
         REQUESTS.store(u64::from_le_bytes(count), Ordering::Relaxed);
     }
     log::info!("process {} listens on {}", process::id(), places.web);

@@ -1,6 +1,7 @@
 //! The builder.
 
 mod failures;
+mod state;
 
 use crate::driver;
 use crate::driver::settings::Settings;
@@ -360,22 +361,6 @@ impl Config {
         self
     }
 
-    /// What a successor gets together with the sockets: a cache, counters, session tickets, up to 64
-    /// MiB. The successor reads it with [`inherited`](crate::inherited).
-    ///
-    /// `state` is called in the old daemon when a successor asks, on a thread of its own, while the
-    /// daemon still serves. It is called again if that successor fails and another one comes. Its time
-    /// counts as part of [`takeover_timeout`](Config::takeover_timeout). If it panics, takes longer or
-    /// returns more than 64 MiB, the transfer fails in the successor with an error that says so, and
-    /// this daemon serves on.
-    ///
-    /// The crate does not look at the bytes. Put a version into them, so that an earlier or later
-    /// version of the program can tell whether it understands them. The last call counts.
-    pub fn hand_over(mut self, state: impl FnMut() -> Vec<u8> + Send + 'static) -> Config {
-        self.settings.hand_over = Some(Box::new(state));
-        self
-    }
-
     /// How long the transfer of sockets and state may take as a whole, on either side. Default: 5 s. If
     /// it takes longer, it fails: in the new daemon, the call that needed it returns
     /// [`ErrorKind::Takeover`]. The old daemon serves on.
@@ -433,6 +418,9 @@ impl Config {
                  caught, or has another meaning here"
             ));
         }
+        if let Some(why) = self.refused_state() {
+            return refuse(&why);
+        }
         if self.settings.max_draining == Some(0) {
             return refuse(
                 "cannot restart with no generation that drains (max_draining): it must be 1 or more",
@@ -480,7 +468,7 @@ impl fmt::Debug for Config {
             .field("on_launch", &self.settings.on_launch.len())
             .field("keep_open", &self.settings.keep_open);
         config
-            .field("hand_over", &self.settings.hand_over.is_some())
+            .field("hand_over", &self.states())
             .field("takeover_timeout", &self.settings.takeover_timeout)
             .field("signals_to_all", &self.settings.signals_to_all)
             .field("working_dir", &self.settings.working_dir)

@@ -44,6 +44,8 @@ pub enum ErrorKind {
     CannotRestart,
     /// A socket cannot be bound, or was asked for before.
     Socket,
+    /// A descriptor cannot be kept for the successor.
+    Descriptor,
     /// The predecessor's sockets and state could not be taken over.
     Takeover,
     /// A certificate or its key cannot be read or used.

@@ -38,7 +38,8 @@
 //! - A server with an HTTP framework: [`guide::http`], the module `http` (features `http`, `tls`).
 //! - A server with another framework, or with tokio alone: the modules `sockets::tokio` (feature `tokio`)
 //!   and `tower` (feature `tower`), and [`draining`].
-//! - Which way to keep the sockets: [`guide::sockets`] and [`sockets`].
+//! - Which way to keep the sockets: [`guide::sockets`] and [`sockets`]. State, files and other descriptors:
+//!   [`guide::state`], [`Config::hand_over`], [`descriptors`]. Counters that survive: [`counters`].
 //! - Time limits, restarts in place and more: [`Config`]. Hooks at each stage and signal: [`hooks`].
 //! - Work that the drain waits for: [`drain_guard`]. Its beginning and its end: [`draining`],
 //!   [`finished`]. For a metric or a load balancer: [`states`].
@@ -54,6 +55,8 @@
 #[cfg(feature = "command")]
 pub mod client;
 mod config;
+pub mod counters;
+pub mod descriptors;
 mod drain;
 mod driver;
 mod error;
@@ -68,6 +71,8 @@ pub mod signal;
 pub mod sockets;
 mod states;
 mod sys;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(feature = "tower")]
 pub mod tower;
 
@@ -78,7 +83,7 @@ pub use drain::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use proto::{DrainReason, State, TooMany};
-pub use shutdown::{DrainGuard, Draining, Finished};
+pub use shutdown::{DrainGuard, Draining, Finished, Moment};
 pub use states::States;
 
 use std::path::Path;
@@ -198,14 +203,21 @@ pub fn states() -> States {
     driver::states()
 }
 
-/// The bytes that the predecessor handed over with [`Config::hand_over`]. `None` if there were none, and
-/// after the first call: the bytes are given once.
+/// The bytes that the predecessor handed over under this name ([`Config::hand_over`]), whatever their version.
+/// `None` if there were none, and after the first call: the bytes are given once.
 ///
-/// Call it between [`init`] and [`started`]. The first call of this function, of [`inherited_from`] or for
-/// a socket transfers everything from the predecessor. If the transfer fails, the reason is logged, this
-/// call returns `None`, and the next call of this kind tries again.
-pub fn inherited() -> Option<Vec<u8>> {
-    driver::inherited()
+/// Call it between [`init`] and [`started`]. The first call of this function, of [`inherited_from`], for
+/// a socket, a counter or a descriptor transfers everything from the predecessor. If the transfer fails, the
+/// reason is logged, this call returns `None`, and the next call of this kind tries again. What nobody has
+/// asked for when `started` is called is dropped.
+pub fn inherited(name: &str) -> Option<Vec<u8>> {
+    inherited_version(name).map(|(_, bytes)| bytes)
+}
+
+/// As [`inherited`], with the version that the predecessor gave
+/// ([`Config::hand_over_version`]); 0 if it gave none.
+pub fn inherited_version(name: &str) -> Option<(u32, Vec<u8>)> {
+    driver::inherited(name)
 }
 
 /// The number of the generation that sockets and state were transferred from. `None` if there was none.

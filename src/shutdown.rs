@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::Shutdown as Shut;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread;
@@ -18,9 +18,11 @@ const LONGEST_GRACE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 mod draining;
 mod finished;
+mod moment;
 
 pub use draining::Draining;
 pub use finished::{DrainGuard, Finished};
+pub use moment::Moment;
 
 pub(crate) type Hook = Box<dyn FnOnce() + Send>;
 
@@ -163,6 +165,8 @@ pub(crate) struct Shutdown {
     begun: AtomicBool,
     /// How many [`DrainGuard`]s there are.
     guards: AtomicUsize,
+    /// How many moments were dealt.
+    dealt: AtomicU32,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -234,6 +238,7 @@ impl Shutdown {
         Shutdown {
             begun: AtomicBool::new(false),
             guards: AtomicUsize::new(0),
+            dealt: AtomicU32::new(0),
             state: Mutex::new(state),
             changed: Condvar::new(),
         }

@@ -20,11 +20,14 @@
 //! (`stage=socket address=… from=supervisor|predecessor|store|bound`):
 //!
 //! 1. What the supervisor has passed (`LISTEN_FDS`, `LISTEN_FDNAMES`, `LISTEN_PID`, see
-//!    `sd_listen_fds(3)`): a socket of that [name](Options::name), or else one of that kind and address.
+//!    `sd_listen_fds(3)`; Einhorn's `EINHORN_FD_COUNT`, `EINHORN_FD_0` and so on;
+//!    [`Options::passed_as`] for circus): a socket of that [name](Options::name), or else one of that kind and
+//!    address.
 //! 2. What the predecessor holds under the same address. What counts is the address that the program asked
 //!    for: port 0 finds the port that the predecessor was given. The number of that port finds it, too.
 //! 3. With the feature `systemd`: what lies in systemd's store, if the unit has one
-//!    (`FileDescriptorStoreMax=`, as many as there are sockets). Soon after a generation begins to
+//!    (`FileDescriptorStoreMax=`, as many as there are sockets, one more for [`counters`](crate::counters), and
+//!    one for each descriptor that is [kept through a crash](crate::descriptors::keep_through_crash)). Soon after a generation begins to
 //!    serve, its sockets are put there. They outlive the end of every process of the service:
 //!    connections wait for the next start instead of being refused. A socket that is no longer asked
 //!    for leaves the store, and a service that is stopped leaves none there.
@@ -114,14 +117,16 @@
 //! bound, and shares the port until then. The new members get a part of what arrives. The rest waits at
 //! the old members, and is lost when they are closed, unless `net.ipv4.tcp_migrate_req` is set.
 
+mod own;
 pub mod quic;
 mod steer;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 
+pub use crate::driver::sockets::{Place, ToMake};
 pub use crate::proto::control::frame::Steer;
 
-use crate::driver::sockets::obtain as pool;
+use crate::driver::sockets::{Own, obtain as pool};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Address, SocketKind};
 use crate::proto::sockets::changes::{Changes, FileChanges};
@@ -170,6 +175,7 @@ pub struct Options {
     name: Option<String>,
     settings: Settings,
     steer: Option<Steer>,
+    own: Own,
 }
 
 impl Default for Options {
@@ -183,6 +189,7 @@ impl Options {
     pub fn new() -> Self {
         Options {
             name: None,
+            own: Own::default(),
             settings: Settings {
                 backlog: None,
                 only_v6: None,
@@ -403,7 +410,8 @@ impl Options {
 
     fn one(&self, kind: SocketKind, addresses: Vec<Address>) -> Result<OwnedFd> {
         self.check_steer(kind)?;
-        let found = pool::obtain(&self.wanted(kind, addresses, None), self.settings)?;
+        let wanted = self.wanted(kind, addresses, None);
+        let found = pool::obtain(&wanted, self.settings, &self.own)?;
         Ok(found.into_iter().next().expect("one was asked for"))
     }
 
@@ -418,7 +426,7 @@ impl Options {
             let text = "cannot make a group of no sockets (socket)";
             return Err(Error::new(ErrorKind::Socket, text));
         }
-        pool::obtain(&self.wanted(kind, addresses, Some(count)), self.settings)
+        pool::obtain(&self.wanted(kind, addresses, Some(count)), self.settings, &self.own)
     }
 
     fn wanted(

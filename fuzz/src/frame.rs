@@ -12,6 +12,7 @@ use proto::control::frame::{self, Answer, Request};
 use proto::control::status::Status;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    _ = proto::counters::list(bytes);
     if let Ok(request) = Request::parse(bytes) {
         assert_eq!(Request::parse(&request.format()), Ok(request));
     }

@@ -8,6 +8,7 @@ use crate::proto::control::status;
 use crate::proto::paths;
 use crate::sys::proc;
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,6 +53,16 @@ pub(super) fn ask(
     request: &Request,
     limit: Duration,
 ) -> (Look, Result<Answer, NoAnswer>) {
+    let (look, answer) = ask_with_fds(pid_file, request, limit);
+    (look, answer.map(|(answer, _)| answer))
+}
+
+/// The answer, and the descriptors that came with it.
+pub(super) fn ask_with_fds(
+    pid_file: &Path,
+    request: &Request,
+    limit: Duration,
+) -> (Look, Result<(Answer, Vec<OwnedFd>), NoAnswer>) {
     let began = Instant::now();
     let deadline = Deadline::named(limit, "timeout");
     let mut trouble = None;
@@ -108,8 +119,10 @@ pub(super) fn unexpected(answer: Answer) -> NoAnswer {
         Answer::Offer { .. }
         | Answer::Sockets(_)
         | Answer::State { .. }
+        | Answer::States(_)
         | Answer::End
         | Answer::Status(_)
+        | Answer::Counters
         | Answer::Accepted => {
             NoAnswer::Failed("it answers something else than it was asked".to_owned())
         }
@@ -128,7 +141,7 @@ fn ask_one(
     newest: &Generation,
     request: &Request,
     deadline: Deadline,
-) -> Result<Answer, Trouble> {
+) -> Result<(Answer, Vec<OwnedFd>), Trouble> {
     let path = paths::control_socket(pid_file);
     let (pid, number) = (newest.daemon(), newest.number());
     let (link, listener) = match connect(&path, deadline) {
@@ -160,15 +173,21 @@ fn ask_one(
     // It may have refused already, by who asks, and closed its end: its answer is there all the same.
     let answer = match deadline.receive(&link) {
         Ok(message) => {
-            Answer::parse(&message.bytes).map_err(|refused| format!("it sent {refused}"))
+            let answer = Answer::parse(&message.bytes);
+            answer
+                .map(|answer| (answer, message.fds))
+                .map_err(|refused| format!("it sent {refused}"))
         }
         Err(why) => Err(sent.err().unwrap_or(why)),
     };
-    let answer = answer.map(|answer| match answer {
-        Answer::Refused(why) if proc::has_other_users(pid) => Answer::Refused(format!(
-            "{why}; daemon {pid} lives in another user namespace: ask there (nsenter --target {pid} --user)"
-        )),
-        answer => answer,
+    let answer = answer.map(|(answer, fds)| match answer {
+        Answer::Refused(why) if proc::has_other_users(pid) => {
+            let why = format!(
+                "{why}; daemon {pid} lives in another user namespace: ask there (nsenter --target {pid} --user)"
+            );
+            (Answer::Refused(why), fds)
+        }
+        answer => (answer, fds),
     });
     answer.map_err(|why| {
         let state = state(pid);

@@ -34,6 +34,7 @@
 
 mod ask;
 mod check;
+mod counters;
 mod find;
 mod look;
 mod service;
@@ -42,6 +43,7 @@ mod supervisor;
 
 pub use ask::NoAnswer;
 pub use check::{Check, Finding, Report, Severity};
+pub use counters::Counter;
 pub use find::Found;
 pub use look::{Generation, Look, Proof};
 pub use service::Service;

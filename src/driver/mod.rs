@@ -3,8 +3,10 @@
 //! `shutdown` alone.
 
 pub(crate) mod control;
+pub(crate) mod counters;
 mod daemon;
 mod generation;
+pub(crate) mod handed;
 mod keeper;
 mod launcher;
 mod log;
@@ -14,6 +16,8 @@ pub(crate) mod settings;
 mod shared;
 pub(crate) mod sockets;
 mod threads;
+#[cfg(feature = "tls")]
+pub(crate) mod tickets;
 mod timers;
 
 use crate::error::{Error, ErrorKind, Result};

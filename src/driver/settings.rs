@@ -7,8 +7,12 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Gives the state that a successor gets.
-pub(crate) type HandOver = Box<dyn FnMut() -> Vec<u8> + Send>;
+/// Gives a state that a successor gets.
+pub(crate) struct HandOver {
+    pub(crate) name: String,
+    pub(crate) version: u32,
+    pub(crate) give: Box<dyn FnMut() -> Vec<u8> + Send>,
+}
 
 /// Gives variables for the environment of the next generation.
 pub(crate) type Environment = Box<dyn FnMut() -> Vec<(OsString, OsString)> + Send>;
@@ -44,7 +48,7 @@ pub(crate) struct Settings {
     pub(crate) replace_output: bool,
     pub(crate) on_launch: Vec<Hook>,
     pub(crate) keep_open: Vec<RawFd>,
-    pub(crate) hand_over: Option<HandOver>,
+    pub(crate) hand_over: Vec<HandOver>,
     #[cfg(feature = "systemd")]
     pub(crate) watchdog: Option<WatchdogCheck>,
 }
@@ -75,7 +79,7 @@ impl Settings {
             replace_output: true,
             on_launch: Vec::new(),
             keep_open: Vec::new(),
-            hand_over: None,
+            hand_over: Vec::new(),
             #[cfg(feature = "systemd")]
             watchdog: None,
         }

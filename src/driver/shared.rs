@@ -5,9 +5,9 @@
 //! A thread that holds one of these locks takes only locks that stand below it:
 //!
 //! 1. `Service::announcing`: a call of `started`
-//! 2. `Sockets::taking`: a transfer of sockets and state
+//! 2. `Sockets::asking`, then `Sockets::taking`: a call for sockets, and a transfer of sockets and state
 //! 3. `Service::files`: the lock file and the PID file
-//! 4. `Sockets::held`: the pool of sockets
+//! 4. `Tickets` and `Counters`, then `Sockets::held`: the counters, and the pool of sockets
 //! 5. `Daemon::machine`
 //! 6. all others (`inputs`, `unsent`, `to_launcher`, `past`, the hooks, the server's), of which a thread holds one at a
 //!    time
@@ -15,13 +15,17 @@
 //! No lock is held while code of the program runs, except by the hook that it belongs to.
 
 use crate::driver::control::Server;
+use crate::driver::counters::Counters;
 use crate::driver::daemon::hooks::Hooks;
 use crate::driver::generation::Service;
 use crate::driver::generation::probation::Partner;
+use crate::driver::handed::Handed;
 use crate::driver::log::{self, daemon::Event};
 use crate::driver::settings::ProbationCheck;
 use crate::driver::sockets::Sockets;
 use crate::driver::sockets::given::{FromLauncher, ToLauncher};
+#[cfg(feature = "tls")]
+use crate::driver::tickets::Tickets;
 use crate::proto::daemon::{Daemon as Machine, Event as ProbationEvent, Input, Phase};
 use crate::proto::{Report, State};
 use crate::shutdown::{HookList, Shutdown, lock};
@@ -47,6 +51,10 @@ pub(in crate::driver) static PROCESS: Process = Process {
     states: Changes::new(),
     sockets: Sockets::new(),
     from_launcher: FromLauncher::new(),
+    handed: Handed::new(),
+    counters: Counters::new(),
+    #[cfg(feature = "tls")]
+    tickets: Tickets::new(),
     server: OnceLock::new(),
     notification_fd: Mutex::new(None),
     watchdog: OnceLock::new(),
@@ -66,6 +74,10 @@ pub(in crate::driver) struct Process {
     pub(in crate::driver) states: Changes,
     pub(in crate::driver) sockets: Sockets,
     pub(in crate::driver) from_launcher: FromLauncher,
+    pub(in crate::driver) handed: Handed,
+    pub(in crate::driver) counters: Counters,
+    #[cfg(feature = "tls")]
+    pub(in crate::driver) tickets: Tickets,
     pub(in crate::driver) server: OnceLock<Server>,
     /// Tells the supervisor that the service is ready; taken when that has been done.
     pub(in crate::driver) notification_fd: Mutex<Option<Notification>>,

@@ -8,6 +8,7 @@
 //! | [hardening] | which settings of systemd's sandbox are fine, and which need what |
 //! | [sockets] | which way to keep the sockets, and how they move to the successor |
 //! | [datagrams] | QUIC, DTLS, WebRTC, games and DNS: flows over UDP that stay with their process |
+//! | [state] | state, files, locks and other descriptors that move to the successor |
 //! | [proxies] | behind nginx and haproxy; clients that reuse connections; request bodies |
 //! | [http] | HTTP servers that drain |
 //! | [crashes] | what clients see of a crash, and the keeper that holds the sockets |
@@ -44,6 +45,9 @@ pub mod sockets {}
 
 #[doc = include_str!("datagrams.md")]
 pub mod datagrams {}
+
+#[doc = include_str!("state.md")]
+pub mod state {}
 
 #[doc = include_str!("proxies.md")]
 pub mod proxies {}

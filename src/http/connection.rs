@@ -1,6 +1,7 @@
 //! One connection, from its acceptance to its end.
 
 use super::accept::Seat;
+use super::counters::Counters;
 use super::goodbye::Goodbye;
 use super::proxied::Proxied;
 use super::state::{Next, State, Times};
@@ -60,6 +61,9 @@ pub(super) struct Shared {
     pub(super) request_timeout: Option<Duration>,
     pub(super) proxied: Option<Proxied>,
     pub(super) open: Open,
+    /// Over which connections leave in a drain.
+    pub(super) spread: Duration,
+    pub(super) counters: Counters,
 }
 
 impl Shared {
@@ -116,6 +120,8 @@ struct Link {
     socket: Mutex<Socket>,
     /// The first GOAWAY is to be sent.
     goodbye: AtomicBool,
+    /// Its moment in the drain has come.
+    leaves: AtomicBool,
     shared: Arc<Shared>,
     peer: Option<Peer>,
 }
@@ -133,6 +139,7 @@ impl Link {
 
     /// The app is about to get a request.
     fn asked(&self, has_body: bool) {
+        self.shared.counters.asked();
         let mut socket = self.socket();
         socket.state.asked(has_body);
         if self.shared.open.hammered.load(Ordering::SeqCst) {
@@ -324,12 +331,16 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let in_flight = this.in_flight;
+        let counters = in_flight.as_ref().map(|one| one.0.shared.clone());
+        let counters = &counters.as_ref().expect("polled to its end once").counters;
         let mut counting = |body| {
             let in_flight = in_flight.take().expect("polled to its end once");
             Counting { body, in_flight }
         };
         let mut answer = match this.answer.poll(context) {
-            Poll::Ready(answer) => answer?.map(|body| counting(Some(body))),
+            Poll::Ready(answer) => {
+                answer.inspect_err(|_| counters.failed())?.map(|body| counting(Some(body)))
+            }
             Poll::Pending => {
                 let Some(limit) = this.limit else { return Poll::Pending };
                 ready!(limit.as_mut().poll(context));
@@ -338,11 +349,14 @@ where
                 late
             }
         };
+        if answer.status().is_server_error() {
+            counters.failed();
+        }
         let connected = *this.connects && answer.status().is_success();
         let link = &answer.body().in_flight.0;
         if connected || answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             link.socket().state.upgraded();
-        } else if crate::draining().has_begun() && link.socket().state.is_last() {
+        } else if link.leaves.load(Ordering::Relaxed) && link.socket().state.is_last() {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(Ok(answer))
@@ -397,20 +411,23 @@ pub(super) async fn converse<S, B>(
 {
     let fd = stream.number();
     let socket = Mutex::new(Socket { stream: Some(stream), state: State::new(accepted) });
-    let goodbye = AtomicBool::new(false);
-    let link = Arc::new(Link { socket, goodbye, shared: shared.clone(), peer });
+    let (goodbye, leaves) = (AtomicBool::new(false), AtomicBool::new(false));
+    let link = Arc::new(Link { socket, goodbye, leaves, shared: shared.clone(), peer });
     shared.open.links().insert(fd, link.clone());
     let io = TokioIo::new(Io { fd, link: link.clone(), goodbye: Goodbye::default(), _seat: seat });
     let service = Counted { app: TowerToHyperService::new(app), link: link.clone() };
     let mut connection = pin!(shared.library.serve_connection_with_upgrades(io, service));
-    let mut draining = crate::draining().at_once();
+    let mut leaving = crate::draining().moment(shared.spread);
     let mut since = None;
     let mut alarm = pin!(sleep_until(accepted.into()));
     let ended = loop {
         let due = WhenWoken::new(async {
             tokio::select! {
                 biased;
-                () = &mut draining, if since.is_none() => since = Some(Instant::now()),
+                () = &mut leaving, if since.is_none() => {
+                    since = Some(Instant::now());
+                    link.leaves.store(true, Ordering::Relaxed);
+                }
                 () = alarm.as_mut() => {}
             }
         });

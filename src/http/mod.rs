@@ -27,15 +27,19 @@
 //!
 //! The server accepts what is queued, then closes its socket; a successor keeps the same socket open.
 //!
+//! If a successor serves, each connection leaves at a moment of its own, spread over [`spread`](Server::spread)
+//! (5 s): otherwise all clients would come back in the same second. Until its moment a connection is served as
+//! always. On a stop, all leave at once. From its moment on:
+//!
 //! - **HTTP/1**: each answer says `Connection: close`, and the connection ends with it. If further
 //!   requests have already arrived behind it (pipelined), the connection ends with the last of them. An
 //!   idle connection, or one whose answer had begun before the drain, stays open for
 //!   [`idle_grace`](Server::idle_grace), so that a request on its way is answered. A new connection has
 //!   [`header_timeout`](Server::header_timeout) for its first request, as always.
-//! - **HTTP/2**: GOAWAY at once, in two steps as RFC 9113 describes it, the second after
+//! - **HTTP/2**: GOAWAY, in two steps as RFC 9113 describes it, the second after
 //!   [`idle_grace`](Server::idle_grace), so that requests on their way are served.
-//! - **Upgraded connections** (WebSocket) belong to the app: it should end them when
-//!   [`draining().at_once()`](crate::Draining::at_once) resolves. Until then this process stays.
+//! - **Upgraded connections** (WebSocket) belong to the app: it should end them with a [`close_frame`] when
+//!   [`draining().moment(spread)`](crate::Draining::moment) resolves. Until then this process stays.
 //! - **The limit**: [`drain_timeout`](Server::drain_timeout), 60 s. After it, or on USR2 by hand, every
 //!   connection with something in flight is reset, the log says how many were cut, and the process ends
 //!   with code 124.
@@ -61,6 +65,8 @@ mod accept;
 mod app;
 mod bound;
 mod connection;
+mod counters;
+mod farewell;
 mod goodbye;
 mod heads;
 mod log;
@@ -75,6 +81,7 @@ mod woken;
 
 pub use app::{App, Made, Shared};
 pub use bound::Bound;
+pub use farewell::{CloseFrame, close_frame};
 pub use proxied::Trusted;
 pub use server::Server;
 pub use stream::{Address, Peer};

@@ -4,6 +4,7 @@ use super::accept::{Accepted, Seat, accept_all};
 use super::app::App;
 use super::bound::{Bound, Running, blocking, system};
 use super::connection::{BoxError, Open, Shared, converse};
+use super::counters::Counters;
 use super::proxied::{Proxied, Trusted};
 use super::state::Times;
 use super::stream::{Listener, Peer, Stream};
@@ -20,6 +21,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tower_service::Service;
+
+mod limits;
 
 /// The smallest buffer with which hyper can read.
 const LEAST_HEADER_SIZE: usize = 8192;
@@ -46,6 +49,17 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Counters
+///
+/// All servers of a program, in all generations together, count in [`counters`](crate::counters), which
+/// survive restarts. `seamless status --json` and `--openmetrics` show them.
+///
+/// | counter | what it counts |
+/// | --- | --- |
+/// | `http_connections` | connections that were accepted |
+/// | `http_requests` | requests that the app got; each is counted before its answer is sent |
+/// | `http_failures` | answers with a status of 500 or more, that of [`request_timeout`](Server::request_timeout) included, and requests for which the app returned an error |
 #[must_use = "nothing happens before `serve`"]
 pub struct Server {
     places: Vec<Place>,
@@ -53,6 +67,7 @@ pub struct Server {
     request_timeout: Option<Duration>,
     keep_alive: Duration,
     idle_grace: Duration,
+    spread: Duration,
     drain_timeout: Option<Duration>,
     max_header_size: usize,
     max_connections: usize,
@@ -81,6 +96,7 @@ impl Server {
             request_timeout: None,
             keep_alive: Duration::from_secs(75),
             idle_grace: Duration::from_secs(1),
+            spread: Duration::from_secs(5),
             drain_timeout: Some(Duration::from_secs(60)),
             max_header_size: 64 << 10,
             max_connections: 10_000,
@@ -163,10 +179,10 @@ impl Server {
         app: impl App<How>,
     ) -> Server {
         let find = || {
-            let acceptor = tls.load()?;
-            let listener = sockets::tokio::tcp(addr)?;
+            let listener = Listener::Tcp(sockets::tokio::tcp(addr)?);
+            let acceptor = tls.load(&listener.address().map_err(system)?)?;
             let start: Start = Box::new(encrypted(app, acceptor));
-            Ok((Listener::Tcp(listener), start))
+            Ok((listener, start))
         };
         self.places.push(Place { find: Box::new(find) });
         self
@@ -178,114 +194,6 @@ impl Server {
         start: impl FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send + 'static,
     ) -> Server {
         self.places.push(Place { find: Box::new(|| Ok((find()?, Box::new(start)))) });
-        self
-    }
-
-    /// How long the head of a request may take to arrive, counted from its first byte, and how long a new
-    /// connection may take to send its first one, including a TLS handshake. After that it is closed. The
-    /// same holds in a drain: a connection that was accepted is a promise. Default: 10 s.
-    pub fn header_timeout(mut self, timeout: Duration) -> Server {
-        self.header_timeout = timeout.min(LONGEST);
-        self
-    }
-
-    /// How long the app may take until it begins its answer. After that the client gets a 503 and the
-    /// request is dropped. Default: `None`, no limit. Threads and tasks that the app has started go on.
-    pub fn request_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Server {
-        self.request_timeout = timeout.into();
-        self
-    }
-
-    /// How long a connection without a request stays open. Default: 75 s. A load balancer in front must
-    /// keep its idle connections for a shorter time than this, and for a restart, for a shorter time than
-    /// [`idle_grace`](Server::idle_grace).
-    pub fn keep_alive(mut self, time: Duration) -> Server {
-        self.keep_alive = time.min(LONGEST);
-        self
-    }
-
-    /// How long an idle HTTP/1 connection stays open once the drain has begun: time for a request
-    /// that is on its way. It is answered, and its answer says `Connection: close`. An HTTP/2
-    /// connection takes new requests for the same time after its GOAWAY. Default: 1 s.
-    ///
-    /// It protects clients that never retry. If a client pauses for longer than this between two
-    /// requests, and sends the next one at the very moment at which the connection is closed, it gets no
-    /// answer; HTTP lets it try again, as on any idle connection (RFC 9112, 9.3.1). What has reached this
-    /// machine before that moment is answered.
-    ///
-    /// So a client or a proxy that reuses connections loses nothing if the grace is longer than its
-    /// longest pause, or than the time for which it keeps idle connections. The
-    /// [guide](crate::guide::proxies) has the settings for nginx and haproxy.
-    pub fn idle_grace(mut self, grace: Duration) -> Server {
-        self.idle_grace = grace.min(LONGEST);
-        self
-    }
-
-    /// How long the drain may take. After that the process is forced to exit (hammer), as with
-    /// [`Config::drain_timeout`](crate::Config::drain_timeout): connections with something in flight are
-    /// reset, so that no client mistakes a truncated answer for a complete one, and the process ends with
-    /// code 124. USR2 to a process that drains does the same by hand. Default: 60 s. `None`: no limit.
-    ///
-    /// A Unix socket cannot be reset. There, and if the process is KILLed, a body that ends with its
-    /// connection (HTTP/1.0) may look complete.
-    ///
-    /// If [`Config::drain_timeout`](crate::Config::drain_timeout) is set, it holds instead of this one:
-    /// see [`default_drain_timeout`](crate::default_drain_timeout). The launcher is told the limit, and
-    /// KILLs a daemon that outlives it by 5 s.
-    pub fn drain_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Server {
-        self.drain_timeout = timeout.into();
-        self
-    }
-
-    /// How many bytes of a connection are buffered at most, which is also the largest head of a
-    /// request: a longer one gets a 431. At least 8 KiB. Default: 64 KiB. A head may have 100 fields at
-    /// most.
-    pub fn max_header_size(mut self, bytes: usize) -> Server {
-        self.max_header_size = bytes.max(LEAST_HEADER_SIZE);
-        self
-    }
-
-    /// How many connections each server has at most. Further ones wait in its queue, and a restart
-    /// leaves them to the successor. An upgraded connection (WebSocket) counts. An HTTP/2 connection has
-    /// up to 200 requests at a time. Default: 10,000.
-    ///
-    /// # Panics
-    ///
-    /// If `count` is 0, or more than 2^29.
-    pub fn max_connections(mut self, count: usize) -> Server {
-        assert!((1..=1 << 29).contains(&count), "max_connections: {count}");
-        self.max_connections = count;
-        self
-    }
-
-    /// Accepts the PROXY protocol, versions 1 and 2, from these load balancers, at every place of this server.
-    /// [`Peer`](super::Peer) is the client that the header names then. Default: from nobody.
-    ///
-    /// - **A trusted peer** must begin each connection with a header. It has 5 s for that, or
-    ///   [`header_timeout`](Server::header_timeout) if that is shorter. Without one, or with one that is wrong,
-    ///   the connection is closed.
-    /// - **Every other peer** is served as without this call. If it sends a header, its connection is closed,
-    ///   since anybody could claim any address; the log warns of it, at most once a minute.
-    /// - If the header names nobody (`UNKNOWN`, `LOCAL`, as in the checks of a load balancer) or names no TCP
-    ///   client, [`Peer`](super::Peer) is that of the socket itself.
-    ///
-    /// Trust only addresses from which nobody else can connect. A network of your own is trusted as a whole:
-    /// whoever is in it may claim to be anybody.
-    ///
-    /// ```no_run
-    /// use axum::Router;
-    ///
-    /// # async fn run(app: Router) -> seamless::Result<()> {
-    /// seamless::http::Server::new()
-    ///     .tcp("0.0.0.0:8080", app)
-    ///     .proxy_protocol("10.0.0.7, 10.0.0.8".parse()?)
-    ///     .serve()
-    ///     .await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn proxy_protocol(mut self, trusted: Trusted) -> Server {
-        self.trusted = Some(trusted);
         self
     }
 
@@ -337,8 +245,16 @@ impl Server {
             let text = "cannot serve (http): no place to listen at was given";
             return Err(Error::new(ErrorKind::InvalidConfig, text));
         }
+        let library = self.library();
+        // All that waits for files, locks or the predecessor waits on a thread of its own.
+        let places = self.places;
+        let found = blocking(move || {
+            let found = places.into_iter().map(|place| (place.find)()).collect::<Result<Vec<_>>>();
+            found.map(|found| (found, Counters::get()))
+        });
+        let (found, counters) = found.await?;
         let shared = Arc::new(Shared {
-            library: self.library(),
+            library,
             times: Times {
                 header: self.header_timeout,
                 keep_alive: self.keep_alive,
@@ -347,13 +263,9 @@ impl Server {
             request_timeout: self.request_timeout,
             proxied: self.trusted.map(Proxied::new),
             open: Open::default(),
+            spread: self.spread,
+            counters,
         });
-        // All that waits for files, locks or the predecessor waits on a thread of its own.
-        let places = self.places;
-        let found = blocking(move || {
-            places.into_iter().map(|place| (place.find)()).collect::<Result<Vec<_>>>()
-        })
-        .await?;
         let mut bound = Bound::new(shared.clone());
         for (listener, start) in found {
             let address = listener.address().map_err(system)?;
@@ -380,6 +292,7 @@ fn plain<How: 'static>(
     move |listener, shared, permits| {
         let take = move |(stream, peer, seat): Accepted| {
             let (app, shared) = (app.clone(), shared.clone());
+            shared.counters.accepted();
             tokio::spawn(async move {
                 let accepted = Instant::now();
                 let Some(client) = shared.client(&stream, peer, accepted).await else { return };
@@ -413,6 +326,7 @@ fn encrypted<How: 'static>(
     move |listener, shared, permits| {
         let take = move |(stream, peer, seat): Accepted| {
             let (app, shared, acceptor) = (app.clone(), shared.clone(), acceptor.clone());
+            shared.counters.accepted();
             tokio::spawn(async move {
                 let accepted = Instant::now();
                 let Some(peer) = shared.client(&stream, peer, accepted).await else { return };
@@ -440,6 +354,7 @@ impl fmt::Debug for Server {
             .field("request_timeout", &self.request_timeout)
             .field("keep_alive", &self.keep_alive)
             .field("idle_grace", &self.idle_grace)
+            .field("spread", &self.spread)
             .field("drain_timeout", &self.drain_timeout)
             .field("max_header_size", &self.max_header_size)
             .field("max_connections", &self.max_connections)
@@ -465,8 +380,8 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_documentation() {
         let text = "Server { places: 0, header_timeout: 10s, request_timeout: None, \
-            keep_alive: 75s, idle_grace: 1s, drain_timeout: Some(60s), max_header_size: 65536, \
-            max_connections: 10000, trusted: None }";
+            keep_alive: 75s, idle_grace: 1s, spread: 5s, drain_timeout: Some(60s), \
+            max_header_size: 65536, max_connections: 10000, trusted: None }";
         assert_eq!(format!("{:?}", Server::default()), text);
     }
 

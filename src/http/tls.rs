@@ -1,5 +1,7 @@
 //! TLS, by rustls.
 
+use super::stream::Address;
+use crate::tls::Ticketer;
 use crate::{Error, ErrorKind, Result};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
@@ -29,31 +31,44 @@ impl Tls {
     /// key (PKCS#8, PKCS#1 or SEC1). They are read when the server starts, so a restart picks up
     /// new ones; where they are wrong, that start fails and the predecessor serves on. The user that
     /// the service runs as must be able to read them.
+    ///
+    /// Clients resume their sessions with the successor, as long as the address and the certificate stay: see
+    /// [`tls`](crate::tls).
     pub fn pem(certificates: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Tls {
         Tls(Source::Pem { certificates: certificates.into(), key: key.into() })
     }
 
     /// A configuration of rustls as it is, for client certificates or several names. It must name
     /// its protocols (`alpn_protocols`): `h2` for HTTP/2, `http/1.1`.
+    ///
+    /// Sessions survive a restart if its `ticketer` is a [`Ticketer`](crate::tls::Ticketer). rustls's default
+    /// remembers 256 sessions in the process itself.
     pub fn config(config: Arc<ServerConfig>) -> Tls {
         Tls(Source::Config(config))
     }
 
-    pub(super) fn load(self) -> Result<TlsAcceptor> {
+    /// For a server at this address.
+    pub(super) fn load(self, place: &Address) -> Result<TlsAcceptor> {
         let config = match self.0 {
             Source::Config(config) => config,
-            Source::Pem { certificates, key } => Arc::new(read(&certificates, &key)?),
+            Source::Pem { certificates, key } => Arc::new(read(&certificates, &key, place)?),
         };
         Ok(TlsAcceptor::from(config))
     }
 }
 
-fn read(certificates: &Path, key: &Path) -> Result<ServerConfig> {
+fn read(certificates: &Path, key: &Path, place: &Address) -> Result<ServerConfig> {
     let chain = CertificateDer::pem_file_iter(certificates)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| unreadable(certificates, error))?;
     if chain.is_empty() {
         return Err(unusable(certificates, &"it holds no certificate"));
+    }
+    // Sessions are never shared between places, or with another certificate.
+    let mut label = format!("seamless/http {place} h2 http/1.1").into_bytes();
+    for one in &chain {
+        label.extend_from_slice(&(one.len() as u64).to_le_bytes());
+        label.extend_from_slice(one);
     }
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, error))?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -61,6 +76,7 @@ fn read(certificates: &Path, key: &Path) -> Result<ServerConfig> {
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
         .map_err(|error| unusable(certificates, &format_args!("with {key:?}: {error}")))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ticketer = Ticketer::of(&label)?.into();
     Ok(config)
 }
 

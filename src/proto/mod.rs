@@ -6,6 +6,7 @@
 
 pub(crate) mod channel;
 pub(crate) mod control;
+pub(crate) mod counters;
 pub(crate) mod daemon;
 pub(crate) mod flows;
 pub(crate) mod generation;
@@ -19,6 +20,8 @@ mod state;
 #[cfg_attr(not(feature = "command"), allow(dead_code))] // some columns are the command's
 pub(crate) mod supervisor;
 pub(crate) mod text;
+#[cfg(feature = "tls")]
+pub(crate) mod tickets;
 
 pub use state::State;
 pub(crate) use supervisor::Kind;

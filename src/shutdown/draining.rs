@@ -43,7 +43,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// of it. The other half is left for the framework's shutdown.
 #[must_use = "a future does nothing unless it is awaited or waited for"]
 pub struct Draining {
-    shutdown: &'static Shutdown,
+    pub(super) shutdown: &'static Shutdown,
     grace: Duration,
     number: Option<u64>,
 }

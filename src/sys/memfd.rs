@@ -15,9 +15,8 @@ pub(crate) fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Reads memory that somebody else has sealed. `Err`: why it is not what the sender claims, or why
-/// it cannot be read.
-pub(crate) fn read_sealed(fd: OwnedFd, size: u64) -> Result<Vec<u8>, String> {
+/// Memory that somebody else has sealed. `Err`: why it is not what the sender claims.
+pub(crate) fn check_sealed(fd: OwnedFd, size: u64) -> Result<OwnedFd, String> {
     match system::is_sealed(&fd) {
         Ok(true) => {}
         Ok(false) => return Err("the state is not sealed memory".to_owned()),
@@ -29,7 +28,13 @@ pub(crate) fn read_sealed(fd: OwnedFd, size: u64) -> Result<Vec<u8>, String> {
     if actual != size || size > STATE_MAX {
         return Err(format!("the state has {actual} bytes, not {size}"));
     }
+    Ok(file.into())
+}
+
+/// Reads what [`check_sealed`] has checked.
+pub(crate) fn read_sealed(fd: OwnedFd, size: u64) -> Result<Vec<u8>, String> {
     let mut bytes = vec![0; size as usize];
+    let file = File::from(fd);
     file.read_exact_at(&mut bytes, 0).map_err(|error| format!("cannot read the state: {error}"))?;
     Ok(bytes)
 }

@@ -2,11 +2,14 @@
 //! and `std::process`; only `raw` and `raw_linux` have unsafe code. `raw_linux` is also the only one that
 //! names what only Linux has.
 
+pub(crate) mod counters;
+pub(crate) mod descriptor;
 pub(crate) mod launch;
 pub(crate) mod lock_file;
 pub(crate) mod memfd;
 mod notes;
 pub(crate) mod notification_fd;
+pub(crate) mod passed;
 pub(crate) mod pid_file;
 pub(crate) mod proc;
 pub(crate) mod process;

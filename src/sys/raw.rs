@@ -260,3 +260,22 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Ar
         })
     }
 }
+
+/// Maps this number of words of a file, for the rest of the process's life (`mmap(2)`). The caller knows that
+/// the file has them, and is sealed so that it keeps them: a file that shrinks would end this process (SIGBUS).
+pub(super) fn map_words(
+    file: BorrowedFd<'_>,
+    count: usize,
+) -> io::Result<&'static [std::sync::atomic::AtomicU64]> {
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+    // SAFETY: a new mapping at an address that the kernel chooses, which nothing unmaps; it is aligned to a
+    // page. Other processes may write to it at any time: it is only used by way of atomics.
+    unsafe {
+        let fd = file.as_raw_fd();
+        let at = libc::mmap(std::ptr::null_mut(), count * 8, access, kind, fd, 0);
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(std::slice::from_raw_parts(at.cast::<std::sync::atomic::AtomicU64>(), count))
+    }
+}

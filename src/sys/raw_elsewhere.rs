@@ -148,6 +148,17 @@ pub(crate) fn peer_pidfd(_socket: BorrowedFd<'_>) -> nix::Result<Option<OwnedFd>
     Err(Errno::ENOPROTOOPT)
 }
 
+/// No socket has it.
+pub(crate) const AF_VSOCK: c_int = -1;
+
+pub(crate) fn bind_vsock(_cid: u32, _port: u32, _nonblocking: bool) -> io::Result<OwnedFd> {
+    unsupported()
+}
+
+pub(crate) fn vsock_address(_socket: BorrowedFd<'_>) -> nix::Result<Option<(u32, u32)>> {
+    Ok(None)
+}
+
 pub(crate) fn abstract_name(_address: &SocketAddr) -> Option<&[u8]> {
     None
 }
@@ -214,5 +225,13 @@ pub(crate) fn seal(_file: &File) -> io::Result<()> {
 }
 
 pub(crate) fn is_sealed(_fd: impl AsFd) -> io::Result<bool> {
+    unsupported()
+}
+
+pub(crate) fn seal_size(_file: &File) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn has_sealed_size(_fd: impl AsFd) -> io::Result<bool> {
     unsupported()
 }

@@ -8,8 +8,8 @@ use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::libc::{self, c_int};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
-    self as nix_socket, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, accept4,
-    getsockopt, setsockopt, socketpair, sockopt,
+    self as nix_socket, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage,
+    VsockAddr, accept4, getsockname, getsockopt, setsockopt, socketpair, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
@@ -26,7 +26,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-pub(crate) use libc::{IPPROTO_MPTCP, MSG_CMSG_CLOEXEC};
+pub(crate) use libc::{AF_VSOCK, IPPROTO_MPTCP, MSG_CMSG_CLOEXEC};
 #[cfg(feature = "command")]
 pub(crate) use nix::unistd::getgrouplist;
 
@@ -275,6 +275,19 @@ pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> nix::Result<Option<OwnedFd>>
     }
 }
 
+/// A vsock socket that is bound (`vsock(7)`).
+pub(crate) fn bind_vsock(cid: u32, port: u32, nonblocking: bool) -> io::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Vsock, SockType::Stream, nonblocking, None)?;
+    nix_socket::bind(socket.as_raw_fd(), &VsockAddr::new(cid, port))?;
+    Ok(socket)
+}
+
+/// Where a vsock socket is bound: context ID and port.
+pub(crate) fn vsock_address(socket: BorrowedFd<'_>) -> nix::Result<Option<(u32, u32)>> {
+    let local: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+    Ok(local.as_vsock_addr().map(|local| (local.cid(), local.port())))
+}
+
 /// The name of an abstract address.
 pub(crate) fn abstract_name(address: &SocketAddr) -> Option<&[u8]> {
     address.as_abstract_name()
@@ -348,4 +361,18 @@ pub(crate) fn is_sealed(fd: impl AsFd) -> io::Result<bool> {
         Err(Errno::EINVAL) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Its size cannot be changed any more. F_SEAL_WRITE would forbid to map it for writing.
+pub(crate) fn seal_size(file: &File) -> io::Result<()> {
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(())
+}
+
+/// Was it sealed so? An error for a descriptor that is not such a file.
+pub(crate) fn has_sealed_size(fd: impl AsFd) -> io::Result<bool> {
+    let held = SealFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GET_SEALS)?);
+    let wanted = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+    Ok(held.contains(wanted) && !held.contains(SealFlag::F_SEAL_WRITE))
 }

@@ -30,9 +30,7 @@ pub(crate) fn steer_to_first(
 ) -> io::Result<()> {
     match kind {
         SocketKind::Udp => system::attach_to_group(socket, &by_sender(members)),
-        SocketKind::Tcp | SocketKind::Unix | SocketKind::UnixDatagram => {
-            system::attach_to_group(socket, &at_random(members))
-        }
+        _ => system::attach_to_group(socket, &at_random(members)),
     }
 }
 

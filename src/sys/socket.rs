@@ -49,9 +49,7 @@ pub(crate) fn bind(
 ) -> io::Result<OwnedFd> {
     let (ty, protocol) = match kind {
         SocketKind::Udp => (SockType::Datagram, SockProtocol::Udp),
-        SocketKind::Tcp | SocketKind::Unix | SocketKind::UnixDatagram => {
-            (SockType::Stream, SockProtocol::Tcp)
-        }
+        _ => (SockType::Stream, SockProtocol::Tcp),
     };
     let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let socket = system::socket(family, ty, settings.nonblocking, Some(protocol))?;
@@ -72,6 +70,13 @@ pub(crate) fn bind(
     if kind == SocketKind::Tcp {
         listen(socket.as_fd(), settings.backlog)?;
     }
+    Ok(socket)
+}
+
+/// Binds a vsock listener (`vsock(7)`).
+pub(crate) fn bind_vsock(cid: u32, port: u32, settings: Settings) -> io::Result<OwnedFd> {
+    let socket = system::bind_vsock(cid, port, settings.nonblocking)?;
+    listen(socket.as_fd(), settings.backlog)?;
     Ok(socket)
 }
 
@@ -133,15 +138,16 @@ pub(crate) fn describe(fd: BorrowedFd<'_>) -> Result<(SocketKind, Address), Stri
         (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP) => SocketKind::Udp,
         (libc::AF_UNIX, libc::SOCK_STREAM, _) => SocketKind::Unix,
         (libc::AF_UNIX, libc::SOCK_DGRAM, _) => SocketKind::UnixDatagram,
+        (libc::AF_UNIX, libc::SOCK_SEQPACKET, _) => SocketKind::UnixSeqpacket,
+        (system::AF_VSOCK, libc::SOCK_STREAM, _) => SocketKind::Vsock,
         _ => return Err(format!("it is a socket of another kind (domain {domain}, type {ty})")),
     };
-    if matches!(kind, SocketKind::Tcp | SocketKind::Unix)
-        && !getsockopt(&fd, sockopt::AcceptConn).map_err(cannot)?
-    {
+    if kind.listens() && !getsockopt(&fd, sockopt::AcceptConn).map_err(cannot)? {
         return Err("it is not listening".to_owned());
     }
     let local = match domain {
         libc::AF_UNIX => unix_address(fd).map_err(|error| format!("cannot look at it: {error}"))?,
+        system::AF_VSOCK => vsock_address(fd).map_err(cannot)?,
         _ => inet_address(fd).map_err(cannot)?,
     };
     Ok((kind, local.ok_or("it has no address that can be read")?))
@@ -171,6 +177,11 @@ fn unix_address(fd: BorrowedFd<'_>) -> io::Result<Option<Address>> {
 /// Does it get what one peer sends, and nothing else?
 pub(crate) fn is_connected(fd: BorrowedFd<'_>) -> bool {
     nix_socket::getpeername::<SockaddrStorage>(fd.as_raw_fd()).is_ok()
+}
+
+fn vsock_address(fd: BorrowedFd<'_>) -> nix::Result<Option<Address>> {
+    let local = system::vsock_address(fd)?;
+    Ok(local.map(|(cid, port)| Address::Vsock { cid, port }))
 }
 
 /// A number that distinguishes a socket from every other one, and that its duplicates share.
@@ -221,9 +232,7 @@ pub(crate) fn step_aside(fd: BorrowedFd<'_>, kind: SocketKind) -> io::Result<()>
             }
             Ok(())
         }
-        SocketKind::Tcp | SocketKind::Unix | SocketKind::UnixDatagram => {
-            system::bind_to_interface(fd, NO_INTERFACE)
-        }
+        _ => system::bind_to_interface(fd, NO_INTERFACE),
     }
 }
 
@@ -235,7 +244,7 @@ pub(crate) fn has_stepped_aside(fd: BorrowedFd<'_>, kind: SocketKind) -> bool {
             let peer = nix_socket::getpeername::<SockaddrStorage>(fd.as_raw_fd());
             peer.ok().and_then(|peer| inet(&peer)) == Some(own)
         }),
-        SocketKind::Unix | SocketKind::UnixDatagram => false,
+        _ => false,
     }
 }
 
@@ -254,48 +263,6 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> io::Resu
     flags.set(OFlag::O_NONBLOCK, nonblocking);
     fcntl(fd, FcntlArg::F_SETFL(flags))?;
     Ok(())
-}
-
-/// The variables in which a supervisor tells which sockets it has passed (`sd_listen_fds(3)`).
-#[derive(Debug)]
-pub(crate) struct PassedVariables([Option<String>; 3]);
-
-impl PassedVariables {
-    /// For this process, or for the launcher that it has them from.
-    pub(crate) fn are_set(&self) -> bool {
-        self.0[1].is_some()
-    }
-
-    pub(crate) fn as_ref(&self) -> crate::proto::sockets::passed::Variables<'_> {
-        let [pid, fds, names] = self.0.each_ref().map(Option::as_deref);
-        crate::proto::sockets::passed::Variables { pid, fds, names }
-    }
-}
-
-pub(crate) fn passed_variables() -> PassedVariables {
-    PassedVariables(
-        ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]
-            .map(|name| Some(std::env::var_os(name)?.to_string_lossy().into_owned())),
-    )
-}
-
-/// Takes ownership of a socket that was passed by exec under this number. `Err`: why it cannot be that
-/// socket. A descriptor that came by exec is not close-on-exec: if it is, this program has opened it, and
-/// it has an owner already.
-pub(crate) fn adopt_passed(number: i32) -> Result<(OwnedFd, SocketKind, Address), String> {
-    let looked = raw::look_at(number, |fd| {
-        if fcntl(fd, FcntlArg::F_GETFD)? & nix::libc::FD_CLOEXEC != 0 {
-            return Ok(Err("it was not passed: it is this program's own".to_owned()));
-        }
-        Ok(describe(fd))
-    });
-    let (kind, local) = looked.unwrap_or_else(|error| {
-        Err(match error.raw_os_error() {
-            Some(nix::libc::EBADF) => "it is not open".to_owned(),
-            _ => error.to_string(),
-        })
-    })?;
-    Ok((raw::adopt(number), kind, local))
 }
 
 /// Another descriptor of the same socket, close-on-exec. If the limit of open files is reached, it is

@@ -48,20 +48,34 @@ pub(crate) struct Beside {
 
 impl Beside {
     pub(crate) fn bind(ty: SocketType, path: &Path, settings: Settings) -> io::Result<Beside> {
+        let mut beside = Beside::make(path, settings, |temporary| {
+            let family = AddressFamily::Unix;
+            let socket = system::socket(family, ty.raw(), settings.nonblocking, None)?;
+            if let Some(mode) = settings.file.mode {
+                system::set_mode_of_unbound(&socket, mode)?;
+            }
+            socket::bind_to(&socket, &UnixAddr::new(temporary)?)?;
+            Ok(socket)
+        })?;
+        if let Some(socket) = beside.socket.as_mut().filter(|_| ty != SocketType::Datagram) {
+            socket::listen(socket.as_fd(), settings.backlog)?;
+        }
+        Ok(beside)
+    }
+
+    /// With a socket that `make` binds to the path that it is given.
+    pub(crate) fn make(
+        path: &Path,
+        settings: Settings,
+        make: impl FnOnce(&Path) -> io::Result<OwnedFd>,
+    ) -> io::Result<Beside> {
         let folder = Folder::of(path)?;
         let temporary = paths::temporary_socket(path);
         remove_leftover(&temporary)?;
-        let socket = system::socket(AddressFamily::Unix, ty.raw(), settings.nonblocking, None)?;
-        if let Some(mode) = settings.file.mode {
-            system::set_mode_of_unbound(&socket, mode)?;
-        }
-        socket::bind_to(&socket, &folder.address(&temporary)?)?;
+        let short = folder.short(&temporary);
         let mut beside = Beside { socket: None, temporary, path: path.to_owned() };
+        beside.socket = Some(make(&short)?);
         change_file(&beside.temporary, settings.file, None)?;
-        if ty != SocketType::Datagram {
-            socket::listen(socket.as_fd(), settings.backlog)?;
-        }
-        beside.socket = Some(socket);
         Ok(beside)
     }
 
@@ -146,14 +160,13 @@ impl Folder {
         }
     }
 
-    /// The address of a path in this folder.
-    fn address(&self, path: &Path) -> nix::Result<UnixAddr> {
+    /// A path in this folder that fits into an address.
+    fn short(&self, path: &Path) -> PathBuf {
         match &self.0 {
-            None => UnixAddr::new(path),
+            None => path.to_owned(),
             Some(folder) => {
                 let name = path.file_name().unwrap_or(OsStr::new("."));
-                let folder = format!("/proc/self/fd/{}", folder.as_raw_fd());
-                UnixAddr::new(&Path::new(&folder).join(name))
+                Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name)
             }
         }
     }
@@ -248,6 +261,6 @@ pub(crate) fn path_of(address: &Address) -> Option<PathBuf> {
         Address::Unix(bytes) if bytes.first().is_some_and(|byte| *byte != 0) => {
             Some(std::ffi::OsString::from_vec(bytes.clone()).into())
         }
-        Address::Unix(_) | Address::Inet(_) => None,
+        Address::Unix(_) | Address::Inet(_) | Address::Vsock { .. } | Address::Name(_) => None,
     }
 }

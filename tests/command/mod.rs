@@ -2,6 +2,7 @@
 //! supervisor say, and what it brings about.
 
 mod check;
+mod counters;
 mod many;
 mod restart;
 mod shells;
@@ -53,6 +54,11 @@ pub(crate) fn run(command: &mut Command) -> Said {
         out: text(output.stdout),
         err: text(output.stderr),
     }
+}
+
+/// The counters of a service, as `status` shows them.
+pub(crate) fn counters_of(pid_file: &Path) -> Value {
+    status(pid_file)["counters"].clone()
 }
 
 fn status(pid_file: &Path) -> Value {

@@ -136,7 +136,8 @@ fn p3_websockets_are_held_across_a_restart() {
             web.daemon = wait_started(folder, old.pid());
             web.log().wait(&[("stage", "drain"), ("daemon", &old.pid().to_string())]);
             // The app ends this one, as the documentation says.
-            assert!(matches!(polite.read(), Ok(Message::Close(_))));
+            let Ok(Message::Close(Some(close))) = polite.read() else { panic!("no Close frame") };
+            assert_eq!((u16::from(close.code), &*close.reason), (1012, "service restart"));
             assert!(matches!(polite.read(), Err(Closed::ConnectionClosed)));
             talk(&mut held, old.pid(), "after");
             let large = Message::binary(vec![7; 300_000]);

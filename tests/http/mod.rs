@@ -1,9 +1,12 @@
 //! The module `http`: what clients of every kind see of a restart.
 
+mod counters;
 mod drain;
 pub(crate) mod limits;
 mod proxied;
 mod restarts;
+mod spread;
+mod tickets;
 
 use std::{
     fs,
@@ -67,7 +70,7 @@ impl Web {
 fn launch(folder: &Path, options: &str) -> Child {
     let (web, folder) = (bin::support("web"), folder.display());
     let script = format!(
-        "cd '{folder}' && exec >>log 2>&1 && exec '{}' --pid-file=web.pid {options}",
+        "cd '{folder}' && exec >>log 2>&1 && exec '{}' --pid-file=web.pid --spread=0s {options}",
         web.display()
     );
     scene::shell(&script).spawn().expect("sh")

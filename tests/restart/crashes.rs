@@ -25,6 +25,7 @@ under_each_supervisor![
     p12_when_the_time_is_over_connections_are_refused,
     p12_a_keeper_that_is_killed_is_in_nobodys_way,
     p12_a_keeper_is_found_after_a_start_that_was_killed_half_way,
+    counters_and_kept_files_wait_in_the_keeper,
 ];
 
 #[test]
@@ -89,6 +90,60 @@ fn p12_a_crash_refuses_nobody(kind: Supervisor, folder: &Path) {
     // No more is cut than each crash can cut: the prober asks one after the other.
     assert!(failed.values().sum::<usize>() <= 4, "{failed:?}\n{site}");
     site.assert_one_generation(*served.last().expect("the last"));
+    site.stop();
+}
+
+/// What the probes report under this name, by all generations.
+fn told(site: &Site, name: &str) -> Vec<String> {
+    site.report.named(name).into_iter().map(|event| event.text).collect()
+}
+
+fn counters_and_kept_files_wait_in_the_keeper(kind: Supervisor, folder: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    let (kept, late) = (folder.join("kept"), folder.join("late"));
+    let (kept, late) = (kept.display(), late.display());
+    let first = format!(
+        "{SERVES_ON} --at=after-init=keep-crash:{kept} --at=after-init=count:requests \
+         --at=started=keep-crash:{late} --at=started=keep:{folder}/not",
+        folder = folder.display()
+    );
+    let site = Site::at(folder).shared_socket().options(&first).under(kind);
+    let crashes = Watched::new(site.started(1));
+    site.report.wait_nth("kept", 3);
+    // The launcher has copies, and nothing of what is not to outlive a crash.
+    let launcher = site.service().main_pid();
+    wait_for("copies", LIMIT, || {
+        let held: Vec<String> = process::descriptors(launcher)
+            .iter()
+            .map(|(_, target)| target.display().to_string())
+            .collect();
+        let count = |name: &str| held.iter().filter(|target| target.contains(name)).count();
+        let counts = ["/kept", "/late", "/memfd:seamless-counters", "/not"].map(count);
+        (counts == [1, 1, 1, 0]).then_some(())
+    });
+    deploy_nothing(&site);
+    crashes.kill();
+    let keeper = wait_keeper(&site);
+    let counters = crate::command::counters_of(&site.pid_file());
+    assert_eq!(counters, serde_json::json!({"requests": 1}));
+    let inodes = [&kept, &late].map(|path| fs::metadata(path.to_string()).expect("a file").ino());
+    site.deploy_options(&format!(
+        "{SERVES_ON} --at=after-init=take:{kept} --at=after-init=take:{late} \
+         --at=after-init=take:{folder}/not --at=after-init=count:requests",
+        folder = folder.display()
+    ));
+    Watched::new(site.service().main_pid()).kill();
+    site.started(2);
+    keeper.wait_end(LIMIT);
+    assert_eq!(
+        told(&site, "took"),
+        [
+            format!("{kept} {}", inodes[0]),
+            format!("{late} {}", inodes[1]),
+            format!("{}/not none", folder.display())
+        ]
+    );
+    assert_eq!(told(&site, "counted"), ["requests 1", "requests 2"]);
     site.stop();
 }
 

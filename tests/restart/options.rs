@@ -35,7 +35,7 @@ fn the_defaults() {
          claim_timeout: Some(60s), drain_timeout: None, release_signal: 17, reload_signals: [], \
          max_draining: Some(8), too_many_draining: None, parent_restarts: None, \
          release_code: 0, notification_fd: None, replace_output: true, \
-         on_launch: 0, keep_open: [], hand_over: false, takeover_timeout: 5s, \
+         on_launch: 0, keep_open: [], hand_over: [], takeover_timeout: 5s, \
          signals_to_all: [], working_dir: None, environment: false, watchdog: false }"
     );
 }
@@ -56,7 +56,7 @@ fn each_option_is_taken() {
         .on_launch(|| ())
         .on_launch(|| ())
         .keep_open(std::io::stderr())
-        .hand_over(Vec::new)
+        .hand_over("cache", Vec::new)
         .takeover_timeout(Duration::from_secs(6))
         .signals_to_all([USR1])
         .working_dir("/srv/web/current")
@@ -68,7 +68,7 @@ fn each_option_is_taken() {
          claim_timeout: None, drain_timeout: Some(2s), release_signal: 10, \
          reload_signals: [1, 1], max_draining: None, too_many_draining: None, \
          parent_restarts: None, release_code: 75, notification_fd: Some(3), \
-         replace_output: false, on_launch: 2, keep_open: [2], hand_over: true, \
+         replace_output: false, on_launch: 2, keep_open: [2], hand_over: [\"cache\"], \
          takeover_timeout: 6s, signals_to_all: [10], working_dir: Some(\"/srv/web/current\"), \
          environment: true, watchdog: true }"
     );

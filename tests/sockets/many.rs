@@ -102,9 +102,9 @@ fn each_process_holds_what_it_should_after_50_restarts() {
         assert_eq!(sockets(&direct, &daemon), bound);
         assert_eq!(direct.report.named("started").len(), 51);
         // Its pidfds of the supervisor and the daemon, the channel, and two pairs that wake it at a
-        // signal.
+        // signal; and copies of the six sockets for a keeper.
         let standard = ["null", "output", "log"];
-        let launcher = ["anon_inode"; 2].iter().chain(&["socket"; 5]).chain(&standard);
+        let launcher = ["anon_inode"; 2].iter().chain(&["socket"; 5 + 6]).chain(&standard);
         assert_eq!(kinds(started.launcher.pid()), sorted(launcher));
         // The supervisor's pidfd; the PID file and its lock; a socket each for the channel and the
         // takeover; a pair each to be woken by signals (the crate's and the probe's), by other

@@ -6,8 +6,10 @@ mod flows;
 mod found;
 mod fresh;
 mod groups;
+mod kept;
 mod many;
 mod overlaps;
+mod own;
 mod paths;
 mod peers;
 mod queues;
@@ -44,7 +46,7 @@ fn origins(folder: &Path, daemon: &Watched) -> Vec<String> {
 
 /// The next generation, ready, and the one before it at its end.
 #[track_caller]
-fn next(direct: &Site, old: (Started, Watched), options: &[&str]) -> (Started, Watched) {
+pub(crate) fn next(direct: &Site, old: (Started, Watched), options: &[&str]) -> (Started, Watched) {
     let (mut started, daemon) = old;
     started.detach();
     let next = direct.start_ready(options);

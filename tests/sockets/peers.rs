@@ -320,7 +320,8 @@ fn against(folder: &Path, cases: &[Case<'_>]) {
         let successor = Successor::start(&direct, folder, None);
         successor.go();
         let end = predecessor.accept();
-        assert_eq!(end.text(), format!("{HEAD}take generation=2"));
+        let kinds = "tcp,udp,unix,unix-datagram,unix-seqpacket,vsock,descriptor,state";
+        assert_eq!(end.text(), format!("{HEAD}take generation=2 kinds={kinds}"));
         play(&end, &wares);
         successor.assert_failed(&direct, &format!("process {own}: {why}"));
         drop(end);
@@ -539,6 +540,71 @@ fn p10_a_predecessor_that_lies_about_its_state_is_an_error() {
                 }),
                 ("it sent a state with 2 descriptors where the state was due", &|end, wares| {
                     state(end, "bytes=5", &[wares.unsealed.as_fd(), wares.tcp.as_fd()]);
+                }),
+            ],
+        );
+    });
+}
+
+#[test]
+fn p10_a_predecessor_that_lies_about_named_states_and_descriptors_is_an_error() {
+    Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
+        let states = |end: &End, lines: &[&str], fds: &[BorrowedFd<'_>]| {
+            offer(end, "sockets=0 state=- states=1");
+            let text = format!("{HEAD}states count={}\n{}", lines.len(), lines.join("\n"));
+            end.send_with(text.as_bytes(), fds);
+        };
+        let sealed = || seamless_testing::handover::sealed(b"abcde");
+        let cache = "name=cache version=1 bytes=5";
+        let descriptor = |end: &End, line: &str, fd: BorrowedFd<'_>| {
+            offer(end, "sockets=1 state=-");
+            sockets(end, &[line], &[fd]);
+        };
+        against(
+            folder,
+            &[
+                ("it sent a message with a wrong number of states", &|end, _| {
+                    offer(end, "sockets=0 state=- states=4097");
+                }),
+                ("the state is not sealed memory", &|end, wares| {
+                    states(end, &[cache], &[wares.unsealed.as_fd()]);
+                }),
+                ("the state has 5 bytes, not 6", &|end, _| {
+                    states(end, &["name=cache version=1 bytes=6"], &[sealed().as_fd()]);
+                }),
+                ("it sent 0 descriptors with 1 states", &|end, _| states(end, &[cache], &[])),
+                ("it sent more states than it offered", &|end, _| {
+                    let memory = sealed();
+                    states(end, &[cache, cache], &[memory.as_fd(), memory.as_fd()]);
+                }),
+                ("it sent a message with a wrong name of a state", &|end, _| {
+                    let line = format!("name={} version=1 bytes=5", "x".repeat(256));
+                    states(end, &[&line], &[sealed().as_fd()]);
+                }),
+                ("it sent a message with a wrong name of a state", &|end, _| {
+                    states(end, &["name=%FF version=1 bytes=5"], &[sealed().as_fd()]);
+                }),
+                ("it sent a message with a wrong version of a state", &|end, _| {
+                    states(end, &["name=a version=4294967296 bytes=5"], &[sealed().as_fd()]);
+                }),
+                ("it sent a message with a wrong size of the state", &|end, _| {
+                    states(end, &["name=a version=1 bytes=67108865"], &[sealed().as_fd()]);
+                }),
+                ("it sent the end with 0 descriptors where named states was due", &|end, _| {
+                    offer(end, "sockets=0 state=- states=1");
+                    end.send(&format!("{HEAD}end"));
+                }),
+                ("it sent a message with a wrong address", &|end, wares| {
+                    let line = format!("descriptor asked={0} local={0} member=0", "x".repeat(256));
+                    descriptor(end, &line, wares.file.as_fd());
+                }),
+                ("it sent a message with a wrong address", &|end, wares| {
+                    let line = "vsock asked=vsock:1 local=vsock:1:2 member=0";
+                    descriptor(end, line, wares.file.as_fd());
+                }),
+                ("the descriptor x cannot be used: its names differ: y", &|end, wares| {
+                    let line = "descriptor asked=x local=y member=0";
+                    descriptor(end, line, wares.file.as_fd());
                 }),
             ],
         );

@@ -3,13 +3,15 @@
 use std::{fs, time::Duration};
 
 use seamless_testing::{
-    boxed::Boxed,
+    boxed::{self, Boxed},
+    handover::End,
     http::{self},
     process::Watched,
     site::Site,
+    wait_for,
 };
 
-use super::{next, sockets, tcp_of};
+use super::{LIMIT, next, sockets, tcp_of};
 
 #[test]
 fn state_is_handed_over() {
@@ -82,5 +84,129 @@ fn state_that_cannot_be_handed_over_is_an_error_and_harms_nobody() {
             }
             assert!(!old.has_ended());
         }
+    });
+}
+
+/// What the probe of this PID has got of named states.
+fn named(direct: &Site, daemon: &Watched) -> Vec<String> {
+    let events = direct.report.named("named").into_iter();
+    events.filter(|event| event.pid == daemon.pid()).map(|event| event.text).collect()
+}
+
+#[test]
+fn several_states_have_names_and_versions() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let old = direct.start_ready(&[
+            "--at=after-init=inherited:cache",
+            "--state=text:unnamed",
+            "--hand-over=cache=3:first",
+            "--hand-over=sessions=0:many",
+            "--hand-over=cache=4:the last call counts",
+            "--hand-over=empty=9:",
+            "--hand-over=nobody asks=1:x",
+        ]);
+        assert_eq!(named(&direct, &old.1), ["cache none"]);
+        let new = next(
+            &direct,
+            old,
+            &[
+                "--inherit",
+                "--at=after-init=inherited:cache",
+                "--at=after-init=inherited:cache",
+                "--at=after-init=inherited:sessions",
+                "--at=after-init=inherited:empty",
+                "--at=after-init=inherited:other",
+                "--at=started=inherited:nobody asks",
+                "--hand-over=cache=5:of the second",
+            ],
+        );
+        assert_eq!(direct.report.wait_of(new.1.pid(), "inherited").text, "Some(1) 7 unnamed");
+        wait_for("all calls", LIMIT, || (named(&direct, &new.1).len() == 6).then_some(()));
+        assert_eq!(
+            named(&direct, &new.1),
+            [
+                "cache 4 the last call counts",
+                "cache none",
+                "sessions 0 many",
+                "empty 9 ",
+                "other none",
+                "nobody asks none"
+            ]
+        );
+        direct.log.wait_words(&["stage=transfer", "state=7", "states=4", "descriptors=0"], 2);
+        direct.log.wait_words(&["stage=transfer", "name=\"nobody asks\"", "version=1"], 1);
+        let third = next(&direct, new, &["--inherit", "--at=after-init=inherited:cache"]);
+        assert_eq!(direct.report.wait_of(third.1.pid(), "inherited").text, "Some(2) none");
+        assert_eq!(named(&direct, &third.1), ["cache 5 of the second"]);
+    });
+}
+
+#[test]
+fn a_name_of_a_state_that_cannot_be_used_is_an_error() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let long = "x".repeat(256);
+        for (name, why) in [
+            (&*long, "a name has at most 255 bytes"),
+            ("seamless/tickets", "names that begin with \"seamless/\" belong to the crate"),
+        ] {
+            let error = direct.start(&[&format!("--hand-over={name}=0:x")]).wait_error().text;
+            assert_eq!(error, format!("init: cannot hand over {name:?} (hand_over): {why}"));
+        }
+    });
+}
+
+/// A successor of an earlier version of the crate does not say what it understands: it gets what that version
+/// knew, and nothing that it would refuse.
+#[test]
+fn an_earlier_version_gets_what_it_understands() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let path = folder.join("messages");
+        let (mut started, old) = direct.start_ready(&[
+            "--tcp=127.0.0.1:0",
+            &format!("--unix-seqpacket={}", path.display()),
+            &format!("--at=after-init=keep:{}", folder.join("file").display()),
+            "--state=text:state",
+            "--hand-over=cache=1:x",
+            "--successor-timeout=none",
+        ]);
+        started.detach();
+        direct.wait_checks(old.pid(), 1);
+        let say = |end: &End, text: &str| end.send(&format!("seamless-takeover 1 {text}"));
+        let end = End::connect(&direct.socket());
+        say(&end, "take generation=2");
+        assert_eq!(end.text(), "seamless-takeover 1 offer generation=1 sockets=1 state=5");
+        let end = End::connect(&direct.socket());
+        say(&end, "take generation=2 kinds=tcp,unix-seqpacket,descriptor,state,pigeon");
+        assert_eq!(end.text(), "seamless-takeover 1 offer generation=1 sockets=3 state=5 states=1");
+    });
+}
+
+/// While a state is made and sealed, the daemon answers as it always does.
+#[test]
+fn a_large_state_holds_up_nobody() {
+    Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
+        let direct = Site::alone(folder);
+        let old = direct.start_ready(&["--tcp=127.0.0.1:0", "--state=size:67108864"]);
+        let address = tcp_of(&sockets(&direct, &old.1)[0]);
+        let (mut started, daemon) = old;
+        started.detach();
+        let next = direct.start(&["--tcp=127.0.0.1:0", "--inherit", "--takeover-timeout=60s"]);
+        let mut slowest = Duration::ZERO;
+        let mut answers = 0;
+        while direct.report.named("inherited").is_empty() {
+            let since = std::time::Instant::now();
+            assert_eq!(http::pid(&address), daemon.pid());
+            slowest = slowest.max(since.elapsed());
+            answers += 1;
+        }
+        println!("{answers} answers, the slowest within {slowest:?}");
+        // A thread of the daemon that answers requests never waits for the state: what is left is the
+        // machine's own load.
+        assert!(answers > 1 && slowest < Duration::from_secs(2), "{answers} in {slowest:?}");
+        next.wait_started();
+        daemon.wait_end(LIMIT);
     });
 }

@@ -5,6 +5,7 @@ mod check;
 mod completions;
 mod list;
 mod manual;
+mod openmetrics;
 mod probation;
 mod restart;
 mod stages;
@@ -65,6 +66,7 @@ struct Ask {
     verb: Verb,
     service: Service,
     json: bool,
+    openmetrics: bool,
     force: bool,
     timeout: Option<Duration>,
     /// Whom the service runs as, for `check`.
@@ -131,7 +133,7 @@ fn main() -> ExitCode {
 
 fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
     let (mut verb, mut lists, mut paths) = (None, false, Vec::new());
-    let (mut json, mut force, mut timeout) = (false, false, None);
+    let (mut json, mut openmetrics, mut force, mut timeout) = (false, false, false, None);
     let (mut user, mut folder, mut unit) = (None, None, None);
     while let Some(argument) = parser.next()? {
         match argument {
@@ -149,6 +151,7 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
             Arg::Long("json") if lists || matches!(verb, Some(Verb::Status | Verb::Check)) => {
                 json = true;
             }
+            Arg::Long("openmetrics") if verb == Some(Verb::Status) => openmetrics = true,
             Arg::Long("force") if verb == Some(Verb::Stop) => force = true,
             Arg::Long("user") if verb == Some(Verb::Check) => {
                 user = Some(parser.value()?.string()?);
@@ -187,7 +190,10 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
     let pid_file = paths.pop().filter(|path| path.file_name().is_some());
     let service = Service::at(pid_file.ok_or("which PID file?")?);
     let service = service.map_err(|error| error.to_string())?;
-    Ok(Line::Ask(Ask { verb, service, json, force, timeout, user, folder, unit }))
+    if json && openmetrics {
+        return Err("--json or --openmetrics, not both".into());
+    }
+    Ok(Line::Ask(Ask { verb, service, json, openmetrics, force, timeout, user, folder, unit }))
 }
 
 /// A reader that has gone away is no trouble of ours.

@@ -1,8 +1,9 @@
 //! `seamless status`.
 
+use crate::openmetrics::Metrics;
 use crate::{ANSWER, Ask, End, say, say_json, words};
-use seamless::client::{Generation, Look, NoAnswer, Socket, Status, Supervisor};
-use serde::Serialize;
+use seamless::client::{Counter, Generation, Look, NoAnswer, Socket, Status, Supervisor};
+use serde::{Serialize, Serializer};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,6 +35,9 @@ pub(crate) struct Report<'a> {
     sockets: Option<Vec<Held>>,
     /// How many there are; the list holds no more than fit into a message.
     socket_count: Option<u64>,
+    /// The program's counters, by their names; `null` if that is unknown.
+    #[serde(serialize_with = "by_name")]
+    counters: Option<Vec<Counter>>,
     /// Older generations that have not ended.
     draining: Vec<Draining>,
     /// A process that holds the claim: a generation that has not started yet.
@@ -102,14 +106,27 @@ struct LastRestart {
 }
 
 pub(crate) fn run(ask: &Ask) -> End {
-    let (look, status) = ask.service.status(ask.timeout.unwrap_or(ANSWER));
-    let report = Report::of(&look, status);
+    let limit = ask.timeout.unwrap_or(ANSWER);
+    let (look, status) = ask.service.status(limit);
+    let mut report = Report::of(&look, status);
+    if (ask.json || ask.openmetrics) && report.error.is_none() {
+        report.counters = ask.service.counters(limit).1.ok();
+    }
     if ask.json {
         say_json(&report);
+    } else if ask.openmetrics {
+        say(report.metrics().text());
     } else {
         say(report.text().trim_end());
     }
     report.end()
+}
+
+fn by_name<S: Serializer>(counters: &Option<Vec<Counter>>, to: S) -> Result<S::Ok, S::Error> {
+    match counters {
+        Some(all) => to.collect_map(all.iter().map(|one| (&one.name, one.value))),
+        None => to.serialize_none(),
+    }
 }
 
 fn seconds(time: Duration) -> f64 {
@@ -146,6 +163,7 @@ impl Report<'_> {
             version: status.and_then(Status::version).map(str::to_owned),
             sockets: status.map(|status| status.sockets().into_iter().map(Held::of).collect()),
             socket_count: status.map(Status::socket_count),
+            counters: None,
             draining: look.older().iter().map(Draining::of).collect(),
             starting: look.starting(),
             restart: LastRestart {
@@ -184,6 +202,16 @@ impl Report<'_> {
             or_none(self.supervisor.as_ref().map(|supervisor| supervisor.kind.clone())),
             self.draining.len().to_string(),
         ]
+    }
+
+    fn metrics(&self) -> Metrics<'_> {
+        Metrics {
+            serving: self.serving,
+            generation: self.generation,
+            draining: self.draining.len(),
+            sockets: self.socket_count,
+            counters: self.counters.as_deref().unwrap_or_default(),
+        }
     }
 
     fn text(&self) -> String {

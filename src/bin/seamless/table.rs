@@ -63,6 +63,12 @@ impl Value {
 
 const JSON: Flag =
     Flag { name: "json", value: None, about: "Print one JSON object.", or_next: false };
+const OPENMETRICS: Flag = Flag {
+    name: "openmetrics",
+    value: None,
+    about: "Print metrics and counters for Prometheus.",
+    or_next: false,
+};
 const TIMEOUT: Flag = Flag {
     name: "timeout",
     value: Some(Value::Time),
@@ -121,8 +127,9 @@ pub(crate) const COMMANDS: [Command; 6] = [
         short: "Shows what runs",
         about: "Shows what runs: generation, state, processes and their supervisor, age, sockets, older \
             generations that still drain and how many connections each has open, and the result of the \
-            last restart. --json: one object. Waits 5s for an answer, or --timeout.",
-        options: &[JSON, TIMEOUT],
+            last restart. --json: one object, with the counters of the program. --openmetrics: metrics and \
+            these counters in the format OpenMetrics 1.0. Waits 5s for an answer, or --timeout.",
+        options: &[Flag { or_next: true, ..JSON }, OPENMETRICS, TIMEOUT],
         ends: &[
             (0, "a generation serves"),
             (1, "unknown: no answer, or permission denied"),

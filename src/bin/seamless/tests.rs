@@ -36,6 +36,8 @@ fn each_command_line() {
         (&["status", "/"], "which PID file"),
         (&["status", "a", "b"], "unexpected argument"),
         (&["restart", "a", "--json"], "--json"),
+        (&["check", "a", "--openmetrics"], "--openmetrics"),
+        (&["status", "a", "--openmetrics", "--json"], "not both"),
         (&["status", "a", "--force"], "--force"),
         (&["check", "a", "--timeout=1s"], "--timeout"),
         (&["stop", "a", "--user=web"], "--user"),

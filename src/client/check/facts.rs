@@ -251,7 +251,7 @@ fn daemon(look: &Look, status: Result<Status, NoAnswer>) -> Option<Daemon> {
         .flat_map(|status| &status.held)
         .filter_map(|socket| match socket.local {
             Address::Inet(address) => Some((address.ip(), address.port())),
-            Address::Unix(_) => None,
+            Address::Unix(_) | Address::Vsock { .. } | Address::Name(_) => None,
         })
         .collect();
     let mut not_transferred = proc::tcp_listeners(pid).unwrap_or_default();

@@ -8,7 +8,6 @@ pub(in crate::driver) mod status;
 pub(in crate::driver) mod transfer;
 
 use crate::driver::log::{self, sockets::Event};
-use crate::driver::settings::HandOver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::paths;
 use crate::shutdown::lock;
@@ -31,7 +30,6 @@ pub(in crate::driver) struct Server {
     waker: Waker,
     /// Ours, once `started` has put it in place.
     listener: Mutex<Option<Arc<Listener>>>,
-    hand_over: Arc<Mutex<Option<HandOver>>>,
     /// Older generations, by their numbers. After their end, the retired members of groups are closed, and
     /// their places in steered groups are free.
     older: Mutex<Vec<(u64, Held)>>,
@@ -131,11 +129,7 @@ fn cannot_bind(path: &Path, error: io::Error) -> Error {
 }
 
 impl Server {
-    pub(in crate::driver) fn new(
-        pid_file: &Path,
-        timeout: Duration,
-        hand_over: Option<HandOver>,
-    ) -> Result<Server> {
+    pub(in crate::driver) fn new(pid_file: &Path, timeout: Duration) -> Result<Server> {
         let waker = Waker::new().map_err(|error| {
             Error::io(ErrorKind::System, "cannot make a socket pair (init)", error)
         })?;
@@ -145,7 +139,6 @@ impl Server {
             since: Instant::now(),
             waker,
             listener: Mutex::new(None),
-            hand_over: Arc::new(Mutex::new(hand_over)),
             older: Mutex::new(Vec::new()),
             connections: AtomicUsize::new(0),
         })

@@ -3,24 +3,22 @@
 use super::Server;
 use super::link::{CLOSED, Deadline};
 use crate::driver::control::status;
+use crate::driver::counters;
 use crate::driver::daemon::calls;
 use crate::driver::generation::probation::Partner;
 use crate::driver::log::{self, sockets::Event as Line};
 use crate::driver::shared::PROCESS;
-use crate::driver::sockets;
-use crate::proto::control::frame::{self, Answer, Request};
+use crate::driver::sockets::{self, Entry};
+use crate::proto::control::frame::{self, Answer, Known, NamedState, Request, SocketKind};
 use crate::proto::control::transfer::{Give, Giving};
 use crate::proto::daemon::{Event, Input};
 use crate::shutdown::lock;
-use crate::sys::memfd;
 use crate::sys::seqpacket::Link;
 use crate::sys::socket::Peer;
 use crate::sys::wait;
-use std::any::Any;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, TryLockError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -111,6 +109,13 @@ impl Server {
                 let status = status::of(daemon, self.since.elapsed()).format();
                 deadline.send(link, &Answer::Status(status).format(), &[])
             }
+            Ok(Request::Counters) => match counters::memory() {
+                Some(memory) => deadline.send(link, &Answer::Counters.format(), &[memory.as_fd()]),
+                None => {
+                    let why = Answer::Refused("the program has no counters".to_owned());
+                    deadline.send(link, &why.format(), &[])
+                }
+            },
             Ok(Request::Restart) => {
                 let refused = calls::restart().err().map(|error| error.to_string());
                 note_command("restart", peer, refused.as_deref());
@@ -139,11 +144,11 @@ impl Server {
                 }
                 deadline.send(link, &Answer::Accepted.format(), &[])
             }
-            Ok(Request::Take { generation: theirs }) => {
+            Ok(Request::Take { generation: theirs, known }) => {
                 if let Err(why) = Giving::begin(calls::generation().unwrap_or(0), theirs) {
                     return refuse(link, why);
                 }
-                self.hand_over(link, peer, theirs, deadline)
+                self.hand_over(link, peer, (theirs, known), deadline)
             }
             Ok(Request::Got { .. } | Request::Done | Request::Say(_)) => {
                 refuse(link, "it began in the middle".to_owned())
@@ -173,28 +178,39 @@ impl Server {
         &self,
         link: &Link,
         peer: Peer,
-        theirs: u64,
+        (theirs, known): (u64, Known),
         deadline: Deadline,
     ) -> Result<(), String> {
         let began = Instant::now();
+        // `None`: draining, so there is nothing left to hand over.
         let entries = PROCESS.sockets.held();
-        let state = match &entries {
-            None => None, // draining: there are at most flows to hand over
-            Some(_) => match self.state(deadline) {
-                Ok(state) => state,
-                Err(why) => return refuse(link, why),
-            },
+        let states = match &entries {
+            None => Ok(Vec::new()),
+            Some(_) => PROCESS.handed.give(known.has_states(), deadline, self.timeout),
         };
-        let entries = entries.unwrap_or_else(|| PROCESS.sockets.flows());
-        let bytes = state.as_ref().map(|(_, bytes)| *bytes);
-        let mut rest = &entries[..];
-        let mut giving = Giving::new(rest.len(), state.is_some());
+        let states = match states {
+            Ok(states) => states,
+            Err(why) => return refuse(link, why),
+        };
+        let (mut unnamed, mut named) = (None, Vec::new());
+        for one in states {
+            if one.0.name.is_empty() { unnamed = Some(one) } else { named.push(one) }
+        }
+        let mut entries = entries.unwrap_or_else(|| PROCESS.sockets.flows());
+        entries.retain(|entry| known.has(entry.socket.kind));
+        let bytes = unnamed.as_ref().map(|(state, _)| state.bytes);
+        let (mut rest, mut states) = (&entries[..], &named[..]);
+        let mut giving = Giving::new(rest.len(), bytes.is_some()).with_states(states.len());
         while !giving.is_through() {
-            let fits = |_| frame::chunk(rest.iter().map(|entry| &entry.socket));
+            let fits = |_| match rest {
+                [] => frame::chunk_of_states(states.iter().map(|(state, _)| state)),
+                rest => frame::chunk(rest.iter().map(|entry| &entry.socket)),
+            };
             match giving.next(fits) {
                 Some(Give::Offer) => {
                     let generation = calls::generation().unwrap_or(0);
-                    let offer = Answer::Offer { generation, sockets: rest.len(), state: bytes };
+                    let (sockets, states) = (rest.len(), states.len());
+                    let offer = Answer::Offer { generation, sockets, state: bytes, states };
                     deadline.send(link, &offer.format(), &[])?;
                 }
                 Some(Give::Sockets(0)) => {
@@ -209,9 +225,18 @@ impl Server {
                     rest = more;
                 }
                 Some(Give::State) => {
-                    let (memory, bytes) = state.as_ref().expect("there is one");
+                    let (NamedState { bytes, .. }, memory) =
+                        unnamed.as_ref().expect("there is one");
                     let message = Answer::State { bytes: *bytes };
                     deadline.send(link, &message.format(), &[memory.as_fd()])?;
+                }
+                Some(Give::States(count)) => {
+                    let (chunk, more) = states.split_at(count);
+                    let fds: Vec<BorrowedFd<'_>> =
+                        chunk.iter().map(|(_, memory)| memory.as_fd()).collect();
+                    let message = chunk.iter().map(|(state, _)| state.clone()).collect();
+                    deadline.send(link, &Answer::States(message).format(), &fds)?;
+                    states = more;
                 }
                 Some(Give::End) => deadline.send(link, &Answer::End.format(), &[])?,
                 None => match link_message(link, deadline)? {
@@ -220,51 +245,19 @@ impl Server {
                 },
             }
         }
+        let is_descriptor = |entry: &&Entry| entry.socket.kind == SocketKind::Descriptor;
+        let descriptors = entries.iter().filter(is_descriptor).count();
         log::write(Line::Given {
             generation: calls::generation(),
             successor: peer.pid,
             successor_generation: theirs,
-            sockets: entries.len(),
+            sockets: entries.len() - descriptors,
             state: bytes,
+            states: named.len(),
+            descriptors,
             elapsed_ms: began.elapsed(),
         });
         Ok(())
-    }
-
-    /// What the program hands over, in sealed memory. It is asked on a thread of its own: it may
-    /// take too long, or panic.
-    fn state(&self, deadline: Deadline) -> Result<Option<(OwnedFd, u64)>, String> {
-        let hand_over = Arc::clone(&self.hand_over);
-        match hand_over.try_lock() {
-            Ok(hook) if hook.is_none() => return Ok(None),
-            Err(TryLockError::WouldBlock) => return Err("hand_over still runs".to_owned()),
-            Ok(_) | Err(TryLockError::Poisoned(_)) => {}
-        }
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let asked = thread::Builder::new().name("seamless-state".to_owned()).spawn(move || {
-            let mut hook = lock(&hand_over);
-            let Some(hook) = &mut *hook else { return };
-            let state = catch_unwind(AssertUnwindSafe(hook)).map_err(|panic| {
-                let panic = text_of(&*panic);
-                log::write(Line::HandOverPanicked { panic });
-                "hand_over panicked".to_owned()
-            });
-            _ = sender.send(state);
-        });
-        asked.map_err(|error| format!("cannot start a thread for hand_over: {error}"))?;
-        let state = receiver.recv_timeout(deadline.left()?).map_err(|_| {
-            format!("hand_over takes longer than {:?} (takeover_timeout)", self.timeout)
-        })??;
-        let bytes = state.len() as u64;
-        if bytes > frame::STATE_MAX {
-            return Err(format!(
-                "hand_over gave {bytes} bytes, and {} are the limit",
-                frame::STATE_MAX
-            ));
-        }
-        let memory =
-            memfd::seal(&state).map_err(|error| format!("cannot seal the state: {error}"))?;
-        Ok(Some((memory, bytes)))
     }
 }
 
@@ -284,11 +277,6 @@ fn note_command(request: &str, peer: Peer, refused: Option<&str>) {
         None => log::write(Line::Command { request, peer, uid }),
         Some(refused) => log::write(Line::CommandRefused { request, peer, uid, refused }),
     }
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }
 
 /// A request of the peer's. The outer error is the connection's, the inner one the message's.

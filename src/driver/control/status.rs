@@ -3,6 +3,7 @@
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::proto::Reading;
 use crate::proto::State;
+use crate::proto::control::frame::SocketKind;
 use crate::proto::control::status::Status;
 use crate::shutdown::lock;
 use crate::sys::process;
@@ -28,7 +29,8 @@ pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
     });
     let serving = service.filter(|_| state == State::Serving && !handing_off);
     let no_restart = serving.and_then(|service| service.no_restart());
-    let held = PROCESS.sockets.held().unwrap_or_default();
+    let mut held = PROCESS.sockets.held().unwrap_or_default();
+    held.retain(|entry| entry.socket.kind != SocketKind::Descriptor);
     let failures = service.map(|service| service.reload_failures()).unwrap_or_default();
     let past = lock(&daemon.past);
     Status {

@@ -2,16 +2,17 @@
 
 use super::link::{CLOSED, Deadline, Unconnected, connect};
 use crate::driver::generation::Service;
+use crate::driver::handed::Sealed;
 use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::PROCESS;
 use crate::driver::sockets::{self, Entry};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::control::frame::{self, Answer};
+use crate::proto::control::frame::{Answer, NamedState, Socket, SocketKind};
 use crate::proto::control::transfer::{Predecessor, Taking, Took, Untakeable, giver};
 use crate::proto::paths;
 use crate::sys::memfd;
 use crate::sys::seqpacket::Link;
-use crate::sys::{rlimit, socket};
+use crate::sys::{descriptor, rlimit, socket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -25,7 +26,8 @@ pub(in crate::driver) struct Taken {
     /// Whose it was.
     pub(in crate::driver) generation: Option<u64>,
     pub(in crate::driver) entries: Vec<Entry>,
-    pub(in crate::driver) state: Option<Vec<u8>>,
+    /// The one without a name, too.
+    pub(in crate::driver) states: Vec<Sealed>,
 }
 
 /// Takes over from the predecessor, if there is one that hands over.
@@ -168,7 +170,7 @@ fn take_from_launcher(generation: u64) -> Taken {
         predecessor_generation: generation,
         sockets: entries.len(),
     });
-    Taken { generation: Some(generation), entries, state: None }
+    Taken { generation: Some(generation), entries, states: Vec::new() }
 }
 
 /// What comes is in `taken` at once.
@@ -203,9 +205,17 @@ fn receive(
                     taken.entries.push(check(claimed, fd)?);
                 }
             }
-            Took::State(offered) => {
+            Took::State(bytes) => {
                 let memory = fds.into_iter().next().expect("one");
-                taken.state = Some(memfd::read_sealed(memory, offered)?);
+                let memory = memfd::check_sealed(memory, bytes)?;
+                let unnamed = NamedState { name: String::new(), version: 0, bytes };
+                taken.states.push((unnamed, memory));
+            }
+            Took::States(states) => {
+                for (state, memory) in states.into_iter().zip(fds) {
+                    let memory = memfd::check_sealed(memory, state.bytes)?;
+                    taken.states.push((state, memory));
+                }
             }
             Took::End => {}
         }
@@ -216,11 +226,18 @@ fn receive(
             break;
         }
     }
+    let is_descriptor = |entry: &&Entry| entry.socket.kind == SocketKind::Descriptor;
+    let descriptors = taken.entries.iter().filter(is_descriptor).count();
+    let states = taken.states.iter().map(|(state, _)| state);
+    let mut unnamed = states.clone().filter(|state| state.name.is_empty());
+    let named = states.filter(|state| !state.name.is_empty());
     log::write(Event::Received {
         predecessor: predecessor.pid,
         predecessor_generation: predecessor.number,
-        sockets: taken.entries.len(),
-        state: taken.state.as_ref().map(Vec::len),
+        sockets: taken.entries.len() - descriptors,
+        state: unnamed.next().map(|state| state.bytes),
+        states: named.count(),
+        descriptors,
         elapsed_ms: began.elapsed(),
     });
     Ok(())
@@ -235,7 +252,7 @@ fn answer(link: &Link, deadline: Deadline) -> Result<(Answer, Vec<OwnedFd>), Str
 }
 
 /// Is it what it claims to be?
-fn check(claimed: frame::Socket, fd: OwnedFd) -> Result<Entry, String> {
+fn check(claimed: Socket, fd: OwnedFd) -> Result<Entry, String> {
     let wrong = |why: String| {
         format!(
             "the {} socket that it sent for {} is not one: {why}",
@@ -243,6 +260,14 @@ fn check(claimed: frame::Socket, fd: OwnedFd) -> Result<Entry, String> {
             claimed.local
         )
     };
+    if claimed.kind == SocketKind::Descriptor {
+        let Socket { asked, local, .. } = &claimed;
+        let differs = (asked != local).then(|| format!("its names differ: {local}"));
+        return match differs.or_else(|| descriptor::bound_to_a_process(fd.as_fd())) {
+            None => Ok(sockets::entry(claimed, fd)),
+            Some(why) => Err(format!("the descriptor {asked} cannot be used: {why}")),
+        };
+    }
     let (kind, local) = socket::describe(fd.as_fd()).map_err(wrong)?;
     if kind != claimed.kind {
         return Err(wrong(format!("it is a {} socket", kind.name())));

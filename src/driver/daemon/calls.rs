@@ -3,7 +3,7 @@
 use crate::driver::generation::started::started as take_over;
 use crate::driver::observers;
 use crate::driver::shared::PROCESS;
-use crate::driver::sockets::stages;
+use crate::driver::sockets::{adjust, stages};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::daemon::{Event, Input};
 use crate::proto::supervisor::notices::Notice;
@@ -22,6 +22,7 @@ pub(crate) fn started() -> Result<()> {
     match &daemon.service {
         Some(service) => take_over(service, daemon)?,
         None => {
+            adjust::adjust()?;
             observers::serves_alone();
             stages::close_unclaimed();
             observers::tell(&Notice::Readiness, None);

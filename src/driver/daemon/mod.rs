@@ -61,7 +61,8 @@ pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Link) 
     let machine = Machine::new(hello.kind, hello.in_place).takes_unhandled(hello.takes_unhandled);
     let reload_signals = settings.reload_signals;
     let drain_timeout = settings.drain_timeout;
-    let server = Server::new(&settings.pid_file, settings.takeover_timeout, settings.hand_over)?;
+    let server = Server::new(&settings.pid_file, settings.takeover_timeout)?;
+    PROCESS.handed.set(settings.hand_over);
     let daemon =
         run(machine, outputs, drain_timeout, reload_signals, Some(service), Some(channel))?;
     #[cfg(feature = "systemd")]

@@ -38,6 +38,7 @@ pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Dae
         StartedCall::Parks => service.park(),
         StartedCall::Returns => return Ok(()),
     }
+    sockets::adjust::adjust()?;
     let began = Instant::now();
     let mut hands = Hands::default();
     let mut takeover = TakeOver::new(service.asker()).on_probation(service.probation.is_some());

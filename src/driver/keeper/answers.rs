@@ -5,9 +5,10 @@ use super::Driver;
 use crate::driver::control::link::Deadline;
 use crate::driver::log::{self, keeper::Event};
 use crate::proto::State;
-use crate::proto::control::frame::{self, Answer, Request};
+use crate::proto::control::frame::{self, Address, Answer, Request, Socket, SocketKind};
 use crate::proto::control::status::Status;
 use crate::proto::control::transfer::{Give, Giving};
+use crate::proto::counters::DESCRIPTOR;
 use crate::proto::keeper::Input;
 use crate::sys::process;
 use crate::sys::seqpacket::{Arrival, Link};
@@ -36,7 +37,9 @@ pub(super) struct Conversation {
 
 struct Transfer {
     machine: Giving,
-    /// How many sockets were sent.
+    /// The places of those that the successor understands.
+    offered: Vec<usize>,
+    /// How many of them were sent.
     sent: usize,
     to: u64,
 }
@@ -114,12 +117,14 @@ impl Driver {
                     transfer.machine.on(request)?;
                     self.give(one)?;
                 }
-                (Request::Take { generation }, None) => {
+                (Request::Take { generation, known }, None) => {
                     if let Err(why) = Giving::begin(self.generation, generation) {
                         return refuse(one, why);
                     }
-                    let machine = Giving::new(self.fds.len(), false);
-                    one.giving = Some(Transfer { machine, sent: 0, to: generation });
+                    let is_known = |at: &usize| known.has(self.sockets[*at].kind);
+                    let offered: Vec<usize> = (0..self.fds.len()).filter(is_known).collect();
+                    let machine = Giving::new(offered.len(), false);
+                    one.giving = Some(Transfer { machine, offered, sent: 0, to: generation });
                     self.give(one)?;
                 }
                 (Request::Status, None) => {
@@ -133,6 +138,10 @@ impl Driver {
                     _ = say(one, &Answer::Accepted, &[]);
                     self.feed(Input::Stop);
                 }
+                (Request::Counters, None) => {
+                    self.give_counters(one)?;
+                    one.over = true;
+                }
                 (Request::Got { .. } | Request::Done, None) => {
                     return refuse(one, "it began in the middle".to_owned());
                 }
@@ -141,7 +150,11 @@ impl Driver {
                     _,
                 ) => return refuse(one, "nobody serves: the daemon has crashed".to_owned()),
                 (
-                    Request::Take { .. } | Request::Status | Request::Restart | Request::Stop,
+                    Request::Take { .. }
+                    | Request::Status
+                    | Request::Counters
+                    | Request::Restart
+                    | Request::Stop,
                     Some(_),
                 ) => return refuse(one, "a transfer has begun".to_owned()),
             }
@@ -152,23 +165,28 @@ impl Driver {
     fn give(&self, one: &mut Conversation) -> Result<(), String> {
         let Some(mut transfer) = one.giving.take() else { return Ok(()) };
         loop {
-            let rest = &self.sockets[transfer.sent..];
-            match transfer.machine.next(|_| frame::chunk(rest)) {
+            let rest = &transfer.offered[transfer.sent..];
+            let sockets = rest.iter().map(|at| &self.sockets[*at]);
+            match transfer.machine.next(|_| frame::chunk(sockets.clone())) {
                 Some(Give::Offer) => {
-                    let sockets = self.fds.len();
-                    let offer = Answer::Offer { generation: self.generation, sockets, state: None };
+                    let (generation, sockets) = (self.generation, rest.len());
+                    let offer = Answer::Offer { generation, sockets, state: None, states: 0 };
                     say(one, &offer, &[])?;
                 }
                 Some(Give::Sockets(0)) => {
-                    return Err(format!("{} does not fit into a message", rest[0].asked));
+                    let asked = &self.sockets[rest[0]].asked;
+                    return Err(format!("{asked} does not fit into a message"));
                 }
                 Some(Give::Sockets(count)) => {
                     let fds: Vec<BorrowedFd<'_>> =
-                        self.fds[transfer.sent..][..count].iter().map(AsFd::as_fd).collect();
-                    say(one, &Answer::Sockets(rest[..count].to_vec()), &fds)?;
+                        rest[..count].iter().map(|at| self.fds[*at].as_fd()).collect();
+                    let sockets = sockets.take(count).cloned().collect();
+                    say(one, &Answer::Sockets(sockets), &fds)?;
                     transfer.sent += count;
                 }
-                Some(Give::State) => return Err("a keeper has no state".to_owned()),
+                Some(Give::State | Give::States(_)) => {
+                    return Err("a keeper has no state".to_owned());
+                }
                 Some(Give::End) => say(one, &Answer::End, &[])?,
                 None if transfer.machine.is_through() => {
                     log::write(Event::Given {
@@ -188,9 +206,20 @@ impl Driver {
         }
     }
 
+    /// The memory of the daemon's counters, which go on with the next start.
+    fn give_counters(&self, one: &mut Conversation) -> Result<(), String> {
+        let asked = Address::Name(DESCRIPTOR.to_owned());
+        match self.sockets.iter().position(|socket| socket.asked == asked) {
+            Some(at) => say(one, &Answer::Counters, &[self.fds[at].as_fd()]),
+            None => say(one, &Answer::Refused("there are no counters".to_owned()), &[]),
+        }
+    }
+
     fn status(&self) -> Status {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let supervisor = &self.service.supervisor;
+        let is_socket = |socket: &&Socket| socket.kind != SocketKind::Descriptor;
+        let held: Vec<Socket> = self.sockets.iter().filter(is_socket).cloned().collect();
         Status {
             generation: Some(self.generation),
             state: State::Starting,
@@ -199,7 +228,7 @@ impl Driver {
             daemon: process::own_pid(),
             launcher: None,
             age_ms: ms(self.since.elapsed()),
-            sockets: self.fds.len() as u64,
+            sockets: held.len() as u64,
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             state_ms: Some(ms(self.since.elapsed())),
             supervisor_kind: Some(supervisor.kind.name.to_owned()),
@@ -215,7 +244,7 @@ impl Driver {
             in_place: false,
             failures: 0,
             failure: None,
-            held: self.sockets.clone(),
+            held,
         }
     }
 }

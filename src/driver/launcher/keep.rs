@@ -24,10 +24,12 @@ impl Driver {
         match given {
             Given::Begin { sockets, .. } => {
                 rlimit::make_room(sockets as u64);
+                // It may give anew while it serves.
+                let since = self.keeping.of(pid).map_or_else(Instant::now, |held| held.since);
                 self.keeping.drop_of(pid);
                 let own = proc::credentials(process::own_pid());
                 let user = proc::credentials(pid).filter(|its| own.as_ref() != Some(its));
-                let (since, messages) = (Instant::now(), vec![Arc::new(message)]);
+                let messages = vec![Arc::new(message)];
                 self.keeping.held.push(Held { child: pid, since, user, messages });
             }
             Given::Sockets(sockets) => {

@@ -208,7 +208,9 @@ events! {
             predecessor: i32,
             predecessor_generation: u64,
             sockets: usize,
-            state: Option<usize>,
+            state: Option<u64>,
+            states: usize,
+            descriptors: usize,
             elapsed_ms: Duration as Field::Millis,
         } => "Nothing.";
 
@@ -220,6 +222,15 @@ events! {
             error: &'a dyn Display as Field::Quoted,
             reason = Field::Text("its successor has crashed, and it does not hand over the sockets of its flows"),
         } => "Nothing, if the start succeeds; otherwise end that generation.";
+
+        /// The program has not asked for a state that the predecessor handed over.
+        StateUnclaimed: Debug "transfer" {
+            daemon = own_pid(),
+            name: &'a str as Field::Escaped,
+            version: u32,
+            bytes: u64,
+            closed = Field::Text("not asked for"),
+        } => "Nothing.";
 
         /// The predecessor's state cannot be had.
         ReceiveFailed: Error "transfer" { daemon = own_pid(), error: &'a dyn Display as Field::Quoted }
@@ -233,6 +244,8 @@ events! {
             successor_generation: u64,
             sockets: usize,
             state: Option<u64>,
+            states: usize,
+            descriptors: usize,
             elapsed_ms: Duration as Field::Millis,
         } => "Nothing.";
 
@@ -266,6 +279,7 @@ events! {
         HandOverPanicked: Error "transfer" {
             daemon = own_pid(),
             hook = "hand_over",
+            name: &'a str as Field::Escaped,
             panic: &'a str as Field::Escaped,
         } => "Repair the hook.";
 

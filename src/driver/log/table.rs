@@ -1,7 +1,7 @@
 //! The page of the guide that lists all events.
 
 use super::event::Row;
-use super::{daemon, keeper, launcher, phase, probation, sockets};
+use super::{counters, daemon, keeper, launcher, phase, probation, sockets};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
@@ -18,12 +18,14 @@ This page is made from the list in the code.
 const FIELDS: &[(&str, &str)] = &[
     ("address", "the address of the socket"),
     ("backlog", "how many connections may wait to be accepted"),
+    ("bytes", "how many bytes"),
     ("cause", "what led to this phase: a signal, a message, a hook that returned, or a limit"),
-    ("closed", "why the socket was closed"),
+    ("closed", "why it was closed"),
     ("connections", "how many connections were open"),
     ("current", "PID of the daemon that serves on"),
     ("cut", "how many of the connections were reset"),
     ("daemon", "PID of the daemon: the process that serves"),
+    ("descriptors", "how many descriptors that the program keeps"),
     ("down_signal", "the signal that s6 sends instead of TERM"),
     ("dropped", "the line that was left out"),
     (
@@ -53,7 +55,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("max_draining", "how many generations may drain at once: `Config::max_draining`"),
     ("member", "number of the socket in its group"),
     ("members", "how many sockets of the group are this generation's"),
-    ("name", "name of the socket"),
+    ("name", "name of the socket, the state or the descriptor"),
     ("newest", "number of the generation that gets new flows"),
     ("nonblocking", "whether the socket is in nonblocking mode"),
     ("number", "number of the descriptor that was passed"),
@@ -80,7 +82,8 @@ const FIELDS: &[(&str, &str)] = &[
     ("shared_with", "the address of the predecessor's socket"),
     ("signal", "name or number of the signal"),
     ("sockets", "how many sockets"),
-    ("state", "how many bytes of state"),
+    ("state", "how many bytes of the state without a name"),
+    ("states", "how many named states"),
     ("step", "what failed"),
     ("stored", "how many sockets systemd was told to keep"),
     ("successor", "PID of the newer generation's daemon"),
@@ -91,6 +94,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("tries", "how often this program file has failed in a row"),
     ("uid", "user of the process at the other end"),
     ("unit", "name of the systemd unit"),
+    ("version", "version of a state, as the program gives it"),
     ("waits_for", "what the drain waits for"),
 ];
 
@@ -152,6 +156,7 @@ fn page() -> String {
         ("Probation", probation::ROWS),
         ("The keeper", keeper::ROWS),
         ("Sockets and their transfer", sockets::ROWS),
+        ("Counters", counters::ROWS),
         ("HTTP", HTTP),
     ];
     let mut page = HEAD.to_owned();

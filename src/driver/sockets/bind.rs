@@ -1,6 +1,7 @@
 //! Binds what the program asks for and nobody holds.
 
-use super::{Entry, entry};
+use super::own::{make_inet, make_unix, make_vsock};
+use super::{Entry, Make, entry};
 use crate::driver::log::{self, sockets::Event};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Address, FileId, Socket, SocketKind};
@@ -21,6 +22,7 @@ pub(super) struct Around<'a> {
     /// What nobody has asked for so far, at addresses that overlap.
     pub(super) overlapping: &'a [(Entry, Origin)],
     pub(super) predecessors: &'a [Predecessor],
+    pub(super) make: Option<&'a Make>,
 }
 
 /// Binds what is missing, at the first address that can be bound.
@@ -35,8 +37,12 @@ pub(super) fn bind(
     for asked in &wanted.addresses {
         let bound = match (asked, around.found) {
             (Address::Unix(_), _) => {
-                bind_path(wanted, settings, asked, around.predecessors).map(|one| vec![one])
+                bind_path(wanted, settings, around, asked).map(|one| vec![one])
             }
+            (Address::Vsock { cid, port }, _) => {
+                bind_vsock(wanted, settings, around, asked, (*cid, *port)).map(|one| vec![one])
+            }
+            (Address::Name(_), _) => unreachable!("a descriptor is not bound"),
             (Address::Inet(address), []) => {
                 bind_members(wanted, settings, around, asked, *address, missing)
             }
@@ -98,10 +104,14 @@ pub(super) fn bind_members(
             let text = format!("cannot bind {} {address} (socket)", wanted.kind.name());
             Error::io(ErrorKind::Socket, text, error)
         };
-        let try_bind = |settings| match socket::bind(wanted.kind, address, settings) {
+        let bind = |settings| match around.make {
+            Some(make) => make_inet(make, wanted.kind, address, settings),
+            None => socket::bind(wanted.kind, address, settings),
+        };
+        let try_bind = |settings| match bind(settings) {
             Err(error) if error.raw_os_error() == Some(rlimit::TOO_MANY_FILES) => {
                 rlimit::make_room(2 * count as u64);
-                socket::bind(wanted.kind, address, settings)
+                bind(settings)
             }
             done => done,
         };
@@ -146,13 +156,15 @@ fn share(kind: SocketKind, address: SocketAddr, overlapping: &[(Entry, Origin)])
 fn bind_path(
     wanted: &Wanted<'_>,
     settings: Settings,
+    around: Around<'_>,
     asked: &Address,
-    predecessors: &[Predecessor],
 ) -> Result<Entry> {
+    let predecessors = around.predecessors;
     let path = unix_path::path_of(asked).expect("a path");
     let ty = match wanted.kind {
         SocketKind::UnixDatagram => SocketType::Datagram,
-        SocketKind::Unix | SocketKind::Tcp | SocketKind::Udp => SocketType::Stream,
+        SocketKind::UnixSeqpacket => SocketType::SeqPacket,
+        _ => SocketType::Stream,
     };
     let fail =
         |error| Error::io(ErrorKind::Socket, format!("cannot bind {path:?} (socket)"), error);
@@ -168,9 +180,28 @@ fn bind_path(
         Occupant::Somebody(None) if !predecessors.is_empty() => {}
         Occupant::Somebody(None) => return in_use("somebody listens there".to_owned()),
     }
-    let bound = Beside::bind(ty, &path, settings).and_then(Beside::place);
+    let beside = match around.make {
+        Some(make) => make_unix(make, wanted.kind, &path, settings),
+        None => Beside::bind(ty, &path, settings),
+    };
+    let bound = beside.and_then(Beside::place);
     let (fd, file) = bound.map_err(fail)?;
     describe(wanted, asked, fd, Some(file)).map_err(|why| fail(io::Error::other(why)))
+}
+
+fn bind_vsock(
+    wanted: &Wanted<'_>,
+    settings: Settings,
+    around: Around<'_>,
+    asked: &Address,
+    (cid, port): (u32, u32),
+) -> Result<Entry> {
+    let fail = |error| Error::io(ErrorKind::Socket, format!("cannot bind {asked} (socket)"), error);
+    let fd = match around.make {
+        Some(make) => make_vsock(make, cid, port, settings),
+        None => socket::bind_vsock(cid, port, settings),
+    };
+    describe(wanted, asked, fd.map_err(fail)?, None).map_err(|why| fail(io::Error::other(why)))
 }
 
 /// An entry for a socket that was bound just now.

@@ -24,7 +24,7 @@ pub(super) fn explain(
     from: Option<u64>,
     error: Error,
 ) -> Error {
-    if !matches!(wanted.kind, SocketKind::Tcp | SocketKind::Udp) || !error.is_address_in_use() {
+    if !wanted.kind.is_inet() || !error.is_address_in_use() {
         return error;
     }
     let predecessors = daemon.service.as_ref().map(|service| service.predecessors());
@@ -70,7 +70,7 @@ fn held_by(wanted: &Wanted<'_>, predecessors: &[Predecessor]) -> Option<String> 
         .iter()
         .filter_map(|address| match address {
             Address::Inet(address) => Some(Reach::of(*address, wanted.only_v6)),
-            Address::Unix(_) => None,
+            Address::Unix(_) | Address::Vsock { .. } | Address::Name(_) => None,
         })
         .collect();
     let overlaps = |holder: &&Holder| {

@@ -7,12 +7,29 @@ use crate::driver::retry;
 use crate::driver::shared::PROCESS;
 use crate::proto::channel::Aside;
 use crate::proto::sockets::pool::Store;
+use crate::shutdown::lock;
 use crate::sys::seqpacket::Link;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
+use std::thread;
+
+/// What is held has changed since the last look.
+pub(super) fn again() {
+    let room = PROCESS.sockets.store_room.load(Ordering::SeqCst);
+    let channel = PROCESS.daemon().and_then(|daemon| daemon.channel.upgrade());
+    let (Some(channel), true) = (channel, room > 0) else { return };
+    // Not here: the supervisor may be slow.
+    let thread = thread::Builder::new().name("seamless-systemd".to_owned());
+    if let Err(error) = thread.spawn(move || keep(&channel, room)) {
+        log::write(Event::NotStored { error: &error });
+    }
+}
 
 /// Brings systemd's store into line with what is held. `room`: how many it takes.
 pub(in crate::driver) fn keep(channel: &Link, room: usize) {
+    PROCESS.sockets.store_room.store(room, Ordering::SeqCst);
+    let _one_at_a_time = lock(&PROCESS.sockets.storing);
     let Store { remove, mut add, kept } = PROCESS.sockets.to_store();
     let sum = kept + add.len();
     let remove = if room > 0 { remove } else { Vec::new() };

@@ -2,7 +2,7 @@
 //! decides.
 
 use super::bind::{Around, bind_members};
-use super::{Entry, Held, conflict};
+use super::{Entry, Held, Make, conflict};
 use crate::driver::control;
 use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::{Daemon, PROCESS};
@@ -171,6 +171,8 @@ pub(super) struct Asking<'a> {
     pub(super) wanted: &'a Wanted<'a>,
     pub(super) steer: Steer,
     pub(super) settings: Settings,
+    /// How the program makes its sockets.
+    pub(super) make: Option<&'a Make>,
     /// The older generations that have not ended.
     pub(super) older: BTreeSet<u64>,
 }
@@ -421,7 +423,7 @@ fn bind_more(
     count: usize,
 ) -> Result<Vec<Entry>> {
     let settings = Settings { reuse_port: true, ..asking.settings };
-    let around = Around { found: &[], overlapping: &[], predecessors: &[] };
+    let around = Around { found: &[], overlapping: &[], predecessors: &[], make: asking.make };
     bind_members(asking.wanted, settings, around, asked, address, count)
 }
 

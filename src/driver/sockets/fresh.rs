@@ -8,7 +8,7 @@ use crate::proto::control::frame::{Address, Socket};
 use crate::proto::sockets::fresh;
 use crate::proto::sockets::pool::Origin;
 use crate::sys::shortage::is_shortage;
-use crate::sys::{proc, socket, unix_path};
+use crate::sys::{passed, proc, socket, unix_path};
 
 pub(super) fn warn(daemon: &Daemon, entry: &Entry, origin: Origin) {
     let Socket { kind, asked, local, member, .. } = &entry.socket;
@@ -19,7 +19,7 @@ pub(super) fn warn(daemon: &Daemon, entry: &Entry, origin: Origin) {
     let tried = match (local, unix_path::path_of(asked)) {
         (Address::Inet(address), _) => socket::try_bind(*kind, *address),
         (Address::Unix(_), Some(path)) => unix_path::try_place(&path),
-        (Address::Unix(_), None) => Ok(()),
+        (Address::Unix(_) | Address::Vsock { .. } | Address::Name(_), _) => Ok(()),
     };
     let Err(error) = tried else { return };
     if is_shortage(&error) {
@@ -35,5 +35,5 @@ pub(super) fn warn(daemon: &Daemon, entry: &Entry, origin: Origin) {
 /// predecessors, and a fresh start has them from the supervisor.
 fn supervisor_passes(daemon: &Daemon) -> bool {
     let in_place = daemon.service.as_ref().is_some_and(|service| service.in_place);
-    in_place && socket::passed_variables().are_set()
+    in_place && passed::are_set()
 }

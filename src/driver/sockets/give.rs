@@ -4,6 +4,7 @@ use super::Entry;
 use crate::driver::generation::Service;
 use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::{Daemon, PROCESS};
+use crate::proto::State;
 use crate::proto::channel::Given;
 use crate::proto::control::frame::Socket;
 use crate::sys::shortage::is_shortage;
@@ -19,7 +20,8 @@ pub(in crate::driver) fn give(service: &Service, daemon: &Daemon) {
         return;
     };
     let entries: Vec<Entry> = PROCESS.sockets.held().unwrap_or_default();
-    let entries: Vec<Entry> = entries.into_iter().filter(|one| !one.socket.retired).collect();
+    let is_kept = |one: &Entry| !one.socket.retired && one.outlives_crash;
+    let entries: Vec<Entry> = entries.into_iter().filter(is_kept).collect();
     if entries.is_empty() {
         return;
     }
@@ -46,6 +48,15 @@ pub(in crate::driver) fn give(service: &Service, daemon: &Daemon) {
     *daemon.to_launcher.unsent() = messages;
     if !send(daemon) {
         daemon.waker.wake();
+    }
+}
+
+/// The same, while this generation serves: what is to outlive a crash has changed.
+pub(super) fn again() {
+    let Some(daemon) = PROCESS.daemon() else { return };
+    let serves = matches!(daemon.state(), State::Serving | State::Detached);
+    if let Some(service) = daemon.service.as_ref().filter(|_| serves) {
+        give(service, daemon);
     }
 }
 

@@ -2,10 +2,13 @@
 //! its successor.
 //!
 //! `obtain` finds or binds what the program asks for, `bind` binds, `conflict` tells why it cannot, `stages`
-//! does what each stage of a restart asks for, `give` gives duplicates to the launcher for a keeper.
+//! does what each stage of a restart asks for, `adjust` changes sockets that others share, `give` gives
+//! duplicates to the launcher for a keeper. `descriptors` are what the program keeps under names.
 
+pub(in crate::driver) mod adjust;
 pub(in crate::driver) mod bind;
 mod conflict;
+pub(crate) mod descriptors;
 #[cfg(feature = "systemd")]
 pub(in crate::driver) mod fdstore;
 pub(crate) mod flows;
@@ -13,27 +16,41 @@ mod fresh;
 pub(in crate::driver) mod give;
 pub(in crate::driver) mod given;
 pub(crate) mod obtain;
+mod own;
 pub(in crate::driver) mod stages;
 
 use crate::driver::log::{self, sockets::Event};
-use crate::proto::control::frame::Socket;
-use crate::proto::sockets::passed;
+use crate::proto::control::frame::{Address, Socket, SocketKind};
+use crate::proto::sockets::passed::Passed;
 #[cfg(feature = "systemd")]
 use crate::proto::sockets::pool::Store;
 use crate::proto::sockets::pool::{self, Pool};
 use crate::shutdown::lock;
-use crate::sys::{process, socket, unix_path};
+use crate::sys::{descriptor, passed, socket, unix_path};
 use flows::Flows;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
+
+pub(crate) use own::{Adjust, Make, Own};
+pub use own::{Place, ToMake};
 
 pub(in crate::driver) type Entry = pool::Entry<Arc<OwnedFd>>;
 
 /// What this process has of sockets.
 pub(in crate::driver) struct Sockets {
+    /// Held by a call that asks for sockets, also while the program makes one.
+    asking: Mutex<()>,
     /// Held by the call that takes over: a second one at the same time waits for it.
     taking: Mutex<()>,
     held: Mutex<Held>,
+    /// How many descriptors systemd's store takes; 0 as long as that is unknown.
+    #[cfg_attr(not(feature = "systemd"), allow(dead_code))]
+    store_room: AtomicUsize,
+    /// Held while the store is told: one look at a time.
+    #[cfg_attr(not(feature = "systemd"), allow(dead_code))]
+    storing: Mutex<()>,
 }
 
 /// All that this process has, and what came with it.
@@ -41,23 +58,30 @@ struct Held {
     pool: Pool<Arc<OwnedFd>>,
     /// Whose sockets these were.
     predecessor: Option<u64>,
-    /// What the predecessor handed over beside them.
-    state: Option<Vec<u8>>,
     flows: Flows,
     /// Those whose mode changes when this generation serves, and whether they block no more then.
     modes: Vec<(Entry, bool)>,
+    /// What the program adjusts of sockets that others have bound, when this generation takes over.
+    adjusts: Vec<(Entry, Adjust)>,
 }
 
 impl Sockets {
     pub(in crate::driver) const fn new() -> Sockets {
+        let pool = Pool::new();
         let held = Held {
-            pool: Pool::new(),
+            pool,
             predecessor: None,
-            state: None,
             flows: Flows::new(),
             modes: Vec::new(),
+            adjusts: Vec::new(),
         };
-        Sockets { taking: Mutex::new(()), held: Mutex::new(held) }
+        Sockets {
+            asking: Mutex::new(()),
+            taking: Mutex::new(()),
+            held: Mutex::new(held),
+            store_room: AtomicUsize::new(0),
+            storing: Mutex::new(()),
+        }
     }
 
     /// What a successor gets; `None` once the drain has begun.
@@ -86,59 +110,75 @@ impl Sockets {
 
     /// The drain begins: from here on the program's own close is the last one in this process.
     pub(in crate::driver) fn let_go(&self) {
-        let held = lock(&self.held).pool.let_go();
+        let mut held = lock(&self.held);
+        let gone = (held.pool.let_go(), std::mem::take(&mut held.adjusts));
         drop(held);
+        drop(gone);
     }
 
     /// What was passed to this process or to its launcher. Called as early as can be, so that no
     /// program that is executed meanwhile inherits it.
     pub(in crate::driver) fn adopt_passed(&self, launcher: Option<i32>) {
-        let variables = socket::passed_variables();
-        let own = process::own_pid();
-        let meant_for = [launcher.unwrap_or(own), own];
-        let passed = match passed::parse(variables.as_ref(), &meant_for) {
-            Ok(passed) => passed,
-            Err(why) => {
-                return log::write(Event::PassedRefused { refused: &why });
+        for found in passed::find(launcher) {
+            match found {
+                Ok(all) => all.into_iter().for_each(|one| self.adopt(one)),
+                Err(why) => log::write(Event::PassedRefused { refused: &why }),
             }
-        };
-        let pool = &mut lock(&self.held).pool;
-        for one in passed {
-            match socket::adopt_passed(one.number) {
-                Ok((fd, kind, local)) => {
-                    log::write(Event::Passed {
-                        number: one.number,
-                        name: one.name.as_deref(),
-                        kind: kind.name(),
-                        address: &local,
-                    });
-                    let file =
-                        unix_path::path_of(&local).and_then(|path| unix_path::file_at(&path));
-                    let asked = local.clone();
-                    let socket = Socket {
-                        kind,
-                        asked,
-                        name: one.name,
-                        member: 0,
-                        retired: false,
-                        local,
-                        file,
-                        flow: None,
-                    };
-                    pool.pass(entry(socket, fd));
-                }
-                Err(why) => log::write(Event::PassedUnusable {
-                    number: one.number,
-                    name: one.name.as_deref(),
-                    refused: &why,
-                }),
+        }
+    }
+
+    fn adopt(&self, one: Passed) {
+        let Passed { number, name } = one;
+        match adopt(number, name.as_deref()) {
+            Ok((fd, kind, local)) => {
+                log::write(Event::Passed {
+                    number,
+                    name: name.as_deref(),
+                    kind: kind.name(),
+                    address: &local,
+                });
+                let file = unix_path::path_of(&local).and_then(|path| unix_path::file_at(&path));
+                let asked = local.clone();
+                let socket = Socket {
+                    kind,
+                    asked,
+                    name,
+                    member: 0,
+                    retired: false,
+                    local,
+                    file,
+                    flow: None,
+                };
+                lock(&self.held).pool.pass(entry(socket, fd));
+            }
+            Err(why) => {
+                let name = name.as_deref();
+                log::write(Event::PassedUnusable { number, name, refused: &why });
             }
         }
     }
 }
 
+/// A descriptor may be of any type if our name says that it is one of those that the program keeps.
+fn adopt(number: i32, name: Option<&str>) -> Result<(OwnedFd, SocketKind, Address), String> {
+    #[cfg(feature = "systemd")]
+    if name.is_some_and(crate::proto::sockets::fdstore::is_descriptor) {
+        let fd = passed::adopt_any(number)?;
+        return Ok((fd, SocketKind::Descriptor, Address::Name(String::new())));
+    }
+    _ = name;
+    passed::adopt(number)
+}
+
+/// The descriptor itself; a duplicate, if somebody else holds it at this moment.
+fn unwrap(fd: Arc<OwnedFd>) -> io::Result<OwnedFd> {
+    Arc::try_unwrap(fd).or_else(|fd| socket::duplicate(fd.as_fd()))
+}
+
 pub(in crate::driver) fn entry(socket: Socket, fd: OwnedFd) -> Entry {
+    let is_descriptor = socket.kind == SocketKind::Descriptor;
     let cookie = socket::cookie(fd.as_fd()).ok();
+    let cookie = cookie.or_else(|| is_descriptor.then(descriptor::unique));
     let only_v6 = socket::is_only_v6(fd.as_fd());
-    Entry { socket, fd: Arc::new(fd), cookie, only_v6 }
+    Entry { socket, fd: Arc::new(fd), cookie, only_v6, outlives_crash: !is_descriptor }
 }

@@ -1,13 +1,16 @@
 //! The sockets that a program asks for: passed by the supervisor, taken over, or bound anew.
 
+use super::adjust::{self, address_of};
 use super::bind::{Around, bind, steer};
 use super::flows::{self, Asking};
-use super::{Entry, Held, conflict, fresh};
+use super::{Entry, Held, Own, conflict, fresh};
 use crate::driver::control::transfer::{self, Taken};
+use crate::driver::handed::OWN;
 use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::control::frame::{Address, Socket, SocketKind};
+use crate::proto::control::frame::{Address, Socket};
+use crate::proto::sockets::passed::Passed;
 use crate::proto::sockets::pool::{Origin, Wanted};
 use crate::shutdown::lock;
 use crate::sys::socket::{self, Settings};
@@ -26,13 +29,13 @@ const LATE: &str = "it was asked for after started(): a socket is taken over fro
 /// The sockets that the program asks for, found or bound. See [`crate::sockets`] for the order. Who
 /// was told to stop while it starts does not return: the older generations that it waits for still
 /// have the addresses, and a program that ended with that error would end before them.
-pub(crate) fn obtain(wanted: &Wanted<'_>, settings: Settings) -> Result<Vec<OwnedFd>> {
+pub(crate) fn obtain(wanted: &Wanted<'_>, settings: Settings, own: &Own) -> Result<Vec<OwnedFd>> {
     let Some(daemon) = PROCESS.daemon() else {
         let text = "cannot find a socket (socket): init was not called, or failed";
         return Err(Error::new(ErrorKind::NotInitialized, text));
     };
     park_if_ending(daemon);
-    let found = find_or_bind(daemon, wanted, settings);
+    let found = find_or_bind(daemon, wanted, settings, own);
     if found.is_err() {
         park_if_ending(daemon);
     }
@@ -45,14 +48,23 @@ fn park_if_ending(daemon: &Daemon) {
     }
 }
 
-fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Result<Vec<OwnedFd>> {
+fn find_or_bind(
+    daemon: &Daemon,
+    wanted: &Wanted<'_>,
+    settings: Settings,
+    own: &Own,
+) -> Result<Vec<OwnedFd>> {
     if wanted.name.is_some_and(|name| name.len() > NAME_MAX) {
         let text = format!("cannot use a name of more than {NAME_MAX} bytes (socket)");
         return Err(Error::new(ErrorKind::Socket, text));
     }
+    let _one_at_a_time = lock(&PROCESS.sockets.asking);
     lock(&PROCESS.sockets.held).pool.use_it();
+    if let Some(number) = own.passed_as {
+        PROCESS.sockets.adopt(Passed { number, name: wanted.name.map(str::to_owned) });
+    }
     take_over()?;
-    let is_path = matches!(wanted.kind, SocketKind::Unix | SocketKind::UnixDatagram);
+    let is_path = wanted.kind.is_unix();
     let older = match &daemon.service {
         Some(service) if wanted.steer.is_some() => service.living()?,
         Some(_) | None => BTreeSet::new(),
@@ -69,7 +81,7 @@ fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Res
         return Err(asked_before(wanted, asked));
     }
     if let Some(steer) = wanted.steer {
-        let asking = Asking { daemon, wanted, steer, settings, older };
+        let asking = Asking { daemon, wanted, steer, settings, make: own.make.as_ref(), older };
         let (members, handed) = flows::obtain(&asking, &mut held)?;
         for (entry, origin) in members {
             note_found(&entry, origin, wanted);
@@ -77,23 +89,28 @@ fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Res
         return Ok(handed);
     }
     let forgotten = held.flows.forget(wanted);
-    let Held { pool, predecessor, modes, .. } = &mut *held;
+    let Held { pool, predecessor, .. } = &mut *held;
     pool.receive_all(forgotten);
     let count = wanted.count();
     let found = pool.find(wanted, is_lost);
     let mut found = found.map_err(|passed| of_another_kind(wanted, &passed))?;
     let had = found.len();
+    let overlapping = if had < count { pool.overlapping(wanted) } else { Vec::new() };
+    let from = *predecessor;
+    drop(held); // while code of the program may run
     if had < count {
         let active = found.iter().filter(|(entry, _)| !entry.socket.retired).count();
-        let overlapping = pool.overlapping(wanted);
-        let around =
-            Around { found: &found, overlapping: &overlapping, predecessors: &predecessors };
-        match bind(wanted, settings, around, count - had, active as u32) {
+        let around = Around {
+            found: &found,
+            overlapping: &overlapping,
+            predecessors: &predecessors,
+            make: own.make.as_ref(),
+        };
+        let bound = bind(wanted, settings, around, count - had, active as u32);
+        match bound.and_then(|bound| adjust_all(own, bound)) {
             Ok(bound) => found.extend(bound.into_iter().map(|entry| (entry, Origin::Bound))),
             Err(error) => {
-                pool.put_back(found);
-                let from = *predecessor;
-                drop(held);
+                lock(&PROCESS.sockets.held).pool.put_back(found);
                 let error = conflict::explain(daemon, wanted, &overlapping, from, error);
                 return Err(if is_late { error.hint(LATE) } else { error });
             }
@@ -106,10 +123,12 @@ fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Res
     let handed = match handed {
         Ok(handed) => handed,
         Err(error) => {
-            pool.put_back(found);
+            lock(&PROCESS.sockets.held).pool.put_back(found);
             return Err(error);
         }
     };
+    let mut held = lock(&PROCESS.sockets.held);
+    let Held { pool, modes, adjusts, .. } = &mut *held;
     let (found, steered) = pool.hold(wanted, found, !daemon.is_starting());
     if let Some((member, spread)) = steered {
         steer(&member, spread);
@@ -120,6 +139,9 @@ fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Res
         if is_late && *origin == Origin::Bound {
             let kind = entry.socket.kind.name();
             log::write(Event::SocketLate { kind, address: address_of(&entry.socket) });
+        }
+        if let Some(adjust) = own.adjust.clone().filter(|_| *origin != Origin::Bound) {
+            adjusts.push((entry.clone(), adjust));
         }
         let nonblocking = settings.nonblocking;
         if socket::is_nonblocking(entry.fd.as_fd()) == nonblocking {
@@ -133,10 +155,19 @@ fn find_or_bind(daemon: &Daemon, wanted: &Wanted<'_>, settings: Settings) -> Res
             log::write(Event::SocketMode { kind, address, nonblocking: !nonblocking });
         }
     }
+    drop(held);
     if !daemon.is_starting() {
-        set_modes(std::mem::take(modes));
+        adjust::set_modes();
+        adjust::adjust()?;
     }
     Ok(handed)
+}
+
+fn adjust_all(own: &Own, bound: Vec<Entry>) -> Result<Vec<Entry>> {
+    for entry in &bound {
+        own.adjust.as_ref().map_or(Ok(()), |adjust| adjust::adjust_one(entry, adjust))?;
+    }
+    Ok(bound)
 }
 
 /// Takes over from the predecessor, once.
@@ -152,13 +183,13 @@ fn take_over() -> Result<()> {
         }
         Some(_) | None => Taken::default(),
     };
-    let state = &mut *lock(&PROCESS.sockets.held);
-    state.predecessor = taken.generation;
-    state.state = taken.state;
+    PROCESS.handed.inherit(taken.states);
+    let held = &mut *lock(&PROCESS.sockets.held);
+    held.predecessor = taken.generation;
     let (flows, entries): (Vec<Entry>, Vec<Entry>) =
         taken.entries.into_iter().partition(|entry| entry.socket.flow.is_some());
-    state.pool.take(entries);
-    state.flows.take(flows);
+    held.pool.take(entries);
+    held.flows.take(flows);
     Ok(())
 }
 
@@ -214,27 +245,6 @@ fn has_lost_its_path(entry: &Entry) -> bool {
     lost
 }
 
-/// A path may have been bound under another name.
-fn address_of(socket: &Socket) -> &Address {
-    match socket.kind {
-        SocketKind::Unix | SocketKind::UnixDatagram => &socket.asked,
-        SocketKind::Tcp | SocketKind::Udp => &socket.local,
-    }
-}
-
-/// Changes the mode of sockets that other processes may share.
-pub(super) fn set_modes(modes: Vec<(Entry, bool)>) {
-    for (entry, nonblocking) in modes {
-        let (kind, address) = (entry.socket.kind.name(), address_of(&entry.socket));
-        match socket::set_nonblocking(entry.fd.as_fd(), nonblocking) {
-            Ok(()) => log::write(Event::SocketModeChanged { kind, address, nonblocking }),
-            Err(_) => {
-                log::write(Event::SocketMode { kind, address, nonblocking: !nonblocking });
-            }
-        }
-    }
-}
-
 fn note_found(entry: &Entry, origin: Origin, wanted: &Wanted<'_>) {
     let Socket { kind, name, member, retired, .. } = &entry.socket;
     let member = wanted.group.map(|count| format!("{}/{count}", member + 1));
@@ -260,9 +270,13 @@ pub(crate) fn cannot_accept(error: &io::Error) {
 
 // ---- the state ----
 
-pub(crate) fn inherited() -> Option<Vec<u8>> {
+/// The state of this name, and its version.
+pub(crate) fn inherited(name: &str) -> Option<(u32, Vec<u8>)> {
+    if name.starts_with(OWN) {
+        return None;
+    }
     take_over_or_log();
-    lock(&PROCESS.sockets.held).state.take()
+    PROCESS.handed.take(name)
 }
 
 pub(crate) fn inherited_from() -> Option<u64> {
@@ -270,8 +284,11 @@ pub(crate) fn inherited_from() -> Option<u64> {
     lock(&PROCESS.sockets.held).predecessor
 }
 
-fn take_over_or_log() {
-    if let Err(error) = take_over() {
-        log::write(Event::ReceiveFailed { error: &error });
+/// `false`: there is a predecessor, and nothing could be taken over from it.
+pub(in crate::driver) fn take_over_or_log() -> bool {
+    let taken = take_over();
+    if let Err(error) = &taken {
+        log::write(Event::ReceiveFailed { error });
     }
+    taken.is_ok()
 }

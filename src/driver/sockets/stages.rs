@@ -1,7 +1,8 @@
 //! What the stages of a restart do with the sockets of this process.
 
+use super::adjust;
 use super::bind::steer;
-use super::obtain;
+use crate::driver::counters;
 use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::PROCESS;
 use crate::error::{Error, ErrorKind, Result};
@@ -60,6 +61,8 @@ fn words(FileChanges { mode, uid, gid }: &FileChanges) -> String {
 /// that the kernel completes for us alone, after the older generations have closed theirs.
 pub(in crate::driver) fn close_unclaimed() {
     PROCESS.from_launcher.close();
+    PROCESS.handed.close_unclaimed();
+    counters::carry_on();
     let mut held = lock(&PROCESS.sockets.held);
     let mut unclaimed = held.pool.unclaimed();
     unclaimed.extend(held.flows.unclaimed());
@@ -99,16 +102,9 @@ pub(in crate::driver) fn steer_groups(own: u64, lives: &BTreeSet<u64>) {
     // In this process they are closed now, before any older generation closes its own.
 }
 
-/// This generation serves, and every older one has been told to end. Guards against a predecessor whose
-/// `accept` fails, or blocks, because of a successor that never comes to serve.
-pub(in crate::driver) fn set_modes() {
-    let modes = std::mem::take(&mut lock(&PROCESS.sockets.held).modes);
-    obtain::set_modes(modes);
-}
-
 /// `started` is through; these older generations end.
 pub(in crate::driver) fn started(older: Vec<(u64, Held)>) {
-    set_modes();
+    adjust::set_modes();
     let has_retired = lock(&PROCESS.sockets.held).pool.has_retired();
     if has_retired && older.is_empty() {
         close_retired(); // nobody is left to answer what waits there

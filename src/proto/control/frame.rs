@@ -5,11 +5,13 @@
 //! protocol's name and version. Descriptors come with it (SCM_RIGHTS).
 //!
 //! ```text
-//! take:    new  take generation=N
-//!          old  offer generation=M sockets=K state=BYTES|-
+//! take:    new  take generation=N kinds=KIND,…            (what the new daemon understands)
+//!          old  offer generation=M sockets=K state=BYTES|- states=S
 //!          old  sockets count=C, a line for each, and C descriptors      new  got C
 //!          …    until there were K
 //!          old  state bytes=B, and one sealed memfd                      new  got 1
+//!          old  states count=C, a line for each, and C sealed memfds     new  got C
+//!          …    until there were S
 //!          old  end                                                      new  done
 //! status:  status               status generation=… (a text, see `status`)
 //! restart: restart              accepted
@@ -17,6 +19,7 @@
 //! commit, roll-back:            accepted
 //! standby: new  stand-by generation=N                                   old  accepted
 //!          then, as long as both live: say WORD
+//! counters: counters            counters, and the memory of the counters
 //! ```
 //!
 //! Instead of each answer, `refused REASON` may come.
@@ -26,8 +29,15 @@
 //!
 //! This file imports nothing of the crate: the fuzzer compiles it by itself.
 
+mod known;
+mod socket;
+mod state;
+
 use std::fmt::{self, Write as _};
-use std::net::SocketAddr;
+
+pub(crate) use known::Known;
+pub(crate) use socket::{Address, FileId, Socket, SocketKind};
+pub(crate) use state::{NAME_MAX, NamedState, STATES_MAX, chunk_of_states};
 
 mod flow;
 
@@ -51,49 +61,6 @@ pub(crate) const STATE_MAX: u64 = 64 << 20;
 pub(crate) const REASON_MAX: usize = 1024;
 /// A path has fewer than 4096 bytes, of which each may need three.
 const WORD_MAX: usize = 3 * 4096;
-
-/// What kind of socket it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum SocketKind {
-    Tcp,
-    Udp,
-    Unix,
-    UnixDatagram,
-}
-
-/// Where a socket is bound.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Address {
-    Inet(SocketAddr),
-    /// A path. With a NUL byte in front, an abstract name. Empty if the socket has no name.
-    Unix(Vec<u8>),
-}
-
-/// What identifies a file to the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct FileId {
-    pub(crate) device: u64,
-    pub(crate) inode: u64,
-}
-
-/// A socket that is transferred.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Socket {
-    pub(crate) kind: SocketKind,
-    /// The address as it was asked for: with port 0, or before a rename.
-    pub(crate) asked: Address,
-    pub(crate) name: Option<String>,
-    /// Its place in its group; 0 for a socket without a group.
-    pub(crate) member: u32,
-    /// A member of a group that its owner did not ask for: no new connections go to it.
-    pub(crate) retired: bool,
-    /// The address that the kernel gives.
-    pub(crate) local: Address,
-    /// The file that its path named when it was bound there.
-    pub(crate) file: Option<FileId>,
-    /// It is a member of a steered group, and `member` is its place in the kernel's order.
-    pub(crate) flow: Option<Box<Flow>>,
-}
 
 /// A word on the lifeline between a generation on probation and the one that stands by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -134,10 +101,12 @@ impl Word {
 pub(crate) enum Request {
     Take {
         generation: u64,
+        known: Known,
     },
     Status,
     Restart,
     Stop,
+    Counters,
     Got {
         count: usize,
     },
@@ -155,11 +124,13 @@ pub(crate) enum Request {
 /// A message from the old daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Answer {
-    Offer { generation: u64, sockets: usize, state: Option<u64> },
+    Offer { generation: u64, sockets: usize, state: Option<u64>, states: usize },
     Sockets(Vec<Socket>),
     State { bytes: u64 },
+    States(Vec<NamedState>),
     End,
     Status(String),
+    Counters,
     Accepted,
     Refused(String),
 }
@@ -195,10 +166,14 @@ impl fmt::Display for Refused {
 impl Request {
     pub(crate) fn format(&self) -> Vec<u8> {
         match self {
-            Request::Take { generation } => message(format_args!("take generation={generation}")),
+            Request::Take { generation, known } => match known.format() {
+                Some(known) => message(format_args!("take generation={generation} kinds={known}")),
+                None => message(format_args!("take generation={generation}")),
+            },
             Request::Status => message(format_args!("status")),
             Request::Restart => message(format_args!("restart")),
             Request::Stop => message(format_args!("stop")),
+            Request::Counters => message(format_args!("counters")),
             Request::Got { count } => message(format_args!("got {count}")),
             Request::Done => message(format_args!("done")),
             Request::StandBy { generation } => {
@@ -213,12 +188,14 @@ impl Request {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Request, Refused> {
         let (name, head, _) = split(bytes)?;
         match name {
-            "take" => {
-                Ok(Request::Take { generation: number(field(head, "generation"), "generation")? })
-            }
+            "take" => Ok(Request::Take {
+                generation: number(field(head, "generation"), "generation")?,
+                known: Known::parse(field(head, "kinds")),
+            }),
             "status" => Ok(Request::Status),
             "restart" => Ok(Request::Restart),
             "stop" => Ok(Request::Stop),
+            "counters" => Ok(Request::Counters),
             "got" => {
                 let count = head.split(' ').next().and_then(digits);
                 let count = count.filter(|count| *count <= CHUNK_MAX as u64);
@@ -245,23 +222,23 @@ impl Request {
 impl Answer {
     pub(crate) fn format(&self) -> Vec<u8> {
         match self {
-            Answer::Offer { generation, sockets, state: Some(bytes) } => message(format_args!(
-                "offer generation={generation} sockets={sockets} state={bytes}"
-            )),
-            Answer::Offer { generation, sockets, state: None } => {
-                message(format_args!("offer generation={generation} sockets={sockets} state=-"))
-            }
-            Answer::Sockets(sockets) => {
-                let mut text = format!("sockets count={}", sockets.len());
-                for socket in sockets {
-                    text.push('\n');
-                    text.push_str(&socket.format());
+            Answer::Offer { generation, sockets, state, states } => {
+                let mut text = format!("offer generation={generation} sockets={sockets} state=");
+                _ = match state {
+                    Some(bytes) => write!(text, "{bytes}"),
+                    None => write!(text, "-"),
+                };
+                if *states > 0 {
+                    _ = write!(text, " states={states}");
                 }
                 message(format_args!("{text}"))
             }
+            Answer::Sockets(sockets) => lines_of("sockets", sockets.iter().map(Socket::format)),
             Answer::State { bytes } => message(format_args!("state bytes={bytes}")),
+            Answer::States(states) => lines_of("states", states.iter().map(NamedState::format)),
             Answer::End => message(format_args!("end")),
             Answer::Status(text) => message(format_args!("status {text}")),
+            Answer::Counters => message(format_args!("counters")),
             Answer::Accepted => message(format_args!("accepted")),
             Answer::Refused(reason) => {
                 message(format_args!("refused {}", clean(reason, REASON_MAX)))
@@ -281,24 +258,20 @@ impl Answer {
                     Some("-") => None,
                     bytes => Some(size(bytes)?),
                 };
+                let states = field(head, "states").unwrap_or("0");
+                let states = number(Some(states), "number of states")?;
+                if states > STATES_MAX as u64 {
+                    return Err(Refused::Malformed("number of states"));
+                }
                 Ok(Answer::Offer {
                     generation: number(field(head, "generation"), "generation")?,
                     sockets: sockets as usize,
                     state,
+                    states: states as usize,
                 })
             }
-            "sockets" => {
-                let count = number(field(head, "count"), "count")?;
-                if count == 0 || count > CHUNK_MAX as u64 {
-                    return Err(Refused::Malformed("count"));
-                }
-                let sockets: Vec<Socket> =
-                    lines.lines().map(Socket::parse).collect::<Result<_, _>>()?;
-                if sockets.len() as u64 != count {
-                    return Err(Refused::Malformed("count"));
-                }
-                Ok(Answer::Sockets(sockets))
-            }
+            "sockets" => each_line(head, lines, Socket::parse).map(Answer::Sockets),
+            "states" => each_line(head, lines, NamedState::parse).map(Answer::States),
             "state" => Ok(Answer::State { bytes: size(field(head, "bytes"))? }),
             "end" => Ok(Answer::End),
             "status" => {
@@ -309,6 +282,7 @@ impl Answer {
                 }
                 Ok(Answer::Status(text))
             }
+            "counters" => Ok(Answer::Counters),
             "accepted" => Ok(Answer::Accepted),
             "refused" => Ok(Answer::Refused(clean(head, REASON_MAX))),
             _ => Err(unknown(name)),
@@ -333,101 +307,6 @@ pub(crate) fn chunk_within<'a>(
         length <= room
     });
     fits.count()
-}
-
-// ---- a socket ----
-
-impl SocketKind {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            SocketKind::Tcp => "tcp",
-            SocketKind::Udp => "udp",
-            SocketKind::Unix => "unix",
-            SocketKind::UnixDatagram => "unix-datagram",
-        }
-    }
-
-    fn from_name(name: &str) -> Option<SocketKind> {
-        let all = [SocketKind::Tcp, SocketKind::Udp, SocketKind::Unix, SocketKind::UnixDatagram];
-        all.into_iter().find(|kind| kind.name() == name)
-    }
-
-    fn is_unix(self) -> bool {
-        matches!(self, SocketKind::Unix | SocketKind::UnixDatagram)
-    }
-}
-
-impl Socket {
-    pub(crate) fn format(&self) -> String {
-        let Socket { kind, asked, name, member, retired, local, file, flow } = self;
-        let mut line = format!("{} asked={asked} local={local} member={member}", kind.name());
-        if let Some(name) = name {
-            _ = write!(line, " name={}", Escaped(name.as_bytes()));
-        }
-        if *retired {
-            line.push_str(" retired=1");
-        }
-        if let Some(FileId { device, inode }) = file {
-            _ = write!(line, " file={device}:{inode}");
-        }
-        if let Some(flow) = flow {
-            _ = write!(line, " {}", flow.format());
-        }
-        line
-    }
-
-    pub(crate) fn parse(line: &str) -> Result<Socket, Refused> {
-        let (kind, fields) = line.split_once(' ').unwrap_or((line, ""));
-        let kind = SocketKind::from_name(kind).ok_or(Refused::Malformed("kind of socket"))?;
-        let address = |key| {
-            let text = field(fields, key).ok_or(Refused::Malformed("address"))?;
-            let address = Address::parse(text, kind.is_unix());
-            address.ok_or(Refused::Malformed("address"))
-        };
-        let name = field(fields, "name").map(|text| {
-            unescape(text)
-                .and_then(|bytes| String::from_utf8(bytes).ok())
-                .ok_or(Refused::Malformed("name"))
-        });
-        let member = number(field(fields, "member"), "member")?;
-        let file = field(fields, "file").map(|text| {
-            let (device, inode) = text.split_once(':')?;
-            Some(FileId { device: digits(device)?, inode: digits(inode)? })
-        });
-        let flow = field(fields, "flow")
-            .map(|owner| Flow::parse(owner, field(fields, "secret")).map(Box::new));
-        Ok(Socket {
-            kind,
-            asked: address("asked")?,
-            name: name.transpose()?,
-            member: u32::try_from(member).map_err(|_| Refused::Malformed("member"))?,
-            retired: field(fields, "retired") == Some("1"),
-            local: address("local")?,
-            file: file.map(|file| file.ok_or(Refused::Malformed("file"))).transpose()?,
-            flow: flow.transpose()?,
-        })
-    }
-}
-
-impl Address {
-    fn parse(text: &str, unix: bool) -> Option<Address> {
-        if unix { unescape(text).map(Address::Unix) } else { text.parse().ok().map(Address::Inet) }
-    }
-
-    /// Is it port 0, which the system replaces? Then several sockets can have this address.
-    pub(crate) fn is_any_port(&self) -> bool {
-        matches!(self, Address::Inet(address) if address.port() == 0)
-    }
-}
-
-/// Without blanks, so that it fits into a line of fields.
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Inet(address) => address.fmt(f),
-            Address::Unix(path) => Escaped(path).fmt(f),
-        }
-    }
 }
 
 // ---- words ----
@@ -478,6 +357,30 @@ pub(crate) fn clean(text: &str, longest: usize) -> String {
 
 fn message(text: fmt::Arguments<'_>) -> Vec<u8> {
     format!("{PROTOCOL} {VERSION} {text}").into_bytes()
+}
+
+/// `NAME count=C`, and a line for each.
+fn lines_of(name: &str, lines: impl ExactSizeIterator<Item = String>) -> Vec<u8> {
+    let mut text = format!("{name} count={}", lines.len());
+    for line in lines {
+        text.push('\n');
+        text.push_str(&line);
+    }
+    message(format_args!("{text}"))
+}
+
+/// What [`lines_of`] has written.
+fn each_line<T>(
+    head: &str,
+    lines: &str,
+    parse: impl Fn(&str) -> Result<T, Refused>,
+) -> Result<Vec<T>, Refused> {
+    let count = number(field(head, "count"), "count")?;
+    if count == 0 || count > CHUNK_MAX as u64 {
+        return Err(Refused::Malformed("count"));
+    }
+    let all: Vec<T> = lines.lines().map(parse).collect::<Result<_, _>>()?;
+    if all.len() as u64 == count { Ok(all) } else { Err(Refused::Malformed("count")) }
 }
 
 /// The name, the rest of the first line, and the lines behind it.

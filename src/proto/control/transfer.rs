@@ -1,7 +1,7 @@
 //! The two sides of a transfer: from which process a new generation takes its sockets, and what each side
 //! sends next. The drivers carry messages and descriptors. Which message may follow which is decided here.
 
-use super::frame::{Answer, Request, Socket};
+use super::frame::{Answer, Known, NamedState, Request, Socket};
 
 // ---- the new daemon ----
 
@@ -49,6 +49,8 @@ pub(crate) enum Took {
     Sockets(Vec<Socket>),
     /// The descriptor that came with it holds this number of bytes.
     State(u64),
+    /// The same, for each of these.
+    States(Vec<NamedState>),
     /// That was all.
     End,
 }
@@ -58,6 +60,7 @@ enum Due {
     Offer,
     Sockets,
     State,
+    States,
     End,
     Nothing,
 }
@@ -69,6 +72,8 @@ pub(crate) struct Taking {
     sockets: usize,
     got: usize,
     state: Option<u64>,
+    /// Named states that have not come.
+    states: usize,
     due: Due,
 }
 
@@ -76,8 +81,8 @@ impl Taking {
     /// For the generation `own`, which takes from `giver`. Returns the first message as well.
     pub(crate) fn begin(own: u64, giver: &Predecessor) -> (Taking, Request) {
         let from = giver.number;
-        let taking = Taking { from, sockets: 0, got: 0, state: None, due: Due::Offer };
-        (taking, Request::Take { generation: own })
+        let taking = Taking { from, sockets: 0, got: 0, state: None, states: 0, due: Due::Offer };
+        (taking, Request::Take { generation: own, known: Known::ALL })
     }
 
     /// Takes an answer, and the number of descriptors that came with it. The request that it returns is
@@ -90,14 +95,14 @@ impl Taking {
     ) -> Result<(Took, Option<Request>), String> {
         let (took, request) = match (self.due, answer) {
             (_, Answer::Refused(why)) => return Err(format!("it refuses: {why}")),
-            (Due::Offer, Answer::Offer { generation, sockets, state }) if fds == 0 => {
+            (Due::Offer, Answer::Offer { generation, sockets, state, states }) if fds == 0 => {
                 if generation != self.from {
                     return Err(format!(
                         "it says that it is generation {generation}, and the record says {}",
                         self.from
                     ));
                 }
-                (self.sockets, self.state) = (sockets, state);
+                (self.sockets, self.state, self.states) = (sockets, state, states);
                 (Took::Offer(sockets), None)
             }
             (Due::Sockets, Answer::Sockets(claimed)) => {
@@ -119,6 +124,17 @@ impl Taking {
                 self.state = None;
                 (Took::State(bytes), Some(Request::Got { count: 1 }))
             }
+            (Due::States, Answer::States(states)) => {
+                let count = states.len();
+                if count != fds {
+                    return Err(format!("it sent {fds} descriptors with {count} states"));
+                }
+                let Some(left) = self.states.checked_sub(count) else {
+                    return Err("it sent more states than it offered".to_owned());
+                };
+                self.states = left;
+                (Took::States(states), Some(Request::Got { count }))
+            }
             (Due::End, Answer::End) if fds == 0 => (Took::End, Some(Request::Done)),
             (due, other) => return Err(unexpected(&other, fds, due)),
         };
@@ -126,6 +142,7 @@ impl Taking {
             Took::End => Due::Nothing,
             _ if self.got < self.sockets => Due::Sockets,
             _ if self.state.is_some() => Due::State,
+            _ if self.states > 0 => Due::States,
             _ => Due::End,
         };
         Ok((took, request))
@@ -137,8 +154,10 @@ fn unexpected(answer: &Answer, fds: usize, due: Due) -> String {
         Answer::Offer { .. } => "an offer",
         Answer::Sockets(_) => "sockets",
         Answer::State { .. } => "a state",
+        Answer::States(_) => "named states",
         Answer::End => "the end",
         Answer::Status(_) => "a status",
+        Answer::Counters => "counters",
         Answer::Accepted => "a consent",
         Answer::Refused(_) => "a refusal",
     };
@@ -146,6 +165,7 @@ fn unexpected(answer: &Answer, fds: usize, due: Due) -> String {
         Due::Offer => "an offer",
         Due::Sockets => "sockets",
         Due::State => "the state",
+        Due::States => "named states",
         Due::End => "the end",
         Due::Nothing => "nothing",
     };
@@ -161,6 +181,8 @@ pub(crate) enum Give {
     /// This number of the sockets that have not been sent yet.
     Sockets(usize),
     State,
+    /// This number of the named states that have not been sent yet.
+    States(usize),
     End,
 }
 
@@ -171,6 +193,8 @@ pub(crate) struct Giving {
     left: usize,
     /// A state that has not been sent.
     state: bool,
+    /// Named states that have not been sent.
+    states: usize,
     next: Option<Give>,
     /// The count in the `got` that must come next.
     awaited: Option<usize>,
@@ -187,14 +211,21 @@ impl Giving {
     }
 
     pub(crate) fn new(sockets: usize, state: bool) -> Giving {
-        Giving { left: sockets, state, next: Some(Give::Offer), awaited: None, done: false }
+        let next = Some(Give::Offer);
+        Giving { left: sockets, state, states: 0, next, awaited: None, done: false }
+    }
+
+    pub(crate) fn with_states(self, states: usize) -> Giving {
+        Giving { states, ..self }
     }
 
     /// What is sent next. `None` if an answer has to come first, or if everything has been sent.
-    /// `fits`: how many of the remaining sockets fit into a message.
+    /// `fits`: how many of the remaining sockets, or of the named states once all sockets have been sent,
+    /// fit into a message.
     pub(crate) fn next(&mut self, fits: impl FnOnce(usize) -> usize) -> Option<Give> {
         let give = match self.next.take()? {
             Give::Sockets(_) => Give::Sockets(fits(self.left).min(self.left)),
+            Give::States(_) => Give::States(fits(self.states).min(self.states)),
             other => other,
         };
         match give {
@@ -207,16 +238,21 @@ impl Giving {
                 self.state = false;
                 self.awaited = Some(1);
             }
+            Give::States(count) => {
+                self.states -= count;
+                self.awaited = Some(count);
+            }
             Give::End => {}
         }
         Some(give)
     }
 
     fn following(&self) -> Give {
-        match (self.left, self.state) {
-            (0, false) => Give::End,
-            (0, true) => Give::State,
-            (left, _) => Give::Sockets(left),
+        match (self.left, self.state, self.states) {
+            (0, false, 0) => Give::End,
+            (0, false, left) => Give::States(left),
+            (0, true, _) => Give::State,
+            (left, ..) => Give::Sockets(left),
         }
     }
 
@@ -242,7 +278,9 @@ impl Giving {
 #[cfg(test)]
 mod tests {
     use super::{Give, Giving, Predecessor, Taking, Took, Untakeable, giver};
-    use crate::proto::control::frame::{Address, Answer, Request, Socket, SocketKind};
+    use crate::proto::control::frame::{
+        Address, Answer, Known, NamedState, Request, Socket, SocketKind,
+    };
 
     const OLD: Predecessor = Predecessor { number: 3, pid: 30, hands_over: true };
     const MUTE: Predecessor = Predecessor { number: 2, pid: 20, hands_over: false };
@@ -255,7 +293,11 @@ mod tests {
     }
 
     fn offer(sockets: usize, state: Option<u64>) -> Answer {
-        Answer::Offer { generation: OLD.number, sockets, state }
+        Answer::Offer { generation: OLD.number, sockets, state, states: 0 }
+    }
+
+    fn state(at: usize) -> NamedState {
+        NamedState { name: at.to_string(), version: at as u32, bytes: 3 }
     }
 
     #[test]
@@ -270,37 +312,49 @@ mod tests {
         assert_eq!(Giving::begin(3, 4), Ok(()));
     }
 
-    /// Both sides, message by message, for each number of sockets and with a state or without.
+    /// Both sides, message by message, for each number of sockets and of states.
     #[test]
     fn the_two_sides_understand_each_other() {
-        for (count, state) in (0..6).flat_map(|count| [(count, None), (count, Some(7))]) {
+        for (count, bytes, states) in (0..6)
+            .flat_map(|count| [(count, None), (count, Some(7))])
+            .flat_map(|(count, bytes)| (0..5).map(move |states| (count, bytes, states)))
+        {
             let (mut taking, first) = Taking::begin(4, &OLD);
-            assert_eq!(first, Request::Take { generation: 4 });
-            let mut giving = Giving::new(count, state.is_some());
-            let mut taken = Vec::new();
-            let mut ports = 0..;
+            assert_eq!(first, Request::Take { generation: 4, known: Known::ALL });
+            let mut giving = Giving::new(count, bytes.is_some()).with_states(states);
+            let (mut taken, mut taken_states) = (Vec::new(), Vec::new());
+            let (mut ports, mut names) = (0.., 0..);
             loop {
                 let Some(give) = giving.next(|left| left.min(2)) else {
                     assert!(giving.is_through());
                     break;
                 };
                 let (answer, fds) = match give {
-                    Give::Offer => (offer(count, state), 0),
+                    Give::Offer => {
+                        let generation = OLD.number;
+                        (Answer::Offer { generation, sockets: count, state: bytes, states }, 0)
+                    }
                     Give::Sockets(count) => {
                         (Answer::Sockets(ports.by_ref().take(count).map(socket).collect()), count)
                     }
                     Give::State => (Answer::State { bytes: 7 }, 1),
+                    Give::States(count) => {
+                        (Answer::States(names.by_ref().take(count).map(state).collect()), count)
+                    }
                     Give::End => (Answer::End, 0),
                 };
                 let (took, request) = taking.on(answer, fds).expect("what was due");
-                if let Took::Sockets(sockets) = took {
-                    taken.extend(sockets);
+                match took {
+                    Took::Sockets(sockets) => taken.extend(sockets),
+                    Took::States(states) => taken_states.extend(states),
+                    Took::Offer(_) | Took::State(_) | Took::End => {}
                 }
                 if let Some(request) = request {
                     giving.on(request).expect("what was due");
                 }
             }
             assert_eq!(taken, (0..count as u16).map(socket).collect::<Vec<_>>());
+            assert_eq!(taken_states, (0..states).map(state).collect::<Vec<_>>());
         }
     }
 
@@ -310,7 +364,7 @@ mod tests {
         let refuses = |mut taking: Taking, answer, fds, why: &str| {
             assert_eq!(taking.on(answer, fds), Err(why.to_owned()));
         };
-        let other = Answer::Offer { generation: 2, sockets: 0, state: None };
+        let other = Answer::Offer { generation: 2, sockets: 0, state: None, states: 0 };
         refuses(begun(), other, 0, "it says that it is generation 2, and the record says 3");
         refuses(
             begun(),
@@ -335,6 +389,17 @@ mod tests {
         offered.on(Answer::Sockets(vec![socket(1)]), 1).expect("a socket");
         let state = "it sent a state with 1 descriptors where the state was due";
         refuses(offered, Answer::State { bytes: 8 }, 1, state);
+        let mut named = begun();
+        let offer = Answer::Offer { generation: 3, sockets: 0, state: None, states: 1 };
+        named.on(offer, 0).expect("an offer");
+        let states = |count| Answer::States((0..count).map(self::state).collect());
+        refuses(named.clone(), states(2), 2, "it sent more states than it offered");
+        refuses(named.clone(), states(1), 0, "it sent 0 descriptors with 1 states");
+        let end = "it sent the end with 0 descriptors where named states was due";
+        refuses(named.clone(), Answer::End, 0, end);
+        named.on(states(1), 1).expect("a state");
+        let late = "it sent named states with 1 descriptors where the end was due";
+        refuses(named, states(1), 1, late);
         let mut giving = Giving::new(1, false);
         assert_eq!(giving.next(|_| 1), Some(Give::Offer));
         assert_eq!(giving.next(|_| 1), Some(Give::Sockets(1)));

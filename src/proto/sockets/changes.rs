@@ -33,6 +33,9 @@ impl Changes {
             SocketKind::Udp => (false, false),
             SocketKind::Unix => (true, true),
             SocketKind::UnixDatagram => (false, true),
+            SocketKind::UnixSeqpacket => (true, true),
+            SocketKind::Vsock => (true, false),
+            SocketKind::Descriptor => (false, false),
         };
         Changes {
             backlog: self.backlog.filter(|_| listens),

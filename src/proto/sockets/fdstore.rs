@@ -12,6 +12,13 @@ pub(crate) fn is_ours(name: &str) -> bool {
     name.strip_prefix(PREFIX).is_some_and(|rest| !rest.is_empty())
 }
 
+/// Is it the name of a descriptor that the program keeps? It may be of any type.
+pub(crate) fn is_descriptor(name: &str) -> bool {
+    let rest =
+        name.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix(SocketKind::Descriptor.name()));
+    rest.is_some_and(|rest| rest.starts_with('-'))
+}
+
 /// The name for a socket: the address that the program asked for, and the file that its path named.
 pub(crate) fn name(socket: &Socket) -> String {
     let Socket { kind, asked, name, member, file, .. } = socket;
@@ -50,7 +57,9 @@ fn fnv(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Address, FileId, Socket, SocketKind, file, has_stem, is_ours, name, stem};
+    use super::{
+        Address, FileId, Socket, SocketKind, file, has_stem, is_descriptor, is_ours, name, stem,
+    };
 
     fn tcp(address: &str, name: Option<&str>, member: u32) -> Socket {
         let asked = Address::Inet(address.parse().expect("an address"));
@@ -74,6 +83,10 @@ mod tests {
             assert!(has_stem(&name, &stem(*kind, asked, own.as_deref(), *member)));
         }
         assert!(!is_ours("web.socket") && !is_ours("seamless-"));
+        let mut kept = tcp("127.0.0.1:80", None, 0);
+        assert!(!is_descriptor(&super::name(&kept)) && !is_descriptor("descriptor-1"));
+        (kept.kind, kept.asked) = (SocketKind::Descriptor, Address::Name("tun".to_owned()));
+        assert!(is_descriptor(&super::name(&kept)));
     }
 
     #[test]

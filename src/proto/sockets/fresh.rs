@@ -29,7 +29,7 @@ pub(crate) fn remedy(
     refusal: Refusal,
     first_unprivileged: u16,
 ) -> String {
-    let is_inet = matches!(kind, SocketKind::Tcp | SocketKind::Udp);
+    let is_inet = kind.is_inet();
     match refusal {
         Refusal::Denied if is_inet && is_privileged(address, first_unprivileged) => format!(
             "ports below {first_unprivileged} need the capability CAP_NET_BIND_SERVICE: give it to the \

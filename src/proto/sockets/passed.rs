@@ -1,5 +1,5 @@
-//! What a supervisor passes: `LISTEN_FDS`, `LISTEN_FDNAMES`, `LISTEN_PID` (`sd_listen_fds(3)`).
-//! Pure: the variables in, numbers and names out.
+//! What a supervisor passes: `LISTEN_FDS`, `LISTEN_FDNAMES`, `LISTEN_PID` (`sd_listen_fds(3)`), or Einhorn's
+//! `EINHORN_FD_COUNT`, `EINHORN_FD_0` and so on. Pure: the variables in, numbers and names out.
 
 /// The first number that a supervisor passes.
 const FIRST: i32 = 3;
@@ -28,9 +28,6 @@ pub(crate) fn parse(variables: Variables<'_>, meant_for: &[i32]) -> Result<Vec<P
     let Some(fds) = fds else {
         return Ok(Vec::new());
     };
-    let number = |text: &str| -> Option<i32> {
-        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
-    };
     let Some(pid) = pid.and_then(number) else {
         return Err(format!("LISTEN_FDS={fds} without a LISTEN_PID that is one"));
     };
@@ -48,9 +45,39 @@ pub(crate) fn parse(variables: Variables<'_>, meant_for: &[i32]) -> Result<Vec<P
     Ok(passed.collect())
 }
 
+/// What Einhorn has passed, if it is the parent of the process that it has started. `master`: the PID that it
+/// says is its own. `numbers`: the variables, by their places.
+pub(crate) fn einhorn(
+    master: Option<&str>,
+    count: &str,
+    numbers: impl Fn(i32) -> Option<String>,
+    parent: Option<i32>,
+) -> Result<Vec<Passed>, String> {
+    let Some(master) = master.and_then(number) else {
+        return Err(format!("EINHORN_FD_COUNT={count} without an EINHORN_MASTER_PID that is one"));
+    };
+    if parent != Some(master) {
+        return Err(format!("EINHORN_FD_COUNT={count} was meant for a child of process {master}"));
+    }
+    let Some(count) = number(count).filter(|count| *count <= MOST) else {
+        return Err(format!("EINHORN_FD_COUNT={count} is no number of descriptors"));
+    };
+    let one = |at| {
+        let text = numbers(at).unwrap_or_default();
+        let found = number(&text).filter(|found| (FIRST..MOST).contains(found));
+        let number = found.ok_or_else(|| format!("EINHORN_FD_{at}={text} is no descriptor"))?;
+        Ok(Passed { number, name: None })
+    };
+    (0..count).map(one).collect()
+}
+
+fn number(text: &str) -> Option<i32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Passed, Variables, parse};
+    use super::{Passed, Variables, einhorn, parse};
 
     fn variables<'a>(pid: &'a str, fds: &'a str, names: &'a str) -> Variables<'a> {
         Variables { pid: Some(pid), fds: Some(fds), names: Some(names) }
@@ -65,6 +92,40 @@ mod tests {
         let expected = vec![passed(3, Some("web")), passed(4, Some("admin"))];
         for pid in ["812", "813"] {
             assert_eq!(parse(variables(pid, "2", "web:admin"), &[812, 813]), Ok(expected.clone()));
+        }
+    }
+
+    #[test]
+    fn einhorn_passes_to_its_children() {
+        let numbers = |at| ["7", "3"].get(at as usize).map(|text| (*text).to_owned());
+        let expected = vec![passed(7, None), passed(3, None)];
+        assert_eq!(einhorn(Some("90"), "2", numbers, Some(90)), Ok(expected));
+        assert_eq!(einhorn(Some("90"), "0", numbers, Some(90)), Ok(vec![]));
+        for (master, count, parent, why) in [
+            (None, "2", Some(90), "EINHORN_FD_COUNT=2 without an EINHORN_MASTER_PID that is one"),
+            (
+                Some("x"),
+                "2",
+                Some(90),
+                "EINHORN_FD_COUNT=2 without an EINHORN_MASTER_PID that is one",
+            ),
+            (Some("90"), "2", Some(91), "EINHORN_FD_COUNT=2 was meant for a child of process 90"),
+            (Some("90"), "2", None, "EINHORN_FD_COUNT=2 was meant for a child of process 90"),
+            (Some("90"), "-1", Some(90), "EINHORN_FD_COUNT=-1 is no number of descriptors"),
+            (
+                Some("90"),
+                "9999999",
+                Some(90),
+                "EINHORN_FD_COUNT=9999999 is no number of descriptors",
+            ),
+            (Some("90"), "3", Some(90), "EINHORN_FD_2= is no descriptor"),
+        ] {
+            assert_eq!(einhorn(master, count, numbers, parent), Err(why.to_owned()));
+        }
+        for odd in ["0", "2", "-3", "+3", "three", "99999999999"] {
+            let why = format!("EINHORN_FD_0={odd} is no descriptor");
+            let numbers = |_| Some(odd.to_owned());
+            assert_eq!(einhorn(Some("90"), "1", numbers, Some(90)), Err(why));
         }
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct Entry<F> {
     pub(crate) cookie: Option<u64>,
     /// It is at an IPv6 address, and leaves IPv4 to others.
     pub(crate) only_v6: bool,
+    /// A copy of it may be kept by launcher, keeper or store, which give it to the next start after a crash.
+    pub(crate) outlives_crash: bool,
 }
 
 /// As the program asks for it.
@@ -187,6 +189,7 @@ impl<F: Clone> Pool<F> {
             }
         }
         self.stored.retain(|entry| entry.cookie.is_none_or(|cookie| !known.contains(&cookie)));
+        self.forget_stored_descriptors();
     }
 
     /// Adds members of a steered group, which are to be found as those of a plain one.
@@ -305,7 +308,7 @@ impl<F: Clone> Pool<F> {
                     && wanted.fits(entry)
                     && !is_lost(entry)
             };
-            let inet = |(kind, ..): &&Key| matches!(kind, SocketKind::Tcp | SocketKind::Udp);
+            let inet = |(kind, ..): &&Key| kind.is_inet() || *kind == SocketKind::Vsock;
             let mut keys = self.received.keys().filter(inet);
             let Some(key) = keys.find(|key| self.received[*key].iter().all(is_it)).cloned() else {
                 continue;
@@ -315,9 +318,10 @@ impl<F: Clone> Pool<F> {
             let name = wanted.name.map(str::to_owned);
             return found
                 .into_iter()
-                .map(|Entry { socket, fd, cookie, only_v6 }| {
-                    let socket = Socket { asked: address.clone(), name: name.clone(), ..socket };
-                    (Entry { socket, fd, cookie, only_v6 }, Origin::Predecessor)
+                .map(|entry| {
+                    let (asked, name) = (address.clone(), name.clone());
+                    let socket = Socket { asked, name, ..entry.socket };
+                    (Entry { socket, ..entry }, Origin::Predecessor)
                 })
                 .collect();
         }
@@ -345,11 +349,11 @@ impl<F: Clone> Pool<F> {
                         && name.is_some_and(|name| fdstore::has_stem(name, &stem))
                 };
                 let Some(at) = self.stored.iter().position(is_it) else { break };
-                let Entry { socket, fd, cookie, only_v6 } = self.stored.swap_remove(at);
-                let file = socket.name.as_deref().and_then(fdstore::file);
+                let entry = self.stored.swap_remove(at);
+                let file = entry.socket.name.as_deref().and_then(fdstore::file);
                 let name = wanted.name.map(str::to_owned);
-                let socket = Socket { asked: asked.clone(), name, member, file, ..socket };
-                let entry = Entry { socket, fd, cookie, only_v6 };
+                let socket = Socket { asked: asked.clone(), name, member, file, ..entry.socket };
+                let entry = Entry { socket, ..entry };
                 if is_lost(&entry) {
                     break;
                 }
@@ -442,9 +446,10 @@ impl<F: Clone> Pool<F> {
     /// replaced stays open until [`replaced`](Pool::replaced).
     pub(crate) fn unclaimed(&mut self) -> Vec<Found<F>> {
         if !self.used && !self.taken {
-            return Vec::new(); // a program that finds its passed sockets by itself
+            return Vec::new();
         }
-        let passed = mem::take(&mut self.passed);
+        // Otherwise the program finds by itself what was passed to it.
+        let passed = if self.used { mem::take(&mut self.passed) } else { Vec::new() };
         let stored = mem::take(&mut self.stored).into_iter().map(|entry| (entry, Origin::Store));
         let received = mem::take(&mut self.received).into_values().flatten();
         let received = received.map(|entry| (entry, Origin::Predecessor));
@@ -490,6 +495,7 @@ impl<F: Clone> Pool<F> {
     }
 }
 
+mod descriptors;
 mod replaced;
 #[cfg(feature = "systemd")]
 mod store;

@@ -63,12 +63,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .reload_signals([signal::HUP])
         .drain_timeout(Duration::from_secs(60))
         .on_launch(says("launched"))
-        .hand_over(|| b"state".to_vec())
+        .hand_over("state", || b"state".to_vec())
         .watchdog(|| true)
         .init()?;
     let again = seamless::init(&pid_file).expect_err("the second").kind();
     say(&format!("init {} {again:?} {:?}", process::id(), seamless::state()));
-    say(&format!("inherited {:?} {:?}", seamless::inherited(), seamless::inherited_from()));
+    say(&format!("inherited {:?} {:?}", seamless::inherited("state"), seamless::inherited_from()));
 
     let tcp = sockets::Options::new().backlog(9000).tcp("127.0.0.1:0")?;
     say(&format!("tcp {}", tcp.local_addr()?));

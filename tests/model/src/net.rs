@@ -251,7 +251,8 @@ impl Net {
         let (kind, asked, local) = (at.kind(), at.address(), at.address());
         let socket =
             Socket { kind, asked, name, member: 0, retired: false, local, file, flow: None };
-        Entry { socket, fd: cookie, cookie: Some(u64::from(cookie)), only_v6: false }
+        let (fd, cookie) = (cookie, Some(u64::from(cookie)));
+        Entry { socket, fd, cookie, only_v6: false, outlives_crash: true }
     }
 
     /// `has_lost_its_path`.
@@ -517,13 +518,14 @@ impl World {
             Err(why) => return self.taking_fails(id, &why, setting),
         };
         match took {
-            Took::Offer(_) | Took::State(_) => {}
+            Took::Offer(_) | Took::State(_) | Took::States(_) => {}
             Took::Sockets(claimed) => {
                 let entries = claimed.into_iter().zip(fds).map(|(socket, fd)| Entry {
                     socket,
                     fd,
                     cookie: Some(u64::from(fd)),
                     only_v6: false,
+                    outlives_crash: true,
                 });
                 part.got.extend(entries);
             }
@@ -915,7 +917,7 @@ impl World {
         let request = link.to_giver.remove(0);
         say(|| format!("daemon {giver} reads of daemon {taker}: {request:?}"));
         let refused = match (&mut link.giving, request) {
-            (None, Request::Take { generation }) => match Giving::begin(own, generation) {
+            (None, Request::Take { generation, .. }) => match Giving::begin(own, generation) {
                 Ok(()) => {
                     link.giving = Some((Giving::new(held.len(), false), held));
                     None
@@ -936,7 +938,7 @@ impl World {
             let message = match give {
                 Give::Offer => {
                     let sockets = rest.len();
-                    (Answer::Offer { generation: own, sockets, state: None }, Vec::new())
+                    (Answer::Offer { generation: own, sockets, state: None, states: 0 }, Vec::new())
                 }
                 Give::Sockets(count) => {
                     let sent: Vec<Entry<Cookie>> = rest.drain(..count).collect();
@@ -945,6 +947,7 @@ impl World {
                     (Answer::Sockets(sockets), fds)
                 }
                 Give::State => (Answer::State { bytes: 0 }, Vec::new()),
+                Give::States(_) => unreachable!("none has a name"),
                 Give::End => (Answer::End, Vec::new()),
             };
             link.to_taker.push(message);

@@ -1,5 +1,7 @@
 //! systemd's descriptor store: sockets that outlive every process of the service.
 
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
+
 use seamless_testing::{
     bin,
     clients::Program,
@@ -91,6 +93,49 @@ fn sockets_outlive_a_crash_of_everything() {
         web.control(&["stop"]);
         assert_eq!(web.show("NFileDescriptorStore"), "0");
         web.wait_nothing_left();
+    });
+}
+
+/// What the probe of this PID reports under this name.
+fn told(folder: &Path, daemon: u32, name: &str) -> Vec<String> {
+    let report = fs::read_to_string(folder.join("report")).unwrap_or_default();
+    let begin = format!("{daemon} {name} ");
+    report.lines().filter_map(|line| Some(line.strip_prefix(&begin)?.to_owned())).collect()
+}
+
+#[test]
+fn counters_and_kept_files_outlive_a_crash_of_everything() {
+    run(|systemd, folder| {
+        let web = Web::new(systemd, folder, "web");
+        let file = web.folder.join("kept");
+        let options = format!(
+            "--at=after-init=take:{file} --at=after-init=keep-crash:{file} \
+             --at=after-init=count:requests --at=started=keep-crash:{late} \
+             --at=after-init=keep:{not}",
+            file = file.display(),
+            late = web.folder.join("late").display(),
+            not = web.folder.join("not").display(),
+        );
+        web.deploy("FileDescriptorStoreMax=8", &options);
+        web.control(&["start"]);
+        let first = web.started(1);
+        web.wait_looked(first);
+        // The socket, the memory of the counters, and two files; not the third one.
+        web.wait_show("NFileDescriptorStore", "4");
+        assert_eq!(told(&web.folder, first, "took"), [format!("{} none", file.display())]);
+        let inode = fs::metadata(&file).expect("the file").ino();
+        let second = web.restart_unseen(first);
+        web.wait_looked(second);
+        Watched::new(first).wait_end(LIMIT);
+        web.wait_show("NFileDescriptorStore", "4");
+        web.control(&["kill", "--signal=KILL"]);
+        let third = web.started(3);
+        web.wait_looked(third);
+        assert_eq!(told(&web.folder, third, "took"), [format!("{} {inode}", file.display())]);
+        assert_eq!(told(&web.folder, third, "counted"), ["requests 3"]);
+        web.wait_show("NFileDescriptorStore", "4");
+        web.control(&["stop"]);
+        assert_eq!(web.show("NFileDescriptorStore"), "0");
     });
 }
 

@@ -1,6 +1,7 @@
 use super::{
-    Address, Answer, CHUNK_MAX, FileId, Flow, MESSAGE_MAX, Owner, Refused, Request, SOCKETS_MAX,
-    STATE_MAX, Secret, Socket, SocketKind, Steer, chunk,
+    Address, Answer, CHUNK_MAX, FileId, Flow, Known, MESSAGE_MAX, NAME_MAX, NamedState, Owner,
+    Refused, Request, SOCKETS_MAX, STATE_MAX, STATES_MAX, Secret, Socket, SocketKind, Steer, chunk,
+    chunk_of_states,
 };
 
 fn tcp(asked: &str, local: &str) -> Socket {
@@ -26,6 +27,10 @@ fn unix(path: &[u8]) -> Socket {
     }
 }
 
+fn of(kind: SocketKind, address: Address) -> Socket {
+    Socket { kind, asked: address.clone(), local: address, ..unix(b"/") }
+}
+
 fn request(text: &str) -> Result<Request, Refused> {
     Request::parse(format!("seamless-takeover 1 {text}").as_bytes())
 }
@@ -37,10 +42,15 @@ fn answer(text: &str) -> Result<Answer, Refused> {
 #[test]
 fn each_request_as_text() {
     for (text, value) in [
-        ("take generation=7", Request::Take { generation: 7 }),
+        ("take generation=7", Request::Take { generation: 7, known: Known::FIRST }),
+        (
+            "take generation=7 kinds=tcp,udp,unix,unix-datagram,unix-seqpacket,vsock,descriptor,state",
+            Request::Take { generation: 7, known: Known::ALL },
+        ),
         ("status", Request::Status),
         ("restart", Request::Restart),
         ("stop", Request::Stop),
+        ("counters", Request::Counters),
         ("got 252", Request::Got { count: 252 }),
         ("got 0", Request::Got { count: 0 }),
         ("done", Request::Done),
@@ -52,14 +62,26 @@ fn each_request_as_text() {
 
 #[test]
 fn each_answer_as_text() {
-    let offer = |sockets, state| Answer::Offer { generation: 3, sockets, state };
+    let offer = |sockets, state| Answer::Offer { generation: 3, sockets, state, states: 0 };
+    let with_states = Answer::Offer { generation: 3, sockets: 1, state: None, states: STATES_MAX };
+    let named = |name: &str, version, bytes| NamedState { name: name.to_owned(), version, bytes };
+    let longest = named(&"x".repeat(NAME_MAX), u32::MAX, STATE_MAX);
+    let states = vec![named("a b=%\u{e9}", 2, 0), longest];
+    let states_text = format!(
+        "states count=2\nname=a%20b=%25%C3%A9 version=2 bytes=0\nname={} version=4294967295 \
+         bytes=67108864",
+        "x".repeat(NAME_MAX)
+    );
     for (text, value) in [
         ("offer generation=3 sockets=2 state=5", offer(2, Some(5))),
         ("offer generation=3 sockets=0 state=-", offer(0, None)),
         ("offer generation=3 sockets=1048576 state=67108864", offer(SOCKETS_MAX, Some(STATE_MAX))),
+        ("offer generation=3 sockets=1 state=- states=4096", with_states),
         ("state bytes=0", Answer::State { bytes: 0 }),
+        (&states_text, Answer::States(states)),
         ("end", Answer::End),
         ("status generation=3\nline two", Answer::Status("generation=3\nline two".to_owned())),
+        ("counters", Answer::Counters),
         ("accepted", Answer::Accepted),
         ("refused one is not two", Answer::Refused("one is not two".to_owned())),
     ] {
@@ -93,9 +115,21 @@ fn each_socket_as_text() {
         (odd, "unix-datagram asked=/a%20%0A=%FF%25 local=/a%20%0A=%FF%25 member=0"),
         (unix(b"\0name"), "unix asked=%00name local=%00name member=0"),
         (unix(b""), "unix asked= local= member=0"),
+        (
+            Socket { kind: SocketKind::UnixSeqpacket, ..unix(b"/run/q") },
+            "unix-seqpacket asked=/run/q local=/run/q member=0",
+        ),
+        (
+            of(SocketKind::Vsock, Address::Vsock { cid: 2, port: 1024 }),
+            "vsock asked=vsock:2:1024 local=vsock:2:1024 member=0",
+        ),
+        (
+            of(SocketKind::Descriptor, Address::Name("the tun %".to_owned())),
+            "descriptor asked=the%20tun%20%25 local=the%20tun%20%25 member=0",
+        ),
     ];
     let text: Vec<&str> = lines.iter().map(|(_, line)| *line).collect();
-    let text = format!("sockets count=6\n{}", text.join("\n"));
+    let text = format!("sockets count=9\n{}", text.join("\n"));
     let value = Answer::Sockets(lines.into_iter().map(|(socket, _)| socket).collect());
     assert_eq!(value.format(), format!("seamless-takeover 1 {text}").into_bytes());
     assert_eq!(answer(&text), Ok(value));
@@ -103,7 +137,8 @@ fn each_socket_as_text() {
 
 #[test]
 fn fields_of_later_versions_are_passed_over() {
-    assert_eq!(request("take generation=7 color=red"), Ok(Request::Take { generation: 7 }));
+    let first = Request::Take { generation: 7, known: Known::FIRST };
+    assert_eq!(request("take generation=7 color=red"), Ok(first));
     assert_eq!(request("got 2 of=3"), Ok(Request::Got { count: 2 }));
     let line = "sockets count=1 more=1\ntcp color=red asked=127.0.0.1:0 local=127.0.0.1:9 member=0";
     assert_eq!(answer(line), Ok(Answer::Sockets(vec![tcp("127.0.0.1:0", "127.0.0.1:9")])));
@@ -218,6 +253,13 @@ fn a_chunk_fits_into_one_message() {
     assert!((1..10).contains(&count), "{count}");
     assert!(Answer::Sockets(longest[..count].to_vec()).format().len() <= MESSAGE_MAX);
     assert!(Answer::Sockets(longest[..=count].to_vec()).format().len() > MESSAGE_MAX - 256);
+    assert_eq!(chunk_of_states(&[]), 0);
+    let state = |name: String| NamedState { name, version: u32::MAX, bytes: STATE_MAX };
+    assert_eq!(chunk_of_states(&vec![state("a".to_owned()); 1000]), CHUNK_MAX);
+    let longest = vec![state("\u{1}".repeat(NAME_MAX)); 200];
+    let count = chunk_of_states(&longest);
+    assert!((1..200).contains(&count), "{count}");
+    assert!(Answer::States(longest[..count].to_vec()).format().len() <= MESSAGE_MAX);
 }
 
 #[test]

@@ -9,7 +9,7 @@ impl<F> Entry<F> {
     fn reach(&self) -> Option<Reach> {
         match self.socket.local {
             Address::Inet(address) => Some(Reach::of(address, self.only_v6)),
-            Address::Unix(_) => None,
+            Address::Unix(_) | Address::Vsock { .. } | Address::Name(_) => None,
         }
     }
 }
@@ -22,7 +22,7 @@ impl Wanted<'_> {
                 let asked = Reach::of(*address, self.only_v6);
                 entry.reach().is_some_and(|reach| asked.meets(reach))
             }
-            Address::Unix(_) => false,
+            Address::Unix(_) | Address::Vsock { .. } | Address::Name(_) => false,
         };
         entry.socket.kind == self.kind && self.addresses.iter().any(meets)
     }

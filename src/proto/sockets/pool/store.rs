@@ -1,6 +1,7 @@
 //! What the supervisor's store has to hold.
 
 use super::Pool;
+use crate::proto::control::frame::SocketKind;
 use crate::proto::sockets::fdstore;
 use std::mem;
 
@@ -17,10 +18,13 @@ impl<F: Clone> Pool<F> {
     /// The store has to hold every socket that serves, and nothing else. It does not hold those that the
     /// supervisor keeps anyway. After this call, the store counts as changed.
     pub(crate) fn bring_store_into_line(&mut self) -> Store<F> {
-        let wanted: Vec<(String, u64, F)> = self
-            .held
-            .iter()
-            .filter(|entry| !entry.socket.retired)
+        // Sockets first: if the store has too little room, descriptors are left out.
+        let (sockets, descriptors): (Vec<_>, Vec<_>) =
+            self.held.iter().partition(|entry| entry.socket.kind != SocketKind::Descriptor);
+        let wanted: Vec<(String, u64, F)> = sockets
+            .into_iter()
+            .chain(descriptors)
+            .filter(|entry| !entry.socket.retired && entry.outlives_crash)
             .filter_map(|entry| {
                 Some((fdstore::name(&entry.socket), entry.cookie?, entry.fd.clone()))
             })

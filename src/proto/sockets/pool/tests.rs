@@ -18,7 +18,7 @@ fn entry(port: u16, cookie: u64) -> Entry<u64> {
         file: None,
         flow: None,
     };
-    Entry { socket, fd: cookie, cookie: Some(cookie), only_v6: false }
+    Entry { socket, fd: cookie, cookie: Some(cookie), only_v6: false, outlives_crash: true }
 }
 
 fn wanted(port: u16, group: Option<usize>) -> Wanted<'static> {

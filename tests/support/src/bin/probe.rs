@@ -24,6 +24,10 @@
 //! | `wait REASON` | `wait` has returned |
 //! | `error STEP: TEXT` | `init`, `started` or a socket failed; exit code 111 |
 //! | `socket KIND ADDRESS` | a socket of `--tcp` and its like was found or bound |
+//! | `named NAME VERSION TEXT`, `named NAME none` | the action `inherited:NAME` |
+//! | `kept NAME ok`, `kept NAME error: TEXT` | the actions `keep:…` |
+//! | `took NAME TARGET INODE`, `took NAME none` | the action `take:NAME` |
+//! | `counted NAME VALUE` | the action `count:NAME` |
 //! | `inherited FROM BYTES TEXT` | `--inherit`: from which generation, how many bytes, the first of them |
 
 use std::{
@@ -80,13 +84,17 @@ probe --pid-file PATH [options]
   --group SOCKET, --udp-group SOCKET
                             the same, with `,count=N`; with `,steer=newest|quic|OFFSET:MASK`, reports
                             a connection ID or the value for each member
+  --unix-seqpacket PATH, --vsock PORT
+                            the same; nobody serves it
   --many N                  N TCP sockets with port 0, which nobody serves
   --accept WHEN             what is done with sockets of `seamless::sockets`: always; started (once
                             `started` has returned); never; late (in the drain only); until-drain
                             (then held open and not served)
   --state text:TEXT|size:N|panic|hang
                             what to hand over
-  --inherit                 report what was handed over
+  --hand-over NAME=VERSION:TEXT
+                            a named state to hand over; may be repeated
+  --inherit                 report what was handed over without a name
   --watchdog PATH           the program is well as long as this file exists
   --exit-code N             how to end after `wait`
   --no-wait                 never call `wait`
@@ -133,9 +141,13 @@ ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, file:PATH (until i
         own-output (standard output is a socket of its own that nobody reads),
         call:init, call:started, call:restart, call:state, call:time, call:wait, call:look,
         call:inherited, call:reason (of the drain), call:states (reported as they come, by a thread
-        and a task), tcp:SOCKET
+        and a task), tcp:SOCKET, inherited:NAME,
+        keep:PATH, lock:PATH (keep a file under its path; it gets a line with our PID; with an exclusive lock),
+        keep-crash:PATH (through a crash), keep-userfaultfd:NAME, forget:NAME, take:NAME (and write a line),
+        count:NAME (adds 1)
 SOCKET  an address or a path, and then any of: ,name=NAME ,count=N ,mode=660 ,uid=N ,gid=N
-        ,backlog=N ,only-v6 ,reuse-port ,blocking
+        ,backlog=N ,only-v6 ,reuse-port ,blocking ,fd=N ,make=HOW (as asked; or what is wrong: port, kind,
+        deaf, inherited, error) ,adjust=N (bytes of the receive buffer; 0 fails)
 TIME    like 300ms or 2s";
 
 #[derive(Clone, Debug)]
@@ -161,6 +173,7 @@ enum Action {
     Reap,
     Orphan(u32),
     Call(String),
+    Named(String, String),
     Tcp(Asked),
 }
 
@@ -202,6 +215,8 @@ impl FromStr for Action {
             "orphan" => value.parse().map(Action::Orphan).map_err(|error| wrong(&error)),
             "spawn" => Ok(Action::Spawn(value.to_owned())),
             "call" => Ok(Action::Call(value.to_owned())),
+            "inherited" | "keep" | "lock" | "keep-crash" | "keep-userfaultfd" | "forget"
+            | "take" | "count" => Ok(Action::Named(verb.to_owned(), value.to_owned())),
             "tcp" => value.parse().map(Action::Tcp).map_err(|error: String| wrong(&error)),
             _ => Err(wrong(&"unknown")),
         }
@@ -259,6 +274,15 @@ impl FromStr for Asked {
                 "reuse-port" => _ = options.reuse_port(true),
                 "blocking" => _ = options.nonblocking(false),
                 "steer" => steer = Some(parse_steer(value).ok_or_else(wrong)?),
+                "fd" => _ = options.passed_as(value.parse().map_err(|_| wrong())?),
+                "make" => {
+                    let how = value.to_owned();
+                    _ = options.make(move |wanted| make(wanted, &how));
+                }
+                "adjust" => {
+                    let bytes: usize = value.parse().map_err(|_| wrong())?;
+                    _ = options.adjust(move |fd| adjust(fd, bytes));
+                }
                 _ => return Err(wrong()),
             }
         }
@@ -282,6 +306,40 @@ fn parse_steer(text: &str) -> Option<Steer> {
             Some(Steer::Bytes { offset, mask })
         }
     }
+}
+
+/// As it is asked for, or with a fault.
+fn make(wanted: &sockets::ToMake, how: &str) -> io::Result<std::os::fd::OwnedFd> {
+    use sockets::Place;
+    let (domain, mut address) = match &wanted.place {
+        Place::Inet(address) => (Domain::for_address(*address), SockAddr::from(*address)),
+        Place::Path(path) => (Domain::UNIX, SockAddr::unix(path)?),
+        other => return Err(io::Error::other(format!("no such place: {other:?}"))),
+    };
+    if how == "error" {
+        return Err(io::Error::other("as told"));
+    }
+    let socket = Socket::new(domain, if how == "kind" { Type::DGRAM } else { Type::STREAM }, None)?;
+    if domain == Domain::IPV4 {
+        socket.set_freebind_v4(true)?;
+        socket.set_reuse_port(wanted.share_port)?;
+        if how == "port" {
+            address = SockAddr::from(SocketAddr::from(([127, 0, 0, 2], 0)));
+        }
+    }
+    socket.bind(&address)?;
+    if how != "deaf" && how != "kind" {
+        socket.listen(128)?;
+    }
+    socket.set_cloexec(how != "inherited")?;
+    Ok(socket.into())
+}
+
+fn adjust(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    if bytes == 0 {
+        return Err(io::Error::other("as told"));
+    }
+    socket2::SockRef::from(&fd).set_recv_buffer_size(bytes)
 }
 
 /// When a server accepts.
@@ -355,6 +413,9 @@ impl State {
     }
 }
 
+const KINDS: [&str; 8] =
+    ["tcp", "udp", "unix", "unix-datagram", "unix-seqpacket", "vsock", "group", "udp-group"];
+
 #[derive(Default)]
 struct Options {
     pid_file: PathBuf,
@@ -365,6 +426,7 @@ struct Options {
     many: usize,
     accept: Accept,
     state: Option<State>,
+    hand_over: Vec<(String, u32, String)>,
     inherit: bool,
     watchdog: Option<PathBuf>,
     exit_code: i32,
@@ -416,10 +478,17 @@ impl Options {
                 Long("report") => options.report = Some(parser.value()?.into()),
                 Long("keep-report") => options.keep_report = true,
                 Long("listen") => options.listen = Some(parser.value()?.parse()?),
-                Long(kind @ ("tcp" | "udp" | "unix" | "unix-datagram" | "group" | "udp-group")) => {
-                    let kinds = ["tcp", "udp", "unix", "unix-datagram", "group", "udp-group"];
-                    let kind = kinds.into_iter().find(|one| *one == kind).expect("one of them");
+                Long(kind) if KINDS.contains(&kind) => {
+                    let kind = KINDS.into_iter().find(|one| *one == kind).expect("one of them");
                     options.sockets.push((kind, parser.value()?.parse()?));
+                }
+                Long("hand-over") => {
+                    let text = parser.value()?.string()?;
+                    let parts = text.split_once('=').and_then(|(name, rest)| {
+                        let (version, text) = rest.split_once(':')?;
+                        Some((name.to_owned(), version.parse().ok()?, text.to_owned()))
+                    });
+                    options.hand_over.push(parts.ok_or(format!("{text:?} is no named state"))?);
                 }
                 Long("many") => options.many = parser.value()?.parse()?,
                 Long("accept") => options.accept = parser.value()?.parse()?,
@@ -657,6 +726,7 @@ impl Part {
                     .map_or_else(|error| format!("error: {error}"), |local| local.to_string());
                 self.report(&format!("called tcp {result}"));
             }
+            Action::Named(verb, name) => self.act_on(verb, name),
             Action::Call(call) if call == "inherited" => self.inherit(),
             Action::Call(call) if call == "state" => {
                 let (state, generation) = (seamless::state(), seamless::generation());
@@ -733,8 +803,67 @@ impl Part {
         })
     }
 
+    fn act_on(&self, verb: &str, name: &str) {
+        use std::os::unix::fs::MetadataExt;
+        let file = || {
+            let mut file = File::options().append(true).create(true).open(name).expect("a file");
+            writeln!(file, "{} {verb}", process::id()).expect("a line");
+            file
+        };
+        let kept = |kept: seamless::Result<()>| {
+            let kept = kept.map_or_else(|error| format!("error: {error}"), |()| "ok".to_owned());
+            self.report(&format!("kept {name} {kept}"));
+        };
+        match verb {
+            "inherited" => match seamless::inherited_version(name) {
+                Some((version, bytes)) => {
+                    let text = String::from_utf8_lossy(&bytes);
+                    self.report(&format!("named {name} {version} {text}"));
+                }
+                None => self.report(&format!("named {name} none")),
+            },
+            "keep" => kept(seamless::descriptors::keep(name, file())),
+            "keep-crash" => kept(seamless::descriptors::keep_through_crash(name, file())),
+            "lock" => {
+                use nix::fcntl::{Flock, FlockArg};
+                let lock = Flock::lock(file(), FlockArg::LockExclusiveNonblock);
+                let lock = lock.map_err(|(_, error)| error).expect("a lock that nobody holds");
+                kept(seamless::descriptors::keep(name, &*lock));
+                std::mem::forget(lock); // its end would unlock the successor's, too
+            }
+            "keep-userfaultfd" => {
+                #[allow(unsafe_code)]
+                // SAFETY: takes a flag; a result that is not negative is a new descriptor of ours.
+                let fd = unsafe {
+                    let fd =
+                        nix::libc::syscall(nix::libc::SYS_userfaultfd, 1 /* user mode only */);
+                    assert!(fd >= 0, "{}", io::Error::last_os_error());
+                    <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd as i32)
+                };
+                kept(seamless::descriptors::keep(name, fd));
+            }
+            "forget" => seamless::descriptors::forget(name),
+            "count" => {
+                use std::sync::atomic::Ordering;
+                let value = seamless::counters::get(name).fetch_add(1, Ordering::SeqCst) + 1;
+                self.report(&format!("counted {name} {value}"));
+            }
+            "take" => match seamless::descriptors::take(name) {
+                Some(fd) => {
+                    let mut file = File::from(fd);
+                    writeln!(file, "{} {verb}", process::id()).expect("a line");
+                    let inode = file.metadata().expect("a file").ino();
+                    self.report(&format!("took {name} {inode}"));
+                    std::mem::forget(file);
+                }
+                None => self.report(&format!("took {name} none")),
+            },
+            verb => panic!("no such action: {verb}"),
+        }
+    }
+
     fn inherit(&self) {
-        let state = seamless::inherited();
+        let state = seamless::inherited("");
         let from = seamless::inherited_from();
         let Some(state) = state else {
             return self.report(&format!("inherited {from:?} none"));
@@ -967,7 +1096,11 @@ fn config(options: &Options, part: &Part) -> Config {
         config = config.takeover_timeout(time);
     }
     if let Some(state) = options.state.clone() {
-        config = config.hand_over(move || state.give());
+        config = config.hand_over("", move || state.give());
+    }
+    for (name, version, text) in options.hand_over.clone() {
+        let state = move || text.clone().into_bytes();
+        config = config.hand_over_version(name, version, state);
     }
     if let Some(path) = options.watchdog.clone() {
         config = config.watchdog(move || path.exists());
@@ -1069,6 +1202,11 @@ fn open(kind: &str, asked: &Asked, part: &Part) -> Vec<Listening> {
         "udp" => options.udp(address).map(|one| vec![Listening::Udp(one)]),
         "unix" => options.unix(address).map(|one| vec![Listening::Unix(one)]),
         "unix-datagram" => options.unix_datagram(address).map(|one| vec![Listening::Datagram(one)]),
+        "unix-seqpacket" => options.unix_seqpacket(address).map(|one| vec![Listening::Other(one)]),
+        "vsock" => {
+            let port = address.parse().expect("a port");
+            options.vsock(u32::MAX, port).map(|one| vec![Listening::Other(one)])
+        }
         "group" => options
             .tcp_group(address, *count)
             .map(|group| group.into_iter().map(Listening::Tcp).collect()),
@@ -1173,6 +1311,8 @@ enum Listening {
     Unix(UnixListener),
     Udp(UdpSocket),
     Datagram(UnixDatagram),
+    /// `std` has no type for it.
+    Other(std::os::fd::OwnedFd),
 }
 
 trait Connection: Read + Write + Send {}
@@ -1188,6 +1328,11 @@ impl Listening {
             Listening::Datagram(socket) => {
                 format!("{:?}", socket.local_addr().expect("its address"))
             }
+            Listening::Other(socket) => {
+                use std::os::fd::AsRawFd;
+                let link = format!("/proc/self/fd/{}", socket.as_raw_fd());
+                fs::read_link(link).expect("/proc").display().to_string()
+            }
         }
     }
 
@@ -1198,6 +1343,7 @@ impl Listening {
         match self {
             // What it accepts inherits no O_NONBLOCK.
             Listening::Tcp(socket) => Ok(Some(Box::new(socket.accept()?.0))),
+            Listening::Other(_) => Err(io::ErrorKind::WouldBlock.into()),
             Listening::Unix(socket) => Ok(Some(Box::new(socket.accept()?.0))),
             Listening::Udp(socket) => {
                 let (length, from) = socket.recv_from(&mut bytes)?;
@@ -1219,6 +1365,7 @@ impl AsFd for Listening {
             Listening::Unix(socket) => socket.as_fd(),
             Listening::Udp(socket) => socket.as_fd(),
             Listening::Datagram(socket) => socket.as_fd(),
+            Listening::Other(socket) => socket.as_fd(),
         }
     }
 }

@@ -13,7 +13,8 @@
 //! `--hooks 1,10` hooks these signals, those that the crate handles, and stages; `--hang-before 12` hangs
 //! before one, `hammer` in its hook, `first` in one
 //! before it, `--stop-before drain` stops the process then. `--tls-listen` takes `cert.pem` and `key.pem`
-//! from the working folder. `--threads 1`: of the runtime. `--steps 3`: bind, started and run, each by itself.
+//! from the working folder. `--labelled-listen ADDRESS=LABEL`: with a ticketer of this label;
+//! `--mutual-listen ADDRESS=LABEL`: and it asks for client certificates of `ca.pem`. `--threads 1`: of the runtime. `--steps 3`: bind, started and run, each by itself.
 
 use std::{collections::HashMap, convert::Infallible, path::PathBuf, process};
 
@@ -22,7 +23,7 @@ use axum::{
     body::{Body, Bytes, HttpBody},
     extract::{
         Query, Request, WebSocketUpgrade,
-        ws::{Message, WebSocket},
+        ws::{CloseFrame, Message, WebSocket},
     },
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -38,6 +39,7 @@ use seamless::{
 use seamless_testing::{process::signal, signal::STOP};
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 use tokio::{
@@ -50,6 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut server = Server::new();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let (mut pid_file, mut steps) = (PathBuf::new(), false);
+    let mut labelled = Vec::new();
     let mut args = lexopt::Parser::from_env();
     while let Some(arg) = args.next()? {
         let Long(name) = arg else { return Err(arg.unexpected().into()) };
@@ -98,11 +101,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let (chain, key) = (PathBuf::from("cert.pem"), PathBuf::from("key.pem"));
                 server.tls(value, Tls::pem(chain, key), app("tls"))
             }
+            "labelled-listen" | "mutual-listen" => {
+                let (address, label) = value.split_once('=').expect("an address and a label");
+                labelled.push((name == "mutual-listen", address.to_owned(), label.to_owned()));
+                server
+            }
             "header-timeout" => server.header_timeout(time()?),
             "request-timeout" => server.request_timeout(time()?),
             "proxy-protocol" => server.proxy_protocol(value.parse()?),
             "keep-alive" => server.keep_alive(time()?),
             "idle-grace" => server.idle_grace(time()?),
+            "spread" => server.spread(time()?),
             "drain-timeout" => server.drain_timeout(time()?),
             "max-header-size" => server.max_header_size(value.parse()?),
             "max-connections" => server.max_connections(value.parse()?),
@@ -110,6 +119,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
     }
     seamless::init(pid_file)?;
+    for (mutual, address, label) in labelled {
+        let config = tls_config(mutual, &label)?;
+        server = server.tls(address, Tls::config(config), app("labelled"));
+    }
     runtime.enable_all().build()?.block_on(async {
         if !steps {
             return server.serve().await;
@@ -126,6 +139,31 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         bound.run().await
     })?;
     Ok(())
+}
+
+/// A configuration of our own, with the files that [`Tls::pem`] would read.
+fn tls_config(
+    mutual: bool,
+    label: &str,
+) -> Result<Arc<rustls::ServerConfig>, Box<dyn std::error::Error>> {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    use rustls::server::WebPkiClientVerifier;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let read = |path| CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>();
+    let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?;
+    let builder = if mutual {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates(read("ca.pem")?);
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        builder.with_client_cert_verifier(verifier.build()?)
+    } else {
+        builder.with_no_client_auth()
+    };
+    let mut config =
+        builder.with_single_cert(read("cert.pem")?, PrivateKeyDer::from_pem_file("key.pem")?)?;
+    config.ticketer = seamless::tls::Ticketer::new(label)?.into();
+    Ok(Arc::new(config))
 }
 
 /// Those around each stage, and of these signals: each says so in the log.
@@ -254,12 +292,15 @@ async fn socket(
 }
 
 async fn talk(mut socket: WebSocket, polite: bool) {
-    let (mut draining, mut leaving) = (seamless::draining().at_once(), false);
+    let moment = seamless::draining().moment(std::time::Duration::from_secs(1));
+    let (mut draining, mut leaving) = (moment, false);
     loop {
         tokio::select! {
             () = &mut draining, if polite && !leaving => {
                 leaving = true; // and its answer is awaited
-                _ = socket.send(Message::Close(None)).await;
+                let close = seamless::http::close_frame();
+                let (code, reason) = (close.code, close.reason.into());
+                _ = socket.send(Message::Close(Some(CloseFrame { code, reason }))).await;
             }
             message = socket.recv() => {
                 let answer = match message {

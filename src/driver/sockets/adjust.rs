@@ -1,0 +1,59 @@
+//! Changes of sockets that other processes may share: what the program adjusts, and their mode.
+
+use super::{Adjust, Entry};
+use crate::driver::log::{self, sockets::Event};
+use crate::driver::shared::PROCESS;
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::control::frame::{Address, Socket};
+use crate::shutdown::lock;
+use crate::sys::socket;
+use std::os::fd::AsFd;
+
+/// This generation is about to take over, and nothing of it is in force yet: the program adjusts the sockets
+/// that others have bound. After an error, a further call tries again.
+pub(in crate::driver) fn adjust() -> Result<()> {
+    let adjusts = lock(&PROCESS.sockets.held).adjusts.clone();
+    let done = adjusts.len();
+    for (entry, adjust) in adjusts {
+        adjust_one(&entry, &adjust)?;
+    }
+    lock(&PROCESS.sockets.held).adjusts.drain(..done);
+    Ok(())
+}
+
+pub(super) fn adjust_one(entry: &Entry, adjust: &Adjust) -> Result<()> {
+    adjust(entry.fd.as_fd()).map_err(|error| {
+        let kind = entry.socket.kind.name();
+        let address = address_of(&entry.socket);
+        let text = format!("cannot adjust {kind} {address} (socket): `adjust` failed");
+        Error::io(ErrorKind::Socket, text, error)
+    })
+}
+
+/// This generation serves, and every older one has been told to end. Guards against a predecessor whose
+/// `accept` fails, or blocks, because of a successor that never comes to serve.
+pub(in crate::driver) fn set_modes() {
+    let modes = std::mem::take(&mut lock(&PROCESS.sockets.held).modes);
+    set_modes_of(modes);
+}
+
+/// Changes the mode of sockets that other processes may share.
+fn set_modes_of(modes: Vec<(Entry, bool)>) {
+    for (entry, nonblocking) in modes {
+        let (kind, address) = (entry.socket.kind.name(), address_of(&entry.socket));
+        match socket::set_nonblocking(entry.fd.as_fd(), nonblocking) {
+            Ok(()) => log::write(Event::SocketModeChanged { kind, address, nonblocking }),
+            Err(_) => {
+                log::write(Event::SocketMode { kind, address, nonblocking: !nonblocking });
+            }
+        }
+    }
+}
+
+/// A path may have been bound under another name.
+pub(super) fn address_of(socket: &Socket) -> &Address {
+    match socket.kind {
+        kind if kind.is_unix() => &socket.asked,
+        _ => &socket.local,
+    }
+}

@@ -1,0 +1,76 @@
+//! Where the keys of a configuration come from.
+
+use super::Shared;
+use crate::driver::log::{self, sockets::Event};
+use crate::driver::shared::PROCESS;
+use crate::driver::sockets::obtain;
+use crate::proto::State;
+use crate::proto::tickets::{Key, Keys, Label, VERSION, format, parse};
+use crate::shutdown::lock;
+use crate::sys::{RESTARTS, since_boot};
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// The state under which they are handed over.
+const NAME: &str = "seamless/tickets";
+
+/// The keys of a configuration: those that this process has already, those of the predecessor, or the fresh
+/// one. `None`: `init` was not called, so nobody could hand them over.
+pub(crate) fn keys(label: Label, fresh: Key) -> Option<Arc<Shared>> {
+    PROCESS.daemon()?;
+    let taken = obtain::take_over_or_log();
+    let mut unreadable = false;
+    let keys = {
+        let inner = &mut *lock(&PROCESS.tickets.0);
+        if taken && !inner.taken {
+            inner.taken = true;
+            match inherited() {
+                Some(keys) => inner.inherited = keys,
+                None => unreadable = true,
+            }
+            PROCESS.handed.add_own(NAME, VERSION, all);
+        }
+        let inherited = &mut inner.inherited;
+        let keys = || inherited.remove(&label).unwrap_or_else(|| Keys::new(fresh));
+        inner.ours.entry(label).or_insert_with(|| Arc::new(Shared::new(keys()))).clone()
+    };
+    if unreadable {
+        let error = "the predecessor's keys for TLS session tickets cannot be read";
+        log::write(Event::ReceiveFailed { error: &error });
+    }
+    Some(keys)
+}
+
+/// What a successor gets.
+fn all() -> Vec<u8> {
+    let inner = lock(&PROCESS.tickets.0);
+    let keys: Vec<(Label, Keys)> =
+        inner.ours.iter().map(|(label, keys)| (*label, keys.lock().clone())).collect();
+    format(keys.iter().map(|(label, keys)| (label, keys)))
+}
+
+/// What the predecessor has handed over. Of a later version of the crate: nothing, and clients make a full
+/// handshake. `None`: it cannot be read.
+fn inherited() -> Option<BTreeMap<Label, Keys>> {
+    match PROCESS.handed.take(NAME) {
+        Some((VERSION, bytes)) => Some(parse(&bytes)?.into_iter().collect()),
+        Some(_) | None => Some(BTreeMap::new()),
+    }
+}
+
+/// One generation alone rotates: the one that serves and awaits no successor. So a key that clients have
+/// tickets of reaches the successor.
+pub(crate) fn may_rotate() -> bool {
+    PROCESS.daemon().is_none_or(|daemon| daemon.state() == State::Serving)
+}
+
+/// The time since the boot, suspensions included: ages go on in the next generation. Where there is none, any
+/// clock will do.
+pub(crate) fn now() -> Duration {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    match RESTARTS {
+        true => since_boot(),
+        false => BEGAN.get_or_init(Instant::now).elapsed(),
+    }
+}

@@ -1,0 +1,219 @@
+//! A socket, or a descriptor, that is transferred, and its line in a message.
+
+use super::{Escaped, Flow, NAME_MAX, Refused, digits, field, number, unescape};
+use std::fmt::{self, Write as _};
+use std::net::SocketAddr;
+
+/// What kind of socket it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum SocketKind {
+    Tcp,
+    Udp,
+    Unix,
+    UnixDatagram,
+    UnixSeqpacket,
+    Vsock,
+    /// No socket of the crate's: a descriptor that the program keeps under a name. It may be of any type.
+    Descriptor,
+}
+
+/// What the address of a socket consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    Inet,
+    Unix,
+    Vsock,
+    Name,
+}
+
+/// Where a socket is bound.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Address {
+    Inet(SocketAddr),
+    /// A path. With a NUL byte in front, an abstract name. Empty if the socket has no name.
+    Unix(Vec<u8>),
+    /// Between a virtual machine and its host (`vsock(7)`).
+    Vsock {
+        cid: u32,
+        port: u32,
+    },
+    /// The name of a descriptor.
+    Name(String),
+}
+
+/// What identifies a file to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct FileId {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+/// A socket that is transferred.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Socket {
+    pub(crate) kind: SocketKind,
+    /// The address as it was asked for: with port 0, or before a rename.
+    pub(crate) asked: Address,
+    pub(crate) name: Option<String>,
+    /// Its place in its group; 0 for a socket without a group.
+    pub(crate) member: u32,
+    /// A member of a group that its owner did not ask for: no new connections go to it.
+    pub(crate) retired: bool,
+    /// The address that the kernel gives.
+    pub(crate) local: Address,
+    /// The file that its path named when it was bound there.
+    pub(crate) file: Option<FileId>,
+    /// It is a member of a steered group, and `member` is its place in the kernel's order.
+    pub(crate) flow: Option<Box<Flow>>,
+}
+
+impl SocketKind {
+    pub(crate) const ALL: [SocketKind; 7] = [
+        SocketKind::Tcp,
+        SocketKind::Udp,
+        SocketKind::Unix,
+        SocketKind::UnixDatagram,
+        SocketKind::UnixSeqpacket,
+        SocketKind::Vsock,
+        SocketKind::Descriptor,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            SocketKind::Tcp => "tcp",
+            SocketKind::Udp => "udp",
+            SocketKind::Unix => "unix",
+            SocketKind::UnixDatagram => "unix-datagram",
+            SocketKind::UnixSeqpacket => "unix-seqpacket",
+            SocketKind::Vsock => "vsock",
+            SocketKind::Descriptor => "descriptor",
+        }
+    }
+
+    pub(super) fn from_name(name: &str) -> Option<SocketKind> {
+        SocketKind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    fn family(self) -> Family {
+        match self {
+            SocketKind::Tcp | SocketKind::Udp => Family::Inet,
+            SocketKind::Unix | SocketKind::UnixDatagram | SocketKind::UnixSeqpacket => Family::Unix,
+            SocketKind::Vsock => Family::Vsock,
+            SocketKind::Descriptor => Family::Name,
+        }
+    }
+
+    /// Is it bound to a path?
+    pub(crate) fn is_unix(self) -> bool {
+        self.family() == Family::Unix
+    }
+
+    /// Do sockets of this kind listen?
+    pub(crate) fn listens(self) -> bool {
+        match self {
+            SocketKind::Tcp | SocketKind::Unix | SocketKind::UnixSeqpacket | SocketKind::Vsock => {
+                true
+            }
+            SocketKind::Udp | SocketKind::UnixDatagram | SocketKind::Descriptor => false,
+        }
+    }
+
+    /// Is it TCP or UDP?
+    pub(crate) fn is_inet(self) -> bool {
+        self.family() == Family::Inet
+    }
+}
+
+impl Socket {
+    pub(crate) fn format(&self) -> String {
+        let Socket { kind, asked, name, member, retired, local, file, flow } = self;
+        let mut line = format!("{} asked={asked} local={local} member={member}", kind.name());
+        if let Some(name) = name {
+            _ = write!(line, " name={}", Escaped(name.as_bytes()));
+        }
+        if *retired {
+            line.push_str(" retired=1");
+        }
+        if let Some(FileId { device, inode }) = file {
+            _ = write!(line, " file={device}:{inode}");
+        }
+        if let Some(flow) = flow {
+            _ = write!(line, " {}", flow.format());
+        }
+        line
+    }
+
+    pub(crate) fn parse(line: &str) -> Result<Socket, Refused> {
+        let (kind, fields) = line.split_once(' ').unwrap_or((line, ""));
+        let kind = SocketKind::from_name(kind).ok_or(Refused::Malformed("kind of socket"))?;
+        let address = |key| {
+            let text = field(fields, key).ok_or(Refused::Malformed("address"))?;
+            let address = Address::parse(text, kind.family());
+            address.ok_or(Refused::Malformed("address"))
+        };
+        let name = field(fields, "name").map(|text| {
+            unescape(text)
+                .and_then(|bytes| String::from_utf8(bytes).ok())
+                .ok_or(Refused::Malformed("name"))
+        });
+        let member = number(field(fields, "member"), "member")?;
+        let file = field(fields, "file").map(|text| {
+            let (device, inode) = text.split_once(':')?;
+            Some(FileId { device: digits(device)?, inode: digits(inode)? })
+        });
+        let flow = field(fields, "flow")
+            .map(|owner| Flow::parse(owner, field(fields, "secret")).map(Box::new));
+        Ok(Socket {
+            kind,
+            asked: address("asked")?,
+            name: name.transpose()?,
+            member: u32::try_from(member).map_err(|_| Refused::Malformed("member"))?,
+            retired: field(fields, "retired") == Some("1"),
+            local: address("local")?,
+            file: file.map(|file| file.ok_or(Refused::Malformed("file"))).transpose()?,
+            flow: flow.transpose()?,
+        })
+    }
+}
+
+impl Address {
+    /// The port of a vsock address that the system replaces.
+    pub(crate) const ANY_VSOCK_PORT: u32 = u32::MAX;
+
+    fn parse(text: &str, family: Family) -> Option<Address> {
+        match family {
+            Family::Inet => text.parse().ok().map(Address::Inet),
+            Family::Unix => unescape(text).map(Address::Unix),
+            Family::Vsock => {
+                let (cid, port) = text.strip_prefix("vsock:")?.split_once(':')?;
+                let part = |text| u32::try_from(digits(text)?).ok();
+                Some(Address::Vsock { cid: part(cid)?, port: part(port)? })
+            }
+            Family::Name => {
+                let name = unescape(text).filter(|name| name.len() <= NAME_MAX)?;
+                String::from_utf8(name).ok().map(Address::Name)
+            }
+        }
+    }
+
+    /// Is it a port that the system replaces? Then several sockets can have this address.
+    pub(crate) fn is_any_port(&self) -> bool {
+        match self {
+            Address::Inet(address) => address.port() == 0,
+            Address::Vsock { port, .. } => *port == Address::ANY_VSOCK_PORT,
+            Address::Unix(_) | Address::Name(_) => false,
+        }
+    }
+}
+
+/// Without blanks, so that it fits into a line of fields.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Inet(address) => address.fmt(f),
+            Address::Unix(path) => Escaped(path).fmt(f),
+            Address::Vsock { cid, port } => write!(f, "vsock:{cid}:{port}"),
+            Address::Name(name) => Escaped(name.as_bytes()).fmt(f),
+        }
+    }
+}
