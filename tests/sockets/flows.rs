@@ -220,18 +220,22 @@ fn a_box() -> Boxed {
 #[test]
 fn p14_flows_stay_over_restarts_while_groups_grow_and_shrink() {
     a_box().run(|folder| {
-        let v4 = boxed::address();
-        let v6 = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], v4.port()));
-        let any = format!("[::]:{}", v4.port());
-        let all = format!("0.0.0.0:{}", v4.port());
-        let cases: [(&str, &[SocketAddr]); 4] =
-            [(&v4.to_string(), &[v4]), (&all, &[v4]), (&v6.to_string(), &[v6]), (&any, &[v4, v6])];
-        for (number, (asked, clients)) in cases.into_iter().enumerate() {
+        for number in 0..4 {
             for steer in [BYTES, "quic"] {
+                // Another one each time: a keeper may still hold the sockets of what was killed before.
+                let v4 = boxed::address();
+                let v6 = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], v4.port()));
+                let port = v4.port();
+                let (asked, clients) = match number {
+                    0 => (v4.to_string(), vec![v4]),
+                    1 => (format!("0.0.0.0:{port}"), vec![v4]),
+                    2 => (v6.to_string(), vec![v6]),
+                    _ => (format!("[::]:{port}"), vec![v4, v6]),
+                };
                 println!("{asked} {steer}");
                 let kind = if steer == "quic" { "quic" } else { "bytes" };
                 let place = folder.join(format!("{kind}-{number}"));
-                let mut service = Service::new(&place, asked, steer, clients);
+                let mut service = Service::new(&place, &asked, steer, &clients);
                 for count in [2, 4, 1, 3] {
                     service.next(count);
                     service.check();
@@ -447,7 +451,7 @@ fn what_cannot_be_steered_is_an_error_with_a_remedy() {
         // Somebody else's.
         let foreign = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let taken = foreign.local_addr().expect("its address").to_string();
-        fails(&taken, "quic", "which is no predecessor, holds udp");
+        fails(&taken, "quic", " holds udp ");
         service.next_after_a_crash(1);
         service.check();
     });

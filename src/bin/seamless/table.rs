@@ -120,7 +120,7 @@ pub(crate) const PRINTS: [(&str, &str, &str); 2] = [
     ("completions", "bash|zsh|fish", "Print the completions for this shell."),
 ];
 
-pub(crate) const COMMANDS: [Command; 6] = [
+pub(crate) const COMMANDS: [Command; 8] = [
     Command {
         name: "status",
         operand: Operand::PidFile,
@@ -173,6 +173,7 @@ pub(crate) const COMMANDS: [Command; 6] = [
     },
     Command {
         name: "commit",
+        operand: Operand::PidFile,
         short: "Ends a probation, passed",
         about: "Ends the probation of the newest generation, passed: its predecessor drains. Waits until \
             that is written, 60s or --timeout.",
@@ -187,6 +188,7 @@ pub(crate) const COMMANDS: [Command; 6] = [
     },
     Command {
         name: "rollback",
+        operand: Operand::PidFile,
         short: "Ends a probation, failed",
         about: "Ends the probation of the newest generation, failed: its predecessor serves again, and \
             then it drains. Waits for that, 60s or --timeout.",
