@@ -25,7 +25,7 @@ use crate::proto::role::Role;
 use crate::shutdown::{DrainGuard, Draining, Finished, Hook, HookList, Stage, lock};
 use crate::states::States;
 use crate::sys::shortage::is_family_refused;
-use crate::sys::{RESTARTS, launch, signals};
+use crate::sys::{RESTARTS, launch, process, signals};
 use log::daemon::Event;
 use settings::Settings;
 use shared::PROCESS;
@@ -47,6 +47,13 @@ pub(crate) fn init(mut settings: Settings) -> Result<()> {
     }
     if settings.is_disabled() || !RESTARTS {
         return daemon::init_disabled(settings);
+    }
+    // Otherwise a daemon could not tell that a launcher has started it, and would start a daemon.
+    if !process::knows_pids() {
+        let text = "cannot learn the PID of this process or of its parent (getpid, getppid)";
+        return Err(
+            Error::new(ErrorKind::System, text).hint("a filter of system calls refuses them")
+        );
     }
     let is_relative = settings.pid_file.is_relative();
     settings.pid_file = std::path::absolute(&settings.pid_file).map_err(|error| {

@@ -22,6 +22,11 @@ pub(crate) fn parent_pid() -> i32 {
     nix::unistd::getppid().as_raw()
 }
 
+/// Does the kernel tell these two? A process whose parent is in another PID namespace has parent 0.
+pub(crate) fn knows_pids() -> bool {
+    own_pid() > 0 && parent_pid() >= 0
+}
+
 /// The user that this process acts as.
 pub(crate) fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()

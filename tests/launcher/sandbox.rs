@@ -73,6 +73,8 @@ const MISSED: &[(&str, &str)] = &[
     ("fcntl", "init: cannot know whether launcher "),
     ("flock", "started: cannot lock "),
     ("ftruncate", "init: cannot cut "),
+    ("getpid", "init: cannot learn the PID of this process or of its parent (getpid, getppid)"),
+    ("getppid", "init: cannot learn the PID of this process or of its parent (getpid, getppid)"),
     ("getsockname", "socket: cannot bind tcp "),
     ("getsockopt", "init: cannot know whether launcher "),
     ("listen", "socket: cannot bind tcp "),

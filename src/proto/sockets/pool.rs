@@ -5,7 +5,7 @@
 use super::changes::Changes;
 #[cfg(feature = "systemd")]
 use super::fdstore;
-use crate::proto::control::frame::{Address, Socket, SocketKind, Steer};
+use crate::proto::control::frame::{Address, Socket, SocketKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
@@ -20,35 +20,6 @@ pub(crate) struct Entry<F> {
     pub(crate) only_v6: bool,
     /// A copy of it may be kept by launcher, keeper or store, which give it to the next start after a crash.
     pub(crate) outlives_crash: bool,
-}
-
-/// As the program asks for it.
-#[derive(Clone, Debug)]
-pub(crate) struct Wanted<'a> {
-    pub(crate) kind: SocketKind,
-    /// In the order in which they are tried.
-    pub(crate) addresses: Vec<Address>,
-    pub(crate) name: Option<&'a str>,
-    /// The number of sockets, if it is a group.
-    pub(crate) group: Option<usize>,
-    /// Whether a socket at every IPv6 address leaves IPv4 to others.
-    pub(crate) only_v6: bool,
-    /// What can be changed of a socket that was taken over.
-    pub(crate) changes: Changes,
-    /// How a group of UDP sockets is steered.
-    pub(crate) steer: Option<Steer>,
-}
-
-impl Wanted<'_> {
-    pub(crate) fn count(&self) -> usize {
-        self.group.unwrap_or(1)
-    }
-
-    /// Whether a socket leaves IPv4 to others cannot be changed once it is bound.
-    fn fits<F>(&self, entry: &Entry<F>) -> bool {
-        let is_every_v6 = matches!(entry.socket.local, Address::Inet(address) if address.is_ipv6() && address.ip().is_unspecified());
-        !is_every_v6 || self.only_v6 == entry.only_v6
-    }
 }
 
 /// Where a socket came from.
@@ -501,6 +472,8 @@ mod replaced;
 mod store;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 #[cfg(feature = "systemd")]
 pub(crate) use store::Store;
+pub(crate) use wanted::Wanted;

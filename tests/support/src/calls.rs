@@ -17,6 +17,8 @@ pub fn number(name: &str) -> libc::c_long {
         "ftruncate" => libc::SYS_ftruncate,
         "getcwd" => libc::SYS_getcwd,
         "getdents64" => libc::SYS_getdents64,
+        "getpid" => libc::SYS_getpid,
+        "getppid" => libc::SYS_getppid,
         "getpeername" => libc::SYS_getpeername,
         "getrandom" => libc::SYS_getrandom,
         "getsid" => libc::SYS_getsid,
