@@ -114,7 +114,7 @@ pub(crate) const PRINTS: [(&str, &str, &str); 2] = [
     ("completions", "bash|zsh|fish", "Print the completions for this shell."),
 ];
 
-pub(crate) const COMMANDS: [Command; 6] = [
+pub(crate) const COMMANDS: [Command; 8] = [
     Command {
         name: "status",
         operand: Operand::PidFile,
@@ -169,6 +169,7 @@ pub(crate) const COMMANDS: [Command; 6] = [
         short: "Ends a probation, passed",
         about: "Ends the probation of the newest generation, passed: its predecessor drains. Waits until \
             that is written, 60s or --timeout.",
+        operand: Operand::PidFile,
         options: &[TIMEOUT],
         ends: &[
             (0, "it has taken over"),
@@ -183,6 +184,7 @@ pub(crate) const COMMANDS: [Command; 6] = [
         short: "Ends a probation, failed",
         about: "Ends the probation of the newest generation, failed: its predecessor serves again, and \
             then it drains. Waits for that, 60s or --timeout.",
+        operand: Operand::PidFile,
         options: &[TIMEOUT],
         ends: &[
             (0, "the predecessor serves again"),
