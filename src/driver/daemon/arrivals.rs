@@ -1,6 +1,7 @@
 //! Signals and messages that hooks hold back, and what they mean.
 
 use super::events::{Due, Events};
+use super::signal_hooks::{has_hooks, number};
 use crate::driver::log::{self, daemon::Event};
 use crate::driver::shared::PROCESS;
 use crate::proto::daemon::signal_hooks::{Arrived, Run, Signal};
@@ -100,16 +101,4 @@ impl Events {
             Signal::Usr2 => Input::Usr2(sender),
         }
     }
-}
-
-fn number(signal: Signal) -> i32 {
-    match signal {
-        Signal::Term => SIGTERM,
-        Signal::Int => SIGINT,
-        Signal::Usr2 => SIGUSR2,
-    }
-}
-
-pub(super) fn has_hooks(signal: Signal) -> bool {
-    PROCESS.hooks.has_before_signal(number(signal))
 }

@@ -4,9 +4,8 @@
 //! It turns what happened into an `Input`, lets the machine decide, and performs its `Output`s: the one
 //! place where a daemon's outputs are performed.
 
-use crate::driver::daemon::arrivals::has_hooks;
-use crate::driver::daemon::partner;
 use crate::driver::daemon::progress::{self, Progress};
+use crate::driver::daemon::signal_hooks::has_hooks;
 use crate::driver::daemon::stdio::Outputs;
 use crate::driver::daemon::watchdog;
 use crate::driver::generation::probation::Partner;
@@ -412,12 +411,10 @@ impl Events {
             Timer::Orphan => service.and_then(|service| service.claim_timeout),
             Timer::Drain => self.daemon.drain_timeout(),
             Timer::Probation => service.and_then(|service| service.probation),
-            Timer::CommitSoon
-            | Timer::CommitLater
-            | Timer::Well
-            | Timer::Silence
-            | Timer::Resumed
-            | Timer::TakeBack => partner::after(timer),
+            Timer::CommitSoon | Timer::TakeBack => Some(Duration::from_millis(20)),
+            Timer::Well => Some(Duration::from_millis(100)),
+            Timer::CommitLater | Timer::Resumed => Some(Duration::from_secs(1)),
+            Timer::Silence => Some(Duration::from_secs(2)),
         }
     }
 

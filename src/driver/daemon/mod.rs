@@ -6,6 +6,7 @@ pub(in crate::driver) mod events;
 pub(in crate::driver) mod hooks;
 mod partner;
 mod progress;
+mod signal_hooks;
 pub(in crate::driver) mod stdio;
 #[cfg(feature = "systemd")]
 pub(in crate::driver) mod watchdog;

@@ -7,7 +7,7 @@ use crate::driver::log::{self, probation::Event as Line};
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::threads::spawn;
 use crate::proto::control::frame::{self, Answer, Request};
-use crate::proto::daemon::{CommitTried, Event, Input, Output, Timer, Word};
+use crate::proto::daemon::{CommitTried, Event, Input, Output, Word};
 use crate::shutdown::lock;
 use crate::sys::seqpacket::Arrival;
 use std::collections::VecDeque;
@@ -16,22 +16,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-
-/// How long after a timer of a probation was armed it fires.
-pub(super) fn after(timer: Timer) -> Option<Duration> {
-    match timer {
-        Timer::CommitSoon | Timer::TakeBack => Some(Duration::from_millis(20)),
-        Timer::Well => Some(Duration::from_millis(100)),
-        Timer::CommitLater | Timer::Resumed => Some(Duration::from_secs(1)),
-        Timer::Silence => Some(Duration::from_secs(2)),
-        Timer::Probation
-        | Timer::Check
-        | Timer::Successor
-        | Timer::Drain
-        | Timer::Orphan
-        | Timer::TellOlder => None,
-    }
-}
 
 impl Partner {
     pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {

@@ -17,9 +17,8 @@
 //! restart: restart              accepted
 //! stop:    stop                 accepted
 //! commit, roll-back:            accepted
-//! standby: new  stand-by generation=N                                   old  accepted
-//!          then, as long as both live: say WORD
 //! counters: counters            counters, and the memory of the counters
+//! standby: stand-by generation=N  accepted, and then both: say WORD
 //! ```
 //!
 //! Instead of each answer, `refused REASON` may come.
@@ -67,7 +66,7 @@ const WORD_MAX: usize = 3 * 4096;
 pub(crate) enum Word {
     /// To the one that stands by, ten times a second.
     Well,
-    /// To the one that stands by: serve again, and say so. I drain then.
+    /// To it: serve again, and say so. I drain then.
     Resume,
     /// The answer to [`Word::Resume`].
     Resumed,
@@ -78,20 +77,15 @@ pub(crate) enum Word {
 }
 
 impl Word {
-    pub(crate) const ALL: [Word; 5] =
+    const ALL: [Word; 5] =
         [Word::Well, Word::Resume, Word::Resumed, Word::Committed, Word::Leaving];
+    const NAMES: [&str; 5] = ["well", "resume", "resumed", "committed", "leaving"];
 
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Word::Well => "well",
-            Word::Resume => "resume",
-            Word::Resumed => "resumed",
-            Word::Committed => "committed",
-            Word::Leaving => "leaving",
-        }
+        Word::NAMES[self as usize]
     }
 
-    pub(crate) fn from_name(name: &str) -> Option<Word> {
+    fn from_name(name: &str) -> Option<Word> {
         Word::ALL.into_iter().find(|word| word.name() == name)
     }
 }

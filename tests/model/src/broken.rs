@@ -109,7 +109,7 @@ const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
 const VARIANTS: [(Variant, Promise, Setting); 79] = [
-    (StandbyDeaf, P4, on_probation(Budget { kills: 1, ..RESTART })),
+    (StandbyDeaf, P6, on_probation(Budget { kills: 1, ..RESTART })),
     (DrainsBeforeResumed, P1, on_probation(Budget { bad: 1, ..RESTART })),
     (ProbationIsNewer, P11, on_probation(Budget { kills: 1, ..RESTART })),
     (StandbyTermed, P11, on_probation(Budget { kills: 1, ..RESTART })),
