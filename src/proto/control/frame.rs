@@ -64,15 +64,13 @@ const WORD_MAX: usize = 3 * 4096;
 /// A word on the lifeline between a generation on probation and the one that stands by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Word {
-    /// To the one that stands by, ten times a second.
+    /// To the one that stands by, ten times a second; `Resume`: serve again, say so, and I drain.
     Well,
-    /// To it: serve again, and say so. I drain then.
     Resume,
-    /// The answer to [`Word::Resume`].
+    /// The answer to `Resume`.
     Resumed,
-    /// To the one that stands by: TERM follows.
+    /// To the one that stands by: TERM follows. `Leaving`: I end, and no successor of mine has come.
     Committed,
-    /// To the one that stands by: I end, and no successor of mine has come.
     Leaving,
 }
 
