@@ -177,7 +177,6 @@ pub(crate) const COMMANDS: [Command; 8] = [
         short: "Ends a probation, passed",
         about: "Ends the probation of the newest generation, passed: its predecessor drains. Waits until \
             that is written, 60s or --timeout.",
-        operand: Operand::PidFile,
         options: &[TIMEOUT],
         ends: &[
             (0, "it has taken over"),
@@ -193,7 +192,6 @@ pub(crate) const COMMANDS: [Command; 8] = [
         short: "Ends a probation, failed",
         about: "Ends the probation of the newest generation, failed: its predecessor serves again, and \
             then it drains. Waits for that, 60s or --timeout.",
-        operand: Operand::PidFile,
         options: &[TIMEOUT],
         ends: &[
             (0, "the predecessor serves again"),
