@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 
 /// Fresh memory, all zeroes, of a size that stays.
 pub(crate) fn make() -> io::Result<OwnedFd> {
-    let memory = system::memory()?;
+    let memory = system::memory(c"seamless-counters")?;
     memory.set_len(BYTES as u64)?;
     system::seal_size(&memory)?;
     Ok(memory.into())

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 
 /// Memory that holds these bytes and can no longer be changed.
 pub(crate) fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let mut file = system::memory()?;
+    let mut file = system::memory(c"seamless-state")?;
     file.write_all(bytes)?;
     system::seal(&file)?;
     Ok(file.into())

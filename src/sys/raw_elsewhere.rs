@@ -216,7 +216,7 @@ pub(crate) fn detach_from_group(_socket: BorrowedFd<'_>) -> io::Result<()> {
 
 // ---- sealed memory ----
 
-pub(crate) fn memory() -> io::Result<File> {
+pub(crate) fn memory(_name: &CStr) -> io::Result<File> {
     unsupported()
 }
 

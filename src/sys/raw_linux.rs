@@ -343,10 +343,10 @@ fn seals() -> SealFlag {
     SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
 }
 
-/// A file in memory (`memfd_create(2)`).
-pub(crate) fn memory() -> io::Result<File> {
+/// A file in memory (`memfd_create(2)`), which `/proc` shows under this name.
+pub(crate) fn memory(name: &CStr) -> io::Result<File> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    Ok(memfd_create(c"seamless-state", flags)?.into())
+    Ok(memfd_create(name, flags)?.into())
 }
 
 pub(crate) fn seal(file: &File) -> io::Result<()> {

@@ -859,7 +859,7 @@ fn p1_p4_a_folder_that_was_cleaned_costs_one_restart() {
         assert_eq!(site.named(), Some(old.pid()));
         started.launcher.signal(HUP);
         assert_eq!(site.report.wait_of(old.pid(), "wait").text, "TakenOver", "{}", site.log);
-        let new = site.report.named("started").last().expect("it serves").pid;
+        let new = site.report.wait_nth("started", 2).pid;
         prober.wait_pid(new);
         prober.stop().assert_all_answered();
         assert_eq!(http::pid(&Target::Unix(unix)), new);

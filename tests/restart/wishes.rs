@@ -229,6 +229,14 @@ fn p1_p4_terms_that_come_faster_than_a_start(kind: Supervisor, folder: &Path) {
     assert!(started >= 4, "{started} of {terms}: {}", site.log);
     let probes = prober.stop();
     probes.assert_all_answered();
+    // A stop while no launcher runs is reported before the detached daemon has seen it.
+    wait_for("the last restart is through", LIMIT, || {
+        let launcher = site.service().status().pid?;
+        let newest = process::stat(site.report.named("started").last()?.pid)?;
+        let is_released =
+            !site.log.with(&["stage=release ", &format!("launcher={launcher} ")]).is_empty();
+        (newest.ppid == launcher && !is_released).then_some(())
+    });
     site.stop();
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use seamless_testing::{boxed::Boxed, handover::targets, site::Site};
+use seamless_testing::{boxed::Boxed, handover::targets, site::Site, wait_for};
 
 use super::{LIMIT, TERM, next, origins, sockets};
 
@@ -105,7 +105,10 @@ fn each_process_holds_what_it_should_after_50_restarts() {
         // signal; and copies of the six sockets for a keeper.
         let standard = ["null", "output", "log"];
         let launcher = ["anon_inode"; 2].iter().chain(&["socket"; 5 + 6]).chain(&standard);
-        assert_eq!(kinds(started.launcher.pid()), sorted(launcher));
+        let launcher = sorted(launcher);
+        wait_for(format!("its launcher holds {launcher:?}"), LIMIT, || {
+            (kinds(started.launcher.pid()) == launcher).then_some(())
+        });
         // The supervisor's pidfd; the PID file and its lock; a socket each for the channel and the
         // takeover; a pair each to be woken by signals (the crate's and the probe's), by other
         // threads and for the takeover; the six sockets twice, in the program's hands and in the

@@ -403,6 +403,14 @@ impl Site {
         all
     }
 
+    /// Has this launcher closed its copies of the sockets? A daemon that it has released has no keeper.
+    fn has_let_go(&self, Pair { launcher, daemon }: Pair) -> bool {
+        let keep = format!("stage=keep launcher={launcher} daemon={daemon} ");
+        let log = self.log();
+        let mut lines = log.lines().filter(|line| line.contains(&keep));
+        lines.any(|line| line.contains("no keeper is needed any more"))
+    }
+
     /// The number that this daemon has claimed.
     #[track_caller]
     fn generation(&self, daemon: u32) -> u64 {
@@ -539,7 +547,12 @@ impl Case {
         site.restart();
         let mut slow = Slow { held: Some(held), asked: None };
         let (last, calls) = self.wait_end(&site, &clients, &strike, old, &mut slow);
-        let blow = strike.blow();
+        let mut blow = strike.blow();
+        if let Some(blow) = &mut blow
+            && site.has_let_go(old)
+        {
+            blow.seen.listeners.remove(&old.launcher);
+        }
         if let Some(Blow { pid, call, before, seen, .. }) = &blow {
             let before: Vec<String> = before.iter().map(Call::name).collect();
             println!(

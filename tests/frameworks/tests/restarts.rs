@@ -281,21 +281,6 @@ fn p2_p3_warp_serve() {
 }
 
 #[test]
-fn p2_p3_salvo() {
-    restarted_ten_times("salvo", false, &[]);
-}
-
-#[test]
-fn p2_p3_rocket_by_http() {
-    restarted_ten_times("rocket", false, &[]);
-}
-
-#[test]
-fn p2_p3_pingora() {
-    restarted_ten_times("pingora", false, &[]);
-}
-
-#[test]
 fn p2_p3_threads() {
     restarted_ten_times("threads", false, &[]);
 }
