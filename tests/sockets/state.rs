@@ -198,7 +198,10 @@ fn a_large_state_holds_up_nobody() {
         let mut answers = 0;
         while direct.report.named("inherited").is_empty() {
             let since = std::time::Instant::now();
-            assert_eq!(http::pid(&address), daemon.pid());
+            if http::pid(&address) != daemon.pid() {
+                direct.report.wait("inherited"); // since the last look
+                break;
+            }
             slowest = slowest.max(since.elapsed());
             answers += 1;
         }
