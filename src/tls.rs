@@ -8,12 +8,12 @@
 //! `http::Tls::pem` uses one by itself. For a configuration of your own:
 //!
 //! ```no_run
-//! # fn configuration() -> rustls::ServerConfig { unimplemented!() }
+//! # fn start(mut config: rustls::ServerConfig) -> seamless::Result<()> {
 //! seamless::init("/run/web/web.pid")?;
-//! let mut config = configuration();
 //! config.ticketer = seamless::tls::Ticketer::new("public")?.into();
 //! seamless::started()?;
-//! # Ok::<(), seamless::Error>(())
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! # Which configurations may share a label

@@ -259,11 +259,11 @@ fn p1_p2_a_group_is_bound_anew_beside_one_that_drains() {
             &format!("--at=shutdown=file:{}", go.display()),
         ]);
         started.detach();
-        let (_started, crashed) = direct.start_ready(&[&format!("--group={address},count=1")]);
+        let (mut second, crashed) = direct.start_ready(&[&format!("--group={address},count=1")]);
         direct.wait_drain(old.pid());
         all_answered_by_tcp(address, &crashed);
         crashed.kill();
-        crashed.wait_end(LIMIT);
+        second.wait_end(); // until then the service is not to be started by hand
 
         let (_started, new) = direct.start_ready(&[&format!("--group={address},count=2")]);
         let fresh: Vec<Connection> = (0..60).map(|_| ask(address)).collect();

@@ -6,8 +6,9 @@ use crate::driver::log::{self, probation::Event};
 use crate::error::Result;
 use crate::proto::control::frame::{Answer, Request};
 use crate::proto::daemon::CommitTried;
-use crate::proto::generation::record::{Generation, LineState, Record};
-use crate::proto::generation::rejection::{ProgramFile, Rejected, Sight};
+use crate::proto::generation::lines::{self, Step};
+use crate::proto::generation::record::{Generation, Record};
+use crate::proto::generation::rejection::{ProgramFile, Sight};
 use crate::proto::paths;
 use crate::shutdown::lock;
 use crate::sys::lock_file::Attempt;
@@ -31,9 +32,10 @@ pub(in crate::driver) struct Partner {
 }
 
 impl Service {
-    pub(super) fn entry_on_probation(&self, number: u64) -> Generation {
-        let file = proc::own_program();
-        Generation { file, ..self.entry(number, Some(LineState::Probation)) }
+    /// If the file fails in the probation, the record names it.
+    pub(super) fn entry_about_to_serve(&self, number: u64, standby: Option<u64>) -> Generation {
+        let file = standby.and_then(|_| proc::own_program());
+        Generation { file, ..self.entry(number, None) }
     }
 
     /// Under the claim: this generation is to stand by for us. It is connected by its second name, since ours
@@ -73,10 +75,11 @@ impl Service {
 
     /// The newest newer generation that lives and serves.
     pub(in crate::driver) fn newest_newer(&self) -> Option<Partner> {
-        let newer = self.newer(|_| true)?;
-        let newest =
-            newer.into_iter().filter(|one| one.facts.serves).max_by_key(|one| one.facts.number)?;
-        Some(Partner { number: newest.facts.number, link: None, held: newest.held? })
+        let mut newer = self.newer(|_| true)?;
+        let facts = newer.iter().map(|one| &one.facts);
+        let number = lines::newest_newer(self.number()?, facts)?.number;
+        newer.retain(|one| one.facts.number == number);
+        Some(Partner { number, link: None, held: newer.pop()?.held? })
     }
 
     fn newer(&self, is_wanted: impl Fn(&Generation) -> bool) -> Option<Vec<Examined>> {
@@ -104,18 +107,11 @@ impl Service {
         let commit = || {
             let mut record = self.read_record(&files.lock_file)?;
             let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
-            let own = self.number();
-            if others.iter().any(|one| Some(one.facts.number) > own && one.facts.lives()) {
+            let own = self.number().unwrap_or_default();
+            if lines::is_replaced(own, others.iter().map(|one| &one.facts)) {
                 return Ok(CommitTried::Replaced);
             }
-            for line in &mut record.live {
-                if Some(line.number) == own {
-                    (line.state, line.file) = (Some(LineState::Serving), None);
-                } else {
-                    line.state = line.state.map(LineState::of_older);
-                }
-            }
-            record.rejected = None;
+            record.apply(Step::Prove { own });
             files.lock_file.write(&record).map(|()| CommitTried::Written)
         };
         let tried: Result<CommitTried> = commit();
@@ -137,28 +133,19 @@ impl Service {
         }
         let take_back = || {
             let mut record = self.read_record(&files.lock_file)?;
-            let own = self.number();
-            let failed = |line: &Generation| {
-                Some(line.number) > own && line.state == Some(LineState::Probation)
-            };
+            let own = self.number().unwrap_or_default();
             let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
-            if others.iter().any(|one| Some(one.facts.number) > own && one.facts.is_proven()) {
+            if lines::is_succeeded(own, others.iter().map(|one| &one.facts)) {
                 return Ok(()); // it has come meanwhile, and tells us to end
             }
-            for line in record.live.iter_mut().filter(|line| failed(line)) {
-                line.state = Some(LineState::Replaced);
-                book(&mut record.rejected, line.file.take());
-            }
-            for line in record.live.iter_mut().filter(|line| Some(line.number) == own) {
-                line.state = Some(LineState::Serving);
-            }
+            record.apply(Step::TakeBack { own });
             files.lock_file.write(&record)?;
             files.pid_file = Some(PidFile::install(&self.pid_file)?);
             put_socket()?;
             crate::driver::control::drop_name(&self.pid_file);
             if let Some(rejected) = record.rejected {
                 log::write(Event::Rejected {
-                    generation: own,
+                    generation: Some(own),
                     tries: rejected.tries,
                     pause_ms: rejected.pause(),
                 });
@@ -173,17 +160,10 @@ impl Service {
         taken.is_ok()
     }
 
-    /// Under the claim: generations that have died on probation are rejections.
+    /// Generations that have died on probation are rejections.
     pub(super) fn book_failed(record: &mut Record, others: &[Examined]) {
-        let Record { live, rejected, .. } = record;
-        live.retain_mut(|line| {
-            let lives =
-                |one: &Examined| one.facts.number == line.number && one.facts.stays_in_record();
-            let failed = line.state == Some(LineState::Probation) && !others.iter().any(lives);
-            if failed {
-                book(rejected, line.file.take());
-            }
-            !failed
+        record.book_failed(|number| {
+            others.iter().any(|one| one.facts.number == number && one.facts.stays_in_record())
         });
     }
 
@@ -260,11 +240,5 @@ impl Service {
             }
             files.lock_file.give_up_if_held();
         }
-    }
-}
-
-fn book(rejected: &mut Option<Rejected>, file: Option<ProgramFile>) {
-    if let Some(file) = file {
-        *rejected = Some(Rejected::again(*rejected, file));
     }
 }

@@ -9,7 +9,8 @@ use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::sockets;
 use crate::error::Result;
 use crate::proto::daemon::StartedCall;
-use crate::proto::generation::record::{Generation, LineState, Record};
+use crate::proto::generation::lines::Step;
+use crate::proto::generation::record::{Generation, Record};
 use crate::proto::generation::takeover::{self, Act, Done, End, Next, TakeOver};
 use crate::proto::generation::verdict::{Purpose, Verdict, verdict};
 use crate::proto::{Report, TooMany};
@@ -133,26 +134,17 @@ fn perform<'a>(
             }
         }
         Act::Enter(kept) => {
-            let number = service.number().expect("a claim has a number");
-            let standby = takeover.standby();
-            let line = |place: usize| {
-                let mut line = hands.others[place].generation.clone();
-                if standby != Some(place) {
-                    line.state = line.state.map(LineState::of_older);
-                }
-                line
-            };
+            let own = service.number().expect("a claim has a number");
+            let standby = takeover.standby().map(|place| hands.others[place].facts.number);
             let crashes = service.carried_crashes(&hands.record);
             hands.record.starting = None;
-            if standby.is_none() {
-                hands.record.rejected = None; // this one is proven
-            }
+            let line = |place: usize| hands.others[place].generation.clone();
             hands.record.live = kept.into_iter().map(line).collect();
-            let line = match standby {
-                Some(_) => service.entry_on_probation(number),
-                None => service.entry(number, Some(LineState::Serving)),
-            };
-            hands.record.live.push(Generation { crashes, ..line });
+            hands
+                .record
+                .live
+                .push(Generation { crashes, ..service.entry_about_to_serve(own, standby) });
+            hands.record.apply(Step::Enter { own, standby });
             let record = std::mem::take(&mut hands.record);
             hands.files().lock_file.write(&record)?;
             hands.record = record;
@@ -191,12 +183,7 @@ fn perform<'a>(
             }));
         }
         Act::Prove => {
-            for line in &mut hands.record.live {
-                line.state = match Some(line.number) == service.number() {
-                    true => Some(LineState::Serving),
-                    false => line.state.map(LineState::of_older),
-                };
-            }
+            hands.record.apply(Step::Prove { own: service.number().unwrap_or_default() });
             let record = std::mem::take(&mut hands.record);
             let written = hands.files().lock_file.write(&record);
             hands.record = record;

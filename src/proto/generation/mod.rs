@@ -3,6 +3,7 @@
 
 pub(crate) mod check;
 pub(crate) mod crashes;
+pub(crate) mod lines;
 pub(crate) mod proof;
 pub(crate) mod record;
 pub(crate) mod rejection;

@@ -10,7 +10,9 @@ use crate::proto::End;
 use crate::proto::Report;
 use crate::proto::State;
 use crate::proto::daemon::{CommitTried, Event, Input, Output, Timer};
+use crate::proto::generation::lines::{self, Step};
 use crate::proto::generation::record::LineState;
+use crate::proto::generation::verdict::Facts;
 use crate::variants::{self, Variant};
 use std::collections::VecDeque;
 
@@ -146,23 +148,25 @@ impl World {
             }
             _ => None,
         };
-        for one in self.ids().filter(|one| *one != id && Some(*one) != standby) {
-            let line = &mut self.at_mut(one).line;
-            *line = line.map(LineState::of_older);
-        }
-        let own = if standby.is_some() { LineState::Probation } else { LineState::Serving };
-        self.at_mut(id).line = Some(own);
+        let standby = standby.map(|one| u64::from(self.at(one).number));
+        self.write_lines(Step::Enter { own: u64::from(self.at(id).number), standby });
     }
 
     pub(crate) fn prove_at_once(&mut self, id: Id) {
-        for one in self.ids() {
-            let line = &mut self.at_mut(one).line;
-            *line = match one == id {
-                true => Some(LineState::Serving),
-                false => line.map(LineState::of_older),
-            };
-        }
+        self.write_lines(Step::Prove { own: u64::from(self.at(id).number) });
         self.report(id, Report::Committed);
+    }
+
+    /// The generations of the record, as this one sees them.
+    fn listed(&self, id: Id, setting: &Setting) -> Vec<(Id, Facts)> {
+        self.record.iter().map(|one| (*one, self.facts(*one, id, setting))).collect()
+    }
+
+    fn write_lines(&mut self, step: Step) {
+        for one in self.ids() {
+            let one = self.at_mut(one);
+            one.line = step.state(u64::from(one.number), one.line);
+        }
     }
 
     pub(crate) fn ask_to_stand_by(&mut self, id: Id, older: Id, setting: &Setting) -> bool {
@@ -197,7 +201,7 @@ impl World {
         inputs: &mut VecDeque<Input>,
         setting: &Setting,
     ) {
-        let own = self.at(id).number;
+        let own = u64::from(self.at(id).number);
         match output {
             Output::TryCommit => {
                 let tried = self.try_commit(id, setting);
@@ -217,16 +221,11 @@ impl World {
             }
             Output::HangUp => self.with_daemon(id, |daemon| daemon.partner = None),
             Output::LookForNewer => {
-                let lives = |one: &Id| {
-                    let facts = self.facts(*one, id, setting);
-                    self.at(*one).number > own && facts.lives() && facts.serves
-                };
-                let newest = self
-                    .record
-                    .iter()
-                    .copied()
-                    .filter(lives)
-                    .max_by_key(|one| self.at(*one).number);
+                let others = self.listed(id, setting);
+                let newest = lines::newest_newer(own, others.iter().map(|(_, facts)| facts));
+                let newest = newest.map(|facts| facts.number);
+                let newest = others.iter().find(|(_, facts)| Some(facts.number) == newest);
+                let newest = newest.map(|(one, _)| *one);
                 self.with_daemon(id, |daemon| daemon.partner = newest);
                 inputs.push_back(Input::Probation(Event::Newer(newest.is_some())));
             }
@@ -245,35 +244,20 @@ impl World {
         if self.claim.is_some() {
             return CommitTried::ClaimHeld;
         }
-        let own = self.at(id).number;
-        let newer = |one: &Id| self.at(*one).number > own && self.facts(*one, id, setting).lives();
-        if self.record.iter().any(newer) {
+        let own = u64::from(self.at(id).number);
+        if lines::is_replaced(own, self.listed(id, setting).iter().map(|(_, facts)| facts)) {
             return CommitTried::Replaced;
         }
-        for one in self.ids() {
-            let line = &mut self.at_mut(one).line;
-            *line = match one == id {
-                true => Some(LineState::Serving),
-                false => line.map(LineState::of_older),
-            };
-        }
+        self.write_lines(Step::Prove { own });
         CommitTried::Written
     }
 
     fn take_back(&mut self, id: Id, setting: &Setting) {
-        let own = self.at(id).number;
-        let newer: Vec<Id> =
-            self.record.iter().copied().filter(|one| self.at(*one).number > own).collect();
-        if newer.iter().any(|one| self.facts(*one, id, setting).is_proven()) {
+        let own = u64::from(self.at(id).number);
+        if lines::is_succeeded(own, self.listed(id, setting).iter().map(|(_, facts)| facts)) {
             return;
         }
-        for one in newer {
-            let line = &mut self.at_mut(one).line;
-            if *line == Some(LineState::Probation) {
-                *line = Some(LineState::Replaced);
-            }
-        }
-        self.at_mut(id).line = Some(LineState::Serving);
+        self.write_lines(Step::TakeBack { own });
         say(|| format!("  daemon {id} takes its files back"));
         self.file = Some(id);
     }

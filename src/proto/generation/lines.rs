@@ -1,0 +1,138 @@
+//! What the lines of the record say after each step of a takeover with a probation: which generation serves,
+//! which one is on probation, which ones are replaced.
+
+use super::record::{LineState, Record};
+use super::rejection::Rejected;
+use super::verdict::Facts;
+
+/// A change of the record that the generation `own` writes, under the claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// It is entered, and about to serve. If another one is to stand by for it, it is on probation.
+    Enter { own: u64, standby: Option<u64> },
+    /// It is proven: it has passed its probation, or nobody stands by for it.
+    Prove { own: u64 },
+    /// Newer ones have failed, and it serves again.
+    TakeBack { own: u64 },
+}
+
+impl Step {
+    /// What the line of the generation with this number says from now on.
+    pub(crate) fn state(self, number: u64, before: Option<LineState>) -> Option<LineState> {
+        match self {
+            Step::Enter { own, standby } if number == own => Some(match standby {
+                Some(_) => LineState::Probation,
+                None => LineState::Serving,
+            }),
+            Step::Prove { own } | Step::TakeBack { own } if number == own => {
+                Some(LineState::Serving)
+            }
+            Step::Enter { standby, .. } if standby == Some(number) => before,
+            Step::Enter { .. } | Step::Prove { .. } => before.map(LineState::of_older),
+            Step::TakeBack { own } if number > own && before == Some(LineState::Probation) => {
+                Some(LineState::Replaced)
+            }
+            Step::TakeBack { .. } => before,
+        }
+    }
+}
+
+impl Record {
+    /// Writes the step into the lines, and what it means for the program file that was rejected.
+    pub(crate) fn apply(&mut self, step: Step) {
+        for line in &mut self.live {
+            let before = line.state;
+            line.state = step.state(line.number, before);
+            match step {
+                Step::Prove { own } if line.number == own => line.file = None,
+                Step::TakeBack { .. } if line.state != before => {
+                    // Ours is `Serving` now, and has no file to reject: only newer ones have.
+                    if let Some(file) =
+                        line.file.take_if(|_| line.state == Some(LineState::Replaced))
+                    {
+                        self.rejected = Some(Rejected::again(self.rejected, file));
+                    }
+                }
+                _ => {}
+            }
+        }
+        match step {
+            // What serves is proven, so nothing is rejected any more.
+            Step::Enter { standby: None, .. } | Step::Prove { .. } => self.rejected = None,
+            Step::Enter { .. } | Step::TakeBack { .. } => {}
+        }
+    }
+
+    /// Takes out the generations that have died on probation: their program files are rejected.
+    pub(crate) fn book_failed(&mut self, lives: impl Fn(u64) -> bool) {
+        let Record { live, rejected, .. } = self;
+        live.retain_mut(|line| {
+            let failed = line.state == Some(LineState::Probation) && !lives(line.number);
+            if let Some(file) = line.file.take_if(|_| failed) {
+                *rejected = Some(Rejected::again(*rejected, file));
+            }
+            !failed
+        });
+    }
+}
+
+/// May this generation not commit any more? A newer one lives, which decides.
+pub(crate) fn is_replaced<'a>(own: u64, mut others: impl Iterator<Item = &'a Facts>) -> bool {
+    others.any(|one| one.number > own && one.lives())
+}
+
+/// May this generation not take its files back any more? A newer one is proven, and tells it to end.
+pub(crate) fn is_succeeded<'a>(own: u64, mut others: impl Iterator<Item = &'a Facts>) -> bool {
+    others.any(|one| one.number > own && one.is_proven())
+}
+
+/// For whom a generation stands by whose own successor has ended: the newest of the newer ones that serve.
+/// `None`: it serves again.
+pub(crate) fn newest_newer<'a>(
+    own: u64,
+    others: impl Iterator<Item = &'a Facts>,
+) -> Option<&'a Facts> {
+    let newer = others.filter(|one| one.number > own && one.lives() && one.serves);
+    newer.max_by_key(|one| one.number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::LineState::{self, Draining, Keeping, Probation, Replaced, Serving};
+    use super::Step;
+
+    /// The states of the generations 1, 2, 3 … after this step.
+    fn after(step: Step, before: &[LineState]) -> Vec<LineState> {
+        let numbered = (1..).zip(before);
+        numbered.map(|(number, state)| step.state(number, Some(*state)).expect("a state")).collect()
+    }
+
+    #[test]
+    fn p11_a_commit_and_a_rollback_in_the_record() {
+        let entered = Step::Enter { own: 3, standby: Some(2) };
+        assert_eq!(after(entered, &[Draining, Serving, Draining]), [Draining, Serving, Probation]);
+        let proven = Step::Prove { own: 3 };
+        assert_eq!(after(proven, &[Draining, Serving, Probation]), [Draining, Draining, Serving]);
+        let taken_back = Step::TakeBack { own: 2 };
+        assert_eq!(
+            after(taken_back, &[Draining, Serving, Probation]),
+            [Draining, Serving, Replaced]
+        );
+    }
+
+    /// The third one asks the first one to stand by; the second one was never proven, and never is.
+    #[test]
+    fn p4_p11_a_third_generation_in_the_record() {
+        let entered = Step::Enter { own: 3, standby: Some(1) };
+        let states = after(entered, &[Serving, Probation, Draining]);
+        assert_eq!(states, [Serving, Replaced, Probation]);
+        assert_eq!(after(Step::Prove { own: 3 }, &states), [Draining, Replaced, Serving]);
+        assert_eq!(after(Step::TakeBack { own: 1 }, &states), [Serving, Replaced, Replaced]);
+    }
+
+    #[test]
+    fn without_a_standby_it_is_proven_at_once_and_a_keeper_goes_on() {
+        let entered = Step::Enter { own: 3, standby: None };
+        assert_eq!(after(entered, &[Keeping, Serving, Draining]), [Keeping, Draining, Serving]);
+    }
+}
