@@ -236,9 +236,9 @@ fn circus_passes_sockets() {
         // Nothing is passed: the number is not open, or is this program's own.
         let (_started, second) = direct.start_ready(&options);
         assert_eq!(origins(folder, &second), ["predecessor"]);
-        assert_eq!(http::pid(&address.into()), second.pid());
         direct.log.wait_words(&["WARN", "stage=passed", "number=3", "refused="], 1);
         daemon.wait_end(LIMIT);
+        assert_eq!(http::pid(&address.into()), second.pid());
     });
 }
 
