@@ -297,8 +297,11 @@ fn p14_a_crash_of_the_newest_leads_no_flow_astray() {
                     service.generations.last_mut().expect("one").started.detach();
                 }
                 let newest = service.generations.len() - 1;
-                let killed = service.kill(newest);
+                let mut killed = service.kill(newest);
                 service.check_flows();
+                if !detached {
+                    killed.started.wait_end(); // until then the service is not to be started by hand
+                }
                 service.next_after_a_crash(3);
                 service.check();
                 for flow in &killed.flows {
@@ -325,7 +328,7 @@ fn p14_new_flows_wait_after_a_crash() {
             let first = service.end(0);
             service.wait_given_up(&first);
             service.next(2);
-            service.kill(1);
+            service.kill(1).started.wait_end();
             let flow = &new_flows(steer)[0];
             let clients: Vec<UdpSocket> = (0..12)
                 .map(|_| {

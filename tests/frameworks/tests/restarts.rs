@@ -66,9 +66,9 @@ fn restarted_ten_times(name: &str, http2: bool, more: &'static [(Client, u64)]) 
         } else {
             http::wait_pid(&target)
         };
-        let kept = Strict::new(&target).clients(8).every(Duration::from_millis(4));
+        let kept = Strict::new(&target).clients(8).every(Duration::from_millis(10));
         let kept = if http2 { kept.http2(2) } else { kept }.start();
-        let prober = (!http2).then(|| Prober::start_every(Duration::from_millis(2), &target));
+        let prober = (!http2).then(|| Prober::start_every(Duration::from_millis(5), &target));
         let others: Vec<_> = more
             .iter()
             .map(|(client, floor)| {
