@@ -58,6 +58,8 @@ mod config;
 pub mod counters;
 pub mod descriptors;
 mod drain;
+// What only an optional part asks for is compiled without it too; with all parts, nothing is unused.
+#[cfg_attr(not(all(feature = "command", feature = "systemd", feature = "tls")), allow(dead_code))]
 mod driver;
 mod error;
 #[cfg(any(doc, doctest))]
@@ -65,11 +67,13 @@ pub mod guide;
 pub mod hooks;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg_attr(not(all(feature = "command", feature = "systemd")), allow(dead_code, unused_imports))]
 mod proto;
 mod shutdown;
 pub mod signal;
 pub mod sockets;
 mod states;
+#[cfg_attr(not(all(feature = "command", feature = "systemd")), allow(dead_code))]
 mod sys;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -54,7 +54,6 @@ impl Handed {
     }
 
     /// Adds a state of the crate's own, instead of one that had the name before.
-    #[cfg_attr(not(feature = "tls"), allow(dead_code))]
     pub(in crate::driver) fn add_own(&self, name: &'static str, version: u32, state: OwnState) {
         let mut own = lock(&self.own);
         own.retain(|(other, ..)| *other != name);

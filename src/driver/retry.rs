@@ -23,7 +23,6 @@ pub(in crate::driver) const TO_DAEMON: Duration = Duration::from_millis(100);
 /// The launcher sends its first message, and the daemon receives it: without it, the daemon cannot start.
 pub(in crate::driver) const FIRST_MESSAGE: Duration = Duration::from_millis(500);
 /// The daemon has its sockets stored. Its launcher may be waiting for systemd.
-#[cfg(feature = "systemd")]
 pub(in crate::driver) const STORE: Duration = Duration::from_secs(5);
 
 /// What an attempt has led to.

@@ -82,7 +82,6 @@ pub(in crate::driver) struct Process {
     /// Tells the supervisor that the service is ready; taken when that has been done.
     pub(in crate::driver) notification_fd: Mutex<Option<Notification>>,
     /// To the thread that runs the program's own check.
-    #[cfg_attr(not(feature = "systemd"), allow(dead_code))]
     pub(in crate::driver) watchdog: OnceLock<mpsc::SyncSender<()>>,
     /// The limit of a drain for which the configuration sets none.
     pub(in crate::driver) default_drain_timeout: Mutex<Option<Duration>>,

@@ -106,7 +106,6 @@ fn check(word: impl Fn(usize) -> u64) -> Result<(), Unusable> {
 
 /// All counters with their names, in the order of these, from a copy of the memory. A name that is no text is
 /// left out.
-#[cfg_attr(not(feature = "command"), allow(dead_code))]
 pub(crate) fn list(bytes: &[u8]) -> Result<Vec<(String, u64)>, Unusable> {
     let word = |at: usize| {
         let bytes = bytes.get(8 * at..8 * at + 8).and_then(|bytes| bytes.try_into().ok());

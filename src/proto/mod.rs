@@ -17,7 +17,6 @@ pub(crate) mod role;
 pub(crate) mod shell;
 pub(crate) mod sockets;
 mod state;
-#[cfg_attr(not(feature = "command"), allow(dead_code))] // some columns are the command's
 pub(crate) mod supervisor;
 pub(crate) mod text;
 #[cfg(feature = "tls")]

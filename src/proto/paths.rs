@@ -17,7 +17,6 @@ pub(crate) fn lock_file(pid_file: &Path) -> PathBuf {
 }
 
 /// `web.pid` for `web.pid.lock`; `None` for any other name.
-#[cfg_attr(not(feature = "command"), allow(dead_code))]
 pub(crate) fn of_lock_file(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.as_encoded_bytes().strip_suffix(LOCK.as_bytes())?;
     (!name.is_empty()).then(|| path.with_file_name(OsStr::from_bytes(name)))

@@ -37,7 +37,6 @@ pub(crate) fn map(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]> {
 }
 
 /// A copy of what [`check`] has checked.
-#[cfg(feature = "command")]
 pub(crate) fn read(memory: OwnedFd) -> io::Result<Vec<u8>> {
     use std::os::unix::fs::FileExt;
     let mut bytes = vec![0; BYTES];

@@ -181,7 +181,6 @@ impl LockFile {
 }
 
 /// What [`look`] finds in a lock file.
-#[cfg(feature = "command")]
 #[derive(Debug)]
 pub(crate) struct Looked {
     pub(crate) path: PathBuf,
@@ -195,7 +194,6 @@ pub(crate) struct Looked {
 
 /// Reads the lock file of a service and changes nothing: the file is not created, locked or written.
 /// A process that may hold the claim must not call this: closing the file would give the claim up.
-#[cfg(feature = "command")]
 pub(crate) fn look(pid_file: &Path) -> io::Result<Looked> {
     let path = paths::lock_file(pid_file);
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
@@ -213,7 +211,6 @@ pub(crate) fn look(pid_file: &Path) -> io::Result<Looked> {
 }
 
 /// Does this path name the lock file of a service? A process that may hold the claim must not call this.
-#[cfg(feature = "command")]
 pub(crate) fn is_lock_file(path: &Path) -> io::Result<bool> {
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;

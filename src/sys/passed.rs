@@ -45,7 +45,6 @@ pub(crate) fn adopt(number: i32) -> Result<(OwnedFd, SocketKind, Address), Strin
 }
 
 /// The same, for a descriptor of any type.
-#[cfg(feature = "systemd")]
 pub(crate) fn adopt_any(number: i32) -> Result<OwnedFd, String> {
     look(number, |_| Ok(()))?;
     Ok(raw::adopt(number))

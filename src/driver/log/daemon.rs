@@ -10,7 +10,6 @@ use std::time::Duration;
 
 events! {
     /// Of a daemon.
-    #[cfg_attr(not(feature = "systemd"), allow(dead_code))]
     Event {
         // ---- its start ----
 

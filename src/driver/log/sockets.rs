@@ -9,7 +9,6 @@ use std::time::Duration;
 
 events! {
     /// Of a daemon's sockets.
-    #[cfg_attr(not(all(feature = "systemd", feature = "tokio")), allow(dead_code))]
     Event {
         /// The variables that pass sockets to this process are wrong, or meant for another process.
         PassedRefused: Info "passed" { daemon = own_pid(), refused: &'a dyn Display as Field::Quoted }

@@ -46,10 +46,8 @@ pub(in crate::driver) struct Sockets {
     taking: Mutex<()>,
     held: Mutex<Held>,
     /// How many descriptors systemd's store takes; 0 as long as that is unknown.
-    #[cfg_attr(not(feature = "systemd"), allow(dead_code))]
     store_room: AtomicUsize,
     /// Held while the store is told: one look at a time.
-    #[cfg_attr(not(feature = "systemd"), allow(dead_code))]
     storing: Mutex<()>,
 }
 

@@ -202,7 +202,6 @@ fn the_longest_hello_fits() {
     assert!(ToDaemon::Hello(longest).format().len() < MESSAGE_MAX);
 }
 
-#[cfg(feature = "systemd")]
 #[test]
 fn what_is_told_beside_the_protocol_is_no_report() {
     use super::Aside;

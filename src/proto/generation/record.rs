@@ -74,7 +74,6 @@ impl LineState {
     }
 
     /// Does a process in this state listen at the control socket?
-    #[cfg_attr(not(feature = "command"), allow(dead_code))]
     pub(crate) fn listens(self) -> bool {
         match self {
             LineState::Serving | LineState::Probation | LineState::Keeping => true,
@@ -164,7 +163,6 @@ const RECORD_END: &str = "end";
 
 impl Record {
     /// Does a file that begins so hold a record of this crate, of whatever version?
-    #[cfg_attr(not(feature = "command"), allow(dead_code))]
     pub(crate) fn begins(bytes: &[u8]) -> bool {
         bytes.strip_prefix(RECORD.as_bytes()).is_some_and(|rest| rest.starts_with(b" "))
     }

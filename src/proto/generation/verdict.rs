@@ -49,7 +49,6 @@ pub(crate) enum Purpose {
     /// Take its sockets and its state.
     Transfer,
     /// A command from outside asks it for something, or signals it.
-    #[cfg_attr(not(feature = "command"), allow(dead_code))]
     Ask,
 }
 
@@ -63,7 +62,6 @@ pub(crate) struct Asker {
 
 impl Asker {
     /// A command: it is no generation, and every generation is older.
-    #[cfg_attr(not(feature = "command"), allow(dead_code))]
     pub(crate) const OUTSIDE: Asker = Asker { number: Some(u64::MAX), start: u64::MAX };
 
     /// Is a generation of this number and start older than we are? Before we have a number of our

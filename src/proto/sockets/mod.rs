@@ -1,7 +1,6 @@
 //! The sockets of a generation: which it has, and which were passed to it.
 
 pub(crate) mod changes;
-#[cfg(feature = "systemd")]
 pub(crate) mod fdstore;
 pub(crate) mod fresh;
 pub(crate) mod overlap;

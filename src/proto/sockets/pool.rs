@@ -3,7 +3,6 @@
 //! a successor gets. `F` is a descriptor.
 
 use super::changes::Changes;
-#[cfg(feature = "systemd")]
 use super::fdstore;
 use crate::proto::control::frame::{Address, Socket, SocketKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,10 +72,8 @@ pub(crate) struct Pool<F> {
     /// From the supervisor's store, and not asked for so far.
     stored: Vec<Entry<F>>,
     /// The names and cookies of all sockets that were in the store at the start.
-    #[cfg(feature = "systemd")]
     in_store: Vec<(String, u64)>,
     /// What the predecessor held, and may have put there since: known as above.
-    #[cfg(feature = "systemd")]
     of_predecessor: Vec<(String, u64)>,
     /// The predecessor was asked, or there was none to ask.
     taken: bool,
@@ -103,9 +100,7 @@ impl<F> Pool<F> {
             passed: Vec::new(),
             of_supervisor: Vec::new(),
             stored: Vec::new(),
-            #[cfg(feature = "systemd")]
             in_store: Vec::new(),
-            #[cfg(feature = "systemd")]
             of_predecessor: Vec::new(),
             taken: false,
             received: BTreeMap::new(),
@@ -124,7 +119,6 @@ impl<F: Clone> Pool<F> {
 
     /// Adds a socket that was passed.
     pub(crate) fn pass(&mut self, entry: Entry<F>) {
-        #[cfg(feature = "systemd")]
         if let Some(name) = entry.socket.name.clone().filter(|name| fdstore::is_ours(name)) {
             self.in_store.extend(entry.cookie.map(|cookie| (name, cookie)));
             self.stored.push(entry);
@@ -153,7 +147,6 @@ impl<F: Clone> Pool<F> {
         for entry in entries {
             let cookie = entry.cookie;
             known.extend(cookie);
-            #[cfg(feature = "systemd")]
             self.of_predecessor.extend(cookie.map(|cookie| (fdstore::name(&entry.socket), cookie)));
             if cookie.is_none_or(|cookie| !passed.contains(&cookie)) {
                 self.receive(entry);
@@ -301,7 +294,6 @@ impl<F: Clone> Pool<F> {
 
     /// What the store has under this request's names: all members of a group, in order. If there was a
     /// predecessor, it has transferred the same sockets itself.
-    #[cfg(feature = "systemd")]
     fn take_stored(
         &mut self,
         wanted: &Wanted<'_>,
@@ -335,16 +327,6 @@ impl<F: Clone> Pool<F> {
             }
         }
         found
-    }
-
-    #[cfg(not(feature = "systemd"))]
-    fn take_stored(
-        &mut self,
-        _: &Wanted<'_>,
-        _: usize,
-        _: impl Fn(&Entry<F>) -> bool,
-    ) -> Vec<Found<F>> {
-        Vec::new()
     }
 
     /// The request has failed. What was found for it may be asked for again.
@@ -468,12 +450,10 @@ impl<F: Clone> Pool<F> {
 
 mod descriptors;
 mod replaced;
-#[cfg(feature = "systemd")]
 mod store;
 #[cfg(test)]
 mod tests;
 mod wanted;
 
-#[cfg(feature = "systemd")]
 pub(crate) use store::Store;
 pub(crate) use wanted::Wanted;

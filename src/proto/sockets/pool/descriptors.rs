@@ -1,11 +1,9 @@
 //! Descriptors that the program keeps under names.
 
 use super::{Entry, Pool, Wanted};
-#[cfg(feature = "systemd")]
 use crate::proto::control::frame::Socket;
 use crate::proto::control::frame::{Address, SocketKind};
 use crate::proto::sockets::changes::Changes;
-#[cfg(feature = "systemd")]
 use crate::proto::sockets::fdstore;
 use std::mem;
 
@@ -49,7 +47,6 @@ impl<F: Clone> Pool<F> {
 
     /// The store has copies of what the predecessor has transferred: nothing tells that they are the same,
     /// but their names.
-    #[cfg(feature = "systemd")]
     pub(super) fn forget_stored_descriptors(&mut self) {
         let received: Vec<String> = self
             .received
@@ -64,9 +61,6 @@ impl<F: Clone> Pool<F> {
         };
         self.stored.retain(|entry| !is_copy(&entry.socket));
     }
-
-    #[cfg(not(feature = "systemd"))]
-    pub(super) fn forget_stored_descriptors(&mut self) {}
 }
 
 impl<F> Entry<F> {
@@ -129,7 +123,6 @@ mod tests {
     }
 
     /// A copy in the store is not told from another file: it goes by its name.
-    #[cfg(feature = "systemd")]
     #[test]
     fn the_store_keeps_only_what_is_to_outlive_a_crash() {
         use crate::proto::sockets::fdstore;

@@ -135,7 +135,6 @@ fn nothing_is_asked_for_twice() {
     assert_eq!(pool.asked_before(&wanted(81, None)), None);
 }
 
-#[cfg(feature = "systemd")]
 #[test]
 fn the_store_has_what_is_held_and_nothing_else() {
     let mut first = holding(&[(80, 1), (81, 2)]);
