@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use seamless_testing::{
     boxed::{self, Boxed},
     handover::End,
-    http::{self},
+    http,
     process::Watched,
     site::Site,
     wait_for,
@@ -184,31 +184,33 @@ fn an_earlier_version_gets_what_it_understands() {
     });
 }
 
-/// While a state is made and sealed, the daemon answers as it always does.
+/// While a state is made, sealed and sent, the daemon answers as it always does.
 #[test]
 fn a_large_state_holds_up_nobody() {
     Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
         let direct = Site::alone(folder);
-        let old = direct.start_ready(&["--tcp=127.0.0.1:0", "--state=size:67108864"]);
-        let address = tcp_of(&sockets(&direct, &old.1)[0]);
-        let (mut started, daemon) = old;
+        let go = folder.join("go");
+        let state = format!("--state=file:{}", go.display());
+        let (mut started, daemon) = direct.start_ready(&["--tcp=127.0.0.1:0", &state]);
+        let address = tcp_of(&sockets(&direct, &daemon)[0]);
         started.detach();
         let next = direct.start(&["--tcp=127.0.0.1:0", "--inherit", "--takeover-timeout=60s"]);
-        let mut slowest = Duration::ZERO;
+        let begun = go.with_file_name("begun");
+        wait_for("the state is being made", LIMIT, || begun.exists().then_some(()));
+        for _ in 0..50 {
+            assert_eq!(http::pid(&address), daemon.pid());
+        }
+        assert!(direct.report.named("inherited").is_empty());
+        fs::write(&go, "").expect("a file");
         let mut answers = 0;
         while direct.report.named("inherited").is_empty() {
-            let since = std::time::Instant::now();
             if http::pid(&address) != daemon.pid() {
                 direct.report.wait("inherited"); // since the last look
                 break;
             }
-            slowest = slowest.max(since.elapsed());
             answers += 1;
         }
-        println!("{answers} answers, the slowest within {slowest:?}");
-        // A thread of the daemon that answers requests never waits for the state: what is left is the
-        // machine's own load.
-        assert!(answers > 1 && slowest < Duration::from_secs(2), "{answers} in {slowest:?}");
+        println!("{answers} answers while it was sealed and sent");
         next.wait_started();
         daemon.wait_end(LIMIT);
     });

@@ -373,6 +373,8 @@ impl FromStr for Accept {
 enum State {
     Text(String),
     Size(usize),
+    /// 64 MiB, made once this file is there. Beside it, `begun` tells that this is waited for.
+    File(PathBuf),
     Panic,
     Hang,
 }
@@ -384,6 +386,7 @@ impl FromStr for State {
         match text.split_once(':').unwrap_or((text, "")) {
             ("text", text) => Ok(State::Text(text.to_owned())),
             ("size", size) => size.parse().map(State::Size).map_err(|_| format!("size {size:?}")),
+            ("file", path) => Ok(State::File(path.into())),
             ("panic", _) => Ok(State::Panic),
             ("hang", _) => Ok(State::Hang),
             _ => Err(format!("state {text:?}")),
@@ -405,6 +408,11 @@ impl State {
             State::Text(text) => text.clone().into_bytes(),
             // Not all the same, so that a part that is missing or in the wrong place shows.
             State::Size(size) => (0..*size).map(|at| (at % 251) as u8).collect(),
+            State::File(path) => {
+                std::fs::write(path.with_file_name("begun"), "").expect("a file");
+                wait_file(path);
+                vec![7; 64 << 20]
+            }
             State::Panic => panic_as_told(),
             State::Hang => loop {
                 thread::park();
