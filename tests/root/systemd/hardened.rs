@@ -1,14 +1,20 @@
 //! Settings of a sandbox, each tried: which of them do no harm, and what the others cost.
 
-use std::{fs, os::unix::fs::PermissionsExt, thread};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    thread,
+};
 
 use seamless_testing::{
     bin,
-    http::{self, Connection},
-    process, report,
+    http::{self, Connection, Prober},
+    process::{self, Watched},
+    report, wait_for,
 };
 
 use super::{Web, run};
+use crate::LIMIT;
 
 /// With each of them a restart is not seen, and a stop is complete. The guide's page on hardened units has the
 /// same list.
@@ -221,5 +227,48 @@ fn what_a_private_tmp_costs_a_generation_that_drains() {
             assert_eq!(request.try_finish().expect("an answer").pid, Some(old));
             web.control(&["stop"]);
         }
+    });
+}
+
+/// A user that systemd makes for the unit is the same after a restart. The setting implies `PrivateTmp=yes`, with
+/// what that costs. Where no program can look such a user up (`nss-systemd`), the service cannot ask systemd either, and
+/// its stop is noticed when no successor has come.
+#[test]
+fn p1_p2_p3_a_dynamic_user_stays_and_its_tmp_does_not() {
+    run(|systemd, folder| {
+        let web = Web::new(systemd, folder, "web");
+        report::for_all_users(&web.folder);
+        // Who it is, is not known before the start.
+        fs::set_permissions(&web.folder, fs::Permissions::from_mode(0o777)).expect("a mode");
+        let own = web.folder.display();
+        let programs = bin::probe().parent().expect("a folder").display().to_string();
+        let settings = format!("DynamicUser=yes\nBindPaths={own} {programs}\nReadWritePaths={own}");
+        web.deploy(&settings, "--drain-timeout=100s --successor-timeout=1s");
+        web.control(&["start"]);
+        let first = web.started(1);
+        let drained = Watched::new(first);
+        let user = |pid: u32| fs::metadata(format!("/proc/{pid}")).expect("a process").uid();
+        let by = user(first);
+        assert!((61184..=65519).contains(&by), "a dynamic user: {by}");
+        web.log.wait_words(&["systemd cannot be asked", &format!("daemon={first} ")], 1);
+        let file = format!("/proc/{first}/root/tmp/of-the-first");
+        fs::write(&file, "").expect("a file in its /tmp");
+        let request = Connection::unfinished(&web.target);
+        request.wait_accepted(first);
+
+        let prober = Prober::start(&web.target);
+        prober.wait_pid(first);
+        web.control(&["restart"]);
+        let second = web.started(2);
+        prober.wait_pid(second);
+        prober.stop().assert_all_answered();
+        assert_eq!(user(second), by);
+        wait_for("systemd has removed its /tmp", LIMIT, || {
+            (!fs::exists(&file).expect("a look")).then_some(())
+        });
+        assert_eq!(request.try_finish().expect("an answer").pid, Some(first));
+        drained.wait_end(LIMIT); // its report was below that `/tmp`
+        web.control(&["stop"]);
+        web.wait_nothing_left();
     });
 }
