@@ -135,6 +135,14 @@ impl Link {
         }
     }
 
+    /// Why this process may not receive anything: a filter of system calls. [`receive`](Self::receive) takes that
+    /// for a link that is closed.
+    pub(crate) fn refusal(&self) -> Option<io::Error> {
+        let error = raw::receive(self.fd.as_fd(), &mut [0]).err()?;
+        let errno = Errno::from_raw(error.raw_os_error()?);
+        matches!(errno, Errno::EPERM | Errno::EACCES | Errno::ENOSYS).then_some(error)
+    }
+
     /// Sets whether programs that this process executes inherit this end.
     pub(crate) fn let_inherit(&self, inherit: bool) {
         let flags = if inherit { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };

@@ -79,6 +79,7 @@ const MISSED: &[(&str, &str)] = &[
     ("getsockopt", "init: cannot know whether launcher "),
     ("listen", "socket: cannot bind tcp "),
     ("pwrite64", "init: cannot write "),
+    ("recvmsg", "init: cannot read the message of launcher "),
     ("sendmsg", "init: cannot use the channel (launch)"),
     ("setsockopt", "socket: cannot bind tcp "),
     ("socketpair", "init: cannot install handlers (launch)"),

@@ -51,7 +51,13 @@ pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Link) 
             }
         },
         // Without its first message the launcher cannot have got as far as starting us.
-        Arrival::Closed => end_without_launcher(launcher),
+        Arrival::Closed => match channel.refusal() {
+            None => end_without_launcher(launcher),
+            Some(refused) => {
+                let text = format!("cannot read the message of launcher {launcher} (channel)");
+                return Err(Error::io(ErrorKind::Channel, text, refused));
+            }
+        },
         Arrival::Nothing | Arrival::OutOfMemory => {
             let text = format!("cannot read the message of launcher {launcher} (channel)");
             return Err(Error::io(ErrorKind::Channel, text, io::ErrorKind::OutOfMemory.into()));

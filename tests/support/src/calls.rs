@@ -33,6 +33,7 @@ pub fn number(name: &str) -> libc::c_long {
         "prctl" => libc::SYS_prctl,
         "prlimit64" => libc::SYS_prlimit64,
         "pwrite64" => libc::SYS_pwrite64,
+        "recvmsg" => libc::SYS_recvmsg,
         "rseq" => libc::SYS_rseq,
         "sched_getaffinity" => libc::SYS_sched_getaffinity,
         "sendmsg" => libc::SYS_sendmsg,
