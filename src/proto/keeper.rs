@@ -326,7 +326,11 @@ mod tests {
         let mends = [Output::Arm(Timer::Check, CHECK), Output::Claim];
         assert_eq!(keeper.on(lost.clone()), mends);
         assert_eq!(keeper.on(Input::ClaimHeld), []);
-        assert_eq!(keeper.on(lost), mends);
+        // There, all is well; and while it is being mended, it is not mended again.
+        let well = Input::Checked { supervisor: Reading::Up, path_lost: false };
+        assert_eq!(keeper.on(well), [Output::Arm(Timer::Check, CHECK)]);
+        assert_eq!(keeper.on(lost.clone()), mends);
+        assert_eq!(keeper.on(lost), [Output::Arm(Timer::Check, CHECK)]);
         assert_eq!(keeper.on(seen(&[])), [Output::Place(ROW), Output::GiveUpClaim]);
     }
 }

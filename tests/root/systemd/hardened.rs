@@ -46,6 +46,7 @@ const HARMLESS: &[&str] = &[
     "PrivateIPC=yes",
     "PrivateMounts=yes",
     "ProtectProc=ptraceable",
+    "NoExecPaths=/home /var",
     "ProtectSystem=strict\nReadWritePaths=/tmp",
     "RemoveIPC=yes",
     "KeyringMode=private",

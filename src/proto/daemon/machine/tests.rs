@@ -113,6 +113,31 @@ const PHASES: [Phase; 9] = [
     Phase::Ended,
 ];
 
+/// The supervisor reads what a daemon prints as long as its launcher lives.
+#[test]
+fn a_daemon_outlives_its_readers_once_it_is_alone() {
+    for phase in PHASES {
+        let wanted = matches!(
+            phase,
+            Phase::Detached | Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished
+        );
+        assert_eq!(daemon_in(phase).outlives_readers(), wanted, "{phase:?}");
+        assert_eq!(daemon_in(phase).is_handing_off(), phase == Phase::HandingOff, "{phase:?}");
+    }
+    let mut left = daemon_in(Phase::HandingOff);
+    let _ = left.on(D::LauncherGone);
+    assert!(left.outlives_readers() && left.is_alone());
+}
+
+#[test]
+fn without_a_pid_file_a_daemon_serves_and_has_no_launcher() {
+    let daemon = Daemon::disabled();
+    assert_eq!((daemon.phase(), daemon.state()), (Phase::Serving, State::Serving));
+    let mut daemon = daemon;
+    let _ = daemon.on(D::LauncherGone);
+    assert_eq!(daemon.phase(), Phase::Serving, "nothing was there to go");
+}
+
 /// What a drain begins with.
 fn drain(reason: DrainReason) -> Vec<DO> {
     let mut outputs = vec![DO::Disarm(DT::Check), DO::Disarm(DT::Successor)];

@@ -93,8 +93,31 @@ fn records() -> Vec<Record> {
                 generation(3, &["a=b=c", "empty="]),
             ],
         ),
+        record(
+            5,
+            vec![
+                Generation { crashes: Some(ROW), ..generation(4, &["crashes=soon"]) },
+                Generation { crashes: Some(SERVED), ..generation(5, &["crashes=1"]) },
+            ],
+        ),
         record_1(),
     ]
+}
+
+const ROW: Row = Row { first: Duration::from_millis(7), served_since: None };
+const SERVED: Row = Row { served_since: Some(Duration::from_millis(9)), ..ROW };
+
+#[test]
+fn who_listens_at_the_control_socket() {
+    let listen = LineState::ALL.map(|state| (state.name(), state.listens()));
+    let expected = [
+        ("serving", true),
+        ("probation", true),
+        ("replaced", false),
+        ("draining", false),
+        ("keeping", true),
+    ];
+    assert_eq!(listen, expected);
 }
 
 #[test]

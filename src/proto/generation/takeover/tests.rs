@@ -159,6 +159,18 @@ fn our_own_line_is_written_anew() {
     assert_eq!(stopped, 1, "never a newer one: {acts:?}");
 }
 
+/// Those that have ended do not count.
+#[test]
+fn generations_that_pile_up_are_counted() {
+    let ended = facts(1, Err(Unproven::Gone));
+    let mut others = vec![ended, facts(4, Ok(())), facts(2, Ok(())), facts(3, Ok(()))];
+    let (_, _, takeover) = run(TakeOver::new(OWN), &others, |_| None);
+    assert_eq!(takeover.pile().map(|pile| (pile.count, pile.oldest)), None);
+    others.push(Facts { start: 150, ..facts(2, Ok(())) });
+    let (_, _, takeover) = run(TakeOver::new(OWN), &others, |_| None);
+    assert_eq!(takeover.pile().map(|pile| (pile.count, pile.oldest)), Some((4, 150)));
+}
+
 #[test]
 fn the_oldest_of_too_many_that_drain_make_room() {
     let drains = |number| (facts(number, Ok(())), true);

@@ -12,6 +12,24 @@ const OLDER: Facts = Facts {
     unproven: false,
     keeps: false,
 };
+/// What every service comes to sooner or later is no warning.
+#[test]
+fn what_is_worth_a_warning() {
+    for why in [Why::NotOlder, Why::Unproven(Unproven::Gone)] {
+        assert!(!why.is_worth_a_warning(), "{why}");
+    }
+    for why in [
+        Why::Unproven(Unproven::Ours),
+        Why::Unproven(Unproven::Elsewhere),
+        Why::Unproven(Unproven::Unknown),
+        Why::SupervisedByAnother,
+        Why::HoldsFileElsewhere,
+        Why::RecordOf(7),
+    ] {
+        assert!(why.is_worth_a_warning() && !why.to_string().is_empty(), "{why}");
+    }
+}
+
 const PURPOSES: [Purpose; 4] = [Purpose::TakeOver, Purpose::Stop, Purpose::Transfer, Purpose::Ask];
 const PROOFS: [Result<(), Unproven>; 5] = [
     Ok(()),

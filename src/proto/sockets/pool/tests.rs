@@ -1,6 +1,7 @@
 use super::{Entry, Origin, Pool, Spread, Wanted};
-use crate::proto::control::frame::{Address, Socket, SocketKind};
+use crate::proto::control::frame::{Address, FileId, Socket, SocketKind};
 use crate::proto::sockets::changes::{Changes, FileChanges};
+use crate::proto::sockets::fdstore;
 
 fn address(port: u16) -> Address {
     Address::Inet(([127, 0, 0, 1], port).into())
@@ -62,6 +63,64 @@ fn what_was_passed_counts_before_what_was_taken_over() {
     assert_eq!(left.collect::<Vec<_>>(), [(3, Origin::Predecessor)]);
 }
 
+/// A named socket of a port; `name` is the supervisor's, or that of the store.
+fn named(port: u16, cookie: u64, name: &str) -> Entry<u64> {
+    let mut entry = entry(port, cookie);
+    entry.socket.name = Some(name.to_owned());
+    entry
+}
+
+#[test]
+fn a_passed_socket_is_found_by_its_name_or_by_its_kind_and_address() {
+    let mut pool = Pool::new();
+    assert!(!pool.is_taken());
+    for entry in [entry(82, 3), named(81, 2, "admin"), entry(82, 4), entry(82, 5)] {
+        pool.pass(entry);
+    }
+    // The predecessor has others at the same addresses.
+    pool.take(vec![entry(81, 9), entry(82, 9)]);
+    assert!(pool.is_taken());
+    // By its name, whatever the address. Successors know it by the address that was asked for.
+    let mut admin = wanted(9, None);
+    admin.name = Some("admin");
+    let by_name = pool.find(&admin, |_| false).expect("of one kind");
+    assert_eq!(fds(by_name.iter().map(|(entry, _)| entry.clone())), [2]);
+    assert_eq!(by_name[0].0.socket.asked, address(9));
+    // By its address, no more than are wanted, and with them none of the predecessor's.
+    let both = [(3, Origin::Supervisor), (4, Origin::Supervisor)];
+    assert_eq!(found(&mut pool, &wanted(82, Some(2))), both);
+    assert_eq!(found(&mut pool, &wanted(83, None)), []);
+    // Of another kind: it is another socket, and by its name a mistake.
+    pool.pass(named(84, 6, "dns"));
+    let mut udp = wanted(84, None);
+    udp.kind = SocketKind::Udp;
+    assert_eq!(found(&mut pool, &udp), []);
+    udp.name = Some("dns");
+    let other = pool.find(&udp, |_| false).expect_err("a socket of another kind");
+    assert_eq!((other.kind, other.local), (SocketKind::Tcp, address(84)));
+    assert_eq!(Origin::Supervisor.name(), "supervisor");
+}
+
+/// What the program has not asked for is closed once it has asked for any, and never before that if it was
+/// passed: the program may find it by itself.
+#[test]
+fn what_was_passed_is_closed_only_for_a_program_that_asks() {
+    for (asks, taken, closed) in
+        [(false, true, &[2][..]), (true, true, &[1, 2]), (true, false, &[1]), (false, false, &[])]
+    {
+        let mut pool = Pool::new();
+        pool.pass(entry(80, 1));
+        if asks {
+            pool.use_it();
+        }
+        if taken {
+            pool.take(vec![entry(81, 2)]);
+        }
+        let unclaimed = pool.unclaimed().into_iter().map(|(entry, _)| entry);
+        assert_eq!(fds(unclaimed), closed, "asks: {asks}, taken: {taken}");
+    }
+}
+
 #[test]
 fn a_request_that_fails_leaves_all_as_it_was() {
     let mut pool = Pool::new();
@@ -101,9 +160,26 @@ fn a_smaller_group_retires_the_last_ones() {
     let known = |(entry, _): &(Entry<u64>, Origin)| (entry.fd, entry.socket.retired);
     assert_eq!(held.iter().map(known).collect::<Vec<_>>(), [(5, false), (6, true), (7, true)]);
     assert_eq!(pool.steer(), [(held[0].0.clone(), Spread::First(1))]);
+    assert_eq!(pool.steer(), []);
     assert!(pool.has_retired());
     assert_eq!(fds(pool.take_retired()), [6, 7]);
     assert_eq!(pool.held().map(fds), Some(vec![5]));
+}
+
+/// Only a group has to be spread, at once if this generation serves.
+#[test]
+fn a_group_of_the_same_size_is_spread_over_all() {
+    let mut pool = holding(&[(80, 1)]);
+    assert_eq!(pool.steer(), []);
+    assert!(!pool.has_retired());
+    let two = vec![(entry(81, 2), Origin::Bound), (entry(81, 3), Origin::Bound)];
+    let first = entry(81, 2);
+    let (held, now) = pool.hold(&wanted(81, Some(2)), two, true);
+    assert_eq!(now, Some((first, Spread::All)));
+    assert!(held.iter().all(|(entry, _)| !entry.socket.retired));
+    assert!(!pool.has_retired());
+    let one = vec![(entry(82, 4), Origin::Bound)];
+    assert_eq!(pool.hold(&wanted(82, None), one, true).1, None);
 }
 
 #[test]
@@ -155,6 +231,96 @@ fn the_store_has_what_is_held_and_nothing_else() {
     _ = second.hold(&wanted, one, false);
     let store = second.bring_store_into_line();
     assert_eq!((store.remove.len(), store.add.len(), store.kept), (1, 0, 1));
+}
+
+/// As it comes back from the store after a crash: known by its name there.
+fn stored(mut entry: Entry<u64>, member: u32, file: Option<FileId>) -> Entry<u64> {
+    (entry.socket.member, entry.socket.file) = (member, file);
+    entry.socket.name = Some(fdstore::name(&entry.socket));
+    (entry.socket.member, entry.socket.file) = (0, None);
+    entry
+}
+
+#[test]
+fn what_comes_from_the_store_is_known_again() {
+    let mut pool = Pool::new();
+    for entry in [
+        stored(entry(81, 4), 0, None),
+        stored(entry(80, 3), 2, None),
+        stored(entry(80, 2), 1, None),
+        stored(entry(80, 1), 0, None),
+    ] {
+        pool.pass(entry);
+    }
+    pool.take(Vec::new());
+    let mut udp = wanted(81, None);
+    udp.kind = SocketKind::Udp;
+    assert_eq!(found(&mut pool, &udp), []);
+    // A group in its order, no more than are wanted, and of the first address that has any.
+    let mut group = wanted(80, Some(2));
+    group.addresses.push(address(81));
+    let two = pool.find(&group, |_| false).expect("of one kind");
+    let known = |(entry, origin): &(Entry<u64>, Origin)| {
+        let Socket { asked, name, member, .. } = &entry.socket;
+        (entry.fd, *origin, asked.clone(), name.clone(), *member)
+    };
+    let as_asked = |fd, member| (fd, Origin::Store, address(80), None, member);
+    assert_eq!(two.iter().map(known).collect::<Vec<_>>(), [as_asked(1, 0), as_asked(2, 1)]);
+    assert_eq!(found(&mut pool, &wanted(81, None)), [(4, Origin::Store)]);
+    assert_eq!(fds(pool.unclaimed().into_iter().map(|(entry, _)| entry)), [3]);
+}
+
+/// The file that its path named stands in the name. If the path names another one, it is not the socket.
+#[test]
+fn a_path_that_names_another_file_is_not_what_the_store_has() {
+    let file = FileId { device: 7, inode: 9 };
+    let unix = |cookie| {
+        let mut unix = entry(0, cookie);
+        unix.socket.kind = SocketKind::Unix;
+        unix.socket.asked = Address::Unix(b"/run/web".to_vec());
+        stored(unix, 0, Some(file))
+    };
+    for is_lost in [true, false] {
+        let mut pool = Pool::new();
+        pool.pass(unix(1));
+        let mut asks = wanted(80, None);
+        (asks.kind, asks.addresses) = (SocketKind::Unix, vec![unix(1).socket.asked]);
+        let found = pool.find(&asks, |entry| {
+            assert_eq!(entry.socket.file, Some(file));
+            is_lost
+        });
+        assert_eq!(found.expect("of one kind").len(), usize::from(!is_lost));
+    }
+}
+
+/// A name of the store takes all that has it with it: what stays under that name is added again.
+#[test]
+fn a_name_that_means_another_socket_now_is_replaced_in_the_store() {
+    let name = fdstore::name(&entry(80, 1).socket);
+    // Bound anew, since what was stored could not be used.
+    let mut pool = Pool::new();
+    pool.pass(stored(entry(80, 1), 0, None));
+    _ = pool.hold(&wanted(80, None), vec![(entry(80, 2), Origin::Bound)], false);
+    let store = pool.bring_store_into_line();
+    assert_eq!(
+        (store.remove, store.add, store.kept),
+        (vec![name.clone()], vec![(name.clone(), 2)], 0)
+    );
+    // The predecessor has put another one there meanwhile.
+    let mut pool = Pool::new();
+    pool.pass(stored(entry(80, 1), 0, None));
+    pool.take(vec![entry(80, 2)]);
+    _ = pool.hold(&wanted(80, None), vec![(entry(80, 1), Origin::Store)], false);
+    let store = pool.bring_store_into_line();
+    assert_eq!((store.remove, store.add, store.kept), (vec![name.clone()], vec![(name, 1)], 0));
+    // What may not outlive a crash, and what has retired, is not in it.
+    let mut pool = Pool::new();
+    let kept_here = Entry { outlives_crash: false, ..entry(81, 3) };
+    _ = pool.hold(&wanted(81, None), vec![(kept_here, Origin::Bound)], false);
+    let two = vec![(entry(82, 4), Origin::Predecessor), (entry(82, 5), Origin::Predecessor)];
+    _ = pool.hold(&wanted(82, Some(1)), two, false);
+    let store = pool.bring_store_into_line();
+    assert_eq!(store.add.into_iter().map(|(_, fd)| fd).collect::<Vec<_>>(), [4]);
 }
 
 /// A socket at another address of a port.

@@ -38,6 +38,11 @@ fn the_unit_is_found_in_the_control_group() {
 fn a_job_says_what_a_term_means() {
     let list = "  12 other.service start waiting\n 123 web.service restart running\n";
     assert_eq!(job_kind(list, 123), Some("restart"));
+    for (job, number) in
+        [("Job=123", Some(123)), ("Job=1", Some(1)), ("Job=0", None), ("Job=", None)]
+    {
+        assert_eq!(properties(job).job(), number, "{job}");
+    }
     assert_eq!(job_kind(list, 12), Some("start"));
     assert_eq!(job_kind(list, 1), None);
     assert_eq!(job_kind("No jobs running.", 0), None);
@@ -98,6 +103,7 @@ fn times_as_systemd_prints_them() {
         ("0", Some(0)),
         ("1w 2d 3h", Some(((7 + 2) * 24 + 3) * 3_600_000)),
         ("2.500s", Some(2_500)),
+        ("1y 1month", Some(31_557_600_000 + 2_629_800_000)),
         ("90000000", Some(90_000)),
         ("infinity", None),
         ("", None),
