@@ -89,6 +89,12 @@ impl Status {
         self.0.no_restart.as_deref()
     }
 
+    /// How long its [probation](crate::Config::probation) still lasts; `None` if it is not on probation. Zero means
+    /// that it is passed, and the record does not say so yet.
+    pub fn probation_left(&self) -> Option<Duration> {
+        self.0.probation_ms.map(Duration::from_millis)
+    }
+
     /// Its [`drain_timeout`](crate::Config::drain_timeout); `None` means no limit, or unknown.
     pub fn drain_timeout(&self) -> Option<Duration> {
         self.0.drain_timeout_ms.map(Duration::from_millis)

@@ -312,7 +312,7 @@ impl Events {
             | Output::Say(_)
             | Output::HangUp
             | Output::LookForNewer
-            | Output::TakeBack => self.perform_of_probation(output, inputs),
+            | Output::TakeBack(_) => self.perform_of_probation(output, inputs),
         }
     }
 
@@ -383,7 +383,7 @@ impl Events {
             | Output::Say(_)
             | Output::HangUp
             | Output::LookForNewer
-            | Output::TakeBack => {}
+            | Output::TakeBack(_) => {}
         }
     }
 

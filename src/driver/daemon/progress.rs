@@ -148,7 +148,7 @@ pub(super) fn cause(input: &Input) -> &'static str {
         Input::Probation(event) => match event {
             Probation::OnProbation => "probation",
             Probation::Commit | Probation::CommitTried(_) => "commit",
-            Probation::RollBack => "rollback",
+            Probation::RollBack(_) => "rollback",
             Probation::AskedToStandBy(_) => "stand-by",
             Probation::Heard(word) => word.name(),
             Probation::PartnerEnded | Probation::Newer(_) => "ended",

@@ -8,7 +8,7 @@ use crate::proto::control::frame::{Answer, Request};
 use crate::proto::daemon::CommitTried;
 use crate::proto::generation::lines::{self, Step};
 use crate::proto::generation::record::{Generation, Record};
-use crate::proto::generation::rejection::{ProgramFile, Sight};
+use crate::proto::generation::rejection::{ProgramFile, RollbackCause, Sight};
 use crate::proto::paths;
 use crate::shutdown::lock;
 use crate::sys::lock_file::Attempt;
@@ -16,6 +16,7 @@ use crate::sys::pid_file::PidFile;
 use crate::sys::proc;
 use crate::sys::process::Held;
 use crate::sys::seqpacket::Link;
+use crate::sys::since_boot;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -124,7 +125,11 @@ impl Service {
 
     /// We serve again: what the newer generations have put in the place of our files is ours again, and what
     /// they run is rejected. Returns `false` if it has to be done again.
-    pub(in crate::driver) fn take_back(&self, put_socket: impl FnOnce() -> Result<()>) -> bool {
+    pub(in crate::driver) fn take_back(
+        &self,
+        cause: RollbackCause,
+        put_socket: impl FnOnce() -> Result<()>,
+    ) -> bool {
         let mut files = lock(&self.files);
         match files.lock_file.try_claim(&self.world) {
             Ok(Attempt::Claimed) => {}
@@ -138,7 +143,7 @@ impl Service {
             if lines::is_succeeded(own, others.iter().map(|one| &one.facts)) {
                 return Ok(()); // it has come meanwhile, and tells us to end
             }
-            record.apply(Step::TakeBack { own });
+            record.apply(Step::TakeBack { own, cause });
             files.lock_file.write(&record)?;
             files.pid_file = Some(PidFile::install(&self.pid_file)?);
             put_socket()?;
@@ -146,6 +151,8 @@ impl Service {
             if let Some(rejected) = record.rejected {
                 log::write(Event::Rejected {
                     generation: Some(own),
+                    failed_generation: rejected.generation,
+                    reason: rejected.cause.text(),
                     tries: rejected.tries,
                     pause_ms: rejected.pause(),
                 });
@@ -208,7 +215,7 @@ impl Service {
             }
             if told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1)) {
                 told = Some(Instant::now());
-                self.give_sign();
+                self.give_sign(since_boot() + pause.saturating_sub(began.elapsed()));
             }
             if path.as_ref().is_some_and(|path| !proc::runs_from(path)) {
                 crate::sys::exit_now(ANOTHER_FILE);
@@ -217,28 +224,44 @@ impl Service {
         }
     }
 
-    /// To a detached generation, a claim since its last check is the sign of a successor.
-    fn give_sign(&self) {
+    /// To a detached generation, a claim since its last check is the sign of a successor. Whoever looks at the
+    /// service learns when the next try comes.
+    fn give_sign(&self, next_try: Duration) {
         let mut files = lock(&self.files);
         if let Ok(Attempt::Claimed) = files.lock_file.try_claim(&self.world) {
             if let Ok(mut record) = self.read_record(&files.lock_file) {
                 record.last += 1;
+                if let Some(rejected) = &mut record.rejected {
+                    rejected.next_try = Some(next_try);
+                }
                 _ = files.lock_file.write(&record);
             }
             files.lock_file.give_up_if_held();
         }
     }
 
-    /// The operator wants another try at once.
+    /// The operator wants another try at once. A process that waits in `init` holds the claim for a moment each
+    /// second, and so do others that check, so it is tried for a second.
     pub(in crate::driver) fn forgive(&self) {
-        let mut files = lock(&self.files);
-        if let Ok(Attempt::Claimed) = files.lock_file.try_claim(&self.world) {
-            if let Ok(mut record) = self.read_record(&files.lock_file) {
-                if record.rejected.take().is_some() {
-                    _ = files.lock_file.write(&record);
-                }
-            }
-            files.lock_file.give_up_if_held();
+        let began = Instant::now();
+        while !self.try_forgive() && began.elapsed() < Duration::from_secs(1) {
+            thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    fn try_forgive(&self) -> bool {
+        let mut files = lock(&self.files);
+        let is_clean = |record: Record| record.rejected.is_none();
+        if self.read_record(&files.lock_file).is_ok_and(is_clean) {
+            return true;
+        }
+        let Ok(Attempt::Claimed) = files.lock_file.try_claim(&self.world) else { return false };
+        if let Ok(mut record) = self.read_record(&files.lock_file) {
+            if record.rejected.take().is_some() {
+                _ = files.lock_file.write(&record);
+            }
+        }
+        files.lock_file.give_up_if_held();
+        true
     }
 }

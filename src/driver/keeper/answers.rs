@@ -241,6 +241,7 @@ impl Driver {
             took_over: None,
             notifies: cfg!(feature = "systemd"),
             drain_timeout_ms: None,
+            probation_ms: None,
             in_place: false,
             failures: 0,
             failure: None,

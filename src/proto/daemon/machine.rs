@@ -4,7 +4,7 @@ mod check;
 mod probation;
 mod restart;
 
-use super::{Forced, Input, NoRestart, Output, Phase, Question, Sender, Timer};
+use super::{Forced, Input, NoRestart, Output, Phase, Question, RollbackCause, Sender, Timer};
 use crate::proto::generation::check::Memory;
 use crate::proto::{DrainReason, Intent, Kind, Reading, Report, Scope, State};
 
@@ -36,6 +36,8 @@ pub(crate) struct Daemon {
     early_wish: bool,
     probation: probation::Probation,
     standby: probation::Standby,
+    /// Why those have failed whose place we have taken back.
+    failed: RollbackCause,
 }
 
 /// The older generations, once they were told to end.
@@ -79,6 +81,7 @@ impl Daemon {
             early_wish: false,
             probation: probation::Probation::No,
             standby: probation::Standby::No,
+            failed: RollbackCause::Ended,
         }
     }
 

@@ -11,6 +11,7 @@ pub(crate) use super::control::frame::Word;
 pub(crate) use machine::Daemon;
 
 use super::generation::check::Seen;
+pub(crate) use super::generation::rejection::RollbackCause;
 use super::supervisor::StartsAgain;
 use super::{DrainReason, Intent, Kind, Reading, Report};
 
@@ -66,7 +67,7 @@ pub(crate) enum Event {
     /// The probation is to end now, passed: the program or an operator says so.
     Commit,
     /// It is to end now, failed: the check of the program, or an operator.
-    RollBack,
+    RollBack(RollbackCause),
     /// The answer to [`Output::TryCommit`].
     CommitTried(CommitTried),
     /// A newer generation, which is on probation, asks us to stand by. Its number.
@@ -225,7 +226,7 @@ pub(crate) enum Output {
     LookForNewer,
     /// Under the claim: PID file and control socket are ours again, and what failed is rejected. Then feed in
     /// [`Event::TakenBack`].
-    TakeBack,
+    TakeBack(RollbackCause),
     Arm(Timer),
     Disarm(Timer),
 }

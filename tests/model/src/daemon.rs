@@ -231,7 +231,7 @@ impl World {
         for (at, output) in outputs.iter().enumerate() {
             let Some(daemon) = self.daemon_mut(id) else { return };
             match *output {
-                Output::StopOlder | Output::Check | Output::TryCommit | Output::TakeBack
+                Output::StopOlder | Output::Check | Output::TryCommit | Output::TakeBack(_)
                     if daemon.main.has_files() =>
                 {
                     daemon.stalled = outputs[at..].to_vec();
@@ -300,7 +300,7 @@ impl World {
                 | Output::Say(_)
                 | Output::HangUp
                 | Output::LookForNewer
-                | Output::TakeBack => self.perform_of_probation(id, *output, inputs, setting),
+                | Output::TakeBack(_) => self.perform_of_probation(id, *output, inputs, setting),
             }
         }
     }

@@ -36,6 +36,7 @@ fn full() -> Status {
         took_over: Some(2),
         notifies: true,
         drain_timeout_ms: Some(60_000),
+        probation_ms: Some(1_500),
         in_place: true,
         failures: 4,
         failure: text("exit code 1: 100 % wrong"),

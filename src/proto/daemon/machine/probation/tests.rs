@@ -1,7 +1,7 @@
 use super::{Daemon, Probation};
 use crate::proto::daemon::Event as E;
 use crate::proto::daemon::Input as D;
-use crate::proto::daemon::{CommitTried, Output, Phase, Sender, Timer, Word};
+use crate::proto::daemon::{CommitTried, Output, Phase, RollbackCause, Sender, Timer, Word};
 use crate::proto::{DrainReason, Intent, Kind, Report, Scope, State};
 
 fn serving(in_place: bool) -> Daemon {
@@ -54,14 +54,21 @@ fn p4_p11_the_record_comes_first_and_then_the_older_ones_are_told() {
         ];
         assert_eq!(daemon.on(D::Probation(E::CommitTried(CommitTried::Written))), told);
         assert!(!daemon.is_on_probation());
-        assert_eq!(daemon.on(D::Probation(E::RollBack)), [], "there is no way back");
+        assert_eq!(
+            daemon.on(D::Probation(E::RollBack(RollbackCause::Operator))),
+            [],
+            "there is no way back"
+        );
     }
 }
 
 #[test]
 fn p1_p11_one_that_fails_drains_only_when_the_other_one_serves() {
     let mut daemon = on_probation();
-    assert_eq!(daemon.on(D::Probation(E::RollBack)).last(), Some(&Output::RunRequestHooks));
+    assert_eq!(
+        daemon.on(D::Probation(E::RollBack(RollbackCause::Operator))).last(),
+        Some(&Output::RunRequestHooks)
+    );
     let resume = [Output::Say(Word::Resume), Output::Arm(Timer::Resumed)];
     assert_eq!(daemon.on(D::RequestHooksDone), resume);
     assert_eq!(daemon.phase(), Phase::Serving);
@@ -76,6 +83,17 @@ fn p1_p11_one_that_fails_drains_only_when_the_other_one_serves() {
     assert_eq!(daemon.phase(), Phase::Draining(DrainReason::RolledBack));
     let reports = [Report::RolledBack, Report::Draining].map(Output::Report);
     assert!(reports.iter().all(|report| out.contains(report)), "{out:?}");
+}
+
+#[test]
+fn p11_the_standby_is_told_why() {
+    for (cause, word) in
+        [(RollbackCause::Unhealthy, Word::Unwell), (RollbackCause::Operator, Word::Resume)]
+    {
+        let mut daemon = on_probation();
+        let _ = daemon.on(D::Probation(E::RollBack(cause)));
+        assert_eq!(daemon.on(D::RequestHooksDone).first(), Some(&Output::Say(word)));
+    }
 }
 
 #[test]
@@ -100,19 +118,20 @@ fn what_ends_a_generation_on_probation() {
 
 #[test]
 fn p11_the_standby_serves_at_once_and_takes_its_files_back_later() {
-    for (input, answers) in [
-        (D::Probation(E::Heard(Word::Resume)), true),
-        (D::Probation(E::Heard(Word::Leaving)), false),
-        (D::Probation(E::Newer(false)), false),
+    for (input, answers, cause) in [
+        (D::Probation(E::Heard(Word::Resume)), true, RollbackCause::Operator),
+        (D::Probation(E::Heard(Word::Unwell)), true, RollbackCause::Unhealthy),
+        (D::Probation(E::Heard(Word::Leaving)), false, RollbackCause::Told),
+        (D::Probation(E::Newer(false)), false, RollbackCause::Ended),
     ] {
         let mut daemon = standing_by();
         let out = daemon.on(input);
         assert_eq!(daemon.state(), State::Detached);
         assert_eq!(out.contains(&Output::Say(Word::Resumed)), answers);
-        assert_eq!(out[out.len() - 2..], [Output::RunResumeHooks, Output::TakeBack]);
+        assert_eq!(out[out.len() - 2..], [Output::RunResumeHooks, Output::TakeBack(cause)]);
         let again = [Output::Arm(Timer::TakeBack)];
         assert_eq!(daemon.on(D::Probation(E::TakenBack { again: true })), again);
-        assert_eq!(daemon.on(D::Timer(Timer::TakeBack)), [Output::TakeBack]);
+        assert_eq!(daemon.on(D::Timer(Timer::TakeBack)), [Output::TakeBack(cause)]);
         assert_eq!(daemon.on(D::Probation(E::TakenBack { again: false })), []);
     }
     let mut daemon = standing_by();
@@ -159,7 +178,7 @@ fn without_a_probation_nothing_of_it_happens() {
     let mut daemon = serving(false);
     for input in [
         D::Probation(E::Commit),
-        D::Probation(E::RollBack),
+        D::Probation(E::RollBack(RollbackCause::Operator)),
         D::Probation(E::PartnerEnded),
         D::Timer(Timer::Probation),
         D::Timer(Timer::Well),
