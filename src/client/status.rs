@@ -30,7 +30,8 @@ impl Status {
         self.0.keeping
     }
 
-    /// The state in one word: `starting`, `serving`, `handing-off`, `detached`, `draining` or `keeping`.
+    /// The state in one word: `starting`, `serving`, `handing-off`, `detached`, `standby`, `leaving`, `draining`
+    /// or `keeping`.
     pub fn state_name(&self) -> &'static str {
         if self.0.keeping {
             return "keeping";

@@ -7,8 +7,8 @@ use seamless_testing::{
     LIMIT, bin,
     boxed::Boxed,
     http::{FailureKind, Prober, Probes},
-    process::Watched,
-    signal::{KILL, TERM, USR1},
+    process::{self, Watched},
+    signal::{CONT, KILL, TERM, USR1},
     site::{SERVES_ON, Site},
     supervisor::Supervisor,
     under_each_supervisor, wait_for,
@@ -28,6 +28,7 @@ under_each_supervisor![
     p11_the_standby_killed_proves_the_new_one,
     p11_the_launcher_killed_in_the_window,
     p4_p11_the_proven_generation_stands_by_for_the_third,
+    p9_p11_a_third_generation_takes_over_from_the_standby_if_the_second_one_hangs,
     p6_p11_a_stop_in_the_window_ends_all,
     p11_a_rejected_file_waits_unless_it_was_replaced,
     p11_an_operator_ends_the_probation,
@@ -231,6 +232,34 @@ fn p4_p11_the_proven_generation_stands_by_for_the_third(kind: Supervisor, folder
     end(&site);
 }
 
+/// The second one is stopped: it gives nothing, and the first one has the sockets too.
+fn p9_p11_a_third_generation_takes_over_from_the_standby_if_the_second_one_hangs(
+    kind: Supervisor,
+    folder: &Path,
+) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, WINDOW);
+    prober.wait_pid(second.pid());
+    site.deploy_options(&format!("{SERVES_ON} --standby --probation=1s --takeover-timeout=2s"));
+    process::stop_without_claim(&second);
+    let launcher = site.launcher();
+    launcher.kill();
+    let third = site.daemon(3);
+    let standby = first.pid().to_string();
+    site.log.wait(&[
+        ("stage", "transfer"),
+        ("daemon", &third.pid().to_string()),
+        ("standby", &standby),
+    ]);
+    second.signal(CONT);
+    first.wait_end(LIMIT);
+    second.wait_end(LIMIT);
+    prober.wait_pid(third.pid());
+    assert_nobody_refused(&site, &prober.stop(), 1);
+    site.assert_one_generation(third.pid());
+    site.stop();
+}
+
 fn p6_p11_a_stop_in_the_window_ends_all(kind: Supervisor, folder: &Path) {
     let (site, first, prober) = site(kind, folder);
     let second = restart(&site, &first, WINDOW);
@@ -301,7 +330,10 @@ fn p11_restart_waits_for_the_commit_and_status_tells_of_the_probation(
     let said = thread::scope(|scope| {
         let said = scope.spawn(restart);
         let seen = wait_for(format_args!("the probation\n{site}"), LIMIT, || {
-            Some(status()).filter(|seen| seen["probation"]["standby"]["generation"] == 1)
+            let seen = status();
+            let standby = &seen["probation"]["standby"]["generation"];
+            // It is in the record a moment before it is asked to stand by.
+            (*standby == 1 && !seen["probation"]["left"].is_null()).then_some(seen)
         });
         let left = seen["probation"]["left"].as_f64().expect("a time");
         assert!(left <= 3.0, "{seen}");

@@ -148,6 +148,7 @@ impl Newest {
             (_, Some("handing-off")) => "prepares: its on_shutdown_request hooks run",
             (_, Some("detached")) => "serves on, detached: its launcher has ended",
             (_, Some("serving")) => "serves on: the handoff was given up",
+            (_, Some("leaving")) => "is told to stop, and serves on until its drain begins",
             (_, Some("draining")) => "drains",
             (_, Some(other)) => other,
         };

@@ -15,7 +15,7 @@ pub(crate) struct Report<'a> {
     pid_file: &'a Path,
     /// A generation serves.
     serving: bool,
-    /// Of the newest generation: `starting`, `serving`, `handing-off`, `detached`, `draining`;
+    /// Of the newest generation: `starting`, `serving`, `handing-off`, `detached`, `standby`, `leaving`, `draining`;
     /// `keeping`: its daemon has crashed, and a keeper holds its sockets for the next start;
     /// `none` if none lives, `unknown` if it does not answer.
     state: &'static str,
@@ -265,6 +265,11 @@ impl Report<'_> {
             }
             (Some(number), "detached") => {
                 format!("{path}: generation {number} serves, detached: a successor is awaited")
+            }
+            (Some(number), "leaving") => {
+                format!(
+                    "{path}: generation {number} serves on until its drain begins: it is to stop"
+                )
             }
             (Some(number), "keeping") => format!(
                 "{path}: nobody serves: generation {number} has crashed, and a keeper holds its sockets \

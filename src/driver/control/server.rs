@@ -169,7 +169,7 @@ impl Server {
             );
         };
         let link = Some(Arc::clone(link));
-        *lock(&daemon.partner) = Some(Partner { number: theirs, link, held });
+        *lock(&daemon.partner) = Some(Partner { number: theirs, pid: peer.pid, link, held });
         daemon.post(Input::Probation(Event::AskedToStandBy(theirs)));
         Ok(())
     }

@@ -58,6 +58,8 @@ pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
         took_over: past.took_over,
         notifies: cfg!(feature = "systemd"),
         drain_timeout_ms: daemon.drain_timeout().map(ms),
+        leave_time_ms: daemon.leave_time.map(ms),
+        probation_limit_ms: service.and_then(|service| service.probation).map(ms),
         probation_ms: left().filter(|_| on_probation).map(ms),
         in_place: service.is_some_and(|service| service.in_place),
         failures: failures.count,

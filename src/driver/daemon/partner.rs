@@ -9,6 +9,7 @@ use crate::driver::threads::spawn;
 use crate::proto::control::frame::{self, Answer, Request};
 use crate::proto::daemon::{CommitTried, Event, Input, Output, RollbackCause, Word};
 use crate::shutdown::lock;
+use crate::sys::proc;
 use crate::sys::seqpacket::Arrival;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -92,6 +93,15 @@ impl Events {
                 self.partner = service.newest_newer();
                 let watched = self.partner.is_some();
                 inputs.push_back(Input::Probation(Event::Newer(watched)));
+            }
+            Output::LookForDump => {
+                let partner = self.partner.as_ref();
+                let dumps = partner.is_some_and(|partner| {
+                    proc::dumps_core(partner.pid) && !partner.held.has_ended()
+                });
+                if dumps {
+                    inputs.push_back(Input::Probation(Event::Dumps));
+                }
             }
             Output::TakeBack(cause) => {
                 let put_socket = || control::prepare(&service.pid_file)?.place(&PROCESS.server);

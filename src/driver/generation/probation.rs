@@ -27,6 +27,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// The generation at the other end of the lifeline, or one that is watched without it.
 pub(in crate::driver) struct Partner {
     pub(in crate::driver) number: u64,
+    pub(in crate::driver) pid: i32,
     pub(in crate::driver) link: Option<Arc<Link>>,
     /// Its end counts, not that of the link: a program that it has started may hold that one open.
     pub(in crate::driver) held: Held,
@@ -58,7 +59,8 @@ impl Service {
         deadline.send(&link, &Request::StandBy { generation }.format(), &[])?;
         match Answer::parse(&deadline.receive(&link)?.bytes) {
             Ok(Answer::Accepted) => {
-                Ok(Partner { number: older.facts.number, link: Some(Arc::new(link)), held })
+                let (number, pid) = (older.facts.number, older.pid());
+                Ok(Partner { number, pid, link: Some(Arc::new(link)), held })
             }
             Ok(Answer::Refused(why)) => Err(why),
             Ok(other) => Err(format!("it answers {other:?}")),
@@ -80,7 +82,8 @@ impl Service {
         let facts = newer.iter().map(|one| &one.facts);
         let number = lines::newest_newer(self.number()?, facts)?.number;
         newer.retain(|one| one.facts.number == number);
-        Some(Partner { number, link: None, held: newer.pop()?.held? })
+        let newest = newer.pop()?;
+        Some(Partner { number, pid: newest.pid(), link: None, held: newest.held? })
     }
 
     fn newer(&self, is_wanted: impl Fn(&Generation) -> bool) -> Option<Vec<Examined>> {
@@ -196,7 +199,11 @@ const LOOK: Duration = Duration::from_millis(100);
 impl Service {
     /// Before the claim, and before the program initialises: a file that has failed waits. It goes on at once
     /// if nobody serves, or if the operator wants another try.
-    pub(in crate::driver) fn wait_if_rejected(&self, goes_on: impl Fn() -> bool) {
+    pub(in crate::driver) fn wait_if_rejected(
+        &self,
+        goes_on: impl Fn() -> bool,
+        tell_launcher: impl Fn(Duration),
+    ) {
         if self.probation.is_none() || self.in_place {
             return;
         }
@@ -215,7 +222,9 @@ impl Service {
             }
             if told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1)) {
                 told = Some(Instant::now());
-                self.give_sign(since_boot() + pause.saturating_sub(began.elapsed()));
+                let left = pause.saturating_sub(began.elapsed());
+                self.give_sign(since_boot() + left);
+                tell_launcher(left);
             }
             if path.as_ref().is_some_and(|path| !proc::runs_from(path)) {
                 crate::sys::exit_now(ANOTHER_FILE);

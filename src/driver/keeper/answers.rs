@@ -241,6 +241,8 @@ impl Driver {
             took_over: None,
             notifies: cfg!(feature = "systemd"),
             drain_timeout_ms: None,
+            leave_time_ms: None,
+            probation_limit_ms: None,
             probation_ms: None,
             in_place: false,
             failures: 0,

@@ -147,8 +147,13 @@ impl Rejected {
     /// How long the next try waits: 2, 4, 8 … 64 s. The first pause is longer than supervisord's
     /// `startsecs`, and than what trips systemd's start limit.
     pub(crate) fn pause(self) -> Duration {
-        Duration::from_secs(1 << self.tries.clamp(1, 6))
+        pause_after(self.tries)
     }
+}
+
+/// How long a file waits that has failed so often.
+pub(crate) fn pause_after(tries: u32) -> Duration {
+    Duration::from_secs(1 << tries.clamp(1, 6))
 }
 
 impl std::fmt::Display for Rejected {

@@ -36,6 +36,8 @@ fn full() -> Status {
         took_over: Some(2),
         notifies: true,
         drain_timeout_ms: Some(60_000),
+        leave_time_ms: Some(10_000),
+        probation_limit_ms: Some(60_000),
         probation_ms: Some(1_500),
         in_place: true,
         failures: 4,

@@ -58,6 +58,7 @@ impl Daemon {
             Event::AskedToStandBy(number) => self.asked_to_stand_by(number, out),
             Event::Heard(word) => self.heard(word, out),
             Event::PartnerEnded => self.partner_ended(out),
+            Event::Dumps => self.dumps(out),
             Event::Newer(watched) => self.newer(watched, out),
             Event::TakenBack { again } => self.taken_back(again, out),
         }
@@ -68,9 +69,19 @@ impl Daemon {
             Timer::Probation | Timer::CommitSoon | Timer::CommitLater => self.commit(out),
             Timer::Well => self.say_well(out),
             Timer::Silence => self.silence(out),
+            Timer::Dump => {
+                if self.stands_by() && self.serves() {
+                    out.push(Output::LookForDump);
+                }
+            }
             Timer::Resumed => self.not_resumed(out),
             Timer::TakeBack => self.taken_back_timer(out),
-            Timer::Check | Timer::Successor | Timer::Drain | Timer::Orphan | Timer::TellOlder => {}
+            Timer::Check
+            | Timer::Successor
+            | Timer::Leave
+            | Timer::Drain
+            | Timer::Orphan
+            | Timer::TellOlder => {}
         }
     }
 
@@ -160,7 +171,7 @@ impl Daemon {
     /// Before a drain.
     pub(super) fn leave_probation(&mut self, reason: DrainReason, out: &mut Vec<Output>) {
         if std::mem::replace(&mut self.standby, Standby::No) != Standby::No {
-            out.push(Output::Disarm(Timer::Silence));
+            out.extend([Output::Disarm(Timer::Silence), Output::Disarm(Timer::Dump)]);
         }
         if std::mem::replace(&mut self.probation, Probation::No) == Probation::No {
             return;
@@ -182,7 +193,7 @@ impl Daemon {
         out.push(Output::StandBy(can));
         if can {
             let before = std::mem::replace(&mut self.standby, Standby::For(number));
-            out.push(Output::Arm(Timer::Silence));
+            out.extend([Output::Arm(Timer::Silence), Output::Arm(Timer::Dump)]);
             if !matches!(before, Standby::For(_)) {
                 out.push(Output::RunStandbyHooks);
             }
@@ -209,11 +220,18 @@ impl Daemon {
         if self.attached {
             out.push(Output::Report(Report::Resumed));
         }
-        out.push(Output::Disarm(Timer::Silence));
+        out.extend([Output::Disarm(Timer::Silence), Output::Disarm(Timer::Dump)]);
         if parked {
             out.push(Output::RunResumeHooks);
         }
         out.push(Output::TakeBack(failed));
+    }
+
+    /// It will say nothing any more. Whether a newer one lives is looked at as after its end.
+    fn dumps(&mut self, out: &mut Vec<Output>) {
+        if self.stands_by() && self.serves() {
+            self.serve_again(false, RollbackCause::Ended, out);
+        }
     }
 
     pub(super) fn newer(&mut self, watched: bool, out: &mut Vec<Output>) {
@@ -240,7 +258,7 @@ impl Daemon {
         match word {
             Word::Well => {
                 if self.stands_by() {
-                    out.push(Output::Arm(Timer::Silence));
+                    out.extend([Output::Arm(Timer::Silence), Output::Arm(Timer::Dump)]);
                 }
                 if let Standby::Beside(number) = self.standby {
                     self.standby = Standby::For(number);

@@ -25,7 +25,12 @@ fn standing_by() -> Daemon {
     let _ = daemon.on(D::RequestHooksDone);
     let _ = daemon.on(D::LauncherGone);
     assert_eq!(daemon.phase(), Phase::Detached);
-    let stands = [Output::StandBy(true), Output::Arm(Timer::Silence), Output::RunStandbyHooks];
+    let stands = [
+        Output::StandBy(true),
+        Output::Arm(Timer::Silence),
+        Output::Arm(Timer::Dump),
+        Output::RunStandbyHooks,
+    ];
     assert_eq!(daemon.on(D::Probation(E::AskedToStandBy(2))), stands);
     assert_eq!(daemon.state(), State::Standby);
     daemon
@@ -145,9 +150,25 @@ fn p11_one_that_hangs_is_helped_until_it_is_heard_again() {
     let mut daemon = standing_by();
     assert_eq!(daemon.on(D::Timer(Timer::Silence)), [Output::RunResumeHooks]);
     assert_eq!(daemon.state(), State::Detached);
-    let stands = [Output::Arm(Timer::Silence), Output::RunStandbyHooks];
+    let stands = [Output::Arm(Timer::Silence), Output::Arm(Timer::Dump), Output::RunStandbyHooks];
     assert_eq!(daemon.on(D::Probation(E::Heard(Word::Well))), stands);
     assert_eq!(daemon.state(), State::Standby);
+}
+
+/// The kernel tells of its end only when the dump is written.
+#[test]
+fn p11_one_that_writes_a_core_dump_is_dead() {
+    let mut daemon = standing_by();
+    assert_eq!(daemon.on(D::Timer(Timer::Dump)), [Output::LookForDump]);
+    let out = daemon.on(D::Probation(E::Dumps));
+    assert_eq!(daemon.state(), State::Detached);
+    assert_eq!(out.last(), Some(&Output::TakeBack(RollbackCause::Ended)));
+    assert_eq!(daemon.on(D::Probation(E::PartnerEnded)), [], "told for the second time");
+    assert_eq!(daemon.on(D::Timer(Timer::Dump)), []);
+    // One that is helped already is not parked.
+    let mut helped = standing_by();
+    let _ = helped.on(D::Timer(Timer::Silence));
+    assert!(!helped.on(D::Probation(E::Dumps)).contains(&Output::RunResumeHooks));
 }
 
 #[test]
@@ -155,7 +176,7 @@ fn p4_there_is_one_standby_and_it_is_proven() {
     let mut daemon = on_probation();
     assert_eq!(daemon.on(D::Probation(E::AskedToStandBy(3))), [Output::StandBy(false)]);
     let mut daemon = standing_by();
-    let stands = [Output::StandBy(true), Output::Arm(Timer::Silence)];
+    let stands = [Output::StandBy(true), Output::Arm(Timer::Silence), Output::Arm(Timer::Dump)];
     assert_eq!(daemon.on(D::Probation(E::AskedToStandBy(3))), stands, "for a third one");
     let _ = daemon.on(D::Term(Sender::Successor));
     assert_eq!(daemon.phase(), Phase::Draining(DrainReason::TakenOver));
@@ -184,6 +205,8 @@ fn without_a_probation_nothing_of_it_happens() {
         D::Timer(Timer::Well),
         D::Timer(Timer::Silence),
         D::Timer(Timer::Resumed),
+        D::Timer(Timer::Dump),
+        D::Probation(E::Dumps),
         D::Probation(E::Heard(Word::Resume)),
         D::Probation(E::Heard(Word::Resumed)),
         D::Probation(E::Heard(Word::Leaving)),
