@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The count of requests moves along: each process goes on from that of its predecessor.
-//! With `--workers 4` there are four threads, each with a runtime and a socket of its own on the
+//! A bad version to try with: `--probation 30s --crash-after 100` aborts at its 100th request, and the old
+//! version serves again. With `--workers 4` there are four threads, each with a runtime and a socket of its own on the
 //! port (SO_REUSEPORT), and as many sockets are taken over.
 
 mod options;

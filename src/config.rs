@@ -1,6 +1,7 @@
 //! The builder.
 
 mod failures;
+mod leaving;
 mod state;
 
 use crate::driver;
@@ -457,6 +458,7 @@ impl fmt::Debug for Config {
             .field("successor_timeout", &self.settings.successor_timeout)
             .field("claim_timeout", &self.settings.claim_timeout)
             .field("drain_timeout", &self.settings.drain_timeout)
+            .field("leave_time", &self.settings.leave_time)
             .field("release_signal", &self.settings.release_signal)
             .field("reload_signals", &self.settings.reload_signals)
             .field("max_draining", &self.settings.max_draining)

@@ -4,6 +4,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process::{self, ExitCode},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -17,6 +18,11 @@ pub(crate) trait Places {
 
     /// Takes the value of the option `--NAME`; false where there is no such option.
     fn set(&mut self, name: &str, args: &mut lexopt::Parser) -> Result<bool, lexopt::Error>;
+
+    /// Takes an argument that has no name; false where there is none.
+    fn set_unnamed(&mut self, _value: &str) -> Result<bool, lexopt::Error> {
+        Ok(false)
+    }
 }
 
 impl Places for SocketAddr {
@@ -28,6 +34,11 @@ impl Places for SocketAddr {
             *self = args.value()?.parse()?;
         }
         Ok(known)
+    }
+
+    fn set_unnamed(&mut self, value: &str) -> Result<bool, lexopt::Error> {
+        *self = value.parse().map_err(|error| format!("{value}: {error}"))?;
+        Ok(true)
     }
 }
 
@@ -61,6 +72,8 @@ pub(crate) struct Options<P> {
     probation: Option<Duration>,
     /// While this file exists, a version on probation is not well.
     check_file: Option<PathBuf>,
+    /// How long a version that is told to stop serves on, so that load balancers notice.
+    leave: Option<Duration>,
     /// How long connections wait after a crash.
     keep_sockets: Option<Duration>,
     /// Where s6 is told that the service is ready.
@@ -92,7 +105,8 @@ impl<P: Places> Options<P> {
                 "options: {}, --pid-file PATH (empty disables), \
                  --drain-timeout 60s, --startup-delay 0s, --reload-signal HUP|USR1|N, \
                  --successor-timeout 10s|none, --probation TIME|none, --check-file PATH, \
-                 --keep-sockets 10s|none, --notification-fd N",
+                 --keep-sockets 10s|none, --leave TIME|none, --crash-after N, --notification-fd N; \
+                 in place of --pid-file and --listen: [PID_FILE [ADDRESS]]",
                 P::USAGE
             );
             process::exit(2);
@@ -106,6 +120,7 @@ impl<P: Places> Options<P> {
             .successor_timeout(self.successor_timeout)
             .reload_signals(self.reload_signals.iter().copied())
             .probation(self.probation)
+            .leave_time(self.leave)
             .keep_sockets(self.keep_sockets);
         if let Some(path) = self.check_file.clone() {
             config = config.probation_check(move || !path.exists());
@@ -117,6 +132,7 @@ impl<P: Places> Options<P> {
     }
 
     fn parse(mut args: lexopt::Parser, default: P) -> Result<Self, lexopt::Error> {
+        let mut unnamed = 0;
         let mut options = Options {
             places: default,
             pid_file: PathBuf::from("/run/web/web.pid"),
@@ -126,6 +142,7 @@ impl<P: Places> Options<P> {
             successor_timeout: Some(Duration::from_secs(10)),
             probation: None,
             check_file: None,
+            leave: None,
             keep_sockets: Some(Duration::from_secs(10)),
             notification_fd: None,
         };
@@ -143,6 +160,8 @@ impl<P: Places> Options<P> {
                 Long("probation") => options.probation = args.value()?.parse_with(limit)?,
                 Long("check-file") => options.check_file = Some(args.value()?.into()),
                 Long("keep-sockets") => options.keep_sockets = args.value()?.parse_with(limit)?,
+                Long("leave") => options.leave = args.value()?.parse_with(limit)?,
+                Long("crash-after") => LEFT.store(args.value()?.parse()?, Ordering::Relaxed),
                 Long("notification-fd") => options.notification_fd = Some(args.value()?.parse()?),
                 Long(name) => {
                     let name = name.to_owned();
@@ -150,10 +169,32 @@ impl<P: Places> Options<P> {
                         return Err(Long(&name).unexpected());
                     }
                 }
+                Value(path) if unnamed == 0 => {
+                    unnamed += 1;
+                    options.pid_file = path.into();
+                }
+                Value(place) if unnamed == 1 => {
+                    unnamed += 1;
+                    let place = place.string()?;
+                    if !options.places.set_unnamed(&place)? {
+                        return Err(Value(place.into()).unexpected());
+                    }
+                }
                 _ => return Err(arg.unexpected()),
             }
         }
         Ok(options)
+    }
+}
+
+/// The requests until this version crashes: it is a bad one, to try with.
+static LEFT: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// A request has arrived. With `--crash-after N` the N-th one ends the process.
+#[allow(dead_code)] // not every server has requests
+pub(crate) fn request_arrived() {
+    if LEFT.fetch_sub(1, Ordering::Relaxed) == 1 {
+        process::abort();
     }
 }
 

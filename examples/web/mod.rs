@@ -35,6 +35,7 @@ pub(crate) fn app() -> Router {
 type Answer = Result<String, (StatusCode, String)>;
 
 async fn answer(Query(query): Query<HashMap<String, String>>) -> Answer {
+    crate::options::request_arrived();
     if let Some(delay) = query.get("delay") {
         let delay = humantime::parse_duration(delay)
             .map_err(|error| (StatusCode::BAD_REQUEST, format!("delay: {error}\n")))?;

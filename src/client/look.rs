@@ -1,5 +1,6 @@
 //! A look at a service: its files, and which of its generations live.
 
+use super::outcome::Rejected;
 use super::status::Status;
 use super::supervisor::Supervisor;
 use crate::driver;
@@ -8,6 +9,7 @@ use crate::proto::State;
 use crate::proto::generation::check::Content;
 use crate::proto::generation::proof::World;
 use crate::proto::generation::record::{self, LineState, Record};
+use crate::proto::generation::rejection;
 use crate::proto::generation::verdict::{Asker, Facts, Purpose, Unproven, Verdict, Why, verdict};
 use crate::proto::paths;
 use crate::sys::proc::Hidden;
@@ -32,6 +34,7 @@ pub struct Look {
     /// The newest last.
     live: Vec<Generation>,
     last_claim: u64,
+    rejected: Option<rejection::Rejected>,
     starting: Option<i32>,
     notes: Vec<String>,
     unknown: Option<String>,
@@ -211,6 +214,7 @@ impl Look {
             content: None,
             live: Vec::new(),
             last_claim: 0,
+            rejected: None,
             starting: None,
             notes: Vec::new(),
             unknown: None,
@@ -264,7 +268,21 @@ impl Look {
         self.live.pop()
     }
 
-    /// The generations but the newest: they drain.
+    /// If the newest generation is on [probation](crate::Config::probation): the older one that stands by, and
+    /// serves again if the newest one fails.
+    pub fn standby(&self) -> Option<&Generation> {
+        let (newest, older) = self.live.split_last()?;
+        let can = |one: &&Generation| one.listed.state == Some(LineState::Serving);
+        older.iter().rev().find(can).filter(|_| newest.is_on_probation())
+    }
+
+    /// The program file that has failed in its [probation](crate::Config::probation), until another generation
+    /// has passed it.
+    pub fn rejected(&self) -> Option<Rejected> {
+        self.rejected.as_ref().map(Rejected::of)
+    }
+
+    /// The generations but the newest: they drain, except for the [`standby`](Look::standby).
     pub fn older(&self) -> &[Generation] {
         self.live.split_last().map_or(&[], |(_, older)| older)
     }
@@ -301,12 +319,16 @@ impl Look {
         self.unknown.as_deref()
     }
 
+    pub(super) fn last_claim(&self) -> u64 {
+        self.last_claim
+    }
+
     pub(super) fn unread(&self) -> Option<&Unread> {
         self.unread.as_ref()
     }
 
     fn read(&mut self, looked: lock_file::Looked) {
-        let Record { last, live, .. } = match looked.record {
+        let Record { last, live, rejected, .. } = match looked.record {
             Ok((record, dropped)) => {
                 let path = &looked.path;
                 let lines = dropped.iter();
@@ -319,7 +341,7 @@ impl Look {
                 return;
             }
         };
-        self.last_claim = last;
+        (self.last_claim, self.rejected) = (last, rejected);
         let (world, hidden) = match proc::world() {
             Ok((world, hidden)) => {
                 (world, hidden.map(|(Hidden::Processes(why) | Hidden::Boot(why))| why))

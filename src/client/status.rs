@@ -30,7 +30,8 @@ impl Status {
         self.0.keeping
     }
 
-    /// The state in one word: `starting`, `serving`, `handing-off`, `detached`, `draining` or `keeping`.
+    /// The state in one word: `starting`, `serving`, `handing-off`, `detached`, `standby`, `leaving`, `draining`
+    /// or `keeping`.
     pub fn state_name(&self) -> &'static str {
         if self.0.keeping {
             return "keeping";
@@ -87,6 +88,12 @@ impl Status {
     /// Why no restart is possible from here; `None` also while it does not serve.
     pub fn no_restart(&self) -> Option<&str> {
         self.0.no_restart.as_deref()
+    }
+
+    /// How long its [probation](crate::Config::probation) still lasts; `None` if it is not on probation. Zero means
+    /// that it is passed, and the record does not say so yet.
+    pub fn probation_left(&self) -> Option<Duration> {
+        self.0.probation_ms.map(Duration::from_millis)
     }
 
     /// Its [`drain_timeout`](crate::Config::drain_timeout); `None` means no limit, or unknown.

@@ -21,11 +21,13 @@ use crate::driver::generation::Service;
 use crate::driver::generation::probation::Partner;
 use crate::driver::handed::Handed;
 use crate::driver::log::{self, daemon::Event};
+use crate::driver::observers;
 use crate::driver::settings::ProbationCheck;
 use crate::driver::sockets::Sockets;
 use crate::driver::sockets::given::{FromLauncher, ToLauncher};
 #[cfg(feature = "tls")]
 use crate::driver::tickets::Tickets;
+use crate::proto::daemon::leaving::{Limits, Plan};
 use crate::proto::daemon::{Daemon as Machine, Event as ProbationEvent, Input, Phase};
 use crate::proto::{Report, State};
 use crate::shutdown::{HookList, Shutdown, lock};
@@ -104,6 +106,11 @@ pub(in crate::driver) struct Daemon {
     /// Sockets for the launcher that could not be sent so far.
     pub(in crate::driver) to_launcher: ToLauncher,
     pub(in crate::driver) drain_timeout: Option<Duration>,
+    pub(in crate::driver) leave_time: Option<Duration>,
+    /// After that time the supervisor KILLs, if that can be read.
+    pub(in crate::driver) stop_limit: Mutex<Option<Duration>>,
+    /// What a stop has time for, once it has begun.
+    pub(in crate::driver) plan: Mutex<Option<Plan>>,
     pub(in crate::driver) reload_signals: Vec<i32>,
     pub(in crate::driver) past: Mutex<Past>,
     /// All that a disabled daemon does not have.
@@ -115,6 +122,7 @@ pub(in crate::driver) struct Daemon {
 pub(in crate::driver) struct Past {
     pub(in crate::driver) phase_since: Option<Instant>,
     pub(in crate::driver) took_over: Option<u64>,
+    pub(in crate::driver) probation_since: Option<Instant>,
 }
 
 impl Process {
@@ -134,7 +142,35 @@ impl Process {
 
 impl Daemon {
     pub(in crate::driver) fn drain_timeout(&self) -> Option<Duration> {
-        self.drain_timeout.or(*lock(&PROCESS.default_drain_timeout))
+        let plan = *lock(&self.plan);
+        let own = || self.drain_timeout.or(*lock(&PROCESS.default_drain_timeout));
+        plan.map_or_else(own, |plan| plan.drain)
+    }
+
+    /// A stop has begun, and everything is served on for a while.
+    pub(in crate::driver) fn plan_stop(&self) -> Plan {
+        let attached = self.channel.upgrade().is_some();
+        let limits = Limits {
+            leave: self.leave_time.unwrap_or_default(),
+            drain: self.drain_timeout(),
+            stop: lock(&self.stop_limit).filter(|_| attached),
+            extends: observers::systemd::listener().is_some(),
+        };
+        let plan = limits.plan();
+        if (plan.leave, plan.drain) != (limits.leave, limits.drain) {
+            log::write(Event::StopIsShort {
+                stop_ms: limits.stop.unwrap_or_default(),
+                leave_ms: plan.leave,
+                limit_ms: plan.drain,
+            });
+        }
+        *lock(&self.plan) = Some(plan);
+        plan
+    }
+
+    /// How long everything is served on, once a stop has begun.
+    pub(in crate::driver) fn leaves_for(&self) -> Duration {
+        lock(&self.plan).map_or(Duration::ZERO, |plan| plan.leave)
     }
 
     pub(in crate::driver) fn phase(&self) -> Phase {
@@ -157,7 +193,11 @@ impl Daemon {
     /// `false`: the process has been told to end meanwhile. `last_claim`: the number of the last claim.
     /// `predecessor`: in whose place we serve.
     pub(in crate::driver) fn serve(&self, last_claim: u64, predecessor: Option<u64>) -> bool {
-        *lock(&self.past) = Past { phase_since: Some(Instant::now()), took_over: predecessor };
+        *lock(&self.past) = Past {
+            phase_since: Some(Instant::now()),
+            took_over: predecessor,
+            probation_since: None,
+        };
         let mut machine = lock(&self.machine);
         let Some(report) = machine.started(last_claim) else { return false };
         PROCESS.states.publish(machine.state()); // with the machine locked, so that all come in order
@@ -212,6 +252,7 @@ impl Daemon {
     fn message(&self, report: Report) -> Vec<u8> {
         match report {
             Report::Started => Report::format_started(self.drain_timeout()),
+            Report::Leaving => Report::format_leaving(self.leaves_for()),
             other => other.format(),
         }
     }

@@ -52,6 +52,8 @@ pub(crate) enum Aside {
     NoKeeper,
     /// A keeper is in place.
     InPlace,
+    /// It waits in `init` for so long, since its program file has failed in its probation.
+    Waits(Duration),
 }
 
 /// Sockets that are given over the channel: by a daemon to its launcher, and by a launcher to a keeper or
@@ -88,6 +90,9 @@ impl Aside {
             Aside::Remove(name) => format!("{CHANNEL}{VERSION} remove {name}"),
             Aside::NoKeeper => format!("{CHANNEL}{VERSION} no-keeper"),
             Aside::InPlace => format!("{CHANNEL}{VERSION} in-place"),
+            Aside::Waits(left) => {
+                format!("{CHANNEL}{VERSION} waits {WAITS}{}", left.as_millis())
+            }
         };
         text.into_bytes()
     }
@@ -102,6 +107,10 @@ impl Aside {
             "remove" => name().map(Aside::Remove),
             "no-keeper" => Some(Aside::NoKeeper),
             "in-place" => Some(Aside::InPlace),
+            "waits" => {
+                let millis = fields.split(' ').find_map(|field| field.strip_prefix(WAITS))?;
+                Some(Aside::Waits(Duration::from_millis(millis.parse().ok()?)))
+            }
             _ => None,
         }
     }
@@ -193,7 +202,11 @@ fn number<T: std::str::FromStr>(fields: &str, key: &str) -> Option<T> {
 
 /// A field of [`Report::Started`].
 const DRAIN_TIMEOUT: &str = "drain_timeout_ms=";
-/// Another one: the daemon answers to [`ToDaemon::Prepare`]. One of an earlier version does not.
+/// A field of [`Aside::Waits`].
+const WAITS: &str = "left_ms=";
+/// A field of [`Report::Leaving`].
+const LEAVE: &str = "leave_ms=";
+/// A field of [`Report::Started`]: the daemon answers to [`ToDaemon::Prepare`]. One of an earlier version does not.
 const PREPARES: &str = "prepares=1";
 /// The reason why a restart in place failed is cut to this number of characters.
 const WHY_MAX: usize = 1000;
@@ -290,6 +303,7 @@ impl Report {
             Report::Started => "started",
             Report::Released => "released",
             Report::TakenOver => "taken-over",
+            Report::Leaving => "leaving",
             Report::Draining => "draining",
             Report::Waiting => "waiting",
             Report::Reload => "reload",
@@ -323,6 +337,20 @@ impl Report {
         millis.parse().ok().map(Duration::from_millis)
     }
 
+    /// [`Report::Leaving`], and how long that lasts.
+    pub(crate) fn format_leaving(leave: Duration) -> Vec<u8> {
+        let mut message = Report::Leaving.format();
+        message.extend(format!(" {LEAVE}{}", leave.as_millis()).bytes());
+        message
+    }
+
+    /// What [`format_leaving`](Report::format_leaving) has said of it.
+    pub(crate) fn leave_time(leaving: &[u8]) -> Duration {
+        let fields = split_message(leaving).map_or("", |(_, fields)| fields);
+        let millis = fields.split(' ').find_map(|field| field.strip_prefix(LEAVE));
+        millis.and_then(|millis| millis.parse().ok()).map_or(Duration::ZERO, Duration::from_millis)
+    }
+
     /// Does the daemon that sent this [`Report::Started`] answer to [`ToDaemon::Prepare`]?
     pub(crate) fn prepares(started: &[u8]) -> bool {
         let fields = split_message(started).map_or("", |(_, fields)| fields);
@@ -337,6 +365,7 @@ impl Report {
             Report::Started,
             Report::Released,
             Report::TakenOver,
+            Report::Leaving,
             Report::Draining,
             Report::Waiting,
             Report::Reload,

@@ -120,6 +120,8 @@ pub(crate) enum Report {
     Released,
     /// A successor serves, and the drain begins for it.
     TakenOver,
+    /// The service is to be down, and everything is served on for a while: the launcher's kill timer moves.
+    Leaving,
     /// The drain began: the launcher's kill timer starts.
     Draining,
     /// Waits for older generations, which have limits of their own: the kill timer stops.

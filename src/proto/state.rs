@@ -14,17 +14,21 @@ pub enum State {
     /// Ready to serve again, in case that the successor fails in its
     /// [probation](crate::Config::probation). It completes its work and need not accept new work.
     Standby,
+    /// The service is to be down, and everything is served on for
+    /// [`leave_time`](crate::Config::leave_time), so that load balancers notice before the drain begins.
+    Leaving,
     /// Completing its work; it must not accept new work.
     Draining,
 }
 
 /// How a state is written, and whether the `on_shutdown_request` hooks run in it.
-const NAMES: [(State, bool, &str); 6] = [
+const NAMES: [(State, bool, &str); 7] = [
     (State::Starting, false, "starting"),
     (State::Serving, false, "serving"),
     (State::Serving, true, "handing-off"),
     (State::Detached, false, "detached"),
     (State::Standby, false, "standby"),
+    (State::Leaving, false, "leaving"),
     (State::Draining, false, "draining"),
 ];
 
@@ -32,7 +36,7 @@ impl State {
     /// Whether a daemon in this state accepts new work.
     pub fn serves(self) -> bool {
         match self {
-            State::Serving | State::Detached => true,
+            State::Serving | State::Detached | State::Leaving => true,
             State::Starting | State::Standby | State::Draining => false,
         }
     }
@@ -58,9 +62,15 @@ mod tests {
 
     #[test]
     fn only_a_daemon_that_is_started_and_does_not_drain_serves() {
-        let all =
-            [State::Starting, State::Serving, State::Detached, State::Standby, State::Draining];
-        assert_eq!(all.map(State::serves), [false, true, true, false, false]);
+        let all = [
+            State::Starting,
+            State::Serving,
+            State::Detached,
+            State::Standby,
+            State::Leaving,
+            State::Draining,
+        ];
+        assert_eq!(all.map(State::serves), [false, true, true, false, true, false]);
     }
 
     #[test]

@@ -157,6 +157,27 @@ pub(crate) fn dies_as_a_group(pid: i32) -> bool {
     is("memory.oom.group", "1") && !is("memory.max", "max")
 }
 
+/// The memory of a process that is limited by its control group, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// What is its own, and not that of files (`proc_pid_status(5)`, RssAnon).
+    pub(crate) used: u64,
+    /// What the whole group may use (`memory.max`, cgroup v2).
+    pub(crate) limit: u64,
+}
+
+/// `None`: there is no limit, or one of both is unknown.
+pub(crate) fn memory(pid: i32) -> Option<Memory> {
+    let groups = proc::control_group(pid).unwrap_or_default();
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let folder = Path::new("/sys/fs/cgroup").join(group.trim_end());
+    let limit = fs::read_to_string(folder.join("memory.max")).ok()?.trim().parse().ok()?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let used = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kibibytes: u64 = used.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(Memory { used: kibibytes << 10, limit })
+}
+
 // ---- the supervisor ----
 
 /// The beginning of a text file; `None` if it cannot be read.

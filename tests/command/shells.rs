@@ -25,14 +25,15 @@ fn script(folder: &Path, shell: &str) -> String {
 /// What is offered after a command line, in words.
 type Case = (&'static str, &'static [&'static str]);
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 8] = [
     ("seamless ", &["check", "commit", "list", "restart", "rollback", "status", "stop", "watch"]),
     ("seamless st", &["status", "stop"]),
     ("seamless status --", &["--json", "--openmetrics", "--timeout"]),
     ("seamless list --", &["--json", "--timeout"]),
     ("seamless check --u", &["--unit", "--user"]),
     ("seamless check --user roo", &["root"]),
-    ("seamless restart web.pid --", &["--timeout"]),
+    ("seamless restart --wait co", &["committed"]),
+    ("seamless restart web.pid --", &["--json", "--timeout", "--wait"]),
 ];
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod counters;
 mod drain;
+mod health;
 pub(crate) mod limits;
 mod proxied;
 mod restarts;

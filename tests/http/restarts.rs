@@ -160,14 +160,14 @@ fn p3_examples_across_a_restart(kind: Supervisor, folder: &Path) {
     let cases = cases.map(|example| (example, boxed::address(), boxed::address()));
     scene::each(folder, cases, |folder, (example, address, tls_address)| {
         let place = folder.display();
-        let (name, first) = match example {
-            Example::Http => ("http", "web.pid"),
-            Example::Grace => ("grace", "web.pid"),
-            Example::Tls => ("tls", ""),
+        let (name, first, last) = match example {
+            Example::Http => ("http", "web.pid", String::new()),
+            Example::Grace => ("grace", "web.pid", tls_address.to_string()),
+            Example::Tls => ("tls", "", tls_address.to_string()),
         };
         let program = bin::example(name).display().to_string();
         let run = format!(
-            "exec >>'{place}/log' 2>&1\nexec '{program}' '{place}/{first}' {address} {tls_address}"
+            "exec >>'{place}/log' 2>&1\nexec '{program}' '{place}/{first}' {address} {last}"
         );
         let service = Service::new(kind, folder.join("service"), &run);
         let first = wait_started(folder, 0);

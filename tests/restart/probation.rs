@@ -1,20 +1,23 @@
 //! P11: a new generation that fails in its probation costs only what it had accepted. Its predecessor stands by,
 //! and serves again.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, thread};
 
 use seamless_testing::{
     LIMIT, bin,
     boxed::Boxed,
     http::{FailureKind, Prober, Probes},
-    process::Watched,
-    signal::{KILL, TERM, USR1},
+    process::{self, Watched},
+    signal::{CONT, KILL, TERM, USR1},
     site::{SERVES_ON, Site},
     supervisor::Supervisor,
     under_each_supervisor, wait_for,
 };
 
+use serde_json::Value;
+
 use super::in_place::Scene;
+use crate::command::{Said, seamless};
 
 under_each_supervisor![
     Boxed::new().private_net() =>
@@ -25,9 +28,11 @@ under_each_supervisor![
     p11_the_standby_killed_proves_the_new_one,
     p11_the_launcher_killed_in_the_window,
     p4_p11_the_proven_generation_stands_by_for_the_third,
+    p9_p11_a_third_generation_takes_over_from_the_standby_if_the_second_one_hangs,
     p6_p11_a_stop_in_the_window_ends_all,
     p11_a_rejected_file_waits_unless_it_was_replaced,
     p11_an_operator_ends_the_probation,
+    p11_restart_waits_for_the_commit_and_status_tells_of_the_probation,
 ];
 
 #[test]
@@ -161,6 +166,8 @@ fn p11_an_unhealthy_generation_drains_when_the_old_one_serves(kind: Supervisor, 
         wait_serves_again(&site, &prober, &first, 1);
         assert_eq!(site.report.wait_of(second.pid(), "wait").text, "RolledBack");
         second.wait_end(LIMIT);
+        let seen = seamless("status", &site.pid_file(), &["--json"]).json();
+        assert_eq!(seen["rejected"]["why"], "its probation_check has failed", "{seen}");
         let probes = prober.stop();
         probes.assert_all_answered();
         end(&site);
@@ -225,6 +232,34 @@ fn p4_p11_the_proven_generation_stands_by_for_the_third(kind: Supervisor, folder
     end(&site);
 }
 
+/// The second one is stopped: it gives nothing, and the first one has the sockets too.
+fn p9_p11_a_third_generation_takes_over_from_the_standby_if_the_second_one_hangs(
+    kind: Supervisor,
+    folder: &Path,
+) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, WINDOW);
+    prober.wait_pid(second.pid());
+    site.deploy_options(&format!("{SERVES_ON} --standby --probation=1s --takeover-timeout=2s"));
+    process::stop_without_claim(&second);
+    let launcher = site.launcher();
+    launcher.kill();
+    let third = site.daemon(3);
+    let standby = first.pid().to_string();
+    site.log.wait(&[
+        ("stage", "transfer"),
+        ("daemon", &third.pid().to_string()),
+        ("standby", &standby),
+    ]);
+    second.signal(CONT);
+    first.wait_end(LIMIT);
+    second.wait_end(LIMIT);
+    prober.wait_pid(third.pid());
+    assert_nobody_refused(&site, &prober.stop(), 1);
+    site.assert_one_generation(third.pid());
+    site.stop();
+}
+
 fn p6_p11_a_stop_in_the_window_ends_all(kind: Supervisor, folder: &Path) {
     let (site, first, prober) = site(kind, folder);
     let second = restart(&site, &first, WINDOW);
@@ -280,6 +315,64 @@ fn p11_an_operator_ends_the_probation(kind: Supervisor, folder: &Path) {
     prober.stop().assert_all_answered();
     site.assert_one_generation(third.pid());
     site.stop();
+}
+
+/// `seamless restart --wait committed`, and `seamless status` meanwhile.
+fn p11_restart_waits_for_the_commit_and_status_tells_of_the_probation(
+    kind: Supervisor,
+    folder: &Path,
+) {
+    let (site, first, prober) = site(kind, folder);
+    let status = || seamless("status", &site.pid_file(), &["--json"]).json();
+    let restart = || seamless("restart", &site.pid_file(), &["--wait=committed", "--json"]);
+    assert!(status()["probation"].is_null() && status()["rejected"].is_null());
+    site.deploy_options(&format!("{SERVES_ON} --standby --probation=3s"));
+    let said = thread::scope(|scope| {
+        let said = scope.spawn(restart);
+        let seen = wait_for(format_args!("the probation\n{site}"), LIMIT, || {
+            let seen = status();
+            let standby = &seen["probation"]["standby"]["generation"];
+            // It is in the record a moment before it is asked to stand by.
+            (*standby == 1 && !seen["probation"]["left"].is_null()).then_some(seen)
+        });
+        let left = seen["probation"]["left"].as_f64().expect("a time");
+        assert!(left <= 3.0, "{seen}");
+        assert_eq!(seen["probation"]["standby"]["daemon"], first.pid(), "{seen}");
+        assert_eq!(seen["draining"].as_array().map(Vec::len), Some(0), "{seen}");
+        assert!(!said.is_finished(), "it waits for the commit");
+        said.join().expect("no panic")
+    });
+    let said_of = |said: &Said| {
+        let said = said.json();
+        let number = |name: &str| said[name].as_u64().expect("a number");
+        (said["verdict"].clone(), number("generation"), number("old_generation"))
+    };
+    assert_eq!((said.code, said_of(&said)), (0, ("committed".into(), 2, 1)), "{said:?}");
+    first.wait_end(LIMIT);
+    let second = site.daemon(2);
+    prober.wait_pid(second.pid());
+    site.service().settle();
+    // A bad version: the one that was committed serves again. Tried once more at once, it is as bad.
+    site.deploy_options(&format!("{SERVES_ON} --standby {WINDOW} --crash-after=10"));
+    let mut failed = 0;
+    for times in 1..=2 {
+        let said = restart();
+        let (verdict, generation, old) = said_of(&said);
+        assert_eq!((said.code, verdict, old), (4, "rolled-back".into(), 2), "{said:?}\n{site}");
+        assert_eq!(said.json()["reason"], "its process has ended");
+        assert!(generation > failed.max(2), "{said:?}");
+        failed = generation;
+        wait_serves_again(&site, &prober, &second, times);
+        let seen = wait_for(format_args!("it waits\n{site}"), LIMIT, || {
+            Some(status()).filter(|seen| !seen["rejected"]["next_try"].is_null())
+        });
+        assert_eq!((&seen["daemon"], &seen["probation"]), (&second.pid().into(), &Value::Null));
+        assert_eq!(seen["rejected"]["generation"], failed, "{seen}");
+        assert_eq!(seen["rejected"]["tries"], 1, "{seen}");
+        assert!(seen["rejected"]["next_try"].as_f64().expect("a time") <= 2.0, "{seen}");
+    }
+    assert_nobody_refused(&site, &prober.stop(), 2);
+    end(&site);
 }
 
 #[test]

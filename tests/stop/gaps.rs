@@ -29,7 +29,12 @@ as_each_user![
 
 /// A service whose daemon is detached; its run script waits for the flag `go`. Any supervisor ends
 /// that script by its TERM.
-fn in_the_gap(kind: Supervisor, folder: &Path, user: User, options: &str) -> (Site, Watched) {
+pub(super) fn in_the_gap(
+    kind: Supervisor,
+    folder: &Path,
+    user: User,
+    options: &str,
+) -> (Site, Watched) {
     let site = Site::at(folder).user(user).options(options).under(kind);
     let old = site.daemon(1);
     let launcher = site.launcher();

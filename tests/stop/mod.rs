@@ -4,3 +4,4 @@
 pub(crate) mod down;
 pub(crate) mod gaps;
 mod group;
+mod leaving;

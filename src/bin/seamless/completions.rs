@@ -39,6 +39,7 @@ _seamless() {{
     case $before in
         --{time}) compopt +o default && return ;;
         --{user}) words=$(compgen -u) ;;
+        --{until}) words='started committed' ;;
         --{unit}) words=$({UNITS}) ;;
         --{folder})
             mapfile -t COMPREPLY < <(compgen -d -- "$word")
@@ -59,6 +60,7 @@ complete -o default -F _seamless seamless
         words = names.join(" "),
         time = option_of(Value::Time),
         user = option_of(Value::User),
+        until = option_of(Value::Until),
         unit = option_of(Value::Unit),
         folder = option_of(Value::Folder),
     )
@@ -86,6 +88,7 @@ fn zsh() -> String {
                 None => "",
                 Some(Value::Time) => ":time: ",
                 Some(Value::User) => ":user:_users",
+                Some(Value::Until) => ":what:(started committed)",
                 Some(Value::Folder) => ":folder:_directories",
                 Some(Value::Unit) => ":unit:_seamless_units",
             };
@@ -120,6 +123,7 @@ fn fish() -> String {
                 None => String::new(),
                 Some(Value::Time) => " -x".to_owned(),
                 Some(Value::User) => " -x -a '(__fish_complete_users)'".to_owned(),
+                Some(Value::Until) => " -x -a 'started committed'".to_owned(),
                 Some(Value::Folder) => " -x -a '(__fish_complete_directories)'".to_owned(),
                 Some(Value::Unit) => format!(" -x -a \"({UNITS})\""),
             };

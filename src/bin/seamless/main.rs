@@ -60,6 +60,16 @@ enum Verb {
     Watch,
 }
 
+/// What `restart` waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Until {
+    /// A new generation serves.
+    #[default]
+    Started,
+    /// It has passed its probation.
+    Committed,
+}
+
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Ask {
@@ -69,6 +79,8 @@ struct Ask {
     openmetrics: bool,
     force: bool,
     timeout: Option<Duration>,
+    /// What `restart` waits for.
+    until: Until,
     /// Whom the service runs as, for `check`.
     user: Option<String>,
     /// The folder of the service, for `check`.
@@ -135,6 +147,7 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
     let (mut verb, mut lists, mut paths) = (None, false, Vec::new());
     let (mut json, mut openmetrics, mut force, mut timeout) = (false, false, false, None);
     let (mut user, mut folder, mut unit) = (None, None, None);
+    let mut until = Until::default();
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("help") | Arg::Short('h') => return Ok(Line::Help),
@@ -148,8 +161,17 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
             Arg::Long("timeout") if verb != Some(Verb::Check) => {
                 timeout = Some(parser.value()?.parse_with(words::parse_time)?);
             }
-            Arg::Long("json") if lists || matches!(verb, Some(Verb::Status | Verb::Check)) => {
+            Arg::Long("json")
+                if lists || matches!(verb, Some(Verb::Status | Verb::Check | Verb::Restart)) =>
+            {
                 json = true;
+            }
+            Arg::Long("wait") if verb == Some(Verb::Restart) => {
+                until = match parser.value()?.to_str() {
+                    Some("started") => Until::Started,
+                    Some("committed") => Until::Committed,
+                    _ => return Err("--wait started or committed".into()),
+                };
             }
             Arg::Long("openmetrics") if verb == Some(Verb::Status) => openmetrics = true,
             Arg::Long("force") if verb == Some(Verb::Stop) => force = true,
@@ -193,7 +215,18 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
     if json && openmetrics {
         return Err("--json or --openmetrics, not both".into());
     }
-    Ok(Line::Ask(Ask { verb, service, json, openmetrics, force, timeout, user, folder, unit }))
+    Ok(Line::Ask(Ask {
+        verb,
+        service,
+        json,
+        openmetrics,
+        force,
+        timeout,
+        until,
+        user,
+        folder,
+        unit,
+    }))
 }
 
 /// A reader that has gone away is no trouble of ours.

@@ -1,10 +1,12 @@
 //! `seamless restart`.
 
 use crate::stages::Seen;
-use crate::{ANSWER, Ask, End, complain, say, words};
+use crate::{ANSWER, Ask, End, Until, complain, say, say_json, words};
 use seamless::State;
-use seamless::client::{Generation, Look, NoAnswer, Service, Status, Wish};
+use seamless::client::{Generation, Look, NoAnswer, Outcome, Restart, Service, Status, Wish};
+use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,74 +19,164 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 const ENOUGH: Duration = Duration::from_secs(1);
 /// How long no generation may run: a supervisor waits up to a second before it starts the next.
 const GAP: Duration = Duration::from_secs(3);
+/// How long a commit may take after the end of a probation.
+const COMMIT: Duration = Duration::from_secs(10);
+
+/// What came of it, and what `seamless restart --json` prints. A field is `null` if there is none.
+#[derive(Debug, Serialize)]
+struct Verdict<'a> {
+    pid_file: &'a Path,
+    /// `committed`: a new generation has taken over. `started`: it serves, and has still to prove itself.
+    /// `rolled-back`: it has failed, and the old one serves. `stays`: the old one does, since it refused or
+    /// the restart failed. `nobody-serves`, `not-yet`, `error`.
+    verdict: &'static str,
+    exit_code: u8,
+    /// The new generation, also one that was rolled back.
+    generation: Option<u64>,
+    daemon: Option<i32>,
+    /// The one that was asked.
+    old_generation: Option<u64>,
+    old_daemon: Option<i32>,
+    /// Since the question.
+    seconds: f64,
+    /// Why it is not committed.
+    reason: Option<String>,
+    /// What is odd about the files.
+    notes: Vec<String>,
+    #[serde(skip)]
+    end: End,
+    #[serde(skip)]
+    says: String,
+}
+
+impl<'a> Verdict<'a> {
+    fn new(service: &'a Service, end: End, verdict: &'static str, says: String) -> Verdict<'a> {
+        let reason = (end != End::Done).then(|| says.clone());
+        Verdict {
+            pid_file: service.pid_file(),
+            verdict,
+            exit_code: end as u8,
+            generation: None,
+            daemon: None,
+            old_generation: None,
+            old_daemon: None,
+            seconds: 0.0,
+            reason,
+            notes: Vec::new(),
+            end,
+            says,
+        }
+    }
+
+    fn old(self, old: Option<&Generation>) -> Verdict<'a> {
+        let (old_generation, old_daemon) =
+            (old.map(Generation::number), old.map(Generation::daemon));
+        Verdict { old_generation, old_daemon, ..self }
+    }
+
+    fn new_one(self, generation: u64, daemon: Option<i32>) -> Verdict<'a> {
+        Verdict { generation: Some(generation), daemon, ..self }
+    }
+}
 
 pub(crate) fn run(asked: &Ask) -> End {
-    let timeout = asked.timeout.unwrap_or(TIMEOUT);
     let began = Instant::now();
+    let mut verdict = restart(asked, began);
+    verdict.seconds = (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+    if asked.json {
+        say_json(&verdict);
+    } else {
+        match verdict.end {
+            End::Done => say(&verdict.says),
+            _ => complain(&verdict.says),
+        }
+        verdict.notes.iter().for_each(complain);
+    }
+    verdict.end
+}
+
+fn restart(asked: &Ask, began: Instant) -> Verdict<'_> {
+    let timeout = asked.timeout.unwrap_or(TIMEOUT);
     let service = &asked.service;
     let before = match service.status(timeout.min(ANSWER)) {
         (look, Ok(status)) if status.is_keeping() => {
-            complain(format_args!(
+            let text = format!(
                 "{}: nobody serves: the daemon has crashed, and a keeper holds its sockets until the \
                  supervisor has started the next generation",
                 look.pid_file().display(),
-            ));
-            return End::NobodyServes;
+            );
+            return Verdict::new(service, End::NobodyServes, "nobody-serves", text);
         }
         (_, Ok(status)) => status,
-        (look, Err(why)) => return not_asked(&look, &why),
+        (look, Err(why)) => return not_asked(service, &look, &why),
     };
     let (look, answer) = service.restart(timeout.min(ANSWER));
     if let Err(why) = answer {
-        return not_asked(&look, &why);
+        return not_asked(service, &look, &why);
     }
     let stages = Stages::new(&look);
-    let Some(old) = look.into_newest() else {
-        return End::NobodyServes; // somebody has accepted
+    let Some(restart) = Restart::since(look) else {
+        let text = "the generation that was asked is gone".to_owned(); // somebody has accepted
+        return Verdict::new(service, End::NobodyServes, "nobody-serves", text);
     };
-    let failures = if before.daemon() == old.daemon() { before.failed_restarts() } else { 0 };
+    let failures =
+        if before.daemon() == restart.old().daemon() { before.failed_restarts() } else { 0 };
     let last = Ok(before);
-    Waiting { service, old, failures, began, timeout, last, gone: None, stages }.wait()
+    Waiting {
+        service,
+        restart,
+        until: asked.until,
+        failures,
+        began,
+        timeout,
+        is_default: asked.timeout.is_none(),
+        last,
+        gone: None,
+        on_probation: None,
+        stages,
+    }
+    .wait()
 }
 
 /// Why no restart has begun.
-fn not_asked(look: &Look, why: &NoAnswer) -> End {
+fn not_asked<'a>(service: &'a Service, look: &Look, why: &NoAnswer) -> Verdict<'a> {
+    let verdict = |end, verdict, text| Verdict::new(service, end, verdict, text).old(look.newest());
     match (why, look.newest()) {
         (NoAnswer::NobodyRuns, _) => {
-            complain(format_args!("{}: no generation runs", look.pid_file().display()));
-            look.notes().iter().for_each(complain);
-            End::NobodyServes
+            let text = format!("{}: no generation runs", look.pid_file().display());
+            let notes = look.notes().to_vec();
+            Verdict { notes, ..verdict(End::NobodyServes, "nobody-serves", text) }
         }
         (NoAnswer::Refused(why), Some(newest)) => {
             let (number, pid) = (newest.number(), newest.daemon());
-            complain(format_args!("generation {number} (daemon {pid}) stays: {why}"));
-            End::Stays
+            let text = format!("generation {number} (daemon {pid}) stays: {why}");
+            verdict(End::Stays, "stays", text)
         }
         (NoAnswer::NotListening(why), Some(newest)) => {
             let command = newest.supervisor(None).and_then(|one| one.command(Wish::Restart));
             let instead = command.map(|command| format!(": use `{command}`")).unwrap_or_default();
-            complain(format_args!("{why}{instead}"));
-            End::Error
+            verdict(End::Error, "error", format!("{why}{instead}"))
         }
-        (why, _) => {
-            complain(why);
-            End::Error
-        }
+        (why, _) => verdict(End::Error, "error", why.to_string()),
     }
 }
 
 struct Waiting<'a> {
     service: &'a Service,
-    /// The generation that was asked.
-    old: Generation,
+    restart: Restart,
+    until: Until,
     /// How many restarts had failed before.
     failures: u64,
     began: Instant,
     timeout: Duration,
+    /// Nobody has set the timeout, so it does not count for a probation.
+    is_default: bool,
     /// What it said last, or why it does not.
     last: Result<Status, NoAnswer>,
     /// Since when it is gone.
     gone: Option<Instant>,
+    /// The new generation, while it is on probation.
+    on_probation: Option<(u64, i32)>,
     stages: Stages,
 }
 
@@ -108,35 +200,27 @@ impl Stages {
     }
 }
 
-impl Waiting<'_> {
-    fn wait(mut self) -> End {
+impl<'a> Waiting<'a> {
+    fn wait(mut self) -> Verdict<'a> {
         let mut next = Instant::now();
         loop {
             let seen = self.service.look();
             self.stages.tell(&seen, self.last.as_ref().ok(), self.began);
-            if let Some(new) = seen.newest().filter(|newest| self.is_successor(newest)) {
-                say(format_args!(
-                    "generation {} (daemon {}) took over from generation {} after {}",
-                    new.number(),
-                    new.daemon(),
-                    self.old.number(),
-                    words::time(self.began.elapsed()),
-                ));
-                return End::Done;
+            let outcome = self.restart.outcome(&seen);
+            if let Some(verdict) = self.judge(&outcome, &seen) {
+                return verdict;
             }
-            if self.old.has_ended() {
+            if self.on_probation.is_some() {
+                // The old one stands by, and is not asked.
+            } else if self.restart.old().has_ended() {
                 let gone = *self.gone.get_or_insert_with(Instant::now);
                 if seen.starting().is_none() && gone.elapsed() >= GAP.min(self.timeout) {
-                    complain(format_args!(
-                        "generation {} (daemon {}) has ended, and nobody serves in its place",
-                        self.old.number(),
-                        self.old.daemon(),
-                    ));
-                    return End::NobodyServes;
+                    let text = format!("{} has ended, and nobody serves in its place", self.old());
+                    return self.verdict(End::NobodyServes, "nobody-serves", text);
                 }
             } else if next <= Instant::now() {
-                if let Some(end) = self.ask() {
-                    return end;
+                if let Some(verdict) = self.ask() {
+                    return verdict;
                 }
                 next = Instant::now() + ASK_AGAIN;
             }
@@ -145,34 +229,84 @@ impl Waiting<'_> {
             }
             let pause = PAUSE.min(self.timeout.saturating_sub(self.began.elapsed()));
             // A process that has ended would end each pause at once.
-            match self.gone {
-                Some(_) => thread::sleep(pause),
-                None => _ = self.old.wait_end(pause),
+            match self.restart.old().has_ended() {
+                true => thread::sleep(pause),
+                false => _ = self.restart.old().wait_end(pause),
             }
         }
     }
 
-    /// Numbers begin anew if the lock file was removed, so the number alone is not enough.
-    fn is_successor(&self, newest: &Generation) -> bool {
-        !newest.is_same(&self.old) && (newest.number() > self.old.number() || self.old.has_ended())
+    /// `Some`: it is over.
+    fn judge(&mut self, outcome: &Outcome, seen: &Look) -> Option<Verdict<'a>> {
+        let (after, old) = (words::time(self.began.elapsed()), self.restart.old().number());
+        match *outcome {
+            Outcome::Committed { generation, daemon } => {
+                let text = format!(
+                    "generation {generation} (daemon {daemon}) took over from generation {old} after \
+                     {after}"
+                );
+                let verdict = self.verdict(End::Done, "committed", text);
+                Some(verdict.new_one(generation, Some(daemon)))
+            }
+            Outcome::OnProbation { generation, daemon } if self.until == Until::Started => {
+                let text = format!(
+                    "generation {generation} (daemon {daemon}) took over from generation {old} after \
+                     {after}, on probation"
+                );
+                let verdict = self.verdict(End::Done, "started", text);
+                Some(verdict.new_one(generation, Some(daemon)))
+            }
+            Outcome::OnProbation { generation, daemon } => {
+                let before = self.on_probation.replace((generation, daemon));
+                if self.is_default && before != self.on_probation {
+                    let left = self.service.status(ANSWER).1.ok();
+                    let left = left.and_then(|status| status.probation_left()).unwrap_or_default();
+                    self.timeout = self.began.elapsed() + left + COMMIT;
+                }
+                None
+            }
+            Outcome::RolledBack { generation, why } => {
+                let serves = seen.newest().filter(|one| !one.is_on_probation());
+                let serves = serves.map(|one| format!("; generation {} serves", one.number()));
+                let text = format!(
+                    "generation {generation} is rolled back after {after}: {why}{}",
+                    serves.unwrap_or_default(),
+                );
+                let verdict = self.verdict(End::Stays, "rolled-back", text);
+                let daemon = self.on_probation.filter(|(number, _)| *number == generation);
+                Some(Verdict {
+                    reason: Some(why.to_owned()),
+                    ..verdict.new_one(generation, daemon.map(|(_, pid)| pid))
+                })
+            }
+            _ => {
+                self.on_probation = None;
+                None
+            }
+        }
+    }
+
+    fn verdict(&self, end: End, verdict: &'static str, says: String) -> Verdict<'a> {
+        Verdict::new(self.service, end, verdict, says).old(Some(self.restart.old()))
+    }
+
+    fn old(&self) -> String {
+        let old = self.restart.old();
+        format!("generation {} (daemon {})", old.number(), old.daemon())
     }
 
     /// Asks how it goes. `Some`: the attempt is over.
-    fn ask(&mut self) -> Option<End> {
+    fn ask(&mut self) -> Option<Verdict<'a>> {
         let left = self.timeout.saturating_sub(self.began.elapsed());
         let (seen, answer) = self.service.status(left.min(ANSWER));
-        if seen.newest().is_none_or(|newest| newest.daemon() != self.old.daemon()) {
+        if seen.newest().is_none_or(|newest| newest.daemon() != self.restart.old().daemon()) {
             return None; // the next look tells
         }
         match answer {
             Ok(status) if status.failed_restarts() > self.failures => {
                 let why = status.last_failure().unwrap_or("it did not say why");
-                complain(format_args!(
-                    "generation {} (daemon {}) stays: the restart failed: {why}",
-                    self.old.number(),
-                    self.old.daemon(),
-                ));
-                return Some(End::Stays);
+                let text = format!("{} stays: the restart failed: {why}", self.old());
+                return Some(self.verdict(End::Stays, "stays", text));
             }
             Ok(status) => self.last = Ok(status),
             Err(NoAnswer::NobodyRuns) => {}
@@ -183,22 +317,26 @@ impl Waiting<'_> {
     }
 
     /// The time is over.
-    fn give_up(self, seen: &Look) -> End {
-        let (number, pid) = (self.old.number(), self.old.daemon());
-        let timeout = words::time(self.timeout);
-        let status = match self.last {
+    fn give_up(self, seen: &Look) -> Verdict<'a> {
+        let number = self.restart.old().number();
+        let (old, timeout) = (self.old(), words::time(self.timeout));
+        if let Some((generation, daemon)) = self.on_probation {
+            let text = format!(
+                "not yet: generation {generation} (daemon {daemon}) is still on probation after {timeout}"
+            );
+            let verdict = self.verdict(End::NotYet, "not-yet", text);
+            return verdict.new_one(generation, Some(daemon));
+        }
+        let status = match &self.last {
             Err(why) => {
-                complain(format_args!("{why}; after {timeout} nobody has taken over"));
-                return End::Error;
+                let text = format!("{why}; after {timeout} nobody has taken over");
+                return self.verdict(End::Error, "error", text);
             }
             Ok(status) => status,
         };
         if self.gone.is_some() {
-            complain(format_args!(
-                "generation {number} (daemon {pid}) has ended, and after {timeout} nobody serves in its \
-                 place"
-            ));
-            return End::NobodyServes;
+            let text = format!("{old} has ended, and after {timeout} nobody serves in its place");
+            return self.verdict(End::NobodyServes, "nobody-serves", text);
         }
         let how = match status.state() {
             State::Detached => "serves on, detached, and its supervisor goes on trying",
@@ -213,9 +351,10 @@ impl Waiting<'_> {
             (None, 0) => "; no start has got as far as init".to_owned(),
             (None, starts) => format!("; {} failed after init", words::count(starts, "start")),
         };
-        complain(format_args!(
-            "not yet: generation {number} (daemon {pid}) {how}, after {timeout}{starting}"
-        ));
-        if status.state() == State::Draining { End::NobodyServes } else { End::NotYet }
+        let text = format!("not yet: {old} {how}, after {timeout}{starting}");
+        match status.state() {
+            State::Draining => self.verdict(End::NobodyServes, "nobody-serves", text),
+            _ => self.verdict(End::NotYet, "not-yet", text),
+        }
     }
 }

@@ -10,7 +10,7 @@ const KEEPING: &str = "keeping";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) newest: Option<Newest>,
-    /// Those that drain.
+    /// Those that drain, and one that stands by.
     pub(crate) older: Vec<Older>,
     /// A process that holds the claim.
     pub(crate) starting: Option<i32>,
@@ -20,6 +20,7 @@ pub(crate) struct Seen {
 pub(crate) struct Newest {
     pub(crate) number: u64,
     pub(crate) daemon: i32,
+    pub(crate) on_probation: bool,
     /// `None` if it has not answered.
     pub(crate) state: Option<&'static str>,
     /// How many restarts have failed, and why the last one did.
@@ -31,6 +32,7 @@ pub(crate) struct Newest {
 pub(crate) struct Older {
     pub(crate) number: u64,
     pub(crate) daemon: i32,
+    pub(crate) stands_by: bool,
 }
 
 impl Seen {
@@ -40,6 +42,7 @@ impl Seen {
             Newest {
                 number: newest.number(),
                 daemon: newest.daemon(),
+                on_probation: newest.is_on_probation(),
                 state: match newest.is_keeper() {
                     true => Some(KEEPING),
                     false => status.map(Status::state_name),
@@ -48,7 +51,12 @@ impl Seen {
                 failure: status.and_then(Status::last_failure).map(str::to_owned),
             }
         });
-        let older = |one: &Generation| Older { number: one.number(), daemon: one.daemon() };
+        let standby = look.standby().map(Generation::daemon);
+        let older = |one: &Generation| Older {
+            number: one.number(),
+            daemon: one.daemon(),
+            stands_by: standby == Some(one.daemon()),
+        };
         Seen { newest, older: look.older().iter().map(older).collect(), starting: look.starting() }
     }
 
@@ -79,10 +87,23 @@ impl Seen {
             }
             _ => {}
         }
-        if let Some(Newest { number, daemon, .. }) =
+        if let (Some(before), Some(after)) = (&self.newest, &now.newest)
+            && after.number < before.number
+            && self.has(after.daemon)
+        {
+            let Newest { number, daemon, .. } = after;
+            lines.push(format!(
+                "generation {number} (daemon {daemon}) serves again: generation {} has failed",
+                before.number
+            ));
+        }
+        if let Some(Newest { number, daemon, on_probation, .. }) =
             now.newest.as_ref().filter(|one| !self.has(one.daemon))
         {
             lines.push(match &self.newest {
+                Some(_) if *on_probation => {
+                    format!("generation {number} (daemon {daemon}) serves, on probation")
+                }
                 _ if now.keeps() => {
                     format!("a keeper (process {daemon}) holds the sockets after a crash")
                 }
@@ -95,9 +116,10 @@ impl Seen {
                 _ => format!("generation {number} (daemon {daemon}) has started"),
             });
         }
-        let drains = |older: &&Older| self.older.iter().all(|before| before.daemon != older.daemon);
-        for Older { number, daemon } in now.older.iter().filter(drains) {
-            lines.push(format!("generation {number} (daemon {daemon}) drains"));
+        let is_new = |older: &&Older| self.older.iter().all(|before| before != *older);
+        for Older { number, daemon, stands_by } in now.older.iter().filter(is_new) {
+            let does = if *stands_by { "stands by" } else { "drains" };
+            lines.push(format!("generation {number} (daemon {daemon}) {does}"));
         }
         let before = self.newest.iter().map(|one| (one.number, one.daemon));
         let before = before.chain(self.older.iter().map(|one| (one.number, one.daemon)));
@@ -113,6 +135,9 @@ impl Newest {
     fn until(&self, now: &Newest) -> Vec<String> {
         let Newest { number, daemon, .. } = now;
         let mut lines = Vec::new();
+        if self.on_probation && !now.on_probation {
+            lines.push(format!("generation {number} (daemon {daemon}) has passed its probation"));
+        }
         if now.failed > self.failed {
             let why = now.failure.as_deref().unwrap_or("it did not say why");
             lines.push(format!("a restart has failed: {why}"));
@@ -123,6 +148,7 @@ impl Newest {
             (_, Some("handing-off")) => "prepares: its on_shutdown_request hooks run",
             (_, Some("detached")) => "serves on, detached: its launcher has ended",
             (_, Some("serving")) => "serves on: the handoff was given up",
+            (_, Some("leaving")) => "is told to stop, and serves on until its drain begins",
             (_, Some("draining")) => "drains",
             (_, Some(other)) => other,
         };
@@ -137,11 +163,12 @@ mod tests {
 
     fn newest(number: u64, state: &'static str) -> Option<Newest> {
         let daemon = 100 + number as i32;
-        Some(Newest { number, daemon, state: Some(state), failed: 0, failure: None })
+        let on_probation = false;
+        Some(Newest { number, daemon, on_probation, state: Some(state), failed: 0, failure: None })
     }
 
     fn older(number: u64) -> Older {
-        Older { number, daemon: 100 + number as i32 }
+        Older { number, daemon: 100 + number as i32, stands_by: false }
     }
 
     /// What is told of these looks, one after the other.
@@ -173,6 +200,34 @@ mod tests {
         assert_eq!(told(&looks), expected);
         // Too fast to see each stage.
         assert_eq!(told(&[looks[0].clone(), looks[6].clone()]), [expected[3], expected[5]]);
+    }
+
+    #[test]
+    fn a_probation_that_is_passed_and_one_that_fails() {
+        let proven = |number, older: &[Older]| Seen {
+            newest: newest(number, "serving"),
+            older: older.to_vec(),
+            starting: None,
+        };
+        let mut tried = proven(2, &[Older { stands_by: true, ..older(1) }]);
+        tried.newest.as_mut().expect("a generation").on_probation = true;
+        let begins = [
+            "generation 2 (daemon 102) serves, on probation",
+            "generation 1 (daemon 101) stands by",
+        ];
+        let passed = [
+            "generation 2 (daemon 102) has passed its probation",
+            "generation 1 (daemon 101) drains",
+        ];
+        let looks = [proven(1, &[]), tried.clone(), proven(2, &[older(1)])];
+        assert_eq!(told(&looks), [begins, passed].concat());
+        let failed = [
+            "generation 1 (daemon 101) serves again: generation 2 has failed",
+            "generation 2 (daemon 102) drains",
+        ];
+        let looks = [proven(1, &[]), tried.clone(), proven(1, &[older(2)])];
+        assert_eq!(told(&looks), [begins, failed].concat());
+        assert_eq!(told(&[tried, proven(1, &[])])[1], "generation 2 (daemon 102) has ended");
     }
 
     #[test]

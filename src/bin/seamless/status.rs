@@ -15,7 +15,7 @@ pub(crate) struct Report<'a> {
     pid_file: &'a Path,
     /// A generation serves.
     serving: bool,
-    /// Of the newest generation: `starting`, `serving`, `handing-off`, `detached`, `draining`;
+    /// Of the newest generation: `starting`, `serving`, `handing-off`, `detached`, `standby`, `leaving`, `draining`;
     /// `keeping`: its daemon has crashed, and a keeper holds its sockets for the next start;
     /// `none` if none lives, `unknown` if it does not answer.
     state: &'static str,
@@ -38,7 +38,11 @@ pub(crate) struct Report<'a> {
     /// The program's counters, by their names; `null` if that is unknown.
     #[serde(serialize_with = "by_name")]
     counters: Option<Vec<Counter>>,
-    /// Older generations that have not ended.
+    /// While the newest generation has to prove itself.
+    probation: Option<Probation>,
+    /// The program file that has failed in its probation, until another generation has passed one.
+    rejected: Option<Failed>,
+    /// Older generations that have not ended, but for one that stands by.
     draining: Vec<Draining>,
     /// A process that holds the claim: a generation that has not started yet.
     starting: Option<i32>,
@@ -81,6 +85,27 @@ struct Held {
     member: u32,
     /// Nothing new goes to it any more.
     retired: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Probation {
+    /// Seconds until it is passed; `null` if that is unknown.
+    left: Option<f64>,
+    /// The older generation that stands by.
+    standby: Option<Draining>,
+}
+
+/// A program file that has failed in its probation.
+#[derive(Debug, Serialize)]
+struct Failed {
+    /// The generation that has failed last.
+    generation: Option<u64>,
+    /// How often in a row.
+    tries: u32,
+    /// Why, the last time.
+    why: &'static str,
+    /// Seconds until a process that runs this file tries again; `null` if none waits.
+    next_try: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -143,6 +168,8 @@ impl Report<'_> {
             Err(why) => (None, Some(why.to_string())),
         };
         let status = status.as_ref();
+        let standby = look.standby().map(Generation::daemon);
+        let drains = |one: &&Generation| standby != Some(one.daemon());
         let state = match (&error, status) {
             (Some(_), _) => "unknown",
             (None, Some(status)) => status.state_name(),
@@ -164,7 +191,17 @@ impl Report<'_> {
             sockets: status.map(|status| status.sockets().into_iter().map(Held::of).collect()),
             socket_count: status.map(Status::socket_count),
             counters: None,
-            draining: look.older().iter().map(Draining::of).collect(),
+            probation: newest.filter(|newest| newest.is_on_probation()).map(|_| Probation {
+                left: status.and_then(Status::probation_left).map(seconds),
+                standby: look.standby().map(Draining::of),
+            }),
+            rejected: look.rejected().map(|one| Failed {
+                generation: one.generation,
+                tries: one.tries,
+                why: one.why,
+                next_try: one.next_try.map(seconds),
+            }),
+            draining: look.older().iter().filter(drains).map(Draining::of).collect(),
             starting: look.starting(),
             restart: LastRestart {
                 took_over: status.and_then(Status::took_over_from),
@@ -219,12 +256,20 @@ impl Report<'_> {
         let mut text = match (self.generation, self.state) {
             (_, "unknown") => format!("{path}: cannot tell whether a generation serves"),
             (None, _) => format!("{path}: no generation runs"),
+            (Some(number), "serving") if self.probation.is_some() => {
+                format!("{path}: generation {number} serves, on probation")
+            }
             (Some(number), "serving") => format!("{path}: generation {number} serves"),
             (Some(number), "handing-off") => {
                 format!("{path}: generation {number} serves; its handoff has begun")
             }
             (Some(number), "detached") => {
                 format!("{path}: generation {number} serves, detached: a successor is awaited")
+            }
+            (Some(number), "leaving") => {
+                format!(
+                    "{path}: generation {number} serves on until its drain begins: it is to stop"
+                )
             }
             (Some(number), "keeping") => format!(
                 "{path}: nobody serves: generation {number} has crashed, and a keeper holds its sockets \
@@ -271,7 +316,7 @@ impl Report<'_> {
         {
             put("", format!("and {more} more"));
         }
-        for one in &self.draining {
+        let of_older = |one: &Draining| {
             let mut value = format!("generation {}: daemon {}", one.generation, one.daemon);
             if let Some(age) = one.age {
                 value += &format!(", for {}", time(age));
@@ -279,7 +324,37 @@ impl Report<'_> {
             if let Some(connections) = one.connections {
                 value += &format!(", {} open", words::count(connections as u64, "connection"));
             }
-            put("draining", value);
+            value
+        };
+        if let Some(probation) = &self.probation {
+            put(
+                "probation",
+                match probation.left {
+                    Some(left) => format!("passed in {}", time(left)),
+                    None => "it is unknown when it is passed".to_owned(),
+                },
+            );
+        }
+        if let Some(standby) = self.probation.iter().find_map(|one| one.standby.as_ref()) {
+            put("standby", of_older(standby));
+        }
+        if let Some(failed) = &self.rejected {
+            let mut value = match failed.generation {
+                Some(number) => format!("generation {number}: {}", failed.why),
+                None => failed.why.to_owned(),
+            };
+            if failed.tries > 1 {
+                value +=
+                    &format!(", {} of the same file", words::count(failed.tries.into(), "failure"));
+            }
+            value += &match failed.next_try {
+                Some(left) => format!("; tried again in {}", time(left)),
+                None => "; tried again when the supervisor starts it".to_owned(),
+            };
+            put("rejected", value);
+        }
+        for one in &self.draining {
+            put("draining", of_older(one));
         }
         if let Some(starting) = self.starting {
             put("starting", format!("process {starting} holds the claim and has not started yet"));

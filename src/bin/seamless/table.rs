@@ -48,6 +48,7 @@ pub(crate) enum Value {
     User,
     Folder,
     Unit,
+    Until,
 }
 
 impl Value {
@@ -57,6 +58,7 @@ impl Value {
             Value::User => "NAME",
             Value::Folder => "FOLDER",
             Value::Unit => "UNIT",
+            Value::Until => "started|committed",
         }
     }
 }
@@ -79,6 +81,12 @@ const FORCE: Flag = Flag {
     name: "force",
     value: None,
     about: "Stop, although the supervisor would start the service again.",
+    or_next: false,
+};
+const WAIT: Flag = Flag {
+    name: "wait",
+    value: Some(Value::Until),
+    about: "Wait until a new generation serves, or until it has passed its probation.",
     or_next: false,
 };
 const USER: Flag = Flag {
@@ -140,9 +148,11 @@ pub(crate) const COMMANDS: [Command; 8] = [
         name: "restart",
         operand: Operand::PidFile,
         short: "Asks for a restart and waits for its result",
-        about: "Asks the newest generation for a restart and waits for the result, 60s or --timeout. On a terminal, \
-            it prints the stages on the way.",
-        options: &[TIMEOUT],
+        about: "Asks the newest generation for a restart and waits for the result, 60s or --timeout. With \
+            --wait committed it waits until the new generation has passed its probation, too; without \
+            --timeout, for as long as that lasts. On a terminal, it prints the stages on the way. --json: one \
+            object.",
+        options: &[WAIT, JSON, TIMEOUT],
         ends: &[
             (0, "a new generation took over"),
             (1, "the service cannot be asked, or has stopped answering"),
@@ -150,9 +160,14 @@ pub(crate) const COMMANDS: [Command; 8] = [
             (
                 4,
                 "the old generation stays: it refused (nobody would start the service again, the \
-                 supervisor wants it down, it has not started or drains), or the restart failed",
+                 supervisor wants it down, it has not started or drains), the restart failed, or the new \
+                 generation was rolled back",
             ),
-            (5, "not yet: the old generation serves on, and the next one has not taken over yet"),
+            (
+                5,
+                "not yet: the old generation serves on, and the next one has not taken over yet, or is \
+                 still on probation",
+            ),
         ],
     },
     Command {
@@ -236,7 +251,10 @@ pub(crate) const COMMANDS: [Command; 8] = [
         ends: &[
             (0, "a new generation took over, and no older one is left"),
             (3, "the generation has ended, and nobody serves in its place"),
-            (4, "the old generation stays: the restart failed"),
+            (
+                4,
+                "the old generation stays: the restart failed, or the new generation was rolled back",
+            ),
             (5, "not yet: no restart has come to its end"),
         ],
     },

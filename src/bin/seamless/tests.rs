@@ -1,6 +1,6 @@
 use super::table::{COMMANDS, USAGE_ERROR, Value};
 use super::words::{count, line as one_line, parse_time, time};
-use super::{End, Line, Verb, completions, manual, parse};
+use super::{End, Line, Until, Verb, completions, manual, parse};
 use lexopt::Parser;
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +15,12 @@ fn each_command_line() {
         panic!("no command");
     };
     assert_eq!((ask.verb, ask.timeout), (Verb::Restart, Some(Duration::from_secs(120))));
+    assert_eq!((ask.until, ask.json), (Until::Started, false));
+    let Ok(Line::Ask(ask)) = line(&["restart", "web.pid", "--wait", "committed", "--json"]) else {
+        panic!("no command");
+    };
+    assert_eq!((ask.until, ask.json), (Until::Committed, true));
+    let Ok(Line::Ask(ask)) = line(&["restart", "web.pid"]) else { panic!("no command") };
     assert!(ask.service.pid_file().is_absolute());
     let Ok(Line::Ask(ask)) = line(&["check", "/web.pid", "--json", "--user=web", "--unit=web"])
     else {
@@ -35,7 +41,9 @@ fn each_command_line() {
         (&["status"], "which PID file"),
         (&["status", "/"], "which PID file"),
         (&["status", "a", "b"], "unexpected argument"),
-        (&["restart", "a", "--json"], "--json"),
+        (&["stop", "a", "--json"], "--json"),
+        (&["restart", "a", "--wait=soon"], "started or committed"),
+        (&["stop", "a", "--wait=committed"], "--wait"),
         (&["check", "a", "--openmetrics"], "--openmetrics"),
         (&["status", "a", "--openmetrics", "--json"], "not both"),
         (&["status", "a", "--force"], "--force"),
@@ -82,7 +90,11 @@ fn each_command_takes_the_options_that_its_help_names_and_no_others() {
             let option = format!("--{}", flag.name);
             let mut arguments = vec![command.name, "web.pid", &option];
             if let Some(value) = flag.value {
-                arguments.push(if value == Value::Time { "2s" } else { "web" });
+                arguments.push(match value {
+                    Value::Time => "2s",
+                    Value::Until => "committed",
+                    Value::User | Value::Folder | Value::Unit => "web",
+                });
             }
             let taken = line(&arguments).is_ok();
             let told = manual::takes(command, flag.name);

@@ -45,6 +45,8 @@ pub(crate) fn run(ask: &Ask) -> End {
         thread::sleep(PAUSE.min(left));
         let (now, look, status) = look(left);
         last.until(&now).iter().for_each(|line| lines.say(line));
+        let number = |seen: &Seen| seen.newest.as_ref().map(|newest| newest.number);
+        let rolled_back = number(&now).is_some() && number(&now) < number(&last);
         last = now;
         lines.live(&look, status.as_ref());
         let daemon = |seen: &Seen| seen.newest.as_ref().map(|newest| newest.daemon);
@@ -54,7 +56,7 @@ pub(crate) fn run(ask: &Ask) -> End {
                 lines.clear();
                 return End::Done;
             }
-            Some(_) if failed(&last) > failed(&first) => {
+            Some(_) if failed(&last) > failed(&first) || rolled_back => {
                 lines.clear();
                 return End::Stays;
             }

@@ -8,12 +8,13 @@ use crate::client::supervisor::Supervisor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::Kind;
 use crate::proto::control::frame::{self, Address, SocketKind};
+use crate::proto::control::status;
 use crate::proto::paths;
 use crate::proto::sockets::fresh::{self, Refusal};
 use crate::proto::supervisor::systemd::{self, Properties, Unit};
 use crate::proto::supervisor::{StartsAgain, Tells};
 use crate::sys::proc;
-use crate::sys::surroundings::{self, About, Who};
+use crate::sys::surroundings::{self, About, Memory, Who};
 use crate::sys::systemctl;
 use crate::sys::unix_path;
 use std::io;
@@ -80,6 +81,10 @@ pub(super) struct Daemon {
     /// It tells systemd how it goes; `None` if it does not say.
     pub(super) notifies: Option<bool>,
     pub(super) drain_timeout: Option<Duration>,
+    pub(super) leave_time: Option<Duration>,
+    pub(super) probation: Option<Duration>,
+    /// What it uses, and what its control group may use; `None`: without a limit, or unknown.
+    pub(super) memory: Option<Memory>,
     /// Why it does not answer.
     pub(super) silent: Option<String>,
     /// The sockets that it would transfer.
@@ -259,15 +264,18 @@ fn daemon(look: &Look, status: Result<Status, NoAnswer>) -> Option<Daemon> {
         status.as_ref().is_none_or(|status| status.sockets == status.held.len() as u64);
     not_transferred
         .retain(|address| is_complete && !transferred.contains(&(address.ip(), address.port())));
+    let millis = |of: fn(&status::Status) -> Option<u64>| {
+        status.as_ref().and_then(of).map(Duration::from_millis)
+    };
     Some(Daemon {
         pid,
         in_place: status.as_ref().is_some_and(|status| status.in_place),
         unknown_folder: proc::has_unknown_folder(pid),
         notifies: status.as_ref().map(|status| status.notifies),
-        drain_timeout: status
-            .as_ref()
-            .and_then(|one| one.drain_timeout_ms)
-            .map(Duration::from_millis),
+        drain_timeout: millis(|one| one.drain_timeout_ms),
+        leave_time: millis(|one| one.leave_time_ms),
+        probation: millis(|one| one.probation_limit_ms),
+        memory: surroundings::memory(pid),
         held: status.map(|status| status.sockets),
         not_transferred,
         file_limit: proc::file_limit(pid),

@@ -23,7 +23,7 @@ pub struct Finding {
     pub severity: Severity,
     /// What it is about, in a word for programs: `folder`, `pid-file`, `lock-file`,
     /// `control-socket`, `pidfd`, `proc`, `somaxconn`, `tcp-migrate-req`, `daemon`, `nofile`,
-    /// `sockets`, `supervisor`, `working-folder`, `run-script` or `unit`.
+    /// `memory`, `sockets`, `supervisor`, `working-folder`, `run-script` or `unit`.
     pub about: &'static str,
     /// What would go wrong.
     pub says: String,
@@ -236,6 +236,7 @@ fn kernel(facts: &Facts, found: &mut Findings) {
 
 fn limits(daemon: &Daemon, migrate: Option<u64>, found: &mut Findings) {
     let Daemon { pid, held, not_transferred, file_limit, no_boot, oom_group, silent, .. } = daemon;
+    let Daemon { memory, probation, .. } = daemon;
     if let Some(why) = silent {
         let advice =
             format!("look at process {pid}; as it is now, no successor can take its sockets over");
@@ -257,6 +258,19 @@ fn limits(daemon: &Daemon, migrate: Option<u64>, found: &mut Findings) {
         let advice = "set memory.oom.group to 0 (systemd: OOMPolicy=continue, Kubernetes: the kubelet's \
                       singleProcessOOMKill), or give the service more than two generations need";
         found.problem("memory", says, advice.to_owned());
+    }
+    if let (Some(memory), Some(_)) = (memory, probation) {
+        let needed = memory.used.saturating_mul(2);
+        if needed > memory.limit {
+            let says = format!(
+                "daemon {pid} uses {} of memory, and its control group may use {}: in a probation two \
+                 generations run side by side",
+                mebibytes(memory.used),
+                mebibytes(memory.limit),
+            );
+            let advice = format!("allow more than {} (systemd: MemoryMax=)", mebibytes(needed));
+            found.note("memory", says, advice);
+        }
     }
     if let (Some(held), Some(limit)) = (held, file_limit) {
         // The new daemon holds what it takes over, and hands a duplicate of each to the program.
@@ -287,6 +301,10 @@ fn limits(daemon: &Daemon, migrate: Option<u64>, found: &mut Findings) {
             found.problem("tcp-migrate-req", says, advice.to_owned());
         }
     }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 /// What a fresh start, and a change of addresses, would find.
@@ -435,6 +453,8 @@ fn unit(settings: &Properties, facts: &Facts, found: &mut Findings) {
         // If it does not run, this is unknown. The service logs it itself when it starts.
         notifies: notifies.unwrap_or(true),
         drain_timeout: daemon.and_then(|daemon| daemon.drain_timeout),
+        leave_time: daemon.and_then(|daemon| daemon.leave_time),
+        probation: daemon.and_then(|daemon| daemon.probation),
         reloads: daemon.is_some_and(|daemon| daemon.in_place),
         folder: facts.folder.display().to_string(),
     };

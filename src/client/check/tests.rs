@@ -4,7 +4,7 @@ use crate::proto::Kind;
 use crate::proto::control::frame::{Address, SocketKind};
 use crate::proto::sockets::fresh::Refusal;
 use crate::proto::supervisor::systemd::Properties;
-use crate::sys::surroundings::{About, What, Who};
+use crate::sys::surroundings::{About, Memory, What, Who};
 use std::time::Duration;
 
 const WEB: u32 = 1000;
@@ -45,6 +45,9 @@ fn clean() -> Facts {
             unknown_folder: false,
             notifies: Some(true),
             drain_timeout: None,
+            leave_time: None,
+            probation: None,
+            memory: None,
             silent: None,
             sockets: Vec::new(),
         }),
@@ -332,6 +335,42 @@ fn each_finding_of_a_unit() {
     one("unit", &["ExecReload", "systemctl reload"], |facts| {
         with_unit(facts, "");
         facts.daemon.as_mut().expect("one").in_place = true;
+    });
+}
+
+/// What else makes no sense with a probation is `proto::systemd`'s.
+#[test]
+fn p11_a_probation_needs_memory_for_two() {
+    let probation = Some(Duration::from_secs(60));
+    let memory = |used: u64, limit: u64| Some(Memory { used: used << 20, limit: limit << 20 });
+    for (probation, memory, is_found) in [
+        (probation, memory(100, 199), true),
+        (probation, memory(100, 200), false),
+        (probation, None, false),
+        (None, memory(100, 150), false),
+    ] {
+        let mut facts = clean();
+        let daemon = facts.daemon.as_mut().expect("one");
+        (daemon.probation, daemon.memory) = (probation, memory);
+        let found = judge(&facts);
+        assert_eq!(found.len(), usize::from(is_found), "{found:#?}");
+        for finding in found {
+            assert_eq!((finding.severity, finding.about), (Severity::Note, "memory"));
+            assert!(finding.says.contains("uses 100 MiB") && finding.advice.contains("200 MiB"));
+        }
+    }
+    one("unit", &["KillMode=control-group", "KillMode=process"], |facts| {
+        with_unit(facts, "KillMode=control-group");
+    });
+    one("unit", &["RestartPreventExitStatus=75", "probation"], |facts| {
+        with_unit(facts, "RestartPreventExitStatus=75");
+        facts.daemon.as_mut().expect("one").probation = Some(Duration::from_secs(60));
+    });
+    one("unit", &["TimeoutStopSec=1min 30s", "leave_time"], |facts| {
+        with_unit(facts, "");
+        let daemon = facts.daemon.as_mut().expect("one");
+        (daemon.leave_time, daemon.drain_timeout) = (Some(Duration::from_secs(60)), probation);
+        daemon.notifies = Some(false);
     });
 }
 

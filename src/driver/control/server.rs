@@ -11,7 +11,7 @@ use crate::driver::shared::PROCESS;
 use crate::driver::sockets::{self, Entry};
 use crate::proto::control::frame::{self, Answer, Known, NamedState, Request, SocketKind};
 use crate::proto::control::transfer::{Give, Giving};
-use crate::proto::daemon::{Event, Input};
+use crate::proto::daemon::{Event, Input, RollbackCause};
 use crate::shutdown::lock;
 use crate::sys::seqpacket::Link;
 use crate::sys::socket::Peer;
@@ -136,7 +136,7 @@ impl Server {
             Ok(request @ (Request::Commit | Request::RollBack)) => {
                 let (name, event) = match request {
                     Request::Commit => ("commit", Event::Commit),
-                    _ => ("rollback", Event::RollBack),
+                    _ => ("rollback", Event::RollBack(RollbackCause::Operator)),
                 };
                 note_command(name, peer, None);
                 if let Some(daemon) = PROCESS.daemon() {
@@ -169,7 +169,7 @@ impl Server {
             );
         };
         let link = Some(Arc::clone(link));
-        *lock(&daemon.partner) = Some(Partner { number: theirs, link, held });
+        *lock(&daemon.partner) = Some(Partner { number: theirs, pid: peer.pid, link, held });
         daemon.post(Input::Probation(Event::AskedToStandBy(theirs)));
         Ok(())
     }

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
     let service = daemon.service.as_ref();
-    let (state, handing_off) = {
+    let (state, handing_off, on_probation) = {
         let machine = lock(&daemon.machine);
-        (machine.state(), machine.is_handing_off())
+        (machine.state(), machine.is_handing_off(), machine.is_on_probation())
     };
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let attached = state != State::Detached;
@@ -33,6 +33,10 @@ pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
     held.retain(|entry| entry.socket.kind != SocketKind::Descriptor);
     let failures = service.map(|service| service.reload_failures()).unwrap_or_default();
     let past = lock(&daemon.past);
+    let left = || {
+        let limit = service?.probation?;
+        Some(past.probation_since.map_or(limit, |since| limit.saturating_sub(since.elapsed())))
+    };
     Status {
         generation: daemon.generation(),
         state,
@@ -54,6 +58,9 @@ pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
         took_over: past.took_over,
         notifies: cfg!(feature = "systemd"),
         drain_timeout_ms: daemon.drain_timeout().map(ms),
+        leave_time_ms: daemon.leave_time.map(ms),
+        probation_limit_ms: service.and_then(|service| service.probation).map(ms),
+        probation_ms: left().filter(|_| on_probation).map(ms),
         in_place: service.is_some_and(|service| service.in_place),
         failures: failures.count,
         failure: failures.last,

@@ -8,7 +8,7 @@ use crate::driver::shared::PROCESS;
 use crate::driver::sockets::{self, Entry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Answer, NamedState, Socket, SocketKind};
-use crate::proto::control::transfer::{Predecessor, Taking, Took, Untakeable, giver};
+use crate::proto::control::transfer::{Predecessor, Taking, Took, Untakeable, giver, second_giver};
 use crate::proto::paths;
 use crate::sys::memfd;
 use crate::sys::seqpacket::Link;
@@ -96,8 +96,29 @@ pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Ta
         return Ok(taken);
     };
     let mut taken = Taken::default();
-    let received = match receive(&link, own, &predecessor, deadline, &mut taken) {
+    let standby = second_giver(&predecessor, &known);
+    let first = if standby.is_some() { Deadline::after(timeout / 2) } else { deadline };
+    let received = match receive(&link, own, &predecessor, first, &mut taken) {
         Ok(()) => Ok(taken),
+        Err(why) if standby.is_some() && why != CLOSED => {
+            let standby = standby.expect("just seen");
+            log::write(Event::TransferFromStandby {
+                predecessor: predecessor.pid,
+                standby: standby.pid,
+                standby_generation: standby.number,
+                error: &why,
+            });
+            taken = Taken::default();
+            match at(&paths::standby_socket(&service.pid_file)) {
+                Ok(Some((link, pid))) if pid == standby.pid => {
+                    let received = receive(&link, own, &standby, deadline, &mut taken);
+                    received.map(|()| taken).or_else(|why| {
+                        refuse(format!("process {}, which stands by: {why}", standby.pid))
+                    })
+                }
+                Ok(_) | Err(_) => refuse(format!("process {}: {why}", predecessor.pid)),
+            }
+        }
         // What has come is now held by us alone, and with us it would be lost.
         Err(why)
             if why == CLOSED

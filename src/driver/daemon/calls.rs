@@ -47,6 +47,7 @@ pub(crate) fn restart() -> Result<()> {
     };
     match daemon.state() {
         State::Starting => return refuse("this generation has not started yet"),
+        State::Leaving => return refuse("the service is to be down: this generation is leaving"),
         State::Draining => return refuse("this generation is draining"),
         State::Detached => {
             service.forgive();

@@ -245,8 +245,16 @@ impl Events {
                         log::write(Event::OomScoreKept { error: &error });
                     }
                 }
-                if matches!(after, Phase::Draining(_)) && self.daemon.service.is_none() {
-                    observers::drains_alone(self.daemon.drain_timeout());
+                let leaves = matches!(after, Phase::Leaving(_));
+                if leaves {
+                    self.daemon.plan_stop(); // before the launcher is told
+                }
+                let drains = leaves || matches!(after, Phase::Draining(_));
+                let left = matches!(before, Phase::Leaving(_));
+                if drains && !left && self.daemon.service.is_none() {
+                    let drain = self.daemon.drain_timeout();
+                    let limit = drain.map(|limit| limit.saturating_add(self.daemon.leaves_for()));
+                    observers::drains_alone(limit);
                 }
                 self.progress.enter(cause, after);
             }
@@ -312,7 +320,8 @@ impl Events {
             | Output::Say(_)
             | Output::HangUp
             | Output::LookForNewer
-            | Output::TakeBack => self.perform_of_probation(output, inputs),
+            | Output::LookForDump
+            | Output::TakeBack(_) => self.perform_of_probation(output, inputs),
         }
     }
 
@@ -383,7 +392,8 @@ impl Events {
             | Output::Say(_)
             | Output::HangUp
             | Output::LookForNewer
-            | Output::TakeBack => {}
+            | Output::LookForDump
+            | Output::TakeBack(_) => {}
         }
     }
 
@@ -409,12 +419,14 @@ impl Events {
             Timer::Check | Timer::TellOlder => Some(CHECK),
             Timer::Successor => service.and_then(|service| service.successor_timeout),
             Timer::Orphan => service.and_then(|service| service.claim_timeout),
+            Timer::Leave => Some(self.daemon.leaves_for()),
             Timer::Drain => self.daemon.drain_timeout(),
             Timer::Probation => service.and_then(|service| service.probation),
             Timer::CommitSoon | Timer::TakeBack => Some(Duration::from_millis(20)),
             Timer::Well => Some(Duration::from_millis(100)),
             Timer::CommitLater | Timer::Resumed => Some(Duration::from_secs(1)),
             Timer::Silence => Some(Duration::from_secs(2)),
+            Timer::Dump => Some(Duration::from_millis(300)),
         }
     }
 

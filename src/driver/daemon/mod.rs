@@ -26,7 +26,7 @@ use crate::driver::sockets::given::ToLauncher;
 use crate::driver::threads::{run_hooks, spawn};
 use crate::driver::unix_socket_error;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
+use crate::proto::channel::{Aside, MESSAGE_MAX, ToDaemon};
 use crate::proto::daemon::{Daemon as Machine, Input};
 use crate::shutdown::{Stage, lock};
 use crate::sys::seqpacket::{Arrival, Link};
@@ -65,20 +65,28 @@ pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Link) 
     };
     let outputs = Outputs::new(settings.replace_output);
     let service = Service::open(&settings, launcher, &hello, pidfd)?;
-    let machine = Machine::new(hello.kind, hello.in_place).takes_unhandled(hello.takes_unhandled);
+    let leaves = settings.leave_time.is_some_and(|time| !time.is_zero());
+    let machine = Machine::new(hello.kind, hello.in_place)
+        .takes_unhandled(hello.takes_unhandled)
+        .leaves(leaves);
     let reload_signals = settings.reload_signals;
-    let drain_timeout = settings.drain_timeout;
+    let times = (settings.drain_timeout, settings.leave_time);
     let server = Server::new(&settings.pid_file, settings.takeover_timeout)?;
     PROCESS.handed.set(settings.hand_over);
-    let daemon =
-        run(machine, outputs, drain_timeout, reload_signals, Some(service), Some(channel))?;
+    let daemon = run(machine, outputs, times, reload_signals, Some(service), Some(channel))?;
     #[cfg(feature = "systemd")]
     watchdog::watch(settings.watchdog, daemon.channel.clone())?;
     let server = PROCESS.server.get_or_init(|| server);
     spawn("seamless-sockets", move || server.run())?;
     let service = daemon.service.as_ref().expect("just given");
     *lock(&PROCESS.probation_check) = settings.probation_check;
-    service.wait_if_rejected(|| daemon.is_starting());
+    let tell_launcher = |left| {
+        if let Some(channel) = daemon.channel.upgrade() {
+            // If it is lost, the next one comes in a second.
+            _ = channel.send(&Aside::Waits(left).format(), &[]);
+        }
+    };
+    service.wait_if_rejected(|| daemon.is_starting(), tell_launcher);
     let claimed = service.claim();
     if !daemon.is_starting() || process::parent_pid() != launcher {
         service.park(); // told to end, or the launcher died, while we waited
@@ -99,7 +107,9 @@ pub(in crate::driver) fn init_disabled(settings: Settings) -> Result<()> {
     PROCESS.sockets.adopt_passed(None);
     s6::hold(&settings)?;
     let outputs = Outputs::new(false); // nothing here outlives its supervisor
-    run(Machine::disabled(), outputs, settings.drain_timeout, Vec::new(), None, None)?;
+    let leaves = settings.leave_time.is_some_and(|time| !time.is_zero());
+    let times = (settings.drain_timeout, settings.leave_time);
+    run(Machine::disabled().leaves(leaves), outputs, times, Vec::new(), None, None)?;
     #[cfg(feature = "systemd")]
     watchdog::watch_alone(settings.watchdog)?;
     log::write(if is_disabled { Event::Disabled {} } else { Event::NotLinux {} });
@@ -110,7 +120,7 @@ pub(in crate::driver) fn init_disabled(settings: Settings) -> Result<()> {
 fn run(
     machine: Machine,
     outputs: Outputs,
-    drain_timeout: Option<Duration>,
+    (drain_timeout, leave_time): (Option<Duration>, Option<Duration>),
     reload_signals: Vec<i32>,
     service: Option<Service>,
     channel: Option<Link>,
@@ -137,6 +147,9 @@ fn run(
         partner: Mutex::default(),
         to_launcher: ToLauncher::default(),
         drain_timeout,
+        leave_time,
+        stop_limit: Mutex::default(),
+        plan: Mutex::default(),
         reload_signals,
         past: Mutex::new(Past::default()),
         service,

@@ -7,8 +7,9 @@ use crate::driver::log::{self, probation::Event as Line};
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::threads::spawn;
 use crate::proto::control::frame::{self, Answer, Request};
-use crate::proto::daemon::{CommitTried, Event, Input, Output, Word};
+use crate::proto::daemon::{CommitTried, Event, Input, Output, RollbackCause, Word};
 use crate::shutdown::lock;
+use crate::sys::proc;
 use crate::sys::seqpacket::Arrival;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -93,9 +94,18 @@ impl Events {
                 let watched = self.partner.is_some();
                 inputs.push_back(Input::Probation(Event::Newer(watched)));
             }
-            Output::TakeBack => {
+            Output::LookForDump => {
+                let partner = self.partner.as_ref();
+                let dumps = partner.is_some_and(|partner| {
+                    proc::dumps_core(partner.pid) && !partner.held.has_ended()
+                });
+                if dumps {
+                    inputs.push_back(Input::Probation(Event::Dumps));
+                }
+            }
+            Output::TakeBack(cause) => {
                 let put_socket = || control::prepare(&service.pid_file)?.place(&PROCESS.server);
-                let again = !service.take_back(put_socket);
+                let again = !service.take_back(cause, put_socket);
                 inputs.push_back(Input::Probation(Event::TakenBack { again }));
             }
             _ => {}
@@ -106,6 +116,7 @@ impl Events {
     pub(super) fn meet_partner(&mut self, event: Event) {
         if event == Event::OnProbation {
             self.partner = lock(&self.daemon.partner).take();
+            lock(&self.daemon.past).probation_since = Some(std::time::Instant::now());
             let check = lock(&PROCESS.probation_check).take();
             if let (Some(partner), Some(service)) = (&self.partner, &self.daemon.service) {
                 log::write(Line::Begins {
@@ -150,11 +161,11 @@ fn ask_each_second(daemon: &'static Daemon, mut check: crate::driver::settings::
                 Ok(Err(_)) | Err(_) => "probation_check has not answered within 5 s",
             };
             log::write(Line::Unhealthy { generation: daemon.generation(), reason: why });
-            return daemon.post(Input::Probation(Event::RollBack));
+            return daemon.post(Input::Probation(Event::RollBack(RollbackCause::Unhealthy)));
         }
     });
     if let Err(error) = answering.and(asking) {
         log::write(Line::Unhealthy { generation: daemon.generation(), reason: &error.to_string() });
-        daemon.post(Input::Probation(Event::RollBack));
+        daemon.post(Input::Probation(Event::RollBack(RollbackCause::Unhealthy)));
     }
 }

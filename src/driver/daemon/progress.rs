@@ -45,6 +45,7 @@ impl Progress {
             Phase::Starting
             | Phase::StoppingEarly
             | Phase::Serving
+            | Phase::Leaving(_)
             | Phase::AwaitingOlder(_)
             | Phase::Finished
             | Phase::Ended => {}
@@ -60,6 +61,7 @@ impl Progress {
             Phase::Serving => phase::Event::Serving { generation, launcher, cause, elapsed_ms },
             Phase::HandingOff => phase::Event::Prepare { generation, launcher, cause, elapsed_ms },
             Phase::Detached => phase::Event::Detached { generation, launcher, cause, elapsed_ms },
+            Phase::Leaving(_) => phase::Event::Leave { generation, launcher, cause, elapsed_ms },
             Phase::Draining(_) => phase::Event::Drain { generation, launcher, cause, elapsed_ms },
             Phase::AwaitingOlder(_) => {
                 phase::Event::Drained { generation, launcher, cause, elapsed_ms }
@@ -148,17 +150,20 @@ pub(super) fn cause(input: &Input) -> &'static str {
         Input::Probation(event) => match event {
             Probation::OnProbation => "probation",
             Probation::Commit | Probation::CommitTried(_) => "commit",
-            Probation::RollBack => "rollback",
+            Probation::RollBack(_) => "rollback",
             Probation::AskedToStandBy(_) => "stand-by",
             Probation::Heard(word) => word.name(),
-            Probation::PartnerEnded | Probation::Newer(_) => "ended",
+            Probation::PartnerEnded | Probation::Dumps | Probation::Newer(_) => "ended",
             Probation::TakenBack { .. } => "take-back",
         },
+        Input::Timer(Timer::Leave) => "leave_time",
         Input::Timer(Timer::Drain) => "drain_timeout",
         Input::Timer(Timer::Successor) => "successor_timeout",
         Input::Timer(Timer::Orphan) => "claim_timeout",
         Input::Timer(Timer::Check | Timer::TellOlder) => "check",
         Input::Timer(Timer::Probation | Timer::CommitSoon | Timer::CommitLater) => "commit",
-        Input::Timer(Timer::Well | Timer::Silence | Timer::Resumed | Timer::TakeBack) => "silence",
+        Input::Timer(
+            Timer::Well | Timer::Silence | Timer::Dump | Timer::Resumed | Timer::TakeBack,
+        ) => "silence",
     }
 }

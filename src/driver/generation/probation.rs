@@ -8,7 +8,7 @@ use crate::proto::control::frame::{Answer, Request};
 use crate::proto::daemon::CommitTried;
 use crate::proto::generation::lines::{self, Step};
 use crate::proto::generation::record::{Generation, Record};
-use crate::proto::generation::rejection::{ProgramFile, Sight};
+use crate::proto::generation::rejection::{ProgramFile, RollbackCause, Sight};
 use crate::proto::paths;
 use crate::shutdown::lock;
 use crate::sys::lock_file::Attempt;
@@ -16,6 +16,7 @@ use crate::sys::pid_file::PidFile;
 use crate::sys::proc;
 use crate::sys::process::Held;
 use crate::sys::seqpacket::Link;
+use crate::sys::since_boot;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// The generation at the other end of the lifeline, or one that is watched without it.
 pub(in crate::driver) struct Partner {
     pub(in crate::driver) number: u64,
+    pub(in crate::driver) pid: i32,
     pub(in crate::driver) link: Option<Arc<Link>>,
     /// Its end counts, not that of the link: a program that it has started may hold that one open.
     pub(in crate::driver) held: Held,
@@ -57,7 +59,8 @@ impl Service {
         deadline.send(&link, &Request::StandBy { generation }.format(), &[])?;
         match Answer::parse(&deadline.receive(&link)?.bytes) {
             Ok(Answer::Accepted) => {
-                Ok(Partner { number: older.facts.number, link: Some(Arc::new(link)), held })
+                let (number, pid) = (older.facts.number, older.pid());
+                Ok(Partner { number, pid, link: Some(Arc::new(link)), held })
             }
             Ok(Answer::Refused(why)) => Err(why),
             Ok(other) => Err(format!("it answers {other:?}")),
@@ -79,7 +82,8 @@ impl Service {
         let facts = newer.iter().map(|one| &one.facts);
         let number = lines::newest_newer(self.number()?, facts)?.number;
         newer.retain(|one| one.facts.number == number);
-        Some(Partner { number, link: None, held: newer.pop()?.held? })
+        let newest = newer.pop()?;
+        Some(Partner { number, pid: newest.pid(), link: None, held: newest.held? })
     }
 
     fn newer(&self, is_wanted: impl Fn(&Generation) -> bool) -> Option<Vec<Examined>> {
@@ -124,7 +128,11 @@ impl Service {
 
     /// We serve again: what the newer generations have put in the place of our files is ours again, and what
     /// they run is rejected. Returns `false` if it has to be done again.
-    pub(in crate::driver) fn take_back(&self, put_socket: impl FnOnce() -> Result<()>) -> bool {
+    pub(in crate::driver) fn take_back(
+        &self,
+        cause: RollbackCause,
+        put_socket: impl FnOnce() -> Result<()>,
+    ) -> bool {
         let mut files = lock(&self.files);
         match files.lock_file.try_claim(&self.world) {
             Ok(Attempt::Claimed) => {}
@@ -138,7 +146,7 @@ impl Service {
             if lines::is_succeeded(own, others.iter().map(|one| &one.facts)) {
                 return Ok(()); // it has come meanwhile, and tells us to end
             }
-            record.apply(Step::TakeBack { own });
+            record.apply(Step::TakeBack { own, cause });
             files.lock_file.write(&record)?;
             files.pid_file = Some(PidFile::install(&self.pid_file)?);
             put_socket()?;
@@ -146,6 +154,8 @@ impl Service {
             if let Some(rejected) = record.rejected {
                 log::write(Event::Rejected {
                     generation: Some(own),
+                    failed_generation: rejected.generation,
+                    reason: rejected.cause.text(),
                     tries: rejected.tries,
                     pause_ms: rejected.pause(),
                 });
@@ -189,7 +199,11 @@ const LOOK: Duration = Duration::from_millis(100);
 impl Service {
     /// Before the claim, and before the program initialises: a file that has failed waits. It goes on at once
     /// if nobody serves, or if the operator wants another try.
-    pub(in crate::driver) fn wait_if_rejected(&self, goes_on: impl Fn() -> bool) {
+    pub(in crate::driver) fn wait_if_rejected(
+        &self,
+        goes_on: impl Fn() -> bool,
+        tell_launcher: impl Fn(Duration),
+    ) {
         if self.probation.is_none() || self.in_place {
             return;
         }
@@ -208,7 +222,9 @@ impl Service {
             }
             if told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1)) {
                 told = Some(Instant::now());
-                self.give_sign();
+                let left = pause.saturating_sub(began.elapsed());
+                self.give_sign(since_boot() + left);
+                tell_launcher(left);
             }
             if path.as_ref().is_some_and(|path| !proc::runs_from(path)) {
                 crate::sys::exit_now(ANOTHER_FILE);
@@ -217,28 +233,44 @@ impl Service {
         }
     }
 
-    /// To a detached generation, a claim since its last check is the sign of a successor.
-    fn give_sign(&self) {
+    /// To a detached generation, a claim since its last check is the sign of a successor. Whoever looks at the
+    /// service learns when the next try comes.
+    fn give_sign(&self, next_try: Duration) {
         let mut files = lock(&self.files);
         if let Ok(Attempt::Claimed) = files.lock_file.try_claim(&self.world) {
             if let Ok(mut record) = self.read_record(&files.lock_file) {
                 record.last += 1;
+                if let Some(rejected) = &mut record.rejected {
+                    rejected.next_try = Some(next_try);
+                }
                 _ = files.lock_file.write(&record);
             }
             files.lock_file.give_up_if_held();
         }
     }
 
-    /// The operator wants another try at once.
+    /// The operator wants another try at once. A process that waits in `init` holds the claim for a moment each
+    /// second, and so do others that check, so it is tried for a second.
     pub(in crate::driver) fn forgive(&self) {
-        let mut files = lock(&self.files);
-        if let Ok(Attempt::Claimed) = files.lock_file.try_claim(&self.world) {
-            if let Ok(mut record) = self.read_record(&files.lock_file) {
-                if record.rejected.take().is_some() {
-                    _ = files.lock_file.write(&record);
-                }
-            }
-            files.lock_file.give_up_if_held();
+        let began = Instant::now();
+        while !self.try_forgive() && began.elapsed() < Duration::from_secs(1) {
+            thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    fn try_forgive(&self) -> bool {
+        let mut files = lock(&self.files);
+        let is_clean = |record: Record| record.rejected.is_none();
+        if self.read_record(&files.lock_file).is_ok_and(is_clean) {
+            return true;
+        }
+        let Ok(Attempt::Claimed) = files.lock_file.try_claim(&self.world) else { return false };
+        if let Ok(mut record) = self.read_record(&files.lock_file) {
+            if record.rejected.take().is_some() {
+                _ = files.lock_file.write(&record);
+            }
+        }
+        files.lock_file.give_up_if_held();
+        true
     }
 }

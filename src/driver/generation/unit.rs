@@ -8,6 +8,7 @@ use crate::driver::retry;
 use crate::driver::shared::Daemon;
 use crate::proto::channel::Aside;
 use crate::proto::supervisor::systemd::{self, Own, Unit};
+use crate::shutdown::lock;
 use crate::sys::systemctl as sys;
 use std::thread;
 
@@ -32,9 +33,12 @@ fn look(daemon: &'static Daemon, service: &'static Service, unit: &Unit) {
     let own_side = Own {
         notifies: cfg!(feature = "systemd"),
         drain_timeout: daemon.drain_timeout(),
+        leave_time: daemon.leave_time,
+        probation: service.probation,
         reloads: service.in_place,
         folder: folder.unwrap_or_default(),
     };
+    *lock(&daemon.stop_limit) = systemd::stop_limit(&settings);
     for found in systemd::findings(&settings, &own_side) {
         log::write(Event::UnitSetting {
             unit: &unit.name,

@@ -122,6 +122,7 @@ impl Again {
             daemon,
             channel: Some(ours),
             drain_timeout: self.drain_timeout,
+            leaves_for: Duration::ZERO,
             prepares: false,
             since: Instant::now(),
         })
@@ -141,6 +142,8 @@ pub(super) struct Member {
     /// How long its drain may take: as this program is configured, until it has said so itself. A
     /// server has a limit of its own, and in place another program may have been started.
     pub(super) drain_timeout: Option<Duration>,
+    /// It serves on for so long before its drain, as it has said.
+    pub(super) leaves_for: Duration,
     /// It answers to [`ToDaemon::Prepare`], as it has said.
     pub(super) prepares: bool,
     pub(super) since: Instant,

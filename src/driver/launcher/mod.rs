@@ -249,6 +249,17 @@ impl Driver {
                             self.start_took = member.since.elapsed();
                             self.notify(notices::Input::DrainTimeout(limit), None);
                         }
+                        if let Some(member) = self.member(pid) {
+                            match report {
+                                Report::Leaving => {
+                                    let leave = Report::leave_time(&message.bytes);
+                                    member.leaves_for = leave;
+                                    self.notify(notices::Input::LeaveTime(leave), None);
+                                }
+                                Report::Draining => member.leaves_for = Duration::ZERO,
+                                _ => {}
+                            }
+                        }
                         self.notify(notices::Input::Report(report), None);
                         self.feed(Input::Report(pid, report));
                     }

@@ -116,8 +116,10 @@ impl Driver {
                     Timer::Overdue => Some(OVERDUE),
                     Timer::Keeper => Some(KEEPER),
                     Timer::Kill(pid) => {
+                        let member = self.member(pid);
+                        let leave = member.map_or(Duration::ZERO, |member| member.leaves_for);
                         let limit = self.member(pid).and_then(|member| member.drain_timeout);
-                        limit.map(|limit| limit.saturating_add(KILL_AFTER))
+                        limit.map(|limit| limit.saturating_add(leave).saturating_add(KILL_AFTER))
                     }
                 };
                 if let Some(after) = after {

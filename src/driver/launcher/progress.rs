@@ -52,7 +52,7 @@ impl Driver {
                 });
             }
             // Each daemon logs its own drain, and the signal of a stop has been logged.
-            Progress::Draining(_) | Progress::Stopping(_) => {}
+            Progress::Leaving(_) | Progress::Draining(_) | Progress::Stopping(_) => {}
         }
     }
 

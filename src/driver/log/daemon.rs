@@ -143,6 +143,16 @@ events! {
 
         // ---- its end ----
 
+        /// The supervisor gives a stop less time than the service would take.
+        StopIsShort: Warn "leave" {
+            daemon = own_pid(),
+            stop_ms: Duration as Field::Millis,
+            leave_ms: Duration as Field::Millis,
+            limit_ms: Option<Duration> as Field::millis_if_any,
+            reason = Field::Text("the supervisor gives a stop less time than leave_time and the drain \
+                need: both are bounded by it"),
+        } => "Raise `TimeoutStopSec=`, or set `Config::leave_time` and `Config::drain_timeout` below it.";
+
         /// A drain takes long. Logged once.
         DrainLasts: Warn "drain-lasts" {
             generation: Option<u64>,

@@ -26,6 +26,9 @@ events! {
         /// The launcher is released. The daemon serves until a successor takes over.
         Detached: Info "detached" => "Nothing.";
 
+        /// The service is to be down. Everything is served on for `leave_time`, so that load balancers notice.
+        Leave: Info "leave" => "Nothing.";
+
         /// The drain begins: the `on_shutdown` hooks run.
         Drain: Info "drain" => "Nothing.";
 

@@ -62,6 +62,8 @@ events! {
         Rejected: Warn "rollback" {
             generation: Option<u64>,
             daemon = own_pid(),
+            failed_generation: u64,
+            reason: &'a str as Field::Text,
             tries: u32,
             pause_ms: Duration as Field::Millis,
         } => "Install a version that works, or try again at once by `seamless restart`.";

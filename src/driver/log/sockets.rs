@@ -201,6 +201,15 @@ events! {
             reason = Field::Text("it ended half-way"),
         } => "Find out why the predecessor ended.";
 
+        /// The generation on probation hangs or refuses: the one that stands by gives its sockets instead.
+        TransferFromStandby: Warn "transfer" {
+            daemon = own_pid(),
+            predecessor: i32,
+            standby: i32,
+            standby_generation: u64,
+            error: &'a dyn Display as Field::Quoted,
+        } => "Find out why that generation did not give its sockets.";
+
         /// The predecessor's sockets are here.
         Received: Info "transfer" {
             daemon = own_pid(),

@@ -243,6 +243,13 @@ fn what_is_given_is_read_again() {
     }
     assert_eq!(Aside::parse(&Aside::NoKeeper.format()), Some(Aside::NoKeeper));
     assert_eq!(Aside::parse(&Aside::InPlace.format()), Some(Aside::InPlace));
+    let waits = Aside::Waits(Duration::from_millis(1_500));
+    assert_eq!(Aside::parse(&waits.format()), Some(waits));
+    let leave = Duration::from_millis(2_500);
+    let leaving = Report::format_leaving(leave);
+    assert_eq!(Report::parse(&leaving), Ok(Some(Report::Leaving)));
+    assert_eq!(Report::leave_time(&leaving), leave);
+    assert_eq!(Report::leave_time(&Report::Leaving.format()), Duration::ZERO);
 }
 
 #[test]

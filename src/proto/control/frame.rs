@@ -64,10 +64,12 @@ const WORD_MAX: usize = 3 * 4096;
 /// A word on the lifeline between a generation on probation and the one that stands by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Word {
-    /// To the one that stands by, ten times a second; `Resume`: serve again, say so, and I drain.
+    /// To the one that stands by, ten times a second; `Resume`: serve again, say so, and I drain. `Unwell`:
+    /// the same, because the check of the program has failed.
     Well,
     Resume,
-    /// The answer to `Resume`.
+    Unwell,
+    /// The answer to `Resume` and `Unwell`.
     Resumed,
     /// To the one that stands by: TERM follows. `Leaving`: I end, and no successor of mine has come.
     Committed,
@@ -75,9 +77,9 @@ pub(crate) enum Word {
 }
 
 impl Word {
-    const ALL: [Word; 5] =
-        [Word::Well, Word::Resume, Word::Resumed, Word::Committed, Word::Leaving];
-    const NAMES: [&str; 5] = ["well", "resume", "resumed", "committed", "leaving"];
+    const ALL: [Word; 6] =
+        [Word::Well, Word::Resume, Word::Unwell, Word::Resumed, Word::Committed, Word::Leaving];
+    const NAMES: [&str; 6] = ["well", "resume", "unwell", "resumed", "committed", "leaving"];
 
     pub(crate) fn name(self) -> &'static str {
         Word::NAMES[self as usize]

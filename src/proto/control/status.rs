@@ -46,6 +46,11 @@ pub(crate) struct Status {
     /// It was built with the feature `systemd`.
     pub(crate) notifies: bool,
     pub(crate) drain_timeout_ms: Option<u64>,
+    pub(crate) leave_time_ms: Option<u64>,
+    /// How long each new generation has to prove itself.
+    pub(crate) probation_limit_ms: Option<u64>,
+    /// How long its probation still lasts; `None`: it is not on probation.
+    pub(crate) probation_ms: Option<u64>,
     /// Its launcher restarts in place.
     pub(crate) in_place: bool,
     /// How many restarts in place have failed.
@@ -82,6 +87,9 @@ impl Status {
         put("in_place", self.in_place.then_some(&1));
         put("notifies", self.notifies.then_some(&1));
         put("drain_timeout_ms", self.drain_timeout_ms.as_ref().map(|ms| ms as _));
+        put("leave_time_ms", self.leave_time_ms.as_ref().map(|ms| ms as _));
+        put("probation_limit_ms", self.probation_limit_ms.as_ref().map(|ms| ms as _));
+        put("probation_ms", self.probation_ms.as_ref().map(|ms| ms as _));
         let words = [
             ("version", &self.version),
             ("supervisor_kind", &self.supervisor_kind),
@@ -136,6 +144,9 @@ impl Status {
             took_over: number("took_over"),
             notifies: number("notifies") == Some(1),
             drain_timeout_ms: number("drain_timeout_ms"),
+            leave_time_ms: number("leave_time_ms"),
+            probation_limit_ms: number("probation_limit_ms"),
+            probation_ms: number("probation_ms"),
             in_place: number("in_place") == Some(1),
             failures: number("failures").unwrap_or(0),
             failure: text("failure"),

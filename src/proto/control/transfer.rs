@@ -40,6 +40,16 @@ pub(crate) fn giver(
     }
 }
 
+/// From whom it takes them if that one hangs or refuses: while it is on probation, an older generation stands by,
+/// which has the sockets as well.
+pub(crate) fn second_giver(
+    first: &Predecessor,
+    predecessors: &[Predecessor],
+) -> Option<Predecessor> {
+    let stands_by = |one: &&Predecessor| one.hands_over && one.number < first.number;
+    predecessors.iter().filter(stands_by).max_by_key(|one| one.number).copied()
+}
+
 /// What an answer means to the new daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Took {

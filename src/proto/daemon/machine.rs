@@ -1,10 +1,12 @@
 //! The daemon's machine. Each `match` names every phase, so what is ignored is written down.
 
 mod check;
+mod drain;
+mod leaving;
 mod probation;
 mod restart;
 
-use super::{Forced, Input, NoRestart, Output, Phase, Question, Sender, Timer};
+use super::{Forced, Input, NoRestart, Output, Phase, Question, RollbackCause, Sender, Timer};
 use crate::proto::generation::check::Memory;
 use crate::proto::{DrainReason, Intent, Kind, Reading, Report, Scope, State};
 
@@ -16,6 +18,8 @@ pub(crate) struct Daemon {
     in_place: bool,
     /// The launcher understands [`Report::Unhandled`].
     takes_unhandled: bool,
+    /// On a stop it serves on for a while.
+    leaves: bool,
     /// The launcher lives and has not been released.
     attached: bool,
     intent: Option<Intent>,
@@ -36,6 +40,8 @@ pub(crate) struct Daemon {
     early_wish: bool,
     probation: probation::Probation,
     standby: probation::Standby,
+    /// Why those have failed whose place we have taken back.
+    failed: RollbackCause,
 }
 
 /// The older generations, once they were told to end.
@@ -66,6 +72,7 @@ impl Daemon {
             kind,
             in_place,
             takes_unhandled: false,
+            leaves: false,
             attached: true,
             intent: None,
             older: Older::None,
@@ -79,6 +86,7 @@ impl Daemon {
             early_wish: false,
             probation: probation::Probation::No,
             standby: probation::Standby::No,
+            failed: RollbackCause::Ended,
         }
     }
 
@@ -90,6 +98,11 @@ impl Daemon {
     /// The launcher understands [`Report::Unhandled`].
     pub(crate) fn takes_unhandled(self, takes_unhandled: bool) -> Self {
         Daemon { takes_unhandled, ..self }
+    }
+
+    /// On a stop it serves on for a while.
+    pub(crate) fn leaves(self, leaves: bool) -> Self {
+        Daemon { leaves, ..self }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -107,6 +120,7 @@ impl Daemon {
             Phase::HandingOff if !self.attached => State::Detached,
             Phase::Serving | Phase::HandingOff => State::Serving,
             Phase::Detached => State::Detached,
+            Phase::Leaving(_) => State::Leaving,
             Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished | Phase::Ended => {
                 State::Draining
             }
@@ -125,6 +139,7 @@ impl Daemon {
         match self.phase {
             Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished => true,
             Phase::HandingOff | Phase::Detached => self.is_alone(),
+            Phase::Leaving(_) => !self.attached,
             Phase::Starting | Phase::StoppingEarly | Phase::Serving | Phase::Ended => false,
         }
     }
@@ -138,6 +153,7 @@ impl Daemon {
             Phase::Starting
             | Phase::StoppingEarly
             | Phase::Serving
+            | Phase::Leaving(_)
             | Phase::Draining(_)
             | Phase::AwaitingOlder(_)
             | Phase::Finished
@@ -250,6 +266,7 @@ impl Daemon {
                     self.ask(Question::OfService, out);
                 }
             }
+            Timer::Leave => self.has_left(false, out),
             Timer::Drain => {
                 // Until the process ends: `wait` may return long before all is served.
                 if let Phase::Draining(_) | Phase::Finished = self.phase {
@@ -266,6 +283,7 @@ impl Daemon {
             | Timer::CommitLater
             | Timer::Well
             | Timer::Silence
+            | Timer::Dump
             | Timer::Resumed
             | Timer::TakeBack => self.probation_timer(timer, out),
         }
@@ -320,14 +338,18 @@ impl Daemon {
                     self.end(out);
                 }
             }
-            Phase::Serving | Phase::HandingOff | Phase::Detached => {
-                let reason = match self.intent {
-                    _ if from_successor => DrainReason::TakenOver,
-                    Some(Intent::Stop(_)) => DrainReason::Stopped,
-                    Some(Intent::Restart | Intent::Unknown) | None => DrainReason::Requested,
-                };
-                self.drain(reason, out);
-            }
+            Phase::Serving | Phase::HandingOff | Phase::Detached => match self.intent {
+                _ if from_successor => self.drain(DrainReason::TakenOver, out),
+                Some(Intent::Stop(_)) => self.leave(DrainReason::Stopped, out),
+                // Without a launcher from the start, there are no restarts.
+                _ if self.phase == Phase::Serving && !self.attached => {
+                    self.leave(DrainReason::Requested, out);
+                }
+                Some(Intent::Restart | Intent::Unknown) | None => {
+                    self.drain(DrainReason::Requested, out);
+                }
+            },
+            Phase::Leaving(_) => self.has_left(from_successor, out),
             Phase::StoppingEarly
             | Phase::Draining(_)
             | Phase::AwaitingOlder(_)
@@ -344,6 +366,10 @@ impl Daemon {
             Intent::Restart | Intent::Unknown => match self.phase {
                 Phase::Starting => self.end(out),
                 Phase::Serving => self.hand_off(out),
+                Phase::Leaving(_) => {
+                    self.has_left(false, out);
+                    self.let_go(out);
+                }
                 Phase::Draining(_) | Phase::Finished => self.let_go(out),
                 Phase::StoppingEarly
                 | Phase::HandingOff
@@ -352,11 +378,14 @@ impl Daemon {
                 | Phase::Ended => {}
             },
             Intent::Stop(scope) => match self.phase {
-                Phase::Draining(_) if scope == Scope::Service => self.stop_older(out),
+                Phase::Leaving(_) | Phase::Draining(_) if scope == Scope::Service => {
+                    self.stop_older(out);
+                }
                 Phase::Starting | Phase::Serving | Phase::HandingOff | Phase::Detached => {
                     self.term(false, out);
                 }
                 Phase::StoppingEarly
+                | Phase::Leaving(_)
                 | Phase::Draining(_)
                 | Phase::AwaitingOlder(_)
                 | Phase::Finished
@@ -380,101 +409,11 @@ impl Daemon {
             Phase::StoppingEarly => self.end(out),
             Phase::Serving
             | Phase::Detached
+            | Phase::Leaving(_)
             | Phase::Draining(_)
             | Phase::AwaitingOlder(_)
             | Phase::Finished
             | Phase::Ended => {}
-        }
-    }
-
-    // ---- the drain ----
-
-    fn drain(&mut self, reason: DrainReason, out: &mut Vec<Output>) {
-        self.leave_probation(reason, out);
-        let left = std::mem::replace(&mut self.phase, Phase::Draining(reason));
-        out.extend([Output::Disarm(Timer::Check), Output::Disarm(Timer::Successor)]);
-        if reason == DrainReason::TakenOver {
-            out.push(Output::Report(Report::TakenOver));
-        }
-        out.extend([
-            Output::Report(Report::Draining),
-            Output::Arm(Timer::Drain),
-            Output::RunDrainHooks(reason),
-        ]);
-        let service = self.intent == Some(Intent::Stop(Scope::Service));
-        if service && reason != DrainReason::TakenOver {
-            self.stop_older(out);
-        }
-        if left == Phase::HandingOff {
-            self.let_go(out);
-        }
-    }
-
-    /// A daemon that drains will not serve again: a launcher that was told to restart must not wait for the
-    /// last answer, since the supervisor starts a successor only after the launcher's end.
-    fn let_go(&mut self, out: &mut Vec<Output>) {
-        if self.attached && self.intent == Some(Intent::Restart) {
-            out.extend([Output::Report(Report::Released), Output::Release]);
-        }
-    }
-
-    fn stop_older(&mut self, out: &mut Vec<Output>) {
-        if self.older == Older::None {
-            self.older = Older::Told { awaited: true, again: false };
-            out.push(Output::StopOlder);
-        }
-    }
-
-    fn older_told(&mut self, awaited: bool, again: bool, out: &mut Vec<Output>) {
-        self.older = Older::Told { awaited, again };
-        if again {
-            out.push(Output::Arm(Timer::TellOlder));
-        }
-        self.older_may_be_gone(out);
-    }
-
-    fn older_gone(&mut self, out: &mut Vec<Output>) {
-        if let Older::Told { again, .. } = self.older {
-            self.older = Older::Told { awaited: false, again };
-            self.older_may_be_gone(out);
-        }
-    }
-
-    fn older_may_be_gone(&mut self, out: &mut Vec<Output>) {
-        if self.older != (Older::Told { awaited: false, again: false }) {
-            return;
-        }
-        self.older = Older::None;
-        match self.phase {
-            Phase::AwaitingOlder(reason) => {
-                self.phase = Phase::Finished;
-                out.extend([
-                    Output::Report(Report::Draining),
-                    Output::Arm(Timer::Drain),
-                    Output::Finish(reason),
-                ]);
-            }
-            Phase::StoppingEarly => self.end(out),
-            Phase::Starting
-            | Phase::Serving
-            | Phase::HandingOff
-            | Phase::Detached
-            | Phase::Draining(_)
-            | Phase::Finished
-            | Phase::Ended => {}
-        }
-    }
-
-    fn drain_hooks_done(&mut self, out: &mut Vec<Output>) {
-        if let Phase::Draining(reason) = self.phase {
-            if self.older == Older::None {
-                self.phase = Phase::Finished;
-                out.push(Output::Finish(reason));
-            } else {
-                self.phase = Phase::AwaitingOlder(reason);
-                // The older ones have limits of their own.
-                out.extend([Output::Disarm(Timer::Drain), Output::Report(Report::Waiting)]);
-            }
         }
     }
 

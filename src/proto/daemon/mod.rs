@@ -1,8 +1,9 @@
 //! The daemon: prepares for a successor, finds out whether one will come, and drains.
 //!
-//! `machine` decides; `signal_hooks` holds back what the hooks before a signal delay;
+//! `machine` decides; `leaving` shares the time of a stop; `signal_hooks` holds back what the hooks before a signal delay;
 //! `reminders` says what an operator is told of a phase that lasts.
 
+pub(crate) mod leaving;
 mod machine;
 pub(crate) mod reminders;
 pub(crate) mod signal_hooks;
@@ -11,6 +12,7 @@ pub(crate) use super::control::frame::Word;
 pub(crate) use machine::Daemon;
 
 use super::generation::check::Seen;
+pub(crate) use super::generation::rejection::RollbackCause;
 use super::supervisor::StartsAgain;
 use super::{DrainReason, Intent, Kind, Reading, Report};
 
@@ -66,7 +68,7 @@ pub(crate) enum Event {
     /// The probation is to end now, passed: the program or an operator says so.
     Commit,
     /// It is to end now, failed: the check of the program, or an operator.
-    RollBack,
+    RollBack(RollbackCause),
     /// The answer to [`Output::TryCommit`].
     CommitTried(CommitTried),
     /// A newer generation, which is on probation, asks us to stand by. Its number.
@@ -75,6 +77,9 @@ pub(crate) enum Event {
     Heard(Word),
     /// The other side of the lifeline, or a newer generation that we watch, has ended.
     PartnerEnded,
+    /// The answer to [`Output::LookForDump`]: the other side of the lifeline writes a core dump. It is dead for
+    /// everybody but the kernel, which tells of its end when the dump is written.
+    Dumps,
     /// The answer to [`Output::LookForNewer`]: it is watched from now on.
     Newer(bool),
     /// The answer to [`Output::TakeBack`]. `again`: the claim was held, or a file could not be written.
@@ -151,6 +156,8 @@ pub(crate) enum Timer {
     Check,
     /// `successor_timeout`.
     Successor,
+    /// `leave_time`.
+    Leave,
     /// `drain_timeout`.
     Drain,
     /// `claim_timeout`, since we took the claim.
@@ -166,6 +173,8 @@ pub(crate) enum Timer {
     Well,
     /// Two seconds: the generation that we stand by for has not said that it is well.
     Silence,
+    /// 300 ms: the same. Is it about to die?
+    Dump,
     /// One second: the generation that stands by has not said that it serves again.
     Resumed,
     /// 20 ms: take PID file and control socket back again.
@@ -220,12 +229,14 @@ pub(crate) enum Output {
     Say(Word),
     /// Close the lifeline.
     HangUp,
+    /// If the other side of the lifeline writes a core dump, feed in [`Event::Dumps`].
+    LookForDump,
     /// Without the claim: if the record lists a newer generation that lives and serves, watch it. Then feed in
     /// [`Event::Newer`].
     LookForNewer,
     /// Under the claim: PID file and control socket are ours again, and what failed is rejected. Then feed in
     /// [`Event::TakenBack`].
-    TakeBack,
+    TakeBack(RollbackCause),
     Arm(Timer),
     Disarm(Timer),
 }
@@ -284,6 +295,8 @@ pub(crate) enum Phase {
     HandingOff,
     /// The launcher has been released, or died, and the hooks have returned.
     Detached,
+    /// The service is to be down, and everything is served on for `leave_time`.
+    Leaving(DrainReason),
     /// The `on_shutdown` hooks run.
     Draining(DrainReason),
     /// They have returned; older generations have not ended yet.
@@ -313,6 +326,7 @@ impl Phase {
             Phase::Serving
             | Phase::HandingOff
             | Phase::Detached
+            | Phase::Leaving(_)
             | Phase::Draining(_)
             | Phase::AwaitingOlder(_)
             | Phase::Finished => StartedCall::Returns,
@@ -339,6 +353,7 @@ mod tests {
             Phase::Serving,
             Phase::HandingOff,
             Phase::Detached,
+            Phase::Leaving(DrainReason::Stopped),
             Phase::Draining(DrainReason::Stopped),
             Phase::AwaitingOlder(DrainReason::Stopped),
             Phase::Finished,

@@ -27,6 +27,7 @@ impl Reminder {
             | Phase::Serving
             | Phase::HandingOff
             | Phase::Detached
+            | Phase::Leaving(_)
             | Phase::Ended => None,
         }
     }
@@ -54,6 +55,7 @@ pub(crate) fn waits_for(phase: Phase, hooks: bool) -> &'static str {
         | Phase::Serving
         | Phase::HandingOff
         | Phase::Detached
+        | Phase::Leaving(_)
         | Phase::Ended => "nothing",
     }
 }

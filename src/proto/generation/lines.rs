@@ -2,7 +2,7 @@
 //! which one is on probation, which ones are replaced.
 
 use super::record::{LineState, Record};
-use super::rejection::Rejected;
+use super::rejection::{Rejected, RollbackCause};
 use super::verdict::Facts;
 
 /// A change of the record that the generation `own` writes, under the claim.
@@ -13,7 +13,7 @@ pub(crate) enum Step {
     /// It is proven: it has passed its probation, or nobody stands by for it.
     Prove { own: u64 },
     /// Newer ones have failed, and it serves again.
-    TakeBack { own: u64 },
+    TakeBack { own: u64, cause: RollbackCause },
 }
 
 impl Step {
@@ -24,12 +24,12 @@ impl Step {
                 Some(_) => LineState::Probation,
                 None => LineState::Serving,
             }),
-            Step::Prove { own } | Step::TakeBack { own } if number == own => {
+            Step::Prove { own } | Step::TakeBack { own, .. } if number == own => {
                 Some(LineState::Serving)
             }
             Step::Enter { standby, .. } if standby == Some(number) => before,
             Step::Enter { .. } | Step::Prove { .. } => before.map(LineState::of_older),
-            Step::TakeBack { own } if number > own && before == Some(LineState::Probation) => {
+            Step::TakeBack { own, .. } if number > own && before == Some(LineState::Probation) => {
                 Some(LineState::Replaced)
             }
             Step::TakeBack { .. } => before,
@@ -45,12 +45,13 @@ impl Record {
             line.state = step.state(line.number, before);
             match step {
                 Step::Prove { own } if line.number == own => line.file = None,
-                Step::TakeBack { .. } if line.state != before => {
+                Step::TakeBack { cause, .. } if line.state != before => {
                     // Ours is `Serving` now, and has no file to reject: only newer ones have.
                     if let Some(file) =
                         line.file.take_if(|_| line.state == Some(LineState::Replaced))
                     {
-                        self.rejected = Some(Rejected::again(self.rejected, file));
+                        let rejected = Rejected::again(self.rejected, file, line.number, cause);
+                        self.rejected = Some(rejected);
                     }
                 }
                 _ => {}
@@ -69,7 +70,8 @@ impl Record {
         live.retain_mut(|line| {
             let failed = line.state == Some(LineState::Probation) && !lives(line.number);
             if let Some(file) = line.file.take_if(|_| failed) {
-                *rejected = Some(Rejected::again(*rejected, file));
+                let ended = RollbackCause::Ended;
+                *rejected = Some(Rejected::again(*rejected, file, line.number, ended));
             }
             !failed
         });
@@ -99,6 +101,7 @@ pub(crate) fn newest_newer<'a>(
 #[cfg(test)]
 mod tests {
     use super::super::record::LineState::{self, Draining, Keeping, Probation, Replaced, Serving};
+    use super::super::rejection::RollbackCause::Ended;
     use super::Step;
 
     /// The states of the generations 1, 2, 3 … after this step.
@@ -113,7 +116,7 @@ mod tests {
         assert_eq!(after(entered, &[Draining, Serving, Draining]), [Draining, Serving, Probation]);
         let proven = Step::Prove { own: 3 };
         assert_eq!(after(proven, &[Draining, Serving, Probation]), [Draining, Draining, Serving]);
-        let taken_back = Step::TakeBack { own: 2 };
+        let taken_back = Step::TakeBack { own: 2, cause: Ended };
         assert_eq!(
             after(taken_back, &[Draining, Serving, Probation]),
             [Draining, Serving, Replaced]
@@ -127,7 +130,10 @@ mod tests {
         let states = after(entered, &[Serving, Probation, Draining]);
         assert_eq!(states, [Serving, Replaced, Probation]);
         assert_eq!(after(Step::Prove { own: 3 }, &states), [Draining, Replaced, Serving]);
-        assert_eq!(after(Step::TakeBack { own: 1 }, &states), [Serving, Replaced, Replaced]);
+        assert_eq!(
+            after(Step::TakeBack { own: 1, cause: Ended }, &states),
+            [Serving, Replaced, Replaced]
+        );
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl Record {
     pub(crate) fn format(&self) -> String {
         let mut text = format!("{RECORD} {VERSION} last={}", self.last);
         if let Some(rejected) = &self.rejected {
-            _ = write!(text, " {REJECTED}{rejected}");
+            _ = write!(text, " {REJECTED}{rejected} {}", rejected.details());
         }
         for field in &self.more {
             _ = write!(text, " {field}");
@@ -213,13 +213,13 @@ impl Record {
         }
         let mut dropped = Vec::new();
         let (mut last, mut more) = (None, Vec::new());
-        let mut rejected = None;
+        let mut rejected: Option<Rejected> = None;
         for word in words.filter(|_| head.ends_with('\n')) {
             if let Some(number) = word.strip_prefix("last=") {
                 last = number.parse().ok();
             } else if let Some(found) = word.strip_prefix(REJECTED).and_then(Rejected::parse) {
                 rejected = Some(found);
-            } else {
+            } else if !rejected.as_mut().is_some_and(|rejected| rejected.read_detail(word)) {
                 more.push(word.to_owned());
             }
         }

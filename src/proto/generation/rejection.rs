@@ -1,5 +1,7 @@
 //! A program file that has failed in its probation, and how long its next try waits.
 
+use super::record::SinceBoot;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// What identifies the content of a program file. A file that was replaced or repaired has another one.
@@ -31,30 +33,127 @@ impl std::fmt::Display for ProgramFile {
     }
 }
 
+/// Why a generation has failed in its probation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum RollbackCause {
+    /// Its process has ended: by a signal, or with any exit code.
+    Ended,
+    /// The check of the program has failed.
+    Unhealthy,
+    /// An operator has rolled it back.
+    Operator,
+    /// It got TERM or INT by hand.
+    Told,
+}
+
+impl RollbackCause {
+    const ALL: [RollbackCause; 4] = [
+        RollbackCause::Ended,
+        RollbackCause::Unhealthy,
+        RollbackCause::Operator,
+        RollbackCause::Told,
+    ];
+
+    /// In the record.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            RollbackCause::Ended => "ended",
+            RollbackCause::Unhealthy => "unhealthy",
+            RollbackCause::Operator => "operator",
+            RollbackCause::Told => "told",
+        }
+    }
+
+    /// For people.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            RollbackCause::Ended => "its process has ended",
+            RollbackCause::Unhealthy => "its probation_check has failed",
+            RollbackCause::Operator => "an operator has rolled it back",
+            RollbackCause::Told => "it got TERM or INT by hand",
+        }
+    }
+
+    /// A cause of a later version is none that we know.
+    fn from_name(name: &str) -> RollbackCause {
+        let known = RollbackCause::ALL.into_iter().find(|cause| cause.name() == name);
+        known.unwrap_or(RollbackCause::Ended)
+    }
+}
+
 /// `tries`: how often it has failed in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Rejected {
     pub(crate) file: ProgramFile,
     pub(crate) tries: u32,
+    /// The generation that has failed last, and why. 0: unknown.
+    pub(crate) generation: u64,
+    pub(crate) cause: RollbackCause,
+    /// When the process that waits in `init` goes on: in milliseconds since the boot.
+    pub(crate) next_try: Option<SinceBoot>,
 }
+
+const FAILED: &str = "failed=";
+const NEXT_TRY: &str = "next_try=";
 
 impl Rejected {
     pub(crate) fn parse(text: &str) -> Option<Rejected> {
         let (file, tries) = text.rsplit_once(':')?;
-        Some(Rejected { file: ProgramFile::parse(file)?, tries: tries.parse().ok()? })
+        Some(Rejected {
+            file: ProgramFile::parse(file)?,
+            tries: tries.parse().ok()?,
+            generation: 0,
+            cause: RollbackCause::Ended,
+            next_try: None,
+        })
     }
 
-    /// This file has failed. `before`: what was rejected so far.
-    pub(crate) fn again(before: Option<Rejected>, file: ProgramFile) -> Rejected {
+    /// This file has failed, as this generation. `before`: what was rejected so far.
+    pub(crate) fn again(
+        before: Option<Rejected>,
+        file: ProgramFile,
+        generation: u64,
+        cause: RollbackCause,
+    ) -> Rejected {
         let tries = before.filter(|before| before.file == file).map_or(0, |before| before.tries);
-        Rejected { file, tries: tries.saturating_add(1) }
+        Rejected { file, tries: tries.saturating_add(1), generation, cause, next_try: None }
+    }
+
+    /// The fields that stand behind it in the record.
+    pub(crate) fn details(self) -> String {
+        let mut text = format!("{FAILED}{}:{}", self.generation, self.cause.name());
+        if let Some(next) = self.next_try {
+            _ = write!(text, " {NEXT_TRY}{}", next.as_millis());
+        }
+        text
+    }
+
+    /// Takes over what such a field says; `false`: it is another field.
+    pub(crate) fn read_detail(&mut self, field: &str) -> bool {
+        if let Some((generation, cause)) =
+            field.strip_prefix(FAILED).and_then(|value| value.split_once(':'))
+        {
+            let Ok(generation) = generation.parse() else { return false };
+            (self.generation, self.cause) = (generation, RollbackCause::from_name(cause));
+        } else if let Some(next) = field.strip_prefix(NEXT_TRY) {
+            let Ok(next) = next.parse() else { return false };
+            self.next_try = Some(Duration::from_millis(next));
+        } else {
+            return false;
+        }
+        true
     }
 
     /// How long the next try waits: 2, 4, 8 … 64 s. The first pause is longer than supervisord's
     /// `startsecs`, and than what trips systemd's start limit.
     pub(crate) fn pause(self) -> Duration {
-        Duration::from_secs(1 << self.tries.clamp(1, 6))
+        pause_after(self.tries)
     }
+}
+
+/// How long a file waits that has failed so often.
+pub(crate) fn pause_after(tries: u32) -> Duration {
+    Duration::from_secs(1 << tries.clamp(1, 6))
 }
 
 impl std::fmt::Display for Rejected {
@@ -84,16 +183,38 @@ impl Sight {
 
 #[cfg(test)]
 mod tests {
-    use super::{ProgramFile, Rejected, Sight};
+    use super::{ProgramFile, Rejected, RollbackCause, Sight};
     use std::time::Duration;
 
     const FILE: ProgramFile = ProgramFile { device: 1, inode: 2, mtime: -3, size: 4 };
 
+    fn rejected(tries: u32) -> Rejected {
+        Rejected::parse(&format!("{FILE}:{tries}")).expect("a rejection")
+    }
+
     #[test]
     fn what_is_written_is_read() {
-        let rejected = Rejected { file: FILE, tries: 5 };
+        let mut rejected = rejected(5);
         assert_eq!(rejected.to_string(), "1:2:-3:4:5");
         assert_eq!(Rejected::parse("1:2:-3:4:5"), Some(rejected));
+        for (cause, next_try, details) in [
+            (RollbackCause::Ended, None, "failed=7:ended"),
+            (RollbackCause::Unhealthy, Some(9), "failed=7:unhealthy next_try=9"),
+            (RollbackCause::Operator, Some(0), "failed=7:operator next_try=0"),
+            (RollbackCause::Told, None, "failed=7:told"),
+        ] {
+            let next_try = next_try.map(Duration::from_millis);
+            let said = Rejected { generation: 7, cause, next_try, ..rejected };
+            assert_eq!(said.details(), details);
+            let mut read = rejected;
+            assert!(details.split(' ').all(|field| read.read_detail(field)));
+            assert_eq!(read, said);
+        }
+        for other in ["failed=x:ended", "failed=7", "next_try=soon", "last=7"] {
+            assert!(!rejected.read_detail(other), "{other}");
+        }
+        assert!(rejected.read_detail("failed=8:of-a-later-version"));
+        assert_eq!((rejected.generation, rejected.cause), (8, RollbackCause::Ended));
         assert_eq!(ProgramFile::parse("1:2:-3:4"), Some(FILE));
         for bad in ["", "1:2:3", "1:2:3:4:5:6", "1:2:3:x:5", "-1:2:3:4:5"] {
             assert_eq!(Rejected::parse(bad), None, "{bad}");
@@ -105,7 +226,7 @@ mod tests {
         let mut rejected = None;
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            rejected = Some(Rejected::again(rejected, FILE));
+            rejected = Some(Rejected::again(rejected, FILE, 2, RollbackCause::Ended));
             let sight = Sight { rejected, own: Some(FILE), is_served: true };
             pauses.extend(sight.pause().map(|pause| pause.as_secs()));
         }
@@ -113,12 +234,13 @@ mod tests {
         let other = ProgramFile { mtime: 9, ..FILE };
         let sight = Sight { rejected, own: Some(other), is_served: true };
         assert_eq!(sight.pause(), None);
-        assert_eq!(Rejected::again(rejected, other).pause(), Duration::from_secs(2));
+        let failed = Rejected::again(rejected, other, 3, RollbackCause::Told);
+        assert_eq!((failed.pause(), failed.generation), (Duration::from_secs(2), 3));
     }
 
     #[test]
     fn p1_nobody_waits_while_nobody_serves() {
-        let rejected = Some(Rejected { file: FILE, tries: 3 });
+        let rejected = Some(rejected(3));
         assert_eq!(Sight { rejected, own: Some(FILE), is_served: false }.pause(), None);
         assert_eq!(Sight { rejected: None, own: Some(FILE), is_served: true }.pause(), None);
         assert_eq!(Sight { rejected, own: None, is_served: true }.pause(), None);

@@ -16,6 +16,7 @@ use reload::Coming;
 enum Life {
     Starting,
     Serving,
+    /// Or it leaves, which a drain follows.
     Draining,
 }
 
@@ -155,6 +156,7 @@ impl Children {
             Report::Started
             | Report::Released
             | Report::TakenOver
+            | Report::Leaving
             | Report::Draining
             | Report::Reload
             | Report::Committed
@@ -179,6 +181,16 @@ impl Children {
                 self.await_older(child, out);
             }
             Report::Resumed => self.last = Last::Lives(child),
+            // What ends from now on has ended after a stop, whoever has asked for it.
+            Report::Leaving => {
+                member.life = Life::Draining;
+                self.keep.drop_of(child, out);
+                out.push(Output::Arm(Timer::Kill(child)));
+                if self.last == Last::Lives(child) {
+                    out.push(Output::Progress(Progress::Leaving(child)));
+                }
+                self.prepared(Some(child), out);
+            }
             Report::Draining => {
                 member.life = Life::Draining;
                 let for_successor = member.taken_over;

@@ -73,7 +73,7 @@ pub(crate) enum Timer {
     Overdue,
     /// The keeper has had the time to be in place (1 s).
     Keeper,
-    /// `drain_timeout` and 5 s.
+    /// `drain_timeout` and 5 s; and `leave_time` before these, while the child leaves.
     Kill(Child),
 }
 
@@ -156,6 +156,8 @@ pub(crate) enum Progress {
     ReloadRefused(Refusal),
     /// The current one has ended while another is starting, whose outcome is awaited.
     CurrentEnded(Child, End),
+    /// The current one serves on for a while, and drains then.
+    Leaving(Child),
     /// The current one drains, and not for a successor.
     Draining(Child),
     /// The service is to be down, and this child has been told.

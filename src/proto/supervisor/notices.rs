@@ -38,6 +38,8 @@ pub(crate) enum Input {
     Report(Report),
     /// How long the drain of the daemon that serves may take.
     DrainTimeout(Option<Duration>),
+    /// For so long a daemon that is to end serves on before its drain.
+    LeaveTime(Duration),
     /// The system is about to go down.
     GoingDown,
     /// This daemon has sent a message beside the protocol.
@@ -127,6 +129,8 @@ pub(crate) struct Notices {
     stage: Stage,
     wait: Wait,
     limits: Limits,
+    /// How long the daemon that is to end serves on.
+    leave: Duration,
     /// systemd is asked for more time: never for more than the service gives itself.
     extends: bool,
     going_down: bool,
@@ -143,6 +147,7 @@ impl Notices {
             stage: Stage::Starting,
             wait: Wait::None,
             limits,
+            leave: Duration::ZERO,
             extends: false,
             going_down: false,
             aborted: None,
@@ -163,6 +168,7 @@ impl Notices {
                 | Report::Started
                 | Report::Released
                 | Report::TakenOver
+                | Report::Leaving
                 | Report::Draining
                 | Report::Reload
                 | Report::Prepared
@@ -174,6 +180,7 @@ impl Notices {
             ) => {}
             Input::Aside(child, aside) => self.aside(child, aside, &mut out),
             Input::DrainTimeout(limit) => self.limits.drain = limit,
+            Input::LeaveTime(leave) => self.leave = leave,
             Input::GoingDown => {
                 self.going_down = true;
                 self.extends = false;
@@ -279,6 +286,17 @@ impl Notices {
                     out.push(Notice::Disarm(Timer::Kill(child)));
                 }
             }
+            (Progress::Leaving(child), _) => {
+                let text =
+                    format!("stopping: daemon {child} serves on until balancers have noticed");
+                out.push(Notice::Say(vec![Word::Stopping, Word::Status(text)]));
+                self.wait_for(Wait::Stop, out);
+                // The stop was known before how long it leaves.
+                if let Some(drain) = self.limits.drain.filter(|_| self.extends) {
+                    let limit = drain.saturating_add(self.leave);
+                    out.push(Notice::Arm(Timer::Limit, limit));
+                }
+            }
             (Progress::Draining(child), _) => {
                 let what = match self.wait {
                     Wait::Stop => "stopping",
@@ -308,6 +326,22 @@ impl Notices {
             Aside::Alive => {}
             Aside::Store(name) => out.push(Notice::Store(name)),
             Aside::Remove(name) => out.push(Notice::Remove(name)),
+            // It ends by its own clock, after a minute at most.
+            Aside::Waits(left) => {
+                let seconds = left.as_secs_f64().ceil();
+                let text = format!(
+                    "waiting: this program has failed in its probation, and is tried again in {seconds} s"
+                );
+                out.push(Notice::Say(match self.going_down {
+                    true => vec![Word::Status(text)],
+                    false => {
+                        vec![
+                            Word::ExtendTimeout(left.saturating_add(EXTENSION)),
+                            Word::Status(text),
+                        ]
+                    }
+                }));
+            }
             Aside::NoKeeper | Aside::InPlace => {} // nothing for a supervisor
         }
     }

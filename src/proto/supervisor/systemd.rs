@@ -163,6 +163,7 @@ pub(crate) const SETTINGS: &[&str] = &[
     "Restart",
     "RestartPreventExitStatus",
     "RestartForceExitStatus",
+    "SuccessExitStatus",
     "RemainAfterExit",
     "StartLimitIntervalUSec",
     "StartLimitBurst",
@@ -181,6 +182,11 @@ pub(crate) const SETTINGS: &[&str] = &[
     "OOMPolicy",
 ];
 
+/// After that time a stop is ended by KILL. `None`: never.
+pub(crate) fn stop_limit(unit: &Properties) -> Option<Duration> {
+    unit.time("TimeoutStopUSec").filter(|_| unit.get("SendSIGKILL") != "no")
+}
+
 /// Is a keeper of use after a crash? Not if systemd ends it together with the launcher, or keeps the
 /// sockets itself. `stored`: they are in its descriptor store.
 pub(crate) fn lets_a_keeper_live(unit: &Properties, stored: bool) -> bool {
@@ -193,6 +199,8 @@ pub(crate) struct Own {
     /// The launcher notifies systemd: the feature `systemd` is on.
     pub(crate) notifies: bool,
     pub(crate) drain_timeout: Option<Duration>,
+    pub(crate) leave_time: Option<Duration>,
+    pub(crate) probation: Option<Duration>,
     /// A signal restarts the service in place.
     pub(crate) reloads: bool,
     /// The folder of the PID file.
@@ -323,7 +331,8 @@ pub(crate) fn findings(unit: &Properties, own: &Own) -> Vec<Finding> {
             "a restart removes the folder of the PID file, by which generations find each other",
         );
     }
-    let stop = unit.time("TimeoutStopUSec");
+    lasting::findings(unit, own, &mut find);
+    let stop = unit.time("TimeoutStopUSec").filter(|_| own.leave_time.is_none());
     if let (Some(stop), Some(drain), false) = (stop, own.drain_timeout, own.notifies) {
         if stop < drain {
             find(
@@ -386,6 +395,7 @@ const FEWEST_STARTS: u64 = 3;
 /// systemd's own default is five starts in 10 s.
 const SLOWEST_PACE: Duration = Duration::from_secs(10);
 
+mod lasting;
 mod sandbox;
 #[cfg(test)]
 mod tests;

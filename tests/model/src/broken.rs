@@ -93,6 +93,11 @@ const fn on_probation(budget: Budget) -> Setting {
     Setting { probation: true, ..two(budget) }
 }
 
+/// Two generations that serve on for a while when they are told to stop.
+const fn leaving(budget: Budget) -> Setting {
+    Setting { leaves: true, ..two(budget) }
+}
+
 const fn under(kind: Kind, manner: Manner, readable: bool, starts: u8, budget: Budget) -> Setting {
     Setting { manner, ..of(kind, readable, starts, budget) }
 }
@@ -108,7 +113,10 @@ const BUSY: Budget = Budget { connections: 1, ..RESTART };
 const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
-const VARIANTS: [(Variant, Promise, Setting); 79] = [
+const VARIANTS: [(Variant, Promise, Setting); 82] = [
+    (LeavesForSuccessor, P4, leaving(RESTART)),
+    (LeavesWithOlder, P6, leaving(TWICE)),
+    (LeavingNotReported, P3, leaving(Budget { limits: 1, ..RESTART })),
     (StandbyDeaf, P6, on_probation(Budget { kills: 1, ..RESTART })),
     (DrainsBeforeResumed, P1, on_probation(Budget { bad: 1, ..RESTART })),
     (ProbationIsNewer, P11, on_probation(Budget { kills: 1, ..RESTART })),
@@ -244,7 +252,10 @@ fn every_broken_variant_is_found() {
 /// - "taken over": of use where a successor crashes; the end of the drain, later.
 /// - "released": `handoff_timeout`, later.
 /// - "channel closed": the daemon's end. It is for a daemon that gives up its channel and lives.
-const ROWS: [(Row, Promise, Setting); 56] = [
+const ROWS: [(Row, Promise, Setting); 59] = [
+    (Daemon("Leaving", "leave timer"), P4, leaving(RESTART)),
+    (Daemon("Leaving", "TERM"), P4, leaving(Budget { direct: 1, ..RESTART })),
+    (Daemon("Leaving", "USR2 of somebody"), P4, leaving(Budget { direct: 1, ..RESTART })),
     (Daemon("Starting", "TERM"), P6, daemontools(Budget { kills: 1, ..RESTART })),
     (Daemon("Starting", "told to restart"), P1, unreadable(RESTART)),
     (Daemon("Starting", "told to stop"), P4, daemontools(RESTART)),

@@ -210,14 +210,49 @@ impl World {
             say(|| format!("  daemon {id}: {output:?}"));
         }
         let parks = self.daemon(id).is_some_and(|one| one.machine.state() == State::Standby);
-        if served && !serves && !parks {
-            self.check_departure(id, after, &input);
+        // The leaving is the beginning of the drain, as far as its reason goes.
+        let departs = match (before, after) {
+            (Phase::Leaving(_), _) => None,
+            (_, Phase::Leaving(reason)) => Some(Phase::Draining(reason)),
+            (_, after) => (served && !serves && !parks).then_some(after),
+        };
+        if let Some(phase) = departs {
+            self.check_departure(id, phase, &input);
         }
+        self.check_leaving(id, (before, after), &input, &outputs);
         let asked = matches!(input, Input::Usr2(Sender::Other | Sender::Successor));
         if outputs.contains(&Output::Hammer(Forced::Usr2)) && !asked {
             self.fault(Promise::P3, "a drain is cut, and nobody asked for that");
         }
         outputs
+    }
+
+    /// A generation leaves on a stop only, the older ones are told when that begins, and whoever does not
+    /// want to wait ends it.
+    fn check_leaving(&mut self, id: Id, phases: (Phase, Phase), input: &Input, outputs: &[Output]) {
+        let is_leaving = |phase| matches!(phase, Phase::Leaving(_));
+        let announced = Sender::Launcher { announced: true };
+        match (is_leaving(phases.0), is_leaving(phases.1), input) {
+            (false, true, Input::Told(Intent::Stop(scope))) => {
+                let awaits = self.daemon(id).is_some_and(|daemon| !daemon.awaits.is_empty());
+                let tells = awaits || outputs.contains(&Output::StopOlder);
+                if *scope == Scope::Service && !tells {
+                    self.fault(Promise::P6, "older generations are told only after the leaving");
+                }
+            }
+            (false, true, Input::Checked(_)) => {}
+            (false, true, _) => self.fault(Promise::P4, "it leaves, and no stop was asked for"),
+            (true, true, Input::Term(sender) | Input::Usr2(sender)) if *sender != announced => {
+                self.fault(Promise::P4, "it goes on leaving, and somebody does not want to wait");
+            }
+            _ => {}
+        }
+    }
+
+    /// The launcher's limit counts from the drain on, or will when it has read that its child leaves.
+    pub(crate) fn has_moved_limit(&self, id: Id) -> bool {
+        let generation = self.at(id);
+        generation.leaving_heard || generation.to_launcher.contains(&Report::Leaving)
     }
 
     /// `Events::perform`. Where another thread has the files, this one waits for them.
@@ -231,7 +266,7 @@ impl World {
         for (at, output) in outputs.iter().enumerate() {
             let Some(daemon) = self.daemon_mut(id) else { return };
             match *output {
-                Output::StopOlder | Output::Check | Output::TryCommit | Output::TakeBack
+                Output::StopOlder | Output::Check | Output::TryCommit | Output::TakeBack(_)
                     if daemon.main.has_files() =>
                 {
                     daemon.stalled = outputs[at..].to_vec();
@@ -300,7 +335,8 @@ impl World {
                 | Output::Say(_)
                 | Output::HangUp
                 | Output::LookForNewer
-                | Output::TakeBack => self.perform_of_probation(id, *output, inputs, setting),
+                | Output::LookForDump
+                | Output::TakeBack(_) => self.perform_of_probation(id, *output, inputs, setting),
             }
         }
     }

@@ -8,7 +8,7 @@ use super::world::{
 use crate::proto::daemon::Phase;
 use crate::proto::launcher::Progress;
 use crate::proto::launcher::{Input, Keeper, Output, Timer};
-use crate::proto::{End, Intent, Kind, Scope};
+use crate::proto::{End, Intent, Kind, Report, Scope};
 use crate::variants::{self, Variant};
 use Heard::{Cont, Term};
 use std::collections::VecDeque;
@@ -68,6 +68,11 @@ impl World {
             }
             for report in std::mem::take(&mut self.at_mut(child).to_launcher) {
                 say(|| format!("launcher {id} reads of daemon {child}: {report:?}"));
+                match report {
+                    Report::Leaving => self.at_mut(child).leaving_heard = true,
+                    Report::Draining => self.at_mut(child).leaving_heard = false,
+                    _ => {}
+                }
                 self.tell_launcher(id, Input::Report(pid(child), report), setting);
             }
             let closed = self.daemon(child).is_none();
@@ -171,6 +176,10 @@ impl World {
                 let serves = self.daemon(id_of(child)).is_some_and(|daemon| daemon.serves());
                 if matches!(timer, Timer::Handoff | Timer::Cancel) && serves {
                     self.fault(Promise::P1, "the launcher kills a daemon that serves");
+                }
+                let leaves = |one: &DaemonProcess| matches!(one.machine.phase(), Phase::Leaving(_));
+                if self.daemon(id_of(child)).is_some_and(leaves) {
+                    self.fault(Promise::P3, "the launcher kills a daemon that leaves");
                 }
                 self.excuse_stop();
                 self.daemon_ends(id_of(child), End::Signal(9));
@@ -298,7 +307,7 @@ impl World {
         let kind = if matches!(instance, BY_HAND | ELSEWHERE) { Kind::OTHER } else { setting.kind };
         self.net_starts();
         self.generations.push(Generation {
-            daemon: Some(DaemonProcess::new(kind, deploy, true)),
+            daemon: Some(DaemonProcess::new(kind, deploy, setting)),
             stop_sent: self.at(id).stop_sent,
             ..Generation::new(instance, id)
         });

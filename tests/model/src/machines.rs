@@ -31,8 +31,8 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    pub(crate) fn new(kind: Kind, in_place: bool) -> Self {
-        let machine = daemon::Daemon::new(kind, in_place).takes_unhandled(true);
+    pub(crate) fn new(kind: Kind, in_place: bool, leaves: bool) -> Self {
+        let machine = daemon::Daemon::new(kind, in_place).takes_unhandled(true).leaves(leaves);
         Daemon { machine, last_claim: 0 }
     }
 
@@ -87,6 +87,9 @@ impl Daemon {
     fn told(&mut self, variant: Variant, input: D) -> Option<D> {
         let phase = self.phase();
         let told = match (variant, input) {
+            (Variant::LeavesForSuccessor, D::Term(Sender::Successor)) => {
+                D::Told(Intent::Stop(Scope::Generation))
+            }
             (Variant::StandbyDeaf, D::Probation(Event::PartnerEnded)) => return None,
             (Variant::Deaf(row), input) if row.is_daemon(phase, &input) => return None,
             (Variant::LauncherGoneIgnoredInStarting, D::LauncherGone)
@@ -150,6 +153,17 @@ impl Daemon {
                     let none = D::OlderTold { awaited: false, again: false };
                     outputs.extend(self.machine.on(none));
                 }
+            }
+            Variant::LeavesWithOlder
+                if outputs.contains(&DO::Report(Report::Leaving))
+                    && outputs.contains(&DO::StopOlder) =>
+            {
+                outputs.retain(|one| *one != DO::StopOlder);
+                let none = D::OlderTold { awaited: false, again: false };
+                outputs.extend(self.machine.on(none));
+            }
+            Variant::LeavingNotReported => {
+                outputs.retain(|one| *one != DO::Report(Report::Leaving));
             }
             Variant::DrainKeepsLauncher if *told != D::RequestHooksDone => {
                 let lets_go = [DO::Report(Report::Released), DO::Release];

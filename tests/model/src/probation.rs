@@ -9,7 +9,7 @@ use super::world::{Id, Promise, Setting, Signal, World};
 use crate::proto::End;
 use crate::proto::Report;
 use crate::proto::State;
-use crate::proto::daemon::{CommitTried, Event, Input, Output, Timer};
+use crate::proto::daemon::{CommitTried, Event, Input, Output, RollbackCause, Timer};
 use crate::proto::generation::lines::{self, Step};
 use crate::proto::generation::record::LineState;
 use crate::proto::generation::verdict::Facts;
@@ -121,7 +121,7 @@ impl World {
             ProbationAction::Timer(timer) => self.daemon_timer(id, timer, setting),
             ProbationAction::Unhealthy => {
                 self.budget.bad -= 1;
-                self.on_probation(id, Event::RollBack, setting);
+                self.on_probation(id, Event::RollBack(RollbackCause::Operator), setting);
             }
             ProbationAction::Exits => {
                 self.budget.bad -= 1;
@@ -229,10 +229,10 @@ impl World {
                 self.with_daemon(id, |daemon| daemon.partner = newest);
                 inputs.push_back(Input::Probation(Event::Newer(newest.is_some())));
             }
-            Output::TakeBack => {
+            Output::TakeBack(cause) => {
                 let again = self.claim.is_some();
                 if !again {
-                    self.take_back(id, setting);
+                    self.take_back(id, cause, setting);
                 }
                 inputs.push_back(Input::Probation(Event::TakenBack { again }));
             }
@@ -252,12 +252,12 @@ impl World {
         CommitTried::Written
     }
 
-    fn take_back(&mut self, id: Id, setting: &Setting) {
+    fn take_back(&mut self, id: Id, cause: RollbackCause, setting: &Setting) {
         let own = u64::from(self.at(id).number);
         if lines::is_succeeded(own, self.listed(id, setting).iter().map(|(_, facts)| facts)) {
             return;
         }
-        self.write_lines(Step::TakeBack { own });
+        self.write_lines(Step::TakeBack { own, cause });
         say(|| format!("  daemon {id} takes its files back"));
         self.file = Some(id);
     }

@@ -123,6 +123,7 @@ impl World {
                 may(budget.halts, true, Action::Halt(id));
                 for child in self.children(id) {
                     let limit = process.timers.has(LauncherTimer::Kill(pid(child)));
+                    let limit = limit && !self.has_moved_limit(child);
                     may(budget.limits, limit, Action::LauncherLimit(id, child));
                 }
                 may(budget.reloads, setting.in_place, Action::Reload(id, Deploy::Good));
@@ -250,7 +251,13 @@ impl World {
             may(daemon.drain_hooks && self.has_drained(id), Action::DrainHooks(id));
             let gone = |one: &Id| self.daemon(*one).is_none() && self.keeper(*one).is_none();
             may(!daemon.awaits.is_empty() && daemon.awaits.iter().all(gone), Action::OlderGone(id));
-            for timer in [DaemonTimer::Check, DaemonTimer::Successor, DaemonTimer::TellOlder] {
+            let timers = [
+                DaemonTimer::Check,
+                DaemonTimer::Successor,
+                DaemonTimer::TellOlder,
+                DaemonTimer::Leave,
+            ];
+            for timer in timers {
                 may(daemon.timers.has(timer), Action::DaemonTimer(id, timer));
             }
             for action in self.probation_fair(id) {
@@ -627,7 +634,7 @@ impl World {
         let kind = if by_hand { Kind::OTHER } else { setting.kind };
         self.generations.push(Generation {
             launcher: Some(LauncherProcess::new(kind, id, setting.in_place)),
-            daemon: Some(DaemonProcess::new(kind, deploy, setting.in_place)),
+            daemon: Some(DaemonProcess::new(kind, deploy, setting)),
             ..Generation::new(instance, id)
         });
         self.net_starts();
@@ -668,6 +675,7 @@ impl Generation {
             termed: false,
             told_stop: false,
             told_restart: false,
+            leaving_heard: false,
             refused: false,
             usr2_sent: false,
         }

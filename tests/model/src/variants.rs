@@ -159,6 +159,12 @@ pub(crate) enum Variant {
     ProbationIsNewer,
     /// A takeover on probation ends the one that is to stand by.
     StandbyTermed,
+    /// A successor's TERM is taken for a stop.
+    LeavesForSuccessor,
+    /// The older generations are told when the leaving is over.
+    LeavesWithOlder,
+    /// The launcher does not learn that its daemon leaves.
+    LeavingNotReported,
     /// A row of a machine's table is missing.
     Deaf(Row),
 }
@@ -198,6 +204,7 @@ fn phase_name(phase: Phase) -> &'static str {
         Phase::Serving => "Serving",
         Phase::HandingOff => "HandingOff",
         Phase::Detached => "Detached",
+        Phase::Leaving(_) => "Leaving",
         Phase::Draining(_) => "Draining",
         Phase::AwaitingOlder(_) => "AwaitingOlder",
         Phase::Finished => "Finished",
@@ -232,6 +239,7 @@ fn daemon_event(input: &D) -> &'static str {
         D::Checked(Sight::Seen(_)) => "checked",
         D::Timer(DT::Check) => "check timer",
         D::Timer(DT::Successor) => "successor timer",
+        D::Timer(DT::Leave) => "leave timer",
         D::Timer(DT::Drain) => "drain timer",
         D::Timer(DT::Orphan) => "orphan timer",
         D::Timer(DT::TellOlder) => "timer for the older ones",
@@ -246,6 +254,7 @@ fn launcher_event(input: L) -> &'static str {
         L::Report(_, Report::Started) => "started",
         L::Report(_, Report::Released) => "released",
         L::Report(_, Report::TakenOver) => "taken over",
+        L::Report(_, Report::Leaving) => "leaving",
         L::Report(_, Report::Draining) => "draining",
         L::Report(_, Report::Waiting) => "waiting",
         L::Report(_, Report::Reload) => "asked to reload",

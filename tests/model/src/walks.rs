@@ -105,6 +105,7 @@ impl Setting {
         let lock = if self.by_lock { ", without pidfds" } else { "" };
         let keeps = if self.keeps { ", keep_sockets" } else { "" };
         let probation = if self.probation { ", probation" } else { "" };
+        let leaves = if self.leaves { ", leave_time" } else { "" };
         let hooks = if self.hooks { ", hooks before signals" } else { "" };
         let record = match self.record {
             RecordOf::Ours => "",
@@ -115,7 +116,7 @@ impl Setting {
         let manner = self.manner.name;
         let counts = counts.join(", ");
         format!(
-            "{kind}{readable}{manner}{place}{sockets}{keeps}{probation}{lock}{shut_out}{hooks}{record}: {counts}"
+            "{kind}{readable}{manner}{place}{sockets}{keeps}{probation}{leaves}{lock}{shut_out}{hooks}{record}: {counts}"
         )
     }
 }
@@ -465,6 +466,39 @@ fn p12_in_place() {
         let crash = Budget { reloads: 1, kills: 1, ..NONE };
         walk_keeper(Setting { in_place: true, ..Setting::new(kind, true, 3, crash) });
     }
+}
+
+// ---- leaving ----
+
+fn walk_leaving(setting: Setting) {
+    walk(Setting { leaves: true, ..setting });
+}
+
+/// A stop, told or read, with what may come in between: a start, a signal by hand, a crash, a limit.
+#[test]
+fn p3_p4_p6_a_stop_leaves_and_then_drains() {
+    for (kind, readable) in TELLING {
+        walk_leaving(Setting::new(kind, readable, 2, Budget { commands: 2, ..NONE }));
+        walk_leaving(Setting::new(kind, readable, 2, Budget { commands: 1, kills: 1, ..NONE }));
+    }
+    for (kind, readable) in SILENT {
+        walk_leaving(Setting::new(kind, readable, 2, Budget { commands: 2, ..NONE }));
+    }
+    let by_hand = Budget { commands: 1, direct: 1, limits: 1, ..NONE };
+    walk_leaving(Setting::new(Kind::DAEMONTOOLS, true, 2, by_hand));
+    walk_leaving(Setting::new(Kind::SYSTEMD, true, 2, Budget { commands: 2, ..NONE }));
+    let started = Budget { commands: 1, by_hand: 1, ..NONE };
+    walk_leaving(Setting::new(Kind::DAEMONTOOLS, true, 2, started));
+}
+
+#[test]
+fn p4_p11_a_stop_in_a_probation_and_in_place() {
+    let budget = Budget { commands: 2, ..NONE };
+    let tried = Setting::new(Kind::DAEMONTOOLS, true, 2, budget);
+    walk_leaving(Setting { probation: true, ..tried });
+    let reloads = Budget { commands: 1, reloads: 1, ..NONE };
+    let in_place = Setting::new(Kind::DAEMONTOOLS, true, 2, reloads);
+    walk_leaving(Setting { in_place: true, ..in_place });
 }
 
 // ---- probation ----

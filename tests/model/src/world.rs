@@ -55,6 +55,8 @@ pub(crate) struct Setting {
     pub(crate) keeps: bool,
     /// Generations have to prove themselves.
     pub(crate) probation: bool,
+    /// On a stop everything is served on for a while.
+    pub(crate) leaves: bool,
     /// There are no pidfds: only the lock on the PID file tells that its owner lives.
     pub(crate) by_lock: bool,
     /// What the record may name.
@@ -81,6 +83,7 @@ impl Setting {
             sockets: None,
             keeps: false,
             probation: false,
+            leaves: false,
             by_lock: false,
             record: RecordOf::Ours,
             shut_out: false,
@@ -275,6 +278,8 @@ pub(crate) struct Generation {
     /// The daemon has been told of the stop.
     pub(crate) told_stop: bool,
     pub(crate) told_restart: bool,
+    /// Its launcher knows that it leaves, and has moved its limit.
+    pub(crate) leaving_heard: bool,
     /// Its successor's TERM was refused.
     pub(crate) refused: bool,
     /// Somebody sent USR2 straight to the daemon while it served.
@@ -482,6 +487,8 @@ impl Bit for DaemonTimer {
             DaemonTimer::Silence => 512,
             DaemonTimer::Resumed => 1024,
             DaemonTimer::TakeBack => 2048,
+            DaemonTimer::Leave => 4096,
+            DaemonTimer::Dump => 8192,
         }
     }
 }
@@ -519,9 +526,9 @@ impl LauncherProcess {
 }
 
 impl DaemonProcess {
-    pub(crate) fn new(kind: Kind, deploy: Deploy, in_place: bool) -> Self {
+    pub(crate) fn new(kind: Kind, deploy: Deploy, setting: &Setting) -> Self {
         DaemonProcess {
-            machine: Daemon::new(kind, in_place),
+            machine: Daemon::new(kind, setting.in_place, setting.leaves),
             main: Main::Booting(deploy),
             pending: Pending::default(),
             timers: Timers::default(),

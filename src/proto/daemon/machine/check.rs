@@ -52,7 +52,7 @@ impl Daemon {
         match self.meant() {
             Intent::Stop(scope) => {
                 self.intent = Some(Intent::Stop(scope)); // so that the older generations are told as well
-                return self.drain(DrainReason::Stopped, out);
+                return self.leave(DrainReason::Stopped, out);
             }
             Intent::Restart => {
                 self.wait = Wait::No;
@@ -64,7 +64,7 @@ impl Daemon {
                 out.push(Output::Disarm(Timer::Successor));
             }
             Intent::Unknown if over && !found.claims_moved => {
-                return self.drain(DrainReason::Stopped, out); // nobody will come
+                return self.leave(DrainReason::Stopped, out); // nobody will come
             }
             Intent::Unknown => {
                 if found.claims_moved || self.wait != Wait::Running {

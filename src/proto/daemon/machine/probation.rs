@@ -4,7 +4,7 @@
 //! The end of the lifeline is a hint only. What counts is the end of the process at its other end.
 
 use super::Daemon;
-use crate::proto::daemon::{CommitTried, Event, Output, Phase, Timer, Word};
+use crate::proto::daemon::{CommitTried, Event, Output, Phase, RollbackCause, Timer, Word};
 use crate::proto::{DrainReason, Report};
 
 /// Of a generation that has to prove itself.
@@ -16,7 +16,7 @@ pub(super) enum Probation {
     /// The probation was passed, and the record does not say so yet.
     Committing,
     /// It was failed. The `on_shutdown_request` hooks run.
-    Failing,
+    Failing(RollbackCause),
     /// The one that stands by has been told to serve again.
     AwaitsResumed,
 }
@@ -53,11 +53,12 @@ impl Daemon {
         match event {
             Event::OnProbation => self.on_probation(out),
             Event::Commit => self.commit(out),
-            Event::RollBack => self.roll_back(out),
+            Event::RollBack(cause) => self.roll_back(cause, out),
             Event::CommitTried(tried) => self.commit_tried(tried, out),
             Event::AskedToStandBy(number) => self.asked_to_stand_by(number, out),
             Event::Heard(word) => self.heard(word, out),
             Event::PartnerEnded => self.partner_ended(out),
+            Event::Dumps => self.dumps(out),
             Event::Newer(watched) => self.newer(watched, out),
             Event::TakenBack { again } => self.taken_back(again, out),
         }
@@ -68,9 +69,19 @@ impl Daemon {
             Timer::Probation | Timer::CommitSoon | Timer::CommitLater => self.commit(out),
             Timer::Well => self.say_well(out),
             Timer::Silence => self.silence(out),
+            Timer::Dump => {
+                if self.stands_by() && self.serves() {
+                    out.push(Output::LookForDump);
+                }
+            }
             Timer::Resumed => self.not_resumed(out),
             Timer::TakeBack => self.taken_back_timer(out),
-            Timer::Check | Timer::Successor | Timer::Drain | Timer::Orphan | Timer::TellOlder => {}
+            Timer::Check
+            | Timer::Successor
+            | Timer::Leave
+            | Timer::Drain
+            | Timer::Orphan
+            | Timer::TellOlder => {}
         }
     }
 
@@ -118,9 +129,9 @@ impl Daemon {
         }
     }
 
-    pub(super) fn roll_back(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn roll_back(&mut self, cause: RollbackCause, out: &mut Vec<Output>) {
         if self.probation == Probation::Running {
-            self.probation = Probation::Failing;
+            self.probation = Probation::Failing(cause);
             out.push(Output::Disarm(Timer::Probation));
             if self.phase == Phase::Detached {
                 self.say_resume(out); // its hooks have run
@@ -131,13 +142,21 @@ impl Daemon {
     }
 
     pub(super) fn wants_to_roll_back(&self) -> bool {
-        self.probation == Probation::Failing
+        matches!(self.probation, Probation::Failing(_))
     }
 
     /// The hooks have returned, so what the other one needs is free.
     pub(super) fn say_resume(&mut self, out: &mut Vec<Output>) {
-        self.probation = Probation::AwaitsResumed;
-        out.extend([Output::Say(Word::Resume), Output::Arm(Timer::Resumed)]);
+        let before = std::mem::replace(&mut self.probation, Probation::AwaitsResumed);
+        let word = match before {
+            Probation::Failing(RollbackCause::Unhealthy) => Word::Unwell,
+            Probation::Failing(_)
+            | Probation::No
+            | Probation::Running
+            | Probation::Committing
+            | Probation::AwaitsResumed => Word::Resume,
+        };
+        out.extend([Output::Say(word), Output::Arm(Timer::Resumed)]);
     }
 
     /// Nobody serves in our place, so we serve on.
@@ -152,7 +171,7 @@ impl Daemon {
     /// Before a drain.
     pub(super) fn leave_probation(&mut self, reason: DrainReason, out: &mut Vec<Output>) {
         if std::mem::replace(&mut self.standby, Standby::No) != Standby::No {
-            out.push(Output::Disarm(Timer::Silence));
+            out.extend([Output::Disarm(Timer::Silence), Output::Disarm(Timer::Dump)]);
         }
         if std::mem::replace(&mut self.probation, Probation::No) == Probation::No {
             return;
@@ -174,7 +193,7 @@ impl Daemon {
         out.push(Output::StandBy(can));
         if can {
             let before = std::mem::replace(&mut self.standby, Standby::For(number));
-            out.push(Output::Arm(Timer::Silence));
+            out.extend([Output::Arm(Timer::Silence), Output::Arm(Timer::Dump)]);
             if !matches!(before, Standby::For(_)) {
                 out.push(Output::RunStandbyHooks);
             }
@@ -189,28 +208,35 @@ impl Daemon {
     }
 
     /// First it serves: no lock is waited for, and no hook.
-    fn serve_again(&mut self, told: bool, out: &mut Vec<Output>) {
+    fn serve_again(&mut self, told: bool, failed: RollbackCause, out: &mut Vec<Output>) {
         if !self.stands_by() || !self.serves() {
             return;
         }
         let parked = self.is_parked();
-        self.standby = Standby::No;
+        (self.standby, self.failed) = (Standby::No, failed);
         if told {
             out.push(Output::Say(Word::Resumed));
         }
         if self.attached {
             out.push(Output::Report(Report::Resumed));
         }
-        out.push(Output::Disarm(Timer::Silence));
+        out.extend([Output::Disarm(Timer::Silence), Output::Disarm(Timer::Dump)]);
         if parked {
             out.push(Output::RunResumeHooks);
         }
-        out.push(Output::TakeBack);
+        out.push(Output::TakeBack(failed));
+    }
+
+    /// It will say nothing any more. Whether a newer one lives is looked at as after its end.
+    fn dumps(&mut self, out: &mut Vec<Output>) {
+        if self.stands_by() && self.serves() {
+            self.serve_again(false, RollbackCause::Ended, out);
+        }
     }
 
     pub(super) fn newer(&mut self, watched: bool, out: &mut Vec<Output>) {
         if !watched {
-            self.serve_again(false, out);
+            self.serve_again(false, RollbackCause::Ended, out);
         }
     }
 
@@ -222,7 +248,7 @@ impl Daemon {
 
     fn taken_back_timer(&mut self, out: &mut Vec<Output>) {
         if self.serves() && !self.stands_by() {
-            out.push(Output::TakeBack);
+            out.push(Output::TakeBack(self.failed));
         }
     }
 
@@ -232,15 +258,16 @@ impl Daemon {
         match word {
             Word::Well => {
                 if self.stands_by() {
-                    out.push(Output::Arm(Timer::Silence));
+                    out.extend([Output::Arm(Timer::Silence), Output::Arm(Timer::Dump)]);
                 }
                 if let Standby::Beside(number) = self.standby {
                     self.standby = Standby::For(number);
                     out.push(Output::RunStandbyHooks);
                 }
             }
-            Word::Resume => self.serve_again(true, out),
-            Word::Leaving => self.serve_again(false, out),
+            Word::Resume => self.serve_again(true, RollbackCause::Operator, out),
+            Word::Unwell => self.serve_again(true, RollbackCause::Unhealthy, out),
+            Word::Leaving => self.serve_again(false, RollbackCause::Told, out),
             // Its TERM follows, or gets lost.
             Word::Committed => {
                 if self.stands_by() && self.serves() {
@@ -259,7 +286,7 @@ impl Daemon {
         match self.probation {
             Probation::No => {}
             Probation::Running | Probation::Committing => return self.commit(out),
-            Probation::Failing | Probation::AwaitsResumed => {
+            Probation::Failing(_) | Probation::AwaitsResumed => {
                 self.probation = Probation::AwaitsResumed;
                 return self.not_resumed(out);
             }

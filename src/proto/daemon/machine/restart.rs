@@ -28,6 +28,7 @@ impl Daemon {
                 self.ask(Question::OfLauncher, out);
             }
             Phase::Serving => self.restart(out),
+            Phase::Leaving(_) => self.has_left(false, out),
             Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished => {
                 if !by_launcher {
                     self.hammer(Forced::Usr2, out);
@@ -42,7 +43,7 @@ impl Daemon {
         match self.phase {
             Phase::Starting => self.early_wish = true,
             Phase::Serving => self.usr2(Sender::Other, out),
-            Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished => {
+            Phase::Leaving(_) | Phase::Draining(_) | Phase::AwaitingOlder(_) | Phase::Finished => {
                 if self.in_place && self.attached {
                     out.push(Output::Report(Report::Reload));
                 }
@@ -77,6 +78,7 @@ impl Daemon {
             // It has prepared for its successor, or for its end.
             Phase::HandingOff
             | Phase::Detached
+            | Phase::Leaving(_)
             | Phase::Draining(_)
             | Phase::AwaitingOlder(_)
             | Phase::Finished => out.push(Output::Report(Report::Prepared)),
@@ -119,6 +121,7 @@ impl Daemon {
             Phase::Starting
             | Phase::StoppingEarly
             | Phase::Detached
+            | Phase::Leaving(_)
             | Phase::Draining(_)
             | Phase::AwaitingOlder(_)
             | Phase::Finished

@@ -87,6 +87,7 @@ fn daemon_in(phase: Phase) -> Daemon {
             D::LauncherGone,
             D::Status(OfService, Reading::Unreadable),
         ],
+        Phase::Leaving(_) => unreachable!("a program without leave_time"),
         Phase::Draining(_) => &[D::Term(Sender::Other)],
         Phase::AwaitingOlder(_) => &[D::Told(Stop(Service)), D::DrainHooksDone],
         Phase::Finished => &[D::Term(Sender::Other), D::DrainHooksDone],

@@ -88,6 +88,10 @@ fn launcher_every_state_and_event() {
         // Noted: it leaves when all is quiet.
         (report(Report::Released), but_not(&have_started, and_serving(vec![]))),
         (report(Report::TakenOver), but_not(&have_started, and_serving(vec![]))),
+        (
+            report(Report::Leaving),
+            and_serving(vec![arm(kill), LO::Progress(Progress::Leaving(PID))]),
+        ),
         (report(Report::Draining), and_serving(drains())),
         (report(Report::Waiting), everywhere(vec![LO::Disarm(kill)])),
         (report(Report::Reload), but_not(&have_started, and_serving(vec![]))), // not in place
@@ -739,6 +743,7 @@ fn p12_no_keeper_where_none_is_of_use() {
     for (before, drops) in [
         (vec![L::NeedsNoKeeper(PID)], true),
         (vec![report(Report::Draining)], true),
+        (vec![report(Report::Leaving)], true),
         (vec![report(Report::Released)], true),
         (vec![L::Term { from: 7 }, L::Status(Reading::Down)], true),
     ] {
@@ -751,6 +756,25 @@ fn p12_no_keeper_where_none_is_of_use() {
     let mut stopped = keeping(Kind::DAEMONTOOLS);
     let _ = [L::Term { from: 7 }, L::Status(Reading::Down)].map(|input| stopped.on(input));
     assert_eq!(stopped.on(L::Given(PID)), [LO::DropSockets(PID)]);
+}
+
+/// A stop that the launcher knows nothing of, by `seamless stop`.
+#[test]
+fn p6_a_crash_of_one_that_leaves_is_an_end_after_a_stop() {
+    let mut launcher = keeping(Kind::DAEMONTOOLS);
+    let leaves =
+        [LO::DropSockets(PID), LO::Arm(LT::Kill(PID)), LO::Progress(Progress::Leaving(PID))];
+    assert_eq!(launcher.on(report(Report::Leaving)), leaves);
+    let crash = End::Signal(9);
+    let outputs = [LO::Disarm(LT::Kill(PID)), LO::Mirror(PID, crash)];
+    assert_eq!(launcher.on(L::Ended(PID, crash)), outputs);
+    // On probation an exit with 0 is what was asked for.
+    let mut launcher = keeping(Kind::DAEMONTOOLS);
+    for input in [report(Report::Probation), report(Report::Leaving)] {
+        let _ = launcher.on(input);
+    }
+    let outputs = [LO::Disarm(LT::Kill(PID)), LO::Mirror(PID, End::Code(0))];
+    assert_eq!(launcher.on(L::Ended(PID, End::Code(0))), outputs);
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::proto::launcher::{Failure, Refusal};
-use Progress::{CurrentEnded, Draining, ReloadFailed, ReloadRefused, Reloading, Serving, Stopping};
+use Progress::{
+    CurrentEnded, Draining, Leaving, ReloadFailed, ReloadRefused, Reloading, Serving, Stopping,
+};
 
 const FIRST: Child = 70;
 const SECOND: Child = 71;
@@ -118,6 +120,19 @@ fn table() -> Vec<(Input, [&'static str; 6])> {
         ),
         (ended(FIRST), ["'starting: daemon 70 has ended meanwhile'", "=", "=", "=", "=", "="]),
         (
+            progress(Leaving(FIRST)),
+            [
+                "STOPPING 'stopping: daemon 70 serves on until balancers have noticed'; limit in 60s; \
+                 EXTEND 10s; ask in 0ns; limit in 60s",
+                "=",
+                "=",
+                "=",
+                "STOPPING 'stopping: daemon 70 serves on until balancers have noticed'; limit in 60s; \
+                 limit in 60s",
+                "STOPPING 'stopping: daemon 70 serves on until balancers have noticed'; limit in 60s",
+            ],
+        ),
+        (
             progress(Draining(FIRST)),
             [
                 "'draining: daemon 70 answers what is in flight'; limit in 60s; EXTEND 10s; ask in 0ns",
@@ -177,12 +192,44 @@ fn table() -> Vec<(Input, [&'static str; 6])> {
             Input::Aside(SECOND, Aside::Remove("a".to_owned())),
             ["Remove(\"a\")", "=", "=", "=", "=", "="],
         ),
+        (
+            Input::Aside(SECOND, Aside::Waits(Duration::from_millis(3_500))),
+            [
+                "EXTEND 13.5s 'waiting: this program has failed in its probation, and is tried again in 4 s'",
+                "=",
+                "=",
+                "=",
+                "=",
+                "=",
+            ],
+        ),
         (Input::Timer(Timer::Ask), ["ask in 2s; Ask(70)", "=", "=", "=", "=", "="]),
         (Input::Timer(Timer::Limit), ["", "=", "=", "=", "=", "="]),
         (Input::DrainTimeout(None), ["", "=", "=", "=", "=", "="]),
+        (Input::LeaveTime(DRAIN), ["", "=", "=", "=", "=", "="]),
         (Input::GoingDown, ["", "=", "=", "=", "=", "="]),
         (Input::Timer(Timer::Kill(FIRST)), ["", "=", "=", "=", "=", "="]),
     ]
+}
+
+/// systemd is asked for the time of both, and for none without a limit of the drain.
+#[test]
+fn p6_a_stop_that_leaves_is_extended_by_what_the_service_allows_itself() {
+    for (drain, limit) in [(Some(DRAIN), Some(DRAIN + HANDOFF)), (None, None)] {
+        let stopped = progress(Stopping(FIRST));
+        let serving = [Input::DrainTimeout(drain), progress(Serving(FIRST)), stopped];
+        let mut notices = after(Some(WATCHED), serving);
+        let _ = notices.on(Input::LeaveTime(HANDOFF));
+        let out = notices.on(progress(Leaving(FIRST)));
+        let armed = out.iter().find_map(|one| match one {
+            Notice::Arm(Timer::Limit, after) => Some(*after),
+            _ => None,
+        });
+        assert_eq!(armed, limit);
+        // The drain that follows does not shorten it.
+        let out = shown(&notices.on(progress(Draining(FIRST))));
+        assert!(!out.contains("limit"), "{out}");
+    }
 }
 
 #[test]

@@ -197,6 +197,56 @@ fn each_bad_setting_is_named() {
     assert_eq!(found("Type=exec TimeoutStopUSec=infinity", &silent), [""; 0]);
 }
 
+#[test]
+fn p11_settings_that_make_no_sense_with_a_probation() {
+    let own = Own { notifies: true, probation: Some(Duration::from_secs(60)), ..Own::default() };
+    let without = Own { notifies: true, ..Own::default() };
+    for (change, expected) in [
+        ("", &[][..]),
+        ("Restart=on-failure", &[]),
+        ("KillMode=mixed SendSIGKILL=no", &[]),
+        ("StartLimitIntervalUSec=0", &[]),
+        // Five starts take 2 + 4 + 8 + 16 s, and six 32 s more.
+        ("StartLimitIntervalUSec=30s", &[]),
+        ("StartLimitIntervalUSec=31s", &["StartLimitBurst=5"]),
+        ("StartLimitIntervalUSec=60s StartLimitBurst=6", &[]),
+        ("Restart=on-abnormal", &["Restart=on-abnormal"]),
+        ("Restart=on-success", &["Restart=on-success"]),
+        ("Restart=on-failure SuccessExitStatus=75", &["Restart=on-failure"]),
+        ("Restart=on-success SuccessExitStatus=75", &[]),
+        ("RestartPreventExitStatus=75", &["RestartPreventExitStatus=75"]),
+        ("Restart=on-abnormal RestartForceExitStatus=75", &[]),
+    ] {
+        assert_eq!(found(change, &own), expected, "{change}");
+        assert_eq!(found(change, &without), [""; 0], "{change}");
+    }
+    for mode in ["KillMode=control-group", "KillMode=mixed"] {
+        assert_eq!(found(mode, &own), [mode, mode], "also for the standby's sake");
+    }
+}
+
+#[test]
+fn p6_a_stop_needs_time_to_leave_and_to_drain() {
+    let seconds = |count| Some(Duration::from_secs(count));
+    for (leave, drain, notifies, stop, is_found) in [
+        (10, seconds(60), false, "1min~30s", false),
+        (30, seconds(60), false, "1min~30s", true),
+        (30, seconds(60), true, "1min~30s", false), // it is extended
+        (30, None, true, "1min~30s", false),
+        (60, None, true, "1min~30s", true),
+        (60, None, true, "infinity", true), // nothing limits that stop at all
+        (60, seconds(60), false, "infinity", false),
+        (5, seconds(60), false, "30s", true),
+    ] {
+        let own =
+            Own { leave_time: seconds(leave), drain_timeout: drain, notifies, ..Own::default() };
+        let found = found(&format!("Type=exec TimeoutStopUSec={stop}"), &own);
+        let expected = format!("TimeoutStopSec={stop}");
+        let expected = if is_found { vec![expected] } else { Vec::new() };
+        assert_eq!(found, expected, "{leave} {drain:?} {notifies} {stop}");
+    }
+}
+
 /// With a `~` before it, the list is of what is refused.
 #[test]
 fn unix_sockets_are_found_in_both_kinds_of_lists() {

@@ -108,7 +108,7 @@ probe --pid-file PATH [options]
   --at POINT=ACTION         may be repeated; the actions of one point follow each other
   --handoff-timeout, --claim-timeout, --takeover-timeout TIME;  --successor-timeout, --drain-timeout,
   --keep-sockets TIME|none
-  --probation TIME
+  --probation TIME;  --leave TIME
   --unhealthy PATH          `probation_check` says no while this file exists, and hangs if it is a folder
   --crash-after N           the process aborts when its N-th request arrives
   --standby                 an `on_standby` hook and an `on_resume` hook that report
@@ -454,6 +454,7 @@ struct Options {
     drain_timeout: Option<Option<Duration>>,
     keep_sockets: Option<Option<Duration>>,
     probation: Option<Duration>,
+    leave: Option<Duration>,
     unhealthy: Option<PathBuf>,
     crash_after: Option<u64>,
     standby: bool,
@@ -539,6 +540,7 @@ impl Options {
                 Long("probation") => {
                     options.probation = parser.value()?.parse_with(limit)?;
                 }
+                Long("leave") => options.leave = parser.value()?.parse_with(limit)?,
                 Long("unhealthy") => options.unhealthy = Some(parser.value()?.into()),
                 Long("crash-after") => options.crash_after = Some(parser.value()?.parse()?),
                 Long("standby") => options.standby = true,
@@ -1088,7 +1090,7 @@ fn config(options: &Options, part: &Part) -> Config {
     if let Some(time) = options.keep_sockets {
         config = config.keep_sockets(time);
     }
-    config = config.probation(options.probation);
+    config = config.probation(options.probation).leave_time(options.leave);
     if let Some(path) = options.unhealthy.clone() {
         config = config.probation_check(move || {
             while path.is_dir() {

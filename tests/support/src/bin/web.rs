@@ -3,6 +3,7 @@
 //! - `/`: `Server pid: N`; `?delay=1s` later
 //! - `/upload`: the same, behind the length of the body
 //! - `/download?pieces=3&every=10ms`: so many pieces of 1,000 bytes, chunked; `&length`: with a length
+//! - `/health`: the answer to a health check; `/ready`: its status, from a handler
 //! - `/name`, `/peer`: the place, the client's address
 //! - `/socket`: a WebSocket, which sends back what it gets, each text behind its PID; `?polite`: until the
 //!   drain begins
@@ -51,7 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
     let mut server = Server::new();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let (mut pid_file, mut steps) = (PathBuf::new(), false);
+    let (mut pid_file, mut steps, mut leave) = (PathBuf::new(), false, None);
     let mut labelled = Vec::new();
     let mut args = lexopt::Parser::from_env();
     while let Some(arg) = args.next()? {
@@ -94,6 +95,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 steps = value == "3";
                 server
             }
+            "leave" => {
+                leave = Some(time()?);
+                server
+            }
             "listen" => server.tcp(value, app("web")),
             "admin-listen" => server.tcp(value, app("admin")),
             "unix-socket" => server.unix(value, app("unix")),
@@ -118,7 +123,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ => return Err(format!("no such option: {name}").into()),
         };
     }
-    seamless::init(pid_file)?;
+    seamless::Config::new(pid_file).leave_time(leave).init()?;
     for (mutual, address, label) in labelled {
         let config = tls_config(mutual, &label)?;
         server = server.tls(address, Tls::config(config), app("labelled"));
@@ -192,6 +197,8 @@ fn add_hooks(signals: &str) -> Result<(), Box<dyn std::error::Error>> {
 fn app(name: &'static str) -> Router {
     Router::new()
         .route("/", get(answer))
+        .route_service("/health", seamless::http::health())
+        .route("/ready", get(async || seamless::http::health().status()))
         .route("/name", get(move || async move { name }))
         .route("/peer", get(peer))
         .route("/upload", post(upload))

@@ -1,7 +1,7 @@
 use super::{Daemon, Probation};
 use crate::proto::daemon::Event as E;
 use crate::proto::daemon::Input as D;
-use crate::proto::daemon::{CommitTried, Output, Phase, Sender, Timer, Word};
+use crate::proto::daemon::{CommitTried, Output, Phase, RollbackCause, Sender, Timer, Word};
 use crate::proto::{DrainReason, Intent, Kind, Report, Scope, State};
 
 fn serving(in_place: bool) -> Daemon {
@@ -25,7 +25,12 @@ fn standing_by() -> Daemon {
     let _ = daemon.on(D::RequestHooksDone);
     let _ = daemon.on(D::LauncherGone);
     assert_eq!(daemon.phase(), Phase::Detached);
-    let stands = [Output::StandBy(true), Output::Arm(Timer::Silence), Output::RunStandbyHooks];
+    let stands = [
+        Output::StandBy(true),
+        Output::Arm(Timer::Silence),
+        Output::Arm(Timer::Dump),
+        Output::RunStandbyHooks,
+    ];
     assert_eq!(daemon.on(D::Probation(E::AskedToStandBy(2))), stands);
     assert_eq!(daemon.state(), State::Standby);
     daemon
@@ -54,14 +59,21 @@ fn p4_p11_the_record_comes_first_and_then_the_older_ones_are_told() {
         ];
         assert_eq!(daemon.on(D::Probation(E::CommitTried(CommitTried::Written))), told);
         assert!(!daemon.is_on_probation());
-        assert_eq!(daemon.on(D::Probation(E::RollBack)), [], "there is no way back");
+        assert_eq!(
+            daemon.on(D::Probation(E::RollBack(RollbackCause::Operator))),
+            [],
+            "there is no way back"
+        );
     }
 }
 
 #[test]
 fn p1_p11_one_that_fails_drains_only_when_the_other_one_serves() {
     let mut daemon = on_probation();
-    assert_eq!(daemon.on(D::Probation(E::RollBack)).last(), Some(&Output::RunRequestHooks));
+    assert_eq!(
+        daemon.on(D::Probation(E::RollBack(RollbackCause::Operator))).last(),
+        Some(&Output::RunRequestHooks)
+    );
     let resume = [Output::Say(Word::Resume), Output::Arm(Timer::Resumed)];
     assert_eq!(daemon.on(D::RequestHooksDone), resume);
     assert_eq!(daemon.phase(), Phase::Serving);
@@ -76,6 +88,17 @@ fn p1_p11_one_that_fails_drains_only_when_the_other_one_serves() {
     assert_eq!(daemon.phase(), Phase::Draining(DrainReason::RolledBack));
     let reports = [Report::RolledBack, Report::Draining].map(Output::Report);
     assert!(reports.iter().all(|report| out.contains(report)), "{out:?}");
+}
+
+#[test]
+fn p11_the_standby_is_told_why() {
+    for (cause, word) in
+        [(RollbackCause::Unhealthy, Word::Unwell), (RollbackCause::Operator, Word::Resume)]
+    {
+        let mut daemon = on_probation();
+        let _ = daemon.on(D::Probation(E::RollBack(cause)));
+        assert_eq!(daemon.on(D::RequestHooksDone).first(), Some(&Output::Say(word)));
+    }
 }
 
 #[test]
@@ -100,19 +123,20 @@ fn what_ends_a_generation_on_probation() {
 
 #[test]
 fn p11_the_standby_serves_at_once_and_takes_its_files_back_later() {
-    for (input, answers) in [
-        (D::Probation(E::Heard(Word::Resume)), true),
-        (D::Probation(E::Heard(Word::Leaving)), false),
-        (D::Probation(E::Newer(false)), false),
+    for (input, answers, cause) in [
+        (D::Probation(E::Heard(Word::Resume)), true, RollbackCause::Operator),
+        (D::Probation(E::Heard(Word::Unwell)), true, RollbackCause::Unhealthy),
+        (D::Probation(E::Heard(Word::Leaving)), false, RollbackCause::Told),
+        (D::Probation(E::Newer(false)), false, RollbackCause::Ended),
     ] {
         let mut daemon = standing_by();
         let out = daemon.on(input);
         assert_eq!(daemon.state(), State::Detached);
         assert_eq!(out.contains(&Output::Say(Word::Resumed)), answers);
-        assert_eq!(out[out.len() - 2..], [Output::RunResumeHooks, Output::TakeBack]);
+        assert_eq!(out[out.len() - 2..], [Output::RunResumeHooks, Output::TakeBack(cause)]);
         let again = [Output::Arm(Timer::TakeBack)];
         assert_eq!(daemon.on(D::Probation(E::TakenBack { again: true })), again);
-        assert_eq!(daemon.on(D::Timer(Timer::TakeBack)), [Output::TakeBack]);
+        assert_eq!(daemon.on(D::Timer(Timer::TakeBack)), [Output::TakeBack(cause)]);
         assert_eq!(daemon.on(D::Probation(E::TakenBack { again: false })), []);
     }
     let mut daemon = standing_by();
@@ -126,9 +150,25 @@ fn p11_one_that_hangs_is_helped_until_it_is_heard_again() {
     let mut daemon = standing_by();
     assert_eq!(daemon.on(D::Timer(Timer::Silence)), [Output::RunResumeHooks]);
     assert_eq!(daemon.state(), State::Detached);
-    let stands = [Output::Arm(Timer::Silence), Output::RunStandbyHooks];
+    let stands = [Output::Arm(Timer::Silence), Output::Arm(Timer::Dump), Output::RunStandbyHooks];
     assert_eq!(daemon.on(D::Probation(E::Heard(Word::Well))), stands);
     assert_eq!(daemon.state(), State::Standby);
+}
+
+/// The kernel tells of its end only when the dump is written.
+#[test]
+fn p11_one_that_writes_a_core_dump_is_dead() {
+    let mut daemon = standing_by();
+    assert_eq!(daemon.on(D::Timer(Timer::Dump)), [Output::LookForDump]);
+    let out = daemon.on(D::Probation(E::Dumps));
+    assert_eq!(daemon.state(), State::Detached);
+    assert_eq!(out.last(), Some(&Output::TakeBack(RollbackCause::Ended)));
+    assert_eq!(daemon.on(D::Probation(E::PartnerEnded)), [], "told for the second time");
+    assert_eq!(daemon.on(D::Timer(Timer::Dump)), []);
+    // One that is helped already is not parked.
+    let mut helped = standing_by();
+    let _ = helped.on(D::Timer(Timer::Silence));
+    assert!(!helped.on(D::Probation(E::Dumps)).contains(&Output::RunResumeHooks));
 }
 
 #[test]
@@ -136,7 +176,7 @@ fn p4_there_is_one_standby_and_it_is_proven() {
     let mut daemon = on_probation();
     assert_eq!(daemon.on(D::Probation(E::AskedToStandBy(3))), [Output::StandBy(false)]);
     let mut daemon = standing_by();
-    let stands = [Output::StandBy(true), Output::Arm(Timer::Silence)];
+    let stands = [Output::StandBy(true), Output::Arm(Timer::Silence), Output::Arm(Timer::Dump)];
     assert_eq!(daemon.on(D::Probation(E::AskedToStandBy(3))), stands, "for a third one");
     let _ = daemon.on(D::Term(Sender::Successor));
     assert_eq!(daemon.phase(), Phase::Draining(DrainReason::TakenOver));
@@ -159,12 +199,14 @@ fn without_a_probation_nothing_of_it_happens() {
     let mut daemon = serving(false);
     for input in [
         D::Probation(E::Commit),
-        D::Probation(E::RollBack),
+        D::Probation(E::RollBack(RollbackCause::Operator)),
         D::Probation(E::PartnerEnded),
         D::Timer(Timer::Probation),
         D::Timer(Timer::Well),
         D::Timer(Timer::Silence),
         D::Timer(Timer::Resumed),
+        D::Timer(Timer::Dump),
+        D::Probation(E::Dumps),
         D::Probation(E::Heard(Word::Resume)),
         D::Probation(E::Heard(Word::Resumed)),
         D::Probation(E::Heard(Word::Leaving)),

@@ -10,6 +10,7 @@ mod http;
 mod latency;
 mod long;
 mod losses;
+mod recover;
 mod servers;
 mod starts;
 mod table;
@@ -38,6 +39,7 @@ scripts/bench [--starts] [--takeover] [--latency] [--losses] [--http]   (these; 
                                                servers to compare with a quarter)
               [--restarts 100]  (--http: by protocol)
               [--clients 128,512] [--restarts 8]   (--losses: how many ask at a time)
+scripts/bench --rollback, --crash [--restarts 200]   (what a bad version and a crash cost)
 scripts/bench --long [--restarts 200] [--requests 5000000] [--clients 128]";
 
 /// Set where the network is our own.
@@ -50,6 +52,8 @@ struct Options {
     latency: bool,
     losses: bool,
     http: bool,
+    rollback: bool,
+    crash: bool,
     long: bool,
     runs: usize,
     idle: Duration,
@@ -68,6 +72,8 @@ impl Options {
             latency: false,
             losses: false,
             http: false,
+            rollback: false,
+            crash: false,
             long: false,
             runs: 100,
             idle: Duration::from_secs(60),
@@ -84,6 +90,8 @@ impl Options {
                 Long("latency") => options.latency = true,
                 Long("losses") => options.losses = true,
                 Long("http") => options.http = true,
+                Long("rollback") => options.rollback = true,
+                Long("crash") => options.crash = true,
                 Long("long") => options.long = true,
                 Long("runs") => options.runs = args.value()?.parse()?,
                 Long("idle") => options.idle = Duration::from_secs(args.value()?.parse()?),
@@ -112,6 +120,8 @@ impl Options {
             || options.latency
             || options.losses
             || options.http
+            || options.rollback
+            || options.crash
             || options.long)
         {
             options.starts = true;
@@ -170,6 +180,12 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     }
     if options.http {
         clean &= http::run(&bench, options.restarts.unwrap_or(100))?;
+    }
+    if options.rollback {
+        clean &= recover::rollbacks(&bench, options.restarts.unwrap_or(200))?;
+    }
+    if options.crash {
+        clean &= recover::crashes(&bench, options.restarts.unwrap_or(200))?;
     }
     if options.long {
         let restarts = options.restarts.unwrap_or(200);
