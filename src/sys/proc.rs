@@ -314,3 +314,28 @@ pub(crate) fn runs_from(path: &Path) -> bool {
         _ => false,
     }
 }
+
+/// Does the kernel write a core dump of this process (`proc_pid_status(5)`, CoreDumping; since Linux 4.15)? `false` if
+/// that cannot be seen.
+pub(crate) fn dumps_core(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    says_dumping(&status)
+}
+
+fn says_dumping(status: &str) -> bool {
+    status
+        .lines()
+        .any(|line| line.strip_prefix("CoreDumping:").is_some_and(|value| value.trim() == "1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{dumps_core, says_dumping};
+
+    #[test]
+    fn the_kernel_says_whether_it_writes_a_core_dump() {
+        assert!(says_dumping("State:\tS (sleeping)\nCoreDumping:\t1\nTHP_enabled:\t1\n"));
+        assert!(!says_dumping("State:\tS (sleeping)\nCoreDumping:\t0\nTHP_enabled:\t1\n"));
+        assert!(!says_dumping("") && !dumps_core(std::process::id() as i32));
+    }
+}

@@ -5,13 +5,13 @@ use std::{fs, path::Path, thread};
 
 use seamless_testing::{
     LIMIT, bin,
-    boxed::Boxed,
-    http::{FailureKind, Prober, Probes},
+    boxed::{self, Boxed},
+    http::{FailureKind, Prober, Probes, Target},
     process::{self, Watched},
     signal::{CONT, KILL, TERM, USR1},
     site::{SERVES_ON, Site},
     supervisor::Supervisor,
-    under_each_supervisor, wait_for,
+    systemd, under_each_supervisor, wait_for,
 };
 
 use serde_json::Value;
@@ -373,6 +373,44 @@ fn p11_restart_waits_for_the_commit_and_status_tells_of_the_probation(
     }
     assert_nobody_refused(&site, &prober.stop(), 2);
     end(&site);
+}
+
+/// It waits for 2 s, and systemd gives a start 1 s: more time is asked for.
+#[test]
+fn p11_under_systemd_a_rejected_file_may_wait_for_longer_than_a_start_may_take() {
+    systemd::run(Boxed::new().private_net(), |systemd, folder| {
+        let direct = Site::alone(folder);
+        let target = Target::from(boxed::address());
+        systemd.unit(
+            "web.service",
+            &format!(
+                "[Unit]\nDefaultDependencies=no\nStartLimitIntervalSec=0\n[Service]\nType=notify\n\
+                 KillMode=process\nRestart=always\nRestartSec=0\nTimeoutStartSec=1s\n\
+                 StandardError=append:{}\nEnvironment=RUST_LOG=debug\nExecStart={} --pid-file={} --report={} --tcp={target} {WINDOW}",
+                direct.log.path().display(),
+                bin::probe().display(),
+                direct.pid_file().display(),
+                direct.report.path().display(),
+            ),
+        );
+        systemd.control(&["start", "web"]);
+        let first = direct.daemon(1);
+        let prober = Prober::start(&target);
+        prober.wait_pid(first.pid());
+        systemd.control(&["restart", "web"]);
+        let second = direct.daemon(2);
+        wait_standby(&direct, &first, 2);
+        prober.wait_pid(second.pid());
+        second.kill();
+        wait_serves_again(&direct, &prober, &first, 1);
+        let waits = direct.log.wait(&[("stage", "init"), ("tries", "1")]);
+        let third = direct.daemon(3);
+        assert_eq!(third.pid(), waits.number("daemon"), "its start was given up\n{direct}");
+        assert_nobody_refused(&direct, &prober.stop(), 1);
+        systemd.control(&["stop", "web"]);
+        first.wait_end(LIMIT);
+        third.wait_end(LIMIT);
+    });
 }
 
 #[test]

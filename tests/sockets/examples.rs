@@ -160,15 +160,14 @@ fn p2_the_http_examples_read_bodies_that_come_later() {
         for name in ["http", "tls"] {
             let (folder, address) = (folder.join(name), boxed::address());
             fs::create_dir(&folder).expect("a folder");
-            let first = match name {
-                "http" => folder.join("web.pid"),
-                _ => folder.clone(),
+            let (first, last) = match name {
+                "http" => (folder.join("web.pid"), String::new()),
+                _ => (folder.clone(), boxed::address().to_string()),
             };
             let run = format!(
-                "exec '{}' '{}' {address} {}",
+                "exec '{}' '{}' {address} {last}",
                 bin::example(name).display(),
                 first.display(),
-                boxed::address()
             );
             let _service = Service::new(Supervisor::Runit, folder.join("service"), &run);
             let target = Target::from(address);

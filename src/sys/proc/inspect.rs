@@ -27,19 +27,6 @@ pub(crate) fn state(pid: i32) -> Option<char> {
     state_and_more(pid).ok()?.chars().next()
 }
 
-/// Does the kernel write a core dump of this process (`proc_pid_status(5)`, CoreDumping; since Linux 4.15)? `false` if
-/// that cannot be seen.
-pub(crate) fn dumps_core(pid: i32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    says_dumping(&status)
-}
-
-fn says_dumping(status: &str) -> bool {
-    status
-        .lines()
-        .any(|line| line.strip_prefix("CoreDumping:").is_some_and(|value| value.trim() == "1"))
-}
-
 /// Does the process live in another user namespace than we do? There, other numbers stand for its users.
 /// `false` if that cannot be seen.
 pub(crate) fn has_other_users(pid: i32) -> bool {
@@ -125,16 +112,4 @@ pub(crate) fn has_unknown_folder(pid: i32) -> bool {
     let id = |path: &str| fs::metadata(path).map(|folder| (folder.dev(), folder.ino())).ok();
     let named = variable(pid, "PWD").and_then(|pwd| id(&pwd));
     place != Path::new("/") && (named.is_none() || named != id(&cwd))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{dumps_core, says_dumping};
-
-    #[test]
-    fn the_kernel_says_whether_it_writes_a_core_dump() {
-        assert!(says_dumping("State:\tS (sleeping)\nCoreDumping:\t1\nTHP_enabled:\t1\n"));
-        assert!(!says_dumping("State:\tS (sleeping)\nCoreDumping:\t0\nTHP_enabled:\t1\n"));
-        assert!(!says_dumping("") && !dumps_core(std::process::id() as i32));
-    }
 }
