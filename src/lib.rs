@@ -39,7 +39,8 @@
 //! - A server with another framework, or with tokio alone: the modules `sockets::tokio` (feature `tokio`)
 //!   and `tower` (feature `tower`), and [`draining`].
 //! - Which way to keep the sockets: [`guide::sockets`] and [`sockets`]. State, files and other descriptors:
-//!   [`guide::state`], [`Config::hand_over`], [`descriptors`]. Counters that survive: [`counters`].
+//!   [`guide::state`], [`Config::hand_over`], [`descriptors`]. Counters that survive: [`counters`]. Open
+//!   connections that move to the successor: [`connections`].
 //! - Time limits, restarts in place and more: [`Config`]. Hooks at each stage and signal: [`hooks`].
 //! - Work that the drain waits for: [`drain_guard`]. Its beginning and its end: [`draining`],
 //!   [`finished`]. For a metric or a load balancer: [`states`].
@@ -55,6 +56,7 @@
 #[cfg(feature = "command")]
 pub mod client;
 mod config;
+pub mod connections;
 pub mod counters;
 pub mod descriptors;
 mod drain;

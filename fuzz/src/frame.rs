@@ -8,13 +8,19 @@
 #[path = "../../src/proto/mod.rs"]
 mod proto;
 
-use proto::control::frame::{self, Answer, Request};
+use proto::control::frame::{self, Answer, Batch, Request};
 use proto::control::status::Status;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     _ = proto::counters::list(bytes);
     if let Ok(request) = Request::parse(bytes) {
         assert_eq!(Request::parse(&request.format()), Ok(request));
+    }
+    if let Ok((batch, load)) = Batch::parse(bytes) {
+        let text = batch.format(load);
+        if text.len() <= frame::MESSAGE_MAX {
+            assert_eq!(Batch::parse(&text), Ok((batch, load)));
+        }
     }
     if let Ok(answer) = Answer::parse(bytes) {
         if let Answer::Status(text) = &answer {

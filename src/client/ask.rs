@@ -123,7 +123,8 @@ pub(super) fn unexpected(answer: Answer) -> NoAnswer {
         | Answer::End
         | Answer::Status(_)
         | Answer::Counters
-        | Answer::Accepted => {
+        | Answer::Accepted
+        | Answer::Kept { .. } => {
             NoAnswer::Failed("it answers something else than it was asked".to_owned())
         }
     }

@@ -11,6 +11,7 @@ mod keeper;
 mod launcher;
 mod log;
 mod observers;
+pub(crate) mod passing;
 mod retry;
 pub(crate) mod settings;
 mod shared;

@@ -9,10 +9,11 @@
 //! 3. `Service::files`: the lock file and the PID file
 //! 4. `Tickets` and `Counters`, then `Sockets::held`: the counters, and the pool of sockets
 //! 5. `Daemon::machine`
-//! 6. all others (`inputs`, `unsent`, `to_launcher`, `past`, the hooks, the server's), of which a thread holds one at a
-//!    time
+//! 6. all others (`inputs`, `unsent`, `to_launcher`, `past`, the hooks, the server's, those of `Connections`), of
+//!    which a thread holds one at a time
 //!
-//! No lock is held while code of the program runs, except by the hook that it belongs to.
+//! No lock is held while code of the program runs, except by the hook or the kind of connections that it belongs
+//! to.
 
 use crate::driver::control::Server;
 use crate::driver::counters::Counters;
@@ -22,6 +23,7 @@ use crate::driver::generation::probation::Partner;
 use crate::driver::handed::Handed;
 use crate::driver::log::{self, daemon::Event};
 use crate::driver::observers;
+use crate::driver::passing::Connections;
 use crate::driver::settings::ProbationCheck;
 use crate::driver::sockets::Sockets;
 use crate::driver::sockets::given::{FromLauncher, ToLauncher};
@@ -55,6 +57,7 @@ pub(in crate::driver) static PROCESS: Process = Process {
     from_launcher: FromLauncher::new(),
     handed: Handed::new(),
     counters: Counters::new(),
+    connections: Connections::new(),
     #[cfg(feature = "tls")]
     tickets: Tickets::new(),
     server: OnceLock::new(),
@@ -78,6 +81,7 @@ pub(in crate::driver) struct Process {
     pub(in crate::driver) from_launcher: FromLauncher,
     pub(in crate::driver) handed: Handed,
     pub(in crate::driver) counters: Counters,
+    pub(in crate::driver) connections: Connections,
     #[cfg(feature = "tls")]
     pub(in crate::driver) tickets: Tickets,
     pub(in crate::driver) server: OnceLock<Server>,

@@ -179,6 +179,13 @@ pub(crate) fn is_connected(fd: BorrowedFd<'_>) -> bool {
     nix_socket::getpeername::<SockaddrStorage>(fd.as_raw_fd()).is_ok()
 }
 
+/// Is it one end of a connection, of whatever family? Also if the other end has closed it.
+pub(crate) fn is_connection(fd: BorrowedFd<'_>) -> bool {
+    let of_connections = |ty| matches!(ty, libc::SOCK_STREAM | libc::SOCK_SEQPACKET);
+    getsockopt(&fd, Type).is_ok_and(of_connections)
+        && !getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false)
+}
+
 fn vsock_address(fd: BorrowedFd<'_>) -> nix::Result<Option<Address>> {
     let local = system::vsock_address(fd)?;
     Ok(local.map(|(cid, port)| Address::Vsock { cid, port }))

@@ -10,6 +10,7 @@ mod kept;
 mod many;
 mod overlaps;
 mod own;
+mod passing;
 mod paths;
 mod peers;
 mod queues;

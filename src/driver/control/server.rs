@@ -7,6 +7,7 @@ use crate::driver::counters;
 use crate::driver::daemon::calls;
 use crate::driver::generation::probation::Partner;
 use crate::driver::log::{self, sockets::Event as Line};
+use crate::driver::passing;
 use crate::driver::shared::PROCESS;
 use crate::driver::sockets::{self, Entry};
 use crate::proto::control::frame::{self, Answer, Known, NamedState, Request, SocketKind};
@@ -130,6 +131,12 @@ impl Server {
                 sent
             }
             Ok(Request::StandBy { generation: theirs }) => self.stand_by(link, peer, theirs),
+            Ok(Request::Pass { generation: theirs, open }) => {
+                match passing::take::begin(link, peer, theirs, open) {
+                    Ok(()) => Ok(()),
+                    Err(why) => refuse(link, why),
+                }
+            }
             Ok(Request::Commit | Request::RollBack) if !is_on_probation() => {
                 refuse(link, "this generation is not on probation".to_owned())
             }

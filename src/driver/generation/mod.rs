@@ -5,6 +5,7 @@ mod already_running;
 pub(in crate::driver) mod check;
 pub(in crate::driver) mod claim;
 pub(in crate::driver) mod keep;
+pub(in crate::driver) mod passing;
 pub(in crate::driver) mod probation;
 pub(in crate::driver) mod started;
 pub(in crate::driver) mod stop;

@@ -146,7 +146,11 @@ impl Driver {
                     return refuse(one, "it began in the middle".to_owned());
                 }
                 (
-                    Request::StandBy { .. } | Request::Say(_) | Request::Commit | Request::RollBack,
+                    Request::StandBy { .. }
+                    | Request::Say(_)
+                    | Request::Commit
+                    | Request::RollBack
+                    | Request::Pass { .. },
                     _,
                 ) => return refuse(one, "nobody serves: the daemon has crashed".to_owned()),
                 (

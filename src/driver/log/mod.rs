@@ -1,14 +1,15 @@
 //! The crate's log lines: target `seamless`, one line an event, fields in a fixed order. Each field is
 //! also a key-value pair of the record, so that a logger that writes JSON needs to parse no text.
 //!
-//! All events are listed in [`launcher`], [`daemon`], [`phase`], [`probation`], [`keeper`], [`counters`] and
-//! [`sockets`]. The test in `table.rs` makes the page of the guide from these lists.
+//! All events are listed in [`launcher`], [`daemon`], [`phase`], [`probation`], [`keeper`], [`passing`],
+//! [`counters`] and [`sockets`]. The test in `table.rs` makes the page of the guide from these lists.
 
 pub(in crate::driver) mod counters;
 pub(in crate::driver) mod daemon;
 mod event;
 pub(in crate::driver) mod keeper;
 pub(in crate::driver) mod launcher;
+pub(in crate::driver) mod passing;
 pub(in crate::driver) mod phase;
 pub(in crate::driver) mod probation;
 pub(in crate::driver) mod sockets;

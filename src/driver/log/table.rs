@@ -1,7 +1,7 @@
 //! The page of the guide that lists all events.
 
 use super::event::Row;
-use super::{counters, daemon, keeper, launcher, phase, probation, sockets};
+use super::{counters, daemon, keeper, launcher, passing, phase, probation, sockets};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
@@ -21,7 +21,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("bytes", "how many bytes"),
     ("cause", "what led to this phase: a signal, a message, a hook that returned, or a limit"),
     ("closed", "why it was closed"),
-    ("connections", "how many connections were open"),
+    ("connections", "how many connections"),
     ("current", "PID of the daemon that serves on"),
     ("cut", "how many of the connections were reset"),
     ("daemon", "PID of the daemon: the process that serves"),
@@ -57,7 +57,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("max_draining", "how many generations may drain at once: `Config::max_draining`"),
     ("member", "number of the socket in its group"),
     ("members", "how many sockets of the group are this generation's"),
-    ("name", "name of the socket, the state or the descriptor"),
+    ("name", "name of the socket, the state, the descriptor or the kind of connections"),
     ("newest", "number of the generation that gets new flows"),
     ("nonblocking", "whether the socket is in nonblocking mode"),
     ("number", "number of the descriptor that was passed"),
@@ -161,6 +161,7 @@ fn page() -> String {
         ("Probation", probation::ROWS),
         ("The keeper", keeper::ROWS),
         ("Sockets and their transfer", sockets::ROWS),
+        ("Connections that move", passing::ROWS),
         ("Counters", counters::ROWS),
         ("HTTP", HTTP),
     ];

@@ -19,6 +19,10 @@
 //! commit, roll-back:            accepted
 //! counters: counters            counters, and the memory of the counters
 //! standby: stand-by generation=N  accepted, and then both: say WORD
+//! pass:    pass generation=N open=C                       accepted
+//!          connections number=K count=C memory=yes|no, a line for each, then their bytes unless they are in
+//!                    memory, and C descriptors (and one sealed memfd)     kept number=K fates=LETTERS
+//!          … for the next message, when the answer has come
 //! ```
 //!
 //! Instead of each answer, `refused REASON` may come.
@@ -29,12 +33,14 @@
 //! This file imports nothing of the crate: the fuzzer compiles it by itself.
 
 mod known;
+pub(crate) mod passing;
 mod socket;
 mod state;
 
 use std::fmt::{self, Write as _};
 
 pub(crate) use known::Known;
+pub(crate) use passing::{Batch, Fate, Passed};
 pub(crate) use socket::{Address, FileId, Socket, SocketKind};
 pub(crate) use state::{NAME_MAX, NamedState, STATES_MAX, chunk_of_states};
 
@@ -113,19 +119,37 @@ pub(crate) enum Request {
     Say(Word),
     Commit,
     RollBack,
+    /// The generation with this number drains, and has this many connections to pass. After the answer
+    /// `accepted` it sends each [`Batch`], and gets an [`Answer::Kept`].
+    Pass {
+        generation: u64,
+        open: u64,
+    },
 }
 
 /// A message from the old daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Answer {
-    Offer { generation: u64, sockets: usize, state: Option<u64>, states: usize },
+    Offer {
+        generation: u64,
+        sockets: usize,
+        state: Option<u64>,
+        states: usize,
+    },
     Sockets(Vec<Socket>),
-    State { bytes: u64 },
+    State {
+        bytes: u64,
+    },
     States(Vec<NamedState>),
     End,
     Status(String),
     Counters,
     Accepted,
+    /// What becomes of each connection of the batch with this number.
+    Kept {
+        number: u64,
+        fates: Vec<Fate>,
+    },
     Refused(String),
 }
 
@@ -176,6 +200,9 @@ impl Request {
             Request::Say(word) => message(format_args!("say {}", word.name())),
             Request::Commit => message(format_args!("commit")),
             Request::RollBack => message(format_args!("roll-back")),
+            Request::Pass { generation, open } => {
+                message(format_args!("pass generation={generation} open={open}"))
+            }
         }
     }
 
@@ -206,6 +233,10 @@ impl Request {
             }
             "commit" => Ok(Request::Commit),
             "roll-back" => Ok(Request::RollBack),
+            "pass" => Ok(Request::Pass {
+                generation: number(field(head, "generation"), "generation")?,
+                open: number(field(head, "open"), "number of connections")?,
+            }),
             _ => Err(unknown(name)),
         }
     }
@@ -234,6 +265,9 @@ impl Answer {
             Answer::Status(text) => message(format_args!("status {text}")),
             Answer::Counters => message(format_args!("counters")),
             Answer::Accepted => message(format_args!("accepted")),
+            Answer::Kept { number, fates } => {
+                message(format_args!("kept number={number} fates={}", Fate::format(fates)))
+            }
             Answer::Refused(reason) => {
                 message(format_args!("refused {}", clean(reason, REASON_MAX)))
             }
@@ -278,6 +312,10 @@ impl Answer {
             }
             "counters" => Ok(Answer::Counters),
             "accepted" => Ok(Answer::Accepted),
+            "kept" => Ok(Answer::Kept {
+                number: number(field(head, "number"), "number")?,
+                fates: Fate::parse(field(head, "fates"))?,
+            }),
             "refused" => Ok(Answer::Refused(clean(head, REASON_MAX))),
             _ => Err(unknown(name)),
         }

@@ -169,6 +169,7 @@ fn unexpected(answer: &Answer, fds: usize, due: Due) -> String {
         Answer::Status(_) => "a status",
         Answer::Counters => "counters",
         Answer::Accepted => "a consent",
+        Answer::Kept { .. } => "a word on connections",
         Answer::Refused(_) => "a refusal",
     };
     let due = match due {

@@ -1,7 +1,7 @@
 use super::{
-    Address, Answer, CHUNK_MAX, FileId, Flow, Known, MESSAGE_MAX, NAME_MAX, NamedState, Owner,
-    Refused, Request, SOCKETS_MAX, STATE_MAX, STATES_MAX, Secret, Socket, SocketKind, Steer, chunk,
-    chunk_of_states,
+    Address, Answer, CHUNK_MAX, Fate, FileId, Flow, Known, MESSAGE_MAX, NAME_MAX, NamedState,
+    Owner, Refused, Request, SOCKETS_MAX, STATE_MAX, STATES_MAX, Secret, Socket, SocketKind, Steer,
+    chunk, chunk_of_states,
 };
 
 fn tcp(asked: &str, local: &str) -> Socket {
@@ -54,6 +54,7 @@ fn each_request_as_text() {
         ("got 252", Request::Got { count: 252 }),
         ("got 0", Request::Got { count: 0 }),
         ("done", Request::Done),
+        ("pass generation=7 open=10000", Request::Pass { generation: 7, open: 10_000 }),
     ] {
         assert_eq!(value.format(), format!("seamless-takeover 1 {text}").into_bytes());
         assert_eq!(request(text), Ok(value));
@@ -83,6 +84,10 @@ fn each_answer_as_text() {
         ("status generation=3\nline two", Answer::Status("generation=3\nline two".to_owned())),
         ("counters", Answer::Counters),
         ("accepted", Answer::Accepted),
+        (
+            "kept number=7 fates=kur",
+            Answer::Kept { number: 7, fates: vec![Fate::Kept, Fate::Unknown, Fate::Refused] },
+        ),
         ("refused one is not two", Answer::Refused("one is not two".to_owned())),
     ] {
         assert_eq!(value.format(), format!("seamless-takeover 1 {text}").into_bytes());

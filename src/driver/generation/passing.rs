@@ -1,0 +1,47 @@
+//! To which generation connections are passed, and from which one they are accepted.
+
+use super::Service;
+use crate::driver::generation::Examined;
+use crate::error::Result;
+use crate::proto::control::passing::successor;
+use crate::proto::generation::record::Generation;
+use crate::shutdown::lock;
+use crate::sys::process::Held;
+
+/// A generation that cannot be mistaken for another process.
+pub(in crate::driver) struct Proven {
+    pub(in crate::driver) number: u64,
+    pub(in crate::driver) pid: i32,
+    pub(in crate::driver) held: Held,
+}
+
+impl Service {
+    /// The generation to which this one passes its connections.
+    pub(in crate::driver) fn successor(&self) -> Result<Option<Proven>> {
+        let others = self.others(|_| true)?;
+        let Some(own) = self.number() else { return Ok(None) };
+        let number = successor(own, others.iter().map(|one| &one.facts)).map(|one| one.number);
+        Ok(others.into_iter().find(|one| Some(one.facts.number) == number).and_then(proven))
+    }
+
+    /// Is this process the other generation with this number?
+    pub(in crate::driver) fn other(&self, number: u64, pid: i32) -> Option<Proven> {
+        let is_it = |line: &Generation| line.number == number && line.daemon.pid == pid;
+        self.others(is_it).ok()?.into_iter().find_map(proven)
+    }
+
+    /// Without the claim: a generation that starts may hold it for long.
+    fn others(&self, is_wanted: impl Fn(&Generation) -> bool) -> Result<Vec<Examined>> {
+        let own = self.number();
+        let files = lock(&self.files);
+        let mut record = self.read_record(&files.lock_file)?;
+        record.live.retain(|line| Some(line.number) != own && is_wanted(line));
+        self.examine_all(&files, &record, self.content()?.unwrap_or_default())
+    }
+}
+
+fn proven(one: Examined) -> Option<Proven> {
+    one.facts.proof.ok()?;
+    let (number, pid) = (one.facts.number, one.pid());
+    Some(Proven { number, pid, held: one.held? })
+}

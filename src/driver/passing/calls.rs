@@ -1,0 +1,70 @@
+//! The program's calls.
+
+use super::outcome::Slot;
+use super::{Admit, Connection, NotPassed, Passing, Waiting, give};
+use crate::driver::handed::refused_name;
+use crate::driver::shared::PROCESS;
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::State;
+use crate::proto::control::frame::Passed;
+use crate::proto::control::frame::passing::LOAD_MAX;
+use crate::proto::control::passing::{Reason, may_pass};
+use crate::shutdown::{DrainGuard, Draining, lock};
+use crate::sys::{RESTARTS, socket};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
+
+/// Why a kind cannot have this name.
+fn refused_kind(kind: &str) -> Option<String> {
+    let empty = kind.is_empty().then(|| "a kind of connections needs a name".to_owned());
+    empty.or_else(|| refused_name(kind))
+}
+
+pub(crate) fn accept(kind: &str, admit: Admit) -> Result<()> {
+    let refuse = |text: &str, why: &str| {
+        let text = format!("cannot accept connections of kind {kind:?} ({text}): {why}");
+        Err(Error::new(ErrorKind::InvalidConfig, text))
+    };
+    if let Some(why) = refused_kind(kind) {
+        return refuse("connections", &why);
+    }
+    let Some(daemon) = PROCESS.daemon() else {
+        let text = format!(
+            "cannot accept connections of kind {kind:?} (connections): init was not called, or failed"
+        );
+        return Err(Error::new(ErrorKind::NotInitialized, text));
+    };
+    // A predecessor passes its connections as soon as we have started.
+    if daemon.state() != State::Starting {
+        return refuse("connections", "it has to be called before started");
+    }
+    lock(&PROCESS.connections.kinds).insert(kind.to_owned(), Arc::new(Mutex::new(admit)));
+    Ok(())
+}
+
+pub(crate) fn pass(kind: &str, connection: Connection) -> Passing {
+    let about = Passed {
+        kind: kind.to_owned(),
+        state: connection.state.len() as u64,
+        unread: connection.unread.len() as u64,
+    };
+    let is_usable = refused_kind(kind).is_none()
+        && about.load() <= LOAD_MAX
+        && socket::is_connection(connection.fd.as_fd());
+    let refused = match Draining::of(&PROCESS.shutdown).reason() {
+        _ if !is_usable => Err(Reason::Unusable),
+        reason => may_pass(reason),
+    };
+    let service = PROCESS.daemon().and_then(|daemon| daemon.service.as_ref());
+    let service = refused.and_then(|()| service.filter(|_| RESTARTS).ok_or(Reason::NoSuccessor));
+    match service {
+        Err(reason) => Passing::refused(NotPassed { connection, reason }),
+        Ok(service) => {
+            let slot = Arc::new(Slot::new());
+            let guard = DrainGuard::of(&PROCESS.shutdown);
+            let waiting = Waiting { about, connection, slot: slot.clone(), _guard: guard };
+            give::add(waiting, service);
+            Passing::new(slot)
+        }
+    }
+}

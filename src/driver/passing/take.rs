@@ -1,0 +1,222 @@
+//! The new side: a thread for each generation that passes its connections to this one.
+
+use super::{Admit, Connection, Serve};
+use crate::driver::generation::passing::Proven;
+use crate::driver::log::{self, passing::Event};
+use crate::driver::retry;
+use crate::driver::shared::PROCESS;
+use crate::proto::control::frame::{Answer, Batch, Fate, MESSAGE_MAX};
+use crate::proto::control::passing::{Receiver, may_receive};
+use crate::shutdown::{DrainGuard, lock, panic_text};
+use crate::sys::seqpacket::{Arrival, Link, Message};
+use crate::sys::shortage::is_shortage;
+use crate::sys::socket::Peer;
+use crate::sys::{memfd, rlimit, socket, wait};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// At most so many generations pass their connections at the same time.
+const LINKS: usize = 16;
+/// For how many descriptors room is made at most before they come.
+const OPEN_MAX: u64 = 1 << 17;
+/// Between two looks whether the other side has ended.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Another generation wants to pass its connections. An error refuses it.
+pub(in crate::driver) fn begin(
+    link: &Arc<Link>,
+    peer: Peer,
+    theirs: u64,
+    open: u64,
+) -> Result<(), String> {
+    let service = PROCESS.daemon().and_then(|daemon| daemon.service.as_ref());
+    let proven = service.and_then(|service| service.other(theirs, peer.pid));
+    let proven = proven.ok_or("the record does not say that it is a generation of this service")?;
+    willing()?;
+    if lock(&PROCESS.connections.kinds).is_empty() {
+        return Err("the program accepts no connections".to_owned());
+    }
+    if PROCESS.connections.links.fetch_add(1, Ordering::SeqCst) >= LINKS {
+        PROCESS.connections.links.fetch_sub(1, Ordering::SeqCst);
+        return Err(format!("{LINKS} generations pass their connections already"));
+    }
+    let link = Arc::clone(link);
+    let taking = move || {
+        rlimit::make_room(open.min(OPEN_MAX));
+        let mut taker = Taker { link: &link, proven: &proven, receiver: Receiver::new(), taken: 0 };
+        taker.run();
+        let (predecessor, predecessor_generation) = (proven.pid, proven.number);
+        log::write(Event::Arrived {
+            generation: generation(),
+            predecessor,
+            predecessor_generation,
+            connections: taker.taken,
+        });
+        PROCESS.connections.links.fetch_sub(1, Ordering::SeqCst);
+    };
+    let spawned = thread::Builder::new().name("seamless-passed".to_owned()).spawn(taking);
+    spawned.map(drop).map_err(|error| {
+        PROCESS.connections.links.fetch_sub(1, Ordering::SeqCst);
+        format!("cannot start a thread: {error}")
+    })
+}
+
+fn generation() -> Option<u64> {
+    PROCESS.daemon().and_then(|daemon| daemon.generation())
+}
+
+fn willing() -> Result<(), &'static str> {
+    let Some(daemon) = PROCESS.daemon() else { return Err("it has not started") };
+    let machine = lock(&daemon.machine);
+    may_receive(machine.state(), machine.is_on_probation())
+}
+
+struct Taker<'a> {
+    link: &'a Link,
+    proven: &'a Proven,
+    receiver: Receiver,
+    /// How many connections were kept.
+    taken: usize,
+}
+
+/// A connection that has come, and what is to serve it.
+struct Come {
+    kind: String,
+    connection: Connection,
+    serve: Option<Serve>,
+}
+
+impl Taker<'_> {
+    fn run(&mut self) {
+        self.say(&Answer::Accepted);
+        loop {
+            wait::readable(&[self.link.as_fd(), self.proven.held.as_fd()], None);
+            // First this: what it has sent before its end is there after it.
+            let has_ended = self.proven.held.has_ended();
+            match self.link.receive(MESSAGE_MAX) {
+                Arrival::Message(message) => self.take(message),
+                Arrival::Nothing if has_ended => return, // others may hold the link open
+                Arrival::Nothing => {}
+                Arrival::OutOfMemory => retry::pause(),
+                Arrival::Closed => return,
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        // Held before it is asked whether the drain has begun: a connection that is kept is served, or passed
+        // on, before this process ends.
+        let guard = DrainGuard::of(&PROCESS.shutdown);
+        match self.examine(message) {
+            Ok(come) => {
+                let fates: Vec<Fate> = come.iter().map(|(fate, _)| *fate).collect();
+                let answer = self.receiver.decided(fates);
+                self.say(&answer);
+                let fates = self.receiver.answered();
+                for ((_, come), fate) in come.into_iter().zip(fates) {
+                    if fate == Fate::Kept {
+                        self.taken += 1;
+                        come.serve();
+                    }
+                }
+            }
+            Err(why) => {
+                log::write(Event::ArrivalRefused {
+                    generation: generation(),
+                    predecessor: self.proven.pid,
+                    predecessor_generation: self.proven.number,
+                    error: &why,
+                });
+                self.say(&Answer::Refused(why));
+            }
+        }
+        drop(guard);
+    }
+
+    /// Reads nothing from the connections.
+    fn examine(&mut self, message: Message) -> Result<Vec<(Fate, Come)>, String> {
+        let Message { bytes, mut fds, is_cut, lost_fds } = message;
+        if is_cut {
+            return Err("it sent a message that is too long".to_owned());
+        }
+        let (batch, load) = Batch::parse(&bytes).map_err(|refused| format!("it sent {refused}"))?;
+        self.receiver.on_message(&batch, (fds.len(), lost_fds), willing())?;
+        let refuse = |receiver: &mut Receiver, why| {
+            receiver.give_up();
+            Err(why)
+        };
+        let memory = if batch.in_memory { fds.pop() } else { None };
+        let memory = memory.map(|memory| {
+            let memory = memfd::check_sealed(memory, batch.load())?;
+            memfd::read_sealed(memory, batch.load())
+        });
+        let memory = match memory.transpose() {
+            Ok(memory) => memory,
+            Err(why) => return refuse(&mut self.receiver, why),
+        };
+        if !fds.iter().all(|fd| socket::is_connection(fd.as_fd())) {
+            let why = "it sent a descriptor that is no connection".to_owned();
+            return refuse(&mut self.receiver, why);
+        }
+        Ok(decide(batch, memory.as_deref().unwrap_or(load), fds))
+    }
+
+    /// Until the other side has it, or has ended.
+    fn say(&self, answer: &Answer) {
+        let bytes = answer.format();
+        while let Err(error) = self.link.send(&bytes, &[]) {
+            if !is_shortage(&error) || self.proven.held.has_ended() {
+                return;
+            }
+            wait::writable(self.link.as_fd(), LOOK);
+            retry::pause();
+        }
+    }
+}
+
+/// Asks the program about each.
+fn decide(batch: Batch, mut load: &[u8], fds: Vec<OwnedFd>) -> Vec<(Fate, Come)> {
+    let kinds: BTreeMap<String, Arc<Mutex<Admit>>> = lock(&PROCESS.connections.kinds).clone();
+    let mut come = Vec::with_capacity(fds.len());
+    for (about, fd) in batch.connections.into_iter().zip(fds) {
+        let (state, rest) = load.split_at(about.state as usize);
+        let (unread, rest) = rest.split_at(about.unread as usize);
+        load = rest;
+        let connection = Connection { fd, unread: unread.to_vec(), state: state.to_vec() };
+        let (fate, serve) = match kinds.get(&about.kind) {
+            None => (Fate::Unknown, None),
+            Some(admit) => {
+                let admit = || (lock(admit))(&connection.state);
+                match catch_unwind(AssertUnwindSafe(admit)) {
+                    Ok(Some(serve)) => (Fate::Kept, Some(serve)),
+                    Ok(None) => (Fate::Refused, None),
+                    Err(panic) => {
+                        note_panic(&about.kind, &*panic);
+                        (Fate::Refused, None)
+                    }
+                }
+            }
+        };
+        come.push((fate, Come { kind: about.kind, connection, serve }));
+    }
+    come
+}
+
+impl Come {
+    fn serve(self) {
+        let Come { kind, connection, serve } = self;
+        let Some(serve) = serve else { return };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| serve(connection))) {
+            note_panic(&kind, &*panic);
+        }
+    }
+}
+
+fn note_panic(kind: &str, panic: &(dyn std::any::Any + Send)) {
+    log::write(Event::AcceptPanicked { name: kind, panic: panic_text(panic) });
+}
