@@ -9,6 +9,7 @@
 //! | [sockets] | which way to keep the sockets, and how they move to the successor |
 //! | [datagrams] | QUIC, DTLS, WebRTC, games and DNS: flows over UDP that stay with their process |
 //! | [state] | state, files, locks and other descriptors that move to the successor |
+//! | [connections] | open connections that move to the successor |
 //! | [proxies] | behind nginx and haproxy; clients that reuse connections; request bodies |
 //! | [http] | HTTP servers that drain |
 //! | [crashes] | what clients see of a crash, and the keeper that holds the sockets |
@@ -48,6 +49,9 @@ pub mod datagrams {}
 
 #[doc = include_str!("state.md")]
 pub mod state {}
+
+#[doc = include_str!("connections.md")]
+pub mod connections {}
 
 #[doc = include_str!("proxies.md")]
 pub mod proxies {}

@@ -17,7 +17,7 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    fn new(permit: OwnedSemaphorePermit) -> Seat {
+    pub(super) fn new(permit: OwnedSemaphorePermit) -> Seat {
         Seat { _permit: permit, _guard: crate::drain_guard() }
     }
 }

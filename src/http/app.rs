@@ -1,6 +1,6 @@
 //! What can be served: one tower service for all connections, or one that is made for each.
 
-use super::connection::BoxError;
+use super::library::BoxError;
 use super::stream::Peer;
 use http::{Request, Response};
 use http_body::Body;

@@ -1,6 +1,7 @@
 //! Servers that have their sockets, and their life from there on.
 
-use super::connection::Shared;
+use super::io::Shared;
+use super::passing::Places;
 use super::stream::Address;
 use crate::hooks::{self, Stage};
 use crate::http::log;
@@ -25,10 +26,12 @@ pub struct Bound {
     guard: DrainGuard,
     /// What the hook of the forced exit looks at.
     shared: Arc<Shared>,
+    /// For connections that other generations pass.
+    places: Arc<Places>,
 }
 
 impl Bound {
-    pub(super) fn new(shared: Arc<Shared>) -> Bound {
+    pub(super) fn new(shared: Arc<Shared>, places: Arc<Places>) -> Bound {
         let cut = Arc::downgrade(&shared);
         hooks::before(Stage::Hammer, move || {
             let Some(shared) = cut.upgrade() else { return };
@@ -36,7 +39,7 @@ impl Bound {
             log::hammer(connections, cut);
         });
         let guard = crate::drain_guard();
-        Bound { addresses: Vec::new(), running: Vec::new(), guard, shared }
+        Bound { addresses: Vec::new(), running: Vec::new(), guard, shared, places }
     }
 
     pub(super) fn add(&mut self, address: Address, running: Running) {
@@ -81,7 +84,7 @@ impl Bound {
         }
         drop(self.guard); // each connection has its own
         let reason = crate::finished().await;
-        drop(self.shared);
+        drop((self.shared, self.places));
         Ok(reason)
     }
 }

@@ -1,36 +1,29 @@
 //! One connection, from its acceptance to its end.
 
 use super::accept::Seat;
-use super::counters::Counters;
-use super::goodbye::Goodbye;
-use super::proxied::Proxied;
-use super::state::{Next, State, Times};
+use super::io::{Io, Link, Shared};
+use super::library::BoxError;
+use super::passing::{Moves, Place};
+use super::protocol::{Given, Protocol};
+use super::state::{Length, Next, State};
 use super::stream::{Peer, Stream};
 use super::woken::WhenWoken;
 use crate::http::log;
+use crate::{Draining, Moment};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use pin_project_lite::pin_project;
-use std::collections::HashMap;
-use std::error::Error as StdError;
-use std::future::Future;
-use std::io;
-use std::os::fd::RawFd;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::time::Instant;
 use tokio::time::{Sleep, sleep_until};
 use tower_service::Service;
-
-pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// A tower service that can be served.
 pub(super) trait App<B>:
@@ -52,216 +45,6 @@ where
     S::Error: Into<BoxError> + Send,
     S::Future: Send + 'static,
 {
-}
-
-/// What all connections of a server share.
-pub(super) struct Shared {
-    pub(super) library: auto::Builder<TokioExecutor>,
-    pub(super) times: Times,
-    pub(super) request_timeout: Option<Duration>,
-    pub(super) proxied: Option<Proxied>,
-    pub(super) open: Open,
-    /// Over which connections leave in a drain.
-    pub(super) spread: Duration,
-    pub(super) counters: Counters,
-}
-
-impl Shared {
-    /// For whom a connection is: by the PROXY protocol, or `peer` itself. `None`: it is to be closed.
-    pub(super) async fn client(
-        &self,
-        stream: &Stream,
-        peer: Option<Peer>,
-        accepted: Instant,
-    ) -> Option<Option<Peer>> {
-        match &self.proxied {
-            Some(proxied) => proxied.client(stream, peer, accepted, self.times.header).await,
-            None => Some(peer),
-        }
-    }
-}
-
-/// The connections that are open, by their descriptors. One leaves before its descriptor is closed.
-#[derive(Default)]
-pub(super) struct Open {
-    links: Mutex<HashMap<RawFd, Arc<Link>>>,
-    /// The process is about to end by force.
-    hammered: AtomicBool,
-}
-
-impl Open {
-    /// Makes the end of the process reset every connection with something in flight: otherwise a body
-    /// that ends with its connection would look complete. It does not use the runtime, whose threads may
-    /// all be blocked.
-    ///
-    /// Returns how many are open, and how many of them will be cut.
-    pub(super) fn hammer(&self) -> (usize, usize) {
-        self.hammered.store(true, Ordering::SeqCst);
-        let links = self.links();
-        let cut = links.values().filter(|link| {
-            let socket = link.socket();
-            let busy = socket.state.is_busy();
-            if busy {
-                socket.reset_on_close();
-            }
-            busy
-        });
-        (links.len(), cut.count())
-    }
-
-    fn links(&self) -> MutexGuard<'_, HashMap<RawFd, Arc<Link>>> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What the parts of one connection share.
-struct Link {
-    /// Held by whoever reads and writes, for as long as that takes: neither ever waits.
-    socket: Mutex<Socket>,
-    /// The first GOAWAY is to be sent.
-    goodbye: AtomicBool,
-    /// Its moment in the drain has come.
-    leaves: AtomicBool,
-    shared: Arc<Shared>,
-    peer: Option<Peer>,
-}
-
-struct Socket {
-    /// `None` once it is closed.
-    stream: Option<Stream>,
-    state: State,
-}
-
-impl Link {
-    fn socket(&self) -> MutexGuard<'_, Socket> {
-        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The app is about to get a request.
-    fn asked(&self, has_body: bool) {
-        self.shared.counters.asked();
-        let mut socket = self.socket();
-        socket.state.asked(has_body);
-        if self.shared.open.hammered.load(Ordering::SeqCst) {
-            socket.reset_on_close(); // what is asked only now is cut as well
-        }
-    }
-}
-
-impl Socket {
-    fn parts(&mut self) -> (Pin<&mut Stream>, &mut State) {
-        let stream = self.stream.as_mut().expect("closed by the end of `Io` alone");
-        (Pin::new(stream), &mut self.state)
-    }
-
-    fn reset_on_close(&self) {
-        self.stream.iter().for_each(Stream::reset_on_close);
-    }
-}
-
-// ---- what moves ----
-
-/// The socket, as hyper gets it. If the protocol changes (an upgrade), the program gets it from hyper.
-pub(super) struct Io {
-    fd: RawFd,
-    link: Arc<Link>,
-    goodbye: Goodbye,
-    _seat: Seat,
-}
-
-impl AsyncRead for Io {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let Io { link, goodbye, .. } = &mut *self;
-        let mut socket = link.socket();
-        let (mut stream, state) = socket.parts();
-        // Sent here, since hyper reads whenever the connection is polled, but writes only if it has data.
-        if link.goodbye.load(Ordering::Relaxed) {
-            if let Poll::Ready(Err(error)) = goodbye.poll_send(stream.as_mut(), context) {
-                return Poll::Ready(Err(error));
-            }
-        }
-        let before = buffer.filled().len();
-        ready!(stream.poll_read(context, buffer))?;
-        state.read(&buffer.filled()[before..], Instant::now);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Io {
-    fn write(
-        &mut self,
-        parts: &[io::IoSlice<'_>],
-        context: &mut Context<'_>,
-        write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        let mut socket = self.link.socket();
-        let (mut stream, state) = socket.parts();
-        if self.link.goodbye.load(Ordering::Relaxed) {
-            ready!(self.goodbye.poll_send(stream.as_mut(), context))?;
-        }
-        let written = write(stream, context);
-        let bytes = match &written {
-            Poll::Ready(Ok(bytes)) => Some(*bytes),
-            Poll::Ready(Err(_)) => Some(0),
-            Poll::Pending => None,
-        };
-        state.wrote(bytes);
-        let mut left = bytes.filter(|_| state.is_http2()).unwrap_or(0);
-        for part in parts {
-            let taken = part.len().min(left);
-            self.goodbye.feed(&part[..taken]);
-            left -= taken;
-        }
-        written
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.write(&[io::IoSlice::new(bytes)], context, |stream, context| {
-            stream.poll_write(context, bytes)
-        })
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.write(parts, context, |stream, context| stream.poll_write_vectored(context, parts))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.link.socket().parts().0.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut socket = self.link.socket();
-        let (stream, state) = socket.parts();
-        ready!(stream.poll_flush(context))?;
-        state.flushed();
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.link.socket().parts().0.poll_shutdown(context)
-    }
-}
-
-/// Guards against a number that is used again: the connection leaves the list before it is closed.
-impl Drop for Io {
-    fn drop(&mut self) {
-        self.link.shared.open.links().remove(&self.fd);
-        drop(self.link.socket().stream.take());
-    }
 }
 
 // ---- what is asked ----
@@ -296,7 +79,10 @@ where
         Answering<<TowerToHyperService<S> as hyper::service::Service<Request<Incoming>>>::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        self.link.asked(!request.body().is_end_stream());
+        self.link.asked(match request.body() {
+            body if body.is_end_stream() => Length::Nothing,
+            body => body.size_hint().exact().map_or(Length::Unknown, Length::Bytes),
+        });
         let in_flight = InFlight(self.link.clone());
         if let Some(peer) = self.link.peer {
             request.extensions_mut().insert(peer);
@@ -397,66 +183,169 @@ impl<B: Body> Body for Counting<B> {
 
 // ---- its life ----
 
-/// Serves a connection to its end.
+/// Serves a connection to its end, or until another generation serves it.
 pub(super) async fn converse<S, B>(
-    stream: Stream,
+    mut given: Given,
     peer: Option<Peer>,
-    accepted: Instant,
     app: S,
     shared: Arc<Shared>,
-    seat: Seat,
+    mut seat: Seat,
+    place: Option<Arc<Place>>,
 ) where
     S: App<B>,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let fd = stream.number();
-    let socket = Mutex::new(Socket { stream: Some(stream), state: State::new(accepted) });
-    let (goodbye, leaves) = (AtomicBool::new(false), AtomicBool::new(false));
-    let link = Arc::new(Link { socket, goodbye, leaves, shared: shared.clone(), peer });
-    shared.open.links().insert(fd, link.clone());
-    let io = TokioIo::new(Io { fd, link: link.clone(), goodbye: Goodbye::default(), _seat: seat });
+    let mut drain = Drain {
+        leaving: crate::draining().moment(shared.spread),
+        begin: crate::draining().at_once(),
+        since: None,
+        begun: false,
+        moves: Moves::at(place.as_ref().filter(|_| shared.passes)),
+    };
+    loop {
+        let served = serve(given, peer, app.clone(), &shared, seat, &mut drain);
+        let (Some((taken, theirs)), Some(place)) = (served.await, &place) else { return };
+        (given, seat) = match place.pass(taken, peer).await {
+            Ok(()) => return shared.counters.passed(),
+            Err((None, _)) => return, // the runtime cannot take it back
+            Err((Some(stays), again)) => {
+                drain.moves.stays(again);
+                (stays, theirs)
+            }
+        };
+    }
+}
+
+/// What the drain means for a connection.
+struct Drain {
+    /// Its own moment.
+    leaving: Moment,
+    /// Since when that has come.
+    since: Option<Instant>,
+    begin: Draining,
+    begun: bool,
+    moves: Moves,
+}
+
+/// Serves it until it ends, which is `None`, or can be passed.
+async fn serve<S, B>(
+    given: Given,
+    peer: Option<Peer>,
+    app: S,
+    shared: &Arc<Shared>,
+    seat: Seat,
+    drain: &mut Drain,
+) -> Option<(Given, Seat)>
+where
+    S: App<B>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let Given { stream, unread, asked, since: begun } = given;
+    let state = if asked { State::resumed(begun) } else { State::new(begun) };
+    let link = Link::new(stream, state, shared, peer);
+    let io = Io::new(&link, unread, seat);
     let service = Counted { app: TowerToHyperService::new(app), link: link.clone() };
-    let mut connection = pin!(shared.library.serve_connection_with_upgrades(io, service));
-    let mut leaving = crate::draining().moment(shared.spread);
-    let mut since = None;
-    let mut alarm = pin!(sleep_until(accepted.into()));
+    let mut connection = Protocol::new(io, service, &shared.library);
+    let mut alarm = pin!(sleep_until(begun.into()));
     let ended = loop {
+        let may_move = drain.begun && drain.moves.may(Instant::now());
+        link.leaves.store(drain.since.is_some() && !may_move, Ordering::Relaxed);
         let due = WhenWoken::new(async {
             tokio::select! {
                 biased;
-                () = &mut leaving, if since.is_none() => {
-                    since = Some(Instant::now());
-                    link.leaves.store(true, Ordering::Relaxed);
+                () = &mut drain.leaving, if drain.since.is_none() => {
+                    drain.since = Some(Instant::now());
+                    drain.begun = true;
                 }
+                () = &mut drain.begin, if !drain.begun => drain.begun = true,
                 () = alarm.as_mut() => {}
             }
+        });
+        let polled = poll_fn(|context| match connection.poll(context, &shared.library) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if may_move && link.socket().state.may_move() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         });
         // First what has arrived: neither a timer nor the drain ends a connection before that is read.
         tokio::select! {
             biased;
-            ended = connection.as_mut() => break ended,
+            polled = polled => match polled {
+                Some(ended) => break ended,
+                None => match poll_fn(|context| stop(&mut connection, &link, context)).await {
+                    Some(Ok(())) => return take(connection, &link),
+                    Some(Err(error)) => break Err(error),
+                    None => drain.moves = Moves::Never,
+                },
+            },
             () = due => {}
         }
+        drain.moves.knows(drain.begun);
+        let now = Instant::now();
         let next = {
             let socket = &mut *link.socket();
             let stream = &socket.stream;
             let has_unread = || stream.as_ref().is_some_and(Stream::has_unread);
-            socket.state.next(Instant::now(), since, &shared.times, has_unread)
+            // What may move does so now.
+            let moves = drain.begun && drain.moves.may(now) && socket.state.may_move();
+            let leaves = drain.since.filter(|_| !moves);
+            socket.state.next(now, leaves, &shared.times, has_unread)
         };
         match next {
-            Next::Wait(until) => alarm.as_mut().reset(until.into()),
+            Next::Wait(until) => alarm.as_mut().reset(drain.moves.again(now, until).into()),
             Next::Announce => {
                 link.goodbye.store(true, Ordering::Relaxed);
-                alarm.as_mut().reset(Instant::now().into());
+                alarm.as_mut().reset(now.into());
             }
             Next::Finish => {
-                connection.as_mut().graceful_shutdown();
-                alarm.as_mut().reset((Instant::now() + shared.times.header).into());
+                connection.graceful_shutdown();
+                alarm.as_mut().reset((now + shared.times.header).into());
             }
-            Next::Cut => return,
+            Next::Cut => return None,
         }
     };
     if let Err(error) = ended {
-        log::failed("connection", &error);
+        log::failed("connection", &*error);
     }
+    None
+}
+
+/// Nothing is in flight: the library is to let the connection go. It is asked once. `None`: it still waits for
+/// something, and ends the connection after that.
+fn stop<S, B>(
+    connection: &mut Protocol<Counted<S>>,
+    link: &Link,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<(), BoxError>>>
+where
+    S: App<B>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    link.frozen.store(true, Ordering::Relaxed);
+    if !link.socket().state.has_been_asked() {
+        return Poll::Ready(Some(Ok(()))); // it has the first bytes of a head at most
+    }
+    connection.graceful_shutdown();
+    Poll::Ready(match connection.poll(context, &link.shared.library) {
+        Poll::Ready(ended) => Some(ended),
+        Poll::Pending => {
+            link.frozen.store(false, Ordering::Relaxed);
+            link.socket().state.finishes(Instant::now());
+            None
+        }
+    })
+}
+
+fn take<S, B>(connection: Protocol<Counted<S>>, link: &Link) -> Option<(Given, Seat)>
+where
+    S: App<B>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let (asked, since) = {
+        let socket = link.socket();
+        (socket.state.has_been_asked(), socket.state.since())
+    };
+    let (io, mut unread) = connection.take()?;
+    let (stream, rest, seat) = io.take()?;
+    unread.extend_from_slice(&rest);
+    Some((Given { stream, unread, asked, since }, seat))
 }

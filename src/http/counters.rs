@@ -7,6 +7,7 @@ pub(super) struct Counters {
     connections: &'static AtomicU64,
     requests: &'static AtomicU64,
     failures: &'static AtomicU64,
+    passed: &'static AtomicU64,
 }
 
 impl Counters {
@@ -16,6 +17,7 @@ impl Counters {
             connections: counters::get("http_connections"),
             requests: counters::get("http_requests"),
             failures: counters::get("http_failures"),
+            passed: counters::get("http_passed"),
         }
     }
 
@@ -26,6 +28,11 @@ impl Counters {
     /// Before the app gets it, so before any client sees an answer.
     pub(super) fn asked(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The successor serves a connection from now on.
+    pub(super) fn passed(&self) {
+        self.passed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Before the answer is sent.

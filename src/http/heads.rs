@@ -20,21 +20,27 @@ impl Heads {
     }
 
     /// How many heads end in these bytes.
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> u32 {
+    #[cfg(test)]
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> u32 {
+        self.feed_and_tell(bytes).0
+    }
+
+    /// How many heads end in these bytes, and how many bytes there are behind the last one.
+    pub(super) fn feed_and_tell(&mut self, mut bytes: &[u8]) -> (u32, usize) {
         let has_text = |line: &[u8]| line.iter().any(|byte| *byte != b'\r');
-        let mut ended = 0;
+        let (mut ended, mut behind) = (0, 0);
         while let Some(end) = memchr(b'\n', bytes) {
             if self.text || has_text(&bytes[..end]) {
                 self.begun = true;
             } else if self.begun {
                 self.begun = false;
-                ended += 1;
+                (ended, behind) = (ended + 1, bytes.len() - end - 1);
             }
             self.text = false;
             bytes = &bytes[end + 1..];
         }
         self.text |= has_text(bytes);
-        ended
+        (ended, behind)
     }
 
     /// A head has begun and has not ended.

@@ -27,7 +27,8 @@
 //!
 //! The server accepts what is queued, then closes its socket; a successor keeps the same socket open.
 //!
-//! If a successor serves, each connection leaves at a moment of its own, spread over [`spread`](Server::spread)
+//! If a successor serves, plain HTTP/1 connections are [passed](Server::pass) to it as soon as nothing is in flight:
+//! their clients notice nothing. What cannot be passed leaves: each connection leaves at a moment of its own, spread over [`spread`](Server::spread)
 //! (5 s): otherwise all clients would come back in the same second. Until its moment a connection is served as
 //! always. On a stop, all leave at once. From its moment on:
 //!
@@ -70,7 +71,11 @@ mod farewell;
 mod goodbye;
 mod heads;
 mod health;
+mod io;
+mod library;
 mod log;
+mod passing;
+mod protocol;
 mod proxied;
 mod server;
 mod standby;

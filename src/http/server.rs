@@ -3,8 +3,12 @@
 use super::accept::{Accepted, Seat, accept_all};
 use super::app::App;
 use super::bound::{Bound, Running, blocking, system};
-use super::connection::{BoxError, Open, Shared, converse};
+use super::connection::converse;
 use super::counters::Counters;
+use super::io::{Open, Shared};
+use super::library::{BoxError, Library};
+use super::passing::{Place as Passed, Places};
+use super::protocol::Given;
 use super::proxied::{Proxied, Trusted};
 use super::state::Times;
 use super::stream::{Listener, Peer, Stream};
@@ -12,8 +16,8 @@ use crate::{DrainReason, Error, ErrorKind, Result, sockets};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioExecutor;
-use hyper_util::server::conn::auto;
 use std::fmt;
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
@@ -59,6 +63,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// | --- | --- |
 /// | `http_connections` | connections that were accepted |
 /// | `http_requests` | requests that the app got; each is counted before its answer is sent |
+/// | `http_passed` | connections that a draining generation has [passed](Server::pass) to its successor |
 /// | `http_failures` | answers with a status of 500 or more, that of [`request_timeout`](Server::request_timeout) included, and requests for which the app returned an error |
 #[must_use = "nothing happens before `serve`"]
 pub struct Server {
@@ -68,6 +73,7 @@ pub struct Server {
     keep_alive: Duration,
     idle_grace: Duration,
     spread: Duration,
+    pass: bool,
     drain_timeout: Option<Duration>,
     max_header_size: usize,
     max_connections: usize,
@@ -79,7 +85,16 @@ struct Place {
     find: Box<dyn FnOnce() -> Result<(Listener, Start)> + Send>,
 }
 
-type Start = Box<dyn FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send>;
+type Start = Box<dyn FnOnce(Listener, Setting) -> Running + Send>;
+
+/// What a place gets when it starts.
+struct Setting {
+    shared: Arc<Shared>,
+    permits: Arc<Semaphore>,
+    /// If its connections may be passed.
+    passed: Option<Arc<Passed>>,
+    places: Arc<Places>,
+}
 
 impl Default for Server {
     fn default() -> Self {
@@ -97,6 +112,7 @@ impl Server {
             keep_alive: Duration::from_secs(75),
             idle_grace: Duration::from_secs(1),
             spread: Duration::from_secs(5),
+            pass: true,
             drain_timeout: Some(Duration::from_secs(60)),
             max_header_size: 64 << 10,
             max_connections: 10_000,
@@ -191,7 +207,7 @@ impl Server {
     fn add(
         mut self,
         find: impl FnOnce() -> Result<Listener> + Send + 'static,
-        start: impl FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send + 'static,
+        start: impl FnOnce(Listener, Setting) -> Running + Send + 'static,
     ) -> Server {
         self.places.push(Place { find: Box::new(|| Ok((find()?, Box::new(start)))) });
         self
@@ -264,39 +280,51 @@ impl Server {
             proxied: self.trusted.map(Proxied::new),
             open: Open::default(),
             spread: self.spread,
+            passes: self.pass,
             counters,
         });
-        let mut bound = Bound::new(shared.clone());
+        let places = Arc::new(Places::default());
+        if self.pass {
+            places.accept()?;
+        }
+        let mut bound = Bound::new(shared.clone(), places.clone());
         for (listener, start) in found {
             let address = listener.address().map_err(system)?;
             let permits = Arc::new(Semaphore::new(self.max_connections));
-            bound.add(address, start(listener, shared.clone(), permits));
+            let passed = Passed::of(&address).filter(|_| self.pass);
+            let (shared, places) = (shared.clone(), places.clone());
+            bound.add(address, start(listener, Setting { shared, permits, passed, places }));
         }
         crate::default_drain_timeout(self.drain_timeout);
         Ok(bound)
     }
 
-    fn library(&self) -> auto::Builder<TokioExecutor> {
-        let mut library = auto::Builder::new(TokioExecutor::new());
+    fn library(&self) -> Library {
+        let mut http1 = http1::Builder::new();
         // Hyper's own limit would also count between two requests; `State` has one that does not.
-        library.http1().header_read_timeout(None).max_buf_size(self.max_header_size);
-        let size = u32::try_from(self.max_header_size).unwrap_or(u32::MAX);
-        library.http2().max_header_list_size(size);
-        library
+        http1.header_read_timeout(None).max_buf_size(self.max_header_size);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2.max_header_list_size(u32::try_from(self.max_header_size).unwrap_or(u32::MAX));
+        Library { http1, http2 }
     }
 }
 
-fn plain<How: 'static>(
-    app: impl App<How>,
-) -> impl FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send {
-    move |listener, shared, permits| {
+fn plain<How: 'static>(app: impl App<How>) -> impl FnOnce(Listener, Setting) -> Running + Send {
+    move |listener, Setting { shared, permits, passed, places }| {
+        if let Some(place) = &passed {
+            let (app, shared, there) = (app.clone(), shared.clone(), place.clone());
+            places.add(place, permits.clone(), move |given, peer, seat| {
+                let (app, shared, place) = (app.clone(), shared.clone(), Some(there.clone()));
+                tokio::spawn(answer(given, peer, app, shared, seat, place));
+            });
+        }
         let take = move |(stream, peer, seat): Accepted| {
-            let (app, shared) = (app.clone(), shared.clone());
+            let (app, shared, place) = (app.clone(), shared.clone(), passed.clone());
             shared.counters.accepted();
             tokio::spawn(async move {
                 let accepted = Instant::now();
                 let Some(client) = shared.client(&stream, peer, accepted).await else { return };
-                answer(stream, client, accepted, app, shared, seat).await;
+                answer(Given::new(stream, accepted), client, app, shared, seat, place).await;
             });
         };
         Box::pin(accept_all(listener, permits, take))
@@ -305,15 +333,15 @@ fn plain<How: 'static>(
 
 /// Serves one connection, by the service that `app` is or makes.
 async fn answer<How: 'static>(
-    stream: Stream,
+    given: Given,
     peer: Option<Peer>,
-    accepted: Instant,
     app: impl App<How>,
     shared: Arc<Shared>,
     seat: Seat,
+    place: Option<Arc<Passed>>,
 ) {
     match app.serve(peer).await {
-        Ok(served) => converse(stream, peer, accepted, served, shared, seat).await,
+        Ok(served) => converse(given, peer, served, shared, seat, place).await,
         Err(error) => crate::http::log::failed("make", &*error),
     }
 }
@@ -322,8 +350,8 @@ async fn answer<How: 'static>(
 fn encrypted<How: 'static>(
     app: impl App<How>,
     acceptor: tokio_rustls::TlsAcceptor,
-) -> impl FnOnce(Listener, Arc<Shared>, Arc<Semaphore>) -> Running + Send {
-    move |listener, shared, permits| {
+) -> impl FnOnce(Listener, Setting) -> Running + Send {
+    move |listener, Setting { shared, permits, .. }| {
         let take = move |(stream, peer, seat): Accepted| {
             let (app, shared, acceptor) = (app.clone(), shared.clone(), acceptor.clone());
             shared.counters.accepted();
@@ -334,8 +362,8 @@ fn encrypted<How: 'static>(
                 let handshake = tokio::time::timeout(shared.times.header, acceptor.accept(stream));
                 match handshake.await {
                     Ok(Ok(stream)) => {
-                        let stream = Stream::Tls(Box::new(stream));
-                        answer(stream, peer, accepted, app, shared, seat).await;
+                        let given = Given::new(Stream::Tls(Box::new(stream)), accepted);
+                        answer(given, peer, app, shared, seat, None).await;
                     }
                     Ok(Err(error)) => crate::http::log::failed("handshake", &error),
                     Err(timed_out) => crate::http::log::failed("handshake", &timed_out),
@@ -355,6 +383,7 @@ impl fmt::Debug for Server {
             .field("keep_alive", &self.keep_alive)
             .field("idle_grace", &self.idle_grace)
             .field("spread", &self.spread)
+            .field("pass", &self.pass)
             .field("drain_timeout", &self.drain_timeout)
             .field("max_header_size", &self.max_header_size)
             .field("max_connections", &self.max_connections)
@@ -380,7 +409,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_documentation() {
         let text = "Server { places: 0, header_timeout: 10s, request_timeout: None, \
-            keep_alive: 75s, idle_grace: 1s, spread: 5s, drain_timeout: Some(60s), \
+            keep_alive: 75s, idle_grace: 1s, spread: 5s, pass: true, drain_timeout: Some(60s), \
             max_header_size: 65536, max_connections: 10000, trusted: None }";
         assert_eq!(format!("{:?}", Server::default()), text);
     }

@@ -27,6 +27,15 @@ pub(super) struct Times {
     pub(super) grace: Duration,
 }
 
+/// How long the body of a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Length {
+    Nothing,
+    Bytes(u64),
+    /// It says itself where it ends.
+    Unknown,
+}
+
 #[derive(Debug)]
 pub(super) struct State {
     version: Version,
@@ -38,6 +47,11 @@ pub(super) struct State {
     /// The last request had a body. An app that did not read it to its end leaves bytes that look
     /// like heads and are none.
     after_body: bool,
+    /// So many bytes have been read since the head of the request that was asked last. `None`: it is not known
+    /// where that head has ended.
+    since_head: Option<u64>,
+    /// Of the request that was asked last.
+    body: Length,
     /// Given to the app, and not answered to the end.
     in_flight: u32,
     /// A first request has come.
@@ -77,6 +91,8 @@ impl State {
             ahead: 0,
             opaque: false,
             after_body: false,
+            since_head: None,
+            body: Length::Nothing,
             in_flight: 0,
             asked: false,
             since: now,
@@ -86,6 +102,12 @@ impl State {
             announced: None,
             finishing: None,
         }
+    }
+
+    /// For an HTTP/1 connection that another generation has passed: requests have been answered there, and it has
+    /// been idle since then.
+    pub(super) fn resumed(since: Instant) -> Self {
+        State { version: Version::Http1, asked: true, ..State::new(since) }
     }
 
     pub(super) fn read(&mut self, mut bytes: &[u8], now: impl FnOnce() -> Instant) {
@@ -103,10 +125,16 @@ impl State {
                 bytes = &bytes[same..];
             }
         }
+        if let Some(since_head) = &mut self.since_head {
+            *since_head += bytes.len() as u64;
+        }
         if self.version == Version::Http1 && !self.opaque {
             let was_open = self.heads.is_open();
-            let ended = self.heads.feed(bytes);
+            let (ended, behind) = self.heads.feed_and_tell(bytes);
             self.ahead = self.ahead.saturating_add(ended);
+            if ended > 0 {
+                self.since_head = Some(behind as u64);
+            }
             if self.in_flight == 0 && self.heads.is_open() && (ended > 0 || !was_open) {
                 self.since = now();
             }
@@ -119,9 +147,15 @@ impl State {
     }
 
     /// The app gets a request.
-    pub(super) fn asked(&mut self, has_body: bool) {
+    pub(super) fn asked(&mut self, body: Length) {
+        let has_body = body != Length::Nothing;
         self.asked = true;
         self.in_flight += 1;
+        // If more heads have come, or what looks like heads in its body, its own may be an earlier one.
+        if self.ahead != 1 {
+            self.since_head = None;
+        }
+        self.body = body;
         self.ahead = self.ahead.saturating_sub(1);
         if has_body || self.after_body {
             // Where a body ends, and what came behind it, only the library knows.
@@ -138,6 +172,41 @@ impl State {
     /// is the last.
     pub(super) fn is_last(&self) -> bool {
         self.version == Version::Http1 && self.ahead == 0 && !self.heads.is_open()
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        !matches!(self.version, Version::Unknown(_))
+    }
+
+    pub(super) fn is_http1(&self) -> bool {
+        self.version == Version::Http1
+    }
+
+    pub(super) fn has_been_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// Since when nothing has been in flight.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// May another generation go on with it? Nothing is in flight, all is written, and what the library has read
+    /// begins with a head: the body of the last request has come to its end.
+    pub(super) fn may_move(&self) -> bool {
+        let is_between = match (self.version, self.body) {
+            (Version::Http2 | Version::Upgraded, _) | (_, Length::Unknown) => false,
+            (Version::Unknown(_), _) | (Version::Http1, Length::Nothing) => true,
+            (Version::Http1, Length::Bytes(length)) => {
+                self.since_head.is_some_and(|read| read >= length)
+            }
+        };
+        is_between && !self.is_busy() && self.finishing.is_none()
+    }
+
+    /// The library has been told to end it.
+    pub(super) fn finishes(&mut self, now: Instant) {
+        self.finishing = Some((now, self.moved));
     }
 
     pub(super) fn is_http2(&self) -> bool {
@@ -237,207 +306,4 @@ fn at(now: Instant, end: Instant, then: Next) -> Next {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-    const TIMES: Times = Times {
-        header: Duration::from_secs(10),
-        keep_alive: Duration::from_secs(75),
-        grace: Duration::from_secs(1),
-    };
-
-    fn seconds(count: u64) -> Duration {
-        Duration::from_secs(count)
-    }
-
-    /// A connection, and the moment of its start.
-    fn new() -> (State, Instant) {
-        let now = Instant::now();
-        (State::new(now), now)
-    }
-
-    fn exchange(state: &mut State, now: Instant) {
-        state.read(GET, || now);
-        state.asked(false);
-        state.answered(now);
-    }
-
-    #[test]
-    fn a_first_request_may_come_within_the_header_time_also_in_a_drain() {
-        for draining in [false, true] {
-            for first in [&b""[..], b"P", b"GET / HT", &PREFACE[..23]] {
-                let (mut state, start) = new();
-                state.read(first, || start);
-                let draining = draining.then_some(start);
-                let mut next =
-                    |after| state.next(start + seconds(after), draining, &TIMES, || false);
-                assert_eq!(next(0), Next::Wait(start + seconds(10)));
-                assert_eq!(next(9), Next::Wait(start + seconds(10)));
-                assert_eq!(next(10), Next::Cut);
-            }
-        }
-    }
-
-    #[test]
-    fn an_idle_connection_ends_after_keep_alive_and_in_a_drain_after_the_grace() {
-        let (mut state, start) = new();
-        exchange(&mut state, start);
-        assert_eq!(state.next(start, None, &TIMES, || false), Next::Wait(start + seconds(75)));
-        let began = start + seconds(20);
-        assert_eq!(
-            state.next(began, Some(began), &TIMES, || false),
-            Next::Wait(began + seconds(1))
-        );
-        // A request in time: the grace begins anew when it is answered.
-        exchange(&mut state, began + seconds(1));
-        let after = began + seconds(1);
-        assert_eq!(
-            state.next(after, Some(began), &TIMES, || false),
-            Next::Wait(began + seconds(2))
-        );
-        assert_eq!(state.next(began + seconds(2), Some(began), &TIMES, || false), Next::Finish);
-
-        let (mut state, start) = new();
-        exchange(&mut state, start);
-        assert_eq!(state.next(start + seconds(75), None, &TIMES, || false), Next::Finish);
-    }
-
-    /// The runtime may notice it later than its timer.
-    #[test]
-    fn an_idle_connection_does_not_end_while_something_is_unread() {
-        for draining in [false, true] {
-            let (mut state, start) = new();
-            exchange(&mut state, start);
-            let now = start + seconds(75);
-            let draining = draining.then_some(start);
-            let next = state.next(now, draining, &TIMES, || true);
-            assert_eq!(next, Next::Wait(now + LOOK_AGAIN));
-            assert_eq!(state.next(now + LOOK_AGAIN, draining, &TIMES, || false), Next::Finish);
-        }
-    }
-
-    #[test]
-    fn a_request_on_its_way_is_waited_for_as_long_as_a_head_may_take() {
-        let (mut state, start) = new();
-        exchange(&mut state, start);
-        let late = start + seconds(30);
-        state.read(b"GET /", || late);
-        state.read(b" HTTP/1.1\r\n", || late + seconds(5)); // the same head
-        let next = state.next(late + seconds(5), Some(start), &TIMES, || false);
-        assert_eq!(next, Next::Wait(late + seconds(10)));
-        assert_eq!(state.next(late + seconds(10), Some(start), &TIMES, || false), Next::Cut);
-    }
-
-    #[test]
-    fn what_is_in_flight_is_never_ended() {
-        for first in [GET, PREFACE] {
-            let (mut state, start) = new();
-            state.read(first, || start);
-            state.asked(true);
-            for draining in [None, Some(start)] {
-                let mut seen = Vec::new();
-                for after in [0, 100, 100_000] {
-                    seen.push(state.next(start + seconds(after), draining, &TIMES, || false));
-                }
-                if first == PREFACE && draining.is_some() {
-                    assert_eq!(seen[..2], [Next::Announce, Next::Finish]);
-                    seen.drain(..2);
-                }
-                assert!(seen.iter().all(|next| matches!(next, Next::Wait(_))), "{seen:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn only_the_last_of_several_requests_is_the_last_answer() {
-        let (mut state, start) = new();
-        state.read(&[GET, GET, GET].concat(), || start);
-        for last in [false, false, true] {
-            state.asked(false);
-            assert_eq!(state.is_last(), last);
-            assert!(matches!(state.next(start, Some(start), &TIMES, || false), Next::Wait(_)));
-            state.answered(start);
-        }
-        // Nor is one the last while the next is on its way.
-        state.read(&[GET, b"GET /"].concat(), || start);
-        state.asked(false);
-        assert!(!state.is_last());
-        state.read(&GET[5..], || start);
-        state.answered(start);
-        state.asked(false);
-        assert!(state.is_last());
-    }
-
-    #[test]
-    fn an_answer_is_through_when_the_kernel_has_all_of_it() {
-        let (mut state, start) = new();
-        let mut busy = Vec::new();
-        state.flushed();
-        busy.push(state.is_busy());
-        state.read(GET, || start);
-        busy.push(state.is_busy());
-        state.asked(false);
-        state.flushed(); // the head
-        busy.push(state.is_busy());
-        state.answered(start);
-        busy.push(state.is_busy());
-        state.flushed();
-        busy.push(state.is_busy());
-        assert_eq!(busy, [false, true, true, true, false]);
-    }
-
-    #[test]
-    fn empty_lines_in_a_body_are_no_requests() {
-        let (mut state, start) = new();
-        state.read(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\na\r\n\r\n", || start);
-        state.asked(true);
-        state.read(b"b\n\n", || start);
-        assert!(state.is_last());
-        state.answered(start);
-        assert_eq!(
-            state.next(start, Some(start), &TIMES, || false),
-            Next::Wait(start + seconds(1))
-        );
-    }
-
-    #[test]
-    fn what_is_left_of_a_body_ends_no_request_and_holds_up_no_drain() {
-        let (mut state, start) = new();
-        state.read(b"POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\n", || start);
-        state.asked(true);
-        state.answered(start); // not read
-        state.read(b"a\n\nb\n\n", || start);
-        assert_eq!(
-            state.next(start, Some(start), &TIMES, || false),
-            Next::Wait(start + seconds(10))
-        );
-        state.read(GET, || start);
-        state.asked(false);
-        assert!(state.is_last());
-        state.answered(start);
-        assert_eq!(state.next(start + seconds(1), Some(start), &TIMES, || false), Next::Finish);
-    }
-
-    #[test]
-    fn http_2_is_told_at_once_and_cut_only_where_nothing_moves() {
-        let (mut state, start) = new();
-        state.read(PREFACE, || start);
-        assert_eq!(state.next(start, Some(start), &TIMES, || false), Next::Announce);
-        assert_eq!(
-            state.next(start, Some(start), &TIMES, || false),
-            Next::Wait(start + seconds(1))
-        );
-        let start = start + seconds(1);
-        assert_eq!(state.next(start, Some(start), &TIMES, || false), Next::Finish);
-        let mut now = start + seconds(10);
-        state.wrote(Some(20));
-        assert_eq!(state.next(now, Some(start), &TIMES, || false), Next::Wait(now + seconds(10)));
-        now += seconds(10);
-        state.wrote(None); // somebody does not read
-        assert_eq!(state.next(now, Some(start), &TIMES, || false), Next::Wait(now + seconds(10)));
-        state.wrote(Some(0));
-        now += seconds(10);
-        assert_eq!(state.next(now, Some(start), &TIMES, || false), Next::Cut);
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use crate::sockets::tokio::{TcpListener, UnixListener};
 use nix::sys::socket::{MsgFlags, recv};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -67,6 +67,32 @@ impl Stream {
             Stream::Unix(unix) => unix.as_raw_fd(),
             #[cfg(feature = "tls")]
             Stream::Tls(tls) => tls.get_ref().0.as_raw_fd(),
+        }
+    }
+
+    /// Takes it out of the runtime, and so out of epoll. `None`: it is encrypted, or the runtime fails.
+    pub(super) fn into_fd(self) -> Option<OwnedFd> {
+        match self {
+            Stream::Tcp(tcp) => tcp.into_std().ok().map(OwnedFd::from),
+            Stream::Unix(unix) => unix.into_std().ok().map(OwnedFd::from),
+            #[cfg(feature = "tls")]
+            Stream::Tls(_) => None,
+        }
+    }
+
+    /// Puts it into the runtime. Its mode is what it was in the process that has passed it: nonblocking.
+    pub(super) fn from_fd(fd: OwnedFd, is_tcp: bool) -> io::Result<Stream> {
+        match is_tcp {
+            true => {
+                let tcp = std::net::TcpStream::from(fd);
+                tcp.set_nonblocking(true)?;
+                TcpStream::from_std(tcp).map(Stream::Tcp)
+            }
+            false => {
+                let unix = std::os::unix::net::UnixStream::from(fd);
+                unix.set_nonblocking(true)?;
+                UnixStream::from_std(unix).map(Stream::Unix)
+            }
         }
     }
 

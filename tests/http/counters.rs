@@ -49,7 +49,9 @@ fn a_503_of_the_request_timeout_is_a_failure() {
             String::from_utf8(output.stdout).expect("a number")
         };
         assert_eq!([code("/name"), code("/?delay=10s"), code("/nowhere")], ["200", "503", "404"]);
-        let expected = json!({"http_connections": 3, "http_requests": 3, "http_failures": 1});
+        let expected = json!({
+            "http_connections": 3, "http_requests": 3, "http_failures": 1, "http_passed": 0
+        });
         assert_eq!(counters_of(&folder.join("web.pid")), expected);
     });
 }

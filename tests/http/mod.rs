@@ -4,6 +4,7 @@ mod counters;
 mod drain;
 mod health;
 pub(crate) mod limits;
+mod passing;
 mod proxied;
 mod restarts;
 mod spread;
@@ -71,7 +72,7 @@ impl Web {
 fn launch(folder: &Path, options: &str) -> Child {
     let (web, folder) = (bin::support("web"), folder.display());
     let script = format!(
-        "cd '{folder}' && exec >>log 2>&1 && exec '{}' --pid-file=web.pid --spread=0s {options}",
+        "cd '{folder}' && exec >>log 2>&1 && exec '{}' --pid-file=web.pid --spread=0s --pass=no {options}",
         web.display()
     );
     scene::shell(&script).spawn().expect("sh")

@@ -58,6 +58,28 @@ impl Server {
         self
     }
 
+    /// Whether open connections are passed to the successor in a drain, so that their clients need not connect
+    /// again, and none of them finds its connection closed when it sends its next request. Default: `true`.
+    ///
+    /// Passed are plain HTTP/1 connections (TCP and Unix), as soon as nothing is in flight: idle ones at once, the
+    /// others when their answer has been written. What the client has sent of its next request goes along. No
+    /// answer says `Connection: close` before that. The successor has to serve the same place: a TCP address as
+    /// [`Bound::addresses`](super::Bound::addresses) shows it, or the path of a Unix socket. A connection counts in
+    /// its [`max_connections`](Server::max_connections), and keeps its age.
+    ///
+    /// The other connections leave in the drain as [`spread`](Server::spread) says: with TLS, with HTTP/2, those
+    /// after a request whose body has not come to its end or has no length (until the next request), and all
+    /// that the successor refuses, for example since its limit is reached or since it has switched this off. On a
+    /// stop nothing is passed.
+    ///
+    /// Switch it off if the app keeps something in memory that belongs to a connection, such as a session that was
+    /// authenticated once for the whole connection (NTLM), or an app that
+    /// [is made](super::App) for each connection and keeps state: the successor makes a new one.
+    pub fn pass(mut self, pass: bool) -> Server {
+        self.pass = pass;
+        self
+    }
+
     /// How long the drain may take. After that the process is forced to exit (hammer), as with
     /// [`Config::drain_timeout`](crate::Config::drain_timeout): connections with something in flight are
     /// reset, so that no client mistakes a truncated answer for a complete one, and the process ends with

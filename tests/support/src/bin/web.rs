@@ -117,6 +117,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "keep-alive" => server.keep_alive(time()?),
             "idle-grace" => server.idle_grace(time()?),
             "spread" => server.spread(time()?),
+            "pass" => server.pass(value == "yes"),
             "drain-timeout" => server.drain_timeout(time()?),
             "max-header-size" => server.max_header_size(value.parse()?),
             "max-connections" => server.max_connections(value.parse()?),

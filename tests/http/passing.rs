@@ -1,0 +1,296 @@
+//! P13: connections of HTTP/1 move to the successor.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use seamless_testing::{
+    LIMIT,
+    boxed::{self, Boxed},
+    http::{Connection, Target},
+    process::Watched,
+    signal::{CONT, STOP, TERM},
+    wait_for,
+};
+
+use super::{Answers as _, GET, Web, assert_ended, connect_to};
+
+const POST: &str = "POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n12345";
+const CHUNKED: &str =
+    "POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n";
+
+/// Its connections move.
+fn start(folder: &Path, address: SocketAddr, more: &str) -> Web {
+    // What does not move stays for ever.
+    let stays = "--pass=yes --spread=1h --idle-grace=1h --drain-timeout=9h --header-timeout=1h";
+    Web::start(folder, format!("--listen={address} {stays} {more}"))
+}
+
+/// A client that keeps its connection and never retries: how many requests were answered.
+fn keep_asking(address: SocketAddr, number: u64, done: &AtomicBool) -> u64 {
+    let stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(LIMIT)).expect("a limit");
+    stream.set_nodelay(true).expect("an option");
+    let mut reader = BufReader::new(stream);
+    let mut answered = 0;
+    while !done.load(Ordering::Relaxed) {
+        let request = if answered % 3 == 2 { POST } else { GET };
+        // Half of them come in two pieces.
+        let cut = if (answered + number) % 2 == 0 { request.len() } else { 20 };
+        reader.get_mut().write_all(&request.as_bytes()[..cut]).expect("sent");
+        if cut < request.len() {
+            thread::sleep(Duration::from_millis(3));
+            reader.get_mut().write_all(&request.as_bytes()[cut..]).expect("sent");
+        }
+        let (mut length, mut line) = (0, String::new());
+        reader.read_line(&mut line).expect("an answer");
+        assert_eq!(line, "HTTP/1.1 200 OK\r\n", "client {number}, request {answered}");
+        while line != "\r\n" {
+            line.clear();
+            reader.read_line(&mut line).expect("the head");
+            let lower = line.to_ascii_lowercase();
+            assert!(!lower.starts_with("connection: close"), "client {number}");
+            if let Some(text) = lower.strip_prefix("content-length: ") {
+                length = text.trim().parse().expect("a length");
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).expect("the body");
+        answered += 1;
+        // Pauses of every length up to some 100 ms.
+        thread::sleep(Duration::from_millis((answered * 7 + number * 13) % 97));
+    }
+    answered
+}
+
+#[test]
+fn p13_clients_that_keep_their_connections_notice_nothing() {
+    const CLIENTS: u64 = 64;
+    Boxed::new().private_net().limit(Duration::from_secs(180)).run(|folder| {
+        let address = boxed::address();
+        let mut web = start(folder, address, "");
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let asking: Vec<_> = (0..CLIENTS)
+                .map(|number| {
+                    let done = &done;
+                    scope.spawn(move || keep_asking(address, number, done))
+                })
+                .collect();
+            wait_for("all are connected", LIMIT, || (connections(folder) == CLIENTS).then_some(()));
+            for _ in 0..5 {
+                let old = web.restart();
+                assert_ended(&web, &old);
+            }
+            done.store(true, Ordering::Relaxed);
+            let answered: u64 = asking.into_iter().map(|one| one.join().expect("no failure")).sum();
+            println!("{answered} answers");
+            assert!(answered > 5 * CLIENTS, "{answered}");
+        });
+        assert_eq!(connections(folder), CLIENTS);
+        let counters = crate::command::counters_of(&folder.join("web.pid"));
+        assert_eq!(counters["http_failures"], 0);
+        assert_eq!(counters["http_passed"], 5 * CLIENTS);
+    });
+}
+
+/// How many were opened, in all generations.
+fn connections(folder: &Path) -> u64 {
+    let counters = crate::command::counters_of(&folder.join("web.pid"));
+    counters["http_connections"].as_u64().unwrap_or_default()
+}
+
+#[test]
+fn p13_what_has_come_of_the_next_request_moves_too() {
+    Boxed::new().private_net().limit(Duration::from_secs(120)).run(|folder| {
+        let address = boxed::address();
+        let unix = folder.join("web.sock");
+        let mut web = start(folder, address, &format!("--unix-socket={}", unix.display()));
+        let first = web.daemon;
+        let asked = |target: &Target, request: &str| {
+            let mut one = Connection::to(target);
+            one.send(request);
+            assert!(!one.answer_of(first));
+            one
+        };
+        let tcp = Target::from(address);
+        // Half of its first head; nothing; idle; half of the next head; after a request with a body.
+        let mut half = connect_to(address);
+        half.send(&GET[..9]);
+        let mut silent = connect_to(address);
+        let mut idle = asked(&tcp, GET);
+        let mut begun = asked(&tcp, GET);
+        begun.send(&GET[..9]);
+        let mut posted = asked(&tcp, POST);
+        let mut local = asked(&Target::Unix(unix), GET);
+        // Its answer takes longer than the restart; two more requests are behind it.
+        let mut slow = connect_to(address);
+        slow.send("GET /?delay=1s HTTP/1.1\r\nHost: a\r\n\r\n");
+        slow.send(GET);
+        slow.send(&GET[..9]);
+        half.wait_accepted(first);
+        silent.wait_accepted(first);
+        slow.wait_accepted(first);
+
+        let old = web.restart();
+        assert!(!slow.answer_of(old.pid()), "it was asked there");
+        assert_ended(&web, &old);
+        for one in [&mut half, &mut begun] {
+            one.send(&GET[9..]);
+            assert!(!one.answer_of(web.daemon));
+        }
+        for one in [&mut silent, &mut idle, &mut posted, &mut local] {
+            one.send(GET);
+            assert!(!one.answer_of(web.daemon));
+        }
+        slow.read_until("Server pid: "); // of either
+        slow.read_until("\n");
+        slow.send(&GET[9..]);
+        assert!(!slow.answer_of(web.daemon));
+    });
+}
+
+#[test]
+fn p13_who_cannot_move_is_served_on() {
+    Boxed::new().private_net().limit(Duration::from_secs(120)).run(|folder| {
+        let address = boxed::address();
+        let mut web = start(folder, address, "");
+        let first = web.daemon;
+        // Where its request ends is known only after the next one.
+        let mut chunked = connect_to(address);
+        chunked.send(CHUNKED);
+        assert!(!chunked.answer_of(first));
+        let mut upgraded = connect_to(address);
+        upgraded
+            .send("GET /echo HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+        upgraded.read_until("\r\n\r\n");
+        let old = web.restart();
+        upgraded.send("hello\n");
+        assert_eq!(upgraded.read_until("hello\n"), "hello\n");
+        chunked.send(GET);
+        assert!(!chunked.answer_of(old.pid()));
+        chunked.send(GET);
+        assert!(!chunked.answer_of(web.daemon));
+        drop(upgraded);
+        assert_ended(&web, &old);
+    });
+}
+
+/// At its limit, without the place, and with passing switched off.
+#[test]
+fn p13_what_the_successor_refuses_leaves_as_always() {
+    Boxed::new().private_net().limit(Duration::from_secs(120)).run(|folder| {
+        for (number, options) in
+            ["--max-connections=1", "--pass=no", "elsewhere"].iter().enumerate()
+        {
+            let folder = folder.join(number.to_string());
+            std::fs::create_dir(&folder).expect("a folder");
+            let address = boxed::address();
+            let leaves = "--spread=0s --idle-grace=100ms --pass=yes";
+            let mut web = Web::start(&folder, format!("--listen={address} {leaves}"));
+            let mut clients: Vec<Connection> = (0..3).map(|_| connect_to(address)).collect();
+            for one in &mut clients {
+                one.send(GET);
+                assert!(!one.answer_of(web.daemon));
+            }
+            web.options = match *options {
+                "elsewhere" => format!("--listen={} {leaves}", boxed::address()),
+                options => format!("--listen={address} {leaves} {options}"),
+            };
+            let old = web.restart();
+            assert_ended(&web, &old);
+            let mut moved = 0;
+            for mut one in clients {
+                one.set_limit(LIMIT);
+                let mut bytes = [0; 1];
+                one.socket().set_nonblocking(true).expect("a mode");
+                // It was closed, or has moved and is silent.
+                if one.socket().read(&mut bytes).is_err() {
+                    one.socket().set_nonblocking(false).expect("a mode");
+                    one.send(GET);
+                    assert!(!one.answer_of(web.daemon));
+                    moved += 1;
+                }
+            }
+            assert_eq!(moved, usize::from(*options == "--max-connections=1"), "{options}");
+        }
+    });
+}
+
+#[test]
+fn p13_on_a_stop_nothing_moves() {
+    Boxed::new().private_net().run(|folder| {
+        let address = boxed::address();
+        let web = Web::start(folder, format!("--listen={address} --pass=yes --idle-grace=1ms"));
+        let mut one = connect_to(address);
+        one.send(GET);
+        assert!(!one.answer_of(web.daemon));
+        let daemon = Watched::new(web.daemon);
+        daemon.signal(TERM);
+        one.set_limit(LIMIT);
+        one.ends();
+        daemon.wait_end(LIMIT);
+        assert!(web.log().stage("passing").is_empty(), "{}", web.log());
+    });
+}
+
+/// Its age moves with it: a client that is silent is closed in time.
+#[test]
+fn a_connection_that_moves_stays_as_old_as_it_is() {
+    const KEEP_ALIVE: Duration = Duration::from_secs(10);
+    Boxed::new().private_net().run(|folder| {
+        let address = boxed::address();
+        let mut web = Web::start(folder, format!("--listen={address} --pass=yes --keep-alive=10s"));
+        let mut one = connect_to(address);
+        one.send(GET);
+        assert!(!one.answer_of(web.daemon));
+        let began = Instant::now();
+        thread::sleep(KEEP_ALIVE / 2); // this is what moves
+        let old = web.restart();
+        assert_ended(&web, &old);
+        let moved = Instant::now();
+        one.set_limit(LIMIT);
+        one.ends();
+        assert!(
+            began.elapsed() + Duration::from_millis(100) >= KEEP_ALIVE,
+            "{:?}",
+            began.elapsed()
+        );
+        assert!(moved.elapsed() < KEEP_ALIVE.mul_f64(0.9), "{:?}", moved.elapsed());
+    });
+}
+
+/// A successor that does not answer holds up nobody that was not sent, and is tried again.
+#[test]
+fn p13_a_successor_that_is_stopped_gets_them_later() {
+    Boxed::new().private_net().limit(Duration::from_secs(120)).run(|folder| {
+        let address = boxed::address();
+        let mut web = start(folder, address, "--stop-before=drain");
+        let mut one = connect_to(address);
+        one.send(GET);
+        assert!(!one.answer_of(web.daemon));
+        // The old one stops itself before its drain.
+        let old = Watched::new(web.daemon);
+        web.hand_off();
+        web.options = web.options.replace("--stop-before=drain", "");
+        web.launcher = super::launch(folder, &web.options);
+        web.daemon = super::wait_started(folder, old.pid());
+        seamless_testing::scene::wait_stopped(|| vec![old.pid()]);
+        let new = Watched::new(web.daemon);
+        new.signal(STOP);
+        seamless_testing::scene::wait_stopped(|| vec![new.pid()]);
+        old.signal(CONT);
+        web.log().wait_words(&["stage=passing", "the successor does not answer"], 1);
+        one.send(GET);
+        assert!(!one.answer_of(old.pid()), "it is served on");
+        new.signal(CONT);
+        assert_ended(&web, &old);
+        one.send(GET);
+        assert!(!one.answer_of(new.pid()));
+    });
+}
