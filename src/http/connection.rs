@@ -3,7 +3,7 @@
 use super::accept::Seat;
 use super::io::{Io, Link, Shared};
 use super::library::BoxError;
-use super::passing::{Moves, Place};
+use super::passing::{Moves, Place, TRIES};
 use super::protocol::{Given, Protocol};
 use super::state::{Length, Next, State};
 use super::stream::{Peer, Stream};
@@ -199,7 +199,7 @@ pub(super) async fn converse<S, B>(
         leaving: crate::draining().moment(shared.spread),
         begin: crate::draining().at_once(),
         since: None,
-        begun: false,
+        begun: None,
         moves: Moves::at(place.as_ref().filter(|_| shared.passes)),
     };
     loop {
@@ -208,8 +208,10 @@ pub(super) async fn converse<S, B>(
         (given, seat) = match place.pass(taken, peer).await {
             Ok(()) => return shared.counters.passed(),
             Err((None, _)) => return, // the runtime cannot take it back
-            Err((Some(stays), again)) => {
-                drain.moves.stays(again);
+            Err((Some(stays), why)) => {
+                let now = Instant::now();
+                let end = drain.begun.unwrap_or(now) + shared.spread.min(TRIES);
+                drain.moves.stays(why, now, end);
                 (stays, theirs)
             }
         };
@@ -223,7 +225,8 @@ struct Drain {
     /// Since when that has come.
     since: Option<Instant>,
     begin: Draining,
-    begun: bool,
+    /// Since when that has come.
+    begun: Option<Instant>,
     moves: Moves,
 }
 
@@ -248,16 +251,19 @@ where
     let mut connection = Protocol::new(io, service, &shared.library);
     let mut alarm = pin!(sleep_until(begun.into()));
     let ended = loop {
-        let may_move = drain.begun && drain.moves.may(Instant::now());
-        link.leaves.store(drain.since.is_some() && !may_move, Ordering::Relaxed);
+        let now = Instant::now();
+        let may_move = drain.begun.is_some() && drain.moves.may(now);
+        link.leaves.store(drain.since.is_some() && !drain.moves.may_yet(now), Ordering::Relaxed);
         let due = WhenWoken::new(async {
             tokio::select! {
                 biased;
                 () = &mut drain.leaving, if drain.since.is_none() => {
                     drain.since = Some(Instant::now());
-                    drain.begun = true;
+                    drain.begun = drain.begun.or(drain.since);
                 }
-                () = &mut drain.begin, if !drain.begun => drain.begun = true,
+                () = &mut drain.begin, if drain.begun.is_none() => {
+                    drain.begun = Some(Instant::now());
+                }
                 () = alarm.as_mut() => {}
             }
         });
@@ -279,14 +285,16 @@ where
             },
             () = due => {}
         }
-        drain.moves.knows(drain.begun);
+        if drain.begun.is_some() {
+            drain.moves.knows_reason();
+        }
         let now = Instant::now();
         let next = {
             let socket = &mut *link.socket();
             let stream = &socket.stream;
             let has_unread = || stream.as_ref().is_some_and(Stream::has_unread);
-            // What may move does so now.
-            let moves = drain.begun && drain.moves.may(now) && socket.state.may_move();
+            // What may move does so, now or in a moment.
+            let moves = drain.moves.may_yet(now) && socket.state.may_move();
             let leaves = drain.since.filter(|_| !moves);
             socket.state.next(now, leaves, &shared.times, has_unread)
         };
@@ -321,8 +329,9 @@ where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     link.frozen.store(true, Ordering::Relaxed);
-    if !link.socket().state.has_been_asked() {
-        return Poll::Ready(Some(Ok(()))); // it has the first bytes of a head at most
+    if link.socket().state.is_untouched() {
+        // It has the first bytes of a head at most. Told to stop, it would wait for the rest.
+        return Poll::Ready(Some(Ok(())));
     }
     connection.graceful_shutdown();
     Poll::Ready(match connection.poll(context, &link.shared.library) {

@@ -17,6 +17,8 @@ use tokio::sync::Semaphore;
 const KIND: &str = "http/1";
 /// When a connection is tried again that could not be passed.
 const AGAIN: Duration = Duration::from_secs(1);
+/// For how long that goes on, from the beginning of the drain.
+pub(super) const TRIES: Duration = Duration::from_secs(5);
 const TCP: &[u8] = b"tcp ";
 const UNIX: &[u8] = b"unix ";
 
@@ -26,8 +28,11 @@ pub(super) enum Moves {
     Never,
     /// As soon as it can.
     Yes,
-    /// Not before this moment.
-    From(Instant),
+    /// The successor could not be reached. It is tried again at a moment, and not any more after another one.
+    Later {
+        next: Instant,
+        end: Instant,
+    },
 }
 
 impl Moves {
@@ -35,38 +40,51 @@ impl Moves {
         place.map_or(Moves::Never, |_| Moves::Yes)
     }
 
+    /// May it be passed now?
     pub(super) fn may(self, now: Instant) -> bool {
         match self {
             Moves::Never => false,
             Moves::Yes => true,
-            Moves::From(moment) => now >= moment,
+            Moves::Later { next, end } => now >= next && now < end,
         }
     }
 
-    /// If the drain has begun, its reason is known: on a stop no connection moves.
-    pub(super) fn knows(&mut self, begun: bool) {
+    /// May it be passed now or later? Until then its own moment to leave does not count.
+    pub(super) fn may_yet(self, now: Instant) -> bool {
+        match self {
+            Moves::Never => false,
+            Moves::Yes => true,
+            Moves::Later { end, .. } => now < end,
+        }
+    }
+
+    /// The drain has begun, so its reason is known: on a stop no connection moves.
+    pub(super) fn knows_reason(&mut self) {
         let moves = || match crate::draining().reason() {
             Some(DrainReason::TakenOver | DrainReason::RolledBack) => true,
             Some(_) | None => false,
         };
-        if begun && *self != Moves::Never && !moves() {
+        if *self != Moves::Never && !moves() {
             *self = Moves::Never;
         }
     }
 
-    /// It was not passed.
-    pub(super) fn stays(&mut self, why: Reason) {
+    /// It was not passed, for this reason. `end`: until when it may be tried again.
+    pub(super) fn stays(&mut self, why: Reason, now: Instant, end: Instant) {
+        let next = now + AGAIN;
         *self = match why {
-            Reason::NoSuccessor | Reason::Silent => Moves::From(Instant::now() + AGAIN),
+            Reason::NoSuccessor | Reason::Silent if next < end => Moves::Later { next, end },
             _ => Moves::Never,
         };
     }
 
-    /// When the connection is looked at again, which is `until` at the latest.
-    pub(super) fn again(self, now: Instant, until: Instant) -> Instant {
+    /// When the connection is looked at again: at this moment at the latest.
+    pub(super) fn again(self, now: Instant, latest: Instant) -> Instant {
         match self {
-            Moves::From(moment) if moment > now => until.min(moment),
-            Moves::Never | Moves::Yes | Moves::From(_) => until,
+            Moves::Never | Moves::Yes => latest,
+            Moves::Later { next, .. } if now < next => latest.min(next),
+            Moves::Later { end, .. } if now < end => latest.min(end),
+            Moves::Later { .. } => latest,
         }
     }
 }
@@ -191,9 +209,30 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
-    use super::{About, Address, Peer, Place};
+    use super::{AGAIN, About, Address, Moves, Peer, Place, Reason};
     use std::path::PathBuf;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn p13_who_could_not_be_passed_is_tried_again_for_a_while() {
+        let now = Instant::now();
+        let end = now + 3 * AGAIN;
+        for why in [Reason::Refused, Reason::UnknownKind, Reason::Stopped, Reason::Unusable] {
+            let mut moves = Moves::Yes;
+            moves.stays(why, now, end);
+            assert_eq!(moves, Moves::Never, "{why:?}");
+        }
+        let mut moves = Moves::Yes;
+        assert!(moves.may(now) && moves.may_yet(now));
+        moves.stays(Reason::Silent, now, end);
+        assert!(!moves.may(now) && moves.may_yet(now));
+        assert_eq!(moves.again(now, now + 2 * AGAIN), now + AGAIN);
+        assert!(moves.may(now + AGAIN));
+        assert_eq!(moves.again(now + AGAIN, now + 9 * AGAIN), end);
+        assert!(!moves.may(end) && !moves.may_yet(end));
+        moves.stays(Reason::NoSuccessor, now + 2 * AGAIN, end);
+        assert_eq!(moves, Moves::Never);
+    }
 
     #[test]
     fn p13_what_the_successor_has_to_know() {

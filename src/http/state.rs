@@ -56,6 +56,8 @@ pub(super) struct State {
     in_flight: u32,
     /// A first request has come.
     asked: bool,
+    /// The library has given a request to the app, and not another generation's.
+    begun: bool,
     /// Since when nothing has been in flight, or since when a head has been coming.
     since: Instant,
     /// The end of an answer may still be in the library.
@@ -95,6 +97,7 @@ impl State {
             body: Length::Nothing,
             in_flight: 0,
             asked: false,
+            begun: false,
             since: now,
             unflushed: false,
             blocked: false,
@@ -149,7 +152,7 @@ impl State {
     /// The app gets a request.
     pub(super) fn asked(&mut self, body: Length) {
         let has_body = body != Length::Nothing;
-        self.asked = true;
+        (self.asked, self.begun) = (true, true);
         self.in_flight += 1;
         // If more heads have come, or what looks like heads in its body, its own may be an earlier one.
         if self.ahead != 1 {
@@ -184,6 +187,11 @@ impl State {
 
     pub(super) fn has_been_asked(&self) -> bool {
         self.asked
+    }
+
+    /// Has the library of this process done nothing but read?
+    pub(super) fn is_untouched(&self) -> bool {
+        !self.begun
     }
 
     /// Since when nothing has been in flight.

@@ -298,14 +298,8 @@ fn p13_what_is_in_doubt_waits_for_the_successor() {
             let new = Watched::new(moves.daemon);
             match what {
                 "go on" => {
-                    // The old one serves on those that it has not sent.
-                    let silent = "reason=\"the successor does not answer\"";
-                    let is_there = || moves.log().with(&["stage=stays", silent]).len();
-                    let waited = wait_for("a second", LIMIT, || {
-                        let passed = moves.log().with(&["stage=passing", silent]).len();
-                        (passed > 0 || old.has_ended()).then(is_there)
-                    });
-                    println!("{waited} stay");
+                    // Longer than an answer may take: those that were not sent are served on.
+                    thread::sleep(Duration::from_millis(1500));
                     new.signal(CONT);
                     clients.iter_mut().for_each(|one| _ = one.answer());
                     clients.iter_mut().for_each(|one| one.ask_until(new.pid()));

@@ -12,7 +12,7 @@ use crate::proto::control::frame::passing::chunk_of_connections;
 use crate::proto::control::frame::{self, Answer, Batch, Fate};
 use crate::proto::control::passing::{Input, Next, Reason, Sender, first, stays};
 use crate::proto::paths;
-use crate::shutdown::lock;
+use crate::shutdown::{DrainGuard, lock};
 use crate::sys::memfd;
 use crate::sys::seqpacket::{Arrival, Link};
 use crate::sys::shortage::is_shortage;
@@ -49,8 +49,9 @@ struct Giver {
     doubt: Vec<Waiting>,
     /// Since when an answer is awaited.
     asked: Instant,
-    /// Since when connections are passed without a pause, and how many.
-    burst: Option<Instant>,
+    /// Since when connections are passed without a pause, and how many. The process does not end before the log
+    /// says so.
+    burst: Option<(Instant, DrainGuard)>,
     passed: usize,
 }
 
@@ -89,7 +90,7 @@ impl Giver {
                 return None;
             }
             Next::Link => {
-                self.burst = Some(Instant::now());
+                self.begin_burst();
                 return Some(match self.link() {
                     Some(there) => {
                         let number = there.proven.number;
@@ -197,7 +198,7 @@ impl Giver {
     }
 
     fn send_batch(&mut self, number: u64, count: usize) -> Input {
-        self.burst.get_or_insert_with(Instant::now);
+        self.begin_burst();
         let sent: Vec<Waiting> = lock(&self.queue.waiting).drain(..count).collect();
         let batch = Batch::new(number, sent.iter().map(|one| one.about.clone()).collect());
         let mut load = Vec::with_capacity(batch.load() as usize);
@@ -304,10 +305,14 @@ impl Giver {
 
     // ---- the log ----
 
+    fn begin_burst(&mut self) {
+        self.burst.get_or_insert_with(|| (Instant::now(), DrainGuard::of(&PROCESS.shutdown)));
+    }
+
     fn note_passed(&mut self) {
         let connections = std::mem::take(&mut self.passed);
-        let began = self.burst.take();
-        if let (Some(there), Some(began), 1..) = (&self.there, began, connections) {
+        let burst = self.burst.take();
+        if let (Some(there), Some((began, _)), 1..) = (&self.there, &burst, connections) {
             log::write(Event::Passed {
                 generation: self.service.number(),
                 successor: there.proven.pid,

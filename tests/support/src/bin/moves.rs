@@ -17,16 +17,21 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lexopt::prelude::*;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::resource::{Resource, setrlimit},
+    sys::{
+        resource::{Resource, setrlimit},
+        signal::{Signal, raise},
+    },
 };
 use seamless::connections::{self, Connection};
-use seamless_testing::{process::signal, signal::STOP};
+
+/// When a connection is passed again that stays.
+const AGAIN: Duration = Duration::from_millis(100);
 
 struct Options {
     kind: String,
@@ -79,14 +84,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let is_first = first.swap(false, Ordering::SeqCst);
             let now = |what: &str, place: &str| is_first && what == place;
             if now(&stop_in, "admit") {
-                signal(process::id(), STOP);
+                stop();
             }
             assert!(!now(&panic_in, "admit"), "as it was told");
             let (stops, panics) = (now(&stop_in, "serve"), now(&panic_in, "serve"));
             let options = Arc::clone(&theirs);
             (!refuse).then_some(move |connection: Connection| {
                 if stops {
-                    signal(process::id(), STOP);
+                    stop();
                 }
                 assert!(!panics, "as it was told");
                 let state = String::from_utf8(connection.state).expect("text");
@@ -116,6 +121,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// Stops this process, and this thread at once.
+fn stop() {
+    raise(Signal::SIGSTOP).expect("a signal");
+}
+
 /// Readable when the drain has begun.
 fn drain() -> &'static OwnedFd {
     static DRAIN: OnceLock<OwnedFd> = OnceLock::new();
@@ -132,7 +142,7 @@ fn begin(fd: OwnedFd, unread: Vec<u8>, count: u64, options: &Arc<Options>) {
 
 fn serve(mut stream: TcpStream, mut unread: Vec<u8>, mut count: u64, options: &Options) {
     let pid = process::id();
-    let mut tries = true;
+    let (mut tries, mut tried) = (true, Instant::now());
     loop {
         while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = unread.drain(..=end).collect();
@@ -160,18 +170,18 @@ fn serve(mut stream: TcpStream, mut unread: Vec<u8>, mut count: u64, options: &O
                     unread = stays.connection.unread;
                 }
             }
-            tries = false;
+            (tries, tried) = (false, Instant::now());
         }
         let waits_for_drain = tries.then(|| drain().as_fd());
         let fds = [Some(stream.as_fd()), waits_for_drain].into_iter().flatten();
         let mut fds: Vec<PollFd<'_>> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         let limit = match tries || !options.again {
             true => PollTimeout::NONE,
-            false => PollTimeout::try_from(Duration::from_millis(100)).expect("a time"),
+            false => PollTimeout::try_from(AGAIN).expect("a time"),
         };
         let ready = poll(&mut fds, limit);
+        tries |= options.again && tried.elapsed() >= AGAIN;
         if ready == Ok(0) {
-            tries = true;
             continue;
         }
         let is_readable = fds[0].any() == Some(true);
