@@ -157,6 +157,16 @@ impl Client {
         self.answer()
     }
 
+    /// `None`: the connection has ended.
+    #[track_caller]
+    fn try_ask(&mut self) -> Option<u32> {
+        let question = format!("{}\n", self.sent);
+        self.stream.get_mut().write_all(question.as_bytes()).ok()?;
+        self.sent += 1;
+        let ends = matches!(self.stream.fill_buf(), Ok([]) | Err(_));
+        (!ends).then(|| self.answer())
+    }
+
     /// Asks until this process answers.
     #[track_caller]
     fn ask_until(&mut self, pid: u32) {
@@ -333,6 +343,68 @@ fn p13_what_is_in_doubt_waits_for_the_successor() {
                 }
             }
         });
+    });
+}
+
+/// Either side is killed somewhere in the move. A connection ends only if the process that had it was killed.
+#[test]
+fn p13_p9_whoever_is_killed_in_the_move_takes_only_its_own_connections_along() {
+    const CLIENTS: usize = 40;
+    Boxed::new().private_net().limit(Duration::from_secs(180)).run(|folder| {
+        let mut middle = 0;
+        for round in 0..16 {
+            let folder = folder.join(round.to_string());
+            let mut moves = Moves::start(&folder, "");
+            let mut clients = moves.clients(CLIENTS);
+            let old = Watched::new(moves.daemon);
+            Watched::new(moves.launcher.id()).signal(TERM);
+            assert!(moves.launcher.wait().expect("its end").success());
+            moves.launcher = launch(&folder, moves.address, "");
+            moves.log().wait(&[("stage", "drain"), ("daemon", &old.pid().to_string())]);
+            moves.daemon = wait_started(&folder, 2);
+            let new = Watched::new(moves.daemon);
+            thread::sleep(Duration::from_micros(round / 2 * 700)); // somewhere
+            let (killed, left) = if round % 2 == 0 { (&new, &old) } else { (&old, &new) };
+            killed.signal(KILL);
+            killed.wait_end(LIMIT);
+            let mut alive: Vec<Client> = Vec::new();
+            for mut one in clients.drain(..) {
+                match one.try_ask() {
+                    Some(pid) => {
+                        assert_eq!(pid, left.pid());
+                        alive.push(one);
+                    }
+                    None => continue,
+                }
+            }
+            // What the log says of connections that the new one has had.
+            let had = |daemon: &Watched, field: &str| {
+                let daemon = daemon.pid().to_string();
+                let lines = moves.log().stage("passing").into_iter();
+                let lines = lines.filter(|line| line.is(&[("daemon", &daemon)]));
+                let lines = lines.filter(|line| line.field(field).is_some());
+                lines.map(|line| line.number("connections") as usize).sum::<usize>()
+            };
+            let expected = match round % 2 {
+                0 => CLIENTS - alive.len(), // kept by the new one, as the old one has heard
+                _ => alive.len(),
+            };
+            wait_for(
+                format!("{expected} had moved in round {round}:\n{}", moves.log()),
+                LIMIT,
+                || {
+                    let field = if round % 2 == 0 { "elapsed_ms" } else { "predecessor" };
+                    (had(left, field) == expected).then_some(())
+                },
+            );
+            middle += usize::from(!alive.is_empty() && alive.len() < CLIENTS);
+            alive.iter_mut().for_each(|one| assert_eq!(one.ask(), left.pid()));
+            drop(alive);
+            left.signal(KILL);
+            left.wait_end(LIMIT);
+            _ = moves.launcher.wait();
+        }
+        println!("{middle} rounds in the middle of the move");
     });
 }
 
