@@ -225,9 +225,16 @@ impl Io {
     }
 
     /// Takes out the socket, which stays open, and what nobody has read. From then on it is not in the list of
-    /// open connections, so the end of the process does not reset it.
+    /// open connections, so the end of the process does not reset it. `None` after a forced end has begun: then it
+    /// may be set up for a reset, which would go with the socket.
     pub(super) fn take(mut self) -> Option<(Stream, Vec<u8>, Seat)> {
-        self.link.shared.open.links().remove(&self.fd);
+        {
+            let mut links = self.link.shared.open.links();
+            if self.link.shared.open.hammered.load(Ordering::SeqCst) {
+                return None;
+            }
+            links.remove(&self.fd);
+        }
         let stream = self.link.socket().stream.take()?;
         let mut unread = std::mem::take(&mut self.again);
         unread.append(&mut self.unread);
