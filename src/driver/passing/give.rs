@@ -199,7 +199,13 @@ impl Giver {
 
     fn send_batch(&mut self, number: u64, count: usize) -> Input {
         self.begin_burst();
-        let sent: Vec<Waiting> = lock(&self.queue.waiting).drain(..count).collect();
+        let sent: Vec<Waiting> = {
+            let mut waiting = lock(&self.queue.waiting);
+            // Others may have come before these meanwhile.
+            let fits = chunk_of_connections(waiting.iter().map(|one| &one.about));
+            waiting.drain(..fits.min(count)).collect()
+        };
+        let count = sent.len();
         let batch = Batch::new(number, sent.iter().map(|one| one.about.clone()).collect());
         let mut load = Vec::with_capacity(batch.load() as usize);
         for Waiting { connection: Connection { state, unread, .. }, .. } in &sent {

@@ -26,7 +26,8 @@ impl Queue {
     pub(super) fn add(&self, waiting: Waiting, start: impl FnOnce() -> io::Result<()>) {
         let is_first = {
             let mut all = lock(&self.waiting);
-            all.push_back(waiting);
+            // The last comes first: it has just been used, while thousands of idle ones may wait.
+            all.push_front(waiting);
             all.len() == 1
         };
         match self.run(start) {

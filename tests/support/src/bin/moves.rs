@@ -5,7 +5,7 @@
 //! `--kind NAME` of its connections, `--accepts NAME` (`none`: nothing). `--load BYTES` more of state. `--again`: what
 //! cannot be passed is tried again each 100 ms. `--refuse`: takes nothing. `--stop-in admit`, `--stop-in serve`: the
 //! process stops itself when the first connection arrives, before and after it has answered. `--panic-in admit`,
-//! `--panic-in serve`: for the first one. `--files N`: its limit of open files.
+//! `--panic-in serve`: for the first one. `--slow TIME`: so long for each connection that arrives. `--files N`: its limit of open files.
 
 use std::{
     io::{Read, Write},
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut pid_file, mut listen, mut files) = (String::new(), String::new(), None);
     let mut accepts = "moves".to_owned();
     let (mut stop_in, mut panic_in, mut refuse) = (String::new(), String::new(), false);
-    let (mut probation, mut drain_timeout) = (None, None);
+    let (mut probation, mut drain_timeout, mut slow) = (None, None, Duration::ZERO);
     let mut args = lexopt::Parser::from_env();
     while let Some(arg) = args.next()? {
         let Long(name) = arg else { return Err(arg.unexpected().into()) };
@@ -61,6 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "refuse" => refuse = true,
             "stop-in" => stop_in = value()?,
             "panic-in" => panic_in = value()?,
+            "slow" => slow = humantime::parse_duration(&value()?)?,
             "files" => files = Some(value()?.parse()?),
             "probation" => probation = Some(humantime::parse_duration(&value()?)?),
             "drain-timeout" => drain_timeout = Some(humantime::parse_duration(&value()?)?),
@@ -87,6 +88,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 stop();
             }
             assert!(!now(&panic_in, "admit"), "as it was told");
+            thread::sleep(slow);
             let (stops, panics) = (now(&stop_in, "serve"), now(&panic_in, "serve"));
             let options = Arc::clone(&theirs);
             (!refuse).then_some(move |connection: Connection| {
