@@ -468,8 +468,10 @@ impl fmt::Debug for Config {
             .field("notification_fd", &self.settings.notification_fd)
             .field("replace_output", &self.settings.replace_output)
             .field("on_launch", &self.settings.on_launch.len())
-            .field("keep_open", &self.settings.keep_open);
-        config
+            .field("keep_open", &self.settings.keep_open)
+            .field("keep_sockets", &self.settings.keep_sockets)
+            .field("probation", &self.settings.probation)
+            .field("probation_check", &self.settings.probation_check.is_some())
             .field("hand_over", &self.states())
             .field("takeover_timeout", &self.settings.takeover_timeout)
             .field("signals_to_all", &self.settings.signals_to_all)

@@ -384,7 +384,10 @@ fn p1_p10_a_lock_file_that_is_replaced_all_the_time() {
                 started.launcher.kill();
                 started.wait_end();
             }
-            direct.wait_checks(old.pid(), 1);
+            // One that serves after all has taken its place.
+            if direct.report.named("started").len() == 1 {
+                direct.wait_checks(old.pid(), 1);
+            }
             old.signal(TERM);
             old.wait_end(LIMIT);
             drop(until);

@@ -32,10 +32,11 @@ fn the_defaults() {
     assert_eq!(
         format!("{:?}", Config::new("/run/web/web.pid")),
         "Config { pid_file: \"/run/web/web.pid\", handoff_timeout: 10s, successor_timeout: Some(10s), \
-         claim_timeout: Some(60s), drain_timeout: None, release_signal: 17, reload_signals: [], \
+         claim_timeout: Some(60s), drain_timeout: None, leave_time: None, release_signal: 17, reload_signals: [], \
          max_draining: Some(8), too_many_draining: None, parent_restarts: None, \
          release_code: 0, notification_fd: None, replace_output: true, \
-         on_launch: 0, keep_open: [], hand_over: [], takeover_timeout: 5s, \
+         on_launch: 0, keep_open: [], keep_sockets: Some(10s), probation: None, \
+         probation_check: false, hand_over: [], takeover_timeout: 5s, \
          signals_to_all: [], working_dir: None, environment: false, watchdog: false }"
     );
 }
@@ -47,6 +48,10 @@ fn each_option_is_taken() {
         .successor_timeout(None)
         .claim_timeout(None)
         .drain_timeout(Duration::from_secs(2))
+        .leave_time(Duration::from_secs(7))
+        .keep_sockets(None)
+        .probation(Duration::from_secs(30))
+        .probation_check(|| true)
         .release_signal(USR1)
         .reload_signals([HUP, HUP])
         .max_draining(None)
@@ -65,10 +70,11 @@ fn each_option_is_taken() {
     assert_eq!(
         format!("{config:?}"),
         "Config { pid_file: \"web.pid\", handoff_timeout: 1ms, successor_timeout: None, \
-         claim_timeout: None, drain_timeout: Some(2s), release_signal: 10, \
+         claim_timeout: None, drain_timeout: Some(2s), leave_time: Some(7s), release_signal: 10, \
          reload_signals: [1, 1], max_draining: None, too_many_draining: None, \
          parent_restarts: None, release_code: 75, notification_fd: Some(3), \
-         replace_output: false, on_launch: 2, keep_open: [2], hand_over: [\"cache\"], \
+         replace_output: false, on_launch: 2, keep_open: [2], keep_sockets: None, \
+         probation: Some(30s), probation_check: true, hand_over: [\"cache\"], \
          takeover_timeout: 6s, signals_to_all: [10], working_dir: Some(\"/srv/web/current\"), \
          environment: true, watchdog: true }"
     );
