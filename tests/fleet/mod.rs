@@ -1,6 +1,7 @@
 //! Many services: their metrics, the samples for monitoring them, and rolling deploys.
 
 mod metrics;
+mod rollout;
 mod samples;
 
 use std::{
