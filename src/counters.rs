@@ -14,7 +14,7 @@
 //! what a draining generation still counts is not lost. A counter is an atomic of the standard library: to
 //! count costs what it costs there, and needs no lock and no system call.
 //!
-//! `seamless status --json` and `seamless status --openmetrics` show all counters of a service. Servers of the
+//! `seamless status --json`, `--openmetrics` and `--prometheus` show all counters of a service. Servers of the
 //! module `http` count by themselves: see `http::Server`.
 //!
 //! # How long they live

@@ -5,6 +5,7 @@
 //! daemontools and under runit.
 
 mod command;
+mod fleet;
 mod http;
 mod launcher;
 mod restart;

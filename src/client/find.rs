@@ -1,13 +1,14 @@
 //! Which services there are.
 
-use super::Service;
+use super::{Service, pattern};
 use crate::proto::paths;
 use crate::sys::{lock_file, proc};
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Where PID files lie, if nobody says where.
 const USUAL: &str = "/run";
@@ -64,7 +65,72 @@ impl Service {
     }
 }
 
+impl Service {
+    /// The services whose PID files match a pattern of a shell, like `/run/*/*.pid`: `*`, `?` and `[a-z]`, which
+    /// match within one name of the path, and no dot at its beginning; a backslash takes the special meaning from
+    /// the next character. A service is known by its lock file, so one that is down matches, too, as long as that
+    /// file lies there. A relative pattern counts from the current folder. Links to folders are followed.
+    ///
+    /// As for [`find`](Service::find), what may not be read is left out, and noted; and a process that is a
+    /// generation must not call this.
+    #[must_use]
+    pub fn find_matching(pattern: &Path) -> Found {
+        let mut found = Found::default();
+        let mut pid_files = BTreeSet::new();
+        let mut at = vec![PathBuf::new()];
+        let mut parts = pattern.components().peekable();
+        while let Some(part) = parts.next() {
+            let is_last = parts.peek().is_none();
+            let Component::Normal(name) = part else {
+                at.iter_mut().for_each(|path| path.push(part));
+                continue;
+            };
+            let mut next = Vec::new();
+            for folder in at {
+                let names = match pattern::is_pattern(name) || is_last {
+                    true => found.names_in(&folder),
+                    false => vec![name.to_owned()],
+                };
+                for entry in names {
+                    let path = folder.join(&entry);
+                    match paths::of_lock_file(&path) {
+                        _ if !is_last => {
+                            next.extend(pattern::matches(name, &entry).then_some(path));
+                        }
+                        Some(pid_file)
+                            if pid_file
+                                .file_name()
+                                .is_some_and(|of| pattern::matches(name, of)) =>
+                        {
+                            found.consider(&path, &mut pid_files);
+                        }
+                        Some(_) | None => {}
+                    }
+                }
+            }
+            at = next;
+        }
+        found.services = pid_files.iter().filter_map(|path| Service::at(path).ok()).collect();
+        found
+    }
+}
+
 impl Found {
+    /// What is no folder has no names.
+    fn names_in(&mut self, folder: &Path) -> Vec<OsString> {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        match fs::read_dir(folder) {
+            Ok(entries) => {
+                entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect::<Vec<_>>()
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Vec::new(),
+            Err(error) => {
+                self.note(folder, &error);
+                Vec::new()
+            }
+        }
+    }
+
     /// Adds the PID files whose lock files lie in the folder or below it. Its own path may be a link.
     fn search(&mut self, folder: &Path, pid_files: &mut BTreeSet<PathBuf>) -> io::Result<()> {
         let folder = fs::canonicalize(folder)?;

@@ -1,5 +1,6 @@
 //! A look at a service: its files, and which of its generations live.
 
+use super::history::History;
 use super::outcome::Rejected;
 use super::status::Status;
 use super::supervisor::Supervisor;
@@ -8,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::proto::State;
 use crate::proto::generation::check::Content;
 use crate::proto::generation::proof::World;
-use crate::proto::generation::record::{self, LineState, Record};
+use crate::proto::generation::record::{self, LineState};
 use crate::proto::generation::rejection;
 use crate::proto::generation::verdict::{Asker, Facts, Purpose, Unproven, Verdict, Why, verdict};
 use crate::proto::paths;
@@ -36,6 +37,7 @@ pub struct Look {
     last_claim: u64,
     rejected: Option<rejection::Rejected>,
     starting: Option<i32>,
+    history: History,
     notes: Vec<String>,
     unknown: Option<String>,
     unread: Option<Unread>,
@@ -117,6 +119,14 @@ impl Generation {
     /// How long its daemon has run; `None` without `/proc`.
     pub fn age(&self) -> Option<Duration> {
         proc::age(self.listed.daemon.start)
+    }
+
+    /// The program file that its daemon runs. If a deploy has replaced or removed the file since, the path ends
+    /// with ` (deleted)`. For a script, it is the interpreter. `None` if we may not look (`proc_pid_exe(5)`), or
+    /// it has ended.
+    pub fn program(&self) -> Option<PathBuf> {
+        let program = std::fs::read_link(format!("/proc/{}/exe", self.daemon())).ok()?;
+        (!self.has_ended()).then_some(program)
     }
 
     /// How many connections its daemon has open: established TCP connections, and Unix stream
@@ -216,6 +226,7 @@ impl Look {
             last_claim: 0,
             rejected: None,
             starting: None,
+            history: History::default(),
             notes: Vec::new(),
             unknown: None,
             unread: None,
@@ -293,6 +304,11 @@ impl Look {
         self.starting
     }
 
+    /// What has happened to the service so far.
+    pub fn history(&self) -> History {
+        self.history
+    }
+
     /// How many starts took the claim after the generation of this number, have ended and never
     /// served.
     pub fn starts_since(&self, number: u64) -> u64 {
@@ -328,7 +344,7 @@ impl Look {
     }
 
     fn read(&mut self, looked: lock_file::Looked) {
-        let Record { last, live, rejected, .. } = match looked.record {
+        let record = match looked.record {
             Ok((record, dropped)) => {
                 let path = &looked.path;
                 let lines = dropped.iter();
@@ -341,7 +357,7 @@ impl Look {
                 return;
             }
         };
-        (self.last_claim, self.rejected) = (last, rejected);
+        (self.last_claim, self.rejected) = (record.last, record.rejected);
         let (world, hidden) = match proc::world() {
             Ok((world, hidden)) => {
                 (world, hidden.map(|(Hidden::Processes(why) | Hidden::Boot(why))| why))
@@ -352,9 +368,11 @@ impl Look {
             self.notes.push(format!("only who holds the PID file is known to live: {why}"));
         }
         let mut doubtful = Vec::new();
-        for generation in live {
-            self.prove(generation, &world, looked.bound, &mut doubtful);
+        let mut facts = Vec::new();
+        for generation in record.live.iter().cloned() {
+            facts.extend(self.prove(generation, &world, looked.bound, &mut doubtful));
         }
+        self.history = History::of(record, &facts, looked.holder, &world);
         match doubtful.first() {
             Some(first) if self.live.is_empty() => self.unknown = Some(first.clone()),
             Some(_) | None => self.notes.append(&mut doubtful),
@@ -372,7 +390,7 @@ impl Look {
         world: &World,
         bound: Option<u32>,
         doubtful: &mut Vec<String>,
-    ) {
+    ) -> Option<Facts> {
         let record::Generation { number, daemon, launcher, .. } = listed;
         let pid = daemon.pid;
         let content = self.content.unwrap_or_default();
@@ -381,7 +399,7 @@ impl Look {
             Ok(Err(why)) => (None, Err(why)),
             Err(error) => {
                 self.unknown = Some(format!("cannot look at process {pid}: {error}"));
-                return;
+                return None;
             }
         };
         let facts = Facts {
@@ -415,6 +433,7 @@ impl Look {
             }
             Verdict::Leave { why, .. } | Verdict::Refuse(why) => self.pass_over(&facts, pid, why),
         }
+        Some(facts)
     }
 
     /// What there is to say of a listed process that we may not touch.

@@ -69,6 +69,12 @@ impl Status {
         self.0.took_over
     }
 
+    /// How long the transfer of sockets, state and counters from that generation took. `None` if nothing was
+    /// transferred.
+    pub fn transfer_time(&self) -> Option<Duration> {
+        self.0.transfer_us.map(Duration::from_micros)
+    }
+
     /// Whether its launcher starts the next generation itself: see
     /// [`Config::reload_signals`](crate::Config::reload_signals).
     pub fn restarts_in_place(&self) -> bool {

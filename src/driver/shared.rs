@@ -127,6 +127,8 @@ pub(in crate::driver) struct Past {
     pub(in crate::driver) phase_since: Option<Instant>,
     pub(in crate::driver) took_over: Option<u64>,
     pub(in crate::driver) probation_since: Option<Instant>,
+    /// How long the transfer from the predecessor took.
+    pub(in crate::driver) transfer: Option<Duration>,
 }
 
 impl Process {
@@ -197,11 +199,12 @@ impl Daemon {
     /// `false`: the process has been told to end meanwhile. `last_claim`: the number of the last claim.
     /// `predecessor`: in whose place we serve.
     pub(in crate::driver) fn serve(&self, last_claim: u64, predecessor: Option<u64>) -> bool {
-        *lock(&self.past) = Past {
-            phase_since: Some(Instant::now()),
-            took_over: predecessor,
-            probation_since: None,
-        };
+        {
+            let mut past = lock(&self.past);
+            let since = Some(Instant::now());
+            *past =
+                Past { phase_since: since, took_over: predecessor, probation_since: None, ..*past };
+        }
         let mut machine = lock(&self.machine);
         let Some(report) = machine.started(last_claim) else { return false };
         PROCESS.states.publish(machine.state()); // with the machine locked, so that all come in order

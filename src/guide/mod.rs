@@ -17,6 +17,7 @@
 //! | [probation] | a new version that fails: its predecessor serves again |
 //! | [command] | the program `seamless` |
 //! | [deploying] | the features, examples to copy from, a walk through a restart, a new version |
+//! | [fleet] | many services: metrics, alerts, Ansible, and what a deploy of a fleet costs |
 //! | [releases] | links, packages, the environment: what the next generation runs |
 //! | [signals] | what each signal does, to the launcher and to a daemon |
 //! | [log] | all lines of the log, and what an operator does |
@@ -70,6 +71,9 @@ pub mod probation {}
 
 #[doc = include_str!("command.md")]
 pub mod command {}
+
+#[doc = include_str!("fleet.md")]
+pub mod fleet {}
 
 #[doc = include_str!("releases.md")]
 pub mod releases {}

@@ -1,11 +1,6 @@
 //! Counters: they survive restarts, all generations share them, and `seamless status` shows them.
 
-use std::{
-    fs,
-    os::fd::AsFd,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, os::fd::AsFd};
 
 use seamless_testing::{
     LIMIT,
@@ -18,7 +13,7 @@ use seamless_testing::{
 };
 use serde_json::json;
 
-use super::{seamless, status};
+use super::status;
 use crate::sockets::next;
 
 /// What the probe of this PID has counted.
@@ -129,66 +124,5 @@ fn p10_memory_that_holds_no_counters_is_not_used() {
             daemon.kill();
             daemon.wait_end(LIMIT);
         }
-    });
-}
-
-// ---- OpenMetrics ----
-
-/// The samples, as the parser of the Prometheus project reads them: `NAME{label} VALUE`.
-fn read_by_prometheus(text: &str, folder: &Path) -> Vec<String> {
-    let (file, script) = (folder.join("metrics"), folder.join("read.py"));
-    fs::write(&file, text).expect("a file");
-    let program = "import sys\n\
-                   from prometheus_client.openmetrics.parser import text_string_to_metric_families\n\
-                   for family in text_string_to_metric_families(open(sys.argv[1]).read()):\n    \
-                   for sample in family.samples:\n        \
-                   label = sample.labels.get('name')\n        \
-                   label = '' if label is None else repr(label)\n        \
-                   print(family.type, sample.name + label, int(sample.value))\n";
-    fs::write(&script, program).expect("a file");
-    let mut python = Command::new("/usr/bin/python3");
-    let output = python.arg(script).arg(file).stdin(Stdio::null()).output();
-    let output = output.expect("python; run scripts/setup");
-    assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text").lines().map(str::to_owned).collect()
-}
-
-#[test]
-fn the_metrics_are_valid_by_the_parser_of_prometheus() {
-    boxed::run(|folder| {
-        let direct = Site::alone(folder);
-        let odd = "odd \"name\" \\ of\u{e9}";
-        let names = ["requests", "jobs_total", "jobs", "latency_sum", "9lives", "seamless_x", odd];
-        let count = names.map(|name| format!("--at=after-init=count:{name}"));
-        let mut options: Vec<&str> = count.iter().map(String::as_str).collect();
-        options.push("--tcp=127.0.0.1:0");
-        options.push("--at=after-init=count:requests");
-        let (_started, daemon) = direct.start_ready(&options);
-        let said = seamless("status", &direct.pid_file(), &["--openmetrics"]);
-        said.assert(0, &["# EOF"]);
-        let mut samples = read_by_prometheus(&said.out, folder);
-        samples.sort();
-        let mut expected = [
-            "gauge seamless_serving 1",
-            "gauge seamless_generation 1",
-            "gauge seamless_draining 0",
-            "gauge seamless_sockets 1",
-            "counter requests_total 2",
-            "counter jobs_total 1",
-            "counter seamless_counter_total'jobs_total' 1",
-            "counter seamless_counter_total'latency_sum' 1",
-            "counter seamless_counter_total'9lives' 1",
-            "counter seamless_counter_total'seamless_x' 1",
-            "counter seamless_counter_total'odd \"name\" \\\\ of\u{e9}' 1",
-        ];
-        expected.sort_unstable();
-        assert_eq!(samples, expected);
-        // Nobody serves: that is a metric, too.
-        daemon.kill();
-        daemon.wait_end(LIMIT);
-        let said = seamless("status", &direct.pid_file(), &["--openmetrics"]);
-        assert_eq!(said.code, 3);
-        let samples = read_by_prometheus(&said.out, folder);
-        assert!(samples.contains(&"gauge seamless_serving 0".to_owned()), "{samples:?}");
     });
 }

@@ -28,7 +28,7 @@ type Case = (&'static str, &'static [&'static str]);
 const CASES: [Case; 8] = [
     ("seamless ", &["check", "commit", "list", "restart", "rollback", "status", "stop", "watch"]),
     ("seamless st", &["status", "stop"]),
-    ("seamless status --", &["--json", "--openmetrics", "--timeout"]),
+    ("seamless status --", &["--json", "--openmetrics", "--prometheus", "--timeout"]),
     ("seamless list --", &["--json", "--timeout"]),
     ("seamless check --u", &["--unit", "--user"]),
     ("seamless check --user roo", &["root"]),

@@ -96,6 +96,7 @@ fn zsh() -> String {
         }
         text.push_str(match command.operand {
             Operand::PidFile => "'1:PID file:_files' ;;\n",
+            Operand::PidFiles => "'*:PID file:_files' ;;\n",
             Operand::Folders => "'*:folder:_directories' ;;\n",
         });
     }

@@ -1,14 +1,11 @@
 //! `seamless list`.
 
+use crate::services;
 use crate::status::Report;
 use crate::{ANSWER, End, complain, say, say_json, words};
-use seamless::client::{Look, NoAnswer, Service, Status};
+use seamless::client::Service;
 use std::path::PathBuf;
-use std::thread;
 use std::time::Duration;
-
-/// How many services are asked at a time: one that hangs takes the whole time limit.
-const AT_A_TIME: usize = 32;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,26 +17,16 @@ pub(crate) struct Ask {
 
 pub(crate) fn run(ask: &Ask) -> End {
     let found = Service::find(&ask.folders);
-    let limit = ask.timeout.unwrap_or(ANSWER);
-    let mut seen: Vec<(Look, Result<Status, NoAnswer>)> = Vec::new();
-    for some in found.services.chunks(AT_A_TIME) {
-        thread::scope(|scope| {
-            let asked: Vec<_> =
-                some.iter().map(|service| scope.spawn(move || service.status(limit))).collect();
-            seen.extend(asked.into_iter().filter_map(|one| one.join().ok()));
-        });
-    }
+    let seen = services::see(&found.services, ask.timeout.unwrap_or(ANSWER), false);
     let reports: Vec<Report<'_>> =
-        seen.iter().map(|(look, status)| Report::of(look, status.clone())).collect();
+        seen.iter().map(|one| Report::of(&one.look, one.status.clone())).collect();
     if ask.json {
         say_json(&reports);
     } else {
         print(&reports);
     }
     found.notes.iter().for_each(complain);
-    // What is worse wins.
-    let ends = reports.iter().map(Report::end);
-    ends.max_by_key(|end| (*end == End::Error, *end as u8)).unwrap_or(End::Done)
+    services::worst(reports.iter().map(Report::end))
 }
 
 fn print(reports: &[Report<'_>]) {

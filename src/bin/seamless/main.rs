@@ -8,6 +8,7 @@ mod manual;
 mod openmetrics;
 mod probation;
 mod restart;
+mod services;
 mod stages;
 mod status;
 mod stop;
@@ -18,6 +19,7 @@ mod watch;
 mod words;
 
 use lexopt::{Arg, Parser, ValueExt};
+use openmetrics::Format;
 use seamless::client::Service;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -51,6 +53,7 @@ impl From<End> for ExitCode {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verb {
+    /// Of any number of services.
     Status,
     Restart,
     Stop,
@@ -76,7 +79,6 @@ struct Ask {
     verb: Verb,
     service: Service,
     json: bool,
-    openmetrics: bool,
     force: bool,
     timeout: Option<Duration>,
     /// What `restart` waits for.
@@ -93,6 +95,7 @@ struct Ask {
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     Ask(Ask),
+    Status(status::Ask),
     List(list::Ask),
     Help,
     Version,
@@ -105,6 +108,7 @@ enum Line {
 fn main() -> ExitCode {
     let ask = match parse(Parser::from_env()) {
         Ok(Line::Ask(ask)) => ask,
+        Ok(Line::Status(ask)) => return on_linux(|| status::run(&ask)).into(),
         Ok(Line::List(ask)) => return list::run(&ask).into(),
         Ok(Line::Help) => {
             say(manual::help().trim_end());
@@ -127,25 +131,29 @@ fn main() -> ExitCode {
             return End::Usage.into();
         }
     };
-    if !cfg!(target_os = "linux") {
-        complain("there are no generations to ask or to tell: services restart under Linux only");
-        return End::Error.into();
-    }
-    let end = match ask.verb {
-        Verb::Status => status::run(&ask),
+    let end = on_linux(|| match ask.verb {
+        Verb::Status => End::Usage, // it is a line of its own
         Verb::Restart => restart::run(&ask),
         Verb::Stop => stop::run(&ask),
         Verb::Commit => probation::commit(&ask),
         Verb::Rollback => probation::rollback(&ask),
         Verb::Check => check::run(&ask),
         Verb::Watch => watch::run(&ask),
-    };
+    });
     end.into()
+}
+
+fn on_linux(run: impl FnOnce() -> End) -> End {
+    if !cfg!(target_os = "linux") {
+        complain("there are no generations to ask or to tell: services restart under Linux only");
+        return End::Error;
+    }
+    run()
 }
 
 fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
     let (mut verb, mut lists, mut paths) = (None, false, Vec::new());
-    let (mut json, mut openmetrics, mut force, mut timeout) = (false, false, false, None);
+    let (mut json, mut metrics, mut force, mut timeout) = (false, None, false, None);
     let (mut user, mut folder, mut unit) = (None, None, None);
     let mut until = Until::default();
     while let Some(argument) = parser.next()? {
@@ -173,7 +181,12 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
                     _ => return Err("--wait started or committed".into()),
                 };
             }
-            Arg::Long("openmetrics") if verb == Some(Verb::Status) => openmetrics = true,
+            Arg::Long("openmetrics") if verb == Some(Verb::Status) && metrics.is_none() => {
+                metrics = Some(Format::OpenMetrics);
+            }
+            Arg::Long("prometheus") if verb == Some(Verb::Status) && metrics.is_none() => {
+                metrics = Some(Format::Prometheus);
+            }
             Arg::Long("force") if verb == Some(Verb::Stop) => force = true,
             Arg::Long("user") if verb == Some(Verb::Check) => {
                 user = Some(parser.value()?.string()?);
@@ -200,7 +213,9 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
                     _ => return Err(format!("unknown command {word:?}").into()),
                 });
             }
-            Arg::Value(path) if paths.is_empty() || lists => paths.push(PathBuf::from(path)),
+            Arg::Value(path) if paths.is_empty() || lists || verb == Some(Verb::Status) => {
+                paths.push(PathBuf::from(path));
+            }
             _ => return Err(argument.unexpected()),
         }
     }
@@ -209,24 +224,19 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
     }
     let names = || table::COMMANDS.map(|command| command.name).join(", ");
     let verb = verb.ok_or_else(|| format!("which command: {}?", names()))?;
+    if json && metrics.is_some() {
+        return Err("--json, --openmetrics or --prometheus, not two of them".into());
+    }
+    if verb == Verb::Status {
+        if paths.is_empty() {
+            return Err("which PID file?".into());
+        }
+        return Ok(Line::Status(status::Ask { services: paths, json, metrics, timeout }));
+    }
     let pid_file = paths.pop().filter(|path| path.file_name().is_some());
     let service = Service::at(pid_file.ok_or("which PID file?")?);
     let service = service.map_err(|error| error.to_string())?;
-    if json && openmetrics {
-        return Err("--json or --openmetrics, not both".into());
-    }
-    Ok(Line::Ask(Ask {
-        verb,
-        service,
-        json,
-        openmetrics,
-        force,
-        timeout,
-        until,
-        user,
-        folder,
-        unit,
-    }))
+    Ok(Line::Ask(Ask { verb, service, json, force, timeout, until, user, folder, unit }))
 }
 
 /// A reader that has gone away is no trouble of ours.

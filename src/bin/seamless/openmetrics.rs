@@ -1,63 +1,313 @@
-//! `seamless status --openmetrics`: what Prometheus and others read (OpenMetrics 1.0).
+//! `seamless status --openmetrics` and `--prometheus`: what monitoring reads.
+//!
+//! OpenMetrics 1.0 names a counter without its `_total`, and the text format of Prometheus with it. So a reader of
+//! one takes the counters of the other for values of no known type.
 
-use seamless::client::Counter;
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use seamless::client::{Counter, Generation, Look, NoAnswer, Status};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{Display, Write as _};
+use std::time::Duration;
 
 /// Endings that a reader gives a meaning to.
 const RESERVED: [&str; 8] =
     ["_total", "_created", "_info", "_bucket", "_count", "_sum", "_gcount", "_gsum"];
 /// The beginning of our own names.
 const OWN: &str = "seamless";
+/// All that a service can be in. A later version may have others.
+const STATES: [&str; 10] = [
+    "none",
+    "unknown",
+    "starting",
+    "serving",
+    "handing-off",
+    "detached",
+    "leaving",
+    "standby",
+    "draining",
+    "keeping",
+];
 
-/// What is known of the service.
-pub(crate) struct Metrics<'a> {
-    /// A generation serves.
-    pub(crate) serving: bool,
-    pub(crate) generation: Option<u64>,
-    /// How many older generations have not ended.
-    pub(crate) draining: usize,
-    /// How many sockets a successor would get.
-    pub(crate) sockets: Option<u64>,
-    pub(crate) counters: &'a [Counter],
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    OpenMetrics,
+    /// The text format of Prometheus, version 0.0.4.
+    Prometheus,
 }
 
-impl Metrics<'_> {
-    pub(crate) fn text(&self) -> String {
-        let mut text = String::new();
-        let mut gauge = |name: &str, about: &str, value: Option<u64>| {
-            let Some(value) = value else { return };
-            _ = writeln!(text, "# TYPE {OWN}_{name} gauge");
-            _ = writeln!(text, "# HELP {OWN}_{name} {about}");
-            _ = writeln!(text, "{OWN}_{name} {value}");
-        };
-        gauge("serving", "Whether a generation serves.", Some(self.serving.into()));
-        gauge("generation", "The number of the newest generation.", self.generation);
-        let draining = Some(self.draining as u64);
-        gauge("draining", "How many older generations have not ended.", draining);
-        gauge("sockets", "How many sockets a successor would get.", self.sockets);
-        let mut families = BTreeSet::new();
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Gauge,
+    Counter,
+    Info,
+}
+
+/// What is known of a service.
+pub(crate) struct Seen {
+    pub(crate) look: Look,
+    pub(crate) status: Result<Status, NoAnswer>,
+    /// `None` if that is unknown.
+    pub(crate) counters: Option<Vec<Counter>>,
+}
+
+/// One value, and to what it belongs.
+struct Sample {
+    labels: Vec<(&'static str, String)>,
+    value: String,
+}
+
+/// All metrics of these services: each family once, with all that belongs to it.
+pub(crate) fn text(all: &[Seen], format: Format) -> String {
+    let mut page = Page { format, text: String::new() };
+    page.own(all);
+    page.counters(all);
+    match format {
+        Format::OpenMetrics => page.text.push_str("# EOF"),
+        Format::Prometheus => _ = page.text.pop(), // what is printed ends a line
+    }
+    page.text
+}
+
+struct Page {
+    format: Format,
+    text: String,
+}
+
+impl Page {
+    fn own(&mut self, all: &[Seen]) {
+        use Kind::{Gauge, Info};
+        let number = |value: u64| value.to_string();
+        let flag = |value: bool| u64::from(value).to_string();
+        let time = |time: Duration| time.as_secs_f64().to_string();
+        self.each(all, "serving", Gauge, "Whether a generation serves.", |seen| {
+            Some(flag(seen.status().is_some_and(|status| status.state().serves())))
+        });
+        let about = "Whether it is known what runs: 0 if the newest generation does not answer, or may not be asked.";
+        self.each(all, "answers", Gauge, about, |seen| Some(flag(seen.is_known())));
+        self.many(all, "state", Gauge, "1 for the state of the newest generation.", |seen| {
+            let now = seen.state();
+            let other = Some(now).filter(|now| !STATES.contains(now));
+            let states = STATES.into_iter().chain(other);
+            states.map(|state| (vec![("state", state.to_owned())], flag(state == now))).collect()
+        });
+        self.each(all, "generation", Gauge, "The number of the newest generation.", |seen| {
+            Some(number(seen.newest()?.number()))
+        });
+        self.each(all, "age_seconds", Gauge, "For how long its daemon runs.", |seen| {
+            Some(time(seen.newest()?.age()?))
+        });
+        let about = "For how long it is in its state.";
+        self.each(all, "state_age_seconds", Gauge, about, |seen| {
+            Some(time(seen.status()?.state_age()?))
+        });
+        let about = "How many connections its daemon has open.";
+        self.each(all, "connections", Gauge, about, |seen| {
+            Some(number(seen.newest()?.connections()? as u64))
+        });
+        self.each(all, "sockets", Gauge, "How many sockets a successor would get.", |seen| {
+            Some(number(seen.status()?.socket_count()))
+        });
+        let about = "How long the transfer from its predecessor took.";
+        self.each(all, "transfer_seconds", Gauge, about, |seen| {
+            Some(time(seen.status()?.transfer_time()?))
+        });
+        let about = "Whether it has still to prove itself.";
+        self.each(all, "probation", Gauge, about, |seen| {
+            Some(flag(seen.newest()?.is_on_probation()))
+        });
+        let about = "How often the program file that was rejected has failed in a row.";
+        self.each(all, "rejected_tries", Gauge, about, |seen| {
+            Some(number(seen.look.rejected()?.tries.into()))
+        });
+        self.each(all, "starting", Gauge, "Whether a further generation starts.", |seen| {
+            seen.is_known().then(|| flag(seen.look.starting().is_some()))
+        });
+        for role in ["draining", "standby"] {
+            let about = match role {
+                "draining" => "How many older generations drain.",
+                _ => "How many older generations stand by.",
+            };
+            self.each(all, role, Gauge, about, |seen| {
+                let older = seen.look.older().iter();
+                seen.is_known()
+                    .then(|| number(older.filter(|one| seen.role(one) == role).count() as u64))
+            });
+        }
+        let about = "For how long the daemon of an older generation runs.";
+        self.many(all, "older_age_seconds", Gauge, about, |seen| {
+            seen.of_older(|one| one.age().map(time))
+        });
+        let about = "How many connections an older generation has open.";
+        self.many(all, "older_connections", Gauge, about, |seen| {
+            seen.of_older(|one| one.connections().map(|count| number(count as u64)))
+        });
+        self.history(all);
+        self.many(all, "service", Info, "What runs, and below which supervisor.", |seen| {
+            let Some(newest) = seen.newest() else { return Vec::new() };
+            let supervisor = newest.supervisor(seen.status());
+            let version = seen.status().and_then(Status::version);
+            let labels = [
+                ("program", newest.program().map(|path| path.display().to_string())),
+                ("supervisor", supervisor.map(|supervisor| supervisor.kind().to_owned())),
+                ("version", version.map(str::to_owned)),
+            ];
+            let known = labels.into_iter().filter_map(|(name, value)| Some((name, value?)));
+            vec![(known.collect(), number(1))]
+        });
+    }
+
+    /// What the record counts.
+    fn history(&mut self, all: &[Seen]) {
+        use seamless::client::History;
+        type Count = fn(History) -> u64;
+        let counts: [(&str, &str, Count); 5] = [
+            ("starts", "Generations that have begun to serve.", |all| all.starts),
+            ("restarts", "Generations that took over from one that served.", |all| all.restarts),
+            ("failed_starts", "Starts that ended before they served.", |all| all.failed_starts),
+            ("crashes", "Generations that served and ended untold.", |all| all.crashes),
+            ("rollbacks", "Generations that failed in their probation.", |all| all.rollbacks),
+        ];
+        for (name, about, count) in counts {
+            self.each(all, name, Kind::Counter, about, |seen| {
+                let is_read = seen.look.unknown().is_none();
+                is_read.then(|| count(seen.look.history()).to_string())
+            });
+        }
+    }
+
+    /// What the programs count. The counters of one name are one family, whatever service they are of.
+    fn counters(&mut self, all: &[Seen]) {
+        let mut families: BTreeMap<&str, Vec<Sample>> = BTreeMap::new();
         let mut others = Vec::new();
-        for Counter { name, value, .. } in self.counters {
-            match family(name).filter(|family| families.insert(family.to_owned())) {
-                Some(family) => {
-                    _ = writeln!(text, "# TYPE {family} counter\n{family}_total {value}");
+        for seen in all {
+            let mut taken = BTreeSet::new();
+            for Counter { name, value, .. } in seen.counters.iter().flatten() {
+                let value = value.to_string();
+                match family(name).filter(|family| taken.insert(*family)) {
+                    Some(family) => {
+                        let sample = Sample { labels: vec![seen.label()], value };
+                        families.entry(family).or_default().push(sample);
+                    }
+                    None => {
+                        let labels = vec![seen.label(), ("name", name.clone())];
+                        others.push(Sample { labels, value });
+                    }
                 }
-                None => others.push((name, value)),
             }
         }
-        if !others.is_empty() {
-            _ = writeln!(text, "# TYPE {OWN}_counter counter");
-            _ = writeln!(
-                text,
-                "# HELP {OWN}_counter Counters whose names are no names of metrics."
-            );
+        for (name, samples) in families {
+            self.family(name, Kind::Counter, "A counter of the program.", &samples);
         }
-        for (name, value) in others {
-            _ = writeln!(text, "{OWN}_counter_total{{name=\"{}\"}} {value}", escaped(name));
+        let about = "Counters whose names are no names of metrics.";
+        self.family(&format!("{OWN}_other"), Kind::Counter, about, &others);
+    }
+
+    /// At most one value of each service.
+    fn each(
+        &mut self,
+        all: &[Seen],
+        name: &str,
+        kind: Kind,
+        about: &str,
+        of: impl Fn(&Seen) -> Option<String>,
+    ) {
+        self.many(all, name, kind, about, |seen| {
+            of(seen).map(|value| (vec![], value)).into_iter().collect()
+        });
+    }
+
+    /// Values of each service, with their further labels.
+    fn many(
+        &mut self,
+        all: &[Seen],
+        name: &str,
+        kind: Kind,
+        about: &str,
+        of: impl Fn(&Seen) -> Vec<(Vec<(&'static str, String)>, String)>,
+    ) {
+        let samples: Vec<Sample> = all
+            .iter()
+            .flat_map(|seen| {
+                of(seen).into_iter().map(|(more, value)| Sample {
+                    labels: std::iter::once(seen.label()).chain(more).collect(),
+                    value,
+                })
+            })
+            .collect();
+        self.family(&format!("{OWN}_{name}"), kind, about, &samples);
+    }
+
+    fn family(&mut self, name: &str, kind: Kind, about: &str, samples: &[Sample]) {
+        if samples.is_empty() {
+            return;
         }
-        text.push_str("# EOF");
-        text
+        let full = match kind {
+            Kind::Gauge => name.to_owned(),
+            Kind::Counter => format!("{name}_total"),
+            Kind::Info => format!("{name}_info"),
+        };
+        let (named, word) = match (self.format, kind) {
+            (Format::OpenMetrics, Kind::Info) => (name, "info"),
+            (Format::OpenMetrics, Kind::Counter) => (name, "counter"),
+            (Format::Prometheus, Kind::Counter) => (full.as_str(), "counter"),
+            (_, Kind::Gauge) | (Format::Prometheus, Kind::Info) => (full.as_str(), "gauge"),
+        };
+        _ = writeln!(self.text, "# HELP {named} {about}\n# TYPE {named} {word}");
+        for Sample { labels, value } in samples {
+            let labels =
+                labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value)));
+            let labels = labels.collect::<Vec<_>>().join(",");
+            _ = writeln!(self.text, "{full}{{{labels}}} {value}");
+        }
+    }
+}
+
+impl Seen {
+    fn status(&self) -> Option<&Status> {
+        self.status.as_ref().ok()
+    }
+
+    fn newest(&self) -> Option<&Generation> {
+        self.look.newest()
+    }
+
+    fn is_known(&self) -> bool {
+        matches!(self.status, Ok(_) | Err(NoAnswer::NobodyRuns))
+    }
+
+    fn state(&self) -> &'static str {
+        match &self.status {
+            Ok(status) => status.state_name(),
+            Err(NoAnswer::NobodyRuns) => "none",
+            Err(_) => "unknown",
+        }
+    }
+
+    fn label(&self) -> (&'static str, String) {
+        ("pid_file", self.look.pid_file().display().to_string())
+    }
+
+    /// What an older generation does.
+    fn role(&self, older: &Generation) -> &'static str {
+        match older {
+            one if one.is_keeper() => "keeping",
+            one if self.look.standby().is_some_and(|standby| standby.is_same(one)) => "standby",
+            _ => "draining",
+        }
+    }
+
+    /// A value of each older generation that has one.
+    fn of_older<T: Display>(
+        &self,
+        of: impl Fn(&Generation) -> Option<T>,
+    ) -> Vec<(Vec<(&'static str, String)>, String)> {
+        let older = self.look.older().iter();
+        older
+            .filter_map(|one| {
+                let generation = one.number().to_string();
+                let labels = vec![("generation", generation), ("state", self.role(one).to_owned())];
+                Some((labels, of(one)?.to_string()))
+            })
+            .collect()
     }
 }
 

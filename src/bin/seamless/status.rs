@@ -1,12 +1,25 @@
 //! `seamless status`.
 
-use crate::openmetrics::Metrics;
-use crate::{ANSWER, Ask, End, say, say_json, words};
-use seamless::client::{Counter, Generation, Look, NoAnswer, Socket, Status, Supervisor};
+use crate::openmetrics::{self, Format};
+use crate::services::{self, worst};
+use crate::{ANSWER, End, complain, say, say_json, words};
+use seamless::client::{
+    Counter, Generation, History, Look, NoAnswer, Socket, Status, Supervisor, Wish,
+};
 use serde::{Serialize, Serializer};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ask {
+    /// PID files, patterns of them, and folders.
+    pub(crate) services: Vec<PathBuf>,
+    pub(crate) json: bool,
+    pub(crate) metrics: Option<Format>,
+    pub(crate) timeout: Option<Duration>,
+}
 
 /// What `seamless status --json` prints. A field is `null`, or a list empty, if there is none;
 /// `unknown` says what could not be known.
@@ -22,6 +35,8 @@ pub(crate) struct Report<'a> {
     generation: Option<u64>,
     daemon: Option<i32>,
     launcher: Option<i32>,
+    /// The program file that the daemon runs; with ` (deleted)` if it was replaced or removed since.
+    program: Option<PathBuf>,
     /// The launcher starts the next generation itself; `null` if that is unknown.
     in_place: Option<bool>,
     supervisor: Option<Supervising>,
@@ -47,6 +62,8 @@ pub(crate) struct Report<'a> {
     /// A process that holds the claim: a generation that has not started yet.
     starting: Option<i32>,
     restart: LastRestart,
+    /// What has happened so far; `null` if the record cannot be read.
+    history: Option<Counts>,
     /// What is odd about the files.
     notes: &'a [String],
     unknown: Vec<&'a str>,
@@ -68,6 +85,8 @@ struct Supervising {
     folder: Option<PathBuf>,
     /// The systemd unit.
     unit: Option<String>,
+    /// The command by which an operator restarts the service, for a shell.
+    restart_command: Option<String>,
     /// All that in a line.
     #[serde(skip)]
     line: String,
@@ -122,6 +141,8 @@ struct Draining {
 struct LastRestart {
     /// The generation that this one took over from.
     took_over: Option<u64>,
+    /// How long the transfer from that one took, in seconds.
+    transfer: Option<f64>,
     /// How many restarts have failed since this generation serves.
     failed: u64,
     /// What went wrong with the last of these.
@@ -130,21 +151,64 @@ struct LastRestart {
     starts_since: u64,
 }
 
+/// What the record counts.
+#[derive(Debug, Serialize)]
+struct Counts {
+    starts: u64,
+    restarts: u64,
+    failed_starts: u64,
+    crashes: u64,
+    rollbacks: u64,
+}
+
+impl Counts {
+    fn of(history: History) -> Counts {
+        let History { starts, restarts, failed_starts, crashes, rollbacks, .. } = history;
+        Counts { starts, restarts, failed_starts, crashes, rollbacks }
+    }
+
+    /// What went wrong, if anything has.
+    fn text(&self) -> Option<String> {
+        let all = [
+            (self.crashes, "crash", "crashes"),
+            (self.failed_starts, "failed start", "failed starts"),
+            (self.rollbacks, "rollback", "rollbacks"),
+        ];
+        let some = all.into_iter().filter(|(count, ..)| *count > 0);
+        let words = some
+            .map(|(count, one, many)| format!("{count} {}", if count == 1 { one } else { many }));
+        let words = words.collect::<Vec<_>>().join(", ");
+        (!words.is_empty()).then(|| format!("{}: {words}", words::count(self.starts, "start")))
+    }
+}
+
 pub(crate) fn run(ask: &Ask) -> End {
     let limit = ask.timeout.unwrap_or(ANSWER);
-    let (look, status) = ask.service.status(limit);
-    let mut report = Report::of(&look, status);
-    if (ask.json || ask.openmetrics) && report.error.is_none() {
-        report.counters = ask.service.counters(limit).1.ok();
+    let (services, is_one) = match services::named(&ask.services) {
+        Ok(found) => found,
+        Err(why) => {
+            complain(why);
+            return End::NobodyServes;
+        }
+    };
+    let mut seen = services::see(&services, limit, ask.json || ask.metrics.is_some());
+    if let Some(format) = ask.metrics {
+        let end = worst(seen.iter().map(|one| Report::of(&one.look, one.status.clone()).end()));
+        say(openmetrics::text(&seen, format));
+        return end;
     }
-    if ask.json {
-        say_json(&report);
-    } else if ask.openmetrics {
-        say(report.metrics().text());
-    } else {
-        say(report.text().trim_end());
+    let counters: Vec<_> = seen.iter_mut().map(|one| one.counters.take()).collect();
+    let reports: Vec<Report<'_>> = seen
+        .iter()
+        .zip(counters)
+        .map(|(one, counters)| Report { counters, ..Report::of(&one.look, one.status.clone()) })
+        .collect();
+    match (&reports[..], ask.json) {
+        ([report], true) if is_one => say_json(report),
+        (reports, true) => say_json(&reports),
+        (reports, false) => reports.iter().for_each(|report| say(report.text().trim_end())),
     }
-    report.end()
+    worst(reports.iter().map(Report::end))
 }
 
 fn by_name<S: Serializer>(counters: &Option<Vec<Counter>>, to: S) -> Result<S::Ok, S::Error> {
@@ -182,6 +246,7 @@ impl Report<'_> {
             generation: newest.map(Generation::number),
             daemon: newest.map(Generation::daemon),
             launcher: newest.and_then(|newest| newest.launcher(status)),
+            program: newest.and_then(Generation::program),
             in_place: status.map(Status::restarts_in_place),
             supervisor: newest
                 .and_then(|newest| Some(Supervising::of(&newest.supervisor(status)?))),
@@ -205,10 +270,12 @@ impl Report<'_> {
             starting: look.starting(),
             restart: LastRestart {
                 took_over: status.and_then(Status::took_over_from),
+                transfer: status.and_then(Status::transfer_time).map(|time| time.as_secs_f64()),
                 failed: status.map_or(0, Status::failed_restarts),
                 failure: status.and_then(Status::last_failure).map(str::to_owned),
                 starts_since: newest.map_or(0, |newest| look.starts_since(newest.number())),
             },
+            history: look.unknown().is_none().then(|| Counts::of(look.history())),
             notes: look.notes(),
             unknown: look
                 .unknown()
@@ -239,16 +306,6 @@ impl Report<'_> {
             or_none(self.supervisor.as_ref().map(|supervisor| supervisor.kind.clone())),
             self.draining.len().to_string(),
         ]
-    }
-
-    fn metrics(&self) -> Metrics<'_> {
-        Metrics {
-            serving: self.serving,
-            generation: self.generation,
-            draining: self.draining.len(),
-            sockets: self.socket_count,
-            counters: self.counters.as_deref().unwrap_or_default(),
-        }
     }
 
     fn text(&self) -> String {
@@ -293,6 +350,9 @@ impl Report<'_> {
                 value += &format!(" (seamless {version})");
             }
             put(if self.state == "keeping" { "keeper" } else { "daemon" }, value);
+        }
+        if let Some(program) = &self.program {
+            put("program", program.display().to_string());
         }
         if let Some(age) = self.state_age.filter(|_| self.state != "serving") {
             put("state", format!("{}, for {}", self.state, time(age)));
@@ -370,6 +430,9 @@ impl Report<'_> {
             let count = words::count(self.restart.starts_since, "later start");
             put("restart", format!("{count} got as far as init and did not serve"));
         }
+        if let Some(history) = self.history.as_ref().and_then(Counts::text) {
+            put("history", history);
+        }
         for note in self.notes {
             put("note", note.clone());
         }
@@ -400,6 +463,7 @@ impl Supervising {
             wants: supervisor.wants().to_owned(),
             folder: supervisor.folder().map(Path::to_owned),
             unit: supervisor.unit().map(str::to_owned),
+            restart_command: supervisor.command(Wish::Restart),
             line: supervisor.to_string(),
         }
     }

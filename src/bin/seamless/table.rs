@@ -17,6 +17,8 @@ pub(crate) struct Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operand {
     PidFile,
+    /// One or more of them, patterns of them, or folders.
+    PidFiles,
     /// Any number of them, or none.
     Folders,
 }
@@ -25,6 +27,7 @@ impl Operand {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Operand::PidFile => "PIDFILE",
+            Operand::PidFiles => "PIDFILE...",
             Operand::Folders => "[FOLDER]...",
         }
     }
@@ -68,7 +71,13 @@ const JSON: Flag =
 const OPENMETRICS: Flag = Flag {
     name: "openmetrics",
     value: None,
-    about: "Print metrics and counters for Prometheus.",
+    about: "Print metrics and counters in the format OpenMetrics 1.0.",
+    or_next: true,
+};
+const PROMETHEUS: Flag = Flag {
+    name: "prometheus",
+    value: None,
+    about: "Print the same in the text format of Prometheus, for the textfile collector of node_exporter.",
     or_next: false,
 };
 const TIMEOUT: Flag = Flag {
@@ -131,15 +140,18 @@ pub(crate) const PRINTS: [(&str, &str, &str); 2] = [
 pub(crate) const COMMANDS: [Command; 8] = [
     Command {
         name: "status",
-        operand: Operand::PidFile,
+        operand: Operand::PidFiles,
         short: "Shows what runs",
         about: "Shows what runs: generation, state, processes and their supervisor, age, sockets, older \
             generations that still drain and how many connections each has open, and the result of the \
-            last restart. --json: one object, with the counters of the program. --openmetrics: metrics and \
-            these counters in the format OpenMetrics 1.0. Waits 5s for an answer, or --timeout.",
-        options: &[Flag { or_next: true, ..JSON }, OPENMETRICS, TIMEOUT],
+            last restart. Instead of a PID file, a pattern like '/run/*/*.pid' stands for all services whose \
+            files match it, and a folder for all below it. --json: one object, with the counters of the \
+            program; a list of them if it is not one PID file. --openmetrics: metrics and these counters \
+            in the format OpenMetrics 1.0. --prometheus: the same in the text format of Prometheus, for \
+            node_exporter's textfile collector. Waits 5s for an answer, or --timeout.",
+        options: &[Flag { or_next: true, ..JSON }, OPENMETRICS, PROMETHEUS, TIMEOUT],
         ends: &[
-            (0, "a generation serves"),
+            (0, "a generation serves; of several services, in each"),
             (1, "unknown: no answer, or permission denied"),
             (3, "no generation serves; stale files are named"),
         ],

@@ -1,3 +1,4 @@
+use super::openmetrics::Format;
 use super::table::{COMMANDS, USAGE_ERROR, Value};
 use super::words::{count, line as one_line, parse_time, time};
 use super::{End, Line, Until, Verb, completions, manual, parse};
@@ -33,19 +34,25 @@ fn each_command_line() {
     };
     assert_eq!((ask.folders.len(), ask.json, ask.timeout), (2, true, Some(Duration::from_secs(1))));
     assert!(matches!(line(&["list"]), Ok(Line::List(ask)) if ask.folders.is_empty() && !ask.json));
+    let Ok(Line::Status(ask)) = line(&["status", "a.pid", "/run/*/*.pid", "--prometheus"]) else {
+        panic!("no status");
+    };
+    assert_eq!((ask.services.len(), ask.json, ask.metrics), (2, false, Some(Format::Prometheus)));
     assert_eq!(line(&["status", "-h"]), Ok(Line::Help));
     assert_eq!(line(&["-V"]), Ok(Line::Version));
     for (wrong, words) in [
         (&[][..], "which command"),
         (&["web.pid"], "unknown command"),
         (&["status"], "which PID file"),
-        (&["status", "/"], "which PID file"),
-        (&["status", "a", "b"], "unexpected argument"),
+        (&["restart", "/"], "which PID file"),
+        (&["restart", "a", "b"], "unexpected argument"),
         (&["stop", "a", "--json"], "--json"),
         (&["restart", "a", "--wait=soon"], "started or committed"),
         (&["stop", "a", "--wait=committed"], "--wait"),
         (&["check", "a", "--openmetrics"], "--openmetrics"),
-        (&["status", "a", "--openmetrics", "--json"], "not both"),
+        (&["status", "a", "--openmetrics", "--json"], "not two"),
+        (&["status", "a", "--prometheus", "--json"], "not two"),
+        (&["status", "a", "--prometheus", "--openmetrics"], "--openmetrics"),
         (&["status", "a", "--force"], "--force"),
         (&["check", "a", "--timeout=1s"], "--timeout"),
         (&["stop", "a", "--user=web"], "--user"),

@@ -56,6 +56,7 @@ pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
             .map(|folder| folder.as_os_str().as_bytes().to_vec()),
         no_restart: no_restart.map(|why| why.text().to_owned()),
         took_over: past.took_over,
+        transfer_us: past.transfer.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
         notifies: cfg!(feature = "systemd"),
         drain_timeout_ms: daemon.drain_timeout().map(ms),
         leave_time_ms: daemon.leave_time.map(ms),

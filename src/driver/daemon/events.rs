@@ -21,6 +21,7 @@ use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
 use crate::proto::daemon::reminders::Reminder;
 use crate::proto::daemon::signal_hooks::{Run, SignalHooks};
 use crate::proto::daemon::{Forced, Input, Output, Phase, Question, Timer};
+use crate::proto::generation::bookings;
 use crate::proto::{Report, State};
 use crate::shutdown::{Stage, lock};
 use crate::sys::process::Held;
@@ -64,6 +65,8 @@ pub(in crate::driver) struct Events {
     /// Hooks of `on_resume` may have added others.
     has_resumed: bool,
     drain_stage: mpsc::Sender<crate::DrainReason>,
+    /// The record says that this generation was told to end.
+    end_is_marked: bool,
     progress: Progress,
 }
 
@@ -99,6 +102,7 @@ impl Events {
             request_stage,
             has_resumed: false,
             drain_stage,
+            end_is_marked: false,
             progress: Progress::new(daemon),
         }
     }
@@ -282,17 +286,22 @@ impl Events {
                 _ = self.request_stage.send(Stage1::Resume);
             }
             Output::Report(report) => {
+                if report == Report::Leaving {
+                    self.mark_end(crate::DrainReason::Stopped);
+                }
                 if let (Some(service), Report::Released) = (&self.daemon.service, report) {
                     self.outputs.before_release(&service.supervisor);
                 }
                 self.daemon.report(report);
             }
             Output::RunDrainHooks(reason) => {
+                self.mark_end(reason);
                 if self.drain_stage.send(reason).is_err() {
                     inputs.push_back(Input::DrainHooksDone);
                 }
             }
             Output::Finish(reason) => {
+                self.mark_end(reason);
                 flows::finish(self.daemon);
                 PROCESS.states.end();
                 PROCESS.shutdown.finish(reason);
@@ -322,6 +331,13 @@ impl Events {
             | Output::LookForNewer
             | Output::LookForDump
             | Output::TakeBack(_) => self.perform_of_probation(output, inputs),
+        }
+    }
+
+    /// At the beginning of a drain, and once more at its end if it could not be written then.
+    fn mark_end(&mut self, reason: crate::DrainReason) {
+        if let (Some(service), false) = (&self.daemon.service, self.end_is_marked) {
+            self.end_is_marked = !bookings::marks_its_end(reason) || service.mark_end();
         }
     }
 

@@ -62,6 +62,7 @@ impl Service {
                 let others = self.examine_all(files, &record, content)?;
                 Service::book_failed(&mut record, &others);
             }
+            record.book_failed_start(self.identity, &self.world);
             record.last += 1;
             record.starting = Some(self.entry(record.last, None));
             files.lock_file.write(&record).map(|()| record.last)

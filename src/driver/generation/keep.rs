@@ -61,6 +61,7 @@ impl Service {
         let line = self.entry(number, Some(LineState::Keeping));
         record.live.push(Generation { crashes: Some(crashes), ..line });
         record.last = record.last.max(number);
+        record.tally.crashes += 1;
         files.lock_file.write(&record)
     }
 

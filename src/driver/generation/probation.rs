@@ -115,6 +115,7 @@ impl Service {
             if lines::is_replaced(own, others.iter().map(|one| &one.facts)) {
                 return Ok(CommitTried::Replaced);
             }
+            record.book_crashed(others.iter().map(|one| &one.facts), &self.world);
             record.apply(Step::Prove { own });
             files.lock_file.write(&record).map(|()| CommitTried::Written)
         };
@@ -211,6 +212,10 @@ impl Service {
         let path = crate::sys::launch::program().ok();
         let (began, mut told) = (Instant::now(), None::<Instant>);
         while goes_on() {
+            // First: an operator who has replaced the file and asks for a restart means the new one.
+            if told.is_some() && path.as_ref().is_some_and(|path| !proc::runs_from(path)) {
+                crate::sys::exit_now(ANOTHER_FILE);
+            }
             // If it cannot be known, nobody is protected by a pause.
             let Ok(sight) = self.sight(own) else { return };
             let Some(pause) = sight.pause().filter(|pause| began.elapsed() < *pause) else {
@@ -225,9 +230,6 @@ impl Service {
                 let left = pause.saturating_sub(began.elapsed());
                 self.give_sign(since_boot() + left);
                 tell_launcher(left);
-            }
-            if path.as_ref().is_some_and(|path| !proc::runs_from(path)) {
-                crate::sys::exit_now(ANOTHER_FILE);
             }
             thread::sleep(LOOK);
         }

@@ -137,6 +137,9 @@ fn perform<'a>(
             let own = service.number().expect("a claim has a number");
             let standby = takeover.standby().map(|place| hands.others[place].facts.number);
             let crashes = service.carried_crashes(&hands.record);
+            let facts = || hands.others.iter().map(|one| &one.facts);
+            hands.record.book_crashed(facts(), &service.world);
+            hands.record.book_start(facts());
             hands.record.starting = None;
             let line = |place: usize| hands.others[place].generation.clone();
             hands.record.live = kept.into_iter().map(line).collect();

@@ -5,6 +5,7 @@ use crate::driver::log::{self, daemon::Event};
 use crate::error::Error;
 use crate::proto::generation::verdict::{Purpose, Verdict, verdict};
 use crate::shutdown::lock;
+use crate::sys::lock_file::Attempt;
 use crate::sys::process::{self, Held};
 use crate::sys::signals::SIGTERM;
 
@@ -51,6 +52,28 @@ impl Service {
             }
         }
         stopped
+    }
+
+    /// Writes into the record that this generation was told to end, so that nobody takes its end for a crash.
+    /// `false`: it has to be tried again, since another one has the claim or the files. For the thread that takes
+    /// signals: it does not wait.
+    pub(in crate::driver) fn mark_end(&self) -> bool {
+        let (Some(number), Ok(mut files)) = (self.number(), self.files.try_lock()) else {
+            return false;
+        };
+        let held = files.lock_file.is_held();
+        if !held && !matches!(files.lock_file.try_claim(&self.world), Ok(Attempt::Claimed)) {
+            return false;
+        }
+        let read = self.read_record(&files.lock_file);
+        // If it cannot be read or written, the worst that follows is a count.
+        let marked = read.map(|mut record| {
+            record.mark_end(number).then(|| files.lock_file.write(&record));
+        });
+        if !held {
+            files.lock_file.give_up_if_held();
+        }
+        marked.is_ok()
     }
 
     /// TERM, if the verdict says so. Tells whether the end of the process is to be awaited.

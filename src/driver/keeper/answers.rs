@@ -243,6 +243,7 @@ impl Driver {
                 .map(|folder| folder.as_os_str().as_bytes().to_vec()),
             no_restart: Some("nobody serves: the daemon has crashed".to_owned()),
             took_over: None,
+            transfer_us: None,
             notifies: cfg!(feature = "systemd"),
             drain_timeout_ms: None,
             leave_time_ms: None,

@@ -20,6 +20,7 @@ use std::io;
 #[cfg(feature = "tokio")]
 use std::os::fd::BorrowedFd;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 /// As long as names are that a supervisor passes (`sd_listen_fds_with_names(3)`).
 const NAME_MAX: usize = 255;
@@ -179,7 +180,10 @@ fn take_over() -> Result<()> {
     let Some(daemon) = PROCESS.daemon() else { return Ok(()) };
     let taken = match &daemon.service {
         Some(service) if daemon.is_starting() => {
-            transfer::take(service, PROCESS.takeover_timeout())?
+            let began = Instant::now();
+            let taken = transfer::take(service, PROCESS.takeover_timeout())?;
+            lock(&daemon.past).transfer = taken.generation.map(|_| began.elapsed());
+            taken
         }
         Some(_) | None => Taken::default(),
     };

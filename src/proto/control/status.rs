@@ -43,6 +43,8 @@ pub(crate) struct Status {
     pub(crate) no_restart: Option<String>,
     /// The generation that it took over from.
     pub(crate) took_over: Option<u64>,
+    /// How long the transfer from that one took.
+    pub(crate) transfer_us: Option<u64>,
     /// It was built with the feature `systemd`.
     pub(crate) notifies: bool,
     pub(crate) drain_timeout_ms: Option<u64>,
@@ -83,6 +85,7 @@ impl Status {
         put("state_ms", self.state_ms.as_ref().map(|ms| ms as _));
         put("supervisor", self.supervisor.as_ref().map(|pid| pid as _));
         put("took_over", self.took_over.as_ref().map(|number| number as _));
+        put("transfer_us", self.transfer_us.as_ref().map(|us| us as _));
         put("keeping", self.keeping.then_some(&1));
         put("in_place", self.in_place.then_some(&1));
         put("notifies", self.notifies.then_some(&1));
@@ -142,6 +145,7 @@ impl Status {
             service_folder: word("service_folder"),
             no_restart: text("no_restart"),
             took_over: number("took_over"),
+            transfer_us: number("transfer_us"),
             notifies: number("notifies") == Some(1),
             drain_timeout_ms: number("drain_timeout_ms"),
             leave_time_ms: number("leave_time_ms"),

@@ -53,6 +53,7 @@ impl Record {
                         let rejected = Rejected::again(self.rejected, file, line.number, cause);
                         self.rejected = Some(rejected);
                     }
+                    self.tally.rollbacks += u64::from(line.state == Some(LineState::Replaced));
                 }
                 _ => {}
             }
@@ -66,9 +67,10 @@ impl Record {
 
     /// Takes out the generations that have died on probation: their program files are rejected.
     pub(crate) fn book_failed(&mut self, lives: impl Fn(u64) -> bool) {
-        let Record { live, rejected, .. } = self;
+        let Record { live, rejected, tally, .. } = self;
         live.retain_mut(|line| {
             let failed = line.state == Some(LineState::Probation) && !lives(line.number);
+            tally.rollbacks += u64::from(failed);
             if let Some(file) = line.file.take_if(|_| failed) {
                 let ended = RollbackCause::Ended;
                 *rejected = Some(Rejected::again(*rejected, file, line.number, ended));

@@ -1,6 +1,7 @@
 //! The record of the live generations, in the lock file. Pure: bytes in, values out, and back.
 
 use super::rejection::{ProgramFile, Rejected};
+use super::tally::Tally;
 use crate::proto::text::{Refused, VERSION, parse_pid};
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -150,6 +151,8 @@ pub(crate) struct Record {
     pub(crate) live: Vec<Generation>,
     /// The program file that has failed in its probation.
     pub(crate) rejected: Option<Rejected>,
+    /// What has happened so far.
+    pub(crate) tally: Tally,
     /// Fields of a later version in the first line, kept as they are.
     pub(crate) more: Vec<String>,
 }
@@ -172,6 +175,7 @@ impl Record {
         if let Some(rejected) = &self.rejected {
             _ = write!(text, " {REJECTED}{rejected} {}", rejected.details());
         }
+        _ = write!(text, "{}", self.tally);
         for field in &self.more {
             _ = write!(text, " {field}");
         }
@@ -214,12 +218,15 @@ impl Record {
         let mut dropped = Vec::new();
         let (mut last, mut more) = (None, Vec::new());
         let mut rejected: Option<Rejected> = None;
+        let mut tally = Tally::default();
         for word in words.filter(|_| head.ends_with('\n')) {
             if let Some(number) = word.strip_prefix("last=") {
                 last = number.parse().ok();
             } else if let Some(found) = word.strip_prefix(REJECTED).and_then(Rejected::parse) {
                 rejected = Some(found);
-            } else if !rejected.as_mut().is_some_and(|rejected| rejected.read_detail(word)) {
+            } else if !rejected.as_mut().is_some_and(|rejected| rejected.read_detail(word))
+                && !tally.read(word)
+            {
                 more.push(word.to_owned());
             }
         }
@@ -249,7 +256,7 @@ impl Record {
         }
         let newest = live.iter().map(|one| one.number).max();
         let last = last.max(newest).unwrap_or(0);
-        let record = Record { last, starting, live, rejected, more };
+        let record = Record { last, starting, live, rejected, tally, more };
         Ok((record, dropped))
     }
 }

@@ -34,6 +34,7 @@ fn full() -> Status {
         service_folder: Some(b"/service/a web\n\xff".to_vec()),
         no_restart: text("nobody would start the service again"),
         took_over: Some(2),
+        transfer_us: Some(850),
         notifies: true,
         drain_timeout_ms: Some(60_000),
         leave_time_ms: Some(10_000),

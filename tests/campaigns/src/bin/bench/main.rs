@@ -6,6 +6,7 @@
 //! no supervisor that the crate knows, so that no intent has to settle.
 
 mod closes;
+mod fleet;
 mod http;
 mod latency;
 mod long;
@@ -40,7 +41,10 @@ scripts/bench [--starts] [--takeover] [--latency] [--losses] [--http]   (these; 
               [--restarts 100]  (--http: by protocol)
               [--clients 128,512] [--restarts 8]   (--losses: how many ask at a time)
 scripts/bench --rollback, --crash [--restarts 200]   (what a bad version and a crash cost)
-scripts/bench --long [--restarts 200] [--requests 5000000] [--clients 128]";
+scripts/bench --long [--restarts 200] [--requests 5000000] [--clients 128]
+scripts/bench --fleet [--hosts 10000] [--open 1000] [--rate 2000] [--restarts 20]
+                                  (hosts that deploy daily; of each, open TLS connections and requests a
+                                   second)";
 
 /// Set where the network is our own.
 const NET: &str = "SEAMLESS_BENCH_NET";
@@ -55,6 +59,9 @@ struct Options {
     rollback: bool,
     crash: bool,
     long: bool,
+    fleet: bool,
+    hosts: u64,
+    open: u64,
     runs: usize,
     idle: Duration,
     rate: u32,
@@ -75,6 +82,9 @@ impl Options {
             rollback: false,
             crash: false,
             long: false,
+            fleet: false,
+            hosts: 10_000,
+            open: 1_000,
             runs: 100,
             idle: Duration::from_secs(60),
             rate: 2000,
@@ -93,6 +103,9 @@ impl Options {
                 Long("rollback") => options.rollback = true,
                 Long("crash") => options.crash = true,
                 Long("long") => options.long = true,
+                Long("fleet") => options.fleet = true,
+                Long("hosts") => options.hosts = args.value()?.parse()?,
+                Long("open") => options.open = args.value()?.parse()?,
                 Long("runs") => options.runs = args.value()?.parse()?,
                 Long("idle") => options.idle = Duration::from_secs(args.value()?.parse()?),
                 Long("rate") => options.rate = args.value()?.parse()?,
@@ -122,6 +135,7 @@ impl Options {
             || options.http
             || options.rollback
             || options.crash
+            || options.fleet
             || options.long)
         {
             options.starts = true;
@@ -186,6 +200,11 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     }
     if options.crash {
         clean &= recover::crashes(&bench, options.restarts.unwrap_or(200))?;
+    }
+    if options.fleet {
+        let Options { hosts, open, rate, .. } = *options;
+        let fleet = fleet::Fleet { hosts, open, rate };
+        clean &= fleet::run(&bench, fleet, options.restarts.unwrap_or(20))?;
     }
     if options.long {
         let restarts = options.restarts.unwrap_or(200);

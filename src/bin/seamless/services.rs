@@ -1,0 +1,64 @@
+//! Many services: those that the command line names, and what they answer.
+
+use crate::openmetrics::Seen;
+use crate::{End, complain};
+use seamless::client::Service;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+/// How many services are asked at a time: one that hangs takes the whole time limit.
+const AT_A_TIME: usize = 32;
+
+/// Asks them all, many at a time.
+pub(crate) fn see(services: &[Service], limit: Duration, with_counters: bool) -> Vec<Seen> {
+    let ask = |service: &Service| {
+        let (look, status) = service.status(limit);
+        let is_asked = with_counters && status.is_ok();
+        let counters = is_asked.then(|| service.counters(limit).1.ok()).flatten();
+        Seen { look, status, counters }
+    };
+    let mut seen = Vec::new();
+    for some in services.chunks(AT_A_TIME) {
+        thread::scope(|scope| {
+            let asked: Vec<_> = some.iter().map(|one| scope.spawn(move || ask(one))).collect();
+            seen.extend(asked.into_iter().filter_map(|one| one.join().ok()));
+        });
+    }
+    seen
+}
+
+pub(crate) fn worst(ends: impl Iterator<Item = End>) -> End {
+    ends.max_by_key(|end| (*end == End::Error, *end as u8)).unwrap_or(End::Done)
+}
+
+/// The services that these operands stand for, and whether they are one PID file.
+pub(crate) fn named(operands: &[PathBuf]) -> Result<(Vec<Service>, bool), String> {
+    let mut services: Vec<Service> = Vec::new();
+    let mut is_one = operands.len() == 1;
+    for operand in operands {
+        let is_pattern =
+            operand.as_os_str().as_encoded_bytes().iter().any(|byte| b"*?[".contains(byte));
+        let found = if operand.is_dir() {
+            Service::find(std::slice::from_ref(operand))
+        } else if is_pattern && !operand.exists() {
+            Service::find_matching(operand)
+        } else {
+            services.push(Service::at(operand).map_err(|error| error.to_string())?);
+            continue;
+        };
+        is_one = false;
+        found.notes.iter().for_each(complain);
+        if found.services.is_empty() {
+            complain(format_args!("{}: no service has its files there", operand.display()));
+        }
+        services.extend(found.services);
+    }
+    let mut named = BTreeSet::new();
+    services.retain(|service| named.insert(service.pid_file().to_owned()));
+    match services.is_empty() {
+        true => Err("no service is known".to_owned()),
+        false => Ok((services, is_one)),
+    }
+}
