@@ -12,7 +12,7 @@ use super::protocol::Given;
 use super::proxied::{Proxied, Trusted};
 use super::state::Times;
 use super::stream::{Listener, Peer, Stream};
-use crate::{DrainReason, Error, ErrorKind, Result, sockets};
+use crate::{DrainReason, Error, ErrorKind, Result, State, sockets};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -284,7 +284,8 @@ impl Server {
             counters,
         });
         let places = Arc::new(Places::default());
-        if self.pass {
+        // Once this generation has started it is too late: the predecessor may have passed its connections.
+        if self.pass && crate::state() == State::Starting {
             places.accept()?;
         }
         let mut bound = Bound::new(shared.clone(), places.clone());

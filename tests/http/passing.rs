@@ -220,7 +220,9 @@ fn p13_what_the_successor_refuses_leaves_as_always() {
                     moved += 1;
                 }
             }
-            assert_eq!(moved, usize::from(*options == "--max-connections=2"), "{options}");
+            // It accepts as soon as it can, and needs one of the two for that.
+            let expected = if *options == "--max-connections=2" { 1..=2 } else { 0..=0 };
+            assert!(expected.contains(&moved), "{options}: {moved}");
         }
     });
 }
