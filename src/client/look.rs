@@ -1,7 +1,7 @@
 //! A look at a service: its files, and which of its generations live.
 
 use super::history::History;
-use super::outcome::Rejected;
+use super::rejected::Rejected;
 use super::status::Status;
 use super::supervisor::Supervisor;
 use crate::driver;

@@ -1,9 +1,9 @@
 //! What comes of a restart, and of the probation of the new generation.
 
 use super::look::{Generation, Look};
+use super::rejected::Rejected;
 use super::service::Service;
 use crate::proto::generation::rejection;
-use crate::sys::since_boot;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,34 +11,6 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long the one that serves again may take to write down why the new one has failed.
 const BOOKED: Duration = Duration::from_secs(2);
-
-/// A program file that has failed in its [probation](crate::Config::probation). See
-/// [`Look::rejected`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Rejected {
-    /// The generation that has failed last; `None` if it is unknown.
-    pub generation: Option<u64>,
-    /// How often the same file has failed in a row.
-    pub tries: u32,
-    /// Why it has failed last, in words.
-    pub why: &'static str,
-    /// How long a process that runs this file still waits in [`init`](crate::init) before it tries again.
-    /// `None` if no process waits.
-    pub next_try: Option<Duration>,
-}
-
-impl Rejected {
-    pub(super) fn of(rejected: &rejection::Rejected) -> Rejected {
-        let left = |next: Duration| next.checked_sub(since_boot());
-        Rejected {
-            generation: Some(rejected.generation).filter(|number| *number > 0),
-            tries: rejected.tries,
-            why: rejected.cause.text(),
-            next_try: rejected.next_try.and_then(left),
-        }
-    }
-}
 
 /// How far a [`Restart`] has come.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,8 +6,9 @@
 //! It never accepts a connection.
 
 use super::Reading;
+use super::generation::clock::SinceBoot;
 use super::generation::crashes;
-use super::generation::record::{LineState, Row, SinceBoot};
+use super::generation::record::{LineState, Row};
 use std::time::Duration;
 
 /// How long it waits for the claim. Its launcher waits for it meanwhile, and the supervisor for that one.

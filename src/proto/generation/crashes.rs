@@ -4,8 +4,9 @@
 //! Guards against a service that crashes at each start: its port would look healthy for ever, and be
 //! silent.
 
+use super::clock::SinceBoot;
 use super::proof::World;
-use super::record::{Generation, LineState, Row, SinceBoot};
+use super::record::{Generation, LineState, Row};
 use std::time::Duration;
 
 /// A generation that has served for so long ends a row of crashes.

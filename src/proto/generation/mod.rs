@@ -3,6 +3,7 @@
 
 pub(crate) mod bookings;
 pub(crate) mod check;
+pub(crate) mod clock;
 pub(crate) mod crashes;
 pub(crate) mod lines;
 pub(crate) mod proof;

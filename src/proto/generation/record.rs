@@ -1,5 +1,6 @@
 //! The record of the live generations, in the lock file. Pure: bytes in, values out, and back.
 
+use super::clock::SinceBoot;
 use super::rejection::{ProgramFile, Rejected};
 use super::tally::Tally;
 use crate::proto::text::{Refused, VERSION, parse_pid};
@@ -106,9 +107,6 @@ impl LineState {
         LineState::ALL.into_iter().find(|one| one.name() == name)
     }
 }
-
-/// A time: since boot, suspensions included (`CLOCK_BOOTTIME`).
-pub(crate) type SinceBoot = Duration;
 
 /// A row of crashes. `T` or `T:S` in the record, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,6 +1,6 @@
 //! A program file that has failed in its probation, and how long its next try waits.
 
-use super::record::SinceBoot;
+use super::clock::SinceBoot;
 use std::fmt::Write as _;
 use std::time::Duration;
 
