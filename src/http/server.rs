@@ -11,7 +11,7 @@ use super::passing::{Place as Passed, Places};
 use super::protocol::Given;
 use super::proxied::{Proxied, Trusted};
 use super::state::Times;
-use super::stream::{Listener, Peer, Stream};
+use super::stream::{Listener, Peer};
 use crate::{DrainReason, Error, ErrorKind, Result, State, sockets};
 use http::{Request, Response};
 use http_body::Body;
@@ -352,6 +352,7 @@ fn encrypted<How: 'static>(
     app: impl App<How>,
     acceptor: tokio_rustls::TlsAcceptor,
 ) -> impl FnOnce(Listener, Setting) -> Running + Send {
+    use super::stream::Stream;
     move |listener, Setting { shared, permits, .. }| {
         let take = move |(stream, peer, seat): Accepted| {
             let (app, shared, acceptor) = (app.clone(), shared.clone(), acceptor.clone());

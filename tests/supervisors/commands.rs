@@ -238,9 +238,10 @@ impl Scene {
         let (before, options) = match stage {
             Stage::Serving => return,
             Stage::BeforeInit => ("", at("before-init")),
-            Stage::Waiting => ("", at("after-init")),
             // A start that hangs is ended by then, and `sv restart` waits for 7 s.
-            Stage::Starting => ("", format!("{} --handoff-timeout=3s", at("after-init"))),
+            Stage::Waiting | Stage::Starting => {
+                ("", format!("{} --handoff-timeout=3s", at("after-init")))
+            }
             Stage::Detached => (wait.as_str(), String::new()),
             Stage::Draining => ("", String::new()),
         };
