@@ -62,6 +62,7 @@ impl<S, B> sealed::Sealed<Shared<B>> for S where
 {
 }
 
+#[doc(hidden)] // its items are, too
 impl<S, B> App<Shared<B>> for S
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -84,6 +85,7 @@ where
 {
 }
 
+#[doc(hidden)]
 impl<M, S, B> App<Made<B>> for M
 where
     M: Service<SocketAddr, Response = S> + Clone + Send + Sync + 'static,
