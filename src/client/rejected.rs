@@ -5,7 +5,7 @@ use crate::sys::since_boot;
 use std::time::Duration;
 
 /// A program file that has failed in its [probation](crate::Config::probation). See
-/// [`Look::rejected`].
+/// [`Look::rejected`](super::Look::rejected).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejected {

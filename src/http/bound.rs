@@ -1,7 +1,7 @@
 //! Servers that have their sockets, and their life from there on.
 
 use super::io::Shared;
-use super::passing::Places;
+use super::passing::Take;
 use super::stream::Address;
 use crate::hooks::{self, Stage};
 use crate::http::log;
@@ -27,11 +27,11 @@ pub struct Bound {
     /// What the hook of the forced exit looks at.
     shared: Arc<Shared>,
     /// For connections that other generations pass.
-    places: Arc<Places>,
+    takes: Vec<Take>,
 }
 
 impl Bound {
-    pub(super) fn new(shared: Arc<Shared>, places: Arc<Places>) -> Bound {
+    pub(super) fn new(shared: Arc<Shared>) -> Bound {
         let cut = Arc::downgrade(&shared);
         hooks::before(Stage::Hammer, move || {
             let Some(shared) = cut.upgrade() else { return };
@@ -39,12 +39,13 @@ impl Bound {
             log::hammer(connections, cut);
         });
         let guard = crate::drain_guard();
-        Bound { addresses: Vec::new(), running: Vec::new(), guard, shared, places }
+        Bound { addresses: Vec::new(), running: Vec::new(), guard, shared, takes: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, address: Address, running: Running) {
+    pub(super) fn add(&mut self, address: Address, running: Running, take: Option<Take>) {
         self.addresses.push(address);
         self.running.push(running);
+        self.takes.extend(take);
     }
 
     /// Where it listens, in the order in which the servers were added.
@@ -84,7 +85,7 @@ impl Bound {
         }
         drop(self.guard); // each connection has its own
         let reason = crate::finished().await;
-        drop((self.shared, self.places));
+        drop((self.shared, self.takes));
         Ok(reason)
     }
 }

@@ -5,22 +5,20 @@ use super::protocol::Given;
 use super::stream::{Address, Peer, Stream};
 use crate::connections::{self, Connection, NotPassed, Reason};
 use crate::{DrainReason, Result};
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-/// A change of [`About`] gets another name.
-const KIND: &str = "http/1";
+/// The kind of a connection is this and the name of its place. A change of [`About`] gets another one.
+const KIND: &str = "http/1 ";
+/// The longest name of a kind.
+const KIND_MAX: usize = 255;
 /// When a connection is tried again that could not be passed.
 const AGAIN: Duration = Duration::from_secs(1);
 /// For how long that goes on, from the beginning of the drain.
 pub(super) const TRIES: Duration = Duration::from_secs(5);
-const TCP: &[u8] = b"tcp ";
-const UNIX: &[u8] = b"unix ";
 
 /// May a connection be passed in the drain?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,20 +88,19 @@ impl Moves {
 }
 
 /// Where a server listens, as the successor has to know it: a connection never gets to another app.
-pub(super) struct Place(Vec<u8>);
+pub(super) struct Place {
+    kind: String,
+    is_tcp: bool,
+}
 
 impl Place {
     /// `None`: it has no name by which it could be found.
     pub(super) fn of(address: &Address) -> Option<Arc<Place>> {
-        let name = match address {
-            Address::Tcp(address) => [TCP, address.to_string().as_bytes()].concat(),
-            Address::Unix(path) => [UNIX, path.as_ref()?.as_os_str().as_bytes()].concat(),
+        let (kind, is_tcp) = match address {
+            Address::Tcp(address) => (format!("{KIND}tcp {address}"), true),
+            Address::Unix(path) => (format!("{KIND}unix {}", path.as_ref()?.to_str()?), false),
         };
-        Some(Arc::new(Place(name)))
-    }
-
-    fn is_tcp(&self) -> bool {
-        self.0.starts_with(TCP)
+        (kind.len() <= KIND_MAX).then(|| Arc::new(Place { kind, is_tcp }))
     }
 
     /// An error has the connection, if the runtime has taken it back.
@@ -113,12 +110,13 @@ impl Place {
         peer: Option<Peer>,
     ) -> std::result::Result<(), (Option<Given>, Reason)> {
         let Given { stream, unread, asked, since } = given;
-        let about = About { place: self.0.clone(), peer, asked, idle: since.elapsed() };
+        let about = About { peer, asked, idle: since.elapsed() };
         let Some(fd) = stream.into_fd() else { return Err((None, Reason::Unusable)) };
         let mut connection = Connection::new(fd);
         (connection.unread, connection.state) = (unread, about.format());
-        connections::pass(KIND, connection).await.map_err(|NotPassed { connection, reason }| {
-            let stream = Stream::from_fd(connection.fd, self.is_tcp()).ok();
+        let passed = connections::pass(&self.kind, connection).await;
+        passed.map_err(|NotPassed { connection, reason }| {
+            let stream = Stream::from_fd(connection.fd, self.is_tcp).ok();
             let unread = connection.unread;
             (stream.map(|stream| Given { stream, unread, asked, since }), reason)
         })
@@ -128,7 +126,6 @@ impl Place {
 /// What the successor has to know of a connection.
 #[derive(Debug, PartialEq, Eq)]
 struct About {
-    place: Vec<u8>,
     /// The client, also as a trusted proxy has told it.
     peer: Option<Peer>,
     /// A request has been answered.
@@ -138,15 +135,13 @@ struct About {
 
 impl About {
     fn format(&self) -> Vec<u8> {
-        let About { place, peer, asked, idle } = self;
+        let About { peer, asked, idle } = self;
         let peer = peer.map(|Peer(address)| address.to_string()).unwrap_or_default();
-        let asked = u8::from(*asked);
-        [format!("{} {asked} {peer}\n", idle.as_millis()).as_bytes(), place].concat()
+        format!("{} {} {peer}", idle.as_millis(), u8::from(*asked)).into_bytes()
     }
 
     fn parse(state: &[u8]) -> Option<About> {
-        let end = state.iter().position(|byte| *byte == b'\n')?;
-        let mut words = std::str::from_utf8(&state[..end]).ok()?.split(' ');
+        let mut words = std::str::from_utf8(state).ok()?.split(' ');
         let idle = Duration::from_millis(words.next()?.parse().ok()?);
         let asked = match words.next()? {
             "0" => false,
@@ -157,51 +152,30 @@ impl About {
             "" => None,
             address => Some(Peer(address.parse::<SocketAddr>().ok()?)),
         };
-        Some(About { place: state[end + 1..].to_vec(), peer, asked, idle })
+        Some(About { peer, asked, idle })
     }
 }
 
-/// Where connections of other generations go on.
-#[derive(Clone)]
-struct There {
-    permits: Arc<Semaphore>,
-    take: Arc<dyn Fn(Given, Option<Peer>, Seat) + Send + Sync>,
-}
+/// Serves a connection of another generation.
+pub(super) type Take = Arc<dyn Fn(Given, Option<Peer>, Seat) + Send + Sync>;
 
-/// The places at which connections of other generations go on, by their names.
-#[derive(Default)]
-pub(super) struct Places(Mutex<HashMap<Vec<u8>, There>>);
-
-impl Places {
-    pub(super) fn add(
-        &self,
-        place: &Place,
-        permits: Arc<Semaphore>,
-        take: impl Fn(Given, Option<Peer>, Seat) + Send + Sync + 'static,
-    ) {
-        self.places().insert(place.0.clone(), There { permits, take: Arc::new(take) });
-    }
-
-    fn places(&self) -> MutexGuard<'_, HashMap<Vec<u8>, There>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What `accept` finds no place for stays where it is.
-    pub(super) fn accept(self: &Arc<Places>) -> Result<()> {
-        let (places, runtime) = (Arc::downgrade(self), Handle::current());
-        connections::accept_if(KIND, move |state| {
-            let about = About::parse(state)?;
-            let places = Weak::upgrade(&places)?;
-            let There { permits, take } = places.places().get(&about.place)?.clone();
-            let seat = Seat::new(permits.try_acquire_owned().ok()?);
+impl Place {
+    /// Connections of other generations to this place go on here, as long as `take` is held elsewhere. What has no
+    /// permit stays where it is.
+    pub(super) fn accept(&self, permits: Arc<Semaphore>, take: &Take) -> Result<()> {
+        let (is_tcp, take, runtime) = (self.is_tcp, Arc::downgrade(take), Handle::current());
+        connections::accept_if(&self.kind, move |state| {
+            let About { peer, asked, idle } = About::parse(state)?;
+            let take = take.upgrade()?;
+            let seat = Seat::new(permits.clone().try_acquire_owned().ok()?);
             let runtime = runtime.clone();
             Some(move |connection: Connection| {
                 let _runtime = runtime.enter();
                 let Connection { fd, unread, .. } = connection;
-                let Ok(stream) = Stream::from_fd(fd, about.place.starts_with(TCP)) else { return };
+                let Ok(stream) = Stream::from_fd(fd, is_tcp) else { return };
                 let now = Instant::now();
-                let since = now.checked_sub(about.idle).unwrap_or(now);
-                take(Given { stream, unread, asked: about.asked, since }, about.peer, seat);
+                let since = now.checked_sub(idle).unwrap_or(now);
+                take(Given { stream, unread, asked, since }, peer, seat);
             })
         })
     }
@@ -209,48 +183,32 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
-    use super::{AGAIN, About, Address, Moves, Peer, Place, Reason};
+    use super::{About, Address, Peer, Place};
     use std::path::PathBuf;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     #[test]
-    fn p13_who_could_not_be_passed_is_tried_again_for_a_while() {
-        let now = Instant::now();
-        let end = now + 3 * AGAIN;
-        for why in [Reason::Refused, Reason::UnknownKind, Reason::Stopped, Reason::Unusable] {
-            let mut moves = Moves::Yes;
-            moves.stays(why, now, end);
-            assert_eq!(moves, Moves::Never, "{why:?}");
-        }
-        let mut moves = Moves::Yes;
-        assert!(moves.may(now) && moves.may_yet(now));
-        moves.stays(Reason::Silent, now, end);
-        assert!(!moves.may(now) && moves.may_yet(now));
-        assert_eq!(moves.again(now, now + 2 * AGAIN), now + AGAIN);
-        assert!(moves.may(now + AGAIN));
-        assert_eq!(moves.again(now + AGAIN, now + 9 * AGAIN), end);
-        assert!(!moves.may(end) && !moves.may_yet(end));
-        moves.stays(Reason::NoSuccessor, now + 2 * AGAIN, end);
-        assert_eq!(moves, Moves::Never);
+    fn p13_each_place_is_a_kind_of_its_own() {
+        let kind = |address| Place::of(&address).map(|place| (place.kind.clone(), place.is_tcp));
+        let unix = |path: &str| Address::Unix(Some(PathBuf::from(path)));
+        let tcp = Address::Tcp("127.0.0.1:80".parse().expect("an address"));
+        assert_eq!(kind(tcp), Some(("http/1 tcp 127.0.0.1:80".to_owned(), true)));
+        assert_eq!(kind(unix("/run/a b")), Some(("http/1 unix /run/a b".to_owned(), false)));
+        assert_eq!(kind(Address::Unix(None)), None);
+        // 255 bytes are the longest kind.
+        assert!(kind(unix(&"a".repeat(243))).is_some());
+        assert_eq!(kind(unix(&"a".repeat(244))), None);
     }
 
     #[test]
     fn p13_what_the_successor_has_to_know() {
-        let tcp = Place::of(&Address::Tcp("127.0.0.1:80".parse().expect("an address")));
-        let unix = Place::of(&Address::Unix(Some(PathBuf::from("/run/a\nb"))));
-        assert!(Place::of(&Address::Unix(None)).is_none());
-        let (tcp, unix) = (tcp.expect("a place"), unix.expect("a place"));
-        assert!(tcp.is_tcp() && !unix.is_tcp());
-        for place in [tcp, unix] {
-            for peer in [None, Some(Peer("[::1]:7".parse().expect("an address")))] {
-                for asked in [false, true] {
-                    let idle = Duration::from_millis(1234);
-                    let about = About { place: place.0.clone(), peer, asked, idle };
-                    assert_eq!(About::parse(&about.format()), Some(about));
-                }
+        for peer in [None, Some(Peer("[::1]:7".parse().expect("an address")))] {
+            for asked in [false, true] {
+                let about = About { peer, asked, idle: Duration::from_millis(1234) };
+                assert_eq!(About::parse(&about.format()), Some(about));
             }
         }
-        for wrong in ["", "1 1 ", "x 1 \n", "1 2 \n", "1 1\n", "1 1 nobody\n", "-1 1 \n"] {
+        for wrong in ["", "1 1", "x 1 ", "1 2 ", "1 1 nobody", "-1 1 "] {
             assert_eq!(About::parse(wrong.as_bytes()), None, "{wrong}");
         }
     }

@@ -7,7 +7,7 @@ use super::connection::converse;
 use super::counters::Counters;
 use super::io::{Open, Shared};
 use super::library::{BoxError, Library};
-use super::passing::{Place as Passed, Places};
+use super::passing::{Place as Passed, Take};
 use super::protocol::Given;
 use super::proxied::{Proxied, Trusted};
 use super::state::Times;
@@ -85,7 +85,9 @@ struct Place {
     find: Box<dyn FnOnce() -> Result<(Listener, Start)> + Send>,
 }
 
-type Start = Box<dyn FnOnce(Listener, Setting) -> Running + Send>;
+type Start = Box<dyn FnOnce(Listener, Setting) -> Serving + Send>;
+/// What accepts at a place, and what serves the connections that other generations pass.
+type Serving = (Running, Option<Take>);
 
 /// What a place gets when it starts.
 struct Setting {
@@ -93,7 +95,6 @@ struct Setting {
     permits: Arc<Semaphore>,
     /// If its connections may be passed.
     passed: Option<Arc<Passed>>,
-    places: Arc<Places>,
 }
 
 impl Default for Server {
@@ -207,7 +208,7 @@ impl Server {
     fn add(
         mut self,
         find: impl FnOnce() -> Result<Listener> + Send + 'static,
-        start: impl FnOnce(Listener, Setting) -> Running + Send + 'static,
+        start: impl FnOnce(Listener, Setting) -> Serving + Send + 'static,
     ) -> Server {
         self.places.push(Place { find: Box::new(|| Ok((find()?, Box::new(start)))) });
         self
@@ -283,18 +284,23 @@ impl Server {
             passes: self.pass,
             counters,
         });
-        let places = Arc::new(Places::default());
+        let mut bound = Bound::new(shared.clone());
         // Once this generation has started it is too late: the predecessor may have passed its connections.
-        if self.pass && crate::state() == State::Starting {
-            places.accept()?;
-        }
-        let mut bound = Bound::new(shared.clone(), places.clone());
+        let accepts = crate::state() == State::Starting;
         for (listener, start) in found {
             let address = listener.address().map_err(system)?;
             let permits = Arc::new(Semaphore::new(self.max_connections));
             let passed = Passed::of(&address).filter(|_| self.pass);
-            let (shared, places) = (shared.clone(), places.clone());
-            bound.add(address, start(listener, Setting { shared, permits, passed, places }));
+            let setting = Setting {
+                shared: shared.clone(),
+                permits: permits.clone(),
+                passed: passed.clone(),
+            };
+            let (running, take) = start(listener, setting);
+            if let (Some(place), Some(take), true) = (passed, &take, accepts) {
+                place.accept(permits, take)?;
+            }
+            bound.add(address, running, take);
         }
         crate::default_drain_timeout(self.drain_timeout);
         Ok(bound)
@@ -310,15 +316,15 @@ impl Server {
     }
 }
 
-fn plain<How: 'static>(app: impl App<How>) -> impl FnOnce(Listener, Setting) -> Running + Send {
-    move |listener, Setting { shared, permits, passed, places }| {
-        if let Some(place) = &passed {
-            let (app, shared, there) = (app.clone(), shared.clone(), place.clone());
-            places.add(place, permits.clone(), move |given, peer, seat| {
-                let (app, shared, place) = (app.clone(), shared.clone(), Some(there.clone()));
+fn plain<How: 'static>(app: impl App<How>) -> impl FnOnce(Listener, Setting) -> Serving + Send {
+    move |listener, Setting { shared, permits, passed }| {
+        let of_others = passed.clone().map(|place| {
+            let (app, shared) = (app.clone(), shared.clone());
+            Arc::new(move |given, peer, seat| {
+                let (app, shared, place) = (app.clone(), shared.clone(), Some(place.clone()));
                 tokio::spawn(answer(given, peer, app, shared, seat, place));
-            });
-        }
+            }) as Take
+        });
         let take = move |(stream, peer, seat): Accepted| {
             let (app, shared, place) = (app.clone(), shared.clone(), passed.clone());
             shared.counters.accepted();
@@ -328,7 +334,7 @@ fn plain<How: 'static>(app: impl App<How>) -> impl FnOnce(Listener, Setting) -> 
                 answer(Given::new(stream, accepted), client, app, shared, seat, place).await;
             });
         };
-        Box::pin(accept_all(listener, permits, take))
+        (Box::pin(accept_all(listener, permits, take)), of_others)
     }
 }
 
@@ -351,7 +357,7 @@ async fn answer<How: 'static>(
 fn encrypted<How: 'static>(
     app: impl App<How>,
     acceptor: tokio_rustls::TlsAcceptor,
-) -> impl FnOnce(Listener, Setting) -> Running + Send {
+) -> impl FnOnce(Listener, Setting) -> Serving + Send {
     use super::stream::Stream;
     move |listener, Setting { shared, permits, .. }| {
         let take = move |(stream, peer, seat): Accepted| {
@@ -372,7 +378,7 @@ fn encrypted<How: 'static>(
                 }
             });
         };
-        Box::pin(accept_all(listener, permits, take))
+        (Box::pin(accept_all(listener, permits, take)), None)
     }
 }
 

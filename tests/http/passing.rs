@@ -99,6 +99,30 @@ fn p13_clients_that_keep_their_connections_notice_nothing() {
     });
 }
 
+/// Each server of a program gets the connections of its own places.
+#[test]
+fn p13_connections_of_two_servers_of_one_program() {
+    Boxed::new().private_net().limit(Duration::from_secs(120)).run(|folder| {
+        let places = [boxed::address(), boxed::address()];
+        let second = format!("--second-listen={} --steps=3", places[1]);
+        let mut web = start(folder, places[0], &second);
+        let mut clients = places.map(connect_to);
+        for restarts in 0..3 {
+            if restarts > 0 {
+                let old = web.restart();
+                assert_ended(&web, &old);
+            }
+            for (client, name) in clients.iter_mut().zip(["web", "second"]) {
+                client.send(GET);
+                assert!(!client.answer_of(web.daemon));
+                client.send("GET /name HTTP/1.1\r\nHost: a\r\n\r\n");
+                client.read_until("\r\n\r\n");
+                assert_eq!(client.read_until(name), name);
+            }
+        }
+    });
+}
+
 /// How many were opened, in all generations.
 fn connections(folder: &Path) -> u64 {
     let counters = crate::command::counters_of(&folder.join("web.pid"));

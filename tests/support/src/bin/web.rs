@@ -15,7 +15,8 @@
 //! before one, `hammer` in its hook, `first` in one
 //! before it, `--stop-before drain` stops the process then. `--tls-listen` takes `cert.pem` and `key.pem`
 //! from the working folder. `--labelled-listen ADDRESS=LABEL`: with a ticketer of this label;
-//! `--mutual-listen ADDRESS=LABEL`: and it asks for client certificates of `ca.pem`. `--threads 1`: of the runtime. `--steps 3`: bind, started and run, each by itself.
+//! `--mutual-listen ADDRESS=LABEL`: and it asks for client certificates of `ca.pem`. `--threads 1`: of the runtime. `--steps 3`: bind, started and run, each by itself;
+//! `--second-listen ADDRESS`: then with a second server of this program.
 
 use std::{collections::HashMap, convert::Infallible, path::PathBuf, process};
 
@@ -53,7 +54,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut server = Server::new();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let (mut pid_file, mut steps, mut leave) = (PathBuf::new(), false, None);
-    let mut labelled = Vec::new();
+    let (mut labelled, mut second) = (Vec::new(), Server::new().pass(true));
+    let mut has_second = false;
     let mut args = lexopt::Parser::from_env();
     while let Some(arg) = args.next()? {
         let Long(name) = arg else { return Err(arg.unexpected().into()) };
@@ -101,6 +103,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             "listen" => server.tcp(value, app("web")),
             "admin-listen" => server.tcp(value, app("admin")),
+            "second-listen" => {
+                (second, has_second) = (second.tcp(value, app("second")), true);
+                server
+            }
             "unix-socket" => server.unix(value, app("unix")),
             "tls-listen" => {
                 let (chain, key) = (PathBuf::from("cert.pem"), PathBuf::from("key.pem"));
@@ -134,6 +140,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             return server.serve().await;
         }
         let bound = server.bind().await?;
+        let other = if has_second { Some(second.bind().await?) } else { None };
         let state = seamless::state();
         let addresses: Vec<_> = bound.addresses().iter().map(ToString::to_string).collect();
         log::info!(
@@ -142,6 +149,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             addresses.join(",")
         );
         seamless::started()?;
+        if let Some(other) = other {
+            tokio::spawn(other.run());
+        }
         bound.run().await
     })?;
     Ok(())
