@@ -1,8 +1,8 @@
 //! Which services there are.
 
-use super::{Service, pattern};
+use super::Service;
 use crate::proto::paths;
-use crate::sys::{lock_file, proc};
+use crate::sys::{lock_file, pattern, proc};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;

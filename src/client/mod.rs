@@ -39,7 +39,6 @@ mod find;
 mod history;
 mod look;
 mod outcome;
-mod pattern;
 mod rejected;
 mod service;
 mod status;

@@ -10,6 +10,7 @@ pub(crate) mod memfd;
 mod notes;
 pub(crate) mod notification_fd;
 pub(crate) mod passed;
+pub(crate) mod pattern;
 pub(crate) mod pid_file;
 pub(crate) mod proc;
 pub(crate) mod process;

@@ -5,6 +5,7 @@
 
 use super::system;
 use nix::libc;
+use std::ffi::CStr;
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -259,6 +260,12 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Ar
             lost_fds: header.msg_flags & libc::MSG_CTRUNC != 0,
         })
     }
+}
+
+/// `fnmatch(3)` with FNM_PERIOD.
+pub(super) fn fnmatch(pattern: &CStr, name: &CStr) -> bool {
+    // SAFETY: both are strings that end with 0 and that nobody changes meanwhile.
+    unsafe { libc::fnmatch(pattern.as_ptr(), name.as_ptr(), libc::FNM_PERIOD) == 0 }
 }
 
 /// Maps this number of words of a file, for the rest of the process's life (`mmap(2)`). The caller knows that
