@@ -20,7 +20,7 @@ use crate::driver::timers::Timers;
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
 use crate::proto::daemon::reminders::Reminder;
 use crate::proto::daemon::signal_hooks::{Run, SignalHooks};
-use crate::proto::daemon::{Forced, Input, Output, Phase, Question, Timer};
+use crate::proto::daemon::{Begins, Forced, Input, Output, Question, Timer};
 use crate::proto::generation::bookings;
 use crate::proto::{Report, State};
 use crate::shutdown::{Stage, lock};
@@ -244,18 +244,16 @@ impl Events {
             }
             if before != after {
                 lock(&self.daemon.past).phase_since = Some(Instant::now());
-                if matches!(after, Phase::Draining(_)) && self.daemon.service.is_some() {
+                let Begins { plan, end, drain } = after.begins(before);
+                if drain && self.daemon.service.is_some() {
                     if let Err(error) = process::offer_to_the_oom_killer() {
                         log::write(Event::OomScoreKept { error: &error });
                     }
                 }
-                let leaves = matches!(after, Phase::Leaving(_));
-                if leaves {
-                    self.daemon.plan_stop(); // before the launcher is told
+                if plan {
+                    self.daemon.plan_stop();
                 }
-                let drains = leaves || matches!(after, Phase::Draining(_));
-                let left = matches!(before, Phase::Leaving(_));
-                if drains && !left && self.daemon.service.is_none() {
+                if end && self.daemon.service.is_none() {
                     let drain = self.daemon.drain_timeout();
                     let limit = drain.map(|limit| limit.saturating_add(self.daemon.leaves_for()));
                     observers::drains_alone(limit);

@@ -65,10 +65,9 @@ pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Link) 
     };
     let outputs = Outputs::new(settings.replace_output);
     let service = Service::open(&settings, launcher, &hello, pidfd)?;
-    let leaves = settings.leave_time.is_some_and(|time| !time.is_zero());
     let machine = Machine::new(hello.kind, hello.in_place)
         .takes_unhandled(hello.takes_unhandled)
-        .leaves(leaves);
+        .leaves(settings.leave_time.is_some());
     let reload_signals = settings.reload_signals;
     let times = (settings.drain_timeout, settings.leave_time);
     let server = Server::new(&settings.pid_file, settings.takeover_timeout)?;
@@ -107,9 +106,9 @@ pub(in crate::driver) fn init_disabled(settings: Settings) -> Result<()> {
     PROCESS.sockets.adopt_passed(None);
     s6::hold(&settings)?;
     let outputs = Outputs::new(false); // nothing here outlives its supervisor
-    let leaves = settings.leave_time.is_some_and(|time| !time.is_zero());
     let times = (settings.drain_timeout, settings.leave_time);
-    run(Machine::disabled().leaves(leaves), outputs, times, Vec::new(), None, None)?;
+    let machine = Machine::disabled().leaves(settings.leave_time.is_some());
+    run(machine, outputs, times, Vec::new(), None, None)?;
     #[cfg(feature = "systemd")]
     watchdog::watch_alone(settings.watchdog)?;
     log::write(if is_disabled { Event::Disabled {} } else { Event::NotLinux {} });

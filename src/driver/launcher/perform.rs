@@ -117,9 +117,10 @@ impl Driver {
                     Timer::Keeper => Some(KEEPER),
                     Timer::Kill(pid) => {
                         let member = self.member(pid);
-                        let leave = member.map_or(Duration::ZERO, |member| member.leaves_for);
-                        let limit = self.member(pid).and_then(|member| member.drain_timeout);
-                        limit.map(|limit| limit.saturating_add(leave).saturating_add(KILL_AFTER))
+                        member.and_then(|Member { leaves_for, drain_timeout, .. }| {
+                            let limit = drain_timeout.as_ref()?.saturating_add(*leaves_for);
+                            Some(limit.saturating_add(KILL_AFTER))
+                        })
                     }
                 };
                 if let Some(after) = after {

@@ -1,7 +1,7 @@
 //! The daemon: prepares for a successor, finds out whether one will come, and drains.
 //!
-//! `machine` decides; `leaving` shares the time of a stop; `signal_hooks` holds back what the hooks before a signal delay;
-//! `reminders` says what an operator is told of a phase that lasts.
+//! `machine` decides. `leaving` shares the time of a stop. `signal_hooks` holds back what the hooks before a
+//! signal delay. `reminders` says what an operator is told of a phase that lasts.
 
 pub(crate) mod leaving;
 mod machine;
@@ -318,6 +318,17 @@ pub(crate) enum StartedCall {
     Parks,
 }
 
+/// What begins with a phase, beside the outputs of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Begins {
+    /// A stop that leaves first: its time is shared with the drain, before the launcher is told.
+    pub(crate) plan: bool,
+    /// The end of the service in this process, of which a supervisor is told once.
+    pub(crate) end: bool,
+    /// The drain: if memory is short, the system may end this process first.
+    pub(crate) drain: bool,
+}
+
 impl Phase {
     pub(crate) fn started_call(self) -> StartedCall {
         match self {
@@ -333,6 +344,14 @@ impl Phase {
         }
     }
 
+    /// What begins with this phase, which follows `before`.
+    pub(crate) fn begins(self, before: Phase) -> Begins {
+        let plan = matches!(self, Phase::Leaving(_));
+        let drain = matches!(self, Phase::Draining(_));
+        let has_left = matches!(before, Phase::Leaving(_));
+        Begins { plan, end: (plan || drain) && !has_left, drain }
+    }
+
     /// Does a call for a socket not return? The program would not get as far as serving. An error would be
     /// wrong, too: the older generations that this process waits for still use the addresses.
     pub(crate) fn parks_callers(self) -> bool {
@@ -342,8 +361,19 @@ impl Phase {
 
 #[cfg(test)]
 mod tests {
-    use super::{Phase, StartedCall};
+    use super::{Begins, Phase, StartedCall};
     use crate::proto::DrainReason;
+
+    #[test]
+    fn what_begins_with_leaving_and_with_a_drain() {
+        let (leaving, draining) = (Phase::Leaving, Phase::Draining);
+        let stopped = DrainReason::Stopped;
+        let begins = |plan, end, drain| Begins { plan, end, drain };
+        assert_eq!(leaving(stopped).begins(Phase::Serving), begins(true, true, false));
+        assert_eq!(draining(stopped).begins(leaving(stopped)), begins(false, false, true));
+        assert_eq!(draining(stopped).begins(Phase::Detached), begins(false, true, true));
+        assert_eq!(Phase::Finished.begins(draining(stopped)), begins(false, false, false));
+    }
 
     #[test]
     fn who_calls_while_the_process_ends_does_not_return() {
