@@ -70,12 +70,8 @@ impl Web {
 }
 
 fn launch(folder: &Path, options: &str) -> Child {
-    let (web, folder) = (bin::support("web"), folder.display());
-    let script = format!(
-        "cd '{folder}' && exec >>log 2>&1 && exec '{}' --pid-file=web.pid --spread=0s --pass=no {options}",
-        web.display()
-    );
-    scene::shell(&script).spawn().expect("sh")
+    let options = format!("--pid-file=web.pid --spread=0s --pass=no {options}");
+    scene::logged(folder, &bin::support("web"), &options).spawn().expect("sh")
 }
 
 #[track_caller]

@@ -87,21 +87,13 @@ impl Moves {
 }
 
 fn launch(folder: &Path, address: SocketAddr, options: &str) -> Child {
-    let (program, folder) = (bin::support("moves"), folder.display());
-    let script = format!(
-        "cd '{folder}' && exec >>log 2>&1 && exec '{}' --pid-file=web.pid --listen={address} {options}",
-        program.display()
-    );
-    scene::shell(&script).spawn().expect("sh")
+    let options = format!("--pid-file=web.pid --listen={address} {options}");
+    scene::logged(folder, &bin::support("moves"), &options).spawn().expect("sh")
 }
 
 fn launch_chat(folder: &Path, address: SocketAddr) -> Child {
-    let (program, folder) = (bin::example("chat"), folder.display());
-    let script = format!(
-        "cd '{folder}' && exec >>log 2>&1 && exec '{}' chat.pid {address}",
-        program.display()
-    );
-    scene::shell(&script).spawn().expect("sh")
+    let arguments = format!("chat.pid {address}");
+    scene::logged(folder, &bin::example("chat"), &arguments).spawn().expect("sh")
 }
 
 /// The PID of the daemon that was the nth to start.

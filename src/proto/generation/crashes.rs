@@ -63,7 +63,7 @@ pub(crate) fn needs_keeper<'a>(
 #[cfg(test)]
 mod tests {
     use super::{World, after_crash, carried, left, needs_keeper};
-    use crate::proto::generation::record::{Generation, Identity, LineState, Row};
+    use crate::proto::generation::record::{Generation, LineState, Row};
     use std::time::Duration;
 
     const fn s(seconds: u64) -> Duration {
@@ -75,19 +75,7 @@ mod tests {
     }
 
     fn line(number: u64, state: LineState, crashes: Option<Row>) -> Generation {
-        let identity = Identity { pid: 100, start: 1 };
-        Generation {
-            number,
-            daemon: identity,
-            boot: "this".to_owned(),
-            pid_namespace: 1,
-            launcher: identity,
-            supervisor: None,
-            state: Some(state),
-            crashes,
-            file: None,
-            more: Vec::new(),
-        }
+        Generation { crashes, ..Generation::of_test(number, Some(state)) }
     }
 
     #[test]

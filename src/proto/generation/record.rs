@@ -259,6 +259,26 @@ impl Record {
     }
 }
 
+/// Tests change what they are about.
+#[cfg(test)]
+impl Generation {
+    pub(crate) fn of_test(number: u64, state: Option<LineState>) -> Generation {
+        let identity = Identity { pid: 100 + number as i32, start: number };
+        Generation {
+            number,
+            daemon: identity,
+            boot: "this".to_owned(),
+            pid_namespace: 1,
+            launcher: identity,
+            supervisor: None,
+            state,
+            crashes: None,
+            file: None,
+            more: Vec::new(),
+        }
+    }
+}
+
 impl Generation {
     pub(crate) fn format(&self) -> String {
         let Generation {

@@ -31,6 +31,12 @@ pub fn command(folder: &Path, options: &str) -> Command {
     shell(&script(folder, options))
 }
 
+/// A program in this folder, whose output goes to the file `log` there.
+pub fn logged(folder: &Path, program: &Path, arguments: &str) -> Command {
+    let (folder, program) = (folder.display(), program.display());
+    shell(&format!("cd '{folder}' && exec >>log 2>&1 && exec '{program}' {arguments}"))
+}
+
 pub fn shell(script: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", script]).stdin(Stdio::null());

@@ -10,19 +10,8 @@ fn here() -> World {
 }
 
 fn line(number: u64, state: Option<LineState>) -> Generation {
-    let identity = Identity { pid: 100 + number as i32, start: number };
-    Generation {
-        number,
-        daemon: identity,
-        boot: "this".to_owned(),
-        pid_namespace: 1,
-        launcher: identity,
-        supervisor: None,
-        state,
-        crashes: None,
-        file: (state == Some(LineState::Probation)).then_some(FILE),
-        more: Vec::new(),
-    }
+    let file = (state == Some(LineState::Probation)).then_some(FILE);
+    Generation { file, ..Generation::of_test(number, state) }
 }
 
 fn record(live: &[(u64, LineState)]) -> Record {
