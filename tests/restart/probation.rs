@@ -134,6 +134,10 @@ fn p11_each_end_of_a_new_generation_is_a_rollback(kind: Supervisor, folder: &Pat
         prober.wait_pid(second.pid());
         second.signal(signal);
         wait_serves_again(&site, &prober, &first, 1);
+        if name != "by-hand" {
+            // By the kernel's word, at once: silence counts after 2 s only.
+            site.log.wait(&[("stage", "rollback"), ("cause", "ended")]);
+        }
         launcher.wait_end(LIMIT);
         if signal != KILL {
             let code = if name == "exit-1" { "1" } else { "75" };
