@@ -17,7 +17,7 @@ mod takeover;
 /// Tests that take half a minute or more each, whatever the machine. libtest starts tests in the order of
 /// their names, so these start first, and the others run at the same time.
 mod at_full_length {
-    use std::{path::Path, time::Duration};
+    use std::path::Path;
 
     use seamless_testing::{boxed::Boxed, supervisor::Supervisor, under_each_supervisor};
 
@@ -35,16 +35,13 @@ mod at_full_length {
     }
 
     under_each_supervisor![
-        Boxed::new().private_net().limit(Duration::from_secs(240)) =>
+        Boxed::new().private_net() =>
         p1_deploys_that_hang_for_30_s_or_need_15_s_cost_no_request,
         twenty_restarts_leave_nothing_behind
     ];
 
     #[test]
     fn limits_of_a_server_by_default() {
-        Boxed::new()
-            .private_net()
-            .limit(Duration::from_secs(300))
-            .run(http::limits::default_limits);
+        Boxed::new().private_net().run(http::limits::default_limits);
     }
 }

@@ -274,9 +274,9 @@ impl Look {
         self.live.last()
     }
 
-    /// The newest generation alone.
-    pub fn into_newest(mut self) -> Option<Generation> {
-        self.live.pop()
+    /// The generations alone, the newest last.
+    pub fn into_generations(self) -> Vec<Generation> {
+        self.live
     }
 
     /// If the newest generation is on [probation](crate::Config::probation): the older one that stands by, and

@@ -61,6 +61,8 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Restart {
     old: Generation,
+    /// Those that ran beside it: one that had stood by and serves again is no successor.
+    older: Vec<Generation>,
     /// The number of the last claim: what has failed before does not count.
     last_claim: u64,
     /// The newest generation that was seen on probation.
@@ -73,8 +75,9 @@ impl Restart {
     /// `before`: the look that [`Service::restart`] has returned. `None` if no generation was there.
     pub fn since(before: Look) -> Option<Restart> {
         let last_claim = before.last_claim();
-        let old = before.into_newest()?;
-        Some(Restart { old, last_claim, on_probation: None, failed: None })
+        let mut older = before.into_generations();
+        let old = older.pop()?;
+        Some(Restart { old, older, last_claim, on_probation: None, failed: None })
     }
 
     /// The generation that was asked for the restart.
@@ -135,6 +138,8 @@ impl Restart {
 
     /// Numbers begin anew if the lock file was removed, so the number alone is not enough.
     fn is_successor(&self, one: &Generation) -> bool {
-        !one.is_same(&self.old) && (one.number() > self.old.number() || self.old.has_ended())
+        !one.is_same(&self.old)
+            && !self.older.iter().any(|older| one.is_same(older))
+            && (one.number() > self.old.number() || self.old.has_ended())
     }
 }

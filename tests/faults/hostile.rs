@@ -41,7 +41,7 @@ const SERVES_ON: &str = "--successor-timeout=none";
 
 /// The real root, who may be any user.
 fn by_root(test: impl FnOnce(&Path)) {
-    Boxed::new().limit(Duration::from_secs(300)).needs(Isolation::Namespaces).run(test);
+    Boxed::new().needs(Isolation::Namespaces).run(test);
 }
 
 /// What must be left alone, outside of the folder that the other user may write to.

@@ -80,7 +80,7 @@ fn stop_and_continue(kind: Supervisor, folder: &Path, stage: Stage, process: Pro
     let (first, option) = match stage {
         Stage::Serving | Stage::Drain => (String::new(), String::new()),
         Stage::Handoff => (String::new(), format!("--at=request=file:{go}")),
-        Stage::Gap => (format!("until [ -e '{go}' ]; do sleep 0.01; done"), String::new()),
+        Stage::Gap => (format!("until [ -e '{go}' ]; do sleep 0.05; done"), String::new()),
         Stage::BeforeInit => (String::new(), format!("--at=before-init=file:{go}")),
         Stage::BeforeDaemonInit => (String::new(), format!("--at=before-daemon-init=file:{go}")),
         Stage::Claimed => (String::new(), format!("--at=after-init=file:{go}")),

@@ -1,7 +1,7 @@
 //! Any process of a restart KILLed at any of its system calls: a sample of what `scripts/sweep` does,
 //! another one in each run.
 
-use std::{process::Command, thread, time::Duration};
+use std::{process::Command, thread};
 
 use seamless_campaigns::{
     strike::Role,
@@ -15,7 +15,7 @@ use seamless_testing::{
 /// The seed is in what a failure prints; `SEAMLESS_TEST_SEED` makes it the same once more.
 #[test]
 fn p1_p2_p3_p4_p5_p8_p9_killed_at_any_system_call() {
-    let boxed = Boxed::new().needs(Isolation::UserNamespaces).limit(Duration::from_secs(400));
+    let boxed = Boxed::new().needs(Isolation::UserNamespaces);
     boxed.run(|_| {
         let mut sweep = Command::new(bin::support("sweep"));
         sweep.args(["--sample", "33", "--parallel", "17"]);
@@ -31,7 +31,7 @@ fn p1_p2_p3_p4_p5_p8_p9_killed_at_any_system_call() {
 /// puts them back.
 #[test]
 fn p1_p2_p9_killed_half_way() {
-    let boxed = Boxed::new().needs(Isolation::UserNamespaces).limit(Duration::from_secs(400));
+    let boxed = Boxed::new().needs(Isolation::UserNamespaces);
     boxed.run(|_| {
         use Outcome::{New, Nobody, Old};
         use Role::{NewDaemon, OldDaemon};

@@ -217,7 +217,7 @@ fn batches(sizes: &str) -> String {
 
 #[test]
 fn p1_p2_p11_a_fleet_of_20_is_deployed_batch_by_batch() {
-    Boxed::new().private_net().limit(Duration::from_secs(300)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let fleet = Fleet::new(folder, SERVICES);
         let all = || 0..SERVICES;
         let none = BTreeMap::new();
@@ -281,7 +281,7 @@ fn p1_p2_p11_a_fleet_of_20_is_deployed_batch_by_batch() {
 /// probation, and a good one.
 #[test]
 fn p1_p11_each_failure_leaves_the_old_version_serving() {
-    Boxed::new().private_net().limit(Duration::from_secs(240)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let fleet = Fleet::new(folder, 6);
         let unhealthy = folder.join("unhealthy");
         fs::write(&unhealthy, "").expect("a file");

@@ -71,7 +71,7 @@ fn keep_asking(address: SocketAddr, number: u64, done: &AtomicBool, all: &Atomic
 #[test]
 fn p13_clients_that_keep_their_connections_notice_nothing() {
     const CLIENTS: u64 = 64;
-    Boxed::new().private_net().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let address = boxed::address();
         let mut web = start(folder, address, "");
         let (done, all) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -102,7 +102,7 @@ fn p13_clients_that_keep_their_connections_notice_nothing() {
 /// Each server of a program gets the connections of its own places.
 #[test]
 fn p13_connections_of_two_servers_of_one_program() {
-    Boxed::new().private_net().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let places = [boxed::address(), boxed::address()];
         let second = format!("--second-listen={} --steps=3", places[1]);
         let mut web = start(folder, places[0], &second);
@@ -131,7 +131,7 @@ fn connections(folder: &Path) -> u64 {
 
 #[test]
 fn p13_what_has_come_of_the_next_request_moves_too() {
-    Boxed::new().private_net().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let address = boxed::address();
         let unix = folder.join("web.sock");
         let mut web = start(folder, address, &format!("--unix-socket={}", unix.display()));
@@ -184,7 +184,7 @@ fn p13_what_has_come_of_the_next_request_moves_too() {
 
 #[test]
 fn p13_who_cannot_move_is_served_on() {
-    Boxed::new().private_net().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let address = boxed::address();
         let mut web = start(folder, address, "");
         let first = web.daemon;
@@ -211,7 +211,7 @@ fn p13_who_cannot_move_is_served_on() {
 /// At its limit (of which one is for the next that is accepted), without the place, and with passing switched off.
 #[test]
 fn p13_what_the_successor_refuses_leaves_as_always() {
-    Boxed::new().private_net().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         for (number, options) in
             ["--max-connections=2", "--pass=no", "elsewhere"].iter().enumerate()
         {
@@ -297,7 +297,7 @@ fn a_connection_that_moves_stays_as_old_as_it_is() {
 /// A successor that does not answer holds up nobody that was not sent, and is tried again.
 #[test]
 fn p13_a_successor_that_is_stopped_gets_them_later() {
-    Boxed::new().private_net().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let address = boxed::address();
         let mut web = start(folder, address, "--stop-before=drain");
         let mut one = connect_to(address);

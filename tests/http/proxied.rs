@@ -261,7 +261,7 @@ type Begin = fn(&Path, SocketAddr, SocketAddr, &str) -> LoadBalancer;
 
 #[test]
 fn p2_restarts_behind_real_load_balancers_lose_nothing() {
-    Boxed::new().private_net_without_migration().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let all: [(&str, Begin, &str); 3] = [
             ("haproxy-1", haproxy, "send-proxy"),
             ("haproxy-2", haproxy, "send-proxy-v2"),

@@ -20,7 +20,7 @@ use seamless_testing::{
 fn p8_a_daemon_serves_on_when_its_launcher_is_killed(kind: Supervisor, folder: &Path) {
     // The next one starts only when the old daemon has noticed, with no help from a successor.
     let noticed = format!(
-        "cd '{}'; [ ! -e report ] || until grep -q 'hook request' report; do sleep 0.01; done",
+        "cd '{}'; [ ! -e report ] || until grep -q 'hook request' report; do sleep 0.05; done",
         folder.display()
     );
     let site = Site::at(folder).first(&noticed).under(kind);

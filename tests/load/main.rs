@@ -23,7 +23,7 @@ use std::{
 
 use seamless_campaigns::load::{Load, Target};
 use seamless_testing::{
-    bin,
+    LIMIT, bin,
     boxed::{self, Boxed},
     http,
     process::{Watched, signal},
@@ -32,7 +32,6 @@ use seamless_testing::{
     wait_for,
 };
 
-const LIMIT: Duration = Duration::from_secs(20);
 /// Requests from one restart to the next: what must be there for "no failure" to mean anything.
 const FLOOR: u64 = 1_000;
 
@@ -98,7 +97,7 @@ fn tcp(supervisor: Supervisor, folder: &Path, example: &str) -> (Service, Target
 }
 
 fn boxed(test: impl FnOnce(&Path)) {
-    Boxed::new().private_net().limit(Duration::from_secs(120)).run(test);
+    Boxed::new().private_net().run(test);
 }
 
 fn p1_p2_threads_128_clients(supervisor: Supervisor) {

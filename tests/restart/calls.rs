@@ -122,7 +122,7 @@ fn p10_a_restart_that_nobody_would_follow_is_an_error() {
         // Its parent ends at once.
         let mut command = direct.command(&["--on=10=call:restart"]);
         let words: Vec<_> = command.get_args().map(|word| word.to_owned()).collect();
-        let script = r#""$@" & until grep -q " started " "$report"; do sleep 0.01; done"#;
+        let script = r#""$@" & until grep -q " started " "$report"; do sleep 0.05; done"#;
         let mut parent = Command::new("bash");
         parent.args(["-c", script, "parent"]).arg(command.get_program()).args(words);
         parent.env("report", direct.report.path());

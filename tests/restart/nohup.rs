@@ -89,7 +89,7 @@ fn p1_a_service_under_nohup_outlives_its_terminal() {
         // `nohup` writes to nohup.out where its output is a terminal.
         let from_terminal = |nth: usize| {
             let wait =
-                format!("until grep -c ' started ' report | grep -qx {nth}; do sleep 0.01; done");
+                format!("until grep -c ' started ' report | grep -qx {nth}; do sleep 0.05; done");
             let command =
                 format!("({}) & cd '{}'; {wait}", nohup(folder, &target), folder.display());
             let mut script = Command::new("script");

@@ -33,6 +33,7 @@ under_each_supervisor![
     p11_a_rejected_file_waits_unless_it_was_replaced,
     p11_an_operator_ends_the_probation,
     p11_restart_waits_for_the_commit_and_status_tells_of_the_probation,
+    p11_who_serves_again_has_not_taken_over,
 ];
 
 #[test]
@@ -362,7 +363,10 @@ fn p11_restart_waits_for_the_commit_and_status_tells_of_the_probation(
     for times in 1..=2 {
         let said = restart();
         let (verdict, generation, old) = said_of(&said);
-        assert_eq!((said.code, verdict, old), (4, "rolled-back".into(), 2), "{said:?}\n{site}");
+        // Where this comes late, the file is tried anew already, and that try is asked.
+        let is_late = times == 2 && old > failed;
+        assert!(old == 2 || is_late, "{said:?}\n{site}");
+        assert_eq!((said.code, verdict), (4, "rolled-back".into()), "{said:?}\n{site}");
         assert_eq!(said.json()["reason"], "its process has ended");
         assert!(generation > failed.max(2), "{said:?}");
         failed = generation;
@@ -372,11 +376,38 @@ fn p11_restart_waits_for_the_commit_and_status_tells_of_the_probation(
         });
         assert_eq!((&seen["daemon"], &seen["probation"]), (&second.pid().into(), &Value::Null));
         assert_eq!(seen["rejected"]["generation"], failed, "{seen}");
-        assert_eq!(seen["rejected"]["tries"], 1, "{seen}");
-        assert!(seen["rejected"]["next_try"].as_f64().expect("a time") <= 2.0, "{seen}");
+        if !is_late {
+            assert_eq!(seen["rejected"]["tries"], 1, "{seen}");
+            assert!(seen["rejected"]["next_try"].as_f64().expect("a time") <= 2.0, "{seen}");
+        }
     }
-    assert_nobody_refused(&site, &prober.stop(), 2);
+    assert_nobody_refused(&site, &prober.stop(), 3);
     end(&site);
+}
+
+/// A restart is asked of a generation on probation, which crashes before the next one starts: that the one before
+/// it serves again is not what was asked for.
+fn p11_who_serves_again_has_not_taken_over(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, WINDOW);
+    site.service().settle();
+    let go = site.flag("go");
+    site.deploy_options(&format!("{SERVES_ON} --at=after-init=file:{}", go.display()));
+    thread::scope(|scope| {
+        let said = scope.spawn(|| seamless("restart", &site.pid_file(), &["--json"]));
+        site.report.wait_nth("init", 3);
+        second.signal(KILL);
+        wait_serves_again(&site, &prober, &first, 1);
+        assert!(!said.is_finished(), "it waits for the third");
+        fs::write(&go, "").expect("a file");
+        let said = said.join().expect("no panic").json();
+        let third = site.daemon(3).pid();
+        assert_eq!((&said["verdict"], &said["daemon"]), (&"committed".into(), &third.into()));
+    });
+    first.wait_end(LIMIT);
+    assert_nobody_refused(&site, &prober.stop(), 1);
+    site.service().settle();
+    site.stop();
 }
 
 /// It waits for 2 s, and systemd gives a start 1 s: more time is asked for.

@@ -14,7 +14,6 @@ use std::{
     path::Path,
     process::Command,
     thread,
-    time::Duration,
 };
 
 pub(crate) use seamless_testing::LIMIT;
@@ -35,7 +34,7 @@ use seamless_testing::{
 const THIRD: u32 = 4711;
 
 fn by_root(test: impl FnOnce(&Path)) {
-    let boxed = Boxed::new().limit(Duration::from_secs(180));
+    let boxed = Boxed::new();
     boxed.needs(Isolation::Namespaces).run(test);
 }
 

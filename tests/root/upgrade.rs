@@ -6,7 +6,6 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Command, Output},
-    time::Duration,
 };
 
 use seamless_testing::{
@@ -102,7 +101,7 @@ fn runs(pid: u32, file: &Path) -> bool {
 
 #[test]
 fn p1_p2_a_package_is_upgraded_under_load_and_a_bad_version_stops_the_upgrade() {
-    let boxed = Boxed::new().private_net().limit(Duration::from_secs(180));
+    let boxed = Boxed::new().private_net();
     boxed.needs(Isolation::Namespaces).run(|folder| {
         let place = Place::new(folder);
         let probe = fs::read(bin::probe()).expect("the probe");

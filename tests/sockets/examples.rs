@@ -11,15 +11,13 @@ use std::{
 };
 
 use seamless_testing::{
-    bin,
+    LIMIT, bin,
     boxed::{self, Boxed},
     http::{self, Connection, Target},
     process::Watched,
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
 };
-
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// How many requests it has answered, it says.
 fn requests(admin: &Target) -> u64 {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use seamless_testing::{
+    LIMIT,
     boxed::{self, Boxed},
     process::{NOBODY, Watched},
     report,
@@ -19,7 +20,6 @@ use seamless_testing::{
     wait_for,
 };
 
-const LIMIT: Duration = Duration::from_secs(30);
 /// The first byte of each datagram.
 const BYTES: &str = "0:ff000000";
 
@@ -213,7 +213,7 @@ fn answer(address: SocketAddr, datagram: &[u8]) -> u32 {
 }
 
 fn a_box() -> Boxed {
-    Boxed::new().private_net_without_migration().limit(Duration::from_secs(240))
+    Boxed::new().private_net_without_migration()
 }
 
 /// Generations of different sizes, all of them alive; then the oldest ends, and the next one uses its places.

@@ -7,10 +7,10 @@ use std::{
     io::ErrorKind,
     net::{SocketAddr, UdpSocket},
     path::Path,
-    time::Duration,
 };
 
 use seamless_testing::{
+    LIMIT,
     boxed::{self, Boxed},
     http::{Connection, Target},
     log::Log,
@@ -18,8 +18,6 @@ use seamless_testing::{
     site::Site,
     wait_for,
 };
-
-const LIMIT: Duration = Duration::from_secs(20);
 
 fn ask(address: SocketAddr) -> Connection {
     let mut connection = Connection::within(LIMIT, &Target::from(address));
@@ -71,7 +69,7 @@ fn datagrams(address: SocketAddr, count: usize) -> HashMap<u32, usize> {
 /// or for more.
 #[test]
 fn p2_what_waits_on_any_member_is_answered() {
-    Boxed::new().private_net_without_migration().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         for (before, after) in [(4, 4), (4, 8), (1, 4), (3, 5)] {
             println!("{before} -> {after}");
             let place = folder.join(format!("{before}-{after}"));
@@ -96,7 +94,7 @@ fn p2_what_waits_on_any_member_is_answered() {
 /// new goes there, however long it still holds them open.
 #[test]
 fn p2_members_that_are_not_asked_for_are_drained_by_the_old_daemon() {
-    Boxed::new().private_net_without_migration().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         for (before, after) in [(4, 2), (4, 1), (5, 3)] {
             println!("{before} -> {after}");
             let place = folder.join(format!("{before}-{after}"));
@@ -201,7 +199,7 @@ fn all_answered_by_udp(address: SocketAddr, daemon: &Watched) {
 
 #[test]
 fn p2_groups_shrink_and_grow() {
-    Boxed::new().private_net_without_migration().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         chain(&folder.join("tcp"), &COUNTS, false, all_answered_by_tcp);
         chain(&folder.join("udp"), &COUNTS, false, all_answered_by_udp);
     });
@@ -210,7 +208,7 @@ fn p2_groups_shrink_and_grow() {
 /// The same, and every older generation lives on to the end.
 #[test]
 fn p2_groups_shrink_and_grow_while_all_older_generations_drain() {
-    Boxed::new().private_net_without_migration().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         chain(&folder.join("tcp"), &COUNTS, true, all_answered_by_tcp);
         chain(&folder.join("udp"), &COUNTS, true, all_answered_by_udp);
     });

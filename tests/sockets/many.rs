@@ -4,7 +4,6 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use seamless_testing::{boxed::Boxed, handover::targets, site::Site, wait_for};
@@ -15,7 +14,7 @@ use super::{LIMIT, TERM, next, origins, sockets};
 
 #[test]
 fn from_one_to_4000_sockets_in_one_takeover() {
-    Boxed::new().private_net_without_migration().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         for count in [1, 10, 100, 1000, 4000] {
             let place = folder.join(count.to_string());
             fs::create_dir(&place).expect("a folder");
@@ -83,7 +82,7 @@ fn sorted<'a>(kinds: impl Iterator<Item = &'a &'a str>) -> Vec<String> {
 
 #[test]
 fn each_process_holds_what_it_should_after_50_restarts() {
-    Boxed::new().limit(Duration::from_secs(240)).run(|folder| {
+    Boxed::new().run(|folder| {
         let direct = Site::alone(folder);
         let options = [
             "--tcp=127.0.0.1:0".to_owned(),

@@ -18,16 +18,16 @@ mod settings;
 mod state;
 mod tokio;
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use seamless_testing::{
+    LIMIT,
     http::Target,
     log::Log,
     process::Watched,
     site::{Site, Started},
 };
 
-const LIMIT: Duration = Duration::from_secs(20);
 const TERM: i32 = 15;
 
 /// What the probe of this PID has found or bound, in order.

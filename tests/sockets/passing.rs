@@ -175,7 +175,7 @@ fn assert_all_at(clients: &mut [Client], pid: u32) {
 #[test]
 fn p13_clients_do_not_notice_restarts() {
     const CLIENTS: usize = 64;
-    Boxed::new().private_net().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let mut moves = Moves::start(folder, "--load=100");
         let clients = moves.clients(CLIENTS);
         let done = AtomicBool::new(false);
@@ -216,7 +216,7 @@ fn p13_clients_do_not_notice_restarts() {
 fn p13_in_a_chat_nobody_notices_a_restart() {
     const MEMBERS: usize = 12;
     const ROOMS: usize = 3;
-    Boxed::new().private_net().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let mut chat = Moves::chat(folder);
         let read = |stream: &mut BufReader<TcpStream>| {
             let mut line = String::new();
@@ -292,7 +292,7 @@ fn stopped(folder: &Path, place: &str, clients: usize) -> (Moves, Watched, Vec<C
 
 #[test]
 fn p13_what_is_in_doubt_waits_for_the_successor() {
-    Boxed::new().private_net().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         scene::each(folder, ["go on", "killed", "old killed", "old ends"], |folder, what| {
             let count = if what.starts_with("old") { 1 } else { 5 };
             let place = if what == "old ends" { "serve" } else { "admit" };
@@ -345,7 +345,7 @@ fn p13_p9_whoever_is_killed_in_the_move_takes_only_its_own_connections_along() {
     // The name fills a message with 40 of them.
     let kind = "%".repeat(255);
     let options = format!("--kind={kind} --accepts={kind} --slow=1ms");
-    Boxed::new().private_net().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let mut middle = 0;
         for round in 0..12 {
             let folder = folder.join(round.to_string());
@@ -405,7 +405,7 @@ fn p13_p9_whoever_is_killed_in_the_move_takes_only_its_own_connections_along() {
 
 #[test]
 fn p13_who_is_refused_stays() {
-    Boxed::new().private_net().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let cases = [
             ("--accepts=none", "the successor refuses it"),
             ("--accepts=other", "the successor accepts no connections of this kind"),
@@ -444,7 +444,7 @@ fn p13_who_is_refused_stays() {
 /// More than a message holds.
 #[test]
 fn p13_half_a_line_and_much_of_it_moves_too() {
-    Boxed::new().private_net().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let mut moves = Moves::start(folder, "--load=1000000");
         let mut clients = moves.clients(6);
         let more = "x".repeat(1 << 20);
@@ -481,7 +481,7 @@ fn p13_the_newest_generation_gets_them() {
 /// Nothing moves to a generation on probation. What it has accepted itself moves back with a rollback.
 #[test]
 fn p13_p11_connections_move_to_the_generation_that_is_proven() {
-    Boxed::new().private_net().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         scene::each(folder, ["commit", "roll-back"], |folder, end| {
             let mut moves = Moves::start(folder, "--again");
             let mut clients = moves.clients(3);

@@ -10,10 +10,10 @@ use std::{
     },
     path::Path,
     process::{self, Command, Stdio},
-    time::Duration,
 };
 
 use seamless_testing::{
+    LIMIT,
     boxed::{self, Boxed},
     handover::{End, Predecessor, targets, wait_targets, write_record},
     http,
@@ -22,7 +22,6 @@ use seamless_testing::{
     wait_for,
 };
 
-const LIMIT: Duration = Duration::from_secs(20);
 const HEAD: &str = "seamless-takeover 1 ";
 
 // ---- the peer is the new daemon ----
@@ -77,7 +76,7 @@ use Move::{Close, Hear, Say, SayBytes, SayWith};
 
 #[test]
 fn p10_a_successor_that_does_anything_wrong_harms_nobody() {
-    Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().run(|folder| {
         let direct = Site::alone(folder);
         let old = old(&direct);
         let held = targets(old.pid());
@@ -342,7 +341,7 @@ const CLOSED: &str = "it has closed the connection half-way";
 
 #[test]
 fn p10_a_predecessor_that_is_silent_or_closes_half_way_is_an_error() {
-    Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().run(|folder| {
         against(
             folder,
             &[
@@ -384,7 +383,7 @@ fn p10_a_predecessor_that_is_silent_or_closes_half_way_is_an_error() {
 
 #[test]
 fn p10_a_predecessor_that_sends_garbage_is_an_error() {
-    Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().run(|folder| {
         let say = |end: &End, text: &str| end.send(&format!("{HEAD}{text}"));
         against(
             folder,
@@ -437,7 +436,7 @@ fn p10_a_predecessor_that_sends_garbage_is_an_error() {
 
 #[test]
 fn p10_a_predecessor_that_lies_about_its_sockets_is_an_error() {
-    Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().run(|folder| {
         let local = "127.0.0.1:9";
         let path = folder.join("wares").display().to_string();
         let one = |end: &End, line: &str, fd: BorrowedFd<'_>| {
@@ -510,7 +509,7 @@ fn p10_a_predecessor_that_lies_about_its_sockets_is_an_error() {
 
 #[test]
 fn p10_a_predecessor_that_lies_about_its_state_is_an_error() {
-    Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().run(|folder| {
         let state = |end: &End, text: &str, fds: &[BorrowedFd<'_>]| {
             offer(end, "sockets=0 state=5");
             end.send_with(format!("{HEAD}state {text}").as_bytes(), fds);
@@ -548,7 +547,7 @@ fn p10_a_predecessor_that_lies_about_its_state_is_an_error() {
 
 #[test]
 fn p10_a_predecessor_that_lies_about_named_states_and_descriptors_is_an_error() {
-    Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().run(|folder| {
         let states = |end: &End, lines: &[&str], fds: &[BorrowedFd<'_>]| {
             offer(end, "sockets=0 state=- states=1");
             let text = format!("{HEAD}states count={}\n{}", lines.len(), lines.join("\n"));

@@ -1,6 +1,6 @@
 //! State that a generation hands to the next.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use seamless_testing::{
     boxed::{self, Boxed},
@@ -15,7 +15,7 @@ use super::{LIMIT, next, sockets, tcp_of};
 
 #[test]
 fn state_is_handed_over() {
-    Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().run(|folder| {
         let direct = Site::alone(folder);
         let inherited = |daemon: &Watched| direct.report.wait_of(daemon.pid(), "inherited").text;
         let mut old = direct.start_ready(&["--state=text:first words", "--inherit"]);
@@ -46,7 +46,7 @@ fn state_is_handed_over() {
 
 #[test]
 fn state_that_cannot_be_handed_over_is_an_error_and_harms_nobody() {
-    Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().run(|folder| {
         for (at, (state, why)) in [
             ("size:67108865", "hand_over gave 67108865 bytes, and 67108864 are the limit"),
             ("panic", "hand_over panicked"),
@@ -187,14 +187,15 @@ fn an_earlier_version_gets_what_it_understands() {
 /// While a state is made, sealed and sent, the daemon answers as it always does.
 #[test]
 fn a_large_state_holds_up_nobody() {
-    Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().run(|folder| {
         let direct = Site::alone(folder);
         let go = folder.join("go");
         let state = format!("--state=file:{}", go.display());
-        let (mut started, daemon) = direct.start_ready(&["--tcp=127.0.0.1:0", &state]);
+        let patient = "--takeover-timeout=60s"; // each side has its own
+        let (mut started, daemon) = direct.start_ready(&["--tcp=127.0.0.1:0", patient, &state]);
         let address = tcp_of(&sockets(&direct, &daemon)[0]);
         started.detach();
-        let next = direct.start(&["--tcp=127.0.0.1:0", "--inherit", "--takeover-timeout=60s"]);
+        let next = direct.start(&["--tcp=127.0.0.1:0", "--inherit", patient]);
         let begun = go.with_file_name("begun");
         wait_for("the state is being made", LIMIT, || begun.exists().then_some(()));
         for _ in 0..50 {

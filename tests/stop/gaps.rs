@@ -39,7 +39,7 @@ pub(super) fn in_the_gap(
     let old = site.daemon(1);
     let launcher = site.launcher();
     site.service().settle();
-    let wait = format!("until [ -e '{}' ]; do sleep 0.01; done", site.flag("go").display());
+    let wait = format!("until [ -e '{}' ]; do sleep 0.05; done", site.flag("go").display());
     site.deploy(&format!("{wait}\n{}", site.script("", options)));
     site.service().restart();
     launcher.wait_end(LIMIT);

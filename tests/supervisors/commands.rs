@@ -234,7 +234,7 @@ impl Scene {
     fn reach(&mut self, stage: Stage) {
         let hold = self.hold().display().to_string();
         let at = |point: &str| format!("--at={point}=file:{hold}");
-        let wait = format!("until [ -e '{hold}' ]; do sleep 0.02; done");
+        let wait = format!("until [ -e '{hold}' ]; do sleep 0.05; done");
         let (before, options) = match stage {
             Stage::Serving => return,
             Stage::BeforeInit => ("", at("before-init")),

@@ -70,7 +70,7 @@ fn the_status_is_as_the_parser_expects_it() {
         fs::create_dir_all(&service).expect("a folder");
         write_script(
             &service.join("finish"),
-            "echo $$ >finishing; until [ -e go ]; do sleep 0.01; done",
+            "echo $$ >finishing; until [ -e go ]; do sleep 0.05; done",
         );
         let service = Service::new(S6, service, "exec sleep 1000");
         let status = |flags: u8, pid: u32| {

@@ -369,7 +369,7 @@ pub(crate) fn p9_the_supervisor_killed_at_each_stage(kind: Supervisor, folder: &
                 let starts = site.flag("starts");
                 let script = site.script("", SERVES_ON);
                 site.deploy(&format!(
-                    "touch '{}'\nwhile [ -d /proc/$PPID ]; do sleep 0.01; done\n{script}",
+                    "touch '{}'\nwhile [ -d /proc/$PPID ]; do sleep 0.05; done\n{script}",
                     starts.display(),
                 ));
                 site.service().restart();

@@ -112,7 +112,7 @@ fn the_go_original_takes_over_slowly() {
         let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
         first.detach();
         direct.wait_checks(old.pid(), 1);
-        let wait = r#"until [ -s "$pid_file" ]; do sleep 0.01; done"#;
+        let wait = r#"until [ -s "$pid_file" ]; do sleep 0.05; done"#;
         let original = Original::take_over(&direct, wait);
         direct.report.wait_of(old.pid(), "wait");
         old.wait_end(LIMIT);

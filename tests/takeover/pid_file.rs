@@ -16,7 +16,6 @@ use std::{
     process::Command,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
-    time::Duration,
 };
 
 use seamless_testing::{
@@ -161,7 +160,7 @@ fn p5_p10_a_damaged_pid_file_without_a_predecessor() {
 /// mends it before.
 #[test]
 fn p1_p5_p10_a_damaged_pid_file_does_not_hide_the_predecessor() {
-    Boxed::new().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().run(|folder| {
         let mut ground = Ground::new(folder);
         let options = ground.options();
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
@@ -310,7 +309,7 @@ fn names_in(folder: &Path) -> Vec<OsString> {
 /// there, longer and shorter each time. A generation is told by its TERM alone who takes over.
 #[test]
 fn p1_p4_p5_p10_a_pid_file_that_is_replaced_while_it_is_read() {
-    Boxed::new().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().run(|folder| {
         let ground = Ground::new(folder);
         let options = ground.options();
         let options: Vec<&str> = options.iter().map(String::as_str).collect();

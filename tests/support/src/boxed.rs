@@ -185,7 +185,7 @@ pub struct Boxed {
 impl Default for Boxed {
     fn default() -> Self {
         Boxed {
-            limit: Duration::from_secs(180),
+            limit: Duration::from_secs(600),
             private_net: false,
             migration: true,
             isolation: None,
@@ -200,7 +200,7 @@ impl Boxed {
         Self::default()
     }
 
-    /// After this time the watchdog ends the box and the test has failed. Default: 180 s.
+    /// After this time the watchdog ends the box and the test has failed. Default: 600 s.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self

@@ -11,7 +11,6 @@ use std::{
     },
     path::{Path, PathBuf},
     process,
-    time::Duration,
 };
 
 use nix::{
@@ -25,13 +24,11 @@ use nix::{
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::{
+    LIMIT,
     process::as_user,
     site::{Site, identity},
     wait_for,
 };
-
-/// How long a message may take to come.
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// One end of a connection.
 #[derive(Debug)]

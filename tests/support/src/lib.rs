@@ -70,22 +70,23 @@ use std::{
 
 /// How long anything may take that happens at once, on a machine whose processors are busy and whose
 /// disk holds up a writer for half a minute. Nobody waits for it but a test that fails.
-pub const LIMIT: Duration = Duration::from_secs(50);
+pub const LIMIT: Duration = Duration::from_secs(100);
 
-/// Between two looks at a fact that cannot be waited for otherwise.
-const PAUSE: Duration = Duration::from_millis(2);
+/// Between two looks at a fact that cannot be waited for otherwise: at first, and at last.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(30));
 
-/// Looks until `fact` yields something, and panics with `what` where it does not within `limit`.
+/// Looks until `fact` yields something, and panics with `what` where it does not within `limit`. The longer it takes,
+/// the longer are the pauses, so that dozens of tests that wait leave the processors to those that work.
 #[track_caller]
 pub fn wait_for<T>(what: impl Display, limit: Duration, mut fact: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + limit;
+    let began = Instant::now();
     loop {
         // The clock is read first: a fact that came true in time counts, however late we look.
-        let late = Instant::now() >= deadline;
+        let waited = began.elapsed();
         if let Some(value) = fact() {
             return value;
         }
-        assert!(!late, "not within {limit:?}: {what}");
-        thread::sleep(PAUSE);
+        assert!(waited < limit, "not within {limit:?}: {what}");
+        thread::sleep((waited / 20).clamp(PAUSES.0, PAUSES.1));
     }
 }
