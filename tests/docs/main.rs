@@ -17,12 +17,12 @@ use seamless_testing::{bin, boxed::Boxed};
 use serde_json::Value;
 
 /// How long Chromium may take to read all pages.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(500);
 
 #[test]
 fn every_link_leads_somewhere_and_every_page_can_be_read() {
     let docs = docs();
-    Boxed::new().private_net().limit(LIMIT + Duration::from_secs(60)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let result = read_by_chromium(folder, docs);
         assert_eq!(result.get("error"), None, "the script in the page failed");
         let pages = result["pages"].as_array().expect("pages");

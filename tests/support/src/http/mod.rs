@@ -20,7 +20,7 @@ pub use prober::{Answer, EVERY, FailedProbe, Prober, Probes};
 use crate::{LIMIT, process, wait_for};
 
 /// How long one request may take unless told otherwise.
-const REQUEST: Duration = Duration::from_secs(10);
+const REQUEST: Duration = Duration::from_secs(30);
 
 /// Since 1970, by the clock that all processes share.
 pub fn time_now() -> Duration {
