@@ -76,6 +76,8 @@ pub(crate) struct Options<P> {
     leave: Option<Duration>,
     /// How long connections wait after a crash.
     keep_sockets: Option<Duration>,
+    /// At this signal the process exits with code 1: a bad version to try with.
+    exit_on: Option<i32>,
     /// Where s6 is told that the service is ready.
     notification_fd: Option<i32>,
 }
@@ -105,7 +107,8 @@ impl<P: Places> Options<P> {
                 "options: {}, --pid-file PATH (empty disables), \
                  --drain-timeout 60s, --startup-delay 0s, --reload-signal HUP|USR1|N, \
                  --successor-timeout 10s|none, --probation TIME|none, --check-file PATH, \
-                 --keep-sockets 10s|none, --leave TIME|none, --crash-after N, --notification-fd N; \
+                 --keep-sockets 10s|none, --leave TIME|none, --crash-after N, --exit-on SIGNAL, \
+                 --notification-fd N; \
                  in place of --pid-file and --listen: [PID_FILE [ADDRESS]]",
                 P::USAGE
             );
@@ -124,6 +127,10 @@ impl<P: Places> Options<P> {
             .keep_sockets(self.keep_sockets);
         if let Some(path) = self.check_file.clone() {
             config = config.probation_check(move || !path.exists());
+        }
+        if let Some(signal) = self.exit_on {
+            let exits = seamless::hooks::on_signal(signal, || process::exit(1));
+            exits.unwrap_or_else(|error| log::error!("--exit-on: {error}"));
         }
         match self.notification_fd {
             Some(fd) => config.notification_fd(fd),
@@ -144,6 +151,7 @@ impl<P: Places> Options<P> {
             check_file: None,
             leave: None,
             keep_sockets: Some(Duration::from_secs(10)),
+            exit_on: None,
             notification_fd: None,
         };
         while let Some(arg) = args.next()? {
@@ -162,6 +170,7 @@ impl<P: Places> Options<P> {
                 Long("keep-sockets") => options.keep_sockets = args.value()?.parse_with(limit)?,
                 Long("leave") => options.leave = args.value()?.parse_with(limit)?,
                 Long("crash-after") => LEFT.store(args.value()?.parse()?, Ordering::Relaxed),
+                Long("exit-on") => options.exit_on = Some(args.value()?.parse_with(signal)?),
                 Long("notification-fd") => options.notification_fd = Some(args.value()?.parse()?),
                 Long(name) => {
                     let name = name.to_owned();

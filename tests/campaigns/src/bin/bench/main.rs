@@ -40,7 +40,9 @@ scripts/bench [--starts] [--takeover] [--latency] [--losses] [--http]   (these; 
                                                servers to compare with a quarter)
               [--restarts 100]  (--http: by protocol)
               [--clients 128,512] [--restarts 8]   (--losses: how many ask at a time)
-scripts/bench --rollback, --crash [--restarts 200]   (what a bad version and a crash cost)
+scripts/bench --rollback, --crash [--restarts 200]   (what a bad version and a crash cost: in place, and
+                                                      under daemontools, runit and s6)
+scripts/bench --probation [--rate 2000] [--restarts 200]   (what a probation costs a restart)
 scripts/bench --long [--restarts 200] [--requests 5000000] [--clients 128]
 scripts/bench --fleet [--hosts 10000] [--open 1000] [--rate 2000] [--restarts 20]
                                   (hosts that deploy daily; of each, open TLS connections and requests a
@@ -58,6 +60,7 @@ struct Options {
     http: bool,
     rollback: bool,
     crash: bool,
+    probation: bool,
     long: bool,
     fleet: bool,
     hosts: u64,
@@ -81,6 +84,7 @@ impl Options {
             http: false,
             rollback: false,
             crash: false,
+            probation: false,
             long: false,
             fleet: false,
             hosts: 10_000,
@@ -102,6 +106,7 @@ impl Options {
                 Long("http") => options.http = true,
                 Long("rollback") => options.rollback = true,
                 Long("crash") => options.crash = true,
+                Long("probation") => options.probation = true,
                 Long("long") => options.long = true,
                 Long("fleet") => options.fleet = true,
                 Long("hosts") => options.hosts = args.value()?.parse()?,
@@ -135,6 +140,7 @@ impl Options {
             || options.http
             || options.rollback
             || options.crash
+            || options.probation
             || options.fleet
             || options.long)
         {
@@ -200,6 +206,9 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     }
     if options.crash {
         clean &= recover::crashes(&bench, options.restarts.unwrap_or(200))?;
+    }
+    if options.probation {
+        clean &= recover::probation(&bench, options.rate, options.restarts.unwrap_or(200))?;
     }
     if options.fleet {
         let Options { hosts, open, rate, .. } = *options;

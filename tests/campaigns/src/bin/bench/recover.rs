@@ -1,13 +1,15 @@
 //! What a bad version and a crash cost, under full load: how soon the old version answers after a rollback, how
-//! soon the next start answers after a crash, what a keeper takes, and whether anybody is refused.
+//! soon the next start answers after a crash, what a keeper takes, and whether anybody is refused. And what a probation
+//! costs a restart that goes well.
 
 use std::{
     collections::BTreeMap,
+    env,
     error::Error,
     ffi::OsString,
     fs,
     path::PathBuf,
-    process::Child,
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -19,8 +21,9 @@ use seamless_campaigns::{
 use seamless_testing::{
     bin,
     process::{Watched, private_dirty},
+    supervisor::{Service, Supervisor},
 };
-use signal_hook::consts::{SIGABRT, SIGHUP, SIGKILL, SIGTERM};
+use signal_hook::consts::{SIGABRT, SIGHUP, SIGKILL, SIGTERM, SIGUSR1};
 
 use crate::{
     Bench,
@@ -41,22 +44,74 @@ struct Death {
     heir: Option<u32>,
 }
 
-/// New versions that die in their probation, in place, where nobody waits for the next try.
+/// Who starts the next generation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The launcher, at a reload signal. Nobody waits for the next try there.
+    InPlace,
+    Supervisor(Supervisor),
+}
+
+impl By {
+    const ALL: [By; 4] = [
+        By::InPlace,
+        By::Supervisor(Supervisor::Daemontools),
+        By::Supervisor(Supervisor::Runit),
+        By::Supervisor(Supervisor::S6),
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            By::InPlace => "in place",
+            By::Supervisor(Supervisor::Daemontools) => "daemontools",
+            By::Supervisor(Supervisor::Runit) => "runit",
+            By::Supervisor(Supervisor::S6) => "s6",
+        }
+    }
+
+    fn is_here(self) -> bool {
+        let By::Supervisor(kind) = self else { return true };
+        let path = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&path).any(|folder| folder.join(kind.program()).is_file())
+    }
+}
+
+/// As many deaths with each of those that are here.
+fn with_each(
+    bench: &Bench,
+    count: usize,
+    measure: impl Fn(&Bench, By, usize) -> Result<bool, Box<dyn Error>>,
+) -> Result<bool, Box<dyn Error>> {
+    let mut clean = true;
+    let here: Vec<By> = By::ALL.into_iter().filter(|by| by.is_here()).collect();
+    for by in &here {
+        clean &= measure(bench, *by, count.div_ceil(here.len()))?;
+    }
+    for missing in By::ALL.into_iter().filter(|by| !here.contains(by)) {
+        table::print(&format!("{}: not installed", missing.name()));
+    }
+    Ok(clean)
+}
+
+/// New versions that die in their probation, by a signal or by an exit. The next try of the same file is asked for by
+/// `seamless restart`, or by a reload signal.
 pub(crate) fn rollbacks(bench: &Bench, count: usize) -> Result<bool, Box<dyn Error>> {
+    with_each(bench, count, rollbacks_by)
+}
+
+fn rollbacks_by(bench: &Bench, by: By, count: usize) -> Result<bool, Box<dyn Error>> {
     table::title(&format!(
-        "Rollback: {count} new versions die in their probation, {CLIENTS} clients ask all the time"
+        "Rollback, {}: {count} new versions die in their probation, {CLIENTS} clients ask all the time",
+        by.name(),
     ));
-    let site = Site::new(
-        bench,
-        &["--probation", "10m", "--reload-signal", "HUP", "--keep-sockets", "none"],
-    )?;
+    let mut site = Site::new(bench, by, &["--probation", "10m", "--keep-sockets", "none"])?;
     let load = site.load();
     let old = site.named().ok_or("no PID file")?;
     let mut deaths = Vec::new();
     for nth in 0..count {
         table::progress(&format!("rollback {} of {count}", nth + 1));
         bench.check_interrupted()?;
-        Watched::new(site.launcher.id()).signal(SIGHUP);
+        site.restart()?;
         let new = site.wait("the new version", || site.named().filter(|pid| *pid != old))?;
         site.wait("an answer of it", || load.pids().contains(&new).then_some(()))?;
         thread::sleep(SERVES);
@@ -71,11 +126,20 @@ pub(crate) fn rollbacks(bench: &Bench, count: usize) -> Result<bool, Box<dyn Err
 
 /// Crashes of the only daemon: a keeper holds its socket until the next start.
 pub(crate) fn crashes(bench: &Bench, count: usize) -> Result<bool, Box<dyn Error>> {
+    with_each(bench, count, crashes_by)
+}
+
+fn crashes_by(bench: &Bench, by: By, count: usize) -> Result<bool, Box<dyn Error>> {
+    let again = match by {
+        By::InPlace => "is started again at once",
+        By::Supervisor(_) => "is started again by its supervisor",
+    };
     table::title(&format!(
-        "Crash: the daemon dies {count} times and is started again at once, {CLIENTS} clients ask all the time"
+        "Crash, {}: the daemon dies {count} times and {again}, {CLIENTS} clients ask all the time",
+        by.name(),
     ));
     // The time counts from the first crash in a row, and no generation here serves for the 10 s that end one.
-    let mut site = Site::new(bench, &["--keep-sockets", "10m"])?;
+    let mut site = Site::new(bench, by, &["--keep-sockets", "10m"])?;
     let load = site.load();
     let (mut deaths, mut in_place, mut memory) = (Vec::new(), Samples::new(), 0);
     for nth in 0..count {
@@ -99,8 +163,7 @@ pub(crate) fn crashes(bench: &Bench, count: usize) -> Result<bool, Box<dyn Error
         };
         in_place.add(signalled.elapsed());
         memory = memory.max(private_dirty(keeper).unwrap_or(0));
-        site.launcher.wait()?;
-        site.launcher = site.server.command()?.spawn()?;
+        site.start_again()?;
         site.wait("the next start", || site.named().filter(|pid| *pid != daemon))?;
         bench.family.reap(keeper);
     }
@@ -127,8 +190,106 @@ pub(crate) fn crashes(bench: &Bench, count: usize) -> Result<bool, Box<dyn Error
     Ok(clean)
 }
 
+/// Restarts in place that go well, without a probation and with one, in turns. The targets are those without one.
+pub(crate) fn probation(bench: &Bench, rate: u32, count: usize) -> Result<bool, Box<dyn Error>> {
+    /// Turns of each.
+    const TURNS: usize = 4;
+    const NO: (&str, &[&str]) = ("without a probation", &[]);
+    const YES: (&str, &[&str]) = ("with a probation of 300 ms", &["--probation", "300ms"]);
+    let count = count.div_ceil(TURNS);
+    table::title(&format!(
+        "A probation: {} restarts in place each, {rate} requests a second (a connection each)",
+        count * TURNS,
+    ));
+    let mut figures = [Figures::default(), Figures::default()];
+    for _ in 0..TURNS {
+        for ((name, options), figures) in [NO, YES].into_iter().zip(&mut figures) {
+            table::progress(name);
+            figures.measure(bench, options, rate, count)?;
+        }
+    }
+    table::print(&format!(
+        "{:<30}{:>13}{:>13}{:>13}{:>13}{:>13}",
+        "", "handoff p50", "handoff p99", "p50", "p99", "p99.9"
+    ));
+    for ((name, _), Figures { handoffs, latencies, .. }) in [NO, YES].into_iter().zip(&figures) {
+        let columns = [
+            handoffs.median(),
+            handoffs.quantile(0.99),
+            latencies.quantile(0.5),
+            latencies.quantile(0.99),
+            latencies.quantile(0.999),
+        ];
+        let columns: String = columns.map(|time| format!("{:>13}", millis(time))).concat();
+        table::print(&format!("{name:<30}{columns}"));
+    }
+    let [without, with] = &figures;
+    let ratio = |of: fn(&Figures) -> Duration| of(with).as_secs_f64() / of(without).as_secs_f64();
+    for (figure, ratio) in [
+        ("handoff, median: with to without", ratio(|one| one.handoffs.median())),
+        ("p99.9: with to without", ratio(|one| one.latencies.quantile(0.999))),
+    ] {
+        table::target(figure, &format!("{ratio:.2} times"), "<= 1.2", ratio <= 1.2);
+    }
+    let failed = figures.iter().map(|one| one.failed).sum::<u64>();
+    table::target("failed requests", &thousands(failed), "0", failed == 0);
+    Ok(failed == 0)
+}
+
+struct Figures {
+    /// From the signal to the first answer of the new generation.
+    handoffs: Samples,
+    latencies: Samples,
+    failed: u64,
+}
+
+impl Default for Figures {
+    fn default() -> Figures {
+        Figures { handoffs: Samples::new(), latencies: Samples::new(), failed: 0 }
+    }
+}
+
+impl Figures {
+    fn measure(
+        &mut self,
+        bench: &Bench,
+        options: &[&str],
+        rate: u32,
+        count: usize,
+    ) -> Result<(), Box<dyn Error>> {
+        let mut site = Site::new(bench, By::InPlace, options)?;
+        let load = Load::new(site.target.clone()).threads(1).rate(rate).keep_records().start();
+        let mut restarts = Vec::new();
+        for _ in 0..count {
+            bench.check_interrupted()?;
+            let old = site.named().ok_or("no PID file")?;
+            thread::sleep(SERVES);
+            let signalled = load.elapsed();
+            site.restart()?;
+            let new = site.wait("the new version", || site.named().filter(|pid| *pid != old))?;
+            restarts.push((signalled, new));
+            Watched::new(old).wait_end(LIMIT);
+        }
+        thread::sleep(SERVES);
+        let report = load.stop();
+        site.end()?;
+        let answered: Vec<_> = report.records.iter().filter(|one| one.outcome.is_ok()).collect();
+        for (signalled, new) in restarts {
+            let its = answered.iter().filter(|one| one.outcome == Ok(new));
+            let first = its.map(|one| one.begin + one.latency).min();
+            self.handoffs.add(first.ok_or("a generation has not answered")? - signalled);
+        }
+        let mut all: Vec<_> = answered.iter().map(|one| one.latency).collect();
+        all.extend(self.latencies.iter());
+        self.latencies = all.into_iter().collect();
+        self.failed += report.failures_but(&[]);
+        Ok(())
+    }
+}
+
+/// The example exits with code 1 at USR1.
 fn signal(nth: usize) -> i32 {
-    if nth % 2 == 0 { SIGKILL } else { SIGABRT }
+    [SIGKILL, SIGABRT, SIGUSR1][nth % 3]
 }
 
 fn kill(load: &Running, dead: u32, heir: Option<u32>, signal: i32) -> Death {
@@ -201,16 +362,22 @@ fn tell(
     Ok(refused == 0 && all <= (CLIENTS * deaths.len()) as u64)
 }
 
-/// The example `http`, started by this program.
+/// The example `http`, and who starts it.
 struct Site {
     folder: PathBuf,
     server: Server,
     target: Target,
-    launcher: Child,
+    starter: Starter,
+}
+
+enum Starter {
+    /// This program.
+    Launcher(Child),
+    Service(Service),
 }
 
 impl Site {
-    fn new(bench: &Bench, options: &[&str]) -> Result<Site, Box<dyn Error>> {
+    fn new(bench: &Bench, by: By, options: &[&str]) -> Result<Site, Box<dyn Error>> {
         let folder = bench.folder("recover")?;
         let address = bench.port.address();
         let mut args: Vec<OsString> = vec![
@@ -218,19 +385,66 @@ impl Site {
             folder.join("web.pid").into(),
             "--listen".into(),
             address.to_string().into(),
+            "--exit-on".into(),
+            "USR1".into(),
         ];
+        if by == By::InPlace {
+            args.extend(["--reload-signal".into(), "HUP".into()]);
+        }
         args.extend(options.iter().map(OsString::from));
         let target = Target::Tcp(address);
+        let words: Vec<_> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
         let server = Server::new(bin::example("http"), args, target.clone(), &folder);
-        let launcher = server.command()?.spawn()?;
-        let site = Site { folder, server, target, launcher };
+        let starter = match by {
+            By::InPlace => Starter::Launcher(server.command()?.spawn()?),
+            By::Supervisor(kind) => {
+                let script = format!(
+                    "exec '{}' {} >>'{}' 2>&1",
+                    bin::example("http").display(),
+                    words.join(" "),
+                    folder.join("log").display(),
+                );
+                Starter::Service(Service::new(kind, folder.join("service"), &script))
+            }
+        };
+        let site = Site { folder, server, target, starter };
         site.wait("it listens", || site.server.listens().then_some(()))?;
+        if let Starter::Service(service) = &site.starter {
+            service.settle();
+        }
         Ok(site)
     }
 
     fn load(&self) -> Running {
         let load = Load::new(self.target.clone()).clients(CLIENTS).threads(1).keep_records();
         load.start()
+    }
+
+    /// The next generation begins to start.
+    fn restart(&mut self) -> Result<(), Box<dyn Error>> {
+        match &self.starter {
+            Starter::Launcher(launcher) => _ = Watched::new(launcher.id()).signal(SIGHUP),
+            // Also for a file that has failed, which waits for its next try.
+            Starter::Service(_) => {
+                let mut command = Command::new(bin::support("seamless"));
+                command.arg("restart").arg(self.folder.join("web.pid")).arg("--timeout=20s");
+                let said = command.stdin(Stdio::null()).output()?;
+                if !said.status.success() {
+                    let text = String::from_utf8_lossy(&said.stderr).into_owned();
+                    return Err(format!("no restart: {text}").into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// After a crash: a supervisor does it by itself.
+    fn start_again(&mut self) -> Result<(), Box<dyn Error>> {
+        if let Starter::Launcher(launcher) = &mut self.starter {
+            launcher.wait()?;
+            *launcher = self.server.command()?.spawn()?;
+        }
+        Ok(())
     }
 
     fn named(&self) -> Option<u32> {
@@ -259,12 +473,24 @@ impl Site {
     }
 
     /// TERM is a restart for all that it knows; the daemon that is detached then gets one as well.
-    fn end(mut self) -> Result<(), Box<dyn Error>> {
+    fn end(self) -> Result<(), Box<dyn Error>> {
         let daemon = self.named().map(Watched::new);
-        Watched::new(self.launcher.id()).signal(SIGTERM);
-        self.launcher.wait()?;
+        match self.starter {
+            Starter::Launcher(mut launcher) => {
+                Watched::new(launcher.id()).signal(SIGTERM);
+                launcher.wait()?;
+                if let Some(daemon) = &daemon {
+                    daemon.signal(SIGTERM);
+                }
+            }
+            Starter::Service(mut service) => {
+                service.down();
+                service.wait_down();
+                service.exit();
+                service.wait_exit();
+            }
+        }
         if let Some(daemon) = daemon {
-            daemon.signal(SIGTERM);
             daemon.wait_end(LIMIT);
         }
         Ok(())

@@ -79,6 +79,10 @@ impl Samples {
         self.0.insert(place, sample);
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Duration> + '_ {
+        self.0.iter().copied()
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
