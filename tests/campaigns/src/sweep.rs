@@ -40,23 +40,44 @@ pub enum Scenario {
     Runit,
     /// Under daemontools, by a reload signal: the launcher stays.
     InPlace,
+    /// Under daemontools, and each new generation has to prove itself for a moment.
+    Probation,
+    /// The same, by a reload signal.
+    ProbationInPlace,
 }
 
 impl Scenario {
-    pub const ALL: [Scenario; 3] = [Scenario::Daemontools, Scenario::Runit, Scenario::InPlace];
+    pub const ALL: [Scenario; 5] = [
+        Scenario::Daemontools,
+        Scenario::Runit,
+        Scenario::InPlace,
+        Scenario::Probation,
+        Scenario::ProbationInPlace,
+    ];
 
     pub fn supervisor(self) -> Supervisor {
         match self {
-            Scenario::Daemontools | Scenario::InPlace => Supervisor::Daemontools,
+            Scenario::Daemontools
+            | Scenario::InPlace
+            | Scenario::Probation
+            | Scenario::ProbationInPlace => Supervisor::Daemontools,
             Scenario::Runit => Supervisor::Runit,
         }
     }
 
+    fn is_in_place(self) -> bool {
+        matches!(self, Scenario::InPlace | Scenario::ProbationInPlace)
+    }
+
+    fn has_probation(self) -> bool {
+        matches!(self, Scenario::Probation | Scenario::ProbationInPlace)
+    }
+
     /// Who takes part in the restart.
     pub fn roles(self) -> &'static [Role] {
-        match self {
-            Scenario::Daemontools | Scenario::Runit => &Role::ALL,
-            Scenario::InPlace => &[Role::OldLauncher, Role::OldDaemon, Role::NewDaemon],
+        match self.is_in_place() {
+            false => &Role::ALL,
+            true => &[Role::OldLauncher, Role::OldDaemon, Role::NewDaemon],
         }
     }
 }
@@ -67,6 +88,8 @@ impl fmt::Display for Scenario {
             Scenario::Daemontools => "daemontools",
             Scenario::Runit => "runit",
             Scenario::InPlace => "in-place",
+            Scenario::Probation => "probation",
+            Scenario::ProbationInPlace => "probation-in-place",
         })
     }
 }
@@ -363,14 +386,12 @@ impl Site {
         let target = Target::from(SocketAddr::from((Ipv4Addr::LOCALHOST, Self::PORT)));
         let run = folder.join("run");
         fs::create_dir_all(&run).expect("a folder");
-        let reload = match scenario {
-            Scenario::InPlace => "--reload-signal=1",
-            Scenario::Daemontools | Scenario::Runit => "",
-        };
+        let reload = if scenario.is_in_place() { "--reload-signal=1" } else { "" };
+        let probation = if scenario.has_probation() { "--standby --probation=300ms" } else { "" };
         let (probe, folder) = (bin::probe(), folder.to_owned());
         let script = format!(
             "exec >>'{log}' 2>&1\nexec '{probe}' --pid-file='{pid_file}' --tcp={target} \
-             --accept=started --successor-timeout=none {reload}",
+             --accept=started --successor-timeout=none {reload} {probation}",
             log = folder.join("log").display(),
             probe = probe.display(),
             pid_file = run.join("web.pid").display(),
@@ -388,10 +409,10 @@ impl Site {
     }
 
     fn restart(&self) {
-        match (self.scenario, self.service.kind()) {
-            (Scenario::InPlace, Supervisor::Runit) => self.service.control("hup"),
-            (Scenario::InPlace, _) => self.service.control("-h"),
-            (Scenario::Daemontools | Scenario::Runit, _) => self.service.restart(),
+        match (self.scenario.is_in_place(), self.service.kind()) {
+            (true, Supervisor::Runit) => self.service.control("hup"),
+            (true, _) => self.service.control("-h"),
+            (false, _) => self.service.restart(),
         }
     }
 
@@ -452,11 +473,11 @@ impl Case {
     /// About how many calls there are to the end of a restart that is not touched.
     pub fn usual_calls(self) -> u64 {
         use Role::{NewDaemon, NewLauncher, OldDaemon, OldLauncher};
-        match (self.scenario, self.role) {
-            (Scenario::InPlace, OldLauncher) => 60,
-            (Scenario::Daemontools | Scenario::Runit, OldLauncher) => 45,
-            (Scenario::InPlace, OldDaemon) => 200,
-            (Scenario::Daemontools | Scenario::Runit, OldDaemon) => 340,
+        match (self.scenario.is_in_place(), self.role) {
+            (true, OldLauncher) => 60,
+            (false, OldLauncher) => 45,
+            (true, OldDaemon) => 200,
+            (false, OldDaemon) => 340,
             (_, NewLauncher) => 400,
             (_, NewDaemon) => 570,
         }
@@ -540,7 +561,7 @@ impl Case {
             launcher: old.launcher,
             daemon: old.daemon,
             program: fs::canonicalize(bin::probe()).expect("the program"),
-            in_place: self.scenario == Scenario::InPlace,
+            in_place: self.scenario.is_in_place(),
         };
         let strike = Strike::prepare(family, self.role, self.at, look);
         strike.begin();
@@ -569,7 +590,7 @@ impl Case {
         site.restart();
         let plain = wait_only(&site, |now| now.daemon != last.daemon);
         clients.wait_answers(plain.daemon, 4);
-        assert_eq!(last.launcher == plain.launcher, self.scenario == Scenario::InPlace);
+        assert_eq!(last.launcher == plain.launcher, self.scenario.is_in_place());
         let asked = clients.stop();
         let mut files: Vec<String> = fs::read_dir(site.run())
             .expect("its folder")
@@ -622,7 +643,7 @@ impl Case {
                 slow.finish();
             }
             // In place, the old one stays where its successor has failed.
-            let may_stay = self.scenario == Scenario::InPlace && self.role == Role::NewDaemon;
+            let may_stay = self.scenario.is_in_place() && self.role == Role::NewDaemon;
             let is_dying = blow.as_ref().is_some_and(|blow| !Watched::new(blow.pid).has_ended());
             match (site.only(), blow) {
                 _ if is_dying => amiss = "the one that was killed is still there".to_owned(),
@@ -687,7 +708,7 @@ impl Case {
             Some(_) => match self.role {
                 // The one that was to come in any case.
                 Role::OldDaemon => Outcome::New,
-                Role::OldLauncher if self.scenario != Scenario::InPlace => Outcome::New,
+                Role::OldLauncher if !self.scenario.is_in_place() => Outcome::New,
                 Role::OldLauncher | Role::NewLauncher | Role::NewDaemon => Outcome::Old,
             },
         };

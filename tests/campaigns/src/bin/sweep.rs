@@ -25,7 +25,8 @@ scripts/sweep [options]
 Kills each process that takes part in a restart at its 1st, 2nd, 3rd … system call, a restart each,
 until the restart goes through untouched, for two calls in a row.
 
-  --scenario NAME   daemontools, runit, or in-place; may be repeated; default: all of them
+  --scenario NAME   daemontools, runit, in-place, probation or probation-in-place; may be repeated;
+                    default: all of them
   --role NAME       old-launcher, old-daemon, new-launcher, new-daemon; may be repeated; default: all
   --call N          this one only; NAME:N is the Nth of this name, as sendmsg:2
   --every N         each Nth call, beginning with one at random
@@ -188,7 +189,7 @@ impl Plan {
     }
 
     fn print(&self) {
-        print!("{:<11} {:<12} {:>5} {:>5} {:>6} |", "scenario", "role", "calls", "cases", "failed");
+        print!("{:<18} {:<12} {:>5} {:>5} {:>6} |", "scenario", "role", "calls", "cases", "failed");
         for outcome in Outcome::ALL {
             print!(" {outcome:>9}");
         }
@@ -198,7 +199,7 @@ impl Plan {
             let cases = lane.verdicts.len() + lane.failed;
             let calls = all().map(|one| one.calls).max().unwrap_or_default();
             let (scenario, role) = (lane.scenario, lane.role);
-            print!("{scenario:<11} {role:<12} {calls:>5} {cases:>5} {:>6} |", lane.failed);
+            print!("{scenario:<18} {role:<12} {calls:>5} {cases:>5} {:>6} |", lane.failed);
             for outcome in Outcome::ALL {
                 print!(" {:>9}", all().filter(|one| one.outcome == outcome).count());
             }
