@@ -26,7 +26,8 @@ impl Config {
     /// time (feature `systemd`); without one, or without that feature, this time is cut so that half of
     /// `TimeoutStopSec=`, or the limit of the drain, is left for the drain, and the log says so. The grace of a container
     /// (`docker stop`, `terminationGracePeriodSeconds`) cannot be read: set this time and `drain_timeout` so
-    /// that their sum is below it. The same holds for `stopwaitsecs=` of supervisord and `timeout-kill` of s6.
+    /// that their sum is below it. The same holds for `stopwaitsecs=` of supervisord. `timeout-kill`
+    /// of s6 is read when a generation starts.
     pub fn leave_time(mut self, time: impl Into<Option<Duration>>) -> Config {
         self.settings.leave_time = time.into().filter(|time| !time.is_zero());
         self

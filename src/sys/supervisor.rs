@@ -20,6 +20,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 #[derive(Debug)]
 pub(crate) struct Supervisor {
@@ -279,6 +280,12 @@ impl Supervisor {
     /// The folder that holds `supervise/`, for kinds that have one.
     pub(crate) fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
+    }
+
+    /// After so long a stop is followed by KILL. `None`: never, or it cannot be read.
+    pub(crate) fn kill_limit(&self) -> Option<Duration> {
+        let file = self.folder()?.join(self.kind.kill_limit_file?);
+        supervise::kill_limit(&fs::read_to_string(file).ok()?)
     }
 
     fn is_lost(&self) -> bool {

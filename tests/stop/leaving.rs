@@ -33,6 +33,25 @@ fn p3_p6_a_stop_under_s6() {
     });
 }
 
+/// s6 would KILL the launcher after that time, and report the service down while the daemon still drains.
+#[test]
+fn p6_under_s6_a_stop_ends_within_timeout_kill() {
+    Boxed::new().private_net().run(|folder| {
+        let (site, first) = site(Supervisor::S6, folder, LONG);
+        fs::write(site.service().folder().join("timeout-kill"), "4000\n").expect("a file");
+        let second = site.restart(first.pid(), &format!("{SERVES_ON} {LONG}"));
+        site.service().settle();
+        site.stop();
+        assert_eq!(site.report.wait_of(second, "wait").text, "Stopped");
+        site.log.wait(&[
+            ("stage", "leave"),
+            ("stop_ms", "4000.0"),
+            ("leave_ms", "1800.0"),
+            ("limit_ms", "1800.0"),
+        ]);
+    });
+}
+
 /// Longer than any test.
 const LONG: &str = "--leave=10m";
 

@@ -1,4 +1,5 @@
-//! What a daemon does about its systemd unit once it serves: it warns of settings that would cost
+//! What a daemon does about the settings of its supervisor once it serves: it reads after how long a stop is followed
+//! by KILL. And about its systemd unit: it warns of settings that would cost
 //! connections, and asks systemd to keep its sockets for a successor that finds no predecessor. It does this
 //! on a thread of its own, since systemd may be slow and nothing waits for the result.
 
@@ -14,6 +15,9 @@ use std::thread;
 
 /// Called when `started` has finished.
 pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Daemon) {
+    if let Some(limit) = service.supervisor.kill_limit() {
+        *lock(&daemon.stop_limit) = Some(limit);
+    }
     let Some(unit) = &service.supervisor.unit else { return };
     let look = move || look(daemon, service, unit);
     let thread = thread::Builder::new().name("seamless-systemd".to_owned()).spawn(look);

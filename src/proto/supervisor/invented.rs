@@ -19,6 +19,7 @@ pub(crate) const MANNER: Manner = Manner {
         advice: "an invented advice",
     }),
     signal_file: None,
+    kill_limit_file: None,
     down_means: "it is down for an invented reason",
     commands: Some(Commands {
         service: NamedBy::Folder,

@@ -38,6 +38,8 @@ pub(crate) struct Manner {
     pub(crate) exit_0_is_final: Option<ExitZero>,
     /// A file of the service folder that may name another signal than TERM for a restart or a stop.
     pub(crate) signal_file: Option<SignalFile>,
+    /// A file in the folder of a service: after so many milliseconds, a stop is followed by KILL. 0: never.
+    pub(crate) kill_limit_file: Option<&'static str>,
     /// Why a manual USR2 is refused while the supervisor says [`Reading::Down`].
     pub(crate) down_means: &'static str,
     /// What an operator types to restart the service, or to keep it down.
@@ -147,6 +149,7 @@ pub(crate) const KINDS: &[Manner] = &[
         closes_output: false,
         exit_0_is_final: None,
         signal_file: None,
+        kill_limit_file: None,
         down_means: WANTED_DOWN,
         commands: Some(Commands {
             service: NamedBy::Folder,
@@ -168,6 +171,7 @@ pub(crate) const KINDS: &[Manner] = &[
         closes_output: false,
         exit_0_is_final: None,
         signal_file: None,
+        kill_limit_file: None,
         down_means: WANTED_DOWN,
         commands: Some(Commands {
             service: NamedBy::Folder,
@@ -193,6 +197,7 @@ pub(crate) const KINDS: &[Manner] = &[
             warning: "s6-svc -r and -d send it instead of TERM, and it is passed on: without a \
                       handoff, each restart is an interruption; remove the file down-signal",
         }),
+        kill_limit_file: Some("timeout-kill"), // `servicedir(7)`
         down_means: WANTED_DOWN,
         commands: Some(Commands {
             service: NamedBy::Folder,
@@ -210,6 +215,7 @@ pub(crate) const KINDS: &[Manner] = &[
         closes_output: false,
         exit_0_is_final: None,
         signal_file: None,
+        kill_limit_file: None,
         down_means: "systemd would not start the service again: see Restart= of its unit",
         commands: Some(Commands {
             service: NamedBy::Unit,
@@ -232,6 +238,7 @@ pub(crate) const KINDS: &[Manner] = &[
             advice: "set autorestart=true, and stopwaitsecs longer than a drain takes",
         }),
         signal_file: None,
+        kill_limit_file: None,
         down_means: WANTED_DOWN,
         commands: Some(Commands {
             service: NamedBy::Variable {
@@ -252,6 +259,7 @@ pub(crate) const KINDS: &[Manner] = &[
         closes_output: false,
         exit_0_is_final: None,
         signal_file: None,
+        kill_limit_file: None,
         down_means: WANTED_DOWN,
         commands: Some(Commands {
             service: NamedBy::Variable { name: "RC_SVCNAME", group: None },
@@ -270,6 +278,7 @@ pub(crate) const KINDS: &[Manner] = &[
         closes_output: false,
         exit_0_is_final: None,
         signal_file: None,
+        kill_limit_file: None,
         down_means: WANTED_DOWN,
         commands: None,
     },
@@ -284,6 +293,7 @@ pub(crate) const KINDS: &[Manner] = &[
         closes_output: false,
         exit_0_is_final: None,
         signal_file: None,
+        kill_limit_file: None,
         down_means: WANTED_DOWN,
         commands: None,
     },

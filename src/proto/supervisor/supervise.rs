@@ -1,6 +1,7 @@
 //! The parsers of `supervise/status`, a supervisor's status file. Pure: bytes in, a [`Reading`] out.
 
 use crate::proto::Reading;
+use std::time::Duration;
 
 /// The status of daemontools (18 bytes) and runit (20 bytes). The first 18 bytes mean the same: 12 bytes of
 /// TAI64N, the PID (little-endian), whether it is paused, and `u` (up), `d` (down) or 0 (up only once).
@@ -50,6 +51,12 @@ pub(crate) fn is_understood(down_signal: &str) -> bool {
     let name = down_signal.trim().to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
     ["15", "TERM", "3", "QUIT", "30", "PWR"].contains(&name)
+}
+
+/// What a file like `timeout-kill` says.
+pub(crate) fn kill_limit(text: &str) -> Option<Duration> {
+    let millis = text.trim().parse().ok().filter(|millis| *millis > 0)?;
+    Some(Duration::from_millis(millis))
 }
 
 #[cfg(test)]

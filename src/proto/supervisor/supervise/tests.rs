@@ -26,6 +26,14 @@ fn a_status_tells_what_the_supervisor_wants() {
     }
 }
 
+#[test]
+fn a_stop_may_have_a_limit() {
+    assert_eq!(kill_limit("4000\n"), Some(Duration::from_secs(4)));
+    for never in ["0", "", "-1", "soon"] {
+        assert_eq!(kill_limit(never), None, "{never}");
+    }
+}
+
 /// What runs once is a successor to a detached daemon; to itself it says that none will come.
 #[test]
 fn p1_what_is_wanted_once_is_wanted_while_it_runs() {
