@@ -13,7 +13,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, OwnedFd},
     process::{self, ExitCode},
-    sync::Arc,
+    sync::{Arc, Condvar, Mutex},
     thread,
     time::Duration,
 };
@@ -35,6 +35,8 @@ const IDLE_GRACE: u16 = 1_000; // ms
 const FIRST_GRACE: u16 = 10_000; // ms
 /// How long a client may pause in the middle of a request.
 const READ_LIMIT: Duration = Duration::from_secs(10);
+/// Between two rounds of the job that only one generation may do.
+const JOB_PAUSE: Duration = Duration::from_secs(60);
 const MAX_HEAD: usize = 16 * 1024;
 
 fn main() -> ExitCode {
@@ -51,6 +53,14 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
     let listener = bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))?;
     log::info!("process {} listens on {}", process::id(), listener.local_addr()?);
 
+    // While this generation stands by for a new one on probation, it goes on accepting: this socket is its own,
+    // and the kernel still gives it its share of the connections. What only one generation may do, it leaves to the
+    // new one.
+    let job = Arc::new(Job::default());
+    let (parks, goes_on, works) = (job.clone(), job.clone(), job.clone());
+    seamless::on_standby(move || parks.allow(false));
+    seamless::on_resume(move || goes_on.allow(true));
+
     // Can be read from as soon as the drain begins: it wakes every thread that waits for a client.
     let drained = seamless::draining().at_once().fd()?;
     // Until this guard and its clones, one for each thread at work, are dropped, the drain goes on
@@ -59,10 +69,42 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
 
     // From here connections reach this process, so the old one may go.
     seamless::started()?;
+    job.allow(true);
+    thread::Builder::new().spawn(move || works.run())?;
     accept(listener, drained, at_work)?;
+    job.allow(false);
     let reason = seamless::wait();
     log::info!("process {} has drained: {reason:?}", process::id());
     Ok(())
+}
+
+/// What only one generation may do at a time: here it writes a line to the log now and then.
+#[derive(Default)]
+struct Job {
+    allowed: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Job {
+    /// The hooks of a standby may run several times.
+    fn allow(&self, allowed: bool) {
+        *self.allowed.lock().expect("no panic") = allowed;
+        self.changed.notify_all();
+    }
+
+    fn run(&self) {
+        let mut allowed = self.allowed.lock().expect("no panic");
+        loop {
+            allowed = self.changed.wait_while(allowed, |allowed| !*allowed).expect("no panic");
+            log::info!("process {} does the job", process::id());
+            // Not for the whole pause, if this generation has to stand by.
+            let paused = self.changed.wait_timeout_while(allowed, JOB_PAUSE, |allowed| *allowed);
+            allowed = paused.expect("no panic").0;
+            if !*allowed {
+                log::info!("process {} leaves the job to another generation", process::id());
+            }
+        }
+    }
 }
 
 /// SO_REUSEPORT lets both generations listen during a restart (both must run as the same user).

@@ -9,10 +9,17 @@
 mod options;
 
 use std::{
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, UdpSocket},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     process::{self, ExitCode},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
@@ -41,6 +48,12 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
     SockRef::from(&socket).set_recv_buffer_size(1 << 20)?;
     log::info!("process {} listens on {}", process::id(), socket.local_addr()?);
 
+    // While this generation stands by for a new one on probation, the new one alone takes from the queue that
+    // they share.
+    let parked = Parked::new()?;
+    seamless::on_standby(parked.setter(true)?);
+    seamless::on_resume(parked.setter(false)?);
+
     // Can be read from as soon as the drain begins.
     let drained = seamless::draining().at_once().fd()?;
     // Until it is dropped, the drain goes on and `drain_timeout` counts.
@@ -48,22 +61,60 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
 
     // The socket is there, and so are the datagrams in its queue: the old process may go.
     seamless::started()?;
-    echo(&socket, &drained)?;
+    echo(&socket, &drained, &parked)?;
     drop(serving);
     let reason = seamless::wait();
     log::info!("process {} has drained: {reason:?}", process::id());
     Ok(())
 }
 
+/// Whether this generation stands by. The hooks run on threads of the crate, several times maybe.
+struct Parked {
+    now: Arc<AtomicBool>,
+    /// Can be read from when that has changed: it wakes the thread that waits for datagrams.
+    changed: UnixStream,
+    wakes: UnixStream,
+}
+
+impl Parked {
+    fn new() -> io::Result<Parked> {
+        let (changed, wakes) = UnixStream::pair()?;
+        changed.set_nonblocking(true)?;
+        wakes.set_nonblocking(true)?; // if it is full, the thread wakes anyway
+        Ok(Parked { now: Arc::default(), changed, wakes })
+    }
+
+    fn setter(&self, parked: bool) -> io::Result<impl FnMut() + Send + 'static> {
+        let (now, wakes) = (Arc::clone(&self.now), self.wakes.try_clone()?);
+        Ok(move || {
+            now.store(parked, Ordering::SeqCst);
+            _ = (&wakes).write(&[0]);
+        })
+    }
+
+    /// Reads the wake-ups first: one that comes later is of a change that may not be seen here.
+    fn is_parked(&self) -> bool {
+        while matches!((&self.changed).read(&mut [0; 64]), Ok(1..)) {}
+        self.now.load(Ordering::SeqCst)
+    }
+}
+
 /// Answers until the drain has begun and the queue is empty. A successor takes from the same queue
 /// from its start on.
-fn echo(socket: &UdpSocket, drained: &OwnedFd) -> io::Result<()> {
+fn echo(socket: &UdpSocket, drained: &OwnedFd, parked: &Parked) -> io::Result<()> {
     let draining = seamless::draining();
     let mut received = vec![0; LONGEST];
     let mut answer = Vec::new();
     loop {
         // Read first: only an EAGAIN that comes after the drain began says that the queue is empty.
         let last_round = draining.has_begun();
+        if parked.is_parked() && !last_round {
+            wait([
+                (parked.changed.as_fd(), PollFlags::POLLIN),
+                (drained.as_fd(), PollFlags::POLLIN),
+            ])?;
+            continue;
+        }
         match socket.recv_from(&mut received) {
             Ok((length, client)) => {
                 answer.clear();
@@ -77,7 +128,11 @@ fn echo(socket: &UdpSocket, drained: &OwnedFd) -> io::Result<()> {
                 if last_round {
                     return Ok(());
                 }
-                wait([(socket.as_fd(), PollFlags::POLLIN), (drained.as_fd(), PollFlags::POLLIN)])?;
+                wait([
+                    (socket.as_fd(), PollFlags::POLLIN),
+                    (drained.as_fd(), PollFlags::POLLIN),
+                    (parked.changed.as_fd(), PollFlags::POLLIN),
+                ])?;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

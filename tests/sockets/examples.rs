@@ -13,9 +13,10 @@ use std::{
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed},
-    http::{self, Connection, Target},
+    http::{self, Connection, FailureKind, Prober, Target},
+    log::Log,
     process::Watched,
-    supervisor::{Service, Supervisor},
+    supervisor::{Service, Supervisor, write_script},
     under_each_supervisor, wait_for,
 };
 
@@ -91,6 +92,94 @@ fn p2_udp_takes_over_its_socket(supervisor: Supervisor, folder: &Path) {
     service.restart();
     daemon.wait_end(LIMIT);
     wait_for("an answer of another", LIMIT, || ask().filter(|pid| *pid != old));
+}
+
+/// While it stands by, the new one alone takes from their queue. When that one dies, it takes again.
+fn p11_udp_leaves_the_queue_to_the_new_one(supervisor: Supervisor, folder: &Path) {
+    let address = boxed::address();
+    let (program, pid_file) = (bin::example("udp"), folder.join("web.pid"));
+    let run = format!(
+        "exec 2>>'{}'\nexec '{}' --pid-file '{}' --listen {address} --probation 10m",
+        folder.join("log").display(),
+        program.display(),
+        pid_file.display()
+    );
+    let service = Service::new(supervisor, folder.join("service"), &run);
+    let log = Log::of(folder);
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.connect(address).expect("an address");
+    socket.set_read_timeout(Some(LIMIT)).expect("a timeout");
+    let ask = || {
+        socket.send(b"hello").ok()?;
+        let mut answer = [0; 100];
+        let length = socket.recv(&mut answer).ok()?;
+        let answer = std::str::from_utf8(&answer[..length]).expect("text");
+        answer.strip_prefix("Server pid: ")?.strip_suffix("\nhello")?.parse::<u32>().ok()
+    };
+    let old = wait_for("an answer", LIMIT, ask);
+    service.settle();
+    service.restart();
+    log.wait(&[("stage", "standby"), ("daemon", &old.to_string())]);
+    // Its hook runs a moment later.
+    let new = wait_for("an answer of the new one", LIMIT, || ask().filter(|pid| *pid != old));
+    wait_for("the old one has parked", LIMIT, || (0..20).all(|_| ask() == Some(new)).then_some(()));
+    for _ in 0..100 {
+        assert_eq!(ask(), Some(new));
+    }
+    Watched::new(new).kill();
+    // None of them is lost: what comes in between waits in the queue.
+    let answers: BTreeSet<u32> = (0..20).map(|_| ask().expect("an answer")).collect();
+    assert!(answers.contains(&old) && !answers.contains(&new), "{answers:?} of {old}");
+    service.down();
+    service.wait_down();
+    Watched::new(old).wait_end(LIMIT);
+}
+
+/// `--crash-after 20` of the examples under load, and then a version that works.
+fn p11_a_bad_version_of_an_example_and_then_a_good_one(supervisor: Supervisor, folder: &Path) {
+    for name in ["http", "takeover"] {
+        let (folder, address) = (folder.join(name), boxed::address());
+        fs::create_dir(&folder).expect("a folder");
+        let (log, target) = (Log::of(&folder), Target::from(address));
+        let script = |options: &str| {
+            format!(
+                "exec 2>>'{}'\nexec '{}' --pid-file '{}' --listen {address} {options}",
+                log.path().display(),
+                bin::example(name).display(),
+                folder.join("web.pid").display(),
+            )
+        };
+        let service = Service::new(supervisor, folder.join("service"), &script(""));
+        let old = http::wait_pid(&target);
+        let probers: Vec<Prober> = (0..3).map(|_| Prober::start(&target)).collect();
+        service.settle();
+        let deploy = |options: &str| write_script(&service.folder().join("run"), &script(options));
+        deploy("--probation 10m --crash-after 20");
+        service.restart();
+        log.wait_words(&["stage=candidate", "pause_ms"], 1);
+        log.wait(&[("stage", "rollback"), ("daemon", &old.to_string()), ("tries", "1")]);
+        for prober in &probers {
+            prober.wait_pid(old);
+        }
+        deploy("--probation 1s");
+        service.settle();
+        service.restart();
+        Watched::new(old).wait_end(LIMIT);
+        let (mut last, mut failed) = (0, 0);
+        for prober in probers {
+            prober.wait_more(3);
+            let probes = prober.stop();
+            let kinds = probes.failures_by_kind();
+            assert_eq!(kinds.get(&FailureKind::Refused), None, "{kinds:?}");
+            failed += kinds.values().sum::<usize>();
+            last = *probes.pids().last().expect("an answer");
+        }
+        let died = log.with(&["stage=rollback", "failed_generation"]).len();
+        assert!(failed <= 3 * died, "{failed}: more than the {died} that have died could hold");
+        assert!(last != old && !Watched::new(last).has_ended());
+        service.down();
+        service.wait_down();
+    }
 }
 
 /// A TXT question for `pid.example`, and the PID in its answer.
@@ -185,5 +274,7 @@ under_each_supervisor![
     Boxed::new().private_net_without_migration() =>
     p2_takeover_takes_over_every_socket_and_its_count,
     p2_udp_takes_over_its_socket,
+    p11_udp_leaves_the_queue_to_the_new_one,
+    p11_a_bad_version_of_an_example_and_then_a_good_one,
     p14_dns_answers_every_question,
 ];
