@@ -7,9 +7,11 @@ use crate::proto::control::frame::{Answer, Request};
 use crate::proto::control::status;
 use crate::proto::paths;
 use crate::sys::proc;
+use crate::sys::seqpacket::Link;
+use crate::sys::socket::Peer;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -98,19 +100,33 @@ pub(super) fn ask_with_fds(
 /// What the newest generation says of itself.
 pub(super) fn status(pid_file: &Path, limit: Duration) -> (Look, Result<Status, NoAnswer>) {
     let (look, answer) = ask(pid_file, &Request::Status, limit);
-    let status = answer.and_then(|answer| match answer {
+    let status = answer.and_then(|answer| status_of(look.newest(), answer));
+    (look, status)
+}
+
+/// What the generation says of itself that stands by for the newest one of this look.
+pub(super) fn standby_status(
+    pid_file: &Path,
+    look: &Look,
+    limit: Duration,
+) -> Option<Result<Status, NoAnswer>> {
+    let answer = ask_standby(pid_file, look, &Request::Status, limit)?;
+    Some(answer.and_then(|answer| status_of(look.standby(), answer)))
+}
+
+fn status_of(asked: Option<&Generation>, answer: Answer) -> Result<Status, NoAnswer> {
+    match answer {
         Answer::Status(text) => {
-            let newest = look.newest().map(|newest| (newest.daemon(), Some(newest.number())));
+            let asked = asked.map(|asked| (asked.daemon(), Some(asked.number())));
             let status = status::Status::parse(&text);
-            let status = status.filter(|one| Some((one.daemon, one.generation)) == newest);
+            let status = status.filter(|one| Some((one.daemon, one.generation)) == asked);
             status.map(Status).ok_or_else(|| {
                 let start: String = text.chars().take(200).collect();
                 NoAnswer::Failed(format!("it sent what is no status of its own: {start:?}"))
             })
         }
         other => Err(unexpected(other)),
-    });
-    (look, status)
+    }
 }
 
 pub(super) fn unexpected(answer: Answer) -> NoAnswer {
@@ -136,6 +152,43 @@ enum Trouble {
     Lasting(String),
 }
 
+/// Asks the generation that stands by for the newest one, at its second name.
+pub(super) fn ask_standby(
+    pid_file: &Path,
+    look: &Look,
+    request: &Request,
+    limit: Duration,
+) -> Option<Result<Answer, NoAnswer>> {
+    let standby = look.standby()?;
+    let asked = ask_one(pid_file, standby, request, Deadline::named(limit, "timeout"));
+    Some(asked.map(|(answer, _)| answer).map_err(|trouble| match trouble {
+        Trouble::Passing(why) | Trouble::Lasting(why) => NoAnswer::Failed(why),
+    }))
+}
+
+/// Connects to where this generation listens: at the control socket, or at its second name if a newer one has taken
+/// the first, which may have died since.
+fn connect_to(
+    pid_file: &Path,
+    generation: &Generation,
+    deadline: Deadline,
+) -> (PathBuf, Result<(Link, Option<Peer>), Unconnected>) {
+    let first = paths::control_socket(pid_file);
+    let is_it = |connected: &Result<(Link, Option<Peer>), Unconnected>| {
+        let listener = connected.as_ref().ok().and_then(|(_, listener)| listener.as_ref());
+        listener.is_some_and(|peer| peer.pid == generation.daemon())
+    };
+    let connected = connect(&first, deadline);
+    if !is_it(&connected) {
+        let second = paths::standby_socket(pid_file);
+        let there = connect(&second, deadline);
+        if is_it(&there) {
+            return (second, there);
+        }
+    }
+    (first, connected)
+}
+
 /// Only an answer from the process that the record proves is believed.
 fn ask_one(
     pid_file: &Path,
@@ -143,9 +196,9 @@ fn ask_one(
     request: &Request,
     deadline: Deadline,
 ) -> Result<(Answer, Vec<OwnedFd>), Trouble> {
-    let path = paths::control_socket(pid_file);
     let (pid, number) = (newest.daemon(), newest.number());
-    let (link, listener) = match connect(&path, deadline) {
+    let (path, connected) = connect_to(pid_file, newest, deadline);
+    let (link, listener) = match connected {
         Ok(connected) => connected,
         Err(Unconnected::Nobody) => {
             return Err(Trouble::Passing(format!(

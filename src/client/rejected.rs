@@ -15,8 +15,9 @@ pub struct Rejected {
     pub tries: u32,
     /// Why it has failed last, in words.
     pub why: &'static str,
-    /// How long a process that runs this file still waits in [`init`](crate::init) before it tries again.
-    /// `None` if no process waits.
+    /// How long a process that runs this file still waits in [`init`](crate::init) before it tries again, if the
+    /// record says so. It does if the process could not tell the generation that serves; otherwise ask that one:
+    /// [`Status::next_try`](super::Status::next_try).
     pub next_try: Option<Duration>,
 }
 

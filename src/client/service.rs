@@ -118,11 +118,34 @@ impl Service {
     /// Ends the [probation](crate::Config::probation) of the newest generation, failed: its predecessor serves
     /// again, and then it drains. `Ok` means that this has begun.
     ///
+    /// If the newest generation does not do it within half of `limit`, its predecessor, which stands by, is told to
+    /// serve again. Then the newest one drains as soon as it is heard again.
+    ///
     /// # Errors
     ///
     /// As in [`commit`](Service::commit).
     pub fn rollback(&self, limit: Duration) -> (Look, Result<(), NoAnswer>) {
-        self.tell(&Request::RollBack, limit)
+        let (look, told) = self.tell(&Request::RollBack, limit / 2);
+        let Err(why) = told else { return (look, told) };
+        let answer = ask::ask_standby(&self.pid_file, &look, &Request::RollBack, limit / 2);
+        let told = match answer {
+            Some(Ok(Answer::Accepted)) => Ok(()),
+            // Why the newest one does not do it says more.
+            Some(Ok(_) | Err(_)) | None => Err(why),
+        };
+        (look, told)
+    }
+
+    /// Asks the generation that stands by for the newest one of this look, for at most `limit`: for the case that
+    /// the newest one does not answer. If that one hangs, the other one serves beside it
+    /// ([`State::Serving`](crate::State::Serving) or [`State::Detached`](crate::State::Detached)). `None`: no
+    /// generation [stands by](Look::standby).
+    ///
+    /// # Errors
+    ///
+    /// As in [`status`](Service::status).
+    pub fn standby_status(&self, look: &Look, limit: Duration) -> Option<Result<Status, NoAnswer>> {
+        ask::standby_status(&self.pid_file, look, limit)
     }
 
     fn tell(&self, request: &Request, limit: Duration) -> (Look, Result<(), NoAnswer>) {

@@ -102,6 +102,18 @@ impl Status {
         self.0.probation_ms.map(Duration::from_millis)
     }
 
+    /// How long a process still waits in [`init`](crate::init) whose program file has failed in its
+    /// [probation](crate::Config::probation): then the file is tried again. `None` if no process waits for this
+    /// generation.
+    pub fn next_try(&self) -> Option<Duration> {
+        self.0.next_try_ms.map(Duration::from_millis)
+    }
+
+    /// The PID of that process.
+    pub fn candidate(&self) -> Option<i32> {
+        self.0.candidate
+    }
+
     /// Its [`drain_timeout`](crate::Config::drain_timeout); `None` means no limit, or unknown.
     pub fn drain_timeout(&self) -> Option<Duration> {
         self.0.drain_timeout_ms.map(Duration::from_millis)

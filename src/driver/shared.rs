@@ -9,7 +9,7 @@
 //! 3. `Service::files`: the lock file and the PID file
 //! 4. `Tickets` and `Counters`, then `Sockets::held`: the counters, and the pool of sockets
 //! 5. `Daemon::machine`
-//! 6. all others (`inputs`, `unsent`, `to_launcher`, `past`, the hooks, the server's, those of `Connections`), of
+//! 6. all others (`inputs`, `unsent`, `to_launcher`, `past`, `candidates`, `waits_at`, the hooks, the server's, those of `Connections`), of
 //!    which a thread holds one at a time
 //!
 //! No lock is held while code of the program runs, except by the hook or the kind of connections that it belongs
@@ -19,7 +19,7 @@ use crate::driver::control::Server;
 use crate::driver::counters::Counters;
 use crate::driver::daemon::hooks::Hooks;
 use crate::driver::generation::Service;
-use crate::driver::generation::probation::Partner;
+use crate::driver::generation::probation::{Candidate, Partner};
 use crate::driver::handed::Handed;
 use crate::driver::log::{self, daemon::Event};
 use crate::driver::observers;
@@ -40,7 +40,7 @@ use crate::sys::shortage::is_shortage;
 use crate::sys::wait::Waker;
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, OnceLock, Weak, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 /// Hooks may be added before `init`.
@@ -107,6 +107,10 @@ pub(in crate::driver) struct Daemon {
     pub(in crate::driver) unsent: Mutex<VecDeque<Report>>,
     /// What the thread that takes signals is to take: a generation on probation, or its standby.
     pub(in crate::driver) partner: Mutex<Option<Partner>>,
+    /// Processes that wait in `init`.
+    pub(in crate::driver) candidates: Mutex<Vec<Candidate>>,
+    /// To the generation that serves while we wait in `init`.
+    pub(in crate::driver) waits_at: Mutex<Option<Arc<Link>>>,
     /// Sockets for the launcher that could not be sent so far.
     pub(in crate::driver) to_launcher: ToLauncher,
     pub(in crate::driver) drain_timeout: Option<Duration>,

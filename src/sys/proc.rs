@@ -100,7 +100,12 @@ pub(crate) fn own_identity() -> io::Result<Identity> {
 
 /// The file that this process runs; `None` if `/proc` does not say.
 pub(crate) fn own_program() -> Option<ProgramFile> {
-    let file = fs::metadata("/proc/self/exe").ok()?;
+    program_at(Path::new("/proc/self/exe"))
+}
+
+/// The file that this path names now.
+pub(crate) fn program_at(path: &Path) -> Option<ProgramFile> {
+    let file = fs::metadata(path).ok()?;
     let mtime = i128::from(file.mtime()) * 1_000_000_000 + i128::from(file.mtime_nsec());
     Some(ProgramFile { device: file.dev(), inode: file.ino(), mtime, size: file.len() })
 }

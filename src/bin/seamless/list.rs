@@ -18,8 +18,7 @@ pub(crate) struct Ask {
 pub(crate) fn run(ask: &Ask) -> End {
     let found = Service::find(&ask.folders);
     let seen = services::see(&found.services, ask.timeout.unwrap_or(ANSWER), false);
-    let reports: Vec<Report<'_>> =
-        seen.iter().map(|one| Report::of(&one.look, one.status.clone())).collect();
+    let reports: Vec<Report<'_>> = seen.iter().map(Report::of).collect();
     if ask.json {
         say_json(&reports);
     } else {

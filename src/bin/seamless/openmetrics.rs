@@ -45,6 +45,8 @@ enum Kind {
 pub(crate) struct Seen {
     pub(crate) look: Look,
     pub(crate) status: Result<Status, NoAnswer>,
+    /// If the newest generation does not answer: what the one says that stands by.
+    pub(crate) standby: Option<Status>,
     /// `None` if that is unknown.
     pub(crate) counters: Option<Vec<Counter>>,
 }

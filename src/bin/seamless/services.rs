@@ -15,9 +15,13 @@ const AT_A_TIME: usize = 32;
 pub(crate) fn see(services: &[Service], limit: Duration, with_counters: bool) -> Vec<Seen> {
     let ask = |service: &Service| {
         let (look, status) = service.status(limit);
+        let standby = match &status {
+            Ok(_) => None,
+            Err(_) => service.standby_status(&look, limit).and_then(Result::ok),
+        };
         let is_asked = with_counters && status.is_ok();
         let counters = is_asked.then(|| service.counters(limit).1.ok()).flatten();
-        Seen { look, status, counters }
+        Seen { look, status, standby, counters }
     };
     let mut seen = Vec::new();
     for some in services.chunks(AT_A_TIME) {

@@ -1,11 +1,9 @@
 //! `seamless status`.
 
-use crate::openmetrics::{self, Format};
+use crate::openmetrics::{self, Format, Seen};
 use crate::services::{self, worst};
 use crate::{ANSWER, End, complain, say, say_json, words};
-use seamless::client::{
-    Counter, Generation, History, Look, NoAnswer, Socket, Status, Supervisor, Wish,
-};
+use seamless::client::{Counter, Generation, History, NoAnswer, Socket, Status, Supervisor, Wish};
 use serde::{Serialize, Serializer};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -112,6 +110,9 @@ struct Probation {
     left: Option<f64>,
     /// The older generation that stands by.
     standby: Option<Draining>,
+    /// If the newest generation does not answer: what the older one says of itself. `serving` or `detached`: it
+    /// serves beside the one that hangs.
+    standby_state: Option<&'static str>,
 }
 
 /// A program file that has failed in its probation.
@@ -125,6 +126,8 @@ struct Failed {
     why: &'static str,
     /// Seconds until a process that runs this file tries again; `null` if none waits.
     next_try: Option<f64>,
+    /// That process, if it could tell the generation that serves.
+    candidate: Option<i32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -193,7 +196,7 @@ pub(crate) fn run(ask: &Ask) -> End {
     };
     let mut seen = services::see(&services, limit, ask.json || ask.metrics.is_some());
     if let Some(format) = ask.metrics {
-        let end = worst(seen.iter().map(|one| Report::of(&one.look, one.status.clone()).end()));
+        let end = worst(seen.iter().map(|one| Report::of(one).end()));
         say(openmetrics::text(&seen, format));
         return end;
     }
@@ -201,7 +204,7 @@ pub(crate) fn run(ask: &Ask) -> End {
     let reports: Vec<Report<'_>> = seen
         .iter()
         .zip(counters)
-        .map(|(one, counters)| Report { counters, ..Report::of(&one.look, one.status.clone()) })
+        .map(|(one, counters)| Report { counters, ..Report::of(one) })
         .collect();
     match (&reports[..], ask.json) {
         ([report], true) if is_one => say_json(report),
@@ -224,14 +227,15 @@ fn seconds(time: Duration) -> f64 {
 }
 
 impl Report<'_> {
-    pub(crate) fn of(look: &Look, status: Result<Status, NoAnswer>) -> Report<'_> {
+    pub(crate) fn of(seen: &Seen) -> Report<'_> {
+        let look = &seen.look;
         let newest = look.newest();
-        let (status, error) = match status {
+        let (status, error) = match &seen.status {
             Ok(status) => (Some(status), None),
             Err(NoAnswer::NobodyRuns) => (None, None),
             Err(why) => (None, Some(why.to_string())),
         };
-        let status = status.as_ref();
+        let of_standby = seen.standby.as_ref();
         let standby = look.standby().map(Generation::daemon);
         let drains = |one: &&Generation| standby != Some(one.daemon());
         let state = match (&error, status) {
@@ -241,7 +245,7 @@ impl Report<'_> {
         };
         Report {
             pid_file: look.pid_file(),
-            serving: status.is_some_and(|status| status.state().serves()),
+            serving: status.or(of_standby).is_some_and(|status| status.state().serves()),
             state,
             generation: newest.map(Generation::number),
             daemon: newest.map(Generation::daemon),
@@ -259,12 +263,14 @@ impl Report<'_> {
             probation: newest.filter(|newest| newest.is_on_probation()).map(|_| Probation {
                 left: status.and_then(Status::probation_left).map(seconds),
                 standby: look.standby().map(Draining::of),
+                standby_state: of_standby.map(Status::state_name),
             }),
             rejected: look.rejected().map(|one| Failed {
                 generation: one.generation,
                 tries: one.tries,
                 why: one.why,
-                next_try: one.next_try.map(seconds),
+                next_try: status.and_then(Status::next_try).or(one.next_try).map(seconds),
+                candidate: status.and_then(Status::candidate),
             }),
             draining: look.older().iter().filter(drains).map(Draining::of).collect(),
             starting: look.starting(),
@@ -288,8 +294,8 @@ impl Report<'_> {
 
     pub(crate) fn end(&self) -> End {
         match (&self.error, self.serving) {
-            (Some(_), _) => End::Error,
-            (None, true) => End::Done,
+            (_, true) => End::Done, // the newest one, or the one beside it if it hangs
+            (Some(_), false) => End::Error,
             (None, false) => End::NobodyServes,
         }
     }
@@ -310,7 +316,12 @@ impl Report<'_> {
 
     fn text(&self) -> String {
         let path = self.pid_file.display();
+        let standby = self.probation.as_ref().and_then(|one| one.standby.as_ref());
         let mut text = match (self.generation, self.state) {
+            (Some(number), "unknown") if self.serving && standby.is_some() => format!(
+                "{path}: generation {} serves beside generation {number}, which is on probation and does not answer",
+                standby.map_or(0, |standby| standby.generation),
+            ),
             (_, "unknown") => format!("{path}: cannot tell whether a generation serves"),
             (None, _) => format!("{path}: no generation runs"),
             (Some(number), "serving") if self.probation.is_some() => {
@@ -395,8 +406,10 @@ impl Report<'_> {
                 },
             );
         }
-        if let Some(standby) = self.probation.iter().find_map(|one| one.standby.as_ref()) {
-            put("standby", of_older(standby));
+        if let Some(standby) = standby {
+            let state = self.probation.as_ref().and_then(|one| one.standby_state);
+            let state = state.map(|state| format!(", which says that it is {state}"));
+            put("standby", of_older(standby) + &state.unwrap_or_default());
         }
         if let Some(failed) = &self.rejected {
             let mut value = match failed.generation {
@@ -408,7 +421,10 @@ impl Report<'_> {
                     &format!(", {} of the same file", words::count(failed.tries.into(), "failure"));
             }
             value += &match failed.next_try {
-                Some(left) => format!("; tried again in {}", time(left)),
+                Some(left) => {
+                    let who = failed.candidate.map(|pid| format!(" by process {pid}"));
+                    format!("; tried again in {}{}", time(left), who.unwrap_or_default())
+                }
                 None => "; tried again when the supervisor starts it".to_owned(),
             };
             put("rejected", value);

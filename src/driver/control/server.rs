@@ -6,6 +6,7 @@ use crate::driver::control::status;
 use crate::driver::counters;
 use crate::driver::daemon::calls;
 use crate::driver::generation::probation::Partner;
+use crate::driver::handed::Sealed;
 use crate::driver::log::{self, sockets::Event as Line};
 use crate::driver::passing;
 use crate::driver::shared::PROCESS;
@@ -131,13 +132,21 @@ impl Server {
                 sent
             }
             Ok(Request::StandBy { generation: theirs }) => self.stand_by(link, peer, theirs),
+            Ok(Request::Wait { left_ms }) => {
+                let Some(daemon) = PROCESS.daemon() else { return Ok(()) };
+                let left = Duration::from_millis(left_ms);
+                daemon.add_candidate(link, peer.pid, left).or_else(|why| refuse(link, why))
+            }
+            Ok(Request::Copy { known }) => self.copy(link, peer, known, deadline),
             Ok(Request::Pass { generation: theirs, open }) => {
                 match passing::take::begin(link, peer, theirs, open) {
                     Ok(()) => Ok(()),
                     Err(why) => refuse(link, why),
                 }
             }
-            Ok(Request::Commit | Request::RollBack) if !is_on_probation() => {
+            Ok(request @ (Request::Commit | Request::RollBack))
+                if !may_end_probation(request == Request::RollBack) =>
+            {
                 refuse(link, "this generation is not on probation".to_owned())
             }
             Ok(request @ (Request::Commit | Request::RollBack)) => {
@@ -206,7 +215,32 @@ impl Server {
         let mut entries = entries.unwrap_or_else(|| PROCESS.sockets.flows());
         entries.retain(|entry| known.has(entry.socket.kind));
         let bytes = unnamed.as_ref().map(|(state, _)| state.bytes);
-        let (mut rest, mut states) = (&entries[..], &named[..]);
+        self.give(link, deadline, &entries, unnamed.as_ref(), &named)?;
+        let is_descriptor = |entry: &&Entry| entry.socket.kind == SocketKind::Descriptor;
+        let descriptors = entries.iter().filter(is_descriptor).count();
+        log::write(Line::Given {
+            generation: calls::generation(),
+            successor: peer.pid,
+            successor_generation: theirs,
+            sockets: entries.len() - descriptors,
+            state: bytes,
+            states: named.len(),
+            descriptors,
+            elapsed_ms: began.elapsed(),
+        });
+        Ok(())
+    }
+    /// The sockets and states, message by message.
+    fn give(
+        &self,
+        link: &Link,
+        deadline: Deadline,
+        entries: &[Entry],
+        unnamed: Option<&Sealed>,
+        named: &[Sealed],
+    ) -> Result<(), String> {
+        let bytes = unnamed.map(|(state, _)| state.bytes);
+        let (mut rest, mut states) = (entries, named);
         let mut giving = Giving::new(rest.len(), bytes.is_some()).with_states(states.len());
         while !giving.is_through() {
             let fits = |_| match rest {
@@ -232,8 +266,7 @@ impl Server {
                     rest = more;
                 }
                 Some(Give::State) => {
-                    let (NamedState { bytes, .. }, memory) =
-                        unnamed.as_ref().expect("there is one");
+                    let (NamedState { bytes, .. }, memory) = unnamed.expect("there is one");
                     let message = Answer::State { bytes: *bytes };
                     deadline.send(link, &message.format(), &[memory.as_fd()])?;
                 }
@@ -252,24 +285,35 @@ impl Server {
                 },
             }
         }
-        let is_descriptor = |entry: &&Entry| entry.socket.kind == SocketKind::Descriptor;
-        let descriptors = entries.iter().filter(is_descriptor).count();
-        log::write(Line::Given {
+        Ok(())
+    }
+
+    /// Duplicates for a process that waits in `init`: what a keeper would get.
+    fn copy(
+        &self,
+        link: &Link,
+        peer: Peer,
+        known: Known,
+        deadline: Deadline,
+    ) -> Result<(), String> {
+        let mut entries = sockets::give::outliving();
+        entries.retain(|entry| known.has(entry.socket.kind));
+        self.give(link, deadline, &entries, None, &[])?;
+        log::write(Line::Copied {
             generation: calls::generation(),
-            successor: peer.pid,
-            successor_generation: theirs,
-            sockets: entries.len() - descriptors,
-            state: bytes,
-            states: named.len(),
-            descriptors,
-            elapsed_ms: began.elapsed(),
+            candidate: peer.pid,
+            sockets: entries.len(),
         });
         Ok(())
     }
 }
 
-fn is_on_probation() -> bool {
-    PROCESS.daemon().is_some_and(|daemon| lock(&daemon.machine).is_on_probation())
+/// The one that stands by can be told to serve again if the other one does not answer.
+fn may_end_probation(rolls_back: bool) -> bool {
+    PROCESS.daemon().is_some_and(|daemon| {
+        let machine = lock(&daemon.machine);
+        machine.is_on_probation() || rolls_back && machine.stands_by()
+    })
 }
 
 fn refuse(link: &Link, why: String) -> Result<(), String> {

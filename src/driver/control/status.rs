@@ -8,7 +8,7 @@ use crate::proto::control::status::Status;
 use crate::shutdown::lock;
 use crate::sys::process;
 use std::os::unix::ffi::OsStrExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
     let service = daemon.service.as_ref();
@@ -32,6 +32,10 @@ pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
     let mut held = PROCESS.sockets.held().unwrap_or_default();
     held.retain(|entry| entry.socket.kind != SocketKind::Descriptor);
     let failures = service.map(|service| service.reload_failures()).unwrap_or_default();
+    let next = lock(&daemon.candidates)
+        .iter()
+        .map(|one| (one.next_try.saturating_duration_since(Instant::now()), one.pid))
+        .min();
     let past = lock(&daemon.past);
     let left = || {
         let limit = service?.probation?;
@@ -62,6 +66,8 @@ pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
         leave_time_ms: daemon.leave_time.map(ms),
         probation_limit_ms: service.and_then(|service| service.probation).map(ms),
         probation_ms: left().filter(|_| on_probation).map(ms),
+        candidate: next.map(|(_, pid)| pid),
+        next_try_ms: next.map(|(left, _)| ms(left)),
         in_place: service.is_some_and(|service| service.in_place),
         failures: failures.count,
         failure: failures.last,

@@ -7,7 +7,7 @@ use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::PROCESS;
 use crate::driver::sockets::{self, Entry};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::control::frame::{Answer, NamedState, Socket, SocketKind};
+use crate::proto::control::frame::{Answer, NamedState, Request, Socket, SocketKind};
 use crate::proto::control::transfer::{Predecessor, Taking, Took, Untakeable, giver, second_giver};
 use crate::proto::paths;
 use crate::sys::memfd;
@@ -85,6 +85,9 @@ pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Ta
         if let Some(generation) = service.crashed_sibling()? {
             return Ok(take_from_launcher(generation));
         }
+        if let Some(taken) = take_copies() {
+            return Ok(taken);
+        }
         let mut taken = Taken::default();
         take_flows(service, own, timeout, &known, &mut taken);
         for one in known.iter().filter(|_| taken.entries.is_empty()) {
@@ -129,6 +132,9 @@ pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Ta
                 predecessor_generation: predecessor.number,
                 sockets: taken.entries.len(),
             });
+            if let Some(copies) = take_copies() {
+                return Ok(Taken { states: taken.states, ..copies });
+            }
             // A part of a group is of no use.
             taken.entries.retain(|entry| entry.socket.flow.is_none());
             Ok(taken)
@@ -181,6 +187,33 @@ fn take_flows(
     }
 }
 
+/// The generation that served while we waited in `init` has died since.
+fn take_copies() -> Option<Taken> {
+    let (generation, entries) = PROCESS.sockets.take_copies()?;
+    if entries.is_empty() {
+        return None;
+    }
+    log::write(Event::CopiesUsed { predecessor_generation: generation, sockets: entries.len() });
+    Some(Taken { generation: Some(generation), entries, states: Vec::new() })
+}
+
+/// While we wait in `init`: duplicates of the sockets of the generation that listens there.
+pub(in crate::driver) fn copy(
+    path: &Path,
+    server: &Predecessor,
+    timeout: Duration,
+) -> Result<(u64, Vec<Entry>), String> {
+    let deadline = Deadline::after(timeout);
+    let link = match connect(path, deadline) {
+        Ok((link, listener)) if listener.is_some_and(|peer| peer.pid == server.pid) => link,
+        Ok(_) | Err(Unconnected::Nobody) => return Err("it does not listen any more".to_owned()),
+        Err(Unconnected::Failed(why)) => return Err(why),
+    };
+    let mut taken = Taken::default();
+    converse(&link, Taking::copy(server), server, deadline, &mut taken)?;
+    Ok((server.number, taken.entries))
+}
+
 /// The launcher has learned of the crash as we have, or is about to.
 fn take_from_launcher(generation: u64) -> Taken {
     let entries = PROCESS.from_launcher.take(LAUNCHER);
@@ -203,7 +236,32 @@ fn receive(
     taken: &mut Taken,
 ) -> Result<(), String> {
     let began = Instant::now();
-    let (mut taking, first) = Taking::begin(own, predecessor);
+    converse(link, Taking::begin(own, predecessor), predecessor, deadline, taken)?;
+    let is_descriptor = |entry: &&Entry| entry.socket.kind == SocketKind::Descriptor;
+    let descriptors = taken.entries.iter().filter(is_descriptor).count();
+    let states = taken.states.iter().map(|(state, _)| state);
+    let mut unnamed = states.clone().filter(|state| state.name.is_empty());
+    let named = states.filter(|state| !state.name.is_empty());
+    log::write(Event::Received {
+        predecessor: predecessor.pid,
+        predecessor_generation: predecessor.number,
+        sockets: taken.entries.len() - descriptors,
+        state: unnamed.next().map(|state| state.bytes),
+        states: named.count(),
+        descriptors,
+        elapsed_ms: began.elapsed(),
+    });
+    Ok(())
+}
+
+/// Message by message.
+fn converse(
+    link: &Link,
+    (mut taking, first): (Taking, Request),
+    predecessor: &Predecessor,
+    deadline: Deadline,
+    taken: &mut Taken,
+) -> Result<(), String> {
     if let Err(closed) = deadline.send(link, &first.format(), &[]) {
         // It may have said why.
         let (answer, fds) = answer(link, deadline)?;
@@ -244,24 +302,9 @@ fn receive(
             deadline.send(link, &reply.format(), &[])?;
         }
         if is_end {
-            break;
+            return Ok(());
         }
     }
-    let is_descriptor = |entry: &&Entry| entry.socket.kind == SocketKind::Descriptor;
-    let descriptors = taken.entries.iter().filter(is_descriptor).count();
-    let states = taken.states.iter().map(|(state, _)| state);
-    let mut unnamed = states.clone().filter(|state| state.name.is_empty());
-    let named = states.filter(|state| !state.name.is_empty());
-    log::write(Event::Received {
-        predecessor: predecessor.pid,
-        predecessor_generation: predecessor.number,
-        sockets: taken.entries.len() - descriptors,
-        state: unnamed.next().map(|state| state.bytes),
-        states: named.count(),
-        descriptors,
-        elapsed_ms: began.elapsed(),
-    });
-    Ok(())
 }
 
 fn answer(link: &Link, deadline: Deadline) -> Result<(Answer, Vec<OwnedFd>), String> {

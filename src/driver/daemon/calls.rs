@@ -1,5 +1,6 @@
 //! What the program calls.
 
+use super::candidates;
 use crate::driver::generation::started::started as take_over;
 use crate::driver::observers;
 use crate::driver::shared::PROCESS;
@@ -50,7 +51,7 @@ pub(crate) fn restart() -> Result<()> {
         State::Leaving => return refuse("the service is to be down: this generation is leaving"),
         State::Draining => return refuse("this generation is draining"),
         State::Detached => {
-            service.forgive();
+            candidates::try_again(daemon);
             return Ok(()); // a successor is awaited already
         }
         State::Standby => return refuse("it stands by for a newer generation"),

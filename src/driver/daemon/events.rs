@@ -35,6 +35,8 @@ use std::time::{Duration, Instant};
 
 /// How often a detached daemon checks, and how soon older generations are told again.
 const CHECK: Duration = Duration::from_secs(1);
+/// After this silence the generation that stands by serves beside the one on probation.
+pub(super) const SILENCE: Duration = Duration::from_secs(2);
 /// The exit code of a drain that was forced to end, as of `timeout(1)`.
 const HAMMERED: i32 = 124;
 
@@ -58,6 +60,8 @@ pub(in crate::driver) struct Events {
     asked: Option<(Question, Asked)>,
     /// The other generation of a probation.
     pub(super) partner: Option<Partner>,
+    /// When the other one was told last that we are well.
+    pub(super) said_well: Option<Instant>,
     pub(super) hooks: SignalHooks,
     pub(super) hooks_returned: (mpsc::Sender<Run>, mpsc::Receiver<Run>),
     outputs: Outputs,
@@ -96,6 +100,7 @@ impl Events {
             older: Vec::new(),
             asked: None,
             partner: None,
+            said_well: None,
             hooks: SignalHooks::default(),
             hooks_returned: mpsc::channel(),
             outputs,
@@ -122,6 +127,8 @@ impl Events {
         fds.extend(self.channel.as_ref().map(|channel| channel.as_fd()));
         fds.extend(self.older.iter().map(AsFd::as_fd));
         fds.extend(self.partner.iter().flat_map(Partner::fds));
+        let candidates = self.daemon.candidate_links();
+        fds.extend(candidates.iter().map(|link| link.as_fd()));
         fds.extend(self.asked.as_ref().and_then(|(_, asked)| asked.as_fd()));
         let outlives = lock(&self.daemon.machine).outlives_readers();
         let (outputs, retry) = match outlives {
@@ -152,7 +159,11 @@ impl Events {
         for input in posted {
             self.feed(input);
         }
+        if self.was_silent() {
+            self.feed(Input::Probation(crate::proto::daemon::Event::WasSilent));
+        }
         self.look_at_partner();
+        self.look_at_candidates();
         if !self.older.is_empty() {
             self.older.retain(|older| !older.has_ended());
             if self.older.is_empty() {
@@ -325,6 +336,7 @@ impl Events {
             | Output::StandBy(_)
             | Output::RunStandbyHooks
             | Output::Say(_)
+            | Output::Go
             | Output::HangUp
             | Output::LookForNewer
             | Output::LookForDump
@@ -404,6 +416,7 @@ impl Events {
             | Output::StandBy(_)
             | Output::RunStandbyHooks
             | Output::Say(_)
+            | Output::Go
             | Output::HangUp
             | Output::LookForNewer
             | Output::LookForDump
@@ -439,7 +452,7 @@ impl Events {
             Timer::CommitSoon | Timer::TakeBack => Some(Duration::from_millis(20)),
             Timer::Well => Some(Duration::from_millis(100)),
             Timer::CommitLater | Timer::Resumed => Some(Duration::from_secs(1)),
-            Timer::Silence => Some(Duration::from_secs(2)),
+            Timer::Silence => Some(SILENCE),
             Timer::Dump => Some(Duration::from_millis(300)),
         }
     }

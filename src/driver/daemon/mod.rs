@@ -2,6 +2,7 @@
 
 mod arrivals;
 pub(in crate::driver) mod calls;
+pub(in crate::driver) mod candidates;
 pub(in crate::driver) mod events;
 pub(in crate::driver) mod hooks;
 mod partner;
@@ -85,7 +86,7 @@ pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Link) 
             _ = channel.send(&Aside::Waits(left).format(), &[]);
         }
     };
-    service.wait_if_rejected(|| daemon.is_starting(), tell_launcher);
+    service.wait_if_rejected(daemon, tell_launcher);
     let claimed = service.claim();
     if !daemon.is_starting() || process::parent_pid() != launcher {
         service.park(); // told to end, or the launcher died, while we waited
@@ -144,6 +145,8 @@ fn run(
         channel: channel.as_ref().map(Arc::downgrade).unwrap_or_default(),
         unsent: Mutex::default(),
         partner: Mutex::default(),
+        candidates: Mutex::default(),
+        waits_at: Mutex::default(),
         to_launcher: ToLauncher::default(),
         drain_timeout,
         leave_time,

@@ -1,6 +1,6 @@
 //! The lifeline in a daemon: what the other generation of a probation says, and when it ends.
 
-use super::events::{Events, Stage1};
+use super::events::{Events, SILENCE, Stage1};
 use crate::driver::control;
 use crate::driver::generation::probation::Partner;
 use crate::driver::log::{self, probation::Event as Line};
@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 impl Partner {
     pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
@@ -32,6 +32,24 @@ impl Partner {
 }
 
 impl Events {
+    /// Has the other one heard nothing for so long that it serves beside us? Asked before the timers fire: that of
+    /// the probation may be over as well.
+    pub(super) fn was_silent(&mut self) -> bool {
+        let silent = self.said_well.filter(|said| said.elapsed() >= SILENCE);
+        if silent.is_some() && lock(&self.daemon.machine).is_on_probation() {
+            let elapsed_ms = silent.map(|said| said.elapsed()).unwrap_or_default();
+            log::write(Line::BeginsAnew { generation: self.daemon.generation(), elapsed_ms });
+            self.probation_begins();
+            return true;
+        }
+        false
+    }
+
+    fn probation_begins(&mut self) {
+        let now = Some(Instant::now());
+        (self.said_well, lock(&self.daemon.past).probation_since) = (now, now);
+    }
+
     pub(super) fn look_at_partner(&mut self) {
         while let Some(Partner { link: Some(link), .. }) = &self.partner {
             match link.receive(frame::MESSAGE_MAX) {
@@ -83,12 +101,21 @@ impl Events {
                 }
             }
             Output::RunStandbyHooks => _ = self.request_stage.send(Stage1::Standby),
+            Output::Say(Word::Told) => {
+                if let Some(link) = lock(&self.daemon.waits_at).as_ref() {
+                    _ = link.send(&Request::Say(Word::Told).format(), &[]);
+                }
+            }
             Output::Say(word) => {
                 if let Some(partner) = &self.partner {
                     partner.say(word);
                 }
+                if word == Word::Well {
+                    self.said_well = Some(Instant::now());
+                }
             }
-            Output::HangUp => self.partner = None,
+            Output::Go => self.let_candidates_go(),
+            Output::HangUp => (self.partner, self.said_well) = (None, None),
             Output::LookForNewer => {
                 self.partner = service.newest_newer();
                 let watched = self.partner.is_some();
@@ -116,7 +143,7 @@ impl Events {
     pub(super) fn meet_partner(&mut self, event: Event) {
         if event == Event::OnProbation {
             self.partner = lock(&self.daemon.partner).take();
-            lock(&self.daemon.past).probation_since = Some(std::time::Instant::now());
+            self.probation_begins();
             let check = lock(&PROCESS.probation_check).take();
             if let (Some(partner), Some(service)) = (&self.partner, &self.daemon.service) {
                 log::write(Line::Begins {

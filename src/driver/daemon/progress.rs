@@ -155,6 +155,10 @@ pub(super) fn cause(input: &Input) -> &'static str {
             Probation::Heard(word) => word.name(),
             Probation::PartnerEnded | Probation::Dumps | Probation::Newer(_) => "ended",
             Probation::TakenBack { .. } => "take-back",
+            Probation::WasSilent => "silence",
+            Probation::Candidates { .. } | Probation::CandidateTold | Probation::TryAgain => {
+                "candidate"
+            }
         },
         Input::Timer(Timer::Leave) => "leave_time",
         Input::Timer(Timer::Drain) => "drain_timeout",

@@ -2,6 +2,7 @@
 //! what is known of each. What follows from that is decided in `proto::generation`.
 
 mod already_running;
+mod candidate;
 pub(in crate::driver) mod check;
 pub(in crate::driver) mod claim;
 pub(in crate::driver) mod keep;
@@ -32,7 +33,7 @@ use crate::sys::supervisor::Supervisor;
 use crate::sys::wait;
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -323,16 +324,7 @@ impl Service {
             let verdict = verdict(&one.facts, Purpose::Transfer, asker);
             matches!(verdict, Verdict::Touch { .. } | Verdict::TouchByNumber)
         });
-        Ok(ours
-            .map(|one| {
-                let about = Predecessor {
-                    number: one.facts.number,
-                    pid: one.generation.daemon.pid,
-                    hands_over: one.facts.serves,
-                };
-                HeldPredecessor { about, held: one.held }
-            })
-            .collect())
+        Ok(ours.map(Examined::into_predecessor).collect())
     }
 }
 
@@ -343,6 +335,11 @@ pub(in crate::driver) struct HeldPredecessor {
 }
 
 impl HeldPredecessor {
+    /// Readable once it has ended. `None` without pidfds.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.held.as_ref().map(AsFd::as_fd)
+    }
+
     /// Is it about to end, or gone? For one whose socket has just closed: the sockets of a process that is
     /// killed close before it can be seen to have ended.
     pub(in crate::driver) fn is_ending(&self) -> bool {
@@ -370,5 +367,14 @@ impl Examined {
 
     fn pid(&self) -> i32 {
         self.generation.daemon.pid
+    }
+
+    fn into_predecessor(self) -> HeldPredecessor {
+        let about = Predecessor {
+            number: self.facts.number,
+            pid: self.generation.daemon.pid,
+            hands_over: self.facts.serves,
+        };
+        HeldPredecessor { about, held: self.held }
     }
 }

@@ -1,12 +1,12 @@
 //! A probation: the lifeline between the two generations, and what both write into the record.
 
-use super::{Examined, Service};
+use super::{Examined, HeldPredecessor, Service};
 use crate::driver::control::link::{Deadline, Unconnected, connect};
 use crate::driver::log::{self, probation::Event};
 use crate::error::Result;
 use crate::proto::control::frame::{Answer, Request};
 use crate::proto::daemon::CommitTried;
-use crate::proto::generation::lines::{self, Step};
+use crate::proto::generation::lines::{self, Obstacle, Step};
 use crate::proto::generation::record::{Generation, Record};
 use crate::proto::generation::rejection::{ProgramFile, RollbackCause, Sight};
 use crate::proto::paths;
@@ -16,13 +16,11 @@ use crate::sys::pid_file::PidFile;
 use crate::sys::proc;
 use crate::sys::process::Held;
 use crate::sys::seqpacket::Link;
-use crate::sys::since_boot;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long the predecessor may take to answer. No program is asked there.
-const ANSWER: Duration = Duration::from_secs(1);
+pub(super) const ANSWER: Duration = Duration::from_secs(1);
 
 /// The generation at the other end of the lifeline, or one that is watched without it.
 pub(in crate::driver) struct Partner {
@@ -31,6 +29,14 @@ pub(in crate::driver) struct Partner {
     pub(in crate::driver) link: Option<Arc<Link>>,
     /// Its end counts, not that of the link: a program that it has started may hold that one open.
     pub(in crate::driver) held: Held,
+}
+
+/// A process that waits in `init` while this generation serves, and its connection.
+pub(in crate::driver) struct Candidate {
+    pub(in crate::driver) pid: i32,
+    /// When it goes on by itself.
+    pub(in crate::driver) next_try: Instant,
+    pub(in crate::driver) link: Arc<Link>,
 }
 
 impl Service {
@@ -112,8 +118,12 @@ impl Service {
             let mut record = self.read_record(&files.lock_file)?;
             let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
             let own = self.number().unwrap_or_default();
-            if lines::is_replaced(own, others.iter().map(|one| &one.facts)) {
-                return Ok(CommitTried::Replaced);
+            let line = record.live.iter().find(|line| line.number == own);
+            let line = line.and_then(|line| line.state);
+            match lines::obstacle(own, line, others.iter().map(|one| &one.facts)) {
+                Some(Obstacle::Newer) => return Ok(CommitTried::Replaced),
+                Some(Obstacle::RolledBack) => return Ok(CommitTried::RolledBack),
+                None => {}
             }
             record.book_crashed(others.iter().map(|one| &one.facts), &self.world);
             record.apply(Step::Prove { own });
@@ -178,66 +188,31 @@ impl Service {
         });
     }
 
-    /// What a daemon that is about to claim sees.
-    pub(super) fn sight(&self, own: Option<ProgramFile>) -> Result<Sight> {
+    /// What a daemon that is about to claim sees, and the proven generation that serves.
+    pub(super) fn sight(
+        &self,
+        own: Option<ProgramFile>,
+    ) -> Result<(Sight, Option<HeldPredecessor>)> {
         let files = lock(&self.files);
         let mut record = self.read_record(&files.lock_file)?;
         if record.rejected.is_none() && record.live.iter().all(|line| line.file.is_none()) {
-            return Ok(Sight { rejected: None, own, is_served: false });
+            return Ok((Sight { rejected: None, own, is_served: false, goes: false }, None));
         }
-        let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
+        let mut others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
         Service::book_failed(&mut record, &others);
-        let is_served = others.iter().any(|one| one.facts.is_proven());
-        Ok(Sight { rejected: record.rejected, own, is_served })
+        // One that drains does not serve, whatever else its line says.
+        others.retain(|one| one.facts.is_proven() && !one.generation.ends());
+        let server = others.into_iter().max_by_key(|one| one.facts.number);
+        let server = server.map(Examined::into_predecessor);
+        let is_served = server.is_some();
+        Ok((Sight { rejected: record.rejected, own, is_served, goes: false }, server))
     }
 }
 
-/// EX_TEMPFAIL of `sysexits.h`: the supervisor is to start the file that the path names now.
-const ANOTHER_FILE: i32 = 75;
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(100);
-
 impl Service {
-    /// Before the claim, and before the program initialises: a file that has failed waits. It goes on at once
-    /// if nobody serves, or if the operator wants another try.
-    pub(in crate::driver) fn wait_if_rejected(
-        &self,
-        goes_on: impl Fn() -> bool,
-        tell_launcher: impl Fn(Duration),
-    ) {
-        if self.probation.is_none() || self.in_place {
-            return;
-        }
-        let own = proc::own_program();
-        let path = crate::sys::launch::program().ok();
-        let (began, mut told) = (Instant::now(), None::<Instant>);
-        while goes_on() {
-            // First: an operator who has replaced the file and asks for a restart means the new one.
-            if told.is_some() && path.as_ref().is_some_and(|path| !proc::runs_from(path)) {
-                crate::sys::exit_now(ANOTHER_FILE);
-            }
-            // If it cannot be known, nobody is protected by a pause.
-            let Ok(sight) = self.sight(own) else { return };
-            let Some(pause) = sight.pause().filter(|pause| began.elapsed() < *pause) else {
-                return;
-            };
-            if told.is_none() {
-                let tries = sight.rejected.map_or(0, |rejected| rejected.tries);
-                log::write(Event::Waits { tries, pause_ms: pause });
-            }
-            if told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1)) {
-                told = Some(Instant::now());
-                let left = pause.saturating_sub(began.elapsed());
-                self.give_sign(since_boot() + left);
-                tell_launcher(left);
-            }
-            thread::sleep(LOOK);
-        }
-    }
-
-    /// To a detached generation, a claim since its last check is the sign of a successor. Whoever looks at the
-    /// service learns when the next try comes.
-    fn give_sign(&self, next_try: Duration) {
+    /// The generation that serves is not connected with us: to one that is detached, a claim since its last check
+    /// is the sign of a successor as well. Whoever looks at the service learns when the next try comes.
+    pub(super) fn give_sign(&self, next_try: Duration) {
         let mut files = lock(&self.files);
         if let Ok(Attempt::Claimed) = files.lock_file.try_claim(&self.world) {
             if let Ok(mut record) = self.read_record(&files.lock_file) {
@@ -249,30 +224,5 @@ impl Service {
             }
             files.lock_file.give_up_if_held();
         }
-    }
-
-    /// The operator wants another try at once. A process that waits in `init` holds the claim for a moment each
-    /// second, and so do others that check, so it is tried for a second.
-    pub(in crate::driver) fn forgive(&self) {
-        let began = Instant::now();
-        while !self.try_forgive() && began.elapsed() < Duration::from_secs(1) {
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn try_forgive(&self) -> bool {
-        let mut files = lock(&self.files);
-        let is_clean = |record: Record| record.rejected.is_none();
-        if self.read_record(&files.lock_file).is_ok_and(is_clean) {
-            return true;
-        }
-        let Ok(Attempt::Claimed) = files.lock_file.try_claim(&self.world) else { return false };
-        if let Ok(mut record) = self.read_record(&files.lock_file) {
-            if record.rejected.take().is_some() {
-                _ = files.lock_file.write(&record);
-            }
-        }
-        files.lock_file.give_up_if_held();
-        true
     }
 }

@@ -148,6 +148,8 @@ impl Driver {
                 (
                     Request::StandBy { .. }
                     | Request::Say(_)
+                    | Request::Wait { .. }
+                    | Request::Copy { .. }
                     | Request::Commit
                     | Request::RollBack
                     | Request::Pass { .. },
@@ -249,6 +251,8 @@ impl Driver {
             leave_time_ms: None,
             probation_limit_ms: None,
             probation_ms: None,
+            candidate: None,
+            next_try_ms: None,
             in_place: false,
             failures: 0,
             failure: None,

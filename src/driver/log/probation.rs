@@ -74,6 +74,46 @@ events! {
             error: &'a dyn Display as Field::Quoted,
         } => "Repair what `error` names.";
 
+        /// The other generation could hear nothing of this one, and has served beside it. So the probation begins
+        /// anew.
+        BeginsAnew: Warn "probation" {
+            generation: Option<u64>,
+            daemon = own_pid(),
+            elapsed_ms: Duration as Field::Millis,
+        } => "If the process was not stopped: the machine may be out of processors or memory.";
+
+        /// A process waits in `init`, since its program file has failed in its probation.
+        CandidateWaits: Info "candidate" {
+            generation: Option<u64>,
+            daemon = own_pid(),
+            candidate: i32,
+            pause_ms: Duration as Field::Millis,
+        } => "Install a version that works, or try again at once by `seamless restart`.";
+
+        /// A program file that has failed is tried again at once: an operator has asked for a restart, or the
+        /// process that waited was told to end.
+        TryAtOnce: Info "candidate" {
+            generation: Option<u64>,
+            daemon = own_pid(),
+            candidate: Option<i32>,
+            cause: &'a str as Field::Word,
+        } => "Nothing.";
+
+        /// The generation that serves does not take note that this process waits in `init`.
+        NotAwaited: Debug "init" {
+            daemon = own_pid(),
+            server: i32,
+            reason: &'a str as Field::Text,
+        } => "Nothing: it is tried again.";
+
+        /// The generation that serves gives no duplicates of its sockets to this process, which waits in `init`. If
+        /// it crashes meanwhile, connections are refused until this process has started.
+        NoCopies: Warn "init" {
+            daemon = own_pid(),
+            server: i32,
+            reason: &'a str as Field::Text,
+        } => "See `reason`.";
+
         /// This process runs a file that has failed in its probation. It waits before it tries again.
         Waits: Warn "init" {
             daemon = own_pid(),

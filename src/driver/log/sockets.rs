@@ -210,6 +210,22 @@ events! {
             error: &'a dyn Display as Field::Quoted,
         } => "Find out why that generation did not give its sockets.";
 
+        /// A process that waits in `init` has duplicates of the sockets.
+        Copied: Debug "transfer" {
+            generation: Option<u64>,
+            daemon = own_pid(),
+            candidate: i32,
+            sockets: usize,
+        } => "Nothing.";
+
+        /// The generation that served while this process waited in `init` has died. This process uses the duplicates
+        /// of its sockets.
+        CopiesUsed: Warn "transfer" {
+            daemon = own_pid(),
+            predecessor_generation: u64,
+            sockets: usize,
+        } => "Find out why that generation has died.";
+
         /// The predecessor's sockets are here.
         Received: Info "transfer" {
             daemon = own_pid(),

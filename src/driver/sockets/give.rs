@@ -19,9 +19,7 @@ pub(in crate::driver) fn give(service: &Service, daemon: &Daemon) {
     let (Some(keep_sockets), Some(generation)) = (service.keep_sockets, service.number()) else {
         return;
     };
-    let entries: Vec<Entry> = PROCESS.sockets.held().unwrap_or_default();
-    let is_kept = |one: &Entry| !one.socket.retired && one.outlives_crash;
-    let entries: Vec<Entry> = entries.into_iter().filter(is_kept).collect();
+    let entries = outliving();
     if entries.is_empty() {
         return;
     }
@@ -49,6 +47,13 @@ pub(in crate::driver) fn give(service: &Service, daemon: &Daemon) {
     if !send(daemon) {
         daemon.waker.wake();
     }
+}
+
+/// What is to outlive a crash of this generation.
+pub(in crate::driver) fn outliving() -> Vec<Entry> {
+    let mut entries: Vec<Entry> = PROCESS.sockets.held().unwrap_or_default();
+    entries.retain(|one| !one.socket.retired && one.outlives_crash);
+    entries
 }
 
 /// The same, while this generation serves: what is to outlive a crash has changed.

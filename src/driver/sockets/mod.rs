@@ -45,6 +45,8 @@ pub(in crate::driver) struct Sockets {
     /// Held by the call that takes over: a second one at the same time waits for it.
     taking: Mutex<()>,
     held: Mutex<Held>,
+    /// Of the generation that serves while we wait in `init`, and its number. Used if that one dies.
+    copies: Mutex<Option<(u64, Vec<Entry>)>>,
     /// How many descriptors systemd's store takes; 0 as long as that is unknown.
     store_room: AtomicUsize,
     /// Held while the store is told: one look at a time.
@@ -77,6 +79,7 @@ impl Sockets {
             asking: Mutex::new(()),
             taking: Mutex::new(()),
             held: Mutex::new(held),
+            copies: Mutex::new(None),
             store_room: AtomicUsize::new(0),
             storing: Mutex::new(()),
         }
@@ -99,6 +102,15 @@ impl Sockets {
     /// Does a successor need to find this generation, although it drains?
     pub(in crate::driver) fn has_flows(&self) -> bool {
         lock(&self.held).flows.is_used()
+    }
+
+    /// What was kept before is closed.
+    pub(in crate::driver) fn keep_copies(&self, copies: (u64, Vec<Entry>)) {
+        *lock(&self.copies) = Some(copies);
+    }
+
+    pub(in crate::driver) fn take_copies(&self) -> Option<(u64, Vec<Entry>)> {
+        lock(&self.copies).take()
     }
 
     #[cfg(feature = "systemd")]

@@ -182,6 +182,7 @@ fn take_over() -> Result<()> {
         Some(service) if daemon.is_starting() => {
             let began = Instant::now();
             let taken = transfer::take(service, PROCESS.takeover_timeout())?;
+            drop(PROCESS.sockets.take_copies()); // older than what has come
             lock(&daemon.past).transfer = taken.generation.map(|_| began.elapsed());
             taken
         }

@@ -61,6 +61,7 @@ fn words(FileChanges { mode, uid, gid }: &FileChanges) -> String {
 /// that the kernel completes for us alone, after the older generations have closed theirs.
 pub(in crate::driver) fn close_unclaimed() {
     PROCESS.from_launcher.close();
+    drop(PROCESS.sockets.take_copies());
     PROCESS.handed.close_unclaimed();
     counters::carry_on();
     let mut held = lock(&PROCESS.sockets.held);

@@ -19,6 +19,8 @@
 //! commit, roll-back:            accepted
 //! counters: counters            counters, and the memory of the counters
 //! standby: stand-by generation=N  accepted, and then both: say WORD
+//! wait:    wait left_ms=N         accepted, and then both: say WORD
+//! copy:    as take, but that it begins with `copy kinds=KIND,…`: the asker has no number, and gets no states
 //! pass:    pass generation=N open=C                       accepted
 //!          connections number=K count=C memory=yes|no, a line for each, then their bytes unless they are in
 //!                    memory, and C descriptors (and one sealed memfd)     kept number=K fates=LETTERS
@@ -36,6 +38,7 @@ mod known;
 pub(crate) mod passing;
 mod socket;
 mod state;
+mod word;
 
 use std::fmt::{self, Write as _};
 
@@ -43,6 +46,7 @@ pub(crate) use known::Known;
 pub(crate) use passing::{Batch, Fate, Passed};
 pub(crate) use socket::{Address, FileId, Socket, SocketKind};
 pub(crate) use state::{NAME_MAX, NamedState, STATES_MAX, chunk_of_states};
+pub(crate) use word::Word;
 
 mod flow;
 
@@ -64,37 +68,10 @@ pub(crate) const SOCKETS_MAX: usize = 1 << 20;
 pub(crate) const STATE_MAX: u64 = 64 << 20;
 /// A refusal is cut to this many bytes.
 pub(crate) const REASON_MAX: usize = 1024;
+/// No process says that it waits in `init` for longer.
+pub(crate) const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(3600);
 /// A path has fewer than 4096 bytes, of which each may need three.
 const WORD_MAX: usize = 3 * 4096;
-
-/// A word on the lifeline between a generation on probation and the one that stands by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Word {
-    /// To the one that stands by, ten times a second; `Resume`: serve again, say so, and I drain. `Unwell`:
-    /// the same, because the check of the program has failed.
-    Well,
-    Resume,
-    Unwell,
-    /// The answer to `Resume` and `Unwell`.
-    Resumed,
-    /// To the one that stands by: TERM follows. `Leaving`: I end, and no successor of mine has come.
-    Committed,
-    Leaving,
-}
-
-impl Word {
-    const ALL: [Word; 6] =
-        [Word::Well, Word::Resume, Word::Unwell, Word::Resumed, Word::Committed, Word::Leaving];
-    const NAMES: [&str; 6] = ["well", "resume", "unwell", "resumed", "committed", "leaving"];
-
-    pub(crate) fn name(self) -> &'static str {
-        Word::NAMES[self as usize]
-    }
-
-    fn from_name(name: &str) -> Option<Word> {
-        Word::ALL.into_iter().find(|word| word.name() == name)
-    }
-}
 
 /// A message from the new daemon, or from the command.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -117,6 +94,15 @@ pub(crate) enum Request {
         generation: u64,
     },
     Say(Word),
+    /// The program file of the sender has failed in its probation, and its next try comes in so many
+    /// milliseconds. After the answer `accepted`, [`Word::Told`] and [`Word::Go`] are said on the connection.
+    Wait {
+        left_ms: u64,
+    },
+    /// Such a sender asks for duplicates of the sockets, in case that the other one dies.
+    Copy {
+        known: Known,
+    },
     Commit,
     RollBack,
     /// The generation with this number drains, and has this many connections to pass. After the answer
@@ -188,6 +174,11 @@ impl Request {
                 Some(known) => message(format_args!("take generation={generation} kinds={known}")),
                 None => message(format_args!("take generation={generation}")),
             },
+            Request::Copy { known } => match known.format() {
+                Some(known) => message(format_args!("copy kinds={known}")),
+                None => message(format_args!("copy")),
+            },
+            Request::Wait { left_ms } => message(format_args!("wait left_ms={left_ms}")),
             Request::Status => message(format_args!("status")),
             Request::Restart => message(format_args!("restart")),
             Request::Stop => message(format_args!("stop")),
@@ -213,6 +204,8 @@ impl Request {
                 generation: number(field(head, "generation"), "generation")?,
                 known: Known::parse(field(head, "kinds")),
             }),
+            "copy" => Ok(Request::Copy { known: Known::parse(field(head, "kinds")) }),
+            "wait" => Ok(Request::Wait { left_ms: number(field(head, "left_ms"), "time")? }),
             "status" => Ok(Request::Status),
             "restart" => Ok(Request::Restart),
             "stop" => Ok(Request::Stop),

@@ -53,6 +53,9 @@ pub(crate) struct Status {
     pub(crate) probation_limit_ms: Option<u64>,
     /// How long its probation still lasts; `None`: it is not on probation.
     pub(crate) probation_ms: Option<u64>,
+    /// The process that waits in `init` and goes on next, and how long it still waits.
+    pub(crate) candidate: Option<i32>,
+    pub(crate) next_try_ms: Option<u64>,
     /// Its launcher restarts in place.
     pub(crate) in_place: bool,
     /// How many restarts in place have failed.
@@ -93,6 +96,8 @@ impl Status {
         put("leave_time_ms", self.leave_time_ms.as_ref().map(|ms| ms as _));
         put("probation_limit_ms", self.probation_limit_ms.as_ref().map(|ms| ms as _));
         put("probation_ms", self.probation_ms.as_ref().map(|ms| ms as _));
+        put("candidate", self.candidate.as_ref().map(|pid| pid as _));
+        put("next_try_ms", self.next_try_ms.as_ref().map(|ms| ms as _));
         let words = [
             ("version", &self.version),
             ("supervisor_kind", &self.supervisor_kind),
@@ -151,6 +156,8 @@ impl Status {
             leave_time_ms: number("leave_time_ms"),
             probation_limit_ms: number("probation_limit_ms"),
             probation_ms: number("probation_ms"),
+            candidate: pid("candidate"),
+            next_try_ms: number("next_try_ms"),
             in_place: number("in_place") == Some(1),
             failures: number("failures").unwrap_or(0),
             failure: text("failure"),

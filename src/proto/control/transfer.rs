@@ -95,6 +95,12 @@ impl Taking {
         (taking, Request::Take { generation: own, known: Known::ALL })
     }
 
+    /// For a process without a number, which wants duplicates of the sockets alone.
+    pub(crate) fn copy(giver: &Predecessor) -> (Taking, Request) {
+        let (taking, _) = Taking::begin(0, giver);
+        (taking, Request::Copy { known: Known::ALL })
+    }
+
     /// Takes an answer, and the number of descriptors that came with it. The request that it returns is
     /// sent when the answer has been acted on. After an error the transfer is over, and nothing has
     /// been taken.

@@ -1,5 +1,6 @@
 //! The daemon's machine. Each `match` names every phase, so what is ignored is written down.
 
+mod candidates;
 mod check;
 mod drain;
 mod leaving;
@@ -40,6 +41,7 @@ pub(crate) struct Daemon {
     early_wish: bool,
     probation: probation::Probation,
     standby: probation::Standby,
+    candidates: candidates::Candidates,
     /// Why those have failed whose place we have taken back.
     failed: RollbackCause,
 }
@@ -86,6 +88,7 @@ impl Daemon {
             early_wish: false,
             probation: probation::Probation::No,
             standby: probation::Standby::No,
+            candidates: candidates::Candidates::default(),
             failed: RollbackCause::Ended,
         }
     }
@@ -214,7 +217,7 @@ impl Daemon {
             // Meanwhile it may have started, and serves: then nothing is cancelled.
             Input::Cancelled => {
                 if self.phase == Phase::Starting {
-                    self.end(&mut out);
+                    self.end_as_told(&mut out);
                 }
             }
             Input::LauncherGone => self.launcher_gone(&mut out),
@@ -335,7 +338,7 @@ impl Daemon {
                     self.stop_older(out);
                     out.push(Output::Report(Report::Waiting));
                 } else {
-                    self.end(out);
+                    self.end_as_told(out);
                 }
             }
             Phase::Serving | Phase::HandingOff | Phase::Detached => match self.intent {
@@ -364,7 +367,7 @@ impl Daemon {
         self.intent = Some(intent);
         match intent {
             Intent::Restart | Intent::Unknown => match self.phase {
-                Phase::Starting => self.end(out),
+                Phase::Starting => self.end_as_told(out),
                 Phase::Serving => self.hand_off(out),
                 Phase::Leaving(_) => {
                     self.has_left(false, out);

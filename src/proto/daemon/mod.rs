@@ -84,6 +84,14 @@ pub(crate) enum Event {
     Newer(bool),
     /// The answer to [`Output::TakeBack`]. `again`: the claim was held, or a file could not be written.
     TakenBack { again: bool },
+    /// We have not said for 2 s that we are well: this process was stopped, or had no processor.
+    WasSilent,
+    /// A process waits in `init`, since its program file has failed; or the last one of these has gone.
+    Candidates { wait: bool },
+    /// One of them says that it was told to end.
+    CandidateTold,
+    /// An operator wants the file that has failed to be tried again at once.
+    TryAgain,
 }
 
 /// What came of an attempt to commit.
@@ -97,6 +105,8 @@ pub(crate) enum CommitTried {
     Failed,
     /// A newer generation lives: what becomes of us is decided there.
     Replaced,
+    /// The one that stood by serves again: an operator has told it, and we could not hear of it.
+    RolledBack,
 }
 
 /// Who sent a signal.
@@ -225,8 +235,11 @@ pub(crate) enum Output {
     StandBy(bool),
     /// Run the `on_standby` hooks.
     RunStandbyHooks,
-    /// Say it to the other side of the lifeline, if there still is one.
+    /// Say it to the other side of the lifeline, if there still is one. [`Word::Told`]: to the generation that
+    /// serves while we wait in `init`.
     Say(Word),
+    /// Say [`Word::Go`] to each process that waits in `init`.
+    Go,
     /// Close the lifeline.
     HangUp,
     /// If the other side of the lifeline writes a core dump, feed in [`Event::Dumps`].

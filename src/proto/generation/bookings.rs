@@ -22,7 +22,8 @@ pub(crate) fn marks_its_end(reason: DrainReason) -> bool {
 }
 
 impl Generation {
-    fn ends(&self) -> bool {
+    /// It was told to end.
+    pub(crate) fn ends(&self) -> bool {
         self.more.iter().any(|field| field == ENDS)
     }
 }

@@ -80,9 +80,29 @@ impl Record {
     }
 }
 
-/// May this generation not commit any more? A newer one lives, which decides.
-pub(crate) fn is_replaced<'a>(own: u64, mut others: impl Iterator<Item = &'a Facts>) -> bool {
-    others.any(|one| one.number > own && one.lives())
+/// Why a generation may not commit any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// A newer one lives, which decides.
+    Newer,
+    /// An older one has taken its files back, and serves.
+    RolledBack,
+}
+
+/// May this generation, whose line says `line`, commit?
+pub(crate) fn obstacle<'a>(
+    own: u64,
+    line: Option<LineState>,
+    others: impl Iterator<Item = &'a Facts> + Clone,
+) -> Option<Obstacle> {
+    let older_serves = |one: &Facts| one.number < own && one.is_proven();
+    if others.clone().any(|one| one.number > own && one.lives()) {
+        Some(Obstacle::Newer)
+    } else if line == Some(LineState::Replaced) && others.into_iter().any(older_serves) {
+        Some(Obstacle::RolledBack)
+    } else {
+        None
+    }
 }
 
 /// May this generation not take its files back any more? A newer one is proven, and tells it to end.
@@ -104,7 +124,8 @@ pub(crate) fn newest_newer<'a>(
 mod tests {
     use super::super::record::LineState::{self, Draining, Keeping, Probation, Replaced, Serving};
     use super::super::rejection::RollbackCause::Ended;
-    use super::Step;
+    use super::super::verdict::{Facts, Unproven};
+    use super::{Obstacle, Step, obstacle};
 
     /// The states of the generations 1, 2, 3 … after this step.
     fn after(step: Step, before: &[LineState]) -> Vec<LineState> {
@@ -136,6 +157,32 @@ mod tests {
             after(Step::TakeBack { own: 1, cause: Ended }, &states),
             [Serving, Replaced, Replaced]
         );
+    }
+
+    /// An operator has told the older one to serve again, while the new one did not answer.
+    #[test]
+    fn p11_one_that_was_rolled_back_does_not_commit() {
+        let one = |number, proof| Facts {
+            number,
+            start: number,
+            proof,
+            foreign: false,
+            beyond: None,
+            holds_pid_file: false,
+            serves: true,
+            unproven: false,
+            keeps: false,
+        };
+        let (older, newer) = (one(1, Ok(())), one(3, Ok(())));
+        let dead = one(1, Err(Unproven::Gone));
+        let seen = |line, others: &[Facts]| obstacle(2, Some(line), others.iter());
+        assert_eq!(seen(Probation, &[older]), None);
+        assert_eq!(seen(Probation, &[older, newer]), Some(Obstacle::Newer));
+        assert_eq!(seen(Replaced, &[older]), Some(Obstacle::RolledBack));
+        assert_eq!(seen(Replaced, &[older, newer]), Some(Obstacle::Newer));
+        assert_eq!(seen(Replaced, &[dead]), None, "nobody else serves");
+        assert_eq!(seen(Replaced, &[Facts { unproven: true, ..older }]), None);
+        assert_eq!(obstacle(2, None, [older].iter()), None, "the record was lost");
     }
 
     #[test]

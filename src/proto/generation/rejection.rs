@@ -170,6 +170,8 @@ pub(crate) struct Sight {
     pub(crate) own: Option<ProgramFile>,
     /// A generation lives whose line says that it serves and is proven.
     pub(crate) is_served: bool,
+    /// That generation says that it need not wait: an operator wants another try.
+    pub(crate) goes: bool,
 }
 
 impl Sight {
@@ -177,7 +179,7 @@ impl Sight {
     /// `None`: nobody serves meanwhile, the operator wants another try, or another file has been rejected since.
     pub(crate) fn pause(self) -> Option<Duration> {
         let rejected = self.rejected.filter(|rejected| Some(rejected.file) == self.own)?;
-        self.is_served.then(|| rejected.pause())
+        (self.is_served && !self.goes).then(|| rejected.pause())
     }
 }
 
@@ -227,12 +229,12 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..8 {
             rejected = Some(Rejected::again(rejected, FILE, 2, RollbackCause::Ended));
-            let sight = Sight { rejected, own: Some(FILE), is_served: true };
+            let sight = Sight { rejected, own: Some(FILE), is_served: true, goes: false };
             pauses.extend(sight.pause().map(|pause| pause.as_secs()));
         }
         assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 64, 64]);
         let other = ProgramFile { mtime: 9, ..FILE };
-        let sight = Sight { rejected, own: Some(other), is_served: true };
+        let sight = Sight { rejected, own: Some(other), is_served: true, goes: false };
         assert_eq!(sight.pause(), None);
         let failed = Rejected::again(rejected, other, 3, RollbackCause::Told);
         assert_eq!((failed.pause(), failed.generation), (Duration::from_secs(2), 3));
@@ -241,8 +243,23 @@ mod tests {
     #[test]
     fn p1_nobody_waits_while_nobody_serves() {
         let rejected = Some(rejected(3));
-        assert_eq!(Sight { rejected, own: Some(FILE), is_served: false }.pause(), None);
-        assert_eq!(Sight { rejected: None, own: Some(FILE), is_served: true }.pause(), None);
-        assert_eq!(Sight { rejected, own: None, is_served: true }.pause(), None);
+        assert_eq!(
+            Sight { rejected, own: Some(FILE), is_served: false, goes: false }.pause(),
+            None
+        );
+        assert_eq!(
+            Sight { rejected: None, own: Some(FILE), is_served: true, goes: false }.pause(),
+            None
+        );
+        assert_eq!(Sight { rejected, own: None, is_served: true, goes: false }.pause(), None);
+    }
+
+    #[test]
+    fn an_operator_need_not_wait() {
+        let mut sight =
+            Sight { rejected: Some(rejected(3)), own: Some(FILE), is_served: true, goes: false };
+        assert_eq!(sight.pause(), Some(Duration::from_secs(8)));
+        sight.goes = true;
+        assert_eq!(sight.pause(), None);
     }
 }

@@ -176,11 +176,8 @@ impl Children {
             Report::TakenOver => member.taken_over = true,
             Report::Probation => member.on_probation = true,
             Report::RolledBack => member.rolled_back = true,
-            Report::Committed => {
-                member.on_probation = false;
-                self.await_older(child, out);
-            }
-            Report::Resumed => self.last = Last::Lives(child),
+            Report::Committed => self.committed(child, out),
+            Report::Resumed => self.resumed(child),
             // What ends from now on has ended after a stop, whoever has asked for it.
             Report::Leaving => {
                 member.life = Life::Draining;

@@ -113,7 +113,7 @@ const BUSY: Budget = Budget { connections: 1, ..RESTART };
 const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
-const VARIANTS: [(Variant, Promise, Setting); 82] = [
+const VARIANTS: [(Variant, Promise, Setting); 85] = [
     (LeavesForSuccessor, P4, leaving(RESTART)),
     (LeavesWithOlder, P6, leaving(TWICE)),
     (LeavingNotReported, P3, leaving(Budget { limits: 1, ..RESTART })),
@@ -121,6 +121,9 @@ const VARIANTS: [(Variant, Promise, Setting); 82] = [
     (DrainsBeforeResumed, P1, on_probation(Budget { bad: 1, ..RESTART })),
     (ProbationIsNewer, P11, on_probation(Budget { kills: 1, ..RESTART })),
     (StandbyTermed, P11, on_probation(Budget { kills: 1, ..RESTART })),
+    (CandidateIgnored, P1, Setting { probation: true, ..other(Budget { waits: 1, ..RESTART }) }),
+    (PauseIgnored, P11, on_probation(Budget { limits: 1, ..RESTART })),
+    (RolledBackCommits, P11, on_probation(Budget { bad: 1, ..RESTART })),
     (NoKeeper, P12, keeping(2, KILL)),
     (KeeperNotAwaited, P12, keeping(2, KILL)),
     (GivenLate, P12, keeping(2, Budget { commands: 1, ..KILL })),

@@ -45,6 +45,7 @@ impl World {
     }
 
     pub(crate) fn daemon_ends(&mut self, id: Id, end: End) {
+        self.goes_on(id); // who waits for it sees that its connection is closed
         if self.at_mut(id).daemon.take().is_none() {
             return;
         }
@@ -324,6 +325,7 @@ impl World {
                 }
                 Output::Arm(timer) => {
                     daemon.timers.arm(timer);
+                    daemon.was_silent &= timer != Timer::Probation;
                     if timer == Timer::Successor {
                         daemon.claims_since = false;
                     }
@@ -333,6 +335,7 @@ impl World {
                 | Output::StandBy(_)
                 | Output::RunStandbyHooks
                 | Output::Say(_)
+                | Output::Go
                 | Output::HangUp
                 | Output::LookForNewer
                 | Output::LookForDump
@@ -781,7 +784,8 @@ impl World {
         let mut newer = self.generations.iter().filter(|one| one.number > own.number);
         let stopping = newer.any(|one| one.daemon.is_some() && one.told_stop);
         let told = own.daemon.as_ref().and_then(|daemon| daemon.told);
-        let unclaimed = own.daemon.as_ref().is_some_and(|daemon| !daemon.claims_since);
+        let nobody_came = |daemon: &DaemonProcess| !daemon.claims_since && !daemon.knows_candidate;
+        let unclaimed = own.daemon.as_ref().is_some_and(nobody_came);
         let older_serves = self.ids().any(|one| {
             self.at(one).number < own.number && self.daemon(one).is_some_and(|one| one.serves())
         });

@@ -52,6 +52,18 @@ impl Daemon {
         self.machine.is_on_probation()
     }
 
+    pub(crate) fn stands_by(&self) -> bool {
+        self.machine.stands_by()
+    }
+
+    pub(crate) fn takes_candidates(&self) -> bool {
+        self.machine.takes_candidates()
+    }
+
+    pub(crate) fn waits_in_init(&mut self, waits: bool) {
+        self.machine.waits_in_init(waits);
+    }
+
     pub(crate) fn started(&mut self, last_claim: u64) -> Option<Report> {
         match variants::broken() {
             Some(Variant::NobodyServes) => return None,
@@ -91,6 +103,8 @@ impl Daemon {
                 D::Told(Intent::Stop(Scope::Generation))
             }
             (Variant::StandbyDeaf, D::Probation(Event::PartnerEnded)) => return None,
+            (Variant::CandidateIgnored, D::Probation(Event::Candidates { .. })) => return None,
+            (Variant::PauseIgnored, D::Probation(Event::WasSilent)) => return None,
             (Variant::Deaf(row), input) if row.is_daemon(phase, &input) => return None,
             (Variant::LauncherGoneIgnoredInStarting, D::LauncherGone)
                 if phase == Phase::Starting =>

@@ -1,16 +1,16 @@
 //! Generations on probation, and those that stand by: what `driver::daemon::partner` and
 //! `driver::generation::probation` do.
 //!
-//! A question to stand by and its answer are one step. A rejected file that waits is a start that comes
-//! later, so it is not told apart.
+//! A question to stand by and its answer are one step. Any start may find that its file was rejected, and wait:
+//! what it waits for is a walk's business.
 
 use super::trace::say;
-use super::world::{Id, Promise, Setting, Signal, World};
+use super::world::{Id, Main, Promise, Setting, Signal, World};
 use crate::proto::End;
 use crate::proto::Report;
 use crate::proto::State;
-use crate::proto::daemon::{CommitTried, Event, Input, Output, RollbackCause, Timer};
-use crate::proto::generation::lines::{self, Step};
+use crate::proto::daemon::{CommitTried, Event, Input, Output, Phase, RollbackCause, Timer, Word};
+use crate::proto::generation::lines::{self, Obstacle, Step};
 use crate::proto::generation::record::LineState;
 use crate::proto::generation::verdict::Facts;
 use crate::variants::{self, Variant};
@@ -27,8 +27,15 @@ pub(crate) enum ProbationAction {
     Unhealthy,
     /// The program returns from `main`.
     Exits,
+    /// An operator tells the one that stands by.
+    StandbyRollsBack,
     /// It hangs, and is heard again later.
     Silent,
+    /// Its file was rejected: it waits for this one's end, or for its time.
+    Waits(Id),
+    // By itself.
+    GoesOn,
+    CandidatesChanged,
 }
 
 impl World {
@@ -49,6 +56,20 @@ impl World {
         if daemon.timers.has(Timer::Silence) && daemon.partner.is_some() {
             all.push((self.budget.limits, ProbationAction::Silent));
         }
+        if daemon.machine.stands_by() && daemon.serves_or_stands_by() {
+            all.push((self.budget.bad, ProbationAction::StandbyRollsBack));
+        }
+        let claiming = matches!(daemon.main, Main::Claiming(_)) && daemon.waits_for.is_none();
+        if claiming && daemon.machine.phase() == Phase::Starting {
+            let takes = |one: &Id| {
+                let other = self.daemon(*one).filter(|other| !other.is_stalled());
+                let proven = self.at(*one).line == Some(LineState::Serving);
+                proven && other.is_some_and(|other| other.machine.takes_candidates())
+            };
+            if let Some(server) = self.ids().filter(takes).max() {
+                all.push((self.budget.waits, ProbationAction::Waits(server)));
+            }
+        }
         all
     }
 
@@ -56,10 +77,16 @@ impl World {
     pub(crate) fn probation_fair(&self, id: Id) -> Vec<ProbationAction> {
         let (generation, Some(daemon)) = (self.at(id), self.daemon(id)) else { return Vec::new() };
         let mut all = Vec::new();
+        if daemon.waits_for.is_some() {
+            all.push(ProbationAction::GoesOn);
+        }
+        if daemon.candidates_changed && !daemon.is_stalled() {
+            all.push(ProbationAction::CandidatesChanged);
+        }
         if daemon.begins_probation {
             all.push(ProbationAction::Begin);
         }
-        if !generation.words.is_empty() {
+        if !generation.words.is_empty() && !daemon.begins_probation {
             all.push(ProbationAction::Hear);
         }
         if daemon.partner.is_some_and(|partner| self.daemon(partner).is_none()) {
@@ -118,7 +145,27 @@ impl World {
                     self.with_daemon(id, |daemon| daemon.partner = ended);
                 }
             }
-            ProbationAction::Timer(timer) => self.daemon_timer(id, timer, setting),
+            ProbationAction::Timer(timer) => {
+                let anew = self.daemon(id).is_some_and(|one| one.was_silent);
+                if timer == Timer::Probation && anew {
+                    self.fault(Promise::P11, "a probation with a pause in it is passed");
+                }
+                self.daemon_timer(id, timer, setting);
+            }
+            ProbationAction::StandbyRollsBack => {
+                self.budget.bad -= 1;
+                self.on_probation(id, Event::RollBack(RollbackCause::Operator), setting);
+            }
+            ProbationAction::Waits(server) => {
+                self.budget.waits -= 1;
+                self.with_daemon(id, |daemon| {
+                    daemon.waits_for = Some(server);
+                    daemon.machine.waits_in_init(true);
+                });
+                self.with_daemon(server, |daemon| daemon.candidates_changed = true);
+            }
+            ProbationAction::GoesOn => self.goes_on(id),
+            ProbationAction::CandidatesChanged => self.candidates_changed(id, setting),
             ProbationAction::Unhealthy => {
                 self.budget.bad -= 1;
                 self.on_probation(id, Event::RollBack(RollbackCause::Operator), setting);
@@ -131,10 +178,49 @@ impl World {
             }
             ProbationAction::Silent => {
                 self.budget.limits -= 1;
+                let silent = self.daemon(id).and_then(|daemon| daemon.partner);
                 self.daemon_timer(id, Timer::Silence, setting);
+                let goes_on = |one: &Id| self.daemon(*one).is_some_and(|one| !one.is_stalled());
+                if let Some(one) = silent.filter(goes_on) {
+                    self.with_daemon(one, |daemon| {
+                        daemon.was_silent = daemon.timers.has(Timer::Probation);
+                    });
+                    self.on_probation(one, Event::WasSilent, setting);
+                }
             }
         }
         self.check_standbys();
+    }
+
+    /// Its thread for signals learns who waits for it.
+    fn candidates_changed(&mut self, id: Id, setting: &Setting) {
+        let told = self.daemon(id).is_some_and(|daemon| daemon.candidate_told);
+        if told {
+            if !self.on_probation(id, Event::CandidateTold, setting) {
+                return;
+            }
+            self.with_daemon(id, |daemon| daemon.candidate_told = false);
+        }
+        let has = |one: Id| self.daemon(one).is_some_and(|one| one.waits_for == Some(id));
+        let wait = self.ids().any(has);
+        self.with_daemon(id, |daemon| daemon.candidates_changed = false);
+        if self.on_probation(id, Event::Candidates { wait }, setting) {
+            self.with_daemon(id, |daemon| daemon.knows_candidate = wait);
+        } else {
+            self.with_daemon(id, |daemon| daemon.candidates_changed = true);
+        }
+    }
+
+    /// It waits no longer, or has ended.
+    pub(crate) fn goes_on(&mut self, id: Id) {
+        let mut server = None;
+        self.with_daemon(id, |daemon| {
+            server = daemon.waits_for.take();
+            daemon.machine.waits_in_init(false);
+        });
+        if let Some(server) = server {
+            self.with_daemon(server, |daemon| daemon.candidates_changed = true);
+        }
     }
 
     /// The lines of the record, when this generation is entered: see `started`.
@@ -175,6 +261,7 @@ impl World {
             return false; // gone, or it does not answer in time
         }
         self.with_daemon(older, |daemon| daemon.partner = Some(id));
+        self.at_mut(older).words.clear(); // of one that it has stood by for before
         let number = u64::from(self.at(id).number);
         if !self.on_probation(older, Event::AskedToStandBy(number), setting) {
             return false;
@@ -209,6 +296,19 @@ impl World {
                 inputs.push_back(Input::Probation(Event::CommitTried(tried)));
             }
             Output::StandBy(false) => self.with_daemon(id, |daemon| daemon.partner = None),
+            Output::Say(Word::Told) => {
+                let server = self.daemon(id).and_then(|daemon| daemon.waits_for);
+                if let Some(server) = server {
+                    self.with_daemon(server, |daemon| daemon.candidate_told = true);
+                }
+            }
+            Output::Go => {
+                for one in self.ids() {
+                    if self.daemon(one).is_some_and(|one| one.waits_for == Some(id)) {
+                        self.goes_on(one);
+                    }
+                }
+            }
             Output::Say(word) => {
                 let partner = self.daemon(id).and_then(|daemon| daemon.partner);
                 if let Some(partner) = partner {
@@ -245,8 +345,17 @@ impl World {
             return CommitTried::ClaimHeld;
         }
         let own = u64::from(self.at(id).number);
-        if lines::is_replaced(own, self.listed(id, setting).iter().map(|(_, facts)| facts)) {
-            return CommitTried::Replaced;
+        let line = self.at(id).line;
+        let line = if variants::is(Variant::RolledBackCommits) { None } else { line };
+        match lines::obstacle(own, line, self.listed(id, setting).iter().map(|(_, facts)| facts)) {
+            Some(Obstacle::Newer) => return CommitTried::Replaced,
+            Some(Obstacle::RolledBack) => return CommitTried::RolledBack,
+            None => {}
+        }
+        let serves = |one: Id| self.daemon(one).is_some_and(|daemon| daemon.serves());
+        let older = self.ids().any(|one| one < id && serves(one));
+        if self.at(id).line == Some(LineState::Replaced) && older {
+            self.fault(Promise::P11, "one that was rolled back takes over");
         }
         self.write_lines(Step::Prove { own });
         CommitTried::Written

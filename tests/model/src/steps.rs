@@ -224,6 +224,7 @@ impl World {
             let Some(daemon) = &generation.daemon else { continue };
             let runs = match daemon.main {
                 Main::Booting(_) | Main::TakingOver { .. } => true,
+                Main::Claiming(_) if daemon.waits_for.is_some() => false,
                 Main::Claiming(_) => self.claim.is_none() || variants::is(Variant::NoClaim),
                 Main::Preparing(deploy) => self.prepares(id).unwrap_or(deploy != Deploy::Hangs),
                 Main::Waiting => daemon.finished,

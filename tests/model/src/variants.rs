@@ -157,6 +157,12 @@ pub(crate) enum Variant {
     DrainsBeforeResumed,
     /// A check takes a generation on probation for one that has taken over.
     ProbationIsNewer,
+    /// `successor_timeout` counts while a process waits in `init`.
+    CandidateIgnored,
+    /// A probation in which the new generation was silent goes on.
+    PauseIgnored,
+    /// A generation that was rolled back while it hung commits.
+    RolledBackCommits,
     /// A takeover on probation ends the one that is to stand by.
     StandbyTermed,
     /// A successor's TERM is taken for a stop.

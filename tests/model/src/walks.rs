@@ -39,7 +39,10 @@ pub(crate) const NONE: Budget = Budget {
     planted: 0,
     connections: 0,
     cuts: 0,
+    waits: 0,
 };
+
+const RESTART: Budget = Budget { commands: 1, ..NONE };
 
 /// Shown also where the test passes.
 pub(crate) fn print(line: &str) {
@@ -76,6 +79,7 @@ impl Setting {
             planted,
             connections,
             cuts,
+            waits,
         } = self.budget;
         let counts = [
             (self.starts, "generations"),
@@ -96,6 +100,7 @@ impl Setting {
             (planted, "lines planted"),
             (connections, "connections"),
             (cuts, "takeovers cut"),
+            (waits, "rejected files that wait"),
         ];
         let counts = counts.iter().filter(|(count, _)| *count > 0);
         let counts: Vec<String> = counts.map(|(count, of)| format!("{of} {count}")).collect();
@@ -522,6 +527,28 @@ fn p4_p11_a_new_generation_that_fails_is_replaced_by_the_proven_one() {
     walk_probation(Setting::new(Kind::DAEMONTOOLS, true, 3, by_hand));
     let silent = Budget { commands: 1, limits: 1, ..NONE };
     walk_probation(Setting::new(Kind::DAEMONTOOLS, true, 3, silent));
+}
+
+/// Two of them at most, and what happens to the ones that they wait for.
+#[test]
+fn p1_p4_p6_p11_a_rejected_file_waits_for_the_generation_that_serves() {
+    let waits = |kind, readable, starts, budget| {
+        walk_probation(Setting::new(kind, readable, starts, Budget { waits: 1, ..budget }));
+    };
+    let direct = Budget { direct: 1, ..RESTART };
+    let kill = Budget { kills: 1, ..RESTART };
+    for (kind, readable) in [(Kind::DAEMONTOOLS, true), (Kind::OTHER, false)] {
+        waits(kind, readable, 3, RESTART);
+        waits(kind, readable, 2, direct);
+        if kind == Kind::DAEMONTOOLS || is_deep() {
+            waits(kind, readable, 2, kill);
+        }
+        if is_deep() {
+            for budget in [direct, kill, Budget { commands: 2, ..NONE }] {
+                waits(kind, readable, 3, budget);
+            }
+        }
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::proto::generation::verdict::{Facts, Unproven};
 use crate::proto::launcher::InPlace;
 use crate::proto::launcher::Keeper as KeeperNews;
 use crate::proto::launcher::Timer as LauncherTimer;
-use crate::proto::{End, Intent, Kind, Reading, Report};
+use crate::proto::{End, Intent, Kind, Reading, Report, State};
 use crate::variants::{self, Variant};
 
 /// A generation by the order in which its launcher was started. It stands for the PIDs and the
@@ -143,6 +143,8 @@ pub(crate) struct Budget {
     pub(crate) connections: u8,
     /// Takeovers that are refused or cut, and strangers at the control socket.
     pub(crate) cuts: u8,
+    /// Starts whose file was rejected: they wait in `init`.
+    pub(crate) waits: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -352,6 +354,16 @@ pub(crate) struct DaemonProcess {
     pub(crate) partner: Option<Id>,
     /// The other one stands by, and its thread for signals does not know yet.
     pub(crate) begins_probation: bool,
+    /// It waits in `init` for this generation.
+    pub(crate) waits_for: Option<Id>,
+    /// One has come to wait for it, or has gone, and its thread for signals does not know yet.
+    pub(crate) candidates_changed: bool,
+    /// At least one waits, as far as it knows.
+    pub(crate) knows_candidate: bool,
+    /// One of them was told to end.
+    pub(crate) candidate_told: bool,
+    /// The other one could hear nothing of it since its probation has begun.
+    pub(crate) was_silent: bool,
 }
 
 /// What a new program is worth.
@@ -549,11 +561,20 @@ impl DaemonProcess {
             claims_since: false,
             partner: None,
             begins_probation: false,
+            waits_for: None,
+            candidates_changed: false,
+            knows_candidate: false,
+            candidate_told: false,
+            was_silent: false,
         }
     }
 
     pub(crate) fn serves(&self) -> bool {
         self.machine.state().serves()
+    }
+
+    pub(crate) fn serves_or_stands_by(&self) -> bool {
+        self.serves() || self.machine.state() == State::Standby
     }
 
     /// Its thread for signals waits for the files that another thread holds, or looks round.

@@ -1,7 +1,7 @@
 use super::{
     Address, Answer, CHUNK_MAX, Fate, FileId, Flow, Known, MESSAGE_MAX, NAME_MAX, NamedState,
     Owner, Refused, Request, SOCKETS_MAX, STATE_MAX, STATES_MAX, Secret, Socket, SocketKind, Steer,
-    chunk, chunk_of_states,
+    Word, chunk, chunk_of_states,
 };
 
 fn tcp(asked: &str, local: &str) -> Socket {
@@ -54,6 +54,10 @@ fn each_request_as_text() {
         ("got 252", Request::Got { count: 252 }),
         ("got 0", Request::Got { count: 0 }),
         ("done", Request::Done),
+        ("wait left_ms=2000", Request::Wait { left_ms: 2000 }),
+        ("copy", Request::Copy { known: Known::FIRST }),
+        ("say told", Request::Say(Word::Told)),
+        ("say go", Request::Say(Word::Go)),
         ("pass generation=7 open=10000", Request::Pass { generation: 7, open: 10_000 }),
     ] {
         assert_eq!(value.format(), format!("seamless-takeover 1 {text}").into_bytes());

@@ -40,6 +40,8 @@ fn full() -> Status {
         leave_time_ms: Some(10_000),
         probation_limit_ms: Some(60_000),
         probation_ms: Some(1_500),
+        candidate: Some(9),
+        next_try_ms: Some(700),
         in_place: true,
         failures: 4,
         failure: text("exit code 1: 100 % wrong"),

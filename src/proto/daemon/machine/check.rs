@@ -58,8 +58,8 @@ impl Daemon {
                 self.wait = Wait::No;
                 out.push(Output::Disarm(Timer::Successor));
             }
-            // The newer one has come.
-            Intent::Unknown if self.stands_by() => {
+            // The newer one has come, or waits in `init`.
+            Intent::Unknown if self.stands_by() || self.candidates_wait() => {
                 self.wait = Wait::No;
                 out.push(Output::Disarm(Timer::Successor));
             }

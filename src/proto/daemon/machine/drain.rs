@@ -7,6 +7,7 @@ use crate::proto::{DrainReason, Intent, Report, Scope};
 impl Daemon {
     pub(super) fn drain(&mut self, reason: DrainReason, out: &mut Vec<Output>) {
         self.leave_probation(reason, out);
+        self.let_candidates_go(out);
         let left = std::mem::replace(&mut self.phase, Phase::Draining(reason));
         out.extend([Output::Disarm(Timer::Check), Output::Disarm(Timer::Successor)]);
         if reason == DrainReason::TakenOver {

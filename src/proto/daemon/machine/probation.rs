@@ -41,7 +41,7 @@ impl Daemon {
         matches!(self.standby, Standby::For(_))
     }
 
-    pub(super) fn stands_by(&self) -> bool {
+    pub(crate) fn stands_by(&self) -> bool {
         self.standby != Standby::No
     }
 
@@ -61,6 +61,10 @@ impl Daemon {
             Event::Dumps => self.dumps(out),
             Event::Newer(watched) => self.newer(watched, out),
             Event::TakenBack { again } => self.taken_back(again, out),
+            Event::WasSilent => self.was_silent(out),
+            Event::Candidates { wait } => self.candidates(wait, out),
+            Event::CandidateTold => self.candidate_told(),
+            Event::TryAgain => self.try_again(out),
         }
     }
 
@@ -122,6 +126,7 @@ impl Daemon {
                 self.stop_older(out);
                 out.push(Output::HangUp);
             }
+            CommitTried::RolledBack => self.drain(DrainReason::RolledBack, out),
             CommitTried::ClaimHeld => out.push(Output::Arm(Timer::CommitSoon)),
             CommitTried::Failed | CommitTried::Replaced => {
                 out.push(Output::Arm(Timer::CommitLater));
@@ -129,7 +134,19 @@ impl Daemon {
         }
     }
 
+    /// The one that stands by has served beside us meanwhile: what was proven before that does not count. A
+    /// probation that was passed before is passed.
+    fn was_silent(&mut self, out: &mut Vec<Output>) {
+        if self.probation == Probation::Running {
+            out.push(Output::Arm(Timer::Probation));
+        }
+    }
+
+    /// To the one that stands by as well: the other one does not answer.
     pub(super) fn roll_back(&mut self, cause: RollbackCause, out: &mut Vec<Output>) {
+        if self.probation == Probation::No {
+            return self.serve_again(true, cause, out);
+        }
         if self.probation == Probation::Running {
             self.probation = Probation::Failing(cause);
             out.push(Output::Disarm(Timer::Probation));
@@ -193,6 +210,7 @@ impl Daemon {
         out.push(Output::StandBy(can));
         if can {
             let before = std::mem::replace(&mut self.standby, Standby::For(number));
+            self.no_wish_for_candidates();
             out.extend([Output::Arm(Timer::Silence), Output::Arm(Timer::Dump)]);
             if !matches!(before, Standby::For(_)) {
                 out.push(Output::RunStandbyHooks);
@@ -274,11 +292,14 @@ impl Daemon {
                     self.drain(DrainReason::TakenOver, out);
                 }
             }
+            // If nobody has asked for it, an operator has told the other one to serve again.
             Word::Resumed => {
-                if self.probation == Probation::AwaitsResumed {
+                if self.is_on_probation() {
                     self.drain(DrainReason::RolledBack, out);
                 }
             }
+            // Of a process that waits in `init`.
+            Word::Told | Word::Go => {}
         }
     }
 

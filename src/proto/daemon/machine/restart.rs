@@ -22,7 +22,7 @@ impl Daemon {
             Sender::Successor | Sender::Other => false,
         };
         match self.phase {
-            Phase::Starting => self.end(out),
+            Phase::Starting => self.end_as_told(out),
             Phase::Serving if self.attached && !self.in_place => {
                 self.wish = true;
                 self.ask(Question::OfLauncher, out);

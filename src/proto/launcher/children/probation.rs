@@ -1,6 +1,6 @@
 //! What a probation means to the launcher: whom it replaces, and what the supervisor sees of its end.
 
-use super::{Children, Life, Member};
+use super::{Children, Last, Life, Member};
 use crate::proto::End;
 use crate::proto::launcher::{Child, Output, Timer};
 
@@ -8,6 +8,27 @@ use crate::proto::launcher::{Child, Output, Timer};
 const FAILED_ON_PROBATION: i32 = 75;
 
 impl Children {
+    /// It has taken over, also if the one that stood by has served again meanwhile.
+    pub(super) fn committed(&mut self, child: Child, out: &mut Vec<Output>) {
+        if let Some(member) = self.member(child) {
+            member.on_probation = false;
+        }
+        let place = |child| self.members.iter().position(|one| one.child == child);
+        if self.current().is_some_and(|current| place(current) < place(child)) {
+            self.last = Last::Lives(child);
+        }
+        self.await_older(child, out);
+    }
+
+    /// It serves again, unless a newer one has committed since: what two children report may come in any order.
+    pub(super) fn resumed(&mut self, child: Child) {
+        let newer = self.members.iter().rev().take_while(|one| one.child != child);
+        let mut newer = newer.filter(|one| one.life == Life::Serving);
+        if newer.all(|one| one.on_probation) {
+            self.last = Last::Lives(child);
+        }
+    }
+
     /// From now on the older ones have to drain.
     pub(super) fn await_older(&self, child: Child, out: &mut Vec<Output>) {
         if self.members.iter().any(|one| one.life == Life::Serving && one.child != child) {

@@ -853,3 +853,28 @@ fn p11_in_place_the_older_one_is_overdue_from_the_commit_on() {
     let ends = launcher.on(L::Ended(NEXT, End::Code(0)));
     assert!(!ends.iter().any(|one| matches!(one, LO::Mirror(..))), "{ends:?}");
 }
+
+/// An operator tells the one that stands by to serve again, and the new one commits at the same time. The record
+/// decides for the new one, whichever report is read first.
+#[test]
+fn p1_p11_in_place_a_commit_counts_also_if_the_older_one_has_served_again() {
+    const NEXT: Child = 71;
+    let next = |report| L::Report(NEXT, report);
+    for resumed_first in [true, false] {
+        let in_place = Some(crate::proto::launcher::InPlace { max_draining: None });
+        let mut launcher = Launcher::new(Kind::DAEMONTOOLS, None, PID, in_place);
+        for input in [report(Report::Started), L::Reload, L::Spawned(Some(NEXT))] {
+            let _ = launcher.on(input);
+        }
+        let _ = launcher.on(next(Report::Probation));
+        let _ = launcher.on(next(Report::Started));
+        let mut both = [report(Report::Resumed), next(Report::Committed)];
+        if !resumed_first {
+            both.reverse();
+        }
+        both.iter().for_each(|input| _ = launcher.on(*input));
+        assert_eq!(launcher.current(), Some(NEXT), "resumed first: {resumed_first}");
+        let told = launcher.on(L::Timer(LT::Overdue));
+        assert!(!told.contains(&LO::TellTakenOver(NEXT)), "{told:?}");
+    }
+}

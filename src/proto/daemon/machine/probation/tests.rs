@@ -51,6 +51,9 @@ fn p4_p11_the_record_comes_first_and_then_the_older_ones_are_told() {
         again(CommitTried::ClaimHeld, Timer::CommitSoon);
         again(CommitTried::Failed, Timer::CommitLater);
         again(CommitTried::Replaced, Timer::CommitLater);
+        let mut rolled_back = daemon.clone();
+        let _ = rolled_back.on(D::Probation(E::CommitTried(CommitTried::RolledBack)));
+        assert_eq!(rolled_back.phase(), Phase::Draining(DrainReason::RolledBack));
         let told = [
             Output::Say(Word::Committed),
             Output::Report(Report::Committed),
@@ -145,6 +148,41 @@ fn p11_the_standby_serves_at_once_and_takes_its_files_back_later() {
     assert_eq!(daemon.state(), State::Standby);
 }
 
+/// The other one hangs, so it cannot ask for it itself. It drains as soon as it hears of it.
+#[test]
+fn p11_an_operator_tells_the_standby_if_the_new_one_does_not_answer() {
+    let told = D::Probation(E::RollBack(RollbackCause::Operator));
+    for silent in [false, true] {
+        let mut daemon = standing_by();
+        if silent {
+            let _ = daemon.on(D::Timer(Timer::Silence));
+        }
+        let out = daemon.on(told.clone());
+        assert_eq!(daemon.state(), State::Detached);
+        assert_eq!(out.first(), Some(&Output::Say(Word::Resumed)));
+        assert_eq!(out.last(), Some(&Output::TakeBack(RollbackCause::Operator)));
+        assert_eq!(out.contains(&Output::RunResumeHooks), !silent);
+        assert_eq!(daemon.on(told.clone()), [], "once");
+    }
+    for begun in [None, Some(D::Timer(Timer::Probation)), Some(told)] {
+        let mut daemon = on_probation();
+        if let Some(begun) = begun {
+            let _ = daemon.on(begun);
+        }
+        let _ = daemon.on(D::Probation(E::Heard(Word::Resumed)));
+        assert_eq!(daemon.phase(), Phase::Draining(DrainReason::RolledBack));
+    }
+}
+
+/// The other one has served beside it, so nothing is proven.
+#[test]
+fn p11_a_pause_begins_the_probation_anew() {
+    let mut daemon = on_probation();
+    assert_eq!(daemon.on(D::Probation(E::WasSilent)), [Output::Arm(Timer::Probation)]);
+    let _ = daemon.on(D::Timer(Timer::Probation));
+    assert_eq!(daemon.on(D::Probation(E::WasSilent)), [], "it was passed before");
+}
+
 #[test]
 fn p11_one_that_hangs_is_helped_until_it_is_heard_again() {
     let mut daemon = standing_by();
@@ -213,6 +251,8 @@ fn without_a_probation_nothing_of_it_happens() {
         D::Probation(E::Heard(Word::Well)),
         D::Probation(E::Heard(Word::Committed)),
         D::Probation(E::CommitTried(CommitTried::Written)),
+        D::Probation(E::WasSilent),
+        D::Probation(E::Candidates { wait: false }),
     ] {
         let before = daemon.clone();
         assert_eq!(daemon.on(input.clone()), [], "{input:?}");

@@ -1,0 +1,131 @@
+//! A process whose program file has failed in its probation waits in `init`, before the claim and before the program
+//! initialises. Meanwhile it is connected with the generation that serves, and has duplicates of its sockets.
+
+use super::probation::ANSWER;
+use super::{HeldPredecessor, Service};
+use crate::driver::control::link::{Deadline, connect};
+use crate::driver::control::transfer;
+use crate::driver::log::{self, probation::Event};
+use crate::driver::shared::{Daemon, PROCESS};
+use crate::proto::control::frame::{self, Answer, Request, Word};
+use crate::proto::daemon::Phase;
+use crate::proto::generation::rejection::Sight;
+use crate::proto::paths;
+use crate::shutdown::lock;
+use crate::sys::seqpacket::{Arrival, Link};
+use crate::sys::{launch, proc, since_boot, wait};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// EX_TEMPFAIL of `sysexits.h`: the supervisor is to start the file that the path names now.
+const ANOTHER_FILE: i32 = 75;
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+/// Between two signs of life, and between two attempts to be connected.
+const SIGN: Duration = Duration::from_secs(1);
+
+impl Service {
+    /// It goes on at once if nobody serves, or if an operator wants another try. `tell_launcher`: how long it
+    /// still waits, each second.
+    pub(in crate::driver) fn wait_if_rejected(
+        &self,
+        daemon: &Daemon,
+        tell_launcher: impl Fn(Duration),
+    ) {
+        if self.probation.is_none() || self.in_place {
+            return;
+        }
+        let own = proc::own_program();
+        let path = launch::program().ok();
+        let began = Instant::now();
+        let mut signed = None::<Instant>;
+        let mut link = None::<Arc<Link>>;
+        let mut goes = false;
+        while daemon.is_starting() {
+            // First: an operator who has replaced the file and asks for a restart means the new one.
+            if signed.is_some() && path.as_ref().is_some_and(|path| proc::program_at(path) != own) {
+                crate::sys::exit_now(ANOTHER_FILE);
+            }
+            // If it cannot be known, nobody is protected by a pause.
+            let Ok((sight, server)) = self.sight(own) else { break };
+            let sight = Sight { goes, ..sight };
+            let Some(pause) = sight.pause().filter(|pause| began.elapsed() < *pause) else { break };
+            let left = pause.saturating_sub(began.elapsed());
+            if signed.is_none() {
+                let tries = sight.rejected.map_or(0, |rejected| rejected.tries);
+                log::write(Event::Waits { tries, pause_ms: pause });
+            }
+            if signed.is_none_or(|signed| signed.elapsed() >= SIGN) {
+                signed = Some(Instant::now());
+                tell_launcher(left);
+                if link.is_none() {
+                    link = server.as_ref().and_then(|server| self.wait_at(server, left));
+                    *lock(&daemon.waits_at) = link.clone();
+                    lock(&daemon.machine).waits_in_init(link.is_some());
+                }
+                if link.is_none() {
+                    self.give_sign(since_boot() + left);
+                }
+            }
+            let held = server.as_ref().and_then(HeldPredecessor::fd);
+            let fds: Vec<_> = link.iter().map(|link| link.as_fd()).chain(held).collect();
+            wait::readable(&fds, Some(LOOK.min(left)));
+            match link.as_ref().map(|link| link.receive(frame::MESSAGE_MAX)) {
+                Some(Arrival::Message(message)) => {
+                    goes |= Request::parse(&message.bytes) == Ok(Request::Say(Word::Go));
+                }
+                Some(Arrival::Closed) => {
+                    link = None;
+                    std::thread::sleep(LOOK.min(left)); // its end may not be known to the kernel yet
+                }
+                Some(Arrival::Nothing | Arrival::OutOfMemory) | None => {}
+            }
+        }
+        // If it was told to end at this moment, its word is still to be said there. The duplicates are kept until it
+        // has got the sockets anew, or serves.
+        let mut machine = lock(&daemon.machine);
+        machine.waits_in_init(false);
+        if machine.phase() == Phase::Starting {
+            drop(machine);
+            *lock(&daemon.waits_at) = None;
+        }
+    }
+
+    /// The generation that serves learns that we wait, and gives duplicates of its sockets. It listens at its
+    /// second name if another generation has died at the first one.
+    fn wait_at(&self, server: &HeldPredecessor, left: Duration) -> Option<Arc<Link>> {
+        let paths: [PathBuf; 2] =
+            [paths::control_socket(&self.pid_file), paths::standby_socket(&self.pid_file)];
+        let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let ask = |link: &Link, deadline: Deadline| {
+            deadline.send(link, &Request::Wait { left_ms }.format(), &[])?;
+            match Answer::parse(&deadline.receive(link)?.bytes) {
+                Ok(Answer::Accepted) => Ok(()),
+                Ok(Answer::Refused(why)) => Err(why),
+                Ok(other) => Err(format!("it answers {other:?}")),
+                Err(refused) => Err(format!("it sent {refused}")),
+            }
+        };
+        for path in paths {
+            let deadline = Deadline::named(ANSWER, "wait");
+            let Ok((link, listener)) = connect(&path, deadline) else { continue };
+            if listener.map(|listener| listener.pid) != Some(server.about.pid) {
+                continue;
+            }
+            if let Err(why) = ask(&link, deadline) {
+                log::write(Event::NotAwaited { server: server.about.pid, reason: &why });
+                return None;
+            }
+            match transfer::copy(&path, &server.about, PROCESS.takeover_timeout()) {
+                Ok(copies) => PROCESS.sockets.keep_copies(copies),
+                Err(why) => {
+                    log::write(Event::NoCopies { server: server.about.pid, reason: &why });
+                }
+            }
+            return Some(Arc::new(link));
+        }
+        None
+    }
+}
