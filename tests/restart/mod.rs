@@ -3,6 +3,7 @@
 
 mod blocked;
 mod calls;
+mod candidates;
 pub(crate) mod crashes;
 pub(crate) mod deploys;
 mod drain;
@@ -21,4 +22,5 @@ mod programs;
 mod releases;
 mod shortage;
 mod told;
+mod window;
 mod wishes;

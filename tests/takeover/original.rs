@@ -64,6 +64,21 @@ impl Original {
     }
 }
 
+/// It knows of no probation, so nobody could stand by.
+#[test]
+fn p11_after_the_go_original_a_new_generation_is_proven_at_once() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let original = Original::start(&direct, r#"printf %s $$ >"$pid_file""#);
+        let (_started, daemon) = direct.start_ready(&["--probation=10m"]);
+        let record = fs::read_to_string(direct.lock_file()).expect("the record");
+        assert!(record.contains(" state=serving"), "{record}");
+        assert!(!record.contains(" state=probation"), "{record}");
+        original.fire_timer();
+        assert_eq!(direct.named(), Some(daemon.pid()));
+    });
+}
+
 #[test]
 fn p5_the_go_original_as_predecessor_is_not_signalled() {
     boxed::run(|folder| {
