@@ -409,6 +409,7 @@ impl Site {
         };
         let site = Site { folder, server, target, starter };
         site.wait("it listens", || site.server.listens().then_some(()))?;
+        site.wait("its PID file", || site.named())?;
         if let Starter::Service(service) = &site.starter {
             service.settle();
         }
