@@ -1,6 +1,8 @@
 //! Datagram flows stay with their process (P14), by hand-made datagrams: with each way to mark them, for IPv4,
 //! IPv6 and both, and whichever generation is killed. As a user without rights where the box allows it.
 
+mod probation;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -108,7 +110,11 @@ impl Service {
     }
 
     fn next_after_a_crash(&mut self, count: usize) {
-        let started = self.start(count, &[]);
+        self.next_with(count, &[]);
+    }
+
+    fn next_with(&mut self, count: usize, more: &[&str]) {
+        let started = self.start(count, more);
         let daemon = started.wait_started();
         let (flows, go) = (self.flows(&daemon), self.go(self.count));
         if !matches!(self.steer, "newest" | "") {

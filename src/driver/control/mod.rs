@@ -30,7 +30,7 @@ pub(in crate::driver) struct Server {
     waker: Waker,
     /// Ours, once `started` has put it in place.
     listener: Mutex<Option<Arc<Listener>>>,
-    /// Older generations, by their numbers. After their end, the retired members of groups are closed, and
+    /// Older generations, and newer ones that have failed, by their numbers. After their end, the retired members of groups are closed, and
     /// their places in steered groups are free.
     older: Mutex<Vec<(u64, Held)>>,
     connections: AtomicUsize,
@@ -81,9 +81,27 @@ pub(in crate::driver) fn drop_name(pid_file: &Path) {
     _ = fs::remove_file(paths::standby_socket(pid_file)); // it may never have been made
 }
 
-/// Our control socket has lost its path: it is put back. Under the claim.
-pub(in crate::driver) fn put_back(pid_file: &Path, server: &OnceLock<Server>) -> Result<()> {
+/// Our control socket is put in place again, and its other name with it. Under the claim.
+/// `named`: the number of this generation, if it has steered groups.
+pub(in crate::driver) fn place_again(
+    pid_file: &Path,
+    server: &OnceLock<Server>,
+    named: Option<u64>,
+) -> Result<()> {
     prepare(pid_file)?.place(server)?;
+    if let Some(generation) = named {
+        name(pid_file, generation);
+    }
+    Ok(())
+}
+
+/// Our control socket has lost its path: it is put back. Under the claim.
+pub(in crate::driver) fn put_back(
+    pid_file: &Path,
+    server: &OnceLock<Server>,
+    named: Option<u64>,
+) -> Result<()> {
+    place_again(pid_file, server, named)?;
     log::write(Event::ControlSocketPutBack { path: &paths::control_socket(pid_file) });
     Ok(())
 }
@@ -157,6 +175,12 @@ impl Server {
     /// Does what has to be done with groups of sockets when these have ended.
     pub(in crate::driver) fn watch(&self, older: Vec<(u64, Held)>) {
         *lock(&self.older) = older;
+        self.waker.wake();
+    }
+
+    /// These as well.
+    pub(in crate::driver) fn watch_too(&self, more: Vec<(u64, Held)>) {
+        lock(&self.older).extend(more);
         self.waker.wake();
     }
 }

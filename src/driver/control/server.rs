@@ -2,7 +2,7 @@
 
 use super::Server;
 use super::link::{CLOSED, Deadline};
-use crate::driver::control::status;
+use crate::driver::control::{status, transfer};
 use crate::driver::counters;
 use crate::driver::daemon::calls;
 use crate::driver::generation::probation::Partner;
@@ -11,14 +11,14 @@ use crate::driver::log::{self, sockets::Event as Line};
 use crate::driver::passing;
 use crate::driver::shared::PROCESS;
 use crate::driver::sockets::{self, Entry};
-use crate::proto::control::frame::{self, Answer, Known, NamedState, Request, SocketKind};
+use crate::proto::control::frame::{self, Answer, Known, NamedState, Request, Socket, SocketKind};
 use crate::proto::control::transfer::{Give, Giving};
 use crate::proto::daemon::{Event, Input, RollbackCause};
 use crate::shutdown::lock;
 use crate::sys::seqpacket::Link;
 use crate::sys::socket::Peer;
 use crate::sys::wait;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 /// At most so many are answered at the same time; the others wait.
 const CONNECTIONS: usize = 8;
+const NOT_NEWER: &str = "the record does not say that it is a newer generation";
 /// How soon a program is written that could not be written now.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -101,10 +102,14 @@ impl Server {
         if !peer.may_control() {
             return refuse(link, format!("uid {} may not take over", peer.uid));
         }
-        let message = match link_message(link, deadline) {
+        let (message, fds) = match link_message_with_fds(link, deadline) {
             Err(error) if error == CLOSED => return Ok(()), // it has only looked whether we are here
             message => message?,
         };
+        if let Ok(Request::Flows { generation, sockets }) = message {
+            return self.hold_flows(link, peer, generation, (sockets, fds), deadline);
+        }
+        refuse_fds(&fds)?;
         match message {
             Ok(Request::Status) => {
                 let Some(daemon) = PROCESS.daemon() else { return Ok(()) };
@@ -166,10 +171,54 @@ impl Server {
                 }
                 self.hand_over(link, peer, (theirs, known), deadline)
             }
-            Ok(Request::Got { .. } | Request::Done | Request::Say(_)) => {
+            Ok(Request::Got { .. } | Request::Done | Request::Say(_) | Request::Flows { .. }) => {
                 refuse(link, "it began in the middle".to_owned())
             }
             Err(refused) => refuse(link, format!("it sent {refused}")),
+        }
+    }
+
+    /// A generation on probation sends the sockets of its flows, and then asks us to stand by.
+    fn hold_flows(
+        &self,
+        link: &Arc<Link>,
+        peer: Peer,
+        theirs: u64,
+        first: (Vec<Socket>, Vec<OwnedFd>),
+        deadline: Deadline,
+    ) -> Result<(), String> {
+        let Some(service) = PROCESS.daemon().and_then(|daemon| daemon.service.as_ref()) else {
+            return Ok(());
+        };
+        if service.newer_on_probation(theirs, peer.pid).is_none() {
+            return refuse(link, NOT_NEWER.to_owned());
+        }
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut next = Some(first);
+        while let Some((claimed, fds)) = next.take() {
+            if claimed.len() != fds.len() {
+                let (fds, sockets) = (fds.len(), claimed.len());
+                return refuse(link, format!("it sent {fds} descriptors with {sockets} sockets"));
+            }
+            for (claimed, fd) in claimed.into_iter().zip(fds) {
+                match transfer::check(claimed, fd) {
+                    Ok(entry) => entries.push(entry),
+                    Err(why) => return refuse(link, why),
+                }
+            }
+            deadline.send(link, &Answer::Accepted.format(), &[])?;
+            let (message, fds) = link_message_with_fds(link, deadline)?;
+            match message {
+                Ok(Request::Flows { generation, sockets }) if generation == theirs => {
+                    next = Some((sockets, fds));
+                }
+                Ok(Request::StandBy { generation }) if generation == theirs => refuse_fds(&fds)?,
+                _ => return refuse(link, "it sent no sockets and no stand-by".to_owned()),
+            }
+        }
+        match sockets::flows::hold(entries) {
+            Ok(()) => self.stand_by(link, peer, theirs),
+            Err(why) => refuse(link, why),
         }
     }
 
@@ -179,10 +228,7 @@ impl Server {
         let newer = daemon.service.as_ref();
         let newer = newer.and_then(|service| service.newer_on_probation(theirs, peer.pid));
         let Some(held) = newer else {
-            return refuse(
-                link,
-                "the record does not say that it is a newer generation".to_owned(),
-            );
+            return refuse(link, NOT_NEWER.to_owned());
         };
         let link = Some(Arc::clone(link));
         *lock(&daemon.partner) = Some(Partner { number: theirs, pid: peer.pid, link, held });
@@ -331,13 +377,25 @@ fn note_command(request: &str, peer: Peer, refused: Option<&str>) {
 }
 
 /// A request of the peer's. The outer error is the connection's, the inner one the message's.
-fn link_message(
+fn link_message(link: &Link, deadline: Deadline) -> Result<Requested, String> {
+    let (message, fds) = link_message_with_fds(link, deadline)?;
+    refuse_fds(&fds)?;
+    Ok(message)
+}
+
+type Requested = Result<Request, frame::Refused>;
+
+fn link_message_with_fds(
     link: &Link,
     deadline: Deadline,
-) -> Result<Result<Request, frame::Refused>, String> {
+) -> Result<(Requested, Vec<OwnedFd>), String> {
     let message = deadline.receive(link)?;
-    if !message.fds.is_empty() {
-        return Err(format!("it sent {} descriptors that nobody asked for", message.fds.len()));
+    Ok((Request::parse(&message.bytes), message.fds))
+}
+
+fn refuse_fds(fds: &[OwnedFd]) -> Result<(), String> {
+    match fds.len() {
+        0 => Ok(()),
+        count => Err(format!("it sent {count} descriptors that nobody asked for")),
     }
-    Ok(Request::parse(&message.bytes))
 }

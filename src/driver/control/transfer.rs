@@ -316,7 +316,7 @@ fn answer(link: &Link, deadline: Deadline) -> Result<(Answer, Vec<OwnedFd>), Str
 }
 
 /// Is it what it claims to be?
-fn check(claimed: Socket, fd: OwnedFd) -> Result<Entry, String> {
+pub(super) fn check(claimed: Socket, fd: OwnedFd) -> Result<Entry, String> {
     let wrong = |why: String| {
         format!(
             "the {} socket that it sent for {} is not one: {why}",

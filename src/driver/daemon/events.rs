@@ -4,6 +4,7 @@
 //! It turns what happened into an `Input`, lets the machine decide, and performs its `Output`s: the one
 //! place where a daemon's outputs are performed.
 
+use crate::driver::control;
 use crate::driver::daemon::progress::{self, Progress};
 use crate::driver::daemon::signal_hooks::has_hooks;
 use crate::driver::daemon::stdio::Outputs;
@@ -338,6 +339,7 @@ impl Events {
             | Output::Say(_)
             | Output::Go
             | Output::HangUp
+            | Output::SteerFlows(_)
             | Output::LookForNewer
             | Output::LookForDump
             | Output::TakeBack(_) => self.perform_of_probation(output, inputs),
@@ -398,7 +400,8 @@ impl Events {
                 self.progress.trouble(put_back.err());
             }
             Output::PutBackSocket => {
-                let put_back = crate::driver::control::put_back(&service.pid_file, &PROCESS.server);
+                let put_back =
+                    control::put_back(&service.pid_file, &PROCESS.server, flows::named(service));
                 self.progress.trouble(put_back.err());
             }
             Output::GiveUpClaim => service.give_up_claim(),
@@ -418,6 +421,7 @@ impl Events {
             | Output::Say(_)
             | Output::Go
             | Output::HangUp
+            | Output::SteerFlows(_)
             | Output::LookForNewer
             | Output::LookForDump
             | Output::TakeBack(_) => {}

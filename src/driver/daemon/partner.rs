@@ -2,12 +2,15 @@
 
 use super::events::{Events, SILENCE, Stage1};
 use crate::driver::control;
-use crate::driver::generation::probation::Partner;
+use crate::driver::generation::Service;
+use crate::driver::generation::probation::{Others, Partner};
 use crate::driver::log::{self, probation::Event as Line};
 use crate::driver::shared::{Daemon, PROCESS};
+use crate::driver::sockets::{flows, give};
 use crate::driver::threads::spawn;
+use crate::error::Result;
 use crate::proto::control::frame::{self, Answer, Request};
-use crate::proto::daemon::{CommitTried, Event, Input, Output, RollbackCause, Word};
+use crate::proto::daemon::{CommitTried, Event, Input, NewFlows, Output, RollbackCause, Word};
 use crate::shutdown::lock;
 use crate::sys::proc;
 use crate::sys::seqpacket::Arrival;
@@ -106,7 +109,14 @@ impl Events {
                     _ = link.send(&Request::Say(Word::Told).format(), &[]);
                 }
             }
+            Output::SteerFlows(to) => flows::steer_to(match to {
+                NewFlows::Ours => service.number().unwrap_or_default(),
+                NewFlows::Of(number) => number,
+            }),
             Output::Say(word) => {
+                if word != Word::Well {
+                    flows::written();
+                }
                 if let Some(partner) = &self.partner {
                     partner.say(word);
                 }
@@ -131,8 +141,7 @@ impl Events {
                 }
             }
             Output::TakeBack(cause) => {
-                let put_socket = || control::prepare(&service.pid_file)?.place(&PROCESS.server);
-                let again = !service.take_back(cause, put_socket);
+                let again = !service.take_back(cause, |others| take_back(service, others));
                 inputs.push_back(Input::Probation(Event::TakenBack { again }));
             }
             _ => {}
@@ -157,6 +166,23 @@ impl Events {
             }
         }
     }
+}
+
+/// Under the claim.
+fn take_back(service: &Service, others: Others) -> Result<()> {
+    match others {
+        Others::Successor(number) => flows::steer_to(number),
+        Others::Failed { with_flows, newer } => {
+            let named = flows::named(service);
+            control::place_again(&service.pid_file, &PROCESS.server, named)?;
+            flows::take_over(service.number().unwrap_or_default(), &with_flows);
+            if let Some(server) = PROCESS.server.get() {
+                server.watch_too(newer);
+            }
+            give::again();
+        }
+    }
+    Ok(())
 }
 
 /// How often the program is asked, and how long it may take.

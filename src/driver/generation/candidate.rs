@@ -1,13 +1,13 @@
 //! A process whose program file has failed in its probation waits in `init`, before the claim and before the program
 //! initialises. Meanwhile it is connected with the generation that serves, and has duplicates of its sockets.
 
-use super::probation::ANSWER;
+use super::probation::{ANSWER, ask};
 use super::{HeldPredecessor, Service};
 use crate::driver::control::link::{Deadline, connect};
 use crate::driver::control::transfer;
 use crate::driver::log::{self, probation::Event};
 use crate::driver::shared::{Daemon, PROCESS};
-use crate::proto::control::frame::{self, Answer, Request, Word};
+use crate::proto::control::frame::{self, Request, Word};
 use crate::proto::daemon::Phase;
 use crate::proto::generation::rejection::Sight;
 use crate::proto::paths;
@@ -99,22 +99,13 @@ impl Service {
         let paths: [PathBuf; 2] =
             [paths::control_socket(&self.pid_file), paths::standby_socket(&self.pid_file)];
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        let ask = |link: &Link, deadline: Deadline| {
-            deadline.send(link, &Request::Wait { left_ms }.format(), &[])?;
-            match Answer::parse(&deadline.receive(link)?.bytes) {
-                Ok(Answer::Accepted) => Ok(()),
-                Ok(Answer::Refused(why)) => Err(why),
-                Ok(other) => Err(format!("it answers {other:?}")),
-                Err(refused) => Err(format!("it sent {refused}")),
-            }
-        };
         for path in paths {
             let deadline = Deadline::named(ANSWER, "wait");
             let Ok((link, listener)) = connect(&path, deadline) else { continue };
             if listener.map(|listener| listener.pid) != Some(server.about.pid) {
                 continue;
             }
-            if let Err(why) = ask(&link, deadline) {
+            if let Err(why) = ask(&link, &Request::Wait { left_ms }, &[], deadline) {
                 log::write(Event::NotAwaited { server: server.about.pid, reason: &why });
                 return None;
             }

@@ -5,6 +5,7 @@ use crate::driver::control;
 use crate::driver::log::{self, daemon::Event};
 use crate::error::{Error, Result};
 use crate::proto::daemon::Sight;
+use crate::proto::flows;
 use crate::proto::generation::check::{Content, Seen, names_newer};
 use crate::proto::generation::record::LineState;
 use crate::shutdown::lock;
@@ -65,7 +66,7 @@ impl Service {
         names_newer(self.identity, content, content.pid.and_then(proc::identity))
     }
 
-    /// Does something under the claim, unless a newer generation lives. `false`: another one holds the claim,
+    /// Does something under the claim, unless a newer generation serves. `false`: another one holds the claim,
     /// so it has to be tried again. Guards against two generations that both take themselves for the newest.
     pub(in crate::driver) fn while_newest(&self, act: impl FnOnce()) -> Result<bool> {
         let mut files = lock(&self.files);
@@ -77,15 +78,15 @@ impl Service {
             Attempt::Claimed => {}
         }
         let own = self.number().unwrap_or(0);
-        let newer = self.read_record(&files.lock_file).and_then(|record| {
+        let newest = self.read_record(&files.lock_file).and_then(|record| {
             let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
-            Ok(others.iter().any(|one| one.facts.number > own && one.facts.may_have_flows()))
+            Ok(flows::is_newest(own, others.iter().map(|one| &one.facts)))
         });
-        if matches!(newer, Ok(false)) {
+        if matches!(newest, Ok(true)) {
             act();
         }
         files.lock_file.give_up_if_held();
-        newer.map(|_| true)
+        newest.map(|_| true)
     }
 
     /// Under the claim.

@@ -97,6 +97,12 @@ fn is_shortage(error: &Error) -> bool {
     source.is_some_and(shortage::is_shortage)
 }
 
+/// Those that may have flows.
+fn with_flows(others: &[Examined]) -> BTreeSet<u64> {
+    let living = others.iter().filter(|one| one.facts.may_have_flows());
+    living.map(|one| one.facts.number).collect()
+}
+
 fn park_for_ever() -> ! {
     loop {
         thread::park();
@@ -217,11 +223,7 @@ impl Service {
         let files = lock(&self.files);
         let record = self.read_record(&files.lock_file)?;
         let all = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
-        Ok(all
-            .iter()
-            .filter(|one| one.facts.may_have_flows())
-            .map(|one| one.facts.number)
-            .collect())
+        Ok(with_flows(&all))
     }
 
     /// What stands at the path of the PID file; `None` if it cannot be read.

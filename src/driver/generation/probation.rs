@@ -1,10 +1,11 @@
 //! A probation: the lifeline between the two generations, and what both write into the record.
 
-use super::{Examined, HeldPredecessor, Service};
+use super::{Examined, HeldPredecessor, Service, with_flows};
 use crate::driver::control::link::{Deadline, Unconnected, connect};
 use crate::driver::log::{self, probation::Event};
+use crate::driver::sockets::Entry;
 use crate::error::Result;
-use crate::proto::control::frame::{Answer, Request};
+use crate::proto::control::frame::{self, Answer, Request};
 use crate::proto::daemon::CommitTried;
 use crate::proto::generation::lines::{self, Obstacle, Step};
 use crate::proto::generation::record::{Generation, Record};
@@ -16,6 +17,8 @@ use crate::sys::pid_file::PidFile;
 use crate::sys::proc;
 use crate::sys::process::Held;
 use crate::sys::seqpacket::Link;
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +42,30 @@ pub(in crate::driver) struct Candidate {
     pub(in crate::driver) link: Arc<Link>,
 }
 
+/// What there is beside a generation that takes its place back.
+pub(in crate::driver) enum Others {
+    /// This newer generation is proven.
+    Successor(u64),
+    /// Those that may have flows, and the newer ones of these, which have failed.
+    Failed { with_flows: BTreeSet<u64>, newer: Vec<(u64, Held)> },
+}
+
+/// Asks, and has the answer `accepted`.
+pub(super) fn ask(
+    link: &Link,
+    request: &Request,
+    fds: &[BorrowedFd<'_>],
+    deadline: Deadline,
+) -> Result<(), String> {
+    deadline.send(link, &request.format(), fds)?;
+    match Answer::parse(&deadline.receive(link)?.bytes) {
+        Ok(Answer::Accepted) => Ok(()),
+        Ok(Answer::Refused(why)) => Err(why),
+        Ok(other) => Err(format!("it answers {other:?}")),
+        Err(refused) => Err(format!("it sent {refused}")),
+    }
+}
+
 impl Service {
     /// If the file fails in the probation, the record names it.
     pub(super) fn entry_about_to_serve(&self, number: u64, standby: Option<u64>) -> Generation {
@@ -48,7 +75,12 @@ impl Service {
 
     /// Under the claim: this generation is to stand by for us. It is connected by its second name, since ours
     /// is in the place of the first one.
-    pub(super) fn ask_to_stand_by(&self, older: &Examined) -> Result<Partner, String> {
+    /// `flows`: the sockets of steered groups.
+    pub(super) fn ask_to_stand_by(
+        &self,
+        older: &Examined,
+        flows: &[Entry],
+    ) -> Result<Partner, String> {
         let deadline = Deadline::named(ANSWER, "standby");
         let Some(held) = older.held.as_ref().and_then(Held::again) else {
             return Err("it is not held by a pidfd".to_owned());
@@ -62,16 +94,18 @@ impl Service {
             return Err("another process listens there".to_owned());
         }
         let generation = self.number().unwrap_or(0);
-        deadline.send(&link, &Request::StandBy { generation }.format(), &[])?;
-        match Answer::parse(&deadline.receive(&link)?.bytes) {
-            Ok(Answer::Accepted) => {
-                let (number, pid) = (older.facts.number, older.pid());
-                Ok(Partner { number, pid, link: Some(Arc::new(link)), held })
-            }
-            Ok(Answer::Refused(why)) => Err(why),
-            Ok(other) => Err(format!("it answers {other:?}")),
-            Err(refused) => Err(format!("it sent {refused}")),
+        let mut rest = flows;
+        while !rest.is_empty() {
+            let count = frame::chunk(rest.iter().map(|entry| &entry.socket));
+            let (chunk, more) = rest.split_at(count.max(1));
+            let sockets = chunk.iter().map(|entry| entry.socket.clone()).collect();
+            let fds: Vec<BorrowedFd<'_>> = chunk.iter().map(|entry| entry.fd.as_fd()).collect();
+            ask(&link, &Request::Flows { generation, sockets }, &fds, deadline)?;
+            rest = more;
         }
+        ask(&link, &Request::StandBy { generation }, &[], deadline)?;
+        let (number, pid) = (older.facts.number, older.pid());
+        Ok(Partner { number, pid, link: Some(Arc::new(link)), held })
     }
 
     /// Is this process the newer generation with this number, and on probation? Without the claim: its own
@@ -138,11 +172,11 @@ impl Service {
     }
 
     /// We serve again: what the newer generations have put in the place of our files is ours again, and what
-    /// they run is rejected. Returns `false` if it has to be done again.
+    /// they run is rejected. `act` does the rest, under the claim. Returns `false` if it has to be done again.
     pub(in crate::driver) fn take_back(
         &self,
         cause: RollbackCause,
-        put_socket: impl FnOnce() -> Result<()>,
+        act: impl FnOnce(Others) -> Result<()>,
     ) -> bool {
         let mut files = lock(&self.files);
         match files.lock_file.try_claim(&self.world) {
@@ -154,14 +188,16 @@ impl Service {
             let mut record = self.read_record(&files.lock_file)?;
             let own = self.number().unwrap_or_default();
             let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
-            if lines::is_succeeded(own, others.iter().map(|one| &one.facts)) {
-                return Ok(()); // it has come meanwhile, and tells us to end
+            if let Some(newer) = lines::successor(own, others.iter().map(|one| &one.facts)) {
+                return act(Others::Successor(newer)); // it has come meanwhile, and tells us to end
             }
             record.apply(Step::TakeBack { own, cause });
             files.lock_file.write(&record)?;
             files.pid_file = Some(PidFile::install(&self.pid_file)?);
-            put_socket()?;
-            crate::driver::control::drop_name(&self.pid_file);
+            let with_flows = with_flows(&others);
+            let newer = others.into_iter().filter(|one| one.facts.number > own);
+            let newer = newer.filter_map(|one| Some((one.facts.number, one.held?))).collect();
+            act(Others::Failed { with_flows, newer })?;
             if let Some(rejected) = record.rejected {
                 log::write(Event::Rejected {
                     generation: Some(own),

@@ -165,14 +165,13 @@ fn perform<'a>(
                 false => Done::ToldToEnd,
             });
         }
-        Act::Steer => {
-            let living = hands.others.iter().filter(|one| one.facts.may_have_flows());
-            let lives = living.map(|one| one.facts.number).collect();
-            let own = service.number().unwrap_or_default();
-            sockets::stages::steer_groups(own, &lives);
+        Act::Steer => sockets::stages::steer_groups(),
+        Act::SteerFlows => {
+            let lives = super::with_flows(&hands.others);
+            sockets::flows::take_over(service.number().unwrap_or_default(), &lives);
         }
         Act::StandBy(place) => {
-            let lifeline = service.ask_to_stand_by(&hands.others[place]);
+            let lifeline = service.ask_to_stand_by(&hands.others[place], &PROCESS.sockets.flows());
             return Ok(Done::StandsBy(match lifeline {
                 Ok(lifeline) => {
                     daemon.begin_probation(lifeline);

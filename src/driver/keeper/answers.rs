@@ -147,6 +147,7 @@ impl Driver {
                 }
                 (
                     Request::StandBy { .. }
+                    | Request::Flows { .. }
                     | Request::Say(_)
                     | Request::Wait { .. }
                     | Request::Copy { .. }

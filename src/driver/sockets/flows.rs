@@ -3,17 +3,14 @@
 
 use super::bind::{Around, bind_members};
 use super::{Entry, Held, Make, conflict};
-use crate::driver::control;
 use crate::driver::log::{self, sockets::Event};
-use crate::driver::shared::{Daemon, PROCESS};
+use crate::driver::shared::Daemon;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::State;
 use crate::proto::control::frame::{Address, Flow, Secret, Socket, SocketKind, Steer};
 use crate::proto::flows::bpf::Instruction;
 use crate::proto::flows::layout::{Layout, NoSlot};
 use crate::proto::flows::program::program;
 use crate::proto::sockets::pool::{Found, Origin, Wanted};
-use crate::shutdown::lock;
 use crate::sys::socket::{self, Settings};
 use crate::sys::{random, reuseport};
 use std::collections::BTreeSet;
@@ -52,27 +49,20 @@ impl Flows {
     /// Adds what a predecessor has transferred. A group that is known already stays as it is; one of which
     /// some sockets are missing is left out.
     pub(super) fn take(&mut self, entries: Vec<Entry>) {
-        let mut groups: Vec<Group> = Vec::new();
-        for entry in entries {
-            let Socket { asked, name, .. } = &entry.socket;
-            let name = name.clone().filter(|_| asked.is_any_port());
-            let Some(secret) = entry.socket.flow.as_ref().map(|flow| flow.secret) else { continue };
-            match groups.iter_mut().find(|group| group.is_it(asked, name.as_deref())) {
-                Some(group) => group.sockets.push(entry),
-                None => groups.push(Group::new(asked.clone(), name, secret, vec![entry])),
-            }
-        }
-        for mut group in groups {
-            group.sockets.sort_by_key(|entry| entry.socket.member);
-            let is_whole = group.sockets.iter().zip(0..).all(|(one, at)| one.socket.member == at);
-            let is_known =
-                self.groups.iter().any(|known| known.is_it(&group.asked, group.name.as_deref()));
-            if is_whole && !is_known {
-                let owner = |entry: &Entry| entry.socket.flow.as_ref().and_then(|flow| flow.owner);
-                group.layout = Layout::new(group.sockets.iter().map(owner).collect());
+        for group in Group::all_of(entries) {
+            if group.is_whole() && self.known(&group).is_none() {
                 self.groups.push(group);
             }
         }
+    }
+
+    pub(super) fn is_member(&self, entry: &Entry) -> bool {
+        let mut members = self.groups.iter().flat_map(|group| &group.sockets);
+        entry.cookie.is_some() && members.any(|member| member.cookie == entry.cookie)
+    }
+
+    fn known(&mut self, group: &Group) -> Option<&mut Group> {
+        self.groups.iter_mut().find(|known| known.is_it(&group.asked, group.name.as_deref()))
     }
 
     /// What a successor gets.
@@ -114,6 +104,30 @@ impl Group {
         Group { asked, name, secret, layout, sockets, claimed: false, living }
     }
 
+    /// By their places. Some sockets may be missing.
+    fn all_of(entries: Vec<Entry>) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        for entry in entries {
+            let Socket { asked, name, .. } = &entry.socket;
+            let name = name.clone().filter(|_| asked.is_any_port());
+            let Some(secret) = entry.socket.flow.as_ref().map(|flow| flow.secret) else { continue };
+            match groups.iter_mut().find(|group| group.is_it(asked, name.as_deref())) {
+                Some(group) => group.sockets.push(entry),
+                None => groups.push(Group::new(asked.clone(), name, secret, vec![entry])),
+            }
+        }
+        for group in &mut groups {
+            group.sockets.sort_by_key(|entry| entry.socket.member);
+            let owner = |entry: &Entry| entry.socket.flow.as_ref().and_then(|flow| flow.owner);
+            group.layout = Layout::new(group.sockets.iter().map(owner).collect());
+        }
+        groups
+    }
+
+    fn is_whole(&self) -> bool {
+        self.sockets.iter().zip(0..).all(|(one, at)| one.socket.member == at)
+    }
+
     fn is_it(&self, asked: &Address, name: Option<&str>) -> bool {
         self.asked == *asked && self.name.as_deref() == name
     }
@@ -134,8 +148,11 @@ impl Group {
         &self.sockets[0].socket.local
     }
 
-    /// From now on, new flows go to the generation `newest`.
+    /// From now on, new flows go to the generation `newest`. If it has no socket in this group, nothing changes.
     fn write(&self, newest: u64) {
+        if self.layout.places_of(newest).is_empty() {
+            return;
+        }
         let steered = program(&self.layout, newest, &self.secret)
             .map_err(|long| too_long(long.instructions))
             .and_then(|program| reuseport::attach(self.sockets[0].fd.as_fd(), &program));
@@ -427,69 +444,8 @@ fn bind_more(
     bind_members(asking.wanted, settings, around, asked, address, count)
 }
 
-// ---- the stages ----
-
-impl Flows {
-    /// This generation is about to serve. Returns the groups that the program has not asked for, to be
-    /// closed: one socket of each.
-    pub(super) fn unclaimed(&mut self) -> Vec<Found<Arc<OwnedFd>>> {
-        let groups = std::mem::take(&mut self.groups);
-        let (claimed, unclaimed): (Vec<Group>, Vec<Group>) =
-            groups.into_iter().partition(|group| group.claimed);
-        self.groups = claimed;
-        unclaimed.iter().map(|group| (group.sockets[0].clone(), Origin::Predecessor)).collect()
-    }
-
-    /// New flows go to this generation from now on. `lives`: the older ones of which is known that they live.
-    pub(super) fn take_over(&mut self, own: u64, lives: &BTreeSet<u64>) {
-        for group in &mut self.groups {
-            group.layout.free(|one| one == own || lives.contains(&one));
-            group.write(own);
-        }
-    }
-}
-
-/// An older generation has ended, or the programs could not be written when one had. `true`: try again in a
-/// second.
-pub(in crate::driver) fn settle(ended: &[u64]) -> bool {
-    let Some(daemon) = PROCESS.daemon() else { return false };
-    let own = daemon.generation().unwrap_or(0);
-    {
-        let mut held = lock(&PROCESS.sockets.held);
-        let flows = &mut held.flows;
-        for group in &mut flows.groups {
-            let freed = group.layout.free(|generation| !ended.contains(&generation));
-            flows.unsettled |= !freed.is_empty();
-        }
-        if !flows.unsettled {
-            return false;
-        }
-    }
-    let Some(service) = &daemon.service else { return false };
-    if daemon.state() == State::Draining {
-        return false; // the next one to serve finds out itself
-    }
-    for generation in ended {
-        control::forget(&service.pid_file, *generation);
-    }
-    let done = service.while_newest(|| {
-        let mut held = lock(&PROCESS.sockets.held);
-        held.flows.unsettled = false;
-        held.flows.groups.iter().for_each(|group| group.write(own));
-    });
-    match done {
-        Ok(done) => !done,
-        Err(_) => true,
-    }
-}
-
-/// This process is about to end: nobody has to find it any more.
-pub(in crate::driver) fn finish(daemon: &Daemon) {
-    if let (Some(service), true) = (&daemon.service, PROCESS.sockets.has_flows()) {
-        control::forget(&service.pid_file, service.number().unwrap_or_default());
-    }
-}
-
 mod member;
+mod stages;
 
 pub(crate) use member::{Member, member, random_bytes};
+pub(in crate::driver) use stages::{finish, hold, named, settle, steer_to, take_over, written};

@@ -57,7 +57,7 @@ pub(in crate::driver) fn outliving() -> Vec<Entry> {
 }
 
 /// The same, while this generation serves: what is to outlive a crash has changed.
-pub(super) fn again() {
+pub(in crate::driver) fn again() {
     let Some(daemon) = PROCESS.daemon() else { return };
     let serves = matches!(daemon.state(), State::Serving | State::Detached);
     if let Some(service) = daemon.service.as_ref().filter(|_| serves) {

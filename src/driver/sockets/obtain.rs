@@ -191,10 +191,12 @@ fn take_over() -> Result<()> {
     PROCESS.handed.inherit(taken.states);
     let held = &mut *lock(&PROCESS.sockets.held);
     held.predecessor = taken.generation;
-    let (flows, entries): (Vec<Entry>, Vec<Entry>) =
+    let (flows, mut entries): (Vec<Entry>, Vec<Entry>) =
         taken.entries.into_iter().partition(|entry| entry.socket.flow.is_some());
-    held.pool.take(entries);
     held.flows.take(flows);
+    // A generation that has begun to steer a plain group was rolled back: the predecessor has the same sockets twice.
+    entries.retain(|entry| !held.flows.is_member(entry));
+    held.pool.take(entries);
     Ok(())
 }
 

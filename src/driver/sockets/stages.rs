@@ -11,7 +11,6 @@ use crate::proto::sockets::changes::{Changes, FileChanges};
 use crate::shutdown::lock;
 use crate::sys::process::Held;
 use crate::sys::{socket, unix_path};
-use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
 /// This generation is about to take over: gives sockets that others have bound the mode, the owner and the
@@ -81,9 +80,7 @@ pub(in crate::driver) fn close_unclaimed() {
 
 /// This generation serves, and no older one has been told to end yet. Guards against connections that
 /// arrive at an address while the last older generation closes it, and that a newer socket could serve.
-/// `own`: the number of this generation. `lives`: the numbers of the older ones that live.
-pub(in crate::driver) fn steer_groups(own: u64, lives: &BTreeSet<u64>) {
-    lock(&PROCESS.sockets.held).flows.take_over(own, lives);
+pub(in crate::driver) fn steer_groups() {
     let groups = lock(&PROCESS.sockets.held).pool.steer();
     for (member, spread) in groups {
         steer(&member, spread);

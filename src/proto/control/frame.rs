@@ -18,6 +18,8 @@
 //! stop:    stop                 accepted
 //! commit, roll-back:            accepted
 //! counters: counters            counters, and the memory of the counters
+//! flows:   flows generation=N count=C, a line for each, and C descriptors      accepted
+//!          … until all members of steered groups were sent; then, on the same connection:
 //! standby: stand-by generation=N  accepted, and then both: say WORD
 //! wait:    wait left_ms=N         accepted, and then both: say WORD
 //! copy:    as take, but that it begins with `copy kinds=KIND,…`: the asker has no number, and gets no states
@@ -92,6 +94,12 @@ pub(crate) enum Request {
     /// `accepted` the connection is their lifeline, on which both send [`Request::Say`].
     StandBy {
         generation: u64,
+    },
+    /// Before [`Request::StandBy`]: members of the steered groups of the generation with this number. The one
+    /// that stands by holds them from now on.
+    Flows {
+        generation: u64,
+        sockets: Vec<Socket>,
     },
     Say(Word),
     /// The program file of the sender has failed in its probation, and its next try comes in so many
@@ -188,6 +196,10 @@ impl Request {
             Request::StandBy { generation } => {
                 message(format_args!("stand-by generation={generation}"))
             }
+            Request::Flows { generation, sockets } => {
+                let name = format!("flows generation={generation}");
+                lines_of(&name, sockets.iter().map(Socket::format))
+            }
             Request::Say(word) => message(format_args!("say {}", word.name())),
             Request::Commit => message(format_args!("commit")),
             Request::RollBack => message(format_args!("roll-back")),
@@ -198,7 +210,7 @@ impl Request {
     }
 
     pub(crate) fn parse(bytes: &[u8]) -> Result<Request, Refused> {
-        let (name, head, _) = split(bytes)?;
+        let (name, head, lines) = split(bytes)?;
         match name {
             "take" => Ok(Request::Take {
                 generation: number(field(head, "generation"), "generation")?,
@@ -220,6 +232,10 @@ impl Request {
                 let generation = number(field(head, "generation"), "generation")?;
                 Ok(Request::StandBy { generation })
             }
+            "flows" => Ok(Request::Flows {
+                generation: number(field(head, "generation"), "generation")?,
+                sockets: each_line(head, lines, Socket::parse)?,
+            }),
             "say" => {
                 let word = head.split(' ').next().and_then(Word::from_name);
                 word.map(Request::Say).ok_or(Refused::Malformed("word"))

@@ -191,6 +191,14 @@ pub(crate) enum Timer {
     TakeBack,
 }
 
+/// Which generation gets the new flows of steered groups of UDP sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum NewFlows {
+    Ours,
+    /// The generation that we stand by for.
+    Of(u64),
+}
+
 /// What the daemon has to do, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Output {
@@ -242,6 +250,8 @@ pub(crate) enum Output {
     Go,
     /// Close the lifeline.
     HangUp,
+    /// Write the programs of steered groups: new flows go there.
+    SteerFlows(NewFlows),
     /// If the other side of the lifeline writes a core dump, feed in [`Event::Dumps`].
     LookForDump,
     /// Without the claim: if the record lists a newer generation that lives and serves, watch it. Then feed in

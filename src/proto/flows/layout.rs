@@ -46,6 +46,14 @@ impl Layout {
         owners.find(|owner| owner.generation == generation).map(|owner| (owner.steer, owner.slot))
     }
 
+    /// The order as a newer generation knows it, which has bound more members. `same`: is it the same socket at
+    /// this place? `None`: it is the order of another group.
+    pub(crate) fn grown(&self, theirs: &Layout, same: impl Fn(usize) -> bool) -> Option<Layout> {
+        let known = self.places.len();
+        let grows = known <= theirs.places.len() && (0..known).all(same);
+        grows.then(|| theirs.clone())
+    }
+
     /// The places of a generation, by member.
     pub(crate) fn places_of(&self, generation: u64) -> Vec<usize> {
         let own = |(at, owner): (usize, &Option<Owner>)| {
@@ -70,8 +78,9 @@ impl Layout {
     }
 
     /// Gives a new generation so many places: free ones first, and of these the `first` ones before others.
-    /// `usable`: may the socket at this place be used again? Its slot is the next one that no living generation has, so that a slot is used again as late
-    /// as can be: what still comes for a generation that has ended is known to be for none that lives.
+    /// `usable`: may the socket at this place be used again? Its slot is the next one that no living generation
+    /// has, so that a slot is used again as late as can be: what still comes for a generation that has ended is
+    /// known to be for none that lives.
     pub(crate) fn admit(
         &mut self,
         generation: u64,

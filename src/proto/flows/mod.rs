@@ -12,8 +12,11 @@
 //! 2. **Nothing leaves, places are used again.** The sockets of a generation that has ended are free. No
 //!    datagram goes to them. The next generation takes free ones for its own before it binds new ones.
 //! 3. **One writer.** A generation writes the program when it has just begun to serve, and again when an
-//!    older one has ended. One that drains, or beside which a newer one starts, writes nothing.
+//!    older one has ended. One that drains, or beside which a newer one starts, writes nothing. One that stands
+//!    by writes only if it serves again (a rollback), or as long as the new one is silent.
 //! 4. **Attach, then bind.** A new socket gets nothing as long as the program does not return its number.
+//! 5. **Who stands by holds the new ones, too.** It gets them before it answers, and before new flows go there.
+//!    So after a rollback it knows the whole order, and the flows of a new generation that drains.
 //!
 //! `layout` knows whose socket each place is, `program` makes the program for it, `bpf` is the machine's
 //! language, and `quic` makes the connection IDs that the program reads.
@@ -25,6 +28,7 @@ pub(crate) mod quic;
 
 use crate::proto::control::frame::{MEMBERS_MAX, OFFSET_MAX, SLOT_MAX};
 pub(crate) use crate::proto::control::frame::{Owner, Secret, Steer};
+use crate::proto::generation::verdict::Facts;
 
 /// The low bits of a key are the member, the others are the slot.
 const MEMBER_BITS: u32 = 10;
@@ -75,6 +79,12 @@ impl Steer {
             Steer::Bytes { .. } => None,
         }
     }
+}
+
+/// Is this generation the newest one that serves? Only that one writes programs. A newer one may be left that has
+/// failed and drains.
+pub(crate) fn is_newest<'a>(own: u64, mut others: impl Iterator<Item = &'a Facts>) -> bool {
+    !others.any(|one| one.number > own && one.may_have_flows() && one.serves)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@ use super::layout::{Admitted, Layout, NoSlot};
 use super::program::program;
 use super::quic::{Cipher, LENGTH, Mark, RANDOM};
 use super::{MEMBERS_MAX, SLOT_MAX, Secret, Steer};
+use crate::proto::generation::verdict::{Facts, Unproven};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -251,6 +252,41 @@ fn places_are_used_again_before_new_ones_are_bound() {
     layout.free(|one| one != 3);
     let first = layout.admit(5, 3, Steer::Quic, &[7, 3], |_| true).expect("a slot");
     assert_eq!(first.places, [3, 7, 0]);
+}
+
+#[test]
+fn who_stands_by_knows_the_order_of_the_new_one() {
+    let mut theirs = layout(&[(1, 2, Steer::Quic), (2, 1, Steer::Quic)]);
+    let ours = theirs.clone();
+    theirs.free(|one| one != 1);
+    theirs.admit(3, 3, Steer::Quic, &[], |_| true).expect("a slot");
+    assert_eq!(ours.grown(&theirs, |_| true), Some(theirs.clone()));
+    assert_eq!(ours.grown(&ours, |_| true), Some(ours.clone()));
+    assert_eq!(ours.grown(&theirs, |at| at != 2), None, "another socket");
+    assert_eq!(theirs.grown(&ours, |_| true), None, "some are missing");
+}
+
+#[test]
+fn only_the_newest_that_serves_writes() {
+    let one = |number, serves, proof| Facts {
+        number,
+        start: 1,
+        proof,
+        foreign: false,
+        beyond: None,
+        holds_pid_file: false,
+        serves,
+        unproven: false,
+        keeps: false,
+    };
+    let gone = Err(Unproven::Gone);
+    let is_newest = |others: &[Facts]| super::is_newest(5, others.iter());
+    assert!(is_newest(&[]) && is_newest(&[one(4, true, Ok(()))]));
+    assert!(is_newest(&[one(6, true, gone)]));
+    assert!(is_newest(&[one(6, false, Ok(()))]), "it has failed, and drains");
+    assert!(!is_newest(&[one(6, true, Ok(()))]));
+    assert!(!is_newest(&[one(6, true, Err(Unproven::Unknown))]), "it may live");
+    assert!(is_newest(&[Facts { keeps: true, serves: false, ..one(6, true, Ok(())) }]));
 }
 
 #[test]

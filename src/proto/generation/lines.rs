@@ -105,9 +105,11 @@ pub(crate) fn obstacle<'a>(
     }
 }
 
-/// May this generation not take its files back any more? A newer one is proven, and tells it to end.
-pub(crate) fn is_succeeded<'a>(own: u64, mut others: impl Iterator<Item = &'a Facts>) -> bool {
-    others.any(|one| one.number > own && one.is_proven())
+/// May this generation not take its files back any more? The newest proven generation that is newer: it tells
+/// this one to end.
+pub(crate) fn successor<'a>(own: u64, others: impl Iterator<Item = &'a Facts>) -> Option<u64> {
+    let proven = others.filter(|one| one.number > own && one.is_proven());
+    proven.map(|one| one.number).max()
 }
 
 /// For whom a generation stands by whose own successor has ended: the newest of the newer ones that serve.

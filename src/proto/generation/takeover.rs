@@ -39,6 +39,9 @@ pub(crate) enum Act {
     StandBy(usize),
     /// It does not stand by, so nobody would serve in our place: we are proven at once, and the record says so.
     Prove,
+    /// New flows of steered groups of UDP sockets go to us. If we die before the next step, the generation that
+    /// stands by takes them back at once; without one, an older generation does at its next check.
+    SteerFlows,
     /// TERM to this older generation (by its place in [`Done::Looked`]), if the verdict says so.
     Stop(usize, Verdict),
     /// The second name is not needed any more.
@@ -112,6 +115,7 @@ enum At {
     Steer,
     StandBy(usize),
     Prove,
+    SteerFlows,
     Stop(usize),
     DropName,
     GiveUp,
@@ -161,6 +165,7 @@ impl TakeOver {
             At::Steer => Act::Steer,
             At::StandBy(place) => Act::StandBy(place),
             At::Prove => Act::Prove,
+            At::SteerFlows => Act::SteerFlows,
             At::Stop(place) => Act::Stop(place, self.verdict(place)),
             At::DropName => Act::DropName,
             At::GiveUp | At::GiveUpThen(_) => Act::GiveUp,
@@ -195,14 +200,15 @@ impl TakeOver {
             (At::Serve, _) => At::Steer,
             (At::Steer, _) => match self.standby {
                 Some(place) => At::StandBy(place),
-                None => self.stop_from(0),
+                None => At::SteerFlows,
             },
-            (At::StandBy(_), Done::StandsBy(true)) => self.stop_from(0),
+            (At::StandBy(_), Done::StandsBy(true)) => At::SteerFlows,
             (At::StandBy(_), _) => {
                 self.standby = None;
                 At::Prove
             }
-            (At::Prove, _) => self.stop_from(0),
+            (At::Prove, _) => At::SteerFlows,
+            (At::SteerFlows, _) => self.stop_from(0),
             (At::Stop(place), _) => self.stop_from(place + 1),
             (At::DropName, _) => At::GiveUp,
             (At::GiveUp, _) => At::Over(End::Started),

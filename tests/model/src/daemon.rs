@@ -332,6 +332,7 @@ impl World {
                 }
                 Output::Disarm(timer) => daemon.timers.disarm(timer),
                 Output::TryCommit
+                | Output::SteerFlows(_)
                 | Output::StandBy(_)
                 | Output::RunStandbyHooks
                 | Output::Say(_)
@@ -597,7 +598,8 @@ impl World {
                 act,
                 Act::KeepName(_) | Act::Listen | Act::Close | Act::Steer | Act::DropName
             );
-            let unseen = of_sockets && self.net.is_none() || act == Act::Look;
+            let of_nothing = matches!(act, Act::Look | Act::SteerFlows);
+            let unseen = of_sockets && self.net.is_none() || of_nothing;
             if seen && !unseen {
                 return;
             }
@@ -634,7 +636,12 @@ impl World {
                 return Some(Done::Looked { expected, others: facts });
             }
             Act::Install => self.install(id),
-            Act::KeepName(_) | Act::Listen | Act::Close | Act::Steer | Act::DropName => {}
+            Act::KeepName(_)
+            | Act::Listen
+            | Act::Close
+            | Act::Steer
+            | Act::SteerFlows
+            | Act::DropName => {}
             Act::Enter(kept) => {
                 let mut lines: Vec<Id> = kept.into_iter().map(|place| others[place].0).collect();
                 lines.push(id);

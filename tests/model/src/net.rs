@@ -660,6 +660,7 @@ impl World {
             | Act::Look
             | Act::Install
             | Act::Serve
+            | Act::SteerFlows
             | Act::StandBy(_)
             | Act::Prove
             | Act::Stop(..)

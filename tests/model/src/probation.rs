@@ -363,7 +363,8 @@ impl World {
 
     fn take_back(&mut self, id: Id, cause: RollbackCause, setting: &Setting) {
         let own = u64::from(self.at(id).number);
-        if lines::is_succeeded(own, self.listed(id, setting).iter().map(|(_, facts)| facts)) {
+        let others = self.listed(id, setting);
+        if lines::successor(own, others.iter().map(|(_, facts)| facts)).is_some() {
             return;
         }
         self.write_lines(Step::TakeBack { own, cause });

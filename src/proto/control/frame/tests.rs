@@ -63,6 +63,15 @@ fn each_request_as_text() {
         assert_eq!(value.format(), format!("seamless-takeover 1 {text}").into_bytes());
         assert_eq!(request(text), Ok(value));
     }
+    let sockets = vec![tcp("[::]:1", "[::]:1"), unix(b"/a")];
+    let flows = Request::Flows { generation: 7, sockets };
+    let text = String::from_utf8(flows.format()).expect("text");
+    assert!(text.starts_with("seamless-takeover 1 flows generation=7 count=2\ntcp "), "{text}");
+    assert_eq!(Request::parse(text.as_bytes()), Ok(flows));
+    for wrong in ["flows generation=7 count=0", "flows count=1\n", "flows generation=7 count=2\nx"]
+    {
+        assert!(request(wrong).is_err(), "{wrong}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What follows from a check: files are put back, and a daemon without a launcher stays or drains.
 
 use super::{Daemon, Wait};
-use crate::proto::daemon::{Output, Phase, Sight, Timer};
+use crate::proto::daemon::{NewFlows, Output, Phase, Sight, Timer};
 use crate::proto::generation::check::{self, Findings};
 use crate::proto::{DrainReason, Intent, Reading, Scope};
 
@@ -38,6 +38,7 @@ impl Daemon {
                 }
                 if !found.newer {
                     put_back(found, seen.socket_lost, out);
+                    self.take_back_flows(found, out);
                 }
                 out.push(Output::GiveUpClaim);
                 found
@@ -107,9 +108,19 @@ impl Daemon {
                 }
                 if serves && !found.newer {
                     put_back(found, seen.socket_lost, out);
+                    self.take_back_flows(found, out);
                 }
                 out.push(Output::GiveUpClaim);
             }
+        }
+    }
+}
+
+impl Daemon {
+    /// A generation that has started meanwhile and is gone may have taken the new flows.
+    fn take_back_flows(&self, found: Findings, out: &mut Vec<Output>) {
+        if found.claims_moved && !self.stands_by() {
+            out.push(Output::SteerFlows(NewFlows::Ours));
         }
     }
 }

@@ -4,7 +4,9 @@
 //! The end of the lifeline is a hint only. What counts is the end of the process at its other end.
 
 use super::Daemon;
-use crate::proto::daemon::{CommitTried, Event, Output, Phase, RollbackCause, Timer, Word};
+use crate::proto::daemon::{
+    CommitTried, Event, NewFlows, Output, Phase, RollbackCause, Timer, Word,
+};
 use crate::proto::{DrainReason, Report};
 
 /// Of a generation that has to prove itself.
@@ -47,6 +49,12 @@ impl Daemon {
 
     pub(crate) fn is_on_probation(&self) -> bool {
         self.probation != Probation::No
+    }
+
+    /// May this generation write the programs of steered groups, if no newer one serves? Not if another one has
+    /// been told to serve in our place, or if we stand by: then that one writes them.
+    pub(crate) fn steers(&self) -> bool {
+        self.serves() && !self.is_parked() && self.probation != Probation::AwaitsResumed
     }
 
     pub(super) fn on_event(&mut self, event: Event, out: &mut Vec<Output>) {
@@ -122,6 +130,8 @@ impl Daemon {
         match tried {
             CommitTried::Written => {
                 self.probation = Probation::No;
+                // The one that stands by may have taken them meanwhile.
+                out.push(Output::SteerFlows(NewFlows::Ours));
                 out.extend([Output::Say(Word::Committed), Output::Report(Report::Committed)]);
                 self.stop_older(out);
                 out.push(Output::HangUp);
@@ -221,7 +231,7 @@ impl Daemon {
     pub(super) fn silence(&mut self, out: &mut Vec<Output>) {
         if let Standby::For(number) = self.standby {
             self.standby = Standby::Beside(number);
-            out.push(Output::RunResumeHooks);
+            out.extend([Output::SteerFlows(NewFlows::Ours), Output::RunResumeHooks]);
         }
     }
 
@@ -232,6 +242,7 @@ impl Daemon {
         }
         let parked = self.is_parked();
         (self.standby, self.failed) = (Standby::No, failed);
+        out.push(Output::SteerFlows(NewFlows::Ours));
         if told {
             out.push(Output::Say(Word::Resumed));
         }
@@ -280,7 +291,8 @@ impl Daemon {
                 }
                 if let Standby::Beside(number) = self.standby {
                     self.standby = Standby::For(number);
-                    out.push(Output::RunStandbyHooks);
+                    let theirs = Output::SteerFlows(NewFlows::Of(number));
+                    out.extend([theirs, Output::RunStandbyHooks]);
                 }
             }
             Word::Resume => self.serve_again(true, RollbackCause::Operator, out),

@@ -2,7 +2,7 @@
 //! together with the launcher.
 
 use crate::proto::daemon::{
-    Daemon, Forced, Input as D, NoRestart, Output as DO, Phase, Question, Sender, Sight,
+    Daemon, Forced, Input as D, NewFlows, NoRestart, Output as DO, Phase, Question, Sender, Sight,
     Timer as DT,
 };
 use crate::proto::generation::check::{Content, Own, Seen};
@@ -555,6 +555,8 @@ fn daemon_in_place_puts_its_files_back() {
     assert_eq!(with(&[]), (vec![DO::Arm(DT::Check)], Phase::Serving));
     assert_eq!(with(std::slice::from_ref(&timer)), (vec![DO::Check], Phase::Serving));
     assert_eq!(with(&[checked(lost_file())]), (put_back.clone(), Phase::Serving));
+    let flows = vec![DO::SteerFlows(NewFlows::Ours), DO::GiveUpClaim];
+    assert_eq!(with(&[checked(claims_moved())]), (flows, Phase::Serving));
     for nothing in [checked(well()), checked(newer())] {
         assert_eq!(with(std::slice::from_ref(&nothing)), (vec![DO::GiveUpClaim], Phase::Serving));
         assert_eq!(with(&[nothing, timer.clone()]), (vec![], Phase::Serving));
@@ -596,9 +598,11 @@ fn daemon_unknown_intent_waits_then_drains() {
         let way = [&way[..], &[checked(later)]].concat();
         assert_eq!(after(detached(), &way).1, Phase::Detached, "{sign:?}");
     }
+    // It may have taken the new flows before it died.
+    let flows = DO::SteerFlows(NewFlows::Ours);
     assert_eq!(
         after(detached(), &check(Reading::Unreadable, claims_moved())).0,
-        [DO::GiveUpClaim, DO::Arm(DT::Successor), DO::Arm(DT::Check)]
+        [flows, DO::GiveUpClaim, DO::Arm(DT::Successor), DO::Arm(DT::Check)]
     );
     // A status that says up ends the wait, and its timer is stale.
     let up = check(Reading::Up, well());

@@ -55,6 +55,7 @@ fn p1_p4_the_steps_in_their_order() {
         Act::Close,
         Act::Serve,
         Act::Steer,
+        Act::SteerFlows,
         Act::Stop(1, TOUCH),
         Act::Stop(2, TOUCH),
         Act::GiveUp,
@@ -99,6 +100,7 @@ fn p4_p11_the_last_proven_generation_stands_by_and_all_others_end() {
         Act::Serve,
         Act::Steer,
         Act::StandBy(1),
+        Act::SteerFlows,
         Act::Stop(0, TOUCH),
         Act::Stop(2, TOUCH),
         Act::GiveUp,
@@ -108,6 +110,7 @@ fn p4_p11_the_last_proven_generation_stands_by_and_all_others_end() {
     let (acts, _, takeover) = run(probation(), &others, stands(false));
     let proven = [
         Act::Prove,
+        Act::SteerFlows,
         Act::Stop(0, TOUCH),
         Act::Stop(1, TOUCH),
         Act::Stop(2, TOUCH),

@@ -1,8 +1,12 @@
 use super::{Daemon, Probation};
 use crate::proto::daemon::Event as E;
 use crate::proto::daemon::Input as D;
-use crate::proto::daemon::{CommitTried, Output, Phase, RollbackCause, Sender, Timer, Word};
+use crate::proto::daemon::{
+    CommitTried, NewFlows, Output, Phase, RollbackCause, Sender, Timer, Word,
+};
 use crate::proto::{DrainReason, Intent, Kind, Report, Scope, State};
+
+const OURS: Output = Output::SteerFlows(NewFlows::Ours);
 
 fn serving(in_place: bool) -> Daemon {
     let mut daemon = Daemon::new(Kind::DAEMONTOOLS, in_place);
@@ -55,6 +59,7 @@ fn p4_p11_the_record_comes_first_and_then_the_older_ones_are_told() {
         let _ = rolled_back.on(D::Probation(E::CommitTried(CommitTried::RolledBack)));
         assert_eq!(rolled_back.phase(), Phase::Draining(DrainReason::RolledBack));
         let told = [
+            OURS,
             Output::Say(Word::Committed),
             Output::Report(Report::Committed),
             Output::StopOlder,
@@ -136,6 +141,7 @@ fn p11_the_standby_serves_at_once_and_takes_its_files_back_later() {
         let out = daemon.on(input);
         assert_eq!(daemon.state(), State::Detached);
         assert_eq!(out.contains(&Output::Say(Word::Resumed)), answers);
+        assert_eq!(out[0], OURS, "before the other one hears that we serve");
         assert_eq!(out[out.len() - 2..], [Output::RunResumeHooks, Output::TakeBack(cause)]);
         let again = [Output::Arm(Timer::TakeBack)];
         assert_eq!(daemon.on(D::Probation(E::TakenBack { again: true })), again);
@@ -159,7 +165,7 @@ fn p11_an_operator_tells_the_standby_if_the_new_one_does_not_answer() {
         }
         let out = daemon.on(told.clone());
         assert_eq!(daemon.state(), State::Detached);
-        assert_eq!(out.first(), Some(&Output::Say(Word::Resumed)));
+        assert!(out.contains(&Output::Say(Word::Resumed)), "{out:?}");
         assert_eq!(out.last(), Some(&Output::TakeBack(RollbackCause::Operator)));
         assert_eq!(out.contains(&Output::RunResumeHooks), !silent);
         assert_eq!(daemon.on(told.clone()), [], "once");
@@ -186,11 +192,38 @@ fn p11_a_pause_begins_the_probation_anew() {
 #[test]
 fn p11_one_that_hangs_is_helped_until_it_is_heard_again() {
     let mut daemon = standing_by();
-    assert_eq!(daemon.on(D::Timer(Timer::Silence)), [Output::RunResumeHooks]);
+    assert_eq!(daemon.on(D::Timer(Timer::Silence)), [OURS, Output::RunResumeHooks]);
     assert_eq!(daemon.state(), State::Detached);
-    let stands = [Output::Arm(Timer::Silence), Output::Arm(Timer::Dump), Output::RunStandbyHooks];
+    let stands = [
+        Output::Arm(Timer::Silence),
+        Output::Arm(Timer::Dump),
+        Output::SteerFlows(NewFlows::Of(2)),
+        Output::RunStandbyHooks,
+    ];
     assert_eq!(daemon.on(D::Probation(E::Heard(Word::Well))), stands);
     assert_eq!(daemon.state(), State::Standby);
+}
+
+/// Of a generation on probation and the one that stands by, at most one writes programs.
+#[test]
+fn p14_who_has_told_another_one_to_serve_steers_no_flows() {
+    let mut new = on_probation();
+    let mut old = standing_by();
+    assert!(new.steers() && !old.steers());
+    let _ = new.on(D::Probation(E::RollBack(RollbackCause::Operator)));
+    assert!(new.steers(), "its hooks run");
+    let out = new.on(D::RequestHooksDone);
+    assert!(out.contains(&Output::Say(Word::Resume)) && !new.steers());
+    let _ = old.on(D::Probation(E::Heard(Word::Resume)));
+    assert!(old.steers());
+    let mut alone = new.clone();
+    let _ = alone.on(D::Probation(E::PartnerEnded));
+    assert!(alone.steers(), "nobody else serves");
+    let _ = new.on(D::Probation(E::Heard(Word::Resumed)));
+    assert!(!new.steers(), "it drains");
+    let mut silent = standing_by();
+    let _ = silent.on(D::Timer(Timer::Silence));
+    assert!(silent.steers());
 }
 
 /// The kernel tells of its end only when the dump is written.
