@@ -31,7 +31,10 @@ use seamless_testing::{
     wait_for,
 };
 
-use crate::strike::{At, Blow, Call, Family, Role, Strike};
+use crate::{
+    moving,
+    strike::{At, Blow, Call, Family, Role, Strike},
+};
 
 /// What is restarted, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,14 +43,17 @@ pub enum Scenario {
     Runit,
     /// Under daemontools, by a reload signal: the launcher stays.
     InPlace,
+    /// Under daemontools, with open connections that move: see [`moving`](crate::moving).
+    Moving,
 }
 
 impl Scenario {
-    pub const ALL: [Scenario; 3] = [Scenario::Daemontools, Scenario::Runit, Scenario::InPlace];
+    pub const ALL: [Scenario; 4] =
+        [Scenario::Daemontools, Scenario::Runit, Scenario::InPlace, Scenario::Moving];
 
     pub fn supervisor(self) -> Supervisor {
         match self {
-            Scenario::Daemontools | Scenario::InPlace => Supervisor::Daemontools,
+            Scenario::Daemontools | Scenario::InPlace | Scenario::Moving => Supervisor::Daemontools,
             Scenario::Runit => Supervisor::Runit,
         }
     }
@@ -57,6 +63,7 @@ impl Scenario {
         match self {
             Scenario::Daemontools | Scenario::Runit => &Role::ALL,
             Scenario::InPlace => &[Role::OldLauncher, Role::OldDaemon, Role::NewDaemon],
+            Scenario::Moving => &[Role::OldDaemon, Role::NewDaemon],
         }
     }
 }
@@ -67,6 +74,7 @@ impl fmt::Display for Scenario {
             Scenario::Daemontools => "daemontools",
             Scenario::Runit => "runit",
             Scenario::InPlace => "in-place",
+            Scenario::Moving => "moving",
         })
     }
 }
@@ -265,14 +273,17 @@ struct Seen {
 /// Of one process, as `pidfd_getfd(2)` shows them to its tracer: `/proc/net/tcp` takes seconds where
 /// the machine has many connections.
 #[derive(Default)]
-struct Sockets {
+pub(crate) struct Sockets {
     /// The clients' ports of connections that it has accepted.
-    accepted: BTreeSet<u16>,
+    pub(crate) accepted: BTreeSet<u16>,
     listens: bool,
 }
 
 impl Sockets {
-    fn of(pid: u32) -> Self {
+    /// Where the service listens.
+    pub(crate) const PORT: u16 = 8080;
+
+    pub(crate) fn of(pid: u32) -> Self {
         let mut sockets = Sockets::default();
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a PID");
         let Ok(process) = pidfd_open(number, PidfdFlags::empty()) else { return sockets };
@@ -284,7 +295,7 @@ impl Sockets {
             let Ok(fd) = pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()) else { continue };
             let socket = SockRef::from(&fd);
             let port = |address: io::Result<SockAddr>| Some(address.ok()?.as_socket()?.port());
-            if port(socket.local_addr()) != Some(Site::PORT) {
+            if port(socket.local_addr()) != Some(Self::PORT) {
                 continue;
             }
             sockets.listens |= socket.is_listener().unwrap_or_default();
@@ -355,17 +366,16 @@ struct Site {
 }
 
 impl Site {
-    const PORT: u16 = 8080;
     /// Of the service's own files, beside which nothing is to be left.
     const FILES: [&'static str; 3] = ["web.pid", "web.pid.lock", "web.pid.sock"];
 
     fn new(scenario: Scenario, folder: &Path) -> Self {
-        let target = Target::from(SocketAddr::from((Ipv4Addr::LOCALHOST, Self::PORT)));
+        let target = Target::from(SocketAddr::from((Ipv4Addr::LOCALHOST, Sockets::PORT)));
         let run = folder.join("run");
         fs::create_dir_all(&run).expect("a folder");
         let reload = match scenario {
             Scenario::InPlace => "--reload-signal=1",
-            Scenario::Daemontools | Scenario::Runit => "",
+            Scenario::Daemontools | Scenario::Runit | Scenario::Moving => "",
         };
         let (probe, folder) = (bin::probe(), folder.to_owned());
         let script = format!(
@@ -391,7 +401,9 @@ impl Site {
         match (self.scenario, self.service.kind()) {
             (Scenario::InPlace, Supervisor::Runit) => self.service.control("hup"),
             (Scenario::InPlace, _) => self.service.control("-h"),
-            (Scenario::Daemontools | Scenario::Runit, _) => self.service.restart(),
+            (Scenario::Daemontools | Scenario::Runit | Scenario::Moving, _) => {
+                self.service.restart()
+            }
         }
     }
 
@@ -454,9 +466,11 @@ impl Case {
         use Role::{NewDaemon, NewLauncher, OldDaemon, OldLauncher};
         match (self.scenario, self.role) {
             (Scenario::InPlace, OldLauncher) => 60,
-            (Scenario::Daemontools | Scenario::Runit, OldLauncher) => 45,
+            (_, OldLauncher) => 45,
             (Scenario::InPlace, OldDaemon) => 200,
             (Scenario::Daemontools | Scenario::Runit, OldDaemon) => 340,
+            (Scenario::Moving, OldDaemon) => 500,
+            (Scenario::Moving, NewDaemon) => 700,
             (_, NewLauncher) => 400,
             (_, NewDaemon) => 570,
         }
@@ -512,6 +526,9 @@ impl Case {
         let mut up = Command::new("ip");
         let up = up.args(["link", "set", "lo", "up"]).status();
         assert!(up.expect("ip; run scripts/setup").success(), "no loopback");
+        if self.scenario == Scenario::Moving {
+            return moving::run(self, folder);
+        }
         // In the supervisor's process group, and in one of its own.
         let blocked = || {
             let mut command = Command::new("env");
