@@ -106,6 +106,7 @@ impl Setting {
         let keeps = if self.keeps { ", keep_sockets" } else { "" };
         let probation = if self.probation { ", probation" } else { "" };
         let leaves = if self.leaves { ", leave_time" } else { "" };
+        let moves = if self.moves { ", connections that move" } else { "" };
         let hooks = if self.hooks { ", hooks before signals" } else { "" };
         let record = match self.record {
             RecordOf::Ours => "",
@@ -116,7 +117,7 @@ impl Setting {
         let manner = self.manner.name;
         let counts = counts.join(", ");
         format!(
-            "{kind}{readable}{manner}{place}{sockets}{keeps}{probation}{leaves}{lock}{shut_out}{hooks}{record}: {counts}"
+            "{kind}{readable}{manner}{place}{sockets}{keeps}{probation}{leaves}{moves}{lock}{shut_out}{hooks}{record}: {counts}"
         )
     }
 }
@@ -671,4 +672,28 @@ fn ends(setting: Setting) {
         }
     }
     print(&format!("{}: {} states, no circle", setting.name(), visits.len()));
+}
+
+/// Open connections move with each restart, whoever is killed at whatever step.
+#[test]
+fn p13_p9_each_connection_is_served_once() {
+    let moving =
+        |kind, starts, budget| Setting { moves: true, ..Setting::new(kind, true, starts, budget) };
+    for kind in [Kind::DAEMONTOOLS, Kind::OTHER] {
+        for budget in [
+            Budget { commands: 1, kills: 1, limits: 1, ..NONE },
+            Budget { commands: 1, kills: 1, cuts: 1, ..NONE },
+        ] {
+            walk(moving(kind, 2, budget));
+        }
+    }
+    // A third generation, also while they move.
+    walk(moving(Kind::DAEMONTOOLS, 3, Budget { commands: 2, ..NONE }));
+    if is_deep() {
+        walk(moving(Kind::DAEMONTOOLS, 2, Budget { commands: 1, kills: 2, ..NONE }));
+        walk(moving(Kind::DAEMONTOOLS, 3, Budget { commands: 2, kills: 1, ..NONE }));
+    }
+    // With a probation: a commit, and a rollback, after which they move back.
+    let budget = Budget { commands: 1, kills: 1, bad: 1, ..NONE };
+    walk(Setting { probation: true, ..moving(Kind::DAEMONTOOLS, 2, budget) });
 }
