@@ -266,6 +266,9 @@ where
     let ended = loop {
         let now = Instant::now();
         let may_move = drain.begun.is_some() && drain.moves.may(now);
+        if !may_move {
+            drain.turn.is_over(); // nobody else is to wait for it
+        }
         let turn = drain.turn.stage(now);
         // What moves needs no moment of its own: one is dealt to each that asks for it.
         let may_stay = drain.begun.is_some() && !drain.moves.may_yet(now);
