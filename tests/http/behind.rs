@@ -58,7 +58,7 @@ type Begin = fn(&Path, SocketAddr, SocketAddr) -> LoadBalancer;
 #[test]
 fn p13_posts_through_proxies_that_keep_their_connections() {
     const CLIENTS: u64 = 8;
-    Boxed::new().private_net_without_migration().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let all: [(&str, Begin); 2] = [("haproxy", haproxy), ("nginx", nginx)];
         for (name, begin) in all {
             println!("{name}");
@@ -129,7 +129,7 @@ sys.exit(1 if failed or not asked[0] else 0)
 
 #[test]
 fn p13_pythons_client_loses_nothing() {
-    Boxed::new().private_net_without_migration().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let address = boxed::address();
         let mut web = Web::start(folder, format!("--listen={address} {STAYS}"));
         let stop = folder.join("stop");

@@ -19,7 +19,7 @@ use crate::command::counters_of;
 #[test]
 fn servers_of_http_count_through_restarts_under_load() {
     const RESTARTS: usize = 5;
-    Boxed::new().private_net_without_migration().limit(LIMIT * 10).run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let address = boxed::address();
         let mut web = Web::start(folder, format!("--listen={address}"));
         let running = Strict::new(&Target::Tcp(address)).path("/?delay=5ms").clients(4).start();
@@ -61,7 +61,7 @@ fn a_503_of_the_request_timeout_is_a_failure() {
 /// Also with daemons that are killed: what was counted and not answered was cut.
 #[test]
 fn counters_go_on_through_kills() {
-    Boxed::new().private_net_without_migration().limit(LIMIT * 10).run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let address = boxed::address();
         let mut web = Web::start(folder, format!("--listen={address} --pass=yes"));
         let running = Strict::new(&Target::Tcp(address)).path("/?delay=5ms").clients(4).start();

@@ -98,10 +98,6 @@ const fn moving(budget: Budget) -> Setting {
     Setting { moves: true, ..two(budget) }
 }
 
-const fn daemontools_moving(budget: Budget) -> Setting {
-    Setting { moves: true, ..daemontools(budget) }
-}
-
 /// Two generations that serve on for a while when they are told to stop.
 const fn leaving(budget: Budget) -> Setting {
     Setting { leaves: true, ..two(budget) }
@@ -122,13 +118,12 @@ const BUSY: Budget = Budget { connections: 1, ..RESTART };
 const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
-const VARIANTS: [(Variant, Promise, Setting); 88] = [
+const VARIANTS: [(Variant, Promise, Setting); 87] = [
     (SilenceDecides, P13, moving(Budget { limits: 1, ..RESTART })),
     (EndDecides, P13, moving(Budget { kills: 1, ..RESTART })),
     (ReadsAtOnce, P13, moving(Budget { kills: 1, ..RESTART })),
     (LossIgnored, P13, moving(Budget { cuts: 1, ..RESTART })),
     (NeedsAnAudience, P13, moving(Budget { kills: 1, ..RESTART })),
-    (PassedIntoProbation, P13, Setting { probation: true, ..daemontools_moving(TWICE) }),
     (LeavesForSuccessor, P4, leaving(RESTART)),
     (LeavesWithOlder, P6, leaving(TWICE)),
     (LeavingNotReported, P3, leaving(Budget { limits: 1, ..RESTART })),

@@ -259,9 +259,6 @@ impl World {
                 facts.serves = serves && self.at(*one).was_ready;
             }
         }
-        if variants::is(Variant::PassedIntoProbation) {
-            facts.iter_mut().for_each(|(_, one)| one.unproven = false);
-        }
         let number = successor(own, facts.iter().map(|(_, one)| one))?.number;
         facts.iter().find(|(_, one)| one.number == number).map(|(one, _)| *one)
     }
@@ -389,9 +386,7 @@ impl World {
     fn new_side(&mut self, at: LinkId, loses: bool) {
         let (_, id, _) = at;
         let daemon = self.daemon(id).expect("alive");
-        let on_probation =
-            daemon.machine.is_on_probation() && !variants::is(Variant::PassedIntoProbation);
-        let willing = may_receive(daemon.machine.state(), on_probation);
+        let willing = may_receive(daemon.machine.state(), daemon.machine.is_on_probation());
         let link = self.moves_mut().links.get_mut(&at).expect("a link");
         if let Some(answer) = link.answer.take() {
             if link.has_audience {

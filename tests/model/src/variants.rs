@@ -175,8 +175,6 @@ pub(crate) enum Variant {
     LossIgnored,
     /// The successor drops what it has kept if the old side has ended.
     NeedsAnAudience,
-    /// Connections move to a generation on probation.
-    PassedIntoProbation,
     /// A row of a machine's table is missing.
     Deaf(Row),
 }

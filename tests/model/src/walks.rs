@@ -679,21 +679,26 @@ fn ends(setting: Setting) {
 fn p13_p9_each_connection_is_served_once() {
     let moving =
         |kind, starts, budget| Setting { moves: true, ..Setting::new(kind, true, starts, budget) };
+    let (kill, slow, lost) = (
+        Budget { commands: 1, kills: 1, ..NONE },
+        Budget { commands: 1, limits: 1, cuts: 1, ..NONE },
+        Budget { commands: 1, kills: 1, cuts: 1, ..NONE },
+    );
     for kind in [Kind::DAEMONTOOLS, Kind::OTHER] {
-        for budget in [
-            Budget { commands: 1, kills: 1, limits: 1, ..NONE },
-            Budget { commands: 1, kills: 1, cuts: 1, ..NONE },
-        ] {
-            walk(moving(kind, 2, budget));
-        }
+        walk(moving(kind, 2, kill));
+        walk(moving(kind, 2, slow));
     }
-    // A third generation, also while they move.
+    walk(moving(Kind::OTHER, 2, lost));
+    // A third generation, also while they move; and a probation with a rollback, after which they move back.
     walk(moving(Kind::DAEMONTOOLS, 3, Budget { commands: 2, ..NONE }));
+    let fails = Budget { commands: 1, bad: 1, ..NONE };
+    walk(Setting { probation: true, ..moving(Kind::DAEMONTOOLS, 2, fails) });
     if is_deep() {
+        let all = Budget { commands: 1, kills: 1, limits: 1, cuts: 1, ..NONE };
+        walk(moving(Kind::DAEMONTOOLS, 2, all));
         walk(moving(Kind::DAEMONTOOLS, 2, Budget { commands: 1, kills: 2, ..NONE }));
         walk(moving(Kind::DAEMONTOOLS, 3, Budget { commands: 2, kills: 1, ..NONE }));
+        let fails = Budget { commands: 1, kills: 1, bad: 1, ..NONE };
+        walk(Setting { probation: true, ..moving(Kind::DAEMONTOOLS, 2, fails) });
     }
-    // With a probation: a commit, and a rollback, after which they move back.
-    let budget = Budget { commands: 1, kills: 1, bad: 1, ..NONE };
-    walk(Setting { probation: true, ..moving(Kind::DAEMONTOOLS, 2, budget) });
 }

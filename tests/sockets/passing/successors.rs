@@ -43,7 +43,7 @@ fn take_over(moves: &Moves) -> (Predecessor, End) {
 /// What a successor says to the request, and what then becomes of the connection.
 #[test]
 fn p13_p10_a_successor_that_does_not_take_part_gets_nothing() {
-    Boxed::new().private_net().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let unknown = format!("{HEAD}refused it sent an unknown message \"pass\"");
         let cases = [
             ("another version", Some(unknown.as_str()), "the successor refuses it"),
@@ -77,7 +77,7 @@ fn p13_p10_a_successor_that_does_not_take_part_gets_nothing() {
 /// answer decides, or the end of the process.
 #[test]
 fn p13_p10_a_successor_that_lies_decides_nothing() {
-    Boxed::new().private_net().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let cases = [
             "seamless-takeover 1 kept number=2 fates=u",
             "seamless-takeover 1 kept number=1 fates=uu",
@@ -111,7 +111,7 @@ fn p13_p10_a_successor_that_lies_decides_nothing() {
 /// The limit of the drain passes while a connection is in doubt: the old one ends, and the successor has it.
 #[test]
 fn p13_the_limit_of_the_drain_passes_in_the_move() {
-    Boxed::new().private_net().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let mut moves = Moves::start(folder, "--drain-timeout=2s");
         let mut clients = moves.clients(1);
         let old = moves.restart("--stop-in=admit");
@@ -133,7 +133,7 @@ fn p13_a_third_generation_comes_in_the_middle_of_the_move() {
     let kind = "%".repeat(255);
     let slow = format!("--kind={kind} --accepts={kind} --again --slow=20ms");
     let quick = format!("--kind={kind} --accepts={kind} --again");
-    Boxed::new().private_net().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let mut moves = Moves::start(folder, &slow);
         let mut clients = moves.clients(CLIENTS);
         let first = moves.restart(&slow);
@@ -151,7 +151,7 @@ fn p13_a_third_generation_comes_in_the_middle_of_the_move() {
 /// A client that resets its connection while it moves costs nobody else anything.
 #[test]
 fn p13_clients_that_leave_in_the_move() {
-    Boxed::new().private_net().limit(Duration::from_secs(120)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let mut moves = Moves::start(folder, "--again");
         let mut clients = moves.clients(6);
         let old = moves.restart("--stop-in=admit");
@@ -178,7 +178,7 @@ fn p13_clients_that_leave_in_the_move() {
 fn p13_p9_numbers_go_on_through_restarts_and_kills() {
     const CLIENTS: usize = 40;
     const ROUNDS: u64 = 9;
-    Boxed::new().private_net().limit(Duration::from_secs(240)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let options = "--again --slow=2ms";
         let mut moves = Moves::start(folder, options);
         let mut clients = moves.clients(CLIENTS);
@@ -255,7 +255,7 @@ fn p13_p9_numbers_go_on_through_restarts_and_kills() {
 #[test]
 fn p13_nothing_is_left_of_connections_that_have_moved() {
     const CLIENTS: usize = 12;
-    Boxed::new().private_net().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let mut moves = Moves::start(folder, "--load=40000");
         let mut clients = moves.clients(CLIENTS);
         for _ in 0..4 {

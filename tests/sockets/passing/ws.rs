@@ -78,7 +78,7 @@ impl Socket {
 #[test]
 fn p13_websockets_and_their_sessions_notice_no_restart() {
     const CLIENTS: usize = 8;
-    Boxed::new().private_net().limit(Duration::from_secs(180)).run(|folder| {
+    Boxed::new().private_net().run(|folder| {
         let mut service = Moves::ws(folder);
         let clients: Vec<Socket> = (0..CLIENTS).map(|_| Socket::to(service.address)).collect();
         let (done, all) = (AtomicBool::new(false), AtomicU64::new(0));
