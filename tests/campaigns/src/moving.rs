@@ -185,6 +185,7 @@ pub(crate) fn run(case: Case, folder: &Path) -> Verdict {
             (None, None) => panic!("{} has ended, and nobody was killed\n{}", one.port, site.log()),
         }
     }
+    drop(clients); // a stop waits for them
     site.service.down();
     site.service.wait_down();
     let left = site.members();
