@@ -417,6 +417,7 @@ async fn one_connection(
                     if !comes_back {
                         return Ok(());
                     }
+                    drop(stream);
                     stream = connect(shared.address, number).await?;
                     ask(&mut stream, None).await?;
                     shared.seen().answered += 1;
