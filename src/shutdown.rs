@@ -256,7 +256,7 @@ impl Shutdown {
             let longest = limit.map_or(LONGEST_GRACE, |limit| limit / 2);
             state.begun.get_or_insert(Begun { at: Instant::now(), longest });
             self.begun.store(true, Ordering::SeqCst);
-            self.tell_later(&mut state);
+            self.tell_later(&mut state, None);
             let mut over = Vec::new();
             while let Some(first) = state.waiting.first_entry().map(|first| *first.key()) {
                 if !state.is_over(first) {
@@ -270,17 +270,22 @@ impl Shutdown {
         over.into_iter().for_each(Waiting::tell);
     }
 
-    /// The drain has begun. Sees to it that a thread tells those whose grace is not over. If there is
-    /// no thread to be had, every grace is over now: a shutdown that comes too early is better than none.
-    fn tell_later(&'static self, state: &mut State) {
+    /// The drain has begun. Sees to it that a thread tells those whose grace is not over. `new`: a grace that
+    /// nobody waited for so far. If there is no thread to be had, every grace is over now: a shutdown that comes
+    /// too early is better than none.
+    fn tell_later(&'static self, state: &mut State, new: Option<Duration>) {
         if !state.tells && state.waiting.keys().any(|grace| !state.is_over(*grace)) {
             let thread = thread::Builder::new().name("seamless-grace".to_owned());
             state.tells = thread.spawn(|| self.tell_waiting()).is_ok();
             if let (false, Some(begun)) = (state.tells, &mut state.begun) {
                 begun.longest = Duration::ZERO;
+                self.changed.notify_all();
             }
         }
-        self.changed.notify_all(); // a grace that is new here may be the first that is over
+        // The thread sleeps until the first one is over. Thousands of connections may ask, each for its own.
+        if new.is_some() && new == state.waiting.keys().next().copied() {
+            self.changed.notify_all();
+        }
     }
 
     /// The thread that runs wakers when a grace is over. Ends when nobody waits.
@@ -379,9 +384,10 @@ impl Shutdown {
             if state.is_over(grace) {
                 return true;
             }
+            let is_new = !state.waiting.contains_key(&grace);
             let replaced = state.waiting(grace).wakers.keep(number, waker);
             if state.begun.is_some() {
-                self.tell_later(&mut state);
+                self.tell_later(&mut state, is_new.then_some(grace));
                 if state.is_over(grace) {
                     return true;
                 }

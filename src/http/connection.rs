@@ -3,7 +3,7 @@
 use super::accept::Seat;
 use super::io::{Io, Link, Shared};
 use super::library::BoxError;
-use super::passing::{Moves, Place, TRIES};
+use super::passing::{Moves, Place, Stage, TRIES, Turn};
 use super::protocol::{Given, Protocol};
 use super::state::{Length, Next, State};
 use super::stream::{Peer, Stream};
@@ -201,11 +201,14 @@ pub(super) async fn converse<S, B>(
         since: None,
         begun: None,
         moves: Moves::at(place.as_ref().filter(|_| shared.passes)),
+        turn: Turn::new(&shared.turns),
     };
     loop {
         let served = serve(given, peer, app.clone(), &shared, seat, &mut drain);
         let (Some((taken, theirs)), Some(place)) = (served.await, &place) else { return };
-        (given, seat) = match place.pass(taken, peer).await {
+        let passed = place.pass(taken, peer).await;
+        drain.turn.is_over();
+        (given, seat) = match passed {
             Ok(()) => return shared.counters.passed(),
             Err((None, _)) => return, // the runtime cannot take it back
             Err((Some(stays), why)) => {
@@ -228,6 +231,16 @@ struct Drain {
     /// Since when that has come.
     begun: Option<Instant>,
     moves: Moves,
+    turn: Turn,
+}
+
+/// What comes of a poll of the library.
+enum Polled {
+    Ended(Result<(), BoxError>),
+    /// It can be passed.
+    Movable,
+    /// Its turn has come, and something is in flight.
+    Busy,
 }
 
 /// Serves it until it ends, which is `None`, or can be passed.
@@ -248,40 +261,56 @@ where
     let link = Link::new(stream, state, shared, peer);
     let io = Io::new(&link, unread, seat);
     let service = Counted { app: TowerToHyperService::new(app), link: link.clone() };
-    let mut connection = Protocol::new(io, service, &shared.library);
+    let mut connection = Protocol::new(io, service);
     let mut alarm = pin!(sleep_until(begun.into()));
     let ended = loop {
         let now = Instant::now();
         let may_move = drain.begun.is_some() && drain.moves.may(now);
-        link.leaves.store(drain.since.is_some() && !drain.moves.may_yet(now), Ordering::Relaxed);
+        if !may_move {
+            drain.turn.is_over(); // nobody else is to wait for it
+        }
+        let turn = drain.turn.stage(now);
+        // What moves needs no moment of its own: one is dealt to each that asks for it.
+        let may_stay = drain.begun.is_some() && !drain.moves.may_yet(now);
+        link.leaves.store(drain.since.is_some() && may_stay, Ordering::Relaxed);
         let due = WhenWoken::new(async {
             tokio::select! {
                 biased;
-                () = &mut drain.leaving, if drain.since.is_none() => {
-                    drain.since = Some(Instant::now());
-                    drain.begun = drain.begun.or(drain.since);
-                }
                 () = &mut drain.begin, if drain.begun.is_none() => {
                     drain.begun = Some(Instant::now());
                 }
+                () = &mut drain.leaving, if may_stay && drain.since.is_none() => {
+                    drain.since = Some(Instant::now());
+                }
+                () = drain.turn.comes(), if may_move && turn == Stage::Waits => {}
                 () = alarm.as_mut() => {}
             }
         });
         let polled = poll_fn(|context| match connection.poll(context, &shared.library) {
-            Poll::Ready(ended) => Poll::Ready(Some(ended)),
-            Poll::Pending if may_move && link.socket().state.may_move() => Poll::Ready(None),
+            Poll::Ready(ended) => Poll::Ready(Polled::Ended(ended)),
+            Poll::Pending if !may_move || turn == Stage::Waits => Poll::Pending,
+            Poll::Pending if link.socket().state.may_move() => Poll::Ready(Polled::Movable),
+            Poll::Pending if turn == Stage::Now => Poll::Ready(Polled::Busy),
             Poll::Pending => Poll::Pending,
         });
         // First what has arrived: neither a timer nor the drain ends a connection before that is read.
         tokio::select! {
             biased;
             polled = polled => match polled {
-                Some(ended) => break ended,
-                None => match poll_fn(|context| stop(&mut connection, &link, context)).await {
-                    Some(Ok(())) => return take(connection, &link),
-                    Some(Err(error)) => break Err(error),
-                    None => drain.moves = Moves::Never,
-                },
+                Polled::Ended(ended) => break ended,
+                Polled::Movable if turn == Stage::No => drain.turn.begin(Instant::now()),
+                Polled::Movable => {
+                    match poll_fn(|context| stop(&mut connection, &link, context)).await {
+                        Some(Ok(())) => return take(connection, &link),
+                        Some(Err(error)) => break Err(error),
+                        None => {
+                            drain.moves = Moves::Never;
+                            drain.turn.is_over();
+                        }
+                    }
+                }
+                // Those that are silent move meanwhile.
+                Polled::Busy => drain.turn.is_over(),
             },
             () = due => {}
         }
@@ -299,7 +328,10 @@ where
             socket.state.next(now, leaves, &shared.times, has_unread)
         };
         match next {
-            Next::Wait(until) => alarm.as_mut().reset(drain.moves.again(now, until).into()),
+            Next::Wait(until) => {
+                let until = drain.turn.again(drain.moves.again(now, until));
+                alarm.as_mut().reset(until.into());
+            }
             Next::Announce => {
                 link.goodbye.store(true, Ordering::Relaxed);
                 alarm.as_mut().reset(now.into());

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Semaphore;
 
 /// What all connections of a server share.
 pub(super) struct Shared {
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     pub(super) spread: Duration,
     /// Connections are passed to the successor.
     pub(super) passes: bool,
+    /// Whose turn that is.
+    pub(super) turns: Arc<Semaphore>,
     pub(super) counters: Counters,
 }
 
@@ -209,10 +212,6 @@ impl Io {
     /// Is the version of the protocol known?
     pub(super) fn is_known(&self) -> bool {
         self.link.socket().state.is_known()
-    }
-
-    pub(super) fn is_http1(&self) -> bool {
-        self.link.socket().state.is_http1()
     }
 
     pub(super) fn is_http2(&self) -> bool {

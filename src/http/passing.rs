@@ -5,11 +5,13 @@ use super::protocol::Given;
 use super::stream::{Address, Peer, Stream};
 use crate::connections::{self, Connection, NotPassed, Reason};
 use crate::{DrainReason, Result};
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The kind of a connection is this and the name of its place. A change of [`About`] gets another one.
 const KIND: &str = "http/1 ";
@@ -84,6 +86,82 @@ impl Moves {
             Moves::Later { end, .. } if now < end => latest.min(end),
             Moves::Later { .. } => latest,
         }
+    }
+}
+
+/// So many connections are on their way at a time. All others are served meanwhile: a request that comes is
+/// answered at once, and not after thousands of connections have moved.
+const ON_THEIR_WAY: usize = 128;
+/// If its turn has not come by then, the successor does not answer, or is slow: then it waits with all others.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// For a server: whose turn it is to be passed.
+pub(super) fn turns() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(ON_THEIR_WAY))
+}
+
+/// How far a connection is that may be passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It does not wait for its turn.
+    No,
+    Waits,
+    Now,
+}
+
+type Permit = Option<OwnedSemaphorePermit>;
+type Coming = Pin<Box<dyn Future<Output = Permit> + Send>>;
+
+/// Whether it is a connection's turn.
+pub(super) struct Turn {
+    of: Arc<Semaphore>,
+    waits: Option<(Coming, Instant)>,
+    now: Option<Permit>,
+}
+
+impl Turn {
+    pub(super) fn new(of: &Arc<Semaphore>) -> Turn {
+        Turn { of: of.clone(), waits: None, now: None }
+    }
+
+    pub(super) fn stage(&mut self, now: Instant) -> Stage {
+        if self.waits.as_ref().is_some_and(|(_, until)| *until <= now) {
+            (self.waits, self.now) = (None, Some(None));
+        }
+        match (&self.now, &self.waits) {
+            (Some(_), _) => Stage::Now,
+            (None, Some(_)) => Stage::Waits,
+            (None, None) => Stage::No,
+        }
+    }
+
+    /// It can be passed.
+    pub(super) fn begin(&mut self, now: Instant) {
+        match self.of.clone().try_acquire_owned() {
+            Ok(permit) => self.now = Some(Some(permit)),
+            Err(_) => {
+                let turn = self.of.clone().acquire_owned();
+                self.waits = Some((Box::pin(async { turn.await.ok() }), now + PATIENCE));
+            }
+        }
+    }
+
+    /// Resolves when its turn has come. Only where it waits for that.
+    pub(super) async fn comes(&mut self) {
+        if let Some((turn, _)) = &mut self.waits {
+            let permit = turn.await;
+            (self.waits, self.now) = (None, Some(permit));
+        }
+    }
+
+    /// It is the next one's turn.
+    pub(super) fn is_over(&mut self) {
+        (self.waits, self.now) = (None, None);
+    }
+
+    /// When it is looked at again: at this moment at the latest.
+    pub(super) fn again(&self, latest: Instant) -> Instant {
+        self.waits.as_ref().map_or(latest, |(_, until)| latest.min(*until))
     }
 }
 
@@ -183,9 +261,38 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
-    use super::{About, Address, Peer, Place};
+    use super::{About, Address, Instant, ON_THEIR_WAY, PATIENCE, Peer, Place, Stage, Turn, turns};
     use std::path::PathBuf;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
     use std::time::Duration;
+
+    #[test]
+    fn p13_a_few_connections_move_at_a_time_and_nobody_waits_for_ever() {
+        let (turns, now) = (turns(), Instant::now());
+        let mut first: Vec<Turn> = (0..ON_THEIR_WAY).map(|_| Turn::new(&turns)).collect();
+        for one in &mut first {
+            assert_eq!(one.stage(now), Stage::No);
+            one.begin(now);
+            assert_eq!(one.stage(now), Stage::Now);
+        }
+        let (mut next, mut last) = (Turn::new(&turns), Turn::new(&turns));
+        for one in [&mut next, &mut last] {
+            one.begin(now);
+            assert_eq!(one.stage(now), Stage::Waits);
+        }
+        assert_eq!(next.again(now + PATIENCE * 2), now + PATIENCE);
+        let comes = |one: &mut Turn| {
+            let mut context = Context::from_waker(Waker::noop());
+            pin!(one.comes()).as_mut().poll(&mut context).is_ready()
+        };
+        assert!(!comes(&mut next) && !comes(&mut last));
+        first[7].is_over();
+        assert!(comes(&mut next) && !comes(&mut last));
+        assert_eq!((next.stage(now), last.stage(now)), (Stage::Now, Stage::Waits));
+        // The successor does not answer: then all wait together.
+        assert_eq!(last.stage(now + PATIENCE), Stage::Now);
+    }
 
     #[test]
     fn p13_each_place_is_a_kind_of_its_own() {

@@ -18,7 +18,8 @@ const PREFACE: usize = 24;
 /// One connection.
 #[allow(clippy::large_enum_variant)] // nearly all of them are HTTP/1
 pub(super) enum Protocol<S: HttpService<Incoming>> {
-    /// It is read by nobody but us, and this has been read.
+    /// It is read by nobody but us, and this has been read. The version may be known from another generation: then
+    /// the library gets the connection with the first bytes that come, and thousands of silent ones cost little.
     Unknown(Option<(Io, Vec<u8>, S)>),
     Http1(http1::UpgradeableConnection<TokioIo<Io>, S>),
     Http2(Pin<Box<http2::Connection<TokioIo<Io>, S, TokioExecutor>>>),
@@ -34,12 +35,8 @@ where
         + 'static,
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    /// If the version is known, from a connection that was passed, it is HTTP/1.
-    pub(super) fn new(io: Io, service: S, library: &Library) -> Self {
-        match io.is_http1() {
-            true => Protocol::of_http1(io, service, library),
-            false => Protocol::Unknown(Some((io, Vec::new(), service))),
-        }
+    pub(super) fn new(io: Io, service: S) -> Self {
+        Protocol::Unknown(Some((io, Vec::new(), service)))
     }
 
     fn of_http1(io: Io, service: S, library: &Library) -> Self {
@@ -91,7 +88,8 @@ where
 
     pub(super) fn graceful_shutdown(&mut self) {
         match self {
-            Protocol::Unknown(_) => {}
+            // It is closed here: silent, and passed by another generation that has answered its requests.
+            Protocol::Unknown(there) => *there = None,
             Protocol::Http1(connection) => Pin::new(connection).graceful_shutdown(),
             Protocol::Http2(connection) => connection.as_mut().graceful_shutdown(),
         }

@@ -7,7 +7,7 @@ use super::connection::converse;
 use super::counters::Counters;
 use super::io::{Open, Shared};
 use super::library::{BoxError, Library};
-use super::passing::{Place as Passed, Take};
+use super::passing::{Place as Passed, Take, turns};
 use super::protocol::Given;
 use super::proxied::{Proxied, Trusted};
 use super::state::Times;
@@ -282,6 +282,7 @@ impl Server {
             open: Open::default(),
             spread: self.spread,
             passes: self.pass,
+            turns: turns(),
             counters,
         });
         let mut bound = Bound::new(shared.clone());

@@ -278,6 +278,13 @@ pub(crate) fn has_capability(pid: i32, number: u32) -> Option<bool> {
     Some(u64::from_str_radix(effective.trim(), 16).ok()? >> number & 1 == 1)
 }
 
+/// For how many descriptors a process has room in its table (`proc_pid_status(5)`, FDSize). `None` if `/proc` does
+/// not say.
+pub(crate) fn table_size(pid: i32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("FDSize:"))?.trim().parse().ok()
+}
+
 // ---- the kernel ----
 
 /// A number in `/proc/sys`.
@@ -335,7 +342,14 @@ fn says_dumping(status: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{dumps_core, says_dumping};
+    use super::{dumps_core, says_dumping, table_size};
+
+    #[test]
+    fn the_kernel_says_how_large_a_table_of_descriptors_is() {
+        let size = table_size(std::process::id() as i32).expect("a size");
+        assert!(size >= 3, "{size}");
+        assert_eq!(table_size(-1), None);
+    }
 
     #[test]
     fn the_kernel_says_whether_it_writes_a_core_dump() {

@@ -29,6 +29,21 @@ pub(crate) fn make_room(more: u64) {
     }
 }
 
+/// The same for a table of this size, which is more than is usual for a process that has just started; nothing is
+/// open above it.
+#[allow(clippy::unnecessary_cast)]
+pub(crate) fn make_room_for_table(size: u64) {
+    if size <= ROOM {
+        return;
+    }
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let limit = size.min(hard as u64);
+    if limit > soft as u64 {
+        _ = setrlimit(Resource::RLIMIT_NOFILE, limit as rlim_t, hard);
+    }
+    grow_table(limit.saturating_sub(1));
+}
+
 /// Lets the kernel's table of descriptors grow to this number at once. Otherwise the kernel doubles it
 /// step by step. In a process with several threads each step waits until no thread uses the old table,
 /// which takes some milliseconds.

@@ -6,6 +6,8 @@ use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
     http::Target,
+    process::Watched,
+    signal::KILL,
     strict::Strict,
 };
 use serde_json::json;
@@ -17,7 +19,7 @@ use crate::command::counters_of;
 #[test]
 fn servers_of_http_count_through_restarts_under_load() {
     const RESTARTS: usize = 5;
-    Boxed::new().private_net_without_migration().limit(LIMIT * 10).run(|folder| {
+    Boxed::new().private_net_without_migration().run(|folder| {
         let address = boxed::address();
         let mut web = Web::start(folder, format!("--listen={address}"));
         let running = Strict::new(&Target::Tcp(address)).path("/?delay=5ms").clients(4).start();
@@ -53,5 +55,43 @@ fn a_503_of_the_request_timeout_is_a_failure() {
             "http_connections": 3, "http_requests": 3, "http_failures": 1, "http_passed": 0
         });
         assert_eq!(counters_of(&folder.join("web.pid")), expected);
+    });
+}
+
+/// Also with daemons that are killed: what was counted and not answered was cut.
+#[test]
+fn counters_go_on_through_kills() {
+    Boxed::new().private_net_without_migration().run(|folder| {
+        let address = boxed::address();
+        let mut web = Web::start(folder, format!("--listen={address} --pass=yes"));
+        let running = Strict::new(&Target::Tcp(address)).path("/?delay=5ms").clients(4).start();
+        for round in 0..6 {
+            running.wait_pid(web.daemon);
+            running.wait_more(20);
+            let old = web.daemon;
+            if round % 3 == 2 {
+                // A crash: the launcher mirrors it, and the counters live on with the keeper.
+                Watched::new(old).signal(KILL);
+                _ = web.launcher.wait();
+                web.start_again(old);
+            } else {
+                let old = web.restart();
+                if round % 3 == 1 {
+                    old.signal(KILL);
+                }
+                old.wait_end(LIMIT);
+            }
+        }
+        running.wait_pid(web.daemon);
+        let seen = running.stop();
+        let counters = counters_of(&folder.join("web.pid"));
+        let counted = counters["http_requests"].as_u64().expect("a number");
+        let cut = seen.failures.len() as u64;
+        assert!(
+            (seen.total()..=seen.total() + cut).contains(&counted),
+            "{counted} {cut}: {seen:?}"
+        );
+        // At most one request of each client for each process that was killed.
+        assert!(cut <= 4 * 4, "{:?}", seen.failures);
     });
 }

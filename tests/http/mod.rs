@@ -1,5 +1,6 @@
 //! The module `http`: what clients of every kind see of a restart.
 
+mod behind;
 mod counters;
 mod drain;
 mod health;
@@ -62,6 +63,13 @@ impl Web {
         self.daemon = wait_started(&self.folder, old.pid());
         self.log().wait(&[("stage", "drain"), ("daemon", &old.pid().to_string())]);
         old
+    }
+
+    /// The daemon was killed, and its launcher has ended as it did.
+    #[track_caller]
+    fn start_again(&mut self, dead: u32) {
+        self.launcher = launch(&self.folder, &self.options);
+        self.daemon = wait_started(&self.folder, dead);
     }
 
     pub(crate) fn log(&self) -> Log {

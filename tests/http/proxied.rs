@@ -217,7 +217,7 @@ fn with_tls_the_header_comes_before_the_handshake() {
 // ---- real ones ----
 
 /// Ends with the test.
-struct LoadBalancer(Child);
+pub(super) struct LoadBalancer(Child);
 
 impl Drop for LoadBalancer {
     fn drop(&mut self) {
@@ -226,7 +226,7 @@ impl Drop for LoadBalancer {
     }
 }
 
-fn start(folder: &Path, command: &mut Command, at: SocketAddr) -> LoadBalancer {
+pub(super) fn start(folder: &Path, command: &mut Command, at: SocketAddr) -> LoadBalancer {
     let log = fs::File::create(folder.join("balancer-log")).expect("a log");
     let command = command.current_dir(folder).stdin(Stdio::null());
     let command = command.stdout(log.try_clone().expect("a log")).stderr(log);

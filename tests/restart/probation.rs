@@ -334,17 +334,18 @@ fn p11_restart_waits_for_the_commit_and_status_tells_of_the_probation(
     site.deploy_options(&format!("{SERVES_ON} --standby --probation=3s"));
     let said = thread::scope(|scope| {
         let said = scope.spawn(restart);
-        let seen = wait_for(format_args!("the probation\n{site}"), LIMIT, || {
+        let (waited, seen) = wait_for(format_args!("the probation\n{site}"), LIMIT, || {
+            let waits = !said.is_finished(); // before the look: it may take long
             let seen = status();
             let standby = &seen["probation"]["standby"]["generation"];
             // It is in the record a moment before it is asked to stand by.
-            (*standby == 1 && !seen["probation"]["left"].is_null()).then_some(seen)
+            (*standby == 1 && !seen["probation"]["left"].is_null()).then_some((waits, seen))
         });
         let left = seen["probation"]["left"].as_f64().expect("a time");
         assert!(left <= 3.0, "{seen}");
         assert_eq!(seen["probation"]["standby"]["daemon"], first.pid(), "{seen}");
         assert_eq!(seen["draining"].as_array().map(Vec::len), Some(0), "{seen}");
-        assert!(!said.is_finished(), "it waits for the commit");
+        assert!(waited, "it waits for the commit");
         said.join().expect("no panic")
     });
     let said_of = |said: &Said| {

@@ -28,9 +28,21 @@ use seamless_testing::{
     wait_for,
 };
 
-/// The service `moves`, restarted by hand.
+mod successors;
+mod ws;
+
+/// What is restarted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Program {
+    /// The service `moves`.
+    Moves,
+    /// An example of this name.
+    Example(&'static str),
+}
+
+/// A service, restarted by hand.
 struct Moves {
-    chats: bool,
+    program: Program,
     folder: PathBuf,
     address: SocketAddr,
     launcher: Child,
@@ -40,20 +52,28 @@ struct Moves {
 impl Moves {
     #[track_caller]
     fn start(folder: &Path, options: &str) -> Moves {
-        fs::create_dir_all(folder).expect("a folder");
-        let address = boxed::address();
-        let launcher = launch(folder, address, options);
-        let daemon = wait_started(folder, 1);
-        Moves { chats: false, folder: folder.to_owned(), address, launcher, daemon }
+        Moves::start_program(folder, Program::Moves, options)
     }
 
     /// The example `chat` instead.
     #[track_caller]
     fn chat(folder: &Path) -> Moves {
+        Moves::start_program(folder, Program::Example("chat"), "")
+    }
+
+    /// The example `ws` instead.
+    #[track_caller]
+    fn ws(folder: &Path) -> Moves {
+        Moves::start_program(folder, Program::Example("ws"), "")
+    }
+
+    #[track_caller]
+    fn start_program(folder: &Path, program: Program, options: &str) -> Moves {
+        fs::create_dir_all(folder).expect("a folder");
         let address = boxed::address();
-        let launcher = launch_chat(folder, address);
+        let launcher = program.launch(folder, address, options);
         let daemon = wait_started(folder, 1);
-        Moves { chats: true, folder: folder.to_owned(), address, launcher, daemon }
+        Moves { program, folder: folder.to_owned(), address, launcher, daemon }
     }
 
     /// Gives the old daemon, which drains by then.
@@ -63,10 +83,7 @@ impl Moves {
         let nth = self.log().stage("started").len() + 1;
         Watched::new(self.launcher.id()).signal(TERM);
         assert!(self.launcher.wait().expect("its end").success());
-        self.launcher = match self.chats {
-            true => launch_chat(&self.folder, self.address),
-            false => launch(&self.folder, self.address, options),
-        };
+        self.launcher = self.program.launch(&self.folder, self.address, options);
         self.daemon = wait_started(&self.folder, nth);
         old
     }
@@ -91,9 +108,16 @@ fn launch(folder: &Path, address: SocketAddr, options: &str) -> Child {
     scene::logged(folder, &bin::support("moves"), &options).spawn().expect("sh")
 }
 
-fn launch_chat(folder: &Path, address: SocketAddr) -> Child {
-    let arguments = format!("chat.pid {address}");
-    scene::logged(folder, &bin::example("chat"), &arguments).spawn().expect("sh")
+impl Program {
+    fn launch(self, folder: &Path, address: SocketAddr, options: &str) -> Child {
+        match self {
+            Program::Moves => launch(folder, address, options),
+            Program::Example(name) => {
+                let arguments = format!("service.pid {address}");
+                scene::logged(folder, &bin::example(name), &arguments).spawn().expect("sh")
+            }
+        }
+    }
 }
 
 /// The PID of the daemon that was the nth to start.
@@ -155,8 +179,27 @@ impl Client {
         let question = format!("{}\n", self.sent);
         self.stream.get_mut().write_all(question.as_bytes()).ok()?;
         self.sent += 1;
+        self.try_answer()
+    }
+
+    /// The answer to the next question that was sent; `None`: the connection has ended.
+    #[track_caller]
+    fn try_answer(&mut self) -> Option<u32> {
         let ends = matches!(self.stream.fill_buf(), Ok([]) | Err(_));
         (!ends).then(|| self.answer())
+    }
+
+    /// Has anything come?
+    fn has_answer(&mut self) -> bool {
+        self.stream.get_ref().set_nonblocking(true).expect("a mode");
+        let has = self.stream.fill_buf().is_ok_and(|bytes| !bytes.is_empty());
+        self.stream.get_ref().set_nonblocking(false).expect("a mode");
+        has
+    }
+
+    fn reset_on_close(&self) {
+        let socket = socket2::SockRef::from(self.stream.get_ref());
+        socket.set_linger(Some(Duration::ZERO)).expect("an option");
     }
 
     /// Asks until this process answers.
@@ -530,14 +573,14 @@ fn a_panic_of_the_program_costs_its_connection() {
 
 const HEAD: &str = "seamless-takeover 1 ";
 
-/// Enters this process as generation 7, which drains.
-fn enter_test(moves: &Moves) {
+/// Enters this process as generation 7, in this state.
+fn enter_test(moves: &Moves, state: &str) {
     let path = moves.folder.join("web.pid.lock");
     let record = fs::read_to_string(&path).expect("the record");
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("the boot id");
     let namespace = fs::metadata("/proc/self/ns/pid").expect("the PID namespace").ino();
     let line = format!(
-        "generation=7 daemon={} boot={} pid_namespace={namespace} launcher=3:1 state=draining\nend",
+        "generation=7 daemon={} boot={} pid_namespace={namespace} launcher=3:1 state={state}\nend",
         identity(process::id()),
         boot.trim(),
     );
@@ -567,7 +610,7 @@ fn p5_p10_p13_hostile_peers_get_nothing_in() {
         end.send_with(&batch(1, 1, "no", one), &[]);
         assert_eq!(end.text(), format!("{HEAD}refused it sent an unknown message \"connections\""));
 
-        enter_test(&moves);
+        enter_test(&moves, "draining");
         for generation in ["1", "8", "-7", "7x", ""] {
             let end = End::connect(&moves.socket());
             end.send(&format!("{HEAD}pass generation={generation} open=1"));

@@ -66,6 +66,7 @@ pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Link) 
     };
     let outputs = Outputs::new(settings.replace_output);
     let service = Service::open(&settings, launcher, &hello, pidfd)?;
+    service.make_room();
     let machine = Machine::new(hello.kind, hello.in_place)
         .takes_unhandled(hello.takes_unhandled)
         .leaves(settings.leave_time.is_some());

@@ -3,10 +3,11 @@
 use super::Service;
 use crate::driver::generation::Examined;
 use crate::error::Result;
-use crate::proto::control::passing::successor;
+use crate::proto::control::passing::{room, successor};
 use crate::proto::generation::record::Generation;
 use crate::shutdown::lock;
 use crate::sys::process::Held;
+use crate::sys::{proc, rlimit};
 
 /// A generation that cannot be mistaken for another process.
 pub(in crate::driver) struct Proven {
@@ -22,6 +23,14 @@ impl Service {
         let Some(own) = self.number() else { return Ok(None) };
         let number = successor(own, others.iter().map(|one| &one.facts)).map(|one| one.number);
         Ok(others.into_iter().find(|one| Some(one.facts.number) == number).and_then(proven))
+    }
+
+    /// Makes room for the descriptors of connections that a predecessor may pass, before this process has threads:
+    /// from then on the kernel waits for all processors when the table grows, while the predecessor waits as well.
+    pub(in crate::driver) fn make_room(&self) {
+        let Ok((record, _)) = lock(&self.files).lock_file.read() else { return };
+        let sizes = record.live.iter().filter_map(|one| proc::table_size(one.daemon.pid));
+        rlimit::make_room_for_table(room(sizes));
     }
 
     /// Is this process the other generation with this number?

@@ -44,21 +44,28 @@ pub(super) struct Slot {
 struct State {
     outcome: Option<Outcome>,
     waker: Option<Waker>,
+    /// A thread waits: to tell one costs a system call.
+    waits: bool,
 }
 
 impl Slot {
     pub(super) fn new() -> Slot {
-        Slot { state: Mutex::new(State { outcome: None, waker: None }), changed: Condvar::new() }
+        Slot {
+            state: Mutex::new(State { outcome: None, waker: None, waits: false }),
+            changed: Condvar::new(),
+        }
     }
 
     /// Runs a waker: not to be called with a lock held.
     pub(super) fn put(&self, outcome: Outcome) {
-        let waker = {
+        let (waker, waits) = {
             let mut state = lock(&self.state);
             state.outcome = Some(outcome);
-            state.waker.take()
+            (state.waker.take(), state.waits)
         };
-        self.changed.notify_all();
+        if waits {
+            self.changed.notify_all();
+        }
         if let Some(waker) = waker {
             _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
         }
@@ -92,7 +99,10 @@ impl Passing {
     ///
     /// [`NotPassed`], with the connection: serve it on.
     pub fn wait(self) -> Result<(), NotPassed> {
-        let undecided = |state: &mut State| state.outcome.is_none();
+        let undecided = |state: &mut State| {
+            state.waits = true;
+            state.outcome.is_none()
+        };
         let waited = self.slot.changed.wait_while(lock(&self.slot.state), undecided);
         let outcome = waited.unwrap_or_else(PoisonError::into_inner).outcome.take();
         outcome.expect("waited for")

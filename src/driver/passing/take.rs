@@ -6,7 +6,7 @@ use crate::driver::log::{self, passing::Event};
 use crate::driver::retry;
 use crate::driver::shared::PROCESS;
 use crate::proto::control::frame::{Answer, Batch, Fate, MESSAGE_MAX};
-use crate::proto::control::passing::{Receiver, may_receive};
+use crate::proto::control::passing::{Receiver, may_receive, room_for};
 use crate::shutdown::{DrainGuard, lock, panic_text};
 use crate::sys::seqpacket::{Arrival, Link, Message};
 use crate::sys::shortage::is_shortage;
@@ -22,8 +22,6 @@ use std::time::Duration;
 
 /// At most so many generations pass their connections at the same time.
 const LINKS: usize = 16;
-/// For how many descriptors room is made at most before they come.
-const OPEN_MAX: u64 = 1 << 17;
 /// Between two looks whether the other side has ended.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -47,7 +45,7 @@ pub(in crate::driver) fn begin(
     }
     let link = Arc::clone(link);
     let taking = move || {
-        rlimit::make_room(open.min(OPEN_MAX));
+        rlimit::make_room(room_for(open));
         let mut taker = Taker { link: &link, proven: &proven, receiver: Receiver::new(), taken: 0 };
         taker.run();
         let (predecessor, predecessor_generation) = (proven.pid, proven.number);

@@ -82,6 +82,20 @@ pub(crate) fn successor<'a>(
     serving.max_by_key(|one| one.number)
 }
 
+/// For how many descriptors room is made at most before they come.
+const ROOM_MAX: u64 = 1 << 17;
+
+/// For how many descriptors a new generation makes room, before it starts threads: as many as the largest of the others
+/// has room for.
+pub(crate) fn room(sizes: impl Iterator<Item = u64>) -> u64 {
+    sizes.max().unwrap_or(0).min(ROOM_MAX)
+}
+
+/// And at the offer, by the number of open connections that it tells.
+pub(crate) fn room_for(open: u64) -> u64 {
+    open.min(ROOM_MAX)
+}
+
 // ---- the old side ----
 
 /// What has happened on the old side.

@@ -11,6 +11,7 @@
 pub mod deploy;
 pub mod family;
 pub mod load;
+mod moving;
 pub mod port;
 pub mod strike;
 pub mod sweep;

@@ -31,7 +31,10 @@ use seamless_testing::{
     wait_for,
 };
 
-use crate::strike::{At, Blow, Call, Family, Role, Strike};
+use crate::{
+    moving,
+    strike::{At, Blow, Call, Family, Role, Strike},
+};
 
 /// What is restarted, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,15 +47,18 @@ pub enum Scenario {
     Probation,
     /// The same, by a reload signal.
     ProbationInPlace,
+    /// Under daemontools, with open connections that move: see [`moving`](crate::moving).
+    Moving,
 }
 
 impl Scenario {
-    pub const ALL: [Scenario; 5] = [
+    pub const ALL: [Scenario; 6] = [
         Scenario::Daemontools,
         Scenario::Runit,
         Scenario::InPlace,
         Scenario::Probation,
         Scenario::ProbationInPlace,
+        Scenario::Moving,
     ];
 
     pub fn supervisor(self) -> Supervisor {
@@ -60,7 +66,8 @@ impl Scenario {
             Scenario::Daemontools
             | Scenario::InPlace
             | Scenario::Probation
-            | Scenario::ProbationInPlace => Supervisor::Daemontools,
+            | Scenario::ProbationInPlace
+            | Scenario::Moving => Supervisor::Daemontools,
             Scenario::Runit => Supervisor::Runit,
         }
     }
@@ -75,9 +82,12 @@ impl Scenario {
 
     /// Who takes part in the restart.
     pub fn roles(self) -> &'static [Role] {
-        match self.is_in_place() {
-            false => &Role::ALL,
-            true => &[Role::OldLauncher, Role::OldDaemon, Role::NewDaemon],
+        match self {
+            Scenario::Daemontools | Scenario::Runit | Scenario::Probation => &Role::ALL,
+            Scenario::InPlace | Scenario::ProbationInPlace => {
+                &[Role::OldLauncher, Role::OldDaemon, Role::NewDaemon]
+            }
+            Scenario::Moving => &[Role::OldDaemon, Role::NewDaemon],
         }
     }
 }
@@ -90,6 +100,7 @@ impl fmt::Display for Scenario {
             Scenario::InPlace => "in-place",
             Scenario::Probation => "probation",
             Scenario::ProbationInPlace => "probation-in-place",
+            Scenario::Moving => "moving",
         })
     }
 }
@@ -288,14 +299,17 @@ struct Seen {
 /// Of one process, as `pidfd_getfd(2)` shows them to its tracer: `/proc/net/tcp` takes seconds where
 /// the machine has many connections.
 #[derive(Default)]
-struct Sockets {
+pub(crate) struct Sockets {
     /// The clients' ports of connections that it has accepted.
-    accepted: BTreeSet<u16>,
+    pub(crate) accepted: BTreeSet<u16>,
     listens: bool,
 }
 
 impl Sockets {
-    fn of(pid: u32) -> Self {
+    /// Where the service listens.
+    pub(crate) const PORT: u16 = 8080;
+
+    pub(crate) fn of(pid: u32) -> Self {
         let mut sockets = Sockets::default();
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a PID");
         let Ok(process) = pidfd_open(number, PidfdFlags::empty()) else { return sockets };
@@ -307,7 +321,7 @@ impl Sockets {
             let Ok(fd) = pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()) else { continue };
             let socket = SockRef::from(&fd);
             let port = |address: io::Result<SockAddr>| Some(address.ok()?.as_socket()?.port());
-            if port(socket.local_addr()) != Some(Site::PORT) {
+            if port(socket.local_addr()) != Some(Self::PORT) {
                 continue;
             }
             sockets.listens |= socket.is_listener().unwrap_or_default();
@@ -378,12 +392,11 @@ struct Site {
 }
 
 impl Site {
-    const PORT: u16 = 8080;
     /// Of the service's own files, beside which nothing is to be left.
     const FILES: [&'static str; 3] = ["web.pid", "web.pid.lock", "web.pid.sock"];
 
     fn new(scenario: Scenario, folder: &Path) -> Self {
-        let target = Target::from(SocketAddr::from((Ipv4Addr::LOCALHOST, Self::PORT)));
+        let target = Target::from(SocketAddr::from((Ipv4Addr::LOCALHOST, Sockets::PORT)));
         let run = folder.join("run");
         fs::create_dir_all(&run).expect("a folder");
         let reload = if scenario.is_in_place() { "--reload-signal=1" } else { "" };
@@ -473,11 +486,14 @@ impl Case {
     /// About how many calls there are to the end of a restart that is not touched.
     pub fn usual_calls(self) -> u64 {
         use Role::{NewDaemon, NewLauncher, OldDaemon, OldLauncher};
-        match (self.scenario.is_in_place(), self.role) {
-            (true, OldLauncher) => 60,
-            (false, OldLauncher) => 45,
-            (true, OldDaemon) => 200,
-            (false, OldDaemon) => 340,
+        let in_place = self.scenario.is_in_place();
+        match (self.scenario, self.role) {
+            (Scenario::Moving, OldDaemon) => 500,
+            (Scenario::Moving, NewDaemon) => 700,
+            (_, OldLauncher) if in_place => 60,
+            (_, OldLauncher) => 45,
+            (_, OldDaemon) if in_place => 200,
+            (_, OldDaemon) => 340,
             (_, NewLauncher) => 400,
             (_, NewDaemon) => 570,
         }
@@ -533,6 +549,9 @@ impl Case {
         let mut up = Command::new("ip");
         let up = up.args(["link", "set", "lo", "up"]).status();
         assert!(up.expect("ip; run scripts/setup").success(), "no loopback");
+        if self.scenario == Scenario::Moving {
+            return moving::run(self, folder);
+        }
         // In the supervisor's process group, and in one of its own.
         let blocked = || {
             let mut command = Command::new("env");

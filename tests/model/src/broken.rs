@@ -9,7 +9,7 @@ use crate::proto::Kind;
 use crate::variants::Row::{self, Daemon, Launcher};
 use crate::variants::Variant::{self, *};
 use crate::{Protocol, trace};
-use Promise::{P1, P2, P3, P4, P5, P6, P8, P11, P12};
+use Promise::{P1, P2, P3, P4, P5, P6, P8, P11, P12, P13};
 use stateright::{Checker, HasDiscoveries, Model};
 use std::time::Instant;
 
@@ -93,6 +93,11 @@ const fn on_probation(budget: Budget) -> Setting {
     Setting { probation: true, ..two(budget) }
 }
 
+/// Two generations with open connections, which move.
+const fn moving(budget: Budget) -> Setting {
+    Setting { moves: true, ..two(budget) }
+}
+
 /// Two generations that serve on for a while when they are told to stop.
 const fn leaving(budget: Budget) -> Setting {
     Setting { leaves: true, ..two(budget) }
@@ -113,7 +118,12 @@ const BUSY: Budget = Budget { connections: 1, ..RESTART };
 const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
-const VARIANTS: [(Variant, Promise, Setting); 85] = [
+const VARIANTS: [(Variant, Promise, Setting); 90] = [
+    (SilenceDecides, P13, moving(Budget { limits: 1, ..RESTART })),
+    (EndDecides, P13, moving(Budget { kills: 1, ..RESTART })),
+    (ReadsAtOnce, P13, moving(Budget { kills: 1, ..RESTART })),
+    (LossIgnored, P13, moving(Budget { cuts: 1, ..RESTART })),
+    (NeedsAnAudience, P13, moving(Budget { kills: 1, ..RESTART })),
     (LeavesForSuccessor, P4, leaving(RESTART)),
     (LeavesWithOlder, P6, leaving(TWICE)),
     (LeavingNotReported, P3, leaving(Budget { limits: 1, ..RESTART })),

@@ -54,6 +54,7 @@ impl World {
         generation.to_daemon.clear();
         generation.end = Some(end);
         self.net_ends(id, end);
+        self.moves_end(id);
         if self.claim == Some(id) {
             self.claim = None;
         }

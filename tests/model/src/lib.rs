@@ -23,6 +23,7 @@
 //! | the keeper: a crash at each step of daemon, keeper and launcher, and the next start | daemontools, runit, an unknown one, and in place | 2 to 4 | 1 to 3 kills; or one, and a command, bad deploy, client or limit |
 //! | each other kind (`supervisors`) | s6 with a `finish` that kills, systemd with each `KillMode=` and two of `Restart=`, supervisord, OpenRC | 2, 3 | 2 commands; or one, and a kill, bad deploy, signal by hand or limit of the supervisor's |
 //! | sockets (`net`): one, two then one, a Unix socket, groups that grow and shrink, passed ones, stored ones | daemontools, systemd, and in place | 2, 3 | 1 or 2 clients, and a command with one of the above, a transfer that is refused or cut, a stranger at the control socket, a removed path |
+//! | open connections that move (`moves`) | daemontools, an unknown one | 2 (3 in the long run) | a command, and a kill, lost descriptors, a slow answer, or a rollback |
 //! | a generation that starts and has lost its supervisor | daemontools, runit | 3 | a kill, 2 bad deploys |
 //! | no pidfds, so that only the lock on the PID file tells who lives | daemontools | 2, 3 | 2 commands; or one, and a kill, bad deploy, reused PID or client |
 //! | another PID namespace that shares the files | daemontools | 3 | a start there, and a command, kill or lost PID file |
@@ -75,6 +76,7 @@ mod daemon;
 mod keeper;
 mod launcher;
 mod machines;
+mod moves;
 mod net;
 mod probation;
 mod properties;
@@ -127,7 +129,7 @@ impl Model for Protocol {
     }
 
     fn properties(&self) -> Vec<Property<Protocol>> {
-        use Promise::{P1, P2, P3, P4, P5, P6, P8, P11, P12};
+        use Promise::{P1, P2, P3, P4, P5, P6, P8, P11, P12, P13};
         fn keeps(world: &World, promise: Promise) -> bool {
             world.fault.is_none_or(|fault| fault.promise != promise)
         }
@@ -141,6 +143,7 @@ impl Model for Protocol {
             Property::always(P8.name(), |_, world| keeps(world, P8)),
             Property::always(P11.name(), |_, world| keeps(world, P11)),
             Property::always(P12.name(), |_, world| keeps(world, P12)),
+            Property::always(P13.name(), |_, world| keeps(world, P13)),
         ]
     }
 }

@@ -44,6 +44,7 @@ impl World {
         }
         self.check_net_at_rest(&alive, &serving, setting);
         self.check_keepers_at_rest(&serving, setting);
+        self.check_moves_at_rest();
         match self.supervisor.wants_up {
             true => self.check_wanted_up(&alive, &serving, setting),
             false => self.check_wanted_down(&alive, setting),

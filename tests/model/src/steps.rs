@@ -2,6 +2,7 @@
 
 use super::keeper::KeeperAction;
 use super::launcher::orders;
+use super::moves::MovesAction;
 use super::net::NetAction;
 use super::probation::ProbationAction;
 use super::supervisors::Job;
@@ -65,6 +66,7 @@ pub(crate) enum Action {
     Net(NetAction),
     Keeper(Id, KeeperAction),
     Probation(Id, ProbationAction),
+    Moves(Id, MovesAction),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +144,9 @@ impl World {
             may(budget.kills, true, Action::Kill(Process::Daemon, id));
             for (left, action) in self.probation_budgeted(id) {
                 may(left, true, Action::Probation(id, action));
+            }
+            for (left, action) in self.moves_budgeted(id) {
+                may(left, true, Action::Moves(id, action));
             }
             let held = self.claim.is_some_and(|holder| holder != id);
             let claiming = matches!(daemon.main, Main::Claiming(_)) && !setting.in_place;
@@ -231,6 +236,9 @@ impl World {
                 Main::Parked => false,
             };
             may(runs, Action::Main(id));
+            for action in self.moves_fair(id) {
+                may(true, Action::Moves(id, action));
+            }
             may(daemon.checking.is_some(), Action::EndCheck(id));
             let resumes = !daemon.stalled.is_empty() && !daemon.main.has_files();
             may(resumes, Action::Resume(id));
@@ -249,7 +257,10 @@ impl World {
             may(daemon.asks.is_some(), Action::Answer(id));
             may(daemon.wishes, Action::Wish(id));
             may(daemon.request_hooks, Action::RequestHooks(id));
-            may(daemon.drain_hooks && self.has_drained(id), Action::DrainHooks(id));
+            may(
+                daemon.drain_hooks && self.has_drained(id) && self.has_passed(id),
+                Action::DrainHooks(id),
+            );
             let gone = |one: &Id| self.daemon(*one).is_none() && self.keeper(*one).is_none();
             may(!daemon.awaits.is_empty() && daemon.awaits.iter().all(gone), Action::OlderGone(id));
             let timers = [
@@ -523,6 +534,7 @@ impl World {
             Action::Net(action) => self.net_perform(action),
             Action::Keeper(id, action) => self.keeper_act(id, action, setting),
             Action::Probation(id, action) => self.probation_act(id, action, setting),
+            Action::Moves(id, action) => self.moves_act(id, action, setting),
         }
     }
 

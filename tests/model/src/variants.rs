@@ -171,6 +171,16 @@ pub(crate) enum Variant {
     LeavesWithOlder,
     /// The launcher does not learn that its daemon leaves.
     LeavingNotReported,
+    /// The old side takes back what is in doubt after a while.
+    SilenceDecides,
+    /// It does not read what the successor sent before its end.
+    EndDecides,
+    /// The successor reads from a connection before it has answered.
+    ReadsAtOnce,
+    /// The successor keeps connections although descriptors are lost.
+    LossIgnored,
+    /// The successor drops what it has kept if the old side has ended.
+    NeedsAnAudience,
     /// A row of a machine's table is missing.
     Deaf(Row),
 }

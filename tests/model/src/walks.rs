@@ -111,6 +111,7 @@ impl Setting {
         let keeps = if self.keeps { ", keep_sockets" } else { "" };
         let probation = if self.probation { ", probation" } else { "" };
         let leaves = if self.leaves { ", leave_time" } else { "" };
+        let moves = if self.moves { ", connections that move" } else { "" };
         let hooks = if self.hooks { ", hooks before signals" } else { "" };
         let record = match self.record {
             RecordOf::Ours => "",
@@ -121,7 +122,7 @@ impl Setting {
         let manner = self.manner.name;
         let counts = counts.join(", ");
         format!(
-            "{kind}{readable}{manner}{place}{sockets}{keeps}{probation}{leaves}{lock}{shut_out}{hooks}{record}: {counts}"
+            "{kind}{readable}{manner}{place}{sockets}{keeps}{probation}{leaves}{moves}{lock}{shut_out}{hooks}{record}: {counts}"
         )
     }
 }
@@ -698,4 +699,31 @@ fn ends(setting: Setting) {
         }
     }
     print(&format!("{}: {} states, no circle", setting.name(), visits.len()));
+}
+
+/// Open connections move with each restart, whoever is killed at whatever step.
+#[test]
+fn p13_p9_each_connection_is_served_once() {
+    let moving =
+        |kind, starts, budget| Setting { moves: true, ..Setting::new(kind, true, starts, budget) };
+    let (kill, slow, lost) = (
+        Budget { commands: 1, kills: 1, ..NONE },
+        Budget { commands: 1, limits: 1, cuts: 1, ..NONE },
+        Budget { commands: 1, kills: 1, cuts: 1, ..NONE },
+    );
+    for kind in [Kind::DAEMONTOOLS, Kind::OTHER] {
+        walk(moving(kind, 2, kill));
+        walk(moving(kind, 2, slow));
+    }
+    walk(moving(Kind::OTHER, 2, lost));
+    // A probation with a rollback, after which they move back.
+    let fails = Budget { commands: 1, bad: 1, ..NONE };
+    walk(Setting { probation: true, ..moving(Kind::DAEMONTOOLS, 2, fails) });
+    if is_deep() {
+        let all = Budget { commands: 1, kills: 1, limits: 1, cuts: 1, ..NONE };
+        walk(moving(Kind::DAEMONTOOLS, 2, all));
+        walk(moving(Kind::DAEMONTOOLS, 2, Budget { commands: 1, kills: 2, ..NONE }));
+        // A third generation, also while they move.
+        walk(moving(Kind::DAEMONTOOLS, 3, Budget { commands: 2, ..NONE }));
+    }
 }

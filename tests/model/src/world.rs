@@ -2,6 +2,7 @@
 //! and signals, the claim, the record and the PID file.
 
 use super::keeper::{KeeperProcess, keeper_of};
+use super::moves::Moves;
 use super::net::{Net, Sockets};
 use super::supervisors::{Job, Manner};
 use crate::machines::{self, Daemon, Launcher, TakeOver};
@@ -66,6 +67,8 @@ pub(crate) struct Setting {
     pub(crate) shut_out: bool,
     /// The program has hooks before TERM and USR2.
     pub(crate) hooks: bool,
+    /// The program passes its open connections.
+    pub(crate) moves: bool,
     /// How many daemons are started at most.
     pub(crate) starts: u8,
     pub(crate) budget: Budget,
@@ -88,6 +91,7 @@ impl Setting {
             record: RecordOf::Ours,
             shut_out: false,
             hooks: false,
+            moves: false,
             starts,
             budget,
         }
@@ -158,6 +162,7 @@ pub(crate) enum Promise {
     P8,
     P11,
     P12,
+    P13,
 }
 
 impl Promise {
@@ -172,6 +177,7 @@ impl Promise {
             Promise::P8 => "P8",
             Promise::P11 => "P11",
             Promise::P12 => "P12",
+            Promise::P13 => "P13",
         }
     }
 }
@@ -202,6 +208,7 @@ pub(crate) struct World {
     /// A line of the record that names a process of others.
     pub(crate) planted: Option<Id>,
     pub(crate) net: Option<Box<Net>>,
+    pub(crate) moves: Option<Box<Moves>>,
     pub(crate) budget: Budget,
     pub(crate) fault: Option<Fault>,
 }
@@ -628,6 +635,7 @@ impl World {
                 let net = Net::new(sockets);
                 Box::new(if setting.keeps { net.with_keeper() } else { net })
             }),
+            moves: setting.moves.then(Box::default),
             budget: setting.budget,
             fault: None,
         }

@@ -157,7 +157,11 @@ impl Predecessor {
 
     /// Listens, and nothing says who that is.
     pub fn unproven(direct: &Site) -> Self {
-        let path = direct.socket();
+        Predecessor::at(direct.socket())
+    }
+
+    /// Listens at this path: a successor that has taken over does so, too.
+    pub fn at(path: PathBuf) -> Self {
         let listener = seqpacket();
         _ = fs::remove_file(&path);
         listener.bind(&SockAddr::unix(&path).expect("an address")).expect("bind");

@@ -1,5 +1,6 @@
 use super::{
-    Input, Next, Reason, Receiver, Sender, first, may_pass, may_receive, stays, successor,
+    Input, Next, Reason, Receiver, Sender, first, may_pass, may_receive, room, room_for, stays,
+    successor,
 };
 use crate::proto::control::frame::{Answer, Batch, Fate, Passed, Request};
 use crate::proto::generation::verdict::{Facts, Unproven};
@@ -33,6 +34,14 @@ fn p13_connections_move_only_to_a_generation_that_is_proven() {
     }
     let keeper = Facts { keeps: true, ..drains(2) };
     assert_eq!(to(1, &[keeper]), None);
+}
+
+#[test]
+fn room_is_made_for_what_others_have_room_for_and_not_without_end() {
+    assert_eq!(room(std::iter::empty()), 0);
+    assert_eq!(room([64, 16_384, 256].into_iter()), 16_384);
+    assert_eq!(room([u64::MAX].into_iter()), 131_072);
+    assert_eq!((room_for(7), room_for(u64::MAX)), (7, 131_072));
 }
 
 #[test]

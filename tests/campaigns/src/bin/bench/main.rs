@@ -8,12 +8,16 @@
 mod closes;
 mod fleet;
 mod http;
+mod kept;
+mod kills;
 mod latency;
 mod long;
 mod losses;
+mod passing;
 mod recover;
 mod servers;
 mod starts;
+mod storm;
 mod table;
 mod takeover;
 
@@ -43,6 +47,10 @@ scripts/bench [--starts] [--takeover] [--latency] [--losses] [--http]   (these; 
 scripts/bench --rollback, --crash [--restarts 200]   (what a bad version and a crash cost: in place, and
                                                       under daemontools, runit and s6)
 scripts/bench --probation [--rate 2000] [--restarts 200]   (what a probation costs a restart)
+scripts/bench --passing [--connections 10000] [--restarts 10]   (open connections that move)
+scripts/bench --kills [--connections 10000] [--restarts 50]   (the same, and either side is KILLed in the move)
+scripts/bench --storm [--connections 20000] [--restarts 3]   (connections that are closed spread, TLS sessions
+                                                              that are resumed)
 scripts/bench --long [--restarts 200] [--requests 5000000] [--clients 128]
 scripts/bench --fleet [--hosts 10000] [--open 1000] [--rate 2000] [--restarts 20]
                                   (hosts that deploy daily; of each, open TLS connections and requests a
@@ -63,6 +71,10 @@ struct Options {
     probation: bool,
     long: bool,
     fleet: bool,
+    passing: bool,
+    storm: bool,
+    kills: bool,
+    connections: Option<usize>,
     hosts: u64,
     open: u64,
     runs: usize,
@@ -87,6 +99,10 @@ impl Options {
             probation: false,
             long: false,
             fleet: false,
+            passing: false,
+            storm: false,
+            kills: false,
+            connections: None,
             hosts: 10_000,
             open: 1_000,
             runs: 100,
@@ -109,6 +125,10 @@ impl Options {
                 Long("probation") => options.probation = true,
                 Long("long") => options.long = true,
                 Long("fleet") => options.fleet = true,
+                Long("passing") => options.passing = true,
+                Long("storm") => options.storm = true,
+                Long("kills") => options.kills = true,
+                Long("connections") => options.connections = Some(args.value()?.parse()?),
                 Long("hosts") => options.hosts = args.value()?.parse()?,
                 Long("open") => options.open = args.value()?.parse()?,
                 Long("runs") => options.runs = args.value()?.parse()?,
@@ -130,6 +150,9 @@ impl Options {
         if options.runs == 0 || options.rate == 0 || options.restarts == Some(0) {
             return Err("--runs, --rate and --restarts: at least 1".into());
         }
+        if options.connections == Some(0) {
+            return Err("--connections: at least 1".into());
+        }
         if options.clients.is_empty() || options.clients.contains(&0) {
             return Err("--clients: at least 1".into());
         }
@@ -142,6 +165,9 @@ impl Options {
             || options.crash
             || options.probation
             || options.fleet
+            || options.passing
+            || options.storm
+            || options.kills
             || options.long)
         {
             options.starts = true;
@@ -209,6 +235,18 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     }
     if options.probation {
         clean &= recover::probation(&bench, options.rate, options.restarts.unwrap_or(200))?;
+    }
+    if options.passing {
+        let idle = options.connections.unwrap_or(passing::IDLE);
+        clean &= passing::run(&bench, idle, options.restarts.unwrap_or(10))?;
+    }
+    if options.storm {
+        let open = options.connections.unwrap_or(storm::OPEN);
+        clean &= storm::run(&bench, open, options.restarts.unwrap_or(3))?;
+    }
+    if options.kills {
+        let idle = options.connections.unwrap_or(kills::IDLE);
+        clean &= kills::run(&bench, idle, options.restarts.unwrap_or(50))?;
     }
     if options.fleet {
         let Options { hosts, open, rate, .. } = *options;
