@@ -63,6 +63,17 @@ fn deploy_nothing(site: &Site) {
     site.deploy("exec sleep 1000");
 }
 
+/// Once that runs, and not the script that was there before or comes now.
+#[track_caller]
+fn end_nothing(site: &Site, options: &str) {
+    let nothing = wait_for("nothing runs", LIMIT, || {
+        let main = site.service().status().pid?;
+        (process::command_line(main).first()? == "sleep").then(|| Watched::new(main))
+    });
+    site.deploy_options(options);
+    nothing.kill();
+}
+
 /// KILL, ABRT and an exit, under a launcher with one thread and with several, one after the other.
 fn p12_a_crash_refuses_nobody(kind: Supervisor, folder: &Path) {
     let options = format!("{SERVES_ON} {EXITS}");
@@ -127,12 +138,12 @@ fn counters_and_kept_files_wait_in_the_keeper(kind: Supervisor, folder: &Path) {
     let counters = crate::command::counters_of(&site.pid_file());
     assert_eq!(counters, serde_json::json!({"requests": 1}));
     let inodes = [&kept, &late].map(|path| fs::metadata(path.to_string()).expect("a file").ino());
-    site.deploy_options(&format!(
+    let options = format!(
         "{SERVES_ON} --at=after-init=take:{kept} --at=after-init=take:{late} \
          --at=after-init=take:{folder}/not --at=after-init=count:requests",
         folder = folder.display()
-    ));
-    Watched::new(site.service().main_pid()).kill();
+    );
+    end_nothing(&site, &options);
     site.started(2);
     keeper.wait_end(LIMIT);
     assert_eq!(
@@ -160,8 +171,7 @@ fn p12_a_crash_while_a_predecessor_drains(kind: Supervisor, folder: &Path) {
     second.kill();
     wait_keeper(&site);
     let waits = Connection::unfinished(&site.target);
-    site.deploy_options(SERVES_ON);
-    Watched::new(site.service().main_pid()).kill();
+    end_nothing(&site, SERVES_ON);
     let third = site.started(3);
     assert!(slow.finish().ends_with(&answer_of(first)));
     assert!(waits.finish().ends_with(&answer_of(third)));
@@ -270,8 +280,7 @@ fn p12_the_keeper_is_of_the_daemons_user(kind: Supervisor, folder: &Path, user: 
     let keeper = wait_keeper(&site);
     assert_eq!(users(keeper.pid()), expected);
     let waits = Connection::unfinished(&site.target);
-    site.deploy_options(SERVES_ON);
-    Watched::new(site.service().main_pid()).kill();
+    end_nothing(&site, SERVES_ON);
     let second = site.started(2);
     assert!(waits.finish().ends_with(&answer_of(second)));
     keeper.wait_end(LIMIT);
@@ -286,8 +295,7 @@ fn p12_a_keeper_that_is_killed_is_in_nobodys_way(kind: Supervisor, folder: &Path
     let keeper = wait_keeper(&site);
     keeper.kill();
     keeper.wait_end(LIMIT);
-    site.deploy_options(SERVES_ON);
-    Watched::new(site.service().main_pid()).kill();
+    end_nothing(&site, SERVES_ON);
     let second = site.started(2);
     assert!(get(&site.target, "/").expect("an answer").pid == Some(second));
     site.assert_one_generation(second);
