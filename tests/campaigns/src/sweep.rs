@@ -488,8 +488,6 @@ impl Case {
         use Role::{NewDaemon, NewLauncher, OldDaemon, OldLauncher};
         let in_place = self.scenario.is_in_place();
         match (self.scenario, self.role) {
-            (Scenario::Moving, OldDaemon) => 500,
-            (Scenario::Moving, NewDaemon) => 700,
             (_, OldLauncher) if in_place => 60,
             (_, OldLauncher) => 45,
             (_, OldDaemon) if in_place => 200,

@@ -6,7 +6,7 @@ use std::{
     ffi::OsString,
     fs, io,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command},
     sync::{
         Arc, Mutex, MutexGuard,
@@ -19,7 +19,10 @@ use std::{
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use seamless::client::Service;
 use seamless_campaigns::{deploy::Server, load::Target};
-use seamless_testing::{bin, process::Watched};
+use seamless_testing::{
+    bin,
+    process::{self, Watched},
+};
 use signal_hook::consts::SIGTERM;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -166,6 +169,15 @@ impl Site {
 
     pub(crate) fn last_lines(&self) -> String {
         self.server.last_lines(40)
+    }
+
+    /// What the daemon has open, by kind; nothing of its clients'.
+    pub(crate) fn open(&self) -> Vec<String> {
+        let all = process::descriptors(self.daemon().unwrap_or_default());
+        let kind = |what: &Path| what.to_string_lossy().split(":[").next().unwrap_or("").to_owned();
+        let mut kinds: Vec<String> = all.iter().map(|(_, what)| kind(what)).collect();
+        kinds.sort();
+        kinds
     }
 
     /// Processor time of the daemon so far.

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Bench,
-    kept::{Asked, Clients, Pace, Report, Site, allowed},
+    kept::{Asked, Clients, LIMIT, Pace, Report, Site, allowed},
     table::{self, Samples, millis, progress, thousands},
 };
 
@@ -51,6 +51,8 @@ fn moves(bench: &Bench, idle: usize, restarts: usize) -> Result<bool, Box<dyn Er
     ));
     let mut site = Site::start(bench, OPTIONS)?;
     let address = bench.port.address();
+    bench.pass(REST, "it is idle")?;
+    let open = site.open();
     let silent = Clients::start(address, idle, Pace::Idle { comes_back: false })?;
     let busy = Clients::start(address, BUSY, Pace::Between(BUSY_PAUSE.0, BUSY_PAUSE.1))?;
     let mut windows = Vec::new();
@@ -61,6 +63,12 @@ fn moves(bench: &Bench, idle: usize, restarts: usize) -> Result<bool, Box<dyn Er
     bench.pass(REST, "the last one serves")?;
     let closed = silent.closed();
     let (silent, busy) = (silent.stop(), busy.stop());
+    // Those of the clients are closed one after the other.
+    let began = Instant::now();
+    while site.open() != open && began.elapsed() < LIMIT {
+        bench.pass(Duration::from_millis(100), "the clients have gone")?;
+    }
+    let left = site.open();
     let log = site.last_lines();
     site.end(bench)?;
 
@@ -92,6 +100,8 @@ fn moves(bench: &Bench, idle: usize, restarts: usize) -> Result<bool, Box<dyn Er
     let failed = silent.failed.len() + busy.failed.len();
     let text = format!("{closed}, {failed}");
     table::target("closed connections, failed requests", &text, "0, 0", closed + failed == 0);
+    let text = format!("{}, {} at first", left.len(), open.len());
+    table::target("descriptors without clients", &text, "the same", left == open);
     table::note("requests of busy clients, alone: p99", &millis(calm.quantile(0.99)));
     table::note("the one that meets the move: median", &millis(met.median()));
     let more = met.quantile(0.99).saturating_sub(calm.quantile(0.99));
@@ -99,7 +109,10 @@ fn moves(bench: &Bench, idle: usize, restarts: usize) -> Result<bool, Box<dyn Er
     table::target("the one that meets the move: p99", &text, "<= +5 ms", more.as_millis() <= 5);
     tell_failures(&silent, &log);
     tell_failures(&busy, &log);
-    Ok(closed + failed == 0)
+    if left != open {
+        table::print(&format!("  {left:?}\n  {open:?}"));
+    }
+    Ok(closed + failed == 0 && left == open)
 }
 
 /// Clients that ask again after pauses of every length.
