@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     env_logger::init();
     let mut server = Server::new();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let (mut pid_file, mut steps, mut leave) = (PathBuf::new(), false, None);
+    let (mut pid_file, mut steps, mut leave, mut keep) = (PathBuf::new(), false, None, None);
     let (mut labelled, mut second) = (Vec::new(), Server::new().pass(true));
     let mut has_second = false;
     let mut args = lexopt::Parser::from_env();
@@ -101,6 +101,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 leave = Some(time()?);
                 server
             }
+            "keep-sockets" => {
+                keep = Some(time()?);
+                server
+            }
             "listen" => server.tcp(value, app("web")),
             "admin-listen" => server.tcp(value, app("admin")),
             "second-listen" => {
@@ -130,7 +134,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ => return Err(format!("no such option: {name}").into()),
         };
     }
-    seamless::Config::new(pid_file).leave_time(leave).init()?;
+    let config = seamless::Config::new(pid_file).leave_time(leave);
+    match keep {
+        Some(time) => config.keep_sockets(time).init()?,
+        None => config.init()?,
+    }
     for (mutual, address, label) in labelled {
         let config = tls_config(mutual, &label)?;
         server = server.tls(address, Tls::config(config), app("labelled"));

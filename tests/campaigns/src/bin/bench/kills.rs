@@ -18,8 +18,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const REST: Duration = Duration::from_millis(1500);
 /// A process is killed within this time, from the takeover on.
 const WITHIN: Duration = Duration::from_millis(250);
-const OPTIONS: &str =
-    "--pass=yes --max-connections=40000 --drain-timeout=60s --spread=5s --idle-grace=1s";
+// What is kept counts from the first crash in a row, and no generation here serves for the 10 s that end one.
+const OPTIONS: &str = "--pass=yes --max-connections=40000 --drain-timeout=60s --spread=5s --idle-grace=1s \
+    --keep-sockets=10m";
 
 /// Who is killed in a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
