@@ -2,7 +2,7 @@
 //! that serves meanwhile is connected with them.
 
 use super::Daemon;
-use crate::proto::daemon::{Output, Phase, Timer, Word};
+use crate::proto::daemon::{Output, Phase, Word};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Candidates {
@@ -35,10 +35,7 @@ impl Daemon {
         if !self.candidates.wait {
             return; // from the next check on, `successor_timeout` counts
         }
-        if self.wait != super::Wait::No {
-            self.wait = super::Wait::No;
-            out.push(Output::Disarm(Timer::Successor));
-        }
+        self.awaits_no_successor(out);
         if std::mem::take(&mut self.candidates.next_goes) {
             out.push(Output::Go);
         }
@@ -127,6 +124,17 @@ mod tests {
         let _ = daemon.on(candidates(true));
         let _ = daemon.on(D::Checked(Sight::NoRecord { newer: false }));
         assert_eq!(daemon.phase(), Phase::Detached);
+    }
+
+    /// A generation that comes and fails at once does not use up the time in which the next one may come.
+    #[test]
+    fn p1_p11_after_a_rollback_successor_timeout_begins_anew() {
+        let mut daemon = alone();
+        assert!(check(&mut daemon).contains(&Output::Arm(Timer::Successor)));
+        let stands = daemon.on(D::Probation(E::AskedToStandBy(2)));
+        assert!(stands.contains(&Output::Disarm(Timer::Successor)), "{stands:?}");
+        let _ = daemon.on(D::Probation(E::Heard(Word::Resume)));
+        assert!(check(&mut daemon).contains(&Output::Arm(Timer::Successor)));
     }
 
     #[test]

@@ -22,8 +22,8 @@ impl Daemon {
         let found = match sight {
             // Another generation is starting, or may be: the wait begins anew.
             Sight::ClaimHeld | Sight::Unknown => {
-                self.wait = Wait::No;
-                out.extend([Output::Disarm(Timer::Successor), Output::Arm(Timer::Check)]);
+                self.awaits_no_successor(out);
+                out.push(Output::Arm(Timer::Check));
                 return;
             }
             // The PID file is put in place before its owner serves. So it is believed at the second check.
@@ -55,14 +55,10 @@ impl Daemon {
                 self.intent = Some(Intent::Stop(scope)); // so that the older generations are told as well
                 return self.leave(DrainReason::Stopped, out);
             }
-            Intent::Restart => {
-                self.wait = Wait::No;
-                out.push(Output::Disarm(Timer::Successor));
-            }
+            Intent::Restart => self.awaits_no_successor(out),
             // The newer one has come, or waits in `init`.
             Intent::Unknown if self.stands_by() || self.candidates_wait() => {
-                self.wait = Wait::No;
-                out.push(Output::Disarm(Timer::Successor));
+                self.awaits_no_successor(out);
             }
             Intent::Unknown if over && !found.claims_moved => {
                 return self.leave(DrainReason::Stopped, out); // nobody will come
@@ -75,6 +71,13 @@ impl Daemon {
             }
         }
         out.push(Output::Arm(Timer::Check));
+    }
+
+    /// Not for now. If one is awaited again, the whole of `successor_timeout` counts.
+    pub(super) fn awaits_no_successor(&mut self, out: &mut Vec<Output>) {
+        if std::mem::replace(&mut self.wait, Wait::No) == Wait::Running {
+            out.push(Output::Disarm(Timer::Successor));
+        }
     }
 
     /// Whether the launcher's end meant a restart or a stop: by the supervisor's status, and by the

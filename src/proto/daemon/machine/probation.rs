@@ -221,6 +221,7 @@ impl Daemon {
         if can {
             let before = std::mem::replace(&mut self.standby, Standby::For(number));
             self.no_wish_for_candidates();
+            self.awaits_no_successor(out);
             out.extend([Output::Arm(Timer::Silence), Output::Arm(Timer::Dump)]);
             if !matches!(before, Standby::For(_)) {
                 out.push(Output::RunStandbyHooks);

@@ -188,7 +188,7 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
         steps
     };
     let stay = |outputs: Vec<DO>| vec![(P::Detached, outputs, P::Detached)];
-    let wait = || vec![DO::Disarm(DT::Successor), DO::Arm(DT::Check)];
+    let wait = || vec![DO::Arm(DT::Check)];
     let give_up = || vec![DO::GiveUpClaim];
     // Who does not check holds no claim for long.
     let elsewhere = |row: Row| {
@@ -628,18 +628,17 @@ fn p1_p6_a_detached_daemon_follows_the_status_and_then_what_it_was_told() {
         let outputs = [&[DO::GiveUpClaim], outputs, &[DO::Arm(DT::Check)]].concat();
         (outputs, Phase::Detached)
     };
-    let no_wait = [DO::Disarm(DT::Successor)];
     let waits = [DO::Arm(DT::Successor)];
     let stops = (
         [vec![DO::GiveUpClaim], drain(Stopped), vec![DO::StopOlder]].concat(),
         Phase::Draining(Stopped),
     );
     for (told, reading, expected) in [
-        (Restart, Reading::Up, stays(&no_wait)),
-        (Restart, Reading::Unreadable, stays(&no_wait)),
+        (Restart, Reading::Up, stays(&[])),
+        (Restart, Reading::Unreadable, stays(&[])),
         (Restart, Reading::Lost, stays(&waits)),
         (Restart, Reading::Down, stops.clone()),
-        (Unknown, Reading::Up, stays(&no_wait)),
+        (Unknown, Reading::Up, stays(&[])),
         (Unknown, Reading::Unreadable, stays(&waits)),
         (Unknown, Reading::Lost, stays(&waits)),
         (Unknown, Reading::Down, stops),
