@@ -13,6 +13,10 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -186,14 +190,15 @@ fn run(
     let address = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
     let mut service = Service { folder, address, members: settings.members, steer, launcher: None };
     service.start()?;
-    let time = settings.every * (restarts.clamp(10, 30).max(restarts) + 2);
+    let ends = Arc::new(AtomicBool::new(false));
     let client = client::Settings {
         server: address,
         connections: settings.connections,
         lifetime: settings.every * 4,
         migrate: Some(settings.every),
         pause: settings.pause,
-        time,
+        time: Duration::from_secs(3600),
+        ends: Arc::clone(&ends),
         ..client::Settings::default()
     };
     let clients = std::thread::spawn(move || -> Result<Table, String> {
@@ -207,6 +212,9 @@ fn run(
         std::thread::sleep(settings.every);
         service.start()?;
     }
+    // As long for a short run, and for one without restarts.
+    std::thread::sleep(settings.every * 10_u32.saturating_sub(restarts).max(2));
+    ends.store(true, Ordering::Relaxed);
     let table = clients.join().expect("no panic")?;
     service.stop()?;
     let log = fs::read_to_string(service.log())?;
