@@ -155,8 +155,27 @@ impl Service {
         for one in &self.generations {
             for flow in &one.flows {
                 assert_eq!(self.answers(flow), BTreeSet::from([one.daemon.pid()]));
+                for long in self.long_packets(flow) {
+                    let who = answer(self.clients[0], &long);
+                    assert_eq!(who, one.daemon.pid(), "{long:?}");
+                }
             }
         }
+    }
+
+    /// What is sent again in a handshake, when the client knows the server's connection ID: an Initial, 0-RTT and
+    /// Handshake, and an Initial of version 2.
+    fn long_packets(&self, flow: &[u8]) -> Vec<Vec<u8>> {
+        if self.steer != "quic" {
+            return Vec::new();
+        }
+        let id = &flow[1..=12];
+        let v2 = 0x6b33_43cf_u32;
+        let kinds = [(0xc0, 1), (0xd0, 1), (0xe0, 1), (0xd0, v2)];
+        let packet = |(first, version): (u8, u32)| {
+            [&[first], &version.to_be_bytes()[..], &[12], id, b"payload"].concat()
+        };
+        kinds.map(packet).to_vec()
     }
 
     /// The same, and new flows get it from the newest generation.

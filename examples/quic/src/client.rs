@@ -5,7 +5,10 @@ use std::{
     error::Error,
     fmt,
     net::{SocketAddr, UdpSocket},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -38,7 +41,10 @@ pub struct Settings {
     pub migrate: Option<Duration>,
     /// Sockets of the clients.
     pub sockets: usize,
+    /// At most.
     pub time: Duration,
+    /// Set it, and the clients end.
+    pub ends: Arc<AtomicBool>,
 }
 
 impl Default for Settings {
@@ -52,6 +58,7 @@ impl Default for Settings {
             migrate: None,
             sockets: 4,
             time: Duration::from_secs(10),
+            ends: Arc::default(),
         }
     }
 }
@@ -127,7 +134,7 @@ pub async fn run(settings: &Settings) -> Result<Table, Failure> {
             // Not all at the same moment.
             let part = (number % 16 + 1) as u32;
             let mut lifetime = settings.lifetime * part / 16;
-            while Instant::now() < end {
+            while Instant::now() < end && !settings.ends.load(Ordering::Relaxed) {
                 let until = end.min(Instant::now() + lifetime);
                 let done = one(&endpoint, &settings, until, &table, &moving).await;
                 let mut table = table.lock().expect("no panic");
@@ -143,7 +150,7 @@ pub async fn run(settings: &Settings) -> Result<Table, Failure> {
     let tasks: Vec<_> = tasks.collect();
     if let Some(every) = settings.migrate {
         let mut at = 0;
-        while Instant::now() + every < end {
+        while Instant::now() + every < end && !settings.ends.load(Ordering::Relaxed) {
             tokio::time::sleep(every).await;
             let none_begins = moving.write().await;
             endpoints[at % endpoints.len()].rebind(socket(settings.server)?)?;
@@ -189,7 +196,7 @@ async fn one(
     // Its answer proves that the handshake has ended.
     stream(&connection, 1, Instant::now()).await?;
     drop(begins);
-    while Instant::now() < until {
+    while Instant::now() < until && !settings.ends.load(Ordering::Relaxed) {
         let began = Instant::now();
         stream(&connection, settings.bytes, began).await?;
         table.lock().expect("no panic").note(settings.bytes, began.elapsed());

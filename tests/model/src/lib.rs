@@ -29,6 +29,7 @@
 //! | another PID namespace that shares the files | daemontools | 3 | a start there, and a command, kill or lost PID file |
 //! | a record of another user | daemontools | 3 | 2 commands; or one, and a kill, or a line that names a process of others |
 //! | checks and stops that fail: out of memory, or no access to the lock file | daemontools, an unknown one | 2, 3 | 2 commands and a failure; or a command, a refused signal, 2 failures |
+//! | steered groups of UDP sockets (`flows`, a model of its own): members that come and stay, the program, standby and rollback | - | 2, 3 | 1 or 2 kills, any order of closes, 1 time of silence |
 //! | hooks that hold back signals | daemontools, runit, an unknown one, in place | 2 | 2 commands; or one, and a signal by hand, kill or reload |
 //!
 //! `broken` breaks the protocol in one place at a time, and each such variant is found by the promise
@@ -41,7 +42,7 @@
 //!   command within 20 ms, clients come only after a generation has served, and `claim_timeout` passes
 //!   only for a generation that hangs, or at the cost of a bad deploy.
 //! - The bytes: what parses them has tests and a fuzzer. Of two users, only the refusals.
-//! - State that is handed over, UDP, and port 0: to the pool they are sockets like any other.
+//! - State that is handed over, UDP that is not steered, and port 0: to the pool they are sockets like any other.
 //! - Nothing arrives between the look at an empty queue and `close`. To the kernel these are two steps,
 //!   and for a socket that no successor has taken the crate cannot make them one.
 //! - A connection at an address that is no longer asked for, in the moment in which systemd's store is
@@ -73,6 +74,7 @@
 
 mod broken;
 mod daemon;
+mod flows;
 mod keeper;
 mod launcher;
 mod machines;

@@ -122,7 +122,7 @@ impl Daemon {
 impl Daemon {
     /// A generation that has started meanwhile and is gone may have taken the new flows.
     fn take_back_flows(&self, found: Findings, out: &mut Vec<Output>) {
-        if found.claims_moved && !self.stands_by() {
+        if found.claims_moved && self.steers() {
             out.push(Output::SteerFlows(NewFlows::Ours));
         }
     }
