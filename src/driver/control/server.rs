@@ -276,6 +276,7 @@ impl Server {
         });
         Ok(())
     }
+
     /// The sockets and states, message by message.
     fn give(
         &self,
