@@ -15,7 +15,7 @@ use crate::proto::flows::program::program;
 use crate::proto::flows::quic::{Cipher, Mark, RANDOM};
 use crate::proto::flows::{Secret, Steer, is_newest};
 use crate::proto::generation::check::{Content, Own, Seen};
-use crate::proto::generation::lines::{self, Step as Line};
+use crate::proto::generation::lines::{self, Obstacle, Step as Line};
 use crate::proto::generation::record::{Identity, LineState};
 use crate::proto::generation::takeover::{Act, Done, Next, TakeOver};
 use crate::proto::generation::verdict::{Asker, Facts, Unproven};
@@ -444,8 +444,10 @@ impl World {
         if self.starting().is_some() {
             return CommitTried::ClaimHeld;
         }
-        if lines::is_replaced(who, self.facts(who).iter()) {
-            return CommitTried::Replaced;
+        match lines::obstacle(who, self.lines.get(&who).copied(), self.facts(who).iter()) {
+            Some(Obstacle::Newer) => return CommitTried::Replaced,
+            Some(Obstacle::RolledBack) => return CommitTried::RolledBack,
+            None => {}
         }
         self.line(Line::Prove { own: who });
         CommitTried::Written
