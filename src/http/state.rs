@@ -181,6 +181,10 @@ impl State {
         !matches!(self.version, Version::Unknown(_))
     }
 
+    pub(super) fn is_http1(&self) -> bool {
+        self.version == Version::Http1
+    }
+
     pub(super) fn has_been_asked(&self) -> bool {
         self.asked
     }

@@ -1,5 +1,6 @@
 //! A daemon's check of what others see of its service: the record, the PID file, the control socket.
 
+use super::lines::older_serves;
 use super::record::Identity;
 use super::verdict::Facts;
 
@@ -64,6 +65,8 @@ pub(crate) struct Findings {
     pub(crate) file_lost: bool,
     /// Claims were taken since the last check: another generation tries to start.
     pub(crate) claims_moved: bool,
+    /// An older generation serves in our place, as the record says.
+    pub(crate) replaced: bool,
 }
 
 pub(crate) fn check(seen: &Seen, memory: &mut Memory) -> Findings {
@@ -91,10 +94,13 @@ pub(crate) fn check(seen: &Seen, memory: &mut Memory) -> Findings {
     let newer = newer.next().is_some();
     let record_lost = !listed && lives.count() == 0;
     let claims_moved = *last != memory.last_claim;
+    let ours = lines.iter().find(|(identity, _)| *identity == own.identity);
+    let replaced = ours.is_some_and(|(_, facts)| facts.is_replaced())
+        && older_serves(own.number, lines.iter().map(|(_, facts)| facts));
     // In a record that is entered again, the last claim is no earlier than ours.
     let last_claim = if record_lost { own.number.max(*last) } else { *last };
     *memory = Memory { last_claim, newer_without_record: false, stranger };
-    Findings { newer, record_lost, file_lost, claims_moved }
+    Findings { newer, record_lost, file_lost, claims_moved, replaced }
 }
 
 /// If the record cannot be read: does the PID file tell that a newer generation serves? A living

@@ -95,14 +95,19 @@ pub(crate) fn obstacle<'a>(
     line: Option<LineState>,
     others: impl Iterator<Item = &'a Facts> + Clone,
 ) -> Option<Obstacle> {
-    let older_serves = |one: &Facts| one.number < own && one.is_proven();
     if others.clone().any(|one| one.number > own && one.lives()) {
         Some(Obstacle::Newer)
-    } else if line == Some(LineState::Replaced) && others.into_iter().any(older_serves) {
+    } else if line == Some(LineState::Replaced) && older_serves(own, others) {
         Some(Obstacle::RolledBack)
     } else {
         None
     }
+}
+
+/// Does an older generation serve, which is proven to serve well? If the line of this one says `replaced`, that one
+/// serves in its place.
+pub(super) fn older_serves<'a>(own: u64, mut others: impl Iterator<Item = &'a Facts>) -> bool {
+    others.any(|one| one.number < own && one.is_proven())
 }
 
 /// May this generation not take its files back any more? The newest proven generation that is newer: it tells

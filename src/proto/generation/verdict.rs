@@ -183,6 +183,11 @@ impl Facts {
         may_live && !self.keeps
     }
 
+    /// It was never proven to serve well, and another one has taken over from it or serves in its place.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.unproven && !self.serves
+    }
+
     /// Does it serve, and is it proven to serve well?
     pub(crate) fn is_proven(&self) -> bool {
         self.serves && !self.unproven && self.lives()

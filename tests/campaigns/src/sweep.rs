@@ -47,7 +47,7 @@ pub enum Scenario {
     Probation,
     /// The same, by a reload signal.
     ProbationInPlace,
-    /// Under daemontools, with open connections that move: see [`moving`](crate::moving).
+    /// Under daemontools, with open connections that move: see `moving`.
     Moving,
 }
 

@@ -512,8 +512,8 @@ impl World {
         let of = |one: Facts| (identity(one.number), one);
         let mut lines: Vec<_> = facts.into_iter().map(of).collect();
         if let Some(line) = self.lines.get(&who) {
-            let facts =
-                Facts { number: who, start: who, proof: Ok(()), serves: line.serves(), ..OURS };
+            let (serves, unproven) = (line.serves(), line.is_unproven());
+            let facts = Facts { number: who, start: who, proof: Ok(()), serves, unproven, ..OURS };
             lines.push((own.identity, facts));
         }
         let (named_lives, socket_lost) = (true, false);

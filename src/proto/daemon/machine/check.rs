@@ -120,9 +120,10 @@ impl Daemon {
 }
 
 impl Daemon {
-    /// A generation that has started meanwhile and is gone may have taken the new flows.
+    /// A generation that has started meanwhile and is gone may have taken the new flows. If an older one serves in
+    /// our place, they are its flows.
     fn take_back_flows(&self, found: Findings, out: &mut Vec<Output>) {
-        if found.claims_moved && self.steers() {
+        if found.claims_moved && !found.replaced && self.steers() {
             out.push(Output::SteerFlows(NewFlows::Ours));
         }
     }
