@@ -87,7 +87,8 @@ impl Restart {
 
     /// How far it has come, as this look sees it.
     ///
-    /// A new generation that is replaced by a still newer one does not end it: what comes of that one counts.
+    /// A new generation that is replaced by a still newer one does not end it: what comes of that one counts. Nor does
+    /// one that ran beside the [`old`](Restart::old) one and serves again.
     pub fn outcome(&mut self, now: &Look) -> Outcome {
         let rejected = now.rejected().filter(|one| one.generation > Some(self.last_claim));
         if let Some(Rejected { generation: Some(generation), why, .. }) = rejected {

@@ -271,8 +271,8 @@ where
         }
         let turn = drain.turn.stage(now);
         // What moves needs no moment of its own: one is dealt to each that asks for it. HTTP/2 never moves.
-        let moves = drain.moves.may_yet(now) && link.socket().state.is_http1();
-        let may_stay = drain.begun.is_some() && !moves;
+        let waits_to_move = drain.moves.may_yet(now) && link.socket().state.is_http1();
+        let may_stay = drain.begun.is_some() && !waits_to_move;
         link.leaves.store(drain.since.is_some() && may_stay, Ordering::Relaxed);
         let due = WhenWoken::new(async {
             tokio::select! {

@@ -15,6 +15,7 @@ use seamless_testing::{
     http::{Connection, Target},
     process::Watched,
     signal::{CONT, STOP, TERM},
+    strict::Strict,
     wait_for,
 };
 
@@ -66,6 +67,23 @@ fn keep_asking(address: SocketAddr, number: u64, done: &AtomicBool, all: &Atomic
         // Pauses of every length up to some 100 ms.
         thread::sleep(Duration::from_millis((answered * 7 + number * 13) % 97));
     }
+}
+
+/// It never moves, and has requests in flight all the time.
+#[test]
+fn p1_p3_http2_leaves_in_the_drain_beside_those_that_move() {
+    Boxed::new().private_net().run(|folder| {
+        let address = boxed::address();
+        let mut web =
+            Web::start(folder, format!("--listen={address} --pass=yes --drain-timeout=9h"));
+        let strict = Strict::new(&Target::Tcp(address)).path("/?delay=5ms");
+        let running = strict.clients(2).http2(20).start();
+        running.wait_pid(web.daemon);
+        let old = web.restart();
+        running.wait_pid(web.daemon);
+        assert_ended(&web, &old);
+        running.stop().assert_clean(20, 2);
+    });
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn p11_rollback_and_status_reach_the_standby_if_the_new_one_hangs(kind: Supervis
 
 /// It hangs until its time is over. That it lives then proves nothing.
 fn p11_a_pause_begins_the_probation_anew(kind: Supervisor, folder: &Path) {
-    const TIME: Duration = Duration::from_secs(4);
+    const TIME: Duration = Duration::from_secs(8);
     let (site, first, prober) = site(kind, folder);
     let options = format!("--probation={}s", TIME.as_secs());
     let second = restart(&site, &first, &options);

@@ -331,7 +331,7 @@ fn p11_restart_waits_for_the_commit_and_status_tells_of_the_probation(
     let status = || seamless("status", &site.pid_file(), &["--json"]).json();
     let restart = || seamless("restart", &site.pid_file(), &["--wait=committed", "--json"]);
     assert!(status()["probation"].is_null() && status()["rejected"].is_null());
-    site.deploy_options(&format!("{SERVES_ON} --standby --probation=3s"));
+    site.deploy_options(&format!("{SERVES_ON} --standby --probation=8s"));
     let said = thread::scope(|scope| {
         let said = scope.spawn(restart);
         let (waited, seen) = wait_for(format_args!("the probation\n{site}"), LIMIT, || {
@@ -342,7 +342,7 @@ fn p11_restart_waits_for_the_commit_and_status_tells_of_the_probation(
             (*standby == 1 && !seen["probation"]["left"].is_null()).then_some((waits, seen))
         });
         let left = seen["probation"]["left"].as_f64().expect("a time");
-        assert!(left <= 3.0, "{seen}");
+        assert!(left <= 8.0, "{seen}");
         assert_eq!(seen["probation"]["standby"]["daemon"], first.pid(), "{seen}");
         assert_eq!(seen["draining"].as_array().map(Vec::len), Some(0), "{seen}");
         assert!(waited, "it waits for the commit");

@@ -76,22 +76,27 @@ fn p2_udp_takes_over_its_socket(supervisor: Supervisor, folder: &Path) {
         pid_file.display()
     );
     let service = Service::new(supervisor, folder.join("service"), &run);
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    socket.connect(address).expect("an address");
-    socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
-    let ask = || {
-        socket.send(b"hello").ok()?;
-        let mut answer = [0; 100];
-        let length = socket.recv(&mut answer).ok()?;
-        let answer = std::str::from_utf8(&answer[..length]).expect("text");
-        answer.strip_prefix("Server pid: ")?.strip_suffix("\nhello")?.parse::<u32>().ok()
-    };
-    let old = wait_for("an answer", LIMIT, ask);
+    let ask = udp_asker(address, Duration::from_millis(100));
+    let old = wait_for("an answer", LIMIT, &ask);
     service.settle();
     let daemon = Watched::new(old);
     service.restart();
     daemon.wait_end(LIMIT);
     wait_for("an answer of another", LIMIT, || ask().filter(|pid| *pid != old));
+}
+
+/// Asks `examples/udp` who it is, and waits for so long.
+fn udp_asker(address: SocketAddr, limit: Duration) -> impl Fn() -> Option<u32> {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.connect(address).expect("an address");
+    socket.set_read_timeout(Some(limit)).expect("a timeout");
+    move || {
+        socket.send(b"hello").ok()?;
+        let mut answer = [0; 100];
+        let length = socket.recv(&mut answer).ok()?;
+        let answer = std::str::from_utf8(&answer[..length]).expect("text");
+        answer.strip_prefix("Server pid: ")?.strip_suffix("\nhello")?.parse().ok()
+    }
 }
 
 /// While it stands by, the new one alone takes from their queue. When that one dies, it takes again.
@@ -106,17 +111,8 @@ fn p11_udp_leaves_the_queue_to_the_new_one(supervisor: Supervisor, folder: &Path
     );
     let service = Service::new(supervisor, folder.join("service"), &run);
     let log = Log::of(folder);
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    socket.connect(address).expect("an address");
-    socket.set_read_timeout(Some(LIMIT)).expect("a timeout");
-    let ask = || {
-        socket.send(b"hello").ok()?;
-        let mut answer = [0; 100];
-        let length = socket.recv(&mut answer).ok()?;
-        let answer = std::str::from_utf8(&answer[..length]).expect("text");
-        answer.strip_prefix("Server pid: ")?.strip_suffix("\nhello")?.parse::<u32>().ok()
-    };
-    let old = wait_for("an answer", LIMIT, ask);
+    let ask = udp_asker(address, LIMIT);
+    let old = wait_for("an answer", LIMIT, &ask);
     service.settle();
     service.restart();
     log.wait(&[("stage", "standby"), ("daemon", &old.to_string())]);

@@ -30,8 +30,8 @@ pub(in crate::driver) struct Server {
     waker: Waker,
     /// Ours, once `started` has put it in place.
     listener: Mutex<Option<Arc<Listener>>>,
-    /// Older generations, and newer ones that have failed, by their numbers. After their end, the retired members of groups are closed, and
-    /// their places in steered groups are free.
+    /// Older generations, and newer ones that have failed, by their numbers. After their end, the retired members
+    /// of groups are closed, and their places in steered groups are free.
     older: Mutex<Vec<(u64, Held)>>,
     connections: AtomicUsize,
 }

@@ -234,11 +234,10 @@ impl Service {
         if record.rejected.is_none() && record.live.iter().all(|line| line.file.is_none()) {
             return Ok((Sight { rejected: None, own, is_served: false, goes: false }, None));
         }
-        let mut others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
+        let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
         Service::book_failed(&mut record, &others);
-        // One that drains does not serve, whatever else its line says.
-        others.retain(|one| one.facts.is_proven() && !one.generation.ends());
-        let server = others.into_iter().max_by_key(|one| one.facts.number);
+        let number = lines::server(others.iter().map(|one| (&one.facts, one.generation.ends())));
+        let server = others.into_iter().find(|one| Some(one.facts.number) == number);
         let server = server.map(Examined::into_predecessor);
         let is_served = server.is_some();
         Ok((Sight { rejected: record.rejected, own, is_served, goes: false }, server))

@@ -1,7 +1,7 @@
-//! What a daemon does about the settings of its supervisor once it serves: it reads after how long a stop is followed
-//! by KILL. And about its systemd unit: it warns of settings that would cost
-//! connections, and asks systemd to keep its sockets for a successor that finds no predecessor. It does this
-//! on a thread of its own, since systemd may be slow and nothing waits for the result.
+//! What a daemon does about the settings of its supervisor once it serves. It reads after how long a stop is followed
+//! by KILL. Under systemd it also warns of settings that would cost connections, and asks systemd to keep its
+//! sockets for a successor that finds no predecessor; that is done on a thread of its own, since systemd may be
+//! slow and nothing waits for the result.
 
 use crate::driver::generation::Service;
 use crate::driver::log::{self, daemon::Event};

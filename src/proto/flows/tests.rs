@@ -270,17 +270,7 @@ fn who_stands_by_knows_the_order_of_the_new_one() {
 
 #[test]
 fn only_the_newest_that_serves_writes() {
-    let one = |number, serves, proof| Facts {
-        number,
-        start: 1,
-        proof,
-        foreign: false,
-        beyond: None,
-        holds_pid_file: false,
-        serves,
-        unproven: false,
-        keeps: false,
-    };
+    let one = |number, serves, proof| Facts { serves, ..Facts::of_test(number, proof) };
     let gone = Err(Unproven::Gone);
     let is_newest = |others: &[Facts]| super::is_newest(5, others.iter());
     assert!(is_newest(&[]) && is_newest(&[one(4, true, Ok(()))]));

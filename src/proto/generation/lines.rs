@@ -110,6 +110,13 @@ pub(super) fn older_serves<'a>(own: u64, mut others: impl Iterator<Item = &'a Fa
     others.any(|one| one.number < own && one.is_proven())
 }
 
+/// Which generation serves while a file that has failed waits: the newest that is proven. `others`: with each of them,
+/// whether its line says that it was told to end.
+pub(crate) fn server<'a>(others: impl Iterator<Item = (&'a Facts, bool)>) -> Option<u64> {
+    let serves = others.filter(|(one, ends)| one.is_proven() && !ends);
+    serves.map(|(one, _)| one.number).max()
+}
+
 /// May this generation not take its files back any more? The newest proven generation that is newer: it tells
 /// this one to end.
 pub(crate) fn successor<'a>(own: u64, others: impl Iterator<Item = &'a Facts>) -> Option<u64> {
@@ -132,7 +139,7 @@ mod tests {
     use super::super::record::LineState::{self, Draining, Keeping, Probation, Replaced, Serving};
     use super::super::rejection::RollbackCause::Ended;
     use super::super::verdict::{Facts, Unproven};
-    use super::{Obstacle, Step, obstacle};
+    use super::{Obstacle, Step, obstacle, server};
 
     /// The states of the generations 1, 2, 3 … after this step.
     fn after(step: Step, before: &[LineState]) -> Vec<LineState> {
@@ -169,17 +176,7 @@ mod tests {
     /// An operator has told the older one to serve again, while the new one did not answer.
     #[test]
     fn p11_one_that_was_rolled_back_does_not_commit() {
-        let one = |number, proof| Facts {
-            number,
-            start: number,
-            proof,
-            foreign: false,
-            beyond: None,
-            holds_pid_file: false,
-            serves: true,
-            unproven: false,
-            keeps: false,
-        };
+        let one = Facts::of_test;
         let (older, newer) = (one(1, Ok(())), one(3, Ok(())));
         let dead = one(1, Err(Unproven::Gone));
         let seen = |line, others: &[Facts]| obstacle(2, Some(line), others.iter());
@@ -190,6 +187,17 @@ mod tests {
         assert_eq!(seen(Replaced, &[dead]), None, "nobody else serves");
         assert_eq!(seen(Replaced, &[Facts { unproven: true, ..older }]), None);
         assert_eq!(obstacle(2, None, [older].iter()), None, "the record was lost");
+    }
+
+    #[test]
+    fn what_waits_protects_the_newest_that_is_proven_and_was_not_told_to_end() {
+        let one = |number| Facts::of_test(number, Ok(()));
+        let unproven = Facts { unproven: true, ..one(4) };
+        let dead = Facts::of_test(5, Err(Unproven::Gone));
+        let others = [one(1), one(2), one(3), unproven, dead];
+        let told = |told: u64| server(others.iter().map(|one| (one, one.number == told)));
+        assert_eq!((told(0), told(3)), (Some(3), Some(2)));
+        assert_eq!(server([(&unproven, false), (&dead, false)].into_iter()), None);
     }
 
     #[test]

@@ -183,6 +183,21 @@ impl Facts {
         may_live && !self.keeps
     }
 
+    #[cfg(test)]
+    pub(crate) const fn of_test(number: u64, proof: Result<(), Unproven>) -> Facts {
+        Facts {
+            number,
+            start: number * 100,
+            proof,
+            foreign: false,
+            beyond: None,
+            holds_pid_file: false,
+            serves: true,
+            unproven: false,
+            keeps: false,
+        }
+    }
+
     /// It was never proven to serve well, and another one has taken over from it or serves in its place.
     pub(crate) fn is_replaced(&self) -> bool {
         self.unproven && !self.serves

@@ -26,6 +26,8 @@ use crate::{
 
 /// How long a step of a restart may take.
 pub const LIMIT: Duration = Duration::from_secs(30);
+/// Between two looks at a fact that is measured.
+const LOOK: Duration = Duration::from_micros(300);
 /// Between two looks at what goes on besides.
 const SLICE: Duration = Duration::from_millis(50);
 /// Between two starts by a supervisor.
@@ -97,6 +99,20 @@ impl Server {
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(count)..].join("\n")
+    }
+
+    /// Looks until `fact` yields something. An error tells what the log ends with.
+    pub fn wait<T>(&self, what: &str, fact: impl Fn() -> Option<T>) -> Result<T, String> {
+        let began = Instant::now();
+        loop {
+            if let Some(value) = fact() {
+                return Ok(value);
+            }
+            if began.elapsed() > LIMIT {
+                return Err(format!("not within {LIMIT:?}: {what}\n{}", self.last_lines(20)));
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 }
 

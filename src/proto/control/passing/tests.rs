@@ -10,15 +10,10 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 #[test]
 fn p13_connections_move_only_to_a_generation_that_is_proven() {
     let one = |number, serves, unproven, proof| Facts {
-        number,
-        start: number,
-        proof,
-        foreign: false,
-        beyond: None,
         holds_pid_file: true,
         serves,
         unproven,
-        keeps: false,
+        ..Facts::of_test(number, proof)
     };
     let to = |own, others: &[Facts]| successor(own, others.iter()).map(|one| one.number);
     let serving = |number| one(number, true, false, Ok(()));

@@ -20,17 +20,7 @@ const BY_LAUNCHER: Sender = Sender::Launcher { announced: false };
 
 /// What a check sees if all is well.
 fn well() -> Seen {
-    let ours = Facts {
-        number: 5,
-        start: SELF.start,
-        proof: Err(Unproven::Ours),
-        foreign: false,
-        beyond: None,
-        holds_pid_file: false,
-        serves: true,
-        unproven: false,
-        keeps: false,
-    };
+    let ours = Facts { start: SELF.start, ..Facts::of_test(5, Err(Unproven::Ours)) };
     Seen {
         own: Own { number: 5, identity: SELF },
         last: 5,

@@ -22,15 +22,11 @@ fn record(live: &[(u64, LineState)]) -> Record {
 /// What is known of each line of the record, if it was proven so.
 fn facts(record: &Record, proof: impl Fn(u64) -> Result<(), Unproven>) -> Vec<Facts> {
     let facts = |line: &Generation| Facts {
-        number: line.number,
         start: line.daemon.start,
-        proof: proof(line.number),
-        foreign: false,
-        beyond: None,
-        holds_pid_file: false,
         serves: line.state.is_some_and(LineState::serves),
         unproven: line.state.is_some_and(LineState::is_unproven),
         keeps: line.state == Some(LineState::Keeping),
+        ..Facts::of_test(line.number, proof(line.number))
     };
     record.live.iter().map(facts).collect()
 }

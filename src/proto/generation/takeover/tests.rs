@@ -3,20 +3,6 @@ use crate::proto::generation::verdict::Unproven;
 
 const OWN: Asker = Asker { number: Some(5), start: 500 };
 
-fn facts(number: u64, proof: Result<(), Unproven>) -> Facts {
-    Facts {
-        number,
-        start: number * 100,
-        proof,
-        foreign: false,
-        beyond: None,
-        holds_pid_file: false,
-        serves: true,
-        unproven: false,
-        keeps: false,
-    }
-}
-
 /// Runs it to its end; `answer` may answer a step otherwise than "done".
 fn run(
     mut takeover: TakeOver,
@@ -45,7 +31,11 @@ const TOUCH: Verdict = Verdict::Touch { awaited: true };
 
 #[test]
 fn p1_p4_the_steps_in_their_order() {
-    let others = [facts(3, Err(Unproven::Gone)), facts(4, Ok(())), facts(2, Ok(()))];
+    let others = [
+        Facts::of_test(3, Err(Unproven::Gone)),
+        Facts::of_test(4, Ok(())),
+        Facts::of_test(2, Ok(())),
+    ];
     let (acts, end, takeover) = run(TakeOver::new(OWN), &others, |_| None);
     let expected = [
         Act::Look,
@@ -70,22 +60,22 @@ fn p1_p4_the_steps_in_their_order() {
 /// Between the two, the next start would find nobody at the path of the control socket.
 #[test]
 fn p12_a_keeper_has_a_second_name_until_it_has_been_told_to_end() {
-    let keeper = Facts { serves: false, keeps: true, ..facts(4, Ok(())) };
-    let (acts, _, _) = run(TakeOver::new(OWN), &[facts(3, Ok(())), keeper], |_| None);
+    let keeper = Facts { serves: false, keeps: true, ..Facts::of_test(4, Ok(())) };
+    let (acts, _, _) = run(TakeOver::new(OWN), &[Facts::of_test(3, Ok(())), keeper], |_| None);
     let at = |act: &Act| acts.iter().position(|one| one == act).expect("it is done");
     assert!(at(&Act::KeepName(1)) < at(&Act::Listen), "{acts:?}");
     assert!(at(&Act::Stop(1, TOUCH)) < at(&Act::DropName), "{acts:?}");
     let gone = Facts { proof: Err(Unproven::Gone), ..keeper };
-    let (acts, _, _) = run(TakeOver::new(OWN), &[facts(3, Ok(())), gone], |_| None);
+    let (acts, _, _) = run(TakeOver::new(OWN), &[Facts::of_test(3, Ok(())), gone], |_| None);
     let names = |act: &Act| matches!(act, Act::KeepName(_) | Act::DropName);
     assert!(!acts.iter().any(names), "{acts:?}");
 }
 
 #[test]
 fn p4_p11_the_last_proven_generation_stands_by_and_all_others_end() {
-    let on_probation = Facts { unproven: true, ..facts(4, Ok(())) };
-    let drains = Facts { serves: false, ..facts(2, Ok(())) };
-    let others = [drains, facts(3, Ok(())), on_probation];
+    let on_probation = Facts { unproven: true, ..Facts::of_test(4, Ok(())) };
+    let drains = Facts { serves: false, ..Facts::of_test(2, Ok(())) };
+    let others = [drains, Facts::of_test(3, Ok(())), on_probation];
     let probation = || TakeOver::new(OWN).on_probation(true);
     let stands =
         |by: bool| move |act: &Act| matches!(act, Act::StandBy(_)).then_some(Done::StandsBy(by));
@@ -128,11 +118,11 @@ fn p4_p11_the_last_proven_generation_stands_by_and_all_others_end() {
 
 #[test]
 fn p5_a_service_of_others_ends_it_before_the_first_step() {
-    let foreign = Facts { foreign: true, ..facts(4, Ok(())) };
-    let elsewhere = Facts { holds_pid_file: true, ..facts(4, Err(Unproven::Elsewhere)) };
+    let foreign = Facts { foreign: true, ..Facts::of_test(4, Ok(())) };
+    let elsewhere = Facts { holds_pid_file: true, ..Facts::of_test(4, Err(Unproven::Elsewhere)) };
     for (other, why) in [(foreign, Why::SupervisedByAnother), (elsewhere, Why::HoldsFileElsewhere)]
     {
-        let (acts, end, _) = run(TakeOver::new(OWN), &[facts(3, Ok(())), other], |_| None);
+        let (acts, end, _) = run(TakeOver::new(OWN), &[Facts::of_test(3, Ok(())), other], |_| None);
         assert_eq!((&acts[..], end), (&[Act::Look, Act::GiveUp][..], End::Refused(1, why)));
     }
 }
@@ -147,7 +137,7 @@ fn told_to_end_it_gives_up_the_claim_and_nothing_follows() {
     let (acts, end, _) = run(TakeOver::new(OWN), &[], orphaned);
     assert_eq!((&acts[..], end), (&[Act::Look][..], End::NeverStarted), "the claim is kept");
     let told = |act: &Act| (*act == Act::Serve).then_some(Done::ToldToEnd);
-    let (acts, end, _) = run(TakeOver::new(OWN), &[facts(4, Ok(()))], told);
+    let (acts, end, _) = run(TakeOver::new(OWN), &[Facts::of_test(4, Ok(()))], told);
     assert_eq!((acts.last(), end), (Some(&Act::GiveUp), End::NeverStarted));
     assert!(!acts.iter().any(|act| matches!(act, Act::Steer | Act::Stop(..))), "{acts:?}");
 }
@@ -155,7 +145,11 @@ fn told_to_end_it_gives_up_the_claim_and_nothing_follows() {
 /// A line of our own number is what an earlier attempt of this process has left.
 #[test]
 fn our_own_line_is_written_anew() {
-    let others = [facts(4, Ok(())), facts(5, Err(Unproven::Ours)), facts(6, Ok(()))];
+    let others = [
+        Facts::of_test(4, Ok(())),
+        Facts::of_test(5, Err(Unproven::Ours)),
+        Facts::of_test(6, Ok(())),
+    ];
     let (acts, _, _) = run(TakeOver::new(OWN), &others, |_| None);
     assert!(acts.contains(&Act::Enter(vec![0, 2])), "{acts:?}");
     let stopped = acts.iter().filter(|act| matches!(act, Act::Stop(..))).count();
@@ -165,20 +159,25 @@ fn our_own_line_is_written_anew() {
 /// Those that have ended do not count.
 #[test]
 fn generations_that_pile_up_are_counted() {
-    let ended = facts(1, Err(Unproven::Gone));
-    let mut others = vec![ended, facts(4, Ok(())), facts(2, Ok(())), facts(3, Ok(()))];
+    let ended = Facts::of_test(1, Err(Unproven::Gone));
+    let mut others = vec![
+        ended,
+        Facts::of_test(4, Ok(())),
+        Facts::of_test(2, Ok(())),
+        Facts::of_test(3, Ok(())),
+    ];
     let (_, _, takeover) = run(TakeOver::new(OWN), &others, |_| None);
     assert_eq!(takeover.pile().map(|pile| (pile.count, pile.oldest)), None);
-    others.push(Facts { start: 150, ..facts(2, Ok(())) });
+    others.push(Facts { start: 150, ..Facts::of_test(2, Ok(())) });
     let (_, _, takeover) = run(TakeOver::new(OWN), &others, |_| None);
     assert_eq!(takeover.pile().map(|pile| (pile.count, pile.oldest)), Some((4, 150)));
 }
 
 #[test]
 fn the_oldest_of_too_many_that_drain_make_room() {
-    let drains = |number| (facts(number, Ok(())), true);
-    let serves = |number| (facts(number, Ok(())), false);
-    let gone = |number| (facts(number, Err(Unproven::Gone)), true);
+    let drains = |number| (Facts::of_test(number, Ok(())), true);
+    let serves = |number| (Facts::of_test(number, Ok(())), false);
+    let gone = |number| (Facts::of_test(number, Err(Unproven::Gone)), true);
     let all = [drains(3), gone(1), serves(4), drains(2)];
     assert_eq!(surplus(&all, 3), [0; 0]);
     assert_eq!(surplus(&all, 2), [3]);

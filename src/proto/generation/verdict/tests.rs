@@ -1,17 +1,8 @@
 use super::*;
 
 const OWN: Asker = Asker { number: Some(5), start: 500 };
-const OLDER: Facts = Facts {
-    number: 4,
-    start: 400,
-    proof: Ok(()),
-    foreign: false,
-    beyond: None,
-    holds_pid_file: false,
-    serves: true,
-    unproven: false,
-    keeps: false,
-};
+const OLDER: Facts = Facts::of_test(4, Ok(()));
+
 /// What every service comes to sooner or later is no warning.
 #[test]
 fn what_is_worth_a_warning() {

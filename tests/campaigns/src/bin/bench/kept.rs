@@ -35,8 +35,6 @@ use crate::{Bench, table};
 
 /// How long a step may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
-/// Between two looks at a file.
-const LOOK: Duration = Duration::from_micros(300);
 
 /// Of a process: what it has open besides connections.
 const OTHERS: u64 = 200;
@@ -154,17 +152,7 @@ impl Site {
         what: &str,
         fact: impl Fn() -> Option<T>,
     ) -> Result<T, Box<dyn Error>> {
-        let began = Instant::now();
-        loop {
-            if let Some(value) = fact() {
-                return Ok(value);
-            }
-            if began.elapsed() > LIMIT {
-                let log = self.server.last_lines(20);
-                return Err(format!("not within {LIMIT:?}: {what}\n{log}").into());
-            }
-            thread::sleep(LOOK);
-        }
+        Ok(self.server.wait(what, fact)?)
     }
 
     pub(crate) fn last_lines(&self) -> String {

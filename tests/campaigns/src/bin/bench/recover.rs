@@ -460,17 +460,7 @@ impl Site {
     }
 
     fn wait<T>(&self, what: &str, fact: impl Fn() -> Option<T>) -> Result<T, Box<dyn Error>> {
-        let began = Instant::now();
-        loop {
-            if let Some(value) = fact() {
-                return Ok(value);
-            }
-            if began.elapsed() > LIMIT {
-                let log = self.server.last_lines(20);
-                return Err(format!("not within {LIMIT:?}: {what}\n{log}").into());
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
+        Ok(self.server.wait(what, fact)?)
     }
 
     /// TERM is a restart for all that it knows; the daemon that is detached then gets one as well.
