@@ -7,7 +7,7 @@ use seamless_testing::{
     boxed::{Boxed, Isolation},
     http::Prober,
     process::{self, Watched},
-    signal::CONT,
+    signal::{CONT, TERM},
     site::{SERVES_ON, Site},
     supervisor::Supervisor,
     under_each_supervisor, wait_for,
@@ -24,6 +24,7 @@ under_each_supervisor![
     Boxed::new().private_net() =>
     p4_p11_a_restart_at_each_moment_of_the_window,
     p6_p11_a_stop_at_each_moment_of_the_window,
+    p6_p11_a_launcher_ends_the_standby_if_its_daemon_dies_after_a_stop,
     p4_p11_ten_generations_in_one_window,
     p9_p11_both_killed_in_the_window,
     p9_p11_the_supervisor_killed_in_the_window,
@@ -122,16 +123,43 @@ fn p6_p11_a_stop_at_each_moment_of_the_window(kind: Supervisor, folder: &Path) {
         let scenery = Scenery::new(kind, folder, moment);
         let Scenery { site, first, second, .. } = &scenery;
         site.service().down();
+        site.service().wait_handled();
+        // The new one that has failed may end before its launcher has understood the stop.
         scenery.go_on();
         site.service().wait_down();
-        // The new one that has failed may end before its launcher has understood the stop. Then the old one, which
-        // serves again without a launcher, finds out within a second.
-        if !matches!(moment, Moment::Failing) {
-            assert!(first.has_ended() && second.has_ended(), "{moment:?}\n{site}");
-        }
+        assert!(first.has_ended() && second.has_ended(), "{moment:?}\n{site}");
         site.wait_all_ended();
         drop(scenery);
     }
+}
+
+/// Both are stopped, so neither tells anybody, nor finds out by itself what the supervisor wants.
+fn p6_p11_a_launcher_ends_the_standby_if_its_daemon_dies_after_a_stop(
+    kind: Supervisor,
+    folder: &Path,
+) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, WINDOW);
+    prober.wait_pid(second.pid());
+    drop(prober);
+    process::stop_without_claim(&first);
+    process::stop_without_claim(&second);
+    let launcher = site.launcher();
+    site.service().down();
+    let told = launcher.pid().to_string();
+    site.log.wait(&[("stage", "stop"), ("launcher", &told)]);
+    second.kill();
+    wait_for(format_args!("{} is told to end\n{site}", first.pid()), LIMIT, || {
+        process::signals(first.pid())?.pending.contains(TERM).then_some(())
+    });
+    let older = first.pid().to_string();
+    site.log.wait(&[("stage", "stop-older"), ("launcher", &told), ("predecessor", &older)]);
+    assert!(!launcher.has_ended(), "before the older one\n{site}");
+    site.assert_not_down();
+    first.signal(CONT);
+    site.service().wait_down();
+    assert!(first.has_ended() && launcher.has_ended(), "{site}");
+    site.wait_all_ended();
 }
 
 /// The proven one stands by for each of them, and each ends when the next one has come.

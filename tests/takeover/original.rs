@@ -3,13 +3,15 @@
 use std::{
     fs,
     process::{Child, ChildStdin, Command, Stdio},
+    thread,
 };
 
 use seamless_testing::{
     LIMIT,
     boxed::{self},
     innocent::Innocent,
-    process::Watched,
+    process::{Watched, stop_without_claim},
+    signal::CONT,
     site::Site,
 };
 
@@ -76,6 +78,53 @@ fn p11_after_the_go_original_a_new_generation_is_proven_at_once() {
         assert!(!record.contains(" state=probation"), "{record}");
         original.fire_timer();
         assert_eq!(direct.named(), Some(daemon.pid()));
+    });
+}
+
+/// Nobody has asked the proven one to stand by for it, so both drain.
+#[test]
+fn p4_p11_the_go_original_takes_over_from_a_generation_on_probation() {
+    let write = r#"printf %s $$ >"$pid_file""#;
+    let later = r#"until [ -e "$pid_file.go" ]; do sleep 0.05; done"#;
+    boxed::run(|folder| {
+        for (name, before, after) in [("removed", "", later), ("named", write, "")] {
+            println!("{name}");
+            let direct = Site::alone(&folder.join(name));
+            fs::create_dir_all(direct.folder()).expect("a folder");
+            let (mut started, first) = direct.start_ready(&["--successor-timeout=none"]);
+            started.detach();
+            let window = ["--probation=10m", "--successor-timeout=none"];
+            let (mut started, second) = direct.start_ready(&window);
+            direct.log.wait(&[("stage", "standby"), ("daemon", &first.pid().to_string())]);
+            started.detach();
+            direct.wait_checks(second.pid(), 1);
+            // So that the file is as it is when the TERM is read.
+            stop_without_claim(&first);
+            stop_without_claim(&second);
+            let start = format!(
+                r#"old=$(<"$pid_file"); rm "$pid_file"; {before}
+                kill -TERM "$old"; echo "$$ sent" >>"$report"; {after}
+                {write}"#
+            );
+            let original = thread::scope(|scope| {
+                let original = scope.spawn(|| Original::start(&direct, &start));
+                direct.report.wait("sent");
+                second.signal(CONT);
+                direct
+                    .log
+                    .wait(&[("stage", "takeover"), ("predecessor", &first.pid().to_string())]);
+                first.signal(CONT);
+                assert_eq!(direct.report.wait_of(second.pid(), "wait").text, "TakenOver");
+                first.wait_end(LIMIT);
+                second.wait_end(LIMIT);
+                fs::write(direct.pid_file().with_extension("pid.go"), "").expect("a file");
+                original.join().expect("no panic")
+            });
+            assert_eq!(direct.named(), Some(original.pid()));
+            let pid = original.pid();
+            original.fire_timer();
+            assert_eq!(direct.report.names_of(pid), ["sent", "original"], "no signal");
+        }
     });
 }
 

@@ -6,6 +6,7 @@ use crate::driver::log::{self, daemon::Event};
 use crate::driver::shared::PROCESS;
 use crate::proto::daemon::signal_hooks::{Arrived, Run, Signal};
 use crate::proto::daemon::{Input, Sender};
+use crate::shutdown::lock;
 use crate::sys::process;
 use crate::sys::signals::{self, SIGINT, SIGTERM, SIGUSR2};
 use std::collections::BTreeSet;
@@ -92,8 +93,10 @@ impl Events {
         let service = self.daemon.service.as_ref();
         let sender = match service {
             Some(service) if service.launcher == from => Sender::Launcher { announced },
-            // A successor puts its own PID file in place before it sends TERM; one in Go too.
-            Some(service) if from != own && service.named() == Some(from) => Sender::Successor,
+            Some(service) if from != own => {
+                let machine = lock(&self.daemon.machine);
+                Sender::of(from, service.named(), &machine, || service.lists(from))
+            }
             Some(_) | None => Sender::Other,
         };
         match signal {

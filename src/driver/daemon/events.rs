@@ -10,7 +10,7 @@ use crate::driver::daemon::signal_hooks::has_hooks;
 use crate::driver::daemon::stdio::Outputs;
 use crate::driver::daemon::watchdog;
 use crate::driver::generation::probation::Partner;
-use crate::driver::generation::stop::Stopped;
+use crate::driver::generation::stop::{Stopped, log_told};
 use crate::driver::log::{self, daemon::Event};
 use crate::driver::observers;
 use crate::driver::retry;
@@ -368,7 +368,7 @@ impl Events {
                 }
             }
             Output::StopOlder => {
-                let Stopped { awaited, again } = service.stop_older();
+                let Stopped { awaited, again } = service.stop_older(log_told);
                 self.older = awaited;
                 inputs.push_back(Input::OlderTold { awaited: !self.older.is_empty(), again });
             }

@@ -131,7 +131,7 @@ pub(super) fn cause(input: &Input) -> &'static str {
     match input {
         Input::Claimed => "claim",
         Input::Usr2(_) => "USR2",
-        Input::Term(Sender::Successor) => "successor",
+        Input::Term(Sender::Successor | Sender::Unlisted) => "successor",
         Input::Term(_) => "TERM",
         Input::Reload => "reload-signal",
         Input::Halt(_) => "stop-signal",

@@ -92,7 +92,7 @@ fn look_failed(pid: i32, error: io::Error) -> Error {
 }
 
 /// Was it for want of descriptors or memory? Then it says nothing of what it was about.
-fn is_shortage(error: &Error) -> bool {
+pub(in crate::driver) fn is_shortage(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
     source.is_some_and(shortage::is_shortage)
 }
@@ -241,6 +241,15 @@ impl Service {
     /// The process that the PID file names.
     pub(in crate::driver) fn named(&self) -> Option<i32> {
         pid_file::read(&self.pid_file).ok()?.pid
+    }
+
+    /// Does the record list this process, or may it? It is not proven to be the one that was entered.
+    pub(in crate::driver) fn lists(&self, pid: i32) -> bool {
+        let record = self.read_record(&lock(&self.files).lock_file);
+        record.map_or(true, |record| {
+            let mut all = record.live.iter().chain(&record.starting);
+            all.any(|one| one.daemon.pid == pid)
+        })
     }
 
     /// The process is ending, and the thread that takes signals sees to it.

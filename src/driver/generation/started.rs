@@ -1,6 +1,7 @@
 //! `started`: this generation takes over, step by step as `proto::generation::takeover` says.
 
 use super::already_running::already_running;
+use super::stop::log_told;
 use super::{Examined, Service};
 use crate::driver::control;
 use crate::driver::generation::unit;
@@ -192,7 +193,9 @@ fn perform<'a>(
             daemon.report(Report::Committed);
             written?;
         }
-        Act::Stop(place, verdict) => _ = service.touch(&hands.others[place], verdict),
+        Act::Stop(place, verdict) => {
+            _ = service.touch(&hands.others[place], verdict, log_told);
+        }
         Act::GiveUp => {
             end_surplus(service, &hands.others);
             match &mut hands.files {

@@ -3,11 +3,12 @@
 use super::{Examined, Service, is_shortage};
 use crate::driver::log::{self, daemon::Event};
 use crate::error::Error;
-use crate::proto::generation::verdict::{Purpose, Verdict, verdict};
+use crate::proto::generation::verdict::{Purpose, Verdict, Why, verdict};
 use crate::shutdown::lock;
 use crate::sys::lock_file::Attempt;
 use crate::sys::process::{self, Held};
 use crate::sys::signals::SIGTERM;
+use std::io;
 
 /// What came of an attempt to stop the older generations.
 #[derive(Debug, Default)]
@@ -18,15 +19,49 @@ pub(in crate::driver) struct Stopped {
     pub(in crate::driver) again: bool,
 }
 
+/// What is to be logged of it.
+pub(in crate::driver) enum Told<'a> {
+    Sent {
+        predecessor: i32,
+        generation: u64,
+    },
+    NotSent {
+        predecessor: i32,
+        error: &'a io::Error,
+    },
+    /// It is left alone.
+    Refused {
+        predecessor: i32,
+        why: Why,
+    },
+    /// They could not be looked up.
+    Unknown(&'a Error),
+}
+
+/// As a daemon logs it.
+pub(in crate::driver) fn log_told(told: Told<'_>) {
+    log::write(match told {
+        Told::Sent { predecessor, generation } => {
+            Event::Takeover { predecessor, predecessor_generation: generation }
+        }
+        // It checks each second, and then finds us.
+        Told::NotSent { predecessor, error } => Event::TakeoverFailed { predecessor, error },
+        Told::Refused { predecessor, ref why } => {
+            Event::TakeoverRefused { predecessor, refused: why }
+        }
+        Told::Unknown(error) => Event::StopOlderFailed { error },
+    });
+}
+
 impl Service {
     /// TERM to every older generation. A generation that stops while it starts gives up the claim first:
-    /// those that it waits for check under it.
-    pub(in crate::driver) fn stop_older(&self) -> Stopped {
+    /// those that it waits for check under it. `say`: logs.
+    pub(in crate::driver) fn stop_older(&self, say: fn(Told<'_>)) -> Stopped {
         let mut files = lock(&self.files);
         files.lock_file.give_up_if_held();
         let mut stopped = Stopped::default();
         let trouble = |error: Error| {
-            log::write(Event::StopOlderFailed { error: &error });
+            say(Told::Unknown(&error));
             is_shortage(&error)
         };
         let read = || {
@@ -44,7 +79,7 @@ impl Service {
             match self.examine(one, bound, content) {
                 Ok(one) => {
                     let verdict = verdict(&one.facts, Purpose::Stop, self.asker());
-                    if self.touch(&one, verdict) {
+                    if self.touch(&one, verdict, say) {
                         stopped.awaited.extend(one.held);
                     }
                 }
@@ -77,30 +112,26 @@ impl Service {
     }
 
     /// TERM, if the verdict says so. Tells whether the end of the process is to be awaited.
-    pub(super) fn touch(&self, older: &Examined, verdict: Verdict) -> bool {
-        let pid = older.pid();
+    pub(super) fn touch(&self, older: &Examined, verdict: Verdict, say: fn(Told<'_>)) -> bool {
+        let predecessor = older.pid();
         let (sent, awaited) = match (verdict, &older.held) {
             (Verdict::Touch { awaited }, Some(held)) => (held.signal(SIGTERM), awaited),
-            (Verdict::TouchByNumber, _) => (process::signal_owner(pid, SIGTERM), false),
+            (Verdict::TouchByNumber, _) => (process::signal_owner(predecessor, SIGTERM), false),
             (Verdict::Touch { .. }, None) => return false, // not proven after all
             (Verdict::Leave { why, awaited }, _) => {
                 if why.is_worth_a_warning() {
-                    log::write(Event::TakeoverRefused { predecessor: pid, refused: &why });
+                    say(Told::Refused { predecessor, why });
                 }
                 return awaited;
             }
             (Verdict::Refuse(why), _) => {
-                log::write(Event::TakeoverRefused { predecessor: pid, refused: &why });
+                say(Told::Refused { predecessor, why });
                 return false;
             }
         };
-        match sent {
-            Ok(()) => log::write(Event::Takeover {
-                predecessor: pid,
-                predecessor_generation: older.facts.number,
-            }),
-            // It checks each second, and then finds us.
-            Err(error) => log::write(Event::TakeoverFailed { predecessor: pid, error: &error }),
+        match &sent {
+            Ok(()) => say(Told::Sent { predecessor, generation: older.facts.number }),
+            Err(error) => say(Told::NotSent { predecessor, error }),
         }
         awaited
     }

@@ -2,12 +2,13 @@
 //! started.
 //!
 //! `member` starts the program again, `perform` does what the machines want, `progress` logs the stages
-//! of the service and tells its daemon of them, `held` holds sockets, and `keep` gives them to a
-//! keeper.
+//! of the service and tells its daemon of them, `held` holds sockets, `keep` gives them to a keeper, and
+//! `older` ends the older generations if no daemon is left that could.
 
 mod held;
 mod keep;
 mod member;
+mod older;
 mod perform;
 mod progress;
 mod warnings;
@@ -27,6 +28,7 @@ use crate::proto::launcher::{Child, InPlace, Input, Launcher, Timer};
 use crate::proto::supervisor::notices::{self, Limits, Notices};
 use crate::proto::{Report, TooMany};
 use crate::shutdown::Hook;
+use crate::sys::process::Held;
 use crate::sys::seqpacket::{Arrival, Link};
 use crate::sys::signals::{self, SIGCONT, SIGPIPE, SIGTERM, SIGUSR2, Signals};
 use crate::sys::supervisor::Supervisor;
@@ -83,6 +85,8 @@ struct Driver {
     members: Vec<Member>,
     again: Again,
     keeping: Keeping,
+    /// Older generations whose end is awaited.
+    older: Vec<Held>,
     /// Why the program could not be executed again.
     not_executed: Option<Error>,
     supervisor: Arc<Supervisor>,
@@ -152,6 +156,7 @@ fn run(
         members: vec![first],
         again,
         keeping: Keeping::new(settings.pid_file),
+        older: Vec::new(),
         not_executed: None,
         supervisor: Arc::new(supervisor),
         asking: None,
@@ -185,6 +190,7 @@ impl Driver {
         fds.extend(self.members.iter().filter_map(|one| one.channel.as_ref()).map(AsFd::as_fd));
         fds.extend(self.asking.as_ref().and_then(Asked::as_fd));
         fds.extend(self.keeping.fds());
+        fds.extend(self.older.iter().map(AsFd::as_fd));
         let resend = self.keeping.has_unsent().then_some(retry::LATER);
         wait::readable(&fds, self.timers.next().into_iter().chain(resend).min());
         // The signals are taken before the channels are read: what was written before a signal was
@@ -211,6 +217,7 @@ impl Driver {
         launch::reap_orphans(|pid| {
             self.keeping.is_keeper(pid) || self.members.iter().any(|one| one.daemon.pid() == pid)
         });
+        self.look_at_older();
         if let Some(reading) = self.asking.as_mut().and_then(Asked::answer) {
             self.asking = None;
             if self.supervisor.is_going_down() {

@@ -28,6 +28,9 @@ const KILL_AFTER: Duration = Duration::from_secs(5);
 /// long as a detached one needs to find out.
 const OVERDUE: Duration = Duration::from_secs(1);
 
+/// How soon older generations are told again.
+const TELL_OLDER: Duration = Duration::from_secs(1);
+
 /// How long the supervisor waits for a keeper before it learns of a crash.
 const KEEPER: Duration = Duration::from_secs(1);
 
@@ -83,7 +86,8 @@ impl Driver {
                     | Timer::Prepare
                     | Timer::Start
                     | Timer::Overdue
-                    | Timer::Keeper => "none",
+                    | Timer::Keeper
+                    | Timer::TellOlder => "none",
                 };
                 log::write(Event::Kill { daemon: pid, limit, elapsed_ms: elapsed(self.asked) });
                 self.send(pid, SIGKILL, "send KILL");
@@ -104,6 +108,7 @@ impl Driver {
             Output::Keep(child) => self.start_keeper(child),
             Output::EndKeeper => self.signal_keeper(SIGTERM),
             Output::KillKeeper => self.signal_keeper(SIGKILL),
+            Output::StopOlder => self.stop_older(),
             Output::Progress(progress) => self.progress(progress),
             Output::Arm(timer) => {
                 let after = match timer {
@@ -115,6 +120,7 @@ impl Driver {
                     }
                     Timer::Overdue => Some(OVERDUE),
                     Timer::Keeper => Some(KEEPER),
+                    Timer::TellOlder => Some(TELL_OLDER),
                     Timer::Kill(pid) => {
                         let member = self.member(pid);
                         member.and_then(|Member { leaves_for, drain_timeout, .. }| {

@@ -97,6 +97,27 @@ events! {
             elapsed_ms: Option<Duration> as Field::millis_if_any,
         } => "Nothing.";
 
+        /// The service is to be down, and its daemon has ended: an older generation is told to end as well.
+        StopOlder: Info "stop-older" {
+            launcher = own_pid(),
+            predecessor: i32,
+            predecessor_generation: u64,
+            signal = "TERM",
+        } => "If the daemon has crashed: read its own log.";
+
+        /// An older generation could not be signalled. It ends when it has read that the service is to be down.
+        StopOlderRefused: Warn "stop-older" {
+            launcher = own_pid(),
+            predecessor: i32,
+            refused: &'a dyn Display as Field::Quoted,
+        } => "Check what that process is. If it is an old generation: end it by hand.";
+
+        /// The older generations could not be looked up.
+        StopOlderFailed: Warn "stop-older" {
+            launcher = own_pid(),
+            error: &'a dyn Display as Field::Quoted,
+        } => "Repair what `error` names. If memory or descriptors were short, the launcher tries again.";
+
         /// A daemon that was still starting is told to end.
         Cancel: Info "cancel" {
             launcher = own_pid(),

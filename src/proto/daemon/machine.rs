@@ -9,6 +9,7 @@ mod restart;
 
 use super::{Forced, Input, NoRestart, Output, Phase, Question, RollbackCause, Sender, Timer};
 use crate::proto::generation::check::Memory;
+use crate::proto::older::Older;
 use crate::proto::{DrainReason, Intent, Kind, Reading, Report, Scope, State};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -44,17 +45,6 @@ pub(crate) struct Daemon {
     candidates: candidates::Candidates,
     /// Why those have failed whose place we have taken back.
     failed: RollbackCause,
-}
-
-/// The older generations, once they were told to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Older {
-    /// They were not told to end, or all have ended.
-    None,
-    Told {
-        awaited: bool,
-        again: bool,
-    },
 }
 
 /// The wait of a daemon without a launcher, if it is unknown whether a successor comes.
@@ -202,6 +192,11 @@ impl Daemon {
             Input::Term(sender) => match sender {
                 Sender::Launcher { announced: true } => {}
                 Sender::Successor => self.term(true, &mut out),
+                // The one that stands by cannot hear of it otherwise.
+                Sender::Unlisted => {
+                    self.term(true, &mut out);
+                    self.stop_older(&mut out);
+                }
                 Sender::Launcher { announced: false } | Sender::Other => {
                     self.term(false, &mut out);
                 }
@@ -277,7 +272,7 @@ impl Daemon {
                 }
             }
             Timer::TellOlder => {
-                if let Older::Told { again: true, .. } = self.older {
+                if self.older.tells_again() {
                     out.push(Output::StopOlder);
                 }
             }

@@ -119,7 +119,31 @@ pub(crate) enum Sender {
     },
     /// The process that the PID file names now: a successor puts its own PID file in place first.
     Successor,
+    /// To a generation on probation: a successor that is not in the record, which is rs/seamless.
+    Unlisted,
     Other,
+}
+
+impl Sender {
+    /// Of a signal that our launcher has not sent. `named`: the process that the PID file names. `listed`: does the
+    /// record list the sender?
+    ///
+    /// rs/seamless removes the PID file, sends TERM, and writes its own one then. While a detached generation is on
+    /// probation, a TERM that comes without a PID file is taken for that: the file would be put back within a second.
+    pub(crate) fn of(
+        from: i32,
+        named: Option<i32>,
+        daemon: &Daemon,
+        listed: impl Fn() -> bool,
+    ) -> Sender {
+        match named {
+            Some(named) if named != from => Sender::Other,
+            Some(_) if daemon.is_on_probation() && !listed() => Sender::Unlisted,
+            Some(_) => Sender::Successor,
+            None if daemon.is_on_probation() && daemon.is_alone() && !listed() => Sender::Unlisted,
+            None => Sender::Other,
+        }
+    }
 }
 
 /// What the supervisor is asked, and on whose behalf.

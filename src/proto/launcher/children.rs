@@ -4,12 +4,14 @@
 //! The *current* child is the newest one that serves. A *candidate* is a child that is starting while
 //! another one serves, or has served. The older ones drain.
 
+mod ending;
 mod probation;
 mod reload;
 
 use super::keep::Keep;
 use super::{Child, Failure, InPlace, Keeper, Output, Progress, Timer};
 use crate::proto::{End, Intent, Report};
+use ending::Ending;
 use reload::Coming;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,6 +100,7 @@ pub(crate) struct Children {
     /// `handoff_timeout` has passed.
     expired: bool,
     keep: Keep,
+    ending: Ending,
 }
 
 impl Children {
@@ -119,6 +122,7 @@ impl Children {
             intent: None,
             expired: false,
             keep: Keep::default(),
+            ending: Ending::default(),
         }
     }
 
@@ -418,43 +422,6 @@ impl Children {
         }
     }
 
-    // ---- our own end ----
-
-    /// After a stop, and if everything ends with us, the launcher also waits for the children that drain.
-    fn conclude(&mut self, out: &mut Vec<Output>) {
-        if self.keep.is_awaited() {
-            return;
-        }
-        let waits = |one: &Member| one.life != Life::Draining;
-        if self.coming.is_some() || self.members.iter().any(waits) {
-            return;
-        }
-        let (child, end, drained) = match self.last {
-            Last::Ended { child, end, drained } => (child, end, drained),
-            // It drains for a successor that has crashed: none serves, and none will.
-            Last::Lives(current) => match (self.crash, self.member(current)) {
-                (Some((child, end)), Some(member)) if member.taken_over => (child, end, false),
-                _ => return,
-            },
-            Last::Nobody(Some((child, end))) => (child, end, false),
-            Last::Nobody(None) => return,
-        };
-        let all = self.stopping() || (self.all_ends_with_us && drained);
-        if all && !self.members.is_empty() {
-            return;
-        }
-        let crashed = (!drained && end != End::Code(0)).then_some(child);
-        // One that was to take over has crashed, and the one before it has ended all the same.
-        let crashed = crashed.or(self.crash.map(|(newer, _)| newer));
-        let again = !self.stopping() && !self.all_ends_with_us;
-        if let Some(of) = crashed.filter(|_| again) {
-            if self.keep.begin(of, (child, end), out) {
-                return;
-            }
-        }
-        out.push(Output::Mirror(child, end));
-    }
-
     // ---- sockets, and the keeper ----
 
     /// A child has given its sockets: all that its successor needs.
@@ -471,11 +438,15 @@ impl Children {
 
     pub(super) fn keeper(&mut self, keeper: Keeper, out: &mut Vec<Output>) {
         let stopping = self.stopping();
-        self.keep.heard(keeper, stopping, out);
+        if let Some((child, end)) = self.keep.heard(keeper, stopping) {
+            self.end_as(child, end, out);
+        }
     }
 
-    pub(super) fn keeper_expired(&self, out: &mut Vec<Output>) {
-        self.keep.expired(out);
+    pub(super) fn keeper_expired(&mut self, out: &mut Vec<Output>) {
+        if let Some((child, end)) = self.keep.expired(out) {
+            self.end_as(child, end, out);
+        }
     }
 
     /// No exit while settling, and none after a stop: then the end of all is awaited. A candidate

@@ -70,20 +70,20 @@ impl Keep {
         true
     }
 
-    /// `stopping`: the keeper was told to end, and its end is awaited.
-    pub(super) fn heard(&self, keeper: Keeper, stopping: bool, out: &mut Vec<Output>) {
-        let Some((child, end)) = self.awaited else { return };
+    /// `stopping`: the keeper was told to end, and its end is awaited. Returns what the launcher ends as.
+    pub(super) fn heard(&mut self, keeper: Keeper, stopping: bool) -> Option<(Child, End)> {
         match keeper {
-            Keeper::InPlace if stopping => {}
-            Keeper::InPlace | Keeper::Gone => out.push(Output::Mirror(child, end)),
+            Keeper::InPlace if stopping => None,
+            Keeper::InPlace => self.awaited,
+            Keeper::Gone => self.awaited.take(),
         }
     }
 
     /// A keeper that is not in the record holds addresses that the next start would bind. So it is
-    /// ended before the supervisor learns of the crash.
-    pub(super) fn expired(&self, out: &mut Vec<Output>) {
-        if let Some((child, end)) = self.awaited {
-            out.extend([Output::KillKeeper, Output::Mirror(child, end)]);
-        }
+    /// ended before the supervisor learns of the crash. Returns what the launcher ends as.
+    pub(super) fn expired(&mut self, out: &mut Vec<Output>) -> Option<(Child, End)> {
+        let awaited = self.awaited.take();
+        out.extend(awaited.map(|_| Output::KillKeeper));
+        awaited
     }
 }

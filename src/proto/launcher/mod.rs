@@ -47,6 +47,11 @@ pub(crate) enum Input {
     NeedsNoKeeper(Child),
     /// What came of [`Output::Keep`].
     Keeper(Keeper),
+    /// The answer to [`Output::StopOlder`]. `awaited`: some of them live, and their end is awaited. `again`: not
+    /// all could be told, because the system is out of descriptors or memory.
+    OlderTold { awaited: bool, again: bool },
+    /// Every older generation whose end is awaited has ended.
+    OlderGone,
     /// The channels and the signals of this wake-up have all been fed in. A launcher leaves only
     /// here, so that a TERM which came together with the release is never left unread.
     Quiet,
@@ -73,6 +78,8 @@ pub(crate) enum Timer {
     Overdue,
     /// The keeper has had the time to be in place (1 s).
     Keeper,
+    /// One second: the older generations are told again.
+    TellOlder,
     /// `drain_timeout` and 5 s; and `leave_time` before these, while the child leaves.
     Kill(Child),
 }
@@ -127,6 +134,9 @@ pub(crate) enum Output {
     EndKeeper,
     /// KILL to the keeper.
     KillKeeper,
+    /// Send TERM to every generation that is older than this launcher, and feed in [`Input::OlderTold`]; later
+    /// [`Input::OlderGone`].
+    StopOlder,
     /// For all who want to know.
     Progress(Progress),
     Arm(Timer),

@@ -249,6 +249,7 @@ impl Notices {
             | Output::Keep(_)
             | Output::EndKeeper
             | Output::KillKeeper
+            | Output::StopOlder
             | Output::Arm(_)
             | Output::Disarm(_) => {}
         }

@@ -118,7 +118,7 @@ const BUSY: Budget = Budget { connections: 1, ..RESTART };
 const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
-const VARIANTS: [(Variant, Promise, Setting); 90] = [
+const VARIANTS: [(Variant, Promise, Setting); 93] = [
     (SilenceDecides, P13, moving(Budget { limits: 1, ..RESTART })),
     (EndDecides, P13, moving(Budget { kills: 1, ..RESTART })),
     (ReadsAtOnce, P13, moving(Budget { kills: 1, ..RESTART })),
@@ -127,6 +127,13 @@ const VARIANTS: [(Variant, Promise, Setting); 90] = [
     (LeavesForSuccessor, P4, leaving(RESTART)),
     (LeavesWithOlder, P6, leaving(TWICE)),
     (LeavingNotReported, P3, leaving(Budget { limits: 1, ..RESTART })),
+    (LauncherTellsNobody, P6, daemontools(Budget { kills: 1, ..TWICE })),
+    (
+        LauncherTellsNobody,
+        P6,
+        Setting { probation: true, ..daemontools(Budget { kills: 1, ..TWICE }) },
+    ),
+    (MirrorsWhileSettling, P6, daemontools(Budget { kills: 1, ..TWICE })),
     (StandbyDeaf, P6, on_probation(Budget { kills: 1, ..RESTART })),
     (DrainsBeforeResumed, P1, on_probation(Budget { bad: 1, ..RESTART })),
     (ProbationIsNewer, P11, on_probation(Budget { kills: 1, ..RESTART })),
@@ -265,7 +272,7 @@ fn every_broken_variant_is_found() {
 /// - "taken over": of use where a successor crashes; the end of the drain, later.
 /// - "released": `handoff_timeout`, later.
 /// - "channel closed": the daemon's end. It is for a daemon that gives up its channel and lives.
-const ROWS: [(Row, Promise, Setting); 59] = [
+const ROWS: [(Row, Promise, Setting); 61] = [
     (Daemon("Leaving", "leave timer"), P4, leaving(RESTART)),
     (Daemon("Leaving", "TERM"), P4, leaving(Budget { direct: 1, ..RESTART })),
     (Daemon("Leaving", "USR2 of somebody"), P4, leaving(Budget { direct: 1, ..RESTART })),
@@ -334,6 +341,8 @@ const ROWS: [(Row, Promise, Setting); 59] = [
     (Launcher("handoff timer"), P4, alone(Budget { bad: 1, ..RESTART })),
     (Launcher("daemon ended"), P1, alone(KILL)),
     (Launcher("quiet"), P4, alone(RESTART)),
+    (Launcher("older told"), P4, alone(Budget { kills: 1, ..RESTART })),
+    (Launcher("older gone"), P4, daemontools(Budget { kills: 1, ..TWICE })),
     (Launcher("reload"), P4, in_place(RELOAD)),
     (Launcher("spawned"), P4, in_place(Budget { commands: 1, ..RELOAD })),
     (Launcher("overdue timer"), P4, in_place(Budget { losses: 1, ..RELOAD })),

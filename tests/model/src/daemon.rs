@@ -3,8 +3,8 @@
 use super::keeper::keeper_of;
 use super::trace::say;
 use super::world::{
-    DaemonProcess, Deploy, Generation, Id, Main, OPERATOR_PID, Promise, Setting, Signal, ToDaemon,
-    World, launcher_pid, pid,
+    ANOTHER_LAUNCHER, DaemonProcess, Deploy, Generation, Id, Main, OPERATOR_PID, Promise, Setting,
+    Signal, ToDaemon, World, launcher_pid, pid,
 };
 use crate::machines::{self, TakeOver};
 use crate::proto::daemon::signal_hooks::{Arrived, Signal as Hooked};
@@ -96,6 +96,7 @@ impl World {
                 Signal::TermOfLauncher => (Hooked::Term, launcher),
                 Signal::TermOfOperator => (Hooked::Term, OPERATOR_PID),
                 Signal::TermOf(by) => (Hooked::Term, pid(by)),
+                Signal::TermOfAnotherLauncher => (Hooked::Term, ANOTHER_LAUNCHER),
             };
             let hooks = &mut daemon.signal_hooks;
             _ = hooks.signal(signal, from, from == launcher, |_| setting.hooks);
@@ -169,8 +170,14 @@ impl World {
                         _ if from == launcher_pid(self.at(id).first) => {
                             Sender::Launcher { announced }
                         }
-                        _ if self.file.map(pid) == Some(from) => Sender::Successor,
-                        _ => Sender::Other,
+                        _ => {
+                            let listed = || self.record.iter().any(|one| pid(*one) == from);
+                            self.at(id).daemon.as_ref().expect("it hears").machine.sender(
+                                from,
+                                self.file.map(pid),
+                                listed,
+                            )
+                        }
                     };
                     match signal {
                         Hooked::Usr2 => Input::Usr2(sender),
@@ -293,7 +300,10 @@ impl World {
                     self.give_up_claim(id);
                 }
                 Output::StopOlder => {
-                    let older = self.stop_older(id, setting);
+                    if !variants::is(Variant::ClaimKeptWhileStopping) {
+                        self.give_up_claim(id);
+                    }
+                    let older = self.stop_older(id, self.asker(id), Signal::TermOf(id), setting);
                     inputs.push_back(Input::OlderTold { awaited: !older.is_empty(), again: false });
                     if let Some(daemon) = self.daemon_mut(id) {
                         daemon.awaits = older;
@@ -301,7 +311,6 @@ impl World {
                 }
                 Output::Finish(_) => daemon.finished = true,
                 Output::Hammer(_) => {
-                    self.excuse_stop();
                     self.daemon_ends(id, End::Code(124));
                 }
                 Output::End => self.daemon_ends(id, End::Code(0)),
@@ -486,7 +495,6 @@ impl World {
             Main::Preparing(_) if self.is_preparing(id) => self.prepare(id, setting),
             Main::Booting(Deploy::ExitsAtOnce) | Main::Preparing(Deploy::DiesBeforeStarted) => {
                 say(|| format!("daemon {id}: a bad deploy, it exits"));
-                self.excuse_stop(); // as by a crash
                 self.daemon_ends(id, End::Code(1));
             }
             Main::Booting(deploy) => {
@@ -677,7 +685,7 @@ impl World {
             }
             Act::Stop(place, verdict) => {
                 let (older, was_ours) = others[place];
-                self.touch(older, verdict, was_ours, id, setting);
+                self.touch(older, verdict, was_ours, id, Signal::TermOf(id), setting);
             }
             Act::GiveUp => self.give_up_claim(id),
         }
@@ -702,12 +710,15 @@ impl World {
         }
     }
 
-    /// `Service::stop_older`.
-    fn stop_older(&mut self, id: Id, setting: &Setting) -> Vec<Id> {
-        if !variants::is(Variant::ClaimKeptWhileStopping) {
-            self.give_up_claim(id);
-        }
-        let (asker, stop) = (self.asker(id), self.at(id).stop_sent);
+    /// `Service::stop_older`, by a daemon or by the launcher of the generation `id`.
+    pub(crate) fn stop_older(
+        &mut self,
+        id: Id,
+        asker: Asker,
+        term: Signal,
+        setting: &Setting,
+    ) -> Vec<Id> {
+        let stop = self.at(id).stop_sent;
         let mut awaited = Vec::new();
         for one in self.record.clone() {
             let facts: Facts = self.facts(one, id, setting);
@@ -715,11 +726,16 @@ impl World {
             if asker.is_newer_than(facts.number, facts.start) {
                 self.at_mut(one).stop_sent |= stop;
             }
-            if self.touch(one, verdict, self.is_daemon(one, id), id, setting) {
+            if self.touch(one, verdict, self.is_daemon(one, id), id, term, setting) {
                 awaited.push(one);
             }
         }
         awaited
+    }
+
+    /// Neither its daemon nor its keeper lives.
+    pub(crate) fn is_gone(&self, id: Id) -> bool {
+        self.daemon(id).is_none() && self.keeper(id).is_none()
     }
 
     /// Is the process that has this daemon's number that daemon, as seen by another one?
@@ -737,6 +753,7 @@ impl World {
         verdict: Verdict,
         was_ours: bool,
         by: Id,
+        term: Signal,
         setting: &Setting,
     ) -> bool {
         let awaited = match verdict {
@@ -774,7 +791,7 @@ impl World {
         if !older {
             self.fault(Promise::P4, "an older generation signals a newer one");
         }
-        self.signal(id, Signal::TermOf(by));
+        self.signal(id, term);
         awaited
     }
 

@@ -6,6 +6,7 @@ use super::world::{
     Setting, Signal, Stop, Supervisor, ToDaemon, World, id_of, launcher_pid, pid,
 };
 use crate::proto::daemon::Phase;
+use crate::proto::generation::verdict::Asker;
 use crate::proto::launcher::Progress;
 use crate::proto::launcher::{Input, Keeper, Output, Timer};
 use crate::proto::{End, Intent, Kind, Report, Scope};
@@ -102,6 +103,12 @@ impl World {
                 self.tell_launcher(id, Input::Ended(pid(child), end), setting);
             }
         }
+        let awaits = self.launcher(id).map(|launcher| launcher.awaits.clone()).unwrap_or_default();
+        if !awaits.is_empty() && awaits.iter().all(|one| self.is_gone(*one)) {
+            say(|| format!("launcher {id}: the older generations have ended"));
+            self.launcher_mut(id).expect("it waits").awaits.clear();
+            self.tell_launcher(id, Input::OlderGone, setting);
+        }
         if let Some(timer) = timer {
             say(|| format!("launcher {id}: timer {timer:?}"));
             self.tell_launcher(id, Input::Timer(timer), setting);
@@ -181,7 +188,6 @@ impl World {
                 if self.daemon(id_of(child)).is_some_and(leaves) {
                     self.fault(Promise::P3, "the launcher kills a daemon that leaves");
                 }
-                self.excuse_stop();
                 self.daemon_ends(id_of(child), End::Signal(9));
             }
             Output::DropSockets(child) => {
@@ -213,6 +219,14 @@ impl World {
                 self.excuse_long_claim();
                 for child in self.children(id) {
                     self.keeper_ends(child, "KILL");
+                }
+            }
+            Output::StopOlder => {
+                let asker = Asker { number: None, start: u64::from(id) };
+                let older = self.stop_older(id, asker, Signal::TermOfAnotherLauncher, setting);
+                inputs.push_back(Input::OlderTold { awaited: !older.is_empty(), again: false });
+                if let Some(launcher) = self.launcher_mut(id) {
+                    launcher.awaits = older;
                 }
             }
             Output::Start => inputs.push_back(Input::Spawned(self.start_in_place(id, setting))),
@@ -281,7 +295,8 @@ impl World {
                 if stopped && left && setting.kind == Kind::NOBODY {
                     self.fault(Promise::P3, "the container ends, and cuts a drain");
                 }
-                if !self.at(id_of(child)).told_stop {
+                // A TERM that comes while it exits is heard by nobody.
+                if !self.launcher(id).is_some_and(|launcher| launcher.stop_heard) {
                     self.excuse_stop();
                 }
                 self.launcher_ends(id, end, setting);

@@ -64,6 +64,10 @@
 //! - A daemon that can open neither lock file nor record drains as soon as the PID file names a newer
 //!   generation, which serves a moment later (P1). If its supervisor does not tell what it wants, it drains
 //!   after `successor_timeout`, though a successor may be starting (P1).
+//! - A generation that has failed in its probation drains when it hears that the other one serves again. If the
+//!   supervisor was killed, and it hears that only after the whole of `successor_timeout`, as a stopped process may,
+//!   the other one has drained by then, since nobody would come (P1). Heard in time, both would end as well, the
+//!   other one later. No walk has a kill and a failed probation together.
 
 // A crate of its own, since the walks want it optimized, and nothing else of the crate is worth the
 // time that takes to compile.

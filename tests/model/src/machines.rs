@@ -56,6 +56,15 @@ impl Daemon {
         self.machine.stands_by()
     }
 
+    pub(crate) fn sender(
+        &self,
+        from: i32,
+        named: Option<i32>,
+        listed: impl Fn() -> bool,
+    ) -> Sender {
+        Sender::of(from, named, &self.machine, listed)
+    }
+
     pub(crate) fn takes_candidates(&self) -> bool {
         self.machine.takes_candidates()
     }
@@ -308,6 +317,18 @@ impl Launcher {
                     matches!(one, LO::Mirror(..) | LO::Progress(Progress::CurrentEnded(..)))
                 };
                 if self.current().is_none() && !outputs.iter().any(goes_on) {
+                    outputs.push(LO::Mirror(child, end));
+                }
+            }
+            (Variant::LauncherTellsNobody, _) if outputs.contains(&LO::StopOlder) => {
+                outputs.retain(|one| *one != LO::StopOlder);
+                let none = L::OlderTold { awaited: false, again: false };
+                outputs.extend(self.machine.on(none));
+            }
+            (Variant::MirrorsWhileSettling, L::Ended(child, end)) if before == Some(child) => {
+                let goes_on = |one: &LO| matches!(one, LO::Mirror(..) | LO::Keep(_));
+                let alone = self.current().is_none() && !outputs.iter().any(goes_on);
+                if alone && self.is_settling() {
                     outputs.push(LO::Mirror(child, end));
                 }
             }

@@ -561,7 +561,6 @@ impl World {
         if self.daemon(id).is_some_and(|one| one.machine.phase() != Phase::Starting) {
             self.fault(Promise::P6, "who waits for older generations to stop ends before them");
         }
-        self.excuse_stop();
         self.daemon_ends(id, End::Code(1));
     }
 

@@ -173,7 +173,6 @@ impl World {
             ProbationAction::Exits => {
                 self.budget.bad -= 1;
                 self.check_falls_back(id, setting);
-                self.excuse_stop();
                 self.daemon_ends(id, End::Code(0));
             }
             ProbationAction::Silent => {

@@ -160,7 +160,9 @@ impl World {
                     Signal::Usr2OfLauncher | Signal::TermOfLauncher => true,
                     // A daemon with a launcher, an orphan's, does not look round.
                     Signal::TermOf(by) => !launcher || self.at(by).first == self.at(id).first,
-                    Signal::Usr2OfOperator | Signal::TermOfOperator => false,
+                    Signal::Usr2OfOperator
+                    | Signal::TermOfOperator
+                    | Signal::TermOfAnotherLauncher => false,
                 };
                 may(budget.losses, refusable, Action::Refuse(id, signal));
             }
@@ -200,7 +202,9 @@ impl World {
                     let told = child.gives || !child.of_keeper.is_empty();
                     told || !child.to_launcher.is_empty() || closed || ended
                 };
-                may(self.children(id).any(has_news), Action::WakeLauncher(id, None));
+                let awaited = &launcher.awaits;
+                let alone = !awaited.is_empty() && awaited.iter().all(|one| self.is_gone(*one));
+                may(alone || self.children(id).any(has_news), Action::WakeLauncher(id, None));
                 for order in 0..orders(launcher.terms, launcher.cont).len() {
                     may(true, Action::WakeLauncher(id, Some(order as u8)));
                 }
@@ -261,8 +265,8 @@ impl World {
                 daemon.drain_hooks && self.has_drained(id) && self.has_passed(id),
                 Action::DrainHooks(id),
             );
-            let gone = |one: &Id| self.daemon(*one).is_none() && self.keeper(*one).is_none();
-            may(!daemon.awaits.is_empty() && daemon.awaits.iter().all(gone), Action::OlderGone(id));
+            let gone = daemon.awaits.iter().all(|one| self.is_gone(*one));
+            may(gone && !daemon.awaits.is_empty(), Action::OlderGone(id));
             let timers = [
                 DaemonTimer::Check,
                 DaemonTimer::Successor,
@@ -559,8 +563,8 @@ impl World {
     fn kill(&mut self, process: Process, id: Id, setting: &Setting) {
         say(|| format!("SIGKILL to {process:?} {id}"));
         self.budget.kills -= 1;
-        self.excuse_stop();
         if process != Process::Daemon {
+            self.excuse_stop();
             self.net_excuse_keeper();
         }
         match process {

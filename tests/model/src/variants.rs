@@ -95,6 +95,10 @@ pub(crate) enum Variant {
     CancelKillsServing,
     /// After a stop, those that drain already are not awaited.
     DrainingNotAwaited,
+    /// A launcher whose daemon dies after a stop tells the older generations nothing.
+    LauncherTellsNobody,
+    /// A launcher whose daemon has died ends while a TERM is being understood.
+    MirrorsWhileSettling,
     /// A daemon hands off, though its launcher restarts in place.
     HandsOffInPlace,
     /// What arrives for a group goes to its new members before the generation serves.
@@ -232,7 +236,7 @@ fn daemon_event(input: &D) -> &'static str {
     match input {
         D::Claimed => "claimed",
         D::Usr2(Sender::Launcher { .. }) => "USR2 of the launcher",
-        D::Usr2(Sender::Successor | Sender::Other) => "USR2 of somebody",
+        D::Usr2(Sender::Successor | Sender::Unlisted | Sender::Other) => "USR2 of somebody",
         D::Term(_) => "TERM",
         D::Reload => "reload signal",
         D::Halt(_) => "stop signal",
@@ -299,9 +303,12 @@ fn launcher_event(input: L) -> &'static str {
         L::Timer(LT::Start) => "start timer",
         L::Timer(LT::Overdue) => "overdue timer",
         L::Timer(LT::Keeper) => "keeper timer",
+        L::Timer(LT::TellOlder) => "timer for the older ones",
         L::Given(_) => "given",
         L::NeedsNoKeeper(_) => "needs no keeper",
         L::Keeper(_) => "keeper",
+        L::OlderTold { .. } => "older told",
+        L::OlderGone => "older gone",
         L::Timer(LT::Kill(_)) => "kill timer",
         L::Quiet => "quiet",
     }

@@ -39,6 +39,8 @@ pub(crate) const SUPERVISOR_PID: i32 = 10;
 const RECORD_OWNER: u32 = 1000;
 /// Who sends signals straight to a daemon.
 pub(crate) const OPERATOR_PID: i32 = 11;
+/// A launcher that is not the daemon's own.
+pub(crate) const ANOTHER_LAUNCHER: i32 = 12;
 
 /// What the world is made of; it does not change on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -323,6 +325,8 @@ pub(crate) struct LauncherProcess {
     pub(crate) settles_early: bool,
     /// A CONT of its own was sent, and is not yet too old to belong to a TERM.
     pub(crate) continued: bool,
+    /// Older generations whose end is awaited.
+    pub(crate) awaits: Vec<Id>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -422,6 +426,8 @@ pub(crate) enum Signal {
     TermOfLauncher,
     TermOfOperator,
     TermOf(Id),
+    /// Of the launcher of a newer generation, after the end of that.
+    TermOfAnotherLauncher,
 }
 
 impl Signal {
@@ -431,7 +437,8 @@ impl Signal {
             Signal::Usr2OfOperator => 1,
             Signal::TermOfLauncher => 2,
             Signal::TermOfOperator => 3,
-            Signal::TermOf(id) => 4 + id,
+            Signal::TermOfAnotherLauncher => 4,
+            Signal::TermOf(id) => 5 + id,
         }
     }
 
@@ -455,6 +462,7 @@ impl Pending {
             Signal::Usr2OfOperator,
             Signal::TermOfLauncher,
             Signal::TermOfOperator,
+            Signal::TermOfAnotherLauncher,
         ];
         let all = fixed.into_iter().chain((0..8).map(Signal::TermOf));
         all.filter(move |signal| self.0 & signal.bit() != 0)
@@ -486,7 +494,8 @@ impl Bit for LauncherTimer {
             LauncherTimer::Prepare => 64,
             LauncherTimer::Start => 128,
             LauncherTimer::Keeper => 256,
-            LauncherTimer::Kill(child) => 512 << id_of(child),
+            LauncherTimer::TellOlder => 512,
+            LauncherTimer::Kill(child) => 1024 << id_of(child),
         }
     }
 }
@@ -540,6 +549,7 @@ impl LauncherProcess {
             timers: Timers::default(),
             settles_early: false,
             continued: false,
+            awaits: Vec::new(),
         }
     }
 }

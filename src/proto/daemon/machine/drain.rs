@@ -1,7 +1,8 @@
 //! The drain, and the end of the older generations on a stop.
 
-use super::{Daemon, Older};
+use super::Daemon;
 use crate::proto::daemon::{Output, Phase, Timer};
+use crate::proto::older::Older;
 use crate::proto::{DrainReason, Intent, Report, Scope};
 
 impl Daemon {
@@ -38,14 +39,13 @@ impl Daemon {
     }
 
     pub(super) fn stop_older(&mut self, out: &mut Vec<Output>) {
-        if self.older == Older::None {
-            self.older = Older::Told { awaited: true, again: false };
+        if self.older.tell() {
             out.push(Output::StopOlder);
         }
     }
 
     pub(super) fn older_told(&mut self, awaited: bool, again: bool, out: &mut Vec<Output>) {
-        self.older = Older::Told { awaited, again };
+        self.older.told(awaited, again);
         if again {
             out.push(Output::Arm(Timer::TellOlder));
         }
@@ -53,17 +53,14 @@ impl Daemon {
     }
 
     pub(super) fn older_gone(&mut self, out: &mut Vec<Output>) {
-        if let Older::Told { again, .. } = self.older {
-            self.older = Older::Told { awaited: false, again };
-            self.older_may_be_gone(out);
-        }
+        self.older.gone();
+        self.older_may_be_gone(out);
     }
 
     pub(super) fn older_may_be_gone(&mut self, out: &mut Vec<Output>) {
-        if self.older != (Older::Told { awaited: false, again: false }) {
+        if !self.older.all_gone() {
             return;
         }
-        self.older = Older::None;
         match self.phase {
             Phase::AwaitingOlder(reason) => {
                 self.phase = Phase::Finished;

@@ -19,7 +19,7 @@ impl Daemon {
         let by_launcher = match sender {
             Sender::Launcher { announced: true } => return,
             Sender::Launcher { announced: false } => true,
-            Sender::Successor | Sender::Other => false,
+            Sender::Successor | Sender::Unlisted | Sender::Other => false,
         };
         match self.phase {
             Phase::Starting => self.end_as_told(out),

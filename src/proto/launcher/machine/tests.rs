@@ -75,6 +75,15 @@ fn launcher_every_state_and_event() {
         });
         rows.collect()
     };
+    // While a TERM is being understood, it is not known yet whether older ones have to end first.
+    let ends = |end| {
+        let outputs = |name| match name {
+            "settling" | "settling again" => vec![],
+            "stopping" => vec![LO::StopOlder],
+            _ => vec![LO::Mirror(PID, end)],
+        };
+        all_but_gone.map(|name| (name, [vec![LO::Disarm(kill)], outputs(name)].concat())).to_vec()
+    };
     let but_not = |names: &[&str], mut rows: Rows| -> Rows {
         rows.retain(|(name, _)| !names.contains(name));
         rows
@@ -113,14 +122,10 @@ fn launcher_every_state_and_event() {
                 })
                 .to_vec(),
         ),
-        (
-            L::Ended(PID, End::Code(3)),
-            everywhere(vec![LO::Disarm(kill), LO::Mirror(PID, End::Code(3))]),
-        ),
-        (
-            L::Ended(PID, End::Signal(9)),
-            everywhere(vec![LO::Disarm(kill), LO::Mirror(PID, End::Signal(9))]),
-        ),
+        (L::Ended(PID, End::Code(3)), ends(End::Code(3))),
+        (L::Ended(PID, End::Signal(9)), ends(End::Signal(9))),
+        (L::OlderTold { awaited: true, again: false }, vec![]),
+        (L::OlderGone, vec![]),
         (
             L::Term { from: 7 },
             ["early", "ready", "serving", "held", "handoff"]
@@ -173,6 +178,7 @@ fn launcher_every_state_and_event() {
         (L::Timer(LT::Gather), vec![]),
         (L::Timer(LT::Prepare), vec![]),
         (L::Timer(LT::Start), vec![]),
+        (L::Timer(LT::TellOlder), vec![]),
         (L::Timer(kill), everywhere(vec![LO::Kill(PID, kill)])),
         (L::Quiet, vec![]),
     ];
@@ -785,7 +791,9 @@ fn p6_a_stop_ends_the_keeper_before_the_launcher_ends() {
     }
     assert!(launcher.on(L::Status(Reading::Down)).contains(&LO::EndKeeper));
     assert_eq!(launcher.on(L::Keeper(Keeper::InPlace)), []);
-    assert_eq!(launcher.on(L::Keeper(Keeper::Gone)), [LO::Mirror(PID, End::Signal(9))]);
+    assert_eq!(launcher.on(L::Keeper(Keeper::Gone)), [LO::StopOlder]);
+    let none = L::OlderTold { awaited: false, again: false };
+    assert_eq!(launcher.on(none), [LO::Mirror(PID, End::Signal(9))]);
 }
 
 #[test]
@@ -817,9 +825,9 @@ fn p6_p11_an_unasked_exit_with_0_on_probation_is_shown_as_75() {
         let mut launcher = Launcher::new(Kind::DAEMONTOOLS, None, PID, None);
         let start = [report(Report::Probation), report(Report::Started)];
         start.iter().chain(before).for_each(|input| _ = launcher.on(*input));
-        let out = launcher.on(L::Ended(PID, End::Code(code)));
+        let ended = [L::Ended(PID, End::Code(code)), L::OlderTold { awaited: false, again: false }];
         let mirrored = |one: &LO| matches!(one, LO::Mirror(..));
-        out.into_iter().find(mirrored)
+        ended.into_iter().flat_map(|input| launcher.on(input)).find(mirrored)
     };
     let mirrors = |code| Some(LO::Mirror(PID, End::Code(code)));
     assert_eq!(ends(&[], 0), mirrors(75));
@@ -877,4 +885,61 @@ fn p1_p11_in_place_a_commit_counts_also_if_the_older_one_has_served_again() {
         let told = launcher.on(L::Timer(LT::Overdue));
         assert!(!told.contains(&LO::TellTakenOver(NEXT)), "{told:?}");
     }
+}
+
+// ---- a stop, and nobody is left to tell the older generations ----
+
+#[test]
+fn p6_a_launcher_whose_daemon_dies_after_a_stop_ends_after_the_older_generations() {
+    let (_, stopping) = launchers().into_iter().find(|(name, _)| *name == "stopping").expect("it");
+    let (end, told) = (End::Signal(9), |awaited, again| L::OlderTold { awaited, again });
+    let mirror = [LO::Mirror(PID, end)];
+    let mut dead = stopping;
+    assert_eq!(dead.on(L::Ended(PID, end)), [LO::Disarm(LT::Kill(PID)), LO::StopOlder]);
+    assert_eq!(dead.clone().on(told(false, false)), mirror, "there is none");
+    let mut awaits = dead.clone();
+    assert_eq!(awaits.on(told(true, false)), []);
+    assert_eq!(awaits.on(L::Timer(LT::TellOlder)), []);
+    assert_eq!(awaits.on(L::Quiet), []);
+    assert_eq!(awaits.on(L::Term { from: 7 }), []);
+    assert_eq!(awaits.on(L::OlderGone), mirror);
+    // Memory is short: those that could be told have ended, and the others are told later.
+    assert_eq!(dead.on(told(true, true)), [LO::Arm(LT::TellOlder)]);
+    assert_eq!(dead.on(L::OlderGone), []);
+    assert_eq!(dead.on(L::Timer(LT::TellOlder)), [LO::StopOlder]);
+    assert_eq!(dead.on(told(false, false)), mirror);
+}
+
+/// The daemon dies while it is being found out what a TERM meant.
+#[test]
+fn p6_p12_a_launcher_does_not_end_before_it_has_understood_a_term() {
+    let end = End::Signal(9);
+    let settling = |name: &str| -> Launcher {
+        let found = launchers().into_iter().find(|(state, _)| *state == name);
+        let (_, mut launcher) = found.expect("it");
+        assert_eq!(launcher.on(L::Ended(PID, end)), [LO::Disarm(LT::Kill(PID))]);
+        launcher
+    };
+    let stops = |mut launcher: Launcher| launcher.on(L::Status(Reading::Down)).pop();
+    assert_eq!(stops(settling("settling")), Some(LO::StopOlder));
+    assert_eq!(stops(settling("settling again")), Some(LO::StopOlder));
+    let restarts = |launcher: &mut Launcher| launcher.on(L::Status(Reading::Up)).pop();
+    assert_eq!(restarts(&mut settling("settling")), Some(LO::Mirror(PID, end)));
+    // The next TERM may be a stop. A stop cannot be taken back.
+    let mut again = settling("settling");
+    assert_eq!(again.on(L::Term { from: 7 }), []);
+    assert_eq!(restarts(&mut again), Some(LO::Arm(LT::Settle)));
+    assert_eq!(stops(again), Some(LO::StopOlder));
+    let mut again = settling("settling");
+    assert_eq!(again.on(L::Term { from: 7 }), []);
+    assert_eq!(stops(again), Some(LO::StopOlder));
+    // The keeper is in place meanwhile. After a stop its end is awaited as well.
+    let mut kept = keeping(Kind::DAEMONTOOLS);
+    for input in [L::Term { from: 7 }, L::Ended(PID, end), L::Keeper(Keeper::InPlace)] {
+        assert!(!kept.on(input).contains(&LO::Mirror(PID, end)), "{input:?}");
+    }
+    assert_eq!(restarts(&mut kept.clone()), Some(LO::Mirror(PID, end)));
+    assert_eq!(stops(kept.clone()), Some(LO::EndKeeper));
+    let _ = kept.on(L::Status(Reading::Down));
+    assert_eq!(kept.on(L::Keeper(Keeper::Gone)), [LO::StopOlder]);
 }

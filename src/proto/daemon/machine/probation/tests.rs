@@ -292,3 +292,33 @@ fn without_a_probation_nothing_of_it_happens() {
         assert_eq!(daemon, before);
     }
 }
+
+/// It has removed the PID file, or written its own one, and no record knows it.
+#[test]
+fn p4_p11_rs_seamless_takes_over_from_both() {
+    const FROM: i32 = 70;
+    let sender = |named, listed, daemon: &Daemon| Sender::of(FROM, named, daemon, || listed);
+    let mut detached = on_probation();
+    let _ = detached.on(D::Told(Intent::Restart));
+    let _ = detached.on(D::RequestHooksDone);
+    let _ = detached.on(D::LauncherGone);
+    assert_eq!(detached.phase(), Phase::Detached);
+    let (attached, proven) = (on_probation(), serving(false));
+    for (named, listed, seen) in [
+        (Some(FROM), false, [Sender::Unlisted, Sender::Unlisted, Sender::Successor]),
+        (Some(FROM), true, [Sender::Successor; 3]),
+        // Beside its launcher a daemon does not put its file back.
+        (None, false, [Sender::Unlisted, Sender::Other, Sender::Other]),
+        (None, true, [Sender::Other; 3]),
+        (Some(71), false, [Sender::Other; 3]),
+    ] {
+        let seen_by = [&detached, &attached, &proven].map(|daemon| sender(named, listed, daemon));
+        assert_eq!(seen_by, seen, "{named:?}, {listed}");
+    }
+    for mut daemon in [detached, attached] {
+        let outputs = daemon.on(D::Term(Sender::Unlisted));
+        assert_eq!(daemon.phase(), Phase::Draining(DrainReason::TakenOver));
+        assert!(outputs.contains(&Output::StopOlder), "{outputs:?}");
+        assert!(!outputs.contains(&Output::Say(Word::Leaving)), "{outputs:?}");
+    }
+}

@@ -1,0 +1,64 @@
+//! The older generations, if the service is to be down and no daemon of this launcher is left that could tell them.
+
+use super::Driver;
+use crate::driver::generation::stop::{Stopped, Told};
+use crate::driver::generation::{Service, is_shortage};
+use crate::driver::log::{self, launcher::Event};
+use crate::driver::settings::Settings;
+use crate::error::Result;
+use crate::proto::launcher::Input;
+use crate::proto::paths;
+use crate::sys::process;
+
+impl Driver {
+    pub(super) fn stop_older(&mut self) {
+        let stopped = match self.service() {
+            Ok(Some(service)) => service.stop_older(log_told),
+            Ok(None) => Stopped::default(),
+            Err(error) => {
+                log_told(Told::Unknown(&error));
+                Stopped { again: is_shortage(&error), ..Stopped::default() }
+            }
+        };
+        self.older = stopped.awaited;
+        let awaited = !self.older.is_empty();
+        self.inputs.push_back(Input::OlderTold { awaited, again: stopped.again });
+    }
+
+    /// This launcher as a generation without a number: those are older that started before it. `None` if there is no
+    /// record.
+    fn service(&self) -> Result<Option<Service>> {
+        let pid_file = &self.keeping.pid_file;
+        if !paths::lock_file(pid_file).exists() {
+            return Ok(None);
+        }
+        let (hello, pidfd) = self.supervisor.hello(false);
+        let pidfd = pidfd.and_then(|pidfd| pidfd.try_clone_to_owned().ok());
+        let settings = Settings::new(pid_file.clone());
+        Service::open(&settings, process::own_pid(), &hello, pidfd).map(Some)
+    }
+
+    pub(super) fn look_at_older(&mut self) {
+        if !self.older.is_empty() {
+            self.older.retain(|older| !older.has_ended());
+            if self.older.is_empty() {
+                self.feed(Input::OlderGone);
+            }
+        }
+    }
+}
+
+fn log_told(told: Told<'_>) {
+    log::write(match told {
+        Told::Sent { predecessor, generation } => {
+            Event::StopOlder { predecessor, predecessor_generation: generation }
+        }
+        Told::NotSent { predecessor, error } => {
+            Event::StopOlderRefused { predecessor, refused: error }
+        }
+        Told::Refused { predecessor, ref why } => {
+            Event::StopOlderRefused { predecessor, refused: why }
+        }
+        Told::Unknown(error) => Event::StopOlderFailed { error },
+    });
+}
