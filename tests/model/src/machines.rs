@@ -320,7 +320,7 @@ impl Launcher {
                     outputs.push(LO::Mirror(child, end));
                 }
             }
-            (Variant::LauncherTellsNobody, _) if outputs.contains(&LO::StopOlder) => {
+            (variant, _) if variant.silences_launchers() && outputs.contains(&LO::StopOlder) => {
                 outputs.retain(|one| *one != LO::StopOlder);
                 let none = L::OlderTold { awaited: false, again: false };
                 outputs.extend(self.machine.on(none));

@@ -189,6 +189,20 @@ pub(crate) enum Variant {
     Deaf(Row),
 }
 
+impl Variant {
+    /// A launcher makes up for a daemon that does not tell the older generations of a stop. What a daemon has to do
+    /// is looked at without that.
+    pub(crate) fn silences_launchers(self) -> bool {
+        matches!(
+            self,
+            Variant::LauncherTellsNobody
+                | Variant::StopNotToldToOlder
+                | Variant::NoStopWhileStarting
+                | Variant::Deaf(Row::Daemon(..))
+        )
+    }
+}
+
 thread_local! {
     static BROKEN: Cell<Option<Variant>> = const { Cell::new(None) };
 }
