@@ -167,6 +167,7 @@ mod tests {
             wrong[32] = count;
             assert_eq!(parse(&wrong), None);
         }
+        assert_eq!(parse(&[1; 10_000 * 89]).map(|all| all.len()), Some(10_000));
         assert_eq!(parse(&[1; 10_001 * 89]), None, "too many");
     }
 

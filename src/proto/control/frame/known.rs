@@ -67,5 +67,6 @@ mod tests {
         assert!(!later.has(SocketKind::Udp) && !Known::FIRST.has_states());
         assert!(SocketKind::ALL.into_iter().all(|kind| Known::ALL.has(kind)));
         assert_eq!(Known::parse(Some("")).format().as_deref(), Some(""));
+        assert!(Known::parse(Some("udp,tcp,udp")).has(SocketKind::Udp), "said twice");
     }
 }
