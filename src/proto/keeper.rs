@@ -248,8 +248,8 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::{CHECK, Input, Keeper, Output, Seen, Timer, Why};
-    use crate::proto::{Reading, are_told_apart};
     use crate::proto::generation::record::{LineState, Row};
+    use crate::proto::{Reading, are_told_apart};
     use std::time::Duration;
 
     const NOW: Duration = Duration::from_secs(100);

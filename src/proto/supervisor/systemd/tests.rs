@@ -243,6 +243,7 @@ fn p6_a_stop_needs_time_to_leave_and_to_drain() {
         (60, None, true, "infinity", true), // nothing limits that stop at all
         (60, seconds(60), false, "infinity", false),
         (5, seconds(60), false, "30s", true),
+        (0, seconds(100), false, "1min~30s", true), // the drain alone
     ] {
         let own =
             Own { leave_time: seconds(leave), drain_timeout: drain, notifies, ..Own::default() };
