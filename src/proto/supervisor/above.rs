@@ -127,6 +127,10 @@ mod tests {
         assert_eq!(decide(Some(Kind::OTHER), &script, None).0, Kind::NOBODY);
         let program = in_a_container(&["init"]);
         assert_eq!(decide(Some(Kind::OTHER), &program, None).0, Kind::OTHER);
+        // On a machine of its own, `init` may be a part of a program of another name: that of BusyBox.
+        let busybox = Above { at_the_top: true, ..in_a_container(&["busybox"]) };
+        let machine = Above { in_a_namespace: false, ..busybox };
+        assert_eq!(decide(Some(Kind::OTHER), &machine, None).0, Kind::OTHER);
     }
 
     #[test]
