@@ -35,7 +35,7 @@ pub(super) async fn accept_all(
     let mut draining = crate::draining().at_once();
     standby::install();
     loop {
-        standby::is_over(&mut draining).await;
+        standby::is_over(&mut listener, &mut draining).await;
         let permit = match permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) if draining.has_begun() => return, // the rest is left to the successor

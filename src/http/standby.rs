@@ -1,5 +1,6 @@
 //! A generation that stands by accepts nothing: its successor serves, on probation.
 
+use super::stream::Listener;
 use crate::{Draining, State};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,11 +18,15 @@ pub(super) fn install() {
 
 /// Waits while this generation stands by. The end is seen by the state, not by a hook: another hook of the
 /// program may still run.
-pub(super) async fn is_over(draining: &mut Draining) {
+pub(super) async fn is_over(listener: &mut Listener, draining: &mut Draining) {
     if !PARKED.load(Ordering::SeqCst) {
         return;
     }
     let mut states = crate::states();
+    if crate::state() == State::Standby {
+        // If it fails, this process is woken by each connection that its successor accepts, no more.
+        _ = listener.unregister();
+    }
     while crate::state() == State::Standby && !draining.has_begun() {
         tokio::select! {
             _ = states.changed() => {}

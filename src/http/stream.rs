@@ -205,6 +205,22 @@ impl Listener {
         })
     }
 
+    /// Takes it out of the runtime, and so out of epoll, until it is asked for a connection again. After an error
+    /// it is as it was.
+    pub(super) fn unregister(&mut self) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => {
+                let copy = listener.fd()?.try_clone_to_owned()?;
+                *listener = TcpListener::from_std(copy.into())?;
+            }
+            Listener::Unix(listener, _) => {
+                let copy = listener.fd()?.try_clone_to_owned()?;
+                *listener = UnixListener::from_std(copy.into())?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn address(&self) -> io::Result<Address> {
         Ok(match self {
             Listener::Tcp(listener) => Address::Tcp(listener.local_addr()?),

@@ -36,7 +36,7 @@ use seamless_testing::{
 /// Whose calls fail. An old one is traced when it is told to restart, a new one from just before its
 /// `init`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     OldLauncher,
     OldDaemon,
     NewLauncher,
@@ -45,7 +45,7 @@ enum Role {
 use Role::{NewDaemon, NewLauncher, OldDaemon, OldLauncher};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
+pub(super) enum When {
     /// The first one is 1.
     Nth(u32),
     /// So many, and then no more.
@@ -54,11 +54,11 @@ enum When {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Fault {
-    role: Role,
-    call: &'static str,
-    error: &'static str,
-    when: When,
+pub(super) struct Fault {
+    pub(super) role: Role,
+    pub(super) call: &'static str,
+    pub(super) error: &'static str,
+    pub(super) when: When,
 }
 
 impl Display for Fault {
@@ -172,7 +172,7 @@ fn may_last(role: Role, call: &str, error: &str) -> bool {
 }
 
 /// strace, attached to a process whose calls it lets fail.
-struct Tracer {
+pub(super) struct Tracer {
     strace: Child,
     output: PathBuf,
 }
@@ -180,7 +180,7 @@ struct Tracer {
 impl Tracer {
     /// Returns when all threads of the process are traced.
     #[track_caller]
-    fn attach(folder: &Path, pid: u32, fault: Fault) -> Tracer {
+    pub(super) fn attach(folder: &Path, pid: u32, fault: Fault) -> Tracer {
         let Fault { role, call, error, when } = fault;
         let output = folder.join("strace");
         let when = match when {
@@ -209,7 +209,7 @@ impl Tracer {
 
     /// Lets go, if it has not yet.
     #[track_caller]
-    fn detach(&mut self) {
+    pub(super) fn detach(&mut self) {
         if self.strace.try_wait().expect("its end").is_none() {
             let strace = Watched::new(self.strace.id());
             strace.signal(TERM);
@@ -219,13 +219,13 @@ impl Tracer {
     }
 
     /// Was any call made to fail?
-    fn has_met(&self) -> bool {
+    pub(super) fn has_met(&self) -> bool {
         fs::read_to_string(&self.output).expect("its output").contains("(INJECTED)")
     }
 }
 
 /// What the next start does before anything else: it stops itself there once, to be traced.
-fn stops(folder: &Path) -> String {
+pub(super) fn stops(folder: &Path) -> String {
     let stops = ["before-init", "before-daemon-init"].map(|point| {
         let flag = folder.join(point);
         format!("if rm '{}' 2>/dev/null; then set -- --at={point}=raise:19; fi\n", flag.display())

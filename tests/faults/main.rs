@@ -7,6 +7,7 @@ mod disk;
 mod hostile;
 mod injected;
 mod pids;
+mod probation;
 mod slow;
 mod stopped;
 mod sweep;

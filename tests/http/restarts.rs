@@ -7,6 +7,7 @@ use std::{
     os::unix::net::UnixStream,
     path::Path,
     process::{Command, Stdio},
+    time::Instant,
 };
 
 use seamless_testing::{
@@ -15,6 +16,7 @@ use seamless_testing::{
     http::{self, Connection, Target, answer_of},
     process::{self, Watched},
     scene,
+    signal::TERM,
     strict::{self, Strict},
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
@@ -206,6 +208,46 @@ fn p3_examples_across_a_restart(kind: Supervisor, folder: &Path) {
             assert!(started(&slow) < started(&quick), "{slow}{quick}");
         }
         Watched::new(first).wait_end(LIMIT);
+    });
+}
+
+/// Else each connection of the successor would wake it, though it accepts none. Beside that, it hears each 100 ms that
+/// its successor is well, and checks each second.
+#[test]
+fn p11_who_stands_by_is_not_woken_by_what_its_successor_serves() {
+    const REQUESTS: usize = 600;
+    Boxed::new().private_net().run(|folder| {
+        let address = boxed::address();
+        let target = Target::from(address);
+        let mut web = Web::start(folder, format!("--listen={address} --probation=10m"));
+        let first = Watched::new(web.daemon);
+        assert_eq!(http::pid(&target), first.pid());
+        web.hand_off();
+        web.launcher = launch(folder, &format!("--listen={address} --probation=10m"));
+        web.daemon = wait_started(folder, first.pid());
+        web.log().wait(&[("stage", "standby"), ("daemon", &first.pid().to_string())]);
+        // It may take what comes before it has parked.
+        let mut row = 0;
+        while row < 20 {
+            row = if http::pid(&target) == web.daemon { row + 1 } else { 0 };
+        }
+        let switches = || process::voluntary_switches(first.pid()).expect("it stands by");
+        let (before, began) = (switches(), Instant::now());
+        for _ in 0..REQUESTS {
+            assert_eq!(http::pid(&target), web.daemon);
+        }
+        let hundreds = 1 + began.elapsed().as_millis() as u64 / 100;
+        let woken = switches().saturating_sub(before);
+        let most = REQUESTS as u64 / 3 + 4 * hundreds;
+        assert!(woken <= most, "woken {woken} times within {:?}\n{}", began.elapsed(), web.log());
+        // It accepts again as soon as its successor has died.
+        Watched::new(web.daemon).kill();
+        wait_for("an answer of the first one", LIMIT, || {
+            (http::get(&target, "/").ok()?.pid? == first.pid()).then_some(())
+        });
+        assert_eq!(http::pid(&target), first.pid());
+        first.signal(TERM);
+        first.wait_end(LIMIT);
     });
 }
 

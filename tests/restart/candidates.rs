@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::MetadataExt,
     path::Path,
     thread,
     time::{Duration, Instant, SystemTime},
@@ -11,7 +12,7 @@ use std::{
 use seamless_testing::{
     LIMIT, bin,
     boxed::Boxed,
-    process,
+    process::{self, Watched},
     signal::CONT,
     site::{SERVES_ON, Site},
     supervisor::Supervisor,
@@ -27,6 +28,7 @@ under_each_supervisor![
     Boxed::new().private_net() =>
     p11_an_operator_s_restart_and_a_term_by_hand_skip_the_wait,
     p11_a_file_that_was_replaced_or_touched_while_it_waits_is_tried_at_once,
+    p11_a_file_that_was_repaired_in_place_is_tried_at_once,
     p12_a_crash_beside_a_candidate_refuses_nobody,
     p11_rollback_and_status_reach_the_standby_if_the_new_one_hangs,
     p11_a_pause_begins_the_probation_anew,
@@ -130,6 +132,44 @@ fn p11_a_file_that_was_replaced_or_touched_while_it_waits_is_tried_at_once(
         site.assert_one_generation(last);
         site.stop();
     }
+}
+
+/// The same inode with new content. While it waits nobody can write to it (ETXTBSY), so it ends before that.
+fn p11_a_file_that_was_repaired_in_place_is_tried_at_once(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let (program, repaired) = (folder.join("program"), folder.join("repaired"));
+    fs::copy(bin::probe(), &program).expect("a copy");
+    let file = || fs::metadata(&program).expect("the program");
+    let script = |options: &str| {
+        let script = site.script("", &format!("{SERVES_ON} --standby {options}"));
+        let (probe, program) = (bin::probe(), program.display().to_string());
+        script.replace(&probe.display().to_string(), &program)
+    };
+    site.deploy(&script(&format!("{WINDOW} --at=started=exit:1")));
+    site.service().restart();
+    let candidate = Watched::new(wait_long_pause(&site).0);
+    let launcher = site.launcher();
+    let (waits, before) = (site.log.stage("init").len(), file());
+    let until = format!("until [ -e '{}' ]; do sleep 0.05; done", repaired.display());
+    site.deploy(&format!("{until}\n{}", script("--probation=1s")));
+    launcher.kill();
+    candidate.wait_end(LIMIT);
+    let mut write = std::process::Command::new("sh");
+    write.args(["-c", r#"cat "$1" >"$2" && echo >>"$2""#, "sh"]).arg(bin::probe()).arg(&program);
+    assert!(write.status().expect("sh").success());
+    let after = file();
+    assert_eq!((after.dev(), after.ino()), (before.dev(), before.ino()));
+    assert_ne!((after.len(), after.modified().ok()), (before.len(), before.modified().ok()));
+    fs::write(repaired, "").expect("a file");
+    first.wait_end(LIMIT);
+    let last = site.report.named("started").last().expect("it has started").pid;
+    assert_ne!(last, candidate.pid());
+    assert_eq!(site.log.stage("init").len(), waits, "it has not waited\n{site}");
+    let runs = fs::metadata(format!("/proc/{last}/exe")).expect("its file");
+    assert_eq!((runs.dev(), runs.ino()), (after.dev(), after.ino()));
+    assert_nobody_refused(&site, &prober.stop(), site.report.named("started").len());
+    site.assert_one_generation(last);
+    site.stop();
 }
 
 /// The detached one has no launcher that could start a keeper.

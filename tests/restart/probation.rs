@@ -24,6 +24,7 @@ under_each_supervisor![
     p11_a_version_that_crashes_again_and_again_refuses_nobody,
     p11_each_end_of_a_new_generation_is_a_rollback,
     p11_an_unhealthy_generation_drains_when_the_old_one_serves,
+    p11_unhealthy_in_the_first_and_in_the_last_second,
     p11_who_passes_takes_over,
     p11_the_standby_killed_proves_the_new_one,
     p11_the_launcher_killed_in_the_window,
@@ -40,6 +41,13 @@ under_each_supervisor![
 fn p11_under_s6() {
     Boxed::new().private_net().run(|folder| {
         p11_each_end_of_a_new_generation_is_a_rollback(Supervisor::S6, folder);
+    });
+}
+
+#[test]
+fn p11_the_launcher_killed_in_the_window_under_s6() {
+    Boxed::new().private_net().run(|folder| {
+        p11_the_launcher_killed_in_the_window(Supervisor::S6, folder);
     });
 }
 
@@ -177,6 +185,24 @@ fn p11_an_unhealthy_generation_drains_when_the_old_one_serves(kind: Supervisor, 
         probes.assert_all_answered();
         end(&site);
         _ = fs::remove_dir(&flag);
+    }
+}
+
+/// It is asked after 1 s, 2 s and so on.
+fn p11_unhealthy_in_the_first_and_in_the_last_second(kind: Supervisor, folder: &Path) {
+    for (time, calls) in [(WINDOW, 1), ("--probation=4s", 3)] {
+        let folder = folder.join(calls.to_string());
+        fs::create_dir_all(&folder).expect("a folder");
+        let (site, first, prober) = site(kind, &folder);
+        let second = restart(&site, &first, &format!("{time} --unhealthy-at={calls}"));
+        wait_serves_again(&site, &prober, &first, 1);
+        assert_eq!(site.report.wait_of(second.pid(), "wait").text, "RolledBack");
+        second.wait_end(LIMIT);
+        assert!(site.log.stage("commit").is_empty(), "{site}");
+        let asked = site.report.names_of(second.pid());
+        assert_eq!(asked.iter().filter(|name| *name == "check").count(), calls, "{site}");
+        prober.stop().assert_all_answered();
+        end(&site);
     }
 }
 

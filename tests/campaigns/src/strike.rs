@@ -365,7 +365,10 @@ impl<T, L: Fn(u32) -> T> Tracer<T, L> {
         let process = number("Tgid:").unwrap_or(own);
         self.threads.insert(thread, process);
         let parent = number("PPid:");
-        if process == own && parent == Some(self.parent) && self.launcher.is_none() {
+        // s6 starts a process for `./finish` before, also if there is none.
+        let is_traced = |pid: u32| self.threads.contains_key(&Pid::from_raw(pid as i32));
+        let awaits = self.victim.is_none() && self.launcher.is_none_or(|before| !is_traced(before));
+        if process == own && parent == Some(self.parent) && awaits {
             self.launcher = Some(process);
         } else if process == own
             && self.role == Role::NewDaemon

@@ -41,22 +41,28 @@ use crate::{
 pub enum Scenario {
     Daemontools,
     Runit,
+    S6,
     /// Under daemontools, by a reload signal: the launcher stays.
     InPlace,
     /// Under daemontools, and each new generation has to prove itself for a moment.
     Probation,
-    /// The same, by a reload signal.
+    ProbationRunit,
+    ProbationS6,
+    /// The same under daemontools, by a reload signal.
     ProbationInPlace,
     /// Under daemontools, with open connections that move: see `moving`.
     Moving,
 }
 
 impl Scenario {
-    pub const ALL: [Scenario; 6] = [
+    pub const ALL: [Scenario; 9] = [
         Scenario::Daemontools,
         Scenario::Runit,
+        Scenario::S6,
         Scenario::InPlace,
         Scenario::Probation,
+        Scenario::ProbationRunit,
+        Scenario::ProbationS6,
         Scenario::ProbationInPlace,
         Scenario::Moving,
     ];
@@ -68,7 +74,8 @@ impl Scenario {
             | Scenario::Probation
             | Scenario::ProbationInPlace
             | Scenario::Moving => Supervisor::Daemontools,
-            Scenario::Runit => Supervisor::Runit,
+            Scenario::Runit | Scenario::ProbationRunit => Supervisor::Runit,
+            Scenario::S6 | Scenario::ProbationS6 => Supervisor::S6,
         }
     }
 
@@ -77,13 +84,28 @@ impl Scenario {
     }
 
     fn has_probation(self) -> bool {
-        matches!(self, Scenario::Probation | Scenario::ProbationInPlace)
+        match self {
+            Scenario::Probation
+            | Scenario::ProbationRunit
+            | Scenario::ProbationS6
+            | Scenario::ProbationInPlace => true,
+            Scenario::Daemontools
+            | Scenario::Runit
+            | Scenario::S6
+            | Scenario::InPlace
+            | Scenario::Moving => false,
+        }
     }
 
     /// Who takes part in the restart.
     pub fn roles(self) -> &'static [Role] {
         match self {
-            Scenario::Daemontools | Scenario::Runit | Scenario::Probation => &Role::ALL,
+            Scenario::Daemontools
+            | Scenario::Runit
+            | Scenario::S6
+            | Scenario::Probation
+            | Scenario::ProbationRunit
+            | Scenario::ProbationS6 => &Role::ALL,
             Scenario::InPlace | Scenario::ProbationInPlace => {
                 &[Role::OldLauncher, Role::OldDaemon, Role::NewDaemon]
             }
@@ -97,8 +119,11 @@ impl fmt::Display for Scenario {
         f.pad(match self {
             Scenario::Daemontools => "daemontools",
             Scenario::Runit => "runit",
+            Scenario::S6 => "s6",
             Scenario::InPlace => "in-place",
             Scenario::Probation => "probation",
+            Scenario::ProbationRunit => "probation-runit",
+            Scenario::ProbationS6 => "probation-s6",
             Scenario::ProbationInPlace => "probation-in-place",
             Scenario::Moving => "moving",
         })
@@ -401,15 +426,23 @@ impl Site {
         fs::create_dir_all(&run).expect("a folder");
         let reload = if scenario.is_in_place() { "--reload-signal=1" } else { "" };
         let probation = if scenario.has_probation() { "--standby --probation=300ms" } else { "" };
+        let kind = scenario.supervisor();
+        let notification = if kind == Supervisor::S6 { "--notification-fd=3" } else { "" };
         let (probe, folder) = (bin::probe(), folder.to_owned());
         let script = format!(
             "exec >>'{log}' 2>&1\nexec '{probe}' --pid-file='{pid_file}' --tcp={target} \
-             --accept=started --successor-timeout=none {reload} {probation}",
+             --accept=started --successor-timeout=none {reload} {probation} {notification}",
             log = folder.join("log").display(),
             probe = probe.display(),
             pid_file = run.join("web.pid").display(),
         );
-        let service = Service::new(scenario.supervisor(), folder.join("service"), &script);
+        let service = folder.join("service");
+        if kind == Supervisor::S6 {
+            // Otherwise it waits for a second from one launcher to the next.
+            fs::create_dir_all(&service).expect("a folder");
+            fs::write(service.join("notification-fd"), "3\n").expect("a file");
+        }
+        let service = Service::new(kind, service, &script);
         Site { scenario, folder, target, service }
     }
 

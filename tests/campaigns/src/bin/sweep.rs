@@ -25,8 +25,8 @@ scripts/sweep [options]
 Kills each process that takes part in a restart at its 1st, 2nd, 3rd … system call, a restart each,
 until the restart goes through untouched, for two calls in a row.
 
-  --scenario NAME   daemontools, runit, in-place, probation, probation-in-place or moving; may be repeated;
-                    default: all of them
+  --scenario NAME   daemontools, runit, s6, in-place, probation (under daemontools), probation-runit, probation-s6,
+                    probation-in-place or moving; may be repeated; default: all of them
   --role NAME       old-launcher, old-daemon, new-launcher, new-daemon; may be repeated; default: all
   --call N          this one only; NAME:N is the Nth of this name, as sendmsg:2
   --every N         each Nth call, beginning with one at random

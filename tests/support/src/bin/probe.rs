@@ -28,6 +28,7 @@
 //! | `kept NAME ok`, `kept NAME error: TEXT` | the actions `keep:…` |
 //! | `took NAME TARGET INODE`, `took NAME none` | the action `take:NAME` |
 //! | `counted NAME VALUE` | the action `count:NAME` |
+//! | `check N` | `--unhealthy-at`: the N-th call of `probation_check` |
 //! | `inherited FROM BYTES TEXT` | `--inherit`: from which generation, how many bytes, the first of them |
 
 use std::{
@@ -110,6 +111,7 @@ probe --pid-file PATH [options]
   --keep-sockets TIME|none
   --probation TIME;  --leave TIME
   --unhealthy PATH          `probation_check` says no while this file exists, and hangs if it is a folder
+  --unhealthy-at N          `probation_check` reports `check N`, and says no at its N-th call
   --crash-after N           the process aborts when its N-th request arrives
   --standby                 an `on_standby` hook and an `on_resume` hook that report
   --release-signal N, --release-code N, --notification-fd N
@@ -456,6 +458,7 @@ struct Options {
     probation: Option<Duration>,
     leave: Option<Duration>,
     unhealthy: Option<PathBuf>,
+    unhealthy_at: Option<u32>,
     crash_after: Option<u64>,
     standby: bool,
     release_signal: Option<i32>,
@@ -542,6 +545,7 @@ impl Options {
                 }
                 Long("leave") => options.leave = parser.value()?.parse_with(limit)?,
                 Long("unhealthy") => options.unhealthy = Some(parser.value()?.into()),
+                Long("unhealthy-at") => options.unhealthy_at = Some(parser.value()?.parse()?),
                 Long("crash-after") => options.crash_after = Some(parser.value()?.parse()?),
                 Long("standby") => options.standby = true,
                 Long("release-signal") => options.release_signal = Some(parser.value()?.parse()?),
@@ -1097,6 +1101,14 @@ fn config(options: &Options, part: &Part) -> Config {
                 thread::sleep(Duration::from_millis(100));
             }
             !path.exists()
+        });
+    }
+    if let Some(nth) = options.unhealthy_at {
+        let (part, mut calls) = (part.clone(), 0);
+        config = config.probation_check(move || {
+            calls += 1;
+            part.report(&format!("check {calls}"));
+            calls < nth
         });
     }
     if let Some(time) = options.drain_timeout {

@@ -54,6 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut server = Server::new();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let (mut pid_file, mut steps, mut leave, mut keep) = (PathBuf::new(), false, None, None);
+    let mut probation = None;
     let (mut labelled, mut second) = (Vec::new(), Server::new().pass(true));
     let mut has_second = false;
     let mut args = lexopt::Parser::from_env();
@@ -101,6 +102,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 leave = Some(time()?);
                 server
             }
+            "probation" => {
+                probation = Some(time()?);
+                server
+            }
             "keep-sockets" => {
                 keep = Some(time()?);
                 server
@@ -134,7 +139,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ => return Err(format!("no such option: {name}").into()),
         };
     }
-    let config = seamless::Config::new(pid_file).leave_time(leave);
+    let config = seamless::Config::new(pid_file).leave_time(leave).probation(probation);
     match keep {
         Some(time) => config.keep_sockets(time).init()?,
         None => config.init()?,

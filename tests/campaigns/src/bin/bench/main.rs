@@ -44,9 +44,10 @@ scripts/bench [--starts] [--takeover] [--latency] [--losses] [--http]   (these; 
                                                servers to compare with a quarter)
               [--restarts 100]  (--http: by protocol)
               [--clients 128,512] [--restarts 8]   (--losses: how many ask at a time)
-scripts/bench --rollback, --crash [--restarts 200]   (what a bad version and a crash cost: in place, and
-                                                      under daemontools, runit and s6)
-scripts/bench --probation [--rate 2000] [--restarts 200]   (what a probation costs a restart)
+scripts/bench --rollback, --crash [--restarts 200]   (what a bad version and a crash cost: a quarter of them
+                                                      each in place and under daemontools, runit and s6)
+scripts/bench --probation [--rate 2000] [--restarts 200]   (what a probation costs a restart: so many without
+                                                            and with one, in turns)
 scripts/bench --passing [--connections 10000] [--restarts 10]   (open connections that move)
 scripts/bench --kills [--connections 10000] [--restarts 50]   (the same, and either side is KILLed in the move)
 scripts/bench --storm [--connections 20000] [--restarts 3]   (connections that are closed spread, TLS sessions

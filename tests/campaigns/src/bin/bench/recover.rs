@@ -34,6 +34,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 const CLIENTS: usize = 128;
 /// How long each generation serves under load before it dies.
 const SERVES: Duration = Duration::from_millis(150);
+/// From one restart to the next, without a probation and with one. There are as many requests for each of them then,
+/// whatever it takes: else their quantiles could not be compared.
+const CYCLE: Duration = Duration::from_millis(800);
 
 /// One death: when it was sent its signal, when the kernel told of its end (both since the load began), and whose
 /// answer was awaited; `None`: that of any newer process.
@@ -198,8 +201,9 @@ pub(crate) fn probation(bench: &Bench, rate: u32, count: usize) -> Result<bool, 
     const YES: (&str, &[&str]) = ("with a probation of 300 ms", &["--probation", "300ms"]);
     let count = count.div_ceil(TURNS);
     table::title(&format!(
-        "A probation: {} restarts in place each, {rate} requests a second (a connection each)",
+        "A probation: {} restarts in place each, one each {}, {rate} requests a second (a connection each)",
         count * TURNS,
+        millis(CYCLE),
     ));
     let mut figures = [Figures::default(), Figures::default()];
     for _ in 0..TURNS {
@@ -260,17 +264,17 @@ impl Figures {
         let mut site = Site::new(bench, By::InPlace, options)?;
         let load = Load::new(site.target.clone()).threads(1).rate(rate).keep_records().start();
         let mut restarts = Vec::new();
+        thread::sleep(SERVES);
         for _ in 0..count {
             bench.check_interrupted()?;
             let old = site.named().ok_or("no PID file")?;
-            thread::sleep(SERVES);
             let signalled = load.elapsed();
             site.restart()?;
             let new = site.wait("the new version", || site.named().filter(|pid| *pid != old))?;
             restarts.push((signalled, new));
             Watched::new(old).wait_end(LIMIT);
+            thread::sleep((signalled + CYCLE).saturating_sub(load.elapsed()));
         }
-        thread::sleep(SERVES);
         let report = load.stop();
         site.end()?;
         let answered: Vec<_> = report.records.iter().filter(|one| one.outcome.is_ok()).collect();

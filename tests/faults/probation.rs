@@ -1,0 +1,148 @@
+//! The disk is full when the record of a probation is to be written. The generation that is proven serves, and what
+//! could not be written is written when there is room.
+
+use std::{fs, path::Path, process::Command, thread};
+
+use seamless_testing::{
+    LIMIT, bin,
+    boxed::Boxed,
+    http::{FailureKind, Prober},
+    process::Watched,
+    scene,
+    signal::CONT,
+    site::{SERVES_ON, Site},
+    supervisor::Supervisor,
+    under_each_supervisor, wait_for,
+};
+
+use super::injected::{Fault, Role, Tracer, When, stops};
+
+under_each_supervisor![
+    Boxed::new().private_net() =>
+    p11_the_disk_is_full_when_a_probation_begins,
+    p11_the_disk_is_full_at_the_commit,
+    p11_the_disk_is_full_at_the_rollback,
+];
+
+const FULL: &str = "No space left on device (os error 28)";
+
+/// What writes the record.
+fn full(role: Role, when: When) -> Fault {
+    Fault { role, call: "pwrite64", error: "ENOSPC", when }
+}
+
+fn site(kind: Supervisor, folder: &Path) -> (Site, Watched, Prober) {
+    let options = format!("{SERVES_ON} --standby");
+    let site = Site::at(folder).shared_socket().first(&stops(folder)).options(&options).under(kind);
+    let first = site.daemon(1);
+    let prober = Prober::start(&site.target);
+    prober.wait_pid(first.pid());
+    site.service().settle();
+    (site, first, prober)
+}
+
+/// The second generation, which the first one stands by for.
+#[track_caller]
+fn restart(site: &Site, first: &Watched, prober: &Prober) -> Watched {
+    site.deploy_more("", "--probation=10m");
+    site.service().restart();
+    let second = site.daemon(2);
+    let standby = first.pid().to_string();
+    site.log.wait(&[("stage", "standby"), ("daemon", &standby), ("successor_generation", "2")]);
+    prober.wait_pid(second.pid());
+    second
+}
+
+fn record(site: &Site) -> String {
+    fs::read_to_string(site.lock_file()).expect("the record")
+}
+
+/// `held`: by those that have died.
+#[track_caller]
+fn finish(site: &Site, prober: Prober, held: usize) {
+    let failed = prober.stop().failures_by_kind();
+    assert_eq!(failed.get(&FailureKind::Refused), None, "{failed:?}\n{site}");
+    assert!(failed.values().sum::<usize>() <= held, "{failed:?}\n{site}");
+    site.service().down();
+    site.service().wait_down();
+    site.wait_all_ended();
+}
+
+/// The number of its claim is written, and that it is on probation is not: nobody stands by for it.
+fn p11_the_disk_is_full_when_a_probation_begins(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    site.deploy_more(&stops(folder), "--probation=10m");
+    fs::write(site.flag("before-daemon-init"), "").expect("a flag");
+    let launcher = site.launcher();
+    site.service().restart();
+    let next = site.service().main_pid_after(launcher.pid());
+    let second = Watched::new(scene::stopped_child(next));
+    let mut tracer = Tracer::attach(folder, second.pid(), full(Role::NewDaemon, When::Nth(2)));
+    second.signal(CONT);
+    let error = site.report.wait_of(second.pid(), "error").text;
+    assert!(error.starts_with("started: cannot write ") && error.contains(FULL), "{error}");
+    second.wait_end(LIMIT);
+    tracer.detach();
+    assert!(tracer.has_met());
+    assert!(site.log.stage("standby").is_empty(), "{site}");
+    // The next one has room, and has failed at nothing before: it does not wait.
+    let third = site.daemon(2);
+    site.log.wait(&[("stage", "standby"), ("daemon", &first.pid().to_string())]);
+    assert!(record(&site).contains(" state=probation"), "{site}");
+    assert!(!record(&site).contains("rejected="), "{site}");
+    prober.wait_pid(third.pid());
+    finish(&site, prober, 0);
+}
+
+/// Until it is written, the other one stands by.
+fn p11_the_disk_is_full_at_the_commit(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, &prober);
+    let mut tracer = Tracer::attach(folder, second.pid(), full(Role::NewDaemon, When::Always));
+    thread::scope(|scope| {
+        let said = scope.spawn(|| {
+            let mut commit = Command::new(bin::support("seamless"));
+            commit
+                .args(["commit", "--timeout=60s"])
+                .arg(site.pid_file())
+                .output()
+                .expect("seamless")
+        });
+        site.log.wait_words(&["stage=commit", FULL], 2);
+        assert!(record(&site).contains(" state=probation"), "{site}");
+        assert!(site.log.stage("drain").is_empty(), "{site}");
+        assert!(!said.is_finished(), "it waits until it is written");
+        tracer.detach();
+        let said = said.join().expect("no panic");
+        assert!(said.status.success(), "{said:?}\n{site}");
+    });
+    assert!(tracer.has_met());
+    assert_eq!(site.report.wait_of(first.pid(), "wait").text, "TakenOver");
+    first.wait_end(LIMIT);
+    assert!(!record(&site).contains(" state=probation"), "{site}");
+    prober.wait_pid(second.pid());
+    finish(&site, prober, 0);
+}
+
+/// It serves at once. The record, and with it the rejection of the file, follows.
+fn p11_the_disk_is_full_at_the_rollback(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, &prober);
+    // Whoever takes the claim next books it as well: no next one comes before the tracer has gone.
+    let go = site.flag("go");
+    site.deploy_more(&format!("until [ -e '{}' ]; do sleep 0.05; done", go.display()), "");
+    let mut tracer = Tracer::attach(folder, first.pid(), full(Role::OldDaemon, When::Always));
+    second.kill();
+    prober.wait_pid(first.pid());
+    site.log.wait_words(&["stage=rollback", FULL], 2);
+    assert!(!record(&site).contains("rejected="), "{site}");
+    prober.wait_more(5);
+    tracer.detach();
+    assert!(tracer.has_met());
+    wait_for(format_args!("its files\n{site}"), LIMIT, || {
+        let booked = record(&site).contains("rejected=");
+        (booked && site.named() == Some(first.pid())).then_some(())
+    });
+    fs::write(go, "").expect("a file");
+    finish(&site, prober, 1);
+}
