@@ -8,8 +8,8 @@ use super::protocol::{Given, Protocol};
 use super::state::{Length, Next, State};
 use super::stream::{Peer, Stream};
 use super::woken::WhenWoken;
+use crate::Moment;
 use crate::http::log;
-use crate::{Draining, Moment};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -197,7 +197,6 @@ pub(super) async fn converse<S, B>(
 {
     let mut drain = Drain {
         leaving: crate::draining().moment(shared.spread),
-        begin: crate::draining().at_once(),
         since: None,
         begun: None,
         moves: Moves::at(place.as_ref().filter(|_| shared.passes)),
@@ -227,8 +226,7 @@ struct Drain {
     leaving: Moment,
     /// Since when that has come.
     since: Option<Instant>,
-    begin: Draining,
-    /// Since when that has come.
+    /// Since when it knows of the drain.
     begun: Option<Instant>,
     moves: Moves,
     turn: Turn,
@@ -266,10 +264,10 @@ where
     let ended = loop {
         let now = Instant::now();
         let may_move = drain.begun.is_some() && drain.moves.may(now);
-        if !may_move {
+        if drain.begun.is_some() && !may_move {
             drain.turn.is_over(); // nobody else is to wait for it
         }
-        let turn = drain.turn.stage(now);
+        let turn = drain.turn.stage();
         // What moves needs no moment of its own: one is dealt to each that asks for it. HTTP/2 never moves.
         let waits_to_move = drain.moves.may_yet(now) && link.socket().state.is_http1();
         let may_stay = drain.begun.is_some() && !waits_to_move;
@@ -277,13 +275,12 @@ where
         let due = WhenWoken::new(async {
             tokio::select! {
                 biased;
-                () = &mut drain.begin, if drain.begun.is_none() => {
-                    drain.begun = Some(Instant::now());
+                () = drain.turn.comes(), if turn == Stage::Waits => {
+                    drain.begun.get_or_insert_with(Instant::now);
                 }
                 () = &mut drain.leaving, if may_stay && drain.since.is_none() => {
                     drain.since = Some(Instant::now());
                 }
-                () = drain.turn.comes(), if may_move && turn == Stage::Waits => {}
                 () = alarm.as_mut() => {}
             }
         });
@@ -299,7 +296,7 @@ where
             biased;
             polled = polled => match polled {
                 Polled::Ended(ended) => break ended,
-                Polled::Movable if turn == Stage::No => drain.turn.begin(Instant::now()),
+                Polled::Movable if turn == Stage::No => drain.turn.begin(),
                 Polled::Movable => {
                     match poll_fn(|context| stop(&mut connection, &link, context)).await {
                         Some(Ok(())) => return take(connection, &link),
@@ -330,7 +327,7 @@ where
         };
         match next {
             Next::Wait(until) => {
-                let until = drain.turn.again(drain.moves.again(now, until));
+                let until = drain.moves.again(now, until);
                 alarm.as_mut().reset(until.into());
             }
             Next::Announce => {

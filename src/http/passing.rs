@@ -89,18 +89,26 @@ impl Moves {
     }
 }
 
-/// So many connections are on their way at a time. All others are served meanwhile: a request that comes is
-/// answered at once, and not after thousands of connections have moved.
-const ON_THEIR_WAY: usize = 128;
-/// If its turn has not come by then, the successor does not answer, or is slow: then it waits with all others.
+/// So many connections are told of the drain, or are on their way, at a time. All others are served meanwhile: a
+/// request that comes is answered at once, and not after thousands of connections have moved.
+const AT_A_TIME: usize = 128;
+/// After that the successor does not answer, or is slow: all others have their turn together.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// For a server: whose turn it is to be passed.
+/// For a server: whose turn it is to learn of the drain, and to be passed. To be called in its runtime.
 pub(super) fn turns() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(ON_THEIR_WAY))
+    let turns = Arc::new(Semaphore::new(0));
+    let opened = turns.clone();
+    tokio::spawn(async move {
+        crate::draining().at_once().await;
+        opened.add_permits(AT_A_TIME);
+        tokio::time::sleep(PATIENCE).await;
+        opened.close();
+    });
+    turns
 }
 
-/// How far a connection is that may be passed.
+/// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// It does not wait for its turn.
@@ -112,22 +120,21 @@ pub(super) enum Stage {
 type Permit = Option<OwnedSemaphorePermit>;
 type Coming = Pin<Box<dyn Future<Output = Permit> + Send>>;
 
-/// Whether it is a connection's turn.
+/// Whether it is a connection's turn. It waits for its first one from its beginning on.
 pub(super) struct Turn {
     of: Arc<Semaphore>,
-    waits: Option<(Coming, Instant)>,
+    waits: Option<Coming>,
     now: Option<Permit>,
 }
 
 impl Turn {
     pub(super) fn new(of: &Arc<Semaphore>) -> Turn {
-        Turn { of: of.clone(), waits: None, now: None }
+        let mut turn = Turn { of: of.clone(), waits: None, now: None };
+        turn.begin();
+        turn
     }
 
-    pub(super) fn stage(&mut self, now: Instant) -> Stage {
-        if self.waits.as_ref().is_some_and(|(_, until)| *until <= now) {
-            (self.waits, self.now) = (None, Some(None));
-        }
+    pub(super) fn stage(&self) -> Stage {
         match (&self.now, &self.waits) {
             (Some(_), _) => Stage::Now,
             (None, Some(_)) => Stage::Waits,
@@ -135,20 +142,15 @@ impl Turn {
         }
     }
 
-    /// It can be passed.
-    pub(super) fn begin(&mut self, now: Instant) {
-        match self.of.clone().try_acquire_owned() {
-            Ok(permit) => self.now = Some(Some(permit)),
-            Err(_) => {
-                let turn = self.of.clone().acquire_owned();
-                self.waits = Some((Box::pin(async { turn.await.ok() }), now + PATIENCE));
-            }
-        }
+    /// It wants another turn.
+    pub(super) fn begin(&mut self) {
+        let turn = self.of.clone().acquire_owned();
+        self.waits = Some(Box::pin(async { turn.await.ok() }));
     }
 
     /// Resolves when its turn has come. Only where it waits for that.
     pub(super) async fn comes(&mut self) {
-        if let Some((turn, _)) = &mut self.waits {
+        if let Some(turn) = &mut self.waits {
             let permit = turn.await;
             (self.waits, self.now) = (None, Some(permit));
         }
@@ -157,11 +159,6 @@ impl Turn {
     /// It is the next one's turn.
     pub(super) fn is_over(&mut self) {
         (self.waits, self.now) = (None, None);
-    }
-
-    /// When it is looked at again: at this moment at the latest.
-    pub(super) fn again(&self, latest: Instant) -> Instant {
-        self.waits.as_ref().map_or(latest, |(_, until)| latest.min(*until))
     }
 }
 
@@ -261,7 +258,7 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
-    use super::{About, Address, Instant, ON_THEIR_WAY, PATIENCE, Peer, Place, Stage, Turn, turns};
+    use super::{About, Address, Arc, Peer, Place, Semaphore, Stage, Turn};
     use std::path::PathBuf;
     use std::pin::pin;
     use std::task::{Context, Waker};
@@ -269,29 +266,30 @@ mod tests {
 
     #[test]
     fn p13_a_few_connections_move_at_a_time_and_nobody_waits_for_ever() {
-        let (turns, now) = (turns(), Instant::now());
-        let mut first: Vec<Turn> = (0..ON_THEIR_WAY).map(|_| Turn::new(&turns)).collect();
-        for one in &mut first {
-            assert_eq!(one.stage(now), Stage::No);
-            one.begin(now);
-            assert_eq!(one.stage(now), Stage::Now);
-        }
-        let (mut next, mut last) = (Turn::new(&turns), Turn::new(&turns));
-        for one in [&mut next, &mut last] {
-            one.begin(now);
-            assert_eq!(one.stage(now), Stage::Waits);
-        }
-        assert_eq!(next.again(now + PATIENCE * 2), now + PATIENCE);
+        let turns = Arc::new(Semaphore::new(0));
+        let mut all: Vec<Turn> = (0..5).map(|_| Turn::new(&turns)).collect();
         let comes = |one: &mut Turn| {
             let mut context = Context::from_waker(Waker::noop());
             pin!(one.comes()).as_mut().poll(&mut context).is_ready()
         };
-        assert!(!comes(&mut next) && !comes(&mut last));
-        first[7].is_over();
-        assert!(comes(&mut next) && !comes(&mut last));
-        assert_eq!((next.stage(now), last.stage(now)), (Stage::Now, Stage::Waits));
-        // The successor does not answer: then all wait together.
-        assert_eq!(last.stage(now + PATIENCE), Stage::Now);
+        let come = |all: &mut [Turn]| all.iter_mut().map(comes).collect::<Vec<_>>();
+        // Nobody has a turn before the drain, and then the oldest.
+        assert_eq!(come(&mut all), [false; 5]);
+        turns.add_permits(2);
+        assert_eq!(come(&mut all), [true, true, false, false, false]);
+        // One that was busy wants another turn: it is the last.
+        all[0].is_over();
+        all[0].begin();
+        assert_eq!(come(&mut all), [false, true, true, false, false]);
+        assert_eq!(all[0].stage(), Stage::Waits);
+        all[2].is_over();
+        assert_eq!(all[2].stage(), Stage::No);
+        assert_eq!(come(&mut all[3..]), [true, false]);
+        // The successor does not answer: then all move together.
+        turns.close();
+        assert_eq!(come(&mut all), [true; 5]);
+        assert_eq!(all[0].stage(), Stage::Now);
+        assert!(come(&mut [Turn::new(&turns)])[0]);
     }
 
     #[test]

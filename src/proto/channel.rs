@@ -4,6 +4,7 @@ use crate::proto::control::frame::{self, Socket};
 use crate::proto::generation::record::Identity;
 use crate::proto::text::{Refused, VERSION};
 use crate::proto::{Intent, Kind, Report, Scope};
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -401,12 +402,12 @@ fn split_message(bytes: &[u8]) -> Result<(&str, &str), Refused> {
     let text = std::str::from_utf8(bytes).map_err(|_| Refused::Foreign)?;
     let text = text.strip_prefix(CHANNEL).ok_or(Refused::Foreign)?;
     let (version, message) = text.split_once(' ').ok_or(Refused::Foreign)?;
-    match version.parse() {
-        Ok(VERSION) => {}
-        Ok(version) if version > VERSION => return Err(Refused::Version(version)),
-        Ok(_) | Err(_) => return Err(Refused::Foreign),
+    let version: u32 = version.parse().map_err(|_| Refused::Foreign)?;
+    match version.cmp(&VERSION) {
+        Ordering::Equal => Ok(message.split_once(' ').unwrap_or((message, ""))),
+        Ordering::Greater => Err(Refused::Version(version)),
+        Ordering::Less => Err(Refused::Foreign),
     }
-    Ok(message.split_once(' ').unwrap_or((message, "")))
 }
 
 #[cfg(test)]

@@ -115,10 +115,11 @@ pub(crate) fn list(bytes: &[u8]) -> Result<Vec<(String, u64)>, Unusable> {
     let slot = |at: usize| {
         let first = STEP * (1 + at);
         let length = usize::try_from(word(first + LENGTH)).ok()?;
-        if word(first + HASH) == 0 || length == 0 || length > NAME_MAX {
+        // A slot that is free, or whose name is not complete, has length 0.
+        if !(1..=NAME_MAX).contains(&length) {
             return None;
         }
-        let name = (first + NAME..first + STEP).flat_map(|at| word(at).to_ne_bytes());
+        let name = (first + NAME..).flat_map(|at| word(at).to_ne_bytes());
         let name = String::from_utf8(name.take(length).collect()).ok()?;
         Some((name, word(first + VALUE)))
     };
@@ -127,9 +128,10 @@ pub(crate) fn list(bytes: &[u8]) -> Result<Vec<(String, u64)>, Unusable> {
     Ok(all)
 }
 
+/// The name, and zeroes behind it without an end.
 fn words_of(name: &str) -> impl Iterator<Item = u64> {
     let bytes = name.as_bytes();
-    (0..STEP - NAME).map(move |at| {
+    (0..).map(move |at: usize| {
         let mut word = [0; 8];
         let part = bytes.get(8 * at..).unwrap_or_default();
         let count = part.len().min(8);
@@ -181,7 +183,7 @@ mod tests {
     fn each_name_has_its_own_counter_until_there_is_no_room() {
         let words = memory();
         let table = Table::make(&words);
-        let name = |at: usize| format!("{at}{}", "x".repeat(NAME_MAX - 5));
+        let name = |at: usize| format!("{at}{}", "x".repeat(NAME_MAX - 4));
         let all: HashSet<*const AtomicU64> =
             (0..SLOTS).map(|at| table.get(&name(at)).expect("room") as *const _).collect();
         assert_eq!(all.len(), SLOTS);

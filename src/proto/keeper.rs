@@ -248,8 +248,8 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::{CHECK, Input, Keeper, Output, Seen, Timer, Why};
-    use crate::proto::Reading;
     use crate::proto::generation::record::{LineState, Row};
+    use crate::proto::{Reading, are_told_apart};
     use std::time::Duration;
 
     const NOW: Duration = Duration::from_secs(100);
@@ -318,6 +318,22 @@ mod tests {
             [Output::End(Why::NoSockets)]
         );
         assert_eq!(gathered().on(Input::Failed), [Output::End(Why::Failed)]);
+    }
+
+    #[test]
+    fn each_end_is_told_with_its_reason() {
+        let all = [
+            Why::Term,
+            Why::Stopped,
+            Why::Over,
+            Why::Down,
+            Why::SupervisorGone,
+            Why::Needless,
+            Why::NoClaim,
+            Why::Failed,
+            Why::NoSockets,
+        ];
+        assert!(are_told_apart(all.map(Why::text)));
     }
 
     #[test]

@@ -135,6 +135,14 @@ pub(crate) enum Report {
     Unhandled,
 }
 
+/// Words for people: each is there, and means one thing.
+#[cfg(test)]
+pub(crate) fn are_told_apart<T: ToString>(words: impl IntoIterator<Item = T>) -> bool {
+    let words: Vec<String> = words.into_iter().map(|word| word.to_string()).collect();
+    let different: std::collections::BTreeSet<&String> = words.iter().collect();
+    different.len() == words.len() && words.iter().all(|word| !word.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::Reading;

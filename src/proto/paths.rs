@@ -83,8 +83,8 @@ fn with(path: &Path, ending: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::{
-        control_socket, fits_address, lock_file, of_lock_file, standby_socket, temporary,
-        temporary_socket,
+        control_socket, control_socket_of, fits_address, generation_of, lock_file, of_lock_file,
+        standby_socket, temporary, temporary_socket,
     };
     use std::path::Path;
 
@@ -99,6 +99,29 @@ mod tests {
         assert_eq!(standby_socket(path), Path::new("/run/web/web.pid.sock.standby"));
         assert_eq!(temporary(path), Path::new("/run/web/web.pid.new"));
         assert_eq!(temporary_socket(path), Path::new("/run/web/web.pid.new"));
+    }
+
+    /// What has such a name and belongs to no generation that lives is removed: so a foreign file must not
+    /// look like one.
+    #[test]
+    fn the_control_socket_of_a_generation_is_known_by_its_name() {
+        let path = Path::new("/run/web/web.pid");
+        assert_eq!(control_socket_of(path, 12), Path::new("/run/web/web.pid.sock.12"));
+        for (name, generation) in [
+            ("web.pid.sock.12", Some(12)),
+            ("web.pid.sock.18446744073709551615", Some(u64::MAX)),
+            ("web.pid.sock", None),
+            ("web.pid.sock.", None),
+            ("web.pid.sock12", None),
+            ("web.pid.sock.012", None),
+            ("web.pid.sock.+12", None),
+            ("web.pid.sock.12.new", None),
+            ("web.pid.sock.standby", None),
+            ("web.pid.12", None),
+            ("other.pid.sock.12", None),
+        ] {
+            assert_eq!(generation_of(path, name.as_ref()), generation, "{name}");
+        }
     }
 
     #[test]

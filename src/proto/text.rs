@@ -24,7 +24,7 @@ pub(crate) enum Refused {
 /// `None` for 0, 1, negative numbers and anything that is no PID.
 pub(crate) fn parse_pid(text: &[u8]) -> Option<i32> {
     let text = text.strip_suffix(b"\n").unwrap_or(text);
-    if text.is_empty() || text.len() > 10 || !text.iter().all(u8::is_ascii_digit) {
+    if text.len() > 10 || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
     let pid = std::str::from_utf8(text).ok()?.parse().ok()?;

@@ -7,8 +7,8 @@
 use std::fmt;
 use std::time::Duration;
 
-/// How long a key encrypts.
-pub(crate) const ROTATION: Duration = Duration::from_secs(6 * 3600);
+/// How long a key encrypts: six hours.
+pub(crate) const ROTATION: Duration = Duration::from_secs(21_600);
 /// The version of the bytes that are handed over.
 pub(crate) const VERSION: u32 = 1;
 /// No more configurations are taken over.
@@ -167,12 +167,13 @@ mod tests {
             wrong[32] = count;
             assert_eq!(parse(&wrong), None);
         }
+        assert_eq!(parse(&[1; 10_000 * 89]).map(|all| all.len()), Some(10_000));
         assert_eq!(parse(&[1; 10_001 * 89]), None, "too many");
     }
 
     #[test]
     fn no_secret_is_shown() {
         let text = format!("{:?}", Keys::new(key(201, Duration::ZERO)));
-        assert!(!text.contains("201"), "{text}");
+        assert!(!text.contains("201") && text.contains("made: 0ns"), "{text}");
     }
 }

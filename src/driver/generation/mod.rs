@@ -20,6 +20,7 @@ use crate::proto::channel::Hello;
 use crate::proto::control::transfer::Predecessor;
 use crate::proto::daemon::NoRestart;
 use crate::proto::generation::check::{Content, Own};
+use crate::proto::generation::lines;
 use crate::proto::generation::proof::{NO_BOOT, NO_NAMESPACE, NO_START, World};
 use crate::proto::generation::record::{Generation, Identity, LineState, Record};
 use crate::proto::generation::verdict::{Asker, Facts, Purpose, Verdict, verdict};
@@ -280,6 +281,15 @@ impl Service {
 
     pub(in crate::driver) fn number(&self) -> Option<u64> {
         Some(self.number.load(Ordering::SeqCst)).filter(|number| *number > 0)
+    }
+
+    /// This process is a launcher, and stands for its newest daemon, which has ended. `false`: the record does not
+    /// name that one.
+    pub(in crate::driver) fn stands_for_newest(&self) -> Result<bool> {
+        let record = self.read_record(&lock(&self.files).lock_file)?;
+        let newest = lines::newest_of(self.identity, &record);
+        self.number.store(newest.unwrap_or(0), Ordering::SeqCst);
+        Ok(newest.is_some())
     }
 
     /// The PID file belongs to another service. Gives up the claim and the number, so that a copy that hangs

@@ -25,8 +25,7 @@ impl Driver {
         self.inputs.push_back(Input::OlderTold { awaited, again: stopped.again });
     }
 
-    /// This launcher as a generation without a number: those are older that started before it. `None` if there is no
-    /// record.
+    /// This launcher in place of its newest daemon. `None`: no record names that one, so nobody is known to be older.
     fn service(&self) -> Result<Option<Service>> {
         let pid_file = &self.keeping.pid_file;
         if !paths::lock_file(pid_file).exists() {
@@ -35,7 +34,8 @@ impl Driver {
         let (hello, pidfd) = self.supervisor.hello(false);
         let pidfd = pidfd.and_then(|pidfd| pidfd.try_clone_to_owned().ok());
         let settings = Settings::new(pid_file.clone());
-        Service::open(&settings, process::own_pid(), &hello, pidfd).map(Some)
+        let service = Service::open(&settings, process::own_pid(), &hello, pidfd)?;
+        Ok(service.stands_for_newest()?.then_some(service))
     }
 
     pub(super) fn look_at_older(&mut self) {

@@ -375,7 +375,7 @@ pub(crate) fn unescape(text: &str) -> Option<Vec<u8>> {
         match byte {
             b'%' => {
                 let mut digit = || char::from(bytes.next()?).to_digit(16);
-                plain.push((digit()? << 4 | digit()?) as u8);
+                plain.push((16 * digit()? + digit()?) as u8);
             }
             b'!'..=b'~' => plain.push(byte),
             _ => return None,

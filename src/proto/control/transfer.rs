@@ -294,7 +294,7 @@ impl Giving {
 
 #[cfg(test)]
 mod tests {
-    use super::{Give, Giving, Predecessor, Taking, Took, Untakeable, giver};
+    use super::{Give, Giving, Predecessor, Taking, Took, Untakeable, giver, second_giver};
     use crate::proto::control::frame::{
         Address, Answer, Known, NamedState, Request, Socket, SocketKind,
     };
@@ -327,6 +327,16 @@ mod tests {
         assert_eq!(giver(None, &[]), Ok(None));
         assert_eq!(Giving::begin(3, 3), Err("generation 3 is not newer than 3".to_owned()));
         assert_eq!(Giving::begin(3, 4), Ok(()));
+    }
+
+    /// The one that hangs is on probation, and the last that was proven before it stands by.
+    #[test]
+    fn p1_if_one_does_not_give_the_newest_older_one_does() {
+        let one = |number, hands_over| Predecessor { number, pid: 10, hands_over };
+        let known = [one(1, true), one(2, true), one(3, false), one(4, true), one(5, true)];
+        assert_eq!(second_giver(&known[4], &known), Some(known[3]));
+        assert_eq!(second_giver(&known[3], &known), Some(known[1]));
+        assert_eq!(second_giver(&known[0], &known), None);
     }
 
     /// Both sides, message by message, for each number of sockets and of states.
@@ -370,6 +380,7 @@ mod tests {
                     giving.on(request).expect("what was due");
                 }
             }
+            assert!(taking.on(Answer::End, 0).is_err(), "nothing is due any more");
             assert_eq!(taken, (0..count as u16).map(socket).collect::<Vec<_>>());
             assert_eq!(taken_states, (0..states).map(state).collect::<Vec<_>>());
         }
@@ -403,6 +414,13 @@ mod tests {
         refuses(offered.clone(), two(), 1, "it sent 1 descriptors with 2 sockets");
         let end = "it sent the end with 0 descriptors where sockets was due";
         refuses(offered.clone(), Answer::End, 0, end);
+        let mut half = begun();
+        half.on(offer(2, None), 0).expect("an offer");
+        half.on(Answer::Sockets(vec![socket(3)]), 1).expect("a socket");
+        refuses(half.clone(), two(), 2, "it sent more than the 2 sockets that it offered");
+        half.on(Answer::Sockets(vec![socket(4)]), 1).expect("the last one");
+        let end = "it sent the end with 1 descriptors where the end was due";
+        refuses(half, Answer::End, 1, end);
         offered.on(Answer::Sockets(vec![socket(1)]), 1).expect("a socket");
         let state = "it sent a state with 1 descriptors where the state was due";
         refuses(offered, Answer::State { bytes: 8 }, 1, state);
@@ -425,6 +443,7 @@ mod tests {
         assert_eq!(giving.clone().on(Request::Done), Err(wrong));
         giving.on(Request::Got { count: 1 }).expect("what was due");
         assert_eq!(giving.next(|_| 1), Some(Give::End));
+        assert!(!giving.is_through(), "the other side has not confirmed it");
         giving.on(Request::Done).expect("what was due");
         assert!(giving.is_through());
     }

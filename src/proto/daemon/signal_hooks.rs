@@ -194,4 +194,14 @@ mod tests {
         assert_eq!(hooks.next(), told);
         assert_eq!((hooks.next(), hooks.waits_for()), (None, None));
     }
+
+    #[test]
+    fn each_signal_waits_for_its_own_hooks() {
+        let mut hooks = SignalHooks::default();
+        let (first, _) = hooks.signal(Signal::Int, 5, false, |_| true).expect("there are hooks");
+        let (second, _) = hooks.signal(Signal::Int, 5, false, |_| true).expect("there are hooks");
+        hooks.returned(first);
+        assert!(hooks.next().is_some());
+        assert_eq!((hooks.waits_for(), hooks.next()), (Some((second, Signal::Int)), None));
+    }
 }

@@ -41,8 +41,8 @@ pub(crate) const RETURN: u16 = 0x06;
 pub(crate) const RETURN_A: u16 = 0x16;
 pub(crate) const A_TO_X: u16 = 0x07;
 
-/// Loads from here on read the IP header (SKF_NET_OFF).
-pub(crate) const IP: u32 = -0x10_0000_i32 as u32;
+/// Loads from here on read the IP header (SKF_NET_OFF, -0x10_0000).
+pub(crate) const IP: u32 = 0xfff0_0000;
 
 /// A place in the program that a jump leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,7 +35,7 @@ const MEMBER_BITS: u32 = 10;
 
 /// A number for one member of one generation.
 fn key(slot: u16, member: u16) -> u32 {
-    u32::from(slot) << MEMBER_BITS | u32::from(member)
+    (u32::from(slot) << MEMBER_BITS) + u32::from(member)
 }
 
 impl Steer {
@@ -56,7 +56,7 @@ impl Steer {
         let (mut value, mut left) = (0, u32::from(slot));
         for bit in (0..32).map(|at| 1 << at).filter(|bit| mask & bit != 0) {
             if left & 1 != 0 {
-                value |= bit;
+                value += bit;
             }
             left >>= 1;
         }

@@ -8,7 +8,7 @@
 //! The program in the kernel *enciphers* to read a block, which needs fewer instructions. So an ID is made by
 //! *deciphering*.
 
-use super::{MEMBER_BITS, Secret};
+use super::{MEMBER_BITS, Secret, key};
 
 /// The length of a connection ID.
 pub(crate) const LENGTH: usize = 12;
@@ -83,8 +83,8 @@ impl Cipher {
 
     pub(crate) fn make(&self, mark: Mark, random: [u8; RANDOM]) -> [u8; LENGTH] {
         let [a, b, c, tail @ ..] = random;
-        let key = u32::from(mark.slot) << MEMBER_BITS | u32::from(mark.member);
-        let block = [key << 16 | u32::from(a) << 8 | u32::from(b), u32::from(c)];
+        let [high, low] = (key(mark.slot, mark.member) as u16).to_be_bytes();
+        let block = [u32::from_be_bytes([high, low, a, b]), u32::from(c)];
         let [first, second] = decipher(block, &self.0).map(u32::to_be_bytes);
         let mut id = [0; LENGTH];
         id[..4].copy_from_slice(&first);

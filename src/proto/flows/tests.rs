@@ -107,6 +107,13 @@ fn ids_are_read_by_those_who_have_the_key() {
     assert_eq!(cipher.read(&cipher.make(Mark { slot: 0, member: 0 }, [0; RANDOM])), None);
 }
 
+/// Resets of connections that an older generation had are known to their clients.
+#[test]
+fn all_generations_have_the_key_of_resets_from_the_secret() {
+    let secret = Secret(std::array::from_fn(|at| at as u8));
+    assert_eq!(super::quic::reset_key(&secret), std::array::from_fn(|at| 32 + at as u8));
+}
+
 #[test]
 fn p14_packets_of_quic_go_to_the_member_that_made_their_id() {
     // Several generations, and places that are used again out of order.
@@ -207,6 +214,15 @@ fn p14_values_in_datagrams_lead_to_their_generation() {
     }
 }
 
+/// Generations of different versions of the crate share a group. 0 stands for a flow that is new.
+#[test]
+fn p14_the_value_of_a_generation_stays_and_is_never_0() {
+    for (slot, value) in [(1, 0x100), (2, 0x200), (5, 0x10_0100), (63, 0xf0_0300)] {
+        assert_eq!(BYTES.value(slot), Some(value));
+        assert_eq!((Steer::Newest.value(slot), Steer::Quic.value(slot)), (None, None));
+    }
+}
+
 #[test]
 fn p14_newest_takes_all() {
     let layout = layout(&[(1, 2, Steer::Newest), (2, 3, Steer::Newest)]);
@@ -219,6 +235,29 @@ fn p14_newest_takes_all() {
     // One sender stays with one member.
     let program = compiled(&layout, 2);
     assert_eq!(run(&program, &v4(9, 9), b"a"), run(&program, &v4(9, 9), b"another"));
+}
+
+/// Clients have even ports only, and a proxy in front has neighbouring addresses.
+#[test]
+fn p14_new_flows_are_spread_over_all_members() {
+    let members = layout(&[(1, 2, Steer::Newest)]);
+    let program = compiled(&members, 1);
+    let picks = |ips: &mut dyn Iterator<Item = Vec<u8>>| -> BTreeSet<usize> {
+        ips.map(|ip| run(&program, &ip, b"a") as usize).collect()
+    };
+    let all = places(&members, 1);
+    assert_eq!(picks(&mut (1000..1100).step_by(2).map(|port| v4(port, 9))), all);
+    assert_eq!(picks(&mut (1000..1100).step_by(2).map(|port| v6(port, 9))), all);
+    assert_eq!(picks(&mut (0..100).step_by(2).map(|end| v4(1000, end))), all);
+}
+
+/// Each instruction is run for each datagram.
+#[test]
+fn only_groups_of_quic_decipher() {
+    for (steer, deciphers) in [(Steer::Quic, true), (Steer::Newest, false), (BYTES, false)] {
+        let length = compiled(&layout(&[(1, 2, steer)]), 1).len();
+        assert_eq!(length > 64 * 11, deciphers, "{steer}: {length}");
+    }
 }
 
 /// A deploy may change how flows are marked: those of each generation are found by its own marks.
@@ -274,6 +313,7 @@ fn only_the_newest_that_serves_writes() {
     let gone = Err(Unproven::Gone);
     let is_newest = |others: &[Facts]| super::is_newest(5, others.iter());
     assert!(is_newest(&[]) && is_newest(&[one(4, true, Ok(()))]));
+    assert!(is_newest(&[one(5, true, Ok(()))]), "itself");
     assert!(is_newest(&[one(6, true, gone)]));
     assert!(is_newest(&[one(6, false, Ok(()))]), "it has failed, and drains");
     assert!(!is_newest(&[one(6, true, Ok(()))]));

@@ -1,9 +1,10 @@
 //! What the lines of the record say after each step of a takeover with a probation: which generation serves,
 //! which one is on probation, which ones are replaced.
 
-use super::record::{LineState, Record};
+use super::record::{Identity, LineState, Record};
 use super::rejection::{Rejected, RollbackCause};
 use super::verdict::Facts;
+use std::cmp::Ordering::{Equal, Greater, Less};
 
 /// A change of the record that the generation `own` writes, under the claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,20 +20,16 @@ pub(crate) enum Step {
 impl Step {
     /// What the line of the generation with this number says from now on.
     pub(crate) fn state(self, number: u64, before: Option<LineState>) -> Option<LineState> {
-        match self {
-            Step::Enter { own, standby } if number == own => Some(match standby {
-                Some(_) => LineState::Probation,
-                None => LineState::Serving,
-            }),
-            Step::Prove { own } | Step::TakeBack { own, .. } if number == own => {
-                Some(LineState::Serving)
-            }
-            Step::Enter { standby, .. } if standby == Some(number) => before,
-            Step::Enter { .. } | Step::Prove { .. } => before.map(LineState::of_older),
-            Step::TakeBack { own, .. } if number > own && before == Some(LineState::Probation) => {
+        let (Step::Enter { own, .. } | Step::Prove { own } | Step::TakeBack { own, .. }) = self;
+        match (self, number.cmp(&own)) {
+            (Step::Enter { standby: Some(_), .. }, Equal) => Some(LineState::Probation),
+            (_, Equal) => Some(LineState::Serving),
+            (Step::Enter { standby, .. }, _) if standby == Some(number) => before,
+            (Step::Enter { .. } | Step::Prove { .. }, _) => before.map(LineState::of_older),
+            (Step::TakeBack { .. }, Greater) if before == Some(LineState::Probation) => {
                 Some(LineState::Replaced)
             }
-            Step::TakeBack { .. } => before,
+            (Step::TakeBack { .. }, Less | Greater) => before,
         }
     }
 }
@@ -124,6 +121,14 @@ pub(crate) fn successor<'a>(own: u64, others: impl Iterator<Item = &'a Facts>) -
     proven.map(|one| one.number).max()
 }
 
+/// The newest generation of a launcher that the record names, with the one that took the claim last and may not have
+/// started. For a launcher whose daemon has ended: those with smaller numbers are older, also where they were started
+/// later.
+pub(crate) fn newest_of(launcher: Identity, record: &Record) -> Option<u64> {
+    let all = record.live.iter().chain(&record.starting);
+    all.filter(|line| line.launcher == launcher).map(|line| line.number).max()
+}
+
 /// For whom a generation stands by whose own successor has ended: the newest of the newer ones that serve.
 /// `None`: it serves again.
 pub(crate) fn newest_newer<'a>(
@@ -137,9 +142,11 @@ pub(crate) fn newest_newer<'a>(
 #[cfg(test)]
 mod tests {
     use super::super::record::LineState::{self, Draining, Keeping, Probation, Replaced, Serving};
-    use super::super::rejection::RollbackCause::Ended;
+    use super::super::record::{Generation, Record};
+    use super::super::rejection::ProgramFile;
+    use super::super::rejection::RollbackCause::{Ended, Operator};
     use super::super::verdict::{Facts, Unproven};
-    use super::{Obstacle, Step, obstacle, server};
+    use super::{Identity, Obstacle, Step, newest_newer, newest_of, obstacle, server, successor};
 
     /// The states of the generations 1, 2, 3 … after this step.
     fn after(step: Step, before: &[LineState]) -> Vec<LineState> {
@@ -171,6 +178,58 @@ mod tests {
             after(Step::TakeBack { own: 1, cause: Ended }, &states),
             [Serving, Replaced, Replaced]
         );
+        let drains =
+            after(Step::TakeBack { own: 1, cause: Ended }, &[Serving, Draining, Probation]);
+        assert_eq!(drains, [Serving, Draining, Replaced], "it had been proven");
+    }
+
+    fn file(inode: u64) -> ProgramFile {
+        ProgramFile { device: 1, inode, mtime: 3, size: 4 }
+    }
+
+    /// Generations 1, 2, 3 … in these states, each with a program file of its own.
+    fn record(states: &[LineState]) -> Record {
+        let line = |(number, state): (u64, &LineState)| Generation {
+            file: Some(file(number)),
+            ..Generation::of_test(number, Some(*state))
+        };
+        Record { live: (1..).zip(states).map(line).collect(), ..Record::default() }
+    }
+
+    fn files(record: &Record) -> Vec<bool> {
+        record.live.iter().map(|line| line.file.is_some()).collect()
+    }
+
+    /// A file that is not rejected is tried again in a tight loop; one that is proven must not wait.
+    #[test]
+    fn p11_a_rollback_rejects_the_file_that_has_failed_and_a_commit_forgets_it() {
+        let mut record = record(&[Serving, Draining, Probation]);
+        record.apply(Step::TakeBack { own: 1, cause: Operator });
+        let rejected = record.rejected.expect("a rejection");
+        assert_eq!((rejected.file, rejected.generation, rejected.tries), (file(3), 3, 1));
+        assert_eq!((rejected.cause, record.tally.rollbacks), (Operator, 1));
+        assert_eq!(files(&record), [true, true, false]);
+        let before = record.clone();
+        record.apply(Step::TakeBack { own: 1, cause: Ended });
+        assert_eq!(record, before, "told once");
+        record
+            .live
+            .push(Generation { file: Some(file(4)), ..Generation::of_test(4, Some(Probation)) });
+        record.apply(Step::Enter { own: 4, standby: Some(1) });
+        assert!(record.rejected.is_some(), "it has to prove itself");
+        record.apply(Step::Prove { own: 4 });
+        assert_eq!((record.rejected, files(&record)), (None, vec![true, true, false, false]));
+    }
+
+    #[test]
+    fn p11_a_generation_that_dies_on_probation_is_booked_and_no_other_one() {
+        let mut record = record(&[Serving, Serving, Probation, Probation]);
+        record.book_failed(|number| number != 1 && number != 3);
+        let left: Vec<u64> = record.live.iter().map(|line| line.number).collect();
+        assert_eq!((left, record.tally.rollbacks), (vec![1, 2, 4], 1));
+        let rejected = record.rejected.expect("a rejection");
+        assert_eq!((rejected.file, rejected.generation, rejected.cause), (file(3), 3, Ended));
+        assert_eq!(files(&record), [true, true, true]);
     }
 
     /// An operator has told the older one to serve again, while the new one did not answer.
@@ -187,6 +246,47 @@ mod tests {
         assert_eq!(seen(Replaced, &[dead]), None, "nobody else serves");
         assert_eq!(seen(Replaced, &[Facts { unproven: true, ..older }]), None);
         assert_eq!(obstacle(2, None, [older].iter()), None, "the record was lost");
+        let itself = one(2, Ok(()));
+        assert_eq!(seen(Probation, &[itself]), None);
+        assert_eq!(seen(Replaced, &[itself]), None);
+    }
+
+    #[test]
+    fn p4_who_comes_after_whom() {
+        let one = |number| Facts::of_test(number, Ok(()));
+        let unproven = |number| Facts { unproven: true, ..one(number) };
+        let drains = |number| Facts { serves: false, ..one(number) };
+        let dead = |number| Facts::of_test(number, Err(Unproven::Gone));
+        // Of those that are newer than 3: the proven one that it leaves its files to, and the one that it
+        // stands by for.
+        for (others, proven, newest) in [
+            (vec![], None, None),
+            (vec![one(1), one(3)], None, None),
+            (vec![one(4), one(6), one(5)], Some(6), Some(6)),
+            (vec![one(4), unproven(5)], Some(4), Some(5)),
+            (vec![unproven(4), unproven(5)], None, Some(5)),
+            (vec![one(4), drains(5)], Some(4), Some(4)),
+            (vec![one(4), dead(5)], Some(4), Some(4)),
+        ] {
+            assert_eq!(successor(3, others.iter()), proven, "{others:?}");
+            assert_eq!(newest_newer(3, others.iter()).map(|one| one.number), newest, "{others:?}");
+        }
+    }
+
+    #[test]
+    fn p4_p6_a_launcher_stands_for_the_newest_generation_that_is_its_own() {
+        let line = |number, launcher| Generation {
+            launcher: Identity { pid: launcher, start: 1 },
+            ..Generation::of_test(number, Some(Serving))
+        };
+        let record = Record {
+            starting: Some(line(5, 20)),
+            live: vec![line(1, 20), line(3, 21), line(4, 20)],
+            ..Record::default()
+        };
+        let newest = |pid, start| newest_of(Identity { pid, start }, &record);
+        assert_eq!([20, 21, 22].map(|pid| newest(pid, 1)), [Some(5), Some(3), None]);
+        assert_eq!(newest(20, 2), None, "another process has its number");
     }
 
     #[test]

@@ -79,8 +79,8 @@ fn is_same<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NO_START, Sight, World, prove};
-    use crate::proto::generation::record::Identity;
+    use super::{NO_BOOT, NO_NAMESPACE, NO_START, Sight, World, prove};
+    use crate::proto::generation::record::{Generation, Identity};
     use crate::proto::generation::verdict::Unproven::{Elsewhere, Gone, Unknown};
 
     const WHO: Identity = Identity { pid: 7, start: 70 };
@@ -111,6 +111,18 @@ mod tests {
             let proven = |of_this_boot| prove(WHO, &theirs, &here, of_this_boot, SEEN);
             assert_eq!((proven(false), proven(true)), (by_record, by_lock), "{theirs:?} {here:?}");
         }
+    }
+
+    #[test]
+    fn what_a_generation_did_not_know_is_unknown_in_its_line() {
+        let line = Generation::of_test(1, None);
+        assert_eq!(World::of(&line), world("this", 1));
+        let boot = Generation { boot: NO_BOOT.to_owned(), ..line.clone() };
+        assert_eq!(World::of(&boot), world("?", 1));
+        assert_eq!(
+            World::of(&Generation { pid_namespace: NO_NAMESPACE, ..line }),
+            world("this", 0)
+        );
     }
 
     #[test]

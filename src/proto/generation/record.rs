@@ -4,6 +4,7 @@ use super::clock::SinceBoot;
 use super::rejection::{ProgramFile, Rejected};
 use super::tally::Tally;
 use crate::proto::text::{Refused, VERSION, parse_pid};
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -208,10 +209,12 @@ impl Record {
         if words.next() != Some(RECORD) {
             return Err(Refused::Foreign);
         }
-        match words.next().and_then(|word| word.parse().ok()) {
-            Some(VERSION) => {}
-            Some(version) if version > VERSION => return Err(Refused::Version(version)),
-            Some(_) | None => return Err(Refused::Foreign),
+        let version: Option<u32> = words.next().and_then(|word| word.parse().ok());
+        let version = version.ok_or(Refused::Foreign)?;
+        match version.cmp(&VERSION) {
+            Ordering::Equal => {}
+            Ordering::Greater => return Err(Refused::Version(version)),
+            Ordering::Less => return Err(Refused::Foreign),
         }
         let mut dropped = Vec::new();
         let (mut last, mut more) = (None, Vec::new());

@@ -186,6 +186,7 @@ impl Sight {
 #[cfg(test)]
 mod tests {
     use super::{ProgramFile, Rejected, RollbackCause, Sight};
+    use crate::proto::are_told_apart;
     use std::time::Duration;
 
     const FILE: ProgramFile = ProgramFile { device: 1, inode: 2, mtime: -3, size: 4 };
@@ -252,6 +253,11 @@ mod tests {
             None
         );
         assert_eq!(Sight { rejected, own: None, is_served: true, goes: false }.pause(), None);
+    }
+
+    #[test]
+    fn each_cause_is_told() {
+        assert!(are_told_apart(RollbackCause::ALL.map(RollbackCause::text)));
     }
 
     #[test]

@@ -87,7 +87,6 @@ impl Understanding {
         let settling = self.settling.as_mut()?;
         settling.reads += 1;
         let intent = match reading {
-            _ if self.kind.starts_again == StartsAgain::Never => Intent::Stop(Scope::Generation),
             // The supervisor died before it could be asked. Another may come and start the next.
             Reading::Lost if Some(settling.from) == self.supervisor => Intent::Unknown,
             Reading::Lost => Intent::Stop(Scope::Generation),

@@ -74,7 +74,7 @@ pub(crate) fn variables() -> impl Iterator<Item = &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Above, decide};
+    use super::{Above, decide, variables};
     use crate::proto::Kind;
 
     fn names(names: &[&str]) -> Vec<Option<String>> {
@@ -127,6 +127,10 @@ mod tests {
         assert_eq!(decide(Some(Kind::OTHER), &script, None).0, Kind::NOBODY);
         let program = in_a_container(&["init"]);
         assert_eq!(decide(Some(Kind::OTHER), &program, None).0, Kind::OTHER);
+        // On a machine of its own, `init` may be a part of a program of another name: that of BusyBox.
+        let busybox = Above { at_the_top: true, ..in_a_container(&["busybox"]) };
+        let machine = Above { in_a_namespace: false, ..busybox };
+        assert_eq!(decide(Some(Kind::OTHER), &machine, None).0, Kind::OTHER);
     }
 
     #[test]
@@ -140,6 +144,15 @@ mod tests {
         // What can be seen counts more.
         let above = Above { has_traces: true, ..in_a_container(&["sh", "tini"]) };
         assert_is(Kind::NOBODY, &above);
+    }
+
+    /// They are the traces where the way up cannot be seen.
+    #[test]
+    fn services_are_known_by_what_their_supervisors_give_them() {
+        let given: Vec<&str> = variables().collect();
+        for name in ["INVOCATION_ID", "SUPERVISOR_PROCESS_NAME", "RC_SVCNAME"] {
+            assert!(given.contains(&name), "{name}: {given:?}");
+        }
     }
 
     #[test]

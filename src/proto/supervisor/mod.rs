@@ -400,11 +400,14 @@ impl fmt::Debug for Kind {
 
 /// `==` is not `const`.
 const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
     let mut at = 0;
-    while at < one.len() && at < other.len() && one[at] == other[at] {
+    while at < one.len() && one[at] == other[at] {
         at += 1;
     }
-    at == one.len() && at == other.len()
+    at == one.len()
 }
 
 /// Tests name the kinds. The product cannot: it has to ask a column.

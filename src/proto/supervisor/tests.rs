@@ -15,6 +15,7 @@ fn each_kind_has_one_row_that_contradicts_no_other() {
     for kind in Kind::all() {
         assert!(names.insert(kind.name), "two rows: {kind:?}");
         assert_eq!(Kind::from_name(kind.name), Some(kind));
+        assert_eq!(format!("{kind:?}"), kind.name);
         assert!(
             kind.name.bytes().all(|byte| byte.is_ascii_alphanumeric()),
             "on the wire: {kind:?}"

@@ -288,6 +288,11 @@ fn p2_p3_poem() {
 }
 
 #[test]
+fn p2_p3_salvo() {
+    restarted_ten_times("salvo", false, &[]);
+}
+
+#[test]
 fn p2_p3_warp_serve() {
     restarted_ten_times("warp-serve", false, &[]);
 }

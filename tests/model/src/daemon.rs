@@ -733,6 +733,14 @@ impl World {
         awaited
     }
 
+    /// `Service::stands_for_newest`, in the launcher of the generation `id`. The record also names the one that took
+    /// the claim last.
+    pub(crate) fn newest_of(&self, id: Id) -> Option<u64> {
+        let named = |child: &Id| self.record.contains(child) || self.at(*child).number == self.last;
+        let named = self.children(id).filter(named).map(|child| self.at(child).number);
+        named.filter(|number| *number > 0).max().map(u64::from)
+    }
+
     /// Neither its daemon nor its keeper lives.
     pub(crate) fn is_gone(&self, id: Id) -> bool {
         self.daemon(id).is_none() && self.keeper(id).is_none()

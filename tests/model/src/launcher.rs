@@ -222,8 +222,17 @@ impl World {
                 }
             }
             Output::StopOlder => {
-                let asker = Asker { number: None, start: u64::from(id) };
-                let older = self.stop_older(id, asker, Signal::TermOfAnotherLauncher, setting);
+                let older = match self.newest_of(id) {
+                    Some(number) => {
+                        let asker = Asker { number: Some(number), start: u64::from(id) };
+                        self.stop_older(id, asker, Signal::TermOfAnotherLauncher, setting)
+                    }
+                    // Nobody is known to be older.
+                    None => {
+                        self.excuse_stop();
+                        Vec::new()
+                    }
+                };
                 inputs.push_back(Input::OlderTold { awaited: !older.is_empty(), again: false });
                 if let Some(launcher) = self.launcher_mut(id) {
                     launcher.awaits = older;

@@ -12,7 +12,7 @@ pub(crate) struct Known(u16);
 
 impl Known {
     /// What this version understands.
-    pub(crate) const ALL: Known = Known(((1 << SocketKind::ALL.len()) - 1) | Known::STATES);
+    pub(crate) const ALL: Known = Known((1 << SocketKind::ALL.len()) - 1 + Known::STATES);
     /// What a version understands that does not say it: the first four kinds.
     pub(crate) const FIRST: Known = Known(0b1111);
     const STATES: u16 = 1 << 15;
@@ -67,5 +67,6 @@ mod tests {
         assert!(!later.has(SocketKind::Udp) && !Known::FIRST.has_states());
         assert!(SocketKind::ALL.into_iter().all(|kind| Known::ALL.has(kind)));
         assert_eq!(Known::parse(Some("")).format().as_deref(), Some(""));
+        assert!(Known::parse(Some("udp,tcp,udp")).has(SocketKind::Udp), "said twice");
     }
 }

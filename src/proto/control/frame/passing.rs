@@ -241,6 +241,23 @@ mod tests {
             assert!(batch.format(&[0; INLINE_MAX as usize]).len() <= MESSAGE_MAX);
         }
         assert_eq!(chunk_of_connections(&[one(&"\n".repeat(NAME_MAX), LOAD_MAX, 0)]), 1);
+        // The ends of many short lines need room as well.
+        for longer in (1..120).step_by(10) {
+            let mut all = vec![one(&"k".repeat(107), 0, 0); CONNECTIONS_MAX];
+            all[0] = one(&"\n".repeat(longer), 0, 0); // three bytes each
+            let count = chunk_of_connections(&all);
+            assert!(count > CONNECTIONS_MAX - 5, "{count}");
+            let batch = Batch::new(u64::MAX, all[..count].to_vec());
+            assert!(batch.format(&[0; INLINE_MAX as usize]).len() <= MESSAGE_MAX);
+        }
+    }
+
+    #[test]
+    fn p10_a_message_has_one_connection_at_least_and_no_more_than_descriptors_fit() {
+        for (count, is_good) in [(0, false), (1, true), (251, true), (252, false)] {
+            let text = Batch::new(1, vec![one("a", 0, 0); count]).format(b"");
+            assert_eq!(Batch::parse(&text).is_ok(), is_good, "{count}");
+        }
     }
 
     #[test]

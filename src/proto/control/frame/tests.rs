@@ -3,6 +3,7 @@ use super::{
     Owner, Refused, Request, SOCKETS_MAX, STATE_MAX, STATES_MAX, Secret, Socket, SocketKind, Steer,
     Word, chunk, chunk_of_states,
 };
+use crate::proto::are_told_apart;
 
 fn tcp(asked: &str, local: &str) -> Socket {
     Socket {
@@ -58,6 +59,9 @@ fn each_request_as_text() {
         ("copy", Request::Copy { known: Known::FIRST }),
         ("say told", Request::Say(Word::Told)),
         ("say go", Request::Say(Word::Go)),
+        ("stand-by generation=7", Request::StandBy { generation: 7 }),
+        ("commit", Request::Commit),
+        ("roll-back", Request::RollBack),
         ("pass generation=7 open=10000", Request::Pass { generation: 7, open: 10_000 }),
     ] {
         assert_eq!(value.format(), format!("seamless-takeover 1 {text}").into_bytes());
@@ -191,8 +195,10 @@ fn what_is_none_of_ours_is_refused() {
     for name in ["", "take", "got", "done", "Offer"] {
         assert_eq!(answer(name), Err(Refused::Unknown(name.to_owned())));
     }
+    let whole = |length| answer(&format!("status {}", "x".repeat(length - 27)));
+    assert!(whole(MESSAGE_MAX).is_ok(), "the longest");
+    assert_eq!(whole(MESSAGE_MAX + 1), Err(Refused::Malformed("length")));
     let long = "x".repeat(MESSAGE_MAX);
-    assert_eq!(answer(&long), Err(Refused::Malformed("length")));
     let Err(Refused::Unknown(name)) = answer(&long[..1000]) else { panic!("known") };
     assert_eq!(name.len(), 64, "cut");
 }
@@ -246,8 +252,10 @@ fn each_wrong_part_of_an_answer_is_refused() {
     ] {
         assert_eq!(answer(text), Err(Refused::Malformed(part)), "{text}");
     }
-    let long = format!("sockets count=1\nunix asked={} local=/a member=0", "a".repeat(12289));
-    assert_eq!(answer(&long), Err(Refused::Malformed("address")));
+    let long =
+        |length| format!("sockets count=1\nunix asked={} local=/a member=0", "a".repeat(length));
+    assert!(answer(&long(12288)).is_ok(), "4096 bytes, each as three");
+    assert_eq!(answer(&long(12289)), Err(Refused::Malformed("address")));
 }
 
 #[test]
@@ -280,6 +288,70 @@ fn a_chunk_fits_into_one_message() {
     assert!(Answer::States(longest[..count].to_vec()).format().len() <= MESSAGE_MAX);
 }
 
+/// The ends of many lines need room as well.
+#[test]
+fn a_chunk_of_many_short_lines_fits_into_one_message() {
+    for longer in (0..300).step_by(8) {
+        let mut sockets = vec![unix(&[b'p'; 115]); CHUNK_MAX];
+        sockets[0] = unix(&vec![b'p'; 115 + longer]);
+        let count = chunk(&sockets);
+        assert!(count > CHUNK_MAX - 5, "{count}");
+        assert!(Answer::Sockets(sockets[..count].to_vec()).format().len() <= MESSAGE_MAX);
+    }
+    let state = |name: String| NamedState { name, version: u32::MAX, bytes: STATE_MAX };
+    for longer in (0..NAME_MAX).step_by(5) {
+        let mut states = vec![state("s".repeat(219)); CHUNK_MAX];
+        states[0] = state("\u{1}".repeat(longer)); // three bytes each
+        let count = chunk_of_states(&states);
+        assert!(count > CHUNK_MAX - 5, "{count}");
+        assert!(Answer::States(states[..count].to_vec()).format().len() <= MESSAGE_MAX);
+    }
+}
+
+/// Each kind: bound to a path, TCP or UDP, and listening.
+#[test]
+fn what_sockets_of_each_kind_do() {
+    let kinds = SocketKind::ALL.map(|kind| (kind.is_unix(), kind.is_inet(), kind.listens()));
+    let expected = [
+        (false, true, true),   // TCP
+        (false, true, false),  // UDP
+        (true, false, true),   // Unix
+        (true, false, false),  // datagrams
+        (true, false, true),   // SEQPACKET
+        (false, false, true),  // vsock
+        (false, false, false), // a descriptor
+    ];
+    assert_eq!(kinds, expected);
+}
+
+/// Two requests for such an address are two sockets.
+#[test]
+fn which_ports_the_system_replaces() {
+    let vsock = |port| Address::Vsock { cid: 1, port };
+    for (address, is_any) in [
+        (tcp("[::]:0", "[::]:0").asked, true),
+        (tcp("[::]:1", "[::]:1").asked, false),
+        (vsock(u32::MAX), true),
+        (vsock(0), false),
+        (Address::Unix(Vec::new()), false),
+        (Address::Name("tun".to_owned()), false),
+    ] {
+        assert_eq!(address.is_any_port(), is_any, "{address}");
+    }
+}
+
+#[test]
+fn each_refusal_says_what_is_wrong() {
+    assert!(are_told_apart([
+        Refused::Version(2),
+        Refused::Version(3),
+        Refused::Foreign,
+        Refused::Unknown("a".to_owned()),
+        Refused::Malformed("count"),
+        Refused::Malformed("address"),
+    ]));
+}
+
 #[test]
 fn members_of_steered_groups_as_text() {
     let secret = Secret(std::array::from_fn(|at| at as u8));
@@ -298,12 +370,13 @@ fn members_of_steered_groups_as_text() {
         assert_eq!(socket.format(), line);
         assert_eq!(Socket::parse(&line), Ok(socket));
     }
-    assert!(!format!("{secret:?}").contains("00"), "{secret:?}");
+    assert_eq!(format!("{secret:?}"), "Secret(…)", "for a log");
     let line = |flow: &str, secret: &str| {
         Socket::parse(&format!(
             "udp asked=[::]:9 local=[::]:9 member=0 flow={flow} secret={secret}"
         ))
     };
+    assert!(line("12.63.1023.newest", &hex).is_ok(), "the last of each");
     for flow in [
         "",
         "12",

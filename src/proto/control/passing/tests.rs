@@ -4,7 +4,7 @@ use super::{
 };
 use crate::proto::control::frame::{Answer, Batch, Fate, Passed, Request};
 use crate::proto::generation::verdict::{Facts, Unproven};
-use crate::proto::{DrainReason, State};
+use crate::proto::{DrainReason, State, are_told_apart};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
 #[test]
@@ -88,6 +88,29 @@ fn p13_a_message_that_is_not_whole_is_refused_as_a_whole() {
     assert_eq!(receiver.answered(), []);
 }
 
+/// What could not be used costs the message, and not the link.
+#[test]
+fn p13_after_a_message_that_is_given_up_the_next_one_is_taken() {
+    let mut receiver = Receiver::new();
+    receiver.on_message(&batch(1, 3), (3, false), Ok(())).expect("a message");
+    receiver.give_up();
+    assert_eq!(receiver.answered(), []);
+    assert_eq!(receiver.on_message(&batch(2, 1), (1, false), Ok(())), Ok(()));
+}
+
+#[test]
+fn each_reason_says_why_a_connection_stays() {
+    assert!(are_told_apart([
+        Reason::NotDraining,
+        Reason::Stopped,
+        Reason::NoSuccessor,
+        Reason::Silent,
+        Reason::Refused,
+        Reason::UnknownKind,
+        Reason::Unusable,
+    ]));
+}
+
 /// A sender with one message of so many connections in doubt.
 fn in_doubt(count: usize) -> Sender {
     let mut sender = Sender::new();
@@ -106,30 +129,47 @@ fn in_doubt(count: usize) -> Sender {
 #[test]
 fn p13_what_is_in_doubt_stays_so_until_the_successor_has_decided_or_has_ended() {
     let kept = |number, count| Answer::Kept { number, fates: vec![Fate::Kept; count] };
-    for input in [
-        Input::Silent,
-        Input::Garbage,
-        Input::Closed,
-        Input::Ended,
-        Input::ReadOut, // of nothing: it has not ended
-        Input::Done,
-        Input::NotSent,
-        Input::Heard(Answer::Accepted),
-        Input::Heard(kept(2, 3)),
-        Input::Heard(kept(1, 2)),
+    let waits = |limited, link| Next::Await { limited, link };
+    // Those that wait are given back as soon as no answer is to be hoped for soon; nothing more is sent.
+    let quiet = (waits(false, true), Next::GiveBack(Reason::Silent));
+    let as_before = (waits(true, true), waits(true, true));
+    for (input, (then, with_more)) in [
+        (Input::Silent, quiet.clone()),
+        (Input::Garbage, quiet.clone()),
+        (Input::Heard(Answer::Accepted), quiet.clone()),
+        (Input::Heard(kept(2, 3)), quiet.clone()),
+        (Input::Heard(kept(1, 2)), quiet),
+        (Input::Closed, (waits(true, false), waits(true, false))),
+        (Input::Ended, (Next::ReadOut, Next::ReadOut)),
+        (Input::ReadOut, as_before.clone()), // of nothing: it has not ended
+        (Input::Done, as_before.clone()),
+        (Input::NotSent, as_before),
     ] {
         let mut sender = in_doubt(3);
         sender.on(input.clone());
-        let next = sender.next(0, || 0);
-        assert!(matches!(next, Next::Await { .. } | Next::ReadOut), "{input:?}: {next:?}");
-        // Nothing more is sent; those that wait are not held up for ever.
-        let next = sender.next(5, || 5);
-        let is_quiet =
-            matches!(next, Next::Await { .. } | Next::ReadOut | Next::GiveBack(Reason::Silent));
-        assert!(is_quiet, "{input:?}: {next:?}");
+        assert_eq!(sender.next(0, || 0), then, "{input:?}");
+        assert_eq!(sender.next(5, || 5), with_more, "{input:?}");
         // The answer still counts.
         sender.on(Input::Heard(kept(1, 3)));
         assert_eq!(sender.next(0, || 0), Next::Settle(vec![Fate::Kept; 3]));
+    }
+    // What is decided stays so until it is carried out, whatever happens meanwhile.
+    let later = [Input::Closed, Input::Ended, Input::Silent, Input::NotSent, Input::Linked(3)];
+    let mut settled = in_doubt(3);
+    settled.on(Input::Heard(kept(1, 3)));
+    let mut returned = in_doubt(3);
+    returned.on(Input::Heard(Answer::Refused("no".to_owned())));
+    let mut over = returned.clone();
+    over.on(Input::Done);
+    for (mut sender, decided) in [
+        (settled, Next::Settle(vec![Fate::Kept; 3])),
+        (returned, Next::Requeue),
+        (over, Next::HangUp),
+    ] {
+        for input in later.clone() {
+            sender.on(input);
+            assert_eq!(sender.next(5, || 5), decided);
+        }
     }
     let mut sender = in_doubt(3);
     sender.on(Input::Ended);
@@ -153,6 +193,9 @@ fn a_generation_that_refuses_is_not_asked_again() {
     sender.on(Input::Done);
     sender.on(Input::Done);
     assert_eq!(sender.next(0, || 0), Next::Rest);
+    let mut first = Sender::new();
+    first.on(Input::NotLinked);
+    assert_eq!(first.next(3, || 3), Next::GiveBack(Reason::NoSuccessor), "nobody has refused");
     // A successor that takes links and closes them, again and again.
     let mut sender = Sender::new();
     sender.on(Input::Linked(2));
@@ -168,6 +211,7 @@ fn one_that_ends_before_anything_is_sent_costs_one_try() {
         let mut sender = Sender::new();
         sender.on(Input::Linked(2));
         sender.on(input);
+        assert_eq!(sender.next(0, || 0), Next::HangUp, "nothing waits");
         assert_eq!(sender.next(1, || 1), Next::GiveBack(Reason::NoSuccessor));
         sender.on(Input::Done);
         assert_eq!(sender.next(0, || 0), Next::HangUp);

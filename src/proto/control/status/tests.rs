@@ -1,4 +1,4 @@
-use super::super::frame::{Address, Socket, SocketKind};
+use super::super::frame::{Address, Answer, Flow, Secret, Socket, SocketKind};
 use super::{MESSAGE_MAX, State, Status};
 
 fn socket(port: u16) -> Socket {
@@ -101,9 +101,29 @@ fn more_sockets_than_fit_are_counted_and_not_listed() {
     let held: Vec<Socket> = (1..=5000).map(socket).collect();
     let many = Status { sockets: 5000, held, ..full() };
     let text = many.format();
-    assert!(text.len() < MESSAGE_MAX);
+    assert!(Answer::Status(text.clone()).format().len() <= MESSAGE_MAX);
     let read = Status::parse(&text).expect("a status");
     assert_eq!(read.sockets, 5000);
     assert!(read.held.len() > 500 && read.held.len() < 5000, "{}", read.held.len());
     assert_eq!(read.held[..], many.held[..read.held.len()]);
+}
+
+/// Everybody who may ask for the status reads it; the secret is for the successors of the group alone.
+#[test]
+fn a_status_does_not_tell_the_secret_of_a_steered_group() {
+    let flow = Flow { owner: None, secret: Secret([0xa5; Secret::LENGTH]) };
+    let held = vec![Socket { flow: Some(Box::new(flow)), ..socket(80) }];
+    let text = Status { held, ..full() }.format();
+    assert!(!text.contains("a5a5"), "{text}");
+    assert_eq!(Status::parse(&text), Some(full()));
+}
+
+#[test]
+fn lines_that_are_long_fit_as_well() {
+    for length in 1..60 {
+        let name = Some("\u{1}".repeat(length)); // three bytes each
+        let held = vec![Socket { name, ..socket(80) }; 1000];
+        let text = Status { held, ..full() }.format();
+        assert!(Answer::Status(text).format().len() <= MESSAGE_MAX);
+    }
 }

@@ -259,9 +259,7 @@ impl Daemon {
 
     /// It will say nothing any more. Whether a newer one lives is looked at as after its end.
     fn dumps(&mut self, out: &mut Vec<Output>) {
-        if self.stands_by() && self.serves() {
-            self.serve_again(false, RollbackCause::Ended, out);
-        }
+        self.serve_again(false, RollbackCause::Ended, out);
     }
 
     pub(super) fn newer(&mut self, watched: bool, out: &mut Vec<Output>) {

@@ -8,7 +8,7 @@ use crate::proto::daemon::{
 use crate::proto::generation::check::{Content, Own, Seen};
 use crate::proto::generation::record::Identity;
 use crate::proto::generation::verdict::{Facts, Unproven};
-use crate::proto::{DrainReason, Intent, Kind, Reading, Report, Scope, State};
+use crate::proto::{DrainReason, Intent, Kind, Reading, Report, Scope, State, are_told_apart};
 use DrainReason::{Requested, Stopped, TakenOver};
 use Intent::{Restart, Stop, Unknown};
 use Question::{OfLauncher, OfService};
@@ -118,6 +118,29 @@ fn a_daemon_outlives_its_readers_once_it_is_alone() {
     let mut left = daemon_in(Phase::HandingOff);
     let _ = left.on(D::LauncherGone);
     assert!(left.outlives_readers() && left.is_alone());
+    let mut leaves = Daemon::new(Kind::RUNIT, false).leaves(true);
+    assert_eq!(leaves.started(5), Some(Report::Started));
+    let _ = leaves.on(D::Told(Stop(Service)));
+    assert!(!leaves.outlives_readers(), "its launcher waits for it");
+    let _ = leaves.on(D::LauncherGone);
+    assert!(leaves.outlives_readers());
+}
+
+#[test]
+fn the_log_tells_apart_what_a_check_has_seen() {
+    let (older, newer) = (Sight::NoRecord { newer: false }, Sight::NoRecord { newer: true });
+    let all = [Sight::ClaimHeld, Sight::Unknown, older, newer, Sight::Seen(well())];
+    assert!(are_told_apart(all.map(|sight| sight.name())));
+}
+
+/// An answer that comes late, while it drains, leads to no check: that would take the claim, for which its
+/// successor may wait.
+#[test]
+fn a_daemon_that_drains_does_not_check() {
+    let mut daemon = daemon_in(Phase::Detached);
+    let asks = [D::Timer(DT::Check), D::Term(Sender::Successor)];
+    let _ = asks.map(|input| daemon.on(input));
+    assert_eq!(daemon.on(D::Status(OfService, Reading::Up)), []);
 }
 
 #[test]

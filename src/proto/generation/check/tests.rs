@@ -62,7 +62,11 @@ fn p11_a_generation_on_probation_has_not_taken_over() {
     let (identity, facts) = line(6, Ok(()));
     let lines = vec![line(5, Err(Unproven::Ours)), (identity, Facts { unproven: true, ..facts })];
     let content = Some(Content { pid: Some(identity.pid), locked: true });
-    assert_eq!(found(&Seen { lines, content, ..well() }), Findings::default());
+    let mut memory = Memory { last_claim: 5, ..Memory::default() };
+    for _ in 0..3 {
+        let seen = Seen { lines: lines.clone(), content, ..well() };
+        assert_eq!(check(&seen, &mut memory), Findings::default(), "the PID file is the new one's");
+    }
     // Nor has one that was rolled back, or replaced by a third one that is on probation, and drains.
     let lines = vec![
         line(5, Err(Unproven::Ours)),
@@ -124,4 +128,20 @@ fn p12_a_keeper_is_not_newer() {
         found(&Seen { lines, ..well() }).newer
     };
     assert!(keeper(false) && !keeper(true));
+}
+
+/// Its predecessor has been told to serve again, and this one was not heard.
+#[test]
+fn p11_one_that_was_rolled_back_learns_it_from_the_record() {
+    let (identity, facts) = line(5, Err(Unproven::Ours));
+    let replaced = (identity, Facts { unproven: true, serves: false, ..facts });
+    for (ours, older, is_found) in [
+        (replaced, Ok(()), true),
+        (replaced, Err(Unproven::Gone), false), // nobody serves in its place
+        ((identity, facts), Ok(()), false),
+        ((identity, Facts { unproven: true, ..facts }), Ok(()), false), // on probation
+    ] {
+        let seen = Seen { lines: vec![line(4, older), ours], ..well() };
+        assert_eq!(found(&seen).replaced, is_found, "{ours:?} {older:?}");
+    }
 }

@@ -100,24 +100,52 @@ fn records() -> Vec<Record> {
                 Generation { crashes: Some(SERVED), ..generation(5, &["crashes=1"]) },
             ],
         ),
+        record(
+            8,
+            vec![
+                generation(6, &["crashes=soon", "file=soon", "state=dreaming"]),
+                Generation { file: Some(FILE), ..generation(7, &["file=soon", "file=1:2:3:4"]) },
+                Generation {
+                    state: Some(LineState::Probation),
+                    ..generation(8, &["state=serving"])
+                },
+            ],
+        ),
         record_1(),
     ]
 }
 
+const FILE: ProgramFile = ProgramFile { device: 5, inode: 6, mtime: -7, size: 8 };
 const ROW: Row = Row { first: Duration::from_millis(7), served_since: None };
 const SERVED: Row = Row { served_since: Some(Duration::from_millis(9)), ..ROW };
 
 #[test]
-fn who_listens_at_the_control_socket() {
-    let listen = LineState::ALL.map(|state| (state.name(), state.listens()));
+fn what_a_generation_does_in_each_state() {
+    let all =
+        LineState::ALL.map(|one| (one.name(), one.listens(), one.serves(), one.is_unproven()));
     let expected = [
-        ("serving", true),
-        ("probation", true),
-        ("replaced", false),
-        ("draining", false),
-        ("keeping", true),
+        ("serving", true, true, false),
+        ("probation", true, true, true),
+        ("replaced", false, false, true),
+        ("draining", false, false, false),
+        ("keeping", true, false, false),
     ];
-    assert_eq!(listen, expected);
+    assert_eq!(all, expected);
+}
+
+/// Before a file is written over, and in a command that is given any path.
+#[test]
+fn a_record_is_known_by_its_first_word() {
+    for (text, is_one) in [
+        (RECORD_1, true),
+        ("seamless-record 2 last=1", true),
+        ("seamless-record", false),
+        ("seamless-records 1 last=12", false),
+        ("4711", false),
+        ("", false),
+    ] {
+        assert_eq!(Record::begins(text.as_bytes()), is_one, "{text:?}");
+    }
 }
 
 #[test]

@@ -677,6 +677,65 @@ fn launcher_passes_signals_on() {
     assert_eq!(all, [LO::ForwardIfHandled(PID, 10), LO::Forward(NEXT, 10)]);
 }
 
+/// That of another process has nothing to do with the TERM: somebody continues the service by hand.
+#[test]
+fn launcher_takes_a_cont_for_a_part_of_the_term_of_its_sender_only() {
+    let way = [L::Term { from: 7 }, L::Cont { from: 8 }, L::Timer(LT::Settle)];
+    let read = [&way[..], &[L::Status(Reading::Unreadable)]].concat();
+    assert_eq!(told(Kind::DAEMONTOOLS, &read), [Restart]);
+}
+
+/// The daemon waits differently after what is known to be a restart.
+#[test]
+fn launcher_tells_what_a_second_term_means_if_it_means_something_else() {
+    let term = L::Term { from: 7 };
+    let (up, unread) = (L::Status(Reading::Up), L::Status(Reading::Unreadable));
+    assert_eq!(told(Kind::OTHER, &[term, up, term, unread]), [Restart, Unknown]);
+    assert_eq!(told(Kind::OTHER, &[term, up, term, up]), [Restart]);
+}
+
+/// The supervisor starts the next generation: one that is started here as well would be one too many.
+#[test]
+fn launcher_in_place_drops_a_wish_when_it_is_told_to_end() {
+    let (_, serving) =
+        launchers_in_place().into_iter().find(|(name, _)| *name == "serving").expect("a state");
+    let term = [L::Term { from: 7 }, L::Status(Reading::Unreadable)];
+    let starts = |inputs: &[L]| {
+        let mut launcher = serving.clone();
+        inputs.iter().flat_map(|input| launcher.on(*input)).any(|output| output == LO::Start)
+    };
+    let due = [L::Report(PID, Report::Prepared), L::Timer(LT::Gather)];
+    assert!(starts(&[&[L::Reload], &due[..]].concat()));
+    assert!(!starts(&[&[L::Reload], &term[..], &due].concat()));
+    // It is being executed already: then it is waited for.
+    let mut launcher = serving.clone();
+    let spawned = [&[L::Reload], &due[..], &term, &[L::Ended(PID, End::Code(0))]].concat();
+    let outputs: Vec<LO> = spawned.iter().flat_map(|input| launcher.on(*input)).collect();
+    assert!(!outputs.iter().any(|one| matches!(one, LO::Mirror(..))), "{outputs:?}");
+    assert!(launcher.on(L::Spawned(None)).contains(&LO::Mirror(PID, End::Code(0))));
+}
+
+/// Its hooks may hold what the next one needs.
+#[test]
+fn launcher_in_place_starts_only_when_the_one_that_serves_has_prepared() {
+    let mut launcher = Launcher::new(Kind::OTHER, None, PID, Some(InPlace { max_draining: None }));
+    let both = [
+        L::Report(PID, Report::Started),
+        L::Reload,
+        L::Timer(LT::Gather),
+        L::Report(PID, Report::Prepared),
+        L::Spawned(Some(NEXT)),
+        L::Report(NEXT, Report::Started),
+        L::Reload,
+        L::Timer(LT::Gather),
+    ];
+    let _ = both.map(|input| launcher.on(input));
+    assert_eq!(launcher.on(L::Report(PID, Report::Prepared)), [], "of the one that is to drain");
+    let starts = [LO::Disarm(LT::Prepare), LO::Start];
+    assert_eq!(launcher.on(L::Report(NEXT, Report::Prepared)), starts);
+    assert_eq!(launcher.on(L::Timer(LT::Prepare)), [], "too late");
+}
+
 #[test]
 fn launcher_reads_a_doubtful_status_ten_times() {
     let mut inputs = vec![L::Term { from: 7 }, L::Cont { from: 7 }];
@@ -762,6 +821,11 @@ fn p12_no_keeper_where_none_is_of_use() {
     let mut stopped = keeping(Kind::DAEMONTOOLS);
     let _ = [L::Term { from: 7 }, L::Status(Reading::Down)].map(|input| stopped.on(input));
     assert_eq!(stopped.on(L::Given(PID)), [LO::DropSockets(PID)]);
+    for late in [Report::Released, Report::Draining] {
+        let mut launcher = keeping(Kind::DAEMONTOOLS);
+        let _ = launcher.on(report(late));
+        assert_eq!(launcher.on(L::Given(PID)), [LO::DropSockets(PID)], "{late:?}");
+    }
 }
 
 /// A stop that the launcher knows nothing of, by `seamless stop`.

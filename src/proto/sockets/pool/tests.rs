@@ -101,6 +101,21 @@ fn a_passed_socket_is_found_by_its_name_or_by_its_kind_and_address() {
     assert_eq!(Origin::Supervisor.name(), "supervisor");
 }
 
+/// A name has several addresses, and the supervisor has bound one of them.
+#[test]
+fn of_several_addresses_the_one_that_was_passed_counts() {
+    let mut pool = Pool::new();
+    let mut other = entry(81, 1);
+    other.socket.kind = SocketKind::Udp;
+    pool.pass(other);
+    pool.pass(entry(82, 2));
+    let mut asks = wanted(81, None);
+    asks.addresses = vec![address(80), address(81), address(82)];
+    let found = pool.find(&asks, |_| false).expect("of one kind");
+    assert_eq!(fds(found.iter().map(|(entry, _)| entry.clone())), [2]);
+    assert_eq!(found[0].0.socket.asked, address(82), "the address that successors ask for");
+}
+
 /// What the program has not asked for is closed once it has asked for any, and never before that if it was
 /// passed: the program may find it by itself.
 #[test]
@@ -182,6 +197,47 @@ fn a_group_of_the_same_size_is_spread_over_all() {
     assert_eq!(pool.hold(&wanted(82, None), one, true).1, None);
 }
 
+/// A deploy from several sockets to a single one: the others still get connections of their queues.
+#[test]
+fn one_socket_of_what_was_a_group_gets_all() {
+    let mut pool = Pool::new();
+    pool.take(vec![entry(80, 1), entry(80, 2)]);
+    let wanted = wanted(80, None);
+    let all = pool.find(&wanted, |_| false).expect("of one kind");
+    let (held, now) = pool.hold(&wanted, all, true);
+    assert_eq!(now.map(|(entry, spread)| (entry.fd, spread)), Some((1, Spread::First(1))));
+    assert!(!held[0].0.socket.retired && held[1].0.socket.retired);
+}
+
+/// A deploy from a steered group to a plain one.
+#[test]
+fn members_of_a_steered_group_are_found_as_those_of_a_plain_one() {
+    let mut pool = Pool::new();
+    pool.take(Vec::new());
+    pool.receive_all(vec![entry(80, 1), entry(80, 2)]);
+    let both = [(1, Origin::Predecessor), (2, Origin::Predecessor)];
+    assert_eq!(found(&mut pool, &wanted(80, Some(2))), both);
+}
+
+/// A steered group is bound by this crate: beside a socket that the supervisor has passed it would get a part
+/// of what arrives, and no program of the kernel could be attached.
+#[test]
+fn what_was_passed_stands_in_the_way_of_a_steered_group() {
+    let mut pool = Pool::new();
+    pool.pass(named(80, 1, "quic"));
+    let mut asks = wanted(80, Some(2));
+    assert!(pool.is_passed(&asks), "by its address");
+    asks.addresses = vec![address(81)];
+    assert!(!pool.is_passed(&asks));
+    asks.name = Some("quic");
+    assert!(pool.is_passed(&asks), "by its name");
+    asks.name = Some("dns");
+    assert!(!pool.is_passed(&asks));
+    pool.note_asked(&wanted(82, Some(2)), &address(82));
+    assert_eq!(pool.asked_before(&wanted(82, None)), Some(&address(82)));
+    assert_eq!(pool.asked_before(&wanted(81, None)), None);
+}
+
 #[test]
 fn a_drain_lets_all_go_however_early_it_begins() {
     let mut pool = Pool::new();
@@ -238,7 +294,43 @@ fn stored(mut entry: Entry<u64>, member: u32, file: Option<FileId>) -> Entry<u64
     (entry.socket.member, entry.socket.file) = (member, file);
     entry.socket.name = Some(fdstore::name(&entry.socket));
     (entry.socket.member, entry.socket.file) = (0, None);
+    entry.socket.asked = Address::Name("unknown".to_owned());
     entry
+}
+
+/// The name is no proof: whoever may put something into the store gives it any name.
+#[test]
+fn p10_what_has_a_name_of_the_store_and_is_of_another_kind_is_not_used() {
+    let mut pool = Pool::new();
+    let mut other = stored(entry(80, 1), 0, None);
+    other.socket.kind = SocketKind::Udp;
+    pool.pass(other);
+    pool.take(Vec::new());
+    assert_eq!(found(&mut pool, &wanted(80, None)), []);
+}
+
+/// A program that asks for the first address that is free had the second one.
+#[test]
+fn of_several_addresses_the_one_that_was_stored_counts() {
+    let mut pool = Pool::new();
+    pool.pass(stored(entry(81, 1), 0, None));
+    pool.take(Vec::new());
+    let mut asks = wanted(80, None);
+    asks.addresses.push(address(81));
+    assert_eq!(found(&mut pool, &asks), [(1, Origin::Store)]);
+}
+
+/// If the store has too little room, it is a descriptor that is left out.
+#[test]
+fn p12_sockets_go_into_the_store_before_descriptors() {
+    let mut pool = Pool::new();
+    let mut descriptor = entry(0, 1);
+    descriptor.socket.kind = SocketKind::Descriptor;
+    descriptor.socket.asked = Address::Name("tun".to_owned());
+    assert_eq!(pool.keep(descriptor), []);
+    _ = pool.hold(&wanted(80, None), vec![(entry(80, 2), Origin::Bound)], false);
+    let added = pool.bring_store_into_line().add;
+    assert_eq!(added.into_iter().map(|(_, fd)| fd).collect::<Vec<_>>(), [2, 1]);
 }
 
 #[test]
@@ -284,7 +376,8 @@ fn a_path_that_names_another_file_is_not_what_the_store_has() {
         let mut pool = Pool::new();
         pool.pass(unix(1));
         let mut asks = wanted(80, None);
-        (asks.kind, asks.addresses) = (SocketKind::Unix, vec![unix(1).socket.asked]);
+        asks.addresses = vec![Address::Unix(b"/run/web".to_vec())];
+        asks.kind = SocketKind::Unix;
         let found = pool.find(&asks, |entry| {
             assert_eq!(entry.socket.file, Some(file));
             is_lost
@@ -401,6 +494,14 @@ fn the_port_that_the_system_chose_may_be_asked_for_by_its_number() {
     let found = pool.find(&wanted(4711, None), |_| false).expect("of one kind");
     let socket = &found[0].0.socket;
     assert_eq!((&socket.asked, &socket.name), (&address(4711), &None));
+    let vsock = |port| Address::Vsock { cid: 1, port };
+    let mut chosen = entry(0, 2);
+    (chosen.socket.kind, chosen.socket.local) = (SocketKind::Vsock, vsock(9));
+    chosen.socket.asked = vsock(Address::ANY_VSOCK_PORT);
+    pool.take(vec![chosen]);
+    let mut asks = wanted(0, None);
+    (asks.kind, asks.addresses) = (SocketKind::Vsock, vec![vsock(9)]);
+    assert_eq!(self::found(&mut pool, &asks), [(2, Origin::Predecessor)]);
 }
 
 /// Only what was asked for, only of what others have bound, and only what such a socket has.

@@ -322,3 +322,27 @@ fn p4_p11_rs_seamless_takes_over_from_both() {
         assert!(!outputs.contains(&Output::Say(Word::Leaving)), "{outputs:?}");
     }
 }
+
+/// The one that stands by takes silence for death.
+#[test]
+fn p11_one_on_probation_goes_on_saying_that_it_is_well() {
+    let well = [Output::Say(Word::Well), Output::Arm(Timer::Well)];
+    assert_eq!(on_probation().on(D::Timer(Timer::Well)), well);
+}
+
+/// A drain that has begun is not undone, and the files are the successor's.
+#[test]
+fn p4_one_that_drains_takes_no_files_back() {
+    let mut daemon = standing_by();
+    let _ = daemon.on(D::Probation(E::PartnerEnded));
+    let _ = daemon.on(D::Probation(E::Newer(false)));
+    let again = daemon.on(D::Timer(Timer::TakeBack));
+    assert_eq!(again, [Output::TakeBack(RollbackCause::Ended)]);
+    let mut asked = daemon.clone();
+    let _ = asked.on(D::Probation(E::AskedToStandBy(3)));
+    let _ = daemon.on(D::Term(Sender::Successor));
+    for mut daemon in [asked, daemon] {
+        assert_eq!(daemon.on(D::Timer(Timer::TakeBack)), [], "{:?}", daemon.phase());
+        assert_eq!(daemon.on(D::Probation(E::TakenBack { again: true })), []);
+    }
+}
