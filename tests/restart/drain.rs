@@ -86,25 +86,24 @@ fn every_change_of_the_state_and_the_reason_are_told() {
         let options = [
             "--at=after-init=call:states",
             "--at=shutdown=call:reason",
+            &format!("--at=drained=file:{}", direct.flag("told").display()),
             "--successor-timeout=none",
         ];
         let (mut first, old) = direct.start_ready(&options);
         first.detach();
-        wait_for("it is detached", LIMIT, || {
-            let told = |name| events(&direct.report, old.pid(), name);
-            (told("thread") == ["Serving", "Detached"] && told("task") == told("thread"))
-                .then_some(())
-        });
+        let wait_told = |all: &[&str], last: [&[&str]; 2]| {
+            wait_for(format!("told of {all:?}, {last:?}"), LIMIT, || {
+                let told = |name| events(&direct.report, old.pid(), name);
+                let [thread, task] = last.map(|last| [all, last].concat());
+                (told("thread") == thread && told("task") == task).then_some(())
+            });
+        };
+        wait_told(&["Serving", "Detached"], [&[], &[]]);
         direct.start_ready(&["--at=shutdown=hang"]);
-        old.wait_end(LIMIT);
+        wait_told(&["Serving", "Detached", "Draining"], [&["end"], &["TakenOver"]]);
         assert_eq!(events(&direct.report, old.pid(), "called"), ["reason Some(TakenOver)"]);
-        // It may end before its last words.
-        let all = ["Serving", "Detached", "Draining"];
-        let [thread, task] = ["thread", "task"].map(|name| events(&direct.report, old.pid(), name));
-        assert_eq!(thread[..3], all);
-        assert_eq!(task[..3], all);
-        assert!(thread[3..].iter().all(|last| last == "end"), "{thread:?}");
-        assert!(task[3..].iter().all(|last| last == "TakenOver"), "{task:?}");
+        fs::write(direct.flag("told"), "").expect("a file");
+        old.wait_end(LIMIT);
     });
 }
 
