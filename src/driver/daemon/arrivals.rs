@@ -92,8 +92,9 @@ impl Events {
         let service = self.daemon.service.as_ref();
         let sender = match service {
             Some(service) if service.launcher == from => Sender::Launcher { announced },
-            // A successor puts its own PID file in place before it sends TERM; one in Go too.
-            Some(service) if from != own && service.named() == Some(from) => Sender::Successor,
+            Some(service) if from != own => {
+                Sender::of(from, service.named(), || service.is_succeeded())
+            }
             Some(_) | None => Sender::Other,
         };
         match signal {

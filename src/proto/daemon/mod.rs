@@ -117,9 +117,21 @@ pub(crate) enum Sender {
     Launcher {
         announced: bool,
     },
-    /// The process that the PID file names now: a successor puts its own PID file in place first.
+    /// A newer generation, or whoever sends one while a newer generation serves.
     Successor,
     Other,
+}
+
+impl Sender {
+    /// Of a signal that neither our launcher nor we have sent. `named`: the process that the PID file names. A successor
+    /// puts its own file in place before it sends TERM; one in Go too. But until we hear of it, the next one may have
+    /// come, and signals merge. `succeeded`: does a newer generation serve, by the record?
+    pub(crate) fn of(from: i32, named: Option<i32>, succeeded: impl FnOnce() -> bool) -> Sender {
+        match named == Some(from) || succeeded() {
+            true => Sender::Successor,
+            false => Sender::Other,
+        }
+    }
 }
 
 /// What the supervisor is asked, and on whose behalf.
@@ -384,8 +396,22 @@ impl Phase {
 
 #[cfg(test)]
 mod tests {
-    use super::{Begins, Phase, StartedCall};
+    use super::{Begins, Phase, Sender, StartedCall};
     use crate::proto::DrainReason;
+
+    /// Its connections would not move, if it took that for the end of the service.
+    #[test]
+    fn p13_a_successor_s_term_is_known_when_the_next_one_has_come() {
+        for (named, succeeded, sender) in [
+            (Some(7), false, Sender::Successor),
+            (Some(8), true, Sender::Successor),
+            (None, true, Sender::Successor),
+            (Some(8), false, Sender::Other),
+            (None, false, Sender::Other),
+        ] {
+            assert_eq!(Sender::of(7, named, || succeeded), sender, "{named:?}, {succeeded}");
+        }
+    }
 
     #[test]
     fn what_begins_with_leaving_and_with_a_drain() {

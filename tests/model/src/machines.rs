@@ -460,6 +460,10 @@ pub(crate) fn verdict(facts: &Facts, purpose: Purpose, mut asker: Asker) -> Verd
     verdict::verdict(facts, purpose, asker)
 }
 
+pub(crate) fn sender(from: i32, named: Option<i32>, succeeded: impl FnOnce() -> bool) -> Sender {
+    Sender::of(from, named, || !variants::is(Variant::OnlyTheNamed) && succeeded())
+}
+
 /// What is known of a generation, or what a broken one makes of it.
 pub(crate) fn known(facts: Facts) -> Facts {
     match (variants::broken(), facts.proof) {
