@@ -9,7 +9,7 @@
 mod proto;
 
 use proto::control::frame::{self, Answer, Batch, Fate};
-use proto::control::passing::{Input, Next, Receiver, Sender};
+use proto::control::passing::{Input, Next, Receiver, Sender, Unwilling};
 use proto::tickets;
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ fn new_side(receiver: &mut Receiver, kind: u8, part: &[u8]) {
     let inline = if batch.in_memory { 0 } else { batch.load() };
     assert_eq!(load.len() as u64, inline);
     let fds = batch.fds() + usize::from(kind & 2 != 0);
-    let willing = if kind & 4 == 0 { Ok(()) } else { Err("it drains") };
+    let willing = if kind & 4 == 0 { Ok(()) } else { Err(Unwilling::NotYet) };
     let came = receiver.on_message(&batch, (fds, kind & 8 != 0), willing);
     if came.is_err() {
         assert_eq!(receiver.answered(), []);

@@ -130,8 +130,13 @@ pub(super) struct Turn {
 impl Turn {
     pub(super) fn new(of: &Arc<Semaphore>) -> Turn {
         let mut turn = Turn { of: of.clone(), waits: None, now: None };
-        turn.begin();
+        turn.wait();
         turn
+    }
+
+    fn wait(&mut self) {
+        let turn = self.of.clone().acquire_owned();
+        self.waits = Some(Box::pin(async { turn.await.ok() }));
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -142,10 +147,12 @@ impl Turn {
         }
     }
 
-    /// It wants another turn.
+    /// It wants another turn. It has it at once where nobody else waits.
     pub(super) fn begin(&mut self) {
-        let turn = self.of.clone().acquire_owned();
-        self.waits = Some(Box::pin(async { turn.await.ok() }));
+        match self.of.clone().try_acquire_owned() {
+            Ok(permit) => self.now = Some(Some(permit)),
+            Err(_) => self.wait(),
+        }
     }
 
     /// Resolves when its turn has come. Only where it waits for that.

@@ -102,6 +102,8 @@ fn connect_to(address: SocketAddr) -> Connection {
 
 /// What the service `web` answers.
 trait Answers {
+    /// Whose the next answer is, and whether it says that the connection ends.
+    fn next_answer(&mut self) -> (u32, bool);
     /// The next answer, of this server: whether it says that the connection ends.
     fn answer_of(&mut self, pid: u32) -> bool;
     /// The next answer is the last one.
@@ -112,13 +114,21 @@ trait Answers {
 
 impl Answers for Connection {
     #[track_caller]
-    fn answer_of(&mut self, pid: u32) -> bool {
+    fn next_answer(&mut self) -> (u32, bool) {
         let head = self.read_until("\r\n\r\n");
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
         let body = self.read_until("\n");
         let body = if body.ends_with("bytes\n") { self.read_until("\n") } else { body };
-        assert_eq!(body, format!("Server pid: {pid}\n"));
-        head.to_ascii_lowercase().contains("\r\nconnection: close\r\n")
+        let pid = body.strip_prefix("Server pid: ").and_then(|pid| pid.trim_end().parse().ok());
+        let closes = head.to_ascii_lowercase().contains("\r\nconnection: close\r\n");
+        (pid.unwrap_or_else(|| panic!("no PID: {body}")), closes)
+    }
+
+    #[track_caller]
+    fn answer_of(&mut self, pid: u32) -> bool {
+        let (server, closes) = self.next_answer();
+        assert_eq!(server, pid);
+        closes
     }
 
     #[track_caller]

@@ -1,6 +1,7 @@
 //! Who may be asked for a restart in place, how often, and what becomes of a wish that comes too early.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::Path,
     thread,
@@ -12,7 +13,7 @@ use seamless_testing::{
     boxed::{self, Boxed},
     http::{Connection, Prober},
     process::{self, Watched, signal},
-    signal::{HUP, INT, PWR, QUIT, STOP, TERM, USR1, USR2},
+    signal::{CONT, HUP, INT, PWR, QUIT, STOP, TERM, USR1, USR2},
     site::{Site, User},
     supervisor::Supervisor,
     under_each_supervisor, wait_for,
@@ -27,19 +28,32 @@ use super::in_place::{Scene, in_a_box, request_is_answered};
 fn p1_p2_p3_a_reload_signal_to_any_process_of_the_service_is_one_restart() {
     in_a_box(|folder| {
         let mut scene = Scene::new(folder, &[]);
-        let launcher = scene.launcher();
+        let launcher = Watched::new(scene.launcher());
         let request = scene.hold();
         let oldest = scene.current();
         for nth in 0..5 {
             let current = scene.current();
             let targets = match nth {
                 0 => vec![current],
-                1 => vec![launcher, current],
-                2 => vec![current, launcher],
+                1 => vec![launcher.pid(), current],
+                2 => vec![current, launcher.pid()],
                 3 => vec![oldest], // it drains
-                _ => vec![oldest, launcher, current, current, launcher],
+                _ => vec![oldest, launcher.pid(), current, current, launcher.pid()],
             };
-            targets.into_iter().for_each(|pid| signal(pid, HUP));
+            // The launcher hears of all of them together: one that comes after it has begun is another wish.
+            let log = &scene.direct.log;
+            let heard =
+                |pid: &u32| log.with(&["stage=signal", &format!("daemon={pid} signal=1 ")]).len();
+            let daemons = BTreeSet::from_iter(targets.iter().filter(|pid| **pid != launcher.pid()));
+            let before: Vec<usize> = daemons.iter().map(|pid| heard(pid)).collect();
+            launcher.stop();
+            targets.iter().for_each(|pid| signal(*pid, HUP));
+            for (pid, before) in daemons.into_iter().zip(before) {
+                wait_for(format_args!("{pid} has heard: {log}"), LIMIT, || {
+                    (heard(pid) > before).then_some(())
+                });
+            }
+            launcher.signal(CONT);
             scene.wait_taken_over();
             if nth > 0 {
                 scene.wait_drained();

@@ -312,10 +312,7 @@ fn p1_p6_in_the_folder_of_another_supervisor() {
         web.deploy(&format!("WorkingDirectory={}", web.folder.display()), "");
         web.control(&["start"]);
         web.restart_unseen(web.started(1));
-        assert_eq!(
-            web.log.with(&["stage=launch", "supervisor=1 supervisor_kind=systemd"]).len(),
-            2
-        );
+        web.log.wait_words(&["stage=launch", "supervisor=1 supervisor_kind=systemd"], 2);
         web.control(&["stop"]);
         web.wait_nothing_left();
     });

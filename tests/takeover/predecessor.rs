@@ -279,6 +279,29 @@ fn p4_an_older_generation_that_missed_its_term_drains() {
     });
 }
 
+/// It was slow to hear of its successor's TERM, and the next one has come, whose TERM merges with the first one.
+#[test]
+fn p13_a_generation_that_hears_late_knows_that_it_was_taken_over() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let (mut first, old) = direct.start_ready(&["--successor-timeout=none"]);
+        first.detach();
+        stop_without_claim(&old);
+        let (mut second, middle) = direct.start_ready(&["--successor-timeout=none"]);
+        second.detach();
+        let (_third, new) = direct.start_ready(&[]);
+        middle.wait_end(LIMIT);
+        assert_eq!(direct.named(), Some(new.pid()));
+        old.signal(CONT);
+        assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+        let from = format!("signal={TERM} from={}", middle.pid());
+        assert_eq!(
+            direct.log.with(&["stage=signal", &format!("daemon={}", old.pid()), &from]).len(),
+            1
+        );
+    });
+}
+
 #[test]
 fn p4_a_lost_record_does_not_stop_an_older_generation_from_draining() {
     boxed::run(|folder| {

@@ -94,8 +94,15 @@ impl Events {
         let sender = match service {
             Some(service) if service.launcher == from => Sender::Launcher { announced },
             Some(service) if from != own => {
-                let machine = lock(&self.daemon.machine);
-                Sender::of(from, service.named(), &machine, || service.lists(from))
+                // Not locked while the record is read: whoever has the files may want the machine.
+                let machine = lock(&self.daemon.machine).clone();
+                Sender::of(
+                    from,
+                    service.named(),
+                    &machine,
+                    || service.lists(from),
+                    || service.is_succeeded(),
+                )
             }
             Some(_) | None => Sender::Other,
         };

@@ -126,6 +126,12 @@ impl Service {
         Some(Partner { number, pid: newest.pid(), link: None, held: newest.held? })
     }
 
+    /// Does a newer generation serve that is proven? `false` if that cannot be known.
+    pub(in crate::driver) fn is_succeeded(&self) -> bool {
+        let (newer, own) = (self.newer(|_| true).unwrap_or_default(), self.number());
+        own.and_then(|own| lines::successor(own, newer.iter().map(|one| &one.facts))).is_some()
+    }
+
     fn newer(&self, is_wanted: impl Fn(&Generation) -> bool) -> Option<Vec<Examined>> {
         let own = self.number()?;
         let files = lock(&self.files);

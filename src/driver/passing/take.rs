@@ -6,7 +6,7 @@ use crate::driver::log::{self, passing::Event};
 use crate::driver::retry;
 use crate::driver::shared::PROCESS;
 use crate::proto::control::frame::{Answer, Batch, Fate, MESSAGE_MAX};
-use crate::proto::control::passing::{Receiver, may_receive, room_for};
+use crate::proto::control::passing::{Receiver, Unwilling, may_receive, room_for};
 use crate::shutdown::{DrainGuard, lock, panic_text};
 use crate::sys::seqpacket::{Arrival, Link, Message};
 use crate::sys::shortage::is_shortage;
@@ -25,7 +25,7 @@ const LINKS: usize = 16;
 /// Between two looks whether the other side has ended.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Another generation wants to pass its connections. An error refuses it.
+/// Another generation wants to pass its connections. An error refuses it. The link is not kept where it is to ask again.
 pub(in crate::driver) fn begin(
     link: &Arc<Link>,
     peer: Peer,
@@ -35,7 +35,11 @@ pub(in crate::driver) fn begin(
     let service = PROCESS.daemon().and_then(|daemon| daemon.service.as_ref());
     let proven = service.and_then(|service| service.other(theirs, peer.pid));
     let proven = proven.ok_or("the record does not say that it is a generation of this service")?;
-    willing()?;
+    match willing() {
+        Ok(()) => {}
+        Err(Unwilling::NotYet) => return Ok(()),
+        Err(why @ Unwilling::Refuses(_)) => return Err(why.to_string()),
+    }
     if lock(&PROCESS.connections.kinds).is_empty() {
         return Err("the program accepts no connections".to_owned());
     }
@@ -68,8 +72,8 @@ fn generation() -> Option<u64> {
     PROCESS.daemon().and_then(|daemon| daemon.generation())
 }
 
-fn willing() -> Result<(), &'static str> {
-    let Some(daemon) = PROCESS.daemon() else { return Err("it has not started") };
+fn willing() -> Result<(), Unwilling> {
+    let daemon = PROCESS.daemon().ok_or(Unwilling::NotYet)?;
     let machine = lock(&daemon.machine);
     may_receive(machine.state(), machine.is_on_probation())
 }

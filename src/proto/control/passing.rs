@@ -58,16 +58,32 @@ pub(crate) fn may_pass(reason: Option<DrainReason>) -> Result<(), Reason> {
     }
 }
 
+/// Why a generation takes no connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unwilling {
+    /// It will in a moment: its line in the record says that it serves before it does. The link is closed without an
+    /// answer, since who refuses is not asked again.
+    NotYet,
+    Refuses(&'static str),
+}
+
+impl std::fmt::Display for Unwilling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Unwilling::NotYet => "it has not started, or is on probation",
+            Unwilling::Refuses(why) => why,
+        })
+    }
+}
+
 /// May connections be passed to a generation in this state? Not in its probation: if it fails, they end with
 /// it.
-pub(crate) fn may_receive(state: State, on_probation: bool) -> Result<(), &'static str> {
+pub(crate) fn may_receive(state: State, on_probation: bool) -> Result<(), Unwilling> {
     match state {
-        State::Starting => Err("it has not started"),
-        State::Draining => Err("it drains"),
-        State::Leaving => Err("it leaves: the service is stopped"),
-        State::Serving | State::Detached | State::Standby if on_probation => {
-            Err("it is on probation")
-        }
+        State::Starting => Err(Unwilling::NotYet),
+        State::Draining => Err(Unwilling::Refuses("it drains")),
+        State::Leaving => Err(Unwilling::Refuses("it leaves: the service is stopped")),
+        State::Serving | State::Detached | State::Standby if on_probation => Err(Unwilling::NotYet),
         State::Serving | State::Detached | State::Standby => Ok(()),
     }
 }
@@ -371,7 +387,7 @@ impl Receiver {
         &mut self,
         batch: &Batch,
         (fds, lost): (usize, bool),
-        willing: Result<(), &'static str>,
+        willing: Result<(), Unwilling>,
     ) -> Result<(), String> {
         if self.due != Due::Message {
             return Err("it has not waited for the answer".to_owned());
@@ -390,7 +406,7 @@ impl Receiver {
             let due = self.number + 1;
             return Err(format!("it sent message {} where {due} was due", batch.number));
         }
-        willing.map_err(str::to_owned)?;
+        willing.map_err(|why| why.to_string())?;
         self.number = batch.number;
         self.due = Due::Fates(batch.connections.len());
         Ok(())

@@ -117,7 +117,7 @@ pub(crate) enum Sender {
     Launcher {
         announced: bool,
     },
-    /// The process that the PID file names now: a successor puts its own PID file in place first.
+    /// A newer generation, or whoever sends one while a newer generation serves.
     Successor,
     /// To a generation on probation: a successor that is not in the record, which is rs/seamless.
     Unlisted,
@@ -125,23 +125,31 @@ pub(crate) enum Sender {
 }
 
 impl Sender {
-    /// Of a signal that our launcher has not sent. `named`: the process that the PID file names. `listed`: does the
-    /// record list the sender?
+    /// Of a signal that neither our launcher nor we have sent. `named`: the process that the PID file names. `listed`: does
+    /// the record list the sender? `succeeded`: does a newer generation serve, by the record?
     ///
-    /// rs/seamless removes the PID file, sends TERM, and writes its own one then. While a detached generation is on
-    /// probation, a TERM that comes without a PID file is taken for that: the file would be put back within a second.
+    /// A successor puts its own file in place before it sends TERM. But until we hear of it, the next one may have come,
+    /// and signals merge. rs/seamless removes the PID file, sends TERM, and writes its own one then. While a detached
+    /// generation is on probation, a TERM that comes without a PID file is taken for that: the file would be put back
+    /// within a second.
     pub(crate) fn of(
         from: i32,
         named: Option<i32>,
         daemon: &Daemon,
-        listed: impl Fn() -> bool,
+        listed: impl FnOnce() -> bool,
+        succeeded: impl FnOnce() -> bool,
     ) -> Sender {
-        match named {
-            Some(named) if named != from => Sender::Other,
-            Some(_) if daemon.is_on_probation() && !listed() => Sender::Unlisted,
-            Some(_) => Sender::Successor,
-            None if daemon.is_on_probation() && daemon.is_alone() && !listed() => Sender::Unlisted,
-            None => Sender::Other,
+        let on_probation = daemon.is_on_probation();
+        let in_go = match named {
+            Some(named) => on_probation && named == from,
+            None => on_probation && daemon.is_alone(),
+        };
+        if in_go && !listed() {
+            Sender::Unlisted
+        } else if named == Some(from) || succeeded() {
+            Sender::Successor
+        } else {
+            Sender::Other
         }
     }
 }

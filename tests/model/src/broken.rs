@@ -118,7 +118,8 @@ const BUSY: Budget = Budget { connections: 1, ..RESTART };
 const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
-const VARIANTS: [(Variant, Promise, Setting); 93] = [
+const VARIANTS: [(Variant, Promise, Setting); 94] = [
+    (OnlyTheNamed, P13, daemontools(TWICE)),
     (SilenceDecides, P13, moving(Budget { limits: 1, ..RESTART })),
     (EndDecides, P13, moving(Budget { kills: 1, ..RESTART })),
     (ReadsAtOnce, P13, moving(Budget { kills: 1, ..RESTART })),

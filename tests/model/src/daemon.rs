@@ -12,6 +12,7 @@ use crate::proto::daemon::{
     Forced, Input, Output, Phase, Question, Sender, Sight, StartedCall, Timer,
 };
 use crate::proto::generation::check::{Own, Seen, names_newer};
+use crate::proto::generation::lines::successor;
 use crate::proto::generation::record::{Identity, LineState};
 use crate::proto::generation::takeover::{Act, Done, End as Outcome, Next};
 use crate::proto::generation::verdict::{Asker, Facts, Purpose, Verdict};
@@ -172,11 +173,9 @@ impl World {
                         }
                         _ => {
                             let listed = || self.record.iter().any(|one| pid(*one) == from);
-                            self.at(id).daemon.as_ref().expect("it hears").machine.sender(
-                                from,
-                                self.file.map(pid),
-                                listed,
-                            )
+                            let succeeded = || self.is_succeeded(id, setting);
+                            let daemon = self.at(id).daemon.as_ref().expect("it hears");
+                            daemon.machine.sender(from, self.file.map(pid), listed, succeeded)
                         }
                     };
                     match signal {
@@ -201,12 +200,12 @@ impl World {
     pub(crate) fn feed(&mut self, id: Id, input: Input, setting: &Setting) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let outputs = self.decide(id, input);
+            let outputs = self.decide(id, input, setting);
             self.perform(id, outputs, &mut inputs, setting);
         }
     }
 
-    fn decide(&mut self, id: Id, input: Input) -> Vec<Output> {
+    fn decide(&mut self, id: Id, input: Input, setting: &Setting) -> Vec<Output> {
         let Some(daemon) = self.daemon_mut(id) else { return Vec::new() };
         assert!(!daemon.is_stalled(), "a thread that waits was told something");
         let (before, served) = (daemon.machine.phase(), daemon.machine.state().serves());
@@ -226,7 +225,7 @@ impl World {
             (_, after) => (served && !serves && !parks).then_some(after),
         };
         if let Some(phase) = departs {
-            self.check_departure(id, phase, &input);
+            self.check_departure(id, phase, &input, setting);
         }
         self.check_leaving(id, (before, after), &input, &outputs);
         let asked = matches!(input, Input::Usr2(Sender::Other | Sender::Successor));
@@ -571,6 +570,26 @@ impl World {
         }
     }
 
+    /// `Service::is_succeeded`.
+    fn is_succeeded(&self, id: Id, setting: &Setting) -> bool {
+        let facts = self.served_facts(id, setting);
+        successor(u64::from(self.at(id).number), facts.iter().map(|(_, one)| one)).is_some()
+    }
+
+    /// What this generation knows of those in the record. Without probations the world knows no lines: a
+    /// generation serves by its line from the moment on at which it is in there.
+    pub(crate) fn served_facts(&self, id: Id, setting: &Setting) -> Vec<(Id, Facts)> {
+        let facts = |one: &Id| {
+            let mut facts = self.facts(*one, id, setting);
+            if !setting.probation {
+                let serves = self.daemon(*one).is_some_and(DaemonProcess::serves);
+                facts.serves = serves && self.at(*one).was_ready;
+            }
+            (*one, facts)
+        };
+        self.record.iter().map(facts).collect()
+    }
+
     pub(crate) fn asker(&self, id: Id) -> Asker {
         let number = Some(u64::from(self.at(id).number)).filter(|number| *number > 0);
         Asker { number, start: u64::from(id) }
@@ -806,7 +825,7 @@ impl World {
     // ---- P1 ----
 
     /// A generation leaves serving by its own decision: there must be a reason.
-    fn check_departure(&mut self, id: Id, phase: Phase, input: &Input) {
+    fn check_departure(&mut self, id: Id, phase: Phase, input: &Input, setting: &Setting) {
         let (Phase::Draining(reason), own) = (phase, self.at(id)) else {
             return self.fault(Promise::P1, "a serving generation ends without a drain");
         };
@@ -843,6 +862,14 @@ impl World {
             }
             _ => false,
         };
+        let told = own.termed || own.stop_sent || own.lost || stopping;
+        let by_term = reason == DrainReason::Requested && matches!(input, Input::Term(_)) && !told;
+        let serves = |id: Id| self.daemon(id).is_some_and(DaemonProcess::serves);
+        let mut serving = self.ids().filter(|id| serves(*id)).map(|id| self.at(id));
+        let knows = !setting.by_lock; // without pidfds nobody knows whether a generation of the record lives
+        if by_term && knows && serving.any(|one| one.number > own.number && replaces(one)) {
+            self.fault(Promise::P13, "a successor's TERM is taken for somebody's: nothing moves");
+        }
         if matches!(reason, DrainReason::Stopped) {
             self.net_excuse();
         }

@@ -60,9 +60,11 @@ impl Daemon {
         &self,
         from: i32,
         named: Option<i32>,
-        listed: impl Fn() -> bool,
+        listed: impl FnOnce() -> bool,
+        succeeded: impl FnOnce() -> bool,
     ) -> Sender {
-        Sender::of(from, named, &self.machine, listed)
+        let succeeded = || !variants::is(Variant::OnlyTheNamed) && succeeded();
+        Sender::of(from, named, &self.machine, listed, succeeded)
     }
 
     pub(crate) fn takes_candidates(&self) -> bool {

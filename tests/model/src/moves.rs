@@ -4,10 +4,10 @@
 //! is never the first to leave, so a connection ends with the process that has it.
 
 use super::trace::say;
-use super::world::{DaemonProcess, Id, Promise, Setting, World};
+use super::world::{Id, Promise, Setting, World};
 use crate::proto::control::frame::{Answer, Batch, Fate, Passed};
 use crate::proto::control::passing::{
-    Input, Next, Receiver, Sender, may_pass, may_receive, stays, successor,
+    Input, Next, Receiver, Sender, Unwilling, may_pass, may_receive, stays, successor,
 };
 use crate::proto::daemon::Phase;
 use crate::variants::{self, Variant};
@@ -250,15 +250,7 @@ impl World {
     /// The generation to which this one passes, by its number.
     fn successor_of(&self, id: Id, setting: &Setting) -> Option<Id> {
         let own = u64::from(self.at(id).number);
-        let mut facts: Vec<_> =
-            self.record.iter().map(|one| (*one, self.facts(*one, id, setting))).collect();
-        if !setting.probation {
-            // What the line says of one that has been entered.
-            for (one, facts) in &mut facts {
-                let serves = self.daemon(*one).is_some_and(DaemonProcess::serves);
-                facts.serves = serves && self.at(*one).was_ready;
-            }
-        }
+        let facts = self.served_facts(id, setting);
         let number = successor(own, facts.iter().map(|(_, one)| one))?.number;
         facts.iter().find(|(_, one)| one.number == number).map(|(one, _)| *one)
     }
@@ -405,11 +397,13 @@ impl World {
         match link.hears.pop_front().expect("a message") {
             Message::Pass => {
                 let answer = match willing {
-                    Ok(()) => Answer::Accepted,
-                    Err(why) => Answer::Refused(why.to_owned()),
+                    Ok(()) => Some(Answer::Accepted),
+                    Err(Unwilling::NotYet) => None,
+                    Err(why @ Unwilling::Refuses(_)) => Some(Answer::Refused(why.to_string())),
                 };
+                link.open &= answer.is_some();
                 if link.has_audience {
-                    link.says.push_back(answer);
+                    link.says.extend(answer);
                 }
             }
             Message::Batch(number, mut sent) => {

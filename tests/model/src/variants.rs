@@ -177,6 +177,8 @@ pub(crate) enum Variant {
     LeavingNotReported,
     /// The old side takes back what is in doubt after a while.
     SilenceDecides,
+    /// A TERM is a successor's only if the PID file names the sender when it is heard.
+    OnlyTheNamed,
     /// It does not read what the successor sent before its end.
     EndDecides,
     /// The successor reads from a connection before it has answered.

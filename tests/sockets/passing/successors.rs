@@ -140,9 +140,9 @@ fn p13_a_third_generation_comes_in_the_middle_of_the_move() {
         clients.iter_mut().step_by(3).for_each(Client::send);
         let second = moves.restart(&quick);
         clients.iter_mut().step_by(3).for_each(|one| _ = one.answer());
-        for old in [first, second] {
-            old.wait_end(LIMIT);
-        }
+        wait_for(format_args!("both have ended\n{}", moves.log()), LIMIT, || {
+            (first.has_ended() && second.has_ended()).then_some(())
+        });
         assert_all_at(&mut clients, moves.daemon);
         assert!(moves.log().stage("hammer").is_empty(), "{}", moves.log());
     });

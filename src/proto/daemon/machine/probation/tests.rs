@@ -297,7 +297,8 @@ fn without_a_probation_nothing_of_it_happens() {
 #[test]
 fn p4_p11_rs_seamless_takes_over_from_both() {
     const FROM: i32 = 70;
-    let sender = |named, listed, daemon: &Daemon| Sender::of(FROM, named, daemon, || listed);
+    let sender =
+        |named, listed, daemon: &Daemon| Sender::of(FROM, named, daemon, || listed, || false);
     let mut detached = on_probation();
     let _ = detached.on(D::Told(Intent::Restart));
     let _ = detached.on(D::RequestHooksDone);
@@ -320,6 +321,21 @@ fn p4_p11_rs_seamless_takes_over_from_both() {
         assert_eq!(daemon.phase(), Phase::Draining(DrainReason::TakenOver));
         assert!(outputs.contains(&Output::StopOlder), "{outputs:?}");
         assert!(!outputs.contains(&Output::Say(Word::Leaving)), "{outputs:?}");
+    }
+}
+
+/// Its connections would not move, if it took that for the end of the service.
+#[test]
+fn p13_a_successor_s_term_is_known_when_the_next_one_has_come() {
+    for (named, succeeded, sender) in [
+        (Some(7), false, Sender::Successor),
+        (Some(8), true, Sender::Successor),
+        (None, true, Sender::Successor),
+        (Some(8), false, Sender::Other),
+        (None, false, Sender::Other),
+    ] {
+        let seen = Sender::of(7, named, &serving(false), || false, || succeeded);
+        assert_eq!(seen, sender, "{named:?}, {succeeded}");
     }
 }
 
