@@ -61,7 +61,8 @@ impl Config {
     /// A check of whether the program works, asked each second of a [`probation`](Config::probation), the first
     /// time after one second, on a thread of the crate. If it returns `false`, panics or gives no answer within
     /// 5 s, the probation has failed: the predecessor serves again, and this generation drains
-    /// ([`DrainReason::RolledBack`](crate::DrainReason::RolledBack)).
+    /// ([`DrainReason::RolledBack`](crate::DrainReason::RolledBack)). A probation whose time is over waits for an
+    /// answer that is still due; [`commit`](crate::commit) does not.
     pub fn probation_check(mut self, check: impl FnMut() -> bool + Send + 'static) -> Config {
         self.settings.probation_check = Some(Box::new(check));
         self

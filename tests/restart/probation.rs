@@ -25,6 +25,7 @@ under_each_supervisor![
     p11_each_end_of_a_new_generation_is_a_rollback,
     p11_an_unhealthy_generation_drains_when_the_old_one_serves,
     p11_unhealthy_in_the_first_and_in_the_last_second,
+    p11_a_check_that_hangs_when_the_time_is_over_is_no_success,
     p11_who_passes_takes_over,
     p11_the_standby_killed_proves_the_new_one,
     p11_the_launcher_killed_in_the_window,
@@ -204,6 +205,22 @@ fn p11_unhealthy_in_the_first_and_in_the_last_second(kind: Supervisor, folder: &
         prober.stop().assert_all_answered();
         end(&site);
     }
+}
+
+/// It is asked after one second, and has 5 s to answer.
+fn p11_a_check_that_hangs_when_the_time_is_over_is_no_success(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let hangs = site.flag("hangs");
+    fs::create_dir(&hangs).expect("a folder");
+    let options = format!("--probation=3s --unhealthy='{}'", hangs.display());
+    let second = restart(&site, &first, &options);
+    wait_serves_again(&site, &prober, &first, 1);
+    assert_eq!(site.report.wait_of(second.pid(), "wait").text, "RolledBack");
+    fs::remove_dir(hangs).expect("its folder");
+    second.wait_end(LIMIT);
+    assert!(site.log.stage("commit").is_empty(), "{site}");
+    prober.stop().assert_all_answered();
+    end(&site);
 }
 
 fn p11_who_passes_takes_over(kind: Supervisor, folder: &Path) {

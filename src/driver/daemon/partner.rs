@@ -207,8 +207,12 @@ fn ask_each_second(daemon: &'static Daemon, mut check: crate::driver::settings::
             if !lock(&daemon.machine).is_on_probation() {
                 return;
             }
+            daemon.post(Input::Probation(Event::Check { asked: true }));
             let why = match asks.send(()).map(|()| answered.recv_timeout(ANSWER)) {
-                Ok(Ok(Ok(true))) => continue,
+                Ok(Ok(Ok(true))) => {
+                    daemon.post(Input::Probation(Event::Check { asked: false }));
+                    continue;
+                }
                 Ok(Ok(Ok(false))) => "probation_check says no",
                 Ok(Ok(Err(()))) => "probation_check panicked",
                 Ok(Err(_)) | Err(_) => "probation_check has not answered within 5 s",

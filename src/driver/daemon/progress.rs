@@ -151,6 +151,7 @@ pub(super) fn cause(input: &Input) -> &'static str {
             Probation::OnProbation => "probation",
             Probation::Commit | Probation::CommitTried(_) => "commit",
             Probation::RollBack(_) => "rollback",
+            Probation::Check { .. } => "probation_check",
             Probation::AskedToStandBy(_) => "stand-by",
             Probation::Heard(word) => word.name(),
             Probation::PartnerEnded | Probation::Dumps | Probation::Newer(_) => "ended",

@@ -41,6 +41,7 @@ pub(crate) struct Daemon {
     /// A restart was asked for before we had started.
     early_wish: bool,
     probation: probation::Probation,
+    check: probation::Check,
     standby: probation::Standby,
     candidates: candidates::Candidates,
     /// Why those have failed whose place we have taken back.
@@ -77,6 +78,7 @@ impl Daemon {
             request_hooks: restart::RequestHooks::default(),
             early_wish: false,
             probation: probation::Probation::No,
+            check: probation::Check::Answered,
             standby: probation::Standby::No,
             candidates: candidates::Candidates::default(),
             failed: RollbackCause::Ended,

@@ -69,6 +69,8 @@ pub(crate) enum Event {
     Commit,
     /// It is to end now, failed: the check of the program, or an operator.
     RollBack(RollbackCause),
+    /// The check of the program has been asked, or says that all is well.
+    Check { asked: bool },
     /// The answer to [`Output::TryCommit`].
     CommitTried(CommitTried),
     /// A newer generation, which is on probation, asks us to stand by. Its number.

@@ -23,6 +23,16 @@ pub(super) enum Probation {
     AwaitsResumed,
 }
 
+/// The check of a program on probation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Check {
+    /// Or there is none.
+    Answered,
+    Asked,
+    /// It was asked, and the probation has ended meanwhile: its answer decides.
+    Decides,
+}
+
 /// Of a generation that stands by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Standby {
@@ -62,6 +72,7 @@ impl Daemon {
             Event::OnProbation => self.on_probation(out),
             Event::Commit => self.commit(out),
             Event::RollBack(cause) => self.roll_back(cause, out),
+            Event::Check { asked } => self.check(asked, out),
             Event::CommitTried(tried) => self.commit_tried(tried, out),
             Event::AskedToStandBy(number) => self.asked_to_stand_by(number, out),
             Event::Heard(word) => self.heard(word, out),
@@ -78,6 +89,7 @@ impl Daemon {
 
     pub(super) fn probation_timer(&mut self, timer: Timer, out: &mut Vec<Output>) {
         match timer {
+            Timer::Probation if self.check != Check::Answered => self.check = Check::Decides,
             Timer::Probation | Timer::CommitSoon | Timer::CommitLater => self.commit(out),
             Timer::Well => self.say_well(out),
             Timer::Silence => self.silence(out),
@@ -115,6 +127,14 @@ impl Daemon {
         }
     }
 
+    fn check(&mut self, asked: bool, out: &mut Vec<Output>) {
+        let before = self.check;
+        self.check = if asked { Check::Asked } else { Check::Answered };
+        if before == Check::Decides {
+            self.commit(out);
+        }
+    }
+
     pub(super) fn commit(&mut self, out: &mut Vec<Output>) {
         if matches!(self.probation, Probation::Running | Probation::Committing) {
             self.probation = Probation::Committing;
@@ -149,6 +169,9 @@ impl Daemon {
     fn was_silent(&mut self, out: &mut Vec<Output>) {
         if self.probation == Probation::Running {
             out.push(Output::Arm(Timer::Probation));
+            if self.check == Check::Decides {
+                self.check = Check::Asked;
+            }
         }
     }
 

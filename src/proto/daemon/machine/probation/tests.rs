@@ -189,6 +189,30 @@ fn p11_a_pause_begins_the_probation_anew() {
     assert_eq!(daemon.on(D::Probation(E::WasSilent)), [], "it was passed before");
 }
 
+/// The program may hang just before its probation ends.
+#[test]
+fn p11_a_check_that_was_asked_decides() {
+    let asked = D::Probation(E::Check { asked: true });
+    let well = D::Probation(E::Check { asked: false });
+    let commits = [Output::Disarm(Timer::Probation), Output::TryCommit];
+    let mut daemon = on_probation();
+    for input in [asked.clone(), well.clone(), asked.clone()] {
+        assert_eq!(daemon.on(input), []);
+    }
+    assert_eq!(daemon.on(D::Timer(Timer::Probation)), []);
+    let mut unhealthy = daemon.clone();
+    let _ = unhealthy.on(D::Probation(E::RollBack(RollbackCause::Unhealthy)));
+    assert!(unhealthy.wants_to_roll_back());
+    for whoever_decides_at_once in [D::Probation(E::Commit), D::Probation(E::PartnerEnded)] {
+        assert_eq!(daemon.clone().on(whoever_decides_at_once), commits);
+    }
+    let mut silent = daemon.clone();
+    assert_eq!(silent.on(D::Probation(E::WasSilent)), [Output::Arm(Timer::Probation)]);
+    assert_eq!(silent.on(well.clone()), [], "it begins anew");
+    assert_eq!(silent.on(D::Timer(Timer::Probation)), commits);
+    assert_eq!(daemon.on(well), commits);
+}
+
 #[test]
 fn p11_one_that_hangs_is_helped_until_it_is_heard_again() {
     let mut daemon = standing_by();
