@@ -13,6 +13,7 @@ use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
     http::{Connection, Target},
+    is_long,
     process::Watched,
     signal::{CONT, STOP, TERM},
     strict::Strict,
@@ -89,6 +90,7 @@ fn p1_p3_http2_leaves_in_the_drain_beside_those_that_move() {
 #[test]
 fn p13_clients_that_keep_their_connections_notice_nothing() {
     const CLIENTS: u64 = 64;
+    let restarts = if is_long() { 100 } else { 5 };
     Boxed::new().private_net().run(|folder| {
         let address = boxed::address();
         let mut web = start(folder, address, "");
@@ -98,7 +100,7 @@ fn p13_clients_that_keep_their_connections_notice_nothing() {
                 let (done, all) = (&done, &all);
                 scope.spawn(move || keep_asking(address, number, done, all));
             }
-            for _ in 0..5 {
+            for _ in 0..restarts {
                 // Many of them have asked the newest one; the others move with what they have.
                 let enough = all.load(Ordering::Relaxed) + CLIENTS;
                 wait_for("answers", LIMIT, || {
@@ -113,7 +115,7 @@ fn p13_clients_that_keep_their_connections_notice_nothing() {
         assert_eq!(connections(folder), CLIENTS);
         let counters = crate::command::counters_of(&folder.join("web.pid"));
         assert_eq!(counters["http_failures"], 0);
-        assert_eq!(counters["http_passed"], 5 * CLIENTS);
+        assert_eq!(counters["http_passed"], restarts * CLIENTS);
     });
 }
 
