@@ -8,10 +8,10 @@ mod children;
 mod intent;
 mod keep;
 mod machine;
-mod timers;
+pub(crate) mod timers;
 
 pub(crate) use machine::Launcher;
-pub(crate) use timers::{Limits, Timer};
+pub(crate) use timers::Timer;
 
 use super::{End, Intent, Reading, Report};
 
