@@ -47,7 +47,7 @@ pub(crate) struct Limits {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-/// As long as nobody waits who would notice.
+/// The claim is held for some milliseconds, if the one that starts does not hang.
 const SOON: Duration = Duration::from_millis(20);
 /// After this silence the generation that stands by serves beside the one on probation.
 pub(super) const SILENCE: Duration = Duration::from_secs(2);
