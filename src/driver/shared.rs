@@ -188,7 +188,7 @@ impl Daemon {
     }
 
     pub(in crate::driver) fn is_starting(&self) -> bool {
-        self.state() == State::Starting && !self.phase().parks_callers()
+        lock(&self.machine).is_starting()
     }
 
     pub(in crate::driver) fn state(&self) -> State {

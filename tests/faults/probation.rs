@@ -6,11 +6,12 @@ use std::{fs, path::Path, process::Command, thread};
 use seamless_testing::{
     LIMIT, bin,
     boxed::Boxed,
-    http::{FailureKind, Prober},
+    http::Prober,
+    probation::{self, WINDOW},
     process::Watched,
     scene,
     signal::CONT,
-    site::{SERVES_ON, Site},
+    site::Site,
     supervisor::Supervisor,
     under_each_supervisor, wait_for,
 };
@@ -32,46 +33,35 @@ fn full(role: Role, when: When) -> Fault {
 }
 
 fn site(kind: Supervisor, folder: &Path) -> (Site, Watched, Prober) {
-    let options = format!("{SERVES_ON} --standby");
-    let site = Site::at(folder).shared_socket().first(&stops(folder)).options(&options).under(kind);
-    let first = site.daemon(1);
-    let prober = Prober::start(&site.target);
-    prober.wait_pid(first.pid());
-    site.service().settle();
-    (site, first, prober)
+    probation::begin(kind, probation::plan(folder).first(&stops(folder)))
 }
 
 /// The second generation, which the first one stands by for.
 #[track_caller]
 fn restart(site: &Site, first: &Watched, prober: &Prober) -> Watched {
-    site.deploy_more("", "--probation=10m");
-    site.service().restart();
-    let second = site.daemon(2);
-    let standby = first.pid().to_string();
-    site.log.wait(&[("stage", "standby"), ("daemon", &standby), ("successor_generation", "2")]);
+    let second = probation::restart(site, first, WINDOW);
     prober.wait_pid(second.pid());
     second
 }
 
-fn record(site: &Site) -> String {
-    fs::read_to_string(site.lock_file()).expect("the record")
+/// Does the record say of a generation that it is on probation, and of a file that it was rejected?
+fn recorded(site: &Site) -> (bool, bool) {
+    let record = fs::read_to_string(site.lock_file()).expect("the record");
+    (record.contains(" state=probation"), record.contains("rejected="))
 }
 
-/// `held`: by those that have died.
+/// This one serves.
 #[track_caller]
-fn finish(site: &Site, prober: Prober, held: usize) {
-    let failed = prober.stop().failures_by_kind();
-    assert_eq!(failed.get(&FailureKind::Refused), None, "{failed:?}\n{site}");
-    assert!(failed.values().sum::<usize>() <= held, "{failed:?}\n{site}");
-    site.service().down();
-    site.service().wait_down();
-    site.wait_all_ended();
+fn finish(site: &Site, prober: Prober, serves: &Watched) {
+    prober.wait_pid(serves.pid());
+    probation::assert_nobody_refused(site, &prober.stop(), 0);
+    probation::end(site);
 }
 
 /// The number of its claim is written, and that it is on probation is not: nobody stands by for it.
 fn p11_the_disk_is_full_when_a_probation_begins(kind: Supervisor, folder: &Path) {
     let (site, first, prober) = site(kind, folder);
-    site.deploy_more(&stops(folder), "--probation=10m");
+    site.deploy_more(&stops(folder), WINDOW);
     fs::write(site.flag("before-daemon-init"), "").expect("a flag");
     let launcher = site.launcher();
     site.service().restart();
@@ -87,11 +77,9 @@ fn p11_the_disk_is_full_when_a_probation_begins(kind: Supervisor, folder: &Path)
     assert!(site.log.stage("standby").is_empty(), "{site}");
     // The next one has room, and has failed at nothing before: it does not wait.
     let third = site.daemon(2);
-    site.log.wait(&[("stage", "standby"), ("daemon", &first.pid().to_string())]);
-    assert!(record(&site).contains(" state=probation"), "{site}");
-    assert!(!record(&site).contains("rejected="), "{site}");
-    prober.wait_pid(third.pid());
-    finish(&site, prober, 0);
+    probation::wait_standby(&site, &first, 3);
+    assert_eq!(recorded(&site), (true, false), "{site}");
+    finish(&site, prober, &third);
 }
 
 /// Until it is written, the other one stands by.
@@ -109,7 +97,7 @@ fn p11_the_disk_is_full_at_the_commit(kind: Supervisor, folder: &Path) {
                 .expect("seamless")
         });
         site.log.wait_words(&["stage=commit", FULL], 2);
-        assert!(record(&site).contains(" state=probation"), "{site}");
+        assert_eq!(recorded(&site), (true, false), "{site}");
         assert!(site.log.stage("drain").is_empty(), "{site}");
         assert!(!said.is_finished(), "it waits until it is written");
         tracer.detach();
@@ -119,9 +107,8 @@ fn p11_the_disk_is_full_at_the_commit(kind: Supervisor, folder: &Path) {
     assert!(tracer.has_met());
     assert_eq!(site.report.wait_of(first.pid(), "wait").text, "TakenOver");
     first.wait_end(LIMIT);
-    assert!(!record(&site).contains(" state=probation"), "{site}");
-    prober.wait_pid(second.pid());
-    finish(&site, prober, 0);
+    assert_eq!(recorded(&site), (false, false), "{site}");
+    finish(&site, prober, &second);
 }
 
 /// It serves at once. The record, and with it the rejection of the file, follows.
@@ -135,14 +122,16 @@ fn p11_the_disk_is_full_at_the_rollback(kind: Supervisor, folder: &Path) {
     second.kill();
     prober.wait_pid(first.pid());
     site.log.wait_words(&["stage=rollback", FULL], 2);
-    assert!(!record(&site).contains("rejected="), "{site}");
+    let (_, is_rejected) = recorded(&site);
+    assert!(!is_rejected, "{site}");
     prober.wait_more(5);
     tracer.detach();
     assert!(tracer.has_met());
     wait_for(format_args!("its files\n{site}"), LIMIT, || {
-        let booked = record(&site).contains("rejected=");
-        (booked && site.named() == Some(first.pid())).then_some(())
+        let (_, is_rejected) = recorded(&site);
+        (is_rejected && site.named() == Some(first.pid())).then_some(())
     });
     fs::write(go, "").expect("a file");
-    finish(&site, prober, 1);
+    probation::assert_nobody_refused(&site, &prober.stop(), 1);
+    probation::end(&site);
 }

@@ -12,6 +12,7 @@ use std::{
 use seamless_testing::{
     LIMIT, bin,
     boxed::Boxed,
+    probation::{WINDOW, assert_nobody_refused, end, restart, site, wait_serves_again},
     process::{self, Watched},
     signal::CONT,
     site::{SERVES_ON, Site},
@@ -21,7 +22,6 @@ use seamless_testing::{
 
 use serde_json::Value;
 
-use super::probation::{WINDOW, assert_nobody_refused, end, restart, site, wait_serves_again};
 use crate::command::seamless;
 
 under_each_supervisor![

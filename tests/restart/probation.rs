@@ -6,7 +6,10 @@ use std::{fs, path::Path, thread};
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed},
-    http::{FailureKind, Prober, Probes, Target},
+    http::{Prober, Target},
+    probation::{
+        WINDOW, assert_nobody_refused, end, restart, site, wait_serves_again, wait_standby,
+    },
     process::{self, Watched},
     signal::{CONT, KILL, TERM, USR1},
     site::{SERVES_ON, Site},
@@ -50,66 +53,6 @@ fn p11_the_launcher_killed_in_the_window_under_s6() {
     Boxed::new().private_net().run(|folder| {
         p11_the_launcher_killed_in_the_window(Supervisor::S6, folder);
     });
-}
-
-/// Longer than any test.
-pub(super) const WINDOW: &str = "--probation=10m";
-
-pub(super) fn site(kind: Supervisor, folder: &Path) -> (Site, Watched, Prober) {
-    let site =
-        Site::at(folder).shared_socket().options(&format!("{SERVES_ON} --standby")).under(kind);
-    let first = site.daemon(1);
-    let prober = Prober::start(&site.target);
-    prober.wait_pid(first.pid());
-    site.service().settle();
-    (site, first, prober)
-}
-
-/// The next generation, in its window; this one stands by.
-#[track_caller]
-pub(super) fn restart(site: &Site, standby: &Watched, options: &str) -> Watched {
-    let nth = site.report.named("started").len() + 1;
-    site.deploy_options(&format!("{SERVES_ON} --standby {options}"));
-    site.service().restart();
-    let new = site.daemon(nth);
-    wait_standby(site, standby, nth);
-    new
-}
-
-/// How often it has begun to stand by.
-#[track_caller]
-pub(super) fn wait_standby(site: &Site, standby: &Watched, generation: usize) {
-    site.log.wait(&[
-        ("stage", "standby"),
-        ("daemon", &standby.pid().to_string()),
-        ("successor_generation", &generation.to_string()),
-    ]);
-}
-
-#[track_caller]
-pub(super) fn wait_serves_again(site: &Site, prober: &Prober, old: &Watched, times: usize) {
-    wait_for(format_args!("{} serves again\n{site}", old.pid()), LIMIT, || {
-        let mut again = site.log.stage("rollback");
-        again.retain(|line| line.number("daemon") == old.pid() && line.field("cause").is_some());
-        (again.len() >= times).then_some(())
-    });
-    prober.wait_pid(old.pid());
-}
-
-/// The supervisor may have no launcher at the moment. Then the old one finds out within a second.
-#[track_caller]
-pub(super) fn end(site: &Site) {
-    site.service().down();
-    site.service().wait_down();
-    site.wait_all_ended();
-}
-
-/// `most`: so many connections were held by those that have died.
-#[track_caller]
-pub(super) fn assert_nobody_refused(site: &Site, probes: &Probes, most: usize) {
-    let failed = probes.failures_by_kind();
-    assert_eq!(failed.get(&FailureKind::Refused), None, "{failed:?}\n{site}");
-    assert!(failed.values().sum::<usize>() <= most, "{failed:?}\n{site}");
 }
 
 /// A version that aborts at its 10th request, tried twice.

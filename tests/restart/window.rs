@@ -6,6 +6,10 @@ use seamless_testing::{
     LIMIT,
     boxed::{Boxed, Isolation},
     http::Prober,
+    probation::{
+        WINDOW, assert_nobody_refused, begin, end, plan, restart, site, wait_serves_again,
+        wait_standby,
+    },
     process::{self, Watched},
     signal::{CONT, TERM},
     site::{SERVES_ON, Site},
@@ -15,9 +19,6 @@ use seamless_testing::{
 
 use super::candidates::wait_candidate;
 use super::in_place::Scene;
-use super::probation::{
-    WINDOW, assert_nobody_refused, end, restart, site, wait_serves_again, wait_standby,
-};
 use crate::command::seamless;
 
 under_each_supervisor![
@@ -225,11 +226,8 @@ fn p9_p11_the_supervisor_killed_in_the_window(kind: Supervisor, folder: &Path) {
 
 /// It goes on accepting from the same queue, and so does the new one.
 fn p11_a_predecessor_that_ignores_standby(kind: Supervisor, folder: &Path) {
-    let site = Site::at(folder).shared_socket().options(SERVES_ON).under(kind);
-    let first = site.daemon(1);
-    let prober = Prober::start(&site.target);
-    prober.wait_pid(first.pid());
-    site.service().settle();
+    let plan = Site::at(folder).shared_socket().options(SERVES_ON);
+    let (site, first, prober) = begin(kind, plan);
     let second = restart(&site, &first, WINDOW);
     prober.wait_pid(second.pid());
     second.kill();
@@ -338,15 +336,7 @@ fn the_disk_is_full_in_the_window(kind: Supervisor, folder: &Path) {
     let mut mount = std::process::Command::new("mount");
     mount.args(["-t", "tmpfs", "-o", "mode=755,nr_inodes=32", "tmpfs"]).arg(&run);
     assert!(mount.status().expect("mount").success(), "a file system of its own");
-    let site = Site::at(folder)
-        .shared_socket()
-        .run_folder(&run)
-        .options(&format!("{SERVES_ON} --standby"))
-        .under(kind);
-    let first = site.daemon(1);
-    let prober = Prober::start(&site.target);
-    prober.wait_pid(first.pid());
-    site.service().settle();
+    let (site, first, prober) = begin(kind, plan(folder).run_folder(&run));
     let second = restart(&site, &first, WINDOW);
     prober.wait_pid(second.pid());
     let mut fill = (0..).map(|number: u32| run.join(format!("fill-{number}")));

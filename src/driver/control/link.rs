@@ -33,6 +33,12 @@ impl Deadline {
         Deadline { due: Instant::now() + timeout.min(far), timeout, name }
     }
 
+    /// The same, or this limit from now on if that is earlier.
+    pub(in crate::driver) fn at_most(self, limit: Duration) -> Deadline {
+        let part = Deadline::named(limit, self.name);
+        if part.due < self.due { part } else { self }
+    }
+
     pub(crate) fn left(self) -> Result<Duration, String> {
         let left = self.due.saturating_duration_since(Instant::now());
         if left.is_zero() {

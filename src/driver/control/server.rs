@@ -355,12 +355,9 @@ impl Server {
     }
 }
 
-/// The one that stands by can be told to serve again if the other one does not answer.
 fn may_end_probation(rolls_back: bool) -> bool {
-    PROCESS.daemon().is_some_and(|daemon| {
-        let machine = lock(&daemon.machine);
-        machine.is_on_probation() || rolls_back && machine.stands_by()
-    })
+    let daemon = PROCESS.daemon();
+    daemon.is_some_and(|daemon| lock(&daemon.machine).may_end_probation(rolls_back))
 }
 
 fn refuse(link: &Link, why: String) -> Result<(), String> {

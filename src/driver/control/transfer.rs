@@ -1,14 +1,16 @@
 //! The new daemon's side of a transfer: what the predecessor holds comes over its control socket.
 
 use super::link::{CLOSED, Deadline, Unconnected, connect};
-use crate::driver::generation::Service;
+use crate::driver::generation::{HeldPredecessor, Service};
 use crate::driver::handed::Sealed;
 use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::PROCESS;
 use crate::driver::sockets::{self, Entry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Answer, NamedState, Request, Socket, SocketKind};
-use crate::proto::control::transfer::{Predecessor, Taking, Took, Untakeable, giver, second_giver};
+use crate::proto::control::transfer::{
+    Failed, Givers, Predecessor, Taking, Took, Untakeable, flow_givers, giver,
+};
 use crate::proto::paths;
 use crate::sys::memfd;
 use crate::sys::seqpacket::Link;
@@ -99,47 +101,47 @@ pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Ta
         return Ok(taken);
     };
     let mut taken = Taken::default();
-    let standby = second_giver(&predecessor, &known);
-    let first = if standby.is_some() { Deadline::after(timeout / 2) } else { deadline };
+    let givers = Givers::new(predecessor, &known);
+    let first = deadline.at_most(givers.first_limit(timeout));
     let received = match receive(&link, own, &predecessor, first, &mut taken) {
         Ok(()) => Ok(taken),
-        Err(why) if standby.is_some() && why != CLOSED => {
-            let standby = standby.expect("just seen");
-            log::write(Event::TransferFromStandby {
-                predecessor: predecessor.pid,
-                standby: standby.pid,
-                standby_generation: standby.number,
-                error: &why,
-            });
-            taken = Taken::default();
-            match at(&paths::standby_socket(&service.pid_file)) {
-                Ok(Some((link, pid))) if pid == standby.pid => {
-                    let received = receive(&link, own, &standby, deadline, &mut taken);
-                    received.map(|()| taken).or_else(|why| {
-                        refuse(format!("process {}, which stands by: {why}", standby.pid))
-                    })
+        Err(why) => {
+            let is_it = |one: &&HeldPredecessor| one.about == predecessor;
+            let ends = || predecessors.iter().find(is_it).is_some_and(HeldPredecessor::is_ending);
+            match givers.failed(why == CLOSED, ends) {
+                Failed::TakeFrom(standby) => {
+                    log::write(Event::TransferFromStandby {
+                        predecessor: predecessor.pid,
+                        standby: standby.pid,
+                        standby_generation: standby.number,
+                        error: &why,
+                    });
+                    taken = Taken::default();
+                    match at(&paths::standby_socket(&service.pid_file)) {
+                        Ok(Some((link, pid))) if pid == standby.pid => {
+                            let received = receive(&link, own, &standby, deadline, &mut taken);
+                            received.map(|()| taken).or_else(|why| {
+                                refuse(format!("process {}, which stands by: {why}", standby.pid))
+                            })
+                        }
+                        Ok(_) | Err(_) => refuse(format!("process {}: {why}", predecessor.pid)),
+                    }
                 }
-                Ok(_) | Err(_) => refuse(format!("process {}: {why}", predecessor.pid)),
+                Failed::UseWhatCame => {
+                    log::write(Event::TransferHalfWay {
+                        predecessor: predecessor.pid,
+                        predecessor_generation: predecessor.number,
+                        sockets: taken.entries.len(),
+                    });
+                    if let Some(copies) = take_copies() {
+                        return Ok(Taken { states: taken.states, ..copies });
+                    }
+                    taken.entries.retain(|entry| entry.socket.flow.is_none());
+                    Ok(taken)
+                }
+                Failed::Refuse => refuse(format!("process {}: {why}", predecessor.pid)),
             }
         }
-        // What has come is now held by us alone, and with us it would be lost.
-        Err(why)
-            if why == CLOSED
-                && predecessors.iter().any(|one| one.about == predecessor && one.is_ending()) =>
-        {
-            log::write(Event::TransferHalfWay {
-                predecessor: predecessor.pid,
-                predecessor_generation: predecessor.number,
-                sockets: taken.entries.len(),
-            });
-            if let Some(copies) = take_copies() {
-                return Ok(Taken { states: taken.states, ..copies });
-            }
-            // A part of a group is of no use.
-            taken.entries.retain(|entry| entry.socket.flow.is_none());
-            Ok(taken)
-        }
-        Err(why) => refuse(format!("process {}: {why}", predecessor.pid)),
     };
     received.map(|mut taken| {
         if taken.entries.iter().all(|entry| entry.socket.flow.is_none()) {
@@ -149,8 +151,7 @@ pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Ta
     })
 }
 
-/// If the newest generation has crashed, the newest of those that drain has the sockets of all flows, and
-/// answers at its own name.
+/// Each of those that drain answers at its own name.
 fn take_flows(
     service: &Service,
     own: u64,
@@ -158,13 +159,10 @@ fn take_flows(
     known: &[Predecessor],
     taken: &mut Taken,
 ) {
-    /// One that hangs must not hold up the start.
-    const LIMIT: Duration = Duration::from_secs(1);
-    let mut draining: Vec<&Predecessor> = known.iter().filter(|one| !one.hands_over).collect();
-    draining.sort_by_key(|one| std::cmp::Reverse(one.number));
-    for one in draining {
+    let (givers, limit) = flow_givers(known, timeout);
+    for one in &givers {
         let path = paths::control_socket_of(&service.pid_file, one.number);
-        let deadline = Deadline::after(timeout.min(LIMIT));
+        let deadline = Deadline::after(limit);
         let link = match connect(&path, deadline) {
             Ok((link, listener)) if listener.is_some_and(|peer| peer.pid == one.pid) => link,
             Ok(_) | Err(Unconnected::Nobody | Unconnected::Failed(_)) => continue,

@@ -6,7 +6,7 @@ use crate::driver::observers;
 use crate::driver::shared::PROCESS;
 use crate::driver::sockets::{adjust, stages};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::daemon::{Event, Input};
+use crate::proto::daemon::{Event, Input, RestartCall};
 use crate::proto::supervisor::notices::Notice;
 use crate::proto::{Intent, Scope, State};
 use crate::shutdown::{Stage, lock};
@@ -46,16 +46,14 @@ pub(crate) fn restart() -> Result<()> {
             false => "this system is not Linux, so restarts are disabled",
         });
     };
-    match daemon.state() {
-        State::Starting => return refuse("this generation has not started yet"),
-        State::Leaving => return refuse("the service is to be down: this generation is leaving"),
-        State::Draining => return refuse("this generation is draining"),
-        State::Detached => {
+    let call = lock(&daemon.machine).restart_call();
+    match call {
+        RestartCall::Restarts => {}
+        RestartCall::TriesAgain => {
             candidates::try_again(daemon);
-            return Ok(()); // a successor is awaited already
+            return Ok(());
         }
-        State::Standby => return refuse("it stands by for a newer generation"),
-        State::Serving => {}
+        RestartCall::Refused(why) => return refuse(why),
     }
     match service.no_restart() {
         Some(why) => refuse(why.text()),

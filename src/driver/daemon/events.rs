@@ -21,6 +21,7 @@ use crate::driver::timers::Timers;
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
 use crate::proto::daemon::reminders::Reminder;
 use crate::proto::daemon::signal_hooks::{Run, SignalHooks};
+use crate::proto::daemon::timers::Limits;
 use crate::proto::daemon::{Begins, Forced, Input, Output, Question, Timer};
 use crate::proto::generation::bookings;
 use crate::proto::{Report, State};
@@ -32,12 +33,8 @@ use crate::sys::{launch, process, wait};
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// How often a detached daemon checks, and how soon older generations are told again.
-const CHECK: Duration = Duration::from_secs(1);
-/// After this silence the generation that stands by serves beside the one on probation.
-pub(super) const SILENCE: Duration = Duration::from_secs(2);
 /// The exit code of a drain that was forced to end, as of `timeout(1)`.
 const HAMMERED: i32 = 124;
 
@@ -160,9 +157,7 @@ impl Events {
         for input in posted {
             self.feed(input);
         }
-        if self.was_silent() {
-            self.feed(Input::Probation(crate::proto::daemon::Event::WasSilent));
-        }
+        self.look_at_silence();
         self.look_at_partner();
         self.look_at_candidates();
         if !self.older.is_empty() {
@@ -319,7 +314,7 @@ impl Events {
             Output::Hammer(forced) => self.hammer(forced),
             Output::End => crate::sys::exit_now(0),
             Output::Arm(timer) => {
-                if let Some(after) = self.after(timer) {
+                if let Some(after) = timer.after(&self.limits()) {
                     self.timers.arm(Due::Machine(timer), after);
                 }
             }
@@ -444,20 +439,14 @@ impl Events {
         }
     }
 
-    fn after(&self, timer: Timer) -> Option<Duration> {
+    fn limits(&self) -> Limits {
         let service = self.daemon.service.as_ref();
-        match timer {
-            Timer::Check | Timer::TellOlder => Some(CHECK),
-            Timer::Successor => service.and_then(|service| service.successor_timeout),
-            Timer::Orphan => service.and_then(|service| service.claim_timeout),
-            Timer::Leave => Some(self.daemon.leaves_for()),
-            Timer::Drain => self.daemon.drain_timeout(),
-            Timer::Probation => service.and_then(|service| service.probation),
-            Timer::CommitSoon | Timer::TakeBack => Some(Duration::from_millis(20)),
-            Timer::Well => Some(Duration::from_millis(100)),
-            Timer::CommitLater | Timer::Resumed => Some(Duration::from_secs(1)),
-            Timer::Silence => Some(SILENCE),
-            Timer::Dump => Some(Duration::from_millis(300)),
+        Limits {
+            successor: service.and_then(|service| service.successor_timeout),
+            claim: service.and_then(|service| service.claim_timeout),
+            leave: self.daemon.leaves_for(),
+            drain: self.daemon.drain_timeout(),
+            probation: service.and_then(|service| service.probation),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The lifeline in a daemon: what the other generation of a probation says, and when it ends.
 
-use super::events::{Events, SILENCE, Stage1};
+use super::events::{Events, Stage1};
 use crate::driver::control;
 use crate::driver::generation::Service;
 use crate::driver::generation::probation::{Others, Partner};
@@ -35,17 +35,14 @@ impl Partner {
 }
 
 impl Events {
-    /// Has the other one heard nothing for so long that it serves beside us? Asked before the timers fire: that of
-    /// the probation may be over as well.
-    pub(super) fn was_silent(&mut self) -> bool {
-        let silent = self.said_well.filter(|said| said.elapsed() >= SILENCE);
-        if silent.is_some() && lock(&self.daemon.machine).is_on_probation() {
-            let elapsed_ms = silent.map(|said| said.elapsed()).unwrap_or_default();
+    /// Before the timers fire: that of the probation may be over as well.
+    pub(super) fn look_at_silence(&mut self) {
+        let Some(elapsed_ms) = self.said_well.map(|said| said.elapsed()) else { return };
+        if lock(&self.daemon.machine).begins_anew(elapsed_ms) {
             log::write(Line::BeginsAnew { generation: self.daemon.generation(), elapsed_ms });
             self.probation_begins();
-            return true;
+            self.feed(Input::Probation(Event::WasSilent));
         }
-        false
     }
 
     fn probation_begins(&mut self) {
@@ -127,9 +124,9 @@ impl Events {
             Output::Go => self.let_candidates_go(),
             Output::HangUp => (self.partner, self.said_well) = (None, None),
             Output::LookForNewer => {
-                self.partner = service.newest_newer();
-                let watched = self.partner.is_some();
-                inputs.push_back(Input::Probation(Event::Newer(watched)));
+                let newer;
+                (newer, self.partner) = service.newest_newer();
+                inputs.push_back(Input::Probation(Event::Newer(newer)));
             }
             Output::LookForDump => {
                 let partner = self.partner.as_ref();
@@ -141,8 +138,8 @@ impl Events {
                 }
             }
             Output::TakeBack(cause) => {
-                let again = !service.take_back(cause, |others| take_back(service, others));
-                inputs.push_back(Input::Probation(Event::TakenBack { again }));
+                let taken = service.take_back(cause, |others| take_back(service, others));
+                inputs.push_back(Input::Probation(Event::TakenBack(taken)));
             }
             _ => {}
         }

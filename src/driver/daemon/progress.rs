@@ -155,7 +155,7 @@ pub(super) fn cause(input: &Input) -> &'static str {
             Probation::AskedToStandBy(_) => "stand-by",
             Probation::Heard(word) => word.name(),
             Probation::PartnerEnded | Probation::Dumps | Probation::Newer(_) => "ended",
-            Probation::TakenBack { .. } => "take-back",
+            Probation::TakenBack(_) => "take-back",
             Probation::WasSilent => "silence",
             Probation::Candidates { .. } | Probation::CandidateTold | Probation::TryAgain => {
                 "candidate"
@@ -168,7 +168,12 @@ pub(super) fn cause(input: &Input) -> &'static str {
         Input::Timer(Timer::Check | Timer::TellOlder) => "check",
         Input::Timer(Timer::Probation | Timer::CommitSoon | Timer::CommitLater) => "commit",
         Input::Timer(
-            Timer::Well | Timer::Silence | Timer::Dump | Timer::Resumed | Timer::TakeBack,
+            Timer::Well
+            | Timer::Silence
+            | Timer::Dump
+            | Timer::Resumed
+            | Timer::TakeBackSoon
+            | Timer::TakeBackLater,
         ) => "silence",
     }
 }

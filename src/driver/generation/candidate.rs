@@ -8,8 +8,7 @@ use crate::driver::control::transfer;
 use crate::driver::log::{self, probation::Event};
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::proto::control::frame::{self, Request, Word};
-use crate::proto::daemon::Phase;
-use crate::proto::generation::rejection::Sight;
+use crate::proto::generation::rejection::{Sight, may_wait};
 use crate::proto::paths;
 use crate::shutdown::lock;
 use crate::sys::seqpacket::{Arrival, Link};
@@ -34,7 +33,7 @@ impl Service {
         daemon: &Daemon,
         tell_launcher: impl Fn(Duration),
     ) {
-        if self.probation.is_none() || self.in_place {
+        if !may_wait(self.probation.is_some(), self.in_place) {
             return;
         }
         let own = proc::own_program();
@@ -87,7 +86,7 @@ impl Service {
         // has got the sockets anew, or serves.
         let mut machine = lock(&daemon.machine);
         machine.waits_in_init(false);
-        if machine.phase() == Phase::Starting {
+        if machine.is_starting() {
             drop(machine);
             *lock(&daemon.waits_at) = None;
         }

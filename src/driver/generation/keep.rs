@@ -1,11 +1,11 @@
 //! A keeper among the generations: what it sees under the claim, and its line in the record. And what a
 //! generation has to know of crashes before it.
 
-use super::Service;
+use super::{Examined, Service};
 use crate::error::Result;
 use crate::proto::generation::crashes::{carried, may_be_of_this_boot};
+use crate::proto::generation::lines;
 use crate::proto::generation::record::{Generation, LineState, Record, Row};
-use crate::proto::generation::verdict::Unproven;
 use crate::proto::keeper::Seen;
 use crate::shutdown::lock;
 use crate::sys::lock_file::Attempt;
@@ -75,10 +75,8 @@ impl Service {
         let record = self.read_record(&files.lock_file)?;
         let content = self.content()?.unwrap_or_default();
         let examined = self.examine_all(&files, &record, content)?;
-        let crashed = examined.iter().filter(|one| {
-            let sibling = one.generation.launcher == self.launcher_identity;
-            sibling && one.facts.serves && one.facts.proof == Err(Unproven::Gone)
-        });
-        Ok(crashed.map(|one| one.facts.number).max())
+        let is_sibling = |one: &&Examined| one.generation.launcher == self.launcher_identity;
+        let siblings = examined.iter().filter(is_sibling);
+        Ok(lines::crashed_sibling(siblings.map(|one| &one.facts)))
     }
 }

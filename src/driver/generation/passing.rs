@@ -40,7 +40,7 @@ impl Service {
     }
 
     /// Without the claim: a generation that starts may hold it for long.
-    fn others(&self, is_wanted: impl Fn(&Generation) -> bool) -> Result<Vec<Examined>> {
+    pub(super) fn others(&self, is_wanted: impl Fn(&Generation) -> bool) -> Result<Vec<Examined>> {
         let own = self.number();
         let files = lock(&self.files);
         let mut record = self.read_record(&files.lock_file)?;

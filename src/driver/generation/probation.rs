@@ -6,7 +6,7 @@ use crate::driver::log::{self, probation::Event};
 use crate::driver::sockets::Entry;
 use crate::error::Result;
 use crate::proto::control::frame::{self, Answer, Request};
-use crate::proto::daemon::CommitTried;
+use crate::proto::daemon::{CommitTried, Newer, TakenBack};
 use crate::proto::generation::lines::{self, Obstacle, Step};
 use crate::proto::generation::record::{Generation, Record};
 use crate::proto::generation::rejection::{ProgramFile, RollbackCause, Sight};
@@ -111,36 +111,33 @@ impl Service {
     /// Is this process the newer generation with this number, and on probation? Without the claim: its own
     /// `started` holds it.
     pub(in crate::driver) fn newer_on_probation(&self, number: u64, pid: i32) -> Option<Held> {
-        let mut newer = self.newer(|line| line.number == number && line.daemon.pid == pid)?;
-        newer.retain(|one| one.facts.unproven && one.facts.serves);
-        newer.pop()?.held
+        let own = self.number()?;
+        let mut is_it = self.others(|line| line.number == number && line.daemon.pid == pid).ok()?;
+        is_it.retain(|one| lines::may_be_stood_by_for(own, &one.facts));
+        is_it.pop()?.held
     }
 
-    /// The newest newer generation that lives and serves.
-    pub(in crate::driver) fn newest_newer(&self) -> Option<Partner> {
-        let mut newer = self.newer(|_| true)?;
-        let facts = newer.iter().map(|one| &one.facts);
-        let number = lines::newest_newer(self.number()?, facts)?.number;
-        newer.retain(|one| one.facts.number == number);
-        let newest = newer.pop()?;
-        Some(Partner { number, pid: newest.pid(), link: None, held: newest.held? })
+    /// The newest newer generation that lives and serves. The answer is [`Newer::Watched`] if there is one.
+    pub(in crate::driver) fn newest_newer(&self) -> (Newer, Option<Partner>) {
+        let Some(own) = self.number() else { return (Newer::Nobody, None) };
+        let Ok(others) = self.others(|line| line.number > own) else {
+            return (Newer::Unknown, None);
+        };
+        let newest = lines::newest_newer(own, others.iter().map(|one| &one.facts));
+        let Some(number) = newest.map(|newest| newest.number) else { return (Newer::Nobody, None) };
+        let newest = others.into_iter().find(|one| one.facts.number == number);
+        let partner = newest.and_then(|newest| {
+            Some(Partner { number, pid: newest.pid(), link: None, held: newest.held? })
+        });
+        // Without a pidfd its end would not be seen.
+        (if partner.is_some() { Newer::Watched } else { Newer::Unknown }, partner)
     }
 
     /// Does a newer generation serve that is proven? `false` if that cannot be known.
     pub(in crate::driver) fn is_succeeded(&self) -> bool {
-        let (newer, own) = (self.newer(|_| true).unwrap_or_default(), self.number());
-        own.and_then(|own| lines::successor(own, newer.iter().map(|one| &one.facts))).is_some()
-    }
-
-    fn newer(&self, is_wanted: impl Fn(&Generation) -> bool) -> Option<Vec<Examined>> {
-        let own = self.number()?;
-        let files = lock(&self.files);
-        let mut record = self.read_record(&files.lock_file).ok()?;
-        record.live.retain(|line| line.number > own && is_wanted(line));
-        let content = self.content().ok()?.unwrap_or_default();
-        let mut newer = self.examine_all(&files, &record, content).ok()?;
-        newer.retain(|one| one.facts.lives());
-        Some(newer)
+        let Some(own) = self.number() else { return false };
+        let others = self.others(|line| line.number > own).unwrap_or_default();
+        lines::successor(own, others.iter().map(|one| &one.facts)).is_some()
     }
 
     /// The probation is passed.
@@ -178,17 +175,21 @@ impl Service {
     }
 
     /// We serve again: what the newer generations have put in the place of our files is ours again, and what
-    /// they run is rejected. `act` does the rest, under the claim. Returns `false` if it has to be done again.
+    /// they run is rejected. `act` does the rest, under the claim.
     pub(in crate::driver) fn take_back(
         &self,
         cause: RollbackCause,
         act: impl FnOnce(Others) -> Result<()>,
-    ) -> bool {
+    ) -> TakenBack {
         let mut files = lock(&self.files);
         match files.lock_file.try_claim(&self.world) {
             Ok(Attempt::Claimed) => {}
             // If a generation is starting, it has booked what has failed, and takes over from us.
-            Ok(Attempt::HeldBy(_)) | Err(_) => return false,
+            Ok(Attempt::HeldBy(_)) => return TakenBack::ClaimHeld,
+            Err(error) => {
+                log::write(Event::TakeBackFailed { error: &error });
+                return TakenBack::Failed;
+            }
         }
         let take_back = || {
             let mut record = self.read_record(&files.lock_file)?;
@@ -217,10 +218,13 @@ impl Service {
         };
         let taken: Result<()> = take_back();
         files.lock_file.give_up_if_held();
-        if let Err(error) = &taken {
-            log::write(Event::TakeBackFailed { error });
+        match taken {
+            Ok(()) => TakenBack::Done,
+            Err(error) => {
+                log::write(Event::TakeBackFailed { error: &error });
+                TakenBack::Failed
+            }
         }
-        taken.is_ok()
     }
 
     /// Generations that have died on probation are rejections.

@@ -6,6 +6,7 @@ use crate::driver::log::{self, elapsed, launcher::Event};
 use crate::driver::threads::Asked;
 use crate::driver::{observers, retry};
 use crate::proto::channel::ToDaemon;
+use crate::proto::launcher::timers::Limits;
 use crate::proto::launcher::{Child, Input, Output, Timer};
 use crate::proto::supervisor::notices::{self, Notice};
 use crate::proto::{End, Report};
@@ -14,25 +15,6 @@ use crate::sys::{launch, proc, process};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
-
-/// A CONT that is further from its TERM belongs to something else; and the supervisors that write
-/// their status after the signals need half of that.
-const SETTLE: Duration = Duration::from_millis(20);
-/// Signals that are sent to all processes of a service at once arrive within this time: the daemons pass
-/// theirs on over their channels.
-const GATHER: Duration = Duration::from_millis(100);
-/// How much longer than its own `drain_timeout` an attached daemon may live.
-const KILL_AFTER: Duration = Duration::from_secs(5);
-
-/// How long after its successor has started a daemon may serve on before it is told once more: as
-/// long as a detached one needs to find out.
-const OVERDUE: Duration = Duration::from_secs(1);
-
-/// How soon older generations are told again.
-const TELL_OLDER: Duration = Duration::from_secs(1);
-
-/// How long the supervisor waits for a keeper before it learns of a crash.
-const KEEPER: Duration = Duration::from_secs(1);
 
 impl Driver {
     pub(super) fn perform(&mut self, output: Output) {
@@ -111,24 +93,7 @@ impl Driver {
             Output::StopOlder => self.stop_older(),
             Output::Progress(progress) => self.progress(progress),
             Output::Arm(timer) => {
-                let after = match timer {
-                    Timer::Cont | Timer::Settle => Some(SETTLE),
-                    Timer::Handoff | Timer::Cancel | Timer::Prepare => Some(self.handoff_timeout),
-                    Timer::Gather => Some(GATHER),
-                    Timer::Start => {
-                        Some(self.handoff_timeout.max(self.start_took.saturating_mul(2)))
-                    }
-                    Timer::Overdue => Some(OVERDUE),
-                    Timer::Keeper => Some(KEEPER),
-                    Timer::TellOlder => Some(TELL_OLDER),
-                    Timer::Kill(pid) => {
-                        let member = self.member(pid);
-                        member.and_then(|Member { leaves_for, drain_timeout, .. }| {
-                            let limit = drain_timeout.as_ref()?.saturating_add(*leaves_for);
-                            Some(limit.saturating_add(KILL_AFTER))
-                        })
-                    }
-                };
+                let after = timer.after(&self.limits(timer));
                 if let Some(after) = after {
                     self.timers.arm(Due::Machine(timer), after);
                 }
@@ -144,6 +109,18 @@ impl Driver {
                 launch::end_as(end)
             }
         }
+    }
+
+    fn limits(&mut self, timer: Timer) -> Limits {
+        let killed = match timer {
+            Timer::Kill(pid) => self.member(pid),
+            _ => None,
+        };
+        let (drain, leaves_for) = match killed {
+            Some(child) => (child.drain_timeout, child.leaves_for),
+            None => (None, Duration::ZERO),
+        };
+        Limits { handoff: self.handoff_timeout, start_took: self.start_took, drain, leaves_for }
     }
 
     /// `fd`: what came with the message that led to it.

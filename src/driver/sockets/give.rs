@@ -4,9 +4,9 @@ use super::Entry;
 use crate::driver::generation::Service;
 use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::{Daemon, PROCESS};
-use crate::proto::State;
 use crate::proto::channel::Given;
 use crate::proto::control::frame::Socket;
+use crate::shutdown::lock;
 use crate::sys::shortage::is_shortage;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -59,8 +59,8 @@ pub(in crate::driver) fn outliving() -> Vec<Entry> {
 /// The same, while this generation serves: what is to outlive a crash has changed.
 pub(in crate::driver) fn again() {
     let Some(daemon) = PROCESS.daemon() else { return };
-    let serves = matches!(daemon.state(), State::Serving | State::Detached);
-    if let Some(service) = daemon.service.as_ref().filter(|_| serves) {
+    let gives = lock(&daemon.machine).gives_again();
+    if let Some(service) = daemon.service.as_ref().filter(|_| gives) {
         give(service, daemon);
     }
 }

@@ -4,7 +4,6 @@ use super::Shared;
 use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::PROCESS;
 use crate::driver::sockets::obtain;
-use crate::proto::State;
 use crate::proto::tickets::{Key, Keys, Label, VERSION, format, parse};
 use crate::shutdown::lock;
 use crate::sys::{RESTARTS, since_boot};
@@ -59,10 +58,9 @@ fn inherited() -> Option<BTreeMap<Label, Keys>> {
     }
 }
 
-/// One generation alone rotates: the one that serves and awaits no successor. So a key that clients have
-/// tickets of reaches the successor.
+/// Without `init` this process alone has the keys.
 pub(crate) fn may_rotate() -> bool {
-    PROCESS.daemon().is_none_or(|daemon| daemon.state() == State::Serving)
+    PROCESS.daemon().is_none_or(|daemon| lock(&daemon.machine).rotates_keys())
 }
 
 /// The time since the boot, suspensions included: ages go on in the next generation. Where there is none, any

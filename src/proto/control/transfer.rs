@@ -2,6 +2,8 @@
 //! sends next. The drivers carry messages and descriptors. Which message may follow which is decided here.
 
 use super::frame::{Answer, Known, NamedState, Request, Socket};
+use std::cmp::Reverse;
+use std::time::Duration;
 
 // ---- the new daemon ----
 
@@ -40,14 +42,63 @@ pub(crate) fn giver(
     }
 }
 
-/// From whom it takes them if that one hangs or refuses: while it is on probation, an older generation stands by,
-/// which has the sockets as well.
-pub(crate) fn second_giver(
-    first: &Predecessor,
+/// Those that a new generation takes from, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Givers {
+    pub(crate) first: Predecessor,
+    /// If the first one hangs or refuses: while that one is on probation, an older generation stands by, which has the
+    /// sockets as well.
+    pub(crate) second: Option<Predecessor>,
+}
+
+/// What becomes of a transfer that has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// It begins anew, with this one.
+    TakeFrom(Predecessor),
+    /// What has come is now held by the new generation alone, and would be lost with it: it uses that. A part of a
+    /// steered group is of no use.
+    UseWhatCame,
+    /// The start fails, and the predecessor serves on.
+    Refuse,
+}
+
+impl Givers {
+    pub(crate) fn new(first: Predecessor, predecessors: &[Predecessor]) -> Givers {
+        let stands_by = |one: &&Predecessor| one.hands_over && one.number < first.number;
+        let second = predecessors.iter().filter(stands_by).max_by_key(|one| one.number).copied();
+        Givers { first, second }
+    }
+
+    /// How much of `takeover_timeout` the first one may take. The rest is for the second one.
+    pub(crate) fn first_limit(&self, timeout: Duration) -> Duration {
+        if self.second.is_some() { timeout / 2 } else { timeout }
+    }
+
+    /// The first one has not given everything. `closed`: it has closed the connection half-way. `ends`: the kernel
+    /// says that its process has ended, or is about to.
+    pub(crate) fn failed(&self, closed: bool, ends: impl FnOnce() -> bool) -> Failed {
+        match (closed, self.second) {
+            (false, Some(second)) => Failed::TakeFrom(second),
+            (true, _) if ends() => Failed::UseWhatCame,
+            (true, _) | (false, None) => Failed::Refuse,
+        }
+    }
+}
+
+/// One that drains and hangs must not hold up the start for longer.
+const FLOWS_LIMIT: Duration = Duration::from_secs(1);
+
+/// From whom a new generation takes the sockets of flows that the newest one has not given, and how long each of
+/// these may take. If the newest one has crashed, the newest of those that drain has the sockets of all flows.
+pub(crate) fn flow_givers(
     predecessors: &[Predecessor],
-) -> Option<Predecessor> {
-    let stands_by = |one: &&Predecessor| one.hands_over && one.number < first.number;
-    predecessors.iter().filter(stands_by).max_by_key(|one| one.number).copied()
+    timeout: Duration,
+) -> (Vec<Predecessor>, Duration) {
+    let drains = |one: &Predecessor| !one.hands_over;
+    let mut draining: Vec<_> = predecessors.iter().copied().filter(drains).collect();
+    draining.sort_by_key(|one| Reverse(one.number));
+    (draining, timeout.min(FLOWS_LIMIT))
 }
 
 /// What an answer means to the new daemon.
@@ -293,158 +344,4 @@ impl Giving {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Give, Giving, Predecessor, Taking, Took, Untakeable, giver, second_giver};
-    use crate::proto::control::frame::{
-        Address, Answer, Known, NamedState, Request, Socket, SocketKind,
-    };
-
-    const OLD: Predecessor = Predecessor { number: 3, pid: 30, hands_over: true };
-    const MUTE: Predecessor = Predecessor { number: 2, pid: 20, hands_over: false };
-
-    fn socket(port: u16) -> Socket {
-        let asked = Address::Inet(([127, 0, 0, 1], port).into());
-        let local = asked.clone();
-        let (kind, name, file) = (SocketKind::Tcp, None, None);
-        Socket { kind, asked, name, member: 0, retired: false, local, file, flow: None }
-    }
-
-    fn offer(sockets: usize, state: Option<u64>) -> Answer {
-        Answer::Offer { generation: OLD.number, sockets, state, states: 0 }
-    }
-
-    fn state(at: usize) -> NamedState {
-        NamedState { name: at.to_string(), version: at as u32, bytes: 3 }
-    }
-
-    #[test]
-    fn p5_only_a_predecessor_gives() {
-        assert_eq!(giver(Some(30), &[MUTE, OLD]), Ok(Some(OLD)));
-        assert_eq!(giver(Some(31), &[MUTE, OLD]), Err(Untakeable::Stranger(31)));
-        assert_eq!(giver(Some(31), &[]), Err(Untakeable::Stranger(31)));
-        assert_eq!(giver(None, &[MUTE, OLD]), Err(Untakeable::NobodyListens(OLD)));
-        assert_eq!(giver(None, &[MUTE]), Ok(None));
-        assert_eq!(giver(None, &[]), Ok(None));
-        assert_eq!(Giving::begin(3, 3), Err("generation 3 is not newer than 3".to_owned()));
-        assert_eq!(Giving::begin(3, 4), Ok(()));
-    }
-
-    /// The one that hangs is on probation, and the last that was proven before it stands by.
-    #[test]
-    fn p1_if_one_does_not_give_the_newest_older_one_does() {
-        let one = |number, hands_over| Predecessor { number, pid: 10, hands_over };
-        let known = [one(1, true), one(2, true), one(3, false), one(4, true), one(5, true)];
-        assert_eq!(second_giver(&known[4], &known), Some(known[3]));
-        assert_eq!(second_giver(&known[3], &known), Some(known[1]));
-        assert_eq!(second_giver(&known[0], &known), None);
-    }
-
-    /// Both sides, message by message, for each number of sockets and of states.
-    #[test]
-    fn the_two_sides_understand_each_other() {
-        for (count, bytes, states) in (0..6)
-            .flat_map(|count| [(count, None), (count, Some(7))])
-            .flat_map(|(count, bytes)| (0..5).map(move |states| (count, bytes, states)))
-        {
-            let (mut taking, first) = Taking::begin(4, &OLD);
-            assert_eq!(first, Request::Take { generation: 4, known: Known::ALL });
-            let mut giving = Giving::new(count, bytes.is_some()).with_states(states);
-            let (mut taken, mut taken_states) = (Vec::new(), Vec::new());
-            let (mut ports, mut names) = (0.., 0..);
-            loop {
-                let Some(give) = giving.next(|left| left.min(2)) else {
-                    assert!(giving.is_through());
-                    break;
-                };
-                let (answer, fds) = match give {
-                    Give::Offer => {
-                        let generation = OLD.number;
-                        (Answer::Offer { generation, sockets: count, state: bytes, states }, 0)
-                    }
-                    Give::Sockets(count) => {
-                        (Answer::Sockets(ports.by_ref().take(count).map(socket).collect()), count)
-                    }
-                    Give::State => (Answer::State { bytes: 7 }, 1),
-                    Give::States(count) => {
-                        (Answer::States(names.by_ref().take(count).map(state).collect()), count)
-                    }
-                    Give::End => (Answer::End, 0),
-                };
-                let (took, request) = taking.on(answer, fds).expect("what was due");
-                match took {
-                    Took::Sockets(sockets) => taken.extend(sockets),
-                    Took::States(states) => taken_states.extend(states),
-                    Took::Offer(_) | Took::State(_) | Took::End => {}
-                }
-                if let Some(request) = request {
-                    giving.on(request).expect("what was due");
-                }
-            }
-            assert!(taking.on(Answer::End, 0).is_err(), "nothing is due any more");
-            assert_eq!(taken, (0..count as u16).map(socket).collect::<Vec<_>>());
-            assert_eq!(taken_states, (0..states).map(state).collect::<Vec<_>>());
-        }
-    }
-
-    #[test]
-    fn what_is_not_due_ends_it() {
-        let begun = || Taking::begin(4, &OLD).0;
-        let refuses = |mut taking: Taking, answer, fds, why: &str| {
-            assert_eq!(taking.on(answer, fds), Err(why.to_owned()));
-        };
-        let other = Answer::Offer { generation: 2, sockets: 0, state: None, states: 0 };
-        refuses(begun(), other, 0, "it says that it is generation 2, and the record says 3");
-        refuses(
-            begun(),
-            Answer::End,
-            0,
-            "it sent the end with 0 descriptors where an offer was due",
-        );
-        refuses(
-            begun(),
-            offer(1, None),
-            1,
-            "it sent an offer with 1 descriptors where an offer was due",
-        );
-        refuses(begun(), Answer::Refused("no".to_owned()), 0, "it refuses: no");
-        let mut offered = begun();
-        offered.on(offer(1, Some(9)), 0).expect("an offer");
-        let two = || Answer::Sockets(vec![socket(1), socket(2)]);
-        refuses(offered.clone(), two(), 2, "it sent more than the 1 sockets that it offered");
-        refuses(offered.clone(), two(), 1, "it sent 1 descriptors with 2 sockets");
-        let end = "it sent the end with 0 descriptors where sockets was due";
-        refuses(offered.clone(), Answer::End, 0, end);
-        let mut half = begun();
-        half.on(offer(2, None), 0).expect("an offer");
-        half.on(Answer::Sockets(vec![socket(3)]), 1).expect("a socket");
-        refuses(half.clone(), two(), 2, "it sent more than the 2 sockets that it offered");
-        half.on(Answer::Sockets(vec![socket(4)]), 1).expect("the last one");
-        let end = "it sent the end with 1 descriptors where the end was due";
-        refuses(half, Answer::End, 1, end);
-        offered.on(Answer::Sockets(vec![socket(1)]), 1).expect("a socket");
-        let state = "it sent a state with 1 descriptors where the state was due";
-        refuses(offered, Answer::State { bytes: 8 }, 1, state);
-        let mut named = begun();
-        let offer = Answer::Offer { generation: 3, sockets: 0, state: None, states: 1 };
-        named.on(offer, 0).expect("an offer");
-        let states = |count| Answer::States((0..count).map(self::state).collect());
-        refuses(named.clone(), states(2), 2, "it sent more states than it offered");
-        refuses(named.clone(), states(1), 0, "it sent 0 descriptors with 1 states");
-        let end = "it sent the end with 0 descriptors where named states was due";
-        refuses(named.clone(), Answer::End, 0, end);
-        named.on(states(1), 1).expect("a state");
-        let late = "it sent named states with 1 descriptors where the end was due";
-        refuses(named, states(1), 1, late);
-        let mut giving = Giving::new(1, false);
-        assert_eq!(giving.next(|_| 1), Some(Give::Offer));
-        assert_eq!(giving.next(|_| 1), Some(Give::Sockets(1)));
-        assert_eq!(giving.next(|_| 1), None);
-        let wrong = "it sent Done where Got { count: 1 } was due".to_owned();
-        assert_eq!(giving.clone().on(Request::Done), Err(wrong));
-        giving.on(Request::Got { count: 1 }).expect("what was due");
-        assert_eq!(giving.next(|_| 1), Some(Give::End));
-        assert!(!giving.is_through(), "the other side has not confirmed it");
-        giving.on(Request::Done).expect("what was due");
-        assert!(giving.is_through());
-    }
-}
+mod tests;

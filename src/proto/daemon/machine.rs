@@ -7,6 +7,8 @@ mod leaving;
 mod probation;
 mod restart;
 
+pub(crate) use restart::RestartCall;
+
 use super::{Forced, Input, NoRestart, Output, Phase, Question, RollbackCause, Sender, Timer};
 use crate::proto::generation::check::Memory;
 use crate::proto::older::Older;
@@ -104,6 +106,11 @@ impl Daemon {
         self.phase
     }
 
+    /// Has `started` not been called, and was it not told to end?
+    pub(crate) fn is_starting(&self) -> bool {
+        self.phase == Phase::Starting
+    }
+
     /// Where this process is in its life, as its program sees it.
     pub(crate) fn state(&self) -> State {
         match self.phase {
@@ -137,6 +144,17 @@ impl Daemon {
             Phase::Leaving(_) => !self.attached,
             Phase::Starting | Phase::StoppingEarly | Phase::Serving | Phase::Ended => false,
         }
+    }
+
+    /// What is to outlive a crash has changed: is it given to the launcher anew? Not by one that was told to end.
+    pub(crate) fn gives_again(&self) -> bool {
+        self.serves() && !self.is_parked()
+    }
+
+    /// May it make new keys for session tickets? One generation alone does: the one that is proven, serves, and awaits no
+    /// successor. So clients have no tickets of a key that is lost with a rollback, or that the successor does not get.
+    pub(crate) fn rotates_keys(&self) -> bool {
+        self.state() == State::Serving && !self.is_on_probation()
     }
 
     /// It serves without a launcher, and checks each second: detached, or on the way there with the
@@ -285,7 +303,8 @@ impl Daemon {
             | Timer::Silence
             | Timer::Dump
             | Timer::Resumed
-            | Timer::TakeBack => self.probation_timer(timer, out),
+            | Timer::TakeBackSoon
+            | Timer::TakeBackLater => self.probation_timer(timer, out),
         }
     }
 

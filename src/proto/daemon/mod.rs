@@ -1,15 +1,17 @@
 //! The daemon: prepares for a successor, finds out whether one will come, and drains.
 //!
-//! `machine` decides. `leaving` shares the time of a stop. `signal_hooks` holds back what the hooks before a
+//! `machine` decides. `timers` says how long each of its limits is. `leaving` shares the time of a stop. `signal_hooks` holds back what the hooks before a
 //! signal delay. `reminders` says what an operator is told of a phase that lasts.
 
 pub(crate) mod leaving;
 mod machine;
 pub(crate) mod reminders;
 pub(crate) mod signal_hooks;
+pub(crate) mod timers;
 
 pub(crate) use super::control::frame::Word;
-pub(crate) use machine::Daemon;
+pub(crate) use machine::{Daemon, RestartCall};
+pub(crate) use timers::Timer;
 
 use super::generation::check::Seen;
 pub(crate) use super::generation::rejection::RollbackCause;
@@ -82,10 +84,10 @@ pub(crate) enum Event {
     /// The answer to [`Output::LookForDump`]: the other side of the lifeline writes a core dump. It is dead for
     /// everybody but the kernel, which tells of its end when the dump is written.
     Dumps,
-    /// The answer to [`Output::LookForNewer`]: it is watched from now on.
-    Newer(bool),
-    /// The answer to [`Output::TakeBack`]. `again`: the claim was held, or a file could not be written.
-    TakenBack { again: bool },
+    /// The answer to [`Output::LookForNewer`].
+    Newer(Newer),
+    /// The answer to [`Output::TakeBack`].
+    TakenBack(TakenBack),
     /// We have not said for 2 s that we are well: this process was stopped, or had no processor.
     WasSilent,
     /// A process waits in `init`, since its program file has failed; or the last one of these has gone.
@@ -109,6 +111,27 @@ pub(crate) enum CommitTried {
     Replaced,
     /// The one that stood by serves again: an operator has told it, and we could not hear of it.
     RolledBack,
+}
+
+/// Does a newer generation live and serve?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Newer {
+    /// It does, and is watched from now on.
+    Watched,
+    Nobody,
+    /// The record cannot be read, or the system is out of descriptors or memory.
+    Unknown,
+}
+
+/// What came of an attempt to take the files back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum TakenBack {
+    /// They are ours, or those of a newer generation that is proven.
+    Done,
+    /// A generation is starting, and holds the claim.
+    ClaimHeld,
+    /// Whether a newer one is proven is unknown, or a file cannot be written.
+    Failed,
 }
 
 /// Who sent a signal.
@@ -194,37 +217,6 @@ impl Sight {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Timer {
-    /// One second: check again.
-    Check,
-    /// `successor_timeout`.
-    Successor,
-    /// `leave_time`.
-    Leave,
-    /// `drain_timeout`.
-    Drain,
-    /// `claim_timeout`, since we took the claim.
-    Orphan,
-    /// One second: the older generations are told again.
-    TellOlder,
-    /// `Config::probation`.
-    Probation,
-    /// 20 ms, or one second: commit again.
-    CommitSoon,
-    CommitLater,
-    /// 100 ms: say that we are well.
-    Well,
-    /// Two seconds: the generation that we stand by for has not said that it is well.
-    Silence,
-    /// 300 ms: the same. Is it about to die?
-    Dump,
-    /// One second: the generation that stands by has not said that it serves again.
-    Resumed,
-    /// 20 ms: take PID file and control socket back again.
-    TakeBack,
-}
-
 /// Which generation gets the new flows of steered groups of UDP sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum NewFlows {
@@ -291,8 +283,8 @@ pub(crate) enum Output {
     /// Without the claim: if the record lists a newer generation that lives and serves, watch it. Then feed in
     /// [`Event::Newer`].
     LookForNewer,
-    /// Under the claim: PID file and control socket are ours again, and what failed is rejected. Then feed in
-    /// [`Event::TakenBack`].
+    /// Under the claim: unless a newer generation is proven, PID file and control socket are ours again, and what
+    /// failed is rejected. Then feed in [`Event::TakenBack`].
     TakeBack(RollbackCause),
     Arm(Timer),
     Disarm(Timer),

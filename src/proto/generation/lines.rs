@@ -3,7 +3,7 @@
 
 use super::record::{Identity, LineState, Record};
 use super::rejection::{Rejected, RollbackCause};
-use super::verdict::Facts;
+use super::verdict::{Facts, Unproven};
 use std::cmp::Ordering::{Equal, Greater, Less};
 
 /// A change of the record that the generation `own` writes, under the claim.
@@ -129,6 +129,18 @@ pub(crate) fn newest_of(launcher: Identity, record: &Record) -> Option<u64> {
     all.filter(|line| line.launcher == launcher).map(|line| line.number).max()
 }
 
+/// May `theirs` ask the generation `own` to stand by for it? It is newer, and about to prove itself.
+pub(crate) fn may_be_stood_by_for(own: u64, theirs: &Facts) -> bool {
+    theirs.number > own && theirs.lives() && theirs.serves && theirs.unproven
+}
+
+/// Which generation of our own launcher has ended without a drain: the launcher holds its sockets, and gives them to
+/// us. `siblings`: the generations of that launcher.
+pub(crate) fn crashed_sibling<'a>(siblings: impl Iterator<Item = &'a Facts>) -> Option<u64> {
+    let crashed = siblings.filter(|one| one.serves && one.proof == Err(Unproven::Gone));
+    crashed.map(|one| one.number).max()
+}
+
 /// For whom a generation stands by whose own successor has ended: the newest of the newer ones that serve.
 /// `None`: it serves again.
 pub(crate) fn newest_newer<'a>(
@@ -146,7 +158,10 @@ mod tests {
     use super::super::rejection::ProgramFile;
     use super::super::rejection::RollbackCause::{Ended, Operator};
     use super::super::verdict::{Facts, Unproven};
-    use super::{Identity, Obstacle, Step, newest_newer, newest_of, obstacle, server, successor};
+    use super::{
+        Identity, Obstacle, Step, crashed_sibling, may_be_stood_by_for, newest_newer, newest_of,
+        obstacle, server, successor,
+    };
 
     /// The states of the generations 1, 2, 3 … after this step.
     fn after(step: Step, before: &[LineState]) -> Vec<LineState> {
@@ -271,6 +286,34 @@ mod tests {
             assert_eq!(successor(3, others.iter()), proven, "{others:?}");
             assert_eq!(newest_newer(3, others.iter()).map(|one| one.number), newest, "{others:?}");
         }
+    }
+
+    #[test]
+    fn p11_only_a_newer_generation_on_probation_is_stood_by_for() {
+        let proven = Facts::of_test(4, Ok(()));
+        let on_probation = Facts { unproven: true, ..proven };
+        assert!(may_be_stood_by_for(3, &on_probation));
+        assert!(!may_be_stood_by_for(3, &proven), "it tells the older ones to end");
+        assert!(!may_be_stood_by_for(4, &on_probation), "an older one never tells a newer one");
+        let gone = Err(Unproven::Gone);
+        for wrong in [
+            Facts { serves: false, ..on_probation }, // replaced
+            Facts { proof: gone, ..on_probation },
+            Facts { proof: Err(Unproven::Elsewhere), ..on_probation },
+        ] {
+            assert!(!may_be_stood_by_for(3, &wrong), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn p12_a_launcher_gives_the_sockets_of_the_newest_that_has_crashed() {
+        let lives = Facts::of_test(5, Ok(()));
+        let crashed = |number| Facts::of_test(number, Err(Unproven::Gone));
+        let drained = Facts { serves: false, ..crashed(4) };
+        let unknown = Facts::of_test(6, Err(Unproven::Unknown));
+        let all = [crashed(2), crashed(3), drained, lives, unknown];
+        assert_eq!(crashed_sibling(all.iter()), Some(3));
+        assert_eq!(crashed_sibling(all[2..].iter()), None);
     }
 
     #[test]

@@ -174,6 +174,12 @@ pub(crate) struct Sight {
     pub(crate) goes: bool,
 }
 
+/// May a process whose file has failed wait? Nothing fails that need not prove itself, and in place each start is an
+/// operator's wish.
+pub(crate) fn may_wait(has_probation: bool, in_place: bool) -> bool {
+    has_probation && !in_place
+}
+
 impl Sight {
     /// For how long it may have to wait, from the moment when it first looked. It goes on at once if it sees
     /// `None`: nobody serves meanwhile, the operator wants another try, or another file has been rejected since.
@@ -185,7 +191,7 @@ impl Sight {
 
 #[cfg(test)]
 mod tests {
-    use super::{ProgramFile, Rejected, RollbackCause, Sight};
+    use super::{ProgramFile, Rejected, RollbackCause, Sight, may_wait};
     use crate::proto::are_told_apart;
     use std::time::Duration;
 
@@ -193,6 +199,14 @@ mod tests {
 
     fn rejected(tries: u32) -> Rejected {
         Rejected::parse(&format!("{FILE}:{tries}")).expect("a rejection")
+    }
+
+    #[test]
+    fn in_place_and_without_a_probation_nobody_waits() {
+        assert!(may_wait(true, false));
+        assert!(
+            ![(true, true), (false, false), (false, true)].iter().any(|(a, b)| may_wait(*a, *b))
+        );
     }
 
     #[test]

@@ -2,14 +2,16 @@
 //!
 //! `intent` finds out what a TERM means. `children` knows which child is current, which ones have to
 //! end, and which one the launcher ends like. `keep` knows whose sockets the launcher holds, and starts the
-//! keeper after a crash. `machine` joins them.
+//! keeper after a crash. `timers` says how long each limit is. `machine` joins them.
 
 mod children;
 mod intent;
 mod keep;
 mod machine;
+pub(crate) mod timers;
 
 pub(crate) use machine::Launcher;
+pub(crate) use timers::Timer;
 
 use super::{End, Intent, Reading, Report};
 
@@ -55,33 +57,6 @@ pub(crate) enum Input {
     /// The channels and the signals of this wake-up have all been fed in. A launcher leaves only
     /// here, so that a TERM which came together with the release is never left unread.
     Quiet,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Timer {
-    /// A CONT is too old to belong to a TERM (20 ms).
-    Cont,
-    /// The supervisor has had the time to write its status (20 ms).
-    Settle,
-    /// `handoff_timeout`.
-    Handoff,
-    /// `handoff_timeout`, since a start was cancelled.
-    Cancel,
-    /// Signals that were sent together have all arrived (100 ms).
-    Gather,
-    /// `handoff_timeout`, since a child was told to prepare.
-    Prepare,
-    /// A start had time enough, although another one is to follow: `handoff_timeout`, or twice as long as
-    /// the last start took if that is more.
-    Start,
-    /// A generation that was taken over has had the time to begin its drain (1 s).
-    Overdue,
-    /// The keeper has had the time to be in place (1 s).
-    Keeper,
-    /// One second: the older generations are told again.
-    TellOlder,
-    /// `drain_timeout` and 5 s; and `leave_time` before these, while the child leaves.
-    Kill(Child),
 }
 
 /// How far the keeper has come.

@@ -118,7 +118,7 @@ const BUSY: Budget = Budget { connections: 1, ..RESTART };
 const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
-const VARIANTS: [(Variant, Promise, Setting); 94] = [
+const VARIANTS: [(Variant, Promise, Setting); 95] = [
     (OnlyTheNamed, P13, daemontools(TWICE)),
     (SilenceDecides, P13, moving(Budget { limits: 1, ..RESTART })),
     (EndDecides, P13, moving(Budget { kills: 1, ..RESTART })),
@@ -136,6 +136,7 @@ const VARIANTS: [(Variant, Promise, Setting); 94] = [
     ),
     (MirrorsWhileSettling, P6, daemontools(Budget { kills: 1, ..TWICE })),
     (StandbyDeaf, P6, on_probation(Budget { kills: 1, ..RESTART })),
+    (UnknownStandsBy, P6, on_probation(Budget { kills: 1, short: 1, ..RESTART })),
     (DrainsBeforeResumed, P1, on_probation(Budget { bad: 1, ..RESTART })),
     (ProbationIsNewer, P11, on_probation(Budget { kills: 1, ..RESTART })),
     (StandbyTermed, P11, on_probation(Budget { kills: 1, ..RESTART })),

@@ -7,8 +7,10 @@
 //! At each moment, a flow of a generation that lives reaches the member that it began with, whatever died before.
 //! Whenever all have seen what has happened, a new flow reaches the generation that serves.
 
-use crate::proto::daemon::{CommitTried, Daemon, Event, Input, NewFlows, Output, RollbackCause};
-use crate::proto::daemon::{Sender, Sight, Timer, Word};
+use crate::proto::daemon::{
+    CommitTried, Daemon, Event, Input, NewFlows, Newer, Output, RollbackCause,
+};
+use crate::proto::daemon::{Sender, Sight, TakenBack, Timer, Word};
 use crate::proto::flows::bpf;
 use crate::proto::flows::layout::Layout;
 use crate::proto::flows::program::program;
@@ -421,19 +423,23 @@ impl World {
                         let facts = self.facts(who);
                         let newer = lines::newest_newer(who, facts.iter()).map(|one| one.number);
                         self.meets(who, newer);
-                        inputs.push_back(Input::Probation(Event::Newer(newer.is_some())));
+                        let newer = newer.map_or(Newer::Nobody, |_| Newer::Watched);
+                        inputs.push_back(Input::Probation(Event::Newer(newer)));
                     }
                     Output::TakeBack(cause) => {
-                        let again = self.starting().is_some();
-                        if !again {
-                            self.take_back(who, cause, bounds);
-                        }
-                        inputs.push_back(Input::Probation(Event::TakenBack { again }));
+                        let taken = match self.starting() {
+                            Some(_) => TakenBack::ClaimHeld,
+                            None => {
+                                self.take_back(who, cause, bounds);
+                                TakenBack::Done
+                            }
+                        };
+                        inputs.push_back(Input::Probation(Event::TakenBack(taken)));
                     }
                     Output::Arm(Timer::CommitSoon | Timer::CommitLater) => {
                         self.at(who).commits = true
                     }
-                    Output::Arm(Timer::TakeBack) => self.at(who).takes_back = true,
+                    Output::Arm(Timer::TakeBackSoon) => self.at(who).takes_back = true,
                     _ => {}
                 }
             }
@@ -640,7 +646,7 @@ impl Groups {
                     next.feed(who, Input::Timer(Timer::CommitSoon), self);
                 }
                 if std::mem::take(&mut next.at(who).takes_back) {
-                    next.feed(who, Input::Timer(Timer::TakeBack), self);
+                    next.feed(who, Input::Timer(Timer::TakeBackSoon), self);
                 }
             }
             Action::Commit(who) => next.feed(who, Input::Probation(Event::Commit), self),

@@ -29,6 +29,7 @@
 //! | another PID namespace that shares the files | daemontools | 3 | a start there, and a command, kill or lost PID file |
 //! | a record of another user | daemontools | 3 | 2 commands; or one, and a kill, or a line that names a process of others |
 //! | checks and stops that fail: out of memory, or no access to the lock file | daemontools, an unknown one | 2, 3 | 2 commands and a failure; or a command, a refused signal, 2 failures |
+//! | generations that have to prove themselves (`probation`) | daemontools, runit, an unknown one, in place | 2, 3 | 1 or 2 commands or a reload; or one, and a failed check or an end, a kill, signal by hand, silence or file that waits; or a kill, and out of memory |
 //! | steered groups of UDP sockets (`flows`, a model of its own): members that come and stay, the program, standby and rollback | - | 2, 3 | 1 or 2 kills, any order of closes, 1 time of silence |
 //! | hooks that hold back signals | daemontools, runit, an unknown one, in place | 2 | 2 commands; or one, and a signal by hand, kill or reload |
 //!

@@ -7,7 +7,7 @@
 use crate::net::Cookie;
 use crate::proto::control::transfer::{self, Predecessor, Untakeable};
 use crate::proto::daemon::{
-    self, Event, Input as D, Output as DO, Phase, Question, Sender, Sight, Timer as DT, Word,
+    self, Event, Input as D, Newer, Output as DO, Phase, Question, Sender, Sight, Timer as DT, Word,
 };
 use crate::proto::generation::check::{Content, Seen};
 use crate::proto::generation::takeover::{self, Act, Done, Next};
@@ -114,6 +114,9 @@ impl Daemon {
                 D::Told(Intent::Stop(Scope::Generation))
             }
             (Variant::StandbyDeaf, D::Probation(Event::PartnerEnded)) => return None,
+            (Variant::UnknownStandsBy, D::Probation(Event::Newer(Newer::Unknown))) => {
+                D::Probation(Event::Newer(Newer::Watched))
+            }
             (Variant::CandidateIgnored, D::Probation(Event::Candidates { .. })) => return None,
             (Variant::PauseIgnored, D::Probation(Event::WasSilent)) => return None,
             (Variant::Deaf(row), input) if row.is_daemon(phase, &input) => return None,

@@ -9,7 +9,9 @@ use super::world::{Id, Main, Promise, Setting, Signal, World};
 use crate::proto::End;
 use crate::proto::Report;
 use crate::proto::State;
-use crate::proto::daemon::{CommitTried, Event, Input, Output, Phase, RollbackCause, Timer, Word};
+use crate::proto::daemon::{
+    CommitTried, Event, Input, Newer, Output, Phase, RollbackCause, TakenBack, Timer, Word,
+};
 use crate::proto::generation::lines::{self, Obstacle, Step};
 use crate::proto::generation::record::LineState;
 use crate::proto::generation::verdict::Facts;
@@ -92,10 +94,16 @@ impl World {
         if daemon.partner.is_some_and(|partner| self.daemon(partner).is_none()) {
             all.push(ProbationAction::PartnerEnded);
         }
-        for timer in [Timer::Probation, Timer::CommitSoon, Timer::CommitLater, Timer::TakeBack] {
+        for timer in [
+            Timer::Probation,
+            Timer::CommitSoon,
+            Timer::CommitLater,
+            Timer::TakeBackSoon,
+            Timer::TakeBackLater,
+        ] {
             // Those that only wait for the claim would go round in circles.
             let waits =
-                matches!(timer, Timer::CommitSoon | Timer::TakeBack) && self.claim.is_some();
+                matches!(timer, Timer::CommitSoon | Timer::TakeBackSoon) && self.claim.is_some();
             if daemon.timers.has(timer) && !waits {
                 all.push(ProbationAction::Timer(timer));
             }
@@ -259,6 +267,11 @@ impl World {
         if stalled {
             return false; // gone, or it does not answer in time
         }
+        let theirs = self.facts(id, older, setting);
+        let may = lines::may_be_stood_by_for(u64::from(self.at(older).number), &theirs);
+        if !may && !variants::is(Variant::ProbationIsNewer) {
+            return false; // what that one sees is wrong in checks only
+        }
         self.with_daemon(older, |daemon| daemon.partner = Some(id));
         self.at_mut(older).words.clear(); // of one that it has stood by for before
         let number = u64::from(self.at(id).number);
@@ -319,6 +332,10 @@ impl World {
                 }
             }
             Output::HangUp => self.with_daemon(id, |daemon| daemon.partner = None),
+            Output::LookForNewer if self.is_short(id) => {
+                say(|| format!("  daemon {id} cannot look for a newer one: out of memory"));
+                inputs.push_back(Input::Probation(Event::Newer(Newer::Unknown)));
+            }
             Output::LookForNewer => {
                 let others = self.listed(id, setting);
                 let newest = lines::newest_newer(own, others.iter().map(|(_, facts)| facts));
@@ -326,17 +343,37 @@ impl World {
                 let newest = others.iter().find(|(_, facts)| Some(facts.number) == newest);
                 let newest = newest.map(|(one, _)| *one);
                 self.with_daemon(id, |daemon| daemon.partner = newest);
-                inputs.push_back(Input::Probation(Event::Newer(newest.is_some())));
+                let newer = newest.map_or(Newer::Nobody, |_| Newer::Watched);
+                inputs.push_back(Input::Probation(Event::Newer(newer)));
             }
             Output::TakeBack(cause) => {
-                let again = self.claim.is_some();
-                if !again {
+                let taken = if self.claim.is_some() {
+                    TakenBack::ClaimHeld
+                } else if self.is_short(id) {
+                    say(|| format!("  daemon {id} cannot take its files back: out of memory"));
+                    TakenBack::Failed
+                } else {
                     self.take_back(id, cause, setting);
-                }
-                inputs.push_back(Input::Probation(Event::TakenBack { again }));
+                    TakenBack::Done
+                };
+                inputs.push_back(Input::Probation(Event::TakenBack(taken)));
             }
             _ => {}
         }
+    }
+
+    /// Does it look for a newer generation, or take its files back, in one of its next steps?
+    pub(crate) fn is_about_to_look(&self, id: Id) -> bool {
+        self.daemon(id).is_some_and(|daemon| {
+            let ended = daemon.partner.is_some_and(|partner| self.daemon(partner).is_none());
+            let again = [Timer::TakeBackSoon, Timer::TakeBackLater];
+            ended && daemon.machine.stands_by() || again.iter().any(|one| daemon.timers.has(*one))
+        })
+    }
+
+    /// Its next step fails for want of memory.
+    fn is_short(&mut self, id: Id) -> bool {
+        self.daemon_mut(id).is_some_and(|daemon| std::mem::take(&mut daemon.short))
     }
 
     fn try_commit(&mut self, id: Id, setting: &Setting) -> CommitTried {
@@ -365,6 +402,10 @@ impl World {
         let others = self.listed(id, setting);
         if lines::successor(own, others.iter().map(|(_, facts)| facts)).is_some() {
             return;
+        }
+        let serves = |one: &Id| *one > id && self.daemon(*one).is_some_and(|one| one.serves());
+        if cause == RollbackCause::Ended && self.record.iter().any(serves) {
+            self.fault(Promise::P4, "the files are taken back from a newer generation that serves");
         }
         self.write_lines(Step::TakeBack { own, cause });
         say(|| format!("  daemon {id} takes its files back"));

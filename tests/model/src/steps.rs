@@ -172,7 +172,8 @@ impl World {
                 let check = daemon.timers.has(DaemonTimer::Check) && self.claim.is_none();
                 may(budget.slow, check && !daemon.main.has_files(), Action::SlowCheck(id));
                 let acts = daemon.has_handlers() && !daemon.short && !daemon.finished;
-                may(budget.short, acts, Action::OutOfMemory(id));
+                let needs = !setting.probation || self.is_about_to_look(id);
+                may(budget.short, acts && needs, Action::OutOfMemory(id));
                 may(budget.limits, daemon.timers.has(DaemonTimer::Drain), Action::DrainLimit(id));
             }
         }

@@ -157,6 +157,8 @@ pub(crate) enum Variant {
     KeeperNotMended,
     /// A generation that stands by does not notice the end of the other one.
     StandbyDeaf,
+    /// A generation that stands by, and cannot see whether a newer one lives, goes on standing by.
+    UnknownStandsBy,
     /// A generation that has failed does not wait until the other one serves.
     DrainsBeforeResumed,
     /// A check takes a generation on probation for one that has taken over.

@@ -514,9 +514,10 @@ impl Bit for DaemonTimer {
             DaemonTimer::Well => 256,
             DaemonTimer::Silence => 512,
             DaemonTimer::Resumed => 1024,
-            DaemonTimer::TakeBack => 2048,
+            DaemonTimer::TakeBackSoon => 2048,
             DaemonTimer::Leave => 4096,
             DaemonTimer::Dump => 8192,
+            DaemonTimer::TakeBackLater => 16384,
         }
     }
 }

@@ -35,6 +35,7 @@
 //! For some tests:
 //! - [`clients`]: what a client sees while something is done to a service; [`page`]: the tables of it
 //! - [`handover`]: either end of a takeover, played by a test
+//! - [`probation`]: a service with generations that have to prove themselves
 //! - [`hold`]: a process that is held at a system call; [`innocent`]: processes that must not be signalled
 //! - [`bin`]: where the probe and the examples are
 //!
@@ -52,6 +53,7 @@ pub mod innocent;
 pub mod log;
 pub mod openrc;
 pub mod page;
+pub mod probation;
 pub mod process;
 pub mod report;
 pub mod scene;

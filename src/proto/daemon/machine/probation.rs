@@ -4,10 +4,12 @@
 //! The end of the lifeline is a hint only. What counts is the end of the process at its other end.
 
 use super::Daemon;
+use crate::proto::daemon::timers::SILENCE;
 use crate::proto::daemon::{
-    CommitTried, Event, NewFlows, Output, Phase, RollbackCause, Timer, Word,
+    CommitTried, Event, NewFlows, Newer, Output, Phase, RollbackCause, TakenBack, Timer, Word,
 };
 use crate::proto::{DrainReason, Report};
+use std::time::Duration;
 
 /// Of a generation that has to prove itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +63,18 @@ impl Daemon {
         self.probation != Probation::No
     }
 
+    /// May an operator end a probation here? The one that stands by can be told to serve again if the other one does
+    /// not answer.
+    pub(crate) fn may_end_probation(&self, rolls_back: bool) -> bool {
+        self.is_on_probation() || rolls_back && self.stands_by()
+    }
+
+    /// Does its probation begin anew? `silent`: for how long it has not said that it is well. After as much the other
+    /// one serves beside it.
+    pub(crate) fn begins_anew(&self, silent: Duration) -> bool {
+        self.probation == Probation::Running && silent >= SILENCE
+    }
+
     /// May this generation write the programs of steered groups, if no newer one serves? Not if another one has
     /// been told to serve in our place, or if we stand by: then that one writes them.
     pub(crate) fn steers(&self) -> bool {
@@ -78,8 +92,8 @@ impl Daemon {
             Event::Heard(word) => self.heard(word, out),
             Event::PartnerEnded => self.partner_ended(out),
             Event::Dumps => self.dumps(out),
-            Event::Newer(watched) => self.newer(watched, out),
-            Event::TakenBack { again } => self.taken_back(again, out),
+            Event::Newer(newer) => self.newer(newer, out),
+            Event::TakenBack(taken) => self.taken_back(taken, out),
             Event::WasSilent => self.was_silent(out),
             Event::Candidates { wait } => self.candidates(wait, out),
             Event::CandidateTold => self.candidate_told(),
@@ -99,7 +113,7 @@ impl Daemon {
                 }
             }
             Timer::Resumed => self.not_resumed(out),
-            Timer::TakeBack => self.taken_back_timer(out),
+            Timer::TakeBackSoon | Timer::TakeBackLater => self.taken_back_timer(out),
             Timer::Check
             | Timer::Successor
             | Timer::Leave
@@ -280,20 +294,28 @@ impl Daemon {
         out.push(Output::TakeBack(failed));
     }
 
-    /// It will say nothing any more. Whether a newer one lives is looked at as after its end.
+    /// It will say nothing any more. Nobody newer is looked for: until its end it looks alive itself.
     fn dumps(&mut self, out: &mut Vec<Output>) {
         self.serve_again(false, RollbackCause::Ended, out);
     }
 
-    pub(super) fn newer(&mut self, watched: bool, out: &mut Vec<Output>) {
-        if !watched {
-            self.serve_again(false, RollbackCause::Ended, out);
+    /// If nothing is known, it serves as well. That takes nothing from a newer generation that lives: such a one asks
+    /// us to stand by while it holds the claim, or is proven, and under the claim the files of a proven one are left alone.
+    pub(super) fn newer(&mut self, newer: Newer, out: &mut Vec<Output>) {
+        match newer {
+            Newer::Watched => {}
+            Newer::Nobody | Newer::Unknown => self.serve_again(false, RollbackCause::Ended, out),
         }
     }
 
-    pub(super) fn taken_back(&mut self, again: bool, out: &mut Vec<Output>) {
-        if again && self.serves() && !self.stands_by() {
-            out.push(Output::Arm(Timer::TakeBack));
+    pub(super) fn taken_back(&mut self, taken: TakenBack, out: &mut Vec<Output>) {
+        let again = match taken {
+            TakenBack::Done => return,
+            TakenBack::ClaimHeld => Timer::TakeBackSoon,
+            TakenBack::Failed => Timer::TakeBackLater,
+        };
+        if self.serves() && !self.stands_by() {
+            out.push(Output::Arm(again));
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::Daemon;
 use crate::proto::daemon::{Forced, Output, Phase, Question, Sender};
-use crate::proto::{Intent, Report};
+use crate::proto::{Intent, Report, State};
 
 /// Hooks of one run wait for those of the run before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -14,7 +14,31 @@ pub(super) struct RequestHooks {
     ordered: bool,
 }
 
+/// What a call of `restart` does, from the program or from an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RestartCall {
+    /// It restarts, unless nobody would start the service again.
+    Restarts,
+    /// A successor is awaited already. If its file has failed, it need not wait.
+    TriesAgain,
+    /// And why.
+    Refused(&'static str),
+}
+
 impl Daemon {
+    pub(crate) fn restart_call(&self) -> RestartCall {
+        match self.state() {
+            State::Serving => RestartCall::Restarts,
+            State::Detached => RestartCall::TriesAgain,
+            State::Starting => RestartCall::Refused("this generation has not started yet"),
+            State::Leaving => {
+                RestartCall::Refused("the service is to be down: this generation is leaving")
+            }
+            State::Draining => RestartCall::Refused("this generation is draining"),
+            State::Standby => RestartCall::Refused("it stands by for a newer generation"),
+        }
+    }
+
     pub(super) fn usr2(&mut self, sender: Sender, out: &mut Vec<Output>) {
         let by_launcher = match sender {
             Sender::Launcher { announced: true } => return,

@@ -2,8 +2,8 @@
 //! together with the launcher.
 
 use crate::proto::daemon::{
-    Daemon, Forced, Input as D, NewFlows, NoRestart, Output as DO, Phase, Question, Sender, Sight,
-    Timer as DT,
+    Daemon, Forced, Input as D, NewFlows, NoRestart, Output as DO, Phase, Question, RestartCall,
+    Sender, Sight, Timer as DT,
 };
 use crate::proto::generation::check::{Content, Own, Seen};
 use crate::proto::generation::record::Identity;
@@ -714,4 +714,25 @@ fn p6_daemon_that_finds_a_stop_ends_after_the_older_ones() {
     let with = |rest: &[D]| after(started(Kind::RUNIT, false), &[&found[..], rest].concat());
     assert_eq!(with(&[]).1, Phase::AwaitingOlder(Stopped));
     assert_eq!(with(&[D::OlderGone]).1, Phase::Finished);
+}
+
+#[test]
+fn what_a_call_of_restart_does() {
+    let call = |phase| daemon_in(phase).restart_call();
+    assert_eq!(call(Phase::Serving), RestartCall::Restarts);
+    assert_eq!(call(Phase::Detached), RestartCall::TriesAgain);
+    for (phase, why) in [
+        (Phase::Starting, "this generation has not started yet"),
+        (Phase::Draining(Requested), "this generation is draining"),
+    ] {
+        assert_eq!(call(phase), RestartCall::Refused(why));
+    }
+    let mut leaving = started(Kind::DAEMONTOOLS, false).leaves(true);
+    let _ = leaving.on(D::Told(Stop(Service)));
+    let why = "the service is to be down: this generation is leaving";
+    assert_eq!(leaving.restart_call(), RestartCall::Refused(why));
+    let mut standby = daemon_in(Phase::Serving);
+    let _ = standby.on(D::Probation(crate::proto::daemon::Event::AskedToStandBy(6)));
+    let why = "it stands by for a newer generation";
+    assert_eq!(standby.restart_call(), RestartCall::Refused(why));
 }

@@ -2,9 +2,10 @@ use super::{Daemon, Probation};
 use crate::proto::daemon::Event as E;
 use crate::proto::daemon::Input as D;
 use crate::proto::daemon::{
-    CommitTried, NewFlows, Output, Phase, RollbackCause, Sender, Timer, Word,
+    CommitTried, NewFlows, Newer, Output, Phase, RollbackCause, Sender, TakenBack, Timer, Word,
 };
 use crate::proto::{DrainReason, Intent, Kind, Report, Scope, State};
+use std::time::Duration;
 
 const OURS: Output = Output::SteerFlows(NewFlows::Ours);
 
@@ -135,7 +136,8 @@ fn p11_the_standby_serves_at_once_and_takes_its_files_back_later() {
         (D::Probation(E::Heard(Word::Resume)), true, RollbackCause::Operator),
         (D::Probation(E::Heard(Word::Unwell)), true, RollbackCause::Unhealthy),
         (D::Probation(E::Heard(Word::Leaving)), false, RollbackCause::Told),
-        (D::Probation(E::Newer(false)), false, RollbackCause::Ended),
+        (D::Probation(E::Newer(Newer::Nobody)), false, RollbackCause::Ended),
+        (D::Probation(E::Newer(Newer::Unknown)), false, RollbackCause::Ended),
     ] {
         let mut daemon = standing_by();
         let out = daemon.on(input);
@@ -143,14 +145,17 @@ fn p11_the_standby_serves_at_once_and_takes_its_files_back_later() {
         assert_eq!(out.contains(&Output::Say(Word::Resumed)), answers);
         assert_eq!(out[0], OURS, "before the other one hears that we serve");
         assert_eq!(out[out.len() - 2..], [Output::RunResumeHooks, Output::TakeBack(cause)]);
-        let again = [Output::Arm(Timer::TakeBack)];
-        assert_eq!(daemon.on(D::Probation(E::TakenBack { again: true })), again);
-        assert_eq!(daemon.on(D::Timer(Timer::TakeBack)), [Output::TakeBack(cause)]);
-        assert_eq!(daemon.on(D::Probation(E::TakenBack { again: false })), []);
+        for (tried, again) in
+            [(TakenBack::ClaimHeld, Timer::TakeBackSoon), (TakenBack::Failed, Timer::TakeBackLater)]
+        {
+            assert_eq!(daemon.on(D::Probation(E::TakenBack(tried))), [Output::Arm(again)]);
+            assert_eq!(daemon.on(D::Timer(again)), [Output::TakeBack(cause)]);
+        }
+        assert_eq!(daemon.on(D::Probation(E::TakenBack(TakenBack::Done))), []);
     }
     let mut daemon = standing_by();
     assert_eq!(daemon.on(D::Probation(E::PartnerEnded)), [Output::LookForNewer]);
-    assert_eq!(daemon.on(D::Probation(E::Newer(true))), []);
+    assert_eq!(daemon.on(D::Probation(E::Newer(Newer::Watched))), []);
     assert_eq!(daemon.state(), State::Standby);
 }
 
@@ -250,6 +255,57 @@ fn p14_who_has_told_another_one_to_serve_steers_no_flows() {
     assert!(silent.steers());
 }
 
+/// It could not look: the system is out of descriptors. A newer one that lives is starting, and holds the claim.
+#[test]
+fn p1_p4_who_cannot_see_whether_a_newer_one_lives_serves_and_may_be_asked_again() {
+    let mut daemon = standing_by();
+    let _ = daemon.on(D::Probation(E::PartnerEnded));
+    let out = daemon.on(D::Probation(E::Newer(Newer::Unknown)));
+    assert_eq!(daemon.state(), State::Detached, "or nobody might");
+    assert_eq!(out.last(), Some(&Output::TakeBack(RollbackCause::Ended)));
+    let held = daemon.on(D::Probation(E::TakenBack(TakenBack::ClaimHeld)));
+    assert_eq!(held, [Output::Arm(Timer::TakeBackSoon)]);
+    let _ = daemon.on(D::Probation(E::AskedToStandBy(3)));
+    assert_eq!(daemon.state(), State::Standby);
+    assert_eq!(daemon.on(D::Timer(Timer::TakeBackSoon)), [], "the files are the newer one's");
+}
+
+/// Nothing of a probation that is over, or that has failed, begins anew.
+#[test]
+fn p11_after_two_seconds_of_silence_a_probation_begins_anew() {
+    let (short, long) = (Duration::from_millis(1_999), Duration::from_secs(2));
+    let mut daemon = on_probation();
+    assert!(!daemon.begins_anew(short) && daemon.begins_anew(long));
+    assert!(!standing_by().begins_anew(long));
+    let mut failed = daemon.clone();
+    let _ = failed.on(D::Probation(E::RollBack(RollbackCause::Operator)));
+    let _ = daemon.on(D::Timer(Timer::Probation));
+    assert!(!failed.begins_anew(long) && !daemon.begins_anew(long));
+}
+
+/// A key of its own would be lost with a rollback.
+#[test]
+fn p15_one_on_probation_makes_no_keys_and_gives_its_sockets() {
+    let (proven, new, old) = (serving(false), on_probation(), standing_by());
+    assert_eq!([&proven, &new, &old].map(Daemon::rotates_keys), [true, false, false]);
+    assert_eq!([&proven, &new, &old].map(Daemon::gives_again), [true, true, false]);
+    let mut detached = old;
+    let _ = detached.on(D::Probation(E::Heard(Word::Leaving)));
+    assert_eq!((detached.state(), detached.rotates_keys()), (State::Detached, false));
+    assert!(detached.gives_again());
+    let mut stopped = proven;
+    let _ = stopped.on(D::Told(Intent::Stop(Scope::Service)));
+    assert!(!stopped.gives_again() && !stopped.rotates_keys());
+}
+
+#[test]
+fn who_may_end_a_probation() {
+    let may = |daemon: Daemon| [false, true].map(|rolls_back| daemon.may_end_probation(rolls_back));
+    assert_eq!(may(on_probation()), [true, true]);
+    assert_eq!(may(standing_by()), [false, true], "the new one may hang");
+    assert_eq!(may(serving(false)), [false, false]);
+}
+
 /// The kernel tells of its end only when the dump is written.
 #[test]
 fn p11_one_that_writes_a_core_dump_is_dead() {
@@ -284,7 +340,7 @@ fn p4_what_was_committed_is_not_replaced_by_an_older_one() {
     let mut daemon = standing_by();
     let _ = daemon.on(D::Probation(E::Heard(Word::Committed)));
     assert_eq!(daemon.phase(), Phase::Draining(DrainReason::TakenOver));
-    for late in [E::Heard(Word::Leaving), E::PartnerEnded, E::Newer(false)] {
+    for late in [E::Heard(Word::Leaving), E::PartnerEnded, E::Newer(Newer::Nobody)] {
         assert_eq!(daemon.on(D::Probation(late)), []);
     }
 }
@@ -375,14 +431,19 @@ fn p11_one_on_probation_goes_on_saying_that_it_is_well() {
 fn p4_one_that_drains_takes_no_files_back() {
     let mut daemon = standing_by();
     let _ = daemon.on(D::Probation(E::PartnerEnded));
-    let _ = daemon.on(D::Probation(E::Newer(false)));
-    let again = daemon.on(D::Timer(Timer::TakeBack));
-    assert_eq!(again, [Output::TakeBack(RollbackCause::Ended)]);
+    let _ = daemon.on(D::Probation(E::Newer(Newer::Nobody)));
+    for again in [Timer::TakeBackSoon, Timer::TakeBackLater] {
+        assert_eq!(daemon.on(D::Timer(again)), [Output::TakeBack(RollbackCause::Ended)]);
+    }
     let mut asked = daemon.clone();
     let _ = asked.on(D::Probation(E::AskedToStandBy(3)));
     let _ = daemon.on(D::Term(Sender::Successor));
     for mut daemon in [asked, daemon] {
-        assert_eq!(daemon.on(D::Timer(Timer::TakeBack)), [], "{:?}", daemon.phase());
-        assert_eq!(daemon.on(D::Probation(E::TakenBack { again: true })), []);
+        for (tried, again) in
+            [(TakenBack::ClaimHeld, Timer::TakeBackSoon), (TakenBack::Failed, Timer::TakeBackLater)]
+        {
+            assert_eq!(daemon.on(D::Timer(again)), [], "{:?}", daemon.phase());
+            assert_eq!(daemon.on(D::Probation(E::TakenBack(tried))), []);
+        }
     }
 }
