@@ -27,8 +27,9 @@
 //!
 //! Each key encrypts for 6 hours, and decrypts for 6 hours more. Ages go on through restarts. Only the
 //! generation that serves makes new keys. Keys are never written to a disk or a log; they move to the successor
-//! in sealed memory. After a crash, and after a stop, they are new. Do not enable 0-RTT (`max_early_data_size`)
-//! with tickets: what a client sends in it can be sent again by others.
+//! in sealed memory. After a crash, and after a stop, they are new. rustls accepts no early data (0-RTT) with a
+//! ticketer, since others could send it again: `max_early_data_size` has no effect. [The
+//! guide](crate::guide::datagrams) tells how early data goes on through restarts.
 
 use crate::driver::tickets::{self, Shared};
 use crate::error::{Error, ErrorKind, Result};

@@ -1,6 +1,7 @@
 //! Datagram flows stay with their process (P14), by hand-made datagrams: with each way to mark them, for IPv4,
 //! IPv6 and both, and whichever generation is killed. As a user without rights where the box allows it.
 
+mod half_way;
 mod probation;
 
 use std::{

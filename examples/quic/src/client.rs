@@ -7,7 +7,7 @@ use std::{
     net::{SocketAddr, UdpSocket},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -198,7 +198,7 @@ async fn one(
     drop(begins);
     while Instant::now() < until && !settings.ends.load(Ordering::Relaxed) {
         let began = Instant::now();
-        stream(&connection, settings.bytes, began).await?;
+        stream(&connection, settings.bytes.max(1), began).await?;
         table.lock().expect("no panic").note(settings.bytes, began.elapsed());
         tokio::time::sleep(settings.pause).await;
     }
@@ -217,6 +217,14 @@ pub async fn stream(connection: &Connection, bytes: usize, began: Instant) -> Re
     if answer == question { Ok(()) } else { Err("another answer than what was sent".into()) }
 }
 
+/// The process that has this connection.
+pub async fn process(connection: &Connection) -> Result<u32, Failure> {
+    let (mut send, mut receive) = connection.open_bi().await?;
+    send.finish()?;
+    let answer = receive.read_to_end(20).await?;
+    Ok(std::str::from_utf8(&answer)?.parse()?)
+}
+
 /// A new address of a client.
 pub fn socket(server: SocketAddr) -> std::io::Result<UdpSocket> {
     let socket = UdpSocket::bind(match server {
@@ -229,13 +237,24 @@ pub fn socket(server: SocketAddr) -> std::io::Result<UdpSocket> {
 
 /// One that can connect to this server.
 pub fn endpoint(server: SocketAddr) -> Result<Endpoint, Failure> {
+    Ok(early_endpoint(server, false)?.0)
+}
+
+/// The same, which sends data with the first packet of a connection if `early`, and the server allows it. With the
+/// number of its full handshakes: in those alone it gets to see a certificate.
+pub fn early_endpoint(
+    server: SocketAddr,
+    early: bool,
+) -> Result<(Endpoint, Arc<AtomicU64>), Failure> {
+    let handshakes = Arc::new(AtomicU64::new(0));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+        .with_custom_certificate_verifier(Arc::new(AnyServer(provider, Arc::clone(&handshakes))))
         .with_no_client_auth();
     tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.enable_early_data = early;
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     let mut transport = quinn::TransportConfig::default();
     transport.max_idle_timeout(Some(Duration::from_secs(10).try_into()?));
@@ -243,12 +262,12 @@ pub fn endpoint(server: SocketAddr) -> Result<Endpoint, Failure> {
     let runtime = Arc::new(TokioRuntime);
     let mut endpoint = Endpoint::new(EndpointConfig::default(), None, socket(server)?, runtime)?;
     endpoint.set_default_client_config(config);
-    Ok(endpoint)
+    Ok((endpoint, handshakes))
 }
 
-/// Accepts any certificate: each start of the server has another one. For this example only.
+/// Accepts any certificate, and counts them: each start of the server has another one. For this example only.
 #[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
+struct AnyServer(Arc<CryptoProvider>, Arc<AtomicU64>);
 
 impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(
@@ -259,6 +278,7 @@ impl ServerCertVerifier for AnyServer {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        self.1.fetch_add(1, Ordering::Relaxed);
         Ok(ServerCertVerified::assertion())
     }
 

@@ -9,10 +9,11 @@
 use std::{error::Error, path::PathBuf, process::ExitCode, time::Duration};
 
 use lexopt::{Arg::Long, Parser, ValueExt};
-use seamless_quic::{client, server};
+use seamless_quic::{client, ids, server};
 
 const USAGE: &str = "\
-quic --listen ADDRESS [--pid-file PATH] [--members N] [--drain-timeout TIME] [--without-steering]
+quic --listen ADDRESS [--pid-file PATH] [--members N] [--drain-timeout TIME] [--probation TIME]
+     [--id-lifetime TIME] [--early-data] [--without-steering]
 quic --connect ADDRESS [--connections N] [--bytes N] [--pause TIME] [--lifetime TIME] [--migrate TIME]
      [--time TIME]";
 
@@ -31,6 +32,9 @@ fn parse() -> Result<Mode, lexopt::Error> {
         pid_file: PathBuf::new(),
         members: 2,
         drain_timeout: None,
+        probation: None,
+        id_lifetime: ids::LIFETIME,
+        early_data: false,
         steer: true,
     };
     let mut connects = false;
@@ -41,6 +45,9 @@ fn parse() -> Result<Mode, lexopt::Error> {
             Long("pid-file") => server.pid_file = parser.value()?.into(),
             Long("members") => server.members = parser.value()?.parse()?,
             Long("drain-timeout") => server.drain_timeout = Some(time(&mut parser)?),
+            Long("probation") => server.probation = Some(time(&mut parser)?),
+            Long("id-lifetime") => server.id_lifetime = time(&mut parser)?,
+            Long("early-data") => server.early_data = true,
             Long("without-steering") => server.steer = false,
             Long("connect") => (connects, client.server) = (true, parser.value()?.parse()?),
             Long("connections") => client.connections = parser.value()?.parse()?,

@@ -47,7 +47,7 @@ impl Service {
 
     /// Waits until all new flows reach the newest one.
     #[track_caller]
-    fn wait_new_flows(&self) {
+    pub(super) fn wait_new_flows(&self) {
         for datagram in new_flows(self.steer) {
             for address in &self.clients {
                 wait_for(format!("new flows at {}: {datagram:?}", self.newest()), LIMIT, || {
@@ -63,7 +63,7 @@ impl Service {
     }
 
     /// Datagrams of the flows of these generations, without a pause.
-    fn traffic(&self, places: &[usize]) -> Traffic {
+    pub(super) fn traffic(&self, places: &[usize]) -> Traffic {
         let flows = places.iter().map(|place| &self.generations[*place]);
         let flows =
             flows.flat_map(|one| one.flows.iter().map(|flow| (one.daemon.pid(), flow.clone())));
@@ -72,7 +72,7 @@ impl Service {
 }
 
 /// Asks again and again, each time from another port.
-struct Traffic {
+pub(super) struct Traffic {
     rounds: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
     asking: JoinHandle<Vec<String>>,
@@ -102,7 +102,7 @@ impl Traffic {
     }
 
     #[track_caller]
-    fn wait_rounds(&self) {
+    pub(super) fn wait_rounds(&self) {
         let begun = self.rounds.load(Ordering::SeqCst);
         wait_for("more rounds", LIMIT, || {
             (self.rounds.load(Ordering::SeqCst) > begun + 20 || self.asking.is_finished())
@@ -112,7 +112,7 @@ impl Traffic {
 
     /// All of them have reached their process.
     #[track_caller]
-    fn end(self) {
+    pub(super) fn end(self) {
         self.wait_rounds();
         self.over.store(true, Ordering::SeqCst);
         let wrong = self.asking.join().expect("no panic");
