@@ -34,7 +34,7 @@ fn p14_restarts_break_no_connection_and_send_no_packet_astray() {
         let table = clients.join().expect("no panic").expect("clients");
         println!("{table}");
         assert_eq!(table.broken(), 0, "{table}");
-        assert!(table.streams > 500 && table.migrations > 20, "{table}");
+        assert!(table.streams > 500 && table.migrations > 10, "{table}");
         // All connections are closed, so all but the newest have drained.
         for old in &service.daemons[..6] {
             old.wait_end(LIMIT);
