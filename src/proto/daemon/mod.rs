@@ -1,7 +1,8 @@
 //! The daemon: prepares for a successor, finds out whether one will come, and drains.
 //!
-//! `machine` decides. `timers` says how long each of its limits is. `leaving` shares the time of a stop. `signal_hooks` holds back what the hooks before a
-//! signal delay. `reminders` says what an operator is told of a phase that lasts.
+//! `machine` decides. `timers` says how long each of its limits is. `leaving` shares the time of a stop.
+//! `signal_hooks` holds back what the hooks before a signal delay. `reminders` says what an operator is told of a
+//! phase that lasts.
 
 pub(crate) mod leaving;
 mod machine;
