@@ -120,8 +120,8 @@ struct Process {
     takeover: Option<TakeOver>,
     layout: Layout,
     sockets: Vec<u8>,
-    /// Its own, by member, as they were when it started.
-    own: Vec<u8>,
+    /// The places of its own members. Until it has bound them all, the last ones are still empty.
+    places: Vec<usize>,
     /// New flows have reached it.
     has_flows: bool,
     /// Those whose end it waits for.
@@ -135,6 +135,13 @@ struct Process {
     commits: bool,
     /// The last claim at its last check.
     checked: u64,
+}
+
+impl Process {
+    /// Its own sockets, by member.
+    fn own(&self) -> Vec<u8> {
+        self.places.iter().map(|at| self.sockets[*at]).collect()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -155,7 +162,7 @@ struct World {
 enum Action {
     /// So many members are asked for.
     Start(usize),
-    /// The next step of its takeover.
+    /// It binds one of its members, or takes the next step of its takeover.
     Step(u64),
     Kill(u64, bool),
     End(u64, bool),
@@ -246,11 +253,8 @@ impl World {
         let admitted = layout.admit(own, members, Steer::Quic, &[], |_| true).expect("a slot");
         if self.kernel.order.is_empty() {
             self.program = Some((layout.clone(), own));
-        }
-        while sockets.len() < layout.places().len() {
             sockets.push(self.kernel.bind(own));
         }
-        let taken = admitted.places.iter().map(|at| sockets[*at]).collect();
         for process in self.alive.values_mut() {
             // A supervisor restarts it: it is detached.
             for input in
@@ -265,7 +269,7 @@ impl World {
             takeover: Some(takeover.on_probation(bounds.probation)),
             layout,
             sockets,
-            own: taken,
+            places: admitted.places,
             has_flows: false,
             watched: BTreeSet::new(),
             unsettled: false,
@@ -279,6 +283,12 @@ impl World {
     }
 
     fn take_step(&mut self, who: u64, bounds: &Groups) {
+        let process = &self.alive[&who];
+        if process.sockets.len() < process.layout.places().len() {
+            let socket = self.kernel.bind(who);
+            self.at(who).sockets.push(socket);
+            return;
+        }
         loop {
             let takeover = self.at(who).takeover.clone().expect("it starts");
             let act = match takeover.next() {
@@ -290,7 +300,7 @@ impl World {
                     let process = self.at(who);
                     (process.takeover, process.watched) = (None, older);
                     if closes {
-                        let own = process.own.clone();
+                        let own = process.own();
                         let all = process.sockets.clone();
                         all.into_iter().filter(|one| !own.contains(one)).for_each(|one| {
                             self.kernel.close(who, one);
@@ -542,10 +552,11 @@ impl World {
         }
         for (number, process) in &self.alive {
             let (_, slot) = process.layout.mark_of(*number).expect("its own");
-            for (member, socket) in process.own.iter().enumerate().filter(|_| process.has_flows) {
+            let own = if process.has_flows { process.own() } else { Vec::new() };
+            for (member, socket) in own.into_iter().enumerate() {
                 let mark = Mark { slot, member: member as u16 };
                 let id = Cipher::new(&SECRET).make(mark, [9; RANDOM]);
-                if self.gets(&[&[0x40], &id[..], b"payload"].concat()) != Some(*socket) {
+                if self.gets(&[&[0x40], &id[..], b"payload"].concat()) != Some(socket) {
                     return Some("a flow does not reach its process");
                 }
             }
@@ -562,7 +573,8 @@ impl World {
         }
         let new = [&[0xc0, 0, 0, 0, 1, 8][..], b"client's", b"payload"].concat();
         let socket = self.gets(&new);
-        let got = serving.iter().any(|one| socket.is_some_and(|socket| one.own.contains(&socket)));
+        let got =
+            serving.iter().any(|one| socket.is_some_and(|socket| one.own().contains(&socket)));
         (!got).then_some("a new flow does not reach a generation that serves")
     }
 
