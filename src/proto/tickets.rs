@@ -4,6 +4,8 @@
 //! A configuration has two keys at most. The newer one encrypts, both decrypt. After [`ROTATION`] a new key
 //! comes, and the oldest one is gone. So a ticket is good for one to two times of [`ROTATION`].
 
+use super::State;
+use super::daemon::Daemon;
 use std::fmt;
 use std::time::Duration;
 
@@ -110,10 +112,39 @@ fn take<const COUNT: usize>(bytes: &mut &[u8]) -> Option<[u8; COUNT]> {
     Some(*first)
 }
 
+/// May it make new keys? One generation alone does: the one that is proven, serves, and awaits no successor. So clients
+/// have no tickets of a key that is lost with a rollback, or that the successor does not get.
+pub(crate) fn may_rotate(daemon: &Daemon) -> bool {
+    daemon.state() == State::Serving && !daemon.is_on_probation()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Key, Keys, ROTATION, format, parse};
+    use super::{Key, Keys, ROTATION, format, may_rotate, parse};
+    use crate::proto::daemon::{Daemon, Event, Input};
+    use crate::proto::{Intent, Kind};
     use std::time::Duration;
+
+    #[test]
+    fn p15_only_one_that_is_proven_and_awaits_no_successor_makes_keys() {
+        let mut proven = Daemon::new(Kind::DAEMONTOOLS, false);
+        assert!(!may_rotate(&proven), "it has not started");
+        let _ = proven.started(1);
+        assert!(may_rotate(&proven));
+        let change = |input| {
+            let mut daemon = proven.clone();
+            let _ = daemon.on(input);
+            may_rotate(&daemon)
+        };
+        assert!(!change(Input::Probation(Event::OnProbation)));
+        assert!(!change(Input::Probation(Event::AskedToStandBy(2))));
+        assert!(!change(Input::Told(Intent::Stop(crate::proto::Scope::Service))));
+        let mut detached = proven.clone();
+        for input in [Input::Told(Intent::Restart), Input::RequestHooksDone, Input::LauncherGone] {
+            let _ = detached.on(input);
+        }
+        assert!(!may_rotate(&detached));
+    }
 
     fn key(number: u8, made: Duration) -> Key {
         Key { name: [number; 16], secret: [number; 32], made }

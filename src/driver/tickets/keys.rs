@@ -4,7 +4,7 @@ use super::Shared;
 use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::PROCESS;
 use crate::driver::sockets::obtain;
-use crate::proto::tickets::{Key, Keys, Label, VERSION, format, parse};
+use crate::proto::tickets::{self, Key, Keys, Label, VERSION, format, parse};
 use crate::shutdown::lock;
 use crate::sys::{RESTARTS, since_boot};
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ fn inherited() -> Option<BTreeMap<Label, Keys>> {
 
 /// Without `init` this process alone has the keys.
 pub(crate) fn may_rotate() -> bool {
-    PROCESS.daemon().is_none_or(|daemon| lock(&daemon.machine).rotates_keys())
+    PROCESS.daemon().is_none_or(|daemon| tickets::may_rotate(&lock(&daemon.machine)))
 }
 
 /// The time since the boot, suspensions included: ages go on in the next generation. Where there is none, any

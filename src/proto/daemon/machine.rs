@@ -151,12 +151,6 @@ impl Daemon {
         self.serves() && !self.is_parked()
     }
 
-    /// May it make new keys for session tickets? One generation alone does: the one that is proven, serves, and awaits no
-    /// successor. So clients have no tickets of a key that is lost with a rollback, or that the successor does not get.
-    pub(crate) fn rotates_keys(&self) -> bool {
-        self.state() == State::Serving && !self.is_on_probation()
-    }
-
     /// It serves without a launcher, and checks each second: detached, or on the way there with the
     /// launcher already gone.
     pub(crate) fn is_alone(&self) -> bool {

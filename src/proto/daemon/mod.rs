@@ -155,9 +155,11 @@ impl Sender {
     /// the record list the sender? `succeeded`: does a newer generation serve, by the record?
     ///
     /// A successor puts its own file in place before it sends TERM. But until we hear of it, the next one may have come,
-    /// and signals merge. rs/seamless removes the PID file, sends TERM, and writes its own one then. While a detached
-    /// generation is on probation, a TERM that comes without a PID file is taken for that: the file would be put back
-    /// within a second.
+    /// and signals merge. Whoever has not started has no successor, and need not wait for the record: its program may
+    /// be in `started`, which holds the files.
+    ///
+    /// rs/seamless removes the PID file, sends TERM, and writes its own one then. While a detached generation is on
+    /// probation, a TERM that comes without a PID file is taken for that: the file would be put back within a second.
     pub(crate) fn of(
         from: i32,
         named: Option<i32>,
@@ -172,7 +174,7 @@ impl Sender {
         };
         if in_go && !listed() {
             Sender::Unlisted
-        } else if named == Some(from) || succeeded() {
+        } else if named == Some(from) || !daemon.is_starting() && succeeded() {
             Sender::Successor
         } else {
             Sender::Other

@@ -283,19 +283,16 @@ fn p11_after_two_seconds_of_silence_a_probation_begins_anew() {
     assert!(!failed.begins_anew(long) && !daemon.begins_anew(long));
 }
 
-/// A key of its own would be lost with a rollback.
 #[test]
-fn p15_one_on_probation_makes_no_keys_and_gives_its_sockets() {
+fn p12_one_that_stands_by_or_stops_does_not_give_its_sockets_again() {
     let (proven, new, old) = (serving(false), on_probation(), standing_by());
-    assert_eq!([&proven, &new, &old].map(Daemon::rotates_keys), [true, false, false]);
     assert_eq!([&proven, &new, &old].map(Daemon::gives_again), [true, true, false]);
     let mut detached = old;
     let _ = detached.on(D::Probation(E::Heard(Word::Leaving)));
-    assert_eq!((detached.state(), detached.rotates_keys()), (State::Detached, false));
-    assert!(detached.gives_again());
+    assert_eq!((detached.state(), detached.gives_again()), (State::Detached, true));
     let mut stopped = proven;
     let _ = stopped.on(D::Told(Intent::Stop(Scope::Service)));
-    assert!(!stopped.gives_again() && !stopped.rotates_keys());
+    assert!(!stopped.gives_again());
 }
 
 #[test]
@@ -417,6 +414,9 @@ fn p13_a_successor_s_term_is_known_when_the_next_one_has_come() {
         let seen = Sender::of(7, named, &serving(false), || false, || succeeded);
         assert_eq!(seen, sender, "{named:?}, {succeeded}");
     }
+    let starting = Daemon::new(Kind::DAEMONTOOLS, false);
+    let waits = || panic!("it does not wait for the record");
+    assert_eq!(Sender::of(7, Some(8), &starting, || false, waits), Sender::Other);
 }
 
 /// The one that stands by takes silence for death.
