@@ -14,7 +14,7 @@ use std::{
 use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
-    wait_for,
+    is_long, wait_for,
 };
 
 use super::{
@@ -53,12 +53,22 @@ fn nginx(folder: &Path, at: SocketAddr, to: SocketAddr) -> LoadBalancer {
     start(folder, command.arg("-c").arg(conf).args(["-e", "stderr"]), at)
 }
 
+/// `scripts/test --long` restarts 100 times.
+fn restarts() -> usize {
+    if is_long() { 100 } else { 4 }
+}
+
+fn a_box() -> Boxed {
+    let limit = Duration::from_secs(if is_long() { 1200 } else { 120 });
+    Boxed::new().private_net_without_migration().limit(limit)
+}
+
 type Begin = fn(&Path, SocketAddr, SocketAddr) -> LoadBalancer;
 
 #[test]
 fn p13_posts_through_proxies_that_keep_their_connections() {
     const CLIENTS: u64 = 8;
-    Boxed::new().private_net_without_migration().run(|folder| {
+    a_box().run(|folder| {
         let all: [(&str, Begin); 2] = [("haproxy", haproxy), ("nginx", nginx)];
         for (name, begin) in all {
             println!("{name}");
@@ -87,7 +97,7 @@ fn p13_posts_through_proxies_that_keep_their_connections() {
                         }
                     });
                 }
-                for _ in 0..4 {
+                for _ in 0..restarts() {
                     let enough = all.load(Ordering::Relaxed) + 3 * CLIENTS;
                     wait_for("answers", LIMIT, || {
                         (all.load(Ordering::Relaxed) >= enough).then_some(())
@@ -129,33 +139,59 @@ sys.exit(1 if failed or not asked[0] else 0)
 
 #[test]
 fn p13_pythons_client_loses_nothing() {
-    Boxed::new().private_net_without_migration().run(|folder| {
+    let client = |address: SocketAddr, stop: &Path| {
+        let mut python = Command::new("/usr/bin/python3");
+        python.args(["-c", PYTHON, &address.to_string()]).arg(stop);
+        python
+    };
+    loses_nothing(client, |_| ());
+}
+
+/// So does Go's: `hey` lets it send no request twice.
+#[test]
+fn p13_gos_client_loses_nothing() {
+    let client = |address: SocketAddr, stop: &Path| {
+        // A shell without job control has its background jobs ignore INT.
+        let until = "hey -n 1000000 -c 8 -q 20 -m POST -d 12345 \"http://$0/upload\" & \
+                     until [ -e \"$1\" ]; do sleep 0.05; done; kill -INT $!; wait $!";
+        let mut hey = Command::new("/bin/bash");
+        hey.args(["-mc", until, &address.to_string()]).arg(stop);
+        hey
+    };
+    loses_nothing(client, |said| {
+        let of_answers = said.lines().map(str::trim).filter(|line| line.ends_with("responses"));
+        let of_answers: Vec<_> = of_answers.collect();
+        assert!(matches!(*of_answers, [one] if one.starts_with("[200]\t")), "{said}");
+        assert!(!said.contains("Error distribution"), "{said}");
+    });
+}
+
+/// Eight clients, which `command` starts, ask until there is a file. What they have said is looked at.
+fn loses_nothing(command: impl FnOnce(SocketAddr, &Path) -> Command, look: impl FnOnce(&str)) {
+    a_box().run(|folder| {
         let address = boxed::address();
         let mut web = Web::start(folder, format!("--listen={address} {STAYS}"));
         let stop = folder.join("stop");
-        let mut python = Command::new("/usr/bin/python3");
-        python.args(["-c", PYTHON, &address.to_string()]).arg(&stop).stdin(Stdio::null());
-        let python = python
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("python3; run scripts/setup");
+        let mut clients = command(address, &stop);
+        clients.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let clients = clients.spawn().expect("run scripts/setup");
         let requests = || {
             let counters = crate::command::counters_of(&folder.join("web.pid"));
             counters["http_requests"].as_u64().unwrap_or(0)
         };
-        for _ in 0..4 {
+        for _ in 0..restarts() {
             let enough = requests() + 24;
             wait_for("requests", LIMIT, || (requests() >= enough).then_some(()));
             let old = web.restart();
             assert_ended(&web, &old);
         }
         fs::write(stop, "").expect("a file");
-        let output = python.wait_with_output().expect("its end");
+        let output = clients.wait_with_output().expect("its end");
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
         let counters = crate::command::counters_of(&folder.join("web.pid"));
         assert_eq!(counters["http_connections"], 8, "one for each client");
+        look(&said);
     });
 }
 

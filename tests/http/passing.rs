@@ -13,7 +13,8 @@ use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
     http::{Connection, Target},
-    process::Watched,
+    is_long,
+    process::{self, Watched},
     signal::{CONT, STOP, TERM},
     strict::Strict,
     wait_for,
@@ -89,6 +90,7 @@ fn p1_p3_http2_leaves_in_the_drain_beside_those_that_move() {
 #[test]
 fn p13_clients_that_keep_their_connections_notice_nothing() {
     const CLIENTS: u64 = 64;
+    let restarts = if is_long() { 100 } else { 5 };
     Boxed::new().private_net().run(|folder| {
         let address = boxed::address();
         let mut web = start(folder, address, "");
@@ -98,7 +100,7 @@ fn p13_clients_that_keep_their_connections_notice_nothing() {
                 let (done, all) = (&done, &all);
                 scope.spawn(move || keep_asking(address, number, done, all));
             }
-            for _ in 0..5 {
+            for _ in 0..restarts {
                 // Many of them have asked the newest one; the others move with what they have.
                 let enough = all.load(Ordering::Relaxed) + CLIENTS;
                 wait_for("answers", LIMIT, || {
@@ -113,7 +115,76 @@ fn p13_clients_that_keep_their_connections_notice_nothing() {
         assert_eq!(connections(folder), CLIENTS);
         let counters = crate::command::counters_of(&folder.join("web.pid"));
         assert_eq!(counters["http_failures"], 0);
-        assert_eq!(counters["http_passed"], 5 * CLIENTS);
+        assert_eq!(counters["http_passed"], restarts * CLIENTS);
+    });
+}
+
+/// Of sockets there are so many; whatever else there is, by its name.
+fn held(pid: u32) -> (usize, Vec<String>) {
+    let targets = process::descriptors(pid).into_iter().map(|(_, target)| target);
+    let names = targets.map(|target| {
+        let name = target.file_name().expect("a name").to_string_lossy().into_owned();
+        if name.starts_with("socket:") {
+            return "socket".to_owned();
+        }
+        name.strip_prefix("anon_inode:").unwrap_or(&name).to_owned()
+    });
+    let (sockets, mut others): (Vec<_>, Vec<_>) = names.partition(|name| name == "socket");
+    others.sort();
+    (sockets.len(), others)
+}
+
+/// No copy of a connection is left in either of the two, nor of anything by which it moved.
+#[test]
+fn p13_after_50_restarts_old_and_new_hold_what_they_should() {
+    const CLIENTS: usize = 16;
+    const POLLS: [&str; 3] = ["[eventfd]", "[eventpoll]", "[eventpoll]"];
+    const COUNTERS: &str = "memfd:seamless-counters (deleted)";
+    const FILES: [&str; 4] = ["log", "log", "null", "web.pid.lock"];
+    // Of the supervisor, and while they pass connections, of each other.
+    const PIDFD: &str = "[pidfd]";
+    let sorted = |sockets: usize, more: &[&str]| {
+        let mut others = [&POLLS, &FILES[..], more].concat();
+        others.sort_unstable();
+        (sockets, others.into_iter().map(str::to_owned).collect::<Vec<_>>())
+    };
+    // The listener twice, the control socket, the channel, and what wakes the threads.
+    const OWN: usize = 13;
+    let wait_held = |pid: u32, expected: (usize, Vec<String>)| {
+        wait_for(format_args!("{pid} holds {expected:?}"), LIMIT, || {
+            (held(pid) == expected).then_some(())
+        });
+    };
+    Boxed::new().private_net().run(|folder| {
+        let address = boxed::address();
+        let mut web = start(folder, address, "");
+        let alone = |sockets| sorted(sockets, &[COUNTERS, PIDFD, "web.pid"]);
+        wait_held(web.daemon, alone(OWN));
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect_to(address)).collect();
+        for one in &mut clients {
+            one.send(GET);
+            assert!(!one.answer_of(web.daemon));
+        }
+        for _ in 0..50 {
+            let old = web.restart();
+            assert_ended(&web, &old);
+        }
+        wait_held(web.daemon, alone(OWN + CLIENTS));
+        // It stays where it is, and so does its process.
+        let mut half = connect_to(address);
+        half.send("POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12");
+        half.wait_accepted(web.daemon);
+        let old = web.restart();
+        // It listens no more, and has no launcher. The two are linked.
+        wait_held(old.pid(), sorted(14, &[PIDFD, PIDFD, "web.pid (deleted)"]));
+        let linked = sorted(OWN + CLIENTS + 1, &[COUNTERS, PIDFD, PIDFD, "web.pid"]);
+        wait_held(web.daemon, linked);
+        half.send("345\r\n0\r\n\r\n");
+        assert!(!half.answer_of(old.pid()));
+        half.send(GET);
+        assert!(!half.answer_of(old.pid()));
+        assert_ended(&web, &old);
+        wait_held(web.daemon, alone(OWN + CLIENTS + 1));
     });
 }
 

@@ -15,7 +15,7 @@ mod http_servers;
 mod soak;
 
 use std::{
-    env, fs,
+    fs,
     net::{SocketAddr, UdpSocket},
     path::Path,
     time::Duration,
@@ -25,7 +25,7 @@ use seamless_campaigns::load::{Load, Target};
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed},
-    http,
+    http, is_long,
     process::{Watched, signal},
     signal::HUP,
     supervisor::{Service, Supervisor, copy_folder},
@@ -155,23 +155,19 @@ fn p1_p2_p3_slow_requests_across_restarts_runit() {
     });
 }
 
-fn long() -> bool {
-    env::var_os("SEAMLESS_TEST_LONG").is_some_and(|value| value == "1")
-}
-
 /// How often sockets are taken over in a test.
 fn takeovers() -> usize {
-    if long() { 20 } else { 3 }
+    if is_long() { 20 } else { 3 }
 }
 
 /// How many clients ask: all of these in a long run, the first in a short one.
 fn clients(counts: [usize; 2]) -> impl Iterator<Item = usize> {
-    counts.into_iter().take(if long() { 2 } else { 1 })
+    counts.into_iter().take(if is_long() { 2 } else { 1 })
 }
 
 /// Linux as it is by default.
 fn boxed_by_default(test: impl FnOnce(&Path)) {
-    let limit = Duration::from_secs(if long() { 600 } else { 120 });
+    let limit = Duration::from_secs(if is_long() { 600 } else { 120 });
     Boxed::new().private_net_without_migration().limit(limit).run(test);
 }
 

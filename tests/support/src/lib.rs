@@ -74,6 +74,11 @@ use std::{
 /// disk holds up a writer for half a minute. Nobody waits for it but a test that fails.
 pub const LIMIT: Duration = Duration::from_secs(100);
 
+/// `scripts/test --long`: tests restart their services many more times.
+pub fn is_long() -> bool {
+    std::env::var_os("SEAMLESS_TEST_LONG").is_some_and(|value| value == "1")
+}
+
 /// Between two looks at a fact that cannot be waited for otherwise: at first, and at last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(30));
 
