@@ -35,6 +35,7 @@ pub(super) async fn accept_all(
     let mut draining = crate::draining().at_once();
     standby::install();
     loop {
+        let stands_by = standby::begins();
         standby::is_over(&mut listener, &mut draining).await;
         let permit = match permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
@@ -47,9 +48,13 @@ pub(super) async fn accept_all(
                 }
             }
         };
-        match listener.next().await {
-            Some((stream, peer)) => take((stream, peer, Seat::new(permit))),
-            None => return,
+        tokio::select! {
+            biased;
+            () = stands_by => {}
+            next = listener.next() => match next {
+                Some((stream, peer)) => take((stream, peer, Seat::new(permit))),
+                None => return,
+            },
         }
     }
 }

@@ -4,16 +4,28 @@ use super::stream::Listener;
 use crate::{Draining, State};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
-/// Set by a hook, so that a service without probations pays for one load at each connection.
+/// Set by a hook, so that a service without probations need not ask for its state at each connection.
 static PARKED: AtomicBool = AtomicBool::new(false);
+/// Wakes who waits for a connection.
+static BEGINS: Notify = Notify::const_new();
 static INSTALL: Once = Once::new();
 
 pub(super) fn install() {
     INSTALL.call_once(|| {
-        crate::on_standby(|| PARKED.store(true, Ordering::SeqCst));
+        crate::on_standby(|| {
+            PARKED.store(true, Ordering::SeqCst);
+            BEGINS.notify_waiters();
+        });
         crate::on_resume(|| PARKED.store(false, Ordering::SeqCst));
     });
+}
+
+/// Resolves when this generation begins to stand by, from this call on.
+pub(super) fn begins() -> Notified<'static> {
+    BEGINS.notified()
 }
 
 /// Waits while this generation stands by. The end is seen by the state, not by a hook: another hook of the
