@@ -1,11 +1,12 @@
 //! P12: after a crash of an attached daemon, connections wait for the next start: a keeper holds the
 //! sockets. Whoever the service's processes are is told by the record and by `/proc`.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, thread, time::Duration};
 
 use seamless_testing::{
     LIMIT, as_each_user,
     boxed::Boxed,
+    hold::Hold,
     http::{Connection, FailureKind, Prober, answer_of, get},
     process::{self, Watched, private_dirty},
     signal::{CONT, KILL, USR1},
@@ -25,6 +26,7 @@ under_each_supervisor![
     p12_when_the_time_is_over_connections_are_refused,
     p12_a_keeper_that_is_killed_is_in_nobodys_way,
     p12_a_keeper_is_found_after_a_start_that_was_killed_half_way,
+    p12_a_slow_keeper_is_waited_for,
     counters_and_kept_files_wait_in_the_keeper,
 ];
 
@@ -101,6 +103,26 @@ fn p12_a_crash_refuses_nobody(kind: Supervisor, folder: &Path) {
     // No more is cut than each crash can cut: the prober asks one after the other.
     assert!(failed.values().sum::<usize>() <= 4, "{failed:?}\n{site}");
     site.assert_one_generation(*served.last().expect("the last"));
+    site.stop();
+}
+
+/// A keeper that the machine leaves no time needs more than a second until it is in place. The launcher holds the
+/// sockets until then.
+fn p12_a_slow_keeper_is_waited_for(kind: Supervisor, folder: &Path) {
+    let site = Site::at(folder).shared_socket().options(SERVES_ON).under(kind);
+    let first = site.daemon(1);
+    let its_own_socket = Hold::at(site.service().main_pid(), &["bind"], 1, None, folder);
+    first.kill();
+    its_own_socket.wait();
+    let waits = Connection::unfinished(&site.target);
+    thread::sleep(Duration::from_millis(1500));
+    drop(its_own_socket);
+    let second = site.started(2);
+    assert!(waits.finish().ends_with(&answer_of(second)), "{site}");
+    let sockets = site.log.stage("socket");
+    let from: Vec<_> = sockets.iter().filter_map(|line| line.field("from")).collect();
+    assert_eq!(from, ["bound", "predecessor"], "{site}");
+    site.assert_one_generation(second);
     site.stop();
 }
 

@@ -55,8 +55,10 @@ const KILL_AFTER: Duration = Duration::from_secs(5);
 const OVERDUE: Duration = Duration::from_secs(1);
 /// How soon older generations are told again.
 const TELL_OLDER: Duration = Duration::from_secs(1);
-/// How long the supervisor waits for a keeper before it learns of a crash.
-const KEEPER: Duration = Duration::from_secs(1);
+/// How long the supervisor waits for a keeper before it learns of a crash. The launcher holds the sockets
+/// meanwhile, so nobody is refused; a keeper that ends is seen at once, so only one that hangs is waited for
+/// so long. On a machine with too much to do a keeper needs more than a second.
+const KEEPER: Duration = Duration::from_secs(5);
 
 impl Timer {
     /// How long after it was armed it fires. `None`: never.

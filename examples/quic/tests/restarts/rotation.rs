@@ -13,10 +13,10 @@ fn given_up(connection: &Connection) -> u64 {
     connection.stats().frame_tx.retire_connection_id
 }
 
-/// Waits until each of these connections has used up its IDs `times` more.
+/// Waits until each of these connections has used up its IDs once more.
 #[track_caller]
-fn wait_other_ids<'a>(connections: impl IntoIterator<Item = &'a Connection>, times: u64) {
-    let goals = connections.into_iter().map(|one| (one, given_up(one) + times * STORE));
+fn wait_other_ids<'a>(connections: impl IntoIterator<Item = &'a Connection>) {
+    let goals = connections.into_iter().map(|one| (one, given_up(one) + STORE));
     let goals: Vec<(&Connection, u64)> = goals.collect();
     wait_for("other connection IDs", LIMIT, || {
         let reached = |(one, goal): &(&Connection, u64)| {
@@ -31,10 +31,13 @@ fn wait_other_ids<'a>(connections: impl IntoIterator<Item = &'a Connection>, tim
 
 /// Over several restarts, with three generations or more at a time, and groups that grow and shrink. The clients also
 /// change their addresses, which takes another ID each time.
+///
+/// IDs live for a second: where packets of one replacement arrive after the next one, quinn's client takes that for
+/// more IDs than it may get, and ends the connection.
 #[test]
 fn p14_connection_ids_change_in_mid_life_and_lead_to_the_same_process() {
     a_box().run(|folder| {
-        let mut service = Service::new(folder).option("--id-lifetime=150ms");
+        let mut service = Service::new(folder).option("--id-lifetime=1s");
         let clients = Clients::new(service.address);
         let mut generations = Vec::new();
         for members in [2, 3, 1, 4, 2] {
@@ -42,9 +45,9 @@ fn p14_connection_ids_change_in_mid_life_and_lead_to_the_same_process() {
             let connections = clients.connections(5);
             generations.push((service.newest(), clients.traffic(&connections), connections));
             let all = || generations.iter().flat_map(|(_, _, connections)| connections);
-            wait_other_ids(all(), 3);
+            wait_other_ids(all());
             clients.move_on();
-            wait_other_ids(all(), 1);
+            wait_other_ids(all());
             for (pid, traffic, connections) in &generations {
                 traffic.wait_rounds();
                 clients.assert_reach(connections, *pid);
