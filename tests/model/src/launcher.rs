@@ -1,5 +1,6 @@
 //! A launcher process: its machine, driven as `driver::launcher` drives it.
 
+use super::shared::Shared;
 use super::trace::say;
 use super::world::{
     BY_HAND, DaemonProcess, ELSEWHERE, Generation, Id, LauncherProcess, Promise, SUPERVISOR_PID,
@@ -331,11 +332,11 @@ impl World {
         let instance = self.at(id).instance;
         let kind = if matches!(instance, BY_HAND | ELSEWHERE) { Kind::OTHER } else { setting.kind };
         self.net_starts();
-        self.generations.push(Generation {
+        self.generations.push(Shared::new(Generation {
             daemon: Some(DaemonProcess::new(kind, deploy, setting)),
             stop_sent: self.at(id).stop_sent,
             ..Generation::new(instance, id)
-        });
+        }));
         Some(pid(child))
     }
 
@@ -358,7 +359,8 @@ impl World {
         if self.supervisor.child == Some(id) {
             self.supervisor.child = None;
             self.supervisor_hears(id, end, setting);
-            let of_service = |one: &&Generation| !matches!(one.instance, BY_HAND | ELSEWHERE);
+            let of_service =
+                |one: &&Shared<Generation>| !matches!(one.instance, BY_HAND | ELSEWHERE);
             let mut generations = self.generations.iter().filter(of_service);
             let alive = generations.any(|one| one.daemon.is_some() || one.keeper.is_some());
             if self.supervisor.stop == Stop::Owed && alive {

@@ -87,6 +87,7 @@ mod moves;
 mod net;
 mod probation;
 mod properties;
+mod shared;
 mod steps;
 mod supervisors;
 mod trace;
@@ -125,12 +126,7 @@ impl Model for Protocol {
 
     fn next_state(&self, world: &World, action: Action) -> Option<World> {
         variants::set(self.broken);
-        let mut next = world.after(action, &self.setting);
-        if let Some(next) = &mut next {
-            if next.fault.is_none() && trace::silently(|| next.is_at_rest(&self.setting)) {
-                next.check_rest(&self.setting);
-            }
-        }
+        let next = world.after(action, &self.setting);
         variants::set(None);
         next
     }

@@ -456,7 +456,7 @@ impl World {
 
     /// This daemon is gone, and with it what it alone had.
     pub(crate) fn moves_end(&mut self, id: Id) {
-        let Some(moves) = &mut self.moves else { return };
+        let Some(moves) = self.moves.as_deref_mut() else { return };
         let mut had: Vec<usize> = Vec::new();
         for one in &mut moves.connections {
             if one.reader == Some(id) {

@@ -401,7 +401,7 @@ impl World {
 
     /// A process starts, with what the supervisor passes to it.
     pub(crate) fn net_starts(&mut self) {
-        let Some(net) = &mut self.net else { return };
+        let Some(net) = self.net.as_deref_mut() else { return };
         let passed = net.passed.iter().map(|cookie| net.entry(*cookie, None));
         let stored = net.store.iter().map(|(name, cookie)| net.entry(*cookie, Some(name.clone())));
         let entries: Vec<Entry<Cookie>> = passed.chain(stored).collect();
@@ -414,7 +414,7 @@ impl World {
     }
 
     pub(crate) fn net_ends(&mut self, id: Id, end: End) {
-        let Some(net) = &mut self.net else { return };
+        let Some(net) = self.net.as_deref_mut() else { return };
         let part = std::mem::replace(&mut net.parts[usize::from(id)], Part::NEW);
         let left = &mut net.parts[usize::from(id)];
         // The launcher keeps what it was given, and the record its line.
@@ -568,7 +568,7 @@ impl World {
     fn obtain(&mut self, id: Id, setting: &Setting) {
         for ask in setting.sockets.expect("sockets").asks(id) {
             let wanted = ask.wanted();
-            let net = self.net.as_mut().expect("sockets");
+            let net = &mut **self.net.as_mut().expect("sockets");
             let mut part = net.parts[usize::from(id)].clone();
             part.pool.use_it();
             let mut found = part.pool.find(&wanted, |entry| net.has_lost_its_path(entry));
@@ -582,7 +582,7 @@ impl World {
                 if found.is_empty() && there && self.is_served(ask.at, id) {
                     self.fault(Promise::P2, "bound anew beside a predecessor that serves it");
                 }
-                let net = self.net.as_mut().expect("sockets");
+                let net = &mut **self.net.as_mut().expect("sockets");
                 if !found.is_empty() && !variants::is(Variant::JoinedEarly) {
                     // `join`: nothing goes to the new members until this generation serves.
                     let active = found.iter().filter(|(entry, _)| !entry.socket.retired).count();
@@ -594,7 +594,7 @@ impl World {
                     found.push((net.entry(cookie, None), Origin::Bound));
                 }
             }
-            let net = self.net.as_mut().expect("sockets");
+            let net = &mut **self.net.as_mut().expect("sockets");
             let (held, steered) = part.pool.hold(&wanted, found);
             for (entry, origin) in &held {
                 say(|| format!("  daemon {id} has socket {}, {origin:?}", entry.fd));
@@ -714,14 +714,14 @@ impl World {
     }
 
     pub(crate) fn net_reloads(&mut self) {
-        if let Some(net) = &mut self.net {
+        if let Some(net) = self.net.as_deref_mut() {
             net.tried = true;
         }
     }
 
     /// Nobody came for as long as was to be waited: this generation ends.
     pub(crate) fn net_excuse(&mut self) {
-        if let Some(net) = &mut self.net {
+        if let Some(net) = self.net.as_deref_mut() {
             net.excused = true;
         }
     }
@@ -784,7 +784,7 @@ impl World {
         let told = self.launcher(id).is_some_and(|one| one.stop_heard || one.stop_pending);
         let again = setting.kind != Kind::NOBODY;
         let owed = attached && !told && again && self.supervisor.wants_up && self.is_supervised(id);
-        let Some(net) = &mut self.net else { return };
+        let Some(net) = self.net.as_deref_mut() else { return };
         if owed && setting.keeps && net.crashed.is_none() {
             net.crashed = Some(id);
         }
@@ -792,14 +792,14 @@ impl World {
 
     /// From here on connections may be refused.
     pub(crate) fn net_excuse_keeper(&mut self) {
-        if let Some(net) = &mut self.net {
+        if let Some(net) = self.net.as_deref_mut() {
             net.crashed = None;
         }
     }
 
     pub(crate) fn net_keeper_ends(&mut self, id: Id) {
         let giver = keeper_of(id);
-        let Some(net) = &mut self.net else { return };
+        let Some(net) = self.net.as_deref_mut() else { return };
         net.keepers.retain(|(one, _)| *one != id);
         if let Some(link) = net.link.as_mut().filter(|link| link.giver == giver) {
             (link.open, link.giving) = (false, None);
@@ -980,7 +980,7 @@ impl World {
 
     /// The unit is inactive: its store is emptied.
     pub(crate) fn net_unit_ends(&mut self) {
-        if let Some(net) = &mut self.net {
+        if let Some(net) = self.net.as_deref_mut() {
             net.store.clear();
             net.cleared = true;
         }
@@ -1010,7 +1010,7 @@ impl World {
 
     /// After each step.
     pub(crate) fn check_net(&mut self, setting: &Setting) {
-        let Some(net) = &mut self.net else { return };
+        let Some(net) = self.net.as_deref_mut() else { return };
         let reset = net.close_unheld();
         let reset = if std::mem::take(&mut net.cleared) { 0 } else { reset };
         if reset > 0 && self.is_unforced(setting) && setting.kills_nobody() {

@@ -7,7 +7,7 @@ use crate::proto::daemon::{Phase, Timer};
 use crate::proto::supervisor::Tells;
 
 impl World {
-    /// Called where [`World::is_at_rest`] holds: the service is as it is wanted.
+    /// Nothing happens any more: the service is as it is wanted.
     pub(crate) fn check_rest(&mut self, setting: &Setting) {
         let (alive, serving): (Vec<Id>, Vec<Id>) = (
             self.ids().filter(|id| self.daemon(*id).is_some()).collect(),

@@ -5,8 +5,9 @@ use super::launcher::orders;
 use super::moves::MovesAction;
 use super::net::NetAction;
 use super::probation::ProbationAction;
+use super::shared::Shared;
 use super::supervisors::Job;
-use super::trace::say;
+use super::trace::{self, say};
 use super::world::{
     BY_HAND, DaemonProcess, Deploy, ELSEWHERE, Generation, Id, Instance, LauncherProcess, Main,
     Setting, Signal, Stop, World, pid,
@@ -67,6 +68,8 @@ pub(crate) enum Action {
     Keeper(Id, KeeperAction),
     Probation(Id, ProbationAction),
     Moves(Id, MovesAction),
+    /// Nothing happens any more.
+    Rest,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +84,11 @@ impl World {
     pub(crate) fn actions(&self, setting: &Setting, actions: &mut Vec<Action>) {
         if self.fault.is_none() {
             self.budgeted(setting, actions);
+            let budgeted = actions.len();
             self.fair(setting, actions);
+            if trace::silently(|| self.is_at_rest(&actions[budgeted..], setting)) {
+                actions.push(Action::Rest);
+            }
         }
     }
 
@@ -305,9 +312,7 @@ impl World {
 
     /// Nothing happens any more, unless somebody from outside does something. A check that finds
     /// all as it was does not count.
-    pub(crate) fn is_at_rest(&self, setting: &Setting) -> bool {
-        let mut actions = Vec::new();
-        self.fair(setting, &mut actions);
+    fn is_at_rest(&self, fair: &[Action], setting: &Setting) -> bool {
         let is_check = |one: &Action| {
             matches!(
                 one,
@@ -316,17 +321,23 @@ impl World {
                     | Action::Keeper(_, KeeperAction::Check)
             )
         };
-        actions.iter().all(is_check)
-            && actions.into_iter().all(|one| self.after(one, setting).is_none())
+        fair.iter().all(is_check) && fair.iter().all(|one| self.after(*one, setting).is_none())
     }
 
     /// What becomes of it; `None` where nothing does.
     pub(crate) fn after(&self, action: Action, setting: &Setting) -> Option<World> {
         let mut next = self.clone();
         next.perform_action(action, setting);
+        let is_as_before = |next: &World, id: Id| {
+            let [new, old] =
+                [&next.generations, &self.generations].map(|of| of.get(usize::from(id)));
+            new.zip(old).is_some_and(|(new, old)| new.is(old))
+        };
         for id in next.ids() {
-            next.forget(id);
-            next.with_daemon(id, DaemonProcess::forget_timers);
+            if !is_as_before(&next, id) || !is_as_before(&next, next.at(id).first) {
+                next.forget(id);
+                next.with_daemon(id, DaemonProcess::forget_timers);
+            }
         }
         next.check_net(setting);
         (next != *self).then_some(next)
@@ -346,6 +357,7 @@ impl World {
 
     fn perform_action(&mut self, action: Action, setting: &Setting) {
         match action {
+            Action::Rest => self.check_rest(setting),
             Action::Restart => self.command(true, setting),
             Action::StopService => self.command(false, setting),
             Action::StartService => {
@@ -397,7 +409,7 @@ impl World {
                 say(|| "the record's owner writes a process of others into it".to_owned());
                 self.budget.planted -= 1;
                 let id = self.generations.len() as Id;
-                self.generations.push(Generation::new(BY_HAND, id));
+                self.generations.push(Shared::new(Generation::new(BY_HAND, id)));
                 self.net_starts();
                 self.record.push(id);
                 self.planted = Some(id);
@@ -650,11 +662,11 @@ impl World {
             format!("{by} starts launcher {id}, and that daemon {id} ({deploy:?})")
         });
         let kind = if by_hand { Kind::OTHER } else { setting.kind };
-        self.generations.push(Generation {
+        self.generations.push(Shared::new(Generation {
             launcher: Some(LauncherProcess::new(kind, id, setting.in_place)),
             daemon: Some(DaemonProcess::new(kind, deploy, setting)),
             ..Generation::new(instance, id)
-        });
+        }));
         self.net_starts();
         if !by_hand {
             (self.supervisor.child, self.supervisor.job) = (Some(id), None);

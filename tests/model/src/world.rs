@@ -4,6 +4,7 @@
 use super::keeper::{KeeperProcess, keeper_of};
 use super::moves::Moves;
 use super::net::{Net, Sockets};
+use super::shared::Shared;
 use super::supervisors::{Job, Manner};
 use crate::machines::{self, Daemon, Launcher, TakeOver};
 use crate::proto::daemon::signal_hooks::SignalHooks;
@@ -194,7 +195,7 @@ pub(crate) struct Fault {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct World {
     pub(crate) supervisor: Supervisor,
-    pub(crate) generations: Vec<Generation>,
+    pub(crate) generations: Vec<Shared<Generation>>,
     /// Who holds the claim.
     pub(crate) claim: Option<Id>,
     /// Whose PID the PID file holds.
@@ -209,8 +210,8 @@ pub(crate) struct World {
     pub(crate) innocent: Option<Id>,
     /// A line of the record that names a process of others.
     pub(crate) planted: Option<Id>,
-    pub(crate) net: Option<Box<Net>>,
-    pub(crate) moves: Option<Box<Moves>>,
+    pub(crate) net: Option<Shared<Net>>,
+    pub(crate) moves: Option<Shared<Moves>>,
     pub(crate) budget: Budget,
     pub(crate) fault: Option<Fault>,
 }
@@ -644,9 +645,9 @@ impl World {
             planted: None,
             net: setting.sockets.as_ref().map(|sockets| {
                 let net = Net::new(sockets);
-                Box::new(if setting.keeps { net.with_keeper() } else { net })
+                Shared::new(if setting.keeps { net.with_keeper() } else { net })
             }),
-            moves: setting.moves.then(Box::default),
+            moves: setting.moves.then(Shared::default),
             budget: setting.budget,
             fault: None,
         }
