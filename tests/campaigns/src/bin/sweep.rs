@@ -7,7 +7,10 @@ use std::{
     io::{self, Read},
     path::Path,
     process::{self, Command, ExitCode},
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Instant, SystemTime},
 };
@@ -18,6 +21,7 @@ use seamless_campaigns::{
     sweep::{Case, Outcome, Scenario, Verdict},
 };
 use seamless_testing::bin;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 const USAGE: &str = "\
 scripts/sweep [options]
@@ -108,11 +112,19 @@ fn main() -> ExitCode {
     bin::build();
     let began = Instant::now();
     let plan = Mutex::new(Plan::new(&options));
+    let stopped = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+        signal_hook::flag::register(signal, stopped.clone()).expect("a signal to be noted");
+    }
     thread::scope(|scope| {
         for _ in 0..options.parallel {
             scope.spawn(|| {
                 while let Some((at, case)) = take(&plan) {
                     let verdict = case.run_boxed();
+                    // An INT from a terminal has ended the case as well.
+                    if stopped.load(Ordering::Relaxed) {
+                        return;
+                    }
                     lock(&plan).came(at, case, verdict);
                 }
             });
@@ -120,6 +132,10 @@ fn main() -> ExitCode {
     });
     let plan = lock(&plan);
     plan.print();
+    if stopped.load(Ordering::Relaxed) {
+        println!("stopped by a signal: these cases only");
+        return ExitCode::FAILURE;
+    }
     println!("{} s", began.elapsed().as_secs());
     if options.sample.is_some() || options.every > 1 {
         println!("seed {0}: again by SEAMLESS_TEST_SEED={0}, or --seed {0}", options.seed);
