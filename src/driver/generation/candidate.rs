@@ -1,7 +1,7 @@
 //! A process whose program file has failed in its probation waits in `init`, before the claim and before the program
 //! initialises. Meanwhile it is connected with the generation that serves, and has duplicates of its sockets.
 
-use super::probation::{ANSWER, ask};
+use super::probation::ask;
 use super::{HeldPredecessor, Service};
 use crate::driver::control::link::{Deadline, connect};
 use crate::driver::control::transfer;
@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 /// EX_TEMPFAIL of `sysexits.h`: the supervisor is to start the file that the path names now.
 const ANOTHER_FILE: i32 = 75;
+/// How long the generation that serves may take to answer. It is asked again.
+const ANSWER: Duration = Duration::from_secs(1);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 /// Between two signs of life, and between two attempts to be connected.

@@ -22,8 +22,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long the predecessor may take to answer. No program is asked there.
-pub(super) const ANSWER: Duration = Duration::from_secs(1);
+/// How long the predecessor may take to say that it stands by. No program is asked there, but the machine may have
+/// much else to do, and without an answer the probation is left out. One that hangs has given no sockets before.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// The generation at the other end of the lifeline, or one that is watched without it.
 pub(in crate::driver) struct Partner {
