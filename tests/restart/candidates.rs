@@ -232,6 +232,8 @@ fn p11_a_pause_begins_the_probation_anew(kind: Supervisor, folder: &Path) {
     let (site, first, prober) = site(kind, folder);
     let options = format!("--probation={}s", TIME.as_secs());
     let second = restart(&site, &first, &options);
+    // Its thread for signals knows: otherwise the first time would begin after the pause.
+    site.log.wait_words(&["stage=probation", "limit_ms"], 1);
     process::stop_without_claim(&second);
     let stopped = Instant::now();
     wait_serves_again(&site, &prober, &first, 1);

@@ -142,7 +142,13 @@ impl Service {
         for old in &self.daemons[..old] {
             old.wait_end(LIMIT);
         }
-        assert!(self.sum(" packets=") > 200, "{}", self.log().text());
+        self.assert_counted(200);
+    }
+
+    /// Those that have drained have counted more packets than that, and none that was not for them.
+    #[track_caller]
+    pub(crate) fn assert_counted(&self, packets: u64) {
+        assert!(self.sum(" packets=") > packets, "{}", self.log().text());
         assert_eq!(self.sum(" astray="), 0, "{}", self.log().text());
     }
 }
