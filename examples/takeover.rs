@@ -27,11 +27,11 @@ use std::{
 
 use axum::{Router, middleware, response::Response, routing::get};
 use options::{Options, Places};
-use seamless::DrainGuard;
 use seamless::sockets::{
     self,
     tokio::{TcpListener, UnixListener},
 };
+use seamless::{DrainGuard, State};
 use tokio::{runtime::Builder, task::JoinSet};
 
 /// Requests that were answered, by this process and those before it.
@@ -135,10 +135,24 @@ fn run(options: &Options<Listen>) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// The next connection: not while this generation stands by, since then the new one, which is on probation, alone is
+/// to accept. If both did, no connection would be lost either.
+macro_rules! next {
+    ($listener:ident, $states:ident) => {
+        loop {
+            while seamless::state() == State::Standby && $states.changed().await.is_some() {}
+            tokio::select! {
+                next = $listener.next() => break next,
+                Some(_) = $states.changed() => {} // perhaps it has to stand by
+            }
+        }
+    };
+}
+
 /// Answers what it accepts. The listener ends when the drain has begun and its queue is empty.
 async fn serve_tcp(listener: net::TcpListener, app: Router, serving: DrainGuard) -> io::Result<()> {
-    let mut listener = TcpListener::from_std(listener)?;
-    while let Some((stream, _)) = listener.next().await {
+    let (mut listener, mut states) = (TcpListener::from_std(listener)?, seamless::states());
+    while let Some((stream, _)) = next!(listener, states) {
         let _ = stream.set_nodelay(true);
         tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
     }
@@ -152,7 +166,8 @@ async fn serve_unix(
     app: Router,
     serving: DrainGuard,
 ) -> io::Result<()> {
-    while let Some((stream, _)) = listener.next().await {
+    let mut states = seamless::states();
+    while let Some((stream, _)) = next!(listener, states) {
         tokio::spawn(web::converse(stream, app.clone(), serving.clone()));
     }
     drop(serving);

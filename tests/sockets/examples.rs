@@ -5,6 +5,7 @@ use std::{
     fs,
     net::{SocketAddr, UdpSocket},
     path::Path,
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -157,9 +158,17 @@ fn p11_a_bad_version_of_an_example_and_then_a_good_one(supervisor: Supervisor, f
         for prober in &probers {
             prober.wait_pid(old);
         }
-        deploy("--probation 1s");
+        deploy("--probation 10m");
         service.settle();
         service.restart();
+        let mut by_new = 0;
+        wait_for("the old one, which stands by, accepts nothing", LIMIT, || {
+            by_new = if http::wait_pid(&target) == old { 0 } else { by_new + 1 };
+            (by_new == 100).then_some(())
+        });
+        let mut commit = Command::new(bin::support("seamless"));
+        let commit = commit.arg("commit").arg(folder.join("web.pid")).status();
+        assert!(commit.expect("the command").success());
         Watched::new(old).wait_end(LIMIT);
         let (mut last, mut failed) = (0, 0);
         for prober in probers {
