@@ -91,7 +91,7 @@ impl Moves {
 
 /// So many connections are told of the drain, or are on their way, at a time. All others are served meanwhile: a
 /// request that comes is answered at once, and not after thousands of connections have moved.
-const AT_A_TIME: usize = 128;
+const AT_A_TIME: usize = 32;
 /// After that the successor does not answer, or is slow: all others have their turn together.
 const PATIENCE: Duration = Duration::from_secs(1);
 

@@ -30,8 +30,7 @@ const PAUSES: [Duration; 4] = [
 /// For how long the processor time of a new daemon is looked at, and how often.
 const LOOKED_AT: Duration = Duration::from_secs(5);
 const LOOKS: usize = 3;
-const OPTIONS: &str =
-    "--pass=yes --max-connections=40000 --drain-timeout=60s --spread=5s --idle-grace=1s";
+const OPTIONS: &str = "--pass=yes --max-connections=40000 --drain-timeout=60s --spread=5s --idle-grace=1s --keep-alive=1h";
 
 pub(crate) fn run(bench: &Bench, idle: usize, restarts: usize) -> Result<bool, Box<dyn Error>> {
     let idle = allowed(idle);
@@ -130,6 +129,7 @@ fn keeps(bench: &Bench, clients: usize, restarts: usize) -> Result<bool, Box<dyn
         windows.push((one.told, one.ended));
     }
     bench.pass(REST, "the last one serves")?;
+    let to = Instant::now();
     let report = running.stop();
     let log = site.last_lines();
     site.end(bench)?;
@@ -155,8 +155,8 @@ fn keeps(bench: &Bench, clients: usize, restarts: usize) -> Result<bool, Box<dyn
     table::note("p99.9 alone", &millis(calm.quantile(0.999)));
     let text = format!("{} ({})", millis(during.quantile(0.999)), thousands(during.count() as u64));
     table::note("p99.9 over restarts (requests)", &text);
-    // Not the first seconds, in which all of them connect at once.
-    let (from, to) = (windows.first().map_or_else(Instant::now, |one| one.0), Instant::now());
+    // Not the first seconds and the last ones, in which all of them connect and end at once.
+    let from = windows.first().map_or(to, |one| one.0);
     let all = report.asked.iter().filter(|(_, one)| one.is_within(from, to));
     let all: Samples = all.map(|(_, one)| one.took).collect();
     let ratio = all.quantile(0.999).as_secs_f64() / calm.quantile(0.999).as_secs_f64();
