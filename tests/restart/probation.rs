@@ -1,7 +1,7 @@
 //! P11: a new generation that fails in its probation costs only what it had accepted. Its predecessor stands by,
 //! and serves again.
 
-use std::{fs, path::Path, thread};
+use std::{fs, path::Path, thread, time::Duration};
 
 use seamless_testing::{
     LIMIT, bin,
@@ -30,6 +30,7 @@ under_each_supervisor![
     p11_unhealthy_in_the_first_and_in_the_last_second,
     p11_a_check_that_hangs_when_the_time_is_over_is_no_success,
     p11_who_passes_takes_over,
+    p11_a_predecessor_that_is_slow_to_stand_by_is_waited_for,
     p11_the_standby_killed_proves_the_new_one,
     p11_the_launcher_killed_in_the_window,
     p4_p11_the_proven_generation_stands_by_for_the_third,
@@ -53,6 +54,27 @@ fn p11_the_launcher_killed_in_the_window_under_s6() {
     Boxed::new().private_net().run(|folder| {
         p11_the_launcher_killed_in_the_window(Supervisor::S6, folder);
     });
+}
+
+/// The machine leaves it no time for more than a second, when it has given its sockets.
+fn p11_a_predecessor_that_is_slow_to_stand_by_is_waited_for(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let go = site.flag("go");
+    let ready = format!("--at=ready=file:{}", go.display());
+    site.deploy_options(&format!("{SERVES_ON} --standby {WINDOW} {ready}"));
+    site.service().restart();
+    site.report.wait_nth("socket", 2);
+    first.stop();
+    fs::write(go, "").expect("a file");
+    thread::sleep(Duration::from_millis(1500));
+    first.signal(CONT);
+    let second = site.daemon(2);
+    wait_standby(&site, &first, 2);
+    prober.wait_pid(second.pid());
+    second.kill();
+    wait_serves_again(&site, &prober, &first, 1);
+    assert_nobody_refused(&site, &prober.stop(), 1);
+    end(&site);
 }
 
 /// A version that aborts at its 10th request, tried twice.

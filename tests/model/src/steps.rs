@@ -68,7 +68,7 @@ pub(crate) enum Action {
     Keeper(Id, KeeperAction),
     Probation(Id, ProbationAction),
     Moves(Id, MovesAction),
-    /// Nothing happens any more.
+    /// Nothing happens any more: what must hold in the end is looked at.
     Rest,
 }
 
