@@ -207,8 +207,6 @@ const DRAIN_TIMEOUT: &str = "drain_timeout_ms=";
 const WAITS: &str = "left_ms=";
 /// A field of [`Report::Leaving`].
 const LEAVE: &str = "leave_ms=";
-/// A field of [`Report::Started`]: the daemon answers to [`ToDaemon::Prepare`]. One of an earlier version does not.
-const PREPARES: &str = "prepares=1";
 /// The reason why a restart in place failed is cut to this number of characters.
 const WHY_MAX: usize = 1000;
 
@@ -324,7 +322,6 @@ impl Report {
     /// [`Report::Started`], and how long a drain of this daemon may take: only now it is certain.
     pub(crate) fn format_started(drain_timeout: Option<Duration>) -> Vec<u8> {
         let mut message = Report::Started.format();
-        message.extend(format!(" {PREPARES}").bytes());
         if let Some(timeout) = drain_timeout {
             message.extend(format!(" {DRAIN_TIMEOUT}{}", timeout.as_millis()).bytes());
         }
@@ -350,12 +347,6 @@ impl Report {
         let fields = split_message(leaving).map_or("", |(_, fields)| fields);
         let millis = fields.split(' ').find_map(|field| field.strip_prefix(LEAVE));
         millis.and_then(|millis| millis.parse().ok()).map_or(Duration::ZERO, Duration::from_millis)
-    }
-
-    /// Does the daemon that sent this [`Report::Started`] answer to [`ToDaemon::Prepare`]?
-    pub(crate) fn prepares(started: &[u8]) -> bool {
-        let fields = split_message(started).map_or("", |(_, fields)| fields);
-        fields.split(' ').any(|field| field == PREPARES)
     }
 
     /// `Ok(None)`: a message that this version does not know.

@@ -88,6 +88,17 @@ pub(crate) enum Reading {
 }
 
 impl Reading {
+    /// To a detached daemon, once the supervisor that started its launcher has ended. `now`: what the one says that
+    /// looks after the service folder in its place. `left`: what it wrote last, if the service did not run then.
+    pub(crate) fn after_loss(now: Option<Reading>, left: Option<Reading>) -> Reading {
+        match (now, left) {
+            (Some(reading), _) => reading,
+            // It may have taken the service down before it ended (`svc -dx`, `sv exit`).
+            (None, Some(Reading::Down)) => Reading::Down,
+            (None, Some(_) | None) => Reading::Lost,
+        }
+    }
+
     /// What `reading as u8` was.
     pub(crate) fn from_byte(byte: u8) -> Reading {
         let all = [Reading::Up, Reading::Down, Reading::Unreadable, Reading::Lost];
@@ -153,5 +164,17 @@ mod tests {
             assert_eq!(Reading::from_byte(reading as u8), reading);
         }
         assert_eq!(Reading::from_byte(u8::MAX), Reading::Unreadable);
+    }
+
+    #[test]
+    fn p8_the_supervisor_in_the_place_of_one_that_has_ended_decides() {
+        use Reading::{Down, Lost, Up};
+        for left in [None, Some(Up), Some(Down)] {
+            assert_eq!(Reading::after_loss(Some(Up), left), Up);
+            assert_eq!(Reading::after_loss(Some(Down), left), Down);
+        }
+        assert_eq!(Reading::after_loss(None, Some(Down)), Down);
+        assert_eq!(Reading::after_loss(None, Some(Up)), Lost);
+        assert_eq!(Reading::after_loss(None, None), Lost);
     }
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// How long a key encrypts: six hours.
 pub(crate) const ROTATION: Duration = Duration::from_secs(21_600);
+/// A successor that has been given the keys serves by then, or never will.
+const STARTS: Duration = Duration::from_secs(3600);
 /// The version of the bytes that are handed over.
 pub(crate) const VERSION: u32 = 1;
 /// No more configurations are taken over.
@@ -40,16 +42,27 @@ impl fmt::Debug for Key {
 pub(crate) struct Keys {
     newer: Key,
     older: Option<Key>,
+    /// When a successor was given them.
+    given: Option<Duration>,
 }
 
 impl Keys {
     pub(crate) fn new(key: Key) -> Keys {
-        Keys { newer: key, older: None }
+        Keys { newer: key, older: None, given: None }
     }
 
-    /// A new key is to encrypt from now on. One from the future is from another boot.
+    /// A new key is to encrypt from now on. One from the future is from another boot. Not while a successor starts that
+    /// would not have the new key.
     pub(crate) fn is_due(&self, now: Duration) -> bool {
-        now.checked_sub(self.newer.made).is_none_or(|age| age >= ROTATION)
+        let age = |since| now.checked_sub(since);
+        let starts = self.given.and_then(age).is_some_and(|age| age < STARTS);
+        !starts && age(self.newer.made).is_none_or(|age| age >= ROTATION)
+    }
+
+    /// For a successor.
+    pub(crate) fn give(&mut self, now: Duration) -> Keys {
+        self.given = Some(now);
+        Keys { given: None, ..self.clone() }
     }
 
     pub(crate) fn rotate(&mut self, key: Key) {
@@ -72,7 +85,7 @@ impl Keys {
 /// All keys, as they are handed over.
 pub(crate) fn format<'a>(all: impl IntoIterator<Item = (&'a Label, &'a Keys)>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for (label, Keys { newer, older }) in all {
+    for (label, Keys { newer, older, .. }) in all {
         bytes.extend_from_slice(label);
         bytes.push(1 + u8::from(older.is_some()));
         for key in [Some(newer), older.as_ref()].into_iter().flatten() {
@@ -92,7 +105,7 @@ pub(crate) fn parse(mut bytes: &[u8]) -> Option<Vec<(Label, Keys)>> {
         let [count @ 1..=2] = take(&mut bytes)? else { return None };
         let newer = key(&mut bytes)?;
         let older = if count == 2 { Some(key(&mut bytes)?) } else { None };
-        all.push((label, Keys { newer, older }));
+        all.push((label, Keys { newer, older, given: None }));
         if all.len() > MOST {
             return None;
         }
@@ -120,7 +133,7 @@ pub(crate) fn may_rotate(daemon: &Daemon) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Key, Keys, ROTATION, format, may_rotate, parse};
+    use super::{Key, Keys, ROTATION, STARTS, format, may_rotate, parse};
     use crate::proto::daemon::{Daemon, Event, Input};
     use crate::proto::{Intent, Kind};
     use std::time::Duration;
@@ -167,6 +180,21 @@ mod tests {
         assert!(keys.decrypts(&[1; 16], second + ROTATION).is_none());
         assert!(keys.decrypts(&[2; 16], second + ROTATION).is_some());
         assert!(keys.decrypts(&[], second).is_none() && keys.decrypts(&[9; 16], second).is_none());
+    }
+
+    /// In place, the old daemon serves on while its successor starts, which may take long.
+    #[test]
+    fn p15_no_key_is_made_that_a_successor_does_not_get() {
+        let start = Duration::from_secs(1000);
+        let mut keys = Keys::new(key(1, start));
+        let due = start + ROTATION;
+        let moment = Duration::from_millis(1);
+        assert_eq!(keys.give(due - moment), Keys::new(key(1, start)));
+        assert!(!keys.is_due(due));
+        assert!(!keys.is_due(due - moment + STARTS - moment));
+        assert!(keys.is_due(due - moment + STARTS), "that successor has failed");
+        keys.rotate(key(2, due + STARTS));
+        assert!(keys.is_due(Duration::ZERO), "all of it is from another boot");
     }
 
     /// Nobody has rotated it: the process drains, or encrypts nothing.

@@ -317,20 +317,19 @@ impl Supervisor {
         if let Some(reading) = told {
             return reading;
         }
-        if !self.is_lost() {
-            let read = match (&self.unit, main_pid) {
-                (Some(unit), Some(_)) => self.ask_for_launcher(unit, main_pid),
-                (Some(_), None) => None,
-                (None, _) => self.read_status(main_pid),
-            };
-            return read.unwrap_or(Reading::Unreadable);
-        }
-        // It may have taken the service down before it ended (`svc -dx`, `sv exit`). Or the supervisor that
-        // has replaced it wants the service down.
-        match self.parse_status(Some(0)) {
-            Some(Reading::Down) if main_pid.is_none() => Reading::Down,
-            Some(_) | None => Reading::Lost,
-        }
+        let read = match (&self.unit, main_pid, self.is_lost()) {
+            (_, Some(_), true) => return Reading::Lost,
+            (_, None, true) => {
+                return Reading::after_loss(
+                    self.read_status(None, false),
+                    self.parse_status(Some(0)),
+                );
+            }
+            (Some(unit), Some(_), false) => self.ask_for_launcher(unit, main_pid),
+            (Some(_), None, false) => None,
+            (None, _, false) => self.read_status(main_pid, self.held.is_some()),
+        };
+        read.unwrap_or(Reading::Unreadable)
     }
 
     /// For a detached daemon, which checks once a second. Each question costs a process. So systemd is asked
@@ -359,18 +358,18 @@ impl Supervisor {
         self.going_down.load(Ordering::SeqCst)
     }
 
-    fn read_status(&self, main_pid: Option<i32>) -> Option<Reading> {
+    /// `lives`: the supervisor's process is known to live.
+    fn read_status(&self, main_pid: Option<i32>, lives: bool) -> Option<Reading> {
         let folder = self.folder.as_ref()?.join("supervise");
         // If no supervisor lives, the status is what the last one has left behind. Then its pipe has no
-        // reader. We may lack the permission to open the pipe; then it is enough that the supervisor's
-        // process lives.
+        // reader. We may lack the permission to open the pipe.
         let ok = OpenOptions::new()
             .write(true)
             .custom_flags(OFlag::O_NONBLOCK.bits())
             .open(folder.join(self.kind.status_file()?.pipe));
         match ok.map_err(|error| error.raw_os_error().map(Errno::from_raw)) {
             Ok(_) => {}
-            Err(Some(Errno::EACCES)) if self.held.is_some() => {}
+            Err(Some(Errno::EACCES)) if lives => {}
             Err(_) => return None,
         }
         self.parse_status(main_pid)

@@ -79,6 +79,26 @@ fn p8_a_new_supervisor_takes_over(kind: Supervisor, folder: &Path) {
     assert_eq!(left, expected, "one generation");
 }
 
+/// The new version ends at once, and the supervisor that has its place in the folder since tries it again and
+/// again. It wants the service up, so the old daemon waits for longer than `successor_timeout`.
+fn p8_p11_a_new_supervisor_may_try_a_bad_version_for_long(kind: Supervisor, folder: &Path) {
+    let mut site = Site::at(folder).options("--successor-timeout=1s").under(kind);
+    let first = site.started(1);
+    let launcher = site.launcher();
+    site.deploy("exit 1");
+    site.service().restart();
+    launcher.wait_end(LIMIT);
+    site.wait_checks(first, 1);
+    site.service_mut().kill_supervisor();
+    site.service_mut().start_supervisor();
+    site.wait_checks(first, 4); // a second each
+    assert_eq!(http::pid(&site.target), first);
+    site.deploy_options("");
+    let second = site.started(2);
+    assert_eq!(http::pid(&site.target), second);
+    assert_eq!(site.report.wait_of(first, "wait").text, "TakenOver");
+}
+
 fn p8_a_killed_daemon_is_started_again(kind: Supervisor, folder: &Path) {
     let site = Site::at(folder).under(kind);
     let old = site.report.wait("started").pid;
@@ -95,6 +115,7 @@ under_each_supervisor![
     Boxed::new().private_net() =>
     p8_a_daemon_serves_on_when_its_launcher_is_killed,
     p8_a_new_supervisor_takes_over,
+    p8_p11_a_new_supervisor_may_try_a_bad_version_for_long,
     p8_a_killed_daemon_is_started_again
 ];
 

@@ -238,8 +238,8 @@ fn p11_a_pause_begins_the_probation_anew(kind: Supervisor, folder: &Path) {
     let stopped = Instant::now();
     wait_serves_again(&site, &prober, &first, 1);
     thread::sleep(TIME.saturating_sub(stopped.elapsed()));
-    second.signal(CONT);
     let anew = Instant::now();
+    second.signal(CONT);
     let of_second = second.pid().to_string();
     first.wait_end(LIMIT);
     assert!(anew.elapsed() >= TIME, "it has passed {:?} after the pause\n{site}", anew.elapsed());

@@ -12,21 +12,19 @@ use std::time::{Duration, Instant};
 
 pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
     let service = daemon.service.as_ref();
-    let (state, handing_off, on_probation) = {
+    let (state, handing_off, on_probation, question) = {
         let machine = lock(&daemon.machine);
-        (machine.state(), machine.is_handing_off(), machine.is_on_probation())
+        let (handing_off, on_probation) = (machine.is_handing_off(), machine.is_on_probation());
+        (machine.state(), handing_off, on_probation, machine.question())
     };
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let attached = state != State::Detached;
-    let wants = service.map(|service| {
-        let main_pid = attached.then_some(service.launcher);
-        match service.supervisor.read(main_pid) {
+    let wants =
+        service.map(|service| match service.supervisor.read(question.main_pid(service.launcher)) {
             Reading::Up => "up",
             Reading::Down => "down",
             Reading::Unreadable => "unreadable",
             Reading::Lost => "lost",
-        }
-    });
+        });
     let serving = service.filter(|_| state == State::Serving && !handing_off);
     let no_restart = serving.and_then(|service| service.no_restart());
     let mut held = PROCESS.sockets.held().unwrap_or_default();

@@ -9,7 +9,8 @@ use crate::driver::sockets::{self, Entry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Answer, NamedState, Request, Socket, SocketKind};
 use crate::proto::control::transfer::{
-    Failed, Givers, Predecessor, Taking, Took, Untakeable, flow_givers, giver,
+    Failed, Gave, Givers, Predecessor, Source, Taking, Took, Untakeable, flow_givers, giver,
+    sources,
 };
 use crate::proto::paths;
 use crate::sys::memfd;
@@ -32,167 +33,210 @@ pub(in crate::driver) struct Taken {
     pub(in crate::driver) states: Vec<Sealed>,
 }
 
-/// Takes over from the predecessor, if there is one that hands over.
+/// Takes over what older generations of this service hold.
 pub(in crate::driver) fn take(service: &Service, timeout: Duration) -> Result<Taken> {
     let Some(own) = service.number() else {
         return Ok(Taken::default()); // no claim, no predecessor
     };
-    let deadline = Deadline::after(timeout);
-    let mut predecessors = service.predecessors().inspect_err(|error| {
+    let predecessors = service.predecessors().inspect_err(|error| {
         if error.kind() == ErrorKind::AlreadyRunning {
             service.is_no_generation();
         }
     })?;
-    let path = paths::control_socket(&service.pid_file);
-    let refuse = |why: String| {
-        Err(Error::new(
-            ErrorKind::Takeover,
-            format!("cannot take over at {path:?} (takeover): {why}"),
-        ))
+    let take = Take {
+        service,
+        own,
+        timeout,
+        deadline: Deadline::after(timeout),
+        known: predecessors.iter().map(|one| one.about).collect(),
+        predecessors,
     };
-    let at = |path: &Path| match connect(path, deadline) {
-        Ok((link, listener)) => Ok(listener.map(|listener| (link, listener.pid))),
-        Err(Unconnected::Nobody) => Ok(None),
-        Err(Unconnected::Failed(why)) => Err(why),
+    let mut taken = Taken::default();
+    let gave = match take.giver()? {
+        Some((giver, link)) => take.from(giver, link, &mut taken)?,
+        None => Gave::Nothing { crashed: service.crashed_sibling()? },
     };
-    let mut link = match at(&path) {
-        Ok(link) => link,
-        Err(why) => return refuse(why),
-    };
-    if link.is_none() && !predecessors.is_empty() {
-        // A generation that has died before it told them to end may have taken the path.
-        let second = at(&paths::standby_socket(&service.pid_file)).ok().flatten();
-        link = second.filter(|(_, pid)| predecessors.iter().any(|one| one.about.pid == *pid));
+    for source in sources(gave) {
+        let found = match source {
+            Source::Launcher(generation) => taken.use_those_of_launcher(generation),
+            Source::Copies => taken.use_copies(),
+            Source::WhatCame => taken.use_what_came(),
+            Source::Draining => take.add_flows(&mut taken),
+        };
+        if found {
+            break;
+        }
     }
-    if link.is_none() {
-        predecessors.retain(|one| !(one.about.hands_over && one.is_ending()));
-    }
-    let known: Vec<_> = predecessors.iter().map(|one| one.about).collect();
-    let predecessor = match giver(link.as_ref().map(|(_, pid)| *pid), &known) {
-        Ok(predecessor) => predecessor,
-        Err(Untakeable::Stranger(pid)) => {
-            return refuse(format!(
-                "process {pid} listens there, which is not proven to be a predecessor"
-            ));
-        }
-        Err(Untakeable::NobodyListens(one)) => {
-            return refuse(format!(
-                "nobody listens there, while generation {} with daemon {} should; it looks after it \
-                 each second",
-                one.number, one.pid,
-            ));
-        }
-    };
-    let (Some(predecessor), Some((link, _))) = (predecessor, link) else {
-        if let Some(generation) = service.crashed_sibling()? {
-            return Ok(take_from_launcher(generation));
-        }
-        if let Some(taken) = take_copies() {
-            return Ok(taken);
-        }
-        let mut taken = Taken::default();
-        take_flows(service, own, timeout, &known, &mut taken);
-        for one in known.iter().filter(|_| taken.entries.is_empty()) {
+    if taken.generation.is_none() && taken.entries.is_empty() {
+        for one in take.known.iter().filter(|one| !one.hands_over) {
             log::write(Event::NothingTransferred {
                 predecessor: one.pid,
                 predecessor_generation: one.number,
             });
         }
-        return Ok(taken);
-    };
-    let mut taken = Taken::default();
-    let givers = Givers::new(predecessor, &known);
-    let first = deadline.at_most(givers.first_limit(timeout));
-    let received = match receive(&link, own, &predecessor, first, &mut taken) {
-        Ok(()) => Ok(taken),
-        Err(why) => {
-            let is_it = |one: &&HeldPredecessor| one.about == predecessor;
-            let ends = || predecessors.iter().find(is_it).is_some_and(HeldPredecessor::is_ending);
-            match givers.failed(why == CLOSED, ends) {
-                Failed::TakeFrom(standby) => {
-                    log::write(Event::TransferFromStandby {
-                        predecessor: predecessor.pid,
-                        standby: standby.pid,
-                        standby_generation: standby.number,
-                        error: &why,
-                    });
-                    taken = Taken::default();
-                    match at(&paths::standby_socket(&service.pid_file)) {
-                        Ok(Some((link, pid))) if pid == standby.pid => {
-                            let received = receive(&link, own, &standby, deadline, &mut taken);
-                            received.map(|()| taken).or_else(|why| {
-                                refuse(format!("process {}, which stands by: {why}", standby.pid))
-                            })
-                        }
-                        Ok(_) | Err(_) => refuse(format!("process {}: {why}", predecessor.pid)),
-                    }
-                }
-                Failed::UseWhatCame => {
-                    log::write(Event::TransferHalfWay {
-                        predecessor: predecessor.pid,
-                        predecessor_generation: predecessor.number,
-                        sockets: taken.entries.len(),
-                    });
-                    if let Some(copies) = take_copies() {
-                        return Ok(Taken { states: taken.states, ..copies });
-                    }
-                    taken.entries.retain(|entry| entry.socket.flow.is_none());
-                    Ok(taken)
-                }
-                Failed::Refuse => refuse(format!("process {}: {why}", predecessor.pid)),
-            }
-        }
-    };
-    received.map(|mut taken| {
-        if taken.entries.iter().all(|entry| entry.socket.flow.is_none()) {
-            take_flows(service, own, timeout, &known, &mut taken);
-        }
-        taken
-    })
+    }
+    Ok(taken)
 }
 
-/// Each of those that drain answers at its own name.
-fn take_flows(
-    service: &Service,
+struct Take<'a> {
+    service: &'a Service,
     own: u64,
     timeout: Duration,
-    known: &[Predecessor],
-    taken: &mut Taken,
-) {
-    let (givers, limit) = flow_givers(known, timeout);
-    for one in &givers {
-        let path = paths::control_socket_of(&service.pid_file, one.number);
-        let deadline = Deadline::after(limit);
-        let link = match connect(&path, deadline) {
-            Ok((link, listener)) if listener.is_some_and(|peer| peer.pid == one.pid) => link,
-            Ok(_) | Err(Unconnected::Nobody | Unconnected::Failed(_)) => continue,
+    deadline: Deadline,
+    predecessors: Vec<HeldPredecessor>,
+    known: Vec<Predecessor>,
+}
+
+impl Take<'_> {
+    /// From whom, and the connection to it.
+    fn giver(&self) -> Result<Option<(Predecessor, Link)>> {
+        let path = paths::control_socket(&self.service.pid_file);
+        let mut found = self.connect(&path).map_err(|why| self.refused(&why))?;
+        if found.is_none() && !self.known.is_empty() {
+            // A generation that has died before it told them to end may have taken the path.
+            let second = self.connect(&paths::standby_socket(&self.service.pid_file));
+            let is_known = |pid| self.known.iter().any(|one| one.pid == pid);
+            found = second.ok().flatten().filter(|(_, pid)| is_known(*pid));
+        }
+        let (link, listens) = found.unzip();
+        match giver(listens, &self.known, |one| self.ends(one)) {
+            Ok(giver) => Ok(giver.zip(link)),
+            Err(Untakeable::Stranger(pid)) => Err(self.refused(&format!(
+                "process {pid} listens there, which is not proven to be a predecessor"
+            ))),
+            Err(Untakeable::NobodyListens(one)) => Err(self.refused(&format!(
+                "nobody listens there, while generation {} with daemon {} should; it looks after it \
+                 each second",
+                one.number, one.pid,
+            ))),
+        }
+    }
+
+    /// What it gives, or else the one that stands by.
+    fn from(&self, first: Predecessor, link: Link, taken: &mut Taken) -> Result<Gave> {
+        let givers = Givers::new(first, &self.known);
+        let limit = self.deadline.at_most(givers.first_limit(self.timeout));
+        let Err(why) = receive(&link, self.own, &first, limit, taken) else {
+            return Ok(taken.all());
         };
-        let mut part = Taken::default();
-        match receive(&link, own, one, deadline, &mut part) {
-            Ok(()) => {
-                part.entries.retain(|entry| entry.socket.flow.is_some());
-                if !part.entries.is_empty() {
-                    taken.entries.extend(part.entries);
-                    return;
+        let refused = || Err(self.refused(&format!("process {}: {why}", first.pid)));
+        match givers.failed(why == CLOSED, || self.ends(&first)) {
+            Failed::TakeFrom(standby) => {
+                log::write(Event::TransferFromStandby {
+                    predecessor: first.pid,
+                    standby: standby.pid,
+                    standby_generation: standby.number,
+                    error: &why,
+                });
+                *taken = Taken::default();
+                match self.connect(&paths::standby_socket(&self.service.pid_file)) {
+                    Ok(Some((link, pid))) if pid == standby.pid => {
+                        receive(&link, self.own, &standby, self.deadline, taken).map_err(
+                            |why| self.refused(&format!("process {pid}, which stands by: {why}")),
+                        )?;
+                        Ok(taken.all())
+                    }
+                    Ok(_) | Err(_) => refused(),
                 }
             }
-            Err(why) => log::write(Event::FlowsNotReceived {
-                predecessor: one.pid,
-                predecessor_generation: one.number,
-                error: &why,
-            }),
+            Failed::UseWhatCame => {
+                log::write(Event::TransferHalfWay {
+                    predecessor: first.pid,
+                    predecessor_generation: first.number,
+                    sockets: taken.entries.len(),
+                });
+                Ok(Gave::Half)
+            }
+            Failed::Refuse => refused(),
         }
+    }
+
+    /// Each of those that drain answers at its own name.
+    fn add_flows(&self, taken: &mut Taken) -> bool {
+        let (givers, limit) = flow_givers(&self.known, self.timeout);
+        for one in &givers {
+            let path = paths::control_socket_of(&self.service.pid_file, one.number);
+            let deadline = Deadline::after(limit);
+            let link = match connect(&path, deadline) {
+                Ok((link, listener)) if listener.is_some_and(|peer| peer.pid == one.pid) => link,
+                Ok(_) | Err(Unconnected::Nobody | Unconnected::Failed(_)) => continue,
+            };
+            let mut part = Taken::default();
+            match receive(&link, self.own, one, deadline, &mut part) {
+                Ok(()) => {
+                    part.entries.retain(|entry| entry.socket.flow.is_some());
+                    if !part.entries.is_empty() {
+                        taken.entries.extend(part.entries);
+                        return true;
+                    }
+                }
+                Err(why) => log::write(Event::FlowsNotReceived {
+                    predecessor: one.pid,
+                    predecessor_generation: one.number,
+                    error: &why,
+                }),
+            }
+        }
+        false
+    }
+
+    /// The connection to the process that listens there, and its PID.
+    fn connect(&self, path: &Path) -> Result<Option<(Link, i32)>, String> {
+        match connect(path, self.deadline) {
+            Ok((link, listener)) => Ok(listener.map(|listener| (link, listener.pid))),
+            Err(Unconnected::Nobody) => Ok(None),
+            Err(Unconnected::Failed(why)) => Err(why),
+        }
+    }
+
+    fn ends(&self, one: &Predecessor) -> bool {
+        let held = self.predecessors.iter().find(|held| held.about == *one);
+        held.is_some_and(HeldPredecessor::is_ending)
+    }
+
+    fn refused(&self, why: &str) -> Error {
+        let path = paths::control_socket(&self.service.pid_file);
+        Error::new(ErrorKind::Takeover, format!("cannot take over at {path:?} (takeover): {why}"))
     }
 }
 
-/// The generation that served while we waited in `init` has died since.
-fn take_copies() -> Option<Taken> {
-    let (generation, entries) = PROCESS.sockets.take_copies()?;
-    if entries.is_empty() {
-        return None;
+impl Taken {
+    fn all(&self) -> Gave {
+        Gave::All { flows: self.entries.iter().any(|entry| entry.socket.flow.is_some()) }
     }
-    log::write(Event::CopiesUsed { predecessor_generation: generation, sockets: entries.len() });
-    Some(Taken { generation: Some(generation), entries, states: Vec::new() })
+
+    /// The launcher has learned of the crash as we have, or is about to.
+    fn use_those_of_launcher(&mut self, generation: u64) -> bool {
+        let entries = PROCESS.from_launcher.take(LAUNCHER);
+        if entries.is_empty() {
+            return false;
+        }
+        log::write(Event::ReceivedFromLauncher {
+            predecessor_generation: generation,
+            sockets: entries.len(),
+        });
+        (self.generation, self.entries) = (Some(generation), entries);
+        true
+    }
+
+    /// The generation that served while we waited in `init` has died since.
+    fn use_copies(&mut self) -> bool {
+        let copies = PROCESS.sockets.take_copies();
+        let Some((generation, entries)) = copies.filter(|(_, entries)| !entries.is_empty()) else {
+            return false;
+        };
+        log::write(Event::CopiesUsed {
+            predecessor_generation: generation,
+            sockets: entries.len(),
+        });
+        (self.generation, self.entries) = (Some(generation), entries);
+        true
+    }
+
+    fn use_what_came(&mut self) -> bool {
+        self.entries.retain(|entry| entry.socket.flow.is_none());
+        !self.entries.is_empty()
+    }
 }
 
 /// While we wait in `init`: duplicates of the sockets of the generation that listens there.
@@ -210,19 +254,6 @@ pub(in crate::driver) fn copy(
     let mut taken = Taken::default();
     converse(&link, Taking::copy(server), server, deadline, &mut taken)?;
     Ok((server.number, taken.entries))
-}
-
-/// The launcher has learned of the crash as we have, or is about to.
-fn take_from_launcher(generation: u64) -> Taken {
-    let entries = PROCESS.from_launcher.take(LAUNCHER);
-    if entries.is_empty() {
-        return Taken::default();
-    }
-    log::write(Event::ReceivedFromLauncher {
-        predecessor_generation: generation,
-        sockets: entries.len(),
-    });
-    Taken { generation: Some(generation), entries, states: Vec::new() }
 }
 
 /// What comes is in `taken` at once.

@@ -368,10 +368,7 @@ impl Events {
                 inputs.push_back(Input::OlderTold { awaited: !self.older.is_empty(), again });
             }
             Output::ReadStatus(question) => {
-                let main_pid = match question {
-                    Question::OfLauncher => Some(service.launcher),
-                    Question::OfService => None,
-                };
+                let main_pid = question.main_pid(service.launcher);
                 let mut asked = Asked::ask(&service.supervisor, main_pid);
                 match asked.answer() {
                     Some(reading) => inputs.push_back(Input::Status(question, reading)),

@@ -123,7 +123,6 @@ impl Again {
             channel: Some(ours),
             drain_timeout: self.drain_timeout,
             leaves_for: Duration::ZERO,
-            prepares: false,
             since: Instant::now(),
         })
     }
@@ -144,7 +143,5 @@ pub(super) struct Member {
     pub(super) drain_timeout: Option<Duration>,
     /// It serves on for so long before its drain, as it has said.
     pub(super) leaves_for: Duration,
-    /// It answers to [`ToDaemon::Prepare`], as it has said.
-    pub(super) prepares: bool,
     pub(super) since: Instant,
 }

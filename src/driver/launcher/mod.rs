@@ -251,7 +251,6 @@ impl Driver {
                         if let Some(member) = self.member(pid).filter(|_| report == Report::Started)
                         {
                             member.drain_timeout = Report::drain_timeout(&message.bytes);
-                            member.prepares = Report::prepares(&message.bytes);
                             let limit = member.drain_timeout;
                             self.start_took = member.since.elapsed();
                             self.notify(notices::Input::DrainTimeout(limit), None);

@@ -5,11 +5,11 @@ use super::{Driver, Due, warnings};
 use crate::driver::log::{self, elapsed, launcher::Event};
 use crate::driver::threads::Asked;
 use crate::driver::{observers, retry};
+use crate::proto::End;
 use crate::proto::channel::ToDaemon;
 use crate::proto::launcher::timers::Limits;
 use crate::proto::launcher::{Child, Input, Output, Timer};
 use crate::proto::supervisor::notices::{self, Notice};
-use crate::proto::{End, Report};
 use crate::sys::signals::{SIGKILL, SIGTERM, SIGUSR2};
 use crate::sys::{launch, proc, process};
 use std::io;
@@ -48,15 +48,7 @@ impl Driver {
                 self.tell(pid, "tell of a takeover", &ToDaemon::TakenOver);
                 log::write(Event::TakenOver { predecessor: pid });
             }
-            Output::Prepare(pid) => {
-                let prepares = self.member(pid).is_some_and(|member| member.prepares);
-                if prepares {
-                    self.tell(pid, "tell of a restart", &ToDaemon::Prepare);
-                } else {
-                    // Its program has an earlier version of this crate, which would never answer.
-                    self.inputs.push_back(Input::Report(pid, Report::Prepared));
-                }
-            }
+            Output::Prepare(pid) => self.tell(pid, "tell of a restart", &ToDaemon::Prepare),
             Output::Kill(pid, timer) => {
                 let limit = match timer {
                     Timer::Handoff => "handoff_timeout, and no handlers installed",

@@ -44,8 +44,9 @@ pub(crate) fn keys(label: Label, fresh: Key) -> Option<Arc<Shared>> {
 /// What a successor gets.
 fn all() -> Vec<u8> {
     let inner = lock(&PROCESS.tickets.0);
+    let give = |keys: &Shared| keys.lock().give(now());
     let keys: Vec<(Label, Keys)> =
-        inner.ours.iter().map(|(label, keys)| (*label, keys.lock().clone())).collect();
+        inner.ours.iter().map(|(label, keys)| (*label, give(keys))).collect();
     format(keys.iter().map(|(label, keys)| (label, keys)))
 }
 

@@ -120,9 +120,7 @@ fn a_start_tells_how_long_a_drain_may_take() {
         let message = Report::format_started(limit);
         assert_eq!(Report::parse(&message), Ok(Some(Report::Started)));
         assert_eq!(Report::drain_timeout(&message), limit);
-        assert!(Report::prepares(&message));
     }
-    assert!(!Report::prepares(b"seamless/1 started prepares=0 drain_timeout_ms=5"));
     let later = b"seamless/1 started colour=red drain_timeout_ms=5 more=1";
     assert_eq!(Report::drain_timeout(later), Some(Duration::from_millis(5)));
     for none in ["started", "started drain_timeout_ms=soon", "started drain_timeout_ms=-1"] {

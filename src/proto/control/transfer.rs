@@ -26,19 +26,57 @@ pub(crate) enum Untakeable {
 }
 
 /// From which process a new generation takes its sockets. `listens`: the PID of the process that listens at
-/// the control socket. Returns `None` if there is nothing to take: then the new generation binds its own.
+/// the control socket. `ends`: the kernel says that this one's process has ended, or is about to. Returns `None` if
+/// no process has anything to give: then see [`sources`].
 pub(crate) fn giver(
     listens: Option<i32>,
     predecessors: &[Predecessor],
+    ends: impl Fn(&Predecessor) -> bool,
 ) -> Result<Option<Predecessor>, Untakeable> {
     // P5 for this direction: we take sockets only from a process that is proven to be our predecessor.
     let proven = |pid| predecessors.iter().find(|one| one.pid == pid).copied();
     match listens {
         Some(pid) => proven(pid).map(Some).ok_or(Untakeable::Stranger(pid)),
-        None => match predecessors.iter().find(|one| one.hands_over) {
+        None => match predecessors.iter().find(|one| one.hands_over && !ends(one)) {
             Some(one) => Err(Untakeable::NobodyListens(*one)),
             None => Ok(None),
         },
+    }
+}
+
+/// What the process at the control socket has given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gave {
+    /// `flows`: sockets of steered groups are among it.
+    All { flows: bool },
+    /// It has ended half-way.
+    Half,
+    /// There is no such process. `crashed`: the daemon that our launcher had before us.
+    Nothing { crashed: Option<u64> },
+}
+
+/// Where the sockets may be that no process at the control socket has given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The launcher, which holds those of this generation.
+    Launcher(u64),
+    /// The duplicates that were made while we waited in `init`.
+    Copies,
+    /// What came before the process ended, less the parts of steered groups: a part of one is of no use.
+    WhatCame,
+    /// Those that drain: they have the sockets of flows.
+    Draining,
+}
+
+/// The new generation uses the first source that has sockets. If none has, it binds its own.
+pub(crate) fn sources(gave: Gave) -> Vec<Source> {
+    match gave {
+        Gave::All { flows: true } => vec![],
+        Gave::All { flows: false } => vec![Source::Draining],
+        Gave::Half => vec![Source::Copies, Source::WhatCame],
+        // Nobody else can have what is newer.
+        Gave::Nothing { crashed: Some(generation) } => vec![Source::Launcher(generation)],
+        Gave::Nothing { crashed: None } => vec![Source::Copies, Source::Draining],
     }
 }
 
@@ -56,8 +94,7 @@ pub(crate) struct Givers {
 pub(crate) enum Failed {
     /// It begins anew, with this one.
     TakeFrom(Predecessor),
-    /// What has come is now held by the new generation alone, and would be lost with it: it uses that. A part of a
-    /// steered group is of no use.
+    /// What has come is now held by the new generation alone, and would be lost with it: it uses that.
     UseWhatCame,
     /// The start fails, and the predecessor serves on.
     Refuse,

@@ -188,6 +188,11 @@ impl Daemon {
         std::mem::take(&mut self.early_wish).then_some(Input::Reload)
     }
 
+    /// What the supervisor can be asked now.
+    pub(crate) fn question(&self) -> Question {
+        if self.attached { Question::OfLauncher } else { Question::OfService }
+    }
+
     /// What the supervisor answered last, when it was asked about the service.
     pub(crate) fn reading(&self) -> Reading {
         self.reading

@@ -191,6 +191,16 @@ pub(crate) enum Question {
     OfService,
 }
 
+impl Question {
+    /// The process that the supervisor's status must be about, if there has to be one.
+    pub(crate) fn main_pid(self, launcher: i32) -> Option<i32> {
+        match self {
+            Question::OfLauncher => Some(launcher),
+            Question::OfService => None,
+        }
+    }
+}
+
 /// What a check sees.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Sight {

@@ -532,6 +532,7 @@ pub(crate) fn unit_reading(
 pub(crate) fn giver(
     listens: Option<i32>,
     predecessors: &[Predecessor],
+    ends: impl Fn(&Predecessor) -> bool,
 ) -> Result<Option<Predecessor>, Untakeable> {
     let mut known = predecessors.to_vec();
     match variants::broken() {
@@ -541,7 +542,7 @@ pub(crate) fn giver(
         Some(Variant::BindsBesidePredecessor) if listens.is_none() => known.clear(),
         _ => {}
     }
-    transfer::giver(listens, &known)
+    transfer::giver(listens, &known, ends)
 }
 
 /// A pool, and what it holds open.

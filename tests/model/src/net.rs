@@ -468,7 +468,7 @@ impl World {
         let is_known = |pid: &i32| predecessors.iter().any(|one| one.pid == *pid);
         let listens =
             process(self.net().path).or_else(|| process(self.net().second).filter(is_known));
-        match machines::giver(listens, &predecessors) {
+        match machines::giver(listens, &predecessors, |one| !self.gives_on(id_of(one.pid))) {
             Ok(None) => {
                 say(|| format!("daemon {id} finds nobody to take over from"));
                 let passed = self.part_mut(id).passed.take().unwrap_or_default();

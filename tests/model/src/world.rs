@@ -692,8 +692,13 @@ impl World {
             return Reading::Unreadable;
         }
         let same = self.supervisor.lives && instance == self.supervisor.instance;
-        if !same {
+        if !same && main_pid.is_some() {
             return Reading::Lost;
+        }
+        if !same {
+            let other = self.supervisor.lives && setting.readable;
+            let other = other && setting.kind.status_file().is_some();
+            return Reading::after_loss(self.status(None, setting).filter(|_| other), None);
         }
         let status = self.status(main_pid, setting).filter(|_| setting.readable);
         status.unwrap_or(Reading::Unreadable)

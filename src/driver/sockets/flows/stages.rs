@@ -5,7 +5,6 @@ use super::{Flows, Group};
 use crate::driver::control;
 use crate::driver::generation::Service;
 use crate::driver::shared::{Daemon, PROCESS};
-use crate::proto::State;
 use crate::proto::sockets::pool::{Found, Origin};
 use crate::shutdown::lock;
 use std::collections::BTreeSet;
@@ -97,8 +96,8 @@ pub(in crate::driver) fn settle(ended: &[u64]) -> bool {
         }
     }
     let Some(service) = &daemon.service else { return false };
-    if daemon.state() == State::Draining {
-        return false; // the next one to serve finds out itself
+    if !lock(&daemon.machine).may_steer() {
+        return false;
     }
     for generation in ended {
         control::forget(&service.pid_file, *generation);

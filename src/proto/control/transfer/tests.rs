@@ -1,5 +1,6 @@
 use super::{
-    Failed, Give, Givers, Giving, Predecessor, Taking, Took, Untakeable, flow_givers, giver,
+    Failed, Gave, Give, Givers, Giving, Predecessor, Source, Taking, Took, Untakeable, flow_givers,
+    giver, sources,
 };
 use crate::proto::control::frame::{
     Address, Answer, Known, NamedState, Request, Socket, SocketKind,
@@ -26,14 +27,26 @@ fn state(at: usize) -> NamedState {
 
 #[test]
 fn p5_only_a_predecessor_gives() {
-    assert_eq!(giver(Some(30), &[MUTE, OLD]), Ok(Some(OLD)));
-    assert_eq!(giver(Some(31), &[MUTE, OLD]), Err(Untakeable::Stranger(31)));
-    assert_eq!(giver(Some(31), &[]), Err(Untakeable::Stranger(31)));
-    assert_eq!(giver(None, &[MUTE, OLD]), Err(Untakeable::NobodyListens(OLD)));
-    assert_eq!(giver(None, &[MUTE]), Ok(None));
-    assert_eq!(giver(None, &[]), Ok(None));
+    let lives = |_: &Predecessor| false;
+    assert_eq!(giver(Some(30), &[MUTE, OLD], lives), Ok(Some(OLD)));
+    assert_eq!(giver(Some(31), &[MUTE, OLD], lives), Err(Untakeable::Stranger(31)));
+    assert_eq!(giver(Some(31), &[], lives), Err(Untakeable::Stranger(31)));
+    assert_eq!(giver(None, &[MUTE, OLD], lives), Err(Untakeable::NobodyListens(OLD)));
+    assert_eq!(giver(None, &[MUTE, OLD], |one| *one == OLD), Ok(None), "it is about to end");
+    assert_eq!(giver(None, &[MUTE], lives), Ok(None));
+    assert_eq!(giver(None, &[], lives), Ok(None));
     assert_eq!(Giving::begin(3, 3), Err("generation 3 is not newer than 3".to_owned()));
     assert_eq!(Giving::begin(3, 4), Ok(()));
+}
+
+#[test]
+fn p12_what_nobody_gives_is_looked_for_where_it_can_be() {
+    let nothing = |crashed| sources(Gave::Nothing { crashed });
+    assert_eq!(nothing(Some(7)), [Source::Launcher(7)]);
+    assert_eq!(nothing(None), [Source::Copies, Source::Draining]);
+    assert_eq!(sources(Gave::Half), [Source::Copies, Source::WhatCame]);
+    assert_eq!(sources(Gave::All { flows: false }), [Source::Draining]);
+    assert_eq!(sources(Gave::All { flows: true }), []);
 }
 
 const WHOLE: Duration = Duration::from_secs(10);

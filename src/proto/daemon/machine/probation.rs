@@ -8,7 +8,7 @@ use crate::proto::daemon::timers::SILENCE;
 use crate::proto::daemon::{
     CommitTried, Event, NewFlows, Newer, Output, Phase, RollbackCause, TakenBack, Timer, Word,
 };
-use crate::proto::{DrainReason, Report};
+use crate::proto::{DrainReason, Report, State};
 use std::time::Duration;
 
 /// Of a generation that has to prove itself.
@@ -79,6 +79,11 @@ impl Daemon {
     /// been told to serve in our place, or if we stand by: then that one writes them.
     pub(crate) fn steers(&self) -> bool {
         self.serves() && !self.is_parked() && self.probation != Probation::AwaitsResumed
+    }
+
+    /// May it do so now or later? What one that drains has found out, the next one to serve finds out itself.
+    pub(crate) fn may_steer(&self) -> bool {
+        self.state() != State::Draining
     }
 
     pub(super) fn on_event(&mut self, event: Event, out: &mut Vec<Output>) {

@@ -239,6 +239,7 @@ fn p14_who_has_told_another_one_to_serve_steers_no_flows() {
     let mut new = on_probation();
     let mut old = standing_by();
     assert!(new.steers() && !old.steers());
+    assert!(old.may_steer(), "should it serve again");
     let _ = new.on(D::Probation(E::RollBack(RollbackCause::Operator)));
     assert!(new.steers(), "its hooks run");
     let out = new.on(D::RequestHooksDone);
@@ -249,7 +250,7 @@ fn p14_who_has_told_another_one_to_serve_steers_no_flows() {
     let _ = alone.on(D::Probation(E::PartnerEnded));
     assert!(alone.steers(), "nobody else serves");
     let _ = new.on(D::Probation(E::Heard(Word::Resumed)));
-    assert!(!new.steers(), "it drains");
+    assert!(!new.steers() && !new.may_steer(), "it drains");
     let mut silent = standing_by();
     let _ = silent.on(D::Timer(Timer::Silence));
     assert!(silent.steers());
