@@ -16,6 +16,7 @@ use std::{
 };
 
 use seamless_testing::{
+    bin,
     process::{self, Watched},
     signal::{CONT, STOP},
     supervisor::{Service, write_script},
@@ -354,6 +355,17 @@ impl Stage {
         service.down();
         service.wait_down();
         let begin = Instant::now();
+        // What a supervisor that was killed has started hears of no other one, and this one was told before it had
+        // started anything.
+        let started_it =
+            |pid| process::stat(pid).is_some_and(|stat| stat.ppid == service.supervisor_pid());
+        let mut launchers = self.members().into_iter().filter(|member| member.launcher);
+        if launchers.any(|launcher| !started_it(launcher.pid)) {
+            let mut stop = Command::new(bin::support("seamless"));
+            let ended =
+                stop.arg("stop").arg(self.folder.join("web.pid")).stdout(Stdio::null()).status();
+            self.note(&format!("seamless stop: {ended:?}"));
+        }
         while !self.members().is_empty() && !self.is_over() {
             // Where no launcher ran, they end within a check, and drain.
             if begin.elapsed() > seamless_testing::LIMIT {
