@@ -53,11 +53,9 @@ impl Handed {
         *lock(&self.hooks) = hooks;
     }
 
-    /// Adds a state of the crate's own, instead of one that had the name before.
+    /// Adds a state of the crate's own. No other one has its name.
     pub(in crate::driver) fn add_own(&self, name: &'static str, version: u32, state: OwnState) {
-        let mut own = lock(&self.own);
-        own.retain(|(other, ..)| *other != name);
-        own.push((name, version, state));
+        lock(&self.own).push((name, version, state));
     }
 
     // ---- in the new daemon ----

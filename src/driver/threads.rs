@@ -72,7 +72,6 @@ impl Asked {
             Ok(1..) => Some(Reading::from_byte(byte[0])),
             Ok(0) => Some(Reading::Unreadable), // the thread panicked
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => None,
             Err(_) => Some(Reading::Unreadable),
         }
     }

@@ -83,20 +83,21 @@ fn p8_a_new_supervisor_takes_over(kind: Supervisor, folder: &Path) {
 /// again. It wants the service up, so the old daemon waits for longer than `successor_timeout`.
 fn p8_p11_a_new_supervisor_may_try_a_bad_version_for_long(kind: Supervisor, folder: &Path) {
     let mut site = Site::at(folder).options("--successor-timeout=1s").under(kind);
-    let first = site.started(1);
+    let first = site.daemon(1);
     let launcher = site.launcher();
     site.deploy("exit 1");
     site.service().restart();
     launcher.wait_end(LIMIT);
-    site.wait_checks(first, 1);
+    site.wait_checks(first.pid(), 1);
     site.service_mut().kill_supervisor();
     site.service_mut().start_supervisor();
-    site.wait_checks(first, 4); // a second each
-    assert_eq!(http::pid(&site.target), first);
+    site.wait_checks(first.pid(), 4); // a second each
+    assert_eq!(http::pid(&site.target), first.pid());
     site.deploy_options("");
     let second = site.started(2);
+    first.wait_end(LIMIT);
+    assert_eq!(site.report.wait_of(first.pid(), "wait").text, "TakenOver");
     assert_eq!(http::pid(&site.target), second);
-    assert_eq!(site.report.wait_of(first, "wait").text, "TakenOver");
 }
 
 fn p8_a_killed_daemon_is_started_again(kind: Supervisor, folder: &Path) {

@@ -38,6 +38,7 @@ under_each_supervisor![
     p6_p11_a_stop_in_the_window_ends_all,
     p11_a_rejected_file_waits_unless_it_was_replaced,
     p11_an_operator_ends_the_probation,
+    p11_a_program_that_knows_that_it_works_commits,
     p11_restart_waits_for_the_commit_and_status_tells_of_the_probation,
     p11_who_serves_again_has_not_taken_over,
 ];
@@ -327,6 +328,25 @@ fn p11_an_operator_ends_the_probation(kind: Supervisor, folder: &Path) {
     prober.wait_pid(third.pid());
     prober.stop().assert_all_answered();
     site.assert_one_generation(third.pid());
+    site.stop();
+}
+
+/// `commit` returns when the record says so. Without a probation it does nothing.
+fn p11_a_program_that_knows_that_it_works_commits(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let go = site.flag("go");
+    let knows = format!("--at=started=file:{} --at=started=call:commit", go.display());
+    let second = restart(&site, &first, &format!("{WINDOW} {knows} --at=started=call:commit"));
+    prober.wait_pid(second.pid());
+    assert!(!first.has_ended() && site.report.named("called").is_empty());
+    fs::write(go, "").expect("a file");
+    assert_eq!(site.report.wait_of(second.pid(), "called").text, "commit ok");
+    let status = seamless("status", &site.pid_file(), &["--json"]).json();
+    assert_eq!(status["probation"], Value::Null, "{status}");
+    site.report.wait_nth("called", 2);
+    first.wait_end(LIMIT);
+    prober.stop().assert_all_answered();
+    site.assert_one_generation(second.pid());
     site.stop();
 }
 

@@ -228,3 +228,17 @@ macro_rules! styled {
 }
 
 pub(super) use {events, pattern, styled};
+
+#[cfg(test)]
+mod tests {
+    use super::Field;
+    use std::time::Duration;
+
+    #[test]
+    fn a_field_has_the_time_as_the_line_shows_it() {
+        for (micros, millis) in [(0, 0.0), (1_260, 1.3), (2_000_040, 2000.0)] {
+            let value = Field::Millis(Duration::from_micros(micros)).value();
+            assert_eq!(value.to_f64(), Some(millis));
+        }
+    }
+}

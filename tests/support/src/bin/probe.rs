@@ -141,8 +141,8 @@ ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, file:PATH (until i
         reap (a thread waits for whatever child there is, for ever),
         guard:PATH (holds up the end of the drain until it exists),
         own-output (standard output is a socket of its own that nobody reads),
-        call:init, call:started, call:restart, call:state, call:time, call:wait, call:look,
-        call:inherited, call:reason (of the drain), call:states (reported as they come, by a thread
+        call:init, call:started, call:restart, call:commit, call:state, call:time, call:wait,
+        call:look, call:inherited, call:reason (of the drain), call:states (reported as they come, by a thread
         and a task), tcp:SOCKET, inherited:NAME,
         keep:PATH, lock:PATH (keep a file under its path; it gets a line with our PID; with an exclusive lock),
         keep-crash:PATH (through a crash), keep-userfaultfd:NAME, forget:NAME, take:NAME (and write a line),
@@ -767,6 +767,7 @@ impl Part {
                     "init" => seamless::init(&self.pid_file),
                     "started" => seamless::started(),
                     "restart" => seamless::restart(),
+                    "commit" => seamless::commit(),
                     _ => panic!("no such call: {call}"),
                 };
                 let result =
