@@ -10,7 +10,7 @@ use seamless_testing::{
     process::{self, Watched, signal},
     report::Report,
     scene,
-    signal::{CONT, KILL, STOP},
+    signal::{CONT, KILL, STOP, TERM},
     site::Site,
     supervisor::Supervisor,
     under_each_supervisor, wait_for,
@@ -119,6 +119,35 @@ under_each_supervisor![
     p8_p11_a_new_supervisor_may_try_a_bad_version_for_long,
     p8_a_killed_daemon_is_started_again
 ];
+
+/// The lock file has become a folder. The check of each second fails, the log says so once a minute, and the daemon
+/// serves on.
+#[test]
+fn p1_p10_a_check_that_fails_is_told_once() {
+    Boxed::new().private_net().run(|folder| {
+        let options = "--successor-timeout=none";
+        let site = Site::at(folder).options(options).under(Supervisor::Daemontools);
+        let (daemon, launcher) = (site.daemon(1), site.launcher());
+        site.deploy("exec sleep 1000");
+        site.service().restart();
+        launcher.wait_end(LIMIT);
+        site.wait_checks(daemon.pid(), 1);
+        let lock_file = site.run.join("web.pid.lock");
+        fs::remove_file(&lock_file).expect("the lock file");
+        fs::create_dir(&lock_file).expect("a folder");
+        let told = || {
+            let mut lines = site.log.stage("check");
+            lines.retain(|line| line.field("error").is_some());
+            lines.len()
+        };
+        wait_for(format_args!("it is told\n{site}"), LIMIT, || (told() > 0).then_some(()));
+        site.wait_checks(daemon.pid(), 3);
+        assert_eq!(told(), 1, "{site}");
+        assert_eq!(http::pid(&site.target), daemon.pid());
+        daemon.signal(TERM);
+        daemon.wait_end(LIMIT);
+    });
+}
 
 #[test]
 fn p8_a_starting_daemon_ends_with_its_launcher() {

@@ -78,6 +78,10 @@ impl Host for Web {
 
 // ---- the probe, with settings of its own ----
 
+const BEFORE_RELEASE: &str = "supervisord closes it when the launcher has ended: what is written there is lost from \
+                              now on";
+const GONE: &str = "its reader is gone: what is written there is lost from now on";
+
 struct Scene {
     supervisord: Supervisord,
     site: Site,
@@ -144,7 +148,13 @@ fn p1_p3_with_the_default_settings() {
         for daemon in [&old, &new] {
             for fd in ["1", "2"] {
                 let daemon = daemon.pid().to_string();
-                scene.site.log.wait(&[("stage", "output"), ("daemon", &daemon), ("fd", fd)]);
+                let before = ("reason", BEFORE_RELEASE); // not afterwards, when a line may have failed
+                scene.site.log.wait(&[
+                    ("stage", "output"),
+                    ("daemon", &daemon),
+                    ("fd", fd),
+                    before,
+                ]);
             }
         }
     });
@@ -172,7 +182,8 @@ fn a_closed_output_is_replaced() {
                 assert!(lines.is_empty(), "{lines:?}");
             } else {
                 for fd in ["1", "2"] {
-                    let line = [("stage", "output"), ("daemon", &id), ("fd", fd)];
+                    let gone = ("reason", GONE);
+                    let line = [("stage", "output"), ("daemon", &id), ("fd", fd), gone];
                     scene.site.log.wait(&line);
                     let path = format!("/proc/{id}/fd/{fd}");
                     assert_eq!(fs::read_link(path).expect("it"), Path::new("/dev/null"));
