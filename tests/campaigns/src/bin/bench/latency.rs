@@ -4,8 +4,9 @@
 //! due. Windows: a restart lasts from the TERM until the predecessor has ended, and a request counts
 //! to it if any part of it fell within. That is what the target is for. It is short, some
 //! milliseconds in which two processes are started, so what a client sees around a restart is told
-//! too: the time from the TERM on until 250 ms later, or until the predecessor's end if that is later. The server is left alone from 250 ms after the
-//! predecessor's end until the next TERM; a request counts to that if all of it fell within.
+//! too: the time from the TERM on until 250 ms later, or until the predecessor's end if that is
+//! later. The server is left alone from 250 ms after the predecessor's end until the next TERM; a
+//! request counts to that if all of it fell within.
 
 use std::{error::Error, time::Duration};
 
@@ -60,7 +61,7 @@ fn measure(bench: &Bench, way: Way, rate: u32, restarts: usize) -> Result<u64, B
     ));
     for (text, samples) in [
         ("during restarts: TERM to the old one's end", during),
-        ("around restarts: 250 ms from the TERM on", around),
+        ("around restarts: at least 250 ms from the TERM", around),
         ("left alone", alone),
     ] {
         table::print(&format!(
