@@ -155,6 +155,7 @@ pub(crate) fn run(
                     "-".to_owned()
                 }
             };
+            print(&format!("  {text}")); // for a run that ends early
             row += &format!("{text:>width$}");
         }
         rows.push(row);
