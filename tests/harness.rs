@@ -377,6 +377,8 @@ fn facts_about_processes() {
 
         let dirty = process::private_dirty(pid).expect("its memory");
         assert!((4096..4 << 20).contains(&dirty), "{dirty} bytes");
+        let share = process::proportional(pid).expect("its memory");
+        assert!((dirty..16 << 20).contains(&share), "{share} bytes, {dirty} of them private");
         let switches = process::voluntary_switches(pid).expect("its switches");
         process::signal(pid, 1);
         assert_eq!(

@@ -41,10 +41,12 @@ const IDLE_GRACE: Duration = Duration::from_secs(1);
 /// The same for its first request.
 const FIRST_GRACE: Duration = Duration::from_secs(10);
 
-/// `--listen ADDRESS --pid-file PATH`
+/// `--listen ADDRESS --pid-file PATH [--upgrade]`
 pub struct Options {
     pub listen: SocketAddr,
     pub pid_file: PathBuf,
+    /// Pingora's: the socket of another process is taken over.
+    pub upgrade: bool,
 }
 
 impl Options {
@@ -52,12 +54,14 @@ impl Options {
         let mut options = Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             pid_file: PathBuf::from("/run/web/web.pid"),
+            upgrade: false,
         };
         let mut args = lexopt::Parser::from_env();
         while let Some(arg) = args.next()? {
             match arg {
                 Long("listen") => options.listen = args.value()?.parse()?,
                 Long("pid-file") => options.pid_file = args.value()?.into(),
+                Long("upgrade") => options.upgrade = true,
                 _ => return Err(arg.unexpected().into()),
             }
         }
@@ -76,7 +80,7 @@ pub fn reuse_port(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-pub async fn answer() -> String {
+pub fn text() -> String {
     format!("Server pid: {}\n", process::id())
 }
 
@@ -110,7 +114,7 @@ pub fn app(draining: &Draining) -> Router {
         }
         async { Ok::<_, Infallible>(response) }
     };
-    Router::new().fallback(answer).layer(middleware::map_response(close))
+    Router::new().fallback(async || text()).layer(middleware::map_response(close))
 }
 
 /// Serves one connection to its end.

@@ -214,9 +214,17 @@ pub fn as_user<T: Send>(user: u32, act: impl FnOnce() -> T + Send) -> T {
 
 /// Bytes of memory that the process has written to and shares with nobody.
 pub fn private_dirty(pid: u32) -> Option<u64> {
+    memory(pid, "Private_Dirty")
+}
+
+/// Bytes of memory of the process, those that it shares with others only in part.
+pub fn proportional(pid: u32) -> Option<u64> {
+    memory(pid, "Pss")
+}
+
+fn memory(pid: u32, name: &str) -> Option<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let kilobytes: u64 =
-        field(&rollup, "Private_Dirty")?.strip_suffix(" kB")?.trim().parse().ok()?;
+    let kilobytes: u64 = field(&rollup, name)?.strip_suffix(" kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
 }
 

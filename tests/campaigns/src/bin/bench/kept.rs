@@ -86,8 +86,7 @@ impl Site {
         args.extend(["--listen".into(), address.to_string().into()]);
         args.extend(options.split_ascii_whitespace().map(OsString::from));
         let server = Server::new(bin::support("web"), args, Target::Tcp(address), &folder);
-        let launcher =
-            server.command()?.current_dir(&folder).env("RUST_LOG", "seamless=info").spawn()?;
+        let launcher = command(&server)?.spawn()?;
         let site = Site { folder, server, launcher };
         site.wait("it listens", || site.server.listens().then_some(()))?;
         Ok(site)
@@ -104,12 +103,7 @@ impl Site {
         let told = Instant::now();
         Watched::new(self.launcher.id()).signal(SIGTERM);
         self.launcher.wait()?;
-        self.launcher = self
-            .server
-            .command()?
-            .current_dir(&self.folder)
-            .env("RUST_LOG", "seamless=info")
-            .spawn()?;
+        self.launcher = command(&self.server)?.spawn()?;
         self.wait("the successor", || self.daemon().filter(|pid| *pid != old))?;
         Ok((watched, told, Instant::now()))
     }
@@ -127,15 +121,9 @@ impl Site {
     /// The newest daemon was killed, and its launcher has ended as it did.
     pub(crate) fn start_again(&mut self, dead: u32) -> Result<(), Box<dyn Error>> {
         self.launcher.wait()?;
-        self.launcher = self.command()?.spawn()?;
+        self.launcher = command(&self.server)?.spawn()?;
         self.wait("the next one", || self.daemon().filter(|pid| *pid != dead))?;
         Ok(())
-    }
-
-    fn command(&self) -> io::Result<Command> {
-        let mut command = self.server.command()?;
-        command.current_dir(&self.folder).env("RUST_LOG", "seamless=info");
-        Ok(command)
     }
 
     /// What all generations have counted together.
@@ -189,6 +177,12 @@ impl Site {
         bench.family.end_all()?;
         Ok(())
     }
+}
+
+fn command(server: &Server) -> io::Result<Command> {
+    let mut command = server.command()?;
+    command.env("RUST_LOG", "seamless=info");
+    Ok(command)
 }
 
 // ---- clients ----

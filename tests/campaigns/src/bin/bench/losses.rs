@@ -2,9 +2,11 @@
 
 use std::{error::Error, time::Duration};
 
+use seamless_campaigns::load::Report;
+
 use crate::{
     Bench,
-    servers::Way,
+    servers::{Site, Way},
     set_migration,
     table::{self, millis, thousands},
 };
@@ -62,18 +64,7 @@ fn measure(
         table::print(&format!("{name}  not measured: not built"));
         return Ok(true);
     };
-    let load = site.load().clients(clients);
-    let load = site.start(load)?;
-    let mut problem = None;
-    for restart in 1..=restarts {
-        site.deployment.pass(PERIOD, &load)?;
-        if let Err(end) = site.deployment.restart(&load) {
-            bench.check_interrupted()?;
-            problem = Some(format!("restart {restart}: {}", Box::<dyn Error>::from(end)));
-            break;
-        }
-    }
-    let report = load.stop();
+    let (report, problem) = lose(bench, &mut site, clients, restarts)?;
     site.end()?;
     let kinds: Vec<String> = report
         .failures
@@ -90,4 +81,25 @@ fn measure(
         kinds.join(", "),
     ));
     Ok(failed == 0 && problem.is_none() && report.answers.len() == restarts + 1)
+}
+
+/// Restarts at full load: what became of the requests, and why there were fewer restarts, if so.
+pub(crate) fn lose(
+    bench: &Bench,
+    site: &mut Site,
+    clients: usize,
+    restarts: usize,
+) -> Result<(Report, Option<String>), Box<dyn Error>> {
+    let load = site.load().clients(clients);
+    let load = site.start(load)?;
+    let mut problem = None;
+    for restart in 1..=restarts {
+        site.deployment.pass(PERIOD, &load)?;
+        if let Err(end) = site.deployment.restart(&load) {
+            bench.check_interrupted()?;
+            problem = Some(format!("restart {restart}: {}", Box::<dyn Error>::from(end)));
+            break;
+        }
+    }
+    Ok((load.stop(), problem))
 }

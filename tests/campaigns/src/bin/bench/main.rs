@@ -14,6 +14,7 @@ mod latency;
 mod long;
 mod losses;
 mod passing;
+mod peers;
 mod recover;
 mod servers;
 mod starts;
@@ -33,6 +34,7 @@ use std::{
 };
 
 use lexopt::prelude::*;
+use peers::Server;
 use seamless_campaigns::{family::Family, port::ReservedPort};
 
 const USAGE: &str = "\
@@ -52,6 +54,8 @@ scripts/bench --passing [--connections 10000] [--restarts 10]   (open connection
 scripts/bench --kills [--connections 10000] [--restarts 50]   (the same, and either side is KILLed in the move)
 scripts/bench --storm [--connections 20000] [--restarts 3]   (connections that are closed spread, TLS sessions
                                                               that are resumed)
+scripts/bench --peers [--restarts 10] [--servers seamless,ecdysis,shellflip,pingora,nginx,haproxy]
+                                  (the crate beside others; at least 10 restarts for figures to keep)
 scripts/bench --long [--restarts 200] [--requests 5000000] [--clients 128]
 scripts/bench --fleet [--hosts 10000] [--open 1000] [--rate 2000] [--restarts 20]
                                   (hosts that deploy daily; of each, open TLS connections and requests a
@@ -75,6 +79,8 @@ struct Options {
     passing: bool,
     storm: bool,
     kills: bool,
+    peers: bool,
+    servers: Vec<Server>,
     connections: Option<usize>,
     hosts: u64,
     open: u64,
@@ -103,6 +109,8 @@ impl Options {
             passing: false,
             storm: false,
             kills: false,
+            peers: false,
+            servers: Server::ALL.to_vec(),
             connections: None,
             hosts: 10_000,
             open: 1_000,
@@ -129,6 +137,13 @@ impl Options {
                 Long("passing") => options.passing = true,
                 Long("storm") => options.storm = true,
                 Long("kills") => options.kills = true,
+                Long("peers") => options.peers = true,
+                Long("servers") => {
+                    let text = args.value()?.string()?;
+                    let named = |name| Server::ALL.into_iter().find(|one| one.name() == name);
+                    let servers: Option<Vec<Server>> = text.split(',').map(named).collect();
+                    options.servers = servers.ok_or(format!("--servers {text}: unknown"))?;
+                }
                 Long("connections") => options.connections = Some(args.value()?.parse()?),
                 Long("hosts") => options.hosts = args.value()?.parse()?,
                 Long("open") => options.open = args.value()?.parse()?,
@@ -169,6 +184,7 @@ impl Options {
             || options.passing
             || options.storm
             || options.kills
+            || options.peers
             || options.long)
         {
             options.starts = true;
@@ -248,6 +264,9 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     if options.kills {
         let idle = options.connections.unwrap_or(kills::IDLE);
         clean &= kills::run(&bench, idle, options.restarts.unwrap_or(50))?;
+    }
+    if options.peers {
+        clean &= peers::run(&bench, &options.servers, options.restarts.unwrap_or(10))?;
     }
     if options.fleet {
         let Options { hosts, open, rate, .. } = *options;

@@ -30,7 +30,7 @@ const PAUSES: [Duration; 4] = [
 /// For how long the processor time of a new daemon is looked at, and how often.
 const LOOKED_AT: Duration = Duration::from_secs(5);
 const LOOKS: usize = 3;
-const OPTIONS: &str = "--pass=yes --max-connections=40000 --drain-timeout=60s --spread=5s \
+pub(crate) const OPTIONS: &str = "--pass=yes --max-connections=40000 --drain-timeout=60s --spread=5s \
                        --idle-grace=1s --keep-alive=1h";
 
 pub(crate) fn run(bench: &Bench, idle: usize, restarts: usize) -> Result<bool, Box<dyn Error>> {

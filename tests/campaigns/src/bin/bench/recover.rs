@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-    env,
     error::Error,
     ffi::OsString,
     fs,
@@ -27,6 +26,7 @@ use signal_hook::consts::{SIGABRT, SIGHUP, SIGKILL, SIGTERM, SIGUSR1};
 
 use crate::{
     Bench,
+    servers::installed,
     table::{self, Samples, millis, thousands},
 };
 
@@ -108,8 +108,7 @@ impl By {
 
     fn is_here(self) -> bool {
         let By::Supervisor(kind) = self else { return true };
-        let path = env::var_os("PATH").unwrap_or_default();
-        env::split_paths(&path).any(|folder| folder.join(kind.program()).is_file())
+        installed(kind.program()).is_some()
     }
 }
 

@@ -32,7 +32,7 @@ const SLICE: Duration = Duration::from_millis(100);
 const BESIDE: usize = 8;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(15));
 /// After each restart, handshakes are counted for so long.
-const COUNTED: Duration = Duration::from_secs(10);
+pub(crate) const COUNTED: Duration = Duration::from_secs(10);
 const RUSTLS: usize = 32;
 /// Between two connections of a client.
 const EVERY: Duration = Duration::from_millis(250);
@@ -168,9 +168,66 @@ fn once(address: SocketAddr) -> std::io::Result<()> {
 
 // ---- TLS sessions ----
 
+/// `cert.pem` and `key.pem` in this folder.
+pub(crate) fn make_certificate(folder: &Path) -> Result<(), Box<dyn Error>> {
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
+        .args(["-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=CA:FALSE"])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(folder)
+        .stderr(Stdio::null())
+        .status();
+    match made.is_ok_and(|made| made.success()) {
+        true => Ok(()),
+        false => Err("openssl makes no certificate".into()),
+    }
+}
+
+/// Clients that make a connection for each request, and resume the session of the one before.
+pub(crate) struct Rustls {
+    pub(crate) counts: Arc<Handshakes>,
+    stopping: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Rustls {
+    /// They trust the `cert.pem` of this folder.
+    pub(crate) fn start(folder: &Path, address: SocketAddr) -> Result<Rustls, Box<dyn Error>> {
+        let counts = Arc::new(Handshakes::default());
+        let stopping = Arc::new(AtomicBool::new(false));
+        let mut threads = Vec::new();
+        for _ in 0..RUSTLS {
+            let config = strict::trusting_file(&folder.join("cert.pem"), false)?;
+            let (counts, stopping) = (counts.clone(), stopping.clone());
+            threads.push(thread::spawn(move || {
+                while !stopping.load(Ordering::Relaxed) {
+                    match of_rustls(&config, address) {
+                        Ok(resumed) => counts.add(resumed),
+                        Err(_) => _ = counts.failed.fetch_add(1, Ordering::Relaxed),
+                    }
+                    thread::sleep(EVERY);
+                }
+            }));
+        }
+        Ok(Rustls { counts, stopping, threads })
+    }
+
+    pub(crate) fn stop(mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.threads.drain(..).for_each(|thread| _ = thread.join());
+    }
+}
+
+impl Drop for Rustls {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Handshakes since a mark: all, and those that have resumed a session.
 #[derive(Default)]
-struct Handshakes {
+pub(crate) struct Handshakes {
     all: AtomicU64,
     resumed: AtomicU64,
     failed: AtomicU64,
@@ -182,7 +239,13 @@ impl Handshakes {
         self.resumed.fetch_add(u64::from(resumed), Ordering::Relaxed);
     }
 
-    fn reset(&self) {
+    /// All of them, those that have resumed a session, and requests that have failed.
+    pub(crate) fn get(&self) -> (u64, u64, u64) {
+        let get = |one: &AtomicU64| one.load(Ordering::Relaxed);
+        (get(&self.all), get(&self.resumed), get(&self.failed))
+    }
+
+    pub(crate) fn reset(&self) {
         for one in [&self.all, &self.resumed, &self.failed] {
             one.store(0, Ordering::Relaxed);
         }
@@ -195,40 +258,19 @@ fn sessions(bench: &Bench, restarts: usize) -> Result<bool, Box<dyn Error>> {
         COUNTED.as_secs()
     ));
     let folder = bench.folder("sessions")?;
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
-        .args(["-nodes", "-days", "2", "-subj", "/CN=localhost"])
-        .args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=CA:FALSE"])
-        .args(["-keyout", "key.pem", "-out", "cert.pem"])
-        .current_dir(&folder)
-        .stderr(Stdio::null())
-        .status();
-    if !made.is_ok_and(|made| made.success()) {
-        table::print("not measured: openssl makes no certificate");
+    if let Err(why) = make_certificate(&folder) {
+        table::print(&format!("not measured: {why}"));
         return Ok(true);
     }
     let port = ReservedPort::new()?;
     let tls = port.address();
     let options = format!("--tls-listen={tls} --spread=1s --idle-grace=1s");
     let mut site = Site::start_in(folder.clone(), bench.port.address(), &options)?;
-    let [rustls, openssl, curl] = [(); 3].map(|()| Arc::new(Handshakes::default()));
+    let rustls = Rustls::start(&folder, tls)?;
+    let [openssl, curl] = [(); 2].map(|()| Arc::new(Handshakes::default()));
     let stopping = Arc::new(AtomicBool::new(false));
-    let mut threads = Vec::new();
-    for _ in 0..RUSTLS {
-        let config = strict::trusting_file(&folder.join("cert.pem"), false)?;
-        let (counts, stopping) = (rustls.clone(), stopping.clone());
-        threads.push(thread::spawn(move || {
-            while !stopping.load(Ordering::Relaxed) {
-                match of_rustls(&config, tls) {
-                    Ok(resumed) => counts.add(resumed),
-                    Err(_) => _ = counts.failed.fetch_add(1, Ordering::Relaxed),
-                }
-                thread::sleep(EVERY);
-            }
-        }));
-    }
     let (counts, stops, theirs) = (openssl.clone(), stopping.clone(), folder.clone());
-    threads.push(thread::spawn(move || {
+    let thread = thread::spawn(move || {
         while !stops.load(Ordering::Relaxed) {
             match of_openssl(&theirs, tls) {
                 Some(resumed) => counts.add(resumed),
@@ -236,7 +278,7 @@ fn sessions(bench: &Bench, restarts: usize) -> Result<bool, Box<dyn Error>> {
             }
             thread::sleep(EVERY);
         }
-    }));
+    });
     bench.pass(Duration::from_secs(2), "all have a session")?;
     let mut totals = [(0, 0, 0); 3];
     for restart in 0..restarts {
@@ -244,19 +286,19 @@ fn sessions(bench: &Bench, restarts: usize) -> Result<bool, Box<dyn Error>> {
         let of_curl = Curl::start(&folder, tls)?;
         bench.pass(Duration::from_millis(500), "curl has a session")?;
         site.restart(bench)?;
-        rustls.reset();
+        rustls.counts.reset();
         openssl.reset();
         bench.pass(COUNTED, &format!("restart {} of {restarts}", restart + 1))?;
         curl.reset();
         of_curl.end(&curl)?;
-        for (total, one) in totals.iter_mut().zip([&rustls, &openssl, &curl]) {
-            total.0 += one.all.load(Ordering::Relaxed);
-            total.1 += one.resumed.load(Ordering::Relaxed);
-            total.2 += one.failed.load(Ordering::Relaxed);
+        for (total, one) in totals.iter_mut().zip([&rustls.counts, &openssl, &curl]) {
+            let (all, resumed, failed) = one.get();
+            *total = (total.0 + all, total.1 + resumed, total.2 + failed);
         }
     }
     stopping.store(true, Ordering::Relaxed);
-    threads.into_iter().for_each(|thread| _ = thread.join());
+    rustls.stop();
+    _ = thread.join();
     site.end(bench)?;
     table::header();
     let mut failures = 0;
