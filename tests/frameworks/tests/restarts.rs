@@ -53,7 +53,7 @@ type Client = fn(SocketAddr, &More);
 /// must have seen what it waits for.
 fn restarted_ten_times(name: &str, http2: bool, more: &'static [(Client, u64)]) {
     // The module `http` moves a connection to the successor when nothing is in flight.
-    let moves = ["axum-http", "warp"].contains(&name);
+    let moves = ["axum-http", "rocket", "warp"].contains(&name);
     Boxed::new().private_net_without_migration().run(|folder: &Path| {
         let address = boxed::address();
         let (program, place) = (bin::support(name), folder.display());
@@ -295,6 +295,16 @@ fn p2_p3_salvo() {
 #[test]
 fn p2_p3_warp_serve() {
     restarted_ten_times("warp-serve", false, &[]);
+}
+
+#[test]
+fn p2_p3_pingora() {
+    restarted_ten_times("pingora", false, &[]);
+}
+
+#[test]
+fn p2_p3_rocket_behind_http() {
+    restarted_ten_times("rocket", false, &[]);
 }
 
 #[test]
