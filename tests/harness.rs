@@ -512,6 +512,10 @@ fn starts_restarts_and_stops(kind: Supervisor, folder: &Path) {
 fn main_process_outlives_its_supervisor(kind: Supervisor, folder: &Path) {
     let mut service = Service::new(kind, folder.join("service"), "exec sleep 1000");
     let orphan = Watched::new(service.main_pid());
+    // Until it has executed `run`, it shares the supervisor's lock, and no other one could have it.
+    wait_for("it runs", LIMIT, || {
+        process::command_line(orphan.pid()).contains(&"1000".to_owned()).then_some(())
+    });
     let supervisor = service.supervisor_pid();
     service.kill_supervisor();
     wait_for("the orphan has a new parent", LIMIT, || {
