@@ -85,7 +85,7 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Patient<A> {
     }
 }
 
-/// What ends the server, in place of TERM, QUIT and INT: pingora installs no handlers for them.
+/// Ends the server when the drain is finished. Without it, pingora would handle TERM, QUIT and INT itself.
 struct Drained;
 
 #[async_trait]

@@ -50,7 +50,7 @@ async fn serve(address: String) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Has the socket, and forwards each request to Rocket until the drain is finished.
+/// Takes the socket over, and forwards each request to Rocket until the drain is finished.
 async fn serve_in_front(address: String, port: u16) -> Result<(), Failure> {
     let client = Client::builder(TokioExecutor::new()).build_http();
     let app = tower::service_fn(move |request| {
