@@ -144,11 +144,15 @@ fn the_readmes_figures_are_those_of_the_guide() {
 /// A script that builds with a feature that has gone would fail before its first line of output.
 #[test]
 fn scripts_name_features_that_there_are() {
-    let manifest = read("Cargo.toml");
-    let (_, features) = manifest.split_once("[features]\n").expect("the features");
-    let (features, _) = features.split_once("\n[").expect("their end");
-    let there: Vec<&str> =
-        features.lines().filter_map(|line| line.split_once(" =")).map(|(name, _)| name).collect();
+    let manifests = ["Cargo.toml", "bench/peers/Cargo.toml"].map(read);
+    let there: Vec<&str> = manifests
+        .iter()
+        .flat_map(|manifest| {
+            let (_, features) = manifest.split_once("[features]\n").expect("the features");
+            let (features, _) = features.split_once("\n[").expect("their end");
+            features.lines().filter_map(|line| line.split_once(" =")).map(|(name, _)| name)
+        })
+        .collect();
     let scripts = format!("{}/scripts", env!("CARGO_MANIFEST_DIR"));
     let mut named = 0;
     for script in fs::read_dir(scripts).expect("scripts") {

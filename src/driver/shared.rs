@@ -205,9 +205,7 @@ impl Daemon {
     pub(in crate::driver) fn serve(&self, last_claim: u64, predecessor: Option<u64>) -> bool {
         {
             let mut past = lock(&self.past);
-            let since = Some(Instant::now());
-            *past =
-                Past { phase_since: since, took_over: predecessor, probation_since: None, ..*past };
+            (past.phase_since, past.took_over) = (Some(Instant::now()), predecessor);
         }
         let mut machine = lock(&self.machine);
         let Some(report) = machine.started(last_claim) else { return false };

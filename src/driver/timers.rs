@@ -34,3 +34,30 @@ impl<T: Copy + PartialEq> Timers<T> {
         Some(self.0.remove(at).0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Timers;
+    use std::time::Duration;
+
+    const LONG: Duration = Duration::from_secs(1000);
+
+    #[test]
+    fn a_timer_is_due_once_and_can_be_armed_anew_or_disarmed() {
+        let mut timers = Timers::new();
+        assert_eq!((timers.next(), timers.due()), (None, None));
+        timers.arm('a', LONG);
+        timers.arm('b', Duration::ZERO);
+        assert_eq!(timers.next(), Some(Duration::ZERO));
+        assert_eq!((timers.due(), timers.due()), (Some('b'), None));
+        assert!(timers.next().is_some_and(|next| next > LONG / 2 && next <= LONG));
+        timers.arm('a', Duration::ZERO);
+        assert_eq!((timers.due(), timers.due()), (Some('a'), None), "not the one before as well");
+        timers.arm('a', Duration::ZERO);
+        timers.arm('b', LONG);
+        timers.disarm('a');
+        assert_eq!(timers.due(), None);
+        timers.arm('b', Duration::MAX); // beyond what the clock can count
+        assert_eq!(timers.next(), None);
+    }
+}

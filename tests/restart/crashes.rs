@@ -1,11 +1,12 @@
 //! P12: after a crash of an attached daemon, connections wait for the next start: a keeper holds the
 //! sockets. Whoever the service's processes are is told by the record and by `/proc`.
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, thread, time::Duration};
 
 use seamless_testing::{
     LIMIT, as_each_user,
     boxed::Boxed,
+    handover::End,
     hold::Hold,
     http::{Connection, FailureKind, Prober, answer_of, get},
     process::{self, Watched, private_dirty},
@@ -285,9 +286,13 @@ fn p12_when_the_time_is_over_connections_are_refused(kind: Supervisor, folder: &
     }
 }
 
-as_each_user![p12_the_keeper_is_of_the_daemons_user];
+as_each_user![p5_p12_the_keeper_is_of_the_daemons_user_and_serves_no_other];
 
-fn p12_the_keeper_is_of_the_daemons_user(kind: Supervisor, folder: &Path, user: User) {
+fn p5_p12_the_keeper_is_of_the_daemons_user_and_serves_no_other(
+    kind: Supervisor,
+    folder: &Path,
+    user: User,
+) {
     let site = Site::at(folder).user(user).shared_socket().options(SERVES_ON).under(kind);
     let first = site.daemon(1);
     let users = |pid: u32| {
@@ -301,6 +306,17 @@ fn p12_the_keeper_is_of_the_daemons_user(kind: Supervisor, folder: &Path, user: 
     first.kill();
     let keeper = wait_keeper(&site);
     assert_eq!(users(keeper.pid()), expected);
+    // The mode of its control socket keeps others out; but somebody may have opened it to them.
+    let socket = site.run.join("web.pid.sock");
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).expect("a mode");
+    for message in ["take generation=2", "status"] {
+        let end = End::connect_as(12345, &socket);
+        // It need not wait for what we say.
+        end.try_send(format!("seamless-takeover 1 {message}").as_bytes(), &[]);
+        let why = "this process may not use the control socket";
+        assert_eq!(end.text(), format!("seamless-takeover 1 refused {why}"));
+        assert!(end.receive().is_none());
+    }
     let waits = Connection::unfinished(&site.target);
     end_nothing(&site, SERVES_ON);
     let second = site.started(2);

@@ -136,3 +136,22 @@ pub(crate) fn connect(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Deadline;
+    use std::time::Duration;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    #[test]
+    fn of_two_limits_the_earlier_one_counts() {
+        let whole = Deadline::after(10 * DAY);
+        let left = |deadline: Deadline| deadline.left().expect("time").as_secs_f64() / 86_400.0;
+        assert_eq!(left(whole.at_most(3 * DAY)).round(), 3.0);
+        assert_eq!(left(whole.at_most(30 * DAY)).round(), 10.0);
+        assert_eq!(left(Deadline::after(Duration::MAX)).round(), 365.0);
+        let over = whole.at_most(Duration::ZERO).left();
+        assert_eq!(over, Err("it was not through within 0ns (takeover_timeout)".to_owned()));
+    }
+}

@@ -415,10 +415,7 @@ fn bind_first(asking: &Asking<'_>) -> Result<Entry> {
     for asked in &wanted.addresses {
         let Address::Inet(address) = *asked else { continue };
         let alone = Settings { reuse_port: false, ..*settings };
-        let tried = match address.port() {
-            0 => Ok(()),
-            _ => socket::bind(SocketKind::Udp, address, alone).map(drop),
-        };
+        let tried = socket::bind(SocketKind::Udp, address, alone).map(drop);
         let bound = tried
             .map_err(|error| {
                 let text = format!("cannot bind udp {address} (socket)");

@@ -41,3 +41,15 @@ impl Member {
 pub(crate) fn random_bytes(bytes: &mut [u8]) -> io::Result<()> {
     random(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn connection_ids_get_other_bytes_each_time() {
+        let (mut first, mut second) = ([0; 16], [0; 16]);
+        for bytes in [&mut first, &mut second] {
+            super::random_bytes(bytes).expect("random bytes");
+        }
+        assert!(first != second && first != [0; 16]);
+    }
+}
