@@ -133,7 +133,7 @@ fn the_readmes_figures_are_those_of_the_guide() {
         ("9,780 restarts", "testing"),
         ("17 million", "testing"),
         ("165 ", "testing"),
-        ("closed of 1,000", "benchmarks"),
+        (", of 1,000", "benchmarks"),
         ("220 KB", "benchmarks"),
     ] {
         assert!(readme.contains(figure), "{figure}: not in the README");

@@ -362,7 +362,7 @@ impl Supervisor {
     fn read_status(&self, main_pid: Option<i32>, lives: bool) -> Option<Reading> {
         let folder = self.folder.as_ref()?.join("supervise");
         // If no supervisor lives, the status is what the last one has left behind. Then its pipe has no
-        // reader. We may lack the permission to open the pipe.
+        // reader. If we may not open the pipe, only one that is known to live counts.
         let ok = OpenOptions::new()
             .write(true)
             .custom_flags(OFlag::O_NONBLOCK.bits())

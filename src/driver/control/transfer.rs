@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Answer, NamedState, Request, Socket, SocketKind};
 use crate::proto::control::transfer::{
     Failed, Gave, Givers, Predecessor, Source, Taking, Took, Untakeable, flow_givers, giver,
-    sources,
+    listener, sources,
 };
 use crate::proto::paths;
 use crate::sys::memfd;
@@ -90,14 +90,11 @@ struct Take<'a> {
 impl Take<'_> {
     /// From whom, and the connection to it.
     fn giver(&self) -> Result<Option<(Predecessor, Link)>> {
-        let path = paths::control_socket(&self.service.pid_file);
-        let mut found = self.connect(&path).map_err(|why| self.refused(&why))?;
-        if found.is_none() && !self.known.is_empty() {
-            // A generation that has died before it told them to end may have taken the path.
-            let second = self.connect(&paths::standby_socket(&self.service.pid_file));
-            let is_known = |pid| self.known.iter().any(|one| one.pid == pid);
-            found = second.ok().flatten().filter(|(_, pid)| is_known(*pid));
-        }
+        let pid_file = &self.service.pid_file;
+        let first = self.connect(&paths::control_socket(pid_file));
+        let first = first.map_err(|why| self.refused(&why))?;
+        let second = || self.connect(&paths::standby_socket(pid_file)).ok().flatten();
+        let found = listener(first, second, |(_, pid)| *pid, &self.known);
         let (link, listens) = found.unzip();
         match giver(listens, &self.known, |one| self.ends(one)) {
             Ok(giver) => Ok(giver.zip(link)),
@@ -208,27 +205,25 @@ impl Taken {
     /// The launcher has learned of the crash as we have, or is about to.
     fn use_those_of_launcher(&mut self, generation: u64) -> bool {
         let entries = PROCESS.from_launcher.take(LAUNCHER);
-        if entries.is_empty() {
-            return false;
-        }
-        log::write(Event::ReceivedFromLauncher {
-            predecessor_generation: generation,
-            sockets: entries.len(),
-        });
-        (self.generation, self.entries) = (Some(generation), entries);
-        true
+        let sockets = entries.len();
+        let event = Event::ReceivedFromLauncher { predecessor_generation: generation, sockets };
+        self.use_entries(generation, entries, event)
     }
 
     /// The generation that served while we waited in `init` has died since.
     fn use_copies(&mut self) -> bool {
-        let copies = PROCESS.sockets.take_copies();
-        let Some((generation, entries)) = copies.filter(|(_, entries)| !entries.is_empty()) else {
+        let Some((generation, entries)) = PROCESS.sockets.take_copies() else { return false };
+        let sockets = entries.len();
+        let event = Event::CopiesUsed { predecessor_generation: generation, sockets };
+        self.use_entries(generation, entries, event)
+    }
+
+    /// `false`: there are none.
+    fn use_entries(&mut self, generation: u64, entries: Vec<Entry>, event: Event<'_>) -> bool {
+        if entries.is_empty() {
             return false;
-        };
-        log::write(Event::CopiesUsed {
-            predecessor_generation: generation,
-            sockets: entries.len(),
-        });
+        }
+        log::write(event);
         (self.generation, self.entries) = (Some(generation), entries);
         true
     }

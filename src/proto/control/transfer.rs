@@ -25,6 +25,18 @@ pub(crate) enum Untakeable {
     Stranger(i32),
 }
 
+/// What listens at the control socket, or else a predecessor at the second name that its socket has while it stands by:
+/// a generation that has died before it told them to end may have taken the path. `pid`: of what was found.
+pub(crate) fn listener<T>(
+    found: Option<T>,
+    second: impl FnOnce() -> Option<T>,
+    pid: impl Fn(&T) -> i32,
+    predecessors: &[Predecessor],
+) -> Option<T> {
+    let is_known = |one: &T| predecessors.iter().any(|known| known.pid == pid(one));
+    found.or_else(|| if predecessors.is_empty() { None } else { second().filter(is_known) })
+}
+
 /// From which process a new generation takes its sockets. `listens`: the PID of the process that listens at
 /// the control socket. `ends`: the kernel says that this one's process has ended, or is about to. Returns `None` if
 /// no process has anything to give: then see [`sources`].
@@ -74,7 +86,7 @@ pub(crate) fn sources(gave: Gave) -> Vec<Source> {
         Gave::All { flows: true } => vec![],
         Gave::All { flows: false } => vec![Source::Draining],
         Gave::Half => vec![Source::Copies, Source::WhatCame],
-        // Nobody else can have what is newer.
+        // Whatever others have is older.
         Gave::Nothing { crashed: Some(generation) } => vec![Source::Launcher(generation)],
         Gave::Nothing { crashed: None } => vec![Source::Copies, Source::Draining],
     }

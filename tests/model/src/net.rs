@@ -10,7 +10,9 @@ use super::trace::say;
 use super::world::{Budget, Id, Main, Promise, Setting, Stop, World, id_of, pid};
 use crate::machines::{self, Pool};
 use crate::proto::control::frame::{Address, Answer, FileId, Request, Socket, SocketKind};
-use crate::proto::control::transfer::{Give, Giving, Predecessor, Taking, Took};
+use crate::proto::control::transfer::{
+    self, Gave, Give, Giving, Predecessor, Source, Taking, Took,
+};
 use crate::proto::daemon::Phase;
 use crate::proto::generation::takeover::Act;
 use crate::proto::generation::verdict::{Purpose, Verdict};
@@ -465,13 +467,19 @@ impl World {
             Some(Owner::Stranger) => Some(STRANGER_PID),
             None => None,
         };
-        let is_known = |pid: &i32| predecessors.iter().any(|one| one.pid == *pid);
+        let second = || process(self.net().second);
         let listens =
-            process(self.net().path).or_else(|| process(self.net().second).filter(is_known));
+            transfer::listener(process(self.net().path), second, |pid| *pid, &predecessors);
         match machines::giver(listens, &predecessors, |one| !self.gives_on(id_of(one.pid))) {
             Ok(None) => {
                 say(|| format!("daemon {id} finds nobody to take over from"));
-                let passed = self.part_mut(id).passed.take().unwrap_or_default();
+                // Copies are those of one that waits in `init`: it has no sockets here. Nor has one that drains.
+                let passed = self.part_mut(id).passed.take();
+                let crashed = passed.as_ref().map(|_| u64::from(own));
+                let passed = match transfer::sources(Gave::Nothing { crashed })[..] {
+                    [Source::Launcher(_), ..] => passed.unwrap_or_default(),
+                    _ => Vec::new(),
+                };
                 self.part_mut(id).pool.take(passed);
                 self.obtain(id, setting);
             }
@@ -546,7 +554,10 @@ impl World {
     fn take_what_has_come(&mut self, id: Id, setting: &Setting) {
         let part = self.part_mut(id);
         part.taking = None;
-        let got = std::mem::take(&mut part.got);
+        let mut got = std::mem::take(&mut part.got);
+        if !transfer::sources(Gave::Half).contains(&Source::WhatCame) {
+            got.clear();
+        }
         part.pool.take(got);
         self.net_mut().link = None;
         self.obtain(id, setting);

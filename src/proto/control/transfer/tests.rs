@@ -1,6 +1,6 @@
 use super::{
     Failed, Gave, Give, Givers, Giving, Predecessor, Source, Taking, Took, Untakeable, flow_givers,
-    giver, sources,
+    giver, listener, sources,
 };
 use crate::proto::control::frame::{
     Address, Answer, Known, NamedState, Request, Socket, SocketKind,
@@ -37,6 +37,15 @@ fn p5_only_a_predecessor_gives() {
     assert_eq!(giver(None, &[], lives), Ok(None));
     assert_eq!(Giving::begin(3, 3), Err("generation 3 is not newer than 3".to_owned()));
     assert_eq!(Giving::begin(3, 4), Ok(()));
+}
+
+#[test]
+fn p5_at_the_second_name_only_a_predecessor_counts() {
+    let listens = |first, second| listener(first, || second, |pid| *pid, &[MUTE, OLD]);
+    assert_eq!(listens(Some(31), Some(30)), Some(31), "who has the path is asked");
+    assert_eq!(listens(None, Some(30)), Some(30));
+    assert_eq!(listens(None, Some(31)), None);
+    assert_eq!(listener(None, || panic!("nobody stands by"), |pid| *pid, &[]), None);
 }
 
 #[test]
