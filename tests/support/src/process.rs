@@ -217,7 +217,7 @@ pub fn private_dirty(pid: u32) -> Option<u64> {
     memory(pid, "Private_Dirty")
 }
 
-/// Bytes of memory of the process, those that it shares with others only in part.
+/// The proportional set size in bytes: memory that it shares with others counts in part.
 pub fn proportional(pid: u32) -> Option<u64> {
     memory(pid, "Pss")
 }

@@ -355,8 +355,8 @@ impl Stage {
         service.down();
         service.wait_down();
         let begin = Instant::now();
-        // What a supervisor that was killed has started hears of no other one, and this one was told before it had
-        // started anything.
+        // A supervisor that was killed has left its launcher behind. If the new one was told before it had started the
+        // service, nobody has told that launcher.
         let started_it =
             |pid| process::stat(pid).is_some_and(|stat| stat.ppid == service.supervisor_pid());
         let mut launchers = self.members().into_iter().filter(|member| member.launcher);
