@@ -1,7 +1,12 @@
 //! P11: a new generation that fails in its probation costs only what it had accepted. Its predecessor stands by,
 //! and serves again.
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use seamless_testing::{
     LIMIT, bin,
@@ -497,5 +502,32 @@ fn p11_in_place() {
         first.wait_end(LIMIT);
         scene.prober.wait_pid(third.pid());
         assert_nobody_refused(&scene.direct, &scene.prober.stop(), 1);
+    });
+}
+
+/// Longer than a launcher waits before it tells older generations that a newer one has taken over.
+const OVERDUE: Duration = Duration::from_millis(1200);
+
+/// A second after the commit, the launcher tells older generations that they were taken over from. The one that
+/// stands by by then is none of these.
+#[test]
+fn p11_in_place_the_next_version_comes_right_after_the_commit() {
+    Boxed::new().private_net().run(|folder| {
+        let scene = Scene::new(folder, &[SERVES_ON, "--standby"]);
+        let first = Watched::new(scene.current());
+        scene.deploy("--probation=1ms");
+        scene.reload();
+        let second = scene.direct.daemon(2);
+        first.wait_end(LIMIT);
+        let committed = Instant::now();
+        scene.deploy(WINDOW);
+        scene.reload();
+        let third = scene.direct.daemon(3);
+        wait_standby(&scene.direct, &second, 3);
+        scene.prober.wait_pid(third.pid());
+        thread::sleep(OVERDUE.saturating_sub(committed.elapsed())); // nothing is to happen
+        third.kill();
+        wait_serves_again(&scene.direct, &scene.prober, &second, 1);
+        assert_nobody_refused(&scene.direct, &scene.prober.stop(), 2);
     });
 }

@@ -411,8 +411,13 @@ impl Children {
     /// find out by itself.
     pub(super) fn overdue(&self, out: &mut Vec<Output>) {
         let Last::Lives(current) = self.last else { return };
-        let is_overdue = |one: &&Member| one.life == Life::Serving && one.child != current;
-        let overdue = self.members.iter().filter(is_overdue);
+        let serving = self.members.iter().filter(|one| one.life == Life::Serving);
+        let (current, others): (Vec<&Member>, Vec<&Member>) =
+            serving.partition(|one| one.child == current);
+        // While the current one has to prove itself, the newest proven one stands by.
+        let proven = others.iter().rfind(|one| !one.on_probation).map(|one| one.child);
+        let standby = proven.filter(|_| current.iter().any(|one| one.on_probation));
+        let overdue = others.iter().filter(|one| Some(one.child) != standby);
         out.extend(overdue.map(|one| Output::TellTakenOver(one.child)));
     }
 

@@ -926,6 +926,31 @@ fn p11_in_place_the_older_one_is_overdue_from_the_commit_on() {
     assert!(!ends.iter().any(|one| matches!(one, LO::Mirror(..))), "{ends:?}");
 }
 
+/// The second reload comes within a second of the commit: the one that was proven last stands by for the third.
+#[test]
+fn p11_in_place_the_proven_one_is_not_overdue_while_the_next_one_proves_itself() {
+    const NEXT: Child = 71;
+    const LAST: Child = 72;
+    let in_place = Some(crate::proto::launcher::InPlace { max_draining: None });
+    let mut launcher = Launcher::new(Kind::DAEMONTOOLS, None, PID, in_place);
+    let said = |child, reports: [Report; 2]| reports.map(|report| L::Report(child, report));
+    let starts =
+        |child| [L::Reload, L::Report(child - 1, Report::Prepared), L::Spawned(Some(child))];
+    _ = launcher.on(report(Report::Started));
+    starts(NEXT).iter().for_each(|input| _ = launcher.on(*input));
+    said(NEXT, [Report::Probation, Report::Started]).iter().for_each(|one| _ = launcher.on(*one));
+    assert_eq!(launcher.on(L::Report(NEXT, Report::Committed)), [LO::Arm(LT::Overdue)]);
+    let overdue = |launcher: &Launcher| launcher.clone().on(L::Timer(LT::Overdue));
+    assert_eq!(overdue(&launcher), [LO::TellTakenOver(PID)]);
+    _ = launcher.on(report(Report::Draining));
+    starts(LAST).iter().for_each(|input| _ = launcher.on(*input));
+    said(LAST, [Report::Probation, Report::Started]).iter().for_each(|one| _ = launcher.on(*one));
+    assert_eq!(launcher.current(), Some(LAST));
+    assert_eq!(overdue(&launcher), [], "it stands by");
+    _ = launcher.on(L::Report(LAST, Report::Committed));
+    assert_eq!(overdue(&launcher), [LO::TellTakenOver(NEXT)]);
+}
+
 /// An operator tells the one that stands by to serve again, and the new one commits at the same time. The record
 /// decides for the new one, whichever report is read first.
 #[test]
