@@ -135,8 +135,11 @@ impl Daemon {
             self.probation = Probation::Running;
             out.extend([Output::Arm(Timer::Probation), Output::Arm(Timer::Well)]);
         } else {
-            // It was told to end before the other one stood by.
-            out.extend([Output::Say(Word::Leaving), Output::HangUp]);
+            // It was told to end before the other one stood by. On a stop that one is told as well.
+            if !matches!(self.phase, Phase::Leaving(_)) {
+                out.push(Output::Say(Word::Leaving));
+            }
+            out.push(Output::HangUp);
         }
     }
 

@@ -41,6 +41,20 @@ fn standing_by() -> Daemon {
     daemon
 }
 
+/// It was told to end before it heard that the other one stands by. On a stop that one gets TERM as well: did it
+/// serve again meanwhile, new flows would go there, while this one serves on for `leave_time`.
+#[test]
+fn p14_one_that_leaves_does_not_have_the_other_one_serve_again() {
+    let told = |input| {
+        let mut daemon = serving(false).leaves(true);
+        _ = daemon.on(input);
+        daemon.on(D::Probation(E::OnProbation))
+    };
+    assert_eq!(told(D::Told(Intent::Stop(Scope::Service))), [Output::HangUp]);
+    let says = [Output::Say(Word::Leaving), Output::HangUp];
+    assert_eq!(told(D::Term(Sender::Other)), says);
+}
+
 #[test]
 fn p4_p11_the_record_comes_first_and_then_the_older_ones_are_told() {
     for input in
