@@ -55,6 +55,7 @@ impl World {
         generation.to_daemon.clear();
         generation.end = Some(end);
         self.net_ends(id, end);
+        self.flows_end(id);
         self.moves_end(id);
         if self.claim == Some(id) {
             self.claim = None;
@@ -340,8 +341,8 @@ impl World {
                     }
                 }
                 Output::Disarm(timer) => daemon.timers.disarm(timer),
+                Output::SteerFlows(to) => self.flows_steer(id, to),
                 Output::TryCommit
-                | Output::SteerFlows(_)
                 | Output::StandBy(_)
                 | Output::RunStandbyHooks
                 | Output::Say(_)
@@ -626,8 +627,8 @@ impl World {
                 act,
                 Act::KeepName(_) | Act::Listen | Act::Close | Act::Steer | Act::DropName
             );
-            let of_nothing = matches!(act, Act::Look | Act::SteerFlows);
-            let unseen = of_sockets && self.net.is_none() || of_nothing;
+            let of_flows = act == Act::SteerFlows && self.flows.is_none();
+            let unseen = of_sockets && self.net.is_none() || of_flows || act == Act::Look;
             if seen && !unseen {
                 return;
             }
@@ -664,12 +665,8 @@ impl World {
                 return Some(Done::Looked { expected, others: facts });
             }
             Act::Install => self.install(id),
-            Act::KeepName(_)
-            | Act::Listen
-            | Act::Close
-            | Act::Steer
-            | Act::SteerFlows
-            | Act::DropName => {}
+            Act::KeepName(_) | Act::Listen | Act::Close | Act::Steer | Act::DropName => {}
+            Act::SteerFlows => self.flows_take_over(id),
             Act::Enter(kept) => {
                 let mut lines: Vec<Id> = kept.into_iter().map(|place| others[place].0).collect();
                 lines.push(id);

@@ -30,7 +30,8 @@
 //! | a record of another user | daemontools | 3 | 2 commands; or one, and a kill, or a line that names a process of others |
 //! | checks and stops that fail: out of memory, or no access to the lock file | daemontools, an unknown one | 2, 3 | 2 commands and a failure; or a command, a refused signal, 2 failures |
 //! | generations that have to prove themselves (`probation`) | daemontools, runit, an unknown one, in place | 2, 3 | 1 or 2 commands or a reload; or one, and a failed check or an end, a kill, signal by hand, silence or file that waits; or a kill, and out of memory |
-//! | steered groups of UDP sockets (`flows`, a model of its own): members that come and stay, the program, standby and rollback | - | 2, 3 | 1 or 2 kills, any order of closes, 1 time of silence |
+//! | a steered group of UDP sockets (`flows`): members that come and stay, the program, standby and rollback, the keeper | daemontools, and in place | 2, 3 | 2 commands or 2 kills; or one, and a reload, kill, failure or silence |
+//! | all of these together: a socket and a steered group with a keeper, a probation, `leave_time`, connections that move | daemontools, and in place | 2 | a kill; or a command or reload, and a kill or failure |
 //! | hooks that hold back signals | daemontools, runit, an unknown one, in place | 2 | 2 commands; or one, and a signal by hand, kill or reload |
 //!
 //! `broken` breaks the protocol in one place at a time, and each such variant is found by the promise
@@ -65,6 +66,10 @@
 //! - A daemon that can open neither lock file nor record drains as soon as the PID file names a newer
 //!   generation, which serves a moment later (P1). If its supervisor does not tell what it wants, it drains
 //!   after `successor_timeout`, though a successor may be starting (P1).
+//! - If the generation that serves has a launcher whose supervisor was killed, it does not check. If its successor
+//!   dies before it has told that generation to end, new flows of a steered group wait for the next start (P14).
+//! - A generation may end after its control socket was put in place, and before the record lists it. Until the next
+//!   check of its predecessor, a start then finds nobody to take over from: it fails, and the supervisor tries again.
 //! - A generation that has failed in its probation drains when it hears that the other one serves again. If the
 //!   supervisor was killed, and it hears that only after the whole of `successor_timeout`, as a stopped process may,
 //!   the other one has drained by then, since nobody would come (P1). Heard in time, both would end as well, the
@@ -132,7 +137,7 @@ impl Model for Protocol {
     }
 
     fn properties(&self) -> Vec<Property<Protocol>> {
-        use Promise::{P1, P2, P3, P4, P5, P6, P8, P11, P12, P13};
+        use Promise::{P1, P2, P3, P4, P5, P6, P8, P11, P12, P13, P14};
         fn keeps(world: &World, promise: Promise) -> bool {
             world.fault.is_none_or(|fault| fault.promise != promise)
         }
@@ -147,6 +152,7 @@ impl Model for Protocol {
             Property::always(P11.name(), |_, world| keeps(world, P11)),
             Property::always(P12.name(), |_, world| keeps(world, P12)),
             Property::always(P13.name(), |_, world| keeps(world, P13)),
+            Property::always(P14.name(), |_, world| keeps(world, P14)),
         ]
     }
 }

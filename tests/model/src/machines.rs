@@ -7,7 +7,8 @@
 use crate::net::Cookie;
 use crate::proto::control::transfer::{self, Predecessor, Untakeable};
 use crate::proto::daemon::{
-    self, Event, Input as D, Newer, Output as DO, Phase, Question, Sender, Sight, Timer as DT, Word,
+    self, Event, Input as D, NewFlows, Newer, Output as DO, Phase, Question, Sender, Sight,
+    Timer as DT, Word,
 };
 use crate::proto::generation::check::{Content, Seen};
 use crate::proto::generation::takeover::{self, Act, Done, Next};
@@ -65,6 +66,18 @@ impl Daemon {
     ) -> Sender {
         let succeeded = || !variants::is(Variant::OnlyTheNamed) && succeeded();
         Sender::of(from, named, &self.machine, listed, succeeded)
+    }
+
+    pub(crate) fn may_steer(&self) -> bool {
+        self.machine.may_steer()
+    }
+
+    pub(crate) fn is_alone(&self) -> bool {
+        self.machine.is_alone()
+    }
+
+    pub(crate) fn steers(&self) -> bool {
+        self.machine.steers()
     }
 
     pub(crate) fn takes_candidates(&self) -> bool {
@@ -166,6 +179,7 @@ impl Daemon {
     }
 
     fn rewrite(&mut self, variant: Variant, told: &D, outputs: &mut Vec<DO>) {
+        let is_commit = matches!(told, D::Probation(Event::CommitTried(_)));
         match variant {
             Variant::PutBackOverNewer => {
                 let checks = matches!(told, D::Checked(Sight::Seen(_)));
@@ -192,6 +206,18 @@ impl Daemon {
             }
             Variant::LeavingNotReported => {
                 outputs.retain(|one| *one != DO::Report(Report::Leaving));
+            }
+            Variant::HeardAgainIgnored => {
+                outputs.retain(|one| !matches!(one, DO::SteerFlows(NewFlows::Of(_))));
+            }
+            Variant::CheckSteersNothing if matches!(told, D::Checked(_)) => {
+                outputs.retain(|one| *one != DO::SteerFlows(NewFlows::Ours));
+            }
+            Variant::CommitSteersNothing if is_commit => {
+                outputs.retain(|one| *one != DO::SteerFlows(NewFlows::Ours));
+            }
+            Variant::RollbackSteersNothing if !is_commit && !matches!(told, D::Checked(_)) => {
+                outputs.retain(|one| *one != DO::SteerFlows(NewFlows::Ours));
             }
             Variant::DrainKeepsLauncher if *told != D::RequestHooksDone => {
                 let lets_go = [DO::Report(Report::Released), DO::Release];

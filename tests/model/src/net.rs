@@ -202,6 +202,8 @@ pub(crate) enum NetAction {
     Keep(Id),
 }
 
+/// Nobody was asked.
+const NOTHING: Gave = Gave::Nothing { crashed: None };
 /// Listens at the control socket, and is none of ours.
 const STRANGER_PID: i32 = 120;
 
@@ -385,7 +387,7 @@ impl World {
         self.net.as_ref()?;
         let part = self.part(id);
         if part.prepared {
-            return None;
+            return self.flows_to_bind(id).then_some(true);
         }
         let link = self.net().link.as_ref().filter(|_| part.taking.is_some());
         if part.taking.is_none() && self.awaits_launcher(id) {
@@ -428,6 +430,9 @@ impl World {
             }
             Some(_) | None => {}
         }
+        if net.link.is_none() {
+            self.flows_message_over();
+        }
         let forced = matches!(end, End::Signal(_) | End::Code(124));
         if part.in_flight > 0 && !forced {
             self.fault(Promise::P3, "a request that was accepted is not answered");
@@ -442,25 +447,17 @@ impl World {
             say(|| format!("daemon {id} asks for sockets, and is about to end"));
             return self.park(id);
         }
+        if self.part(id).prepared {
+            return self.flows_bind(id);
+        }
         if self.part(id).taking.is_some() {
             return self.take(id, setting);
         }
         if phase != Phase::Starting {
-            return self.obtain(id, setting);
+            return self.obtain(id, NOTHING, setting);
         }
         let own = self.at(id).number;
-        let asker = self.asker(id);
-        let predecessor = |one: &Id| {
-            let facts = self.facts(*one, id, setting);
-            let process = if facts.keeps { keeper_of(*one) } else { *one };
-            let about =
-                Predecessor { number: facts.number, pid: pid(process), hands_over: facts.serves };
-            match machines::verdict(&facts, Purpose::Transfer, asker) {
-                Verdict::Touch { .. } | Verdict::TouchByNumber => Some(about),
-                Verdict::Leave { .. } | Verdict::Refuse(_) => None,
-            }
-        };
-        let predecessors: Vec<Predecessor> = self.record.iter().filter_map(predecessor).collect();
+        let predecessors = self.predecessors(id, setting);
         let process = |owner: Option<Owner>| match owner {
             Some(Owner::Daemon(one)) => self.daemon(one).map(|_| pid(one)),
             Some(Owner::Keeper(one)) => self.keeper(one).map(|_| pid(keeper_of(one))),
@@ -475,13 +472,13 @@ impl World {
                 say(|| format!("daemon {id} finds nobody to take over from"));
                 // Copies are those of one that waits in `init`: it has no sockets here. Nor has one that drains.
                 let passed = self.part_mut(id).passed.take();
-                let crashed = passed.as_ref().map(|_| u64::from(own));
-                let passed = match transfer::sources(Gave::Nothing { crashed })[..] {
+                let gave = Gave::Nothing { crashed: passed.as_ref().map(|_| u64::from(own)) };
+                let passed = match transfer::sources(gave)[..] {
                     [Source::Launcher(_), ..] => passed.unwrap_or_default(),
                     _ => Vec::new(),
                 };
                 self.part_mut(id).pool.take(passed);
-                self.obtain(id, setting);
+                self.obtain(id, gave, setting);
             }
             Ok(Some(one)) if one.pid == STRANGER_PID => {
                 self.fault(Promise::P5, "sockets are taken from a process that is none of ours");
@@ -503,6 +500,22 @@ impl World {
         }
     }
 
+    /// Those of the record that it may ask.
+    pub(crate) fn predecessors(&self, id: Id, setting: &Setting) -> Vec<Predecessor> {
+        let asker = self.asker(id);
+        let predecessor = |one: &Id| {
+            let facts = self.facts(*one, id, setting);
+            let process = if facts.keeps { keeper_of(*one) } else { *one };
+            let about =
+                Predecessor { number: facts.number, pid: pid(process), hands_over: facts.serves };
+            match machines::verdict(&facts, Purpose::Transfer, asker) {
+                Verdict::Touch { .. } | Verdict::TouchByNumber => Some(about),
+                Verdict::Leave { .. } | Verdict::Refuse(_) => None,
+            }
+        };
+        self.record.iter().filter_map(predecessor).collect()
+    }
+
     /// `handover::receive`: the next message.
     fn take(&mut self, id: Id, setting: &Setting) {
         let message = match &mut self.net_mut().link {
@@ -514,7 +527,7 @@ impl World {
             let giver = self.net().link.as_ref().map(|link| link.giver);
             if giver.is_some_and(|giver| !self.gives_on(giver)) {
                 say(|| format!("daemon {id} goes on with what has come before its giver's end"));
-                return self.take_what_has_come(id, setting);
+                return self.take_what_has_come(id, Gave::Half, setting);
             }
             return self.taking_fails(id, "the connection is closed half-way", setting);
         };
@@ -537,7 +550,10 @@ impl World {
                 });
                 part.got.extend(entries);
             }
-            Took::End => return self.take_what_has_come(id, setting),
+            Took::End => {
+                let gave = Gave::All { flows: self.flows_sent() };
+                return self.take_what_has_come(id, gave, setting);
+            }
         }
         if let (Some(reply), Some(link)) = (reply, &mut self.net_mut().link) {
             link.to_giver.push(reply);
@@ -548,25 +564,29 @@ impl World {
         if !variants::is(Variant::HalfTaken) {
             return self.has_no_sockets(id, why, setting);
         }
-        self.take_what_has_come(id, setting);
+        self.take_what_has_come(id, Gave::Half, setting);
     }
 
-    fn take_what_has_come(&mut self, id: Id, setting: &Setting) {
+    fn take_what_has_come(&mut self, id: Id, gave: Gave, setting: &Setting) {
         let part = self.part_mut(id);
         part.taking = None;
         let mut got = std::mem::take(&mut part.got);
-        if !transfer::sources(Gave::Half).contains(&Source::WhatCame) {
+        if gave == Gave::Half && !transfer::sources(gave).contains(&Source::WhatCame) {
             got.clear();
         }
         part.pool.take(got);
+        self.obtain(id, gave, setting);
         self.net_mut().link = None;
-        self.obtain(id, setting);
+        self.flows_message_over();
     }
 
     /// An error of `sockets::…`: the program exits, and its supervisor tries again.
     fn has_no_sockets(&mut self, id: Id, why: &str, setting: &Setting) {
         say(|| format!("daemon {id} has no sockets: {why}"));
-        if self.is_undisturbed(setting) && self.budget.bad == setting.budget.bad {
+        // The socket of one that was told to end in its start: the next check puts that of the predecessor back.
+        let mends = matches!(self.net().path, Some(Owner::Daemon(one))
+            if self.daemon(one).is_none() && !self.at(one).was_ready);
+        if self.is_undisturbed(setting) && self.budget.bad == setting.budget.bad && !mends {
             self.fault(Promise::P4, "a restart fails, and nothing was in its way");
         }
         if self.daemon(id).is_some_and(|one| one.machine.phase() != Phase::Starting) {
@@ -576,7 +596,7 @@ impl World {
     }
 
     /// `sockets::obtain`, for all that this program asks for.
-    fn obtain(&mut self, id: Id, setting: &Setting) {
+    fn obtain(&mut self, id: Id, gave: Gave, setting: &Setting) {
         for ask in setting.sockets.expect("sockets").asks(id) {
             let wanted = ask.wanted();
             let net = &mut **self.net.as_mut().expect("sockets");
@@ -619,6 +639,9 @@ impl World {
                 self.fault(Promise::P2, "a generation starts with a socket that nobody can reach");
             }
         }
+        if !self.flows_join(id, gave, setting) {
+            return self.has_no_sockets(id, "the address of the group is in use", setting);
+        }
         self.part_mut(id).prepared = true;
     }
 
@@ -644,12 +667,19 @@ impl World {
             return;
         }
         match act {
-            Act::KeepName(_) => {
-                if let Some(Owner::Keeper(_)) = self.net().path {
+            Act::KeepName(place) => {
+                let main = self.daemon(id).map(|daemon| &daemon.main);
+                let Some(Main::TakingOver { others, .. }) = main else { return };
+                let older = others[*place].0;
+                let named = match self.at(older).is_keeper {
+                    true => Owner::Keeper(older),
+                    false => Owner::Daemon(older),
+                };
+                if self.net().path == Some(named) {
                     self.net_mut().second = self.net().path;
                 }
             }
-            Act::DropName => self.net_mut().second = None,
+            Act::DropName => self.net_drop_name(),
             Act::Listen => {
                 say(|| format!("  daemon {id} listens for its successor"));
                 self.net_mut().path = Some(Owner::Daemon(id));
@@ -678,6 +708,21 @@ impl World {
         }
     }
 
+    /// `control::drop_name`.
+    pub(crate) fn net_drop_name(&mut self) {
+        if let Some(net) = self.net.as_deref_mut() {
+            net.second = None;
+        }
+    }
+
+    /// `control::place_again`.
+    pub(crate) fn net_taken_back(&mut self, id: Id) {
+        if let Some(net) = self.net.as_deref_mut() {
+            say(|| format!("  daemon {id} puts its control socket in place again"));
+            net.path = Some(Owner::Daemon(id));
+        }
+    }
+
     fn close_unclaimed(&mut self, id: Id) {
         for (entry, _) in self.part_mut(id).pool.unclaimed() {
             say(|| format!("  daemon {id} closes socket {}: not asked for", entry.fd));
@@ -688,6 +733,7 @@ impl World {
         let Some(sockets) = setting.sockets else { return };
         self.net_mut().crashed = None;
         self.part_mut(id).passed = None;
+        self.flows_drop_passed(id);
         self.net_mut().served.extend(sockets.asks(id).iter().map(|ask| ask.at));
     }
 
@@ -695,9 +741,10 @@ impl World {
     pub(crate) fn net_started(&mut self, id: Id, older: Vec<Id>, setting: &Setting) {
         let Some(sockets) = setting.sockets else { return };
         let part = self.part_mut(id);
-        part.older = older;
+        part.older.clone_from(&older);
         part.keeps = sockets.store;
         part.retires = part.pool.has_retired();
+        self.flows_started(id, &older);
     }
 
     /// The drain begins.
@@ -747,12 +794,14 @@ impl World {
         let mut held = self.part(id).pool.held().unwrap_or_default();
         held.retain(|entry| !entry.socket.retired);
         self.part_mut(id).given = held;
+        self.flows_give(id);
         self.at_mut(id).gives = true;
     }
 
     pub(crate) fn net_drop_given(&mut self, id: Id) {
         if self.net.is_some() {
             self.part_mut(id).given.clear();
+            self.flows_drop_given(id);
         }
     }
 
@@ -760,6 +809,7 @@ impl World {
         let given = std::mem::take(&mut self.part_mut(id).given);
         self.net_mut().keepers.retain(|(one, _)| *one != id);
         self.net_mut().keepers.push((id, given.clone()));
+        self.flows_to_keeper(id);
         given
     }
 
@@ -768,6 +818,7 @@ impl World {
             let given = self.part(from).given.clone();
             if self.daemon(to).is_some() {
                 self.part_mut(to).passed = Some(given);
+                self.flows_pass(from, to);
             }
         }
     }
@@ -809,6 +860,7 @@ impl World {
     }
 
     pub(crate) fn net_keeper_ends(&mut self, id: Id) {
+        self.flows_keeper_ends(id);
         let giver = keeper_of(id);
         let Some(net) = self.net.as_deref_mut() else { return };
         net.keepers.retain(|(one, _)| *one != id);
@@ -945,9 +997,11 @@ impl World {
         }
         let Some((giving, rest)) = &mut link.giving else { return };
         // One socket a message, so that there are many of them.
+        let mut offers = false;
         while let Some(give) = giving.next(|left| left.min(1)) {
             let message = match give {
                 Give::Offer => {
+                    offers = true;
                     let sockets = rest.len();
                     (Answer::Offer { generation: own, sockets, state: None, states: 0 }, Vec::new())
                 }
@@ -962,6 +1016,9 @@ impl World {
                 Give::End => (Answer::End, Vec::new()),
             };
             link.to_taker.push(message);
+        }
+        if offers {
+            self.flows_offer(giver);
         }
     }
 
@@ -1071,8 +1128,13 @@ impl World {
         }
         // Below its launcher it looks round when a reload has failed.
         let looked_after = !attached || setting.in_place && net.tried;
-        let named =
-            matches!(net.path, Some(Owner::Stranger)) || net.path == Some(Owner::Daemon(*id));
+        // A keeper of a newer generation that has died gives as well.
+        let named = match net.path {
+            Some(Owner::Daemon(one)) => one == *id,
+            Some(Owner::Keeper(one)) => self.keeper(one).is_some(),
+            Some(Owner::Stranger) => true,
+            None => false,
+        };
         if looked_after && self.claim.is_none() && !named {
             self.fault(Promise::P4, "a successor finds nobody to take over from");
         }

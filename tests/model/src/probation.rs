@@ -55,7 +55,9 @@ impl World {
             all.push((self.budget.bad, ProbationAction::Unhealthy));
             all.push((self.budget.bad, ProbationAction::Exits));
         }
-        if daemon.timers.has(Timer::Silence) && daemon.partner.is_some() {
+        // What the other one has said is heard before the timer fires.
+        let heard = self.at(id).words.is_empty();
+        if daemon.timers.has(Timer::Silence) && daemon.partner.is_some() && heard {
             all.push((self.budget.limits, ProbationAction::Silent));
         }
         if daemon.machine.stands_by() && daemon.serves_or_stands_by() {
@@ -107,6 +109,15 @@ impl World {
             if daemon.timers.has(timer) && !waits {
                 all.push(ProbationAction::Timer(timer));
             }
+        }
+        // It is heard again. What it says meanwhile changes nothing.
+        let beside = daemon
+            .partner
+            .and_then(|partner| self.daemon(partner))
+            .is_some_and(|one| one.machine.stands_by() && one.serves() && one.partner == Some(id));
+        let unread = daemon.partner.is_some_and(|partner| !self.at(partner).words.is_empty());
+        if daemon.timers.has(Timer::Well) && beside && !unread {
+            all.push(ProbationAction::Timer(Timer::Well));
         }
         // It has a second to answer.
         let answers = daemon.partner.and_then(|partner| self.daemon(partner));
@@ -272,6 +283,9 @@ impl World {
         if !may && !variants::is(Variant::ProbationIsNewer) {
             return false; // what that one sees is wrong in checks only
         }
+        if !self.flows_hold(older, id) {
+            return false;
+        }
         self.with_daemon(older, |daemon| daemon.partner = Some(id));
         self.at_mut(older).words.clear(); // of one that it has stood by for before
         let number = u64::from(self.at(id).number);
@@ -394,14 +408,16 @@ impl World {
             self.fault(Promise::P11, "one that was rolled back takes over");
         }
         self.write_lines(Step::Prove { own });
+        self.net_drop_name();
         CommitTried::Written
     }
 
     fn take_back(&mut self, id: Id, cause: RollbackCause, setting: &Setting) {
         let own = u64::from(self.at(id).number);
         let others = self.listed(id, setting);
-        if lines::successor(own, others.iter().map(|(_, facts)| facts)).is_some() {
-            return;
+        let newer = lines::successor(own, others.iter().map(|(_, facts)| facts));
+        if newer.is_some() {
+            return self.flows_taken_back(id, newer, setting);
         }
         let serves = |one: &Id| *one > id && self.daemon(*one).is_some_and(|one| one.serves());
         if cause == RollbackCause::Ended && self.record.iter().any(serves) {
@@ -410,6 +426,9 @@ impl World {
         self.write_lines(Step::TakeBack { own, cause });
         say(|| format!("  daemon {id} takes its files back"));
         self.file = Some(id);
+        self.net_taken_back(id);
+        self.flows_taken_back(id, None, setting);
+        self.net_gives(id, setting);
     }
 
     /// This generation is about to die by itself. If it is on probation, another one must be there that serves,

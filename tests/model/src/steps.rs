@@ -10,7 +10,7 @@ use super::supervisors::Job;
 use super::trace::{self, say};
 use super::world::{
     BY_HAND, DaemonProcess, Deploy, ELSEWHERE, Generation, Id, Instance, LauncherProcess, Main,
-    Setting, Signal, Stop, World, pid,
+    Promise, Setting, Signal, Stop, World, pid,
 };
 use crate::proto::daemon::{Input, Phase, Timer as DaemonTimer};
 use crate::proto::launcher::Timer as LauncherTimer;
@@ -68,6 +68,10 @@ pub(crate) enum Action {
     Keeper(Id, KeeperAction),
     Probation(Id, ProbationAction),
     Moves(Id, MovesAction),
+    /// Its thread for the control socket sees that another generation has ended.
+    SettleFlows(Id),
+    /// All have seen what has happened, and new flows do not reach the generation that serves.
+    FlowsAstray,
     /// Nothing happens any more: what must hold in the end is looked at.
     Rest,
 }
@@ -86,6 +90,13 @@ impl World {
             self.budgeted(setting, actions);
             let budgeted = actions.len();
             self.fair(setting, actions);
+            let fair = &actions[budgeted..];
+            if self.new_flows_go_astray()
+                && trace::silently(|| self.flows_are_settled(fair, setting))
+            {
+                actions.push(Action::FlowsAstray);
+                return;
+            }
             if trace::silently(|| self.is_at_rest(&actions[budgeted..], setting)) {
                 actions.push(Action::Rest);
             }
@@ -251,6 +262,7 @@ impl World {
             for action in self.moves_fair(id) {
                 may(true, Action::Moves(id, action));
             }
+            may(self.flows_settles(id), Action::SettleFlows(id));
             may(daemon.checking.is_some(), Action::EndCheck(id));
             let resumes = !daemon.stalled.is_empty() && !daemon.main.has_files();
             may(resumes, Action::Resume(id));
@@ -340,6 +352,11 @@ impl World {
             }
         }
         next.check_net(setting);
+        if let (Some(flows), Some(before)) = (&next.flows, &self.flows)
+            && !flows.is(before)
+        {
+            next.check_flows();
+        }
         (next != *self).then_some(next)
     }
 
@@ -552,6 +569,10 @@ impl World {
             Action::Keeper(id, action) => self.keeper_act(id, action, setting),
             Action::Probation(id, action) => self.probation_act(id, action, setting),
             Action::Moves(id, action) => self.moves_act(id, action, setting),
+            Action::SettleFlows(id) => self.flows_settle(id, setting),
+            Action::FlowsAstray => {
+                self.fault(Promise::P14, "a new flow does not reach a generation that serves");
+            }
         }
     }
 

@@ -189,6 +189,24 @@ pub(crate) enum Variant {
     LossIgnored,
     /// The successor drops what it has kept if the old side has ended.
     NeedsAnAudience,
+    /// A generation that serves closes the members of the older ones.
+    OwnMembersOnly,
+    /// The members of a generation that has ended are closed.
+    FreeMembersClosed,
+    /// Whoever sees the end of another generation writes the program.
+    AnybodySteers,
+    /// A generation that has told another one to serve in its place may write the program.
+    FailedOneSteers,
+    /// The one that stands by does not get the members of the new one.
+    StandbyLacksMembers,
+    /// The one that serves again does not write the program, neither at once nor under the claim.
+    RollbackSteersNothing,
+    /// One that is heard again does not get the new flows.
+    HeardAgainIgnored,
+    /// A commit does not write the program.
+    CommitSteersNothing,
+    /// A check does not care about the flows of a generation that has gone.
+    CheckSteersNothing,
     /// A row of a machine's table is missing.
     Deaf(Row),
 }

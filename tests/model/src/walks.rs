@@ -3,6 +3,7 @@
 //!
 //! `scripts/model --deep` walks further.
 
+use super::flows::Steered;
 use super::net::{Ask, At, Sockets};
 use super::supervisors::Manner;
 use super::world::{Budget, RecordOf, Setting, World};
@@ -49,7 +50,7 @@ pub(crate) fn print(line: &str) {
     _ = writeln!(std::io::stderr(), "{line}");
 }
 
-fn is_deep() -> bool {
+pub(crate) fn is_deep() -> bool {
     std::env::var("SEAMLESS_MODEL").is_ok_and(|value| value == "deep")
 }
 
@@ -108,6 +109,11 @@ impl Setting {
         let sockets = self.sockets.map(|sockets| format!(", {}", sockets.name)).unwrap_or_default();
         let kind = self.kind.name;
         let lock = if self.by_lock { ", without pidfds" } else { "" };
+        let flows = self.flows.map(|steered| {
+            let from = if steered.from_the_end { ", closed from the end" } else { "" };
+            format!(", a steered group of {:?}{from}", steered.members)
+        });
+        let flows = flows.unwrap_or_default();
         let keeps = if self.keeps { ", keep_sockets" } else { "" };
         let probation = if self.probation { ", probation" } else { "" };
         let leaves = if self.leaves { ", leave_time" } else { "" };
@@ -122,7 +128,7 @@ impl Setting {
         let manner = self.manner.name;
         let counts = counts.join(", ");
         format!(
-            "{kind}{readable}{manner}{place}{sockets}{keeps}{probation}{leaves}{moves}{lock}{shut_out}{hooks}{record}: {counts}"
+            "{kind}{readable}{manner}{place}{sockets}{flows}{keeps}{probation}{leaves}{moves}{lock}{shut_out}{hooks}{record}: {counts}"
         )
     }
 }
@@ -369,6 +375,9 @@ pub(crate) const FEWER_MEMBERS: Sockets =
 /// Of a socket unit.
 pub(crate) const PASSED: Sockets =
     Sockets { name: "a passed socket", asks: &[&[WEB]], passed: &[At::Tcp(80)], store: false };
+/// None but those of a steered group.
+pub(crate) const NO_OTHERS: Sockets =
+    Sockets { name: "no other sockets", asks: &[&[]], passed: &[], store: false };
 /// In systemd's store.
 pub(crate) const STORED: Sockets =
     Sockets { name: "stored sockets", asks: &[&[WEB, OLD], &[WEB]], passed: &[], store: true };
@@ -569,11 +578,8 @@ fn p4_p6_p11_a_third_generation_and_a_stop_in_the_window() {
 fn p11_probation_in_place() {
     let reload = Budget { reloads: 1, kills: 1, ..NONE };
     let fails = Budget { reloads: 1, bad: 1, ..NONE };
-    let mut budgets = vec![reload, fails];
-    if is_deep() {
-        budgets.push(Budget { reloads: 2, ..NONE });
-    }
-    for budget in budgets {
+    let twice = Budget { reloads: 2, ..NONE };
+    for budget in [reload, fails, twice] {
         walk_probation(Setting { in_place: true, ..Setting::new(Kind::NOBODY, false, 3, budget) });
     }
 }
@@ -700,6 +706,101 @@ fn ends(setting: Setting) {
         }
     }
     print(&format!("{}: {} states, no circle", setting.name(), visits.len()));
+}
+
+// ---- steered groups ----
+
+pub(crate) const ONE_THEN_TWO: Steered = Steered { members: &[1, 2, 1], from_the_end: false };
+const TWO_THEN_ONE: Steered = Steered { members: &[2, 1, 2], from_the_end: true };
+
+fn walk_flows(setting: Setting, steered: Steered) {
+    walk(Setting { sockets: Some(NO_OTHERS), flows: Some(steered), ..setting });
+}
+
+#[test]
+fn p14_no_death_and_no_restart_leads_a_flow_astray() {
+    let kill = Budget { commands: 1, kills: 1, ..NONE };
+    walk_flows(daemontools(3, Budget { commands: 2, ..NONE }), ONE_THEN_TWO);
+    walk_flows(daemontools(3, kill), ONE_THEN_TWO);
+    walk_flows(daemontools(3, Budget { kills: 2, ..NONE }), TWO_THEN_ONE);
+    if is_deep() {
+        walk_flows(daemontools(4, kill), TWO_THEN_ONE);
+        walk_flows(daemontools(3, Budget { commands: 2, kills: 1, ..NONE }), TWO_THEN_ONE);
+    }
+}
+
+#[test]
+fn p14_no_rollback_leads_a_flow_astray() {
+    let kill = Budget { commands: 1, kills: 1, ..NONE };
+    let fails = Budget { commands: 1, bad: 1, ..NONE };
+    let silent = Budget { commands: 1, limits: 1, ..NONE };
+    let tried = |starts, budget| Setting { probation: true, ..daemontools(starts, budget) };
+    walk_flows(tried(2, kill), ONE_THEN_TWO);
+    walk_flows(tried(3, fails), ONE_THEN_TWO);
+    walk_flows(tried(3, silent), TWO_THEN_ONE);
+    if is_deep() {
+        walk_flows(tried(3, kill), ONE_THEN_TWO);
+        walk_flows(tried(3, kill), TWO_THEN_ONE);
+        walk_flows(tried(3, Budget { commands: 2, ..NONE }), ONE_THEN_TWO);
+    }
+}
+
+#[test]
+fn p14_in_place() {
+    let reload = |kind, budget| Setting { in_place: true, ..Setting::new(kind, true, 3, budget) };
+    let kill = reload(Kind::SYSTEMD, Budget { reloads: 1, kills: 1, ..NONE });
+    let fails = reload(Kind::NOBODY, Budget { reloads: 1, bad: 1, ..NONE });
+    walk_flows(kill, ONE_THEN_TWO);
+    walk_flows(Setting { keeps: true, ..fails }, ONE_THEN_TWO);
+    walk_flows(Setting { probation: true, ..fails }, TWO_THEN_ONE);
+    if is_deep() {
+        let twice = reload(Kind::NOBODY, Budget { reloads: 2, ..NONE });
+        for setting in [twice, kill] {
+            walk_flows(Setting { keeps: true, ..setting }, TWO_THEN_ONE);
+            walk_flows(Setting { probation: true, ..setting }, ONE_THEN_TWO);
+        }
+    }
+}
+
+#[test]
+fn p12_p14_the_keeper_has_the_group_as_well() {
+    let keeping = |budget| Setting { keeps: true, ..daemontools(3, budget) };
+    walk_flows(keeping(Budget { kills: 1, limits: 1, ..NONE }), ONE_THEN_TWO);
+    walk_flows(keeping(Budget { commands: 1, kills: 1, ..NONE }), TWO_THEN_ONE);
+    if is_deep() {
+        walk_flows(keeping(Budget { kills: 2, ..NONE }), ONE_THEN_TWO);
+    }
+}
+
+// ---- all in one ----
+
+/// A service that uses all that there is.
+fn walk_all_in_one(setting: Setting) {
+    let (sockets, flows) = (Some(SAME), Some(ONE_THEN_TWO));
+    let (keeps, probation, leaves, moves) = (true, true, true, true);
+    walk(Setting { sockets, flows, keeps, probation, leaves, moves, ..setting });
+}
+
+#[test]
+fn all_mechanisms_together() {
+    let (kill, fails) = (Budget { kills: 1, ..NONE }, Budget { bad: 1, ..NONE });
+    for budget in [kill, Budget { commands: 1, ..kill }, Budget { commands: 1, ..fails }] {
+        walk_all_in_one(daemontools(2, budget));
+    }
+    for budget in [kill, fails] {
+        let budget = Budget { reloads: 1, ..budget };
+        // Nobody kills systemd: a daemon of an orphaned launcher does not look after its control socket.
+        let setting = Setting::new(Kind::SYSTEMD, true, 2, budget);
+        walk_all_in_one(Setting { in_place: true, ..setting });
+    }
+    if is_deep() {
+        let twice = Budget { commands: 2, ..NONE };
+        walk_all_in_one(daemontools(2, twice));
+        walk_all_in_one(daemontools(3, Budget { commands: 1, ..fails }));
+        walk_all_in_one(Setting { hooks: true, ..daemontools(2, Budget { commands: 1, ..kill }) });
+        let waits = Budget { commands: 1, bad: 1, waits: 1, ..NONE };
+        walk_all_in_one(daemontools(3, waits));
+    }
 }
 
 /// Open connections move with each restart, whoever is killed at whatever step.

@@ -1,6 +1,7 @@
 //! What there is: a supervisor, generations of launcher and daemon with what lies in their channels
 //! and signals, the claim, the record and the PID file.
 
+use super::flows::{Flows, Steered};
 use super::keeper::{KeeperProcess, keeper_of};
 use super::moves::Moves;
 use super::net::{Net, Sockets};
@@ -55,6 +56,8 @@ pub(crate) struct Setting {
     pub(crate) in_place: bool,
     /// The sockets of the service, where they are looked at.
     pub(crate) sockets: Option<Sockets>,
+    /// A steered group of UDP sockets, where it is looked at.
+    pub(crate) flows: Option<Steered>,
     /// The service has `keep_sockets`.
     pub(crate) keeps: bool,
     /// Generations have to prove themselves.
@@ -87,6 +90,7 @@ impl Setting {
             manner,
             in_place: false,
             sockets: None,
+            flows: None,
             keeps: false,
             probation: false,
             leaves: false,
@@ -166,6 +170,7 @@ pub(crate) enum Promise {
     P11,
     P12,
     P13,
+    P14,
 }
 
 impl Promise {
@@ -181,6 +186,7 @@ impl Promise {
             Promise::P11 => "P11",
             Promise::P12 => "P12",
             Promise::P13 => "P13",
+            Promise::P14 => "P14",
         }
     }
 }
@@ -211,6 +217,7 @@ pub(crate) struct World {
     /// A line of the record that names a process of others.
     pub(crate) planted: Option<Id>,
     pub(crate) net: Option<Shared<Net>>,
+    pub(crate) flows: Option<Shared<Flows>>,
     pub(crate) moves: Option<Shared<Moves>>,
     pub(crate) budget: Budget,
     pub(crate) fault: Option<Fault>,
@@ -647,6 +654,7 @@ impl World {
                 let net = Net::new(sockets);
                 Shared::new(if setting.keeps { net.with_keeper() } else { net })
             }),
+            flows: setting.flows.map(|steered| Shared::new(Flows::new(steered))),
             moves: setting.moves.then(Shared::default),
             budget: setting.budget,
             fault: None,
