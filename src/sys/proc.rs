@@ -307,11 +307,6 @@ pub(crate) fn threads() -> Option<usize> {
     Some(fs::read_dir("/proc/self/task").ok()?.count())
 }
 
-/// Has this process a single thread? `false` if that cannot be known.
-pub(crate) fn is_single_threaded() -> bool {
-    threads() == Some(1)
-}
-
 /// The numbers of this process's open descriptors.
 pub(crate) fn own_descriptors() -> io::Result<impl Iterator<Item = i32>> {
     let fds = fs::read_dir("/proc/self/fd")?;

@@ -132,16 +132,6 @@ pub(crate) fn reset_to_default(signal: i32) {
     }
 }
 
-/// Unblocks every signal for this thread, whatever mask it was started with.
-pub(crate) fn unblock_all() {
-    let mut none = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: sigemptyset initializes the set before it is read.
-    unsafe {
-        libc::sigemptyset(none.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
-    }
-}
-
 /// An `fcntl(2)` lock on a whole file.
 pub(crate) fn whole_file_lock() -> libc::flock {
     // SAFETY: a C structure of integers, for which all zeroes is a valid value: from the start

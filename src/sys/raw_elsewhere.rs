@@ -1,12 +1,13 @@
 //! What `raw_linux` has, for every other system. There is no launcher there, so what only launchers and
 //! takeovers need is an error, "unsupported", and is never called. Sockets are bound and used as on Linux.
 
+use crate::proto::flows::bpf::Instruction;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc::{self, c_int};
 use nix::sys::socket::{
-    self as nix_socket, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike,
-    SockaddrStorage, getsockname,
+    self as nix_socket, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage,
+    getsockname,
 };
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 #[cfg(feature = "command")]
@@ -93,9 +94,8 @@ pub(crate) fn socket(
     family: AddressFamily,
     ty: SockType,
     nonblocking: bool,
-    protocol: Option<SockProtocol>,
 ) -> io::Result<OwnedFd> {
-    let socket = nix_socket::socket(family, ty, SockFlag::empty(), protocol)?;
+    let socket = nix_socket::socket(family, ty, SockFlag::empty(), None)?;
     fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     if nonblocking {
         fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -195,22 +195,12 @@ impl SocketFile {
     }
 }
 
-/// An instruction of a program that chooses among the members of a group. It is made, but never attached.
-#[allow(dead_code)]
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Instruction {
-    pub(crate) code: u16,
-    pub(crate) jt: u8,
-    pub(crate) jf: u8,
-    pub(crate) k: u32,
-}
-
 pub(crate) fn attach_to_group(_socket: BorrowedFd<'_>, _program: &[Instruction]) -> io::Result<()> {
     unsupported()
 }
 
 /// Nothing was attached.
-pub(crate) fn detach_from_group(_socket: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn detach_from_group(_socket: BorrowedFd<'_>) -> nix::Result<()> {
     Ok(())
 }
 
@@ -220,18 +210,10 @@ pub(crate) fn memory(_name: &CStr) -> io::Result<File> {
     unsupported()
 }
 
-pub(crate) fn seal(_file: &File) -> io::Result<()> {
+pub(crate) fn seal(_file: &File, _writable: bool) -> io::Result<()> {
     unsupported()
 }
 
-pub(crate) fn is_sealed(_fd: impl AsFd) -> io::Result<bool> {
-    unsupported()
-}
-
-pub(crate) fn seal_size(_file: &File) -> io::Result<()> {
-    unsupported()
-}
-
-pub(crate) fn has_sealed_size(_fd: impl AsFd) -> io::Result<bool> {
+pub(crate) fn is_sealed(_fd: impl AsFd, _writable: bool) -> io::Result<bool> {
     unsupported()
 }

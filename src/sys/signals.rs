@@ -14,7 +14,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 pub(crate) use libc::{SIGCHLD, SIGCONT, SIGINT, SIGKILL, SIGPIPE, SIGTERM, SIGUSR2};
-pub(crate) use raw::unblock_all;
+
+/// Unblocks every signal for this thread, whatever mask it was started with.
+pub(crate) fn unblock_all() {
+    _ = SigSet::empty().thread_set_mask();
+}
 
 /// A signal that arrived.
 #[derive(Clone, Copy, Debug)]
