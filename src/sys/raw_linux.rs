@@ -129,8 +129,9 @@ pub(crate) fn trim_memory() {
     }
 }
 
-/// Lets a program choose among the sockets of a SO_REUSEPORT group (`socket(7)`,
-/// SO_ATTACH_REUSEPORT_CBPF). It returns the index of a socket.
+/// Lets this program choose among the sockets of a SO_REUSEPORT group, instead of the one before (`socket(7)`,
+/// SO_ATTACH_REUSEPORT_CBPF). It returns the index of a socket. The socket is in such a group. No privilege is
+/// needed.
 pub(crate) fn attach_to_group(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     let native = |one: &Instruction| {
         let Instruction { code, jt, jf, k } = *one;
