@@ -1,6 +1,7 @@
 //! What `raw_linux` has, for every other system. There is no launcher there, so what only launchers and
 //! takeovers need is an error, "unsupported", and is never called. Sockets are bound and used as on Linux.
 
+use crate::proto::control::frame::Address;
 use crate::proto::flows::bpf::Instruction;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, OFlag, fcntl};
@@ -155,7 +156,7 @@ pub(crate) fn bind_vsock(_cid: u32, _port: u32, _nonblocking: bool) -> io::Resul
     unsupported()
 }
 
-pub(crate) fn vsock_address(_socket: BorrowedFd<'_>) -> nix::Result<Option<(u32, u32)>> {
+pub(crate) fn vsock_address(_socket: BorrowedFd<'_>) -> nix::Result<Option<Address>> {
     Ok(None)
 }
 

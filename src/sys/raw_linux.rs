@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::raw::check;
+use crate::proto::control::frame::Address;
 use crate::proto::flows::bpf::Instruction;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
@@ -256,10 +257,10 @@ pub(crate) fn bind_vsock(cid: u32, port: u32, nonblocking: bool) -> io::Result<O
     Ok(socket)
 }
 
-/// Where a vsock socket is bound: context ID and port.
-pub(crate) fn vsock_address(socket: BorrowedFd<'_>) -> nix::Result<Option<(u32, u32)>> {
+/// Where a vsock socket is bound.
+pub(crate) fn vsock_address(socket: BorrowedFd<'_>) -> nix::Result<Option<Address>> {
     let local: SockaddrStorage = getsockname(socket.as_raw_fd())?;
-    Ok(local.as_vsock_addr().map(|local| (local.cid(), local.port())))
+    Ok(local.as_vsock_addr().map(|local| Address::Vsock { cid: local.cid(), port: local.port() }))
 }
 
 /// The name of an abstract address.

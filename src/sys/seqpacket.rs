@@ -8,8 +8,8 @@ use super::raw;
 use super::shortage::is_shortage;
 use super::socket::{self, Peer, Settings};
 use super::system;
-use super::unix_path::{self, Beside, Occupant, SocketType};
-use crate::proto::control::frame::FileId;
+use super::unix_path::{self, Beside, Occupant};
+use crate::proto::control::frame::{FileId, SocketKind};
 use crate::proto::sockets::changes::FileChanges;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -81,7 +81,7 @@ impl Link {
 
     /// Connects to a control socket. The error is EAGAIN if too many connections wait there already.
     pub(crate) fn connect(path: &Path) -> io::Result<Link> {
-        Ok(Link { fd: unix_path::connect(path, SocketType::SeqPacket)? })
+        Ok(Link { fd: unix_path::connect(path, SocketKind::UnixSeqpacket)? })
     }
 
     /// The process at the other end.
@@ -178,7 +178,7 @@ impl Listener {
             nonblocking: true,
             change_nonblocking: false,
         };
-        Beside::bind(SocketType::SeqPacket, path, settings)
+        Beside::bind(SocketKind::UnixSeqpacket, path, settings)
     }
 
     pub(crate) fn place(beside: Beside) -> io::Result<Listener> {
@@ -198,12 +198,9 @@ impl Listener {
     /// Does nobody listen at the path any more, neither this process nor another? A file that is no
     /// socket is in the way, and counts as nobody.
     pub(crate) fn is_lost(&self, path: &Path) -> bool {
-        use Occupant::{NoSocket, Nobody, Somebody};
-        unix_path::file_at(path) != Some(self.file)
-            && unix_path::occupant_of(path, SocketType::SeqPacket).is_ok_and(|there| match there {
-                Nobody | NoSocket => true,
-                Somebody(_) => false,
-            })
+        use Occupant::{NoSocket, Nobody};
+        let occupant = || unix_path::occupant_of(path, SocketKind::UnixSeqpacket);
+        unix_path::file_at(path) != Some(self.file) && matches!(occupant(), Ok(Nobody | NoSocket))
     }
 }
 
