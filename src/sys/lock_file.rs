@@ -12,7 +12,7 @@
 //! 3. If it belongs neither to root nor to us, we signal only those processes in it that its owner could
 //!    signal without us: see [`LockFile::bound`].
 
-use super::shortage::is_shortage;
+use super::shortage::{is_shortage, uninterrupted};
 use super::{pid_file, process, raw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::generation::proof::World;
@@ -145,20 +145,11 @@ impl LockFile {
     /// between the two leaves no half record, since a reader stops at the record's own last line.
     pub(crate) fn write(&self, record: &Record) -> Result<()> {
         let text = record.format();
-        let written = loop {
-            match self.file.write_at(text.as_bytes(), 0) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                written => break written,
-            }
+        let written = match uninterrupted(|| self.file.write_at(text.as_bytes(), 0)) {
+            Ok(written) if written < text.len() => Err(io::ErrorKind::StorageFull.into()),
+            written => written,
         };
-        match written {
-            Ok(written) if written == text.len() => {}
-            Ok(_) => {
-                let full = io::Error::from(io::ErrorKind::StorageFull);
-                return Err(self.error("write", full));
-            }
-            Err(error) => return Err(self.error("write", error)),
-        }
+        written.map_err(|error| self.error("write", error))?;
         self.file.set_len(text.len() as u64).map_err(|error| self.error("cut", error))
     }
 
@@ -315,11 +306,9 @@ fn read_start(file: &File, most: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; most];
     let mut filled = 0;
     while filled < most {
-        match file.read_at(&mut bytes[filled..], filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match uninterrupted(|| file.read_at(&mut bytes[filled..], filled as u64))? {
+            0 => break,
+            read => filled += read,
         }
     }
     bytes.truncate(filled);

@@ -1,6 +1,7 @@
 //! The PID file. It is locked first and then renamed to its path, so it never stands there unlocked.
 
 use super::process;
+use super::shortage::uninterrupted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::generation::check::Content;
 use crate::proto::{paths, text};
@@ -23,7 +24,8 @@ pub(crate) fn read(path: &Path) -> io::Result<Content> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     (&mut file).take(64).read_to_end(&mut text)?;
-    // If we get the lock, nobody holds the file. Closing it gives the lock back at once.
+    // If we get the lock, nobody holds the file. Closing it gives the lock back at once. On a network file
+    // system a signal may interrupt even an attempt (`flock(2)`).
     let locked = uninterrupted(|| FileExt::try_lock_shared(&file))
         .is_err_and(|error| error.raw_os_error() == fs2::lock_contended_error().raw_os_error());
     Ok(Content { pid: text::parse_pid(&text), locked })
@@ -75,16 +77,6 @@ impl PidFile {
             return Err(error);
         }
         Ok(PidFile { _locked: file })
-    }
-}
-
-/// Repeats a lock that a signal has interrupted, which network file systems allow (`flock(2)`).
-fn uninterrupted(mut lock: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-    loop {
-        match lock() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            done => return done,
-        }
     }
 }
 

@@ -205,18 +205,20 @@ pub(crate) fn exit_now(code: i32) -> ! {
 }
 
 /// What [`receive`] has received.
-pub(crate) struct Arrived {
-    pub(crate) length: usize,
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) bytes: Vec<u8>,
     pub(crate) fds: Vec<OwnedFd>,
     /// The message was longer than the room for it.
     pub(crate) is_cut: bool,
-    /// Some descriptors that came with the message could not be received.
+    /// Some of the descriptors that came with it are lost (MSG_CTRUNC).
     pub(crate) lost_fds: bool,
 }
 
-/// Receives a message and its descriptors, close-on-exec from birth (`recvmsg(2)`). Never waits. If some
-/// descriptors of a message were lost, nix would leak the others.
-pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Arrived> {
+/// Receives a message of at most `longest` bytes and its descriptors, close-on-exec from birth (`recvmsg(2)`).
+/// Never waits. If some descriptors of a message were lost, nix would leak the others.
+pub(crate) fn receive(socket: BorrowedFd<'_>, longest: usize) -> io::Result<Message> {
+    let mut bytes = vec![0; longest];
     // Room for 253 descriptors, the most that the kernel delivers with a message; of u64, for the alignment.
     let mut control = [0_u64; 256];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -243,8 +245,9 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Ar
             }
             one = libc::CMSG_NXTHDR(&header, one);
         }
-        Ok(Arrived {
-            length: length as usize,
+        bytes.truncate(length as usize);
+        Ok(Message {
+            bytes,
             fds,
             is_cut: header.msg_flags & libc::MSG_TRUNC != 0,
             lost_fds: header.msg_flags & libc::MSG_CTRUNC != 0,

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::raw::check;
+use super::shortage::uninterrupted;
 use crate::proto::control::frame::Address;
 use crate::proto::flows::bpf::Instruction;
 use nix::errno::Errno;
@@ -211,12 +212,10 @@ pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     let mut rest = bytes;
     while !rest.is_empty() {
         // SAFETY: the kernel writes at most as many bytes as there is room for.
-        let got = unsafe { check(libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) as _) };
-        match got {
-            Ok(count) => rest = &mut rest[count as usize..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+        let got = uninterrupted(|| unsafe {
+            check(libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) as _)
+        })?;
+        rest = &mut rest[got as usize..];
     }
     Ok(())
 }
@@ -276,12 +275,8 @@ pub(crate) fn set_mode_of_unbound(socket: &OwnedFd, mode: u32) -> io::Result<()>
 /// Opens the file itself (O_PATH), to be used as `/proc/self/fd/N`: for paths that are too long for the
 /// address of a socket. Not by `std`: musl counts O_PATH among the access modes, and so `std` drops it there.
 pub(crate) fn open_path(path: &Path, more: OFlag) -> io::Result<File> {
-    loop {
-        match open(path, OFlag::O_PATH | OFlag::O_CLOEXEC | more, Mode::empty()) {
-            Err(Errno::EINTR) => {}
-            opened => return Ok(opened?.into()),
-        }
-    }
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | more;
+    uninterrupted(|| Ok(open(path, flags, Mode::empty())?.into()))
 }
 
 /// The file of a Unix socket. It is held open, so the file that was examined is the one that is changed, even

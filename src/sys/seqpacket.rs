@@ -5,7 +5,8 @@
 //! the peer is. Nothing here ever waits.
 
 use super::raw;
-use super::shortage::is_shortage;
+pub(crate) use super::raw::Message;
+use super::shortage::{is_shortage, uninterrupted};
 use super::socket::{self, Peer, Settings};
 use super::system;
 use super::unix_path::{self, Beside, Occupant};
@@ -36,16 +37,6 @@ pub(crate) enum Arrival {
     OutOfMemory,
     /// The peer has closed its end or has died, and its last message has been read.
     Closed,
-}
-
-#[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) fds: Vec<OwnedFd>,
-    /// The message was longer than the room for it.
-    pub(crate) is_cut: bool,
-    /// Some of the descriptors that came with it are lost (MSG_CTRUNC).
-    pub(crate) lost_fds: bool,
 }
 
 impl Link {
@@ -101,30 +92,21 @@ impl Link {
         let control: &[_] = if fds.is_empty() { &[] } else { &rights };
         let flags = MsgFlags::MSG_DONTWAIT | system::MSG_NOSIGNAL;
         let parts = [IoSlice::new(bytes)];
-        loop {
-            match sendmsg::<UnixAddr>(self.fd.as_raw_fd(), &parts, control, flags, None) {
-                Err(Errno::EINTR) => {}
-                sent => return Ok(sent.map(drop)?),
-            }
-        }
+        let send = || Ok(sendmsg::<UnixAddr>(self.fd.as_raw_fd(), &parts, control, flags, None)?);
+        uninterrupted(send).map(drop)
     }
 
     /// Receives one message of at most `longest` bytes.
     pub(crate) fn receive(&self, longest: usize) -> Arrival {
-        let mut bytes = vec![0; longest];
         let mut was_reset = false;
         loop {
-            let error = match raw::receive(self.fd.as_fd(), &mut bytes) {
-                Ok(arrived) if arrived.length == 0 => return Arrival::Closed, // nobody sends an empty one
-                Ok(arrived) => {
-                    bytes.truncate(arrived.length);
-                    let (is_cut, lost_fds) = (arrived.is_cut, arrived.lost_fds);
-                    return Arrival::Message(Message { bytes, fds: arrived.fds, is_cut, lost_fds });
-                }
+            let error = match uninterrupted(|| raw::receive(self.fd.as_fd(), longest)) {
+                // Nobody sends an empty one.
+                Ok(message) if message.bytes.is_empty() => return Arrival::Closed,
+                Ok(message) => return Arrival::Message(message),
                 Err(error) => error,
             };
             match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::EINTR) => {}
                 Some(Errno::EAGAIN) => return Arrival::Nothing,
                 // The peer closed its end without reading all that we sent. What it sent before that may
                 // still be there.
@@ -138,7 +120,7 @@ impl Link {
     /// Why this process may not receive anything: a filter of system calls. [`receive`](Self::receive) takes that
     /// for a link that is closed.
     pub(crate) fn refusal(&self) -> Option<io::Error> {
-        let error = raw::receive(self.fd.as_fd(), &mut [0]).err()?;
+        let error = raw::receive(self.fd.as_fd(), 1).err()?;
         let errno = Errno::from_raw(error.raw_os_error()?);
         matches!(errno, Errno::EPERM | Errno::EACCES | Errno::ENOSYS).then_some(error)
     }

@@ -1,4 +1,4 @@
-//! What "short of memory" means: said here once, and asked by everybody who tries again.
+//! Which errors of a system call say "try again".
 
 use nix::errno::Errno;
 use std::io;
@@ -22,6 +22,16 @@ pub(crate) fn unless_short<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Ok(value) => Ok(Some(value)),
         Err(error) if is_shortage(&error) => Err(error),
         Err(_) => Ok(None),
+    }
+}
+
+/// Repeats a call that a signal has interrupted.
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
     }
 }
 

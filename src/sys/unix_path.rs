@@ -2,6 +2,7 @@
 //! path, so that the path always names a socket that can be used.
 
 use super::process;
+use super::shortage::uninterrupted;
 use super::socket::{self, Settings};
 use super::system::{self, SocketFile};
 use crate::proto::control::frame::{Address, FileId, SocketKind};
@@ -220,12 +221,7 @@ pub(crate) fn connect(path: &Path, kind: SocketKind) -> io::Result<OwnedFd> {
 /// Tries again if a signal interrupts it. That is right for Unix sockets: an interrupted `connect` leaves
 /// nothing that goes on in the background.
 fn connect_to(socket: &OwnedFd, address: &UnixAddr) -> io::Result<()> {
-    loop {
-        match nix_socket::connect(socket.as_raw_fd(), address) {
-            Err(Errno::EINTR) => {}
-            done => return Ok(done?),
-        }
-    }
+    uninterrupted(|| Ok(nix_socket::connect(socket.as_raw_fd(), address)?))
 }
 
 /// The path in an address, if it has one.
