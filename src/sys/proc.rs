@@ -79,6 +79,12 @@ fn check_proc() -> io::Result<()> {
     }
 }
 
+/// A file of `/proc`. It may not be UTF-8: the kernel cuts the name of a process after 15 bytes, perhaps in the
+/// middle of a character.
+pub(super) fn text(path: impl AsRef<Path>) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
+}
+
 // ---- one process ----
 
 /// The process as it is now. `None` if it is gone, if `/proc` does not show it, or if that cannot be
@@ -155,7 +161,7 @@ fn stat(pid: i32) -> io::Result<Stat> {
 /// anything, blanks and parentheses too; field 3 follows its last `)`.
 fn state_and_more(pid: i32) -> io::Result<String> {
     check_proc()?;
-    let mut text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let mut text = text(format!("/proc/{pid}/stat"))?;
     let name_ends = text.rfind(") ").ok_or(io::ErrorKind::InvalidData)?;
     text.drain(..name_ends + 2);
     Ok(text)
@@ -164,8 +170,7 @@ fn state_and_more(pid: i32) -> io::Result<String> {
 /// A process's name: the first 15 bytes of its program's file name.
 pub(crate) fn name(pid: i32) -> io::Result<String> {
     check_proc()?;
-    let name = fs::read(format!("/proc/{pid}/comm"))?;
-    Ok(String::from_utf8_lossy(&name).trim_end().to_owned())
+    Ok(text(format!("/proc/{pid}/comm"))?.trim_end().to_owned())
 }
 
 /// The file name in the first word of a process's command line.
@@ -185,7 +190,7 @@ pub(crate) fn program_in_proc(number: i32) -> Option<String> {
 /// The users of a process: real, effective, saved (`credentials(7)`). `None` if the process is gone; an
 /// error if it cannot be known for now.
 pub(crate) fn users(pid: i32) -> io::Result<Option<[u32; 3]>> {
-    let status = unless_short(fs::read_to_string(format!("/proc/{pid}/status")))?;
+    let status = unless_short(text(format!("/proc/{pid}/status")))?;
     let status = status.unwrap_or_default();
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
     let ids: Vec<u32> = ids.split_ascii_whitespace().map_while(|id| id.parse().ok()).collect();
@@ -194,7 +199,7 @@ pub(crate) fn users(pid: i32) -> io::Result<Option<[u32; 3]>> {
 
 /// The effective user and group of a process, and its other groups.
 pub(crate) fn credentials(pid: i32) -> Option<(u32, u32, Vec<u32>)> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = text(format!("/proc/{pid}/status")).ok()?;
     let ids = |key: &str| {
         let ids = status.lines().find_map(|line| line.strip_prefix(key))?;
         ids.split_ascii_whitespace().map(|id| id.parse().ok()).collect::<Option<Vec<u32>>>()
@@ -204,7 +209,7 @@ pub(crate) fn credentials(pid: i32) -> Option<(u32, u32, Vec<u32>)> {
 
 /// Does a process catch this signal, rather than ignore it or have its default action?
 pub(crate) fn catches(pid: i32, signal: i32) -> io::Result<bool> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let status = text(format!("/proc/{pid}/status"))?;
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     let caught = caught.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
     let caught = caught.ok_or(io::ErrorKind::InvalidData)?;
@@ -251,7 +256,7 @@ pub(crate) fn folder(pid: i32) -> io::Result<PathBuf> {
 
 /// The control group of a process, as `/proc` tells it (`cgroups(7)`).
 pub(crate) fn control_group(pid: i32) -> Option<String> {
-    fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()
+    text(format!("/proc/{pid}/cgroup")).ok()
 }
 
 /// What the descriptors of a process are: `socket:[4711]`, `pipe:[815]`, or a path.
@@ -273,7 +278,7 @@ pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
 /// it.
 #[cfg(feature = "command")]
 pub(crate) fn has_capability(pid: i32, number: u32) -> Option<bool> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = text(format!("/proc/{pid}/status")).ok()?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     Some(u64::from_str_radix(effective.trim(), 16).ok()? >> number & 1 == 1)
 }
@@ -281,7 +286,7 @@ pub(crate) fn has_capability(pid: i32, number: u32) -> Option<bool> {
 /// For how many descriptors a process has room in its table (`proc_pid_status(5)`, FDSize). `None` if `/proc` does
 /// not say.
 pub(crate) fn table_size(pid: i32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = text(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("FDSize:"))?.trim().parse().ok()
 }
 
@@ -325,7 +330,7 @@ pub(crate) fn runs_from(path: &Path) -> bool {
 /// Does the kernel write a core dump of this process (`proc_pid_status(5)`, CoreDumping; since Linux 4.15)? `false` if
 /// that cannot be seen.
 pub(crate) fn dumps_core(pid: i32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = text(format!("/proc/{pid}/status")).unwrap_or_default();
     says_dumping(&status)
 }
 
@@ -337,7 +342,38 @@ fn says_dumping(status: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{dumps_core, says_dumping, table_size};
+    use super::{catches, credentials, dumps_core, says_dumping, table_size, try_identity, users};
+    use std::io::{Read, Write};
+    use std::process::{Command, Stdio};
+
+    /// Its last character has two bytes, of which the kernel keeps the first.
+    #[test]
+    fn a_process_whose_name_is_cut_in_the_middle_of_a_character_is_seen() {
+        let folder = std::env::temp_dir().join(format!("seamless-cut-{}", std::process::id()));
+        std::fs::create_dir(&folder).expect("a folder");
+        let program = folder.join("fourteen-bytesä");
+        std::os::unix::fs::symlink("/bin/cat", &program).expect("a link");
+        let mut child = Command::new(program)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a process");
+        // It has its name for sure once it answers: `spawn` may return a moment earlier.
+        child.stdin.as_mut().expect("a pipe").write_all(b"x").expect("written");
+        child.stdout.as_mut().expect("a pipe").read_exact(&mut [0]).expect("an answer");
+        let pid = i32::try_from(child.id()).expect("a PID");
+        let name = std::fs::read(format!("/proc/{pid}/comm")).expect("a name");
+        let identity = try_identity(pid).expect("a process");
+        let (users, credentials) = (users(pid).expect("users"), credentials(pid));
+        let (catches, size) = (catches(pid, 15), table_size(pid));
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        std::fs::remove_dir_all(folder).expect("removed");
+        assert!(std::str::from_utf8(&name).is_err(), "{name:?}");
+        assert_eq!(identity.expect("identity").pid, pid);
+        assert!(users.is_some() && credentials.is_some() && size.is_some());
+        assert!(!catches.expect("known"));
+    }
 
     #[test]
     fn the_kernel_says_how_large_a_table_of_descriptors_is() {

@@ -172,7 +172,7 @@ pub(crate) fn memory(pid: i32) -> Option<Memory> {
     let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let folder = Path::new("/sys/fs/cgroup").join(group.trim_end());
     let limit = fs::read_to_string(folder.join("memory.max")).ok()?.trim().parse().ok()?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = proc::text(format!("/proc/{pid}/status")).ok()?;
     let used = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     let kibibytes: u64 = used.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(Memory { used: kibibytes << 10, limit })

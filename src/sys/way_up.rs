@@ -80,8 +80,7 @@ struct Seen {
 
 /// See `proc_pid_status(5)`.
 fn look_at(number: i32) -> io::Result<Seen> {
-    let status = fs::read(format!("/proc/{number}/status"))?;
-    let status = String::from_utf8_lossy(&status);
+    let status = proc::text(format!("/proc/{number}/status"))?;
     let field = |key: &str| {
         status.lines().find_map(|line| Some(line.strip_prefix(key)?.strip_prefix(':')?.trim()))
     };

@@ -1,7 +1,7 @@
 //! What only the command asks about a process.
 
 use super::ports::{address, sockets};
-use super::{state_and_more, users, variable};
+use super::{state_and_more, text, users, variable};
 use nix::unistd::{SysconfVar, sysconf};
 use std::fs;
 use std::net::SocketAddr;
@@ -52,7 +52,7 @@ pub(crate) fn connections(pid: i32) -> Option<usize> {
             .filter(|words| words.get(9).is_some_and(|inode| own.contains(*inode)))
             .count();
     }
-    if let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/unix")) {
+    if let Ok(table) = text(format!("/proc/{pid}/net/unix")) {
         const STREAM: &str = "0001";
         const CONNECTED: &str = "03";
         // `0000: 00000003 00000000 00000000 0001 03 4711 /run/web`
