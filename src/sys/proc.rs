@@ -85,6 +85,32 @@ pub(super) fn text(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
 }
 
+/// A field of `/proc/PID/status` (`proc_pid_status(5)`); `None` if this kernel does not have it.
+pub(super) fn status(pid: i32, name: &str) -> io::Result<Option<String>> {
+    let status = text(format!("/proc/{pid}/status"))?;
+    Ok(field(&status, name).map(str::to_owned))
+}
+
+pub(super) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
+}
+
+/// Is this bit of a set in `/proc/PID/status` set?
+fn is_in_set(pid: i32, name: &str, bit: u32) -> io::Result<bool> {
+    let set = status(pid, name)?.and_then(|set| u64::from_str_radix(&set, 16).ok());
+    let set = set.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(set.checked_shr(bit).unwrap_or(0) & 1 == 1)
+}
+
+/// Do the two paths name one file? `false` if that cannot be seen.
+fn is_same(one: impl AsRef<Path>, other: impl AsRef<Path>) -> bool {
+    id(one).is_some_and(|one| id(other) == Some(one))
+}
+
+fn id(path: impl AsRef<Path>) -> Option<(u64, u64)> {
+    fs::metadata(path).map(|file| (file.dev(), file.ino())).ok()
+}
+
 // ---- one process ----
 
 /// The process as it is now. `None` if it is gone, if `/proc` does not show it, or if that cannot be
@@ -190,9 +216,7 @@ pub(crate) fn program_in_proc(number: i32) -> Option<String> {
 /// The users of a process: real, effective, saved (`credentials(7)`). `None` if the process is gone; an
 /// error if it cannot be known for now.
 pub(crate) fn users(pid: i32) -> io::Result<Option<[u32; 3]>> {
-    let status = unless_short(text(format!("/proc/{pid}/status")))?;
-    let status = status.unwrap_or_default();
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    let ids = unless_short(status(pid, "Uid"))?.flatten().unwrap_or_default();
     let ids: Vec<u32> = ids.split_ascii_whitespace().map_while(|id| id.parse().ok()).collect();
     Ok(ids.first_chunk().copied())
 }
@@ -200,20 +224,16 @@ pub(crate) fn users(pid: i32) -> io::Result<Option<[u32; 3]>> {
 /// The effective user and group of a process, and its other groups.
 pub(crate) fn credentials(pid: i32) -> Option<(u32, u32, Vec<u32>)> {
     let status = text(format!("/proc/{pid}/status")).ok()?;
-    let ids = |key: &str| {
-        let ids = status.lines().find_map(|line| line.strip_prefix(key))?;
-        ids.split_ascii_whitespace().map(|id| id.parse().ok()).collect::<Option<Vec<u32>>>()
+    let ids = |name: &str| {
+        let ids = field(&status, name)?.split_ascii_whitespace();
+        ids.map(|id| id.parse().ok()).collect::<Option<Vec<u32>>>()
     };
-    Some((*ids("Uid:")?.get(1)?, *ids("Gid:")?.get(1)?, ids("Groups:")?))
+    Some((*ids("Uid")?.get(1)?, *ids("Gid")?.get(1)?, ids("Groups")?))
 }
 
 /// Does a process catch this signal, rather than ignore it or have its default action?
 pub(crate) fn catches(pid: i32, signal: i32) -> io::Result<bool> {
-    let status = text(format!("/proc/{pid}/status"))?;
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = caught.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    let caught = caught.ok_or(io::ErrorKind::InvalidData)?;
-    Ok((1..=64).contains(&signal) && caught >> (signal - 1) & 1 == 1)
+    is_in_set(pid, "SigCgt", (signal - 1) as u32)
 }
 
 /// The words that this process was executed with.
@@ -240,13 +260,7 @@ pub(crate) fn entered_folder() -> Option<PathBuf> {
     let path = PathBuf::from(std::env::var_os("PWD")?);
     let is_plain = |one: Component<'_>| matches!(one, Component::RootDir | Component::Normal(_));
     let is_clean = path.is_absolute() && path.components().all(is_plain);
-    (is_clean && is_same_folder(&path)).then_some(path)
-}
-
-/// Does the path name the folder that this process stands in?
-fn is_same_folder(path: &Path) -> bool {
-    let id = |path: &Path| fs::metadata(path).map(|folder| (folder.dev(), folder.ino())).ok();
-    id(path).is_some_and(|named| id(Path::new(".")) == Some(named))
+    (is_clean && is_same(&path, ".")).then_some(path)
 }
 
 /// The folder that a process stands in.
@@ -278,16 +292,13 @@ pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
 /// it.
 #[cfg(feature = "command")]
 pub(crate) fn has_capability(pid: i32, number: u32) -> Option<bool> {
-    let status = text(format!("/proc/{pid}/status")).ok()?;
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    Some(u64::from_str_radix(effective.trim(), 16).ok()? >> number & 1 == 1)
+    is_in_set(pid, "CapEff", number).ok()
 }
 
 /// For how many descriptors a process has room in its table (`proc_pid_status(5)`, FDSize). `None` if `/proc` does
 /// not say.
 pub(crate) fn table_size(pid: i32) -> Option<u64> {
-    let status = text(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("FDSize:"))?.trim().parse().ok()
+    status(pid, "FDSize").ok()??.parse().ok()
 }
 
 // ---- the kernel ----
@@ -320,29 +331,18 @@ pub(crate) fn own_descriptors() -> io::Result<impl Iterator<Item = i32>> {
 
 /// Does the path name the file of the program that this process runs?
 pub(crate) fn runs_from(path: &Path) -> bool {
-    let id = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
-    match (id(path), id(Path::new("/proc/self/exe"))) {
-        (Ok(named), Ok(running)) => named == running,
-        _ => false,
-    }
+    is_same(path, "/proc/self/exe")
 }
 
 /// Does the kernel write a core dump of this process (`proc_pid_status(5)`, CoreDumping; since Linux 4.15)? `false` if
 /// that cannot be seen.
 pub(crate) fn dumps_core(pid: i32) -> bool {
-    let status = text(format!("/proc/{pid}/status")).unwrap_or_default();
-    says_dumping(&status)
-}
-
-fn says_dumping(status: &str) -> bool {
-    status
-        .lines()
-        .any(|line| line.strip_prefix("CoreDumping:").is_some_and(|value| value.trim() == "1"))
+    status(pid, "CoreDumping").is_ok_and(|value| value.as_deref() == Some("1"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{catches, credentials, dumps_core, says_dumping, table_size, try_identity, users};
+    use super::{catches, credentials, dumps_core, field, table_size, try_identity, users};
     use std::io::{Read, Write};
     use std::process::{Command, Stdio};
 
@@ -384,8 +384,9 @@ mod tests {
 
     #[test]
     fn the_kernel_says_whether_it_writes_a_core_dump() {
-        assert!(says_dumping("State:\tS (sleeping)\nCoreDumping:\t1\nTHP_enabled:\t1\n"));
-        assert!(!says_dumping("State:\tS (sleeping)\nCoreDumping:\t0\nTHP_enabled:\t1\n"));
-        assert!(!says_dumping("") && !dumps_core(std::process::id() as i32));
+        let says = |status| field(status, "CoreDumping");
+        assert_eq!(says("State:\tS (sleeping)\nCoreDumping:\t1\nTHP_enabled:\t1\n"), Some("1"));
+        assert_eq!(says("State:\tS (sleeping)\nCoreDumping:\t0\nTHP_enabled:\t1\n"), Some("0"));
+        assert!(says("").is_none() && !dumps_core(std::process::id() as i32));
     }
 }

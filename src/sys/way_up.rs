@@ -81,9 +81,7 @@ struct Seen {
 /// See `proc_pid_status(5)`.
 fn look_at(number: i32) -> io::Result<Seen> {
     let status = proc::text(format!("/proc/{number}/status"))?;
-    let field = |key: &str| {
-        status.lines().find_map(|line| Some(line.strip_prefix(key)?.strip_prefix(':')?.trim()))
-    };
+    let field = |name| proc::field(&status, name);
     let parent = field("PPid").and_then(|parent| parent.parse().ok());
     let inner = field("NSpid").and_then(|all| all.split_ascii_whitespace().last());
     Ok(Seen {
