@@ -150,12 +150,20 @@ impl Supervisor {
         let kind = kind.unwrap_or(self.kind);
         let folder = self.folder.or_else(|| proc::folder(own).ok());
         Supervisor {
+            folder: folder.filter(|_| kind.status_file().is_some()),
+            ..Supervisor::new(kind, Some(Identity::GONE))
+        }
+    }
+
+    /// One of which nothing else is known.
+    fn new(kind: Kind, identity: Option<Identity>) -> Supervisor {
+        Supervisor {
             kind,
             nobody_because: None,
             name: None,
-            identity: Some(Identity::GONE),
+            identity,
             held: None,
-            folder: folder.filter(|_| kind.status_file().is_some()),
+            folder: None,
             unit: None,
             told: Mutex::default(),
             going_down: AtomicBool::new(false),
@@ -191,38 +199,22 @@ impl Supervisor {
         };
         // The supervisor stands in the service folder. Only its own user and root may see that; but the run
         // script starts there as well.
-        let folder = kind.status_file().map(|_| {
+        let folder = kind.status_file().and_then(|_| {
             unless_short(proc::folder(parent), short)
                 .or_else(|| unless_short(proc::folder(launcher), short))
         });
         let identity = unless_short(proc::try_identity(parent), short).flatten();
-        Supervisor {
-            kind,
-            nobody_because,
-            name,
-            identity,
-            held,
-            folder: folder.flatten(),
-            unit: unit_of(kind, launcher, identity),
-            told: Mutex::default(),
-            going_down: AtomicBool::new(false),
-            parent: None,
-        }
+        let unit = unit_of(kind, launcher, identity);
+        Supervisor { nobody_because, name, held, folder, unit, ..Supervisor::new(kind, identity) }
     }
 
     /// The launcher's supervisor, as its daemon knows it.
     pub(crate) fn from_hello(hello: &Hello, pidfd: Option<OwnedFd>) -> Supervisor {
         Supervisor {
-            kind: hello.kind,
-            nobody_because: None,
-            name: None,
-            identity: hello.supervisor,
             held: pidfd.map(Held::from_pidfd),
             folder: hello.folder.clone().map(|folder| std::ffi::OsString::from_vec(folder).into()),
             unit: unit_of(hello.kind, process::own_pid(), hello.supervisor),
-            told: Mutex::default(),
-            going_down: AtomicBool::new(false),
-            parent: None,
+            ..Supervisor::new(hello.kind, hello.supervisor)
         }
     }
 
