@@ -187,8 +187,7 @@ pub(crate) struct Looked {
 /// A process that may hold the claim must not call this: closing the file would give the claim up.
 pub(crate) fn look(pid_file: &Path) -> io::Result<Looked> {
     let path = paths::lock_file(pid_file);
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
+    let file = pid_file::open(&path)?;
     if let Some(why) = refusal(&file.metadata()?) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
@@ -203,8 +202,7 @@ pub(crate) fn look(pid_file: &Path) -> io::Result<Looked> {
 
 /// Does this path name the lock file of a service? A process that may hold the claim must not call this.
 pub(crate) fn is_lock_file(path: &Path) -> io::Result<bool> {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let file = pid_file::open(path)?;
     Ok(file.metadata()?.is_file() && Record::begins(&read_start(&file, 64)?))
 }
 

@@ -12,13 +12,15 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Reads a PID file that anybody may have put there. No link is followed, and a FIFO does not make us
-/// wait. What the file says is not believed without a proof.
+/// Opens a file that anybody may have put there. No link is followed, and a FIFO does not make us wait.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+}
+
+/// Reads a PID file. What it says is not believed without a proof.
 pub(crate) fn read(path: &Path) -> io::Result<Content> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
-        .open(path)?;
+    let mut file = open(path)?;
     let mut text = Vec::new();
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));

@@ -94,8 +94,8 @@ static ON_SIGNAL: OnceLock<fn(i32, i32)> = OnceLock::new();
 
 extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the kernel gives a valid siginfo to a handler with SA_SIGINFO, and so does signal-hook, which
-    // passes its own on; `si_pid` only reads.
-    let sender = unsafe { info.as_ref().map_or(0, |info| info.si_pid()) };
+    // passes its own on.
+    let sender = unsafe { info.as_ref() }.map_or(0, sender);
     // A read of an atomic: the lock was set before any handler was installed.
     if let Some(on_signal) = ON_SIGNAL.get() {
         on_signal(signal, sender);
@@ -155,15 +155,14 @@ pub(crate) fn inherit(command: &mut Command, fd: RawFd, ignored: Vec<i32>) {
     }
 }
 
-/// Examines a descriptor that other code may own. The error is EBADF if it is not open. `f` must only ask
-/// about it and change nothing.
+/// Examines a descriptor that other code may own. The error is EBADF if it is not open. `f` must not close it, and
+/// changes something only if the caller knows that no other code uses it.
 pub(crate) fn look_at<T>(
     fd: RawFd,
     f: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
 ) -> io::Result<T> {
-    // SAFETY: the descriptor is open, as fcntl says, and only borrowed for a question; should its
-    // owner close it meanwhile, the question fails or is answered about another descriptor, and
-    // nothing is touched.
+    // SAFETY: the descriptor is open, as fcntl says, and only borrowed. If its owner closes it meanwhile, the
+    // question fails or is answered about another descriptor.
     unsafe {
         check(libc::fcntl(fd, libc::F_GETFD).into())?;
         f(BorrowedFd::borrow_raw(fd))

@@ -207,7 +207,7 @@ impl Waiting {
 
 /// Can the daemon send this signal to wake the launcher?
 pub(crate) fn can_release(signal: i32) -> bool {
-    catchable().any(|one| one == signal) && ![SIGTERM, SIGCONT].contains(&signal)
+    can_catch(signal) && ![SIGTERM, SIGCONT].contains(&signal)
 }
 
 /// Can this signal be passed on to every generation? Not those that mean something to the crate.
@@ -219,5 +219,5 @@ pub(crate) fn can_pass_to_all(signal: i32, release: i32) -> bool {
 /// a write to the log can raise.
 pub(crate) fn can_reload(signal: i32, release: i32) -> bool {
     let taken = [SIGTERM, SIGINT, SIGUSR2, SIGCHLD, SIGCONT, SIGPIPE, release];
-    catchable().any(|one| one == signal) && !taken.contains(&signal)
+    can_catch(signal) && !taken.contains(&signal)
 }
