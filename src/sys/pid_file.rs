@@ -54,9 +54,10 @@ impl PidFile {
             if denied { error.hint(what_to_do(path)) } else { error }
         };
         match fs::remove_file(&temporary) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(fail("remove", &temporary, error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(fail("remove", &temporary, error));
+            }
+            Ok(()) | Err(_) => {}
         }
         let mut file = OpenOptions::new()
             .write(true)

@@ -8,12 +8,9 @@ use std::io;
 /// must ask again: if it concluded "there is no such thing", it would go on to weaker means.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     use Errno::{EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ETOOMANYREFS};
-    match error.raw_os_error().map(Errno::from_raw) {
-        // Too many of this user's descriptors are in messages that nobody has received (`unix(7)`).
-        Some(ETOOMANYREFS) => true,
-        Some(EMFILE | ENFILE | ENOMEM | ENOBUFS | EAGAIN | EINTR) => true,
-        Some(_) | None => false,
-    }
+    // ETOOMANYREFS: too many of this user's descriptors are in messages that nobody has received (`unix(7)`).
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(EMFILE | ENFILE | ENOMEM | ENOBUFS | EAGAIN | EINTR | ETOOMANYREFS))
 }
 
 /// An error only if the system is short of something; `None` for every other error.
