@@ -65,7 +65,7 @@ impl HookList {
         HookList(Mutex::new(Hooks { waiting: VecDeque::new(), over: false }))
     }
 
-    /// `false` where the stage is over: the hook would never run.
+    /// `false` if the stage is over: the hook would never run.
     pub(crate) fn add(&self, hook: Hook) -> bool {
         let mut hooks = lock(&self.0);
         if !hooks.over {
@@ -115,9 +115,9 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     text.unwrap_or("(no message)")
 }
 
-/// The wakers of the futures that are being polled, one for each. Guards against a waker whose end is the
-/// end of its task, and with it of more futures: it must not be dropped while the lock around this is
-/// held, so it is returned.
+/// The wakers of the futures that are being polled, one for each. A waker that is dropped may drop its task,
+/// and with it more futures of this kind, which take the lock around this. So no waker is dropped here while
+/// the lock is held: it is returned to the caller.
 pub(crate) struct Wakers {
     of: BTreeMap<u64, Waker>,
     last_number: u64,
