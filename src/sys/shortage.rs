@@ -22,6 +22,11 @@ pub(crate) fn unless_short<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+/// `None` on an error. If the system is short of something, the error is also put into `short`.
+pub(crate) fn note_shortage<T>(result: io::Result<T>, short: &mut Option<io::Error>) -> Option<T> {
+    result.map_err(|error| *short = Some(error).filter(is_shortage).or_else(|| short.take())).ok()
+}
+
 /// Repeats a call that a signal has interrupted.
 pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
