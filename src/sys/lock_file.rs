@@ -87,12 +87,12 @@ impl LockFile {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 // We cannot know now whether the lock counts. Another starter may need it.
                 Err(error) if is_shortage(&error) => {
-                    self.give_up();
+                    self.give_up_if_held();
                     return Err(self.error("look at", error));
                 }
                 Err(_) => {}
             }
-            self.give_up();
+            self.give_up_if_held();
             self.file = open(&self.path, world)?;
         }
         let text = format!("cannot lock {:?} (claim): it is replaced over and over", self.path);
@@ -113,16 +113,11 @@ impl LockFile {
     }
 
     pub(crate) fn give_up_if_held(&mut self) {
-        if self.held {
-            self.give_up();
+        if std::mem::take(&mut self.held) {
+            let mut lock = raw::whole_file_lock();
+            lock.l_type = libc::F_UNLCK as _;
+            _ = fcntl(&self.file, FcntlArg::F_SETLK(&lock));
         }
-    }
-
-    pub(crate) fn give_up(&mut self) {
-        let mut lock = raw::whole_file_lock();
-        lock.l_type = libc::F_UNLCK as _;
-        _ = fcntl(&self.file, FcntlArg::F_SETLK(&lock));
-        self.held = false;
     }
 
     /// The record, and the lines that could not be parsed.
