@@ -150,8 +150,8 @@ impl Wakers {
         Wakers { of: std::mem::take(&mut self.of), last_number: self.last_number }
     }
 
-    /// Runs code of whatever runtime polls: not to be called with a lock held, nor on the thread that
-    /// takes signals.
+    /// Runs code of the runtimes that poll: not to be called with a lock held, nor on the thread that takes
+    /// signals.
     pub(crate) fn wake(self) {
         for waker in self.of.into_values() {
             _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));

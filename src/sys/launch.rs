@@ -53,7 +53,7 @@ impl Mark {
             shares_session: {
                 let session = |pid| nix::unistd::getsid(pid);
                 let its = session(Some(nix::unistd::Pid::from_raw(self.launcher)));
-                its == session(None) // both fail where no session can be asked for
+                its == session(None) // both fail if no session can be asked for
             },
             marked_keeper: self.is_keeper,
         })
@@ -107,7 +107,7 @@ pub(crate) struct Surroundings {
     /// Instead of our own environment.
     pub(crate) environment: Option<Vec<(OsString, OsString)>>,
     pub(crate) more_environment: Vec<(OsString, OsString)>,
-    /// It is entered anew; `None`: the daemon stands where we stand.
+    /// The daemon enters it anew. `None`: the daemon has the same working folder as we have.
     pub(crate) folder: Option<PathBuf>,
     pub(crate) pid_file: Option<PathBuf>,
     /// The daemon ignores these until it installs its handlers.

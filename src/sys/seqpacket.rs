@@ -80,7 +80,7 @@ impl Link {
         socket::peer(self.fd.as_fd())
     }
 
-    /// The process that listens where this has connected to.
+    /// The process that listens at the socket to which this has connected.
     pub(crate) fn listener(&self) -> io::Result<Option<Peer>> {
         socket::listener(self.fd.as_fd())
     }
@@ -177,8 +177,8 @@ impl Listener {
         }
     }
 
-    /// Does nobody listen at the path any more, neither this process nor another? A file that is no
-    /// socket is in the way, and counts as nobody.
+    /// Has the path lost its listener: does neither this process nor another one listen there? Also `true` if the
+    /// file there is no socket.
     pub(crate) fn is_lost(&self, path: &Path) -> bool {
         use Occupant::{NoSocket, Nobody};
         let occupant = || unix_path::occupant_of(path, SocketKind::UnixSeqpacket);
