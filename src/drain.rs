@@ -22,7 +22,7 @@ pub fn on_shutdown_request(hook: impl FnOnce() + Send + 'static) {
     driver::on_shutdown_request(Box::new(hook));
 }
 
-/// Adds a hook for a restart that was prepared and does not come off.
+/// Adds a hook for a restart that was prepared and then does not happen.
 ///
 /// This generation has run its [`on_shutdown_request`] hooks for a restart in place, and then the successor
 /// has failed, or the launcher refused to start one. Take back what those hooks have released, and add

@@ -75,8 +75,8 @@ impl Error {
         self
     }
 
-    /// Linux itself has every call that the crate cannot do without, and refuses none of those that have
-    /// nothing to do with files.
+    /// ENOSYS comes from a filter: Linux itself has every call that the crate needs. So does EPERM from a call that
+    /// is not about files: Linux itself permits all of those that the crate makes.
     fn filter_hint(&self) -> Option<&'static str> {
         use ErrorKind::{Channel, System, Takeover};
         let refused = match Errno::from_raw(self.source.as_ref()?.raw_os_error()?) {

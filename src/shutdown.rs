@@ -65,7 +65,7 @@ impl HookList {
         HookList(Mutex::new(Hooks { waiting: VecDeque::new(), over: false }))
     }
 
-    /// `false` where the stage is over: the hook would never run.
+    /// `false` if the stage is over: the hook would never run.
     pub(crate) fn add(&self, hook: Hook) -> bool {
         let mut hooks = lock(&self.0);
         if !hooks.over {
@@ -115,9 +115,9 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     text.unwrap_or("(no message)")
 }
 
-/// The wakers of the futures that are being polled, one for each. Guards against a waker whose end is the
-/// end of its task, and with it of more futures: it must not be dropped while the lock around this is
-/// held, so it is returned.
+/// The wakers of the futures that are being polled, one for each. A waker that is dropped may drop its task,
+/// and with it more futures of this kind, which take the lock around this. So no waker is dropped here while
+/// the lock is held: it is returned to the caller.
 pub(crate) struct Wakers {
     of: BTreeMap<u64, Waker>,
     last_number: u64,
@@ -150,8 +150,8 @@ impl Wakers {
         Wakers { of: std::mem::take(&mut self.of), last_number: self.last_number }
     }
 
-    /// Runs code of whatever runtime polls: not to be called with a lock held, nor on the thread that
-    /// takes signals.
+    /// Runs code of the runtimes that poll: not to be called with a lock held, nor on the thread that takes
+    /// signals.
     pub(crate) fn wake(self) {
         for waker in self.of.into_values() {
             _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
@@ -256,7 +256,9 @@ impl Shutdown {
             let longest = limit.map_or(LONGEST_GRACE, |limit| limit / 2);
             state.begun.get_or_insert(Begun { at: Instant::now(), longest });
             self.begun.store(true, Ordering::SeqCst);
-            self.tell_later(&mut state, None);
+            if state.waiting.keys().any(|grace| !state.is_over(*grace)) {
+                self.tell_later(&mut state);
+            }
             let mut over = Vec::new();
             while let Some(first) = state.waiting.first_entry().map(|first| *first.key()) {
                 if !state.is_over(first) {
@@ -270,22 +272,32 @@ impl Shutdown {
         over.into_iter().for_each(Waiting::tell);
     }
 
-    /// The drain has begun. Sees to it that a thread tells those whose grace is not over. `new`: a grace that
-    /// nobody waited for so far. If there is no thread to be had, every grace is over now: a shutdown that comes
-    /// too early is better than none.
-    fn tell_later(&'static self, state: &mut State, new: Option<Duration>) {
-        if !state.tells && state.waiting.keys().any(|grace| !state.is_over(*grace)) {
-            let thread = thread::Builder::new().name("seamless-grace".to_owned());
-            state.tells = thread.spawn(|| self.tell_waiting()).is_ok();
-            if let (false, Some(begun)) = (state.tells, &mut state.begun) {
-                begun.longest = Duration::ZERO;
+    /// The drain has begun, and somebody's grace is not over. Sees to it that a thread tells them later. If
+    /// there is no thread to be had, every grace is over now: a shutdown that comes too early is better than
+    /// none.
+    fn tell_later(&'static self, state: &mut State) {
+        if state.tells {
+            return;
+        }
+        let thread = thread::Builder::new().name("seamless-grace".to_owned());
+        state.tells = thread.spawn(|| self.tell_waiting()).is_ok();
+        if let (false, Some(begun)) = (state.tells, &mut state.begun) {
+            begun.longest = Duration::ZERO;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Those who wait until this grace is over, and are told then. `None`: it is over.
+    fn enter<'a>(&'static self, state: &'a mut State, grace: Duration) -> Option<&'a mut Waiting> {
+        if state.begun.is_some() && !state.is_over(grace) {
+            self.tell_later(state);
+            // The thread sleeps until the first one is over. Thousands of connections may ask, each for its
+            // own.
+            if state.waiting.keys().next().is_none_or(|first| grace < *first) {
                 self.changed.notify_all();
             }
         }
-        // The thread sleeps until the first one is over. Thousands of connections may ask, each for its own.
-        if new.is_some() && new == state.waiting.keys().next().copied() {
-            self.changed.notify_all();
-        }
+        if state.is_over(grace) { None } else { Some(state.waiting(grace)) }
     }
 
     /// The thread that runs wakers when a grace is over. Ends when nobody waits.
@@ -342,76 +354,52 @@ impl Shutdown {
             if state.is_over(grace) {
                 return true;
             }
-            let over = state.begun.map(|begun| begun.over_at(grace));
-            let until = over.into_iter().chain(end).min();
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if end.is_some_and(|end| end <= Instant::now()) {
+            let now = Instant::now();
+            if end.is_some_and(|end| end <= now) {
                 return false;
             }
-            state = match left {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => {
-                    let waited = self.changed.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            let over = state.begun.map(|begun| begun.over_at(grace));
+            let until = over.into_iter().chain(end).min();
+            let left = until.map_or(LONGEST_GRACE, |until| until.saturating_duration_since(now));
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     fn wait_finished(&self, timeout: Option<Duration>) -> Option<DrainReason> {
-        self.wait_while(timeout, |state| state.finished.is_none()).finished
-    }
-
-    fn wait_while(
-        &self,
-        timeout: Option<Duration>,
-        waits: impl FnMut(&mut State) -> bool,
-    ) -> MutexGuard<'_, State> {
         let state = lock(&self.state);
-        match timeout {
+        let waits = |state: &mut State| state.finished.is_none();
+        let state = match timeout {
             None => self.changed.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner),
             Some(timeout) => {
                 let waited = self.changed.wait_timeout_while(state, timeout, waits);
                 waited.unwrap_or_else(PoisonError::into_inner).0
             }
-        }
+        };
+        state.finished
     }
 
     /// Returns true if the grace is over; otherwise keeps the waker.
     fn poll_begun(&'static self, grace: Duration, number: &mut Option<u64>, waker: &Waker) -> bool {
-        let replaced = {
-            let mut state = lock(&self.state);
-            if state.is_over(grace) {
-                return true;
-            }
-            let is_new = !state.waiting.contains_key(&grace);
-            let replaced = state.waiting(grace).wakers.keep(number, waker);
-            if state.begun.is_some() {
-                self.tell_later(&mut state, is_new.then_some(grace));
-                if state.is_over(grace) {
-                    return true;
-                }
-            }
-            replaced
+        let replaced = match self.enter(&mut lock(&self.state), grace) {
+            Some(waiting) => waiting.wakers.keep(number, waker),
+            None => return true,
         };
         drop(replaced);
         false
     }
 
     fn poll_finished(&self, number: &mut Option<u64>, waker: &Waker) -> Option<DrainReason> {
-        let replaced = {
-            let mut state = lock(&self.state);
-            if state.finished.is_some() {
-                return state.finished;
-            }
-            state.finish.keep(number, waker)
-        };
+        let mut state = lock(&self.state);
+        if state.finished.is_some() {
+            return state.finished;
+        }
+        let replaced = state.finish.keep(number, waker);
+        drop(state);
         drop(replaced);
         None
     }
 }
-
-// ---- the end ----
 
 #[cfg(test)]
 mod tests;

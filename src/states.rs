@@ -1,4 +1,4 @@
-//! [`States`]: the changes of [`State`] as they come. Knows nothing of how they come about.
+//! [`States`]: the changes of [`State`] as they come. Who makes a change is not known here.
 
 use crate::proto::State;
 use crate::shutdown::{Wakers, lock};
@@ -44,7 +44,7 @@ impl Changes {
         Changes { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Runs no wakers. Whoever calls it sees to the order.
+    /// Runs no wakers. The caller publishes the changes in their order.
     pub(crate) fn publish(&self, now: State) {
         let mut kept = lock(&self.state);
         if kept.now == now {

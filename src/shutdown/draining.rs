@@ -109,16 +109,8 @@ impl Draining {
     /// No descriptors or no memory, as `socketpair(2)` reports it.
     pub fn fd(&self) -> io::Result<OwnedFd> {
         let (ours, theirs) = UnixStream::pair()?;
-        let mut state = lock(&self.shutdown.state);
-        if !state.is_over(self.grace) {
-            let is_new = !state.waiting.contains_key(&self.grace);
-            state.waiting(self.grace).ends.push(ours);
-            if state.begun.is_some() {
-                self.shutdown.tell_later(&mut state, is_new.then_some(self.grace));
-                if state.is_over(self.grace) {
-                    state.waiting(self.grace).ends.pop(); // there may be no thread to close it
-                }
-            }
+        if let Some(waiting) = self.shutdown.enter(&mut lock(&self.shutdown.state), self.grace) {
+            waiting.ends.push(ours);
         }
         Ok(theirs.into())
     }

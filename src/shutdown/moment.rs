@@ -12,7 +12,6 @@ use std::time::Duration;
 /// Resolves at a moment of its own after the drain has begun: see [`Draining::moment`].
 #[must_use = "a future does nothing unless it is awaited or waited for"]
 pub struct Moment {
-    shutdown: &'static Shutdown,
     spread: Duration,
     /// The beginning of the drain, and the moment once that is known.
     draining: Draining,
@@ -41,16 +40,11 @@ impl Draining {
     /// # }
     /// ```
     pub fn moment(&self, spread: Duration) -> Moment {
-        Moment::new(self.shutdown, spread)
+        Moment { spread, draining: Draining::of(self.shutdown).at_once(), dealt: false }
     }
 }
 
 impl Moment {
-    fn new(shutdown: &'static Shutdown, spread: Duration) -> Moment {
-        let draining = Draining::of(shutdown).at_once();
-        Moment { shutdown, spread, draining, dealt: false }
-    }
-
     /// Blocks this thread until the future would resolve.
     pub fn wait(mut self) {
         self.draining.wait();
@@ -61,8 +55,8 @@ impl Moment {
     /// The drain has begun.
     fn deal(&mut self) {
         if !std::mem::replace(&mut self.dealt, true) {
-            let delay = self.shutdown.deal(self.spread);
-            self.draining = Draining::of(self.shutdown).after(delay);
+            let shutdown = self.draining.shutdown;
+            self.draining = Draining::of(shutdown).after(shutdown.deal(self.spread));
         }
     }
 }
@@ -82,7 +76,7 @@ impl Future for Moment {
 /// With a moment of its own.
 impl Clone for Moment {
     fn clone(&self) -> Self {
-        Moment::new(self.shutdown, self.spread)
+        self.draining.moment(self.spread)
     }
 }
 

@@ -12,13 +12,13 @@ use std::sync::atomic::AtomicU64;
 pub(crate) fn make() -> io::Result<OwnedFd> {
     let memory = system::memory(c"seamless-counters")?;
     memory.set_len(BYTES as u64)?;
-    system::seal_size(&memory)?;
+    system::seal(&memory, true)?;
     Ok(memory.into())
 }
 
 /// `Err`: why this is no memory of counters.
 pub(crate) fn check(memory: OwnedFd) -> Result<OwnedFd, String> {
-    match system::has_sealed_size(&memory) {
+    match system::is_sealed(&memory, true) {
         Ok(true) => {}
         Ok(false) => return Err("it is not sealed as it should be".to_owned()),
         Err(error) => return Err(format!("it is not sealed memory: {error}")),

@@ -3,7 +3,8 @@
 use super::process::{self, Held};
 use super::seqpacket::Link;
 use super::shortage::is_shortage;
-use super::{proc, raw, system};
+pub(crate) use super::system::trim_memory;
+use super::{proc, raw, signals, system};
 use crate::proto::End;
 use crate::proto::role::Facts;
 use nix::errno::Errno;
@@ -52,7 +53,7 @@ impl Mark {
             shares_session: {
                 let session = |pid| nix::unistd::getsid(pid);
                 let its = session(Some(nix::unistd::Pid::from_raw(self.launcher)));
-                its == session(None) // both fail where no session can be asked for
+                its == session(None) // both fail if no session can be asked for
             },
             marked_keeper: self.is_keeper,
         })
@@ -106,7 +107,7 @@ pub(crate) struct Surroundings {
     /// Instead of our own environment.
     pub(crate) environment: Option<Vec<(OsString, OsString)>>,
     pub(crate) more_environment: Vec<(OsString, OsString)>,
-    /// It is entered anew; `None`: the daemon stands where we stand.
+    /// The daemon enters it anew. `None`: the daemon has the same working folder as we have.
     pub(crate) folder: Option<PathBuf>,
     pub(crate) pid_file: Option<PathBuf>,
     /// The daemon ignores these until it installs its handlers.
@@ -185,7 +186,7 @@ fn command(program: &Path, channel: &Link, surroundings: Surroundings) -> io::Re
 }
 
 fn execute(mut command: Command, channel: &Link, ignored: Vec<i32>) -> io::Result<Daemon> {
-    if ignored.is_empty() && proc::is_single_threaded() {
+    if ignored.is_empty() && proc::threads() == Some(1) {
         // No other thread can start a program now that would inherit the channel too. Without code to
         // run between fork and exec, `std` need not copy the whole process.
         channel.let_inherit(true);
@@ -263,7 +264,7 @@ pub(crate) fn end_as(end: End) -> ! {
     };
     system::dump_no_core();
     raw::reset_to_default(signal);
-    raw::unblock_all();
+    signals::unblock_all();
     _ = raw::kill(process::own_pid(), signal);
     // PID 1 does not die of a signal that it sends to itself.
     raw::exit_now(128 + signal)
@@ -316,9 +317,4 @@ pub(crate) fn inheritable() -> Vec<RawFd> {
         matches!(flags, Ok(flags) if !FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC))
     };
     numbers.into_iter().filter(is_inheritable).collect()
-}
-
-/// Gives unused memory back to the system: the launcher never again needs what the program's start used.
-pub(crate) fn trim_memory() {
-    system::trim_memory();
 }

@@ -12,7 +12,7 @@
 //! 3. If it belongs neither to root nor to us, we signal only those processes in it that its owner could
 //!    signal without us: see [`LockFile::bound`].
 
-use super::shortage::is_shortage;
+use super::shortage::{is_shortage, uninterrupted};
 use super::{pid_file, process, raw};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::generation::proof::World;
@@ -87,12 +87,12 @@ impl LockFile {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 // We cannot know now whether the lock counts. Another starter may need it.
                 Err(error) if is_shortage(&error) => {
-                    self.give_up();
+                    self.give_up_if_held();
                     return Err(self.error("look at", error));
                 }
                 Err(_) => {}
             }
-            self.give_up();
+            self.give_up_if_held();
             self.file = open(&self.path, world)?;
         }
         let text = format!("cannot lock {:?} (claim): it is replaced over and over", self.path);
@@ -113,16 +113,11 @@ impl LockFile {
     }
 
     pub(crate) fn give_up_if_held(&mut self) {
-        if self.held {
-            self.give_up();
+        if std::mem::take(&mut self.held) {
+            let mut lock = raw::whole_file_lock();
+            lock.l_type = libc::F_UNLCK as _;
+            _ = fcntl(&self.file, FcntlArg::F_SETLK(&lock));
         }
-    }
-
-    pub(crate) fn give_up(&mut self) {
-        let mut lock = raw::whole_file_lock();
-        lock.l_type = libc::F_UNLCK as _;
-        _ = fcntl(&self.file, FcntlArg::F_SETLK(&lock));
-        self.held = false;
     }
 
     /// The record, and the lines that could not be parsed.
@@ -145,20 +140,11 @@ impl LockFile {
     /// between the two leaves no half record, since a reader stops at the record's own last line.
     pub(crate) fn write(&self, record: &Record) -> Result<()> {
         let text = record.format();
-        let written = loop {
-            match self.file.write_at(text.as_bytes(), 0) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                written => break written,
-            }
+        let written = match uninterrupted(|| self.file.write_at(text.as_bytes(), 0)) {
+            Ok(written) if written < text.len() => Err(io::ErrorKind::StorageFull.into()),
+            written => written,
         };
-        match written {
-            Ok(written) if written == text.len() => {}
-            Ok(_) => {
-                let full = io::Error::from(io::ErrorKind::StorageFull);
-                return Err(self.error("write", full));
-            }
-            Err(error) => return Err(self.error("write", error)),
-        }
+        written.map_err(|error| self.error("write", error))?;
         self.file.set_len(text.len() as u64).map_err(|error| self.error("cut", error))
     }
 
@@ -196,8 +182,7 @@ pub(crate) struct Looked {
 /// A process that may hold the claim must not call this: closing the file would give the claim up.
 pub(crate) fn look(pid_file: &Path) -> io::Result<Looked> {
     let path = paths::lock_file(pid_file);
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
+    let file = pid_file::open(&path)?;
     if let Some(why) = refusal(&file.metadata()?) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
@@ -212,8 +197,7 @@ pub(crate) fn look(pid_file: &Path) -> io::Result<Looked> {
 
 /// Does this path name the lock file of a service? A process that may hold the claim must not call this.
 pub(crate) fn is_lock_file(path: &Path) -> io::Result<bool> {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let file = pid_file::open(path)?;
     Ok(file.metadata()?.is_file() && Record::begins(&read_start(&file, 64)?))
 }
 
@@ -315,11 +299,9 @@ fn read_start(file: &File, most: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; most];
     let mut filled = 0;
     while filled < most {
-        match file.read_at(&mut bytes[filled..], filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match uninterrupted(|| file.read_at(&mut bytes[filled..], filled as u64))? {
+            0 => break,
+            read => filled += read,
         }
     }
     bytes.truncate(filled);

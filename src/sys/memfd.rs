@@ -11,13 +11,13 @@ use std::os::unix::fs::FileExt;
 pub(crate) fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
     let mut file = system::memory(c"seamless-state")?;
     file.write_all(bytes)?;
-    system::seal(&file)?;
+    system::seal(&file, false)?;
     Ok(file.into())
 }
 
 /// Memory that somebody else has sealed. `Err`: why it is not what the sender claims.
 pub(crate) fn check_sealed(fd: OwnedFd, size: u64) -> Result<OwnedFd, String> {
-    match system::is_sealed(&fd) {
+    match system::is_sealed(&fd, false) {
         Ok(true) => {}
         Ok(false) => return Err("the state is not sealed memory".to_owned()),
         Err(error) => return Err(format!("cannot look at the state: {error}")),

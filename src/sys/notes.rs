@@ -2,7 +2,7 @@
 //!
 //! signal-hook shares one handler for each signal among all who register for it, and does not tell who they
 //! are. So such a signal gets a handler of our own, which notes it. If the program then installs another
-//! handler, by whatever library, ours is no longer installed, which [`is_installed`] tells. signal-hook and
+//! handler, by any library, ours is no longer installed, which [`is_installed`] tells. signal-hook and
 //! tokio also call the handler that was there before, so the note is made all the same, and is to be dropped.
 
 use super::{raw, system};

@@ -12,11 +12,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 /// systemd (`sd_listen_fds(3)`), and those of Einhorn. `Err`: why one of them is not used.
 pub(crate) fn find(launcher: Option<i32>) -> Vec<Result<Vec<Passed>, String>> {
     let own = process::own_pid();
-    let names = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
-    let [pid, fds, names] = names.map(variable);
-    let (pid, fds, names) = (pid.as_deref(), fds.as_deref(), names.as_deref());
-    let listen =
-        passed::parse(passed::Variables { pid, fds, names }, &[launcher.unwrap_or(own), own]);
+    let names = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"].map(variable);
+    let [pid, fds, names] = names.each_ref().map(Option::as_deref);
+    let variables = passed::Variables { pid, fds, names };
+    let listen = passed::parse(variables, &[launcher.unwrap_or(own), own]);
     // Einhorn starts the launcher, or this process if there is none.
     let parent = || match launcher {
         Some(launcher) => proc::parent_of(launcher),

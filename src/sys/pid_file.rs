@@ -1,6 +1,7 @@
 //! The PID file. It is locked first and then renamed to its path, so it never stands there unlocked.
 
 use super::process;
+use super::shortage::uninterrupted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::generation::check::Content;
 use crate::proto::{paths, text};
@@ -11,19 +12,22 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Reads a PID file that anybody may have put there. No link is followed, and a FIFO does not make us
-/// wait. What the file says is not believed without a proof.
+/// Opens a file that anybody may have put there. No link is followed, and a FIFO does not make us wait.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+}
+
+/// Reads a PID file. What it says is not believed without a proof.
 pub(crate) fn read(path: &Path) -> io::Result<Content> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
-        .open(path)?;
+    let mut file = open(path)?;
     let mut text = Vec::new();
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     (&mut file).take(64).read_to_end(&mut text)?;
-    // If we get the lock, nobody holds the file. Closing it gives the lock back at once.
+    // If we get the lock, nobody holds the file. Closing it gives the lock back at once. On a network file
+    // system a signal may interrupt even an attempt (`flock(2)`).
     let locked = uninterrupted(|| FileExt::try_lock_shared(&file))
         .is_err_and(|error| error.raw_os_error() == fs2::lock_contended_error().raw_os_error());
     Ok(Content { pid: text::parse_pid(&text), locked })
@@ -50,9 +54,10 @@ impl PidFile {
             if denied { error.hint(what_to_do(path)) } else { error }
         };
         match fs::remove_file(&temporary) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(fail("remove", &temporary, error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(fail("remove", &temporary, error));
+            }
+            Ok(()) | Err(_) => {}
         }
         let mut file = OpenOptions::new()
             .write(true)
@@ -75,16 +80,6 @@ impl PidFile {
             return Err(error);
         }
         Ok(PidFile { _locked: file })
-    }
-}
-
-/// Repeats a lock that a signal has interrupted, which network file systems allow (`flock(2)`).
-fn uninterrupted(mut lock: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-    loop {
-        match lock() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            done => return done,
-        }
     }
 }
 

@@ -79,6 +79,38 @@ fn check_proc() -> io::Result<()> {
     }
 }
 
+/// A file of `/proc`. It may not be UTF-8: the kernel cuts the name of a process after 15 bytes, perhaps in the
+/// middle of a character.
+pub(super) fn text(path: impl AsRef<Path>) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
+}
+
+/// A field of `/proc/PID/status` (`proc_pid_status(5)`); `None` if this kernel does not have it.
+pub(super) fn status(pid: i32, name: &str) -> io::Result<Option<String>> {
+    let status = text(format!("/proc/{pid}/status"))?;
+    Ok(field(&status, name).map(str::to_owned))
+}
+
+pub(super) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
+}
+
+/// Is this bit of a set in `/proc/PID/status` set?
+fn is_in_set(pid: i32, name: &str, bit: u32) -> io::Result<bool> {
+    let set = status(pid, name)?.and_then(|set| u64::from_str_radix(&set, 16).ok());
+    let set = set.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(set.checked_shr(bit).unwrap_or(0) & 1 == 1)
+}
+
+/// Do the two paths name one file? `false` if that cannot be seen.
+fn is_same(one: impl AsRef<Path>, other: impl AsRef<Path>) -> bool {
+    id(one).is_some_and(|one| id(other) == Some(one))
+}
+
+fn id(path: impl AsRef<Path>) -> Option<(u64, u64)> {
+    fs::metadata(path).map(|file| (file.dev(), file.ino())).ok()
+}
+
 // ---- one process ----
 
 /// The process as it is now. `None` if it is gone, if `/proc` does not show it, or if that cannot be
@@ -155,7 +187,7 @@ fn stat(pid: i32) -> io::Result<Stat> {
 /// anything, blanks and parentheses too; field 3 follows its last `)`.
 fn state_and_more(pid: i32) -> io::Result<String> {
     check_proc()?;
-    let mut text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let mut text = text(format!("/proc/{pid}/stat"))?;
     let name_ends = text.rfind(") ").ok_or(io::ErrorKind::InvalidData)?;
     text.drain(..name_ends + 2);
     Ok(text)
@@ -164,8 +196,7 @@ fn state_and_more(pid: i32) -> io::Result<String> {
 /// A process's name: the first 15 bytes of its program's file name.
 pub(crate) fn name(pid: i32) -> io::Result<String> {
     check_proc()?;
-    let name = fs::read(format!("/proc/{pid}/comm"))?;
-    Ok(String::from_utf8_lossy(&name).trim_end().to_owned())
+    Ok(text(format!("/proc/{pid}/comm"))?.trim_end().to_owned())
 }
 
 /// The file name in the first word of a process's command line.
@@ -185,30 +216,24 @@ pub(crate) fn program_in_proc(number: i32) -> Option<String> {
 /// The users of a process: real, effective, saved (`credentials(7)`). `None` if the process is gone; an
 /// error if it cannot be known for now.
 pub(crate) fn users(pid: i32) -> io::Result<Option<[u32; 3]>> {
-    let status = unless_short(fs::read_to_string(format!("/proc/{pid}/status")))?;
-    let status = status.unwrap_or_default();
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    let ids = unless_short(status(pid, "Uid"))?.flatten().unwrap_or_default();
     let ids: Vec<u32> = ids.split_ascii_whitespace().map_while(|id| id.parse().ok()).collect();
     Ok(ids.first_chunk().copied())
 }
 
 /// The effective user and group of a process, and its other groups.
 pub(crate) fn credentials(pid: i32) -> Option<(u32, u32, Vec<u32>)> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let ids = |key: &str| {
-        let ids = status.lines().find_map(|line| line.strip_prefix(key))?;
-        ids.split_ascii_whitespace().map(|id| id.parse().ok()).collect::<Option<Vec<u32>>>()
+    let status = text(format!("/proc/{pid}/status")).ok()?;
+    let ids = |name: &str| {
+        let ids = field(&status, name)?.split_ascii_whitespace();
+        ids.map(|id| id.parse().ok()).collect::<Option<Vec<u32>>>()
     };
-    Some((*ids("Uid:")?.get(1)?, *ids("Gid:")?.get(1)?, ids("Groups:")?))
+    Some((*ids("Uid")?.get(1)?, *ids("Gid")?.get(1)?, ids("Groups")?))
 }
 
 /// Does a process catch this signal, rather than ignore it or have its default action?
 pub(crate) fn catches(pid: i32, signal: i32) -> io::Result<bool> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = caught.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    let caught = caught.ok_or(io::ErrorKind::InvalidData)?;
-    Ok((1..=64).contains(&signal) && caught >> (signal - 1) & 1 == 1)
+    is_in_set(pid, "SigCgt", (signal - 1) as u32)
 }
 
 /// The words that this process was executed with.
@@ -235,13 +260,7 @@ pub(crate) fn entered_folder() -> Option<PathBuf> {
     let path = PathBuf::from(std::env::var_os("PWD")?);
     let is_plain = |one: Component<'_>| matches!(one, Component::RootDir | Component::Normal(_));
     let is_clean = path.is_absolute() && path.components().all(is_plain);
-    (is_clean && is_same_folder(&path)).then_some(path)
-}
-
-/// Does the path name the folder that this process stands in?
-fn is_same_folder(path: &Path) -> bool {
-    let id = |path: &Path| fs::metadata(path).map(|folder| (folder.dev(), folder.ino())).ok();
-    id(path).is_some_and(|named| id(Path::new(".")) == Some(named))
+    (is_clean && is_same(&path, ".")).then_some(path)
 }
 
 /// The folder that a process stands in.
@@ -251,7 +270,7 @@ pub(crate) fn folder(pid: i32) -> io::Result<PathBuf> {
 
 /// The control group of a process, as `/proc` tells it (`cgroups(7)`).
 pub(crate) fn control_group(pid: i32) -> Option<String> {
-    fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()
+    text(format!("/proc/{pid}/cgroup")).ok()
 }
 
 /// What the descriptors of a process are: `socket:[4711]`, `pipe:[815]`, or a path.
@@ -273,16 +292,13 @@ pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
 /// it.
 #[cfg(feature = "command")]
 pub(crate) fn has_capability(pid: i32, number: u32) -> Option<bool> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    Some(u64::from_str_radix(effective.trim(), 16).ok()? >> number & 1 == 1)
+    is_in_set(pid, "CapEff", number).ok()
 }
 
 /// For how many descriptors a process has room in its table (`proc_pid_status(5)`, FDSize). `None` if `/proc` does
 /// not say.
 pub(crate) fn table_size(pid: i32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("FDSize:"))?.trim().parse().ok()
+    status(pid, "FDSize").ok()??.parse().ok()
 }
 
 // ---- the kernel ----
@@ -307,11 +323,6 @@ pub(crate) fn threads() -> Option<usize> {
     Some(fs::read_dir("/proc/self/task").ok()?.count())
 }
 
-/// Has this process a single thread? `false` if that cannot be known.
-pub(crate) fn is_single_threaded() -> bool {
-    threads() == Some(1)
-}
-
 /// The numbers of this process's open descriptors.
 pub(crate) fn own_descriptors() -> io::Result<impl Iterator<Item = i32>> {
     let fds = fs::read_dir("/proc/self/fd")?;
@@ -320,29 +331,49 @@ pub(crate) fn own_descriptors() -> io::Result<impl Iterator<Item = i32>> {
 
 /// Does the path name the file of the program that this process runs?
 pub(crate) fn runs_from(path: &Path) -> bool {
-    let id = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
-    match (id(path), id(Path::new("/proc/self/exe"))) {
-        (Ok(named), Ok(running)) => named == running,
-        _ => false,
-    }
+    is_same(path, "/proc/self/exe")
 }
 
 /// Does the kernel write a core dump of this process (`proc_pid_status(5)`, CoreDumping; since Linux 4.15)? `false` if
 /// that cannot be seen.
 pub(crate) fn dumps_core(pid: i32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    says_dumping(&status)
-}
-
-fn says_dumping(status: &str) -> bool {
-    status
-        .lines()
-        .any(|line| line.strip_prefix("CoreDumping:").is_some_and(|value| value.trim() == "1"))
+    status(pid, "CoreDumping").is_ok_and(|value| value.as_deref() == Some("1"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{dumps_core, says_dumping, table_size};
+    use super::{catches, credentials, dumps_core, field, table_size, try_identity, users};
+    use std::io::{Read, Write};
+    use std::process::{Command, Stdio};
+
+    /// Its last character has two bytes, of which the kernel keeps the first.
+    #[test]
+    fn a_process_whose_name_is_cut_in_the_middle_of_a_character_is_seen() {
+        let folder = std::env::temp_dir().join(format!("seamless-cut-{}", std::process::id()));
+        std::fs::create_dir(&folder).expect("a folder");
+        let program = folder.join("fourteen-bytesä");
+        std::os::unix::fs::symlink("/bin/cat", &program).expect("a link");
+        let mut child = Command::new(program)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a process");
+        // It has its name for sure once it answers: `spawn` may return a moment earlier.
+        child.stdin.as_mut().expect("a pipe").write_all(b"x").expect("written");
+        child.stdout.as_mut().expect("a pipe").read_exact(&mut [0]).expect("an answer");
+        let pid = i32::try_from(child.id()).expect("a PID");
+        let name = std::fs::read(format!("/proc/{pid}/comm")).expect("a name");
+        let identity = try_identity(pid).expect("a process");
+        let (users, credentials) = (users(pid).expect("users"), credentials(pid));
+        let (catches, size) = (catches(pid, 15), table_size(pid));
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        std::fs::remove_dir_all(folder).expect("removed");
+        assert!(std::str::from_utf8(&name).is_err(), "{name:?}");
+        assert_eq!(identity.expect("identity").pid, pid);
+        assert!(users.is_some() && credentials.is_some() && size.is_some());
+        assert!(!catches.expect("known"));
+    }
 
     #[test]
     fn the_kernel_says_how_large_a_table_of_descriptors_is() {
@@ -353,8 +384,9 @@ mod tests {
 
     #[test]
     fn the_kernel_says_whether_it_writes_a_core_dump() {
-        assert!(says_dumping("State:\tS (sleeping)\nCoreDumping:\t1\nTHP_enabled:\t1\n"));
-        assert!(!says_dumping("State:\tS (sleeping)\nCoreDumping:\t0\nTHP_enabled:\t1\n"));
-        assert!(!says_dumping("") && !dumps_core(std::process::id() as i32));
+        let says = |status| field(status, "CoreDumping");
+        assert_eq!(says("State:\tS (sleeping)\nCoreDumping:\t1\nTHP_enabled:\t1\n"), Some("1"));
+        assert_eq!(says("State:\tS (sleeping)\nCoreDumping:\t0\nTHP_enabled:\t1\n"), Some("0"));
+        assert!(says("").is_none() && !dumps_core(std::process::id() as i32));
     }
 }

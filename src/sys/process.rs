@@ -22,7 +22,7 @@ pub(crate) fn parent_pid() -> i32 {
     nix::unistd::getppid().as_raw()
 }
 
-/// Does the kernel tell these two? A process whose parent is in another PID namespace has parent 0.
+/// Does the kernel tell both? A process whose parent is in another PID namespace has parent 0.
 pub(crate) fn knows_pids() -> bool {
     own_pid() > 0 && parent_pid() >= 0
 }
@@ -48,7 +48,7 @@ impl Held {
         Held { pidfd }
     }
 
-    /// The same process, held once more; `None` if there is no descriptor to be had.
+    /// The same process, held once more; `None` if the system is out of descriptors.
     pub(crate) fn again(&self) -> Option<Held> {
         Some(Held { pidfd: self.pidfd.try_clone().ok()? })
     }

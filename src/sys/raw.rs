@@ -94,8 +94,8 @@ static ON_SIGNAL: OnceLock<fn(i32, i32)> = OnceLock::new();
 
 extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the kernel gives a valid siginfo to a handler with SA_SIGINFO, and so does signal-hook, which
-    // passes its own on; `si_pid` only reads.
-    let sender = unsafe { info.as_ref().map_or(0, |info| info.si_pid()) };
+    // passes its own on.
+    let sender = unsafe { info.as_ref() }.map_or(0, sender);
     // A read of an atomic: the lock was set before any handler was installed.
     if let Some(on_signal) = ON_SIGNAL.get() {
         on_signal(signal, sender);
@@ -132,16 +132,6 @@ pub(crate) fn reset_to_default(signal: i32) {
     }
 }
 
-/// Unblocks every signal for this thread, whatever mask it was started with.
-pub(crate) fn unblock_all() {
-    let mut none = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: sigemptyset initializes the set before it is read.
-    unsafe {
-        libc::sigemptyset(none.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
-    }
-}
-
 /// An `fcntl(2)` lock on a whole file.
 pub(crate) fn whole_file_lock() -> libc::flock {
     // SAFETY: a C structure of integers, for which all zeroes is a valid value: from the start
@@ -165,15 +155,14 @@ pub(crate) fn inherit(command: &mut Command, fd: RawFd, ignored: Vec<i32>) {
     }
 }
 
-/// Examines a descriptor that other code may own. The error is EBADF if it is not open. `f` must only ask
-/// about it and change nothing.
+/// Examines a descriptor that other code may own. The error is EBADF if it is not open. `f` must not close it, and
+/// changes something only if the caller knows that no other code uses it.
 pub(crate) fn look_at<T>(
     fd: RawFd,
     f: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
 ) -> io::Result<T> {
-    // SAFETY: the descriptor is open, as fcntl says, and only borrowed for a question; should its
-    // owner close it meanwhile, the question fails or is answered about another descriptor, and
-    // nothing is touched.
+    // SAFETY: the descriptor is open, as fcntl says, and only borrowed. If its owner closes it meanwhile, the
+    // question fails or is answered about another descriptor.
     unsafe {
         check(libc::fcntl(fd, libc::F_GETFD).into())?;
         f(BorrowedFd::borrow_raw(fd))
@@ -215,18 +204,20 @@ pub(crate) fn exit_now(code: i32) -> ! {
 }
 
 /// What [`receive`] has received.
-pub(crate) struct Arrived {
-    pub(crate) length: usize,
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) bytes: Vec<u8>,
     pub(crate) fds: Vec<OwnedFd>,
     /// The message was longer than the room for it.
     pub(crate) is_cut: bool,
-    /// Some descriptors that came with the message could not be received.
+    /// Some of the descriptors that came with it are lost (MSG_CTRUNC).
     pub(crate) lost_fds: bool,
 }
 
-/// Receives a message and its descriptors, close-on-exec from birth (`recvmsg(2)`). Never waits. If some
-/// descriptors of a message were lost, nix would leak the others.
-pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Arrived> {
+/// Receives a message of at most `longest` bytes and its descriptors, close-on-exec from birth (`recvmsg(2)`).
+/// Never waits. If some descriptors of a message were lost, nix would leak the others.
+pub(crate) fn receive(socket: BorrowedFd<'_>, longest: usize) -> io::Result<Message> {
+    let mut bytes = vec![0; longest];
     // Room for 253 descriptors, the most that the kernel delivers with a message; of u64, for the alignment.
     let mut control = [0_u64; 256];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -253,8 +244,9 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Ar
             }
             one = libc::CMSG_NXTHDR(&header, one);
         }
-        Ok(Arrived {
-            length: length as usize,
+        bytes.truncate(length as usize);
+        Ok(Message {
+            bytes,
             fds,
             is_cut: header.msg_flags & libc::MSG_TRUNC != 0,
             lost_fds: header.msg_flags & libc::MSG_CTRUNC != 0,

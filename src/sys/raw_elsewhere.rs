@@ -1,12 +1,14 @@
 //! What `raw_linux` has, for every other system. There is no launcher there, so what only launchers and
 //! takeovers need is an error, "unsupported", and is never called. Sockets are bound and used as on Linux.
 
+use crate::proto::control::frame::Address;
+use crate::proto::flows::bpf::Instruction;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc::{self, c_int};
 use nix::sys::socket::{
-    self as nix_socket, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike,
-    SockaddrStorage, getsockname,
+    self as nix_socket, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage,
+    getsockname,
 };
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 #[cfg(feature = "command")]
@@ -32,29 +34,33 @@ pub(crate) const MSG_CMSG_CLOEXEC: c_int = 0;
 /// No socket has it.
 pub(crate) const IPPROTO_MPTCP: c_int = -1;
 
-fn unsupported<T>() -> io::Result<T> {
-    Err(io::ErrorKind::Unsupported.into())
+macro_rules! unsupported {
+    ($(fn $name:ident($($argument:ty),*) -> $result:ty;)*) => {
+        $(pub(crate) fn $name($(_: $argument),*) -> io::Result<$result> {
+            Err(io::ErrorKind::Unsupported.into())
+        })*
+    };
+}
+
+unsupported! {
+    fn pidfd_open(i32) -> OwnedFd;
+    fn pid_namespace(&OwnedFd) -> OwnedFd;
+    fn pidfd_send_signal(BorrowedFd<'_>, i32) -> ();
+    fn close_range(RawFd, RawFd) -> ();
+    fn become_user(u32, u32, &[u32]) -> ();
+    fn seqpacket_pair() -> (OwnedFd, OwnedFd);
+    fn cookie(BorrowedFd<'_>) -> u64;
+    fn bind_to_interface(BorrowedFd<'_>, c_int) -> ();
+    fn bind_vsock(u32, u32, bool) -> OwnedFd;
+    fn attach_to_group(BorrowedFd<'_>, &[Instruction]) -> ();
+    fn memory(&CStr) -> File;
+    fn seal(&File, bool) -> ();
+    fn is_sealed(impl AsFd, bool) -> bool;
 }
 
 // ---- processes ----
 
-pub(crate) fn pidfd_open(_pid: i32) -> io::Result<OwnedFd> {
-    unsupported()
-}
-
-pub(crate) fn pid_namespace(_pidfd: &OwnedFd) -> io::Result<OwnedFd> {
-    unsupported()
-}
-
-pub(crate) fn pidfd_send_signal(_pidfd: BorrowedFd<'_>, _signal: i32) -> io::Result<()> {
-    unsupported()
-}
-
 pub(crate) fn end_with_this_thread(_command: &mut Command) {}
-
-pub(crate) fn close_range(_from: RawFd, _to: RawFd) -> io::Result<()> {
-    unsupported()
-}
 
 pub(crate) fn executed_path() -> Option<OsString> {
     None
@@ -63,11 +69,6 @@ pub(crate) fn executed_path() -> Option<OsString> {
 pub(crate) fn trim_memory() {}
 
 /// Only for keepers, which these systems do not have.
-pub(crate) fn become_user(_user: u32, _group: u32, _groups: &[u32]) -> io::Result<()> {
-    unsupported()
-}
-
-/// The same.
 pub(crate) fn since_boot() -> std::time::Duration {
     std::time::Duration::ZERO
 }
@@ -93,18 +94,13 @@ pub(crate) fn socket(
     family: AddressFamily,
     ty: SockType,
     nonblocking: bool,
-    protocol: Option<SockProtocol>,
 ) -> io::Result<OwnedFd> {
-    let socket = nix_socket::socket(family, ty, SockFlag::empty(), protocol)?;
+    let socket = nix_socket::socket(family, ty, SockFlag::empty(), None)?;
     fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     if nonblocking {
         fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     }
     Ok(socket)
-}
-
-pub(crate) fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    unsupported()
 }
 
 pub(crate) fn accept(_listener: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
@@ -127,16 +123,8 @@ pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, bytes)
 }
 
-pub(crate) fn cookie(_socket: BorrowedFd<'_>) -> io::Result<u64> {
-    unsupported()
-}
-
 pub(crate) fn interface(_socket: BorrowedFd<'_>) -> nix::Result<c_int> {
     Err(Errno::ENOPROTOOPT)
-}
-
-pub(crate) fn bind_to_interface(_socket: BorrowedFd<'_>, _index: c_int) -> io::Result<()> {
-    unsupported()
 }
 
 /// PID and user of the peer. The PID is 0 if the peer cannot be seen.
@@ -151,11 +139,7 @@ pub(crate) fn peer_pidfd(_socket: BorrowedFd<'_>) -> nix::Result<Option<OwnedFd>
 /// No socket has it.
 pub(crate) const AF_VSOCK: c_int = -1;
 
-pub(crate) fn bind_vsock(_cid: u32, _port: u32, _nonblocking: bool) -> io::Result<OwnedFd> {
-    unsupported()
-}
-
-pub(crate) fn vsock_address(_socket: BorrowedFd<'_>) -> nix::Result<Option<(u32, u32)>> {
+pub(crate) fn vsock_address(_socket: BorrowedFd<'_>) -> nix::Result<Option<Address>> {
     Ok(None)
 }
 
@@ -195,43 +179,7 @@ impl SocketFile {
     }
 }
 
-/// An instruction of a program that chooses among the members of a group. It is made, but never attached.
-#[allow(dead_code)]
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Instruction {
-    pub(crate) code: u16,
-    pub(crate) jt: u8,
-    pub(crate) jf: u8,
-    pub(crate) k: u32,
-}
-
-pub(crate) fn attach_to_group(_socket: BorrowedFd<'_>, _program: &[Instruction]) -> io::Result<()> {
-    unsupported()
-}
-
 /// Nothing was attached.
-pub(crate) fn detach_from_group(_socket: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn detach_from_group(_socket: BorrowedFd<'_>) -> nix::Result<()> {
     Ok(())
-}
-
-// ---- sealed memory ----
-
-pub(crate) fn memory(_name: &CStr) -> io::Result<File> {
-    unsupported()
-}
-
-pub(crate) fn seal(_file: &File) -> io::Result<()> {
-    unsupported()
-}
-
-pub(crate) fn is_sealed(_fd: impl AsFd) -> io::Result<bool> {
-    unsupported()
-}
-
-pub(crate) fn seal_size(_file: &File) -> io::Result<()> {
-    unsupported()
-}
-
-pub(crate) fn has_sealed_size(_fd: impl AsFd) -> io::Result<bool> {
-    unsupported()
 }

@@ -3,16 +3,20 @@
 #![allow(unsafe_code)]
 
 use super::raw::check;
+use super::shortage::uninterrupted;
+use crate::proto::control::frame::Address;
+use crate::proto::flows::bpf::Instruction;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::libc::{self, c_int};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
-    self as nix_socket, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage,
-    VsockAddr, accept4, getsockname, getsockopt, setsockopt, socketpair, sockopt,
+    self as nix_socket, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, VsockAddr,
+    accept4, getsockname, getsockopt, setsockopt, socketpair, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::time::ClockId;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 use std::ffi::CStr;
@@ -25,6 +29,7 @@ use std::os::unix::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 pub(crate) use libc::{AF_VSOCK, IPPROTO_MPTCP, MSG_CMSG_CLOEXEC};
 #[cfg(feature = "command")]
@@ -41,6 +46,8 @@ sockopt_impl!(Domain, GetOnly, libc::SOL_SOCKET, libc::SO_DOMAIN, c_int);
 sockopt_impl!(Protocol, GetOnly, libc::SOL_SOCKET, libc::SO_PROTOCOL, c_int);
 sockopt_impl!(Cookie, GetOnly, libc::SOL_SOCKET, libc::SO_COOKIE, u64);
 sockopt_impl!(BindToIfIndex, Both, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, c_int);
+const SO_DETACH_REUSEPORT_BPF: c_int = 68;
+sockopt_impl!(DetachReusePortBpf, SetOnly, libc::SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, c_int);
 
 /// `pidfd_open(2)`; close-on-exec from birth.
 pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
@@ -110,14 +117,12 @@ pub(crate) fn become_user(user: u32, group: u32, groups: &[u32]) -> io::Result<(
 }
 
 /// The time since boot, suspensions included (CLOCK_BOOTTIME, `clock_gettime(2)`).
-pub(crate) fn since_boot() -> std::time::Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the structure is ours. Linux has had this clock since 2.6.39; if the call fails, the time is 0.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
-    std::time::Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+pub(crate) fn since_boot() -> Duration {
+    // Linux has had this clock since 2.6.39.
+    ClockId::CLOCK_BOOTTIME.now().map_or(Duration::ZERO, Duration::from)
 }
 
-/// `malloc_trim(3)`, if the C library has it.
+/// Gives unused memory back to the system: `malloc_trim(3)`, if the C library has it.
 pub(crate) fn trim_memory() {
     // SAFETY: takes an integer; gives back only memory that is not in use.
     #[cfg(target_env = "gnu")]
@@ -126,51 +131,23 @@ pub(crate) fn trim_memory() {
     }
 }
 
-/// Lets a program choose among the sockets of a SO_REUSEPORT group (`socket(7)`,
-/// SO_ATTACH_REUSEPORT_CBPF). It returns the index of a socket.
+/// Lets this program choose among the sockets of a SO_REUSEPORT group, instead of the one before (`socket(7)`,
+/// SO_ATTACH_REUSEPORT_CBPF). It returns the index of a socket. The socket is in such a group. No privilege is
+/// needed.
 pub(crate) fn attach_to_group(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
-    let program = libc::sock_fprog {
-        len: program.len() as _,
-        filter: program.as_ptr().cast_mut(), // the kernel only reads it
+    let native = |one: &Instruction| {
+        let Instruction { code, jt, jf, k } = *one;
+        libc::sock_filter { code, jt, jf, k }
     };
-    // SAFETY: the structure and the instructions that it points to outlive the call.
-    unsafe {
-        check(
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ATTACH_REUSEPORT_CBPF,
-                (&raw const program).cast(),
-                size_of_val(&program) as _,
-            )
-            .into(),
-        )
-        .map(drop)
-    }
+    let mut native: Vec<libc::sock_filter> = program.iter().map(native).collect();
+    let program = libc::sock_fprog { len: native.len() as _, filter: native.as_mut_ptr() };
+    Ok(setsockopt(&socket, sockopt::AttachReusePortCbpf, &program)?)
 }
 
 /// Removes the program from a SO_REUSEPORT group.
-pub(crate) fn detach_from_group(socket: BorrowedFd<'_>) -> io::Result<()> {
-    const SO_DETACH_REUSEPORT_BPF: libc::c_int = 68;
-    let none: libc::c_int = 0;
-    // SAFETY: the option takes an integer and reads nothing else.
-    unsafe {
-        check(
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                SO_DETACH_REUSEPORT_BPF,
-                (&raw const none).cast(),
-                size_of_val(&none) as _,
-            )
-            .into(),
-        )
-        .map(drop)
-    }
+pub(crate) fn detach_from_group(socket: BorrowedFd<'_>) -> nix::Result<()> {
+    setsockopt(&socket, DetachReusePortBpf, &0)
 }
-
-/// An instruction of such a program (`linux/filter.h`).
-pub(crate) type Instruction = libc::sock_filter;
 
 /// Closes a range of descriptors (`close_range(2)`). Only for [`close_all_but`](super::raw::close_all_but),
 /// whose caller uses none of them any more.
@@ -202,10 +179,9 @@ pub(crate) fn socket(
     family: AddressFamily,
     ty: SockType,
     nonblocking: bool,
-    protocol: Option<SockProtocol>,
 ) -> io::Result<OwnedFd> {
     let more = if nonblocking { SockFlag::SOCK_NONBLOCK } else { SockFlag::empty() };
-    Ok(nix_socket::socket(family, ty, SockFlag::SOCK_CLOEXEC | more, protocol)?)
+    Ok(nix_socket::socket(family, ty, SockFlag::SOCK_CLOEXEC | more, None)?)
 }
 
 /// Both ends of a SEQPACKET connection, close-on-exec.
@@ -236,12 +212,10 @@ pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     let mut rest = bytes;
     while !rest.is_empty() {
         // SAFETY: the kernel writes at most as many bytes as there is room for.
-        let got = unsafe { check(libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) as _) };
-        match got {
-            Ok(count) => rest = &mut rest[count as usize..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+        let got = uninterrupted(|| unsafe {
+            check(libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) as _)
+        })?;
+        rest = &mut rest[got as usize..];
     }
     Ok(())
 }
@@ -277,15 +251,15 @@ pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> nix::Result<Option<OwnedFd>>
 
 /// A vsock socket that is bound (`vsock(7)`).
 pub(crate) fn bind_vsock(cid: u32, port: u32, nonblocking: bool) -> io::Result<OwnedFd> {
-    let socket = socket(AddressFamily::Vsock, SockType::Stream, nonblocking, None)?;
+    let socket = socket(AddressFamily::Vsock, SockType::Stream, nonblocking)?;
     nix_socket::bind(socket.as_raw_fd(), &VsockAddr::new(cid, port))?;
     Ok(socket)
 }
 
-/// Where a vsock socket is bound: context ID and port.
-pub(crate) fn vsock_address(socket: BorrowedFd<'_>) -> nix::Result<Option<(u32, u32)>> {
+/// Where a vsock socket is bound.
+pub(crate) fn vsock_address(socket: BorrowedFd<'_>) -> nix::Result<Option<Address>> {
     let local: SockaddrStorage = getsockname(socket.as_raw_fd())?;
-    Ok(local.as_vsock_addr().map(|local| (local.cid(), local.port())))
+    Ok(local.as_vsock_addr().map(|local| Address::Vsock { cid: local.cid(), port: local.port() }))
 }
 
 /// The name of an abstract address.
@@ -301,12 +275,8 @@ pub(crate) fn set_mode_of_unbound(socket: &OwnedFd, mode: u32) -> io::Result<()>
 /// Opens the file itself (O_PATH), to be used as `/proc/self/fd/N`: for paths that are too long for the
 /// address of a socket. Not by `std`: musl counts O_PATH among the access modes, and so `std` drops it there.
 pub(crate) fn open_path(path: &Path, more: OFlag) -> io::Result<File> {
-    loop {
-        match open(path, OFlag::O_PATH | OFlag::O_CLOEXEC | more, Mode::empty()) {
-            Err(Errno::EINTR) => {}
-            opened => return Ok(opened?.into()),
-        }
-    }
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | more;
+    uninterrupted(|| Ok(open(path, flags, Mode::empty())?.into()))
 }
 
 /// The file of a Unix socket. It is held open, so the file that was examined is the one that is changed, even
@@ -337,10 +307,11 @@ impl SocketFile {
 
 // ---- sealed memory ----
 
-/// Without these seals the sender could change the bytes, or cut them off, while the receiver reads
-/// them.
-fn seals() -> SealFlag {
-    SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
+/// Without these seals the sender could cut the bytes off, or change them, while the receiver reads them.
+/// `writable`: only the size stays, so that the memory can be mapped for writing.
+fn seals(writable: bool) -> SealFlag {
+    let size = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+    if writable { size } else { size | SealFlag::F_SEAL_WRITE }
 }
 
 /// A file in memory (`memfd_create(2)`), which `/proc` shows under this name.
@@ -349,30 +320,16 @@ pub(crate) fn memory(name: &CStr) -> io::Result<File> {
     Ok(memfd_create(name, flags)?.into())
 }
 
-pub(crate) fn seal(file: &File) -> io::Result<()> {
-    fcntl(file, FcntlArg::F_ADD_SEALS(seals() | SealFlag::F_SEAL_SEAL))?;
+pub(crate) fn seal(file: &File, writable: bool) -> io::Result<()> {
+    fcntl(file, FcntlArg::F_ADD_SEALS(seals(writable) | SealFlag::F_SEAL_SEAL))?;
     Ok(())
 }
 
-/// `false` also for a descriptor that is not such a file.
-pub(crate) fn is_sealed(fd: impl AsFd) -> io::Result<bool> {
+/// Was it sealed so? `false` also for a descriptor that is not such a file.
+pub(crate) fn is_sealed(fd: impl AsFd, writable: bool) -> io::Result<bool> {
     match fcntl(fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate) {
-        Ok(held) => Ok(held.contains(seals())),
+        Ok(held) => Ok(held.intersection(seals(false)) == seals(writable)),
         Err(Errno::EINVAL) => Ok(false),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Its size cannot be changed any more. F_SEAL_WRITE would forbid to map it for writing.
-pub(crate) fn seal_size(file: &File) -> io::Result<()> {
-    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-    fcntl(file, FcntlArg::F_ADD_SEALS(seals))?;
-    Ok(())
-}
-
-/// Was it sealed so? An error for a descriptor that is not such a file.
-pub(crate) fn has_sealed_size(fd: impl AsFd) -> io::Result<bool> {
-    let held = SealFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GET_SEALS)?);
-    let wanted = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
-    Ok(held.contains(wanted) && !held.contains(SealFlag::F_SEAL_WRITE))
 }

@@ -29,8 +29,8 @@ pub(crate) fn make_room(more: u64) {
     }
 }
 
-/// The same for a table of this size, which is more than is usual for a process that has just started; nothing is
-/// open above it.
+/// The same for a whole table of this size, in a process that has just started and has no descriptor above it.
+/// Does nothing if each process gets such a table anyway.
 #[allow(clippy::unnecessary_cast)]
 pub(crate) fn make_room_for_table(size: u64) {
     if size <= ROOM {

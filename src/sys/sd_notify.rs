@@ -1,6 +1,6 @@
 //! Messages to systemd, or to another listener at NOTIFY_SOCKET (`sd_notify(3)`).
 
-use nix::errno::Errno;
+use super::shortage::uninterrupted;
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 pub(crate) use sd_notify::NotifyState as Word;
 use std::env;
@@ -51,12 +51,9 @@ fn send(words: &[Word<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let control: &[_] = if fds.is_empty() { &[] } else { &rights };
     let parts = [IoSlice::new(text.as_bytes())];
     let from = UnixDatagram::unbound()?;
-    loop {
-        match sendmsg(from.as_raw_fd(), &parts, control, MsgFlags::empty(), Some(&address)) {
-            Err(Errno::EINTR) => {}
-            sent => return Ok(sent.map(drop)?),
-        }
-    }
+    let flags = MsgFlags::empty();
+    uninterrupted(|| Ok(sendmsg(from.as_raw_fd(), &parts, control, flags, Some(&address))?))
+        .map(drop)
 }
 
 /// The time within which systemd's watchdog wants a sign of life from this process.

@@ -5,11 +5,12 @@
 //! the peer is. Nothing here ever waits.
 
 use super::raw;
-use super::shortage::is_shortage;
+pub(crate) use super::raw::Message;
+use super::shortage::{is_shortage, uninterrupted};
 use super::socket::{self, Peer, Settings};
 use super::system;
-use super::unix_path::{self, Beside, Occupant, SocketType};
-use crate::proto::control::frame::FileId;
+use super::unix_path::{self, Beside, Occupant};
+use crate::proto::control::frame::{FileId, SocketKind};
 use crate::proto::sockets::changes::FileChanges;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -36,16 +37,6 @@ pub(crate) enum Arrival {
     OutOfMemory,
     /// The peer has closed its end or has died, and its last message has been read.
     Closed,
-}
-
-#[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) fds: Vec<OwnedFd>,
-    /// The message was longer than the room for it.
-    pub(crate) is_cut: bool,
-    /// Some of the descriptors that came with it are lost (MSG_CTRUNC).
-    pub(crate) lost_fds: bool,
 }
 
 impl Link {
@@ -81,7 +72,7 @@ impl Link {
 
     /// Connects to a control socket. The error is EAGAIN if too many connections wait there already.
     pub(crate) fn connect(path: &Path) -> io::Result<Link> {
-        Ok(Link { fd: unix_path::connect(path, SocketType::SeqPacket)? })
+        Ok(Link { fd: unix_path::connect(path, SocketKind::UnixSeqpacket)? })
     }
 
     /// The process at the other end.
@@ -89,7 +80,7 @@ impl Link {
         socket::peer(self.fd.as_fd())
     }
 
-    /// The process that listens where this has connected to.
+    /// The process that listens at the socket to which this has connected.
     pub(crate) fn listener(&self) -> io::Result<Option<Peer>> {
         socket::listener(self.fd.as_fd())
     }
@@ -101,30 +92,21 @@ impl Link {
         let control: &[_] = if fds.is_empty() { &[] } else { &rights };
         let flags = MsgFlags::MSG_DONTWAIT | system::MSG_NOSIGNAL;
         let parts = [IoSlice::new(bytes)];
-        loop {
-            match sendmsg::<UnixAddr>(self.fd.as_raw_fd(), &parts, control, flags, None) {
-                Err(Errno::EINTR) => {}
-                sent => return Ok(sent.map(drop)?),
-            }
-        }
+        let send = || Ok(sendmsg::<UnixAddr>(self.fd.as_raw_fd(), &parts, control, flags, None)?);
+        uninterrupted(send).map(drop)
     }
 
     /// Receives one message of at most `longest` bytes.
     pub(crate) fn receive(&self, longest: usize) -> Arrival {
-        let mut bytes = vec![0; longest];
         let mut was_reset = false;
         loop {
-            let error = match raw::receive(self.fd.as_fd(), &mut bytes) {
-                Ok(arrived) if arrived.length == 0 => return Arrival::Closed, // nobody sends an empty one
-                Ok(arrived) => {
-                    bytes.truncate(arrived.length);
-                    let (is_cut, lost_fds) = (arrived.is_cut, arrived.lost_fds);
-                    return Arrival::Message(Message { bytes, fds: arrived.fds, is_cut, lost_fds });
-                }
+            let error = match uninterrupted(|| raw::receive(self.fd.as_fd(), longest)) {
+                // Nobody sends an empty one.
+                Ok(message) if message.bytes.is_empty() => return Arrival::Closed,
+                Ok(message) => return Arrival::Message(message),
                 Err(error) => error,
             };
             match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::EINTR) => {}
                 Some(Errno::EAGAIN) => return Arrival::Nothing,
                 // The peer closed its end without reading all that we sent. What it sent before that may
                 // still be there.
@@ -138,7 +120,7 @@ impl Link {
     /// Why this process may not receive anything: a filter of system calls. [`receive`](Self::receive) takes that
     /// for a link that is closed.
     pub(crate) fn refusal(&self) -> Option<io::Error> {
-        let error = raw::receive(self.fd.as_fd(), &mut [0]).err()?;
+        let error = raw::receive(self.fd.as_fd(), 1).err()?;
         let errno = Errno::from_raw(error.raw_os_error()?);
         matches!(errno, Errno::EPERM | Errno::EACCES | Errno::ENOSYS).then_some(error)
     }
@@ -178,7 +160,7 @@ impl Listener {
             nonblocking: true,
             change_nonblocking: false,
         };
-        Beside::bind(SocketType::SeqPacket, path, settings)
+        Beside::bind(SocketKind::UnixSeqpacket, path, settings)
     }
 
     pub(crate) fn place(beside: Beside) -> io::Result<Listener> {
@@ -195,15 +177,12 @@ impl Listener {
         }
     }
 
-    /// Does nobody listen at the path any more, neither this process nor another? A file that is no
-    /// socket is in the way, and counts as nobody.
+    /// Has the path lost its listener: does neither this process nor another one listen there? Also `true` if the
+    /// file there is no socket.
     pub(crate) fn is_lost(&self, path: &Path) -> bool {
-        use Occupant::{NoSocket, Nobody, Somebody};
-        unix_path::file_at(path) != Some(self.file)
-            && unix_path::occupant_of(path, SocketType::SeqPacket).is_ok_and(|there| match there {
-                Nobody | NoSocket => true,
-                Somebody(_) => false,
-            })
+        use Occupant::{NoSocket, Nobody};
+        let occupant = || unix_path::occupant_of(path, SocketKind::UnixSeqpacket);
+        unix_path::file_at(path) != Some(self.file) && matches!(occupant(), Ok(Nobody | NoSocket))
     }
 }
 

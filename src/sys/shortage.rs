@@ -1,4 +1,4 @@
-//! What "short of memory" means: said here once, and asked by everybody who tries again.
+//! Which errors of a system call say "try again".
 
 use nix::errno::Errno;
 use std::io;
@@ -8,12 +8,9 @@ use std::io;
 /// must ask again: if it concluded "there is no such thing", it would go on to weaker means.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     use Errno::{EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ETOOMANYREFS};
-    match error.raw_os_error().map(Errno::from_raw) {
-        // Too many of this user's descriptors are in messages that nobody has received (`unix(7)`).
-        Some(ETOOMANYREFS) => true,
-        Some(EMFILE | ENFILE | ENOMEM | ENOBUFS | EAGAIN | EINTR) => true,
-        Some(_) | None => false,
-    }
+    // ETOOMANYREFS: too many of this user's descriptors are in messages that nobody has received (`unix(7)`).
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(EMFILE | ENFILE | ENOMEM | ENOBUFS | EAGAIN | EINTR | ETOOMANYREFS))
 }
 
 /// An error only if the system is short of something; `None` for every other error.
@@ -22,6 +19,21 @@ pub(crate) fn unless_short<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Ok(value) => Ok(Some(value)),
         Err(error) if is_shortage(&error) => Err(error),
         Err(_) => Ok(None),
+    }
+}
+
+/// `None` on an error. If the system is short of something, the error is also put into `short`.
+pub(crate) fn note_shortage<T>(result: io::Result<T>, short: &mut Option<io::Error>) -> Option<T> {
+    result.map_err(|error| *short = Some(error).filter(is_shortage).or_else(|| short.take())).ok()
+}
+
+/// Repeats a call that a signal has interrupted.
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
     }
 }
 

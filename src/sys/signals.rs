@@ -14,7 +14,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 pub(crate) use libc::{SIGCHLD, SIGCONT, SIGINT, SIGKILL, SIGPIPE, SIGTERM, SIGUSR2};
-pub(crate) use raw::unblock_all;
+
+/// Unblocks every signal for this thread, whatever mask it was started with.
+pub(crate) fn unblock_all() {
+    _ = SigSet::empty().thread_set_mask();
+}
 
 /// A signal that arrived.
 #[derive(Clone, Copy, Debug)]
@@ -203,7 +207,7 @@ impl Waiting {
 
 /// Can the daemon send this signal to wake the launcher?
 pub(crate) fn can_release(signal: i32) -> bool {
-    catchable().any(|one| one == signal) && ![SIGTERM, SIGCONT].contains(&signal)
+    can_catch(signal) && ![SIGTERM, SIGCONT].contains(&signal)
 }
 
 /// Can this signal be passed on to every generation? Not those that mean something to the crate.
@@ -215,5 +219,5 @@ pub(crate) fn can_pass_to_all(signal: i32, release: i32) -> bool {
 /// a write to the log can raise.
 pub(crate) fn can_reload(signal: i32, release: i32) -> bool {
     let taken = [SIGTERM, SIGINT, SIGUSR2, SIGCHLD, SIGCONT, SIGPIPE, release];
-    catchable().any(|one| one == signal) && !taken.contains(&signal)
+    can_catch(signal) && !taken.contains(&signal)
 }

@@ -2,6 +2,7 @@
 //! the other end.
 
 use super::process::{self, Held};
+pub(crate) use super::system::cookie;
 use super::{proc, raw, rlimit, system};
 use crate::proto::control::frame::{Address, SocketKind};
 use crate::proto::sockets::changes::FileChanges;
@@ -10,8 +11,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::{self, c_int};
 use nix::sys::socket::{
-    self as nix_socket, AddressFamily, SockProtocol, SockType, SockaddrIn, SockaddrIn6,
-    SockaddrLike, SockaddrStorage, getsockname, getsockopt, setsockopt, sockopt,
+    self as nix_socket, AddressFamily, SockType, SockaddrIn, SockaddrIn6, SockaddrLike,
+    SockaddrStorage, getsockname, getsockopt, setsockopt, sockopt,
 };
 use nix::{getsockopt_impl, sockopt_impl};
 use std::io;
@@ -47,12 +48,7 @@ pub(crate) fn bind(
     address: SocketAddr,
     settings: Settings,
 ) -> io::Result<OwnedFd> {
-    let (ty, protocol) = match kind {
-        SocketKind::Udp => (SockType::Datagram, SockProtocol::Udp),
-        _ => (SockType::Stream, SockProtocol::Tcp),
-    };
-    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
-    let socket = system::socket(family, ty, settings.nonblocking, Some(protocol))?;
+    let socket = inet_socket(kind, address, settings.nonblocking)?;
     if let (Some(only_v6), true) = (settings.only_v6, address.is_ipv6()) {
         setsockopt(&socket, sockopt::Ipv6V6Only, &only_v6)?;
     }
@@ -63,10 +59,7 @@ pub(crate) fn bind(
     if settings.reuse_port {
         setsockopt(&socket, sockopt::ReusePort, &true)?;
     }
-    match address {
-        SocketAddr::V4(address) => bind_to(&socket, &SockaddrIn::from(address))?,
-        SocketAddr::V6(address) => bind_to(&socket, &SockaddrIn6::from(address))?,
-    }
+    bind_inet(&socket, address)?;
     if kind == SocketKind::Tcp {
         listen(socket.as_fd(), settings.backlog)?;
     }
@@ -89,16 +82,24 @@ pub(crate) fn listen(socket: BorrowedFd<'_>, backlog: Option<u32>) -> io::Result
 /// the permission and at the address before it looks at other sockets. Nothing arrives at the socket that is
 /// tried: the address is in use.
 pub(crate) fn try_bind(kind: SocketKind, address: SocketAddr) -> io::Result<()> {
-    let ty = if kind == SocketKind::Udp { SockType::Datagram } else { SockType::Stream };
-    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
-    let socket = system::socket(family, ty, true, None)?;
-    let bound = match address {
-        SocketAddr::V4(address) => bind_to(&socket, &SockaddrIn::from(address)),
-        SocketAddr::V6(address) => bind_to(&socket, &SockaddrIn6::from(address)),
-    };
-    match bound {
+    let socket = inet_socket(kind, address, true)?;
+    match bind_inet(&socket, address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
         done => done,
+    }
+}
+
+fn inet_socket(kind: SocketKind, address: SocketAddr, nonblocking: bool) -> io::Result<OwnedFd> {
+    let ty = if kind == SocketKind::Udp { SockType::Datagram } else { SockType::Stream };
+    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    system::socket(family, ty, nonblocking)
+}
+
+/// Not with a `SockaddrStorage`: BSDs refuse an address that is longer than its family needs.
+fn bind_inet(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    match address {
+        SocketAddr::V4(address) => bind_to(socket, &SockaddrIn::from(address)),
+        SocketAddr::V6(address) => bind_to(socket, &SockaddrIn6::from(address)),
     }
 }
 
@@ -147,18 +148,13 @@ pub(crate) fn describe(fd: BorrowedFd<'_>) -> Result<(SocketKind, Address), Stri
     }
     let local = match domain {
         libc::AF_UNIX => unix_address(fd).map_err(|error| format!("cannot look at it: {error}"))?,
-        system::AF_VSOCK => vsock_address(fd).map_err(cannot)?,
-        _ => inet_address(fd).map_err(cannot)?,
+        system::AF_VSOCK => system::vsock_address(fd).map_err(cannot)?,
+        _ => inet(getsockname(fd.as_raw_fd()).map_err(cannot)?).map(Address::Inet),
     };
     Ok((kind, local.ok_or("it has no address that can be read")?))
 }
 
-fn inet_address(fd: BorrowedFd<'_>) -> nix::Result<Option<Address>> {
-    let local: SockaddrStorage = getsockname(fd.as_raw_fd())?;
-    Ok(inet(&local).map(Address::Inet))
-}
-
-fn inet(address: &SockaddrStorage) -> Option<SocketAddr> {
+fn inet(address: SockaddrStorage) -> Option<SocketAddr> {
     let v4 = address.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
     v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())))
 }
@@ -184,16 +180,6 @@ pub(crate) fn is_connection(fd: BorrowedFd<'_>) -> bool {
     let of_connections = |ty| matches!(ty, libc::SOCK_STREAM | libc::SOCK_SEQPACKET);
     getsockopt(&fd, Type).is_ok_and(of_connections)
         && !getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false)
-}
-
-fn vsock_address(fd: BorrowedFd<'_>) -> nix::Result<Option<Address>> {
-    let local = system::vsock_address(fd)?;
-    Ok(local.map(|(cid, port)| Address::Vsock { cid, port }))
-}
-
-/// A number that distinguishes a socket from every other one, and that its duplicates share.
-pub(crate) fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    system::cookie(fd)
 }
 
 /// Does it leave IPv4 to others? Only a socket at an IPv6 address can.
@@ -229,15 +215,7 @@ pub(crate) fn step_aside(fd: BorrowedFd<'_>, kind: SocketKind) -> io::Result<()>
                 let text = "a UDP socket at every address cannot be connected to itself";
                 return Err(io::Error::new(io::ErrorKind::Unsupported, text));
             }
-            match own {
-                SocketAddr::V4(own) => {
-                    nix_socket::connect(fd.as_raw_fd(), &SockaddrIn::from(own))?;
-                }
-                SocketAddr::V6(own) => {
-                    nix_socket::connect(fd.as_raw_fd(), &SockaddrIn6::from(own))?;
-                }
-            }
-            Ok(())
+            Ok(nix_socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(own))?)
         }
         _ => system::bind_to_interface(fd, NO_INTERFACE),
     }
@@ -248,16 +226,14 @@ pub(crate) fn has_stepped_aside(fd: BorrowedFd<'_>, kind: SocketKind) -> bool {
     match kind {
         SocketKind::Tcp => system::interface(fd) == Ok(NO_INTERFACE),
         SocketKind::Udp => own_address(fd).is_ok_and(|own| {
-            let peer = nix_socket::getpeername::<SockaddrStorage>(fd.as_raw_fd());
-            peer.ok().and_then(|peer| inet(&peer)) == Some(own)
+            nix_socket::getpeername(fd.as_raw_fd()).ok().and_then(inet) == Some(own)
         }),
         _ => false,
     }
 }
 
 fn own_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
-    let own: SockaddrStorage = getsockname(fd.as_raw_fd())?;
-    inet(&own).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    inet(getsockname(fd.as_raw_fd())?).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {

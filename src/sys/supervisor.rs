@@ -1,7 +1,7 @@
 //! The launcher's parent: which kind of supervisor it is, whether it lives, and what its status says.
 
 use super::process::{self, Held};
-use super::shortage::is_shortage;
+use super::shortage::note_shortage;
 use super::{proc, systemctl, way_up};
 use crate::proto::channel::Hello;
 use crate::proto::generation::record::Identity;
@@ -96,17 +96,6 @@ fn kind_by_traces(launcher: i32, parent: i32) -> Option<Kind> {
     if parent == 1 { None } else { kind_of_folder(launcher) }
 }
 
-/// `None` on an error. If the error is a lack of descriptors or memory, it is also put into `short`.
-fn unless_short<T>(looked: io::Result<T>, short: &mut Option<io::Error>) -> Option<T> {
-    match looked {
-        Ok(seen) => Some(seen),
-        Err(error) => {
-            *short = Some(error).filter(is_shortage).or_else(|| short.take());
-            None
-        }
-    }
-}
-
 impl Supervisor {
     /// The parent at the start of the launcher.
     ///
@@ -150,12 +139,20 @@ impl Supervisor {
         let kind = kind.unwrap_or(self.kind);
         let folder = self.folder.or_else(|| proc::folder(own).ok());
         Supervisor {
+            folder: folder.filter(|_| kind.status_file().is_some()),
+            ..Supervisor::new(kind, Some(Identity::GONE))
+        }
+    }
+
+    /// One of which nothing else is known.
+    fn new(kind: Kind, identity: Option<Identity>) -> Supervisor {
+        Supervisor {
             kind,
             nobody_because: None,
             name: None,
-            identity: Some(Identity::GONE),
+            identity,
             held: None,
-            folder: folder.filter(|_| kind.status_file().is_some()),
+            folder: None,
             unit: None,
             told: Mutex::default(),
             going_down: AtomicBool::new(false),
@@ -175,8 +172,8 @@ impl Supervisor {
         restarts: Option<bool>,
         short: &mut Option<io::Error>,
     ) -> Supervisor {
-        let held = unless_short(Held::open(parent), short);
-        let name = unless_short(proc::name(parent), short);
+        let held = note_shortage(Held::open(parent), short);
+        let name = note_shortage(proc::name(parent), short);
         let above = || {
             let is_shell = name.as_deref().is_some_and(way_up::is_shell);
             is_shell.then(|| kind_above_script(parent)).flatten()
@@ -191,38 +188,22 @@ impl Supervisor {
         };
         // The supervisor stands in the service folder. Only its own user and root may see that; but the run
         // script starts there as well.
-        let folder = kind.status_file().map(|_| {
-            unless_short(proc::folder(parent), short)
-                .or_else(|| unless_short(proc::folder(launcher), short))
+        let folder = kind.status_file().and_then(|_| {
+            note_shortage(proc::folder(parent), short)
+                .or_else(|| note_shortage(proc::folder(launcher), short))
         });
-        let identity = unless_short(proc::try_identity(parent), short).flatten();
-        Supervisor {
-            kind,
-            nobody_because,
-            name,
-            identity,
-            held,
-            folder: folder.flatten(),
-            unit: unit_of(kind, launcher, identity),
-            told: Mutex::default(),
-            going_down: AtomicBool::new(false),
-            parent: None,
-        }
+        let identity = note_shortage(proc::try_identity(parent), short).flatten();
+        let unit = unit_of(kind, launcher, identity);
+        Supervisor { nobody_because, name, held, folder, unit, ..Supervisor::new(kind, identity) }
     }
 
     /// The launcher's supervisor, as its daemon knows it.
     pub(crate) fn from_hello(hello: &Hello, pidfd: Option<OwnedFd>) -> Supervisor {
         Supervisor {
-            kind: hello.kind,
-            nobody_because: None,
-            name: None,
-            identity: hello.supervisor,
             held: pidfd.map(Held::from_pidfd),
             folder: hello.folder.clone().map(|folder| std::ffi::OsString::from_vec(folder).into()),
             unit: unit_of(hello.kind, process::own_pid(), hello.supervisor),
-            told: Mutex::default(),
-            going_down: AtomicBool::new(false),
-            parent: None,
+            ..Supervisor::new(hello.kind, hello.supervisor)
         }
     }
 

@@ -13,7 +13,7 @@ use std::ffi::CString;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The type of the file at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,12 +149,18 @@ pub(crate) fn proc() -> Result<(), String> {
 /// Is the memory of a process limited by its control group, and would the kernel kill all of the group at once
 /// (`memory.oom.group`, cgroup v2)? Docker and Kubernetes set this for a container.
 pub(crate) fn dies_as_a_group(pid: i32) -> bool {
-    let groups = proc::control_group(pid).unwrap_or_default();
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"));
-    let folder = group.map(|group| Path::new("/sys/fs/cgroup").join(group.trim_end()));
-    let value = |name: &str| fs::read_to_string(folder.as_ref()?.join(name)).ok();
-    let is = |name, wanted: &str| value(name).is_some_and(|value| value.trim() == wanted);
+    let Some(folder) = control_group(pid) else { return false };
+    let is = |name: &str, wanted| {
+        fs::read_to_string(folder.join(name)).is_ok_and(|value| value.trim() == wanted)
+    };
     is("memory.oom.group", "1") && !is("memory.max", "max")
+}
+
+/// The folder of a process's control group (cgroup v2).
+fn control_group(pid: i32) -> Option<PathBuf> {
+    let groups = proc::control_group(pid)?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(Path::new("/sys/fs/cgroup").join(group))
 }
 
 /// The memory of a process that is limited by its control group, in bytes.
@@ -168,13 +174,10 @@ pub(crate) struct Memory {
 
 /// `None`: there is no limit, or one of both is unknown.
 pub(crate) fn memory(pid: i32) -> Option<Memory> {
-    let groups = proc::control_group(pid).unwrap_or_default();
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let folder = Path::new("/sys/fs/cgroup").join(group.trim_end());
-    let limit = fs::read_to_string(folder.join("memory.max")).ok()?.trim().parse().ok()?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let used = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    let kibibytes: u64 = used.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    let limit =
+        fs::read_to_string(control_group(pid)?.join("memory.max")).ok()?.trim().parse().ok()?;
+    let used = proc::status(pid, "RssAnon").ok()??;
+    let kibibytes: u64 = used.strip_suffix("kB")?.trim().parse().ok()?;
     Some(Memory { used: kibibytes << 10, limit })
 }
 

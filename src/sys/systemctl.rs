@@ -63,7 +63,7 @@ pub(crate) fn show(unit: &Unit, names: &[&str], limit: Duration) -> io::Result<P
 /// Runs `systemctl` with these arguments and returns what it prints. Never takes longer than `limit`.
 fn ask(unit: &Unit, arguments: &[&str], limit: Duration) -> io::Result<String> {
     let mut command = Command::new("systemctl");
-    // This process may end before the answer is there. What asks must not outlive it.
+    // This process may end before the answer is there. `systemctl` must not outlive it.
     system::end_with_this_thread(&mut command);
     let mut child = command
         .args(["--no-pager", if unit.user { "--user" } else { "--system" }])

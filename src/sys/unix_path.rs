@@ -2,16 +2,16 @@
 //! path, so that the path always names a socket that can be used.
 
 use super::process;
+use super::shortage::uninterrupted;
 use super::socket::{self, Settings};
 use super::system::{self, SocketFile};
-use crate::proto::control::frame::{Address, FileId};
+use crate::proto::control::frame::{Address, FileId, SocketKind};
 use crate::proto::paths;
 use crate::proto::sockets::changes::FileChanges;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::socket::{self as nix_socket, AddressFamily, SockType, UnixAddr};
 use nix::unistd::{AccessFlags, faccessat};
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -19,22 +19,13 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// How a Unix socket carries data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SocketType {
-    Stream,
-    Datagram,
-    SeqPacket,
-}
-
-impl SocketType {
-    fn raw(self) -> SockType {
-        match self {
-            SocketType::Stream => SockType::Stream,
-            SocketType::Datagram => SockType::Datagram,
-            SocketType::SeqPacket => SockType::SeqPacket,
-        }
-    }
+fn unbound(kind: SocketKind, nonblocking: bool) -> io::Result<OwnedFd> {
+    let ty = match kind {
+        SocketKind::UnixDatagram => SockType::Datagram,
+        SocketKind::UnixSeqpacket => SockType::SeqPacket,
+        _ => SockType::Stream,
+    };
+    system::socket(AddressFamily::Unix, ty, nonblocking)
 }
 
 /// A socket that is bound under a temporary name in the folder of its path. It is ready to be used, and
@@ -47,17 +38,16 @@ pub(crate) struct Beside {
 }
 
 impl Beside {
-    pub(crate) fn bind(ty: SocketType, path: &Path, settings: Settings) -> io::Result<Beside> {
+    pub(crate) fn bind(kind: SocketKind, path: &Path, settings: Settings) -> io::Result<Beside> {
         let mut beside = Beside::make(path, settings, |temporary| {
-            let family = AddressFamily::Unix;
-            let socket = system::socket(family, ty.raw(), settings.nonblocking, None)?;
+            let socket = unbound(kind, settings.nonblocking)?;
             if let Some(mode) = settings.file.mode {
                 system::set_mode_of_unbound(&socket, mode)?;
             }
             socket::bind_to(&socket, &UnixAddr::new(temporary)?)?;
             Ok(socket)
         })?;
-        if let Some(socket) = beside.socket.as_mut().filter(|_| ty != SocketType::Datagram) {
+        if let Some(socket) = beside.socket.as_mut().filter(|_| kind.listens()) {
             socket::listen(socket.as_fd(), settings.backlog)?;
         }
         Ok(beside)
@@ -69,10 +59,16 @@ impl Beside {
         settings: Settings,
         make: impl FnOnce(&Path) -> io::Result<OwnedFd>,
     ) -> io::Result<Beside> {
-        let folder = Folder::of(path)?;
+        let folder = path.parent().filter(|_| !paths::fits_address(path));
+        let folder =
+            folder.map(|folder| system::open_path(folder, OFlag::O_DIRECTORY)).transpose()?;
         let temporary = paths::temporary_socket(path);
         remove_leftover(&temporary)?;
-        let short = folder.short(&temporary);
+        // If the path is too long for an address, the address goes through `/proc/self/fd`.
+        let short = match (&folder, temporary.file_name()) {
+            (Some(folder), Some(name)) => held(folder).join(name),
+            _ => temporary.clone(),
+        };
         let mut beside = Beside { socket: None, temporary, path: path.to_owned() };
         beside.socket = Some(make(&short)?);
         change_file(&beside.temporary, settings.file, None)?;
@@ -146,30 +142,9 @@ fn remove_leftover(temporary: &Path) -> io::Result<()> {
     }
 }
 
-/// The folder of a path, held open if the path is too long for a socket address: then the address goes
-/// through `/proc/self/fd`.
-struct Folder(Option<OwnedFd>);
-
-impl Folder {
-    fn of(path: &Path) -> io::Result<Folder> {
-        match path.parent() {
-            Some(folder) if !paths::fits_address(path) => {
-                Ok(Folder(Some(system::open_path(folder, OFlag::O_DIRECTORY)?.into())))
-            }
-            Some(_) | None => Ok(Folder(None)),
-        }
-    }
-
-    /// A path in this folder that fits into an address.
-    fn short(&self, path: &Path) -> PathBuf {
-        match &self.0 {
-            None => path.to_owned(),
-            Some(folder) => {
-                let name = path.file_name().unwrap_or(OsStr::new("."));
-                Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name)
-            }
-        }
-    }
+/// A short path of an open file.
+fn held(file: &fs::File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
 pub(crate) fn file_id(about: &fs::Metadata) -> FileId {
@@ -212,14 +187,14 @@ pub(crate) enum Occupant {
 }
 
 /// Connects to the path to learn who listens there. Sends nothing and never waits.
-pub(crate) fn occupant_of(path: &Path, ty: SocketType) -> io::Result<Occupant> {
+pub(crate) fn occupant_of(path: &Path, kind: SocketKind) -> io::Result<Occupant> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Occupant::Nobody),
         Err(error) => return Err(error),
         Ok(about) if !about.file_type().is_socket() => return Ok(Occupant::NoSocket),
         Ok(_) => {}
     }
-    match connect(path, ty) {
+    match connect(path, kind) {
         Ok(socket) => Ok(Occupant::Somebody(socket::peer(socket.as_fd())?.map(|peer| peer.pid))),
         Err(error) => match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(Occupant::Nobody),
@@ -232,14 +207,13 @@ pub(crate) fn occupant_of(path: &Path, ty: SocketType) -> io::Result<Occupant> {
 
 /// Connects to a path of any length. The socket never blocks, not even here: the error is EAGAIN if the
 /// queue is full.
-pub(crate) fn connect(path: &Path, ty: SocketType) -> io::Result<OwnedFd> {
-    let socket = system::socket(AddressFamily::Unix, ty.raw(), true, None)?;
+pub(crate) fn connect(path: &Path, kind: SocketKind) -> io::Result<OwnedFd> {
+    let socket = unbound(kind, true)?;
     if path.as_os_str().len() < paths::SOCKET_PATH_ROOM {
         connect_to(&socket, &UnixAddr::new(path)?)?;
     } else {
         let file = system::open_path(path, OFlag::empty())?;
-        let held = format!("/proc/self/fd/{}", file.as_raw_fd());
-        connect_to(&socket, &UnixAddr::new(held.as_str())?)?;
+        connect_to(&socket, &UnixAddr::new(&held(&file))?)?;
     }
     Ok(socket)
 }
@@ -247,12 +221,7 @@ pub(crate) fn connect(path: &Path, ty: SocketType) -> io::Result<OwnedFd> {
 /// Tries again if a signal interrupts it. That is right for Unix sockets: an interrupted `connect` leaves
 /// nothing that goes on in the background.
 fn connect_to(socket: &OwnedFd, address: &UnixAddr) -> io::Result<()> {
-    loop {
-        match nix_socket::connect(socket.as_raw_fd(), address) {
-            Err(Errno::EINTR) => {}
-            done => return Ok(done?),
-        }
-    }
+    uninterrupted(|| Ok(nix_socket::connect(socket.as_raw_fd(), address)?))
 }
 
 /// The path in an address, if it has one.

@@ -1,5 +1,6 @@
 //! Waiting for descriptors, and waking a thread that waits.
 
+use super::shortage::uninterrupted;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, ErrorKind, Read, Write};
@@ -58,10 +59,9 @@ pub(crate) fn read_to_end(
     let began = Instant::now();
     let mut part = [0; 4096];
     loop {
-        match from.read(&mut part) {
+        match uninterrupted(|| from.read(&mut part)) {
             Ok(0) => return Ok(()),
             Ok(count) => bytes.extend_from_slice(&part[..count]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let left = limit.saturating_sub(began.elapsed());
                 if left.is_zero() {
@@ -90,8 +90,7 @@ impl Waker {
 
     pub(crate) fn wake(&self) {
         // If the queue is full, the reader has been woken already.
-        while (&self.write).write(&[0]).is_err_and(|error| error.kind() == ErrorKind::Interrupted) {
-        }
+        _ = uninterrupted(|| (&self.write).write(&[0]));
     }
 
     /// For a handler of signals: what is written there wakes the thread.
@@ -101,13 +100,7 @@ impl Waker {
 
     pub(crate) fn clear(&self) {
         let mut bytes = [0; 64];
-        loop {
-            match (&self.read).read(&mut bytes) {
-                Ok(read) if read > 0 => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Ok(_) | Err(_) => return,
-            }
-        }
+        while uninterrupted(|| (&self.read).read(&mut bytes)).is_ok_and(|read| read > 0) {}
     }
 }
 

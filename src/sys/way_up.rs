@@ -1,7 +1,7 @@
 //! The processes above a launcher, up to PID 1 of its PID namespace. What follows from them is decided in
 //! `proto::supervisor::above`.
 
-use super::shortage::is_shortage;
+use super::shortage::{note_shortage, unless_short};
 use super::{proc, process};
 use crate::proto::supervisor::above::{self, Above};
 use std::env;
@@ -24,19 +24,12 @@ pub(crate) fn is_shell(name: &str) -> bool {
 /// something could not be read because descriptors or memory were short.
 pub(crate) fn look(launcher: i32, parent: i32, short: &mut Option<io::Error>) -> Above {
     let is_own = launcher == process::own_pid();
-    let names = match is_own.then(number_in_proc).unwrap_or_else(|| Ok(launcher)) {
-        Ok(number) => names_above(number),
-        Err(error) => Err(error),
-    };
-    let names = names.unwrap_or_else(|error| {
-        *short = Some(error).filter(is_shortage).or_else(|| short.take());
-        Vec::new()
-    });
+    let number = if is_own { number_in_proc() } else { Ok(launcher) };
     Above {
         at_the_top: parent <= 1 || launcher == 1,
         is_pid_1: launcher == 1,
         in_a_namespace: is_in_a_namespace(),
-        names,
+        names: note_shortage(number.and_then(names_above), short).unwrap_or_default(),
         has_traces: is_own && has_traces(),
     }
 }
@@ -53,13 +46,9 @@ fn names_above(launcher: i32) -> io::Result<Vec<Option<String>>> {
     let mut names = Vec::new();
     let mut number = look_at(launcher)?.parent;
     while number > 0 && names.len() < MOST {
-        let seen = match look_at(number) {
-            Ok(seen) => seen,
-            Err(error) if is_shortage(&error) => return Err(error),
-            Err(_) => {
-                names.push(None); // hidden, and with it what is above
-                break;
-            }
+        let Some(seen) = unless_short(look_at(number))? else {
+            names.push(None); // hidden, and with it what is above
+            break;
         };
         let script = proc::program_in_proc(number).filter(|name| is_shell(name));
         names.push(Some(script.unwrap_or(seen.name)));
@@ -80,11 +69,8 @@ struct Seen {
 
 /// See `proc_pid_status(5)`.
 fn look_at(number: i32) -> io::Result<Seen> {
-    let status = fs::read(format!("/proc/{number}/status"))?;
-    let status = String::from_utf8_lossy(&status);
-    let field = |key: &str| {
-        status.lines().find_map(|line| Some(line.strip_prefix(key)?.strip_prefix(':')?.trim()))
-    };
+    let status = proc::text(format!("/proc/{number}/status"))?;
+    let field = |name| proc::field(&status, name);
     let parent = field("PPid").and_then(|parent| parent.parse().ok());
     let inner = field("NSpid").and_then(|all| all.split_ascii_whitespace().last());
     Ok(Seen {

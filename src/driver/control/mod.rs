@@ -9,11 +9,12 @@ pub(in crate::driver) mod transfer;
 
 use crate::driver::log::{self, sockets::Event};
 use crate::error::{Error, ErrorKind, Result};
+use crate::proto::control::frame::SocketKind;
 use crate::proto::paths;
 use crate::shutdown::lock;
 use crate::sys::process::Held;
 use crate::sys::seqpacket::{Link, Listener};
-use crate::sys::unix_path::{self, Beside, Occupant, SocketType};
+use crate::sys::unix_path::{self, Beside, Occupant};
 use crate::sys::wait::Waker;
 use std::fs;
 use std::io;
@@ -130,7 +131,7 @@ pub(in crate::driver) fn name(pid_file: &Path, generation: u64) {
 
 /// Does nobody listen there any more?
 fn is_dead(path: &Path) -> bool {
-    unix_path::occupant_of(path, SocketType::SeqPacket)
+    unix_path::occupant_of(path, SocketKind::UnixSeqpacket)
         .is_ok_and(|there| matches!(there, Occupant::Nobody))
 }
 

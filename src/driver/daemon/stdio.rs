@@ -49,7 +49,7 @@ impl Outputs {
     pub(in crate::driver) fn before_release(&mut self, supervisor: &Supervisor) {
         let kind = supervisor.kind;
         let Some(identity) = supervisor.identity.filter(|_| kind.closes_output) else { return };
-        let goes = |output: &Output| output.is_pipe() && !output.is_not_of(identity.pid);
+        let goes = |output: &Output| output.may_lead_to(identity.pid);
         self.replace(goes, &format!("{} closes it when the launcher has ended", kind.name));
     }
 

@@ -67,7 +67,7 @@ impl Service {
             record.starting = Some(self.entry(record.last, None));
             files.lock_file.write(&record).map(|()| record.last)
         });
-        let number = taken.inspect_err(|_| files.lock_file.give_up())?;
+        let number = taken.inspect_err(|_| files.lock_file.give_up_if_held())?;
         self.number.store(number, Ordering::SeqCst);
         log::write(Event::Claim {
             generation: number,

@@ -8,7 +8,7 @@ use crate::proto::control::frame::{Address, FileId, Socket, SocketKind};
 use crate::proto::control::transfer::Predecessor;
 use crate::proto::sockets::pool::{Origin, Spread, Wanted};
 use crate::sys::socket::{self, Settings};
-use crate::sys::unix_path::{self, Beside, Occupant, SocketType};
+use crate::sys::unix_path::{self, Beside, Occupant};
 use crate::sys::{reuseport, rlimit};
 use std::io;
 use std::net::SocketAddr;
@@ -161,15 +161,10 @@ fn bind_path(
 ) -> Result<Entry> {
     let predecessors = around.predecessors;
     let path = unix_path::path_of(asked).expect("a path");
-    let ty = match wanted.kind {
-        SocketKind::UnixDatagram => SocketType::Datagram,
-        SocketKind::UnixSeqpacket => SocketType::SeqPacket,
-        _ => SocketType::Stream,
-    };
     let fail =
         |error| Error::io(ErrorKind::Socket, format!("cannot bind {path:?} (socket)"), error);
     let in_use = |hint| Err(fail(io::ErrorKind::AddrInUse.into()).hint(hint));
-    match unix_path::occupant_of(&path, ty).map_err(fail)? {
+    match unix_path::occupant_of(&path, wanted.kind).map_err(fail)? {
         Occupant::Nobody => {}
         Occupant::NoSocket => return in_use("something that is no socket is there".to_owned()),
         Occupant::Somebody(Some(pid)) if predecessors.iter().any(|one| one.pid == pid) => {}
@@ -182,7 +177,7 @@ fn bind_path(
     }
     let beside = match around.make {
         Some(make) => make_unix(make, wanted.kind, &path, settings),
-        None => Beside::bind(ty, &path, settings),
+        None => Beside::bind(wanted.kind, &path, settings),
     };
     let bound = beside.and_then(Beside::place);
     let (fd, file) = bound.map_err(fail)?;

@@ -52,8 +52,9 @@ pub(crate) fn program(
     }
 }
 
-/// Remembers a number for the sender, made of its port and the end of its address.
-fn sender(asm: &mut Assembler) {
+/// Remembers a number for the sender, made of its port and the end of its address, and leaves it in A. A packet
+/// that is too short ends the program, which then returns 0.
+pub(crate) fn sender(asm: &mut Assembler) {
     let (v6, known) = (asm.label(), asm.label());
     asm.op(bpf::LOAD_BYTE, bpf::IP);
     asm.op(bpf::SHIFT_RIGHT, 4); // the version of IP

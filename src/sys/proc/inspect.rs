@@ -1,25 +1,17 @@
 //! What only the command asks about a process.
 
-use super::ports::{address, sockets};
-use super::{state_and_more, users, variable};
-use nix::unistd::{SysconfVar, sysconf};
+use super::ports::{ESTABLISHED, LISTEN, sockets, table};
+use super::{id, is_same, state_and_more, text, time_between, users, variable};
+use crate::sys::system::since_boot;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 /// The age of a process that started this many ticks after the boot; `None` for 0, which stands for a start
 /// that the process itself could not read.
 pub(crate) fn age(start: u64) -> Option<Duration> {
-    if start == 0 {
-        return None;
-    }
-    let uptime = fs::read_to_string("/proc/uptime").ok()?;
-    let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
-    let ticks = sysconf(SysconfVar::CLK_TCK).ok()??;
-    let age = uptime - start as f64 / ticks as f64;
-    Some(Duration::from_secs_f64(age.max(0.0)))
+    (start > 0).then(|| since_boot().saturating_sub(time_between(0, start)))
 }
 
 /// The state of a process: `R`, `S`, `T`, `Z`… (`proc_pid_stat(5)`).
@@ -30,29 +22,18 @@ pub(crate) fn state(pid: i32) -> Option<char> {
 /// Does the process live in another user namespace than we do? There, other numbers stand for its users.
 /// `false` if that cannot be seen.
 pub(crate) fn has_other_users(pid: i32) -> bool {
-    let namespace = |path: String| fs::metadata(path).map(|about| (about.dev(), about.ino())).ok();
-    let (own, its) =
-        (namespace("/proc/self/ns/user".to_owned()), namespace(format!("/proc/{pid}/ns/user")));
+    let (own, its) = (id("/proc/self/ns/user"), id(format!("/proc/{pid}/ns/user")));
     own.zip(its).is_some_and(|(own, its)| own != its)
 }
 
 /// How many connections a process has open: established TCP connections, and accepted or connected Unix
 /// streams that are bound to a path. `None` if its descriptors may not be read.
 pub(crate) fn connections(pid: i32) -> Option<usize> {
-    const ESTABLISHED: &str = "01";
     let own = sockets(pid)?;
-    let mut count = 0;
-    for table in ["tcp", "tcp6"] {
-        let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/{table}")) else { continue };
-        // `0: 0100007F:1F90 0100007F:D431 01 … inode`
-        count += table
-            .lines()
-            .map(|line| line.split_ascii_whitespace().collect::<Vec<&str>>())
-            .filter(|words| words.get(3) == Some(&ESTABLISHED))
-            .filter(|words| words.get(9).is_some_and(|inode| own.contains(*inode)))
-            .count();
-    }
-    if let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/unix")) {
+    let mut tcp = table(pid, "tcp", Some(ESTABLISHED));
+    tcp.retain(|one| own.contains(&one.inode));
+    let mut count = tcp.len();
+    if let Ok(table) = text(format!("/proc/{pid}/net/unix")) {
         const STREAM: &str = "0001";
         const CONNECTED: &str = "03";
         // `0000: 00000003 00000000 00000000 0001 03 4711 /run/web`
@@ -60,7 +41,8 @@ pub(crate) fn connections(pid: i32) -> Option<usize> {
             .lines()
             .map(|line| line.split_ascii_whitespace().collect::<Vec<&str>>())
             .filter(|words| words.len() > 7)
-            .filter(|words| words[4] == STREAM && words[5] == CONNECTED && own.contains(words[6]))
+            .filter(|words| words[4] == STREAM && words[5] == CONNECTED)
+            .filter(|words| words[6].parse().is_ok_and(|inode| own.contains(&inode)))
             .count();
     }
     Some(count)
@@ -81,18 +63,10 @@ pub(crate) fn file_limit(pid: i32) -> Option<u64> {
 
 /// The addresses at which a process listens with TCP.
 pub(crate) fn tcp_listeners(pid: i32) -> Option<Vec<SocketAddr>> {
-    const LISTEN: &str = "0A";
     let own = sockets(pid)?;
-    let mut found = Vec::new();
-    for table in ["tcp", "tcp6"] {
-        let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/{table}")) else { continue };
-        for line in table.lines() {
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            let is_ours = words.get(3) == Some(&LISTEN)
-                && words.get(9).is_some_and(|inode| own.contains(*inode));
-            found.extend(words.get(1).filter(|_| is_ours).and_then(|local| address(local)));
-        }
-    }
+    let mut listeners = table(pid, "tcp", Some(LISTEN));
+    listeners.retain(|one| own.contains(&one.inode));
+    let mut found: Vec<SocketAddr> = listeners.into_iter().map(|one| one.local).collect();
     found.sort_unstable();
     found.dedup();
     Some(found)
@@ -109,7 +83,5 @@ pub(crate) fn is_same_path(one: &Path, other: &Path) -> bool {
 pub(crate) fn has_unknown_folder(pid: i32) -> bool {
     let cwd = format!("/proc/{pid}/cwd");
     let Ok(place) = fs::read_link(&cwd) else { return false };
-    let id = |path: &str| fs::metadata(path).map(|folder| (folder.dev(), folder.ino())).ok();
-    let named = variable(pid, "PWD").and_then(|pwd| id(&pwd));
-    place != Path::new("/") && (named.is_none() || named != id(&cwd))
+    place != Path::new("/") && !variable(pid, "PWD").is_some_and(|pwd| is_same(pwd, &cwd))
 }

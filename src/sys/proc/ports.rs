@@ -1,38 +1,48 @@
-//! Which sockets hold a port, and which processes hold them.
+//! The internet sockets of a machine, and which processes hold them.
 
-use super::open_files;
+use super::{open_files, text};
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// A listening TCP socket, or a UDP socket.
+/// A TCP or UDP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
     pub(crate) local: SocketAddr,
     /// Who has made it.
     pub(crate) uid: u32,
-    inode: String,
+    pub(super) inode: u64,
 }
 
-/// All of this network namespace. Empty if `/proc` does not tell it.
+// States of TCP sockets.
+pub(super) const ESTABLISHED: &str = "01";
+pub(super) const LISTEN: &str = "0A";
+
+/// The listening TCP sockets, or the UDP sockets, of this network namespace. Empty if `/proc` does not tell them.
 pub(crate) fn holders(udp: bool) -> Vec<Holder> {
-    const LISTEN: &str = "0A";
-    let tables = if udp { ["udp", "udp6"] } else { ["tcp", "tcp6"] };
+    if udp { table("self", "udp", None) } else { table("self", "tcp", Some(LISTEN)) }
+}
+
+/// The sockets of one protocol in the network namespace of a process, in this state or in any.
+pub(super) fn table(process: impl Display, protocol: &str, state: Option<&str>) -> Vec<Holder> {
+    // `0: 0100007F:1F90 0100007F:D431 01 … uid … inode`
+    let parse = |line: &str| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        if state.is_some_and(|state| words.get(3) != Some(&state)) {
+            return None;
+        }
+        Some(Holder {
+            local: address(words.get(1)?)?,
+            uid: words.get(7)?.parse().ok()?,
+            inode: words.get(9)?.parse().ok()?,
+        })
+    };
     let mut found = Vec::new();
-    for table in tables {
-        let Ok(table) = fs::read_to_string(format!("/proc/self/net/{table}")) else { continue };
-        found.extend(table.lines().filter_map(|line| {
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            if !udp && words.get(3) != Some(&LISTEN) {
-                return None;
-            }
-            Some(Holder {
-                local: address(words.get(1)?)?,
-                uid: words.get(7)?.parse().ok()?,
-                inode: (*words.get(9)?).to_owned(),
-            })
-        }));
+    for version in ["", "6"] {
+        let Ok(table) = text(format!("/proc/{process}/net/{protocol}{version}")) else { continue };
+        found.extend(table.lines().filter_map(parse));
     }
     found
 }
@@ -53,16 +63,15 @@ impl Holder {
 }
 
 /// The inodes of a process's sockets.
-pub(super) fn sockets(pid: i32) -> Option<HashSet<String>> {
+pub(super) fn sockets(pid: i32) -> Option<HashSet<u64>> {
     let inodes = open_files(pid).ok()?.filter_map(|link| {
-        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
-        Some(inode.to_owned())
+        link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
     });
     Some(inodes.collect())
 }
 
 /// Parses `0100007F:1F90`: each word of four bytes is written as this machine stores it.
-pub(super) fn address(text: &str) -> Option<SocketAddr> {
+fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let word = |at: usize| u32::from_str_radix(ip.get(at..at + 8)?, 16).ok();
     let ip: IpAddr = match ip.len() {
