@@ -31,7 +31,6 @@ pub(super) fn bind(
     settings: Settings,
     around: Around<'_>,
     missing: usize,
-    active: u32,
 ) -> Result<Vec<Entry>> {
     let mut failure = None;
     for asked in &wanted.addresses {
@@ -48,7 +47,7 @@ pub(super) fn bind(
             }
             (Address::Inet(_), [(first, _), ..]) => {
                 let Address::Inet(port) = first.socket.local else { unreachable!("of one kind") };
-                return join(wanted, settings, around, port, missing, active);
+                return join(wanted, settings, around, port, missing);
             }
         };
         match bound {
@@ -67,9 +66,9 @@ fn join(
     around: Around<'_>,
     port: SocketAddr,
     missing: usize,
-    active: u32,
 ) -> Result<Vec<Entry>> {
     let first = &around.found[0].0;
+    let active = around.found.iter().filter(|(entry, _)| !entry.socket.retired).count() as u32;
     for (entry, _) in around.found {
         reuseport::share_port(entry.fd.as_fd()).map_err(|error| {
             let text = format!("cannot share {} {port} (socket)", wanted.kind.name());

@@ -2,15 +2,16 @@
 //! decides.
 
 use super::bind::{Around, bind_members};
-use super::{Entry, Held, Make, conflict};
+use super::{Entry, Held, Obtained, Own, adjust, conflict, hand_out};
 use crate::driver::log::{self, sockets::Event};
-use crate::driver::shared::Daemon;
+use crate::driver::shared::{Daemon, PROCESS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Address, Flow, Secret, Socket, SocketKind, Steer};
 use crate::proto::flows::bpf::Instruction;
 use crate::proto::flows::layout::{Layout, NoSlot};
 use crate::proto::flows::program::program;
 use crate::proto::sockets::pool::{Found, Origin, Wanted};
+use crate::shutdown::lock;
 use crate::sys::socket::{self, Settings};
 use crate::sys::{random, reuseport};
 use std::collections::BTreeSet;
@@ -188,92 +189,110 @@ pub(super) struct Asking<'a> {
     pub(super) wanted: &'a Wanted<'a>,
     pub(super) steer: Steer,
     pub(super) settings: Settings,
-    /// How the program makes its sockets.
-    pub(super) make: Option<&'a Make>,
+    /// What the program does itself.
+    pub(super) own: &'a Own,
     /// The older generations that have not ended.
     pub(super) older: BTreeSet<u64>,
 }
 
-/// The members of this generation, and duplicates of them for the program.
-type Obtained = (Vec<Found<Arc<OwnedFd>>>, Vec<OwnedFd>);
+/// What older generations have of the group that is asked for.
+struct There {
+    group: Group,
+    /// The group was steered by them.
+    is_known: bool,
+    /// Its sockets, if they have not steered it.
+    plain: Vec<Found<Arc<OwnedFd>>>,
+    /// The program by which these get everything until this generation serves.
+    program: Option<Vec<Instruction>>,
+}
 
-/// The members of this generation. Those of older ones stay in the group.
-pub(super) fn obtain(asking: &Asking<'_>, held: &mut Held) -> Result<Obtained> {
+/// The members of this generation, and duplicates of them for the program. Those of older ones stay in the group.
+pub(super) fn obtain(asking: &Asking<'_>) -> Result<Obtained> {
     let Asking { daemon, wanted, steer, .. } = asking;
-    let count = wanted.count();
-    let refuse = |why: String| {
-        let text = format!("cannot steer {} (socket): {why}", wanted.addresses[0]);
-        Error::new(ErrorKind::Socket, text)
-    };
-    if let Some(why) = steer.refusal(count) {
-        return Err(refuse(why));
+    if let Some(why) = steer.refusal(wanted.count()) {
+        return Err(cannot_steer(wanted, why));
     }
-    if held.pool.is_passed(wanted) {
-        let hint = "each generation binds members of its own: remove this address from the settings of the \
-                    supervisor (systemd: ListenDatagram=)";
-        return Err(refuse("the supervisor has passed a socket at this address".into()).hint(hint));
-    }
-    let own = daemon.generation().unwrap_or(0);
-    let place = held.flows.place_of(wanted);
-    let (mut plain, mut before): (Vec<Found<_>>, _) = (Vec::new(), None);
-    let mut group = match place {
-        Some(place) => held.flows.groups[place].clone(),
-        None => {
-            plain = held.pool.find(wanted, |_| false).map_err(|_| refuse("it is passed".into()))?;
-            let giver = held.predecessor.unwrap_or(0);
-            match join_plain(wanted, &plain, giver) {
-                Ok((group, program)) => {
-                    before = program;
-                    group
-                }
-                Err(error) => {
-                    held.pool.put_back(plain);
-                    return Err(error);
-                }
-            }
-        }
-    };
-    let bound = overlap(held, &group, wanted)
-        .map_or(Ok(()), |other| {
-            let text = format!("it overlaps with {other}, which an older generation holds");
-            let hint = "flows cannot move from one group to another: keep the address, or stop the service \
-                        and start it again";
-            Err(refuse(text).hint(hint))
-        })
-        .and_then(|()| join(asking, &mut group, own, before));
-    let handed = bound.and_then(|members| {
-        let members = members.into_iter().zip(0..).map(|((at, origin), member)| {
+    let mut held = lock(&PROCESS.sockets.held);
+    let There { mut group, is_known, plain, program } = look(wanted, &mut held)?;
+    let predecessor = held.predecessor;
+    drop(held); // while code of the program may run
+    let number = daemon.generation().unwrap_or(0);
+    let obtained = join(asking, &mut group, number, program).and_then(|places| {
+        let members = places.into_iter().zip(0..).map(|((at, origin), member)| {
             let mut entry = group.sockets[at].clone();
             entry.socket.member = member; // for the log
             (entry, origin)
         });
         let members: Vec<Found<_>> = members.collect();
-        let fds = members.iter().map(|(entry, _)| socket::duplicate(entry.fd.as_fd()));
-        let fds = fds.collect::<io::Result<Vec<OwnedFd>>>().map_err(|error| {
-            Error::io(ErrorKind::Socket, "cannot duplicate a socket (socket)", error)
-        })?;
-        Ok((members, fds))
+        let bound = members.iter().filter(|(_, origin)| *origin == Origin::Bound);
+        adjust::adjust_all(asking.own, bound.map(|(entry, _)| entry))?;
+        let handed = hand_out(&members)?;
+        Ok((members, handed))
     });
-    match handed {
-        Ok(handed) => {
+    let mut held = lock(&PROCESS.sockets.held);
+    match obtained {
+        Ok(obtained) => {
             held.pool.note_asked(wanted, &group.asked);
             group.claimed = true;
             if !daemon.is_starting() {
-                group.write(own);
+                group.write(number);
             }
-            match place {
+            match held.flows.place_of(wanted) {
                 Some(place) => held.flows.groups[place] = group,
                 None => held.flows.groups.push(group),
             }
-            Ok(handed)
+            Ok(obtained)
         }
         Err(error) => {
-            drop(group);
             held.pool.put_back(plain);
-            if place.is_some() || daemon.service.is_none() {
+            drop((held, group));
+            if is_known || daemon.service.is_none() {
                 return Err(error);
             }
-            Err(conflict::explain(daemon, wanted, &[], held.predecessor, error))
+            Err(conflict::explain(daemon, wanted, &[], predecessor, error))
+        }
+    }
+}
+
+fn cannot_steer(wanted: &Wanted<'_>, why: String) -> Error {
+    let text = format!("cannot steer {} (socket): {why}", wanted.addresses[0]);
+    Error::new(ErrorKind::Socket, text)
+}
+
+fn look(wanted: &Wanted<'_>, held: &mut Held) -> Result<There> {
+    if held.pool.is_passed(wanted) {
+        let why = "the supervisor has passed a socket at this address";
+        let hint = "each generation binds members of its own: remove this address from the settings of the \
+                    supervisor (systemd: ListenDatagram=)";
+        return Err(cannot_steer(wanted, why.to_owned()).hint(hint));
+    }
+    let known = held.flows.place_of(wanted).map(|place| held.flows.groups[place].clone());
+    let is_known = known.is_some();
+    let plain = match &known {
+        Some(_) => Vec::new(),
+        None => held
+            .pool
+            .find(wanted, |_| false)
+            .map_err(|_| cannot_steer(wanted, "it is passed".to_owned()))?,
+    };
+    let joined = match known {
+        Some(group) => Ok((group, None)),
+        None => join_plain(wanted, &plain, held.predecessor.unwrap_or(0)),
+    };
+    let there = joined.and_then(|(group, program)| match overlap(held, &group, wanted) {
+        None => Ok((group, program)),
+        Some(other) => {
+            let why = format!("it overlaps with {other}, which an older generation holds");
+            let hint = "flows cannot move from one group to another: keep the address, or stop the service \
+                        and start it again";
+            Err(cannot_steer(wanted, why).hint(hint))
+        }
+    });
+    match there {
+        Ok((group, program)) => Ok(There { group, is_known, plain, program }),
+        Err(error) => {
+            held.pool.put_back(plain);
+            Err(error)
         }
     }
 }
@@ -415,13 +434,15 @@ fn bind_first(asking: &Asking<'_>) -> Result<Entry> {
     for asked in &wanted.addresses {
         let Address::Inet(address) = *asked else { continue };
         let alone = Settings { reuse_port: false, ..*settings };
-        let tried = socket::bind(SocketKind::Udp, address, alone).map(drop);
-        let bound = tried
-            .map_err(|error| {
+        // Closed at once: it is only tried.
+        let bound = match socket::bind(SocketKind::Udp, address, alone).map(drop) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 let text = format!("cannot bind udp {address} (socket)");
-                Error::io(ErrorKind::Socket, text, error)
-            })
-            .and_then(|()| bind_more(asking, asked, address, 1));
+                Err(Error::io(ErrorKind::Socket, text, error))
+            }
+            // Every other error comes again, unless the program makes the socket in another way.
+            Ok(()) | Err(_) => bind_more(asking, asked, address, 1),
+        };
         match bound {
             Ok(bound) => return Ok(bound.into_iter().next().expect("one")),
             Err(error) => failure = Some(error),
@@ -437,7 +458,8 @@ fn bind_more(
     count: usize,
 ) -> Result<Vec<Entry>> {
     let settings = Settings { reuse_port: true, ..asking.settings };
-    let around = Around { found: &[], overlapping: &[], predecessors: &[], make: asking.make };
+    let around =
+        Around { found: &[], overlapping: &[], predecessors: &[], make: asking.own.make.as_ref() };
     bind_members(asking.wanted, settings, around, asked, address, count)
 }
 

@@ -20,11 +20,12 @@ mod own;
 pub(in crate::driver) mod stages;
 
 use crate::driver::log::{self, sockets::Event};
+use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Address, Socket, SocketKind};
 use crate::proto::sockets::passed::Passed;
 #[cfg(feature = "systemd")]
 use crate::proto::sockets::pool::Store;
-use crate::proto::sockets::pool::{self, Pool};
+use crate::proto::sockets::pool::{self, Found, Pool};
 use crate::shutdown::lock;
 use crate::sys::{descriptor, passed, socket, unix_path};
 use flows::Flows;
@@ -178,6 +179,17 @@ fn adopt(number: i32, name: Option<&str>) -> Result<(OwnedFd, SocketKind, Addres
     }
     _ = name;
     passed::adopt(number)
+}
+
+/// What a call for sockets has got, and duplicates of it for the program.
+type Obtained = (Vec<Found<Arc<OwnedFd>>>, Vec<OwnedFd>);
+
+/// The program gets duplicates. The sockets themselves are held for the successor.
+fn hand_out(found: &[Found<Arc<OwnedFd>>]) -> Result<Vec<OwnedFd>> {
+    let duplicates = found.iter().map(|(entry, _)| socket::duplicate(entry.fd.as_fd()));
+    duplicates
+        .collect::<io::Result<_>>()
+        .map_err(|error| Error::io(ErrorKind::Socket, "cannot duplicate a socket (socket)", error))
 }
 
 /// The descriptor itself; a duplicate, if somebody else holds it at this moment.

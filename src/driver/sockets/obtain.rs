@@ -3,7 +3,7 @@
 use super::adjust::{self, address_of};
 use super::bind::{Around, bind, steer};
 use super::flows::{self, Asking};
-use super::{Entry, Held, Own, conflict, fresh};
+use super::{Entry, Obtained, Own, conflict, fresh, hand_out};
 use crate::driver::control::transfer::{self, Taken};
 use crate::driver::handed::OWN;
 use crate::driver::log::{self, sockets::Event};
@@ -65,98 +65,26 @@ fn find_or_bind(
         PROCESS.sockets.adopt(Passed { number, name: wanted.name.map(str::to_owned) });
     }
     take_over()?;
-    let is_path = wanted.kind.is_unix();
-    let older = match &daemon.service {
-        Some(service) if wanted.steer.is_some() => service.living()?,
-        Some(_) | None => BTreeSet::new(),
-    };
-    let predecessors = match &daemon.service {
-        Some(service) if is_path => {
-            service.predecessors()?.into_iter().map(|one| one.about).collect()
-        }
-        Some(_) | None => Vec::new(),
-    };
-    let is_late = daemon.service.is_some() && !daemon.is_starting();
-    let mut held = lock(&PROCESS.sockets.held);
-    if let Some(asked) = held.pool.asked_before(wanted) {
+    if let Some(asked) = lock(&PROCESS.sockets.held).pool.asked_before(wanted) {
         return Err(asked_before(wanted, asked));
     }
-    if let Some(steer) = wanted.steer {
-        let asking = Asking { daemon, wanted, steer, settings, make: own.make.as_ref(), older };
-        let (members, handed) = flows::obtain(&asking, &mut held)?;
-        for (entry, origin) in members {
-            note_found(&entry, origin, wanted);
+    let (found, handed) = match wanted.steer {
+        Some(steer) => {
+            let older = match &daemon.service {
+                Some(service) => service.living()?,
+                None => BTreeSet::new(),
+            };
+            let obtained = flows::obtain(&Asking { daemon, wanted, steer, settings, own, older })?;
+            obtained.0.iter().for_each(|(entry, origin)| note_found(entry, *origin, wanted));
+            obtained
         }
-        return Ok(handed);
-    }
-    let forgotten = held.flows.forget(wanted);
-    let Held { pool, predecessor, .. } = &mut *held;
-    pool.receive_all(forgotten);
-    let count = wanted.count();
-    let found = pool.find(wanted, is_lost);
-    let mut found = found.map_err(|passed| of_another_kind(wanted, &passed))?;
-    let had = found.len();
-    let overlapping = if had < count { pool.overlapping(wanted) } else { Vec::new() };
-    let from = *predecessor;
-    drop(held); // while code of the program may run
-    if had < count {
-        let active = found.iter().filter(|(entry, _)| !entry.socket.retired).count();
-        let around = Around {
-            found: &found,
-            overlapping: &overlapping,
-            predecessors: &predecessors,
-            make: own.make.as_ref(),
-        };
-        let bound = bind(wanted, settings, around, count - had, active as u32);
-        match bound.and_then(|bound| adjust_all(own, bound)) {
-            Ok(bound) => found.extend(bound.into_iter().map(|entry| (entry, Origin::Bound))),
-            Err(error) => {
-                lock(&PROCESS.sockets.held).pool.put_back(found);
-                let error = conflict::explain(daemon, wanted, &overlapping, from, error);
-                return Err(if is_late { error.hint(LATE) } else { error });
-            }
-        }
-    }
-    let handed = found[..count].iter().map(|(entry, _)| socket::duplicate(entry.fd.as_fd()));
-    let handed = handed
-        .collect::<io::Result<Vec<OwnedFd>>>()
-        .map_err(|error| Error::io(ErrorKind::Socket, "cannot duplicate a socket (socket)", error));
-    let handed = match handed {
-        Ok(handed) => handed,
-        Err(error) => {
-            lock(&PROCESS.sockets.held).pool.put_back(found);
-            return Err(error);
-        }
+        None => obtain_plain(daemon, wanted, settings, own)?,
     };
-    let mut held = lock(&PROCESS.sockets.held);
-    let Held { pool, modes, adjusts, .. } = &mut *held;
-    let (found, steered) = pool.hold(wanted, found, !daemon.is_starting());
-    if let Some((member, spread)) = steered {
-        steer(&member, spread);
+    if let Some(adjust) = &own.adjust {
+        let others = found.into_iter().filter(|(_, origin)| *origin != Origin::Bound);
+        let adjusts = others.map(|(entry, _)| (entry, adjust.clone()));
+        lock(&PROCESS.sockets.held).adjusts.extend(adjusts);
     }
-    for (entry, origin) in &found {
-        note_found(entry, *origin, wanted);
-        fresh::warn(daemon, entry, *origin);
-        if is_late && *origin == Origin::Bound {
-            let kind = entry.socket.kind.name();
-            log::write(Event::SocketLate { kind, address: address_of(&entry.socket) });
-        }
-        if let Some(adjust) = own.adjust.clone().filter(|_| *origin != Origin::Bound) {
-            adjusts.push((entry.clone(), adjust));
-        }
-        let nonblocking = settings.nonblocking;
-        if socket::is_nonblocking(entry.fd.as_fd()) == nonblocking {
-            continue;
-        }
-        if settings.change_nonblocking {
-            modes.push((entry.clone(), nonblocking));
-        } else {
-            let address = address_of(&entry.socket);
-            let kind = entry.socket.kind.name();
-            log::write(Event::SocketMode { kind, address, nonblocking: !nonblocking });
-        }
-    }
-    drop(held);
     if !daemon.is_starting() {
         adjust::set_modes();
         adjust::adjust()?;
@@ -164,11 +92,82 @@ fn find_or_bind(
     Ok(handed)
 }
 
-fn adjust_all(own: &Own, bound: Vec<Entry>) -> Result<Vec<Entry>> {
-    for entry in &bound {
-        own.adjust.as_ref().map_or(Ok(()), |adjust| adjust::adjust_one(entry, adjust))?;
+/// Without steering.
+fn obtain_plain(
+    daemon: &Daemon,
+    wanted: &Wanted<'_>,
+    settings: Settings,
+    own: &Own,
+) -> Result<Obtained> {
+    let predecessors = match &daemon.service {
+        Some(service) if wanted.kind.is_unix() => {
+            service.predecessors()?.into_iter().map(|one| one.about).collect()
+        }
+        Some(_) | None => Vec::new(),
+    };
+    let is_late = daemon.service.is_some() && !daemon.is_starting();
+    let count = wanted.count();
+    let mut held = lock(&PROCESS.sockets.held);
+    let forgotten = held.flows.forget(wanted);
+    held.pool.receive_all(forgotten);
+    let found = held.pool.find(wanted, is_lost);
+    let mut found = found.map_err(|passed| of_another_kind(wanted, &passed))?;
+    let missing = count.saturating_sub(found.len());
+    let overlapping = if missing > 0 { held.pool.overlapping(wanted) } else { Vec::new() };
+    let from = held.predecessor;
+    drop(held); // while code of the program may run
+    let bound = match missing {
+        0 => Ok(Vec::new()),
+        _ => {
+            let (found, overlapping, predecessors) =
+                (&found[..], &overlapping[..], &predecessors[..]);
+            let around = Around { found, overlapping, predecessors, make: own.make.as_ref() };
+            bind(wanted, settings, around, missing)
+                .and_then(|bound| {
+                    adjust::adjust_all(own, &bound)?;
+                    Ok(bound)
+                })
+                .map_err(|error| {
+                    let error = conflict::explain(daemon, wanted, overlapping, from, error);
+                    if is_late { error.hint(LATE) } else { error }
+                })
+        }
+    };
+    let handed = bound.and_then(|bound| {
+        found.extend(bound.into_iter().map(|entry| (entry, Origin::Bound)));
+        hand_out(&found[..count])
+    });
+    let mut held = lock(&PROCESS.sockets.held);
+    let handed = match handed {
+        Ok(handed) => handed,
+        Err(error) => {
+            held.pool.put_back(found);
+            return Err(error);
+        }
+    };
+    let (found, steered) = held.pool.hold(wanted, found, !daemon.is_starting());
+    if let Some((member, spread)) = steered {
+        steer(&member, spread);
     }
-    Ok(bound)
+    for (entry, origin) in &found {
+        note_found(entry, *origin, wanted);
+        fresh::warn(daemon, entry, *origin);
+        let kind = entry.socket.kind.name();
+        let address = address_of(&entry.socket);
+        if is_late && *origin == Origin::Bound {
+            log::write(Event::SocketLate { kind, address });
+        }
+        let nonblocking = settings.nonblocking;
+        if socket::is_nonblocking(entry.fd.as_fd()) == nonblocking {
+            continue;
+        }
+        if settings.change_nonblocking {
+            held.modes.push((entry.clone(), nonblocking));
+        } else {
+            log::write(Event::SocketMode { kind, address, nonblocking: !nonblocking });
+        }
+    }
+    Ok((found, handed))
 }
 
 /// Takes over from the predecessor, once.
