@@ -13,11 +13,13 @@ use std::os::fd::AsFd;
 /// that others have bound. After an error, a further call tries again.
 pub(in crate::driver) fn adjust() -> Result<()> {
     let adjusts = lock(&PROCESS.sockets.held).adjusts.clone();
-    let done = adjusts.len();
-    for (entry, adjust) in adjusts {
-        adjust_one(&entry, &adjust)?;
+    for (entry, adjust) in &adjusts {
+        adjust_one(entry, adjust)?;
     }
-    lock(&PROCESS.sockets.held).adjusts.drain(..done);
+    let held = &mut lock(&PROCESS.sockets.held).adjusts;
+    // A drain that has begun meanwhile has dropped them.
+    let done = adjusts.len().min(held.len());
+    held.drain(..done);
     Ok(())
 }
 
