@@ -1,6 +1,6 @@
 //! The new daemon's side of a transfer: what the predecessor holds comes over its control socket.
 
-use super::link::{CLOSED, Deadline, Unconnected, connect};
+use super::link::{CLOSED, Deadline, Unconnected, connect, connect_to};
 use crate::driver::generation::{HeldPredecessor, Service};
 use crate::driver::handed::Sealed;
 use crate::driver::log::{self, sockets::Event};
@@ -126,15 +126,14 @@ impl Take<'_> {
                     error: &why,
                 });
                 *taken = Taken::default();
-                match self.connect(&paths::standby_socket(&self.service.pid_file)) {
-                    Ok(Some((link, pid))) if pid == standby.pid => {
-                        receive(&link, self.own, &standby, self.deadline, taken).map_err(
-                            |why| self.refused(&format!("process {pid}, which stands by: {why}")),
-                        )?;
-                        Ok(taken.all())
-                    }
-                    Ok(_) | Err(_) => refused(),
-                }
+                let path = paths::standby_socket(&self.service.pid_file);
+                let Ok(link) = connect_to(standby.pid, &path, self.deadline) else {
+                    return refused();
+                };
+                receive(&link, self.own, &standby, self.deadline, taken).map_err(|why| {
+                    self.refused(&format!("process {}, which stands by: {why}", standby.pid))
+                })?;
+                Ok(taken.all())
             }
             Failed::UseWhatCame => {
                 log::write(Event::TransferHalfWay {
@@ -154,24 +153,20 @@ impl Take<'_> {
         for one in &givers {
             let path = paths::control_socket_of(&self.service.pid_file, one.number);
             let deadline = Deadline::after(limit);
-            let link = match connect(&path, deadline) {
-                Ok((link, listener)) if listener.is_some_and(|peer| peer.pid == one.pid) => link,
-                Ok(_) | Err(Unconnected::Nobody | Unconnected::Failed(_)) => continue,
-            };
+            let Ok(link) = connect_to(one.pid, &path, deadline) else { continue };
             let mut part = Taken::default();
-            match receive(&link, self.own, one, deadline, &mut part) {
-                Ok(()) => {
-                    part.entries.retain(|entry| entry.socket.flow.is_some());
-                    if !part.entries.is_empty() {
-                        taken.entries.extend(part.entries);
-                        return true;
-                    }
-                }
-                Err(why) => log::write(Event::FlowsNotReceived {
+            if let Err(why) = receive(&link, self.own, one, deadline, &mut part) {
+                log::write(Event::FlowsNotReceived {
                     predecessor: one.pid,
                     predecessor_generation: one.number,
                     error: &why,
-                }),
+                });
+                continue;
+            }
+            part.entries.retain(|entry| entry.socket.flow.is_some());
+            if !part.entries.is_empty() {
+                taken.entries.extend(part.entries);
+                return true;
             }
         }
         false
@@ -204,26 +199,21 @@ impl Taken {
 
     /// The launcher has learned of the crash as we have, or is about to.
     fn use_those_of_launcher(&mut self, generation: u64) -> bool {
-        let entries = PROCESS.from_launcher.take(LAUNCHER);
-        let sockets = entries.len();
-        let event = Event::ReceivedFromLauncher { predecessor_generation: generation, sockets };
-        self.use_entries(generation, entries, event)
+        self.entries = PROCESS.from_launcher.take(LAUNCHER);
+        let sockets = self.entries.len();
+        if sockets > 0 {
+            self.generation = Some(generation);
+            log::write(Event::ReceivedFromLauncher { predecessor_generation: generation, sockets });
+        }
+        sockets > 0
     }
 
     /// The generation that served while we waited in `init` has died since.
     fn use_copies(&mut self) -> bool {
-        let Some((generation, entries)) = PROCESS.sockets.take_copies() else { return false };
+        let copies = PROCESS.sockets.take_copies().filter(|(_, entries)| !entries.is_empty());
+        let Some((generation, entries)) = copies else { return false };
         let sockets = entries.len();
-        let event = Event::CopiesUsed { predecessor_generation: generation, sockets };
-        self.use_entries(generation, entries, event)
-    }
-
-    /// `false`: there are none.
-    fn use_entries(&mut self, generation: u64, entries: Vec<Entry>, event: Event<'_>) -> bool {
-        if entries.is_empty() {
-            return false;
-        }
-        log::write(event);
+        log::write(Event::CopiesUsed { predecessor_generation: generation, sockets });
         (self.generation, self.entries) = (Some(generation), entries);
         true
     }
@@ -241,11 +231,10 @@ pub(in crate::driver) fn copy(
     timeout: Duration,
 ) -> Result<(u64, Vec<Entry>), String> {
     let deadline = Deadline::after(timeout);
-    let link = match connect(path, deadline) {
-        Ok((link, listener)) if listener.is_some_and(|peer| peer.pid == server.pid) => link,
-        Ok(_) | Err(Unconnected::Nobody) => return Err("it does not listen any more".to_owned()),
-        Err(Unconnected::Failed(why)) => return Err(why),
-    };
+    let link = connect_to(server.pid, path, deadline).map_err(|error| match error {
+        Unconnected::Nobody => "it does not listen any more".to_owned(),
+        Unconnected::Failed(why) => why,
+    })?;
     let mut taken = Taken::default();
     converse(&link, Taking::copy(server), server, deadline, &mut taken)?;
     Ok((server.number, taken.entries))
