@@ -16,9 +16,8 @@ use std::sync::atomic::AtomicU64;
 /// The memory, for a process that wants to read the counters. `None`: there is none, or the drain has begun.
 pub(in crate::driver) fn memory() -> Option<Arc<OwnedFd>> {
     let asked = Address::Name(DESCRIPTOR.to_owned());
-    let held = PROCESS.sockets.held()?.into_iter();
-    let mut held = held.filter(|entry| entry.socket.asked == asked);
-    held.next().map(|entry| entry.fd)
+    let mut held = PROCESS.sockets.held()?.into_iter();
+    held.find(|entry| entry.socket.asked == asked).map(|entry| entry.fd)
 }
 
 /// What there is to say in the log, once no lock is held.

@@ -9,20 +9,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// A connection that was not passed: it is still this process's, as it was.
+#[derive(Debug)]
 pub struct NotPassed {
     /// The connection: serve it on.
     pub connection: Connection,
     /// Why it was not passed.
     pub reason: Reason,
-}
-
-impl fmt::Debug for NotPassed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NotPassed")
-            .field("connection", &self.connection)
-            .field("reason", &self.reason)
-            .finish()
-    }
 }
 
 impl fmt::Display for NotPassed {

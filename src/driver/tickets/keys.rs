@@ -44,9 +44,9 @@ pub(crate) fn keys(label: Label, fresh: Key) -> Option<Arc<Shared>> {
 /// What a successor gets.
 fn all() -> Vec<u8> {
     let inner = lock(&PROCESS.tickets.0);
-    let give = |keys: &Shared| keys.lock().give(now());
+    let ours = inner.ours.iter();
     let keys: Vec<(Label, Keys)> =
-        inner.ours.iter().map(|(label, keys)| (*label, give(keys))).collect();
+        ours.map(|(label, keys)| (*label, lock(keys).give(now()))).collect();
     format(keys.iter().map(|(label, keys)| (label, keys)))
 }
 
