@@ -30,12 +30,13 @@ pub(super) fn again() {
 pub(in crate::driver) fn keep(channel: &Link, room: usize) {
     PROCESS.sockets.store_room.store(room, Ordering::SeqCst);
     let _one_at_a_time = lock(&PROCESS.sockets.storing);
-    let Store { remove, mut add, kept } = PROCESS.sockets.to_store();
-    let sum = kept + add.len();
-    let remove = if room > 0 { remove } else { Vec::new() };
+    let Store { remove, mut add, kept } = lock(&PROCESS.sockets.held).pool.bring_store_into_line();
     if room == 0 {
-        add.clear(); // systemd would log each one that it refuses
-    } else if sum > room {
+        // systemd would log each one that it refuses.
+        return log::write(Event::Stored { stored: 0, kept });
+    }
+    let sum = kept + add.len();
+    if sum > room {
         add.truncate(room.saturating_sub(kept));
         log::write(Event::StoreTooSmall {
             setting: &format_args!("FileDescriptorStoreMax={room}"),

@@ -1,7 +1,7 @@
 //! Steered groups of UDP sockets: what this process does with them. `proto::flows` tells how they work, and
 //! decides.
 
-use super::bind::{Around, bind_members};
+use super::bind::{ToBind, at_first};
 use super::{Entry, Held, Obtained, Own, adjust, conflict, hand_out};
 use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::{Daemon, PROCESS};
@@ -266,35 +266,29 @@ fn look(wanted: &Wanted<'_>, held: &mut Held) -> Result<There> {
                     supervisor (systemd: ListenDatagram=)";
         return Err(cannot_steer(wanted, why.to_owned()).hint(hint));
     }
-    let known = held.flows.place_of(wanted).map(|place| held.flows.groups[place].clone());
-    let is_known = known.is_some();
-    let plain = match &known {
-        Some(_) => Vec::new(),
-        None => held
-            .pool
-            .find(wanted, |_| false)
-            .map_err(|_| cannot_steer(wanted, "it is passed".to_owned()))?,
-    };
-    let joined = match known {
-        Some(group) => Ok((group, None)),
-        None => join_plain(wanted, &plain, held.predecessor.unwrap_or(0)),
-    };
-    let there = joined.and_then(|(group, program)| match overlap(held, &group, wanted) {
-        None => Ok((group, program)),
-        Some(other) => {
-            let why = format!("it overlaps with {other}, which an older generation holds");
-            let hint = "flows cannot move from one group to another: keep the address, or stop the service \
-                        and start it again";
-            Err(cannot_steer(wanted, why).hint(hint))
+    let place = held.flows.place_of(wanted);
+    let (group, plain, program) = match place {
+        Some(place) => (held.flows.groups[place].clone(), Vec::new(), None),
+        None => {
+            let plain = held.pool.find(wanted, |_| false);
+            let plain = plain.map_err(|_| cannot_steer(wanted, "it is passed".to_owned()))?;
+            match join_plain(wanted, &plain, held.predecessor.unwrap_or(0)) {
+                Ok((group, program)) => (group, plain, program),
+                Err(error) => {
+                    held.pool.put_back(plain);
+                    return Err(error);
+                }
+            }
         }
-    });
-    match there {
-        Ok((group, program)) => Ok(There { group, is_known, plain, program }),
-        Err(error) => {
-            held.pool.put_back(plain);
-            Err(error)
-        }
-    }
+    };
+    let Some(other) = overlap(held, &group, wanted) else {
+        return Ok(There { group, is_known: place.is_some(), plain, program });
+    };
+    held.pool.put_back(plain);
+    let why = format!("it overlaps with {other}, which an older generation holds");
+    let hint = "flows cannot move from one group to another: keep the address, or stop the service and start it \
+                again";
+    Err(cannot_steer(wanted, why).hint(hint))
 }
 
 /// A group made of what a predecessor has bound without steering, if there is any.
@@ -317,19 +311,17 @@ fn join_plain(
         })?;
     }
     let mut group = Group::new(asked.clone(), name, secret, sockets);
-    let is_given = matches!(plain.first(), Some((_, Origin::Predecessor)));
     // What lay in the supervisor's store belongs to nobody.
-    let none = Layout::new(vec![None; plain.len()]);
-    group.layout = none.clone();
-    let mut before = None;
-    if is_given {
-        let places = group.layout.admit(giver, plain.len(), Steer::Newest, &[], |_| true);
-        group.layout = if places.is_ok() { group.layout } else { none };
-        before = program(&group.layout, giver, &group.secret).ok();
-        if let Some(program) = &before {
-            // Fails for a socket that was alone: so far, it is in no group.
-            _ = reuseport::attach(group.sockets[0].fd.as_fd(), program);
-        }
+    group.layout = Layout::new(vec![None; plain.len()]);
+    if !matches!(plain.first(), Some((_, Origin::Predecessor))) {
+        return Ok((group, None));
+    }
+    // Cannot fail: the group has no other generation.
+    _ = group.layout.admit(giver, plain.len(), Steer::Newest, &[], |_| true);
+    let before = program(&group.layout, giver, &group.secret).ok();
+    if let Some(program) = &before {
+        // Fails for a socket that was alone: so far, it is in no group.
+        _ = reuseport::attach(group.sockets[0].fd.as_fd(), program);
     }
     Ok((group, before))
 }
@@ -377,7 +369,7 @@ fn join(
     let is_fresh = sockets.is_empty();
     let mut left = new;
     if is_fresh {
-        group.sockets = vec![bind_first(asking).map_err(bind_failed)?];
+        group.sockets = bind_first(asking).map_err(bind_failed)?;
         group.asked = group.sockets[0].socket.asked.clone();
         left -= 1;
         // Only our own are in the group.
@@ -399,10 +391,7 @@ fn join(
         _ = reuseport::attach(group.sockets[0].fd.as_fd(), &before);
     }
     group.sockets.extend(bind_more(asking, &group.asked, local, left).map_err(join_failed)?);
-    let origin = |at| match at < sockets.len() {
-        true => Origin::Predecessor,
-        false => Origin::Bound,
-    };
+    let origin = |at| if at < sockets.len() { Origin::Predecessor } else { Origin::Bound };
     Ok(admitted.places.into_iter().map(|at| (at, origin(at))).collect())
 }
 
@@ -428,27 +417,21 @@ fn join_failed(error: Error) -> Error {
 }
 
 /// The first socket of a group. Sockets of others, which would get some of the flows, are an error.
-fn bind_first(asking: &Asking<'_>) -> Result<Entry> {
+fn bind_first(asking: &Asking<'_>) -> Result<Vec<Entry>> {
     let Asking { wanted, settings, .. } = asking;
-    let mut failure = None;
-    for asked in &wanted.addresses {
-        let Address::Inet(address) = *asked else { continue };
+    at_first(&wanted.addresses, |asked| {
+        let Address::Inet(address) = *asked else { unreachable!("only UDP has flows") };
         let alone = Settings { reuse_port: false, ..*settings };
         // Closed at once: it is only tried.
-        let bound = match socket::bind(SocketKind::Udp, address, alone).map(drop) {
+        match socket::bind(SocketKind::Udp, address, alone).map(drop) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 let text = format!("cannot bind udp {address} (socket)");
                 Err(Error::io(ErrorKind::Socket, text, error))
             }
             // Every other error comes again, unless the program makes the socket in another way.
             Ok(()) | Err(_) => bind_more(asking, asked, address, 1),
-        };
-        match bound {
-            Ok(bound) => return Ok(bound.into_iter().next().expect("one")),
-            Err(error) => failure = Some(error),
         }
-    }
-    Err(failure.expect("an address was tried"))
+    })
 }
 
 fn bind_more(
@@ -458,13 +441,14 @@ fn bind_more(
     count: usize,
 ) -> Result<Vec<Entry>> {
     let settings = Settings { reuse_port: true, ..asking.settings };
-    let around =
-        Around { found: &[], overlapping: &[], predecessors: &[], make: asking.own.make.as_ref() };
-    bind_members(asking.wanted, settings, around, asked, address, count)
+    let (wanted, make) = (asking.wanted, asking.own.make.as_ref());
+    let to_bind =
+        ToBind { wanted, settings, make, found: &[], overlapping: &[], predecessors: &[] };
+    to_bind.members(asked, address, count)
 }
 
 mod member;
 mod stages;
 
-pub(crate) use member::{Member, member, random_bytes};
+pub(crate) use member::{Member, member};
 pub(in crate::driver) use stages::{finish, hold, named, settle, steer_to, take_over, written};

@@ -1,7 +1,7 @@
 //! The sockets that a program asks for: passed by the supervisor, taken over, or bound anew.
 
 use super::adjust::{self, address_of};
-use super::bind::{Around, bind, steer};
+use super::bind::{ToBind, steer};
 use super::flows::{self, Asking};
 use super::{Entry, Obtained, Own, conflict, fresh, hand_out};
 use crate::driver::control::transfer::{self, Taken};
@@ -17,8 +17,6 @@ use crate::sys::socket::{self, Settings};
 use crate::sys::unix_path;
 use std::collections::BTreeSet;
 use std::io;
-#[cfg(feature = "tokio")]
-use std::os::fd::BorrowedFd;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
@@ -27,9 +25,9 @@ const NAME_MAX: usize = 255;
 const LATE: &str = "it was asked for after started(): a socket is taken over from the predecessor only \
                     if it is asked for between init and started";
 
-/// The sockets that the program asks for, found or bound. See [`crate::sockets`] for the order. Who
-/// was told to stop while it starts does not return: the older generations that it waits for still
-/// have the addresses, and a program that ended with that error would end before them.
+/// The sockets that the program asks for, found or bound. See [`crate::sockets`] for the order. If this
+/// process is told to stop while it starts, the call does not return: the older generations still have the
+/// addresses, and a program that ended because of the error would end before them.
 pub(crate) fn obtain(wanted: &Wanted<'_>, settings: Settings, own: &Own) -> Result<Vec<OwnedFd>> {
     let Some(daemon) = PROCESS.daemon() else {
         let text = "cannot find a socket (socket): init was not called, or failed";
@@ -121,8 +119,10 @@ fn obtain_plain(
         _ => {
             let (found, overlapping, predecessors) =
                 (&found[..], &overlapping[..], &predecessors[..]);
-            let around = Around { found, overlapping, predecessors, make: own.make.as_ref() };
-            bind(wanted, settings, around, missing)
+            let make = own.make.as_ref();
+            let to_bind = ToBind { wanted, settings, make, found, overlapping, predecessors };
+            to_bind
+                .bind(missing)
                 .and_then(|bound| {
                     adjust::adjust_all(own, &bound)?;
                     Ok(bound)
@@ -146,9 +146,11 @@ fn obtain_plain(
         }
     };
     let (found, steered) = held.pool.hold(wanted, found, !daemon.is_starting());
+    drop(held);
     if let Some((member, spread)) = steered {
         steer(&member, spread);
     }
+    let mut modes = Vec::new();
     for (entry, origin) in &found {
         note_found(entry, *origin, wanted);
         fresh::warn(daemon, entry, *origin);
@@ -162,11 +164,12 @@ fn obtain_plain(
             continue;
         }
         if settings.change_nonblocking {
-            held.modes.push((entry.clone(), nonblocking));
+            modes.push((entry.clone(), nonblocking));
         } else {
             log::write(Event::SocketMode { kind, address, nonblocking: !nonblocking });
         }
     }
+    lock(&PROCESS.sockets.held).modes.extend(modes);
     Ok((found, handed))
 }
 
@@ -265,11 +268,6 @@ fn note_found(entry: &Entry, origin: Origin, wanted: &Wanted<'_>) {
 }
 
 #[cfg(feature = "tokio")]
-pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
-    socket::is_nonblocking(fd)
-}
-
-#[cfg(feature = "tokio")]
 pub(crate) fn cannot_accept(error: &io::Error) {
     log::write(Event::CannotAccept { error });
 }
@@ -292,9 +290,5 @@ pub(crate) fn inherited_from() -> Option<u64> {
 
 /// `false`: there is a predecessor, and nothing could be taken over from it.
 pub(in crate::driver) fn take_over_or_log() -> bool {
-    let taken = take_over();
-    if let Err(error) = &taken {
-        log::write(Event::ReceiveFailed { error });
-    }
-    taken.is_ok()
+    take_over().inspect_err(|error| log::write(Event::ReceiveFailed { error })).is_ok()
 }

@@ -110,10 +110,7 @@ pub(in crate::driver) fn settle(ended: &[u64]) -> bool {
             held.flows.groups.iter().for_each(|group| group.write(own));
         }
     });
-    match done {
-        Ok(done) => !done,
-        Err(_) => true,
-    }
+    !done.unwrap_or(false)
 }
 
 /// This process is about to end: nobody has to find it any more.
