@@ -109,7 +109,7 @@ impl Take<'_> {
         }
     }
 
-    /// What it gives, or else the one that stands by.
+    /// Takes from the first one. If that fails, takes from the generation that stands by.
     fn from(&self, first: Predecessor, link: Link, taken: &mut Taken) -> Result<Gave> {
         let givers = Givers::new(first, &self.known);
         let limit = self.deadline.at_most(givers.first_limit(self.timeout));
@@ -147,7 +147,7 @@ impl Take<'_> {
         }
     }
 
-    /// Each of those that drain answers at its own name.
+    /// Each generation that drains answers at a control socket with a name of its own.
     fn add_flows(&self, taken: &mut Taken) -> bool {
         let (givers, limit) = flow_givers(&self.known, self.timeout);
         for one in &givers {
@@ -240,7 +240,7 @@ pub(in crate::driver) fn copy(
     Ok((server.number, taken.entries))
 }
 
-/// What comes is in `taken` at once.
+/// Each socket and state is in `taken` as soon as it has come.
 fn receive(
     link: &Link,
     own: u64,
@@ -276,7 +276,7 @@ fn converse(
     taken: &mut Taken,
 ) -> Result<(), String> {
     if let Err(closed) = deadline.send(link, &first.format(), &[]) {
-        // It may have said why.
+        // The other side may have said why before it closed the connection.
         let (answer, fds) = answer(link, deadline)?;
         return Err(taking.on(answer, fds.len()).err().unwrap_or(closed));
     }
@@ -328,7 +328,7 @@ fn answer(link: &Link, deadline: Deadline) -> Result<(Answer, Vec<OwnedFd>), Str
     }
 }
 
-/// Is it what it claims to be?
+/// Is the descriptor what the message says that it is?
 pub(super) fn check(claimed: Socket, fd: OwnedFd) -> Result<Entry, String> {
     let wrong = |why: String| {
         format!(

@@ -40,7 +40,7 @@ pub(crate) fn get(name: &str) -> &'static AtomicU64 {
     counter
 }
 
-/// This generation is about to serve, and has asked for no counter: it carries them on all the same, for a later
+/// This generation is about to serve. If it has asked for no counter, it still keeps the predecessor's, for a later
 /// call and for its successor.
 pub(in crate::driver) fn carry_on() {
     let mut notes = Vec::new();

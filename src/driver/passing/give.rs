@@ -130,7 +130,7 @@ impl Giver {
     fn link(&self) -> Option<There> {
         let mut failed = None;
         for _ in 0..LOOKS {
-            // An error, as out of descriptors, says nothing of the successor.
+            // An error, such as out of descriptors, says nothing about the successor.
             if let Some(proven) = self.service.successor().ok().flatten() {
                 if !self.sender.may_ask(proven.number) {
                     return None;
@@ -148,7 +148,7 @@ impl Giver {
         None
     }
 
-    /// One that stands by has another name.
+    /// A generation that stands by listens at the second name.
     fn connect(&self, proven: &Proven) -> Result<Link, String> {
         let deadline = Deadline::named(ANSWER, "passing");
         let pid_file = &self.service.pid_file;
@@ -163,7 +163,7 @@ impl Giver {
         Err(failed)
     }
 
-    /// While it cannot be sent for now, it is tried again.
+    /// If the system is short of memory or room, the message is sent again.
     fn send(&mut self, bytes: &[u8], fds: &[BorrowedFd<'_>], count: usize) -> Input {
         let there = self.there.as_ref().expect("a link");
         let began = Instant::now();

@@ -36,7 +36,7 @@ pub(super) struct Slot {
 struct State {
     outcome: Option<Outcome>,
     waker: Option<Waker>,
-    /// A thread waits: to tell one costs a system call.
+    /// A thread waits. To wake one costs a system call.
     waits: bool,
 }
 
@@ -107,7 +107,6 @@ impl Future for Passing {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = lock(&self.slot.state);
         if let Some(outcome) = state.outcome.take() {
-            // From now on there is nothing to wait for.
             return Poll::Ready(outcome);
         }
         let replaced = state.waker.replace(context.waker().clone());

@@ -113,7 +113,7 @@ impl Taker<'_> {
         self.say(&Answer::Accepted);
         loop {
             wait::readable(&[self.link.as_fd(), self.proven.held.as_fd()], None);
-            // First this: what it has sent before its end is there after it.
+            // Asked first: if it has ended, everything that it sent can be read now.
             let has_ended = self.proven.held.has_ended();
             match self.link.receive(MESSAGE_MAX) {
                 Arrival::Message(message) => self.take(message),
@@ -165,7 +165,7 @@ impl Taker<'_> {
         unpack(batch, load, fds).inspect_err(|_| self.receiver.give_up())
     }
 
-    /// Until the other side has it, or has ended.
+    /// Tries until the message is sent, or the other side has ended.
     fn say(&self, answer: &Answer) {
         let bytes = answer.format();
         while let Err(error) = self.link.send(&bytes, &[]) {

@@ -77,7 +77,7 @@ impl ToBind<'_> {
         Ok(bound)
     }
 
-    /// All at one port, which is the first one's where the system chooses.
+    /// All get one port. If the system chooses it, it is that of the first socket.
     pub(super) fn members(
         &self,
         asked: &Address,
@@ -120,7 +120,7 @@ impl ToBind<'_> {
     }
 
     /// Lets a socket be bound beside those that nobody has asked for. The supervisor's are left alone: they
-    /// would stay open for ever, and nobody would accept from them. `false`: there is none.
+    /// would stay open for ever, and nobody would accept from them. Returns `false` if none was shared.
     fn share(&self, address: SocketAddr) -> bool {
         let mut shared = false;
         for (entry, origin) in self.overlapping {
@@ -155,7 +155,7 @@ impl ToBind<'_> {
             Occupant::Somebody(Some(pid)) => {
                 return in_use(format!("process {pid}, which is no predecessor, listens there"));
             }
-            // The kernel does not say who; a predecessor may.
+            // The kernel does not say who listens. It may be a predecessor.
             Occupant::Somebody(None) if !predecessors.is_empty() => {}
             Occupant::Somebody(None) => return in_use("somebody listens there".to_owned()),
         }

@@ -11,7 +11,7 @@ use crate::shutdown::lock;
 use crate::sys::{descriptor, socket};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-/// For a descriptor of the program's.
+/// Keeps a descriptor of the program.
 pub(crate) fn keep(name: &str, fd: BorrowedFd<'_>, outlives_crash: bool) -> Result<()> {
     let refuse = |kind, why: &str| Err(Error::new(kind, format!("{}: {why}", step(name))));
     if PROCESS.daemon().is_none() {
@@ -30,7 +30,7 @@ fn step(name: &str) -> String {
     format!("cannot keep {name:?} (descriptor)")
 }
 
-/// Also for those of the crate's own.
+/// Keeps a descriptor of the program, or one of the crate itself.
 pub(in crate::driver) fn keep_any(
     name: &str,
     fd: BorrowedFd<'_>,
@@ -73,7 +73,7 @@ pub(crate) fn take(name: &str) -> Option<OwnedFd> {
     take_any(name)
 }
 
-/// Also one of the crate's own. Everything has been transferred.
+/// Also one of the crate itself. The transfer has been made before.
 pub(in crate::driver) fn take_any(name: &str) -> Option<OwnedFd> {
     let entry = lock(&PROCESS.sockets.held).pool.take_descriptor(name)?;
     let fd = unwrap(entry.fd);

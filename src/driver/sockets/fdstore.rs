@@ -19,7 +19,7 @@ pub(super) fn again() {
     let room = PROCESS.sockets.store_room.load(Ordering::SeqCst);
     let channel = PROCESS.daemon().and_then(|daemon| daemon.channel.upgrade());
     let (Some(channel), true) = (channel, room > 0) else { return };
-    // Not here: the supervisor may be slow.
+    // On a thread of its own: the supervisor may be slow.
     let thread = thread::Builder::new().name("seamless-systemd".to_owned());
     if let Err(error) = thread.spawn(move || keep(&channel, room)) {
         log::write(Event::NotStored { error: &error });
@@ -53,7 +53,7 @@ pub(in crate::driver) fn keep(channel: &Link, room: usize) {
         });
     match done {
         Ok(()) => log::write(Event::Stored { stored: count, kept }),
-        // A launcher that has gone: the next generation does it.
+        // The launcher may have gone. Then the next generation brings the store into line.
         Err(error) => log::write(Event::NotStored { error: &error }),
     }
 }

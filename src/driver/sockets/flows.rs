@@ -34,7 +34,7 @@ struct Group {
     name: Option<String>,
     secret: Secret,
     layout: Layout,
-    /// By their places.
+    /// In the kernel's order.
     sockets: Vec<Entry>,
     /// The program has asked for it.
     claimed: bool,
@@ -105,7 +105,7 @@ impl Group {
         Group { asked, name, secret, layout, sockets, claimed: false, living }
     }
 
-    /// By their places. Some sockets may be missing.
+    /// Sorts sockets into their groups, and by their places. Some sockets may be missing.
     fn all_of(entries: Vec<Entry>) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
         for entry in entries {
@@ -291,8 +291,8 @@ fn look(wanted: &Wanted<'_>, held: &mut Held) -> Result<There> {
     Err(cannot_steer(wanted, why).hint(hint))
 }
 
-/// A group made of what a predecessor has bound without steering, if there is any.
-/// Also the program by which its members get all until this generation serves.
+/// A group made of what a predecessor has bound without steering, if there is any. Also returns the program that
+/// gives everything to these sockets until this generation serves.
 fn join_plain(
     wanted: &Wanted<'_>,
     plain: &[Found<Arc<OwnedFd>>],
@@ -347,12 +347,12 @@ fn join(
     let fail = |why: String| {
         Error::new(ErrorKind::Socket, format!("cannot steer {} (socket): {why}", group.asked))
     };
-    // If the newest one has crashed, new flows wait there.
+    // If the newest generation has crashed, new flows wait at its sockets.
     let newest = group.layout.generations().last().copied();
     let first = newest.map(|newest| group.layout.places_of(newest)).unwrap_or_default();
     group.layout.free(|generation| older.contains(&generation));
     let sockets = group.sockets.clone();
-    // What is connected gets nothing but what its peer sends.
+    // A connected socket gets only what its peer sends.
     let usable = |at: usize| !socket::is_connected(sockets[at].fd.as_fd());
     let admitted = group.layout.admit(own, wanted.count(), *steer, &first, usable);
     let admitted = admitted.map_err(|NoSlot { generations }| {
@@ -372,7 +372,7 @@ fn join(
         group.sockets = bind_first(asking).map_err(bind_failed)?;
         group.asked = group.sockets[0].socket.asked.clone();
         left -= 1;
-        // Only our own are in the group.
+        // So far, the group has only this socket, which is ours.
         let attached = match reuseport::attach(group.sockets[0].fd.as_fd(), &program) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()), // not Linux: no restarts
             done => done,
@@ -405,7 +405,7 @@ fn bind_failed(error: Error) -> Error {
     }
 }
 
-/// Of a socket beside those of older generations.
+/// The error of a socket that was to be bound beside those of older generations.
 fn join_failed(error: Error) -> Error {
     match error.is_address_in_use() {
         true => error.hint(

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// A message and its descriptors.
 pub(in crate::driver) type Unsent = (Vec<u8>, Vec<Arc<OwnedFd>>);
 
-/// What the launcher has given: sockets of a daemon of its that has crashed while we were starting.
+/// What the launcher has given: the sockets of its other daemon, which has crashed while we were starting.
 pub(in crate::driver) struct FromLauncher {
     sockets: Mutex<Orphans>,
     complete: Condvar,

@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-/// As long as names are that a supervisor passes (`sd_listen_fds_with_names(3)`).
+/// The longest name that a supervisor passes (`sd_listen_fds_with_names(3)`).
 const NAME_MAX: usize = 255;
 const LATE: &str = "it was asked for after started(): a socket is taken over from the predecessor only \
                     if it is asked for between init and started";
@@ -227,8 +227,8 @@ fn of_another_kind(wanted: &Wanted<'_>, passed: &Socket) -> Error {
     Error::new(ErrorKind::Socket, text)
 }
 
-/// Guards against a socket that nobody can reach any more: it has lost its path, or a generation that was
-/// killed then has replaced it by another one.
+/// Guards against a socket that nobody can reach any more: it has lost its path, or a later generation has put
+/// another socket in its place, and was killed afterwards.
 fn is_lost(entry: &Entry) -> bool {
     has_lost_its_path(entry) || socket::has_stepped_aside(entry.fd.as_fd(), entry.socket.kind)
 }
@@ -240,7 +240,7 @@ fn has_lost_its_path(entry: &Entry) -> bool {
     let Some(path) = unix_path::path_of(asked) else { return false };
     let there = unix_path::file_at(&path);
     let lost = match file {
-        // One that was passed by name may be bound to another path than the one asked for.
+        // A socket that was passed by name may be bound to another path than the one asked for.
         Some(file) => {
             there != Some(*file)
                 && unix_path::path_of(local)

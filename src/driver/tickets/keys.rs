@@ -50,8 +50,8 @@ fn all() -> Vec<u8> {
     format(keys.iter().map(|(label, keys)| (label, keys)))
 }
 
-/// What the predecessor has handed over. Of a later version of the crate: nothing, and clients make a full
-/// handshake. `None`: it cannot be read.
+/// What the predecessor has handed over. Keys in the format of another version of the crate are not used: clients
+/// make a full handshake. `None`: they cannot be read.
 fn inherited() -> Option<BTreeMap<Label, Keys>> {
     match PROCESS.handed.take(NAME) {
         Some((VERSION, bytes)) => Some(parse(&bytes)?.into_iter().collect()),

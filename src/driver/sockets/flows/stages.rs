@@ -23,7 +23,7 @@ impl Flows {
     }
 }
 
-/// New flows go to this generation from now on. `lives`: the others of which is known that they live.
+/// New flows go to this generation from now on. `lives`: the others that are known to live.
 pub(in crate::driver) fn take_over(own: u64, lives: &BTreeSet<u64>) {
     for group in &mut lock(&PROCESS.sockets.held).flows.groups {
         group.layout.free(|one| one == own || lives.contains(&one));
