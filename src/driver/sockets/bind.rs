@@ -4,7 +4,7 @@ use super::{Entry, Make, Place, entry, own};
 use crate::driver::log::{self, sockets::Event};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Address, FileId, Socket, SocketKind};
-use crate::proto::control::transfer::Predecessor;
+use crate::proto::control::transfer::{Predecessor, may_take_path};
 use crate::proto::sockets::pool::{Origin, Spread, Wanted};
 use crate::sys::socket::{self, Settings};
 use crate::sys::unix_path::{self, Beside, Occupant, SocketType};
@@ -151,12 +151,10 @@ impl ToBind<'_> {
         match unix_path::occupant_of(&path, ty).map_err(fail)? {
             Occupant::Nobody => {}
             Occupant::NoSocket => return in_use("something that is no socket is there".to_owned()),
-            Occupant::Somebody(Some(pid)) if predecessors.iter().any(|one| one.pid == pid) => {}
+            Occupant::Somebody(who) if may_take_path(who, predecessors) => {}
             Occupant::Somebody(Some(pid)) => {
                 return in_use(format!("process {pid}, which is no predecessor, listens there"));
             }
-            // The kernel does not say who listens. It may be a predecessor.
-            Occupant::Somebody(None) if !predecessors.is_empty() => {}
             Occupant::Somebody(None) => return in_use("somebody listens there".to_owned()),
         }
         let beside = match self.make {

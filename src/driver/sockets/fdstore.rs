@@ -30,19 +30,14 @@ pub(super) fn again() {
 pub(in crate::driver) fn keep(channel: &Link, room: usize) {
     PROCESS.sockets.store_room.store(room, Ordering::SeqCst);
     let _one_at_a_time = lock(&PROCESS.sockets.storing);
-    let Store { remove, mut add, kept } = lock(&PROCESS.sockets.held).pool.bring_store_into_line();
-    if room == 0 {
-        // systemd would log each one that it refuses.
-        return log::write(Event::Stored { stored: 0, kept });
-    }
-    let sum = kept + add.len();
-    if sum > room {
-        add.truncate(room.saturating_sub(kept));
+    let mut store = lock(&PROCESS.sockets.held).pool.bring_store_into_line();
+    if let Some(sockets) = store.fit(room) {
         log::write(Event::StoreTooSmall {
             setting: &format_args!("FileDescriptorStoreMax={room}"),
-            sockets: sum,
+            sockets,
         });
     }
+    let Store { remove, add, kept } = store;
     let count = add.len();
     let done = remove
         .into_iter()
