@@ -129,7 +129,7 @@ pub use crate::proto::control::frame::Steer;
 use crate::driver::sockets::{Own, obtain as pool};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Address, SocketKind};
-use crate::proto::sockets::changes::{Changes, FileChanges};
+use crate::proto::sockets::changes::Changes;
 use crate::proto::sockets::pool::Wanted;
 use crate::sys::socket::{self, Settings};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
@@ -170,7 +170,7 @@ pub fn unix_datagram(path: impl AsRef<Path>) -> Result<UnixDatagram> {
 /// let listener = seamless::sockets::Options::new().name("web").nonblocking(true).tcp("[::]:80")?;
 /// # Ok::<(), seamless::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     name: Option<String>,
     settings: Settings,
@@ -178,28 +178,10 @@ pub struct Options {
     own: Own,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Options::new()
-    }
-}
-
 impl Options {
     /// Every default.
     pub fn new() -> Self {
-        Options {
-            name: None,
-            own: Own::default(),
-            settings: Settings {
-                backlog: None,
-                only_v6: None,
-                file: FileChanges::NONE,
-                reuse_port: false,
-                nonblocking: false,
-                change_nonblocking: false,
-            },
-            steer: None,
-        }
+        Options::default()
     }
 
     /// The name under which the supervisor passes the socket (`LISTEN_FDNAMES`; of systemd,

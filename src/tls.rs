@@ -34,6 +34,7 @@
 use crate::driver::tickets::{self, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::tickets::{Key, Label, ROTATION};
+use crate::shutdown::lock;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -114,7 +115,7 @@ impl ProducesTickets for Ticketer {
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
         let key = {
-            let mut keys = self.keys.lock();
+            let mut keys = lock(&self.keys);
             if keys.is_due(tickets::now()) && tickets::may_rotate() {
                 keys.rotate(fresh(&self.random)?);
             }
@@ -131,7 +132,7 @@ impl ProducesTickets for Ticketer {
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let (name, rest) = ticket.split_at_checked(NAME)?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
-        let key = self.keys.lock().decrypts(name, tickets::now())?.clone();
+        let key = lock(&self.keys).decrypts(name, tickets::now())?.clone();
         let mut opened = sealed.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let plain = cipher(&key)?.open_in_place(nonce, Aad::from(&key.name), &mut opened).ok()?;
@@ -154,7 +155,7 @@ impl fmt::Debug for Ticketer {
 
 #[cfg(test)]
 mod tests {
-    use super::{ErrorKind, ProducesTickets, Shared, SystemRandom, Ticketer, fresh};
+    use super::{ErrorKind, ProducesTickets, Shared, SystemRandom, Ticketer, fresh, lock};
     use crate::proto::tickets::Keys;
     use std::sync::Arc;
 
@@ -174,7 +175,7 @@ mod tests {
         assert_ne!(one.encrypt(b"a session"), Some(ticket.clone()), "another nonce");
         // Two keys are valid: the one before is, and the one before that is not.
         for read in [true, false] {
-            one.keys.lock().rotate(fresh(&one.random).expect("random numbers"));
+            lock(&one.keys).rotate(fresh(&one.random).expect("random numbers"));
             assert_eq!(one.decrypt(&ticket).is_some(), read);
         }
     }

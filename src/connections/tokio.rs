@@ -29,6 +29,7 @@
 use super::{Connection, NotPassed, Reason};
 use crate::DrainGuard;
 use crate::error::Result;
+use crate::shutdown::lock;
 use ::tokio::net::{TcpStream, UnixStream};
 use std::collections::VecDeque;
 use std::fmt;
@@ -37,7 +38,7 @@ use std::io;
 use std::net;
 use std::os::fd::OwnedFd;
 use std::os::unix::net as unix;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 /// A stream of tokio that can be passed: [`TcpStream`], [`UnixStream`]. This trait is sealed.
@@ -153,7 +154,7 @@ pub fn accept<T: Stream>(kind: &str) -> Result<Arriving<T>> {
     super::accept(kind, move |connection| {
         let guard = crate::drain_guard();
         let waker = {
-            let mut waiting = put.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = lock(&put);
             waiting.arrived.push_back((connection, guard));
             waiting.waker.take()
         };
@@ -198,7 +199,7 @@ impl<T: Stream> Arriving<T> {
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Arrived<T>> {
         loop {
             let next = {
-                let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut waiting = lock(&self.waiting);
                 let next = waiting.arrived.pop_front();
                 if next.is_none() {
                     waiting.waker = Some(context.waker().clone());

@@ -26,7 +26,7 @@ use crate::driver::observers;
 use crate::driver::passing::Connections;
 use crate::driver::settings::ProbationCheck;
 use crate::driver::sockets::Sockets;
-use crate::driver::sockets::given::{FromLauncher, ToLauncher};
+use crate::driver::sockets::given::{FromLauncher, Unsent};
 #[cfg(feature = "tls")]
 use crate::driver::tickets::Tickets;
 use crate::proto::daemon::leaving::{Limits, Plan};
@@ -111,8 +111,8 @@ pub(in crate::driver) struct Daemon {
     pub(in crate::driver) candidates: Mutex<Vec<Candidate>>,
     /// To the generation that serves while we wait in `init`.
     pub(in crate::driver) waits_at: Mutex<Option<Arc<Link>>>,
-    /// Sockets for the launcher that could not be sent so far.
-    pub(in crate::driver) to_launcher: ToLauncher,
+    /// Sockets for the launcher that could not be sent so far. Emptied when the drain begins.
+    pub(in crate::driver) to_launcher: Mutex<VecDeque<Unsent>>,
     pub(in crate::driver) drain_timeout: Option<Duration>,
     pub(in crate::driver) leave_time: Option<Duration>,
     /// After that time the supervisor KILLs, if that can be read.

@@ -1,9 +1,9 @@
 //! QUIC connection IDs that lead each packet to the process that has made them.
 
 use super::{Steer, steer};
-use crate::driver::sockets::flows;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::flows::quic::{self, Cipher, Mark};
+use crate::sys::random;
 use std::fmt;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ impl ConnectionIds {
             return Err(Error::new(ErrorKind::Socket, text));
         }
         Ok(ConnectionIds {
-            cipher: Arc::new(member.cipher()),
+            cipher: Arc::new(Cipher::new(&member.secret)),
             mark: member.mark,
             reset_key: quic::reset_key(&member.secret),
             living: member.living,
@@ -79,9 +79,9 @@ impl ConnectionIds {
     /// If the kernel gives no random bytes (`getrandom(2)`), which it does not do once the crate has got its
     /// key.
     pub fn generate(&self) -> [u8; ConnectionIds::LENGTH] {
-        let mut random = [0; quic::RANDOM];
-        flows::random_bytes(&mut random).expect("getrandom gave bytes before");
-        self.cipher.make(self.mark, random)
+        let mut bytes = [0; quic::RANDOM];
+        random(&mut bytes).expect("getrandom gave bytes before");
+        self.cipher.make(self.mark, bytes)
     }
 
     /// Which process has made this ID: asked for a packet that belongs to no connection of this endpoint.
@@ -107,5 +107,23 @@ impl ConnectionIds {
 impl fmt::Debug for ConnectionIds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionIds").field("mark", &self.mark).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::control::frame::Secret;
+
+    #[test]
+    fn connection_ids_get_other_bytes_each_time() {
+        let cipher = Arc::new(Cipher::new(&Secret([7; Secret::LENGTH])));
+        let mark = Mark { slot: 1, member: 0 };
+        let ids = ConnectionIds { cipher, mark, living: Arc::default(), reset_key: [0; 32] };
+        let (first, second) = (ids.generate(), ids.generate());
+        assert_ne!(first, second);
+        for id in [first, second] {
+            assert_eq!(ids.made_by(&id), MadeBy::ThisGeneration);
+        }
     }
 }

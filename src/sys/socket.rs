@@ -27,7 +27,7 @@ sockopt_impl!(Type, GetOnly, libc::SOL_SOCKET, libc::SO_TYPE, c_int);
 const BACKLOG: u32 = 4096;
 
 /// How a socket that is bound anew is set up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Settings {
     /// `None`: [`BACKLOG`].
     pub(crate) backlog: Option<u32>,

@@ -117,6 +117,25 @@ fn what_the_program_makes_wrong_is_an_error() {
 }
 
 #[test]
+fn the_program_makes_and_adjusts_the_members_of_a_steered_group() {
+    Boxed::new().private_net_without_migration().run(|folder| {
+        let direct = Site::alone(folder);
+        let address = boxed::address();
+        let option = |how: &str| format!("--udp-group={address},count=2,steer=newest,{how}");
+        let error = direct.start(&[&option("adjust=0")]).wait_error().text;
+        let step = format!("cannot adjust udp {address} (socket): `adjust` failed: as told");
+        assert_eq!(error, format!("socket: {step}"));
+        let (mut started, daemon) = direct.start_ready(&[&option("make=counting")]);
+        assert_eq!(origins(folder, &daemon), ["bound"; 2]);
+        daemon.kill();
+        started.wait_end();
+        // The places of a generation that has crashed are used again.
+        let error = direct.start(&[&option("adjust=0")]).wait_error().text;
+        assert_eq!(error, format!("started: {step}"));
+    });
+}
+
+#[test]
 fn each_generation_adjusts_the_socket_when_it_takes_over() {
     boxed::run(|folder| {
         let direct = Site::alone(folder);

@@ -105,6 +105,18 @@ pub(crate) enum Unconnected {
     Failed(String),
 }
 
+/// Connects to this process. If another one listens, [`Unconnected::Nobody`] is returned as well.
+pub(in crate::driver) fn connect_to(
+    pid: i32,
+    path: &Path,
+    deadline: Deadline,
+) -> Result<Link, Unconnected> {
+    match connect(path, deadline)? {
+        (link, Some(listener)) if listener.pid == pid => Ok(link),
+        _ => Err(Unconnected::Nobody),
+    }
+}
+
 /// Connects, and asks the kernel which process listens: see [`Link::listener`].
 pub(crate) fn connect(
     path: &Path,

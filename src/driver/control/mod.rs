@@ -43,7 +43,7 @@ pub(in crate::driver) struct Prepared {
     beside: Beside,
 }
 
-/// Does all that can fail for want of descriptors or memory.
+/// Does everything that can fail because descriptors or memory run out.
 pub(in crate::driver) fn prepare(pid_file: &Path) -> Result<Prepared> {
     let path = paths::control_socket(pid_file);
     let beside = Listener::bind(&path).map_err(|error| cannot_bind(&path, error))?;
@@ -66,9 +66,9 @@ impl Prepared {
 }
 
 /// If this process listens at the path of the control socket, its socket gets a second name. Under the claim.
-/// What the second name stood for before stays otherwise: a generation that has died meanwhile may have put
-/// its own socket at the path. If the system refuses the link, a start that would need it fails, and the one
-/// after it finds the socket put back.
+/// Otherwise the second name stays as it is: a generation that has died meanwhile may have put its own socket
+/// at the path. If the system refuses the link, a start that would need it fails, and the one after it finds
+/// the socket put back.
 pub(in crate::driver) fn keep_name(pid_file: &Path, pid: i32) {
     let (path, second) = (paths::control_socket(pid_file), paths::standby_socket(pid_file));
     let listens = || Link::connect(&path).ok()?.listener().ok()?.map(|peer| peer.pid);
@@ -173,14 +173,8 @@ impl Server {
         listener.as_ref().is_some_and(|listener| listener.is_lost(&self.path))
     }
 
-    /// Does what has to be done with groups of sockets when these have ended.
-    pub(in crate::driver) fn watch(&self, older: Vec<(u64, Held)>) {
-        *lock(&self.older) = older;
-        self.waker.wake();
-    }
-
-    /// These as well.
-    pub(in crate::driver) fn watch_too(&self, more: Vec<(u64, Held)>) {
+    /// Does what has to be done with groups of sockets when these have ended as well.
+    pub(in crate::driver) fn watch(&self, more: Vec<(u64, Held)>) {
         lock(&self.older).extend(more);
         self.waker.wake();
     }

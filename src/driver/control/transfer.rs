@@ -1,6 +1,6 @@
 //! The new daemon's side of a transfer: what the predecessor holds comes over its control socket.
 
-use super::link::{CLOSED, Deadline, Unconnected, connect};
+use super::link::{CLOSED, Deadline, Unconnected, connect, connect_to};
 use crate::driver::generation::{HeldPredecessor, Service};
 use crate::driver::handed::Sealed;
 use crate::driver::log::{self, sockets::Event};
@@ -109,7 +109,7 @@ impl Take<'_> {
         }
     }
 
-    /// What it gives, or else the one that stands by.
+    /// Takes from the first one. If that fails, takes from the generation that stands by.
     fn from(&self, first: Predecessor, link: Link, taken: &mut Taken) -> Result<Gave> {
         let givers = Givers::new(first, &self.known);
         let limit = self.deadline.at_most(givers.first_limit(self.timeout));
@@ -126,15 +126,14 @@ impl Take<'_> {
                     error: &why,
                 });
                 *taken = Taken::default();
-                match self.connect(&paths::standby_socket(&self.service.pid_file)) {
-                    Ok(Some((link, pid))) if pid == standby.pid => {
-                        receive(&link, self.own, &standby, self.deadline, taken).map_err(
-                            |why| self.refused(&format!("process {pid}, which stands by: {why}")),
-                        )?;
-                        Ok(taken.all())
-                    }
-                    Ok(_) | Err(_) => refused(),
-                }
+                let path = paths::standby_socket(&self.service.pid_file);
+                let Ok(link) = connect_to(standby.pid, &path, self.deadline) else {
+                    return refused();
+                };
+                receive(&link, self.own, &standby, self.deadline, taken).map_err(|why| {
+                    self.refused(&format!("process {}, which stands by: {why}", standby.pid))
+                })?;
+                Ok(taken.all())
             }
             Failed::UseWhatCame => {
                 log::write(Event::TransferHalfWay {
@@ -148,30 +147,26 @@ impl Take<'_> {
         }
     }
 
-    /// Each of those that drain answers at its own name.
+    /// Each generation that drains answers at a control socket with a name of its own.
     fn add_flows(&self, taken: &mut Taken) -> bool {
         let (givers, limit) = flow_givers(&self.known, self.timeout);
         for one in &givers {
             let path = paths::control_socket_of(&self.service.pid_file, one.number);
             let deadline = Deadline::after(limit);
-            let link = match connect(&path, deadline) {
-                Ok((link, listener)) if listener.is_some_and(|peer| peer.pid == one.pid) => link,
-                Ok(_) | Err(Unconnected::Nobody | Unconnected::Failed(_)) => continue,
-            };
+            let Ok(link) = connect_to(one.pid, &path, deadline) else { continue };
             let mut part = Taken::default();
-            match receive(&link, self.own, one, deadline, &mut part) {
-                Ok(()) => {
-                    part.entries.retain(|entry| entry.socket.flow.is_some());
-                    if !part.entries.is_empty() {
-                        taken.entries.extend(part.entries);
-                        return true;
-                    }
-                }
-                Err(why) => log::write(Event::FlowsNotReceived {
+            if let Err(why) = receive(&link, self.own, one, deadline, &mut part) {
+                log::write(Event::FlowsNotReceived {
                     predecessor: one.pid,
                     predecessor_generation: one.number,
                     error: &why,
-                }),
+                });
+                continue;
+            }
+            part.entries.retain(|entry| entry.socket.flow.is_some());
+            if !part.entries.is_empty() {
+                taken.entries.extend(part.entries);
+                return true;
             }
         }
         false
@@ -204,26 +199,21 @@ impl Taken {
 
     /// The launcher has learned of the crash as we have, or is about to.
     fn use_those_of_launcher(&mut self, generation: u64) -> bool {
-        let entries = PROCESS.from_launcher.take(LAUNCHER);
-        let sockets = entries.len();
-        let event = Event::ReceivedFromLauncher { predecessor_generation: generation, sockets };
-        self.use_entries(generation, entries, event)
+        self.entries = PROCESS.from_launcher.take(LAUNCHER);
+        let sockets = self.entries.len();
+        if sockets > 0 {
+            self.generation = Some(generation);
+            log::write(Event::ReceivedFromLauncher { predecessor_generation: generation, sockets });
+        }
+        sockets > 0
     }
 
     /// The generation that served while we waited in `init` has died since.
     fn use_copies(&mut self) -> bool {
-        let Some((generation, entries)) = PROCESS.sockets.take_copies() else { return false };
+        let copies = PROCESS.sockets.take_copies().filter(|(_, entries)| !entries.is_empty());
+        let Some((generation, entries)) = copies else { return false };
         let sockets = entries.len();
-        let event = Event::CopiesUsed { predecessor_generation: generation, sockets };
-        self.use_entries(generation, entries, event)
-    }
-
-    /// `false`: there are none.
-    fn use_entries(&mut self, generation: u64, entries: Vec<Entry>, event: Event<'_>) -> bool {
-        if entries.is_empty() {
-            return false;
-        }
-        log::write(event);
+        log::write(Event::CopiesUsed { predecessor_generation: generation, sockets });
         (self.generation, self.entries) = (Some(generation), entries);
         true
     }
@@ -241,17 +231,16 @@ pub(in crate::driver) fn copy(
     timeout: Duration,
 ) -> Result<(u64, Vec<Entry>), String> {
     let deadline = Deadline::after(timeout);
-    let link = match connect(path, deadline) {
-        Ok((link, listener)) if listener.is_some_and(|peer| peer.pid == server.pid) => link,
-        Ok(_) | Err(Unconnected::Nobody) => return Err("it does not listen any more".to_owned()),
-        Err(Unconnected::Failed(why)) => return Err(why),
-    };
+    let link = connect_to(server.pid, path, deadline).map_err(|error| match error {
+        Unconnected::Nobody => "it does not listen any more".to_owned(),
+        Unconnected::Failed(why) => why,
+    })?;
     let mut taken = Taken::default();
     converse(&link, Taking::copy(server), server, deadline, &mut taken)?;
     Ok((server.number, taken.entries))
 }
 
-/// What comes is in `taken` at once.
+/// Each socket and state is in `taken` as soon as it has come.
 fn receive(
     link: &Link,
     own: u64,
@@ -287,7 +276,7 @@ fn converse(
     taken: &mut Taken,
 ) -> Result<(), String> {
     if let Err(closed) = deadline.send(link, &first.format(), &[]) {
-        // It may have said why.
+        // The other side may have said why before it closed the connection.
         let (answer, fds) = answer(link, deadline)?;
         return Err(taking.on(answer, fds.len()).err().unwrap_or(closed));
     }
@@ -339,7 +328,7 @@ fn answer(link: &Link, deadline: Deadline) -> Result<(Answer, Vec<OwnedFd>), Str
     }
 }
 
-/// Is it what it claims to be?
+/// Is the descriptor what the message says that it is?
 pub(super) fn check(claimed: Socket, fd: OwnedFd) -> Result<Entry, String> {
     let wrong = |why: String| {
         format!(

@@ -16,9 +16,8 @@ use std::sync::atomic::AtomicU64;
 /// The memory, for a process that wants to read the counters. `None`: there is none, or the drain has begun.
 pub(in crate::driver) fn memory() -> Option<Arc<OwnedFd>> {
     let asked = Address::Name(DESCRIPTOR.to_owned());
-    let held = PROCESS.sockets.held()?.into_iter();
-    let mut held = held.filter(|entry| entry.socket.asked == asked);
-    held.next().map(|entry| entry.fd)
+    let mut held = PROCESS.sockets.held()?.into_iter();
+    held.find(|entry| entry.socket.asked == asked).map(|entry| entry.fd)
 }
 
 /// What there is to say in the log, once no lock is held.
@@ -41,7 +40,7 @@ pub(crate) fn get(name: &str) -> &'static AtomicU64 {
     counter
 }
 
-/// This generation is about to serve, and has asked for no counter: it carries them on all the same, for a later
+/// This generation is about to serve. If it has asked for no counter, it still keeps the predecessor's, for a later
 /// call and for its successor.
 pub(in crate::driver) fn carry_on() {
     let mut notes = Vec::new();

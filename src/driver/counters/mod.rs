@@ -36,7 +36,7 @@ impl Counters {
 }
 
 impl State {
-    /// It lives as long as the process, and no longer. `new`: it is made now.
+    /// A counter that lives as long as this process. `new` is called if it is made now.
     fn own(&mut self, name: &str, new: impl FnOnce()) -> &'static AtomicU64 {
         self.own.entry(name.to_owned()).or_insert_with(|| {
             new();

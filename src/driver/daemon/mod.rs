@@ -23,7 +23,6 @@ use crate::driver::observers::s6;
 use crate::driver::retry;
 use crate::driver::settings::Settings;
 use crate::driver::shared::{Daemon, PROCESS, Past};
-use crate::driver::sockets::given::ToLauncher;
 use crate::driver::threads::{run_hooks, spawn};
 use crate::driver::unix_socket_error;
 use crate::error::{Error, ErrorKind, Result};
@@ -78,7 +77,7 @@ pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Link) 
     #[cfg(feature = "systemd")]
     watchdog::watch(settings.watchdog, daemon.channel.clone())?;
     let server = PROCESS.server.get_or_init(|| server);
-    spawn("seamless-sockets", move || server.run())?;
+    spawn("seamless-sockets", move || server.run(daemon))?;
     let service = daemon.service.as_ref().expect("just given");
     *lock(&PROCESS.probation_check) = settings.probation_check;
     let tell_launcher = |left| {
@@ -148,7 +147,7 @@ fn run(
         partner: Mutex::default(),
         candidates: Mutex::default(),
         waits_at: Mutex::default(),
-        to_launcher: ToLauncher::default(),
+        to_launcher: Mutex::default(),
         drain_timeout,
         leave_time,
         stop_limit: Mutex::default(),
@@ -178,7 +177,7 @@ fn run(
         for reason in run_drain_hooks {
             PROCESS.shutdown.decided(reason);
             PROCESS.hooks.run_before(Stage::Drain);
-            daemon.to_launcher.forget();
+            lock(&daemon.to_launcher).clear();
             PROCESS.sockets.let_go();
             PROCESS.shutdown.begin(daemon.drain_timeout());
             run_hooks(&PROCESS.drain_hooks, "on_shutdown");

@@ -174,7 +174,7 @@ fn take_back(service: &Service, others: Others) -> Result<()> {
             control::place_again(&service.pid_file, &PROCESS.server, named)?;
             flows::take_over(service.number().unwrap_or_default(), &with_flows);
             if let Some(server) = PROCESS.server.get() {
-                server.watch_too(newer);
+                server.watch(newer);
             }
             give::again();
         }

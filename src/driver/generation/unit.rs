@@ -54,7 +54,7 @@ fn look(daemon: &'static Daemon, service: &'static Service, unit: &Unit) {
     let Some(channel) = daemon.channel.upgrade() else { return };
     let room = settings.get("FileDescriptorStoreMax").parse().unwrap_or(0);
     if !systemd::lets_a_keeper_live(&settings, cfg!(feature = "systemd") && room > 0) {
-        daemon.to_launcher.forget();
+        lock(&daemon.to_launcher).clear();
         // If it is lost, the keeper is started for nothing.
         _ = retry::within(retry::TO_DAEMON, || channel.send(&Aside::NoKeeper.format(), &[]));
     }

@@ -10,7 +10,7 @@ use crate::proto::control::frame::Passed;
 use crate::proto::control::frame::passing::LOAD_MAX;
 use crate::proto::control::passing::{Reason, may_pass};
 use crate::shutdown::{DrainGuard, Draining, lock};
-use crate::sys::{RESTARTS, socket};
+use crate::sys::socket;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
@@ -21,22 +21,19 @@ fn refused_kind(kind: &str) -> Option<String> {
 }
 
 pub(crate) fn accept(kind: &str, admit: Admit) -> Result<()> {
-    let refuse = |text: &str, why: &str| {
-        let text = format!("cannot accept connections of kind {kind:?} ({text}): {why}");
-        Err(Error::new(ErrorKind::InvalidConfig, text))
+    let refuse = |error, why: &str| {
+        let text = format!("cannot accept connections of kind {kind:?} (connections): {why}");
+        Err(Error::new(error, text))
     };
     if let Some(why) = refused_kind(kind) {
-        return refuse("connections", &why);
+        return refuse(ErrorKind::InvalidConfig, &why);
     }
     let Some(daemon) = PROCESS.daemon() else {
-        let text = format!(
-            "cannot accept connections of kind {kind:?} (connections): init was not called, or failed"
-        );
-        return Err(Error::new(ErrorKind::NotInitialized, text));
+        return refuse(ErrorKind::NotInitialized, "init was not called, or failed");
     };
     // A predecessor passes its connections as soon as we have started.
     if daemon.state() != State::Starting {
-        return refuse("connections", "it has to be called before started");
+        return refuse(ErrorKind::InvalidConfig, "it has to be called before started");
     }
     lock(&PROCESS.connections.kinds).insert(kind.to_owned(), Arc::new(Mutex::new(admit)));
     Ok(())
@@ -51,13 +48,12 @@ pub(crate) fn pass(kind: &str, connection: Connection) -> Passing {
     let is_usable = refused_kind(kind).is_none()
         && about.load() <= LOAD_MAX
         && socket::is_connection(connection.fd.as_fd());
-    let refused = match Draining::of(&PROCESS.shutdown).reason() {
-        _ if !is_usable => Err(Reason::Unusable),
-        reason => may_pass(reason),
+    let allowed = match is_usable {
+        true => may_pass(Draining::of(&PROCESS.shutdown).reason()),
+        false => Err(Reason::Unusable),
     };
     let service = PROCESS.daemon().and_then(|daemon| daemon.service.as_ref());
-    let service = refused.and_then(|()| service.filter(|_| RESTARTS).ok_or(Reason::NoSuccessor));
-    match service {
+    match allowed.and_then(|()| service.ok_or(Reason::NoSuccessor)) {
         Err(reason) => Passing::refused(NotPassed { connection, reason }),
         Ok(service) => {
             let slot = Arc::new(Slot::new());

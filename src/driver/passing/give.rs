@@ -2,7 +2,7 @@
 
 use super::queue::Queue;
 use super::{Connection, Waiting};
-use crate::driver::control::link::{Deadline, Unconnected, connect};
+use crate::driver::control::link::{Deadline, Unconnected, connect_to};
 use crate::driver::generation::Service;
 use crate::driver::generation::passing::Proven;
 use crate::driver::log::{self, passing::Event};
@@ -30,8 +30,18 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) fn add(waiting: Waiting, service: &'static Service) {
     let queue = &PROCESS.connections.queue;
     queue.add(waiting, || {
+        let giver = Giver {
+            queue,
+            service,
+            sender: Sender::new(),
+            there: None,
+            doubt: Vec::new(),
+            asked: Instant::now(),
+            burst: None,
+            passed: 0,
+        };
         let thread = thread::Builder::new().name("seamless-pass".to_owned());
-        thread.spawn(move || Giver::new(queue, service).run()).map(drop)
+        thread.spawn(move || giver.run()).map(drop)
     });
 }
 
@@ -56,19 +66,6 @@ struct Giver {
 }
 
 impl Giver {
-    fn new(queue: &'static Queue, service: &'static Service) -> Giver {
-        Giver {
-            queue,
-            service,
-            sender: Sender::new(),
-            there: None,
-            doubt: Vec::new(),
-            asked: Instant::now(),
-            burst: None,
-            passed: 0,
-        }
-    }
-
     fn run(mut self) {
         loop {
             let next = {
@@ -114,12 +111,7 @@ impl Giver {
                 });
             }
             Next::Settle(fates) => self.settle(fates),
-            Next::Requeue => {
-                let mut waiting = lock(&self.queue.waiting);
-                for one in self.doubt.drain(..).rev() {
-                    waiting.push_front(one);
-                }
-            }
+            Next::Requeue => self.queue.put_back(std::mem::take(&mut self.doubt)),
             Next::GiveBack(reason) => {
                 self.note_passed();
                 let connections = self.queue.give_back(reason);
@@ -138,7 +130,7 @@ impl Giver {
     fn link(&self) -> Option<There> {
         let mut failed = None;
         for _ in 0..LOOKS {
-            // An error, as out of descriptors, says nothing of the successor.
+            // An error, such as out of descriptors, says nothing about the successor.
             if let Some(proven) = self.service.successor().ok().flatten() {
                 if !self.sender.may_ask(proven.number) {
                     return None;
@@ -156,22 +148,22 @@ impl Giver {
         None
     }
 
-    /// One that stands by has another name.
+    /// A generation that stands by listens at the second name.
     fn connect(&self, proven: &Proven) -> Result<Link, String> {
         let deadline = Deadline::named(ANSWER, "passing");
         let pid_file = &self.service.pid_file;
         let mut failed = "it does not listen".to_owned();
         for path in [paths::control_socket(pid_file), paths::standby_socket(pid_file)] {
-            match connect(&path, deadline) {
-                Ok((link, Some(listener))) if listener.pid == proven.pid => return Ok(link),
-                Ok(_) | Err(Unconnected::Nobody) => {}
+            match connect_to(proven.pid, &path, deadline) {
+                Ok(link) => return Ok(link),
+                Err(Unconnected::Nobody) => {}
                 Err(Unconnected::Failed(why)) => failed = why,
             }
         }
         Err(failed)
     }
 
-    /// While it cannot be sent for now, it is tried again.
+    /// If the system is short of memory or room, the message is sent again.
     fn send(&mut self, bytes: &[u8], fds: &[BorrowedFd<'_>], count: usize) -> Input {
         let there = self.there.as_ref().expect("a link");
         let began = Instant::now();
@@ -229,12 +221,7 @@ impl Giver {
         };
         match input {
             Input::Sent(_) => self.doubt = sent,
-            _ => {
-                let mut waiting = lock(&self.queue.waiting);
-                for one in sent.into_iter().rev() {
-                    waiting.push_front(one);
-                }
-            }
+            _ => self.queue.put_back(sent),
         }
         input
     }

@@ -9,20 +9,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// A connection that was not passed: it is still this process's, as it was.
+#[derive(Debug)]
 pub struct NotPassed {
     /// The connection: serve it on.
     pub connection: Connection,
     /// Why it was not passed.
     pub reason: Reason,
-}
-
-impl fmt::Debug for NotPassed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NotPassed")
-            .field("connection", &self.connection)
-            .field("reason", &self.reason)
-            .finish()
-    }
 }
 
 impl fmt::Display for NotPassed {
@@ -44,7 +36,7 @@ pub(super) struct Slot {
 struct State {
     outcome: Option<Outcome>,
     waker: Option<Waker>,
-    /// A thread waits: to tell one costs a system call.
+    /// A thread waits. To wake one costs a system call.
     waits: bool,
 }
 
@@ -115,7 +107,6 @@ impl Future for Passing {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = lock(&self.slot.state);
         if let Some(outcome) = state.outcome.take() {
-            // From now on there is nothing to wait for.
             return Poll::Ready(outcome);
         }
         let replaced = state.waker.replace(context.waker().clone());

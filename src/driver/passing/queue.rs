@@ -55,6 +55,12 @@ impl Queue {
         self.waker.get().expect("set before the thread")
     }
 
+    /// They wait again, before the others.
+    pub(super) fn put_back(&self, connections: Vec<Waiting>) {
+        let mut waiting = lock(&self.waiting);
+        connections.into_iter().rev().for_each(|one| waiting.push_front(one));
+    }
+
     /// Returns how many stay here.
     pub(super) fn give_back(&self, reason: Reason) -> usize {
         let all = std::mem::take(&mut *lock(&self.waiting));

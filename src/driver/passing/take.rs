@@ -22,10 +22,11 @@ use std::time::Duration;
 
 /// At most so many generations pass their connections at the same time.
 const LINKS: usize = 16;
-/// Between two looks whether the other side has ended.
+/// How often it is checked whether the other side has ended.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Another generation wants to pass its connections. An error refuses it. The link is not kept where it is to ask again.
+/// Another generation wants to pass its connections. An error refuses it. If it is to ask again later, the link is
+/// closed without an answer.
 pub(in crate::driver) fn begin(
     link: &Arc<Link>,
     peer: Peer,
@@ -43,12 +44,12 @@ pub(in crate::driver) fn begin(
     if lock(&PROCESS.connections.kinds).is_empty() {
         return Err("the program accepts no connections".to_owned());
     }
-    if PROCESS.connections.links.fetch_add(1, Ordering::SeqCst) >= LINKS {
-        PROCESS.connections.links.fetch_sub(1, Ordering::SeqCst);
-        return Err(format!("{LINKS} generations pass their connections already"));
-    }
+    let counted = Counted::new();
+    let counted =
+        counted.ok_or_else(|| format!("{LINKS} generations pass their connections already"))?;
     let link = Arc::clone(link);
     let taking = move || {
+        let _counted = counted;
         rlimit::make_room(room_for(open));
         let mut taker = Taker { link: &link, proven: &proven, receiver: Receiver::new(), taken: 0 };
         taker.run();
@@ -59,13 +60,27 @@ pub(in crate::driver) fn begin(
             predecessor_generation,
             connections: taker.taken,
         });
-        PROCESS.connections.links.fetch_sub(1, Ordering::SeqCst);
     };
     let spawned = thread::Builder::new().name("seamless-passed".to_owned()).spawn(taking);
-    spawned.map(drop).map_err(|error| {
+    spawned.map(drop).map_err(|error| format!("cannot start a thread: {error}"))
+}
+
+/// One of the links at which connections arrive.
+struct Counted;
+
+impl Counted {
+    /// `None`: there are as many as there may be.
+    fn new() -> Option<Counted> {
+        let others = PROCESS.connections.links.fetch_add(1, Ordering::SeqCst);
+        let counted = Counted;
+        (others < LINKS).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
         PROCESS.connections.links.fetch_sub(1, Ordering::SeqCst);
-        format!("cannot start a thread: {error}")
-    })
+    }
 }
 
 fn generation() -> Option<u64> {
@@ -98,7 +113,7 @@ impl Taker<'_> {
         self.say(&Answer::Accepted);
         loop {
             wait::readable(&[self.link.as_fd(), self.proven.held.as_fd()], None);
-            // First this: what it has sent before its end is there after it.
+            // Asked first: if it has ended, everything that it sent can be read now.
             let has_ended = self.proven.held.has_ended();
             match self.link.receive(MESSAGE_MAX) {
                 Arrival::Message(message) => self.take(message),
@@ -140,35 +155,17 @@ impl Taker<'_> {
         drop(guard);
     }
 
-    /// Reads nothing from the connections.
     fn examine(&mut self, message: Message) -> Result<Vec<(Fate, Come)>, String> {
-        let Message { bytes, mut fds, is_cut, lost_fds } = message;
+        let Message { bytes, fds, is_cut, lost_fds } = message;
         if is_cut {
             return Err("it sent a message that is too long".to_owned());
         }
         let (batch, load) = Batch::parse(&bytes).map_err(|refused| format!("it sent {refused}"))?;
         self.receiver.on_message(&batch, (fds.len(), lost_fds), willing())?;
-        let refuse = |receiver: &mut Receiver, why| {
-            receiver.give_up();
-            Err(why)
-        };
-        let memory = if batch.in_memory { fds.pop() } else { None };
-        let memory = memory.map(|memory| {
-            let memory = memfd::check_sealed(memory, batch.load())?;
-            memfd::read_sealed(memory, batch.load())
-        });
-        let memory = match memory.transpose() {
-            Ok(memory) => memory,
-            Err(why) => return refuse(&mut self.receiver, why),
-        };
-        if !fds.iter().all(|fd| socket::is_connection(fd.as_fd())) {
-            let why = "it sent a descriptor that is no connection".to_owned();
-            return refuse(&mut self.receiver, why);
-        }
-        Ok(decide(batch, memory.as_deref().unwrap_or(load), fds))
+        unpack(batch, load, fds).inspect_err(|_| self.receiver.give_up())
     }
 
-    /// Until the other side has it, or has ended.
+    /// Tries until the message is sent, or the other side has ended.
     fn say(&self, answer: &Answer) {
         let bytes = answer.format();
         while let Err(error) = self.link.send(&bytes, &[]) {
@@ -179,6 +176,20 @@ impl Taker<'_> {
             retry::pause();
         }
     }
+}
+
+/// Reads nothing from the connections.
+fn unpack(batch: Batch, load: &[u8], mut fds: Vec<OwnedFd>) -> Result<Vec<(Fate, Come)>, String> {
+    let memory = if batch.in_memory { fds.pop() } else { None };
+    let memory = memory.map(|memory| {
+        let memory = memfd::check_sealed(memory, batch.load())?;
+        memfd::read_sealed(memory, batch.load())
+    });
+    let memory = memory.transpose()?;
+    if !fds.iter().all(|fd| socket::is_connection(fd.as_fd())) {
+        return Err("it sent a descriptor that is no connection".to_owned());
+    }
+    Ok(decide(batch, memory.as_deref().unwrap_or(load), fds))
 }
 
 /// Asks the program about each.

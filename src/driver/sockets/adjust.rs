@@ -1,6 +1,6 @@
 //! Changes of sockets that other processes may share: what the program adjusts, and their mode.
 
-use super::{Adjust, Entry};
+use super::{Adjust, Entry, Own};
 use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::PROCESS;
 use crate::error::{Error, ErrorKind, Result};
@@ -13,15 +13,23 @@ use std::os::fd::AsFd;
 /// that others have bound. After an error, a further call tries again.
 pub(in crate::driver) fn adjust() -> Result<()> {
     let adjusts = lock(&PROCESS.sockets.held).adjusts.clone();
-    let done = adjusts.len();
-    for (entry, adjust) in adjusts {
-        adjust_one(&entry, &adjust)?;
+    for (entry, adjust) in &adjusts {
+        adjust_one(entry, adjust)?;
     }
-    lock(&PROCESS.sockets.held).adjusts.drain(..done);
+    let held = &mut lock(&PROCESS.sockets.held).adjusts;
+    // A drain that has begun meanwhile has dropped them.
+    let done = adjusts.len().min(held.len());
+    held.drain(..done);
     Ok(())
 }
 
-pub(super) fn adjust_one(entry: &Entry, adjust: &Adjust) -> Result<()> {
+/// Those that this process has bound just now.
+pub(super) fn adjust_all<'a>(own: &Own, bound: impl IntoIterator<Item = &'a Entry>) -> Result<()> {
+    let Some(adjust) = &own.adjust else { return Ok(()) };
+    bound.into_iter().try_for_each(|entry| adjust_one(entry, adjust))
+}
+
+fn adjust_one(entry: &Entry, adjust: &Adjust) -> Result<()> {
     adjust(entry.fd.as_fd()).map_err(|error| {
         let kind = entry.socket.kind.name();
         let address = address_of(&entry.socket);
@@ -34,11 +42,6 @@ pub(super) fn adjust_one(entry: &Entry, adjust: &Adjust) -> Result<()> {
 /// `accept` fails, or blocks, because of a successor that never comes to serve.
 pub(in crate::driver) fn set_modes() {
     let modes = std::mem::take(&mut lock(&PROCESS.sockets.held).modes);
-    set_modes_of(modes);
-}
-
-/// Changes the mode of sockets that other processes may share.
-fn set_modes_of(modes: Vec<(Entry, bool)>) {
     for (entry, nonblocking) in modes {
         let (kind, address) = (entry.socket.kind.name(), address_of(&entry.socket));
         match socket::set_nonblocking(entry.fd.as_fd(), nonblocking) {

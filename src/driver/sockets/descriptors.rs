@@ -11,44 +11,36 @@ use crate::shutdown::lock;
 use crate::sys::{descriptor, socket};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-/// For a descriptor of the program's.
+/// Keeps a descriptor of the program.
 pub(crate) fn keep(name: &str, fd: BorrowedFd<'_>, outlives_crash: bool) -> Result<()> {
-    let step = || format!("cannot keep {name:?} (descriptor)");
+    let refuse = |kind, why: &str| Err(Error::new(kind, format!("{}: {why}", step(name))));
     if PROCESS.daemon().is_none() {
-        let text = format!("{}: init was not called, or failed", step());
-        return Err(Error::new(ErrorKind::NotInitialized, text));
+        return refuse(ErrorKind::NotInitialized, "init was not called, or failed");
     }
-    let no_name = || name.is_empty().then(|| "it has no name".to_owned());
-    let refused = refused_name(name).or_else(no_name);
-    if let Some(why) = refused.or_else(|| descriptor::bound_to_a_process(fd)) {
-        return Err(Error::new(ErrorKind::Descriptor, format!("{}: {why}", step())));
+    if name.is_empty() {
+        return refuse(ErrorKind::Descriptor, "it has no name");
     }
-    keep_any(name, fd, outlives_crash)
+    match refused_name(name).or_else(|| descriptor::bound_to_a_process(fd)) {
+        Some(why) => refuse(ErrorKind::Descriptor, &why),
+        None => keep_any(name, fd, outlives_crash),
+    }
 }
 
-/// Also for those of the crate's own.
+fn step(name: &str) -> String {
+    format!("cannot keep {name:?} (descriptor)")
+}
+
+/// Keeps a descriptor of the program, or one of the crate itself.
 pub(in crate::driver) fn keep_any(
     name: &str,
     fd: BorrowedFd<'_>,
     outlives_crash: bool,
 ) -> Result<()> {
-    let step = || format!("cannot keep {name:?} (descriptor)");
     let copy = socket::duplicate(fd).map_err(|error| {
-        Error::io(ErrorKind::Descriptor, format!("{}: cannot duplicate it", step()), error)
+        Error::io(ErrorKind::Descriptor, format!("{}: cannot duplicate it", step(name)), error)
     })?;
-    let asked = Address::Name(name.to_owned());
-    let (kind, local) = (SocketKind::Descriptor, asked.clone());
-    let socket = Socket {
-        kind,
-        asked,
-        name: None,
-        member: 0,
-        retired: false,
-        local,
-        file: None,
-        flow: None,
-    };
-    let mut entry = entry(socket, copy);
+    let name = Address::Name(name.to_owned());
+    let mut entry = entry(Socket::new(SocketKind::Descriptor, name.clone(), name), copy);
     entry.outlives_crash = outlives_crash;
     let before = lock(&PROCESS.sockets.held).pool.keep(entry);
     let changed = outlives_crash || before.iter().any(|one| one.outlives_crash);
@@ -81,14 +73,9 @@ pub(crate) fn take(name: &str) -> Option<OwnedFd> {
     take_any(name)
 }
 
-/// Also one of the crate's own. Everything has been transferred.
+/// Also one of the crate itself. The transfer has been made before.
 pub(in crate::driver) fn take_any(name: &str) -> Option<OwnedFd> {
     let entry = lock(&PROCESS.sockets.held).pool.take_descriptor(name)?;
-    match unwrap(entry.fd) {
-        Ok(fd) => Some(fd),
-        Err(error) => {
-            log::write(Event::ReceiveFailed { error: &error });
-            None
-        }
-    }
+    let fd = unwrap(entry.fd);
+    fd.inspect_err(|error| log::write(Event::ReceiveFailed { error })).ok()
 }

@@ -19,7 +19,7 @@ pub(super) fn again() {
     let room = PROCESS.sockets.store_room.load(Ordering::SeqCst);
     let channel = PROCESS.daemon().and_then(|daemon| daemon.channel.upgrade());
     let (Some(channel), true) = (channel, room > 0) else { return };
-    // Not here: the supervisor may be slow.
+    // On a thread of its own: the supervisor may be slow.
     let thread = thread::Builder::new().name("seamless-systemd".to_owned());
     if let Err(error) = thread.spawn(move || keep(&channel, room)) {
         log::write(Event::NotStored { error: &error });
@@ -30,18 +30,14 @@ pub(super) fn again() {
 pub(in crate::driver) fn keep(channel: &Link, room: usize) {
     PROCESS.sockets.store_room.store(room, Ordering::SeqCst);
     let _one_at_a_time = lock(&PROCESS.sockets.storing);
-    let Store { remove, mut add, kept } = PROCESS.sockets.to_store();
-    let sum = kept + add.len();
-    let remove = if room > 0 { remove } else { Vec::new() };
-    if room == 0 {
-        add.clear(); // systemd would log each one that it refuses
-    } else if sum > room {
-        add.truncate(room.saturating_sub(kept));
+    let mut store = lock(&PROCESS.sockets.held).pool.bring_store_into_line();
+    if let Some(sockets) = store.fit(room) {
         log::write(Event::StoreTooSmall {
             setting: &format_args!("FileDescriptorStoreMax={room}"),
-            sockets: sum,
+            sockets,
         });
     }
+    let Store { remove, add, kept } = store;
     let count = add.len();
     let done = remove
         .into_iter()
@@ -52,7 +48,7 @@ pub(in crate::driver) fn keep(channel: &Link, room: usize) {
         });
     match done {
         Ok(()) => log::write(Event::Stored { stored: count, kept }),
-        // A launcher that has gone: the next generation does it.
+        // The launcher may have gone. Then the next generation brings the store into line.
         Err(error) => log::write(Event::NotStored { error: &error }),
     }
 }

@@ -1,16 +1,17 @@
 //! Steered groups of UDP sockets: what this process does with them. `proto::flows` tells how they work, and
 //! decides.
 
-use super::bind::{Around, bind_members};
-use super::{Entry, Held, Make, conflict};
+use super::bind::{ToBind, at_first};
+use super::{Entry, Held, Obtained, Own, adjust, conflict, hand_out};
 use crate::driver::log::{self, sockets::Event};
-use crate::driver::shared::Daemon;
+use crate::driver::shared::{Daemon, PROCESS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Address, Flow, Secret, Socket, SocketKind, Steer};
 use crate::proto::flows::bpf::Instruction;
 use crate::proto::flows::layout::{Layout, NoSlot};
 use crate::proto::flows::program::program;
 use crate::proto::sockets::pool::{Found, Origin, Wanted};
+use crate::shutdown::lock;
 use crate::sys::socket::{self, Settings};
 use crate::sys::{random, reuseport};
 use std::collections::BTreeSet;
@@ -33,7 +34,7 @@ struct Group {
     name: Option<String>,
     secret: Secret,
     layout: Layout,
-    /// By their places.
+    /// In the kernel's order.
     sockets: Vec<Entry>,
     /// The program has asked for it.
     claimed: bool,
@@ -104,7 +105,7 @@ impl Group {
         Group { asked, name, secret, layout, sockets, claimed: false, living }
     }
 
-    /// By their places. Some sockets may be missing.
+    /// Sorts sockets into their groups, and by their places. Some sockets may be missing.
     fn all_of(entries: Vec<Entry>) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
         for entry in entries {
@@ -188,44 +189,91 @@ pub(super) struct Asking<'a> {
     pub(super) wanted: &'a Wanted<'a>,
     pub(super) steer: Steer,
     pub(super) settings: Settings,
-    /// How the program makes its sockets.
-    pub(super) make: Option<&'a Make>,
+    /// What the program does itself.
+    pub(super) own: &'a Own,
     /// The older generations that have not ended.
     pub(super) older: BTreeSet<u64>,
 }
 
-/// The members of this generation, and duplicates of them for the program.
-type Obtained = (Vec<Found<Arc<OwnedFd>>>, Vec<OwnedFd>);
+/// What older generations have of the group that is asked for.
+struct There {
+    group: Group,
+    /// The group was steered by them.
+    is_known: bool,
+    /// Its sockets, if they have not steered it.
+    plain: Vec<Found<Arc<OwnedFd>>>,
+    /// The program by which these get everything until this generation serves.
+    program: Option<Vec<Instruction>>,
+}
 
-/// The members of this generation. Those of older ones stay in the group.
-pub(super) fn obtain(asking: &Asking<'_>, held: &mut Held) -> Result<Obtained> {
+/// The members of this generation, and duplicates of them for the program. Those of older ones stay in the group.
+pub(super) fn obtain(asking: &Asking<'_>) -> Result<Obtained> {
     let Asking { daemon, wanted, steer, .. } = asking;
-    let count = wanted.count();
-    let refuse = |why: String| {
-        let text = format!("cannot steer {} (socket): {why}", wanted.addresses[0]);
-        Error::new(ErrorKind::Socket, text)
-    };
-    if let Some(why) = steer.refusal(count) {
-        return Err(refuse(why));
+    if let Some(why) = steer.refusal(wanted.count()) {
+        return Err(cannot_steer(wanted, why));
     }
+    let mut held = lock(&PROCESS.sockets.held);
+    let There { mut group, is_known, plain, program } = look(wanted, &mut held)?;
+    let predecessor = held.predecessor;
+    drop(held); // while code of the program may run
+    let number = daemon.generation().unwrap_or(0);
+    let obtained = join(asking, &mut group, number, program).and_then(|places| {
+        let members = places.into_iter().zip(0..).map(|((at, origin), member)| {
+            let mut entry = group.sockets[at].clone();
+            entry.socket.member = member; // for the log
+            (entry, origin)
+        });
+        let members: Vec<Found<_>> = members.collect();
+        let bound = members.iter().filter(|(_, origin)| *origin == Origin::Bound);
+        adjust::adjust_all(asking.own, bound.map(|(entry, _)| entry))?;
+        let handed = hand_out(&members)?;
+        Ok((members, handed))
+    });
+    let mut held = lock(&PROCESS.sockets.held);
+    match obtained {
+        Ok(obtained) => {
+            held.pool.note_asked(wanted, &group.asked);
+            group.claimed = true;
+            if !daemon.is_starting() {
+                group.write(number);
+            }
+            match held.flows.place_of(wanted) {
+                Some(place) => held.flows.groups[place] = group,
+                None => held.flows.groups.push(group),
+            }
+            Ok(obtained)
+        }
+        Err(error) => {
+            held.pool.put_back(plain);
+            drop((held, group));
+            if is_known || daemon.service.is_none() {
+                return Err(error);
+            }
+            Err(conflict::explain(daemon, wanted, &[], predecessor, error))
+        }
+    }
+}
+
+fn cannot_steer(wanted: &Wanted<'_>, why: String) -> Error {
+    let text = format!("cannot steer {} (socket): {why}", wanted.addresses[0]);
+    Error::new(ErrorKind::Socket, text)
+}
+
+fn look(wanted: &Wanted<'_>, held: &mut Held) -> Result<There> {
     if held.pool.is_passed(wanted) {
+        let why = "the supervisor has passed a socket at this address";
         let hint = "each generation binds members of its own: remove this address from the settings of the \
                     supervisor (systemd: ListenDatagram=)";
-        return Err(refuse("the supervisor has passed a socket at this address".into()).hint(hint));
+        return Err(cannot_steer(wanted, why.to_owned()).hint(hint));
     }
-    let own = daemon.generation().unwrap_or(0);
     let place = held.flows.place_of(wanted);
-    let (mut plain, mut before): (Vec<Found<_>>, _) = (Vec::new(), None);
-    let mut group = match place {
-        Some(place) => held.flows.groups[place].clone(),
+    let (group, plain, program) = match place {
+        Some(place) => (held.flows.groups[place].clone(), Vec::new(), None),
         None => {
-            plain = held.pool.find(wanted, |_| false).map_err(|_| refuse("it is passed".into()))?;
-            let giver = held.predecessor.unwrap_or(0);
-            match join_plain(wanted, &plain, giver) {
-                Ok((group, program)) => {
-                    before = program;
-                    group
-                }
+            let plain = held.pool.find(wanted, |_| false);
+            let plain = plain.map_err(|_| cannot_steer(wanted, "it is passed".to_owned()))?;
+            match join_plain(wanted, &plain, held.predecessor.unwrap_or(0)) {
+                Ok((group, program)) => (group, plain, program),
                 Err(error) => {
                     held.pool.put_back(plain);
                     return Err(error);
@@ -233,53 +281,18 @@ pub(super) fn obtain(asking: &Asking<'_>, held: &mut Held) -> Result<Obtained> {
             }
         }
     };
-    let bound = overlap(held, &group, wanted)
-        .map_or(Ok(()), |other| {
-            let text = format!("it overlaps with {other}, which an older generation holds");
-            let hint = "flows cannot move from one group to another: keep the address, or stop the service \
-                        and start it again";
-            Err(refuse(text).hint(hint))
-        })
-        .and_then(|()| join(asking, &mut group, own, before));
-    let handed = bound.and_then(|members| {
-        let members = members.into_iter().zip(0..).map(|((at, origin), member)| {
-            let mut entry = group.sockets[at].clone();
-            entry.socket.member = member; // for the log
-            (entry, origin)
-        });
-        let members: Vec<Found<_>> = members.collect();
-        let fds = members.iter().map(|(entry, _)| socket::duplicate(entry.fd.as_fd()));
-        let fds = fds.collect::<io::Result<Vec<OwnedFd>>>().map_err(|error| {
-            Error::io(ErrorKind::Socket, "cannot duplicate a socket (socket)", error)
-        })?;
-        Ok((members, fds))
-    });
-    match handed {
-        Ok(handed) => {
-            held.pool.note_asked(wanted, &group.asked);
-            group.claimed = true;
-            if !daemon.is_starting() {
-                group.write(own);
-            }
-            match place {
-                Some(place) => held.flows.groups[place] = group,
-                None => held.flows.groups.push(group),
-            }
-            Ok(handed)
-        }
-        Err(error) => {
-            drop(group);
-            held.pool.put_back(plain);
-            if place.is_some() || daemon.service.is_none() {
-                return Err(error);
-            }
-            Err(conflict::explain(daemon, wanted, &[], held.predecessor, error))
-        }
-    }
+    let Some(other) = overlap(held, &group, wanted) else {
+        return Ok(There { group, is_known: place.is_some(), plain, program });
+    };
+    held.pool.put_back(plain);
+    let why = format!("it overlaps with {other}, which an older generation holds");
+    let hint = "flows cannot move from one group to another: keep the address, or stop the service and start it \
+                again";
+    Err(cannot_steer(wanted, why).hint(hint))
 }
 
-/// A group made of what a predecessor has bound without steering, if there is any.
-/// Also the program by which its members get all until this generation serves.
+/// A group made of what a predecessor has bound without steering, if there is any. Also returns the program that
+/// gives everything to these sockets until this generation serves.
 fn join_plain(
     wanted: &Wanted<'_>,
     plain: &[Found<Arc<OwnedFd>>],
@@ -298,19 +311,17 @@ fn join_plain(
         })?;
     }
     let mut group = Group::new(asked.clone(), name, secret, sockets);
-    let is_given = matches!(plain.first(), Some((_, Origin::Predecessor)));
     // What lay in the supervisor's store belongs to nobody.
-    let none = Layout::new(vec![None; plain.len()]);
-    group.layout = none.clone();
-    let mut before = None;
-    if is_given {
-        let places = group.layout.admit(giver, plain.len(), Steer::Newest, &[], |_| true);
-        group.layout = if places.is_ok() { group.layout } else { none };
-        before = program(&group.layout, giver, &group.secret).ok();
-        if let Some(program) = &before {
-            // Fails for a socket that was alone: so far, it is in no group.
-            _ = reuseport::attach(group.sockets[0].fd.as_fd(), program);
-        }
+    group.layout = Layout::new(vec![None; plain.len()]);
+    if !matches!(plain.first(), Some((_, Origin::Predecessor))) {
+        return Ok((group, None));
+    }
+    // Cannot fail: the group has no other generation.
+    _ = group.layout.admit(giver, plain.len(), Steer::Newest, &[], |_| true);
+    let before = program(&group.layout, giver, &group.secret).ok();
+    if let Some(program) = &before {
+        // Fails for a socket that was alone: so far, it is in no group.
+        _ = reuseport::attach(group.sockets[0].fd.as_fd(), program);
     }
     Ok((group, before))
 }
@@ -336,12 +347,12 @@ fn join(
     let fail = |why: String| {
         Error::new(ErrorKind::Socket, format!("cannot steer {} (socket): {why}", group.asked))
     };
-    // If the newest one has crashed, new flows wait there.
+    // If the newest generation has crashed, new flows wait at its sockets.
     let newest = group.layout.generations().last().copied();
     let first = newest.map(|newest| group.layout.places_of(newest)).unwrap_or_default();
     group.layout.free(|generation| older.contains(&generation));
     let sockets = group.sockets.clone();
-    // What is connected gets nothing but what its peer sends.
+    // A connected socket gets only what its peer sends.
     let usable = |at: usize| !socket::is_connected(sockets[at].fd.as_fd());
     let admitted = group.layout.admit(own, wanted.count(), *steer, &first, usable);
     let admitted = admitted.map_err(|NoSlot { generations }| {
@@ -358,10 +369,10 @@ fn join(
     let is_fresh = sockets.is_empty();
     let mut left = new;
     if is_fresh {
-        group.sockets = vec![bind_first(asking).map_err(bind_failed)?];
+        group.sockets = bind_first(asking).map_err(bind_failed)?;
         group.asked = group.sockets[0].socket.asked.clone();
         left -= 1;
-        // Only our own are in the group.
+        // So far, the group has only this socket, which is ours.
         let attached = match reuseport::attach(group.sockets[0].fd.as_fd(), &program) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()), // not Linux: no restarts
             done => done,
@@ -380,10 +391,7 @@ fn join(
         _ = reuseport::attach(group.sockets[0].fd.as_fd(), &before);
     }
     group.sockets.extend(bind_more(asking, &group.asked, local, left).map_err(join_failed)?);
-    let origin = |at| match at < sockets.len() {
-        true => Origin::Predecessor,
-        false => Origin::Bound,
-    };
+    let origin = |at| if at < sockets.len() { Origin::Predecessor } else { Origin::Bound };
     Ok(admitted.places.into_iter().map(|at| (at, origin(at))).collect())
 }
 
@@ -397,7 +405,7 @@ fn bind_failed(error: Error) -> Error {
     }
 }
 
-/// Of a socket beside those of older generations.
+/// The error of a socket that was to be bound beside those of older generations.
 fn join_failed(error: Error) -> Error {
     match error.is_address_in_use() {
         true => error.hint(
@@ -409,25 +417,21 @@ fn join_failed(error: Error) -> Error {
 }
 
 /// The first socket of a group. Sockets of others, which would get some of the flows, are an error.
-fn bind_first(asking: &Asking<'_>) -> Result<Entry> {
+fn bind_first(asking: &Asking<'_>) -> Result<Vec<Entry>> {
     let Asking { wanted, settings, .. } = asking;
-    let mut failure = None;
-    for asked in &wanted.addresses {
-        let Address::Inet(address) = *asked else { continue };
+    at_first(&wanted.addresses, |asked| {
+        let Address::Inet(address) = *asked else { unreachable!("only UDP has flows") };
         let alone = Settings { reuse_port: false, ..*settings };
-        let tried = socket::bind(SocketKind::Udp, address, alone).map(drop);
-        let bound = tried
-            .map_err(|error| {
+        // Closed at once: it is only tried.
+        match socket::bind(SocketKind::Udp, address, alone).map(drop) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 let text = format!("cannot bind udp {address} (socket)");
-                Error::io(ErrorKind::Socket, text, error)
-            })
-            .and_then(|()| bind_more(asking, asked, address, 1));
-        match bound {
-            Ok(bound) => return Ok(bound.into_iter().next().expect("one")),
-            Err(error) => failure = Some(error),
+                Err(Error::io(ErrorKind::Socket, text, error))
+            }
+            // Every other error comes again, unless the program makes the socket in another way.
+            Ok(()) | Err(_) => bind_more(asking, asked, address, 1),
         }
-    }
-    Err(failure.expect("an address was tried"))
+    })
 }
 
 fn bind_more(
@@ -437,12 +441,14 @@ fn bind_more(
     count: usize,
 ) -> Result<Vec<Entry>> {
     let settings = Settings { reuse_port: true, ..asking.settings };
-    let around = Around { found: &[], overlapping: &[], predecessors: &[], make: asking.make };
-    bind_members(asking.wanted, settings, around, asked, address, count)
+    let (wanted, make) = (asking.wanted, asking.own.make.as_ref());
+    let to_bind =
+        ToBind { wanted, settings, make, found: &[], overlapping: &[], predecessors: &[] };
+    to_bind.members(asked, address, count)
 }
 
 mod member;
 mod stages;
 
-pub(crate) use member::{Member, member, random_bytes};
+pub(crate) use member::{Member, member};
 pub(in crate::driver) use stages::{finish, hold, named, settle, steer_to, take_over, written};

@@ -2,6 +2,7 @@
 //! start of the service would fail, perhaps months after the permission was lost.
 
 use super::Entry;
+use super::adjust::address_of;
 use crate::driver::log::{self, sockets::Event};
 use crate::driver::shared::Daemon;
 use crate::proto::control::frame::{Address, Socket};
@@ -27,7 +28,7 @@ pub(super) fn warn(daemon: &Daemon, entry: &Entry, origin: Origin) {
     }
     let refusal = socket::refusal(&error);
     let remedy = fresh::remedy(*kind, local, refusal, proc::first_unprivileged_port());
-    let address = if matches!(local, Address::Unix(_)) { asked } else { local };
+    let address = address_of(&entry.socket);
     log::write(Event::NotBindable { kind: kind.name(), address, error: &error, remedy: &remedy });
 }
 

@@ -43,7 +43,7 @@ pub(in crate::driver) fn give(service: &Service, daemon: &Daemon) {
         rest = more;
     }
     put(Given::End, Vec::new());
-    *daemon.to_launcher.unsent() = messages;
+    *lock(&daemon.to_launcher) = messages;
     if !send(daemon) {
         daemon.waker.wake();
     }
@@ -67,7 +67,7 @@ pub(in crate::driver) fn again() {
 
 /// Sends what there is to give; `false`: some of it has to wait.
 pub(in crate::driver) fn send(daemon: &Daemon) -> bool {
-    let mut unsent = daemon.to_launcher.unsent();
+    let mut unsent = lock(&daemon.to_launcher);
     while let Some((bytes, fds)) = unsent.front() {
         let Some(channel) = daemon.channel.upgrade() else {
             unsent.clear(); // a launcher that has gone starts no keeper

@@ -5,29 +5,14 @@ use super::{Entry, entry};
 use crate::proto::channel::Given;
 use crate::shutdown::lock;
 use crate::sys::seqpacket::Message;
-use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 /// A message and its descriptors.
-pub(super) type Unsent = (Vec<u8>, Vec<Arc<OwnedFd>>);
+pub(in crate::driver) type Unsent = (Vec<u8>, Vec<Arc<OwnedFd>>);
 
-/// What this daemon has still to give to its launcher. Emptied when the drain begins.
-#[derive(Default)]
-pub(in crate::driver) struct ToLauncher(Mutex<VecDeque<Unsent>>);
-
-impl ToLauncher {
-    pub(super) fn unsent(&self) -> MutexGuard<'_, VecDeque<Unsent>> {
-        lock(&self.0)
-    }
-
-    pub(in crate::driver) fn forget(&self) {
-        lock(&self.0).clear();
-    }
-}
-
-/// What the launcher has given: sockets of a daemon of its that has crashed while we were starting.
+/// What the launcher has given: the sockets of its other daemon, which has crashed while we were starting.
 pub(in crate::driver) struct FromLauncher {
     sockets: Mutex<Orphans>,
     complete: Condvar,

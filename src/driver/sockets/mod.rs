@@ -20,11 +20,10 @@ mod own;
 pub(in crate::driver) mod stages;
 
 use crate::driver::log::{self, sockets::Event};
+use crate::error::{Error, ErrorKind, Result};
 use crate::proto::control::frame::{Address, Socket, SocketKind};
 use crate::proto::sockets::passed::Passed;
-#[cfg(feature = "systemd")]
-use crate::proto::sockets::pool::Store;
-use crate::proto::sockets::pool::{self, Pool};
+use crate::proto::sockets::pool::{self, Found, Pool};
 use crate::shutdown::lock;
 use crate::sys::{descriptor, passed, socket, unix_path};
 use flows::Flows;
@@ -38,7 +37,7 @@ pub use own::{Place, ToMake};
 
 pub(in crate::driver) type Entry = pool::Entry<Arc<OwnedFd>>;
 
-/// What this process has of sockets.
+/// The sockets of this process.
 pub(in crate::driver) struct Sockets {
     /// Held by a call that asks for sockets, also while the program makes one.
     asking: Mutex<()>,
@@ -59,7 +58,7 @@ struct Held {
     /// Whose sockets these were.
     predecessor: Option<u64>,
     flows: Flows,
-    /// Those whose mode changes when this generation serves, and whether they block no more then.
+    /// Sockets whose O_NONBLOCK changes when this generation serves, and its new value.
     modes: Vec<(Entry, bool)>,
     /// What the program adjusts of sockets that others have bound, when this generation takes over.
     adjusts: Vec<(Entry, Adjust)>,
@@ -113,11 +112,6 @@ impl Sockets {
         lock(&self.copies).take()
     }
 
-    #[cfg(feature = "systemd")]
-    pub(in crate::driver) fn to_store(&self) -> Store<Arc<OwnedFd>> {
-        lock(&self.held).pool.bring_store_into_line()
-    }
-
     /// The drain begins: from here on the program's own close is the last one in this process.
     pub(in crate::driver) fn let_go(&self) {
         let mut held = lock(&self.held);
@@ -148,17 +142,7 @@ impl Sockets {
                     address: &local,
                 });
                 let file = unix_path::path_of(&local).and_then(|path| unix_path::file_at(&path));
-                let asked = local.clone();
-                let socket = Socket {
-                    kind,
-                    asked,
-                    name,
-                    member: 0,
-                    retired: false,
-                    local,
-                    file,
-                    flow: None,
-                };
+                let socket = Socket { name, file, ..Socket::new(kind, local.clone(), local) };
                 lock(&self.held).pool.pass(entry(socket, fd));
             }
             Err(why) => {
@@ -171,13 +155,23 @@ impl Sockets {
 
 /// A descriptor may be of any type if our name says that it is one of those that the program keeps.
 fn adopt(number: i32, name: Option<&str>) -> Result<(OwnedFd, SocketKind, Address), String> {
-    #[cfg(feature = "systemd")]
-    if name.is_some_and(crate::proto::sockets::fdstore::is_descriptor) {
+    if cfg!(feature = "systemd") && name.is_some_and(crate::proto::sockets::fdstore::is_descriptor)
+    {
         let fd = passed::adopt_any(number)?;
         return Ok((fd, SocketKind::Descriptor, Address::Name(String::new())));
     }
-    _ = name;
     passed::adopt(number)
+}
+
+/// What a call for sockets has got, and duplicates of it for the program.
+type Obtained = (Vec<Found<Arc<OwnedFd>>>, Vec<OwnedFd>);
+
+/// The program gets duplicates. The sockets themselves are held for the successor.
+fn hand_out(found: &[Found<Arc<OwnedFd>>]) -> Result<Vec<OwnedFd>> {
+    let duplicates = found.iter().map(|(entry, _)| socket::duplicate(entry.fd.as_fd()));
+    duplicates
+        .collect::<io::Result<_>>()
+        .map_err(|error| Error::io(ErrorKind::Socket, "cannot duplicate a socket (socket)", error))
 }
 
 /// The descriptor itself; a duplicate, if somebody else holds it at this moment.

@@ -1,9 +1,9 @@
 //! The sockets that a program asks for: passed by the supervisor, taken over, or bound anew.
 
 use super::adjust::{self, address_of};
-use super::bind::{Around, bind, steer};
+use super::bind::{ToBind, steer};
 use super::flows::{self, Asking};
-use super::{Entry, Held, Own, conflict, fresh};
+use super::{Entry, Obtained, Own, conflict, fresh, hand_out};
 use crate::driver::control::transfer::{self, Taken};
 use crate::driver::handed::OWN;
 use crate::driver::log::{self, sockets::Event};
@@ -17,19 +17,17 @@ use crate::sys::socket::{self, Settings};
 use crate::sys::unix_path;
 use std::collections::BTreeSet;
 use std::io;
-#[cfg(feature = "tokio")]
-use std::os::fd::BorrowedFd;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-/// As long as names are that a supervisor passes (`sd_listen_fds_with_names(3)`).
+/// The longest name that a supervisor passes (`sd_listen_fds_with_names(3)`).
 const NAME_MAX: usize = 255;
 const LATE: &str = "it was asked for after started(): a socket is taken over from the predecessor only \
                     if it is asked for between init and started";
 
-/// The sockets that the program asks for, found or bound. See [`crate::sockets`] for the order. Who
-/// was told to stop while it starts does not return: the older generations that it waits for still
-/// have the addresses, and a program that ended with that error would end before them.
+/// The sockets that the program asks for, found or bound. See [`crate::sockets`] for the order. If this
+/// process is told to stop while it starts, the call does not return: the older generations still have the
+/// addresses, and a program that ended because of the error would end before them.
 pub(crate) fn obtain(wanted: &Wanted<'_>, settings: Settings, own: &Own) -> Result<Vec<OwnedFd>> {
     let Some(daemon) = PROCESS.daemon() else {
         let text = "cannot find a socket (socket): init was not called, or failed";
@@ -65,84 +63,101 @@ fn find_or_bind(
         PROCESS.sockets.adopt(Passed { number, name: wanted.name.map(str::to_owned) });
     }
     take_over()?;
-    let is_path = wanted.kind.is_unix();
-    let older = match &daemon.service {
-        Some(service) if wanted.steer.is_some() => service.living()?,
-        Some(_) | None => BTreeSet::new(),
+    if let Some(asked) = lock(&PROCESS.sockets.held).pool.asked_before(wanted) {
+        return Err(asked_before(wanted, asked));
+    }
+    let (found, handed) = match wanted.steer {
+        Some(steer) => {
+            let older = match &daemon.service {
+                Some(service) => service.living()?,
+                None => BTreeSet::new(),
+            };
+            let obtained = flows::obtain(&Asking { daemon, wanted, steer, settings, own, older })?;
+            obtained.0.iter().for_each(|(entry, origin)| note_found(entry, *origin, wanted));
+            obtained
+        }
+        None => obtain_plain(daemon, wanted, settings, own)?,
     };
+    if let Some(adjust) = &own.adjust {
+        let others = found.into_iter().filter(|(_, origin)| *origin != Origin::Bound);
+        let adjusts = others.map(|(entry, _)| (entry, adjust.clone()));
+        lock(&PROCESS.sockets.held).adjusts.extend(adjusts);
+    }
+    if !daemon.is_starting() {
+        adjust::set_modes();
+        adjust::adjust()?;
+    }
+    Ok(handed)
+}
+
+/// Without steering.
+fn obtain_plain(
+    daemon: &Daemon,
+    wanted: &Wanted<'_>,
+    settings: Settings,
+    own: &Own,
+) -> Result<Obtained> {
     let predecessors = match &daemon.service {
-        Some(service) if is_path => {
+        Some(service) if wanted.kind.is_unix() => {
             service.predecessors()?.into_iter().map(|one| one.about).collect()
         }
         Some(_) | None => Vec::new(),
     };
     let is_late = daemon.service.is_some() && !daemon.is_starting();
-    let mut held = lock(&PROCESS.sockets.held);
-    if let Some(asked) = held.pool.asked_before(wanted) {
-        return Err(asked_before(wanted, asked));
-    }
-    if let Some(steer) = wanted.steer {
-        let asking = Asking { daemon, wanted, steer, settings, make: own.make.as_ref(), older };
-        let (members, handed) = flows::obtain(&asking, &mut held)?;
-        for (entry, origin) in members {
-            note_found(&entry, origin, wanted);
-        }
-        return Ok(handed);
-    }
-    let forgotten = held.flows.forget(wanted);
-    let Held { pool, predecessor, .. } = &mut *held;
-    pool.receive_all(forgotten);
     let count = wanted.count();
-    let found = pool.find(wanted, is_lost);
+    let mut held = lock(&PROCESS.sockets.held);
+    let forgotten = held.flows.forget(wanted);
+    held.pool.receive_all(forgotten);
+    let found = held.pool.find(wanted, is_lost);
     let mut found = found.map_err(|passed| of_another_kind(wanted, &passed))?;
-    let had = found.len();
-    let overlapping = if had < count { pool.overlapping(wanted) } else { Vec::new() };
-    let from = *predecessor;
+    let missing = count.saturating_sub(found.len());
+    let overlapping = if missing > 0 { held.pool.overlapping(wanted) } else { Vec::new() };
+    let from = held.predecessor;
     drop(held); // while code of the program may run
-    if had < count {
-        let active = found.iter().filter(|(entry, _)| !entry.socket.retired).count();
-        let around = Around {
-            found: &found,
-            overlapping: &overlapping,
-            predecessors: &predecessors,
-            make: own.make.as_ref(),
-        };
-        let bound = bind(wanted, settings, around, count - had, active as u32);
-        match bound.and_then(|bound| adjust_all(own, bound)) {
-            Ok(bound) => found.extend(bound.into_iter().map(|entry| (entry, Origin::Bound))),
-            Err(error) => {
-                lock(&PROCESS.sockets.held).pool.put_back(found);
-                let error = conflict::explain(daemon, wanted, &overlapping, from, error);
-                return Err(if is_late { error.hint(LATE) } else { error });
-            }
+    let bound = match missing {
+        0 => Ok(Vec::new()),
+        _ => {
+            let (found, overlapping, predecessors) =
+                (&found[..], &overlapping[..], &predecessors[..]);
+            let make = own.make.as_ref();
+            let to_bind = ToBind { wanted, settings, make, found, overlapping, predecessors };
+            to_bind
+                .bind(missing)
+                .and_then(|bound| {
+                    adjust::adjust_all(own, &bound)?;
+                    Ok(bound)
+                })
+                .map_err(|error| {
+                    let error = conflict::explain(daemon, wanted, overlapping, from, error);
+                    if is_late { error.hint(LATE) } else { error }
+                })
         }
-    }
-    let handed = found[..count].iter().map(|(entry, _)| socket::duplicate(entry.fd.as_fd()));
-    let handed = handed
-        .collect::<io::Result<Vec<OwnedFd>>>()
-        .map_err(|error| Error::io(ErrorKind::Socket, "cannot duplicate a socket (socket)", error));
+    };
+    let handed = bound.and_then(|bound| {
+        found.extend(bound.into_iter().map(|entry| (entry, Origin::Bound)));
+        hand_out(&found[..count])
+    });
+    let mut held = lock(&PROCESS.sockets.held);
     let handed = match handed {
         Ok(handed) => handed,
         Err(error) => {
-            lock(&PROCESS.sockets.held).pool.put_back(found);
+            held.pool.put_back(found);
             return Err(error);
         }
     };
-    let mut held = lock(&PROCESS.sockets.held);
-    let Held { pool, modes, adjusts, .. } = &mut *held;
-    let (found, steered) = pool.hold(wanted, found, !daemon.is_starting());
+    let (found, steered) = held.pool.hold(wanted, found, !daemon.is_starting());
+    drop(held);
     if let Some((member, spread)) = steered {
         steer(&member, spread);
     }
+    let mut modes = Vec::new();
     for (entry, origin) in &found {
         note_found(entry, *origin, wanted);
         fresh::warn(daemon, entry, *origin);
+        let kind = entry.socket.kind.name();
+        let address = address_of(&entry.socket);
         if is_late && *origin == Origin::Bound {
-            let kind = entry.socket.kind.name();
-            log::write(Event::SocketLate { kind, address: address_of(&entry.socket) });
-        }
-        if let Some(adjust) = own.adjust.clone().filter(|_| *origin != Origin::Bound) {
-            adjusts.push((entry.clone(), adjust));
+            log::write(Event::SocketLate { kind, address });
         }
         let nonblocking = settings.nonblocking;
         if socket::is_nonblocking(entry.fd.as_fd()) == nonblocking {
@@ -151,24 +166,11 @@ fn find_or_bind(
         if settings.change_nonblocking {
             modes.push((entry.clone(), nonblocking));
         } else {
-            let address = address_of(&entry.socket);
-            let kind = entry.socket.kind.name();
             log::write(Event::SocketMode { kind, address, nonblocking: !nonblocking });
         }
     }
-    drop(held);
-    if !daemon.is_starting() {
-        adjust::set_modes();
-        adjust::adjust()?;
-    }
-    Ok(handed)
-}
-
-fn adjust_all(own: &Own, bound: Vec<Entry>) -> Result<Vec<Entry>> {
-    for entry in &bound {
-        own.adjust.as_ref().map_or(Ok(()), |adjust| adjust::adjust_one(entry, adjust))?;
-    }
-    Ok(bound)
+    lock(&PROCESS.sockets.held).modes.extend(modes);
+    Ok((found, handed))
 }
 
 /// Takes over from the predecessor, once.
@@ -225,8 +227,8 @@ fn of_another_kind(wanted: &Wanted<'_>, passed: &Socket) -> Error {
     Error::new(ErrorKind::Socket, text)
 }
 
-/// Guards against a socket that nobody can reach any more: it has lost its path, or a generation that was
-/// killed then has replaced it by another one.
+/// Guards against a socket that nobody can reach any more: it has lost its path, or a later generation has put
+/// another socket in its place, and was killed afterwards.
 fn is_lost(entry: &Entry) -> bool {
     has_lost_its_path(entry) || socket::has_stepped_aside(entry.fd.as_fd(), entry.socket.kind)
 }
@@ -238,7 +240,7 @@ fn has_lost_its_path(entry: &Entry) -> bool {
     let Some(path) = unix_path::path_of(asked) else { return false };
     let there = unix_path::file_at(&path);
     let lost = match file {
-        // One that was passed by name may be bound to another path than the one asked for.
+        // A socket that was passed by name may be bound to another path than the one asked for.
         Some(file) => {
             there != Some(*file)
                 && unix_path::path_of(local)
@@ -266,11 +268,6 @@ fn note_found(entry: &Entry, origin: Origin, wanted: &Wanted<'_>) {
 }
 
 #[cfg(feature = "tokio")]
-pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
-    socket::is_nonblocking(fd)
-}
-
-#[cfg(feature = "tokio")]
 pub(crate) fn cannot_accept(error: &io::Error) {
     log::write(Event::CannotAccept { error });
 }
@@ -293,9 +290,5 @@ pub(crate) fn inherited_from() -> Option<u64> {
 
 /// `false`: there is a predecessor, and nothing could be taken over from it.
 pub(in crate::driver) fn take_over_or_log() -> bool {
-    let taken = take_over();
-    if let Err(error) = &taken {
-        log::write(Event::ReceiveFailed { error });
-    }
-    taken.is_ok()
+    take_over().inspect_err(|error| log::write(Event::ReceiveFailed { error })).is_ok()
 }

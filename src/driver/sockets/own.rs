@@ -3,13 +3,12 @@
 use crate::proto::control::frame::{Address, SocketKind};
 use crate::sys::passed;
 use crate::sys::socket::{self, Settings};
-use crate::sys::unix_path::Beside;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Where a socket is to be bound that the program makes itself.
@@ -60,59 +59,22 @@ impl fmt::Debug for Own {
     }
 }
 
-/// Has the program make a TCP or UDP socket, and checks what it has made.
-pub(super) fn make_inet(
+/// Has the program make a socket, and checks what it has made.
+pub(super) fn make(
     make: &Make,
     kind: SocketKind,
-    address: SocketAddr,
+    place: Place,
     settings: Settings,
 ) -> io::Result<OwnedFd> {
-    let fd = make(&ToMake { place: Place::Inet(address), share_port: settings.reuse_port })?;
-    check(kind, &fd, |local| {
-        let Address::Inet(local) = local else { return false };
-        local.ip() == address.ip() && (address.port() == 0 || local.port() == address.port())
-    })?;
+    let share_port = settings.reuse_port && matches!(place, Place::Inet(_));
+    let wanted = ToMake { place, share_port };
+    let fd = make(&wanted)?;
+    check(&fd, kind, &wanted.place)?;
     socket::set_nonblocking(fd.as_fd(), settings.nonblocking)?;
     Ok(fd)
 }
 
-/// The same for a Unix socket, which is put in place later.
-pub(super) fn make_unix(
-    make: &Make,
-    kind: SocketKind,
-    path: &Path,
-    settings: Settings,
-) -> io::Result<Beside> {
-    Beside::make(path, settings, |temporary| {
-        let fd = make(&ToMake { place: Place::Path(temporary.to_owned()), share_port: false })?;
-        let asked = Address::Unix(temporary.as_os_str().as_bytes().to_vec());
-        check(kind, &fd, |local| *local == asked)?;
-        socket::set_nonblocking(fd.as_fd(), settings.nonblocking)?;
-        Ok(fd)
-    })
-}
-
-/// The same for a vsock listener.
-pub(super) fn make_vsock(
-    make: &Make,
-    cid: u32,
-    port: u32,
-    settings: Settings,
-) -> io::Result<OwnedFd> {
-    let fd = make(&ToMake { place: Place::Vsock { cid, port }, share_port: false })?;
-    check(SocketKind::Vsock, &fd, |local| {
-        let any = port == Address::ANY_VSOCK_PORT;
-        matches!(local, Address::Vsock { cid: at, port: got } if *at == cid && (any || *got == port))
-    })?;
-    socket::set_nonblocking(fd.as_fd(), settings.nonblocking)?;
-    Ok(fd)
-}
-
-fn check(
-    kind: SocketKind,
-    fd: &OwnedFd,
-    is_asked: impl FnOnce(&Address) -> bool,
-) -> io::Result<()> {
+fn check(fd: &OwnedFd, kind: SocketKind, place: &Place) -> io::Result<()> {
     let wrong = |why: String| {
         let text = format!("what `make` returned cannot be used: {why}");
         Err(io::Error::new(io::ErrorKind::InvalidInput, text))
@@ -122,10 +84,26 @@ fn check(
         Ok((made, _)) if made != kind => {
             wrong(format!("it is a {} socket, not a {} socket", made.name(), kind.name()))
         }
-        Ok((_, local)) if !is_asked(&local) => wrong(format!("it is bound to {local}")),
+        Ok((_, local)) if !place.is_at(&local) => wrong(format!("it is bound to {local}")),
         Ok(_) if !passed::is_close_on_exec(fd.as_fd())? => {
             wrong("it is not close-on-exec (SOCK_CLOEXEC)".to_owned())
         }
         Ok(_) => Ok(()),
+    }
+}
+
+impl Place {
+    /// Is a socket with this address bound here?
+    fn is_at(&self, local: &Address) -> bool {
+        match (self, local) {
+            (Place::Inet(asked), Address::Inet(local)) => {
+                local.ip() == asked.ip() && (asked.port() == 0 || local.port() == asked.port())
+            }
+            (Place::Path(asked), Address::Unix(local)) => asked.as_os_str().as_bytes() == local,
+            (Place::Vsock { cid, port }, Address::Vsock { cid: at, port: got }) => {
+                at == cid && (*port == Address::ANY_VSOCK_PORT || got == port)
+            }
+            _ => false,
+        }
     }
 }

@@ -18,9 +18,9 @@ use std::os::fd::AsFd;
 pub(in crate::driver) fn change() -> Result<()> {
     let changes = lock(&PROCESS.sockets.held).pool.changes();
     for (entry, Changes { backlog, file }) in changes {
-        let Socket { kind, asked, local, .. } = &entry.socket;
+        let Socket { kind, asked, .. } = &entry.socket;
         let path = unix_path::path_of(asked);
-        let shown = if path.is_some() { asked } else { local };
+        let shown = adjust::address_of(&entry.socket);
         let fail = |error| {
             let text =
                 format!("cannot change {} {shown} to {} (socket)", kind.name(), words(&file));

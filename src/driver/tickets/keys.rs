@@ -44,14 +44,14 @@ pub(crate) fn keys(label: Label, fresh: Key) -> Option<Arc<Shared>> {
 /// What a successor gets.
 fn all() -> Vec<u8> {
     let inner = lock(&PROCESS.tickets.0);
-    let give = |keys: &Shared| keys.lock().give(now());
+    let ours = inner.ours.iter();
     let keys: Vec<(Label, Keys)> =
-        inner.ours.iter().map(|(label, keys)| (*label, give(keys))).collect();
+        ours.map(|(label, keys)| (*label, lock(keys).give(now()))).collect();
     format(keys.iter().map(|(label, keys)| (label, keys)))
 }
 
-/// What the predecessor has handed over. Of a later version of the crate: nothing, and clients make a full
-/// handshake. `None`: it cannot be read.
+/// What the predecessor has handed over. Keys in the format of another version of the crate are not used: clients
+/// make a full handshake. `None`: they cannot be read.
 fn inherited() -> Option<BTreeMap<Label, Keys>> {
     match PROCESS.handed.take(NAME) {
         Some((VERSION, bytes)) => Some(parse(&bytes)?.into_iter().collect()),

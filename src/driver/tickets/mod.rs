@@ -3,24 +3,13 @@
 mod keys;
 
 use crate::proto::tickets::{Keys, Label};
-use crate::shutdown::lock;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 pub(crate) use keys::{keys, may_rotate, now};
 
 /// Of one configuration.
-pub(crate) struct Shared(Mutex<Keys>);
-
-impl Shared {
-    pub(crate) fn new(keys: Keys) -> Shared {
-        Shared(Mutex::new(keys))
-    }
-
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Keys> {
-        lock(&self.0)
-    }
-}
+pub(crate) type Shared = Mutex<Keys>;
 
 pub(in crate::driver) struct Tickets(Mutex<Inner>);
 

@@ -56,6 +56,12 @@ pub(crate) fn giver(
     }
 }
 
+/// May the path of a Unix socket be taken from the process that listens there? `who`: its PID, if the kernel tells it.
+/// If it does not, the process may be a predecessor.
+pub(crate) fn may_take_path(who: Option<i32>, predecessors: &[Predecessor]) -> bool {
+    predecessors.iter().any(|one| who.is_none_or(|pid| one.pid == pid))
+}
+
 /// What the process at the control socket has given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gave {

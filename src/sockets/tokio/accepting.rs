@@ -1,6 +1,7 @@
 //! Accepting, until the drain has begun and the queue is empty: what both kinds of listeners do.
 
-use crate::driver::sockets::obtain::{cannot_accept, is_nonblocking};
+use crate::driver::sockets::obtain::cannot_accept;
+use crate::sys::socket::{is_nonblocking, set_nonblocking};
 use crate::{Draining, State, States};
 use ::tokio::net;
 use ::tokio::time::{Sleep, sleep};
@@ -29,7 +30,6 @@ pub(super) trait Registered: Sized {
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted<Self>>>;
     /// Asks the kernel each time, while tokio's listener relies on what it was told last.
     fn accept(listener: &Self::Std) -> io::Result<Accepted<Self>>;
-    fn set_nonblocking(listener: &Self::Std) -> io::Result<()>;
 }
 
 pub(super) type Accepted<L> = (<L as Registered>::Connection, <L as Registered>::Address);
@@ -57,10 +57,6 @@ macro_rules! registered {
                 let (connection, address) = listener.accept()?;
                 connection.set_nonblocking(true)?;
                 Ok((<$connection>::from_std(connection)?, address.into()))
-            }
-
-            fn set_nonblocking(listener: &Self::Std) -> io::Result<()> {
-                listener.set_nonblocking(true)
             }
         }
     };
@@ -146,7 +142,7 @@ impl<L: Registered> Accepting<L> {
             Stage::Accepting(_) | Stage::Emptying(_) | Stage::Ended => return Poll::Ready(Ok(())),
         };
         if !is_nonblocking(listener.as_fd()) && crate::state() != State::Starting {
-            L::set_nonblocking(listener)?;
+            set_nonblocking(listener.as_fd(), true)?;
         }
         if is_nonblocking(listener.as_fd()) {
             // Whatever fails here must not cost the listener: it is tried again.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::driver::sockets::obtain::is_nonblocking;
+use crate::sys::socket::is_nonblocking;
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::Waker;
 

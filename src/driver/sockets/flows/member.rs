@@ -2,10 +2,9 @@
 
 use crate::driver::shared::PROCESS;
 use crate::proto::control::frame::{Secret, Steer};
-use crate::proto::flows::quic::{Cipher, Mark};
+use crate::proto::flows::quic::Mark;
 use crate::shutdown::lock;
-use crate::sys::{random, socket};
-use std::io;
+use crate::sys::socket;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -30,26 +29,4 @@ pub(crate) fn member(socket: BorrowedFd<'_>) -> Option<Member> {
         let living = Arc::clone(&group.living);
         Some(Member { steer: owner.steer, mark, secret: group.secret, living })
     })
-}
-
-impl Member {
-    pub(crate) fn cipher(&self) -> Cipher {
-        Cipher::new(&self.secret)
-    }
-}
-
-pub(crate) fn random_bytes(bytes: &mut [u8]) -> io::Result<()> {
-    random(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn connection_ids_get_other_bytes_each_time() {
-        let (mut first, mut second) = ([0; 16], [0; 16]);
-        for bytes in [&mut first, &mut second] {
-            super::random_bytes(bytes).expect("random bytes");
-        }
-        assert!(first != second && first != [0; 16]);
-    }
 }

@@ -23,7 +23,7 @@ impl Flows {
     }
 }
 
-/// New flows go to this generation from now on. `lives`: the others of which is known that they live.
+/// New flows go to this generation from now on. `lives`: the others that are known to live.
 pub(in crate::driver) fn take_over(own: u64, lives: &BTreeSet<u64>) {
     for group in &mut lock(&PROCESS.sockets.held).flows.groups {
         group.layout.free(|one| one == own || lives.contains(&one));
@@ -110,10 +110,7 @@ pub(in crate::driver) fn settle(ended: &[u64]) -> bool {
             held.flows.groups.iter().for_each(|group| group.write(own));
         }
     });
-    match done {
-        Ok(done) => !done,
-        Err(_) => true,
-    }
+    !done.unwrap_or(false)
 }
 
 /// This process is about to end: nobody has to find it any more.

@@ -125,6 +125,11 @@ impl SocketKind {
 }
 
 impl Socket {
+    /// A socket of no group.
+    pub(crate) fn new(kind: SocketKind, asked: Address, local: Address) -> Socket {
+        Socket { kind, asked, name: None, member: 0, retired: false, local, file: None, flow: None }
+    }
+
     pub(crate) fn format(&self) -> String {
         let Socket { kind, asked, name, member, retired, local, file, flow } = self;
         let mut line = format!("{} asked={asked} local={local} member={member}", kind.name());

@@ -1,6 +1,6 @@
 use super::{
     Failed, Gave, Give, Givers, Giving, Predecessor, Source, Taking, Took, Untakeable, flow_givers,
-    giver, listener, sources,
+    giver, listener, may_take_path, sources,
 };
 use crate::proto::control::frame::{
     Address, Answer, Known, NamedState, Request, Socket, SocketKind,
@@ -46,6 +46,14 @@ fn p5_at_the_second_name_only_a_predecessor_counts() {
     assert_eq!(listens(None, Some(30)), Some(30));
     assert_eq!(listens(None, Some(31)), None);
     assert_eq!(listener(None, || panic!("nobody stands by"), |pid| *pid, &[]), None);
+}
+
+#[test]
+fn p5_a_path_is_taken_from_a_predecessor_alone() {
+    assert!(may_take_path(Some(20), &[MUTE, OLD]));
+    assert!(!may_take_path(Some(31), &[MUTE, OLD]));
+    assert!(may_take_path(None, &[OLD]), "it may be that one");
+    assert!(!may_take_path(None, &[]) && !may_take_path(Some(30), &[]));
 }
 
 #[test]

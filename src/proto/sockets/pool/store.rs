@@ -14,6 +14,22 @@ pub(crate) struct Store<F> {
     pub(crate) kept: usize,
 }
 
+impl<F> Store<F> {
+    /// Leaves out what the store has no room for. Returns how many sockets it would have to hold, if these are too
+    /// many. `room`: how many it takes. A store that takes none is left alone: systemd would log each one that it
+    /// refuses.
+    pub(crate) fn fit(&mut self, room: usize) -> Option<usize> {
+        if room == 0 {
+            self.remove.clear();
+            self.add.clear();
+            return None;
+        }
+        let sum = self.kept + self.add.len();
+        self.add.truncate(room.saturating_sub(self.kept));
+        (sum > room).then_some(sum)
+    }
+}
+
 impl<F: Clone> Pool<F> {
     /// The store has to hold every socket that serves, and nothing else. It does not hold those that the
     /// supervisor keeps anyway. After this call, the store counts as changed.
@@ -54,5 +70,24 @@ impl<F: Clone> Pool<F> {
             .map(|(name, _, fd)| (name, fd))
             .collect();
         Store { kept: now.len() - add.len(), remove, add }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Store;
+
+    #[test]
+    fn what_the_store_has_no_room_for_is_left_out() {
+        for (room, add, too_many) in
+            [(5, 2, None), (4, 1, Some(5)), (2, 0, Some(5)), (1, 0, Some(5))]
+        {
+            let new = ["a", "b"].map(|name| (name.to_owned(), ()));
+            let mut store = Store { remove: vec!["c".to_owned()], add: new.to_vec(), kept: 3 };
+            assert_eq!(store.fit(room), too_many, "{room}");
+            assert_eq!((store.add.len(), store.remove.len()), (add, 1), "{room}");
+            assert_eq!(store.fit(0), None);
+            assert!(store.add.is_empty() && store.remove.is_empty());
+        }
     }
 }

@@ -321,7 +321,11 @@ fn make(wanted: &sockets::ToMake, how: &str) -> io::Result<std::os::fd::OwnedFd>
     if how == "error" {
         return Err(io::Error::other("as told"));
     }
-    let socket = Socket::new(domain, if how == "kind" { Type::DGRAM } else { Type::STREAM }, None)?;
+    if how == "counting" {
+        seamless::counters::get("made"); // asks the crate for something while it makes a socket
+    }
+    let is_datagram = matches!(how, "kind" | "counting");
+    let socket = Socket::new(domain, if is_datagram { Type::DGRAM } else { Type::STREAM }, None)?;
     if domain == Domain::IPV4 {
         socket.set_freebind_v4(true)?;
         socket.set_reuse_port(wanted.share_port)?;
@@ -330,7 +334,7 @@ fn make(wanted: &sockets::ToMake, how: &str) -> io::Result<std::os::fd::OwnedFd>
         }
     }
     socket.bind(&address)?;
-    if how != "deaf" && how != "kind" {
+    if how != "deaf" && !is_datagram {
         socket.listen(128)?;
     }
     socket.set_cloexec(how != "inherited")?;
