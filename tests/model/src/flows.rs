@@ -315,7 +315,7 @@ impl World {
             );
             let others: Vec<u64> = self.lines.keys().copied().filter(|one| *one != who).collect();
             let done = match act {
-                Act::Look => Done::Looked { expected: true, others: self.facts(who) },
+                Act::Look => Done::Looked(self.facts(who)),
                 Act::Enter(_) => {
                     let standby = takeover.standby().map(|place| others[place]);
                     self.lines.insert(who, LineState::Serving);
@@ -325,7 +325,7 @@ impl World {
                 Act::Serve => {
                     let last = self.last;
                     _ = self.at(who).machine.started(last);
-                    Done::Serving
+                    Done::Yes
                 }
                 Act::StandBy(place) => {
                     Done::StandsBy(self.ask_to_stand_by(who, others[place], bounds))
