@@ -25,8 +25,9 @@ pub(crate) enum Untakeable {
     Stranger(i32),
 }
 
-/// What listens at the control socket, or else a predecessor at the second name that its socket has while it stands by:
-/// a generation that has died before it told them to end may have taken the path. `pid`: of what was found.
+/// What listens at the control socket. If nothing does, a predecessor at the second name, which its socket has while it
+/// stands by: a generation may have taken the path, and died before it told the older ones to end. `pid`: that of what
+/// was found.
 pub(crate) fn listener<T>(
     found: Option<T>,
     second: impl FnOnce() -> Option<T>,
@@ -59,7 +60,7 @@ pub(crate) fn giver(
 /// What the process at the control socket has given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gave {
-    /// `flows`: sockets of steered groups are among it.
+    /// `flows`: sockets of steered groups are among them.
     All { flows: bool },
     /// It has ended half-way.
     Half,
@@ -67,7 +68,7 @@ pub(crate) enum Gave {
     Nothing { crashed: Option<u64> },
 }
 
-/// Where the sockets may be that no process at the control socket has given.
+/// Where else there may be sockets, if no process at the control socket has given them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The launcher, which holds those of this generation.
@@ -92,12 +93,12 @@ pub(crate) fn sources(gave: Gave) -> Vec<Source> {
     }
 }
 
-/// Those that a new generation takes from, one after the other.
+/// The processes that a new generation takes from, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Givers {
     pub(crate) first: Predecessor,
-    /// If the first one hangs or refuses: while that one is on probation, an older generation stands by, which has the
-    /// sockets as well.
+    /// It is asked if the first one hangs or refuses. While the first one is on probation, an older generation stands
+    /// by, which has the sockets as well.
     pub(crate) second: Option<Predecessor>,
 }
 
@@ -138,8 +139,8 @@ impl Givers {
 /// One that drains and hangs must not hold up the start for longer.
 const FLOWS_LIMIT: Duration = Duration::from_secs(1);
 
-/// From whom a new generation takes the sockets of flows that the newest one has not given, and how long each of
-/// these may take. If the newest one has crashed, the newest of those that drain has the sockets of all flows.
+/// If the newest generation has not given the sockets of flows, those that drain are asked for them, each for no longer
+/// than the returned time. If the newest one has crashed, the newest of these has the sockets of all flows.
 pub(crate) fn flow_givers(
     predecessors: &[Predecessor],
     timeout: Duration,
@@ -327,13 +328,9 @@ impl Giving {
         Ok(())
     }
 
-    pub(crate) fn new(sockets: usize, state: bool) -> Giving {
+    pub(crate) fn new(sockets: usize, state: bool, states: usize) -> Giving {
         let next = Some(Give::Offer);
-        Giving { left: sockets, state, states: 0, next, awaited: None, done: false }
-    }
-
-    pub(crate) fn with_states(self, states: usize) -> Giving {
-        Giving { states, ..self }
+        Giving { left: sockets, state, states, next, awaited: None, done: false }
     }
 
     /// What is sent next. `None` if an answer has to come first, or if everything has been sent.

@@ -201,10 +201,7 @@ impl<F: Clone> Pool<F> {
         wanted: &Wanted<'_>,
         count: usize,
     ) -> Result<Vec<Found<F>>, Box<Socket>> {
-        let named = |entry: &&Entry<F>| {
-            wanted.name.is_some() && entry.socket.name.as_deref() == wanted.name
-        };
-        let address = match self.passed.iter().find(named) {
+        let address = match self.passed.iter().find(|entry| wanted.is_named(entry)) {
             Some(entry) if entry.socket.kind != wanted.kind => {
                 return Err(Box::new(entry.socket.clone()));
             }
@@ -347,7 +344,7 @@ impl<F: Clone> Pool<F> {
     pub(crate) fn hold(
         &mut self,
         wanted: &Wanted<'_>,
-        found: Vec<Found<F>>,
+        mut found: Vec<Found<F>>,
         serves: bool,
     ) -> (Vec<Found<F>>, Option<Steered<F>>) {
         let count = wanted.count();
@@ -362,7 +359,6 @@ impl<F: Clone> Pool<F> {
                 self.groups.push((first, spread));
             }
         }
-        let mut found = found;
         let changes = wanted.changes.of(wanted.kind);
         for (at, (entry, origin)) in found.iter_mut().enumerate() {
             entry.socket.member = at as u32;
