@@ -2,7 +2,7 @@
 
 use super::clock::SinceBoot;
 use super::rejection::{ProgramFile, Rejected};
-use super::tally::Tally;
+use super::tally::{Tally, number};
 use crate::proto::names::names;
 use crate::proto::text::{Refused, VERSION, digits, parse_pid, put};
 use std::fmt::Write as _;
@@ -206,7 +206,7 @@ impl Record {
         for word in words.filter(|_| head.ends_with('\n')) {
             let Record { rejected, tally, more, .. } = &mut record;
             if let Some(text) = word.strip_prefix("last=") {
-                last = digits(text);
+                last = number(text);
             } else if let Some(found) = word.strip_prefix(REJECTED).and_then(Rejected::parse) {
                 *rejected = Some(found);
             } else if !rejected.as_mut().is_some_and(|rejected| rejected.read_detail(word))
@@ -283,7 +283,7 @@ impl Generation {
         for field in line.split_ascii_whitespace() {
             let (key, value) = field.split_once('=')?;
             match key {
-                "generation" => own = Some(digits(value)?),
+                "generation" => own = Some(number(value)?),
                 "daemon" => daemon = Some(Identity::parse(value)?),
                 "boot" => boot = Some(value.to_owned()),
                 "pid_namespace" => pid_namespace = Some(digits(value)?),

@@ -147,7 +147,8 @@ fn parse_time(text: &str) -> Option<Duration> {
             "y" => 31_557_600.0,
             _ => return None,
         };
-        total += Duration::try_from_secs_f64(number * unit).ok()?;
+        let part = Duration::try_from_secs_f64(number * unit).ok()?;
+        total = total.checked_add(part)?;
     }
     (!text.is_empty()).then_some(total)
 }
