@@ -313,9 +313,10 @@ pub(crate) struct Giving {
     state: bool,
     /// Named states that have not been sent.
     states: usize,
-    next: Option<Give>,
-    /// The count in the `got` that must come next.
-    awaited: Option<usize>,
+    /// The offer has been sent.
+    offered: bool,
+    /// What has to come before more is sent.
+    awaited: Option<Request>,
     done: bool,
 }
 
@@ -329,45 +330,42 @@ impl Giving {
     }
 
     pub(crate) fn new(sockets: usize, state: bool, states: usize) -> Giving {
-        let next = Some(Give::Offer);
-        Giving { left: sockets, state, states, next, awaited: None, done: false }
+        Giving { left: sockets, state, states, offered: false, awaited: None, done: false }
     }
 
     /// What is sent next. `None` if an answer has to come first, or if everything has been sent.
     /// `fits`: how many of the remaining sockets, or of the named states once all sockets have been sent,
     /// fit into a message.
     pub(crate) fn next(&mut self, fits: impl FnOnce(usize) -> usize) -> Option<Give> {
-        let give = match self.next.take()? {
-            Give::Sockets(_) => Give::Sockets(fits(self.left).min(self.left)),
-            Give::States(_) => Give::States(fits(self.states).min(self.states)),
-            other => other,
+        if self.awaited.is_some() || self.done {
+            return None;
+        }
+        let give = match (self.left, self.state, self.states) {
+            _ if !self.offered => Give::Offer,
+            (0, false, 0) => Give::End,
+            (0, false, left) => Give::States(fits(left).min(left)),
+            (0, true, _) => Give::State,
+            (left, ..) => Give::Sockets(fits(left).min(left)),
         };
-        match give {
-            Give::Offer => self.next = Some(self.following()),
+        self.offered = true;
+        let got = |count| Some(Request::Got { count });
+        self.awaited = match give {
+            Give::Offer => None, // more follows without an answer
             Give::Sockets(count) => {
                 self.left -= count;
-                self.awaited = Some(count);
+                got(count)
             }
             Give::State => {
                 self.state = false;
-                self.awaited = Some(1);
+                got(1)
             }
             Give::States(count) => {
                 self.states -= count;
-                self.awaited = Some(count);
+                got(count)
             }
-            Give::End => {}
-        }
+            Give::End => Some(Request::Done),
+        };
         Some(give)
-    }
-
-    fn following(&self) -> Give {
-        match (self.left, self.state, self.states) {
-            (0, false, 0) => Give::End,
-            (0, false, left) => Give::States(left),
-            (0, true, _) => Give::State,
-            (left, ..) => Give::Sockets(left),
-        }
     }
 
     /// The other side has confirmed that it has everything.
@@ -377,14 +375,11 @@ impl Giving {
 
     /// Takes the request that [`Giving::next`] waits for.
     pub(crate) fn on(&mut self, request: Request) -> Result<(), String> {
-        let due = self.awaited.map_or(Request::Done, |count| Request::Got { count });
+        let due = self.awaited.take().unwrap_or(Request::Done);
         if request != due {
             return Err(format!("it sent {request:?} where {due:?} was due"));
         }
-        match self.awaited.take() {
-            Some(_) => self.next = Some(self.following()),
-            None => self.done = true,
-        }
+        self.done = due == Request::Done;
         Ok(())
     }
 }
