@@ -13,6 +13,7 @@
 //!
 //! The hash and the layout never change within a version of the layout.
 
+use crate::proto::paths::fnv;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The name of the descriptor as which the memory travels.
@@ -72,16 +73,11 @@ impl<'a> Table<'a> {
         let first = hash as usize % SLOTS;
         for at in (first..SLOTS).chain(0..first) {
             let slot = &self.0[STEP * (1 + at)..][..STEP];
-            let there = match slot[HASH].load(Ordering::Acquire) {
-                0 => {
-                    match slot[HASH].compare_exchange(0, hash, Ordering::AcqRel, Ordering::Acquire)
-                    {
-                        Ok(_) => hash,
-                        Err(other) => other,
-                    }
-                }
-                there => there,
-            };
+            let mut there = slot[HASH].load(Ordering::Acquire);
+            if there == 0 {
+                let (done, failed) = (Ordering::AcqRel, Ordering::Acquire);
+                there = slot[HASH].compare_exchange(0, hash, done, failed).err().unwrap_or(hash);
+            }
             if there == hash {
                 if slot[LENGTH].load(Ordering::Acquire) == 0 {
                     for (word, value) in slot[NAME..].iter().zip(words_of(name)) {
@@ -142,10 +138,8 @@ fn words_of(name: &str) -> impl Iterator<Item = u64> {
 
 /// FNV-1a with a last mix, which spreads short names over all slots. Never 0: that is an empty slot.
 fn hash(name: &str) -> u64 {
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    let mixed: u64 = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let hash = fnv(name.as_bytes());
+    let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed ^ (mixed >> 29)).max(1)
 }
 

@@ -11,7 +11,7 @@ use super::generation::crashes;
 use super::generation::record::{LineState, Row};
 use std::time::Duration;
 
-/// How long it waits for the claim. Its launcher waits for it meanwhile, and the supervisor for that one.
+/// How long it waits for the claim. Meanwhile its launcher waits for it, and the supervisor waits for the launcher.
 const CLAIM: Duration = Duration::from_secs(1);
 /// Between two attempts to claim.
 const CLAIM_AGAIN: Duration = Duration::from_millis(2);
@@ -192,14 +192,10 @@ impl Keeper {
         let after = || crashes::after_crash(seen.crashes, self.served, seen.now);
         let row = self.row.unwrap_or_else(after);
         let left = crashes::left(row, self.keep_sockets, seen.now);
-        let why_not = if !crashes::needs_keeper(seen.others.iter().copied()) {
-            Some(Why::Needless)
-        } else {
-            left.is_zero().then_some(Why::Over)
-        };
-        if let Some(why) = why_not {
+        let is_needed = crashes::needs_keeper(seen.others.iter().copied());
+        if !is_needed || left.is_zero() {
             out.push(Output::GiveUpClaim);
-            return self.end(why, out);
+            return self.end(if is_needed { Why::Over } else { Why::Needless }, out);
         }
         out.extend([Output::Place(row), Output::GiveUpClaim]);
         if self.phase == Phase::Claiming {

@@ -12,6 +12,7 @@ pub(crate) mod flows;
 pub(crate) mod generation;
 pub(crate) mod keeper;
 pub(crate) mod launcher;
+mod names;
 mod older;
 pub(crate) mod paths;
 pub(crate) mod role;

@@ -64,12 +64,12 @@ pub(crate) fn temporary_socket(path: &Path) -> PathBuf {
     if fits_address(path) || name.len() + TEMPORARY.len() <= SOCKET_PATH_ROOM / 2 {
         return temporary(path);
     }
-    path.with_file_name(format!(".seamless-{:016x}{TEMPORARY}", hash(name)))
+    path.with_file_name(format!(".seamless-{:016x}{TEMPORARY}", fnv(name.as_encoded_bytes())))
 }
 
-/// FNV-1a.
-fn hash(name: &OsStr) -> u64 {
-    name.as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+/// FNV-1a: a hash that never changes. Generations know files, sockets in a store and counters by it.
+pub(crate) fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }

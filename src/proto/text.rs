@@ -8,6 +8,9 @@
 //! are ignored, so fields and messages can be added within a version. A version above
 //! [`VERSION`] is refused.
 
+use std::fmt::{Display, Write as _};
+use std::str::FromStr;
+
 /// The version of the record and of the channel.
 pub(crate) const VERSION: u32 = 1;
 
@@ -29,6 +32,18 @@ pub(crate) fn parse_pid(text: &[u8]) -> Option<i32> {
     }
     let pid = std::str::from_utf8(text).ok()?.parse().ok()?;
     (pid > 1).then_some(pid)
+}
+
+/// A number of digits only: no sign.
+pub(crate) fn digits<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// Writes a field behind the others, if there is a value.
+pub(crate) fn put(text: &mut String, key: &str, value: Option<impl Display>) {
+    if let Some(value) = value {
+        _ = write!(text, " {key}={value}");
+    }
 }
 
 pub(crate) fn format_pid(pid: i32) -> String {

@@ -7,6 +7,7 @@
 use super::State;
 use super::daemon::Daemon;
 use std::fmt;
+use std::iter;
 use std::time::Duration;
 
 /// How long a key encrypts: six hours.
@@ -76,19 +77,22 @@ impl Keys {
     /// The key of this name, unless it is too old. It may be so without a rotation: in a process that drains
     /// for a long time, or that has encrypted nothing for hours.
     pub(crate) fn decrypts(&self, name: &[u8], now: Duration) -> Option<&Key> {
-        let keys = [Some(&self.newer), self.older.as_ref()].into_iter().flatten();
-        let mut keys = keys.filter(|key| key.name == name);
-        keys.find(|key| now.checked_sub(key.made).is_some_and(|age| age < 2 * ROTATION))
+        let is_young = |key: &Key| now.checked_sub(key.made).is_some_and(|age| age < 2 * ROTATION);
+        self.all().find(|key| key.name == name && is_young(key))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Key> {
+        iter::once(&self.newer).chain(&self.older)
     }
 }
 
 /// All keys, as they are handed over.
 pub(crate) fn format<'a>(all: impl IntoIterator<Item = (&'a Label, &'a Keys)>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for (label, Keys { newer, older, .. }) in all {
+    for (label, keys) in all {
         bytes.extend_from_slice(label);
-        bytes.push(1 + u8::from(older.is_some()));
-        for key in [Some(newer), older.as_ref()].into_iter().flatten() {
+        bytes.push(keys.all().count() as u8);
+        for key in keys.all() {
             bytes.extend_from_slice(&key.name);
             bytes.extend_from_slice(&key.secret);
             bytes.extend_from_slice(&(key.made.as_millis() as u64).to_le_bytes());

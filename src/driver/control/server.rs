@@ -299,7 +299,7 @@ impl Conversation<'_> {
     ) -> Result<(), String> {
         let bytes = unnamed.map(|(state, _)| state.bytes);
         let (mut rest, mut states) = (entries, named);
-        let mut giving = Giving::new(rest.len(), bytes.is_some()).with_states(states.len());
+        let mut giving = Giving::new(rest.len(), bytes.is_some(), states.len());
         while !giving.is_through() {
             let fits = |_| match rest {
                 [] => frame::chunk_of_states(states.iter().map(|(state, _)| state)),

@@ -105,19 +105,19 @@ fn perform<'a>(
             if process::parent_pid() != service.launcher {
                 return Ok(Done::LauncherGone);
             }
-            let expected = daemon.phase().started_call() == StartedCall::TakesOver;
-            if expected {
-                hands.record = service.read_record(&files.lock_file)?;
-                // What the path holds before our file replaces it.
-                let content = service.content()?.unwrap_or_default();
-                hands.others = service.examine_all(&files, &hands.record, content)?;
-                hands.control = Some(control::prepare(&service.pid_file)?);
-                // Last: if anything else fails, the older generations keep what they have.
-                sockets::stages::change()?;
+            if daemon.phase().started_call() != StartedCall::TakesOver {
+                hands.files = Some(files);
+                return Ok(Done::ToldToEnd);
             }
+            hands.record = service.read_record(&files.lock_file)?;
+            // What the path holds before our file replaces it.
+            let content = service.content()?.unwrap_or_default();
+            hands.others = service.examine_all(&files, &hands.record, content)?;
+            hands.control = Some(control::prepare(&service.pid_file)?);
+            // Last: if anything else fails, the older generations keep what they have.
+            sockets::stages::change()?;
             hands.files = Some(files);
-            let others = hands.others.iter().map(|one| one.facts).collect();
-            return Ok(Done::Looked { expected, others });
+            return Ok(Done::Looked(hands.others.iter().map(|one| one.facts).collect()));
         }
         Act::Install => {
             let installed = PidFile::install(&service.pid_file)?;
@@ -162,7 +162,7 @@ fn perform<'a>(
             }
             let older = takeover.older().map(|place| hands.others[place].facts.number);
             return Ok(match daemon.serve(hands.record.last, older.max()) {
-                true => Done::Serving,
+                true => Done::Yes,
                 false => Done::ToldToEnd,
             });
         }

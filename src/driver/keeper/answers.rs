@@ -123,7 +123,7 @@ impl Driver {
                     }
                     let is_known = |at: &usize| known.has(self.sockets[*at].kind);
                     let offered: Vec<usize> = (0..self.fds.len()).filter(is_known).collect();
-                    let machine = Giving::new(offered.len(), false);
+                    let machine = Giving::new(offered.len(), false, 0);
                     one.giving = Some(Transfer { machine, offered, sent: 0, to: generation });
                     self.give(one)?;
                 }

@@ -9,8 +9,8 @@ use crate::driver::log::{self, passing::Event};
 use crate::driver::retry;
 use crate::driver::shared::PROCESS;
 use crate::proto::control::frame::passing::chunk_of_connections;
-use crate::proto::control::frame::{self, Answer, Batch, Fate};
-use crate::proto::control::passing::{Input, Next, Reason, Sender, first, stays};
+use crate::proto::control::frame::{self, Answer, Batch, Fate, Request};
+use crate::proto::control::passing::{Input, Next, Reason, Sender, stays};
 use crate::proto::paths;
 use crate::shutdown::{DrainGuard, lock};
 use crate::sys::memfd;
@@ -98,9 +98,9 @@ impl Giver {
                 });
             }
             Next::Ask => {
-                let open = lock(&self.queue.waiting).len().max(PROCESS.shutdown.guards());
-                let own = self.service.number().unwrap_or_default();
-                return Some(self.send(&first(own, open).format(), &[], 0));
+                let open = lock(&self.queue.waiting).len().max(PROCESS.shutdown.guards()) as u64;
+                let generation = self.service.number().unwrap_or_default();
+                return Some(self.send(&Request::Pass { generation, open }.format(), &[], 0));
             }
             Next::Send { number, count } => return Some(self.send_batch(number, count)),
             Next::Await { limited, link } => return self.wait(limited, link),

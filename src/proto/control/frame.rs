@@ -33,27 +33,25 @@
 //!
 //! Within a version, fields may be added, and a reader ignores those that it does not know. A reader
 //! refuses an unknown message and any version but its own, with a reason.
-//!
-//! This file imports nothing of the crate: the fuzzer compiles it by itself.
 
+mod flow;
 mod known;
 pub(crate) mod passing;
 mod socket;
 mod state;
 mod word;
 
+use crate::proto::text::{digits, put};
 use std::fmt::{self, Write as _};
+use std::str::FromStr;
 
+pub use flow::Steer;
+pub(crate) use flow::{Flow, MEMBERS_MAX, OFFSET_MAX, Owner, SLOT_MAX, Secret};
 pub(crate) use known::Known;
 pub(crate) use passing::{Batch, Fate, Passed};
 pub(crate) use socket::{Address, FileId, Socket, SocketKind};
 pub(crate) use state::{NAME_MAX, NamedState, STATES_MAX, chunk_of_states};
 pub(crate) use word::Word;
-
-mod flow;
-
-pub use flow::Steer;
-pub(crate) use flow::{Flow, MEMBERS_MAX, OFFSET_MAX, Owner, SLOT_MAX, Secret};
 
 const PROTOCOL: &str = "seamless-takeover";
 /// The version of the messages.
@@ -72,6 +70,8 @@ pub(crate) const STATE_MAX: u64 = 64 << 20;
 pub(crate) const REASON_MAX: usize = 1024;
 /// No process says that it waits in `init` for longer.
 pub(crate) const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(3600);
+/// So much of a message is for its first line.
+const HEAD_MAX: usize = 256;
 /// A path has fewer than 4096 bytes, of which each may need three.
 const WORD_MAX: usize = 3 * 4096;
 
@@ -178,31 +178,33 @@ impl fmt::Display for Refused {
 impl Request {
     pub(crate) fn format(&self) -> Vec<u8> {
         match self {
-            Request::Take { generation, known } => match known.format() {
-                Some(known) => message(format_args!("take generation={generation} kinds={known}")),
-                None => message(format_args!("take generation={generation}")),
-            },
-            Request::Copy { known } => match known.format() {
-                Some(known) => message(format_args!("copy kinds={known}")),
-                None => message(format_args!("copy")),
-            },
+            Request::Take { generation, known } => {
+                let mut text = format!("take generation={generation}");
+                put(&mut text, "kinds", known.format());
+                message(text)
+            }
+            Request::Copy { known } => {
+                let mut text = "copy".to_owned();
+                put(&mut text, "kinds", known.format());
+                message(text)
+            }
             Request::Wait { left_ms } => message(format_args!("wait left_ms={left_ms}")),
-            Request::Status => message(format_args!("status")),
-            Request::Restart => message(format_args!("restart")),
-            Request::Stop => message(format_args!("stop")),
-            Request::Counters => message(format_args!("counters")),
+            Request::Status => message("status"),
+            Request::Restart => message("restart"),
+            Request::Stop => message("stop"),
+            Request::Counters => message("counters"),
             Request::Got { count } => message(format_args!("got {count}")),
-            Request::Done => message(format_args!("done")),
+            Request::Done => message("done"),
             Request::StandBy { generation } => {
                 message(format_args!("stand-by generation={generation}"))
             }
             Request::Flows { generation, sockets } => {
-                let name = format!("flows generation={generation}");
-                lines_of(&name, sockets.iter().map(Socket::format))
+                let lines = sockets.iter().map(Socket::format);
+                lines_of(format_args!("flows generation={generation}"), lines)
             }
             Request::Say(word) => message(format_args!("say {}", word.name())),
-            Request::Commit => message(format_args!("commit")),
-            Request::RollBack => message(format_args!("roll-back")),
+            Request::Commit => message("commit"),
+            Request::RollBack => message("roll-back"),
             Request::Pass { generation, open } => {
                 message(format_args!("pass generation={generation} open={open}"))
             }
@@ -211,9 +213,10 @@ impl Request {
 
     pub(crate) fn parse(bytes: &[u8]) -> Result<Request, Refused> {
         let (name, head, lines) = split(bytes)?;
+        let generation = || number(field(head, "generation"), "generation");
         match name {
             "take" => Ok(Request::Take {
-                generation: number(field(head, "generation"), "generation")?,
+                generation: generation()?,
                 known: Known::parse(field(head, "kinds")),
             }),
             "copy" => Ok(Request::Copy { known: Known::parse(field(head, "kinds")) }),
@@ -223,17 +226,13 @@ impl Request {
             "stop" => Ok(Request::Stop),
             "counters" => Ok(Request::Counters),
             "got" => {
-                let count = head.split(' ').next().and_then(digits);
-                let count = count.filter(|count| *count <= CHUNK_MAX as u64);
-                Ok(Request::Got { count: count.ok_or(Refused::Malformed("count"))? as usize })
+                let count = at_most(CHUNK_MAX, head.split(' ').next(), "count")?;
+                Ok(Request::Got { count })
             }
             "done" => Ok(Request::Done),
-            "stand-by" => {
-                let generation = number(field(head, "generation"), "generation")?;
-                Ok(Request::StandBy { generation })
-            }
+            "stand-by" => Ok(Request::StandBy { generation: generation()? }),
             "flows" => Ok(Request::Flows {
-                generation: number(field(head, "generation"), "generation")?,
+                generation: generation()?,
                 sockets: each_line(head, lines, Socket::parse)?,
             }),
             "say" => {
@@ -243,7 +242,7 @@ impl Request {
             "commit" => Ok(Request::Commit),
             "roll-back" => Ok(Request::RollBack),
             "pass" => Ok(Request::Pass {
-                generation: number(field(head, "generation"), "generation")?,
+                generation: generation()?,
                 open: number(field(head, "open"), "number of connections")?,
             }),
             _ => Err(unknown(name)),
@@ -257,23 +256,19 @@ impl Answer {
     pub(crate) fn format(&self) -> Vec<u8> {
         match self {
             Answer::Offer { generation, sockets, state, states } => {
-                let mut text = format!("offer generation={generation} sockets={sockets} state=");
-                _ = match state {
-                    Some(bytes) => write!(text, "{bytes}"),
-                    None => write!(text, "-"),
-                };
-                if *states > 0 {
-                    _ = write!(text, " states={states}");
-                }
-                message(format_args!("{text}"))
+                let state = state.map_or("-".to_owned(), |bytes| bytes.to_string());
+                let mut text =
+                    format!("offer generation={generation} sockets={sockets} state={state}");
+                put(&mut text, "states", Some(states).filter(|states| **states > 0));
+                message(text)
             }
             Answer::Sockets(sockets) => lines_of("sockets", sockets.iter().map(Socket::format)),
             Answer::State { bytes } => message(format_args!("state bytes={bytes}")),
             Answer::States(states) => lines_of("states", states.iter().map(NamedState::format)),
-            Answer::End => message(format_args!("end")),
+            Answer::End => message("end"),
             Answer::Status(text) => message(format_args!("status {text}")),
-            Answer::Counters => message(format_args!("counters")),
-            Answer::Accepted => message(format_args!("accepted")),
+            Answer::Counters => message("counters"),
+            Answer::Accepted => message("accepted"),
             Answer::Kept { number, fates } => {
                 message(format_args!("kept number={number} fates={}", Fate::format(fates)))
             }
@@ -287,24 +282,16 @@ impl Answer {
         let (name, head, lines) = split(bytes)?;
         match name {
             "offer" => {
-                let sockets = number(field(head, "sockets"), "number of sockets")?;
-                if sockets > SOCKETS_MAX as u64 {
-                    return Err(Refused::Malformed("number of sockets"));
-                }
-                let state = match field(head, "state") {
-                    Some("-") => None,
-                    bytes => Some(size(bytes)?),
-                };
-                let states = field(head, "states").unwrap_or("0");
-                let states = number(Some(states), "number of states")?;
-                if states > STATES_MAX as u64 {
-                    return Err(Refused::Malformed("number of states"));
-                }
+                let sockets = field(head, "sockets");
+                let states = field(head, "states").or(Some("0"));
                 Ok(Answer::Offer {
                     generation: number(field(head, "generation"), "generation")?,
-                    sockets: sockets as usize,
-                    state,
-                    states: states as usize,
+                    sockets: at_most(SOCKETS_MAX, sockets, "number of sockets")?,
+                    state: match field(head, "state") {
+                        Some("-") => None,
+                        bytes => Some(size(bytes)?),
+                    },
+                    states: at_most(STATES_MAX, states, "number of states")?,
                 })
             }
             "sockets" => each_line(head, lines, Socket::parse).map(Answer::Sockets),
@@ -334,7 +321,7 @@ impl Answer {
 /// How many of the first of `sockets` fit into one message, by its length and by the number of
 /// descriptors that come with it.
 pub(crate) fn chunk<'a>(sockets: impl IntoIterator<Item = &'a Socket>) -> usize {
-    chunk_within(MESSAGE_MAX - 256, sockets)
+    chunk_within(MESSAGE_MAX - HEAD_MAX, sockets)
 }
 
 /// The same for a message with this room.
@@ -342,9 +329,14 @@ pub(crate) fn chunk_within<'a>(
     room: usize,
     sockets: impl IntoIterator<Item = &'a Socket>,
 ) -> usize {
+    that_fit(room, sockets.into_iter().map(Socket::format))
+}
+
+/// How many of the first of these lines fit into a message with this room.
+fn that_fit(room: usize, lines: impl Iterator<Item = String>) -> usize {
     let mut length = 0;
-    let fits = sockets.into_iter().take(CHUNK_MAX).take_while(|socket| {
-        length += socket.format().len() + 1;
+    let fits = lines.take(CHUNK_MAX).take_while(|line| {
+        length += line.len() + 1;
         length <= room
     });
     fits.count()
@@ -384,6 +376,10 @@ pub(crate) fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(plain)
 }
 
+fn unescape_text(text: &str) -> Option<String> {
+    String::from_utf8(unescape(text)?).ok()
+}
+
 /// A reason in a line of its own, of bounded length.
 pub(crate) fn clean(text: &str, longest: usize) -> String {
     let mut clean = String::new();
@@ -396,18 +392,18 @@ pub(crate) fn clean(text: &str, longest: usize) -> String {
     clean
 }
 
-fn message(text: fmt::Arguments<'_>) -> Vec<u8> {
+fn message(text: impl fmt::Display) -> Vec<u8> {
     format!("{PROTOCOL} {VERSION} {text}").into_bytes()
 }
 
 /// `NAME count=C`, and a line for each.
-fn lines_of(name: &str, lines: impl ExactSizeIterator<Item = String>) -> Vec<u8> {
+fn lines_of(name: impl fmt::Display, lines: impl ExactSizeIterator<Item = String>) -> Vec<u8> {
     let mut text = format!("{name} count={}", lines.len());
     for line in lines {
         text.push('\n');
         text.push_str(&line);
     }
-    message(format_args!("{text}"))
+    message(text)
 }
 
 /// What [`lines_of`] has written.
@@ -416,12 +412,9 @@ fn each_line<T>(
     lines: &str,
     parse: impl Fn(&str) -> Result<T, Refused>,
 ) -> Result<Vec<T>, Refused> {
-    let count = number(field(head, "count"), "count")?;
-    if count == 0 || count > CHUNK_MAX as u64 {
-        return Err(Refused::Malformed("count"));
-    }
+    let count = at_most(CHUNK_MAX, field(head, "count"), "count")?;
     let all: Vec<T> = lines.lines().map(parse).collect::<Result<_, _>>()?;
-    if all.len() as u64 == count { Ok(all) } else { Err(Refused::Malformed("count")) }
+    if count > 0 && all.len() == count { Ok(all) } else { Err(Refused::Malformed("count")) }
 }
 
 /// The name, the rest of the first line, and the lines behind it.
@@ -432,10 +425,9 @@ fn split(bytes: &[u8]) -> Result<(&str, &str, &str), Refused> {
     let text = std::str::from_utf8(bytes).map_err(|_| Refused::Foreign)?;
     let text = text.strip_prefix(PROTOCOL).and_then(|text| text.strip_prefix(' '));
     let (version, text) = text.and_then(|text| text.split_once(' ')).ok_or(Refused::Foreign)?;
-    match digits(version).and_then(|version| u32::try_from(version).ok()) {
-        Some(VERSION) => {}
-        Some(version) => return Err(Refused::Version(version)),
-        None => return Err(Refused::Foreign),
+    match digits(version).ok_or(Refused::Foreign)? {
+        VERSION => {}
+        version => return Err(Refused::Version(version)),
     }
     let (head, lines) = text.split_once('\n').unwrap_or((text, ""));
     let (name, head) = head.split_once(' ').unwrap_or((head, ""));
@@ -450,18 +442,21 @@ pub(crate) fn field<'a>(fields: &'a str, key: &str) -> Option<&'a str> {
     fields.split(' ').find_map(|field| field.strip_prefix(key)?.strip_prefix('='))
 }
 
-/// Digits only: no sign.
-pub(crate) fn digits(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
-}
-
-fn number(text: Option<&str>, part: &'static str) -> Result<u64, Refused> {
+fn number<T: FromStr>(text: Option<&str>, part: &'static str) -> Result<T, Refused> {
     text.and_then(digits).ok_or(Refused::Malformed(part))
 }
 
+fn at_most<T: FromStr + PartialOrd>(
+    most: T,
+    text: Option<&str>,
+    part: &'static str,
+) -> Result<T, Refused> {
+    let number: T = number(text, part)?;
+    if number <= most { Ok(number) } else { Err(Refused::Malformed(part)) }
+}
+
 fn size(text: Option<&str>) -> Result<u64, Refused> {
-    let size = number(text, "size of the state")?;
-    if size > STATE_MAX { Err(Refused::Malformed("size of the state")) } else { Ok(size) }
+    at_most(STATE_MAX, text, "size of the state")
 }
 
 #[cfg(test)]

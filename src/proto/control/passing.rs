@@ -7,10 +7,11 @@
 //! sent was read. A clock never decides that: a successor that is slow, stopped or swapped out may have sent
 //! `kept`, and the connection would be served twice.
 
-use super::frame::{Answer, Batch, Fate, Request};
+use super::frame::{Answer, Batch, Fate};
 use crate::proto::generation::verdict::Facts;
 use crate::proto::{DrainReason, State};
 use std::collections::BTreeSet;
+use std::mem;
 
 /// Why a connection was not passed, and stays where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,8 +62,8 @@ pub(crate) fn may_pass(reason: Option<DrainReason>) -> Result<(), Reason> {
 /// Why a generation takes no connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unwilling {
-    /// It will in a moment: its line in the record says that it serves before it does. The link is closed without an
-    /// answer, since who refuses is not asked again.
+    /// It will in a moment: its line in the record says that it serves a little before it does. It closes the link
+    /// without an answer, because a generation that has refused is not asked again.
     NotYet,
     Refuses(&'static str),
 }
@@ -147,7 +148,7 @@ pub(crate) enum Next {
     Rest,
     /// Find the [`successor`], and connect.
     Link,
-    /// Send [`Request::Pass`].
+    /// Send [`Request::Pass`](super::frame::Request::Pass).
     Ask,
     /// Send the first so many of the connections that wait. They are in doubt from then on.
     Send { number: u64, count: usize },
@@ -234,84 +235,64 @@ impl Sender {
     }
 
     pub(crate) fn on(&mut self, input: Input) {
-        self.phase = match std::mem::replace(&mut self.phase, Phase::Over) {
-            Phase::Apart => self.when_apart(input),
-            Phase::Linked(to) => self.when_linked(to, input),
-            Phase::Asked(to) => self.when_asked(to, input),
-            Phase::Open(to) => self.when_open(to, input),
-            Phase::InDoubt(doubt) => self.when_in_doubt(doubt, input),
-            Phase::Settled(to, _) if input == Input::Done => Phase::Open(to),
-            Phase::Returned if input == Input::Done => Phase::Over,
-            Phase::Over if input == Input::Done => Phase::Apart,
-            Phase::Failed(why) => match input {
-                // After those that wait have been given back, the link is closed.
-                Input::Done => Phase::Over,
-                _ => Phase::Failed(why),
-            },
-            same @ (Phase::Settled(..) | Phase::Returned | Phase::Over) => same,
-        };
-    }
-
-    fn when_apart(&mut self, input: Input) -> Phase {
-        match input {
-            Input::Linked(to) => {
+        self.phase = match (mem::replace(&mut self.phase, Phase::Over), input) {
+            (Phase::Apart, Input::Linked(to)) => {
                 self.number = 0;
                 Phase::Linked(to)
             }
-            Input::NotLinked if self.refused.is_empty() => Phase::Failed(Reason::NoSuccessor),
-            Input::NotLinked => Phase::Failed(Reason::Refused),
-            Input::Sent(_)
-            | Input::NotSent
-            | Input::Heard(_)
-            | Input::Garbage
-            | Input::Silent
-            | Input::Closed
-            | Input::Ended
-            | Input::ReadOut
-            | Input::Done => Phase::Apart,
-        }
-    }
-
-    fn when_linked(&mut self, to: u64, input: Input) -> Phase {
-        match input {
-            Input::Sent(_) => Phase::Asked(to),
-            Input::NotSent | Input::Closed | Input::Ended | Input::ReadOut => {
-                Phase::Failed(Reason::NoSuccessor)
-            }
-            Input::Heard(_) | Input::Garbage => self.refuses(to),
-            Input::Silent => Phase::Failed(Reason::Silent),
-            Input::Linked(_) | Input::NotLinked | Input::Done => Phase::Linked(to),
-        }
-    }
-
-    fn when_asked(&mut self, to: u64, input: Input) -> Phase {
-        match input {
-            Input::Heard(Answer::Accepted) => Phase::Open(to),
-            Input::Heard(_) | Input::Garbage => self.refuses(to),
-            Input::Closed | Input::Ended | Input::ReadOut | Input::NotSent => {
-                Phase::Failed(Reason::NoSuccessor)
-            }
-            Input::Silent => Phase::Failed(Reason::Silent),
-            Input::Linked(_) | Input::NotLinked | Input::Sent(_) | Input::Done => Phase::Asked(to),
-        }
-    }
-
-    fn when_open(&mut self, to: u64, input: Input) -> Phase {
-        match input {
-            Input::Sent(count) => {
+            (Phase::Apart, Input::NotLinked) => Phase::Failed(match self.refused.is_empty() {
+                true => Reason::NoSuccessor,
+                false => Reason::Refused,
+            }),
+            (Phase::Linked(to), Input::Sent(_)) => Phase::Asked(to),
+            (Phase::Asked(to), Input::Heard(Answer::Accepted)) => Phase::Open(to),
+            (Phase::Open(to), Input::Sent(count)) => {
                 self.number += 1;
                 Phase::InDoubt(Doubt { to, count, silent: false, closed: false, ended: false })
             }
+            (
+                Phase::Linked(to) | Phase::Asked(to) | Phase::Open(to),
+                Input::Heard(_) | Input::Garbage,
+            ) => self.refuses(to),
+            // If the link is open, the message cannot be sent for now.
+            (Phase::Linked(_) | Phase::Asked(_) | Phase::Open(_), Input::Silent) => {
+                Phase::Failed(Reason::Silent)
+            }
+            (
+                Phase::Linked(_) | Phase::Asked(_),
+                Input::NotSent | Input::Closed | Input::Ended | Input::ReadOut,
+            ) => Phase::Failed(Reason::NoSuccessor),
             // Nothing is in doubt. The next successor is looked for.
-            Input::NotSent | Input::Closed | Input::Ended | Input::ReadOut => match self.number {
-                0 => self.refuses(to), // it would take us in again and again
-                _ => Phase::Over,
-            },
-            Input::Heard(_) | Input::Garbage => self.refuses(to),
-            // The message cannot be sent for now.
-            Input::Silent => Phase::Failed(Reason::Silent),
-            Input::Linked(_) | Input::NotLinked | Input::Done => Phase::Open(to),
-        }
+            (Phase::Open(to), Input::NotSent | Input::Closed | Input::Ended | Input::ReadOut) => {
+                match self.number {
+                    0 => self.refuses(to), // it would take us in again and again
+                    _ => Phase::Over,
+                }
+            }
+            (Phase::InDoubt(doubt), input) => self.when_in_doubt(doubt, input),
+            (Phase::Settled(to, _), Input::Done) => Phase::Open(to),
+            (Phase::Returned | Phase::Failed(_), Input::Done) => Phase::Over,
+            (Phase::Over, Input::Done) => Phase::Apart,
+            (
+                same @ Phase::Apart,
+                Input::Sent(_)
+                | Input::NotSent
+                | Input::Heard(_)
+                | Input::Garbage
+                | Input::Silent
+                | Input::Closed
+                | Input::Ended
+                | Input::ReadOut
+                | Input::Done,
+            )
+            | (
+                same @ (Phase::Linked(_) | Phase::Asked(_) | Phase::Open(_)),
+                Input::Linked(_) | Input::NotLinked | Input::Sent(_) | Input::Done,
+            )
+            | (same @ (Phase::Settled(..) | Phase::Returned | Phase::Failed(_) | Phase::Over), _) => {
+                same
+            }
+        };
     }
 
     fn when_in_doubt(&mut self, doubt: Doubt, input: Input) -> Phase {
@@ -326,8 +307,9 @@ impl Sender {
                 Phase::Returned
             }
             // Whatever it was meant to say: it may have kept them. Only its end decides now.
-            Input::Heard(_) | Input::Garbage => Phase::InDoubt(Doubt { silent: true, ..doubt }),
-            Input::Silent => Phase::InDoubt(Doubt { silent: true, ..doubt }),
+            Input::Heard(_) | Input::Garbage | Input::Silent => {
+                Phase::InDoubt(Doubt { silent: true, ..doubt })
+            }
             // A hint, and no proof: a process that executes itself closes it, and lives.
             Input::Closed => Phase::InDoubt(Doubt { closed: true, ..doubt }),
             Input::Ended => Phase::InDoubt(Doubt { ended: true, ..doubt }),
@@ -427,7 +409,7 @@ impl Receiver {
     /// The answer is out, or cannot be sent since the old side has closed the link: with connections in doubt
     /// it does that only when it ends. Returns the fates: from now on those that were kept are ours.
     pub(crate) fn answered(&mut self) -> Vec<Fate> {
-        match std::mem::replace(&mut self.due, Due::Message) {
+        match mem::replace(&mut self.due, Due::Message) {
             Due::Answer(fates) => fates,
             other @ (Due::Message | Due::Fates(_)) => {
                 self.due = other;
@@ -435,11 +417,6 @@ impl Receiver {
             }
         }
     }
-}
-
-/// The first message of the old side.
-pub(crate) fn first(own: u64, open: usize) -> Request {
-    Request::Pass { generation: own, open: open as u64 }
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@
 //!
 //! A reader ignores fields and lines that it does not know. It accepts that fields are missing.
 
-use super::frame::{Escaped, MESSAGE_MAX, REASON_MAX, Socket, clean, digits, field, unescape};
+use super::frame::{Escaped, MESSAGE_MAX, REASON_MAX, Socket, clean, field, unescape};
 use crate::proto::State;
+use crate::proto::text::{digits, put};
 use std::fmt::{self, Display, Write as _};
 
 /// The answer to `status`.
@@ -80,38 +81,25 @@ impl Status {
             self.sockets,
             self.failures,
         );
-        let mut put = |key: &str, value: Option<&dyn Display>| {
-            if let Some(value) = value {
-                _ = write!(text, " {key}={value}");
-            }
-        };
-        put("state_ms", self.state_ms.as_ref().map(|ms| ms as _));
-        put("supervisor", self.supervisor.as_ref().map(|pid| pid as _));
-        put("took_over", self.took_over.as_ref().map(|number| number as _));
-        put("transfer_us", self.transfer_us.as_ref().map(|us| us as _));
-        put("keeping", self.keeping.then_some(&1));
-        put("in_place", self.in_place.then_some(&1));
-        put("notifies", self.notifies.then_some(&1));
-        put("drain_timeout_ms", self.drain_timeout_ms.as_ref().map(|ms| ms as _));
-        put("leave_time_ms", self.leave_time_ms.as_ref().map(|ms| ms as _));
-        put("probation_limit_ms", self.probation_limit_ms.as_ref().map(|ms| ms as _));
-        put("probation_ms", self.probation_ms.as_ref().map(|ms| ms as _));
-        put("candidate", self.candidate.as_ref().map(|pid| pid as _));
-        put("next_try_ms", self.next_try_ms.as_ref().map(|ms| ms as _));
-        let words = [
-            ("version", &self.version),
-            ("supervisor_kind", &self.supervisor_kind),
-            ("supervisor_wants", &self.supervisor_wants),
-            ("no_restart", &self.no_restart),
-            ("failure", &self.failure),
-        ];
-        for (key, word) in words {
-            if let Some(word) = word {
-                put(key, Some(&Escaped(clean(word, REASON_MAX).as_bytes())));
-            }
-        }
-        let folder = self.service_folder.as_deref().map(Escaped);
-        put("service_folder", folder.as_ref().map(|folder| folder as _));
+        put(&mut text, "state_ms", self.state_ms);
+        put(&mut text, "supervisor", self.supervisor);
+        put(&mut text, "took_over", self.took_over);
+        put(&mut text, "transfer_us", self.transfer_us);
+        put(&mut text, "keeping", self.keeping.then_some(1));
+        put(&mut text, "in_place", self.in_place.then_some(1));
+        put(&mut text, "notifies", self.notifies.then_some(1));
+        put(&mut text, "drain_timeout_ms", self.drain_timeout_ms);
+        put(&mut text, "leave_time_ms", self.leave_time_ms);
+        put(&mut text, "probation_limit_ms", self.probation_limit_ms);
+        put(&mut text, "probation_ms", self.probation_ms);
+        put(&mut text, "candidate", self.candidate);
+        put(&mut text, "next_try_ms", self.next_try_ms);
+        put_word(&mut text, "version", self.version.as_deref());
+        put_word(&mut text, "supervisor_kind", self.supervisor_kind.as_deref());
+        put_word(&mut text, "supervisor_wants", self.supervisor_wants.as_deref());
+        put_word(&mut text, "no_restart", self.no_restart.as_deref());
+        put_word(&mut text, "failure", self.failure.as_deref());
+        put(&mut text, "service_folder", self.service_folder.as_deref().map(Escaped));
         for socket in &self.held {
             // The secret of a steered group is for successors alone.
             let socket = Socket { flow: None, ..socket.clone() };
@@ -128,8 +116,8 @@ impl Status {
     /// `None` if the PID or the state is missing.
     pub(crate) fn parse(text: &str) -> Option<Status> {
         let (head, lines) = text.split_once('\n').unwrap_or((text, ""));
-        let number = |key| field(head, key).and_then(digits);
-        let pid = |key| number(key).and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
+        let number = |key| field(head, key).and_then(digits::<u64>);
+        let pid = |key| field(head, key).and_then(digits::<i32>).filter(|pid| *pid > 0);
         let word = |key| field(head, key).and_then(unescape);
         let text = |key| Some(clean(&String::from_utf8_lossy(&word(key)?), REASON_MAX));
         let (state, handing_off) = State::parse(field(head, "state")?)?;
@@ -167,6 +155,11 @@ impl Status {
                 .collect(),
         })
     }
+}
+
+fn put_word(text: &mut String, key: &str, word: Option<&str>) {
+    let word = word.map(|word| clean(word, REASON_MAX));
+    put(text, key, word.as_ref().map(|word| Escaped(word.as_bytes())));
 }
 
 /// `-` if there is none.

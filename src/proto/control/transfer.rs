@@ -25,8 +25,9 @@ pub(crate) enum Untakeable {
     Stranger(i32),
 }
 
-/// What listens at the control socket, or else a predecessor at the second name that its socket has while it stands by:
-/// a generation that has died before it told them to end may have taken the path. `pid`: of what was found.
+/// What listens at the control socket. If nothing does, a predecessor at the second name, which its socket has while it
+/// stands by: a generation may have taken the path, and died before it told the older ones to end. `pid`: that of what
+/// was found.
 pub(crate) fn listener<T>(
     found: Option<T>,
     second: impl FnOnce() -> Option<T>,
@@ -65,7 +66,7 @@ pub(crate) fn may_take_path(who: Option<i32>, predecessors: &[Predecessor]) -> b
 /// What the process at the control socket has given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gave {
-    /// `flows`: sockets of steered groups are among it.
+    /// `flows`: sockets of steered groups are among them.
     All { flows: bool },
     /// It has ended half-way.
     Half,
@@ -73,7 +74,7 @@ pub(crate) enum Gave {
     Nothing { crashed: Option<u64> },
 }
 
-/// Where the sockets may be that no process at the control socket has given.
+/// Where else there may be sockets, if no process at the control socket has given them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The launcher, which holds those of this generation.
@@ -98,12 +99,12 @@ pub(crate) fn sources(gave: Gave) -> Vec<Source> {
     }
 }
 
-/// Those that a new generation takes from, one after the other.
+/// The processes that a new generation takes from, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Givers {
     pub(crate) first: Predecessor,
-    /// If the first one hangs or refuses: while that one is on probation, an older generation stands by, which has the
-    /// sockets as well.
+    /// It is asked if the first one hangs or refuses. While the first one is on probation, an older generation stands
+    /// by, which has the sockets as well.
     pub(crate) second: Option<Predecessor>,
 }
 
@@ -144,8 +145,8 @@ impl Givers {
 /// One that drains and hangs must not hold up the start for longer.
 const FLOWS_LIMIT: Duration = Duration::from_secs(1);
 
-/// From whom a new generation takes the sockets of flows that the newest one has not given, and how long each of
-/// these may take. If the newest one has crashed, the newest of those that drain has the sockets of all flows.
+/// If the newest generation has not given the sockets of flows, those that drain are asked for them, each for no longer
+/// than the returned time. If the newest one has crashed, the newest of these has the sockets of all flows.
 pub(crate) fn flow_givers(
     predecessors: &[Predecessor],
     timeout: Duration,
@@ -318,9 +319,10 @@ pub(crate) struct Giving {
     state: bool,
     /// Named states that have not been sent.
     states: usize,
-    next: Option<Give>,
-    /// The count in the `got` that must come next.
-    awaited: Option<usize>,
+    /// The offer has been sent.
+    offered: bool,
+    /// What has to come before more is sent.
+    awaited: Option<Request>,
     done: bool,
 }
 
@@ -333,50 +335,43 @@ impl Giving {
         Ok(())
     }
 
-    pub(crate) fn new(sockets: usize, state: bool) -> Giving {
-        let next = Some(Give::Offer);
-        Giving { left: sockets, state, states: 0, next, awaited: None, done: false }
-    }
-
-    pub(crate) fn with_states(self, states: usize) -> Giving {
-        Giving { states, ..self }
+    pub(crate) fn new(sockets: usize, state: bool, states: usize) -> Giving {
+        Giving { left: sockets, state, states, offered: false, awaited: None, done: false }
     }
 
     /// What is sent next. `None` if an answer has to come first, or if everything has been sent.
     /// `fits`: how many of the remaining sockets, or of the named states once all sockets have been sent,
     /// fit into a message.
     pub(crate) fn next(&mut self, fits: impl FnOnce(usize) -> usize) -> Option<Give> {
-        let give = match self.next.take()? {
-            Give::Sockets(_) => Give::Sockets(fits(self.left).min(self.left)),
-            Give::States(_) => Give::States(fits(self.states).min(self.states)),
-            other => other,
+        if self.awaited.is_some() || self.done {
+            return None;
+        }
+        let give = match (self.left, self.state, self.states) {
+            _ if !self.offered => Give::Offer,
+            (0, false, 0) => Give::End,
+            (0, false, left) => Give::States(fits(left).min(left)),
+            (0, true, _) => Give::State,
+            (left, ..) => Give::Sockets(fits(left).min(left)),
         };
-        match give {
-            Give::Offer => self.next = Some(self.following()),
+        self.offered = true;
+        let got = |count| Some(Request::Got { count });
+        self.awaited = match give {
+            Give::Offer => None, // more follows without an answer
             Give::Sockets(count) => {
                 self.left -= count;
-                self.awaited = Some(count);
+                got(count)
             }
             Give::State => {
                 self.state = false;
-                self.awaited = Some(1);
+                got(1)
             }
             Give::States(count) => {
                 self.states -= count;
-                self.awaited = Some(count);
+                got(count)
             }
-            Give::End => {}
-        }
+            Give::End => Some(Request::Done),
+        };
         Some(give)
-    }
-
-    fn following(&self) -> Give {
-        match (self.left, self.state, self.states) {
-            (0, false, 0) => Give::End,
-            (0, false, left) => Give::States(left),
-            (0, true, _) => Give::State,
-            (left, ..) => Give::Sockets(left),
-        }
     }
 
     /// The other side has confirmed that it has everything.
@@ -386,14 +381,11 @@ impl Giving {
 
     /// Takes the request that [`Giving::next`] waits for.
     pub(crate) fn on(&mut self, request: Request) -> Result<(), String> {
-        let due = self.awaited.map_or(Request::Done, |count| Request::Got { count });
+        let due = self.awaited.take().unwrap_or(Request::Done);
         if request != due {
             return Err(format!("it sent {request:?} where {due:?} was due"));
         }
-        match self.awaited.take() {
-            Some(_) => self.next = Some(self.following()),
-            None => self.done = true,
-        }
+        self.done = due == Request::Done;
         Ok(())
     }
 }

@@ -12,8 +12,9 @@
 //! 2. **Nothing leaves, places are used again.** The sockets of a generation that has ended are free. No
 //!    datagram goes to them. The next generation takes free ones for its own before it binds new ones.
 //! 3. **One writer.** A generation writes the program when it has just begun to serve, and again when an
-//!    older one has ended. One that drains, or beside which a newer one starts, writes nothing. One that stands
-//!    by writes only if it serves again (a rollback), or as long as the new one is silent.
+//!    older one has ended. A generation that drains writes nothing, and neither does one while a newer one
+//!    starts. A generation that stands by writes only if it serves again (a rollback), or while the new one is
+//!    silent.
 //! 4. **Attach, then bind.** A new socket gets nothing as long as the program does not return its number.
 //! 5. **Who stands by holds the new ones, too.** It gets them before it answers, and before new flows go there.
 //!    So after a rollback it knows the whole order, and the flows of a new generation that drains.

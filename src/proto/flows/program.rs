@@ -24,10 +24,9 @@ pub(crate) fn program(
     newest: u64,
     secret: &Secret,
 ) -> Result<Vec<Instruction>, TooLong> {
-    let mut generations: BTreeMap<u64, Owner> = BTreeMap::new();
-    for owner in layout.places().iter().flatten() {
-        generations.insert(owner.generation, *owner);
-    }
+    let owners = layout.places().iter().flatten();
+    let generations: BTreeMap<u64, &Owner> =
+        owners.map(|owner| (owner.generation, owner)).collect();
     let mut asm = Assembler::default();
     sender(&mut asm);
     if generations.values().any(|one| one.steer == Steer::Quic) {

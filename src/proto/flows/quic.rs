@@ -26,13 +26,6 @@ pub(crate) struct Mark {
     pub(crate) member: u16,
 }
 
-type Key = [u32; 4];
-
-fn key_of(secret: &Secret) -> Key {
-    let word = |at: usize| secret.0[4 * at..4 * at + 4].try_into().map(u32::from_be_bytes);
-    std::array::from_fn(|at| word(at).expect("four bytes"))
-}
-
 /// The key by which an endpoint makes the tokens of its stateless resets. All generations have the same.
 pub(crate) fn reset_key(secret: &Secret) -> [u8; 32] {
     secret.0[32..].try_into().expect("32 bytes")
@@ -41,7 +34,8 @@ pub(crate) fn reset_key(secret: &Secret) -> [u8; 32] {
 /// What is added in each of the 64 half rounds. Even ones change the first half of the block, odd ones the
 /// second.
 pub(super) fn schedule(secret: &Secret) -> Vec<u32> {
-    let key = key_of(secret);
+    let word = |at: usize| secret.0[4 * at..4 * at + 4].try_into().map(u32::from_be_bytes);
+    let key: [u32; 4] = std::array::from_fn(|at| word(at).expect("four bytes"));
     let mut sum = 0_u32;
     let mut rounds = Vec::with_capacity(2 * ROUNDS as usize);
     for _ in 0..ROUNDS {

@@ -1,6 +1,5 @@
 //! What is counted in the record, when, and by whom. Each count is written by a generation that holds the
-//! claim. A start that has failed and a crash are counted by the next one that comes: the processes that they are
-//! about could not do it.
+//! claim. A failed start and a crash are counted by the next generation, since the process itself has ended.
 
 use super::crashes::may_be_of_this_boot;
 use super::proof::World;

@@ -80,19 +80,16 @@ pub(crate) fn check(seen: &Seen, memory: &mut Memory) -> Findings {
         };
         later && facts.lives() && !facts.keeps // a keeper serves nobody
     };
-    let lives = lines.iter().filter(is_newer).map(|(identity, _)| identity.pid);
-    // While it is on probation it has not taken over, but the PID file names it.
-    let proven = |line: &&(Identity, Facts)| !line.1.unproven;
-    let mut newer = lines.iter().filter(is_newer).filter(proven);
+    let mut newer = lines.iter().filter(is_newer);
     let named = content.and_then(|content| content.pid);
-    let accounted =
-        named.is_some_and(|pid| pid == own.identity.pid || lives.clone().any(|one| one == pid));
+    let accounted = named.is_some_and(|pid| {
+        pid == own.identity.pid || newer.clone().any(|(identity, _)| identity.pid == pid)
+    });
     let stranger = named.filter(|_| !accounted && *named_lives);
     // A living stranger in the file may be a successor that keeps no record (the Go original)
     // and is about to send its TERM: it is believed for one check.
     let file_lost = !accounted && (stranger.is_none() || stranger == memory.stranger);
-    let newer = newer.next().is_some();
-    let record_lost = !listed && lives.count() == 0;
+    let record_lost = !listed && newer.clone().next().is_none();
     let claims_moved = *last != memory.last_claim;
     let ours = lines.iter().find(|(identity, _)| *identity == own.identity);
     let replaced = ours.is_some_and(|(_, facts)| facts.is_replaced())
@@ -100,6 +97,8 @@ pub(crate) fn check(seen: &Seen, memory: &mut Memory) -> Findings {
     // In a record that is entered again, the last claim is no earlier than ours.
     let last_claim = if record_lost { own.number.max(*last) } else { *last };
     *memory = Memory { last_claim, newer_without_record: false, stranger };
+    // While it is on probation it has not taken over, but the PID file names it.
+    let newer = newer.any(|(_, facts)| !facts.unproven);
     Findings { newer, record_lost, file_lost, claims_moved, replaced }
 }
 

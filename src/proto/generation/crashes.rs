@@ -12,12 +12,6 @@ use std::time::Duration;
 /// A generation that has served for so long ends a row of crashes.
 const PROVEN: Duration = Duration::from_secs(10);
 
-/// The first crash, if the row goes on at `now`.
-fn lasting(row: Row, now: SinceBoot) -> Option<SinceBoot> {
-    let over = row.served_since.is_some_and(|since| now.saturating_sub(since) >= PROVEN);
-    (!over && row.first <= now).then_some(row.first)
-}
-
 /// What the line of a generation says that is about to serve. `record`: the lines of those before it, of
 /// this boot or others.
 pub(crate) fn carried<'a>(
@@ -27,8 +21,9 @@ pub(crate) fn carried<'a>(
 ) -> Option<Row> {
     let of_boot = record.into_iter().filter(|one| may_be_of_this_boot(one, here));
     let newest = of_boot.filter(|one| one.state.is_some()).max_by_key(|one| one.number)?;
-    let first = lasting(newest.crashes?, now)?;
-    Some(Row { first, served_since: Some(now) })
+    let Row { first, served_since } = newest.crashes?;
+    let is_over = served_since.is_some_and(|since| now.saturating_sub(since) >= PROVEN);
+    (!is_over && first <= now).then_some(Row { first, served_since: Some(now) })
 }
 
 /// Is the line not known to be of another boot? Its times mean nothing then.
@@ -52,11 +47,9 @@ pub(crate) fn left(row: Row, keep_sockets: Duration, now: SinceBoot) -> Duration
     row.first.saturating_add(keep_sockets).saturating_sub(now)
 }
 
-/// Is a keeper needed beside these generations, of which each has this state, and lives or not? A
-/// generation that serves has the same sockets.
-pub(crate) fn needs_keeper<'a>(
-    others: impl IntoIterator<Item = (Option<LineState>, bool)> + 'a,
-) -> bool {
+/// Is a keeper needed? Not if a generation serves: it has the same sockets. `others`: the state of each other
+/// generation, and whether it lives.
+pub(crate) fn needs_keeper(others: impl IntoIterator<Item = (Option<LineState>, bool)>) -> bool {
     !others.into_iter().any(|(state, lives)| lives && state.is_some_and(LineState::serves))
 }
 

@@ -1,8 +1,9 @@
 //! What the lines of the record say after each step of a takeover with a probation: which generation serves,
 //! which one is on probation, which ones are replaced.
 
-use super::record::{Identity, LineState, Record};
+use super::record::{Generation, Identity, LineState, Record};
 use super::rejection::{Rejected, RollbackCause};
+use super::tally::Tally;
 use super::verdict::{Facts, Unproven};
 use std::cmp::Ordering::{Equal, Greater, Less};
 
@@ -42,17 +43,12 @@ impl Record {
             line.state = step.state(line.number, before);
             match step {
                 Step::Prove { own } if line.number == own => line.file = None,
-                Step::TakeBack { cause, .. } if line.state != before => {
-                    // Ours is `Serving` now, and has no file to reject: only newer ones have.
-                    if let Some(file) =
-                        line.file.take_if(|_| line.state == Some(LineState::Replaced))
-                    {
-                        let rejected = Rejected::again(self.rejected, file, line.number, cause);
-                        self.rejected = Some(rejected);
+                Step::TakeBack { cause, .. } => {
+                    if line.state != before && line.state == Some(LineState::Replaced) {
+                        line.reject(cause, &mut self.rejected, &mut self.tally);
                     }
-                    self.tally.rollbacks += u64::from(line.state == Some(LineState::Replaced));
                 }
-                _ => {}
+                Step::Enter { .. } | Step::Prove { .. } => {}
             }
         }
         match step {
@@ -67,13 +63,21 @@ impl Record {
         let Record { live, rejected, tally, .. } = self;
         live.retain_mut(|line| {
             let failed = line.state == Some(LineState::Probation) && !lives(line.number);
-            tally.rollbacks += u64::from(failed);
-            if let Some(file) = line.file.take_if(|_| failed) {
-                let ended = RollbackCause::Ended;
-                *rejected = Some(Rejected::again(*rejected, file, line.number, ended));
+            if failed {
+                line.reject(RollbackCause::Ended, rejected, tally);
             }
             !failed
         });
+    }
+}
+
+impl Generation {
+    /// It has failed in its probation, so its program file is rejected.
+    fn reject(&mut self, cause: RollbackCause, rejected: &mut Option<Rejected>, tally: &mut Tally) {
+        tally.rollbacks += 1;
+        if let Some(file) = self.file.take() {
+            *rejected = Some(Rejected::again(*rejected, file, self.number, cause));
+        }
     }
 }
 
@@ -121,9 +125,9 @@ pub(crate) fn successor<'a>(own: u64, others: impl Iterator<Item = &'a Facts>) -
     proven.map(|one| one.number).max()
 }
 
-/// The newest generation of a launcher that the record names, with the one that took the claim last and may not have
-/// started. For a launcher whose daemon has ended: those with smaller numbers are older, also where they were started
-/// later.
+/// The newest generation of this launcher in the record, including the one that took the claim last and may not have
+/// started. For a launcher whose daemon has ended: generations with smaller numbers are older, even if they were
+/// started later.
 pub(crate) fn newest_of(launcher: Identity, record: &Record) -> Option<u64> {
     let all = record.live.iter().chain(&record.starting);
     all.filter(|line| line.launcher == launcher).map(|line| line.number).max()
@@ -141,8 +145,8 @@ pub(crate) fn crashed_sibling<'a>(siblings: impl Iterator<Item = &'a Facts>) -> 
     crashed.map(|one| one.number).max()
 }
 
-/// For whom a generation stands by whose own successor has ended: the newest of the newer ones that serve.
-/// `None`: it serves again.
+/// The successor of a generation that stands by has ended. It stands by for the newest of the newer ones that serve.
+/// `None`: there is none, so it serves again.
 pub(crate) fn newest_newer<'a>(
     own: u64,
     others: impl Iterator<Item = &'a Facts>,
@@ -154,13 +158,12 @@ pub(crate) fn newest_newer<'a>(
 #[cfg(test)]
 mod tests {
     use super::super::record::LineState::{self, Draining, Keeping, Probation, Replaced, Serving};
-    use super::super::record::{Generation, Record};
     use super::super::rejection::ProgramFile;
     use super::super::rejection::RollbackCause::{Ended, Operator};
     use super::super::verdict::{Facts, Unproven};
     use super::{
-        Identity, Obstacle, Step, crashed_sibling, may_be_stood_by_for, newest_newer, newest_of,
-        obstacle, server, successor,
+        Generation, Identity, Obstacle, Record, Step, crashed_sibling, may_be_stood_by_for,
+        newest_newer, newest_of, obstacle, server, successor,
     };
 
     /// The states of the generations 1, 2, 3 … after this step.

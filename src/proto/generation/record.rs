@@ -2,9 +2,9 @@
 
 use super::clock::SinceBoot;
 use super::rejection::{ProgramFile, Rejected};
-use super::tally::Tally;
-use crate::proto::text::{Refused, VERSION, parse_pid};
-use std::cmp::Ordering;
+use super::tally::{Tally, number};
+use crate::proto::names::names;
+use crate::proto::text::{Refused, VERSION, digits, parse_pid, put};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -54,15 +54,15 @@ pub(crate) enum LineState {
     Keeping,
 }
 
-impl LineState {
-    const ALL: [LineState; 5] = [
-        LineState::Serving,
-        LineState::Probation,
-        LineState::Replaced,
-        LineState::Draining,
-        LineState::Keeping,
-    ];
+names!(LineState:
+    Serving = "serving",
+    Probation = "probation",
+    Replaced = "replaced",
+    Draining = "draining",
+    Keeping = "keeping",
+);
 
+impl LineState {
     /// Does a process in this state serve, and give its sockets to a successor?
     pub(crate) fn serves(self) -> bool {
         match self {
@@ -93,20 +93,6 @@ impl LineState {
             LineState::Keeping => LineState::Keeping,
         }
     }
-
-    fn name(self) -> &'static str {
-        match self {
-            LineState::Serving => "serving",
-            LineState::Probation => "probation",
-            LineState::Replaced => "replaced",
-            LineState::Draining => "draining",
-            LineState::Keeping => "keeping",
-        }
-    }
-
-    fn from_name(name: &str) -> Option<LineState> {
-        LineState::ALL.into_iter().find(|one| one.name() == name)
-    }
 }
 
 /// A row of crashes. `T` or `T:S` in the record, in milliseconds.
@@ -120,7 +106,7 @@ pub(crate) struct Row {
 
 impl Row {
     pub(crate) fn parse(text: &str) -> Option<Row> {
-        let time = |text: &str| text.parse().ok().map(Duration::from_millis);
+        let time = |text: &str| digits(text).map(Duration::from_millis);
         Some(match text.split_once(':') {
             Some((first, since)) => Row { first: time(first)?, served_since: Some(time(since)?) },
             None => Row { first: time(text)?, served_since: None },
@@ -146,7 +132,7 @@ pub(crate) struct Record {
     /// The generation that took that claim, while it starts. If it has failed or was killed, it is
     /// still listed.
     pub(crate) starting: Option<Generation>,
-    /// The generations that have started, and of which is not known that they have ended.
+    /// The generations that have started and are not known to have ended.
     pub(crate) live: Vec<Generation>,
     /// The program file that has failed in its probation.
     pub(crate) rejected: Option<Rejected>,
@@ -209,22 +195,20 @@ impl Record {
         if words.next() != Some(RECORD) {
             return Err(Refused::Foreign);
         }
-        let version: Option<u32> = words.next().and_then(|word| word.parse().ok());
-        let version = version.ok_or(Refused::Foreign)?;
-        match version.cmp(&VERSION) {
-            Ordering::Equal => {}
-            Ordering::Greater => return Err(Refused::Version(version)),
-            Ordering::Less => return Err(Refused::Foreign),
+        match words.next().and_then(digits::<u32>) {
+            Some(VERSION) => {}
+            Some(later) if later > VERSION => return Err(Refused::Version(later)),
+            Some(_) | None => return Err(Refused::Foreign),
         }
+        let mut record = Record::default();
         let mut dropped = Vec::new();
-        let (mut last, mut more) = (None, Vec::new());
-        let mut rejected: Option<Rejected> = None;
-        let mut tally = Tally::default();
+        let mut last = None;
         for word in words.filter(|_| head.ends_with('\n')) {
-            if let Some(number) = word.strip_prefix("last=") {
-                last = number.parse().ok();
+            let Record { rejected, tally, more, .. } = &mut record;
+            if let Some(text) = word.strip_prefix("last=") {
+                last = number(text);
             } else if let Some(found) = word.strip_prefix(REJECTED).and_then(Rejected::parse) {
-                rejected = Some(found);
+                *rejected = Some(found);
             } else if !rejected.as_mut().is_some_and(|rejected| rejected.read_detail(word))
                 && !tally.read(word)
             {
@@ -234,30 +218,23 @@ impl Record {
         if last.is_none() {
             dropped.push(head.trim_end().to_owned());
         }
-        let mut starting = None;
-        let mut live: Vec<Generation> = Vec::new();
         for line in lines {
-            let complete = line.strip_suffix('\n');
-            if complete == Some(RECORD_END) {
+            let complete = line.strip_suffix('\n').unwrap_or_default();
+            if complete == RECORD_END {
                 break;
             }
-            if let Some(complete) = complete.and_then(|line| line.strip_prefix(STARTING)) {
-                match Generation::parse(complete) {
-                    Some(generation) if starting.is_none() => starting = Some(generation),
-                    Some(_) | None => dropped.push(line.trim_end().to_owned()),
+            let starts = complete.strip_prefix(STARTING);
+            let Record { starting, live, .. } = &mut record;
+            match (Generation::parse(starts.unwrap_or(complete)), starts) {
+                (Some(one), Some(_)) if starting.is_none() => *starting = Some(one),
+                (Some(one), None) if live.iter().all(|other| other.number != one.number) => {
+                    live.push(one);
                 }
-                continue;
-            }
-            match complete.and_then(Generation::parse) {
-                Some(generation) if live.iter().all(|one| one.number != generation.number) => {
-                    live.push(generation);
-                }
-                Some(_) | None => dropped.push(line.trim_end().to_owned()),
+                (Some(_) | None, _) => dropped.push(line.trim_end().to_owned()),
             }
         }
-        let newest = live.iter().map(|one| one.number).max();
-        let last = last.max(newest).unwrap_or(0);
-        let record = Record { last, starting, live, rejected, tally, more };
+        let newest = record.live.iter().map(|one| one.number).max();
+        record.last = last.max(newest).unwrap_or(0);
         Ok((record, dropped))
     }
 }
@@ -284,35 +261,15 @@ impl Generation {
 
 impl Generation {
     pub(crate) fn format(&self) -> String {
-        let Generation {
-            number,
-            daemon,
-            boot,
-            pid_namespace,
-            launcher,
-            supervisor,
-            state,
-            crashes,
-            file,
-            more,
-        } = self;
-        let mut line = format!(
-            "generation={number} daemon={daemon} boot={boot} pid_namespace={pid_namespace} \
-             launcher={launcher}",
-        );
-        if let Some(supervisor) = supervisor {
-            _ = write!(line, " supervisor={supervisor}");
-        }
-        if let Some(state) = state {
-            _ = write!(line, " state={}", state.name());
-        }
-        if let Some(crashes) = crashes {
-            _ = write!(line, " crashes={crashes}");
-        }
-        if let Some(file) = file {
-            _ = write!(line, " file={file}");
-        }
-        for field in more {
+        let mut line = format!("generation={} daemon={}", self.number, self.daemon);
+        put(&mut line, "boot", Some(&self.boot));
+        put(&mut line, "pid_namespace", Some(self.pid_namespace));
+        put(&mut line, "launcher", Some(self.launcher));
+        put(&mut line, "supervisor", self.supervisor);
+        put(&mut line, "state", self.state.map(LineState::name));
+        put(&mut line, "crashes", self.crashes);
+        put(&mut line, "file", self.file);
+        for field in &self.more {
             _ = write!(line, " {field}");
         }
         line.push('\n');
@@ -320,16 +277,16 @@ impl Generation {
     }
 
     fn parse(line: &str) -> Option<Generation> {
-        let (mut number, mut daemon, mut boot, mut pid_namespace) = (None, None, None, None);
+        let (mut own, mut daemon, mut boot, mut pid_namespace) = (None, None, None, None);
         let (mut launcher, mut supervisor, mut state, mut more) = (None, None, None, Vec::new());
         let (mut crashes, mut file) = (None, None);
         for field in line.split_ascii_whitespace() {
             let (key, value) = field.split_once('=')?;
             match key {
-                "generation" => number = Some(value.parse().ok()?),
+                "generation" => own = Some(number(value)?),
                 "daemon" => daemon = Some(Identity::parse(value)?),
                 "boot" => boot = Some(value.to_owned()),
-                "pid_namespace" => pid_namespace = Some(value.parse().ok()?),
+                "pid_namespace" => pid_namespace = Some(digits(value)?),
                 "launcher" => launcher = Some(Identity::parse(value)?),
                 "supervisor" => supervisor = Some(Identity::parse(value)?),
                 // A state of a later version stays what it is.
@@ -346,7 +303,7 @@ impl Generation {
             }
         }
         Some(Generation {
-            number: number?,
+            number: own?,
             daemon: daemon?,
             boot: boot?,
             pid_namespace: pid_namespace?,
@@ -373,7 +330,7 @@ impl Identity {
     pub(crate) fn parse(text: &str) -> Option<Identity> {
         let (pid, start) = text.split_once(':')?;
         let pid = parse_pid(pid.as_bytes()).or((pid == "1").then_some(1))?;
-        Some(Identity { pid, start: start.parse().ok()? })
+        Some(Identity { pid, start: digits(start)? })
     }
 }
 

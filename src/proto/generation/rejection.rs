@@ -1,6 +1,7 @@
 //! A program file that has failed in its probation, and how long its next try waits.
 
 use super::clock::SinceBoot;
+use crate::proto::names::names;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -46,24 +47,15 @@ pub(crate) enum RollbackCause {
     Told,
 }
 
+// In the record.
+names!(RollbackCause:
+    Ended = "ended",
+    Unhealthy = "unhealthy",
+    Operator = "operator",
+    Told = "told",
+);
+
 impl RollbackCause {
-    const ALL: [RollbackCause; 4] = [
-        RollbackCause::Ended,
-        RollbackCause::Unhealthy,
-        RollbackCause::Operator,
-        RollbackCause::Told,
-    ];
-
-    /// In the record.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            RollbackCause::Ended => "ended",
-            RollbackCause::Unhealthy => "unhealthy",
-            RollbackCause::Operator => "operator",
-            RollbackCause::Told => "told",
-        }
-    }
-
     /// For people.
     pub(crate) fn text(self) -> &'static str {
         match self {
@@ -72,12 +64,6 @@ impl RollbackCause {
             RollbackCause::Operator => "an operator has rolled it back",
             RollbackCause::Told => "it got TERM or INT by hand",
         }
-    }
-
-    /// A cause of a later version is none that we know.
-    fn from_name(name: &str) -> RollbackCause {
-        let known = RollbackCause::ALL.into_iter().find(|cause| cause.name() == name);
-        known.unwrap_or(RollbackCause::Ended)
     }
 }
 
@@ -134,7 +120,9 @@ impl Rejected {
             field.strip_prefix(FAILED).and_then(|value| value.split_once(':'))
         {
             let Ok(generation) = generation.parse() else { return false };
-            (self.generation, self.cause) = (generation, RollbackCause::from_name(cause));
+            self.generation = generation;
+            // A later version may know further causes.
+            self.cause = RollbackCause::from_name(cause).unwrap_or(RollbackCause::Ended);
         } else if let Some(next) = field.strip_prefix(NEXT_TRY) {
             let Ok(next) = next.parse() else { return false };
             self.next_try = Some(Duration::from_millis(next));
@@ -174,8 +162,8 @@ pub(crate) struct Sight {
     pub(crate) goes: bool,
 }
 
-/// May a process whose file has failed wait? Nothing fails that need not prove itself, and in place each start is an
-/// operator's wish.
+/// May a process whose file has failed wait? Without a probation there is nothing to fail in, and in place each start
+/// is an operator's wish.
 pub(crate) fn may_wait(has_probation: bool, in_place: bool) -> bool {
     has_probation && !in_place
 }

@@ -13,7 +13,8 @@ pub(crate) enum Act {
     Claim,
     /// With the files of the service in hand: look at the launcher, the record, and each generation that
     /// it lists. All that may fail because the system is out of descriptors or memory is done here, before
-    /// the first step that others see. Answer: [`Done::Looked`].
+    /// the first step that others see. Answer: [`Done::Looked`], or [`Done::ToldToEnd`] if we are not to start any
+    /// more.
     Look,
     /// Our PID file is put in place.
     Install,
@@ -29,8 +30,7 @@ pub(crate) enum Act {
     /// The sockets that we have not asked for are closed. The older generations answer what still arrives
     /// there; they learn of us in the steps that follow.
     Close,
-    /// The state is Serving. Answer: [`Done::Serving`], or [`Done::ToldToEnd`] if we were told to end
-    /// meanwhile.
+    /// The state is Serving. Answer: [`Done::ToldToEnd`] if we were told to end meanwhile.
     Serve,
     /// What arrives for a group of sockets goes to those of its members that we have asked for.
     Steer,
@@ -58,13 +58,8 @@ pub(crate) enum Done {
     /// To [`Act::Look`]: our launcher is gone, so the thread that takes signals ends us as soon as it runs.
     /// The claim ends with the process: given up before, a successor would find our addresses in use.
     LauncherGone,
-    Looked {
-        /// We are still to start.
-        expected: bool,
-        /// The generations of the record, in its order.
-        others: Vec<Facts>,
-    },
-    Serving,
+    /// The generations of the record, in its order.
+    Looked(Vec<Facts>),
     StandsBy(bool),
     /// The process is about to end: nothing more is done.
     ToldToEnd,
@@ -102,31 +97,11 @@ pub(crate) struct Pile {
     pub(crate) oldest: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum At {
-    Claim,
-    Look,
-    Install,
-    KeepName(usize),
-    Listen,
-    Enter,
-    Close,
-    Serve,
-    Steer,
-    StandBy(usize),
-    Prove,
-    SteerFlows,
-    Stop(usize),
-    DropName,
-    GiveUp,
-    Over(End),
-    /// The claim is given up, and then it is over.
-    GiveUpThen(End),
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TakeOver {
-    at: At,
+    next: Next,
+    /// How it ends once the claim is given up.
+    end: End,
     asker: Asker,
     others: Vec<Facts>,
     /// This generation has to prove itself.
@@ -138,8 +113,15 @@ pub(crate) struct TakeOver {
 impl TakeOver {
     /// `asker.number`: of the claim, if it is held.
     pub(crate) fn new(asker: Asker) -> TakeOver {
-        let at = if asker.number.is_some() { At::Look } else { At::Claim };
-        TakeOver { at, asker, others: Vec::new(), probation: false, standby: None }
+        let first = if asker.number.is_some() { Act::Look } else { Act::Claim };
+        TakeOver {
+            next: Next::Act(first),
+            end: End::Started,
+            asker,
+            others: Vec::new(),
+            probation: false,
+            standby: None,
+        }
     }
 
     /// This generation has to prove itself, if another one can stand by meanwhile.
@@ -153,68 +135,52 @@ impl TakeOver {
     }
 
     pub(crate) fn next(&self) -> Next {
-        Next::Act(match self.at {
-            At::Claim => Act::Claim,
-            At::Look => Act::Look,
-            At::Install => Act::Install,
-            At::KeepName(place) => Act::KeepName(place),
-            At::Listen => Act::Listen,
-            At::Enter => Act::Enter(self.kept()),
-            At::Close => Act::Close,
-            At::Serve => Act::Serve,
-            At::Steer => Act::Steer,
-            At::StandBy(place) => Act::StandBy(place),
-            At::Prove => Act::Prove,
-            At::SteerFlows => Act::SteerFlows,
-            At::Stop(place) => Act::Stop(place, self.verdict(place)),
-            At::DropName => Act::DropName,
-            At::GiveUp | At::GiveUpThen(_) => Act::GiveUp,
-            At::Over(end) => return Next::End(end),
-        })
+        self.next.clone()
     }
 
     /// The result of the step that [`next`](TakeOver::next) named. A step that failed is not told: then
     /// the claim is kept, and a further call of `started` begins anew.
     pub(crate) fn done(&mut self, done: Done) {
-        self.at = match (self.at, done) {
-            (_, Done::ToldToEnd) => At::GiveUpThen(End::NeverStarted),
-            (At::Claim, Done::Claimed(number)) => {
+        let Next::Act(act) = self.next.clone() else { return };
+        self.next = Next::Act(match (act, done) {
+            (Act::GiveUp, _) => return self.next = Next::End(self.end),
+            (_, Done::ToldToEnd) => self.give_up(End::NeverStarted),
+            (Act::Claim, Done::Claimed(number)) => {
                 self.asker.number = Some(number);
-                At::Look
+                Act::Look
             }
-            (At::Look, Done::LauncherGone) => At::Over(End::NeverStarted),
-            (At::Look, Done::Looked { expected: false, .. }) => At::GiveUpThen(End::NeverStarted),
-            (At::Look, Done::Looked { expected: true, others }) => {
+            (Act::Look, Done::LauncherGone) => return self.next = Next::End(End::NeverStarted),
+            (Act::Look, Done::Looked(others)) => {
                 self.others = others;
                 self.standby = self.proven().filter(|_| self.probation);
                 match self.refusal() {
-                    Some((place, why)) => At::GiveUpThen(End::Refused(place, why)),
-                    None => At::Install,
+                    Some((place, why)) => self.give_up(End::Refused(place, why)),
+                    None => Act::Install,
                 }
             }
-            (At::Install, _) => self.named().map_or(At::Listen, At::KeepName),
-            (At::KeepName(_), _) => At::Listen,
-            (At::Listen, _) => At::Enter,
-            (At::Enter, _) => At::Close,
-            (At::Close, _) => At::Serve,
-            (At::Serve, _) => At::Steer,
-            (At::Steer, _) => match self.standby {
-                Some(place) => At::StandBy(place),
-                None => At::SteerFlows,
-            },
-            (At::StandBy(_), Done::StandsBy(true)) => At::SteerFlows,
-            (At::StandBy(_), _) => {
+            (Act::Claim | Act::Look, _) => return, // no answer to what was asked
+            (Act::Install, _) => self.named().map_or(Act::Listen, Act::KeepName),
+            (Act::KeepName(_), _) => Act::Listen,
+            (Act::Listen, _) => Act::Enter(self.kept()),
+            (Act::Enter(_), _) => Act::Close,
+            (Act::Close, _) => Act::Serve,
+            (Act::Serve, _) => Act::Steer,
+            (Act::Steer, _) => self.standby.map_or(Act::SteerFlows, Act::StandBy),
+            (Act::StandBy(_), Done::StandsBy(true)) => Act::SteerFlows,
+            (Act::StandBy(_), _) => {
                 self.standby = None;
-                At::Prove
+                Act::Prove
             }
-            (At::Prove, _) => At::SteerFlows,
-            (At::SteerFlows, _) => self.stop_from(0),
-            (At::Stop(place), _) => self.stop_from(place + 1),
-            (At::DropName, _) => At::GiveUp,
-            (At::GiveUp, _) => At::Over(End::Started),
-            (At::GiveUpThen(end) | At::Over(end), _) => At::Over(end),
-            (at @ (At::Claim | At::Look), _) => at, // no answer to what was asked
-        };
+            (Act::Prove, _) => Act::SteerFlows,
+            (Act::SteerFlows, _) => self.stop_from(0),
+            (Act::Stop(place, _), _) => self.stop_from(place + 1),
+            (Act::DropName, _) => Act::GiveUp,
+        });
+    }
+
+    fn give_up(&mut self, end: End) -> Act {
+        self.end = end;
+        Act::GiveUp
     }
 
     /// The generations that this one takes over from, by their places.
@@ -254,15 +220,15 @@ impl TakeOver {
         (0..self.others.len()).filter(stays).collect()
     }
 
-    fn stop_from(&self, place: usize) -> At {
-        let mut rest = place..self.others.len();
-        let end = match self.standby {
-            Some(_) => At::GiveUp, // it is found by its second name until the probation is over
-            None if self.keeper().is_some() || self.probation => At::DropName,
-            None => At::GiveUp,
-        };
+    fn stop_from(&self, place: usize) -> Act {
         let ends = |place: &usize| self.is_older(*place) && self.standby != Some(*place);
-        rest.find(ends).map_or(end, At::Stop)
+        match (place..self.others.len()).find(ends) {
+            Some(place) => Act::Stop(place, self.verdict(place)),
+            // It is found by its second name until the probation is over.
+            None if self.standby.is_some() => Act::GiveUp,
+            None if self.keeper().is_some() || self.probation => Act::DropName,
+            None => Act::GiveUp,
+        }
     }
 
     /// The process that has to be found if we die.

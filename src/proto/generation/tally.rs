@@ -1,7 +1,16 @@
 //! What has happened to a service since its lock file was made, counted in the record. The file outlives
 //! every process, so the counts survive restarts, crashes and stops.
 
+use crate::proto::text::digits;
 use std::fmt;
+
+/// No number that is counted on from is larger: so the next one is always larger than the last.
+pub(super) const NUMBER_MAX: u64 = u64::MAX / 2;
+
+/// A number of the record that is counted on from.
+pub(super) fn number(text: &str) -> Option<u64> {
+    digits(text).filter(|number: &u64| *number <= NUMBER_MAX)
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Tally {
@@ -31,7 +40,7 @@ impl Tally {
     /// Reads one word of the record's first line. `false`: the word is no count.
     pub(super) fn read(&mut self, word: &str) -> bool {
         for (name, count) in self.fields() {
-            if let Some(number) = word.strip_prefix(name).and_then(|text| text.parse().ok()) {
+            if let Some(number) = word.strip_prefix(name).and_then(number) {
                 *count = number;
                 return true;
             }

@@ -4,7 +4,7 @@ use crate::proto::control::frame::SocketKind;
 
 /// What the program asks for, and what can be changed of a socket that others have bound. `None`: left as it
 /// is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Changes {
     pub(crate) backlog: Option<u32>,
     /// Of the path of a Unix socket.
@@ -12,7 +12,7 @@ pub(crate) struct Changes {
 }
 
 /// The mode and the owner of a Unix socket's path.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FileChanges {
     pub(crate) mode: Option<u32>,
     pub(crate) uid: Option<u32>,
@@ -28,18 +28,9 @@ impl Changes {
 
     /// Those that a socket of this kind has.
     pub(super) fn of(self, kind: SocketKind) -> Changes {
-        let (listens, has_path) = match kind {
-            SocketKind::Tcp => (true, false),
-            SocketKind::Udp => (false, false),
-            SocketKind::Unix => (true, true),
-            SocketKind::UnixDatagram => (false, true),
-            SocketKind::UnixSeqpacket => (true, true),
-            SocketKind::Vsock => (true, false),
-            SocketKind::Descriptor => (false, false),
-        };
         Changes {
-            backlog: self.backlog.filter(|_| listens),
-            file: if has_path { self.file } else { FileChanges::NONE },
+            backlog: self.backlog.filter(|_| kind.listens()),
+            file: if kind.is_unix() { self.file } else { FileChanges::NONE },
         }
     }
 }

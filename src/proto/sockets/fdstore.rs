@@ -3,6 +3,7 @@
 //! 255 bytes: so it holds a hash of what the program asks for. Pure.
 
 use crate::proto::control::frame::{Address, FileId, Socket, SocketKind};
+use crate::proto::paths::fnv;
 
 /// The beginning of each of our names.
 const PREFIX: &str = "seamless-";
@@ -47,12 +48,6 @@ pub(crate) fn has_stem(name: &str, stem: &str) -> bool {
 pub(crate) fn file(name: &str) -> Option<FileId> {
     let (device, inode) = name.rsplit_once('-')?.1.split_once('.')?;
     Some(FileId { device: device.parse().ok()?, inode: inode.parse().ok()? })
-}
-
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]

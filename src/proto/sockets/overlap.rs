@@ -1,7 +1,7 @@
 //! Which addresses overlap: at which of them the kernel refuses a second socket, and which sockets get what
 //! would arrive at another one.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The addresses of one IP version at which a socket gets packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,15 +44,16 @@ impl Reach {
             true => Part::Any,
             false => Part::One(ip, 0),
         };
-        let (v4, v6) = match (address.ip(), address) {
-            (IpAddr::V4(ip), _) => (v4_part(ip), Part::Nothing),
-            (IpAddr::V6(ip), _) if ip.is_unspecified() && only_v6 => (Part::Nothing, Part::Any),
-            (IpAddr::V6(ip), _) if ip.is_unspecified() => (Part::Any, Part::Any),
-            (IpAddr::V6(ip), SocketAddr::V6(address)) => match ip.to_ipv4_mapped() {
+        let (v4, v6) = match address {
+            SocketAddr::V4(address) => (v4_part(*address.ip()), Part::Nothing),
+            SocketAddr::V6(address) => match address.ip().to_ipv4_mapped() {
                 Some(ip) => (v4_part(ip), Part::Nothing),
-                None => (Part::Nothing, Part::One(ip, address.scope_id())),
+                None if !address.ip().is_unspecified() => {
+                    (Part::Nothing, Part::One(*address.ip(), address.scope_id()))
+                }
+                None if only_v6 => (Part::Nothing, Part::Any),
+                None => (Part::Any, Part::Any),
             },
-            (IpAddr::V6(ip), SocketAddr::V4(_)) => (Part::Nothing, Part::One(ip, 0)),
         };
         Reach { port: address.port(), v4, v6 }
     }

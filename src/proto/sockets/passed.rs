@@ -1,6 +1,8 @@
 //! What a supervisor passes: `LISTEN_FDS`, `LISTEN_FDNAMES`, `LISTEN_PID` (`sd_listen_fds(3)`), or Einhorn's
 //! `EINHORN_FD_COUNT`, `EINHORN_FD_0` and so on. Pure: the variables in, numbers and names out.
 
+use crate::proto::text::digits;
+
 /// The first number that a supervisor passes.
 const FIRST: i32 = 3;
 /// A process can have no more open files than that.
@@ -28,13 +30,13 @@ pub(crate) fn parse(variables: Variables<'_>, meant_for: &[i32]) -> Result<Vec<P
     let Some(fds) = fds else {
         return Ok(Vec::new());
     };
-    let Some(pid) = pid.and_then(number) else {
+    let Some(pid) = pid.and_then(digits::<i32>) else {
         return Err(format!("LISTEN_FDS={fds} without a LISTEN_PID that is one"));
     };
     if !meant_for.contains(&pid) {
         return Err(format!("LISTEN_FDS={fds} was meant for process {pid}"));
     }
-    let Some(count) = number(fds).filter(|count| *count <= MOST) else {
+    let Some(count) = count_of(fds) else {
         return Err(format!("LISTEN_FDS={fds} is no number of descriptors"));
     };
     let mut names = names.filter(|names| !names.is_empty()).map(|names| names.split(':'));
@@ -53,26 +55,26 @@ pub(crate) fn einhorn(
     numbers: impl Fn(i32) -> Option<String>,
     parent: Option<i32>,
 ) -> Result<Vec<Passed>, String> {
-    let Some(master) = master.and_then(number) else {
+    let Some(master) = master.and_then(digits::<i32>) else {
         return Err(format!("EINHORN_FD_COUNT={count} without an EINHORN_MASTER_PID that is one"));
     };
     if parent != Some(master) {
         return Err(format!("EINHORN_FD_COUNT={count} was meant for a child of process {master}"));
     }
-    let Some(count) = number(count).filter(|count| *count <= MOST) else {
+    let Some(count) = count_of(count) else {
         return Err(format!("EINHORN_FD_COUNT={count} is no number of descriptors"));
     };
     let one = |at| {
         let text = numbers(at).unwrap_or_default();
-        let found = number(&text).filter(|found| (FIRST..MOST).contains(found));
+        let found = digits::<i32>(&text).filter(|found| (FIRST..MOST).contains(found));
         let number = found.ok_or_else(|| format!("EINHORN_FD_{at}={text} is no descriptor"))?;
         Ok(Passed { number, name: None })
     };
     (0..count).map(one).collect()
 }
 
-fn number(text: &str) -> Option<i32> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+fn count_of(text: &str) -> Option<i32> {
+    digits(text).filter(|count: &i32| *count <= MOST)
 }
 
 #[cfg(test)]

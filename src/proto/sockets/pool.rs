@@ -185,12 +185,17 @@ impl<F: Clone> Pool<F> {
         is_lost: impl Fn(&Entry<F>) -> bool,
     ) -> Result<Vec<Found<F>>, Box<Socket>> {
         let count = wanted.count();
-        let mut found = self.take_passed(wanted, count)?;
+        let from = |origin: Origin| move |entry: Entry<F>| (entry, origin);
+        let passed = self.take_passed(wanted, count)?.into_iter();
+        let mut found: Vec<Found<F>> = passed.map(from(Origin::Supervisor)).collect();
         if found.len() < count {
-            found.extend(self.take_received(wanted, &is_lost));
+            let mut received = self.take_received(wanted, &is_lost);
+            received.sort_by_key(|entry| entry.socket.member); // the order of the group
+            found.extend(received.into_iter().map(from(Origin::Predecessor)));
         }
         if found.is_empty() {
-            found = self.take_stored(wanted, count, &is_lost);
+            let stored = self.take_stored(wanted, count, &is_lost).into_iter();
+            found.extend(stored.map(from(Origin::Store)));
         }
         Ok(found)
     }
@@ -200,11 +205,8 @@ impl<F: Clone> Pool<F> {
         &mut self,
         wanted: &Wanted<'_>,
         count: usize,
-    ) -> Result<Vec<Found<F>>, Box<Socket>> {
-        let named = |entry: &&Entry<F>| {
-            wanted.name.is_some() && entry.socket.name.as_deref() == wanted.name
-        };
-        let address = match self.passed.iter().find(named) {
+    ) -> Result<Vec<Entry<F>>, Box<Socket>> {
+        let address = match self.passed.iter().find(|entry| wanted.is_named(entry)) {
             Some(entry) if entry.socket.kind != wanted.kind => {
                 return Err(Box::new(entry.socket.clone()));
             }
@@ -228,7 +230,7 @@ impl<F: Clone> Pool<F> {
             let Socket { kind, local, .. } = &entry.socket;
             if found.len() < count && *kind == wanted.kind && *local == address {
                 let socket = Socket { asked: asked.clone(), ..entry.socket };
-                found.push((Entry { socket, ..entry }, Origin::Supervisor));
+                found.push(Entry { socket, ..entry });
             } else {
                 self.passed.push(entry);
             }
@@ -236,23 +238,22 @@ impl<F: Clone> Pool<F> {
         Ok(found)
     }
 
-    /// By kind and the address as it was asked for, port 0 also by name; in the order of the group.
+    /// By kind and the address as it was asked for, port 0 also by name.
     fn take_received(
         &mut self,
         wanted: &Wanted<'_>,
         is_lost: impl Fn(&Entry<F>) -> bool,
-    ) -> Vec<Found<F>> {
+    ) -> Vec<Entry<F>> {
         for address in &wanted.addresses {
             let key = key(wanted.kind, address, wanted.name);
             let Some(entries) = self.received.remove(&key) else { continue };
-            let (unfit, mut found): (Vec<Entry<F>>, Vec<Entry<F>>) =
+            let (unfit, found): (Vec<Entry<F>>, Vec<Entry<F>>) =
                 entries.into_iter().partition(|entry| is_lost(entry) || !wanted.fits(entry));
             if !unfit.is_empty() {
                 self.received.insert(key, unfit);
             }
             if !found.is_empty() {
-                found.sort_by_key(|entry| entry.socket.member);
-                return found.into_iter().map(|entry| (entry, Origin::Predecessor)).collect();
+                return found;
             }
         }
         self.take_received_at(wanted, is_lost)
@@ -264,7 +265,7 @@ impl<F: Clone> Pool<F> {
         &mut self,
         wanted: &Wanted<'_>,
         is_lost: impl Fn(&Entry<F>) -> bool,
-    ) -> Vec<Found<F>> {
+    ) -> Vec<Entry<F>> {
         for address in &wanted.addresses {
             let is_it = |entry: &Entry<F>| {
                 entry.socket.kind == wanted.kind
@@ -277,17 +278,12 @@ impl<F: Clone> Pool<F> {
             let Some(key) = keys.find(|key| self.received[*key].iter().all(is_it)).cloned() else {
                 continue;
             };
-            let mut found = self.received.remove(&key).unwrap_or_default();
-            found.sort_by_key(|entry| entry.socket.member);
-            let name = wanted.name.map(str::to_owned);
-            return found
-                .into_iter()
-                .map(|entry| {
-                    let (asked, name) = (address.clone(), name.clone());
-                    let socket = Socket { asked, name, ..entry.socket };
-                    (Entry { socket, ..entry }, Origin::Predecessor)
-                })
-                .collect();
+            let as_asked = |entry: Entry<F>| {
+                let (asked, name) = (address.clone(), wanted.name.map(str::to_owned));
+                Entry { socket: Socket { asked, name, ..entry.socket }, ..entry }
+            };
+            let found = self.received.remove(&key).unwrap_or_default();
+            return found.into_iter().map(as_asked).collect();
         }
         Vec::new()
     }
@@ -299,34 +295,36 @@ impl<F: Clone> Pool<F> {
         wanted: &Wanted<'_>,
         count: usize,
         is_lost: impl Fn(&Entry<F>) -> bool,
-    ) -> Vec<Found<F>> {
-        let mut found = Vec::new();
+    ) -> Vec<Entry<F>> {
         for asked in &wanted.addresses {
-            while found.len() < count {
-                let member = found.len() as u32;
-                let stem = fdstore::stem(wanted.kind, asked, wanted.name, member);
-                let is_it = |entry: &Entry<F>| {
-                    let name = entry.socket.name.as_deref();
-                    entry.socket.kind == wanted.kind
-                        && wanted.fits(entry)
-                        && name.is_some_and(|name| fdstore::has_stem(name, &stem))
-                };
-                let Some(at) = self.stored.iter().position(is_it) else { break };
-                let entry = self.stored.swap_remove(at);
-                let file = entry.socket.name.as_deref().and_then(fdstore::file);
-                let name = wanted.name.map(str::to_owned);
-                let socket = Socket { asked: asked.clone(), name, member, file, ..entry.socket };
-                let entry = Entry { socket, ..entry };
-                if is_lost(&entry) {
-                    break;
-                }
-                found.push((entry, Origin::Store));
-            }
+            let one = |member| self.take_stored_member(wanted, asked, member);
+            let members = (0..count as u32).map_while(one);
+            let found: Vec<Entry<F>> = members.take_while(|entry| !is_lost(entry)).collect();
             if !found.is_empty() {
-                break;
+                return found;
             }
         }
-        found
+        Vec::new()
+    }
+
+    fn take_stored_member(
+        &mut self,
+        wanted: &Wanted<'_>,
+        asked: &Address,
+        member: u32,
+    ) -> Option<Entry<F>> {
+        let stem = fdstore::stem(wanted.kind, asked, wanted.name, member);
+        let is_it = |entry: &Entry<F>| {
+            let name = entry.socket.name.as_deref();
+            entry.socket.kind == wanted.kind
+                && wanted.fits(entry)
+                && name.is_some_and(|name| fdstore::has_stem(name, &stem))
+        };
+        let at = self.stored.iter().position(is_it)?;
+        let entry = self.stored.swap_remove(at);
+        let file = entry.socket.name.as_deref().and_then(fdstore::file);
+        let (asked, name) = (asked.clone(), wanted.name.map(str::to_owned));
+        Some(Entry { socket: Socket { asked, name, member, file, ..entry.socket }, ..entry })
     }
 
     /// The request has failed. What was found for it may be asked for again.
@@ -347,7 +345,7 @@ impl<F: Clone> Pool<F> {
     pub(crate) fn hold(
         &mut self,
         wanted: &Wanted<'_>,
-        found: Vec<Found<F>>,
+        mut found: Vec<Found<F>>,
         serves: bool,
     ) -> (Vec<Found<F>>, Option<Steered<F>>) {
         let count = wanted.count();
@@ -362,7 +360,6 @@ impl<F: Clone> Pool<F> {
                 self.groups.push((first, spread));
             }
         }
-        let mut found = found;
         let changes = wanted.changes.of(wanted.kind);
         for (at, (entry, origin)) in found.iter_mut().enumerate() {
             entry.socket.member = at as u32;

@@ -28,9 +28,8 @@ const AS_CONFIGURED: &str = "parent_restarts(false): a TERM is a stop";
 
 /// `seen`: by the name of the parent, if a kind has that name. `said`: `Config::parent_restarts`.
 pub(crate) fn decide(seen: Option<Kind>, above: &Above, said: Option<bool>) -> Decided {
-    match seen {
-        Some(kind) if kind.starts_again.is_supervisor() => return (kind, None),
-        Some(_) | None => {}
+    if let Some(kind) = seen.filter(|kind| kind.starts_again.is_supervisor()) {
+        return (kind, None);
     }
     // The process of a script `/init` is called `init`, and is none.
     let seen = match above.names.first() {

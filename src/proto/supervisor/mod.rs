@@ -131,79 +131,78 @@ pub(crate) enum NamedBy {
     Variable { name: &'static str, group: Option<&'static str> },
 }
 
-const WANTED_DOWN: &str = "the supervisor wants the service down";
+/// What most kinds have in common. Each row of [`KINDS`] says the rest: what it is called, when it tells what it
+/// wants, whether it starts the service again, and what an operator types.
+const ORDINARY: Manner = Manner {
+    name: "",
+    processes: &[],
+    reaches_past_scripts: false,
+    tells: Tells::Never,
+    starts_again: StartsAgain::Unknown,
+    adopts_orphans: Adopts::No,
+    closes_output: false,
+    exit_0_is_final: None,
+    signal_file: None,
+    kill_limit_file: None,
+    down_means: "the supervisor wants the service down",
+    commands: None,
+};
 
 /// One row for each kind.
 pub(crate) const KINDS: &[Manner] = &[
     Manner {
         name: "daemontools",
         processes: &["supervise"],
-        reaches_past_scripts: false,
         tells: Tells::Late(StatusFile {
             lengths: &[18],
             pipe: "ok",
             parse: supervise::parse_status,
         }),
         starts_again: StartsAgain::Always,
-        adopts_orphans: Adopts::No,
-        closes_output: false,
-        exit_0_is_final: None,
-        signal_file: None,
-        kill_limit_file: None,
-        down_means: WANTED_DOWN,
         commands: Some(Commands {
             service: NamedBy::Folder,
             restart: "svc -t {}",
             stop: "svc -d {}",
         }),
+        ..ORDINARY
     },
     Manner {
         name: "runit",
         processes: &["runsv"],
-        reaches_past_scripts: false,
         tells: Tells::AtOnce(StatusFile {
             lengths: &[20],
             pipe: "ok",
             parse: supervise::parse_status,
         }),
         starts_again: StartsAgain::Always,
-        adopts_orphans: Adopts::No,
-        closes_output: false,
-        exit_0_is_final: None,
-        signal_file: None,
-        kill_limit_file: None,
-        down_means: WANTED_DOWN,
         commands: Some(Commands {
             service: NamedBy::Folder,
             restart: "sv term {}",
             stop: "sv down {}",
         }),
+        ..ORDINARY
     },
     Manner {
         name: "s6",
         processes: &["s6-supervise"],
-        reaches_past_scripts: false,
         tells: Tells::Late(StatusFile {
             lengths: &[35, 43],
             pipe: "control", // `s6-svok(1)`
             parse: supervise::parse_s6_status,
         }),
         starts_again: StartsAgain::Always,
-        adopts_orphans: Adopts::No,
-        closes_output: false,
-        exit_0_is_final: None,
         signal_file: Some(SignalFile {
             name: "down-signal", // `servicedir(7)`
             warning: "s6-svc -r and -d send it instead of TERM, and it is passed on: without a \
                       handoff, each restart is an interruption; remove the file down-signal",
         }),
         kill_limit_file: Some("timeout-kill"), // `servicedir(7)`
-        down_means: WANTED_DOWN,
         commands: Some(Commands {
             service: NamedBy::Folder,
             restart: "s6-svc -t {}",
             stop: "s6-svc -d {}",
         }),
+        ..ORDINARY
     },
     Manner {
         name: "systemd",
@@ -212,24 +211,19 @@ pub(crate) const KINDS: &[Manner] = &[
         tells: Tells::Job,
         starts_again: StartsAgain::IfConfigured, // `Restart=`, which its reading takes into account
         adopts_orphans: Adopts::Always,          // a user's manager is a subreaper
-        closes_output: false,
-        exit_0_is_final: None,
-        signal_file: None,
-        kill_limit_file: None,
         down_means: "systemd would not start the service again: see Restart= of its unit",
         commands: Some(Commands {
             service: NamedBy::Unit,
             restart: "systemctl restart {}",
             stop: "systemctl stop {}",
         }),
+        ..ORDINARY
     },
     Manner {
         name: "supervisord",
         processes: &["supervisord"],
-        reaches_past_scripts: false,
         tells: Tells::Never,
         starts_again: StartsAgain::IfConfigured,
-        adopts_orphans: Adopts::No,
         closes_output: true,
         exit_0_is_final: Some(ExitZero {
             warning: "supervisord starts nothing after code 0 unless autorestart=true: set that, or a \
@@ -237,9 +231,6 @@ pub(crate) const KINDS: &[Manner] = &[
             note: "supervisord restarts a program that exits 0 only with autorestart=true",
             advice: "set autorestart=true, and stopwaitsecs longer than a drain takes",
         }),
-        signal_file: None,
-        kill_limit_file: None,
-        down_means: WANTED_DOWN,
         commands: Some(Commands {
             service: NamedBy::Variable {
                 name: "SUPERVISOR_PROCESS_NAME",
@@ -248,54 +239,39 @@ pub(crate) const KINDS: &[Manner] = &[
             restart: "supervisorctl signal TERM {}", // its `restart` is a stop and then a start
             stop: "supervisorctl stop {}",
         }),
+        ..ORDINARY
     },
     Manner {
         name: "openrc",
         processes: &["supervise-daemo"], // `supervise-daemon`, cut by the kernel
-        reaches_past_scripts: false,
         tells: Tells::Never,
         starts_again: StartsAgain::IfConfigured, // up to `respawn_max` times
-        adopts_orphans: Adopts::No,
-        closes_output: false,
-        exit_0_is_final: None,
-        signal_file: None,
-        kill_limit_file: None,
-        down_means: WANTED_DOWN,
         commands: Some(Commands {
             service: NamedBy::Variable { name: "RC_SVCNAME", group: None },
             restart: "rc-service {} restart",
             stop: "rc-service {} stop",
         }),
+        ..ORDINARY
     },
     // The launcher is PID 1, or the child of a PID 1 that restarts nothing, as in a container.
     Manner {
         name: "nobody",
         processes: &[],
-        reaches_past_scripts: false,
         tells: Tells::Never,
         starts_again: StartsAgain::Never,
         adopts_orphans: Adopts::AsPid1,
-        closes_output: false,
-        exit_0_is_final: None,
-        signal_file: None,
-        kill_limit_file: None,
-        down_means: WANTED_DOWN,
         commands: None,
+        ..ORDINARY
     },
     // A parent that is no supervisor we know.
     Manner {
         name: "other",
         processes: &["init"],
-        reaches_past_scripts: false,
         tells: Tells::Never,
         starts_again: StartsAgain::Unknown,
         adopts_orphans: Adopts::AsPid1,
-        closes_output: false,
-        exit_0_is_final: None,
-        signal_file: None,
-        kill_limit_file: None,
-        down_means: WANTED_DOWN,
         commands: None,
+        ..ORDINARY
     },
     #[cfg(test)]
     invented::MANNER,

@@ -59,6 +59,11 @@ impl Properties {
         self.get(name) == "yes"
     }
 
+    /// Is this word one of the property's value?
+    fn lists(&self, name: &str, word: &str) -> bool {
+        self.get(name).split_ascii_whitespace().any(|one| one == word)
+    }
+
     /// `None`: `infinity`, or the property is missing.
     fn time(&self, name: &str) -> Option<Duration> {
         parse_time(self.get(name))
@@ -119,9 +124,9 @@ pub(crate) fn reading(
 
 /// Is the service started again after the main process has ended by itself with exit code 0?
 fn starts_again(unit: &Properties) -> bool {
-    let lists_zero = |name| unit.get(name).split_ascii_whitespace().any(|code| code == "0");
     let restarts = matches!(unit.get("Restart"), "always" | "on-success");
-    lists_zero("RestartForceExitStatus") || restarts && !lists_zero("RestartPreventExitStatus")
+    unit.lists("RestartForceExitStatus", "0")
+        || restarts && !unit.lists("RestartPreventExitStatus", "0")
 }
 
 /// A time span as systemd prints it: `1min 30s`. `None` for `infinity`, and for text that is no time span.
@@ -142,7 +147,8 @@ fn parse_time(text: &str) -> Option<Duration> {
             "y" => 31_557_600.0,
             _ => return None,
         };
-        total += Duration::try_from_secs_f64(number * unit).ok()?;
+        let part = Duration::try_from_secs_f64(number * unit).ok()?;
+        total = total.checked_add(part)?;
     }
     (!text.is_empty()).then_some(total)
 }
@@ -235,13 +241,12 @@ pub(crate) fn findings(unit: &Properties, own: &Own) -> Vec<Finding> {
         found.push(Finding { setting, instead, why });
     };
     let kind = unit.get("Type");
-    match kind {
-        "simple" | "exec" | "notify" | "notify-reload" | "" => {}
-        _ => find(
+    if !matches!(kind, "simple" | "exec" | "notify" | "notify-reload" | "") {
+        find(
             "Type",
             "Type=notify with the feature `systemd`, else Type=exec",
             "the launcher must stay the main process for as long as its daemon runs",
-        ),
+        );
     }
     let notify = kind.starts_with("notify");
     if notify && !own.notifies {
@@ -290,19 +295,16 @@ pub(crate) fn findings(unit: &Properties, own: &Own) -> Vec<Finding> {
         ),
         _ => {}
     }
-    for (signal, instead) in
-        [("KillSignal", "KillSignal=SIGTERM"), ("RestartKillSignal", "RestartKillSignal=SIGTERM")]
-    {
-        // If RestartKillSignal= is not set, it has the value of KillSignal=.
-        let again = signal == "RestartKillSignal" && unit.get(signal) == unit.get("KillSignal");
-        if !matches!(unit.get(signal), TERM | QUIT | PWR | "") && !again {
-            find(
-                signal,
-                instead,
-                "TERM, QUIT and PWR are understood as a restart or a stop; this signal is passed on to the \
-                 daemon, which may end of it",
-            );
-        }
+    let is_passed_on = |signal| !matches!(unit.get(signal), TERM | QUIT | PWR | "");
+    const PASSED_ON: &str = "TERM, QUIT and PWR are understood as a restart or a stop; this signal is passed on \
+                             to the daemon, which may end of it";
+    if is_passed_on("KillSignal") {
+        find("KillSignal", "KillSignal=SIGTERM", PASSED_ON);
+    }
+    // If it is not set, it has the value of KillSignal=.
+    let restart_has_its_own = unit.get("RestartKillSignal") != unit.get("KillSignal");
+    if restart_has_its_own && is_passed_on("RestartKillSignal") {
+        find("RestartKillSignal", "RestartKillSignal=SIGTERM", PASSED_ON);
     }
     if !unit.get("PIDFile").is_empty() {
         find(
@@ -332,15 +334,14 @@ pub(crate) fn findings(unit: &Properties, own: &Own) -> Vec<Finding> {
         );
     }
     lasting::findings(unit, own, &mut find);
-    let stop = unit.time("TimeoutStopUSec").filter(|_| own.leave_time.is_none());
-    if let (Some(stop), Some(drain), false) = (stop, own.drain_timeout, own.notifies) {
-        if stop < drain {
-            find(
-                "TimeoutStopUSec",
-                "TimeoutStopSec= longer than drain_timeout, or build with the feature `systemd`",
-                "a stop is cut off before drain_timeout has passed",
-            );
-        }
+    let limits = unit.time("TimeoutStopUSec").zip(own.drain_timeout);
+    let cuts = limits.is_some_and(|(stop, drain)| stop < drain);
+    if cuts && own.leave_time.is_none() && !own.notifies {
+        find(
+            "TimeoutStopUSec",
+            "TimeoutStopSec= longer than drain_timeout, or build with the feature `systemd`",
+            "a stop is cut off before drain_timeout has passed",
+        );
     }
     if unit.get("TimeoutStopUSec") == "infinity" && own.drain_timeout.is_none() && own.notifies {
         find(

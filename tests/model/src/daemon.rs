@@ -650,9 +650,12 @@ impl World {
         match act {
             Act::Claim => unreachable!("it has the claim since init"),
             Act::Look => {
-                let expected = daemon.machine.phase().started_call() == StartedCall::TakesOver;
+                let takes_over = daemon.machine.phase().started_call() == StartedCall::TakesOver;
                 if self.launcher(id).is_none() {
                     return Some(Done::LauncherGone);
+                }
+                if !takes_over {
+                    return Some(Done::ToldToEnd);
                 }
                 let record = self.record.clone();
                 let facts = record.iter().map(|one| self.facts(*one, id, setting)).collect();
@@ -662,7 +665,7 @@ impl World {
                 {
                     *others = seen;
                 }
-                return Some(Done::Looked { expected, others: facts });
+                return Some(Done::Looked(facts));
             }
             Act::Install => self.install(id),
             Act::KeepName(_) | Act::Listen | Act::Close | Act::Steer | Act::DropName => {}
@@ -697,7 +700,6 @@ impl World {
                 say(|| format!("  daemon {id} serves"));
                 self.at_mut(id).was_ready = true;
                 self.net_serves(id, setting);
-                return Some(Done::Serving);
             }
             Act::Stop(place, verdict) => {
                 let (older, was_ours) = others[place];

@@ -982,7 +982,7 @@ impl World {
         let refused = match (&mut link.giving, request) {
             (None, Request::Take { generation, .. }) => match Giving::begin(own, generation) {
                 Ok(()) => {
-                    link.giving = Some((Giving::new(held.len(), false), held));
+                    link.giving = Some((Giving::new(held.len(), false, 0), held));
                     None
                 }
                 Err(why) => Some(why),

@@ -1,6 +1,7 @@
 //! What a successor has to know of a member of a steered group: see `proto::flows`.
 
-use super::{Refused, digits};
+use super::Refused;
+use crate::proto::text::digits;
 use std::fmt;
 
 /// How the datagrams of a group of UDP sockets find the generation that they belong to
@@ -115,8 +116,8 @@ impl Flow {
 fn parse_owner(text: &str) -> Option<Owner> {
     let mut words = text.splitn(4, '.');
     let generation = digits(words.next()?)?;
-    let slot = u16::try_from(digits(words.next()?)?).ok()?;
-    let member = u16::try_from(digits(words.next()?)?).ok()?;
+    let slot: u16 = digits(words.next()?)?;
+    let member: u16 = digits(words.next()?)?;
     if slot == 0 || slot > SLOT_MAX || usize::from(member) >= MEMBERS_MAX {
         return None;
     }
@@ -125,9 +126,8 @@ fn parse_owner(text: &str) -> Option<Owner> {
         "quic" => Steer::Quic,
         text => {
             let (offset, mask) = text.strip_prefix("bytes.")?.split_once('.')?;
-            let number = |text| u32::try_from(digits(text)?).ok();
-            let offset = number(offset)?;
-            (offset <= OFFSET_MAX).then_some(Steer::Bytes { offset, mask: number(mask)? })?
+            let offset = digits(offset).filter(|offset: &u32| *offset <= OFFSET_MAX)?;
+            Steer::Bytes { offset, mask: digits(mask)? }
         }
     };
     Some(Owner { generation, slot, member, steer })

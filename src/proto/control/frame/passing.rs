@@ -1,8 +1,8 @@
 //! Open connections that an old daemon passes to the one that serves: their lines, and what is done with each.
 
 use super::{
-    CHUNK_MAX, Escaped, MESSAGE_MAX, NAME_MAX, PROTOCOL, Refused, STATE_MAX, VERSION, field,
-    number, split, unescape,
+    CHUNK_MAX, Escaped, HEAD_MAX, MESSAGE_MAX, NAME_MAX, PROTOCOL, Refused, STATE_MAX, VERSION,
+    at_most, field, number, split, unescape_text,
 };
 use std::fmt::Write as _;
 
@@ -13,10 +13,10 @@ pub(crate) const CONNECTIONS_MAX: usize = CHUNK_MAX - 1;
 pub(crate) const INLINE_MAX: u64 = 32 << 10;
 /// One connection has no more bytes of state and unread bytes.
 pub(crate) const LOAD_MAX: u64 = 16 << 20;
-/// For the lines of a message, with room for its first line.
-const LINES_MAX: usize = MESSAGE_MAX - INLINE_MAX as usize - 256;
+/// For the lines of a message.
+const LINES_MAX: usize = MESSAGE_MAX - INLINE_MAX as usize - HEAD_MAX;
 
-/// A connection that is passed. Its descriptor comes beside it, and its bytes come behind the lines or in the
+/// A connection that is passed. Its descriptor comes with it, and its bytes come behind the lines or in the
 /// memory.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Passed {
@@ -39,9 +39,8 @@ impl Passed {
     }
 
     fn parse(line: &str) -> Result<Passed, Refused> {
-        let kind = field(line, "kind").and_then(unescape);
+        let kind = field(line, "kind").and_then(unescape_text);
         let kind = kind.filter(|kind| (1..=NAME_MAX).contains(&kind.len()));
-        let kind = kind.and_then(|kind| String::from_utf8(kind).ok());
         let passed = Passed {
             kind: kind.ok_or(Refused::Malformed("kind of a connection"))?,
             state: number(field(line, "state"), "state of a connection")?,
@@ -103,8 +102,8 @@ impl Batch {
         if name != "connections" {
             return Err(super::unknown(name));
         }
-        let count = number(field(head, "count"), "count")?;
-        if count == 0 || count > CONNECTIONS_MAX as u64 {
+        let count = at_most(CONNECTIONS_MAX, field(head, "count"), "count")?;
+        if count == 0 {
             return Err(Refused::Malformed("count"));
         }
         let in_memory = match field(head, "memory") {
@@ -113,7 +112,7 @@ impl Batch {
             _ => return Err(Refused::Malformed("memory")),
         };
         let number = number(field(head, "number"), "number")?;
-        let mut connections = Vec::with_capacity(count as usize);
+        let mut connections = Vec::with_capacity(count);
         for _ in 0..count {
             let (text, behind) = line(rest).ok_or(Refused::Malformed("count"))?;
             connections.push(Passed::parse(text)?);
@@ -160,14 +159,13 @@ impl Fate {
     const ALL: [(Fate, char); 3] = [(Fate::Kept, 'k'), (Fate::Unknown, 'u'), (Fate::Refused, 'r')];
 
     pub(super) fn format(fates: &[Fate]) -> String {
-        let letter = |fate| Fate::ALL.into_iter().find(|(one, _)| *one == fate);
-        fates.iter().filter_map(|fate| letter(*fate)).map(|(_, letter)| letter).collect()
+        let pair = |fate: &Fate| Fate::ALL.into_iter().find(|(one, _)| one == fate);
+        fates.iter().filter_map(pair).map(|(_, letter)| letter).collect()
     }
 
     pub(super) fn parse(text: Option<&str>) -> Result<Vec<Fate>, Refused> {
-        let of =
-            |letter| Fate::ALL.into_iter().find(|(_, one)| *one == letter).map(|(fate, _)| fate);
-        let fates: Option<Vec<Fate>> = text.unwrap_or_default().chars().map(of).collect();
+        let fate = |letter| Some(Fate::ALL.into_iter().find(|(_, one)| *one == letter)?.0);
+        let fates: Option<Vec<Fate>> = text.unwrap_or_default().chars().map(fate).collect();
         let fates = fates.filter(|fates| (1..=CONNECTIONS_MAX).contains(&fates.len()));
         fates.ok_or(Refused::Malformed("fates"))
     }

@@ -1,6 +1,8 @@
 //! A socket, or a descriptor, that is transferred, and its line in a message.
 
-use super::{Escaped, Flow, NAME_MAX, Refused, digits, field, number, unescape};
+use super::{Escaped, Flow, NAME_MAX, Refused, field, number, unescape, unescape_text};
+use crate::proto::names::names;
+use crate::proto::text::{digits, put};
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 
@@ -67,33 +69,17 @@ pub(crate) struct Socket {
     pub(crate) flow: Option<Box<Flow>>,
 }
 
+names!(SocketKind:
+    Tcp = "tcp",
+    Udp = "udp",
+    Unix = "unix",
+    UnixDatagram = "unix-datagram",
+    UnixSeqpacket = "unix-seqpacket",
+    Vsock = "vsock",
+    Descriptor = "descriptor",
+);
+
 impl SocketKind {
-    pub(crate) const ALL: [SocketKind; 7] = [
-        SocketKind::Tcp,
-        SocketKind::Udp,
-        SocketKind::Unix,
-        SocketKind::UnixDatagram,
-        SocketKind::UnixSeqpacket,
-        SocketKind::Vsock,
-        SocketKind::Descriptor,
-    ];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            SocketKind::Tcp => "tcp",
-            SocketKind::Udp => "udp",
-            SocketKind::Unix => "unix",
-            SocketKind::UnixDatagram => "unix-datagram",
-            SocketKind::UnixSeqpacket => "unix-seqpacket",
-            SocketKind::Vsock => "vsock",
-            SocketKind::Descriptor => "descriptor",
-        }
-    }
-
-    pub(super) fn from_name(name: &str) -> Option<SocketKind> {
-        SocketKind::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
     fn family(self) -> Family {
         match self {
             SocketKind::Tcp | SocketKind::Udp => Family::Inet,
@@ -133,15 +119,10 @@ impl Socket {
     pub(crate) fn format(&self) -> String {
         let Socket { kind, asked, name, member, retired, local, file, flow } = self;
         let mut line = format!("{} asked={asked} local={local} member={member}", kind.name());
-        if let Some(name) = name {
-            _ = write!(line, " name={}", Escaped(name.as_bytes()));
-        }
-        if *retired {
-            line.push_str(" retired=1");
-        }
-        if let Some(FileId { device, inode }) = file {
-            _ = write!(line, " file={device}:{inode}");
-        }
+        put(&mut line, "name", name.as_ref().map(|name| Escaped(name.as_bytes())));
+        put(&mut line, "retired", retired.then_some(1));
+        let file = file.map(|FileId { device, inode }| format!("{device}:{inode}"));
+        put(&mut line, "file", file);
         if let Some(flow) = flow {
             _ = write!(line, " {}", flow.format());
         }
@@ -156,12 +137,8 @@ impl Socket {
             let address = Address::parse(text, kind.family());
             address.ok_or(Refused::Malformed("address"))
         };
-        let name = field(fields, "name").map(|text| {
-            unescape(text)
-                .and_then(|bytes| String::from_utf8(bytes).ok())
-                .ok_or(Refused::Malformed("name"))
-        });
-        let member = number(field(fields, "member"), "member")?;
+        let name =
+            field(fields, "name").map(|text| unescape_text(text).ok_or(Refused::Malformed("name")));
         let file = field(fields, "file").map(|text| {
             let (device, inode) = text.split_once(':')?;
             Some(FileId { device: digits(device)?, inode: digits(inode)? })
@@ -172,7 +149,7 @@ impl Socket {
             kind,
             asked: address("asked")?,
             name: name.transpose()?,
-            member: u32::try_from(member).map_err(|_| Refused::Malformed("member"))?,
+            member: number(field(fields, "member"), "member")?,
             retired: field(fields, "retired") == Some("1"),
             local: address("local")?,
             file: file.map(|file| file.ok_or(Refused::Malformed("file"))).transpose()?,
@@ -191,12 +168,11 @@ impl Address {
             Family::Unix => unescape(text).map(Address::Unix),
             Family::Vsock => {
                 let (cid, port) = text.strip_prefix("vsock:")?.split_once(':')?;
-                let part = |text| u32::try_from(digits(text)?).ok();
-                Some(Address::Vsock { cid: part(cid)?, port: part(port)? })
+                Some(Address::Vsock { cid: digits(cid)?, port: digits(port)? })
             }
             Family::Name => {
-                let name = unescape(text).filter(|name| name.len() <= NAME_MAX)?;
-                String::from_utf8(name).ok().map(Address::Name)
+                let name = unescape_text(text).filter(|name| name.len() <= NAME_MAX);
+                name.map(Address::Name)
             }
         }
     }

@@ -1,6 +1,6 @@
 use super::{
-    Input, Next, Reason, Receiver, Sender, Unwilling, first, may_pass, may_receive, room, room_for,
-    stays, successor,
+    Input, Next, Reason, Receiver, Sender, Unwilling, may_pass, may_receive, room, room_for, stays,
+    successor,
 };
 use crate::proto::control::frame::{Answer, Batch, Fate, Passed, Request};
 use crate::proto::generation::verdict::{Facts, Unproven};
@@ -410,7 +410,7 @@ impl World {
                     None => Input::NotLinked,
                 }
             }
-            Next::Ask => self.send(Message::Pass(first(1, 3)), 0),
+            Next::Ask => self.send(Message::Pass(Request::Pass { generation: 1, open: 3 }), 0),
             Next::Send { number, count } => {
                 let sent: Vec<u8> = self.waiting[..count].to_vec();
                 let input = self.send(Message::Batch(number, sent.clone()), count);

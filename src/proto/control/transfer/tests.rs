@@ -120,7 +120,7 @@ fn the_two_sides_understand_each_other() {
     {
         let (mut taking, first) = Taking::begin(4, &OLD);
         assert_eq!(first, Request::Take { generation: 4, known: Known::ALL });
-        let mut giving = Giving::new(count, bytes.is_some()).with_states(states);
+        let mut giving = Giving::new(count, bytes.is_some(), states);
         let (mut taken, mut taken_states) = (Vec::new(), Vec::new());
         let (mut ports, mut names) = (0.., 0..);
         loop {
@@ -202,7 +202,7 @@ fn what_is_not_due_ends_it() {
     named.on(states(1), 1).expect("a state");
     let late = "it sent named states with 1 descriptors where the end was due";
     refuses(named, states(1), 1, late);
-    let mut giving = Giving::new(1, false);
+    let mut giving = Giving::new(1, false, 0);
     assert_eq!(giving.next(|_| 1), Some(Give::Offer));
     assert_eq!(giving.next(|_| 1), Some(Give::Sockets(1)));
     assert_eq!(giving.next(|_| 1), None);

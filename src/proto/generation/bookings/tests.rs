@@ -1,7 +1,7 @@
 use super::*;
 use crate::proto::generation::lines::Step;
 use crate::proto::generation::rejection::{ProgramFile, RollbackCause};
-use crate::proto::generation::tally::Tally;
+use crate::proto::generation::tally::{NUMBER_MAX, Tally};
 
 const FILE: ProgramFile = ProgramFile { device: 1, inode: 2, mtime: 3, size: 4 };
 
@@ -37,7 +37,8 @@ fn gone(record: &Record) -> Vec<Facts> {
 
 #[test]
 fn counts_come_back_as_they_were_written_and_an_older_record_has_none() {
-    let tally = Tally { starts: 7, restarts: 5, failed_starts: 2, crashes: 1, rollbacks: u64::MAX };
+    let tally =
+        Tally { starts: 7, restarts: 5, failed_starts: 2, crashes: 1, rollbacks: NUMBER_MAX };
     let record = Record { last: 9, tally, ..Record::default() };
     let (read, dropped) = Record::parse(record.format().as_bytes()).expect("a record");
     assert_eq!((read, dropped.len()), (record, 0));

@@ -1,6 +1,7 @@
 //! What is read may have been written by anybody, cut anywhere, or be older or newer than we are.
 
 use super::*;
+use crate::proto::generation::tally::NUMBER_MAX;
 
 /// A record of version 1 as the first release writes it. It must be understood for ever: generations
 /// of any two versions may meet.
@@ -81,7 +82,7 @@ fn records() -> Vec<Record> {
     let plain = |numbers: std::ops::RangeInclusive<u64>| numbers.map(|n| generation(n, &[]));
     vec![
         Record::default(),
-        record(u64::MAX, Vec::new()),
+        record(NUMBER_MAX, Vec::new()),
         record(1, plain(1..=1).collect()),
         record(7, plain(4..=6).collect()),
         Record { starting: Some(generation(8, &["a=b"])), ..record(8, plain(7..=7).collect()) },
@@ -264,6 +265,23 @@ fn a_number_counts_once() {
     let (record, dropped) = Record::parse(text.as_bytes()).expect("a record");
     assert_eq!(record.starting, Some(record_1().live[1].clone()));
     assert_eq!(dropped, [format!("starting {}", second.trim_end())]);
+}
+
+/// The next claim adds one to it.
+#[test]
+fn p4_p10_a_number_that_cannot_be_counted_on_from_is_dropped() {
+    let too_large = u64::MAX.to_string();
+    let counts = RECORD_1.replace("last=12", &format!("last=12 starts={too_large}"));
+    let (record, _) = Record::parse(counts.as_bytes()).expect("a record");
+    assert_eq!((record.tally.starts, record.more.len()), (0, 1));
+    for (from, to) in [("last=12", "last="), ("generation=11", "generation=")] {
+        for number in [&too_large, "9223372036854775808", "+13"] {
+            let text = RECORD_1.replace(from, &format!("{to}{number}"));
+            let (record, dropped) = Record::parse(text.as_bytes()).expect("a record");
+            assert!(record.last <= 12, "{number}");
+            assert_eq!(dropped.len(), 1, "{number}");
+        }
+    }
 }
 
 /// Two generations must not get one number.

@@ -17,8 +17,7 @@ fn run(
         };
         let done = answer(&act).unwrap_or(match act {
             Act::Claim => Done::Claimed(5),
-            Act::Look => Done::Looked { expected: true, others: others.to_vec() },
-            Act::Serve => Done::Serving,
+            Act::Look => Done::Looked(others.to_vec()),
             _ => Done::Yes,
         });
         acts.push(act);
@@ -129,9 +128,8 @@ fn p5_a_service_of_others_ends_it_before_the_first_step() {
 
 #[test]
 fn told_to_end_it_gives_up_the_claim_and_nothing_follows() {
-    let unexpected =
-        |act: &Act| (*act == Act::Look).then(|| Done::Looked { expected: false, others: vec![] });
-    let (acts, end, _) = run(TakeOver::new(OWN), &[], unexpected);
+    let not_any_more = |act: &Act| (*act == Act::Look).then_some(Done::ToldToEnd);
+    let (acts, end, _) = run(TakeOver::new(OWN), &[], not_any_more);
     assert_eq!((&acts[..], end), (&[Act::Look, Act::GiveUp][..], End::NeverStarted));
     let orphaned = |act: &Act| (*act == Act::Look).then_some(Done::LauncherGone);
     let (acts, end, _) = run(TakeOver::new(OWN), &[], orphaned);

@@ -31,10 +31,7 @@ impl Wanted<'_> {
 impl<F: Clone> Pool<F> {
     /// Has the supervisor passed a socket that a steered group would need?
     pub(crate) fn is_passed(&self, wanted: &Wanted<'_>) -> bool {
-        self.passed.iter().any(|entry| {
-            let named = wanted.name.is_some() && entry.socket.name.as_deref() == wanted.name;
-            named || wanted.meets(entry)
-        })
+        self.passed.iter().any(|entry| wanted.is_named(entry) || wanted.meets(entry))
     }
 
     /// A member of a steered group was asked for: nobody may ask for it again.
@@ -42,8 +39,8 @@ impl<F: Clone> Pool<F> {
         self.asked.insert(super::key(wanted.kind, asked, wanted.name));
     }
 
-    /// The sockets that nobody has asked for, and beside which the wanted one cannot be bound as long as
-    /// the ports are not shared (SO_REUSEPORT): their addresses overlap.
+    /// The sockets that nobody has asked for, and whose addresses overlap that of the wanted one. While they are
+    /// open it cannot be bound, unless the ports are shared (SO_REUSEPORT).
     pub(crate) fn overlapping(&self, wanted: &Wanted<'_>) -> Vec<Found<F>> {
         let is_it = |entry: &&Entry<F>| wanted.meets(entry);
         let of = |origin| move |entry: &Entry<F>| (entry.clone(), origin);

@@ -26,6 +26,11 @@ impl Wanted<'_> {
         self.group.unwrap_or(1)
     }
 
+    /// Did the supervisor give this name to the socket that it has passed?
+    pub(super) fn is_named<F>(&self, passed: &Entry<F>) -> bool {
+        self.name.is_some() && passed.socket.name.as_deref() == self.name
+    }
+
     /// Whether a socket leaves IPv4 to others cannot be changed once it is bound.
     pub(super) fn fits<F>(&self, entry: &Entry<F>) -> bool {
         let is_every_v6 = matches!(entry.socket.local, Address::Inet(address) if address.is_ipv6() && address.ip().is_unspecified());

@@ -45,7 +45,7 @@ fn probation(unit: &Properties, find: &mut impl FnMut(&str, &'static str, &'stat
             "a restart ends the generation that is to stand by, so a probation protects from nothing",
         );
     }
-    let lists = |name: &str| unit.get(name).split_ascii_whitespace().any(|code| code == FAILED);
+    let lists = |name| unit.lists(name, FAILED);
     let restarts = match unit.get("Restart") {
         "always" => true,
         "on-failure" => !lists("SuccessExitStatus"),

@@ -5,8 +5,6 @@ use super::{Finding, Properties};
 /// Settings of the sandbox, and of the limits of memory.
 pub(super) fn findings(unit: &Properties, find: &mut impl FnMut(&str, &'static str, &'static str)) {
     let survives = matches!(unit.get("KillMode"), "process" | "none");
-    const OWN_TMP: &str = "each start gets a new /tmp, and the old one is removed under the generation that \
-                           still drains";
     if unit.is_yes("DynamicUser") && survives {
         find(
             "DynamicUser",
@@ -18,7 +16,7 @@ pub(super) fn findings(unit: &Properties, find: &mut impl FnMut(&str, &'static s
         find(
             "PrivateTmp",
             "PrivateTmp=disconnected (systemd 257), or PrivateTmp=no and TMPDIR= in a folder of its own",
-            OWN_TMP,
+            "each start gets a new /tmp, and the old one is removed under the generation that still drains",
         );
     }
     if unit.get("ProcSubset") == "pid" {
