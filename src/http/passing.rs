@@ -36,10 +36,6 @@ pub(super) enum Moves {
 }
 
 impl Moves {
-    pub(super) fn at(place: Option<&Arc<Place>>) -> Moves {
-        place.map_or(Moves::Never, |_| Moves::Yes)
-    }
-
     /// May it be passed now?
     pub(super) fn may(self, now: Instant) -> bool {
         match self {
@@ -60,12 +56,11 @@ impl Moves {
 
     /// The drain has begun, so its reason is known: on a stop no connection moves.
     pub(super) fn knows_reason(&mut self) {
-        let moves = || match crate::draining().reason() {
-            Some(DrainReason::TakenOver | DrainReason::RolledBack) => true,
-            Some(_) | None => false,
-        };
-        if *self != Moves::Never && !moves() {
-            *self = Moves::Never;
+        if *self != Moves::Never {
+            match crate::draining().reason() {
+                Some(DrainReason::TakenOver | DrainReason::RolledBack) => {}
+                Some(_) | None => *self = Moves::Never,
+            }
         }
     }
 
@@ -147,7 +142,7 @@ impl Turn {
         }
     }
 
-    /// It wants another turn. It has it at once where nobody else waits.
+    /// It wants another turn. It has it at once if nobody else waits.
     pub(super) fn begin(&mut self) {
         match self.of.clone().try_acquire_owned() {
             Ok(permit) => self.now = Some(Some(permit)),
@@ -155,7 +150,7 @@ impl Turn {
         }
     }
 
-    /// Resolves when its turn has come. Only where it waits for that.
+    /// Resolves when its turn has come; at once if it waits for none.
     pub(super) async fn comes(&mut self) {
         if let Some(turn) = &mut self.waits {
             let permit = turn.await;
