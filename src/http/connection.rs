@@ -222,10 +222,10 @@ async fn serve(
         let now = Instant::now();
         let may_move = drain.begun.is_some() && drain.moves.may(now);
         if drain.begun.is_some() && !may_move {
-            drain.turn.is_over(); // nobody else is to wait for it
+            drain.turn.is_over(); // so that nobody waits for this connection
         }
         let turn = drain.turn.stage();
-        // What moves needs no moment of its own: one is dealt to each that asks for it. HTTP/2 never moves.
+        // A moment is dealt to each connection that asks for one, so one that moves does not ask. HTTP/2 never moves.
         let waits_to_move =
             drain.moves.may_yet(now) && link.socket().state.version() == Version::Http1;
         let may_stay = drain.begun.is_some() && !waits_to_move;
@@ -249,14 +249,14 @@ async fn serve(
             Poll::Pending if turn == Stage::Now => Poll::Ready(Polled::Busy),
             Poll::Pending => Poll::Pending,
         });
-        // First what has arrived: neither a timer nor the drain ends a connection before that is read.
+        // The library comes first, so that what has arrived is read before a timer or the drain ends a connection.
         tokio::select! {
             biased;
             polled = polled => match polled {
                 Polled::Ended(ended) => break ended,
                 Polled::Movable if turn == Stage::No => drain.turn.begin(),
                 Polled::Movable => {
-                    match poll_fn(|context| stop(&mut connection, &link, context)).await {
+                    match poll_fn(|context| Poll::Ready(stop(&mut connection, &link, context))).await {
                         Some(Ok(())) => return take(connection, &link),
                         Some(Err(error)) => break Err(error),
                         None => {
@@ -311,21 +311,21 @@ fn stop(
     connection: &mut Protocol<Counted<impl Served>>,
     link: &Link,
     context: &mut Context<'_>,
-) -> Poll<Option<Result<(), BoxError>>> {
+) -> Option<Result<(), BoxError>> {
     link.frozen.store(true, Ordering::Relaxed);
     if link.socket().state.is_untouched() {
         // It has the first bytes of a head at most. Told to stop, it would wait for the rest.
-        return Poll::Ready(Some(Ok(())));
+        return Some(Ok(()));
     }
     connection.graceful_shutdown();
-    Poll::Ready(match connection.poll(context, &link.shared.library) {
+    match connection.poll(context, &link.shared.library) {
         Poll::Ready(ended) => Some(ended),
         Poll::Pending => {
             link.frozen.store(false, Ordering::Relaxed);
             link.socket().state.finishes(Instant::now());
             None
         }
-    })
+    }
 }
 
 fn take(connection: Protocol<Counted<impl Served>>, link: &Link) -> Option<(Given, Seat)> {

@@ -180,7 +180,7 @@ impl Place {
         (kind.len() <= KIND_MAX).then(|| Arc::new(Place { kind, is_tcp }))
     }
 
-    /// An error has the connection, if the runtime has taken it back.
+    /// The error has the connection, unless the runtime could not take it back.
     pub(super) async fn pass(
         &self,
         given: Given,
@@ -237,8 +237,8 @@ impl About {
 pub(super) type Take = Arc<dyn Fn(Given, Option<Peer>, Seat) + Send + Sync>;
 
 impl Place {
-    /// Connections of other generations to this place go on here, as long as `take` is held elsewhere. What has no
-    /// permit stays where it is.
+    /// Serves the connections to this place that other generations pass, for as long as the caller holds `take`. If
+    /// no permit is free, a connection stays with the other generation.
     pub(super) fn accept(&self, permits: Arc<Semaphore>, take: &Take) -> Result<()> {
         let (is_tcp, take, runtime) = (self.is_tcp, Arc::downgrade(take), Handle::current());
         connections::accept_if(&self.kind, move |state| {

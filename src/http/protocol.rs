@@ -16,8 +16,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 /// One connection.
 #[allow(clippy::large_enum_variant)] // nearly all of them are HTTP/1
 pub(super) enum Protocol<S: HttpService<Incoming>> {
-    /// It is read by nobody but us, and this has been read. The version may be known from another generation: then
-    /// the library gets the connection with the first bytes that come, and thousands of silent ones cost little.
+    /// The library does not have it yet, and this has been read. If another generation has passed it, the version
+    /// is known. The library still gets it with the first bytes only, so that thousands of silent ones cost little.
     Unknown(Option<(Io, Vec<u8>, S)>),
     Http1(http1::UpgradeableConnection<TokioIo<Io>, S>),
     Http2(Pin<Box<http2::Connection<TokioIo<Io>, S, TokioExecutor>>>),
@@ -82,7 +82,7 @@ where
 
     pub(super) fn graceful_shutdown(&mut self) {
         match self {
-            // It is closed here: silent, and passed by another generation that has answered its requests.
+            // Another generation has answered its requests and passed it, and it has been silent since.
             Protocol::Unknown(there) => *there = None,
             Protocol::Http1(connection) => Pin::new(connection).graceful_shutdown(),
             Protocol::Http2(connection) => connection.as_mut().graceful_shutdown(),

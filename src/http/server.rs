@@ -29,11 +29,6 @@ use tower_service::Service;
 
 mod limits;
 
-/// The smallest buffer with which hyper can read.
-const LEAST_HEADER_SIZE: usize = 8192;
-/// A longer time is cut to this, so that sums of times do not overflow.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-
 /// Several servers in one program, each at its own place with its own app, and the limits that apply
 /// to all of them. Each limit has a default that suits a server on the open network.
 ///

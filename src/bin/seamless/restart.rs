@@ -166,9 +166,9 @@ struct Waiting<'a> {
     failures: u64,
     began: Instant,
     timeout: Duration,
-    /// What it said last, or why it does not.
+    /// What the old generation said last, or why it does not answer.
     last: Result<Status, NoAnswer>,
-    /// Since when it is gone.
+    /// Since when the old generation has been seen to be gone.
     gone: Option<Instant>,
     /// The new generation, while it is on probation.
     on_probation: Option<(u64, i32)>,
