@@ -157,14 +157,10 @@ impl Generation {
             }
             None => {
                 let began = Instant::now();
-                while !self.has_ended() {
-                    let left = limit.saturating_sub(began.elapsed());
-                    if left.is_zero() {
-                        return false;
-                    }
-                    thread::sleep(ENDED_PAUSE.min(left));
+                while !self.has_ended() && began.elapsed() < limit {
+                    thread::sleep(ENDED_PAUSE.min(limit.saturating_sub(began.elapsed())));
                 }
-                true
+                self.has_ended()
             }
         }
     }
