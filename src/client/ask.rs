@@ -49,18 +49,9 @@ impl fmt::Display for NoAnswer {
 
 impl std::error::Error for NoAnswer {}
 
-/// Asks, as soon as the record and the control socket agree which generation is the newest.
+/// Asks, as soon as the record and the control socket agree which generation is the newest. Returns the answer,
+/// and the descriptors that came with it.
 pub(super) fn ask(
-    pid_file: &Path,
-    request: &Request,
-    limit: Duration,
-) -> (Look, Result<Answer, NoAnswer>) {
-    let (look, answer) = ask_with_fds(pid_file, request, limit);
-    (look, answer.map(|(answer, _)| answer))
-}
-
-/// The answer, and the descriptors that came with it.
-pub(super) fn ask_with_fds(
     pid_file: &Path,
     request: &Request,
     limit: Duration,
@@ -74,8 +65,8 @@ pub(super) fn ask_with_fds(
         let now = match (look.newest(), look.unknown()) {
             (None, None) => return (look, Err(NoAnswer::NobodyRuns)),
             (None, Some(why)) => {
-                let why = why.to_owned();
-                return (look, Err(NoAnswer::Failed(why)));
+                let failed = NoAnswer::Failed(why.to_owned());
+                return (look, Err(failed));
             }
             (Some(newest), _) => match ask_one(pid_file, newest, request, deadline) {
                 Ok(answer) => return (look, Ok(answer)),
@@ -97,52 +88,23 @@ pub(super) fn ask_with_fds(
     }
 }
 
-/// What the newest generation says of itself.
-pub(super) fn status(pid_file: &Path, limit: Duration) -> (Look, Result<Status, NoAnswer>) {
-    let (look, answer) = ask(pid_file, &Request::Status, limit);
-    let status = answer.and_then(|answer| status_of(look.newest(), answer));
-    (look, status)
+/// What the generation that was asked says of itself.
+pub(super) fn status_of(asked: Option<&Generation>, answer: Answer) -> Result<Status, NoAnswer> {
+    let Answer::Status(text) = answer else { return Err(unexpected(answer)) };
+    let asked = asked.map(|asked| (asked.daemon(), Some(asked.number())));
+    let status = status::Status::parse(&text);
+    let status = status.filter(|one| Some((one.daemon, one.generation)) == asked);
+    status.map(Status).ok_or_else(|| {
+        let start: String = text.chars().take(200).collect();
+        NoAnswer::Failed(format!("it sent what is no status of its own: {start:?}"))
+    })
 }
 
-/// What the generation says of itself that stands by for the newest one of this look.
-pub(super) fn standby_status(
-    pid_file: &Path,
-    look: &Look,
-    limit: Duration,
-) -> Option<Result<Status, NoAnswer>> {
-    let answer = ask_standby(pid_file, look, &Request::Status, limit)?;
-    Some(answer.and_then(|answer| status_of(look.standby(), answer)))
-}
-
-fn status_of(asked: Option<&Generation>, answer: Answer) -> Result<Status, NoAnswer> {
-    match answer {
-        Answer::Status(text) => {
-            let asked = asked.map(|asked| (asked.daemon(), Some(asked.number())));
-            let status = status::Status::parse(&text);
-            let status = status.filter(|one| Some((one.daemon, one.generation)) == asked);
-            status.map(Status).ok_or_else(|| {
-                let start: String = text.chars().take(200).collect();
-                NoAnswer::Failed(format!("it sent what is no status of its own: {start:?}"))
-            })
-        }
-        other => Err(unexpected(other)),
-    }
-}
-
+/// For an answer that does not belong to the request.
 pub(super) fn unexpected(answer: Answer) -> NoAnswer {
     match answer {
         Answer::Refused(why) => NoAnswer::Refused(why),
-        Answer::Offer { .. }
-        | Answer::Sockets(_)
-        | Answer::State { .. }
-        | Answer::States(_)
-        | Answer::End
-        | Answer::Status(_)
-        | Answer::Counters
-        | Answer::Accepted
-        | Answer::Kept { .. } => {
-            NoAnswer::Failed("it answers something else than it was asked".to_owned())
-        }
+        _ => NoAnswer::Failed("it answers something else than it was asked".to_owned()),
     }
 }
 
@@ -224,24 +186,17 @@ fn ask_one(
         }
     }
     let sent = deadline.send(&link, &request.format(), &[]);
-    // It may have refused already, by who asks, and closed its end: its answer is there all the same.
-    let answer = match deadline.receive(&link) {
-        Ok(message) => {
-            let answer = Answer::parse(&message.bytes);
-            answer
-                .map(|answer| (answer, message.fds))
-                .map_err(|refused| format!("it sent {refused}"))
-        }
-        Err(why) => Err(sent.err().unwrap_or(why)),
-    };
-    let answer = answer.map(|(answer, fds)| match answer {
-        Answer::Refused(why) if proc::has_other_users(pid) => {
+    // The daemon may have refused our user already and closed its end. Its answer can still be read.
+    let received = deadline.receive(&link).map_err(|why| sent.err().unwrap_or(why));
+    let answer = received.and_then(|message| match Answer::parse(&message.bytes) {
+        Ok(Answer::Refused(why)) if proc::has_other_users(pid) => {
             let why = format!(
                 "{why}; daemon {pid} lives in another user namespace: ask there (nsenter --target {pid} --user)"
             );
-            (Answer::Refused(why), fds)
+            Ok((Answer::Refused(why), message.fds))
         }
-        answer => (answer, fds),
+        Ok(answer) => Ok((answer, message.fds)),
+        Err(refused) => Err(format!("it sent {refused}")),
     });
     answer.map_err(|why| {
         let state = state(pid);

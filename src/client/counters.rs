@@ -1,6 +1,6 @@
 //! The counters of a service.
 
-use super::ask::{NoAnswer, ask_with_fds, unexpected};
+use super::ask::{NoAnswer, ask, unexpected};
 use super::look::Look;
 use super::service::Service;
 use crate::proto::control::frame::{Answer, Request};
@@ -28,7 +28,7 @@ impl Service {
     ///
     /// As in [`status`](Service::status).
     pub fn counters(&self, limit: Duration) -> (Look, Result<Vec<Counter>, NoAnswer>) {
-        let (look, answer) = ask_with_fds(self.pid_file(), &Request::Counters, limit);
+        let (look, answer) = ask(self.pid_file(), &Request::Counters, limit);
         let counters = answer.and_then(|(answer, fds)| match (answer, fds.into_iter().next()) {
             (Answer::Counters, Some(memory)) => read(memory).map_err(NoAnswer::Failed),
             // Of an earlier version, or without counters.

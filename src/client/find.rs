@@ -3,7 +3,6 @@
 use super::Service;
 use crate::proto::paths;
 use crate::sys::{lock_file, pattern, proc};
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -38,13 +37,10 @@ impl Service {
     #[must_use]
     pub fn find(folders: &[PathBuf]) -> Found {
         let mut found = Found::default();
-        let mut pid_files = BTreeSet::new();
         if folders.is_empty() {
             match proc::locked_files() {
                 Ok((paths, hidden)) => {
-                    for path in paths {
-                        found.consider(&paths::lock_file(&path), &mut pid_files);
-                    }
+                    paths.iter().for_each(|path| found.consider(&paths::lock_file(path)));
                     if hidden > 0 {
                         let text = "processes of other users hold locks: root sees whether they are services";
                         found.notes.push(format!("{hidden} {text}"));
@@ -53,15 +49,14 @@ impl Service {
                 Err(error) => found.notes.push(format!("cannot read /proc/locks: {error}")),
             }
             // Without /run, nothing has been left there.
-            _ = found.search(Path::new(USUAL), &mut pid_files);
+            _ = found.search(Path::new(USUAL));
         }
         for folder in folders {
-            if let Err(error) = found.search(folder, &mut pid_files) {
+            if let Err(error) = found.search(folder) {
                 found.notes.push(format!("cannot read {folder:?}: {error}"));
             }
         }
-        found.services = pid_files.iter().filter_map(|path| Service::at(path).ok()).collect();
-        found
+        found.sorted()
     }
 }
 
@@ -76,7 +71,6 @@ impl Service {
     #[must_use]
     pub fn find_matching(pattern: &Path) -> Found {
         let mut found = Found::default();
-        let mut pid_files = BTreeSet::new();
         let mut at = vec![PathBuf::new()];
         let mut parts = pattern.components().peekable();
         while let Some(part) = parts.next() {
@@ -97,21 +91,19 @@ impl Service {
                         _ if !is_last => {
                             next.extend(pattern::matches(name, &entry).then_some(path));
                         }
-                        Some(pid_file)
-                            if pid_file
-                                .file_name()
-                                .is_some_and(|of| pattern::matches(name, of)) =>
-                        {
-                            found.consider(&path, &mut pid_files);
+                        Some(pid_file) => {
+                            let of = pid_file.file_name();
+                            if of.is_some_and(|of| pattern::matches(name, of)) {
+                                found.consider(&path);
+                            }
                         }
-                        Some(_) | None => {}
+                        None => {}
                     }
                 }
             }
             at = next;
         }
-        found.services = pid_files.iter().filter_map(|path| Service::at(path).ok()).collect();
-        found
+        found.sorted()
     }
 }
 
@@ -120,9 +112,7 @@ impl Found {
     fn names_in(&mut self, folder: &Path) -> Vec<OsString> {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         match fs::read_dir(folder) {
-            Ok(entries) => {
-                entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect::<Vec<_>>()
-            }
+            Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect(),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => Vec::new(),
             Err(error) => {
                 self.note(folder, &error);
@@ -132,7 +122,7 @@ impl Found {
     }
 
     /// Adds the PID files whose lock files lie in the folder or below it. Its own path may be a link.
-    fn search(&mut self, folder: &Path, pid_files: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+    fn search(&mut self, folder: &Path) -> io::Result<()> {
         let folder = fs::canonicalize(folder)?;
         let device = fs::metadata(&folder)?.dev();
         let mut left = vec![(folder.clone(), 0)];
@@ -148,7 +138,7 @@ impl Found {
             for entry in entries.filter_map(Result::ok) {
                 let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
                 if kind.is_file() {
-                    self.consider(&path, pid_files);
+                    self.consider(&path);
                 } else if kind.is_dir() && depth < DEPTH {
                     let is_here = entry.metadata().is_ok_and(|about| about.dev() == device);
                     left.extend(is_here.then_some((path, depth + 1)));
@@ -159,13 +149,20 @@ impl Found {
     }
 
     /// Adds the PID file of this lock file, if it is one.
-    fn consider(&mut self, path: &Path, pid_files: &mut BTreeSet<PathBuf>) {
+    fn consider(&mut self, path: &Path) {
         let Some(pid_file) = paths::of_lock_file(path) else { return };
         match lock_file::is_lock_file(path) {
-            Ok(true) => _ = pid_files.insert(pid_file),
+            Ok(true) => self.services.extend(Service::at(pid_file)),
             Ok(false) => {}
             Err(error) => self.note(path, &error),
         }
+    }
+
+    /// Each service once.
+    fn sorted(mut self) -> Found {
+        self.services.sort_by(|one, other| one.pid_file().cmp(other.pid_file()));
+        self.services.dedup();
+        self
     }
 
     /// What has gone away meanwhile is not noted.

@@ -157,14 +157,10 @@ impl Generation {
             }
             None => {
                 let began = Instant::now();
-                while !self.has_ended() {
-                    let left = limit.saturating_sub(began.elapsed());
-                    if left.is_zero() {
-                        return false;
-                    }
-                    thread::sleep(ENDED_PAUSE.min(left));
+                while !self.has_ended() && began.elapsed() < limit {
+                    thread::sleep(ENDED_PAUSE.min(limit.saturating_sub(began.elapsed())));
                 }
-                true
+                self.has_ended()
             }
         }
     }
@@ -394,9 +390,8 @@ impl Look {
         let record::Generation { number, daemon, launcher, .. } = listed;
         let pid = daemon.pid;
         let content = self.content.unwrap_or_default();
-        let (held, proof) = match process::prove_daemon(&listed, world, 0, content) {
-            Ok(Ok(held)) => (Some(held), Ok(())),
-            Ok(Err(why)) => (None, Err(why)),
+        let proof = match process::prove_daemon(&listed, world, 0, content) {
+            Ok(proof) => proof,
             Err(error) => {
                 self.unknown = Some(format!("cannot look at process {pid}: {error}"));
                 return None;
@@ -405,7 +400,7 @@ impl Look {
         let facts = Facts {
             number,
             start: daemon.start,
-            proof,
+            proof: proof.as_ref().map(drop).map_err(|why| *why),
             foreign: false, // no launcher is ours
             // Read after the pidfd was opened, so it is about the process that is held.
             beyond: bound.filter(|owner| !process::is_of(pid, *owner).unwrap_or(false)),
@@ -418,9 +413,11 @@ impl Look {
             Verdict::Touch { .. } | Verdict::TouchByNumber => {
                 let has_ended = proc::state(launcher.pid) == Some('Z');
                 let launcher_lives = !has_ended && proc::identity(launcher.pid) == Some(launcher);
-                let proof = if held.is_some() { Proof::Proven } else { Proof::LockOnly };
-                // What cannot be proven can still be waited for.
-                let held = held.or_else(|| Held::open(pid).ok());
+                let (held, proof) = match proof {
+                    Ok(held) => (Some(held), Proof::Proven),
+                    // What cannot be proven can still be waited for.
+                    Err(_) => (Held::open(pid).ok(), Proof::LockOnly),
+                };
                 self.live.push(Generation { listed, held, proof, launcher_lives });
             }
             Verdict::Leave { why: Why::Unproven(Unproven::Unknown), .. }

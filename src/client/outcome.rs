@@ -104,19 +104,14 @@ impl Restart {
             (self.on_probation, self.failed) = (Some(new.number()), None);
             return Outcome::OnProbation { generation: new.number(), daemon: new.daemon() };
         }
-        match self.on_probation {
-            Some(generation) if proven.is_some() => {
-                let since = self.failed.get_or_insert_with(Instant::now);
-                match since.elapsed() < BOOKED {
-                    true => Outcome::Pending,
-                    false => {
-                        let why = rejection::RollbackCause::Ended.text();
-                        Outcome::RolledBack { generation, why }
-                    }
-                }
+        if let (Some(generation), Some(_)) = (self.on_probation, proven) {
+            let since = self.failed.get_or_insert_with(Instant::now);
+            if since.elapsed() >= BOOKED {
+                let why = rejection::RollbackCause::Ended.text();
+                return Outcome::RolledBack { generation, why };
             }
-            Some(_) | None => Outcome::Pending,
         }
+        Outcome::Pending
     }
 
     /// Looks again and again until it is [committed](Outcome::Committed) or

@@ -65,7 +65,9 @@ impl Service {
     ///
     /// [`NoAnswer`] tells why there is none.
     pub fn status(&self, limit: Duration) -> (Look, Result<Status, NoAnswer>) {
-        ask::status(&self.pid_file, limit)
+        let (look, answer) = ask::ask(&self.pid_file, &Request::Status, limit);
+        let status = answer.and_then(|(answer, _)| ask::status_of(look.newest(), answer));
+        (look, status)
     }
 
     /// Asks the newest generation for a restart, as [`restart`](crate::restart) in it does, for at
@@ -127,13 +129,11 @@ impl Service {
     pub fn rollback(&self, limit: Duration) -> (Look, Result<(), NoAnswer>) {
         let (look, told) = self.tell(&Request::RollBack, limit / 2);
         let Err(why) = told else { return (look, told) };
-        let answer = ask::ask_standby(&self.pid_file, &look, &Request::RollBack, limit / 2);
-        let told = match answer {
-            Some(Ok(Answer::Accepted)) => Ok(()),
+        match ask::ask_standby(&self.pid_file, &look, &Request::RollBack, limit / 2) {
+            Some(Ok(Answer::Accepted)) => (look, Ok(())),
             // Why the newest one does not do it says more.
-            Some(Ok(_) | Err(_)) | None => Err(why),
-        };
-        (look, told)
+            Some(Ok(_) | Err(_)) | None => (look, Err(why)),
+        }
     }
 
     /// Asks the generation that stands by for the newest one of this look, for at most `limit`: for the case that
@@ -145,12 +145,13 @@ impl Service {
     ///
     /// As in [`status`](Service::status).
     pub fn standby_status(&self, look: &Look, limit: Duration) -> Option<Result<Status, NoAnswer>> {
-        ask::standby_status(&self.pid_file, look, limit)
+        let answer = ask::ask_standby(&self.pid_file, look, &Request::Status, limit)?;
+        Some(answer.and_then(|answer| ask::status_of(look.standby(), answer)))
     }
 
     fn tell(&self, request: &Request, limit: Duration) -> (Look, Result<(), NoAnswer>) {
         let (look, answer) = ask::ask(&self.pid_file, request, limit);
-        let told = answer.and_then(|answer| match answer {
+        let told = answer.and_then(|(answer, _)| match answer {
             Answer::Accepted => Ok(()),
             other => Err(ask::unexpected(other)),
         });

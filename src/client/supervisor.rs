@@ -1,7 +1,6 @@
 //! The supervisor of a service, and the commands by which it is told.
 
 use super::status::Status;
-use crate::proto::control::status;
 use crate::proto::supervisor::systemd::Unit;
 use crate::proto::{Kind, Reading};
 use crate::sys::supervisor;
@@ -51,27 +50,23 @@ impl Supervisor {
         // What the launcher has left behind is the daemon's as well.
         let child = launcher.unwrap_or(daemon);
         let seen = supervisor::Supervisor::of(child, pid);
+        let status = status.map(|status| &status.0);
         let wants = match seen.read(launcher) {
             Reading::Up => "up",
             Reading::Down => "down",
-            Reading::Unreadable => "unreadable",
+            Reading::Unreadable => {
+                status.and_then(|status| status.supervisor_wants.as_deref()).unwrap_or("unreadable")
+            }
             Reading::Lost => "lost",
         };
-        let status = status.map(|status| &status.0);
         // The launcher may have been told by its program what its parent is.
-        let said_kind = || Kind::from_name(status?.supervisor_kind.as_deref()?);
-        let known = said_kind().unwrap_or(seen.kind);
-        let said = |field: fn(&status::Status) -> Option<&String>| status.and_then(field).cloned();
+        let kind = status.and_then(|status| status.supervisor_kind.as_deref());
+        let known = kind.and_then(Kind::from_name).unwrap_or(seen.kind);
         let folder = seen.folder().map(PathBuf::from);
         Supervisor {
             pid,
-            kind: said(|status| status.supervisor_kind.as_ref())
-                .unwrap_or_else(|| seen.kind.name.to_owned()),
-            wants: match wants {
-                "unreadable" => said(|status| status.supervisor_wants.as_ref()),
-                _ => None,
-            }
-            .unwrap_or_else(|| wants.to_owned()),
+            kind: kind.unwrap_or(seen.kind.name).to_owned(),
+            wants: wants.to_owned(),
             folder: folder.or_else(|| {
                 let folder = status?.service_folder.clone()?;
                 Some(OsString::from_vec(folder).into())

@@ -4,11 +4,7 @@ use super::stream::{Listener, Peer, Stream};
 use crate::DrainGuard;
 use crate::http::{log, standby};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// How often the log says so.
-const SAY: Duration = Duration::from_secs(60);
 
 /// What a connection holds as long as it lives.
 pub(super) struct Seat {
@@ -31,7 +27,7 @@ pub(super) async fn accept_all(
     permits: Arc<Semaphore>,
     take: impl Fn(Accepted),
 ) {
-    let mut said = None;
+    let full = log::Seldom::default();
     let mut draining = crate::draining().at_once();
     standby::install();
     loop {
@@ -41,7 +37,9 @@ pub(super) async fn accept_all(
             Ok(permit) => permit,
             Err(_) if draining.has_begun() => return, // the rest is left to the successor
             Err(_) => {
-                say(&mut said, &"as many connections as there may be: the next one waits");
+                if full.is_due() {
+                    log::cannot_accept(&"as many connections as there may be: the next one waits");
+                }
                 tokio::select! {
                     () = &mut draining => continue,
                     permit = permits.clone().acquire_owned() => permit.expect("never closed"),
@@ -56,13 +54,5 @@ pub(super) async fn accept_all(
                 None => return,
             },
         }
-    }
-}
-
-/// Once a minute.
-fn say(said: &mut Option<Instant>, what: &dyn std::fmt::Display) {
-    if said.is_none_or(|said| said.elapsed() >= SAY) {
-        *said = Some(Instant::now());
-        log::cannot_accept(what);
     }
 }

@@ -27,17 +27,7 @@ use tower_service::Service;
 )]
 pub trait App<How: 'static>: sealed::Sealed<How> + Clone + Send + Sync + 'static {
     #[doc(hidden)]
-    type Body: Body<Data: Send, Error: Into<BoxError>> + Send + 'static;
-    #[doc(hidden)]
-    type Served: Service<
-            Request<Incoming>,
-            Response = Response<Self::Body>,
-            Error: Into<BoxError> + Send,
-            Future: Send + 'static,
-        > + Clone
-        + Send
-        + Sync
-        + 'static;
+    type Served: Served;
     #[doc(hidden)]
     fn serve(
         self,
@@ -57,13 +47,22 @@ mod sealed {
     pub trait Sealed<How> {}
 }
 
-impl<S, B> sealed::Sealed<Shared<B>> for S where
-    S: Service<Request<Incoming>, Response = Response<B>>
+/// A tower service that can be served.
+pub trait Served:
+    Service<
+        Request<Incoming>,
+        Response = Response<<Self as Served>::Body>,
+        Error: Into<BoxError> + Send,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
 {
+    type Body: Body<Data: Send, Error: Into<BoxError>> + Send + 'static;
 }
 
-#[doc(hidden)] // its items are, too
-impl<S, B> App<Shared<B>> for S
+impl<S, B> Served for S
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError> + Send,
@@ -71,6 +70,15 @@ where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     type Body = B;
+}
+
+impl<S, B> sealed::Sealed<Shared<B>> for S where
+    S: Service<Request<Incoming>, Response = Response<B>>
+{
+}
+
+#[doc(hidden)] // its items are, too
+impl<S: Served<Body = B>, B: 'static> App<Shared<B>> for S {
     type Served = S;
 
     async fn serve(self, _: Option<Peer>) -> Result<S, BoxError> {
@@ -91,12 +99,9 @@ where
     M: Service<SocketAddr, Response = S> + Clone + Send + Sync + 'static,
     M::Error: Into<BoxError> + Send,
     M::Future: Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Error: Into<BoxError> + Send,
-    S::Future: Send + 'static,
-    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    S: Served<Body = B>,
+    B: 'static,
 {
-    type Body = B;
     type Served = S;
 
     async fn serve(mut self, peer: Option<Peer>) -> Result<S, BoxError> {

@@ -57,11 +57,8 @@ impl Bound {
     /// from `main`. Call it after [`started`](crate::started), in the runtime of
     /// [`bind`](super::Server::bind).
     ///
-    /// When the drain begins, it accepts what is queued and closes the sockets; every
-    /// HTTP/1 answer says `Connection: close`, every HTTP/2 connection gets a GOAWAY (the streams
-    /// that were on their way are served), idle connections have
-    /// [their grace](super::Server::idle_grace), and upgraded ones (WebSocket) are the app's: it should
-    /// end them when [`draining().at_once()`](crate::Draining::at_once) resolves.
+    /// When the drain begins, it accepts what is queued and closes the sockets. The open connections move to the
+    /// successor or leave, as [the module](super#the-drain) tells.
     ///
     /// Dropped before its end, it accepts nothing more, and what was accepted is served as long as
     /// the runtime lives. Each connection holds a [`DrainGuard`].

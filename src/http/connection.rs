@@ -1,11 +1,13 @@
 //! One connection, from its acceptance to its end.
 
 use super::accept::Seat;
+use super::app::Served;
+use super::counters::count;
 use super::io::{Io, Link, Shared};
 use super::library::BoxError;
 use super::passing::{Moves, Place, Stage, TRIES, Turn};
 use super::protocol::{Given, Protocol};
-use super::state::{Length, Next, State};
+use super::state::{Length, Next, State, Version};
 use super::stream::{Peer, Stream};
 use super::woken::WhenWoken;
 use crate::Moment;
@@ -14,7 +16,8 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper_util::service::TowerToHyperService;
+use hyper::service::Service;
+use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
 use pin_project_lite::pin_project;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -23,29 +26,6 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::time::{Sleep, sleep_until};
-use tower_service::Service;
-
-/// A tower service that can be served.
-pub(super) trait App<B>:
-    Service<
-        Request<Incoming>,
-        Response = Response<B>,
-        Error: Into<BoxError> + Send,
-        Future: Send + 'static,
-    > + Clone
-    + Send
-    + Sync
-    + 'static
-{
-}
-
-impl<S, B> App<B> for S
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Error: Into<BoxError> + Send,
-    S::Future: Send + 'static,
-{
-}
 
 // ---- what is asked ----
 
@@ -64,19 +44,10 @@ struct Counted<S> {
     link: Arc<Link>,
 }
 
-impl<S, B> hyper::service::Service<Request<Incoming>> for Counted<S>
-where
-    S: App<B>,
-    TowerToHyperService<S>: hyper::service::Service<
-            Request<Incoming>,
-            Response = Response<B>,
-            Error = <S as Service<Request<Incoming>>>::Error,
-        >,
-{
-    type Response = Response<Counting<B>>;
-    type Error = <S as Service<Request<Incoming>>>::Error;
-    type Future =
-        Answering<<TowerToHyperService<S> as hyper::service::Service<Request<Incoming>>>::Future>;
+impl<S: Served> Service<Request<Incoming>> for Counted<S> {
+    type Response = Response<Counting<S::Body>>;
+    type Error = S::Error;
+    type Future = Answering<TowerToHyperServiceFuture<S, Request<Incoming>>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         self.link.asked(match request.body() {
@@ -90,7 +61,7 @@ where
         let limit = self.link.shared.request_timeout;
         Answering {
             connects: request.method() == Method::CONNECT,
-            answer: hyper::service::Service::call(&self.app, request),
+            answer: self.app.call(request),
             in_flight: Some(in_flight),
             limit: limit.map(|limit| Box::pin(tokio::time::sleep(limit))),
         }
@@ -116,36 +87,29 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let in_flight = this.in_flight;
-        let counters = in_flight.as_ref().map(|one| one.0.shared.clone());
-        let counters = &counters.as_ref().expect("polled to its end once").counters;
-        let mut counting = |body| {
-            let in_flight = in_flight.take().expect("polled to its end once");
-            Counting { body, in_flight }
-        };
-        let mut answer = match this.answer.poll(context) {
-            Poll::Ready(answer) => {
-                answer.inspect_err(|_| counters.failed())?.map(|body| counting(Some(body)))
-            }
+        let answer = match this.answer.poll(context) {
+            Poll::Ready(answer) => answer.map(|answer| answer.map(Some)),
             Poll::Pending => {
                 let Some(limit) = this.limit else { return Poll::Pending };
                 ready!(limit.as_mut().poll(context));
-                let mut late = Response::new(counting(None));
+                let mut late = Response::new(None);
                 *late.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-                late
+                Ok(late)
             }
         };
-        if answer.status().is_server_error() {
-            counters.failed();
+        let in_flight = this.in_flight.take().expect("polled to its end once");
+        let link = &in_flight.0;
+        if answer.as_ref().map_or(true, |answer| answer.status().is_server_error()) {
+            count(link.shared.counters.failures);
         }
+        let mut answer = answer?;
         let connected = *this.connects && answer.status().is_success();
-        let link = &answer.body().in_flight.0;
         if connected || answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             link.socket().state.upgraded();
         } else if link.leaves.load(Ordering::Relaxed) && link.socket().state.is_last() {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        Poll::Ready(Ok(answer))
+        Poll::Ready(Ok(answer.map(|body| Counting { body, in_flight })))
     }
 }
 
@@ -184,22 +148,19 @@ impl<B: Body> Body for Counting<B> {
 // ---- its life ----
 
 /// Serves a connection to its end, or until another generation serves it.
-pub(super) async fn converse<S, B>(
+pub(super) async fn converse(
     mut given: Given,
     peer: Option<Peer>,
-    app: S,
+    app: impl Served,
     shared: Arc<Shared>,
     mut seat: Seat,
     place: Option<Arc<Place>>,
-) where
-    S: App<B>,
-    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
+) {
     let mut drain = Drain {
         leaving: crate::draining().moment(shared.spread),
         since: None,
         begun: None,
-        moves: Moves::at(place.as_ref().filter(|_| shared.passes)),
+        moves: if place.is_some() { Moves::Yes } else { Moves::Never },
         turn: Turn::new(&shared.turns),
     };
     loop {
@@ -208,7 +169,7 @@ pub(super) async fn converse<S, B>(
         let passed = place.pass(taken, peer).await;
         drain.turn.is_over();
         (given, seat) = match passed {
-            Ok(()) => return shared.counters.passed(),
+            Ok(()) => return count(shared.counters.passed),
             Err((None, _)) => return, // the runtime cannot take it back
             Err((Some(stays), why)) => {
                 let now = Instant::now();
@@ -242,22 +203,18 @@ enum Polled {
 }
 
 /// Serves it until it ends, which is `None`, or can be passed.
-async fn serve<S, B>(
+async fn serve(
     given: Given,
     peer: Option<Peer>,
-    app: S,
+    app: impl Served,
     shared: &Arc<Shared>,
     seat: Seat,
     drain: &mut Drain,
-) -> Option<(Given, Seat)>
-where
-    S: App<B>,
-    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
+) -> Option<(Given, Seat)> {
     let Given { stream, unread, asked, since: begun } = given;
     let state = if asked { State::resumed(begun) } else { State::new(begun) };
     let link = Link::new(stream, state, shared, peer);
-    let io = Io::new(&link, unread, seat);
+    let io = Io::new(link.clone(), unread, seat);
     let service = Counted { app: TowerToHyperService::new(app), link: link.clone() };
     let mut connection = Protocol::new(io, service);
     let mut alarm = pin!(sleep_until(begun.into()));
@@ -265,11 +222,12 @@ where
         let now = Instant::now();
         let may_move = drain.begun.is_some() && drain.moves.may(now);
         if drain.begun.is_some() && !may_move {
-            drain.turn.is_over(); // nobody else is to wait for it
+            drain.turn.is_over(); // so that nobody waits for this connection
         }
         let turn = drain.turn.stage();
-        // What moves needs no moment of its own: one is dealt to each that asks for it. HTTP/2 never moves.
-        let waits_to_move = drain.moves.may_yet(now) && link.socket().state.is_http1();
+        // A moment is dealt to each connection that asks for one, so one that moves does not ask. HTTP/2 never moves.
+        let waits_to_move =
+            drain.moves.may_yet(now) && link.socket().state.version() == Version::Http1;
         let may_stay = drain.begun.is_some() && !waits_to_move;
         link.leaves.store(drain.since.is_some() && may_stay, Ordering::Relaxed);
         let due = WhenWoken::new(async {
@@ -291,14 +249,14 @@ where
             Poll::Pending if turn == Stage::Now => Poll::Ready(Polled::Busy),
             Poll::Pending => Poll::Pending,
         });
-        // First what has arrived: neither a timer nor the drain ends a connection before that is read.
+        // The library comes first, so that what has arrived is read before a timer or the drain ends a connection.
         tokio::select! {
             biased;
             polled = polled => match polled {
                 Polled::Ended(ended) => break ended,
                 Polled::Movable if turn == Stage::No => drain.turn.begin(),
                 Polled::Movable => {
-                    match poll_fn(|context| stop(&mut connection, &link, context)).await {
+                    match poll_fn(|context| Poll::Ready(stop(&mut connection, &link, context))).await {
                         Some(Ok(())) => return take(connection, &link),
                         Some(Err(error)) => break Err(error),
                         None => {
@@ -349,39 +307,31 @@ where
 
 /// Nothing is in flight: the library is to let the connection go. It is asked once. `None`: it still waits for
 /// something, and ends the connection after that.
-fn stop<S, B>(
-    connection: &mut Protocol<Counted<S>>,
+fn stop(
+    connection: &mut Protocol<Counted<impl Served>>,
     link: &Link,
     context: &mut Context<'_>,
-) -> Poll<Option<Result<(), BoxError>>>
-where
-    S: App<B>,
-    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
+) -> Option<Result<(), BoxError>> {
     link.frozen.store(true, Ordering::Relaxed);
     if link.socket().state.is_untouched() {
         // It has the first bytes of a head at most. Told to stop, it would wait for the rest.
-        return Poll::Ready(Some(Ok(())));
+        return Some(Ok(()));
     }
     connection.graceful_shutdown();
-    Poll::Ready(match connection.poll(context, &link.shared.library) {
+    match connection.poll(context, &link.shared.library) {
         Poll::Ready(ended) => Some(ended),
         Poll::Pending => {
             link.frozen.store(false, Ordering::Relaxed);
             link.socket().state.finishes(Instant::now());
             None
         }
-    })
+    }
 }
 
-fn take<S, B>(connection: Protocol<Counted<S>>, link: &Link) -> Option<(Given, Seat)>
-where
-    S: App<B>,
-    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
+fn take(connection: Protocol<Counted<impl Served>>, link: &Link) -> Option<(Given, Seat)> {
     let (asked, since) = {
-        let socket = link.socket();
-        (socket.state.has_been_asked(), socket.state.since())
+        let state = &link.socket().state;
+        (state.has_been_asked(), state.since())
     };
     let (io, mut unread) = connection.take()?;
     let (stream, rest, seat) = io.take()?;

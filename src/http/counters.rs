@@ -4,10 +4,13 @@ use crate::counters;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) struct Counters {
-    connections: &'static AtomicU64,
-    requests: &'static AtomicU64,
-    failures: &'static AtomicU64,
-    passed: &'static AtomicU64,
+    pub(super) connections: &'static AtomicU64,
+    /// Counted before the app gets it, so before any client sees an answer.
+    pub(super) requests: &'static AtomicU64,
+    /// Counted before the answer is sent.
+    pub(super) failures: &'static AtomicU64,
+    /// The successor serves the connection from then on.
+    pub(super) passed: &'static AtomicU64,
 }
 
 impl Counters {
@@ -20,23 +23,8 @@ impl Counters {
             passed: counters::get("http_passed"),
         }
     }
+}
 
-    pub(super) fn accepted(&self) {
-        self.connections.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Before the app gets it, so before any client sees an answer.
-    pub(super) fn asked(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The successor serves a connection from now on.
-    pub(super) fn passed(&self) {
-        self.passed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Before the answer is sent.
-    pub(super) fn failed(&self) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
-    }
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }

@@ -50,7 +50,7 @@ impl Goodbye {
         }
     }
 
-    /// Sends it where that may be now: `Ready` where the library may write on.
+    /// Sends it, if it may be sent now. `Ready`: the library may write on.
     pub(super) fn poll_send(
         &mut self,
         mut stream: Pin<&mut impl AsyncWrite>,

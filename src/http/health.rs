@@ -53,26 +53,28 @@ pub struct Health(());
 impl Health {
     /// 200, or 503. Never blocks.
     pub fn status(self) -> StatusCode {
-        match crate::state() {
-            State::Leaving | State::Draining => StatusCode::SERVICE_UNAVAILABLE,
-            State::Starting | State::Serving | State::Detached | State::Standby => StatusCode::OK,
-        }
+        self.answer().0
     }
 
     /// A whole answer, which no cache may keep. Its body is a word: `ok`, `leaving` or `draining`.
     pub fn response(self) -> Response<HealthBody> {
-        let status = self.status();
-        let word = match (status, crate::state()) {
-            (StatusCode::OK, _) => "ok\n",
-            (_, State::Leaving) => "leaving\n",
-            _ => "draining\n",
-        };
+        let (status, word) = self.answer();
         let mut response = Response::new(HealthBody(Some(Bytes::from_static(word.as_bytes()))));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         response
+    }
+
+    fn answer(self) -> (StatusCode, &'static str) {
+        match crate::state() {
+            State::Leaving => (StatusCode::SERVICE_UNAVAILABLE, "leaving\n"),
+            State::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            State::Starting | State::Serving | State::Detached | State::Standby => {
+                (StatusCode::OK, "ok\n")
+            }
+        }
     }
 }
 

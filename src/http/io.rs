@@ -1,11 +1,11 @@
 //! The socket of a connection, as the library reads and writes it, and what is known of it.
 
 use super::accept::Seat;
-use super::counters::Counters;
+use super::counters::{Counters, count};
 use super::goodbye::Goodbye;
 use super::library::Library;
 use super::proxied::Proxied;
-use super::state::{Length, State, Times};
+use super::state::{Length, State, Times, Version};
 use super::stream::{Peer, Stream};
 use std::collections::HashMap;
 use std::io;
@@ -27,9 +27,7 @@ pub(super) struct Shared {
     pub(super) open: Open,
     /// Over which connections leave in a drain.
     pub(super) spread: Duration,
-    /// Connections are passed to the successor.
-    pub(super) passes: bool,
-    /// Whose turn that is.
+    /// Whose turn it is to be passed to the successor.
     pub(super) turns: Arc<Semaphore>,
     pub(super) counters: Counters,
 }
@@ -84,13 +82,16 @@ impl Open {
 
 /// What the parts of one connection share.
 pub(super) struct Link {
+    /// The number of the socket.
+    fd: RawFd,
     /// Held by whoever reads and writes, for as long as that takes: neither ever waits.
     socket: Mutex<Socket>,
     /// The first GOAWAY is to be sent.
     pub(super) goodbye: AtomicBool,
     /// Its moment in the drain has come, and it cannot be passed.
     pub(super) leaves: AtomicBool,
-    /// It is taken out of the library: nothing is read, and the end of the library is none of the socket's.
+    /// The connection is taken out of the library: nothing is read, and the socket stays open if the library shuts
+    /// it down.
     pub(super) frozen: AtomicBool,
     pub(super) shared: Arc<Shared>,
     pub(super) peer: Option<Peer>,
@@ -111,6 +112,7 @@ impl Link {
     ) -> Arc<Link> {
         let fd = stream.number();
         let link = Arc::new(Link {
+            fd,
             socket: Mutex::new(Socket { stream: Some(stream), state }),
             goodbye: AtomicBool::new(false),
             leaves: AtomicBool::new(false),
@@ -128,7 +130,7 @@ impl Link {
 
     /// The app is about to get a request.
     pub(super) fn asked(&self, body: Length) {
-        self.shared.counters.asked();
+        count(self.shared.counters.requests);
         let mut socket = self.socket();
         socket.state.asked(body);
         if self.shared.open.hammered.load(Ordering::SeqCst) {
@@ -152,7 +154,6 @@ impl Socket {
 
 /// The socket, as hyper gets it. If the protocol changes (an upgrade), the program gets it from hyper.
 pub(super) struct Io {
-    fd: RawFd,
     link: Arc<Link>,
     goodbye: Goodbye,
     /// Has been read, and is read again.
@@ -203,19 +204,13 @@ fn put(bytes: &mut Vec<u8>, buffer: &mut ReadBuf<'_>) -> usize {
 }
 
 impl Io {
-    pub(super) fn new(link: &Arc<Link>, unread: Vec<u8>, seat: Seat) -> Io {
-        let fd = link.socket().stream.as_ref().map_or(-1, Stream::number);
-        let (link, goodbye, again) = (link.clone(), Goodbye::default(), Vec::new());
-        Io { fd, link, goodbye, again, unread, seat: Some(seat) }
+    pub(super) fn new(link: Arc<Link>, unread: Vec<u8>, seat: Seat) -> Io {
+        let (goodbye, again) = (Goodbye::default(), Vec::new());
+        Io { link, goodbye, again, unread, seat: Some(seat) }
     }
 
-    /// Is the version of the protocol known?
-    pub(super) fn is_known(&self) -> bool {
-        self.link.socket().state.is_known()
-    }
-
-    pub(super) fn is_http2(&self) -> bool {
-        self.link.socket().state.is_http2()
+    pub(super) fn version(&self) -> Version {
+        self.link.socket().state.version()
     }
 
     /// These bytes, which have been read, are read once more.
@@ -232,7 +227,7 @@ impl Io {
             if self.link.shared.open.hammered.load(Ordering::SeqCst) {
                 return None;
             }
-            links.remove(&self.fd);
+            links.remove(&self.link.fd);
         }
         let stream = self.link.socket().stream.take()?;
         let mut unread = std::mem::take(&mut self.again);
@@ -258,7 +253,7 @@ impl Io {
             Poll::Pending => None,
         };
         state.wrote(bytes);
-        let mut left = bytes.filter(|_| state.is_http2()).unwrap_or(0);
+        let mut left = bytes.filter(|_| state.version() == Version::Http2).unwrap_or(0);
         for part in parts {
             let taken = part.len().min(left);
             self.goodbye.feed(&part[..taken]);
@@ -312,7 +307,7 @@ impl Drop for Io {
     fn drop(&mut self) {
         // If it was taken out, its number may belong to another connection.
         if self.seat.is_some() {
-            self.link.shared.open.links().remove(&self.fd);
+            self.link.shared.open.links().remove(&self.link.fd);
             drop(self.link.socket().stream.take());
         }
     }

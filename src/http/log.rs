@@ -3,6 +3,27 @@
 
 use std::fmt::Display;
 use std::process;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What is logged once in this time at most, however often it happens.
+const SELDOM: Duration = Duration::from_secs(60);
+
+/// When something was logged that may happen often.
+#[derive(Default)]
+pub(super) struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    /// Is it to be logged? Then it counts as logged.
+    pub(super) fn is_due(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| last.elapsed() >= SELDOM);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
+    }
+}
 
 /// The server accepts connections at this address.
 pub(super) fn serve(address: &dyn Display) {

@@ -28,9 +28,9 @@
 //! The server accepts what is queued, then closes its socket; a successor keeps the same socket open.
 //!
 //! If a successor serves, plain HTTP/1 connections are [passed](Server::pass) to it as soon as nothing is in flight:
-//! their clients notice nothing. What cannot be passed leaves: each connection leaves at a moment of its own, spread over [`spread`](Server::spread)
-//! (5 s): otherwise all clients would come back in the same second. Until its moment a connection is served as
-//! always. On a stop, all leave at once. From its moment on:
+//! their clients notice nothing. Each connection that cannot be passed leaves at a moment of its own within
+//! [`spread`](Server::spread) (5 s): otherwise all clients would come back in the same second. Until its moment it
+//! is served as always. On a stop, all leave at once. From its moment on:
 //!
 //! - **HTTP/1**: each answer says `Connection: close`, and the connection ends with it. If further
 //!   requests have already arrived behind it (pipelined), the connection ends with the last of them. An

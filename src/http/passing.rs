@@ -36,10 +36,6 @@ pub(super) enum Moves {
 }
 
 impl Moves {
-    pub(super) fn at(place: Option<&Arc<Place>>) -> Moves {
-        place.map_or(Moves::Never, |_| Moves::Yes)
-    }
-
     /// May it be passed now?
     pub(super) fn may(self, now: Instant) -> bool {
         match self {
@@ -60,12 +56,11 @@ impl Moves {
 
     /// The drain has begun, so its reason is known: on a stop no connection moves.
     pub(super) fn knows_reason(&mut self) {
-        let moves = || match crate::draining().reason() {
-            Some(DrainReason::TakenOver | DrainReason::RolledBack) => true,
-            Some(_) | None => false,
-        };
-        if *self != Moves::Never && !moves() {
-            *self = Moves::Never;
+        if *self != Moves::Never {
+            match crate::draining().reason() {
+                Some(DrainReason::TakenOver | DrainReason::RolledBack) => {}
+                Some(_) | None => *self = Moves::Never,
+            }
         }
     }
 
@@ -147,7 +142,7 @@ impl Turn {
         }
     }
 
-    /// It wants another turn. It has it at once where nobody else waits.
+    /// It wants another turn. It has it at once if nobody else waits.
     pub(super) fn begin(&mut self) {
         match self.of.clone().try_acquire_owned() {
             Ok(permit) => self.now = Some(Some(permit)),
@@ -155,7 +150,7 @@ impl Turn {
         }
     }
 
-    /// Resolves when its turn has come. Only where it waits for that.
+    /// Resolves when its turn has come; at once if it waits for none.
     pub(super) async fn comes(&mut self) {
         if let Some(turn) = &mut self.waits {
             let permit = turn.await;
@@ -185,7 +180,7 @@ impl Place {
         (kind.len() <= KIND_MAX).then(|| Arc::new(Place { kind, is_tcp }))
     }
 
-    /// An error has the connection, if the runtime has taken it back.
+    /// The error has the connection, unless the runtime could not take it back.
     pub(super) async fn pass(
         &self,
         given: Given,
@@ -242,8 +237,8 @@ impl About {
 pub(super) type Take = Arc<dyn Fn(Given, Option<Peer>, Seat) + Send + Sync>;
 
 impl Place {
-    /// Connections of other generations to this place go on here, as long as `take` is held elsewhere. What has no
-    /// permit stays where it is.
+    /// Serves the connections to this place that other generations pass, for as long as the caller holds `take`. If
+    /// no permit is free, a connection stays with the other generation.
     pub(super) fn accept(&self, permits: Arc<Semaphore>, take: &Take) -> Result<()> {
         let (is_tcp, take, runtime) = (self.is_tcp, Arc::downgrade(take), Handle::current());
         connections::accept_if(&self.kind, move |state| {

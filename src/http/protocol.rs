@@ -2,6 +2,7 @@
 
 use super::io::Io;
 use super::library::{BoxError, Library};
+use super::state::{PREFACE, Version};
 use super::stream::Stream;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -12,14 +13,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// So many bytes tell which version it is.
-const PREFACE: usize = 24;
-
 /// One connection.
 #[allow(clippy::large_enum_variant)] // nearly all of them are HTTP/1
 pub(super) enum Protocol<S: HttpService<Incoming>> {
-    /// It is read by nobody but us, and this has been read. The version may be known from another generation: then
-    /// the library gets the connection with the first bytes that come, and thousands of silent ones cost little.
+    /// The library does not have it yet, and this has been read. If another generation has passed it, the version
+    /// is known. The library still gets it with the first bytes only, so that thousands of silent ones cost little.
     Unknown(Option<(Io, Vec<u8>, S)>),
     Http1(http1::UpgradeableConnection<TokioIo<Io>, S>),
     Http2(Pin<Box<http2::Connection<TokioIo<Io>, S, TokioExecutor>>>),
@@ -39,48 +37,44 @@ where
         Protocol::Unknown(Some((io, Vec::new(), service)))
     }
 
-    fn of_http1(io: Io, service: S, library: &Library) -> Self {
-        let connection = library.http1.serve_connection(TokioIo::new(io), service);
-        Protocol::Http1(connection.with_upgrades())
-    }
-
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
         library: &Library,
     ) -> Poll<Result<(), BoxError>> {
         loop {
-            let read = match self {
+            let there = match self {
                 Protocol::Http1(connection) => {
                     return Pin::new(connection).poll(context).map_err(Into::into);
                 }
                 Protocol::Http2(connection) => {
                     return connection.as_mut().poll(context).map_err(Into::into);
                 }
-                Protocol::Unknown(None) => return Poll::Ready(Ok(())),
-                Protocol::Unknown(Some((io, seen, _))) => {
-                    let mut bytes = [0; PREFACE];
-                    let mut buffer = ReadBuf::new(&mut bytes);
-                    ready!(Pin::new(&mut *io).poll_read(context, &mut buffer))?;
-                    seen.extend_from_slice(buffer.filled());
-                    buffer.filled().len()
-                }
+                Protocol::Unknown(there) => there,
             };
-            let Protocol::Unknown(there) = self else { continue };
-            let is_known = there.as_ref().is_some_and(|(io, ..)| io.is_known());
-            if read > 0 && !is_known {
+            let Some((io, seen, _)) = there else { return Poll::Ready(Ok(())) };
+            let mut bytes = [0; PREFACE.len()];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut *io).poll_read(context, &mut buffer))?;
+            seen.extend_from_slice(buffer.filled());
+            let has_ended = buffer.filled().is_empty();
+            if !has_ended && matches!(io.version(), Version::Unknown(_)) {
                 continue;
             }
             let Some((mut io, seen, service)) = there.take() else { continue };
-            if read == 0 && seen.is_empty() {
+            if has_ended && seen.is_empty() {
                 return Poll::Ready(Ok(()));
             }
             io.read_again(seen);
-            *self = match io.is_http2() {
-                false => Protocol::of_http1(io, service, library),
-                true => {
+            *self = match io.version() {
+                Version::Http2 => {
                     let connection = library.http2.serve_connection(TokioIo::new(io), service);
                     Protocol::Http2(Box::pin(connection))
+                }
+                // If the client ends in the middle of the preface, the library answers it.
+                Version::Unknown(_) | Version::Http1 | Version::Upgraded => {
+                    let connection = library.http1.serve_connection(TokioIo::new(io), service);
+                    Protocol::Http1(connection.with_upgrades())
                 }
             };
         }
@@ -88,7 +82,7 @@ where
 
     pub(super) fn graceful_shutdown(&mut self) {
         match self {
-            // It is closed here: silent, and passed by another generation that has answered its requests.
+            // Another generation has answered its requests and passed it, and it has been silent since.
             Protocol::Unknown(there) => *there = None,
             Protocol::Http1(connection) => Pin::new(connection).graceful_shutdown(),
             Protocol::Http2(connection) => connection.as_mut().graceful_shutdown(),

@@ -7,14 +7,11 @@ use proxy_header::{ParseConfig, Protocol, ProxyHeader};
 use std::io;
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
 
 /// The time for a header, if [`Server::header_timeout`](super::Server::header_timeout) is not shorter.
 const HEADER: Duration = Duration::from_secs(5);
-/// How often the log says that a header came from somebody who is not trusted.
-const SAY: Duration = Duration::from_secs(60);
 
 const V1: &[u8] = b"PROXY ";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -84,16 +81,14 @@ impl Trusted {
     fn is_trusted(&self, peer: Option<Peer>) -> bool {
         let Some(Peer(address)) = peer else { return self.unix };
         let ip = address.ip().to_canonical(); // IPv4 at an IPv6 socket
-        self.networks.iter().any(|(network, bits)| match (network, ip) {
-            (IpAddr::V4(network), IpAddr::V4(ip)) => {
-                let differing = network.to_bits() ^ ip.to_bits();
-                differing.leading_zeros() >= *bits
-            }
-            (IpAddr::V6(network), IpAddr::V6(ip)) => {
-                let differing = network.to_bits() ^ ip.to_bits();
-                differing.leading_zeros() >= *bits
-            }
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        // An IPv4 address stands at the beginning of the number.
+        let number = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
+            IpAddr::V6(ip) => ip.to_bits(),
+        };
+        self.networks.iter().any(|(network, bits)| {
+            let differing = number(*network) ^ number(ip);
+            network.is_ipv4() == ip.is_ipv4() && differing.leading_zeros() >= *bits
         })
     }
 }
@@ -101,15 +96,15 @@ impl Trusted {
 /// What a server with this protocol shares among its connections.
 pub(super) struct Proxied {
     pub(super) trusted: Trusted,
-    said: Mutex<Option<Instant>>,
+    refused: log::Seldom,
 }
 
 impl Proxied {
     pub(super) fn new(trusted: Trusted) -> Proxied {
-        Proxied { trusted, said: Mutex::new(None) }
+        Proxied { trusted, refused: log::Seldom::default() }
     }
 
-    /// Reads the header of a trusted peer and returns for whom it connects: `peer` itself where the header
+    /// Reads the header of a trusted peer and returns for whom it connects: `peer` itself if the header
     /// names nobody. `None`: the connection is to be closed. Reads no byte behind the header.
     pub(super) async fn client(
         &self,
@@ -142,13 +137,9 @@ impl Proxied {
         let came = timeout_at(due.into(), peek(stream, &mut bytes)).await;
         let Ok(Ok(count)) = came else { return true };
         let is_header = bytes[..count].starts_with(V1) || bytes[..count] == *V2;
-        if is_header {
-            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-            if said.is_none_or(|said| said.elapsed() >= SAY) {
-                *said = Some(Instant::now());
-                let peer = peer.map_or("unix".to_owned(), |peer| peer.0.ip().to_string());
-                log::not_trusted(&peer);
-            }
+        if is_header && self.refused.is_due() {
+            let peer = peer.map_or("unix".to_owned(), |peer| peer.0.ip().to_string());
+            log::not_trusted(&peer);
         }
         is_header
     }

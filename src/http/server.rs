@@ -4,21 +4,22 @@ use super::accept::{Accepted, Seat, accept_all};
 use super::app::App;
 use super::bound::{Bound, Running, blocking, system};
 use super::connection::converse;
-use super::counters::Counters;
+use super::counters::{Counters, count};
 use super::io::{Open, Shared};
 use super::library::{BoxError, Library};
-use super::passing::{Place as Passed, Take, turns};
+use super::passing::{Place, Take, turns};
 use super::protocol::Given;
 use super::proxied::{Proxied, Trusted};
 use super::state::Times;
-use super::stream::{Listener, Peer};
+use super::stream::{Listener, Peer, Stream};
+#[cfg(feature = "tls")]
+use super::tls::handshake;
 use crate::{DrainReason, Error, ErrorKind, Result, State, sockets};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
-use hyper_util::rt::TokioExecutor;
 use std::fmt;
+use std::future::ready;
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,11 +28,6 @@ use tokio::sync::Semaphore;
 use tower_service::Service;
 
 mod limits;
-
-/// The smallest buffer with which hyper can read.
-const LEAST_HEADER_SIZE: usize = 8192;
-/// A longer time is cut to this, so that sums of times do not overflow.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Several servers in one program, each at its own place with its own app, and the limits that apply
 /// to all of them. Each limit has a default that suits a server on the open network.
@@ -67,7 +63,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// | `http_failures` | answers with a status of 500 or more, that of [`request_timeout`](Server::request_timeout) included, and requests for which the app returned an error |
 #[must_use = "nothing happens before `serve`"]
 pub struct Server {
-    places: Vec<Place>,
+    places: Vec<Find>,
     header_timeout: Duration,
     request_timeout: Option<Duration>,
     keep_alive: Duration,
@@ -80,21 +76,19 @@ pub struct Server {
     trusted: Option<Trusted>,
 }
 
-/// How a socket is found, and what serves it.
-struct Place {
-    find: Box<dyn FnOnce() -> Result<(Listener, Start)> + Send>,
-}
-
+/// Finds a socket, and tells what serves it.
+type Find = Box<dyn FnOnce() -> Result<(Listener, Start)> + Send>;
 type Start = Box<dyn FnOnce(Listener, Setting) -> Serving + Send>;
 /// What accepts at a place, and what serves the connections that other generations pass.
 type Serving = (Running, Option<Take>);
 
 /// What a place gets when it starts.
+#[derive(Clone)]
 struct Setting {
     shared: Arc<Shared>,
     permits: Arc<Semaphore>,
     /// If its connections may be passed.
-    passed: Option<Arc<Passed>>,
+    place: Option<Arc<Place>>,
 }
 
 impl Default for Server {
@@ -131,7 +125,7 @@ impl Server {
         app: impl App<How>,
     ) -> Server {
         let find = || sockets::tokio::tcp(addr).map(Listener::Tcp);
-        self.add(find, plain(app))
+        self.add(find, app)
     }
 
     /// Adds a server on a Unix socket, found as [`sockets::unix`] finds it. Its mode is what the
@@ -141,16 +135,14 @@ impl Server {
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
         S::Error: Into<BoxError> + Send,
         S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         let path = path.into();
         let find = || {
             let listener = sockets::tokio::unix(&path)?;
             Ok(Listener::Unix(listener, Some(path)))
         };
-        self.add(find, plain(app))
+        self.add(find, app)
     }
 
     /// Adds a server on a TCP listener that the program has got itself, with [`sockets::Options`] of
@@ -165,7 +157,7 @@ impl Server {
             let listener = sockets::tokio::TcpListener::from_std(listener);
             Ok(Listener::Tcp(listener.map_err(system)?))
         };
-        self.add(find, plain(app))
+        self.add(find, app)
     }
 
     /// Adds a server on a Unix listener that the program has got itself, as
@@ -175,15 +167,13 @@ impl Server {
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
         S::Error: Into<BoxError> + Send,
         S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         let find = || {
             let listener = sockets::tokio::UnixListener::from_std(listener);
             Ok(Listener::Unix(listener.map_err(system)?, None))
         };
-        self.add(find, plain(app))
+        self.add(find, app)
     }
 
     /// Adds a server with TLS on a TCP port, found as [`sockets::tcp`] finds it. For one that answers
@@ -198,19 +188,20 @@ impl Server {
         let find = || {
             let listener = Listener::Tcp(sockets::tokio::tcp(addr)?);
             let acceptor = tls.load(&listener.address().map_err(system)?)?;
-            let start: Start = Box::new(encrypted(app, acceptor));
-            Ok((listener, start))
+            let encrypt = move |stream, limit| handshake(acceptor.clone(), stream, limit);
+            Ok((listener, start(app, false, encrypt)))
         };
-        self.places.push(Place { find: Box::new(find) });
+        self.places.push(Box::new(find));
         self
     }
 
-    fn add(
+    fn add<How: 'static>(
         mut self,
         find: impl FnOnce() -> Result<Listener> + Send + 'static,
-        start: impl FnOnce(Listener, Setting) -> Serving + Send + 'static,
+        app: impl App<How>,
     ) -> Server {
-        self.places.push(Place { find: Box::new(|| Ok((find()?, Box::new(start)))) });
+        let start = start(app, true, |stream, _| ready(Some(stream)));
+        self.places.push(Box::new(|| Ok((find()?, start))));
         self
     }
 
@@ -262,16 +253,15 @@ impl Server {
             let text = "cannot serve (http): no place to listen at was given";
             return Err(Error::new(ErrorKind::InvalidConfig, text));
         }
-        let library = self.library();
         // All that waits for files, locks or the predecessor waits on a thread of its own.
         let places = self.places;
         let found = blocking(move || {
-            let found = places.into_iter().map(|place| (place.find)()).collect::<Result<Vec<_>>>();
+            let found = places.into_iter().map(|place| place()).collect::<Result<Vec<_>>>();
             found.map(|found| (found, Counters::get()))
         });
         let (found, counters) = found.await?;
         let shared = Arc::new(Shared {
-            library,
+            library: Library::new(self.max_header_size),
             times: Times {
                 header: self.header_timeout,
                 keep_alive: self.keep_alive,
@@ -281,7 +271,6 @@ impl Server {
             proxied: self.trusted.map(Proxied::new),
             open: Open::default(),
             spread: self.spread,
-            passes: self.pass,
             turns: turns(),
             counters,
         });
@@ -291,35 +280,32 @@ impl Server {
         for (listener, start) in found {
             let address = listener.address().map_err(system)?;
             let permits = Arc::new(Semaphore::new(self.max_connections));
-            let passed = Passed::of(&address).filter(|_| self.pass);
-            let setting = Setting {
-                shared: shared.clone(),
-                permits: permits.clone(),
-                passed: passed.clone(),
-            };
-            let (running, take) = start(listener, setting);
-            if let (Some(place), Some(take), true) = (passed, &take, accepts) {
-                place.accept(permits, take)?;
+            let place = Place::of(&address).filter(|_| self.pass);
+            let setting = Setting { shared: shared.clone(), permits, place };
+            let (running, take) = start(listener, setting.clone());
+            if let (Some(place), Some(take), true) = (setting.place, &take, accepts) {
+                place.accept(setting.permits, take)?;
             }
             bound.add(address, running, take);
         }
         crate::default_drain_timeout(self.drain_timeout);
         Ok(bound)
     }
-
-    fn library(&self) -> Library {
-        let mut http1 = http1::Builder::new();
-        // Hyper's own limit would also count between two requests; `State` has one that does not.
-        http1.header_read_timeout(None).max_buf_size(self.max_header_size);
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
-        http2.max_header_list_size(u32::try_from(self.max_header_size).unwrap_or(u32::MAX));
-        Library { http1, http2 }
-    }
 }
 
-fn plain<How: 'static>(app: impl App<How>) -> impl FnOnce(Listener, Setting) -> Serving + Send {
-    move |listener, Setting { shared, permits, passed }| {
-        let of_others = passed.clone().map(|place| {
+/// What serves `app` at a listener. `encrypt` makes the handshake of a connection in so much time; `None`: it has
+/// failed.
+fn start<How: 'static, Encrypted>(
+    app: impl App<How>,
+    may_pass: bool,
+    encrypt: impl Fn(Stream, Duration) -> Encrypted + Clone + Send + Sync + 'static,
+) -> Start
+where
+    Encrypted: Future<Output = Option<Stream>> + Send + 'static,
+{
+    Box::new(move |listener, Setting { shared, permits, place }| {
+        let place = place.filter(|_| may_pass);
+        let of_others = place.clone().map(|place| {
             let (app, shared) = (app.clone(), shared.clone());
             Arc::new(move |given, peer, seat| {
                 let (app, shared, place) = (app.clone(), shared.clone(), Some(place.clone()));
@@ -327,16 +313,18 @@ fn plain<How: 'static>(app: impl App<How>) -> impl FnOnce(Listener, Setting) -> 
             }) as Take
         });
         let take = move |(stream, peer, seat): Accepted| {
-            let (app, shared, place) = (app.clone(), shared.clone(), passed.clone());
-            shared.counters.accepted();
+            let (app, shared, place) = (app.clone(), shared.clone(), place.clone());
+            let encrypt = encrypt.clone();
+            count(shared.counters.connections);
             tokio::spawn(async move {
                 let accepted = Instant::now();
                 let Some(client) = shared.client(&stream, peer, accepted).await else { return };
+                let Some(stream) = encrypt(stream, shared.times.header).await else { return };
                 answer(Given::new(stream, accepted), client, app, shared, seat, place).await;
             });
         };
         (Box::pin(accept_all(listener, permits, take)), of_others)
-    }
+    })
 }
 
 /// Serves one connection, by the service that `app` is or makes.
@@ -346,40 +334,11 @@ async fn answer<How: 'static>(
     app: impl App<How>,
     shared: Arc<Shared>,
     seat: Seat,
-    place: Option<Arc<Passed>>,
+    place: Option<Arc<Place>>,
 ) {
     match app.serve(peer).await {
         Ok(served) => converse(given, peer, served, shared, seat, place).await,
         Err(error) => crate::http::log::failed("make", &*error),
-    }
-}
-
-#[cfg(feature = "tls")]
-fn encrypted<How: 'static>(
-    app: impl App<How>,
-    acceptor: tokio_rustls::TlsAcceptor,
-) -> impl FnOnce(Listener, Setting) -> Serving + Send {
-    use super::stream::Stream;
-    move |listener, Setting { shared, permits, .. }| {
-        let take = move |(stream, peer, seat): Accepted| {
-            let (app, shared, acceptor) = (app.clone(), shared.clone(), acceptor.clone());
-            shared.counters.accepted();
-            tokio::spawn(async move {
-                let accepted = Instant::now();
-                let Some(peer) = shared.client(&stream, peer, accepted).await else { return };
-                let Stream::Tcp(stream) = stream else { return };
-                let handshake = tokio::time::timeout(shared.times.header, acceptor.accept(stream));
-                match handshake.await {
-                    Ok(Ok(stream)) => {
-                        let given = Given::new(Stream::Tls(Box::new(stream)), accepted);
-                        answer(given, peer, app, shared, seat, None).await;
-                    }
-                    Ok(Err(error)) => crate::http::log::failed("handshake", &error),
-                    Err(timed_out) => crate::http::log::failed("handshake", &timed_out),
-                }
-            });
-        };
-        (Box::pin(accept_all(listener, permits, take)), None)
     }
 }
 

@@ -3,14 +3,14 @@
 use super::heads::Heads;
 use std::time::{Duration, Instant};
 
-/// What a client that speaks HTTP/2 sends first.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a client that speaks HTTP/2 sends first: so many bytes tell which version it is.
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// When the runtime has probably noticed what has come.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
+pub(super) enum Version {
     /// So many bytes of the preface have come, and nothing else.
     Unknown(usize),
     Http1,
@@ -79,7 +79,7 @@ pub(super) enum Next {
     Wait(Instant),
     /// Send a first GOAWAY (HTTP/2), and ask again.
     Announce,
-    /// Tell the library to end it: at once where it is idle (HTTP/1), by a last GOAWAY (HTTP/2).
+    /// Tell the library to end it: at once if it is idle (HTTP/1), by a last GOAWAY (HTTP/2).
     Finish,
     /// Cut it.
     Cut,
@@ -133,7 +133,7 @@ impl State {
         }
         if self.version == Version::Http1 && !self.opaque {
             let was_open = self.heads.is_open();
-            let (ended, behind) = self.heads.feed_and_tell(bytes);
+            let (ended, behind) = self.heads.feed(bytes);
             self.ahead = self.ahead.saturating_add(ended);
             if ended > 0 {
                 self.since_head = Some(behind as u64);
@@ -177,12 +177,8 @@ impl State {
         self.version == Version::Http1 && self.ahead == 0 && !self.heads.is_open()
     }
 
-    pub(super) fn is_known(&self) -> bool {
-        !matches!(self.version, Version::Unknown(_))
-    }
-
-    pub(super) fn is_http1(&self) -> bool {
-        self.version == Version::Http1
+    pub(super) fn version(&self) -> Version {
+        self.version
     }
 
     pub(super) fn has_been_asked(&self) -> bool {
@@ -217,10 +213,6 @@ impl State {
         self.finishing = Some((now, self.moved));
     }
 
-    pub(super) fn is_http2(&self) -> bool {
-        self.version == Version::Http2
-    }
-
     pub(super) fn upgraded(&mut self) {
         self.version = Version::Upgraded;
     }
@@ -245,7 +237,7 @@ impl State {
         self.in_flight > 0 || self.ahead > 0 || self.unflushed || self.blocked
     }
 
-    /// `draining`: since when, where the drain has begun. `has_unread`: bytes have come that nobody has
+    /// `draining`: since when, if the drain has begun. `has_unread`: bytes have come that nobody has
     /// read so far. After [`Next::Finish`] the library has been told.
     pub(super) fn next(
         &mut self,

@@ -60,14 +60,24 @@ macro_rules! with {
     };
 }
 
+/// The same with the socket itself, below what is encrypted.
+macro_rules! with_socket {
+    ($stream:expr, $name:ident => $do:expr) => {
+        match $stream {
+            Stream::Tcp($name) => $do,
+            Stream::Unix($name) => $do,
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => {
+                let $name = tls.get_ref().0;
+                $do
+            }
+        }
+    };
+}
+
 impl Stream {
     pub(super) fn number(&self) -> RawFd {
-        match self {
-            Stream::Tcp(tcp) => tcp.as_raw_fd(),
-            Stream::Unix(unix) => unix.as_raw_fd(),
-            #[cfg(feature = "tls")]
-            Stream::Tls(tls) => tls.get_ref().0.as_raw_fd(),
-        }
+        with_socket!(self, socket => socket.as_raw_fd())
     }
 
     /// Takes it out of the runtime, and so out of epoll. `None`: it is encrypted, or the runtime fails.
@@ -104,34 +114,19 @@ impl Stream {
 
     /// Until there is something to read. Before a TLS handshake.
     pub(super) async fn readable(&self) -> io::Result<()> {
-        match self {
-            Stream::Tcp(tcp) => tcp.readable().await,
-            Stream::Unix(unix) => unix.readable().await,
-            #[cfg(feature = "tls")]
-            Stream::Tls(tls) => tls.get_ref().0.readable().await,
-        }
+        with_socket!(self, socket => socket.readable().await)
     }
 
     /// Looks at what has arrived, without taking it. Before a TLS handshake.
     pub(super) fn try_peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
         let fd = self.number();
         let peek = || Ok(recv(fd, bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?);
-        match self {
-            Stream::Tcp(tcp) => tcp.try_io(Interest::READABLE, peek),
-            Stream::Unix(unix) => unix.try_io(Interest::READABLE, peek),
-            #[cfg(feature = "tls")]
-            Stream::Tls(tls) => tls.get_ref().0.try_io(Interest::READABLE, peek),
-        }
+        with_socket!(self, socket => socket.try_io(Interest::READABLE, peek))
     }
 
     /// Takes what has arrived. Before a TLS handshake.
     pub(super) fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(tcp) => tcp.try_read(bytes),
-            Stream::Unix(unix) => unix.try_read(bytes),
-            #[cfg(feature = "tls")]
-            Stream::Tls(tls) => tls.get_ref().0.try_read(bytes),
-        }
+        with_socket!(self, socket => socket.try_read(bytes))
     }
 
     /// When it is closed, also by the end of the process, its client gets a reset: `SO_LINGER` of zero,
@@ -199,7 +194,9 @@ impl Listener {
         Some(match self {
             Listener::Tcp(listener) => {
                 let (stream, address) = listener.next().await?;
-                from_tcp(stream, address)
+                // Without it, a short answer would wait until the client has acknowledged the one before.
+                _ = stream.set_nodelay(true);
+                (Stream::Tcp(stream), Some(Peer(address)))
             }
             Listener::Unix(listener, _) => (Stream::Unix(listener.next().await?.0), None),
         })
@@ -230,10 +227,4 @@ impl Listener {
             }
         })
     }
-}
-
-/// Without `TCP_NODELAY` a short answer would wait until the client has acknowledged the one before.
-fn from_tcp(stream: TcpStream, address: SocketAddr) -> (Stream, Option<Peer>) {
-    _ = stream.set_nodelay(true);
-    (Stream::Tcp(stream), Some(Peer(address)))
 }

@@ -1,6 +1,7 @@
 //! TLS, by rustls.
 
-use super::stream::Address;
+use super::log;
+use super::stream::{Address, Stream};
 use crate::tls::Ticketer;
 use crate::{Error, ErrorKind, Result};
 use rustls::ServerConfig;
@@ -10,12 +11,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 /// What a server proves itself with: [`Server::tls`](super::Server::tls).
 ///
 /// TLS 1.2 and 1.3 by rustls with the provider `ring`, which is passed explicitly: what other crates
-/// of the program install as theirs does not matter. HTTP/2 where the client offers it (ALPN), else
+/// of the program install as theirs does not matter. HTTP/2 if the client offers it (ALPN), else
 /// HTTP/1.
 #[derive(Clone)]
 pub struct Tls(Source);
@@ -29,7 +32,7 @@ enum Source {
 impl Tls {
     /// From two PEM files: the certificate with its chain, the server's own first, and its private
     /// key (PKCS#8, PKCS#1 or SEC1). They are read when the server starts, so a restart picks up
-    /// new ones; where they are wrong, that start fails and the predecessor serves on. The user that
+    /// new ones; if they are wrong, that start fails and the predecessor serves on. The user that
     /// the service runs as must be able to read them.
     ///
     /// Clients resume their sessions with the successor, as long as the address and the certificate stay: see
@@ -55,6 +58,21 @@ impl Tls {
         };
         Ok(TlsAcceptor::from(config))
     }
+}
+
+/// The handshake of a connection that has said nothing yet. `None`: it has failed.
+pub(super) async fn handshake(
+    acceptor: TlsAcceptor,
+    stream: Stream,
+    limit: Duration,
+) -> Option<Stream> {
+    let Stream::Tcp(stream) = stream else { return None };
+    match timeout(limit, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => return Some(Stream::Tls(Box::new(stream))),
+        Ok(Err(error)) => log::failed("handshake", &error),
+        Err(timed_out) => log::failed("handshake", &timed_out),
+    }
+    None
 }
 
 fn read(certificates: &Path, key: &Path, place: &Address) -> Result<ServerConfig> {

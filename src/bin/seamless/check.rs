@@ -83,13 +83,11 @@ impl Report<'_> {
         let user = self.user.map_or_else(|| format!("uid {}", self.uid), str::to_owned);
         let running = if self.running { "running" } else { "not running" };
         let path = self.pid_file.display();
-        let mut text = match problems {
-            0 => format!("{path}: nothing would go wrong ({running}, as {user})"),
-            count => {
-                let problems = words::count(count as u64, "problem");
-                format!("{path}: {problems} ({running}, as {user})")
-            }
+        let what = match problems {
+            0 => "nothing would go wrong".to_owned(),
+            count => words::count(count as u64, "problem"),
         };
+        let mut text = format!("{path}: {what} ({running}, as {user})");
         for Finding { severity, about, says, advice } in &self.findings {
             _ = write!(text, "\n{severity}: {about}: {}\n  {}", line(says), line(advice));
         }

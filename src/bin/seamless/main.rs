@@ -1,5 +1,5 @@
-//! The program `seamless`: looks at a service, restarts and stops it. `seamless --help`. What is seen
-//! and done is [`seamless::client`]'s; here are the command line, the waiting and the words.
+//! The program `seamless`: looks at a service, restarts and stops it. `seamless --help`. It sees and acts through
+//! [`seamless::client`]; here are the command line, the waiting and the words.
 
 mod check;
 mod completions;
@@ -29,6 +29,10 @@ use std::time::Duration;
 
 /// How long a daemon may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long a command waits for its result, if the command line does not say.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long no generation may run: a supervisor waits up to a second before it starts the next.
+const GAP: Duration = Duration::from_secs(3);
 
 /// How a command ends. Documented in `table`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +57,9 @@ impl From<End> for ExitCode {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verb {
-    /// Of any number of services.
+    /// Of any number of services, like [`Verb::List`].
     Status,
+    List,
     Restart,
     Stop,
     Commit,
@@ -91,18 +96,20 @@ struct Ask {
     unit: Option<String>,
 }
 
+impl Ask {
+    fn limit(&self) -> Duration {
+        self.timeout.unwrap_or(TIMEOUT)
+    }
+}
+
 /// What the whole command line comes to.
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     Ask(Ask),
     Status(status::Ask),
     List(list::Ask),
-    Help,
-    Version,
-    /// The manual page.
-    Man,
-    /// A script that tells a shell how to complete command lines.
-    Completions(String),
+    /// Print this text.
+    Print(String),
 }
 
 fn main() -> ExitCode {
@@ -110,20 +117,8 @@ fn main() -> ExitCode {
         Ok(Line::Ask(ask)) => ask,
         Ok(Line::Status(ask)) => return on_linux(|| status::run(&ask)).into(),
         Ok(Line::List(ask)) => return list::run(&ask).into(),
-        Ok(Line::Help) => {
-            say(manual::help().trim_end());
-            return End::Done.into();
-        }
-        Ok(Line::Version) => {
-            say(concat!("seamless ", env!("CARGO_PKG_VERSION")));
-            return End::Done.into();
-        }
-        Ok(Line::Man) => {
-            say(manual::page().trim_end());
-            return End::Done.into();
-        }
-        Ok(Line::Completions(script)) => {
-            say(script.trim_end());
+        Ok(Line::Print(text)) => {
+            say(text.trim_end());
             return End::Done.into();
         }
         Err(error) => {
@@ -132,11 +127,11 @@ fn main() -> ExitCode {
         }
     };
     let end = on_linux(|| match ask.verb {
-        Verb::Status => End::Usage, // it is a line of its own
+        Verb::Status | Verb::List => End::Usage, // a line of its own
         Verb::Restart => restart::run(&ask),
         Verb::Stop => stop::run(&ask),
-        Verb::Commit => probation::commit(&ask),
-        Verb::Rollback => probation::rollback(&ask),
+        Verb::Commit => probation::run(&ask, true),
+        Verb::Rollback => probation::run(&ask, false),
         Verb::Check => check::run(&ask),
         Verb::Watch => watch::run(&ask),
     });
@@ -152,26 +147,27 @@ fn on_linux(run: impl FnOnce() -> End) -> End {
 }
 
 fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
-    let (mut verb, mut lists, mut paths) = (None, false, Vec::new());
+    let (mut verb, mut paths) = (None::<Verb>, Vec::new());
     let (mut json, mut metrics, mut force, mut timeout) = (false, None, false, None);
     let (mut user, mut folder, mut unit) = (None, None, None);
     let mut until = Until::default();
     while let Some(argument) = parser.next()? {
+        let is = |verbs: &[Verb]| verb.is_some_and(|verb| verbs.contains(&verb));
         match argument {
-            Arg::Long("help") | Arg::Short('h') => return Ok(Line::Help),
-            Arg::Long("version") | Arg::Short('V') => return Ok(Line::Version),
-            Arg::Long("man") if verb.is_none() => return Ok(Line::Man),
+            Arg::Long("help") | Arg::Short('h') => return Ok(Line::Print(manual::help())),
+            Arg::Long("version") | Arg::Short('V') => {
+                return Ok(Line::Print(concat!("seamless ", env!("CARGO_PKG_VERSION")).to_owned()));
+            }
+            Arg::Long("man") if verb.is_none() => return Ok(Line::Print(manual::page())),
             Arg::Long("completions") if verb.is_none() => {
                 let shell = parser.value()?.string()?;
                 let script = completions::of(&shell).ok_or("completions for bash, zsh or fish")?;
-                return Ok(Line::Completions(script));
+                return Ok(Line::Print(script));
             }
             Arg::Long("timeout") if verb != Some(Verb::Check) => {
                 timeout = Some(parser.value()?.parse_with(words::parse_time)?);
             }
-            Arg::Long("json")
-                if lists || matches!(verb, Some(Verb::Status | Verb::Check | Verb::Restart)) =>
-            {
+            Arg::Long("json") if is(&[Verb::Status, Verb::List, Verb::Check, Verb::Restart]) => {
                 json = true;
             }
             Arg::Long("wait") if verb == Some(Verb::Restart) => {
@@ -197,13 +193,10 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
             Arg::Long("unit") if verb == Some(Verb::Check) => {
                 unit = Some(parser.value()?.string()?);
             }
-            Arg::Value(word) if verb.is_none() && !lists => {
-                if word == "list" {
-                    lists = true;
-                    continue;
-                }
+            Arg::Value(word) if verb.is_none() => {
                 verb = Some(match word.to_str() {
                     Some("status") => Verb::Status,
+                    Some("list") => Verb::List,
                     Some("restart") => Verb::Restart,
                     Some("stop") => Verb::Stop,
                     Some("commit") => Verb::Commit,
@@ -213,19 +206,19 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
                     _ => return Err(format!("unknown command {word:?}").into()),
                 });
             }
-            Arg::Value(path) if paths.is_empty() || lists || verb == Some(Verb::Status) => {
+            Arg::Value(path) if paths.is_empty() || is(&[Verb::Status, Verb::List]) => {
                 paths.push(PathBuf::from(path));
             }
             _ => return Err(argument.unexpected()),
         }
     }
-    if lists {
-        return Ok(Line::List(list::Ask { folders: paths, json, timeout }));
-    }
     let names = || table::COMMANDS.map(|command| command.name).join(", ");
     let verb = verb.ok_or_else(|| format!("which command: {}?", names()))?;
     if json && metrics.is_some() {
         return Err("--json, --openmetrics or --prometheus, not two of them".into());
+    }
+    if verb == Verb::List {
+        return Ok(Line::List(list::Ask { folders: paths, json, timeout }));
     }
     if verb == Verb::Status {
         if paths.is_empty() {
@@ -239,7 +232,7 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
     Ok(Line::Ask(Ask { verb, service, json, force, timeout, until, user, folder, unit }))
 }
 
-/// A reader that has gone away is no trouble of ours.
+/// If the reader has gone away, there is nobody to tell.
 fn say(text: impl Display) {
     _ = writeln!(io::stdout(), "{text}");
 }

@@ -6,7 +6,6 @@
 use seamless::client::{Counter, Generation, Look, NoAnswer, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Display, Write as _};
-use std::time::Duration;
 
 /// Endings that a reader gives a meaning to.
 const RESERVED: [&str; 8] =
@@ -77,51 +76,45 @@ struct Page {
 impl Page {
     fn own(&mut self, all: &[Seen]) {
         use Kind::{Gauge, Info};
-        let number = |value: u64| value.to_string();
-        let flag = |value: bool| u64::from(value).to_string();
-        let time = |time: Duration| time.as_secs_f64().to_string();
         self.each(all, "serving", Gauge, "Whether a generation serves.", |seen| {
-            Some(flag(seen.status().is_some_and(|status| status.state().serves())))
+            Some(u8::from(seen.status().is_some_and(|status| status.state().serves())))
         });
         let about = "Whether it is known what runs: 0 if the newest generation does not answer, or may not be asked.";
-        self.each(all, "answers", Gauge, about, |seen| Some(flag(seen.is_known())));
+        self.each(all, "answers", Gauge, about, |seen| Some(u8::from(seen.is_known())));
         self.many(all, "state", Gauge, "1 for the state of the newest generation.", |seen| {
             let now = seen.state();
             let other = Some(now).filter(|now| !STATES.contains(now));
             let states = STATES.into_iter().chain(other);
-            states.map(|state| (vec![("state", state.to_owned())], flag(state == now))).collect()
+            let value = |state: &str| u8::from(state == now).to_string();
+            states.map(|state| (vec![("state", state.to_owned())], value(state))).collect()
         });
         self.each(all, "generation", Gauge, "The number of the newest generation.", |seen| {
-            Some(number(seen.newest()?.number()))
+            Some(seen.newest()?.number())
         });
         self.each(all, "age_seconds", Gauge, "For how long its daemon runs.", |seen| {
-            Some(time(seen.newest()?.age()?))
+            Some(seen.newest()?.age()?.as_secs_f64())
         });
         let about = "For how long it is in its state.";
         self.each(all, "state_age_seconds", Gauge, about, |seen| {
-            Some(time(seen.status()?.state_age()?))
+            Some(seen.status()?.state_age()?.as_secs_f64())
         });
         let about = "How many connections its daemon has open.";
-        self.each(all, "connections", Gauge, about, |seen| {
-            Some(number(seen.newest()?.connections()? as u64))
-        });
+        self.each(all, "connections", Gauge, about, |seen| seen.newest()?.connections());
         self.each(all, "sockets", Gauge, "How many sockets a successor would get.", |seen| {
-            Some(number(seen.status()?.socket_count()))
+            Some(seen.status()?.socket_count())
         });
         let about = "How long the transfer from its predecessor took.";
         self.each(all, "transfer_seconds", Gauge, about, |seen| {
-            Some(time(seen.status()?.transfer_time()?))
+            Some(seen.status()?.transfer_time()?.as_secs_f64())
         });
         let about = "Whether it has still to prove itself.";
         self.each(all, "probation", Gauge, about, |seen| {
-            Some(flag(seen.newest()?.is_on_probation()))
+            Some(u8::from(seen.newest()?.is_on_probation()))
         });
         let about = "How often the program file that was rejected has failed in a row.";
-        self.each(all, "rejected_tries", Gauge, about, |seen| {
-            Some(number(seen.look.rejected()?.tries.into()))
-        });
+        self.each(all, "rejected_tries", Gauge, about, |seen| Some(seen.look.rejected()?.tries));
         self.each(all, "starting", Gauge, "Whether a further generation starts.", |seen| {
-            seen.is_known().then(|| flag(seen.look.starting().is_some()))
+            seen.is_known().then(|| u8::from(seen.look.starting().is_some()))
         });
         for role in ["draining", "standby"] {
             let about = match role {
@@ -129,18 +122,17 @@ impl Page {
                 _ => "How many older generations stand by.",
             };
             self.each(all, role, Gauge, about, |seen| {
-                let older = seen.look.older().iter();
-                seen.is_known()
-                    .then(|| number(older.filter(|one| seen.role(one) == role).count() as u64))
+                let older = seen.look.older().iter().filter(|one| seen.role(one) == role);
+                seen.is_known().then(|| older.count())
             });
         }
         let about = "For how long the daemon of an older generation runs.";
         self.many(all, "older_age_seconds", Gauge, about, |seen| {
-            seen.of_older(|one| one.age().map(time))
+            seen.of_older(|one| one.age().map(|age| age.as_secs_f64()))
         });
         let about = "How many connections an older generation has open.";
         self.many(all, "older_connections", Gauge, about, |seen| {
-            seen.of_older(|one| one.connections().map(|count| number(count as u64)))
+            seen.of_older(Generation::connections)
         });
         self.history(all);
         self.many(all, "service", Info, "What runs, and below which supervisor.", |seen| {
@@ -153,7 +145,7 @@ impl Page {
                 ("version", version.map(str::to_owned)),
             ];
             let known = labels.into_iter().filter_map(|(name, value)| Some((name, value?)));
-            vec![(known.collect(), number(1))]
+            vec![(known.collect(), "1".to_owned())]
         });
     }
 
@@ -171,7 +163,7 @@ impl Page {
         for (name, about, count) in counts {
             self.each(all, name, Kind::Counter, about, |seen| {
                 let is_read = seen.look.unknown().is_none();
-                is_read.then(|| count(seen.look.history()).to_string())
+                is_read.then(|| count(seen.look.history()))
             });
         }
     }
@@ -204,16 +196,16 @@ impl Page {
     }
 
     /// At most one value of each service.
-    fn each(
+    fn each<T: Display>(
         &mut self,
         all: &[Seen],
         name: &str,
         kind: Kind,
         about: &str,
-        of: impl Fn(&Seen) -> Option<String>,
+        of: impl Fn(&Seen) -> Option<T>,
     ) {
         self.many(all, name, kind, about, |seen| {
-            of(seen).map(|value| (vec![], value)).into_iter().collect()
+            of(seen).map(|value| (vec![], value.to_string())).into_iter().collect()
         });
     }
 
@@ -264,7 +256,7 @@ impl Page {
 }
 
 impl Seen {
-    fn status(&self) -> Option<&Status> {
+    pub(crate) fn status(&self) -> Option<&Status> {
         self.status.as_ref().ok()
     }
 
@@ -276,7 +268,7 @@ impl Seen {
         matches!(self.status, Ok(_) | Err(NoAnswer::NobodyRuns))
     }
 
-    fn state(&self) -> &'static str {
+    pub(crate) fn state(&self) -> &'static str {
         match &self.status {
             Ok(status) => status.state_name(),
             Err(NoAnswer::NobodyRuns) => "none",

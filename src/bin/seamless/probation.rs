@@ -1,28 +1,19 @@
 //! `seamless commit` and `seamless rollback`.
 
 use crate::{ANSWER, Ask, End, complain, say, words};
-use seamless::client::{Look, NoAnswer};
+use seamless::client::NoAnswer;
 use std::thread;
 use std::time::{Duration, Instant};
 
-const TIMEOUT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 
-pub(crate) fn commit(asked: &Ask) -> End {
-    let (look, told) = asked.service.commit(limit(asked).min(ANSWER));
-    end_probation(asked, look, told, true)
-}
-
-pub(crate) fn rollback(asked: &Ask) -> End {
-    let (look, told) = asked.service.rollback(limit(asked).min(ANSWER));
-    end_probation(asked, look, told, false)
-}
-
-fn limit(asked: &Ask) -> Duration {
-    asked.timeout.unwrap_or(TIMEOUT)
-}
-
-fn end_probation(asked: &Ask, look: Look, told: Result<(), NoAnswer>, passed: bool) -> End {
+/// Ends the probation: passed, or failed.
+pub(crate) fn run(asked: &Ask, passed: bool) -> End {
+    let limit = asked.limit();
+    let (look, told) = match passed {
+        true => asked.service.commit(limit.min(ANSWER)),
+        false => asked.service.rollback(limit.min(ANSWER)),
+    };
     let began = Instant::now();
     let path = look.pid_file().display();
     match told {
@@ -31,17 +22,13 @@ fn end_probation(asked: &Ask, look: Look, told: Result<(), NoAnswer>, passed: bo
             complain(format_args!("{path}: no generation runs"));
             return End::NobodyServes;
         }
-        Err(why @ NoAnswer::Refused(_)) => {
-            complain(why);
-            return End::Stays;
-        }
         Err(why) => {
-            complain(why);
-            return End::Error;
+            complain(&why);
+            return if matches!(why, NoAnswer::Refused(_)) { End::Stays } else { End::Error };
         }
     }
     let Some(number) = look.newest().map(|newest| newest.number()) else { return End::Error };
-    while began.elapsed() < limit(asked) {
+    while began.elapsed() < limit {
         let seen = asked.service.look();
         let of_it =
             seen.newest().filter(|newest| newest.number() == number && !newest.is_draining());

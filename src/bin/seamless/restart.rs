@@ -1,7 +1,7 @@
 //! `seamless restart`.
 
 use crate::stages::Seen;
-use crate::{ANSWER, Ask, End, Until, complain, say, say_json, words};
+use crate::{ANSWER, Ask, End, GAP, Until, complain, say, say_json, words};
 use seamless::State;
 use seamless::client::{Generation, Look, NoAnswer, Outcome, Restart, Service, Status, Wish};
 use serde::Serialize;
@@ -10,15 +10,12 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Between two questions.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// A daemon that had less time than that to answer is not said to hang.
 const ENOUGH: Duration = Duration::from_secs(1);
-/// How long no generation may run: a supervisor waits up to a second before it starts the next.
-const GAP: Duration = Duration::from_secs(3);
 /// How long a commit may take after the end of a probation.
 const COMMIT: Duration = Duration::from_secs(10);
 
@@ -50,11 +47,17 @@ struct Verdict<'a> {
 }
 
 impl<'a> Verdict<'a> {
-    fn new(service: &'a Service, end: End, verdict: &'static str, says: String) -> Verdict<'a> {
+    fn new(service: &'a Service, end: End, says: String) -> Verdict<'a> {
         let reason = (end != End::Done).then(|| says.clone());
         Verdict {
             pid_file: service.pid_file(),
-            verdict,
+            verdict: match end {
+                End::Done => "committed",
+                End::Error | End::Usage => "error",
+                End::NobodyServes => "nobody-serves",
+                End::Stays => "stays",
+                End::NotYet => "not-yet",
+            },
             exit_code: end as u8,
             generation: None,
             daemon: None,
@@ -82,7 +85,7 @@ impl<'a> Verdict<'a> {
 pub(crate) fn run(asked: &Ask) -> End {
     let began = Instant::now();
     let mut verdict = restart(asked, began);
-    verdict.seconds = (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+    verdict.seconds = words::seconds(began.elapsed());
     if asked.json {
         say_json(&verdict);
     } else {
@@ -96,7 +99,7 @@ pub(crate) fn run(asked: &Ask) -> End {
 }
 
 fn restart(asked: &Ask, began: Instant) -> Verdict<'_> {
-    let timeout = asked.timeout.unwrap_or(TIMEOUT);
+    let timeout = asked.limit();
     let service = &asked.service;
     let before = match service.status(timeout.min(ANSWER)) {
         (look, Ok(status)) if status.is_keeping() => {
@@ -105,7 +108,7 @@ fn restart(asked: &Ask, began: Instant) -> Verdict<'_> {
                  supervisor has started the next generation",
                 look.pid_file().display(),
             );
-            return Verdict::new(service, End::NobodyServes, "nobody-serves", text);
+            return Verdict::new(service, End::NobodyServes, text);
         }
         (_, Ok(status)) => status,
         (look, Err(why)) => return not_asked(service, &look, &why),
@@ -114,98 +117,71 @@ fn restart(asked: &Ask, began: Instant) -> Verdict<'_> {
     if let Err(why) = answer {
         return not_asked(service, &look, &why);
     }
-    let stages = Stages::new(&look);
+    let seen = Seen::of(&look, None);
     let Some(restart) = Restart::since(look) else {
         let text = "the generation that was asked is gone".to_owned(); // somebody has accepted
-        return Verdict::new(service, End::NobodyServes, "nobody-serves", text);
+        return Verdict::new(service, End::NobodyServes, text);
     };
     let failures =
         if before.daemon() == restart.old().daemon() { before.failed_restarts() } else { 0 };
-    let last = Ok(before);
-    Waiting {
-        service,
+    let waiting = Waiting {
+        asked,
         restart,
-        until: asked.until,
         failures,
         began,
         timeout,
-        is_default: asked.timeout.is_none(),
-        last,
+        last: Ok(before),
         gone: None,
         on_probation: None,
-        stages,
-    }
-    .wait()
+        seen,
+    };
+    waiting.wait()
 }
 
 /// Why no restart has begun.
 fn not_asked<'a>(service: &'a Service, look: &Look, why: &NoAnswer) -> Verdict<'a> {
-    let verdict = |end, verdict, text| Verdict::new(service, end, verdict, text).old(look.newest());
+    let verdict = |end, text| Verdict::new(service, end, text).old(look.newest());
     match (why, look.newest()) {
         (NoAnswer::NobodyRuns, _) => {
             let text = format!("{}: no generation runs", look.pid_file().display());
             let notes = look.notes().to_vec();
-            Verdict { notes, ..verdict(End::NobodyServes, "nobody-serves", text) }
+            Verdict { notes, ..verdict(End::NobodyServes, text) }
         }
         (NoAnswer::Refused(why), Some(newest)) => {
-            let (number, pid) = (newest.number(), newest.daemon());
-            let text = format!("generation {number} (daemon {pid}) stays: {why}");
-            verdict(End::Stays, "stays", text)
+            verdict(End::Stays, format!("{} stays: {why}", words::generation(newest)))
         }
         (NoAnswer::NotListening(why), Some(newest)) => {
             let command = newest.supervisor(None).and_then(|one| one.command(Wish::Restart));
             let instead = command.map(|command| format!(": use `{command}`")).unwrap_or_default();
-            verdict(End::Error, "error", format!("{why}{instead}"))
+            verdict(End::Error, format!("{why}{instead}"))
         }
-        (why, _) => verdict(End::Error, "error", why.to_string()),
+        (why, _) => verdict(End::Error, why.to_string()),
     }
 }
 
 struct Waiting<'a> {
-    service: &'a Service,
+    asked: &'a Ask,
     restart: Restart,
-    until: Until,
     /// How many restarts had failed before.
     failures: u64,
     began: Instant,
     timeout: Duration,
-    /// Nobody has set the timeout, so it does not count for a probation.
-    is_default: bool,
-    /// What it said last, or why it does not.
+    /// What the old generation said last, or why it does not answer.
     last: Result<Status, NoAnswer>,
-    /// Since when it is gone.
+    /// Since when the old generation has been seen to be gone.
     gone: Option<Instant>,
     /// The new generation, while it is on probation.
     on_probation: Option<(u64, i32)>,
-    stages: Stages,
-}
-
-/// What has been seen of the restart so far. It is told only where somebody sits at a terminal.
-struct Stages {
-    is_terminal: bool,
-    last: Seen,
-}
-
-impl Stages {
-    fn new(look: &Look) -> Stages {
-        Stages { is_terminal: io::stderr().is_terminal(), last: Seen::of(look, None) }
-    }
-
-    fn tell(&mut self, look: &Look, status: Option<&Status>, since: Instant) {
-        let now = Seen::of(look, status);
-        for line in self.last.until(&now).iter().filter(|_| self.is_terminal) {
-            _ = writeln!(io::stderr(), "{:>7.2} s  {line}", since.elapsed().as_secs_f64());
-        }
-        self.last = now;
-    }
+    /// What the last look has seen.
+    seen: Seen,
 }
 
 impl<'a> Waiting<'a> {
     fn wait(mut self) -> Verdict<'a> {
         let mut next = Instant::now();
         loop {
-            let seen = self.service.look();
-            self.stages.tell(&seen, self.last.as_ref().ok(), self.began);
+            let seen = self.asked.service.look();
+            self.tell_stages(&seen);
             let outcome = self.restart.outcome(&seen);
             if let Some(verdict) = self.judge(&outcome, &seen) {
                 return verdict;
@@ -216,7 +192,7 @@ impl<'a> Waiting<'a> {
                 let gone = *self.gone.get_or_insert_with(Instant::now);
                 if seen.starting().is_none() && gone.elapsed() >= GAP.min(self.timeout) {
                     let text = format!("{} has ended, and nobody serves in its place", self.old());
-                    return self.verdict(End::NobodyServes, "nobody-serves", text);
+                    return self.verdict(End::NobodyServes, text);
                 }
             } else if next <= Instant::now() {
                 if let Some(verdict) = self.ask() {
@@ -236,6 +212,18 @@ impl<'a> Waiting<'a> {
         }
     }
 
+    /// Tells what has changed, if somebody sits at a terminal.
+    fn tell_stages(&mut self, look: &Look) {
+        let now = Seen::of(look, self.last.as_ref().ok());
+        if io::stderr().is_terminal() {
+            let seconds = self.began.elapsed().as_secs_f64();
+            for line in self.seen.until(&now) {
+                _ = writeln!(io::stderr(), "{seconds:>7.2} s  {line}");
+            }
+        }
+        self.seen = now;
+    }
+
     /// `Some`: it is over.
     fn judge(&mut self, outcome: &Outcome, seen: &Look) -> Option<Verdict<'a>> {
         let (after, old) = (words::time(self.began.elapsed()), self.restart.old().number());
@@ -245,21 +233,22 @@ impl<'a> Waiting<'a> {
                     "generation {generation} (daemon {daemon}) took over from generation {old} after \
                      {after}"
                 );
-                let verdict = self.verdict(End::Done, "committed", text);
+                let verdict = self.verdict(End::Done, text);
                 Some(verdict.new_one(generation, Some(daemon)))
             }
-            Outcome::OnProbation { generation, daemon } if self.until == Until::Started => {
+            Outcome::OnProbation { generation, daemon } if self.asked.until == Until::Started => {
                 let text = format!(
                     "generation {generation} (daemon {daemon}) took over from generation {old} after \
                      {after}, on probation"
                 );
-                let verdict = self.verdict(End::Done, "started", text);
-                Some(verdict.new_one(generation, Some(daemon)))
+                let verdict = self.verdict(End::Done, text).new_one(generation, Some(daemon));
+                Some(Verdict { verdict: "started", ..verdict })
             }
             Outcome::OnProbation { generation, daemon } => {
                 let before = self.on_probation.replace((generation, daemon));
-                if self.is_default && before != self.on_probation {
-                    let left = self.service.status(ANSWER).1.ok();
+                // Without --timeout it waits for as long as the probation lasts.
+                if self.asked.timeout.is_none() && before != self.on_probation {
+                    let left = self.asked.service.status(ANSWER).1.ok();
                     let left = left.and_then(|status| status.probation_left()).unwrap_or_default();
                     self.timeout = self.began.elapsed() + left + COMMIT;
                 }
@@ -272,9 +261,10 @@ impl<'a> Waiting<'a> {
                     "generation {generation} is rolled back after {after}: {why}{}",
                     serves.unwrap_or_default(),
                 );
-                let verdict = self.verdict(End::Stays, "rolled-back", text);
+                let verdict = self.verdict(End::Stays, text);
                 let daemon = self.on_probation.filter(|(number, _)| *number == generation);
                 Some(Verdict {
+                    verdict: "rolled-back",
                     reason: Some(why.to_owned()),
                     ..verdict.new_one(generation, daemon.map(|(_, pid)| pid))
                 })
@@ -286,19 +276,18 @@ impl<'a> Waiting<'a> {
         }
     }
 
-    fn verdict(&self, end: End, verdict: &'static str, says: String) -> Verdict<'a> {
-        Verdict::new(self.service, end, verdict, says).old(Some(self.restart.old()))
+    fn verdict(&self, end: End, says: String) -> Verdict<'a> {
+        Verdict::new(&self.asked.service, end, says).old(Some(self.restart.old()))
     }
 
     fn old(&self) -> String {
-        let old = self.restart.old();
-        format!("generation {} (daemon {})", old.number(), old.daemon())
+        words::generation(self.restart.old())
     }
 
     /// Asks how it goes. `Some`: the attempt is over.
     fn ask(&mut self) -> Option<Verdict<'a>> {
         let left = self.timeout.saturating_sub(self.began.elapsed());
-        let (seen, answer) = self.service.status(left.min(ANSWER));
+        let (seen, answer) = self.asked.service.status(left.min(ANSWER));
         if seen.newest().is_none_or(|newest| newest.daemon() != self.restart.old().daemon()) {
             return None; // the next look tells
         }
@@ -306,7 +295,7 @@ impl<'a> Waiting<'a> {
             Ok(status) if status.failed_restarts() > self.failures => {
                 let why = status.last_failure().unwrap_or("it did not say why");
                 let text = format!("{} stays: the restart failed: {why}", self.old());
-                return Some(self.verdict(End::Stays, "stays", text));
+                return Some(self.verdict(End::Stays, text));
             }
             Ok(status) => self.last = Ok(status),
             Err(NoAnswer::NobodyRuns) => {}
@@ -324,19 +313,19 @@ impl<'a> Waiting<'a> {
             let text = format!(
                 "not yet: generation {generation} (daemon {daemon}) is still on probation after {timeout}"
             );
-            let verdict = self.verdict(End::NotYet, "not-yet", text);
+            let verdict = self.verdict(End::NotYet, text);
             return verdict.new_one(generation, Some(daemon));
         }
         let status = match &self.last {
             Err(why) => {
                 let text = format!("{why}; after {timeout} nobody has taken over");
-                return self.verdict(End::Error, "error", text);
+                return self.verdict(End::Error, text);
             }
             Ok(status) => status,
         };
         if self.gone.is_some() {
             let text = format!("{old} has ended, and after {timeout} nobody serves in its place");
-            return self.verdict(End::NobodyServes, "nobody-serves", text);
+            return self.verdict(End::NobodyServes, text);
         }
         let how = match status.state() {
             State::Detached => "serves on, detached, and its supervisor goes on trying",
@@ -352,9 +341,7 @@ impl<'a> Waiting<'a> {
             (None, starts) => format!("; {} failed after init", words::count(starts, "start")),
         };
         let text = format!("not yet: {old} {how}, after {timeout}{starting}");
-        match status.state() {
-            State::Draining => self.verdict(End::NobodyServes, "nobody-serves", text),
-            _ => self.verdict(End::NotYet, "not-yet", text),
-        }
+        let is_over = status.state() == State::Draining;
+        self.verdict(if is_over { End::NobodyServes } else { End::NotYet }, text)
     }
 }

@@ -73,8 +73,8 @@ impl Seen {
     /// What has happened since, a line each, in the order of a restart.
     pub(crate) fn until(&self, now: &Seen) -> Vec<String> {
         let mut lines = Vec::new();
-        if let (Some(before), Some(after)) = (&self.newest, &now.newest)
-            && before.daemon == after.daemon
+        let both = self.newest.as_ref().zip(now.newest.as_ref());
+        if let Some((before, after)) = both.filter(|(before, after)| before.daemon == after.daemon)
         {
             lines.extend(before.until(after));
         }
@@ -87,11 +87,10 @@ impl Seen {
             }
             _ => {}
         }
-        if let (Some(before), Some(after)) = (&self.newest, &now.newest)
-            && after.number < before.number
-            && self.has(after.daemon)
-        {
-            let Newest { number, daemon, .. } = after;
+        let is_back = |(before, after): &(&Newest, &Newest)| {
+            after.number < before.number && self.has(after.daemon)
+        };
+        if let Some((before, Newest { number, daemon, .. })) = both.filter(is_back) {
             lines.push(format!(
                 "generation {number} (daemon {daemon}) serves again: generation {} has failed",
                 before.number

@@ -2,7 +2,8 @@
 
 use crate::openmetrics::{self, Format, Seen};
 use crate::services::{self, worst};
-use crate::{ANSWER, End, complain, say, say_json, words};
+use crate::words::{self, seconds};
+use crate::{ANSWER, End, complain, say, say_json};
 use seamless::client::{Counter, Generation, History, NoAnswer, Socket, Status, Supervisor, Wish};
 use serde::{Serialize, Serializer};
 use std::fmt::Write as _;
@@ -221,32 +222,22 @@ fn by_name<S: Serializer>(counters: &Option<Vec<Counter>>, to: S) -> Result<S::O
     }
 }
 
-fn seconds(time: Duration) -> f64 {
-    // No more digits than mean something.
-    (time.as_secs_f64() * 1000.0).round() / 1000.0
-}
-
 impl Report<'_> {
     pub(crate) fn of(seen: &Seen) -> Report<'_> {
         let look = &seen.look;
         let newest = look.newest();
-        let (status, error) = match &seen.status {
-            Ok(status) => (Some(status), None),
-            Err(NoAnswer::NobodyRuns) => (None, None),
-            Err(why) => (None, Some(why.to_string())),
+        let status = seen.status();
+        let error = match &seen.status {
+            Ok(_) | Err(NoAnswer::NobodyRuns) => None,
+            Err(why) => Some(why.to_string()),
         };
         let of_standby = seen.standby.as_ref();
         let standby = look.standby().map(Generation::daemon);
         let drains = |one: &&Generation| standby != Some(one.daemon());
-        let state = match (&error, status) {
-            (Some(_), _) => "unknown",
-            (None, Some(status)) => status.state_name(),
-            (None, None) => "none",
-        };
         Report {
             pid_file: look.pid_file(),
             serving: status.or(of_standby).is_some_and(|status| status.state().serves()),
-            state,
+            state: seen.state(),
             generation: newest.map(Generation::number),
             daemon: newest.map(Generation::daemon),
             launcher: newest.and_then(|newest| newest.launcher(status)),
@@ -317,34 +308,33 @@ impl Report<'_> {
     fn text(&self) -> String {
         let path = self.pid_file.display();
         let standby = self.probation.as_ref().and_then(|one| one.standby.as_ref());
-        let mut text = match (self.generation, self.state) {
+        let says = match (self.generation, self.state) {
             (Some(number), "unknown") if self.serving && standby.is_some() => format!(
-                "{path}: generation {} serves beside generation {number}, which is on probation and does not answer",
+                "generation {} serves beside generation {number}, which is on probation and does not answer",
                 standby.map_or(0, |standby| standby.generation),
             ),
-            (_, "unknown") => format!("{path}: cannot tell whether a generation serves"),
-            (None, _) => format!("{path}: no generation runs"),
-            (Some(number), "serving") if self.probation.is_some() => {
-                format!("{path}: generation {number} serves, on probation")
-            }
-            (Some(number), "serving") => format!("{path}: generation {number} serves"),
-            (Some(number), "handing-off") => {
-                format!("{path}: generation {number} serves; its handoff has begun")
-            }
-            (Some(number), "detached") => {
-                format!("{path}: generation {number} serves, detached: a successor is awaited")
-            }
-            (Some(number), "leaving") => {
-                format!(
-                    "{path}: generation {number} serves on until its drain begins: it is to stop"
-                )
-            }
+            (_, "unknown") => "cannot tell whether a generation serves".to_owned(),
+            (None, _) => "no generation runs".to_owned(),
             (Some(number), "keeping") => format!(
-                "{path}: nobody serves: generation {number} has crashed, and a keeper holds its sockets \
-                 for the next start"
+                "nobody serves: generation {number} has crashed, and a keeper holds its sockets for the \
+                 next start"
             ),
-            (Some(number), state) => format!("{path}: generation {number} is {state}"),
+            (Some(number), state) => match state {
+                "serving" if self.probation.is_some() => {
+                    format!("generation {number} serves, on probation")
+                }
+                "serving" => format!("generation {number} serves"),
+                "handing-off" => format!("generation {number} serves; its handoff has begun"),
+                "detached" => {
+                    format!("generation {number} serves, detached: a successor is awaited")
+                }
+                "leaving" => {
+                    format!("generation {number} serves on until its drain begins: it is to stop")
+                }
+                _ => format!("generation {number} is {state}"),
+            },
         };
+        let mut text = format!("{path}: {says}");
         let mut put = |name: &str, value: String| {
             _ = write!(text, "\n  {name:<11} {}", words::line(&value));
         };

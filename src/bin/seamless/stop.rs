@@ -5,13 +5,12 @@ use seamless::client::{Look, NoAnswer, Service, Supervisor, Wish};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the PID file may name a generation that the record does not list yet.
 const TAKEOVER: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(asked: &Ask) -> End {
-    let timeout = asked.timeout.unwrap_or(TIMEOUT);
+    let timeout = asked.limit();
     let began = Instant::now();
     let service = &asked.service;
     let (seen, status) = service.status(timeout.min(ANSWER));
@@ -41,10 +40,8 @@ pub(crate) fn run(asked: &Ask) -> End {
         let instead = instead(one);
         if !asked.force {
             complain(format_args!(
-                "generation {} (daemon {}) stays: {} would start it again at once; to keep it down: \
-                 {instead} (or --force)",
-                newest.number(),
-                newest.daemon(),
+                "{} stays: {} would start it again at once; to keep it down: {instead} (or --force)",
+                words::generation(newest),
                 one.kind(),
             ));
             return End::Stays;
@@ -68,11 +65,7 @@ pub(crate) fn run(asked: &Ask) -> End {
     ));
     let later = service.look();
     if let Some(new) = later.newest().filter(|new| new.number() > last) {
-        complain(format_args!(
-            "generation {} (daemon {}) was started meanwhile and serves",
-            new.number(),
-            new.daemon()
-        ));
+        complain(format_args!("{} was started meanwhile and serves", words::generation(new)));
         return End::Stays;
     }
     if let Some(held) = still_held(service) {
@@ -140,9 +133,8 @@ fn not_yet(seen: &Look, timeout: Duration) -> End {
     for one in seen.generations().iter().filter(|one| !one.has_ended()) {
         let open = one.connections().map(|count| words::count(count as u64, "connection"));
         complain(format_args!(
-            "not yet: generation {} (daemon {}) still drains after {}{}",
-            one.number(),
-            one.daemon(),
+            "not yet: {} still drains after {}{}",
+            words::generation(one),
             words::time(timeout),
             open.map(|open| format!(", with {open} open")).unwrap_or_default(),
         ));

@@ -66,56 +66,38 @@ impl Value {
     }
 }
 
-const JSON: Flag =
-    Flag { name: "json", value: None, about: "Print one JSON object.", or_next: false };
-const OPENMETRICS: Flag = Flag {
-    name: "openmetrics",
-    value: None,
-    about: "Print metrics and counters in the format OpenMetrics 1.0.",
-    or_next: true,
-};
-const PROMETHEUS: Flag = Flag {
-    name: "prometheus",
-    value: None,
-    about: "Print the same in the text format of Prometheus, for the textfile collector of node_exporter.",
-    or_next: false,
-};
-const TIMEOUT: Flag = Flag {
-    name: "timeout",
-    value: Some(Value::Time),
-    about: "How long to wait, like 60s, 500ms or 2m.",
-    or_next: false,
-};
-const FORCE: Flag = Flag {
-    name: "force",
-    value: None,
-    about: "Stop, although the supervisor would start the service again.",
-    or_next: false,
-};
-const WAIT: Flag = Flag {
-    name: "wait",
-    value: Some(Value::Until),
-    about: "Wait until a new generation serves, or until it has passed its probation.",
-    or_next: false,
-};
-const USER: Flag = Flag {
-    name: "user",
-    value: Some(Value::User),
-    about: "The user that the service will run as.",
-    or_next: false,
-};
-const SERVICE: Flag = Flag {
-    name: "service",
-    value: Some(Value::Folder),
-    about: "The folder of the service, in which its supervisor finds run.",
-    or_next: true,
-};
-const UNIT: Flag = Flag {
-    name: "unit",
-    value: Some(Value::Unit),
-    about: "The systemd unit of the service.",
-    or_next: false,
-};
+const fn flag(name: &'static str, value: Option<Value>, about: &'static str) -> Flag {
+    Flag { name, value, about, or_next: false }
+}
+
+const fn or_next(flag: Flag) -> Flag {
+    Flag { or_next: true, ..flag }
+}
+
+const JSON: Flag = flag("json", None, "Print one JSON object.");
+const OPENMETRICS: Flag =
+    flag("openmetrics", None, "Print metrics and counters in the format OpenMetrics 1.0.");
+const PROMETHEUS: Flag = flag(
+    "prometheus",
+    None,
+    "Print the same in the text format of Prometheus, for the textfile collector of node_exporter.",
+);
+const TIMEOUT: Flag =
+    flag("timeout", Some(Value::Time), "How long to wait, like 60s, 500ms or 2m.");
+const FORCE: Flag =
+    flag("force", None, "Stop, although the supervisor would start the service again.");
+const WAIT: Flag = flag(
+    "wait",
+    Some(Value::Until),
+    "Wait until a new generation serves, or until it has passed its probation.",
+);
+const USER: Flag = flag("user", Some(Value::User), "The user that the service will run as.");
+const SERVICE: Flag = flag(
+    "service",
+    Some(Value::Folder),
+    "The folder of the service, in which its supervisor finds run.",
+);
+const UNIT: Flag = flag("unit", Some(Value::Unit), "The systemd unit of the service.");
 
 pub(crate) const PROGRAM: &str =
     "looks at a service that restarts seamlessly, restarts and stops it";
@@ -149,7 +131,7 @@ pub(crate) const COMMANDS: [Command; 8] = [
             program; a list of them if it is not one PID file. --openmetrics: metrics and these counters \
             in the format OpenMetrics 1.0. --prometheus: the same in the text format of Prometheus, for \
             node_exporter's textfile collector. Waits 5s for an answer, or --timeout.",
-        options: &[Flag { or_next: true, ..JSON }, OPENMETRICS, PROMETHEUS, TIMEOUT],
+        options: &[or_next(JSON), or_next(OPENMETRICS), PROMETHEUS, TIMEOUT],
         ends: &[
             (0, "a generation serves; of several services, in each"),
             (1, "unknown: no answer, or permission denied"),
@@ -236,7 +218,7 @@ pub(crate) const COMMANDS: [Command; 8] = [
             what to do. It works before the service was ever started, but sees less then: --user names \
             the user that the service will run as, and --service (the folder of `run`) or --unit (the \
             systemd unit) tells where its supervisor looks.",
-        options: &[JSON, USER, SERVICE, UNIT],
+        options: &[JSON, USER, or_next(SERVICE), UNIT],
         ends: &[(0, "nothing would go wrong"), (1, "something would")],
     },
     Command {

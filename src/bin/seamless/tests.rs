@@ -38,8 +38,8 @@ fn each_command_line() {
         panic!("no status");
     };
     assert_eq!((ask.services.len(), ask.json, ask.metrics), (2, false, Some(Format::Prometheus)));
-    assert_eq!(line(&["status", "-h"]), Ok(Line::Help));
-    assert_eq!(line(&["-V"]), Ok(Line::Version));
+    assert_eq!(line(&["status", "-h"]), Ok(Line::Print(manual::help())));
+    assert_eq!(line(&["-V"]), Ok(Line::Print(format!("seamless {}", env!("CARGO_PKG_VERSION")))));
     for (wrong, words) in [
         (&[][..], "which command"),
         (&["web.pid"], "unknown command"),
@@ -120,7 +120,7 @@ fn manual_and_completions_name_each_command_and_option() {
         }
     }
     for shell in ["bash", "zsh", "fish"] {
-        let Ok(Line::Completions(script)) = line(&["--completions", shell]) else {
+        let Ok(Line::Print(script)) = line(&["--completions", shell]) else {
             panic!("no completions for {shell}");
         };
         for command in &COMMANDS {
@@ -131,7 +131,7 @@ fn manual_and_completions_name_each_command_and_option() {
         }
     }
     assert_eq!(completions::of("tcsh"), None);
-    assert_eq!(line(&["--man"]), Ok(Line::Man));
+    assert_eq!(line(&["--man"]), Ok(Line::Print(manual::page())));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `seamless watch`: one restart, stage by stage, for somebody at a terminal.
 
 use crate::stages::Seen;
-use crate::{ANSWER, Ask, End, complain, words};
+use crate::{ANSWER, Ask, End, GAP, complain, words};
 use seamless::client::{Look, Status};
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -12,8 +12,6 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(20);
 /// Between two counts of the connections that are open.
 const COUNT_AGAIN: Duration = Duration::from_millis(250);
-/// How long no generation may run: a supervisor waits up to a second before it starts the next.
-const GAP: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(ask: &Ask) -> End {
     let limit = ask.timeout.unwrap_or(Duration::MAX);

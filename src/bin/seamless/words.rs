@@ -1,5 +1,6 @@
 //! Words as people write and read them.
 
+use seamless::client::Generation;
 use std::time::Duration;
 
 /// No line is longer.
@@ -33,6 +34,11 @@ pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     ms.map(Duration::from_millis).ok_or_else(wrong)
 }
 
+/// For programs: no more digits than mean something.
+pub(super) fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
 /// The two largest units.
 pub(super) fn time(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -44,6 +50,10 @@ pub(super) fn time(time: Duration) -> String {
         (0, _, _) => format!("{hours} h {} min", minutes % 60),
         (_, _, _) => format!("{days} d {} h", hours % 24),
     }
+}
+
+pub(super) fn generation(one: &Generation) -> String {
+    format!("generation {} (daemon {})", one.number(), one.daemon())
 }
 
 /// `1 connection`, `2 connections`.

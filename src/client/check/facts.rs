@@ -180,9 +180,9 @@ impl Facts {
             supervising.as_ref().filter(|_| attached).map(|seen| parent(seen, said, &who));
         let folder_of_it = || supervising.as_ref()?.folder().map(Path::to_owned);
         let service_folder = named.folder.clone().or_else(folder_of_it);
-        let unit = named.unit.as_ref().map(|name| match name.contains('.') {
-            true => Unit { name: name.clone(), user: false },
-            false => Unit { name: format!("{name}.service"), user: false },
+        let unit = named.unit.as_ref().map(|name| {
+            let ending = if name.contains('.') { "" } else { ".service" };
+            Unit { name: format!("{name}{ending}"), user: false }
         });
         let mut settings = None;
         match unit.or_else(|| supervising.as_ref()?.systemd_unit().cloned()) {
@@ -374,11 +374,10 @@ fn unit_settings() -> Vec<&'static str> {
 
 /// May this user do that (4 read, 2 write, 1 search) there?
 pub(super) fn may(about: About, who: &Who, what: u32) -> bool {
-    let bits = match () {
-        () if who.uid == ROOT => return true,
-        () if about.uid == who.uid => about.mode >> 6,
-        () if who.groups.contains(&about.gid) => about.mode >> 3,
-        () => about.mode,
+    let shift = match (about.uid == who.uid, who.groups.contains(&about.gid)) {
+        (true, _) => 6,
+        (false, true) => 3,
+        (false, false) => 0,
     };
-    bits & what == what
+    who.uid == ROOT || (about.mode >> shift) & what == what
 }

@@ -44,16 +44,14 @@ pub enum Severity {
 struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn add(&mut self, severity: Severity, about: &'static str, says: String, advice: String) {
-        self.0.push(Finding { severity, about, says, advice });
+    fn problem(&mut self, about: &'static str, says: String, advice: impl Into<String>) {
+        let advice = advice.into();
+        self.0.push(Finding { severity: Severity::Problem, about, says, advice });
     }
 
-    fn problem(&mut self, about: &'static str, says: String, advice: String) {
-        self.add(Severity::Problem, about, says, advice);
-    }
-
-    fn note(&mut self, about: &'static str, says: String, advice: String) {
-        self.add(Severity::Note, about, says, advice);
+    fn note(&mut self, about: &'static str, says: String, advice: impl Into<String>) {
+        let advice = advice.into();
+        self.0.push(Finding { severity: Severity::Note, about, says, advice });
     }
 }
 
@@ -96,11 +94,11 @@ fn folder(facts: &Facts, found: &mut Findings) {
     };
     if about.what != What::Folder {
         let says = format!("{folder:?} is not a folder: init fails");
-        return found.problem(ABOUT, says, "give init a path in a folder".to_owned());
+        return found.problem(ABOUT, says, "give init a path in a folder");
     }
     if facts.read_only {
         let says = format!("{folder:?} is on a read-only file system: started fails");
-        let advice = "use a folder under /run, or mount it writable".to_owned();
+        let advice = "use a folder under /run, or mount it writable";
         return found.problem(ABOUT, says, advice);
     }
     if !may(about, who, WRITE | SEARCH) {
@@ -134,7 +132,7 @@ fn folder(facts: &Facts, found: &mut Findings) {
     }
     if let Some(Err(why)) = &facts.locks {
         let says = format!("{folder:?} is on a file system without locks ({why}): init fails");
-        found.problem(ABOUT, says, "use a folder under /run".to_owned());
+        found.problem(ABOUT, says, "use a folder under /run");
     }
 }
 
@@ -144,12 +142,12 @@ fn files(facts: &Facts, found: &mut Findings) {
     let is_sticky = about_folder.is_some_and(|about| about.mode & STICKY != 0);
     let folder_owner = about_folder.map(|about| about.uid);
     let remove = |path: &Path| format!("rm {}", shown(path));
-    // Renamed over: for that, the folder counts.
+    // `started` replaces the file by a rename, so the rights of the folder count.
     let replaced = |about: Option<About>, path: &Path, name, found: &mut Findings| {
         let Some(about) = about else { return };
         if about.what == What::Folder {
             let says = format!("{path:?} is a folder: started fails");
-            found.problem(name, says, "give init another path".to_owned());
+            found.problem(name, says, "give init another path");
         } else if is_sticky
             && ![ROOT, about.uid].contains(&who.uid)
             && folder_owner != Some(who.uid)
@@ -184,7 +182,7 @@ fn files(facts: &Facts, found: &mut Findings) {
         let advice = format!("chown {user} {}", shown(&lock_path));
         problem(format!("belongs to uid {}, and {user} may not open it", lock.uid), advice);
     } else if who.uid == ROOT && lock.uid != ROOT && folder_owner != Some(lock.uid) {
-        // It is used all the same as long as a generation of that user lives.
+        // As long as a generation of that user lives, the file is used.
         let advice = format!("remove it when the service is down: {}", remove(&lock_path));
         if facts.daemon.is_none() {
             problem(format!("belongs to uid {}, and its folder does not", lock.uid), advice);
@@ -209,28 +207,24 @@ fn kernel(facts: &Facts, found: &mut Findings) {
                 predecessor is signalled";
     if let Err(why) = pidfds {
         let says = format!("there are no pidfds ({why}): {lost}");
-        found.problem(
-            "pidfd",
-            says,
-            "use Linux 5.3 or later, and let seccomp pass them".to_owned(),
-        );
+        found.problem("pidfd", says, "use Linux 5.3 or later, and let seccomp pass them");
     }
     if let Err(why) = proc {
         let says = format!("/proc cannot be used ({why}): {lost}");
-        found.problem("proc", says, "mount a /proc of this PID namespace".to_owned());
+        found.problem("proc", says, "mount a /proc of this PID namespace");
     }
     if let Some(backlog) = backlog.filter(|backlog| *backlog < BACKLOG) {
         let says = format!(
             "net.core.somaxconn is {backlog}: no listener has a longer queue, and if more clients \
              connect while nobody accepts, they wait or fail"
         );
-        found.problem("somaxconn", says, "sysctl -w net.core.somaxconn=4096".to_owned());
+        found.problem("somaxconn", says, "sysctl -w net.core.somaxconn=4096");
     }
     if facts.daemon.is_none() && *migrate == Some(0) {
         let says = "net.ipv4.tcp_migrate_req is 0: connections that wait at a listener are reset when \
                     the service closes it, unless its sockets are transferred (seamless::sockets)";
         let advice = "use seamless::sockets, or sysctl -w net.ipv4.tcp_migrate_req=1";
-        found.note("tcp-migrate-req", says.to_owned(), advice.to_owned());
+        found.note("tcp-migrate-req", says.to_owned(), advice);
     }
 }
 
@@ -248,7 +242,7 @@ fn limits(daemon: &Daemon, migrate: Option<u64>, found: &mut Findings) {
              drains cannot be proven, and a stop does not wait for it"
         );
         let advice = "show /proc/sys to the service: under systemd, remove ProcSubset=pid";
-        found.problem("proc", says, advice.to_owned());
+        found.problem("proc", says, advice);
     }
     if *oom_group {
         let says = format!(
@@ -257,7 +251,7 @@ fn limits(daemon: &Daemon, migrate: Option<u64>, found: &mut Findings) {
         );
         let advice = "set memory.oom.group to 0 (systemd: OOMPolicy=continue, Kubernetes: the kubelet's \
                       singleProcessOOMKill), or give the service more than two generations need";
-        found.problem("memory", says, advice.to_owned());
+        found.problem("memory", says, advice);
     }
     if let (Some(memory), Some(_)) = (memory, probation) {
         let needed = memory.used.saturating_mul(2);
@@ -289,7 +283,7 @@ fn limits(daemon: &Daemon, migrate: Option<u64>, found: &mut Findings) {
              link to another release, restarts in place stay in the folder of the first one"
         );
         let advice = "set Config::working_dir, or start it by a shell, which sets PWD";
-        found.note("working-folder", says, advice.to_owned());
+        found.note("working-folder", says, advice);
     }
     if migrate == Some(0) && silent.is_none() {
         for address in not_transferred {
@@ -298,7 +292,7 @@ fn limits(daemon: &Daemon, migrate: Option<u64>, found: &mut Findings) {
                  net.ipv4.tcp_migrate_req is 0: connections in its queue at a restart are reset"
             );
             let advice = "get it from seamless::sockets, or sysctl -w net.ipv4.tcp_migrate_req=1";
-            found.problem("tcp-migrate-req", says, advice.to_owned());
+            found.problem("tcp-migrate-req", says, advice);
         }
     }
 }
@@ -344,10 +338,10 @@ fn supervisor(parent: &Parent, user: &str, in_place: bool, found: &mut Findings)
              launcher runs goes unnoticed, and the detached daemon serves on"
         );
         let advice = "chmod 755 supervise in the run script, before it changes the user";
-        found.problem(ABOUT, says, advice.to_owned());
+        found.problem(ABOUT, says, advice);
     }
     if let Some(exit_0) = &kind.exit_0_is_final {
-        found.note(ABOUT, exit_0.note.to_owned(), exit_0.advice.to_owned());
+        found.note(ABOUT, exit_0.note.to_owned(), exit_0.advice);
     }
     match kind.starts_again {
         StartsAgain::Always | StartsAgain::IfConfigured => {}
@@ -358,7 +352,7 @@ fn supervisor(parent: &Parent, user: &str, in_place: bool, found: &mut Findings)
                 "a shell, {name} (process {pid}), waits for the service: the supervisor's TERM ends \
                  the shell and never arrives"
             );
-            found.problem(ABOUT, says, "start the program by exec in the run script".to_owned());
+            found.problem(ABOUT, says, "start the program by exec in the run script");
         }
         StartsAgain::Never => {
             let says = format!(
@@ -367,7 +361,7 @@ fn supervisor(parent: &Parent, user: &str, in_place: bool, found: &mut Findings)
             );
             let advice = "run it under a supervisor, or restart in place (Config::reload_signals); if that \
                           parent does restart it, say so (Config::parent_restarts)";
-            found.problem(ABOUT, says, advice.to_owned());
+            found.problem(ABOUT, says, advice);
         }
         StartsAgain::Unknown => {
             let says = format!(
@@ -376,7 +370,7 @@ fn supervisor(parent: &Parent, user: &str, in_place: bool, found: &mut Findings)
                  its successor_timeout"
             );
             let advice = "run it under a known supervisor; if this one restarts it, all is well";
-            found.problem(ABOUT, says, advice.to_owned());
+            found.problem(ABOUT, says, advice);
         }
     }
 }
@@ -387,7 +381,7 @@ fn service_folder(service: &ServiceFolder, who: &Who, is_running: bool, found: &
     match run {
         None => {
             let says = format!("{run_path:?} does not exist: nothing can be started");
-            found.problem("run-script", says, "write a run script".to_owned());
+            found.problem("run-script", says, "write a run script");
         }
         Some(about) if about.mode & 0o111 == 0 => {
             let says = format!("{run_path:?} is not executable: nothing can be started");
@@ -401,7 +395,7 @@ fn service_folder(service: &ServiceFolder, who: &Who, is_running: bool, found: &
             "{run_path:?} starts nothing by exec: the shell takes the supervisor's TERM, which never \
              arrives at the service"
         );
-        found.problem("run-script", says, "start the program by exec in its last line".to_owned());
+        found.problem("run-script", says, "start the program by exec in its last line");
     }
     // Of one that runs, the daemon itself has said whether it can read it.
     let lifted = script.is_some_and(|text| {
@@ -415,7 +409,7 @@ fn service_folder(service: &ServiceFolder, who: &Who, is_running: bool, found: &
             path.join("supervise"),
         );
         let advice = "chmod 755 supervise in the run script, before it changes the user";
-        found.problem("supervisor", says, advice.to_owned());
+        found.problem("supervisor", says, advice);
     }
 }
 
@@ -441,11 +435,7 @@ fn unit(settings: &Properties, facts: &Facts, found: &mut Findings) {
     let state = settings.get("LoadState");
     if !["loaded", ""].contains(&state) {
         let says = format!("systemd says that the unit is {state}");
-        return found.problem(
-            ABOUT,
-            says,
-            "systemctl daemon-reload, or name another one".to_owned(),
-        );
+        return found.problem(ABOUT, says, "systemctl daemon-reload, or name another one");
     }
     let daemon = facts.daemon.as_ref();
     let notifies = daemon.and_then(|daemon| daemon.notifies);
@@ -465,6 +455,6 @@ fn unit(settings: &Properties, facts: &Facts, found: &mut Findings) {
         let says = "FileDescriptorStoreMax=0: after a crash, the sockets are bound anew, and connections \
                     in their queues are lost";
         let advice = "set FileDescriptorStoreMax= to as many as there are sockets";
-        found.note(ABOUT, says.to_owned(), advice.to_owned());
+        found.note(ABOUT, says.to_owned(), advice);
     }
 }

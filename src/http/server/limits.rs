@@ -1,7 +1,12 @@
 //! The limits of a server, and whom it trusts.
 
-use super::{LEAST_HEADER_SIZE, LONGEST, Server, Trusted};
+use super::{Server, Trusted};
 use std::time::Duration;
+
+/// The smallest buffer with which hyper can read.
+const LEAST_HEADER_SIZE: usize = 8192;
+/// A longer time is cut to this, so that sums of times do not overflow.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Server {
     /// How long the head of a request may take to arrive, counted from its first byte, and how long a new
