@@ -157,7 +157,7 @@ async fn serve(
     rooms.leave(&member);
 }
 
-/// Serves until the client leaves, which is an error or `false`, or until the drain begins. No line is half handled then.
+/// Serves until the drain begins, or until the client leaves, which is an error or `false`.
 async fn talk(
     stream: &TcpStream,
     member: &mut Member,
