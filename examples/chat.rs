@@ -1,12 +1,12 @@
 //! A chat over TCP whose clients never notice a restart: `chat [PID_FILE [ADDRESS]]`.
 //!
-//! `join ROOM` and `say TEXT` are the two commands. Whoever is in a room gets each line that is said there, behind
-//! the number of the speaker. Try it with `nc 127.0.0.1 7000` in two windows, and restart it as often as you like.
+//! `join ROOM` and `say TEXT` are the two commands. Each line is sent to all members of the room, with the number of
+//! its author. Try it with `nc 127.0.0.1 7000` in two windows, and restart it as often as you like.
 //!
-//! When the drain begins, all tasks stop to read, so that nothing more is said here. Then each connection is passed
-//! to the successor, with what makes it up: the number, the room, the half of a line that was read, and the lines
-//! that are not written yet. Some connections arrive earlier than others: a connection that arrives gets what has
-//! been said since the successor has started. If a connection cannot be passed, it is served on.
+//! When the drain begins, all tasks stop reading, so that nothing more is said in this process. Then each connection is
+//! passed to the successor, with its number, its room, the half of a line that was read, and the lines that are not
+//! written yet. Some connections arrive earlier than others, so each gets on its arrival what was said since the
+//! successor has started. If a connection cannot be passed, it is served on.
 
 use seamless::connections::tokio::{Arrived, accept, pass};
 use std::collections::{BTreeMap, HashMap};
@@ -50,10 +50,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     })
 }
 
-/// Who is where, and what was said.
+/// The members of the rooms, and what was said.
 struct Rooms {
     inner: Mutex<HashMap<String, Room>>,
-    /// How many tasks read, so that more may be said.
+    /// How many tasks still read: more may be said.
     reading: watch::Sender<usize>,
 }
 
@@ -95,11 +95,11 @@ impl Rooms {
     }
 }
 
-/// What makes up a connection, but for its socket.
+/// All of a connection but its socket.
 struct Member {
     number: u64,
     room: String,
-    /// Read, and no whole line yet.
+    /// What was read and is not a whole line yet.
     unread: Vec<u8>,
     /// To be written.
     unsent: Vec<u8>,
@@ -157,7 +157,7 @@ async fn serve(
     rooms.leave(&member);
 }
 
-/// Until the client leaves, which is an error or `false`, or until the drain begins. Nothing is half-way then.
+/// Serves until the drain begins, or until the client leaves, which is an error or `false`.
 async fn talk(
     stream: &TcpStream,
     member: &mut Member,

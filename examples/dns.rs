@@ -1,6 +1,6 @@
-//! A small DNS server, written by hand. It answers each TXT question with the PID of the process, and no
-//! restart leaves a question without its answer: as soon as a new process is ready, all questions go to it, and
-//! the old one answers what waits in its queues.
+//! A small DNS server without a library. It answers each TXT question with the PID of the process, also during
+//! restarts: as soon as a new process is ready, all questions go to it, and the old one answers what waits in its
+//! queues.
 //!
 //! ```sh
 //! dns --listen 127.0.0.1:8053 --pid-file /run/web/web.pid
@@ -20,7 +20,7 @@ use std::{
 use options::Options;
 use seamless::sockets::{self, Steer};
 
-/// One for each worker.
+/// How many threads answer; each has a socket.
 const WORKERS: usize = 2;
 /// A datagram that was on its way when the drain began arrives within this time.
 const ON_ITS_WAY: Duration = Duration::from_millis(20);
@@ -91,7 +91,7 @@ fn serve(member: &UdpSocket) -> io::Result<()> {
     }
 }
 
-/// The answer to one question (RFC 1035, section 4); `None` for what is no question.
+/// The answer to one question (RFC 1035, section 4). `None` if it is not a question.
 fn answer(question: &[u8]) -> Option<Vec<u8>> {
     const HEAD: usize = 12;
     const TXT: u16 = 16;

@@ -7,7 +7,7 @@
 //! curl 'http://127.0.0.1:8080/sleep/?duration=0s'
 //! ```
 //!
-//! Both answers tell who gave them: the PID, and when it was started.
+//! Both answers name the process that gave them: its PID, and when it was started.
 
 use axum::{Router, extract::Query, http::StatusCode, routing::get};
 use std::{collections::HashMap, env, process, time::SystemTime};

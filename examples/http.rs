@@ -26,7 +26,7 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn Error>> {
 async fn serve(address: SocketAddr) -> Result<(), Box<dyn Error>> {
     let app = Router::new()
         .route_service("/health", seamless::http::health())
-        // `Bytes`: the whole body is read, at most 2 MiB. Who leaves a body unread loses the connection.
+        // `Bytes`: the whole body is read, at most 2 MiB. If a body is left unread, the connection is lost.
         .fallback(async |_: Bytes| {
             options::request_arrived();
             format!("Server pid: {}\n", process::id())

@@ -1,10 +1,10 @@
 //! A line protocol over TCP without a lost question: `lines [PID_FILE [ADDRESS]]`. Each line is answered
 //! with the PID and the line.
 //!
-//! Such a protocol usually has no word for "please connect again", so a server can only close. Here an
-//! old process answers on as long as its client asks. It closes a connection when no question has come for
-//! `QUIET`, counted from the last one. A client that asks again after a longer pause has to be ready for
-//! a connection that was closed, as with every server that closes idle connections.
+//! Such a protocol usually has no message for "please connect again", so a server can only close. Here an
+//! old process goes on answering as long as its client asks. It closes a connection when no question has come for
+//! the time `QUIET`. A client that asks again after a longer pause must expect that its connection was closed, as
+//! with every server that closes idle connections.
 
 use std::{env, error::Error, io, process, time::Duration};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};

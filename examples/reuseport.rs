@@ -24,8 +24,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> {
-    // Before the runtime exists: the launcher, which never gets past this call, then stays a
-    // process of one thread.
+    // Before the runtime exists: the launcher never gets past this call, and so has only one thread.
     options.config().init()?;
     thread::sleep(options.startup_delay);
     let reason = serve(options)?;
@@ -44,7 +43,7 @@ async fn serve(options: &Options<SocketAddr>) -> Result<DrainReason, Box<dyn std
     // Until this guard and its clones are dropped, the drain goes on and `drain_timeout` counts.
     let serving = seamless::drain_guard();
 
-    // From here connections reach this process, so the old one may go.
+    // From here connections reach this process, so the old one may end.
     seamless::started()?;
 
     // It ends when the drain has begun and the queue is empty: closing it resets what is still there.

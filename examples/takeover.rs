@@ -8,10 +8,9 @@
 //! curl http://127.0.0.1:8081/requests
 //! ```
 //!
-//! The count of requests moves along: each process goes on from that of its predecessor.
-//! A bad version to try with: `--probation 30s --crash-after 100` aborts at its 100th request, and the old
-//! version serves again. With `--workers 4` there are four threads, each with a runtime and a socket of its own on the
-//! port (SO_REUSEPORT), and as many sockets are taken over.
+//! Each process goes on counting requests from the number of its predecessor. `--probation 30s --crash-after 100` is a
+//! bad version: it aborts at its 100th request, and the old version serves again. With `--workers 4` there are four
+//! threads, each with a runtime and a socket of its own on the port (SO_REUSEPORT); all four sockets are taken over.
 
 mod options;
 mod web;
@@ -74,15 +73,14 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options<Listen>) -> Result<(), Box<dyn std::error::Error>> {
-    // Before the runtime exists: the launcher, which never gets past this call, then stays a
-    // process of one thread.
+    // Before the runtime exists: the launcher never gets past this call, and so has only one thread.
     options
         .config()
         .hand_over("requests", || REQUESTS.load(Ordering::Relaxed).to_le_bytes().to_vec())
         .init()?;
     thread::sleep(options.startup_delay);
 
-    // What the predecessor has is taken over, what it has not is bound.
+    // The predecessor's sockets are taken over; others are bound.
     let places = &options.places;
     let mut sockets = sockets::Options::new();
     sockets.nonblocking(true).change_nonblocking(true); // as tokio needs them
@@ -100,7 +98,7 @@ fn run(options: &Options<Listen>) -> Result<(), Box<dyn std::error::Error>> {
     // Until this guard and its clones are dropped, the drain goes on and `drain_timeout` counts.
     let serving = seamless::drain_guard();
 
-    // Connections reach this process already: it has the sockets. So the old one may go.
+    // Connections reach this process already, since it has the sockets. So the old one may end.
     seamless::started()?;
 
     let app = web::app().layer(middleware::map_response(count));

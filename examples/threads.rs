@@ -44,8 +44,8 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> {
-    // Before any thread exists and anything large is allocated: what is there now, the launcher
-    // keeps for its whole life.
+    // Before any thread exists and before much memory is allocated: the launcher would keep both for its whole
+    // life.
     options.config().init()?;
     thread::sleep(options.startup_delay);
 
@@ -67,7 +67,7 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
     // and `drain_timeout` counts.
     let at_work = seamless::drain_guard();
 
-    // From here connections reach this process, so the old one may go.
+    // From here connections reach this process, so the old one may end.
     seamless::started()?;
     job.allow(true);
     thread::Builder::new().spawn(move || works.run())?;
@@ -154,7 +154,7 @@ fn accept(listener: TcpListener, drained: OwnedFd, at_work: DrainGuard) -> io::R
     }
 }
 
-/// Waits until one of `sources` can be read or has ended; tells of each whether it has.
+/// Waits until one of `sources` can be read or has ended. Returns for each whether it can or has.
 fn wait_readable<const N: usize>(
     sources: [&dyn AsFd; N],
     timeout: impl Into<PollTimeout>,
@@ -208,7 +208,7 @@ fn converse(stream: &TcpStream, drained: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for the first byte of a request; false where none comes in time. A drain shortens that
+/// Waits for the first byte of a request. Returns false if none comes in time. A drain shortens that
 /// time but does not end it: a request may be on its way, and closing would cut it off.
 fn next_request_begins(stream: &TcpStream, drained: &OwnedFd, grace: u16) -> io::Result<bool> {
     match wait_readable([stream, drained], IDLE_LIMIT)? {

@@ -1,5 +1,5 @@
-//! Two servers in one program, plain on one port and with TLS on another. A certificate is made at
-//! the first start; put another one in its place, restart, and that is the one.
+//! Two servers in one program, plain on one port and with TLS on another. The first start makes a certificate. If you
+//! replace it, the next restart uses the new one.
 //!
 //! ```sh
 //! tls [FOLDER [ADDRESS [TLS_ADDRESS]]]     # /run/web 127.0.0.1:8080 127.0.0.1:8443
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 async fn serve(folder: &Path, address: String, tls_address: String) -> Result<(), Box<dyn Error>> {
     let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
     if !certificate.exists() {
-        make(&certificate, &key)?; // nobody else starts at this time: `init` sees to that
+        make(&certificate, &key)?; // no other generation starts at this time: `init` guarantees it
     }
     let app = Router::new().fallback(async |_: Bytes| format!("Server pid: {}\n", process::id()));
     Server::new()
@@ -37,7 +37,7 @@ async fn serve(folder: &Path, address: String, tls_address: String) -> Result<()
     Ok(())
 }
 
-/// The certificate last: where it is, its key is too.
+/// The certificate is written last: if it exists, its key does as well.
 fn make(certificate: &Path, key: &Path) -> Result<(), Box<dyn Error>> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     let mut secret =

@@ -1,5 +1,5 @@
-//! A UDP server whose socket is taken over: each datagram comes back after a line that names the
-//! process, and no restart leaves one without its answer.
+//! A UDP server whose socket is taken over: it sends each datagram back after a line that names the
+//! process, and no restart loses one.
 //!
 //! ```sh
 //! udp --listen 127.0.0.1:8080 --pid-file /run/web/web.pid
@@ -42,9 +42,9 @@ fn run(options: &Options<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> 
     options.config().init()?;
     thread::sleep(options.startup_delay);
 
-    // Two processes wait for the same datagrams: the one that comes too late must not block.
+    // Two processes read from the same queue: the one that comes too late must not block.
     let socket = sockets::Options::new().nonblocking(true).udp(options.places)?;
-    // What comes while no process gets a processor waits here, as far as the system allows.
+    // While all processors are busy, datagrams wait in the buffer, which is as large as the system allows.
     SockRef::from(&socket).set_recv_buffer_size(1 << 20)?;
     log::info!("process {} listens on {}", process::id(), socket.local_addr()?);
 

@@ -26,8 +26,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
-    // Before the runtime exists: the launcher, which never gets past this call, then stays a
-    // process of one thread.
+    // Before the runtime exists: the launcher never gets past this call, and so has only one thread.
     options.config().init()?;
     thread::sleep(options.startup_delay);
     let reason = serve(options)?;
@@ -46,7 +45,7 @@ async fn serve(options: &Options<PathBuf>) -> Result<DrainReason, Box<dyn std::e
     // Until this guard and its clones are dropped, the drain goes on and `drain_timeout` counts.
     let serving = seamless::drain_guard();
 
-    // From here connections reach this process, so the old one may go.
+    // From here connections reach this process, so the old one may end.
     match seamless::started() {
         Ok(()) => place.keep(),
         Err(error) => {
@@ -66,8 +65,8 @@ async fn serve(options: &Options<PathBuf>) -> Result<DrainReason, Box<dyn std::e
     Ok(seamless::finished().await)
 }
 
-/// Binds beside `path`, then renames over it: at every moment the path leads to a listener.
-/// The fixed names beside it are safe, for only one generation starts at a time.
+/// Binds under another name, then renames the socket to `path`: at every moment the path leads to a listener.
+/// The other names are fixed, since only one generation starts at a time.
 fn bind(path: &Path) -> io::Result<(UnixListener, Place<'_>)> {
     let beside = |suffix| {
         let mut name = OsString::from(path);
@@ -88,8 +87,8 @@ fn bind(path: &Path) -> io::Result<(UnixListener, Place<'_>)> {
     Ok((UnixListener::from_std(listener)?, Place { path, old }))
 }
 
-/// The path, taken over. `started` ends the old process, so this comes first; where `started`
-/// refuses (somebody else runs this service), there is a way back.
+/// The path, taken over. `started` ends the old process, so this comes first. If `started`
+/// refuses (another supervisor runs this service), it is undone.
 struct Place<'a> {
     path: &'a Path,
     old: Option<PathBuf>,

@@ -1,5 +1,4 @@
-//! The crates that many programs are made of: clap, anyhow, tracing and tokio, with `init` before the
-//! runtime starts: `usual --pid-file=/run/web/web.pid --listen=127.0.0.1:8080`.
+//! A server with clap, anyhow, tracing and tokio: `usual --pid-file=/run/web/web.pid --listen=127.0.0.1:8080`.
 
 use anyhow::Context;
 use axum::Router;
@@ -11,7 +10,7 @@ use std::{io, process};
 /// A web server whose restarts nobody notices.
 #[derive(Parser)]
 struct Options {
-    /// By this file generations find each other.
+    /// Generations find each other by this file.
     #[arg(long)]
     pid_file: PathBuf,
     #[arg(long, default_value = "127.0.0.1:8080")]
@@ -20,7 +19,7 @@ struct Options {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    // Starts no thread and opens no file. It also takes what the crate says to `log`.
+    // It starts no thread and opens no file. It also takes what the crate logs.
     tracing_subscriber::fmt().with_writer(io::stderr).init();
     seamless::init(&options.pid_file).context("cannot start")?; // returns in the daemon
     serve(options)

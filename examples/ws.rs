@@ -1,15 +1,15 @@
 //! WebSockets that survive restarts, with their session: `ws [PID_FILE [ADDRESS]]`.
 //!
-//! Each session counts the texts of its client. A text is answered with its number, the PID of this process, and
-//! the text. The client connects once, and never sees a restart: no Close frame, no new connection, no number that
+//! Each session counts the texts of its client. The answer to a text is its number, the PID of this process, and
+//! the text. The client connects once, and never sees a restart: no Close frame, no new connection, and no number that
 //! is missing or comes twice.
 //!
-//! When the drain begins, each connection is passed to the successor between two frames. What is half-way goes
-//! along: the half of a frame that has come (`unread`), the first fragments of a message, and what is still to be
-//! written (`state`). If it cannot be passed, it is served on.
+//! When the drain begins, each connection is passed to the successor, together with the half of a frame that has
+//! arrived (`unread`), the first fragments of a message, and what is still to be written (`state`). If a connection
+//! cannot be passed, it is served on.
 //!
-//! The frames are read by hand, since a library keeps what it has read to itself. Without extensions they are simple
-//! (RFC 6455, section 5.2).
+//! The frames are parsed here, since libraries do not give back what they have read. Without extensions the frames are
+//! simple (RFC 6455, section 5.2).
 
 use seamless::connections::tokio::{Arrived, accept, pass};
 use std::io::{self, ErrorKind};
@@ -20,7 +20,7 @@ use tungstenite::handshake::derive_accept_key;
 
 /// A change of what [`Session::state`] writes gets another name.
 const KIND: &str = "ws/1";
-/// Of a message, and of the head of a request.
+/// The longest message, and the longest head of a request.
 const LONGEST: usize = 1 << 20;
 
 const TEXT: u8 = 1;
@@ -62,16 +62,16 @@ fn ended(result: io::Result<()>, guard: seamless::DrainGuard) {
     drop(guard);
 }
 
-/// What makes up a connection, but for its socket and half a frame.
+/// All of a connection but its socket and half a frame.
 #[derive(Default)]
 struct Session {
-    /// Texts of the client so far.
+    /// How many texts the client has sent.
     count: u64,
     /// The first fragments of a message; `None` between two messages.
     message: Option<Vec<u8>>,
     /// To be written.
     unsent: Vec<u8>,
-    /// The client has closed it: it ends when all is written.
+    /// The client has closed the session: it ends when all is written.
     over: bool,
 }
 
@@ -148,7 +148,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// The first frame in these bytes, and how many it has; `None`: it is not whole.
+    /// The first frame in these bytes, and its length. `None`: it is not complete yet.
     fn first(bytes: &[u8]) -> io::Result<Option<(Frame, usize)>> {
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
         if second & 0x80 == 0 {

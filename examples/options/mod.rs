@@ -1,4 +1,4 @@
-//! The command line of the servers: the same for each, but for the places where it listens.
+//! The command line of the servers. They differ only in the places where they listen.
 
 use std::{
     net::SocketAddr,
@@ -13,13 +13,13 @@ use seamless::Config;
 
 /// Where a server listens, as its own options set it.
 pub(crate) trait Places {
-    /// Those options, as they are told to somebody who got them wrong.
+    /// The usage of these options, for an error message.
     const USAGE: &'static str;
 
-    /// Takes the value of the option `--NAME`; false where there is no such option.
+    /// Takes the value of the option `--NAME`. Returns false if there is no such option.
     fn set(&mut self, name: &str, args: &mut lexopt::Parser) -> Result<bool, lexopt::Error>;
 
-    /// Takes an argument that has no name; false where there is none.
+    /// Takes an argument that has no name. Returns false if none is allowed.
     fn set_unnamed(&mut self, _value: &str) -> Result<bool, lexopt::Error> {
         Ok(false)
     }
@@ -61,24 +61,24 @@ pub(crate) struct Options<P> {
     pid_file: PathBuf,
     /// How long requests in flight may take once the drain has begun.
     pub(crate) drain_timeout: Duration,
-    /// How long to sleep before the sockets are had, to play a slow start.
+    /// How long to sleep before the sockets are bound, to imitate a slow start.
     pub(crate) startup_delay: Duration,
     /// The signals on which the launcher restarts in place.
     reload_signals: Vec<i32>,
-    /// Under a supervisor that cannot say what it means: how long to serve without a successor;
+    /// If the supervisor does not tell whether it restarts the service: how long to serve without a successor.
     /// `None`: for ever.
     successor_timeout: Option<Duration>,
     /// How long a new version has to prove itself.
     probation: Option<Duration>,
-    /// While this file exists, a version on probation is not well.
+    /// While this file exists, the check of a version on probation fails.
     check_file: Option<PathBuf>,
-    /// How long a version that is told to stop serves on, so that load balancers notice.
+    /// How long the process serves on after it was told to stop, so that load balancers notice.
     leave: Option<Duration>,
     /// How long connections wait after a crash.
     keep_sockets: Option<Duration>,
-    /// At this signal the process exits with code 1: a bad version to try with.
+    /// At this signal the process exits with code 1, to imitate a bad version.
     exit_on: Option<i32>,
-    /// Where s6 is told that the service is ready.
+    /// The descriptor on which the service tells s6 that it is ready.
     notification_fd: Option<i32>,
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn main<P: Places>(
 }
 
 impl<P: Places> Options<P> {
-    /// Reads the command line; where it makes no sense, says so and ends the process.
+    /// Reads the command line. If it is wrong, prints the usage and ends the process.
     fn from_args(default: P) -> Self {
         Self::parse(lexopt::Parser::from_env(), default).unwrap_or_else(|error| {
             eprintln!("{error}");
@@ -196,7 +196,7 @@ impl<P: Places> Options<P> {
     }
 }
 
-/// The requests until this version crashes: it is a bad one, to try with.
+/// How many requests are left until this process crashes, to imitate a bad version.
 static LEFT: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// A request has arrived. With `--crash-after N` the N-th one ends the process.

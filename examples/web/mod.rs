@@ -1,4 +1,4 @@
-//! What the servers on axum share: what they answer, and how a connection is served to its end.
+//! What the servers on axum share: the answers, and how a connection is served to its end.
 
 use std::{
     collections::HashMap,
@@ -23,11 +23,11 @@ use tokio::{
     time::sleep,
 };
 
-/// How much longer a connection stays open that waits for its first request, which the client may not send again: a connection that was
-/// accepted is a promise.
+/// How much longer than others an idle connection stays open in the drain if its first request has not come yet: the
+/// client may not retry.
 const FIRST_GRACE: Duration = Duration::from_secs(9);
 
-/// Answers every request with the PID, and after a while where that is asked for: `/?delay=10s`.
+/// Answers every request with the PID, and with a delay if the request asks for one: `/?delay=10s`.
 pub(crate) fn app() -> Router {
     Router::new().fallback(answer).layer(seamless::tower::ConnectionClose)
 }

@@ -3,32 +3,32 @@
 //! | page | what it tells |
 //! | --- | --- |
 //! | [protocol] | the promises, each stage of a restart, the files, the signals, and who may signal whom |
+//! | [deploying] | the features, examples to copy from, a walk through a restart, a new version |
 //! | [supervisors] | daemontools, runit, s6, systemd, supervisord, OpenRC: what each command does, what clients see |
 //! | [containers] | PID 1, wrappers, STOPSIGNAL, Docker, Kubernetes, Podman, s6-overlay |
 //! | [hardening] | which settings of systemd's sandbox are fine, and which need what |
+//! | [releases] | links, packages, the environment: which program the next generation runs |
+//! | [fleet] | many services: metrics, alerts, Ansible, and what a deploy of a fleet costs |
+//! | [command] | the program `seamless` |
+//! | [signals] | what each signal does, to the launcher and to a daemon |
+//! | [log] | all lines of the log, and what to do about each |
+//! | [http] | HTTP servers that drain |
+//! | [proxies] | behind nginx and haproxy; clients that reuse connections; request bodies |
+//! | [frameworks] | axum, tonic, actix-web, hyper, warp, poem, salvo, Rocket, pingora, and servers without a framework |
+//! | [programs] | programs with tokio, tracing, anyhow and clap |
 //! | [sockets] | which way to keep the sockets, and how they move to the successor |
-//! | [datagrams] | QUIC, DTLS, WebRTC, games and DNS: flows over UDP that stay with their process |
+//! | [datagrams] | QUIC, DTLS, WebRTC, games and DNS: how flows over UDP stay with their process |
 //! | [state] | state, files, locks and other descriptors that move to the successor |
 //! | [connections] | open connections that move to the successor |
-//! | [proxies] | behind nginx and haproxy; clients that reuse connections; request bodies |
-//! | [http] | HTTP servers that drain |
+//! | [probation] | if a new version fails, its predecessor serves again |
 //! | [crashes] | what clients see of a crash, and the keeper that holds the sockets |
-//! | [programs] | programs with tokio, tracing, anyhow and clap |
-//! | [probation] | a new version that fails: its predecessor serves again |
-//! | [command] | the program `seamless` |
-//! | [deploying] | the features, examples to copy from, a walk through a restart, a new version |
-//! | [fleet] | many services: metrics, alerts, Ansible, and what a deploy of a fleet costs |
-//! | [releases] | links, packages, the environment: what the next generation runs |
-//! | [signals] | what each signal does, to the launcher and to a daemon |
-//! | [log] | all lines of the log, and what an operator does |
-//! | [frameworks] | axum, tonic, actix-web, hyper, warp, poem, and others |
-//! | [development] | tests, terminals, debuggers, and what the log warns of |
 //! | [limitations] | what the crate cannot do |
+//! | [development] | tests, terminals, debuggers, and what the log warns of |
 //! | [testing] | how it is tested, and what was found |
 //! | [benchmarks] | what was measured |
 //! | [migration] | from rs/seamless, endless, grace, graceful, tableflip, shellflip or ecdysis |
 //!
-//! The guide exists in the documentation only.
+//! The guide is a part of the documentation only, not of the library.
 
 #[doc = include_str!("protocol.md")]
 pub mod protocol {}

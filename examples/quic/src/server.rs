@@ -39,13 +39,13 @@ pub struct Settings {
     pub members: usize,
     /// How long connections may go on after the drain has begun.
     pub drain_timeout: Option<Duration>,
-    /// In which a new generation has to prove itself.
+    /// The time in which a new generation has to prove itself.
     pub probation: Option<Duration>,
     /// After this time, a connection gets other IDs.
     pub id_lifetime: Duration,
     /// Clients that come back may send data with their first packet (0-RTT).
     pub early_data: bool,
-    /// Without: as a server that does not know of generations, to see what happens.
+    /// `false`: no steering, to see what happens then.
     pub steer: bool,
 }
 

@@ -1,4 +1,4 @@
-//! TLS sessions for early data (0-RTT), which go on through a restart. Copy this file into a server of your own.
+//! TLS sessions for early data (0-RTT) that survive a restart. Copy this file into a server of your own.
 //!
 //! What a client sends early could be sent again by somebody who has seen it. So rustls accepts it only once for
 //! each session, and only if the server itself stores its sessions. With a `seamless::tls::Ticketer` the clients keep

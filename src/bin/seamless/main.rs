@@ -1,5 +1,5 @@
-//! The program `seamless`: looks at a service, restarts and stops it. `seamless --help`. It sees and acts through
-//! [`seamless::client`]; here are the command line, the waiting and the words.
+//! The program `seamless`: shows, restarts and stops a service. [`seamless::client`] does the work. Here are the command
+//! line, the waiting and the words.
 
 mod check;
 mod completions;

@@ -31,7 +31,7 @@ pub(crate) fn help() -> String {
     let general = GENERAL.map(|(short, long, _)| format!("-{short}, --{long}"));
     let prints = PRINTS.map(|(name, value, _)| format!("--{name} {value}").trim_end().to_owned());
     let all = [general, prints].concat().join("; ");
-    let _ = writeln!(text, "\nEach: {code} {meaning}. {all}.");
+    let _ = writeln!(text, "\nAll: {code}  {meaning}. {all}.");
     text
 }
 

@@ -85,26 +85,22 @@ const PROMETHEUS: Flag = flag(
 const TIMEOUT: Flag =
     flag("timeout", Some(Value::Time), "How long to wait, like 60s, 500ms or 2m.");
 const FORCE: Flag =
-    flag("force", None, "Stop, although the supervisor would start the service again.");
+    flag("force", None, "Stop it even if the supervisor would start the service again.");
 const WAIT: Flag = flag(
     "wait",
     Some(Value::Until),
     "Wait until a new generation serves, or until it has passed its probation.",
 );
 const USER: Flag = flag("user", Some(Value::User), "The user that the service will run as.");
-const SERVICE: Flag = flag(
-    "service",
-    Some(Value::Folder),
-    "The folder of the service, in which its supervisor finds run.",
-);
+const SERVICE: Flag =
+    flag("service", Some(Value::Folder), "The folder of the service, with the script run.");
 const UNIT: Flag = flag("unit", Some(Value::Unit), "The systemd unit of the service.");
 
-pub(crate) const PROGRAM: &str =
-    "looks at a service that restarts seamlessly, restarts and stops it";
+pub(crate) const PROGRAM: &str = "shows, restarts and stops services that use the crate seamless";
 
 pub(crate) const PREFACE: &str = "PIDFILE is the path that the service gives to init, like \
-    /run/web/web.pid. Run it as the service's user or as root, in the same PID namespace. TIME is like \
-    60s, 500ms or 2m.";
+    /run/web/web.pid. Run seamless as the user of the service or as root, in the PID namespace of the \
+    service. TIME is like 60s, 500ms or 2m.";
 
 /// The exit code that all commands have.
 pub(crate) const USAGE_ERROR: (u8, &str) = (2, "a wrong command line");
@@ -126,14 +122,14 @@ pub(crate) const COMMANDS: [Command; 8] = [
         short: "Shows what runs",
         about: "Shows what runs: generation, state, processes and their supervisor, age, sockets, older \
             generations that still drain and how many connections each has open, and the result of the \
-            last restart. Instead of a PID file, a pattern like '/run/*/*.pid' stands for all services whose \
-            files match it, and a folder for all below it. --json: one object, with the counters of the \
-            program; a list of them if it is not one PID file. --openmetrics: metrics and these counters \
-            in the format OpenMetrics 1.0. --prometheus: the same in the text format of Prometheus, for \
-            node_exporter's textfile collector. Waits 5s for an answer, or --timeout.",
+            last restart. Instead of a PID file, a quoted pattern like '/run/*/*.pid' means all services \
+            whose PID file matches, and a folder means all services below it. --json: one object, with the \
+            counters of the program; a list of objects if it is not one PID file. --openmetrics: metrics and \
+            these counters in the format OpenMetrics 1.0. --prometheus: the same in the text format of \
+            Prometheus, for node_exporter's textfile collector. Waits 5s for an answer, or --timeout.",
         options: &[or_next(JSON), or_next(OPENMETRICS), PROMETHEUS, TIMEOUT],
         ends: &[
-            (0, "a generation serves; of several services, in each"),
+            (0, "a generation serves; for several services: in each of them"),
             (1, "unknown: no answer, or permission denied"),
             (3, "no generation serves; stale files are named"),
         ],
@@ -143,9 +139,8 @@ pub(crate) const COMMANDS: [Command; 8] = [
         operand: Operand::PidFile,
         short: "Asks for a restart and waits for its result",
         about: "Asks the newest generation for a restart and waits for the result, 60s or --timeout. With \
-            --wait committed it waits until the new generation has passed its probation, too; without \
-            --timeout, for as long as that lasts. On a terminal, it prints the stages on the way. --json: one \
-            object.",
+            --wait committed it also waits until the new generation has passed its probation, without \
+            limit unless there is a --timeout. On a terminal, it prints each stage. --json: one object.",
         options: &[WAIT, JSON, TIMEOUT],
         ends: &[
             (0, "a new generation took over"),
@@ -159,7 +154,7 @@ pub(crate) const COMMANDS: [Command; 8] = [
             ),
             (
                 5,
-                "not yet: the old generation serves on, and the next one has not taken over yet, or is \
+                "not yet: the old generation serves on and the next one has not taken over, or the next one is \
                  still on probation",
             ),
         ],
@@ -167,11 +162,11 @@ pub(crate) const COMMANDS: [Command; 8] = [
     Command {
         name: "stop",
         operand: Operand::PidFile,
-        short: "Drains what serves and waits for its end",
+        short: "Drains what serves and waits until it has ended",
         about: "Drains the generation that serves, with or without a launcher, and waits until it and all \
             older ones have ended, 60s or --timeout. Requests in flight are answered. If a supervisor \
-            would start the service again at once, it does nothing and names the command that keeps the \
-            service down; --force stops it all the same.",
+            would start the service again at once, seamless does nothing and names the command that keeps \
+            the service down; --force stops it all the same.",
         options: &[FORCE, TIMEOUT],
         ends: &[
             (0, "all have ended, or none ran"),
@@ -183,9 +178,9 @@ pub(crate) const COMMANDS: [Command; 8] = [
     Command {
         name: "commit",
         operand: Operand::PidFile,
-        short: "Ends a probation, passed",
-        about: "Ends the probation of the newest generation, passed: its predecessor drains. Waits until \
-            that is written, 60s or --timeout.",
+        short: "Ends a probation as passed",
+        about: "Ends the probation of the newest generation as passed: its predecessor drains. Waits until \
+            the record says so, 60s or --timeout.",
         options: &[TIMEOUT],
         ends: &[
             (0, "it has taken over"),
@@ -198,9 +193,9 @@ pub(crate) const COMMANDS: [Command; 8] = [
     Command {
         name: "rollback",
         operand: Operand::PidFile,
-        short: "Ends a probation, failed",
-        about: "Ends the probation of the newest generation, failed: its predecessor serves again, and \
-            then it drains. Waits for that, 60s or --timeout.",
+        short: "Ends a probation as failed",
+        about: "Ends the probation of the newest generation as failed: its predecessor serves again, and \
+            then the newest one drains. Waits until the predecessor serves, 60s or --timeout.",
         options: &[TIMEOUT],
         ends: &[
             (0, "the predecessor serves again"),
@@ -214,42 +209,42 @@ pub(crate) const COMMANDS: [Command; 8] = [
         name: "check",
         operand: Operand::PidFile,
         short: "Says what would go wrong and what to do",
-        about: "Looks at files, users, kernel, supervisor and limits, and says what would go wrong and \
-            what to do. It works before the service was ever started, but sees less then: --user names \
-            the user that the service will run as, and --service (the folder of `run`) or --unit (the \
-            systemd unit) tells where its supervisor looks.",
+        about: "Checks files, users, kernel, supervisor and limits, and says what would go wrong and \
+            what to do. Before the first start it sees less: then --user names the user that the service \
+            will run as, and --service (the folder with `run`) or --unit (the systemd unit) names its \
+            settings under the supervisor.",
         options: &[JSON, USER, or_next(SERVICE), UNIT],
-        ends: &[(0, "nothing would go wrong"), (1, "something would")],
+        ends: &[(0, "nothing would go wrong"), (1, "something would go wrong")],
     },
     Command {
         name: "list",
         operand: Operand::Folders,
         short: "Shows all services of the machine, a line each",
-        about: "Shows the services whose files lie in these folders, a line each. Without a folder: all that \
-            run on this machine, and those that have left files below /run. --json: one list of what status \
-            prints. Root sees the services of all users.",
+        about: "Shows the services whose files are in or below these folders, a line each. Without a folder: \
+            all that run on this machine, and those that have left files below /run. --json: a list of what \
+            status prints. Root sees the services of all users.",
         options: &[JSON, TIMEOUT],
         ends: &[
             (0, "each of them serves, or there is none"),
-            (1, "unknown for one of them at least: no answer, or permission denied"),
-            (3, "one of them at least does not serve"),
+            (1, "unknown for at least one: no answer, or permission denied"),
+            (3, "at least one does not serve"),
         ],
     },
     Command {
         name: "watch",
         operand: Operand::PidFile,
         short: "Shows a restart stage by stage",
-        about: "Waits for the next restart of the service, whoever asks for it, and prints each stage when it \
-            happens: until a new generation serves and the older ones have ended, or until --timeout.",
+        about: "Waits for the next restart of the service, whoever asks for it, and prints each stage as it \
+            happens, until a new generation serves and the older ones have ended, or until --timeout.",
         options: &[TIMEOUT],
         ends: &[
             (0, "a new generation took over, and no older one is left"),
-            (3, "the generation has ended, and nobody serves in its place"),
+            (3, "the generation has ended, and no other one serves"),
             (
                 4,
                 "the old generation stays: the restart failed, or the new generation was rolled back",
             ),
-            (5, "not yet: no restart has come to its end"),
+            (5, "not yet: no restart has finished"),
         ],
     },
 ];

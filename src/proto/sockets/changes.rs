@@ -12,7 +12,7 @@ pub(crate) struct Changes {
 }
 
 /// The mode and the owner of a Unix socket's path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct FileChanges {
     pub(crate) mode: Option<u32>,
     pub(crate) uid: Option<u32>,

@@ -19,8 +19,8 @@ scripts/demo [--restarts 10] [--clients 128] [--keep-alive] [--unix] [--compare]
 --compare      the same load with a stop and a start, with SO_REUSEPORT, and with takeover
 --record FILE  draws a timeline, as SVG: requests a second, failures, latency, restarts
 --keep-alive   each client keeps its connection; without it, each request has a new one
---unix         by a Unix socket
---example      restarts an example of the crate, in place of a small server that is built in;
+--unix         uses a Unix socket
+--example      restarts an example of the crate instead of the small server that is built in;
                building the examples takes minutes";
 
 const EXAMPLES: [&str; 4] = ["takeover", "threads", "reuseport", "unixsocket"];

@@ -59,7 +59,8 @@ scripts/bench --peers [--restarts 10] [--servers seamless,ecdysis,shellflip,ping
 scripts/bench --long [--restarts 200] [--requests 5000000] [--clients 128]
 scripts/bench --fleet [--hosts 10000] [--open 1000] [--rate 2000] [--restarts 20]
                                   (hosts that deploy daily; of each, open TLS connections and requests a
-                                   second)";
+                                   second)
+scripts/bench --flows             (QUIC connections over restarts, in about 3 minutes)";
 
 /// Set where the network is our own.
 const NET: &str = "SEAMLESS_BENCH_NET";
