@@ -131,7 +131,7 @@ const BUSY: Budget = Budget { connections: 1, ..RESTART };
 const KILL: Budget = Budget { kills: 1, ..NONE };
 
 /// Each variant, which promise it breaks, and what it takes to see that.
-const VARIANTS: [(Variant, Promise, Setting); 103] = [
+static VARIANTS: [(Variant, Promise, Setting); 103] = [
     (OnlyTheNamed, P13, daemontools(TWICE)),
     (SilenceDecides, P13, moving(Budget { limits: 1, ..RESTART })),
     (EndDecides, P13, moving(Budget { kills: 1, ..RESTART })),
@@ -283,7 +283,7 @@ fn seek(checker: impl Checker<Protocol>, name: &'static str) -> (usize, Option<V
 #[test]
 fn every_broken_variant_is_found() {
     let far = FAR.into_iter().filter(|_| is_deep());
-    for (variant, promise, setting) in VARIANTS.into_iter().chain(far) {
+    for (variant, promise, setting) in VARIANTS.iter().copied().chain(far) {
         find(variant, promise, setting);
     }
 }
