@@ -16,7 +16,7 @@ pub(super) enum Coming {
 
 impl Children {
     pub(in crate::proto::launcher) fn reload(&mut self, out: &mut Vec<Output>) {
-        if !self.in_place {
+        if self.in_place.is_none() {
             return;
         }
         if self.intent.is_some() || self.keep.is_awaited() {
@@ -41,7 +41,8 @@ impl Children {
         let is_old = |one: &&Member| self.last != Last::Lives(one.child);
         let draining = self.members.iter().filter(is_old).count();
         let serves = self.newest(Life::Serving).is_some();
-        if serves && self.max_draining.is_some_and(|most| draining >= most) {
+        let most = self.in_place.and_then(|in_place| in_place.max_draining);
+        if serves && most.is_some_and(|most| draining >= most) {
             self.prepared = None;
             return out.push(Output::Progress(Progress::ReloadRefused(Refusal::Draining)));
         }
@@ -107,7 +108,7 @@ impl Children {
         self.coming = None;
         match child {
             Some(child) => {
-                self.members.push(Member::new(child));
+                self.members.push(Member { child, ..Member::default() });
                 if let Last::Ended { child: from, .. } = self.last {
                     out.push(Output::PassSockets { from, to: child });
                 }
@@ -120,7 +121,7 @@ impl Children {
     }
 
     pub(super) fn start_again(&mut self, out: &mut Vec<Output>) {
-        if std::mem::replace(&mut self.again, false) {
+        if std::mem::take(&mut self.again) {
             out.push(Output::Disarm(Timer::Start));
             self.start(true, out);
         }
