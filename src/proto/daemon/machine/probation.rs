@@ -96,7 +96,8 @@ impl Daemon {
             Event::AskedToStandBy(number) => self.asked_to_stand_by(number, out),
             Event::Heard(word) => self.heard(word, out),
             Event::PartnerEnded => self.partner_ended(out),
-            // It will say nothing any more. Nobody newer is looked for: until its end it looks alive itself.
+            // The other one will say nothing any more. A newer one is not looked for: until its end the other one
+            // itself looks alive.
             Event::Dumps => self.serve_again(false, RollbackCause::Ended, out),
             Event::Newer(Newer::Watched) => {}
             // If nothing is known, it serves as well. That takes nothing from a newer generation that lives. If that one

@@ -22,7 +22,7 @@ impl Children {
         if self.intent.is_some() || self.keep.is_awaited() {
             out.push(Output::Progress(Progress::ReloadRefused(Refusal::Leaving)));
         } else if self.coming.is_some() {
-            // The program is about to be executed as it is then: that is the wish.
+            // The program is about to be executed, as it is at that moment. That fulfils this wish as well.
         } else if self.newest(Life::Starting).is_some() {
             // It may finish, so that wishes that come faster than the program starts do not keep it from
             // ever serving. But one that hangs blocks nobody.
@@ -36,7 +36,7 @@ impl Children {
 
     /// `gathered`: no further signal can belong to the wish for this start.
     fn start(&mut self, gathered: bool, out: &mut Vec<Output>) {
-        // Those before the current one drain, or are about to. Where nobody serves, more of them are
+        // Those before the current one drain, or are about to. If nobody serves, one more than the limit is
         // the lesser evil.
         let is_old = |one: &&Member| self.last != Last::Lives(one.child);
         let draining = self.members.iter().filter(is_old).count();
