@@ -5,7 +5,8 @@ use crate::proto::generation::record::Identity;
 use crate::proto::text::{Refused, VERSION};
 use crate::proto::{Intent, Kind, Report, Scope};
 use std::cmp::Ordering;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
+use std::str::FromStr;
 use std::time::Duration;
 
 /// What the launcher knows of its supervisor. A pidfd of it may come with the message.
@@ -85,17 +86,14 @@ pub(crate) struct ToKeeper {
 
 impl Aside {
     pub(crate) fn format(&self) -> Vec<u8> {
-        let text = match self {
-            Aside::Alive => format!("{CHANNEL}{VERSION} alive"),
-            Aside::Store(name) => format!("{CHANNEL}{VERSION} store {name}"),
-            Aside::Remove(name) => format!("{CHANNEL}{VERSION} remove {name}"),
-            Aside::NoKeeper => format!("{CHANNEL}{VERSION} no-keeper"),
-            Aside::InPlace => format!("{CHANNEL}{VERSION} in-place"),
-            Aside::Waits(left) => {
-                format!("{CHANNEL}{VERSION} waits {WAITS}{}", left.as_millis())
-            }
-        };
-        text.into_bytes()
+        match self {
+            Aside::Alive => message("alive"),
+            Aside::Store(name) => message(format_args!("store {name}")),
+            Aside::Remove(name) => message(format_args!("remove {name}")),
+            Aside::NoKeeper => message("no-keeper"),
+            Aside::InPlace => message("in-place"),
+            Aside::Waits(left) => message(format_args!("waits left_ms={}", left.as_millis())),
+        }
     }
 
     /// `None`: something else.
@@ -108,10 +106,7 @@ impl Aside {
             "remove" => name().map(Aside::Remove),
             "no-keeper" => Some(Aside::NoKeeper),
             "in-place" => Some(Aside::InPlace),
-            "waits" => {
-                let millis = fields.split(' ').find_map(|field| field.strip_prefix(WAITS))?;
-                Some(Aside::Waits(Duration::from_millis(millis.parse().ok()?)))
-            }
+            "waits" => millis(fields, "left_ms").map(Aside::Waits),
             _ => None,
         }
     }
@@ -119,18 +114,17 @@ impl Aside {
 
 impl Given {
     pub(crate) fn format(&self) -> Vec<u8> {
-        let text = match self {
-            Given::Begin { generation, sockets, keep_sockets } => format!(
-                "{CHANNEL}{VERSION} give generation={generation} sockets={sockets} keep_ms={}",
+        match self {
+            Given::Begin { generation, sockets, keep_sockets } => message(format_args!(
+                "give generation={generation} sockets={sockets} keep_ms={}",
                 keep_sockets.as_millis(),
-            ),
+            )),
             Given::Sockets(sockets) => {
                 let lines: Vec<String> = sockets.iter().map(Socket::format).collect();
-                format!("{CHANNEL}{VERSION} given count={}\n{}", sockets.len(), lines.join("\n"))
+                message(format_args!("given count={}\n{}", sockets.len(), lines.join("\n")))
             }
-            Given::End => format!("{CHANNEL}{VERSION} given-all"),
-        };
-        text.into_bytes()
+            Given::End => message("given-all"),
+        }
     }
 
     /// `None`: something else, or not as it should be.
@@ -140,7 +134,7 @@ impl Given {
             "give" => Some(Given::Begin {
                 generation: number(rest, "generation")?,
                 sockets: number(rest, "sockets")?,
-                keep_sockets: Duration::from_millis(number(rest, "keep_ms")?),
+                keep_sockets: millis(rest, "keep_ms")?,
             }),
             "given" => {
                 let lines = rest.lines().skip(1).map(Socket::parse);
@@ -159,60 +153,71 @@ impl Given {
 
 impl ToKeeper {
     const PID_FILE: &[u8] = b" pid_file=";
-    const HELLO: &[u8] = b"\0";
+    const HELLO: &[u8] = b"\0"; // which no path has
 
     pub(crate) fn format(&self) -> Vec<u8> {
-        let served = self.served.as_millis();
-        let mut text = format!("{CHANNEL}{VERSION} keep served_ms={served}");
+        let mut text = format!("keep served_ms={}", self.served.as_millis());
         if let Some((user, group, groups)) = &self.user {
             let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
             _ = write!(text, " user={user} group={group} groups={}", groups.join(","));
         }
-        let mut bytes = text.into_bytes();
-        bytes.extend_from_slice(Self::PID_FILE); // a path has no NUL byte
-        bytes.extend_from_slice(&self.pid_file);
-        bytes.extend_from_slice(Self::HELLO);
-        bytes.extend(ToDaemon::Hello(self.hello.clone()).format());
-        bytes
+        let (head, hello) = (message(text), self.hello.format());
+        [&head[..], Self::PID_FILE, &self.pid_file, Self::HELLO, &hello].concat()
     }
 
     /// `None`: something else.
     pub(crate) fn parse(bytes: &[u8]) -> Option<ToKeeper> {
-        let cut = |bytes: &[u8], by: &[u8]| {
-            let at = bytes.windows(by.len()).position(|window| window == by)?;
-            Some((bytes[..at].to_vec(), bytes[at + by.len()..].to_vec()))
-        };
         let (head, hello) = cut(bytes, Self::HELLO)?;
-        let (head, pid_file) = cut(&head, Self::PID_FILE)?;
-        let ("keep", fields) = split_message(&head).ok()? else { return None };
-        let Ok(Some(ToDaemon::Hello(hello))) = ToDaemon::parse(&hello) else { return None };
+        let (head, pid_file) = cut(head, Self::PID_FILE)?;
+        let ("keep", fields) = split_message(head).ok()? else { return None };
+        let Ok(Some(ToDaemon::Hello(hello))) = ToDaemon::parse(hello) else { return None };
         let user = || {
             let groups =
                 frame::field(fields, "groups")?.split(',').filter(|group| !group.is_empty());
             let groups = groups.map(|group| group.parse().ok()).collect::<Option<Vec<u32>>>()?;
             Some((number(fields, "user")?, number(fields, "group")?, groups))
         };
-        let served = Duration::from_millis(number(fields, "served_ms")?);
-        Some(ToKeeper { hello, served, user: user(), pid_file })
+        let served = millis(fields, "served_ms")?;
+        Some(ToKeeper { hello, served, user: user(), pid_file: pid_file.to_vec() })
     }
 }
 
-fn number<T: std::str::FromStr>(fields: &str, key: &str) -> Option<T> {
-    frame::field(fields, key)?.parse().ok()
-}
-
 /// A field of [`Report::Started`].
-const DRAIN_TIMEOUT: &str = "drain_timeout_ms=";
-/// A field of [`Aside::Waits`].
-const WAITS: &str = "left_ms=";
+const DRAIN_TIMEOUT: &str = "drain_timeout_ms";
 /// A field of [`Report::Leaving`].
-const LEAVE: &str = "leave_ms=";
+const LEAVE: &str = "leave_ms";
 /// The reason why a restart in place failed is cut to this number of characters.
 const WHY_MAX: usize = 1000;
 
 const CHANNEL: &str = "seamless/";
 /// Longer than any message: a path has at most 4096 bytes.
 pub(crate) const MESSAGE_MAX: usize = 8192;
+
+impl Hello {
+    const FOLDER: &[u8] = b" folder=";
+
+    fn format(&self) -> Vec<u8> {
+        let mut text = format!("hello kind={}", self.kind.name);
+        if let Some(launcher) = self.launcher {
+            _ = write!(text, " launcher={launcher}");
+        }
+        if let Some(supervisor) = self.supervisor {
+            _ = write!(text, " supervisor={supervisor}");
+        }
+        if self.in_place {
+            text.push_str(" reload=1");
+        }
+        if self.takes_unhandled {
+            text.push_str(" unhandled=1");
+        }
+        let mut bytes = message(text);
+        if let Some(folder) = &self.folder {
+            bytes.extend_from_slice(Self::FOLDER); // last: a path may hold anything
+            bytes.extend_from_slice(folder);
+        }
+        bytes
+    }
+}
 
 impl ToDaemon {
     /// As one line, and no longer than fits.
@@ -223,54 +228,26 @@ impl ToDaemon {
 
     pub(crate) fn format(&self) -> Vec<u8> {
         match self {
-            ToDaemon::Hello(hello) => {
-                let mut text = format!("{CHANNEL}{VERSION} hello kind={}", hello.kind.name);
-                if let Some(launcher) = hello.launcher {
-                    _ = write!(text, " launcher={launcher}");
-                }
-                if let Some(supervisor) = hello.supervisor {
-                    _ = write!(text, " supervisor={supervisor}");
-                }
-                if hello.in_place {
-                    text.push_str(" reload=1");
-                }
-                if hello.takes_unhandled {
-                    text.push_str(" unhandled=1");
-                }
-                let mut bytes = text.into_bytes();
-                if let Some(folder) = &hello.folder {
-                    bytes.extend_from_slice(b" folder="); // last: a path may hold anything
-                    bytes.extend_from_slice(folder);
-                }
-                bytes
-            }
-            ToDaemon::Intent(intent) => {
-                format!("{CHANNEL}{VERSION} intent {}", intent.name()).into_bytes()
-            }
-            ToDaemon::Cancel => format!("{CHANNEL}{VERSION} cancel").into_bytes(),
-            ToDaemon::TakenOver => format!("{CHANNEL}{VERSION} taken-over").into_bytes(),
-            ToDaemon::Prepare => format!("{CHANNEL}{VERSION} prepare").into_bytes(),
-            ToDaemon::ReloadFailed(why) => {
-                format!("{CHANNEL}{VERSION} reload-failed {why}").into_bytes()
-            }
-            ToDaemon::Ask => format!("{CHANNEL}{VERSION} ask").into_bytes(),
+            ToDaemon::Hello(hello) => hello.format(),
+            ToDaemon::Intent(intent) => message(format_args!("intent {}", intent.name())),
+            ToDaemon::Cancel => message("cancel"),
+            ToDaemon::TakenOver => message("taken-over"),
+            ToDaemon::Prepare => message("prepare"),
+            ToDaemon::ReloadFailed(why) => message(format_args!("reload-failed {why}")),
+            ToDaemon::Ask => message("ask"),
         }
     }
 
     /// `Ok(None)`: a message that this version does not know.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Option<ToDaemon>, Refused> {
-        const FOLDER: &[u8] = b" folder=";
-        let at = bytes.windows(FOLDER.len()).position(|window| window == FOLDER);
-        let (head, folder) = match at {
-            Some(at) => (&bytes[..at], Some(bytes[at + FOLDER.len()..].to_vec())),
+        let (head, folder) = match cut(bytes, Hello::FOLDER) {
+            Some((head, folder)) => (head, Some(folder.to_vec())),
             None => (bytes, None),
         };
         let (name, fields) = split_message(head)?;
         let message = match name {
             "hello" => {
-                let field = |key: &str| {
-                    fields.split(' ').find_map(|field| field.strip_prefix(key)?.strip_prefix('='))
-                };
+                let field = |key| frame::field(fields, key);
                 ToDaemon::Hello(Hello {
                     kind: field("kind").and_then(Kind::from_name).unwrap_or(Kind::OTHER),
                     launcher: field("launcher").and_then(Identity::parse),
@@ -282,7 +259,7 @@ impl ToDaemon {
             }
             "intent" => {
                 let word = fields.split(' ').next().unwrap_or_default();
-                ToDaemon::Intent(Intent::from_name(word).unwrap_or(Intent::Unknown))
+                ToDaemon::Intent(Intent::from_name(word))
             }
             "cancel" => ToDaemon::Cancel,
             "taken-over" => ToDaemon::TakenOver,
@@ -295,80 +272,66 @@ impl ToDaemon {
     }
 }
 
+/// Each report and its name.
+const REPORTS: [(Report, &str); 14] = [
+    (Report::Ready, "ready"),
+    (Report::Started, "started"),
+    (Report::Released, "released"),
+    (Report::TakenOver, "taken-over"),
+    (Report::Leaving, "leaving"),
+    (Report::Draining, "draining"),
+    (Report::Waiting, "waiting"),
+    (Report::Reload, "reload"),
+    (Report::Prepared, "prepared"),
+    (Report::Unhandled, "unhandled"),
+    (Report::Probation, "probation"),
+    (Report::Committed, "committed"),
+    (Report::RolledBack, "rolled-back"),
+    (Report::Resumed, "resumed"),
+];
+
 impl Report {
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Report::Ready => "ready",
-            Report::Started => "started",
-            Report::Released => "released",
-            Report::TakenOver => "taken-over",
-            Report::Leaving => "leaving",
-            Report::Draining => "draining",
-            Report::Waiting => "waiting",
-            Report::Reload => "reload",
-            Report::Prepared => "prepared",
-            Report::Unhandled => "unhandled",
-            Report::Probation => "probation",
-            Report::Committed => "committed",
-            Report::RolledBack => "rolled-back",
-            Report::Resumed => "resumed",
-        }
+        let row = REPORTS.iter().find(|(report, _)| *report == self);
+        row.expect("each report has a name").1
     }
 
     pub(crate) fn format(self) -> Vec<u8> {
-        format!("{CHANNEL}{VERSION} {}", self.name()).into_bytes()
+        message(self.name())
+    }
+
+    fn format_with(self, key: &str, time: Duration) -> Vec<u8> {
+        message(format_args!("{} {key}={}", self.name(), time.as_millis()))
     }
 
     /// [`Report::Started`], and how long a drain of this daemon may take: only now it is certain.
     pub(crate) fn format_started(drain_timeout: Option<Duration>) -> Vec<u8> {
-        let mut message = Report::Started.format();
-        if let Some(timeout) = drain_timeout {
-            message.extend(format!(" {DRAIN_TIMEOUT}{}", timeout.as_millis()).bytes());
+        match drain_timeout {
+            Some(timeout) => Report::Started.format_with(DRAIN_TIMEOUT, timeout),
+            None => Report::Started.format(),
         }
-        message
     }
 
     /// What [`format_started`](Report::format_started) has said of it.
     pub(crate) fn drain_timeout(started: &[u8]) -> Option<Duration> {
-        let (_, fields) = split_message(started).ok()?;
-        let millis = fields.split(' ').find_map(|field| field.strip_prefix(DRAIN_TIMEOUT))?;
-        millis.parse().ok().map(Duration::from_millis)
+        time(started, DRAIN_TIMEOUT)
     }
 
     /// [`Report::Leaving`], and how long that lasts.
     pub(crate) fn format_leaving(leave: Duration) -> Vec<u8> {
-        let mut message = Report::Leaving.format();
-        message.extend(format!(" {LEAVE}{}", leave.as_millis()).bytes());
-        message
+        Report::Leaving.format_with(LEAVE, leave)
     }
 
     /// What [`format_leaving`](Report::format_leaving) has said of it.
     pub(crate) fn leave_time(leaving: &[u8]) -> Duration {
-        let fields = split_message(leaving).map_or("", |(_, fields)| fields);
-        let millis = fields.split(' ').find_map(|field| field.strip_prefix(LEAVE));
-        millis.and_then(|millis| millis.parse().ok()).map_or(Duration::ZERO, Duration::from_millis)
+        time(leaving, LEAVE).unwrap_or_default()
     }
 
     /// `Ok(None)`: a message that this version does not know.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Report>, Refused> {
-        let (name, _) = split_message(bytes)?;
-        let all = [
-            Report::Ready,
-            Report::Started,
-            Report::Released,
-            Report::TakenOver,
-            Report::Leaving,
-            Report::Draining,
-            Report::Waiting,
-            Report::Reload,
-            Report::Prepared,
-            Report::Unhandled,
-            Report::Probation,
-            Report::Committed,
-            Report::RolledBack,
-            Report::Resumed,
-        ];
-        Ok(all.into_iter().find(|report| report.name() == name))
+        let (word, _) = split_message(bytes)?;
+        let row = REPORTS.iter().find(|(_, name)| *name == word);
+        Ok(row.map(|(report, _)| *report))
     }
 }
 
@@ -382,11 +345,35 @@ impl Intent {
         }
     }
 
-    fn from_name(name: &str) -> Option<Intent> {
-        let stops = [Scope::Service, Scope::Generation].map(Intent::Stop);
-        let all = [Intent::Restart, Intent::Unknown].into_iter().chain(stops);
-        all.into_iter().find(|intent| intent.name() == name)
+    /// An intent that a later version has added is unknown here.
+    fn from_name(name: &str) -> Intent {
+        let known =
+            [Intent::Restart, Intent::Stop(Scope::Service), Intent::Stop(Scope::Generation)];
+        known.into_iter().find(|intent| intent.name() == name).unwrap_or(Intent::Unknown)
     }
+}
+
+fn message(text: impl Display) -> Vec<u8> {
+    format!("{CHANNEL}{VERSION} {text}").into_bytes()
+}
+
+fn number<T: FromStr>(fields: &str, key: &str) -> Option<T> {
+    frame::field(fields, key)?.parse().ok()
+}
+
+fn time(message: &[u8], key: &str) -> Option<Duration> {
+    let (_, fields) = split_message(message).ok()?;
+    millis(fields, key)
+}
+
+fn millis(fields: &str, key: &str) -> Option<Duration> {
+    number(fields, key).map(Duration::from_millis)
+}
+
+/// What stands before `by`, and what stands behind it.
+fn cut<'a>(bytes: &'a [u8], by: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let at = bytes.windows(by.len()).position(|window| window == by)?;
+    Some((&bytes[..at], &bytes[at + by.len()..]))
 }
 
 fn split_message(bytes: &[u8]) -> Result<(&str, &str), Refused> {

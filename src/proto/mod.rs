@@ -89,8 +89,9 @@ pub(crate) enum Reading {
 }
 
 impl Reading {
-    /// To a detached daemon, once the supervisor that started its launcher has ended. `now`: what the one says that
-    /// looks after the service folder in its place. `left`: what it wrote last, if the service did not run then.
+    /// What a detached daemon reads once the supervisor that started its launcher has ended. `now`: what another
+    /// supervisor says that looks after the service folder by now. `left`: what the ended one wrote last, if the
+    /// service did not run then.
     pub(crate) fn after_loss(now: Option<Reading>, left: Option<Reading>) -> Reading {
         match (now, left) {
             (Some(reading), _) => reading,
@@ -100,7 +101,7 @@ impl Reading {
         }
     }
 
-    /// What `reading as u8` was.
+    /// The reverse of `reading as u8`.
     pub(crate) fn from_byte(byte: u8) -> Reading {
         let all = [Reading::Up, Reading::Down, Reading::Unreadable, Reading::Lost];
         all.into_iter().find(|one| *one as u8 == byte).unwrap_or(Reading::Unreadable)
@@ -147,7 +148,7 @@ pub(crate) enum Report {
     Unhandled,
 }
 
-/// Words for people: each is there, and means one thing.
+/// Of words for people: none is empty, and no two are the same.
 #[cfg(test)]
 pub(crate) fn are_told_apart<T: ToString>(words: impl IntoIterator<Item = T>) -> bool {
     let words: Vec<String> = words.into_iter().map(|word| word.to_string()).collect();

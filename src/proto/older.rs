@@ -1,9 +1,10 @@
 //! The older generations of a service that is to be down, for whoever tells them and waits for their end: the
 //! newest daemon, or its launcher after that one's end.
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Older {
     /// They were not told to end, or all have ended.
+    #[default]
     None,
     /// `awaited`: the end of some of them is awaited. `again`: not all could be told, because the system is out of
     /// descriptors or memory.

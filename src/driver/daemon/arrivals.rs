@@ -44,10 +44,10 @@ impl Events {
     }
 
     /// Starts the hooks before a signal, and acts on what none of them holds back.
-    pub(super) fn run_hooks(&mut self, run: Option<(Run, Signal)>) {
-        if let Some((run, signal)) = run {
+    pub(super) fn run_hooks(&mut self, run: Option<Run>) {
+        if let Some(run) = run {
             let (returned, daemon) = (self.hooks_returned.0.clone(), self.daemon);
-            PROCESS.hooks.run_before_signal(number(signal), move || {
+            PROCESS.hooks.run_before_signal(number(run.signal), move || {
                 _ = returned.send(run);
                 daemon.waker.wake();
             });
@@ -58,8 +58,8 @@ impl Events {
 
     pub(super) fn give_up_hooks(&mut self, run: Run) {
         // Those behind others that hang have not been waited for yet.
-        if let Some((_, signal)) = self.hooks.waits_for().filter(|(first, _)| *first == run) {
-            log::write(Event::SignalHookHangs { signal: number(signal) });
+        if self.hooks.waits_for() == Some(run) {
+            log::write(Event::SignalHookHangs { signal: number(run.signal) });
         }
         self.hooks.returned(run);
         self.act_on_arrivals();

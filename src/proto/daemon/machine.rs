@@ -46,7 +46,7 @@ pub(crate) struct Daemon {
     check: probation::Check,
     standby: probation::Standby,
     candidates: candidates::Candidates,
-    /// Why those have failed whose place we have taken back.
+    /// Why the generation has failed in whose place we serve again.
     failed: RollbackCause,
 }
 
@@ -70,7 +70,7 @@ impl Daemon {
             leaves: false,
             attached: true,
             intent: None,
-            older: Older::None,
+            older: Older::default(),
             asked: None,
             wish: false,
             reading: Reading::Unreadable,
@@ -146,7 +146,7 @@ impl Daemon {
         }
     }
 
-    /// What is to outlive a crash has changed: is it given to the launcher anew? Not by one that was told to end.
+    /// What is to outlive a crash has changed: is it given to the launcher again? Not if this daemon was told to end.
     pub(crate) fn gives_again(&self) -> bool {
         self.serves() && !self.is_parked()
     }
@@ -154,18 +154,7 @@ impl Daemon {
     /// It serves without a launcher, and checks each second: detached, or on the way there with the
     /// launcher already gone.
     pub(crate) fn is_alone(&self) -> bool {
-        match self.phase {
-            Phase::Detached => true,
-            Phase::HandingOff => !self.attached,
-            Phase::Starting
-            | Phase::StoppingEarly
-            | Phase::Serving
-            | Phase::Leaving(_)
-            | Phase::Draining(_)
-            | Phase::AwaitingOlder(_)
-            | Phase::Finished
-            | Phase::Ended => false,
-        }
+        self.phase == Phase::Detached || self.phase == Phase::HandingOff && !self.attached
     }
 
     /// `started`, on the program's own thread: the PID file names us, and the record lists us.
@@ -228,7 +217,7 @@ impl Daemon {
             Input::Halt(_) => self.term(false, &mut out),
             Input::Prepare => self.prepare(&mut out),
             Input::Told(intent) => self.told(intent, &mut out),
-            // Meanwhile it may have started, and serves: then nothing is cancelled.
+            // If it has started in the meantime, it serves, and nothing is cancelled.
             Input::Cancelled => {
                 if self.phase == Phase::Starting {
                     self.end_as_told(&mut out);
@@ -239,7 +228,8 @@ impl Daemon {
                 if let Phase::Serving | Phase::HandingOff = self.phase {
                     self.resume(&mut out);
                     self.mends = true;
-                    // Not at once: its TERM may be there already, and is known by its PID file.
+                    // Not at once: the TERM of the one that has failed may have come already, and only its PID file
+                    // tells that it is a successor's.
                     out.push(Output::Arm(Timer::Check));
                 }
             }
@@ -295,15 +285,13 @@ impl Daemon {
                     out.push(Output::StopOlder);
                 }
             }
-            Timer::Probation
-            | Timer::CommitSoon
-            | Timer::CommitLater
-            | Timer::Well
-            | Timer::Silence
-            | Timer::Dump
-            | Timer::Resumed
-            | Timer::TakeBackSoon
-            | Timer::TakeBackLater => self.probation_timer(timer, out),
+            Timer::Probation => self.probation_over(out),
+            Timer::CommitSoon | Timer::CommitLater => self.commit(out),
+            Timer::Well => self.say_well(out),
+            Timer::Dump => self.silence_begins(out),
+            Timer::Silence => self.silence(out),
+            Timer::Resumed => self.not_resumed(out),
+            Timer::TakeBackSoon | Timer::TakeBackLater => self.take_back_again(out),
         }
     }
 

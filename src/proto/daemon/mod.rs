@@ -138,12 +138,12 @@ pub(crate) enum TakenBack {
 /// Who sent a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Sender {
-    /// Our launcher. `announced`: it has said on the channel what it wants, and the signal only woke us
-    /// to read that. If not, it had no memory for the message, or forwards a signal that it got.
+    /// Our launcher. `announced`: it has said on the channel what it wants, and the signal only wakes us
+    /// to read that. If not, it was out of memory for the message, or forwards a signal that it got.
     Launcher {
         announced: bool,
     },
-    /// A newer generation, or whoever sends one while a newer generation serves.
+    /// A newer generation; or any process, if a newer generation serves.
     Successor,
     /// To a generation on probation: a successor that is not in the record, which is rs/seamless.
     Unlisted,
@@ -154,12 +154,13 @@ impl Sender {
     /// Of a signal that neither our launcher nor we have sent. `named`: the process that the PID file names. `listed`: does
     /// the record list the sender? `succeeded`: does a newer generation serve, by the record?
     ///
-    /// A successor puts its own file in place before it sends TERM. But until we hear of it, the next one may have come,
-    /// and signals merge. Whoever has not started has no successor, and need not wait for the record: its program may
-    /// be in `started`, which holds the files.
+    /// A successor puts its own file in place before it sends TERM. But before we act on that TERM, the next successor
+    /// may have come, and signals merge. So the record is asked as well. A generation that has not started has no
+    /// successor. It does not ask the record, since its program may be in `started`, which holds the files.
     ///
-    /// rs/seamless removes the PID file, sends TERM, and writes its own one then. While a detached generation is on
-    /// probation, a TERM that comes without a PID file is taken for that: the file would be put back within a second.
+    /// rs/seamless removes the PID file, sends TERM, and then writes its own one. If a detached generation is on
+    /// probation and there is no PID file, a TERM is taken for that of rs/seamless: another loss of the file would be
+    /// mended within a second.
     pub(crate) fn of(
         from: i32,
         named: Option<i32>,

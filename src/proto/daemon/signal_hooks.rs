@@ -5,7 +5,7 @@ use crate::proto::Intent;
 use std::collections::VecDeque;
 
 /// The signals that the crate handles in a daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Signal {
     Term,
     Int,
@@ -26,7 +26,11 @@ pub(crate) enum Arrived {
 }
 
 /// The hooks before one signal, which run now. Each run has a number.
-pub(crate) type Run = u64;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Run {
+    number: u64,
+    pub(crate) signal: Signal,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Held {
@@ -44,7 +48,8 @@ pub(crate) struct SignalHooks {
     told: Option<Signal>,
     /// This signal is still to come from the launcher. Its hooks have run for the message before it.
     announced: Option<Signal>,
-    runs: Run,
+    /// The number of the last run.
+    runs: u64,
 }
 
 impl SignalHooks {
@@ -55,7 +60,7 @@ impl SignalHooks {
         &mut self,
         intent: Intent,
         hooked: impl FnOnce(Signal) -> bool,
-    ) -> Option<(Run, Signal)> {
+    ) -> Option<Run> {
         let signal = match intent {
             Intent::Restart | Intent::Unknown => Signal::Usr2,
             Intent::Stop(_) => Signal::Term,
@@ -67,19 +72,13 @@ impl SignalHooks {
         self.hold(Arrived::Told(intent), Some(signal).filter(|_| new), hooked)
     }
 
-    pub(crate) fn cancelled(
-        &mut self,
-        hooked: impl FnOnce(Signal) -> bool,
-    ) -> Option<(Run, Signal)> {
+    pub(crate) fn cancelled(&mut self, hooked: impl FnOnce(Signal) -> bool) -> Option<Run> {
         self.announced = Some(Signal::Usr2);
         self.hold(Arrived::Cancelled, Some(Signal::Usr2), hooked)
     }
 
     /// No signal follows.
-    pub(crate) fn taken_over(
-        &mut self,
-        hooked: impl FnOnce(Signal) -> bool,
-    ) -> Option<(Run, Signal)> {
+    pub(crate) fn taken_over(&mut self, hooked: impl FnOnce(Signal) -> bool) -> Option<Run> {
         self.hold(Arrived::TakenOver, Some(Signal::Term), hooked)
     }
 
@@ -89,11 +88,8 @@ impl SignalHooks {
         from: i32,
         by_launcher: bool,
         hooked: impl FnOnce(Signal) -> bool,
-    ) -> Option<(Run, Signal)> {
-        let announced = by_launcher && self.announced == Some(signal);
-        if announced {
-            self.announced = None;
-        }
+    ) -> Option<Run> {
+        let announced = by_launcher && self.announced.take_if(|one| *one == signal).is_some();
         let hooks = Some(signal).filter(|_| !announced);
         self.hold(Arrived::Signal { signal, from, announced }, hooks, hooked)
     }
@@ -103,13 +99,13 @@ impl SignalHooks {
         arrived: Arrived,
         signal: Option<Signal>,
         hooked: impl FnOnce(Signal) -> bool,
-    ) -> Option<(Run, Signal)> {
-        let run = signal.filter(|signal| hooked(*signal)).map(|signal| {
+    ) -> Option<Run> {
+        let waits = signal.filter(|signal| hooked(*signal)).map(|signal| {
             self.runs += 1;
-            (self.runs, signal)
+            Run { number: self.runs, signal }
         });
-        self.held.push_back(Held { arrived, signal, waits: run.map(|(run, _)| run) });
-        run
+        self.held.push_back(Held { arrived, signal, waits });
+        waits
     }
 
     /// These hooks have returned, or are no longer waited for.
@@ -121,10 +117,9 @@ impl SignalHooks {
         }
     }
 
-    /// The hooks that delay the first item, and their signal.
-    pub(crate) fn waits_for(&self) -> Option<(Run, Signal)> {
-        let first = self.held.front()?;
-        Some((first.waits?, first.signal?))
+    /// The hooks that delay the first item.
+    pub(crate) fn waits_for(&self) -> Option<Run> {
+        self.held.front()?.waits
     }
 
     /// The item to act on now, and the signal whose hooks run after it.
@@ -184,8 +179,8 @@ mod tests {
     #[test]
     fn nothing_overtakes_what_a_hook_holds_back() {
         let mut hooks = SignalHooks::default();
-        let (run, signal) = hooks.taken_over(|_| true).expect("there are hooks");
-        assert_eq!((hooks.waits_for(), signal), (Some((run, Signal::Term)), Signal::Term));
+        let run = hooks.taken_over(|_| true).expect("there are hooks");
+        assert_eq!((hooks.waits_for(), run.signal), (Some(run), Signal::Term));
         hooks.told(Intent::Restart, |_| false);
         assert_eq!(hooks.next(), None);
         hooks.returned(run);
@@ -198,10 +193,11 @@ mod tests {
     #[test]
     fn each_signal_waits_for_its_own_hooks() {
         let mut hooks = SignalHooks::default();
-        let (first, _) = hooks.signal(Signal::Int, 5, false, |_| true).expect("there are hooks");
-        let (second, _) = hooks.signal(Signal::Int, 5, false, |_| true).expect("there are hooks");
+        let first = hooks.signal(Signal::Int, 5, false, |_| true).expect("there are hooks");
+        let second = hooks.signal(Signal::Int, 5, false, |_| true).expect("there are hooks");
         hooks.returned(first);
         assert!(hooks.next().is_some());
-        assert_eq!((hooks.waits_for(), hooks.next()), (Some((second, Signal::Int)), None));
+        assert_eq!((hooks.waits_for(), hooks.next()), (Some(second), None));
+        assert_eq!(second.signal, Signal::Int);
     }
 }

@@ -14,15 +14,16 @@ use crate::proto::{End, Intent, Report};
 use ending::Ending;
 use reload::Coming;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Life {
+    #[default]
     Starting,
     Serving,
-    /// Or it leaves, which a drain follows.
+    /// Also while it leaves, before the drain.
     Draining,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Member {
     child: Child,
     life: Life,
@@ -42,22 +43,6 @@ struct Member {
     rolled_back: bool,
 }
 
-impl Member {
-    fn new(child: Child) -> Self {
-        Member {
-            child,
-            life: Life::Starting,
-            ready: false,
-            released: false,
-            sent: false,
-            cancelled: false,
-            taken_over: false,
-            on_probation: false,
-            rolled_back: false,
-        }
-    }
-}
-
 /// Which child served last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Last {
@@ -73,15 +58,12 @@ enum Last {
 pub(crate) struct Children {
     /// Those that live, the oldest first.
     members: Vec<Member>,
-    /// What stands between a wish for a restart and the start.
     coming: Option<Coming>,
     /// The one that has been told to prepare for a restart, and not yet that the restart has failed.
     prepared: Option<Child>,
-    /// One more than the first has been.
+    /// A restart in place was begun: not only the first child has been started.
     reloaded: bool,
-    /// `None`: without a limit.
-    max_draining: Option<usize>,
-    in_place: bool,
+    in_place: Option<InPlace>,
     /// No supervisor starts the service again: when we end, everything ends.
     all_ends_with_us: bool,
     last: Last,
@@ -92,8 +74,9 @@ pub(crate) struct Children {
     again: bool,
     /// A signal that asks for a restart came while the first one was starting.
     held: Option<i32>,
-    /// A restart waits for the one that is starting, which may be late.
+    /// A restart waits until the one that is starting has started.
     waits: bool,
+    /// That one has had its time, and is told now.
     late: bool,
     /// What the last TERM meant, once settled.
     intent: Option<Intent>,
@@ -106,12 +89,11 @@ pub(crate) struct Children {
 impl Children {
     pub(super) fn new(first: Child, in_place: Option<InPlace>, all_ends_with_us: bool) -> Self {
         Children {
-            members: vec![Member::new(first)],
+            members: vec![Member { child: first, ..Member::default() }],
             coming: None,
             prepared: None,
             reloaded: false,
-            max_draining: in_place.and_then(|in_place| in_place.max_draining),
-            in_place: in_place.is_some(),
+            in_place,
             all_ends_with_us,
             last: Last::Nobody(None),
             crash: None,
@@ -153,26 +135,17 @@ impl Children {
     // ---- what children tell ----
 
     pub(super) fn report(&mut self, child: Child, report: Report, out: &mut Vec<Output>) {
-        match report {
-            Report::Ready => return self.ready(child, out),
-            Report::Waiting => return out.push(Output::Disarm(Timer::Kill(child))),
-            // All the others say as well that it has started, should that have got lost.
-            Report::Started
-            | Report::Released
-            | Report::TakenOver
-            | Report::Leaving
-            | Report::Draining
-            | Report::Reload
-            | Report::Committed
-            | Report::RolledBack
-            | Report::Resumed
-            | Report::Prepared => self.started(child, out),
-            Report::Probation => {}
-            Report::Unhandled => return, // for the machine
+        use Report::{Probation, Ready, Unhandled, Waiting};
+        // Each of the others says as well that it has started, should that have got lost.
+        if !matches!(report, Ready | Waiting | Probation | Unhandled) {
+            self.started(child, out);
         }
         let Some(member) = self.member(child) else { return };
         match report {
-            Report::Ready | Report::Waiting | Report::Started | Report::Unhandled => {}
+            Report::Ready => self.ready(child, out),
+            Report::Waiting => out.push(Output::Disarm(Timer::Kill(child))),
+            Report::Started => {}
+            Report::Unhandled => {} // for the machine
             Report::Released => {
                 member.released = true;
                 self.keep.drop_of(child, out);
@@ -185,27 +158,27 @@ impl Children {
             // What ends from now on has ended after a stop, whoever has asked for it.
             Report::Leaving => {
                 member.life = Life::Draining;
-                self.keep.drop_of(child, out);
-                out.push(Output::Arm(Timer::Kill(child)));
-                if self.last == Last::Lives(child) {
-                    out.push(Output::Progress(Progress::Leaving(child)));
-                }
-                self.prepared(Some(child), out);
+                self.is_to_end(child, Some(Progress::Leaving(child)), out);
             }
             Report::Draining => {
                 member.life = Life::Draining;
-                let for_successor = member.taken_over;
-                self.keep.drop_of(child, out);
-                out.push(Output::Arm(Timer::Kill(child)));
-                if self.last == Last::Lives(child) && !for_successor {
-                    out.push(Output::Progress(Progress::Draining(child)));
-                }
-                self.prepared(Some(child), out);
+                let progress = (!member.taken_over).then_some(Progress::Draining(child));
+                self.is_to_end(child, progress, out);
                 self.conclude(out);
             }
             Report::Reload => self.reload(out),
             Report::Prepared => self.prepared(Some(child), out),
         }
+    }
+
+    /// It leaves or drains. `progress`: what is said of it if it is the current one.
+    fn is_to_end(&mut self, child: Child, progress: Option<Progress>, out: &mut Vec<Output>) {
+        self.keep.drop_of(child, out);
+        out.push(Output::Arm(Timer::Kill(child)));
+        if self.last == Last::Lives(child) {
+            out.extend(progress.map(Output::Progress));
+        }
+        self.prepared(Some(child), out);
     }
 
     /// What is held back is sent. It is also sent if the channel is closed, since "ready" can no longer
@@ -223,12 +196,13 @@ impl Children {
             return;
         }
         (member.life, member.ready) = (Life::Serving, true);
+        let on_probation = member.on_probation;
         self.last = Last::Lives(child);
         self.crash = None;
         let lives: Vec<Child> = self.members.iter().map(|one| one.child).collect();
         self.keep.drop_but(&lives, out);
         out.extend([Output::Disarm(Timer::Cancel), Output::Progress(Progress::Serving(child))]);
-        if !self.members.iter().any(|one| one.child == child && one.on_probation) {
+        if !on_probation {
             self.await_older(child, out);
         }
         self.prepared = None;
@@ -275,10 +249,9 @@ impl Children {
             // It got as far as `started`, and its predecessor has not left yet.
             Some(older) => {
                 self.last = Last::Lives(older);
-                self.crash = Some((member.child, end));
+                self.crash = (!member.on_probation).then_some((member.child, end));
                 if member.on_probation {
                     // The older one goes on. What only the dead one had bound is served by nobody.
-                    self.crash = None;
                     self.keep.drop_of(member.child, out);
                 }
                 self.failed(Failure::Ended(member.child, end), out);
@@ -309,7 +282,7 @@ impl Children {
         self.again = false;
         self.coming = self.coming.filter(|coming| *coming == Coming::Spawning);
         if self.stopping() {
-            self.keep.stop(out);
+            self.stop_keeping(out);
         }
         let addressee = self.addressee();
         let starting = self.newest(Life::Starting).filter(|one| Some(*one) != addressee);
@@ -402,8 +375,7 @@ impl Children {
     }
 
     pub(super) fn cancel_expired(&mut self, out: &mut Vec<Output>) {
-        let is_due = |one: &&Member| one.cancelled && one.life == Life::Starting;
-        let due = self.members.iter().filter(is_due);
+        let due = self.members.iter().filter(|one| one.cancelled && one.life == Life::Starting);
         out.extend(due.map(|one| Output::Kill(one.child, Timer::Cancel)));
     }
 
@@ -431,8 +403,9 @@ impl Children {
 
     /// A child has given its sockets: all that its successor needs.
     pub(super) fn given(&mut self, child: Child, out: &mut Vec<Output>) {
-        let serves_on = |one: &Member| one.life != Life::Draining && !one.released;
-        let wanted = !self.stopping() && self.member(child).is_some_and(|one| serves_on(one));
+        let member = self.member(child);
+        let serves_on = member.is_some_and(|one| one.life != Life::Draining && !one.released);
+        let wanted = serves_on && !self.stopping();
         self.keep.given(child, wanted, out);
     }
 
@@ -441,16 +414,15 @@ impl Children {
         self.keep.drop_of(child, out);
     }
 
-    pub(super) fn keeper(&mut self, keeper: Keeper, out: &mut Vec<Output>) {
-        let stopping = self.stopping();
-        if let Some((child, end)) = self.keep.heard(keeper, stopping) {
-            self.end_as(child, end, out);
+    pub(super) fn keeper(&mut self, keeper: Keeper) {
+        if let Some((child, end)) = self.keep.heard(keeper, self.stopping()) {
+            self.end_as(child, end);
         }
     }
 
     pub(super) fn keeper_expired(&mut self, out: &mut Vec<Output>) {
         if let Some((child, end)) = self.keep.expired(out) {
-            self.end_as(child, end, out);
+            self.end_as(child, end);
         }
     }
 

@@ -62,12 +62,15 @@ impl Launcher {
             Input::Timer(Timer::Keeper) => children.keeper_expired(&mut out),
             Input::Given(child) => children.given(child, &mut out),
             Input::NeedsNoKeeper(child) => children.needs_no_keeper(child, &mut out),
-            Input::Keeper(keeper) => children.keeper(keeper, &mut out),
+            Input::Keeper(keeper) => children.keeper(keeper),
             Input::OlderTold { awaited, again } => children.older_told(awaited, again, &mut out),
             Input::OlderGone => children.older_gone(&mut out),
             Input::Timer(Timer::TellOlder) => children.tell_older_again(&mut out),
             Input::Timer(Timer::Kill(child)) => children.kill_expired(child, &mut out),
             Input::Quiet => children.quiet(self.understanding.is_settled(), &mut out),
+        }
+        if self.understanding.is_settled() {
+            self.children.end_if_due(&mut out);
         }
         let is_last = |output: &Output| matches!(output, Output::Leave { .. } | Output::Mirror(..));
         self.gone = out.iter().any(is_last);
@@ -83,9 +86,8 @@ impl Launcher {
         if self.children.stopping() {
             return; // a stop cannot be taken back
         }
-        match self.understanding.term(from, halt, out) {
-            Some(intent) => self.decide(intent, out),
-            None => self.children.settles(),
+        if let Some(intent) = self.understanding.term(from, halt, out) {
+            self.decide(intent, out);
         }
     }
 
@@ -99,9 +101,8 @@ impl Launcher {
     fn decide(&mut self, intent: Intent, out: &mut Vec<Output>) {
         let again = self.understanding.decided();
         self.children.decided(intent, out);
-        match again.filter(|_| !self.children.stopping()) {
-            Some((from, halt)) => self.term(from, halt, out),
-            None => self.children.settled(out),
+        if let Some((from, halt)) = again {
+            self.term(from, halt, out);
         }
     }
 }

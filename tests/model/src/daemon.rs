@@ -192,7 +192,7 @@ impl World {
     /// The hooks before the first signal that is held back have returned, or a second has passed.
     pub(crate) fn hooks_return(&mut self, id: Id, setting: &Setting) {
         let hooks = &mut self.daemon_mut(id).expect("it has hooks").signal_hooks;
-        let (run, _) = hooks.waits_for().expect("hooks run");
+        let run = hooks.waits_for().expect("hooks run");
         hooks.returned(run);
         self.pass_hooks(id, setting);
     }

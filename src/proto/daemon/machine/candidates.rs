@@ -2,7 +2,7 @@
 //! that serves meanwhile is connected with them.
 
 use super::Daemon;
-use crate::proto::daemon::{Output, Phase, Word};
+use crate::proto::daemon::{Output, Word};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Candidates {
@@ -55,21 +55,21 @@ impl Daemon {
         }
     }
 
-    /// Nobody serves while we drain, or a successor does: no try is to be waited for.
+    /// While we drain, a successor serves or nobody does. So no candidate has to wait.
     pub(super) fn let_candidates_go(&mut self, out: &mut Vec<Output>) {
         if std::mem::take(&mut self.candidates.wait) {
             out.push(Output::Go);
         }
     }
 
-    /// A new generation has come: the next one to wait has failed after the wish.
+    /// A new generation has come, which was the operator's try. If its file fails, the next candidate waits.
     pub(super) fn no_wish_for_candidates(&mut self) {
         self.candidates.next_goes = false;
     }
 
     /// This process has not started, and is told to end.
     pub(super) fn end_as_told(&mut self, out: &mut Vec<Output>) {
-        if self.candidates.is_one && self.phase == Phase::Starting {
+        if self.candidates.is_one {
             out.push(Output::Say(Word::Told));
         }
         self.end(out);

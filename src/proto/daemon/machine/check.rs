@@ -1,8 +1,8 @@
 //! What follows from a check: files are put back, and a daemon without a launcher stays or drains.
 
 use super::{Daemon, Wait};
-use crate::proto::daemon::{NewFlows, Output, Phase, Sight, Timer};
-use crate::proto::generation::check::{self, Findings};
+use crate::proto::daemon::{NewFlows, Output, Sight, Timer};
+use crate::proto::generation::check::{self, Findings, Seen};
 use crate::proto::{DrainReason, Intent, Reading, Scope};
 
 impl Daemon {
@@ -18,7 +18,6 @@ impl Daemon {
     }
 
     fn checked_alone(&mut self, sight: Sight, out: &mut Vec<Output>) {
-        let over = self.wait == Wait::Over;
         let found = match sight {
             // Another generation is starting, or may be: the wait begins anew.
             Sight::ClaimHeld | Sight::Unknown => {
@@ -31,19 +30,9 @@ impl Daemon {
                 let before = std::mem::replace(&mut self.memory.newer_without_record, newer);
                 Findings { newer: newer && before, ..Findings::default() }
             }
-            Sight::Seen(seen) => {
-                let found = check::check(&seen, &mut self.memory);
-                if found.record_lost {
-                    out.push(Output::EnterRecord);
-                }
-                if !found.newer {
-                    put_back(found, seen.socket_lost, out);
-                    self.take_back_flows(found, out);
-                }
-                out.push(Output::GiveUpClaim);
-                found
-            }
+            Sight::Seen(seen) => self.seen(&seen, out),
         };
+        let over = self.wait == Wait::Over;
         if over {
             self.wait = Wait::No;
         }
@@ -95,45 +84,38 @@ impl Daemon {
 
     /// Our launcher lives, and decides when we end. But only we can put our files back.
     fn checked_beside_launcher(&mut self, sight: Sight, out: &mut Vec<Output>) {
-        let serves = matches!(self.phase, Phase::Serving | Phase::HandingOff);
         match sight {
             Sight::ClaimHeld | Sight::Unknown => {
-                if serves {
+                if self.serves() {
                     self.mends = true;
                     out.push(Output::Arm(Timer::Check));
                 }
             }
             Sight::NoRecord { .. } => {}
-            Sight::Seen(seen) => {
-                let found = check::check(&seen, &mut self.memory);
-                if found.record_lost {
-                    out.push(Output::EnterRecord);
-                }
-                if serves && !found.newer {
-                    put_back(found, seen.socket_lost, out);
-                    self.take_back_flows(found, out);
-                }
-                out.push(Output::GiveUpClaim);
+            Sight::Seen(seen) => _ = self.seen(&seen, out),
+        }
+    }
+
+    /// Under the claim: what is lost of ours is put back.
+    fn seen(&mut self, seen: &Seen, out: &mut Vec<Output>) -> Findings {
+        let found = check::check(seen, &mut self.memory);
+        if found.record_lost {
+            out.push(Output::EnterRecord);
+        }
+        if self.serves() && !found.newer {
+            if found.file_lost {
+                out.push(Output::PutBackFile);
+            }
+            if seen.socket_lost {
+                out.push(Output::PutBackSocket);
+            }
+            // A generation that has started meanwhile and is gone may have taken the new flows. If an older one
+            // serves in our place, they are its flows.
+            if found.claims_moved && !found.replaced && self.steers() {
+                out.push(Output::SteerFlows(NewFlows::Ours));
             }
         }
-    }
-}
-
-impl Daemon {
-    /// A generation that has started meanwhile and is gone may have taken the new flows. If an older one serves in
-    /// our place, they are its flows.
-    fn take_back_flows(&self, found: Findings, out: &mut Vec<Output>) {
-        if found.claims_moved && !found.replaced && self.steers() {
-            out.push(Output::SteerFlows(NewFlows::Ours));
-        }
-    }
-}
-
-fn put_back(found: Findings, socket_lost: bool, out: &mut Vec<Output>) {
-    if found.file_lost {
-        out.push(Output::PutBackFile);
-    }
-    if socket_lost {
-        out.push(Output::PutBackSocket);
+        out.push(Output::GiveUpClaim);
+        found
     }
 }

@@ -81,7 +81,7 @@ impl Daemon {
         self.serves() && !self.is_parked() && self.probation != Probation::AwaitsResumed
     }
 
-    /// May it do so now or later? What one that drains has found out, the next one to serve finds out itself.
+    /// May it do so now or later? Not if it drains: the next one to serve finds out itself what is to be done.
     pub(crate) fn may_steer(&self) -> bool {
         self.state() != State::Draining
     }
@@ -96,8 +96,15 @@ impl Daemon {
             Event::AskedToStandBy(number) => self.asked_to_stand_by(number, out),
             Event::Heard(word) => self.heard(word, out),
             Event::PartnerEnded => self.partner_ended(out),
-            Event::Dumps => self.dumps(out),
-            Event::Newer(newer) => self.newer(newer, out),
+            // The other one will say nothing any more. A newer one is not looked for: until its end the other one
+            // itself looks alive.
+            Event::Dumps => self.serve_again(false, RollbackCause::Ended, out),
+            Event::Newer(Newer::Watched) => {}
+            // If nothing is known, it serves as well. That takes nothing from a newer generation that lives. If that one
+            // holds the claim, it asks us to stand by. If it is proven, its files are left alone under the claim.
+            Event::Newer(Newer::Nobody | Newer::Unknown) => {
+                self.serve_again(false, RollbackCause::Ended, out);
+            }
             Event::TakenBack(taken) => self.taken_back(taken, out),
             Event::WasSilent => self.was_silent(out),
             Event::Candidates { wait } => self.candidates(wait, out),
@@ -106,31 +113,9 @@ impl Daemon {
         }
     }
 
-    pub(super) fn probation_timer(&mut self, timer: Timer, out: &mut Vec<Output>) {
-        match timer {
-            Timer::Probation if self.check != Check::Answered => self.check = Check::Decides,
-            Timer::Probation | Timer::CommitSoon | Timer::CommitLater => self.commit(out),
-            Timer::Well => self.say_well(out),
-            Timer::Silence => self.silence(out),
-            Timer::Dump => {
-                if self.stands_by() && self.serves() {
-                    out.push(Output::LookForDump);
-                }
-            }
-            Timer::Resumed => self.not_resumed(out),
-            Timer::TakeBackSoon | Timer::TakeBackLater => self.taken_back_timer(out),
-            Timer::Check
-            | Timer::Successor
-            | Timer::Leave
-            | Timer::Drain
-            | Timer::Orphan
-            | Timer::TellOlder => {}
-        }
-    }
-
     // ---- the new generation ----
 
-    pub(super) fn on_probation(&mut self, out: &mut Vec<Output>) {
+    fn on_probation(&mut self, out: &mut Vec<Output>) {
         if self.serves() {
             self.probation = Probation::Running;
             out.extend([Output::Arm(Timer::Probation), Output::Arm(Timer::Well)]);
@@ -146,6 +131,14 @@ impl Daemon {
     pub(super) fn say_well(&mut self, out: &mut Vec<Output>) {
         if self.is_on_probation() {
             out.extend([Output::Say(Word::Well), Output::Arm(Timer::Well)]);
+        }
+    }
+
+    /// Its time is over. A question that the program has not answered yet decides.
+    pub(super) fn probation_over(&mut self, out: &mut Vec<Output>) {
+        match self.check {
+            Check::Answered => self.commit(out),
+            Check::Asked | Check::Decides => self.check = Check::Decides,
         }
     }
 
@@ -165,7 +158,7 @@ impl Daemon {
     }
 
     /// From the moment when the record says it, there is no way back. The older ones are told after that.
-    pub(super) fn commit_tried(&mut self, tried: CommitTried, out: &mut Vec<Output>) {
+    fn commit_tried(&mut self, tried: CommitTried, out: &mut Vec<Output>) {
         if self.probation != Probation::Committing {
             return;
         }
@@ -197,8 +190,8 @@ impl Daemon {
         }
     }
 
-    /// To the one that stands by as well: the other one does not answer.
-    pub(super) fn roll_back(&mut self, cause: RollbackCause, out: &mut Vec<Output>) {
+    /// An operator may also tell the one that stands by, if the one on probation does not answer.
+    fn roll_back(&mut self, cause: RollbackCause, out: &mut Vec<Output>) {
         if self.probation == Probation::No {
             return self.serve_again(true, cause, out);
         }
@@ -220,24 +213,24 @@ impl Daemon {
     /// The hooks have returned, so what the other one needs is free.
     pub(super) fn say_resume(&mut self, out: &mut Vec<Output>) {
         let before = std::mem::replace(&mut self.probation, Probation::AwaitsResumed);
-        let word = match before {
-            Probation::Failing(RollbackCause::Unhealthy) => Word::Unwell,
-            Probation::Failing(_)
-            | Probation::No
-            | Probation::Running
-            | Probation::Committing
-            | Probation::AwaitsResumed => Word::Resume,
+        let word = match before == Probation::Failing(RollbackCause::Unhealthy) {
+            true => Word::Unwell,
+            false => Word::Resume,
         };
         out.extend([Output::Say(word), Output::Arm(Timer::Resumed)]);
     }
 
-    /// Nobody serves in our place, so we serve on.
     pub(super) fn not_resumed(&mut self, out: &mut Vec<Output>) {
         if self.probation == Probation::AwaitsResumed {
-            self.probation = Probation::Running;
-            self.resume(out);
-            self.commit(out);
+            self.serve_on(out);
         }
+    }
+
+    /// Nobody serves in our place.
+    fn serve_on(&mut self, out: &mut Vec<Output>) {
+        self.probation = Probation::Running;
+        self.resume(out);
+        self.commit(out);
     }
 
     /// Before a drain.
@@ -260,7 +253,7 @@ impl Daemon {
 
     // ---- the one that stands by ----
 
-    pub(super) fn asked_to_stand_by(&mut self, number: u64, out: &mut Vec<Output>) {
+    fn asked_to_stand_by(&mut self, number: u64, out: &mut Vec<Output>) {
         let can = self.serves() && !self.is_on_probation();
         out.push(Output::StandBy(can));
         if can {
@@ -271,6 +264,13 @@ impl Daemon {
             if !matches!(before, Standby::For(_)) {
                 out.push(Output::RunStandbyHooks);
             }
+        }
+    }
+
+    /// The generation on probation has not said for a short time that it is well. Is it about to die?
+    pub(super) fn silence_begins(&self, out: &mut Vec<Output>) {
+        if self.stands_by() && self.serves() {
+            out.push(Output::LookForDump);
         }
     }
 
@@ -302,21 +302,7 @@ impl Daemon {
         out.push(Output::TakeBack(failed));
     }
 
-    /// It will say nothing any more. Nobody newer is looked for: until its end it looks alive itself.
-    fn dumps(&mut self, out: &mut Vec<Output>) {
-        self.serve_again(false, RollbackCause::Ended, out);
-    }
-
-    /// If nothing is known, it serves as well. That takes nothing from a newer generation that lives: such a one asks
-    /// us to stand by while it holds the claim, or is proven, and under the claim the files of a proven one are left alone.
-    pub(super) fn newer(&mut self, newer: Newer, out: &mut Vec<Output>) {
-        match newer {
-            Newer::Watched => {}
-            Newer::Nobody | Newer::Unknown => self.serve_again(false, RollbackCause::Ended, out),
-        }
-    }
-
-    pub(super) fn taken_back(&mut self, taken: TakenBack, out: &mut Vec<Output>) {
+    fn taken_back(&mut self, taken: TakenBack, out: &mut Vec<Output>) {
         let again = match taken {
             TakenBack::Done => return,
             TakenBack::ClaimHeld => Timer::TakeBackSoon,
@@ -327,7 +313,7 @@ impl Daemon {
         }
     }
 
-    fn taken_back_timer(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn take_back_again(&mut self, out: &mut Vec<Output>) {
         if self.serves() && !self.stands_by() {
             out.push(Output::TakeBack(self.failed));
         }
@@ -335,7 +321,7 @@ impl Daemon {
 
     // ---- both ----
 
-    pub(super) fn heard(&mut self, word: Word, out: &mut Vec<Output>) {
+    fn heard(&mut self, word: Word, out: &mut Vec<Output>) {
         match word {
             Word::Well => {
                 if self.stands_by() {
@@ -367,17 +353,15 @@ impl Daemon {
         }
     }
 
-    pub(super) fn partner_ended(&mut self, out: &mut Vec<Output>) {
+    fn partner_ended(&mut self, out: &mut Vec<Output>) {
         match self.probation {
-            Probation::No => {}
-            Probation::Running | Probation::Committing => return self.commit(out),
-            Probation::Failing(_) | Probation::AwaitsResumed => {
-                self.probation = Probation::AwaitsResumed;
-                return self.not_resumed(out);
+            Probation::No => {
+                if self.stands_by() {
+                    out.push(Output::LookForNewer);
+                }
             }
-        }
-        if self.stands_by() {
-            out.push(Output::LookForNewer);
+            Probation::Running | Probation::Committing => self.commit(out),
+            Probation::Failing(_) | Probation::AwaitsResumed => self.serve_on(out),
         }
     }
 }

@@ -62,7 +62,7 @@ impl Daemon {
         }
     }
 
-    /// As a USR2 by hand. But it ends nothing, since it may have been sent to every process of the service.
+    /// Like a USR2 by hand, but it forces no drain to end: it may have been sent to every process of the service.
     pub(super) fn reload(&mut self, out: &mut Vec<Output>) {
         match self.phase {
             Phase::Starting => self.early_wish = true,

@@ -202,11 +202,20 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
     };
     let stay = |outputs: Vec<DO>| vec![(P::Detached, outputs, P::Detached)];
     let wait = || vec![DO::Arm(DT::Check)];
-    let give_up = || vec![DO::GiveUpClaim];
+    let older_gone = || {
+        let drained = [DO::Report(Report::Draining), DO::Arm(DT::Drain), DO::Finish(Stopped)];
+        vec![(P::StoppingEarly, vec![DO::End], P::Ended), (awaiting, drained.to_vec(), P::Finished)]
+    };
     // Who does not check holds no claim for long.
-    let elsewhere = |row: Row| {
+    let elsewhere = |detached: Vec<DO>, after| {
         let others = PHASES.into_iter().filter(|phase| *phase != P::Detached);
-        others.map(|phase| (phase, give_up(), phase)).chain([row]).collect::<Vec<Row>>()
+        let rows = others.map(|phase| (phase, vec![DO::GiveUpClaim], phase));
+        rows.chain([(P::Detached, detached, after)]).collect::<Vec<Row>>()
+    };
+    let newer_serves = [vec![DO::GiveUpClaim], drain(TakenOver)].concat();
+    let put_back = |outputs: &[DO]| {
+        let outputs = [outputs, &[DO::GiveUpClaim, DO::Arm(DT::Check)]].concat();
+        elsewhere(outputs, P::Detached)
     };
     vec![
         (D::Claimed, vec![(P::Starting, vec![DO::Arm(DT::Orphan)], P::Starting)]),
@@ -289,28 +298,8 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
             )],
         ),
         (D::DrainHooksDone, vec![(draining, vec![DO::Finish(Requested)], P::Finished)]),
-        (
-            D::OlderTold { awaited: false, again: false },
-            vec![
-                (P::StoppingEarly, vec![DO::End], P::Ended),
-                (
-                    awaiting,
-                    vec![DO::Report(Report::Draining), DO::Arm(DT::Drain), DO::Finish(Stopped)],
-                    P::Finished,
-                ),
-            ],
-        ),
-        (
-            D::OlderGone,
-            vec![
-                (P::StoppingEarly, vec![DO::End], P::Ended),
-                (
-                    awaiting,
-                    vec![DO::Report(Report::Draining), DO::Arm(DT::Drain), DO::Finish(Stopped)],
-                    P::Finished,
-                ),
-            ],
-        ),
+        (D::OlderTold { awaited: false, again: false }, older_gone()),
+        (D::OlderGone, older_gone()),
         // Nobody asked: what comes is too late.
         (D::Status(OfService, Reading::Down), vec![]),
         (D::Status(OfLauncher, Reading::Lost), vec![]),
@@ -321,39 +310,11 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
             stay(wait()),
         ),
         (D::Checked(Sight::NoRecord { newer: false }), stay(wait())),
-        (checked(well()), elsewhere((P::Detached, [give_up(), wait()].concat(), P::Detached))),
-        (
-            checked(newer()),
-            elsewhere((
-                P::Detached,
-                [give_up(), drain(TakenOver)].concat(),
-                P::Draining(TakenOver),
-            )),
-        ),
-        (
-            checked(lost_file()),
-            elsewhere((
-                P::Detached,
-                [vec![DO::PutBackFile], give_up(), wait()].concat(),
-                P::Detached,
-            )),
-        ),
-        (
-            checked(Seen { socket_lost: true, ..well() }),
-            elsewhere((
-                P::Detached,
-                [vec![DO::PutBackSocket], give_up(), wait()].concat(),
-                P::Detached,
-            )),
-        ),
-        (
-            checked(Seen { lines: vec![], ..well() }),
-            elsewhere((
-                P::Detached,
-                [vec![DO::EnterRecord], give_up(), wait()].concat(),
-                P::Detached,
-            )),
-        ),
+        (checked(well()), put_back(&[])),
+        (checked(newer()), elsewhere(newer_serves, P::Draining(TakenOver))),
+        (checked(lost_file()), put_back(&[DO::PutBackFile])),
+        (checked(Seen { socket_lost: true, ..well() }), put_back(&[DO::PutBackSocket])),
+        (checked(Seen { lines: vec![], ..well() }), put_back(&[DO::EnterRecord])),
         (
             D::Timer(DT::Check),
             vec![

@@ -6,33 +6,20 @@ use crate::proto::older::Older;
 use crate::proto::{End, Intent, Scope};
 
 /// What keeps a launcher whose children have ended.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Ending {
-    /// A TERM is being understood.
-    settling: bool,
     /// It is to end like this child.
     mirrored: Option<(Child, End)>,
     older: Older,
 }
 
-impl Default for Ending {
-    fn default() -> Self {
-        Ending { settling: false, mirrored: None, older: Older::None }
-    }
-}
-
 impl Children {
-    /// What a TERM meant is being found out. Until then the launcher does not end: it may have been a stop.
-    pub(in crate::proto::launcher) fn settles(&mut self) {
-        self.ending.settling = true;
-    }
-
-    pub(in crate::proto::launcher) fn settled(&mut self, out: &mut Vec<Output>) {
-        self.ending.settling = false;
-        if self.stopping() && self.keep.is_awaited() {
-            self.ending.mirrored = None; // the keeper was in place, and its end is awaited now
+    /// The service is to be down. If a keeper was in place, its end is awaited now.
+    pub(super) fn stop_keeping(&mut self, out: &mut Vec<Output>) {
+        self.keep.stop(out);
+        if self.keep.is_awaited() {
+            self.ending.mirrored = None;
         }
-        self.end_if_settled(out);
     }
 
     /// After a stop, and if everything ends with us, the launcher also waits for the children that drain.
@@ -62,25 +49,20 @@ impl Children {
         // One that was to take over has crashed, and the one before it has ended all the same.
         let crashed = crashed.or(self.crash.map(|(newer, _)| newer));
         let again = !self.stopping() && !self.all_ends_with_us;
-        if let Some(of) = crashed.filter(|_| again) {
-            if self.keep.begin(of, (child, end), out) {
-                return;
-            }
+        let keeps = |of| again && self.keep.begin(of, (child, end), out);
+        if !crashed.is_some_and(keeps) {
+            self.end_as(child, end);
         }
-        self.end_as(child, end, out);
     }
 
-    pub(super) fn end_as(&mut self, child: Child, end: End, out: &mut Vec<Output>) {
+    pub(super) fn end_as(&mut self, child: Child, end: End) {
         self.ending.mirrored = Some((child, end));
-        self.end_if_settled(out);
     }
 
-    /// If the service is to be down, the older generations end first. A daemon tells them when its drain begins, and
-    /// awaits them. But it may have died before that, or in the middle of it.
-    fn end_if_settled(&mut self, out: &mut Vec<Output>) {
-        let Some((child, end)) = self.ending.mirrored.filter(|_| !self.ending.settling) else {
-            return;
-        };
+    /// Not while a TERM is being understood: it may be a stop. If it was one, the older generations end first. A daemon
+    /// tells them when its drain begins, and awaits them. But it may have died before that, or in the middle of it.
+    pub(in crate::proto::launcher) fn end_if_due(&mut self, out: &mut Vec<Output>) {
+        let Some((child, end)) = self.ending.mirrored else { return };
         if self.intent != Some(Intent::Stop(Scope::Service)) {
             out.push(Output::Mirror(child, end));
         } else if self.ending.older.tell() {
@@ -114,7 +96,8 @@ impl Children {
 
     fn end_if_alone(&mut self, out: &mut Vec<Output>) {
         if self.ending.older.all_gone() {
-            out.extend(self.ending.mirrored.map(|(child, end)| Output::Mirror(child, end)));
+            let mirrored = self.ending.mirrored.take();
+            out.extend(mirrored.map(|(child, end)| Output::Mirror(child, end)));
         }
     }
 }

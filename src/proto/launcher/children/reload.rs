@@ -16,13 +16,13 @@ pub(super) enum Coming {
 
 impl Children {
     pub(in crate::proto::launcher) fn reload(&mut self, out: &mut Vec<Output>) {
-        if !self.in_place {
+        if self.in_place.is_none() {
             return;
         }
         if self.intent.is_some() || self.keep.is_awaited() {
             out.push(Output::Progress(Progress::ReloadRefused(Refusal::Leaving)));
         } else if self.coming.is_some() {
-            // The program is about to be executed as it is then: that is the wish.
+            // The program is about to be executed, as it is at that moment. That fulfils this wish as well.
         } else if self.newest(Life::Starting).is_some() {
             // It may finish, so that wishes that come faster than the program starts do not keep it from
             // ever serving. But one that hangs blocks nobody.
@@ -36,12 +36,13 @@ impl Children {
 
     /// `gathered`: no further signal can belong to the wish for this start.
     fn start(&mut self, gathered: bool, out: &mut Vec<Output>) {
-        // Those before the current one drain, or are about to. Where nobody serves, more of them are
+        // Those before the current one drain, or are about to. If nobody serves, one more than the limit is
         // the lesser evil.
         let is_old = |one: &&Member| self.last != Last::Lives(one.child);
         let draining = self.members.iter().filter(is_old).count();
         let serves = self.newest(Life::Serving).is_some();
-        if serves && self.max_draining.is_some_and(|most| draining >= most) {
+        let most = self.in_place.and_then(|in_place| in_place.max_draining);
+        if serves && most.is_some_and(|most| draining >= most) {
             self.prepared = None;
             return out.push(Output::Progress(Progress::ReloadRefused(Refusal::Draining)));
         }
@@ -107,7 +108,7 @@ impl Children {
         self.coming = None;
         match child {
             Some(child) => {
-                self.members.push(Member::new(child));
+                self.members.push(Member { child, ..Member::default() });
                 if let Last::Ended { child: from, .. } = self.last {
                     out.push(Output::PassSockets { from, to: child });
                 }
@@ -120,7 +121,7 @@ impl Children {
     }
 
     pub(super) fn start_again(&mut self, out: &mut Vec<Output>) {
-        if std::mem::replace(&mut self.again, false) {
+        if std::mem::take(&mut self.again) {
             out.push(Output::Disarm(Timer::Start));
             self.start(true, out);
         }

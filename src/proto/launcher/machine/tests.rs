@@ -2,7 +2,8 @@
 //! together with the daemon.
 
 use crate::proto::launcher::{
-    Child, Failure, InPlace, Input as L, Launcher, Output as LO, Progress, Refusal, Timer as LT,
+    Child, Failure, InPlace, Input as L, Keeper, Launcher, Output as LO, Progress, Refusal,
+    Timer as LT,
 };
 use crate::proto::{End, Intent, Kind, Reading, Report, Scope};
 use Intent::{Restart, Stop, Unknown};
@@ -10,6 +11,8 @@ use Scope::{Generation, Service};
 
 /// The only child.
 const PID: Child = 70;
+/// The child after it, in place.
+const NEXT: Child = 71;
 const SUPERVISOR: i32 = 6;
 
 fn report(report: Report) -> L {
@@ -18,6 +21,27 @@ fn report(report: Report) -> L {
 
 fn signal(signal: i32) -> L {
     L::Signal { signal, to_all: false }
+}
+
+/// All outputs of a way.
+fn all(launcher: &mut Launcher, way: &[L]) -> Vec<LO> {
+    way.iter().flat_map(|input| launcher.on(*input)).collect()
+}
+
+/// A launcher that has come this way.
+fn after(mut launcher: Launcher, way: &[L]) -> Launcher {
+    let _ = all(&mut launcher, way);
+    launcher
+}
+
+/// A launcher that restarts in place, and lets any number drain.
+fn in_place(kind: Kind) -> Launcher {
+    Launcher::new(kind, None, PID, Some(InPlace { max_draining: None }))
+}
+
+fn named(name: &str, states: Vec<(&'static str, Launcher)>) -> Launcher {
+    let found = states.into_iter().find(|(state, _)| *state == name);
+    found.expect("a state").1
 }
 
 /// The launcher's states, by the shortest way there.
@@ -35,14 +59,8 @@ fn launchers() -> Vec<(&'static str, Launcher)> {
         ("stopping", &[ready, started, term, L::Status(Reading::Down)]),
         ("gone", &[ready, report(Report::Released), L::Quiet]),
     ];
-    ways.map(|(name, way)| {
-        let mut launcher = Launcher::new(Kind::DAEMONTOOLS, None, PID, None);
-        for input in way {
-            let _ = launcher.on(*input);
-        }
-        (name, launcher)
-    })
-    .to_vec()
+    let new = Launcher::new(Kind::DAEMONTOOLS, None, PID, None);
+    ways.map(|(name, way)| (name, after(new.clone(), way))).to_vec()
 }
 
 #[test]
@@ -193,9 +211,6 @@ fn launcher_every_state_and_event() {
 
 // ---- a launcher that restarts in place, state x event ----
 
-/// The child after the only one.
-const NEXT: Child = 71;
-
 /// Its states, by the shortest way there; the intent of a TERM is not known, so it is a restart.
 fn launchers_in_place() -> Vec<(&'static str, Launcher)> {
     let told = |child, report| L::Report(child, report);
@@ -223,15 +238,8 @@ fn launchers_in_place() -> Vec<(&'static str, Launcher)> {
         ("alone ended", [&serving[..], &[L::Ended(PID, End::Code(3))]].concat()),
         ("told", [&serving[..], &term].concat()),
     ];
-    ways.map(|(name, way)| {
-        let mut launcher =
-            Launcher::new(Kind::OTHER, None, PID, Some(InPlace { max_draining: Some(1) }));
-        for input in way {
-            let _ = launcher.on(input);
-        }
-        (name, launcher)
-    })
-    .to_vec()
+    let new = Launcher::new(Kind::OTHER, None, PID, Some(InPlace { max_draining: Some(1) }));
+    ways.map(|(name, way)| (name, after(new.clone(), &way))).to_vec()
 }
 
 #[test]
@@ -448,8 +456,7 @@ fn launcher_in_place_every_state_and_event() {
         for (name, mut launcher) in launchers_in_place() {
             let expected = rows.iter().find(|(state, _)| *state == name);
             let expected = expected.map(|(_, outputs)| outputs.clone()).unwrap_or_default();
-            let outputs: Vec<LO> = inputs.iter().flat_map(|input| launcher.on(*input)).collect();
-            assert_eq!(outputs, expected, "{inputs:?} in {name:?}");
+            assert_eq!(all(&mut launcher, &inputs), expected, "{inputs:?} in {name:?}");
         }
     }
 }
@@ -457,11 +464,10 @@ fn launcher_in_place_every_state_and_event() {
 /// It waits for the end of what was cancelled, since that may serve by now.
 #[test]
 fn launcher_in_place_leaves_as_the_newest_lets_it_go() {
-    let told = || launchers_in_place().pop().expect("the last");
     let leaves = |inputs: &[L]| {
-        let mut launcher = told().1;
+        let mut launcher = named("told", launchers_in_place());
         let _ = launcher.on(L::Report(PID, Report::Released));
-        let outputs: Vec<LO> = inputs.iter().flat_map(|input| launcher.on(*input)).collect();
+        let outputs = all(&mut launcher, inputs);
         outputs.into_iter().find(|output| matches!(output, LO::Leave { .. }))
     };
     let leave = |child, expired| Some(LO::Leave { child, expired });
@@ -478,8 +484,7 @@ fn launcher_in_place_leaves_as_the_newest_lets_it_go() {
 /// The limit is for a service that goes well.
 #[test]
 fn launcher_in_place_starts_one_more_where_nobody_serves() {
-    let mut states = launchers_in_place().into_iter();
-    let (_, mut launcher) = states.find(|(name, _)| *name == "one drains").expect("a state");
+    let mut launcher = named("one drains", launchers_in_place());
     let refused = [LO::Progress(Progress::ReloadRefused(Refusal::Draining))];
     assert_eq!(launcher.on(L::Reload), refused);
     let _ = launcher.on(L::Report(NEXT, Report::Draining));
@@ -503,9 +508,7 @@ fn p6_launcher_in_place_awaits_those_that_drain() {
     let crashed = [L::Ended(NEXT, End::Signal(6))];
     let stop = [L::Term { from: 7 }, L::Status(Reading::Lost)];
     let mirrors = |kind, inputs: &[&[L]]| {
-        let mut launcher = Launcher::new(kind, None, PID, Some(InPlace { max_draining: None }));
-        let inputs = [&way[..], &inputs.concat()].concat();
-        let outputs: Vec<LO> = inputs.into_iter().flat_map(|input| launcher.on(input)).collect();
+        let outputs = all(&mut in_place(kind), &[&way[..], &inputs.concat()].concat());
         outputs.into_iter().find(|output| matches!(output, LO::Mirror(..)))
     };
     let last = [L::Ended(PID, End::Code(0))];
@@ -528,8 +531,7 @@ fn p6_launcher_in_place_awaits_those_that_drain() {
 
 /// What a launcher comes to after these inputs: all outputs of the way there.
 fn outputs(kind: Kind, inputs: &[L]) -> Vec<LO> {
-    let mut launcher = Launcher::new(kind, Some(SUPERVISOR), PID, None);
-    inputs.iter().flat_map(|input| launcher.on(*input)).collect()
+    all(&mut Launcher::new(kind, Some(SUPERVISOR), PID, None), inputs)
 }
 
 fn told(kind: Kind, inputs: &[L]) -> Vec<Intent> {
@@ -618,9 +620,8 @@ fn p1_launcher_lets_a_start_finish_before_a_restart() {
     let handoff = [LO::Tell(PID, Restart), LO::Handoff(PID)];
     let after = |more: &[L]| {
         let mut launcher = Launcher::new(Kind::RUNIT, Some(SUPERVISOR), PID, None);
-        let held: Vec<LO> = way.iter().flat_map(|input| launcher.on(*input)).collect();
-        assert_eq!(held, [LO::ReadStatus, LO::Arm(LT::Handoff)]);
-        more.iter().flat_map(|input| launcher.on(*input)).collect::<Vec<LO>>()
+        assert_eq!(all(&mut launcher, &way), [LO::ReadStatus, LO::Arm(LT::Handoff)]);
+        all(&mut launcher, more)
     };
     let then = [&[LO::Arm(LT::Handoff)], &handoff[..]].concat();
     let serving = [LO::Disarm(LT::Cancel), LO::Progress(Progress::Serving(PID))];
@@ -671,8 +672,7 @@ fn launcher_passes_signals_on() {
     let started = launcher.on(report(Report::Started));
     assert_eq!(started.last(), Some(&LO::Forward(PID, 12)));
     assert_eq!(launcher.on(L::Restart(12)), [LO::Forward(PID, 12)]);
-    let (_, mut launcher) =
-        launchers_in_place().into_iter().find(|(name, _)| *name == "one drains").expect("a state");
+    let mut launcher = named("one drains", launchers_in_place());
     let all = launcher.on(L::Signal { signal: 10, to_all: true });
     assert_eq!(all, [LO::ForwardIfHandled(PID, 10), LO::Forward(NEXT, 10)]);
 }
@@ -697,20 +697,16 @@ fn launcher_tells_what_a_second_term_means_if_it_means_something_else() {
 /// The supervisor starts the next generation: one that is started here as well would be one too many.
 #[test]
 fn launcher_in_place_drops_a_wish_when_it_is_told_to_end() {
-    let (_, serving) =
-        launchers_in_place().into_iter().find(|(name, _)| *name == "serving").expect("a state");
+    let serving = named("serving", launchers_in_place());
     let term = [L::Term { from: 7 }, L::Status(Reading::Unreadable)];
-    let starts = |inputs: &[L]| {
-        let mut launcher = serving.clone();
-        inputs.iter().flat_map(|input| launcher.on(*input)).any(|output| output == LO::Start)
-    };
+    let starts = |inputs: &[L]| all(&mut serving.clone(), inputs).contains(&LO::Start);
     let due = [L::Report(PID, Report::Prepared), L::Timer(LT::Gather)];
     assert!(starts(&[&[L::Reload], &due[..]].concat()));
     assert!(!starts(&[&[L::Reload], &term[..], &due].concat()));
     // It is being executed already: then it is waited for.
     let mut launcher = serving.clone();
     let spawned = [&[L::Reload], &due[..], &term, &[L::Ended(PID, End::Code(0))]].concat();
-    let outputs: Vec<LO> = spawned.iter().flat_map(|input| launcher.on(*input)).collect();
+    let outputs = all(&mut launcher, &spawned);
     assert!(!outputs.iter().any(|one| matches!(one, LO::Mirror(..))), "{outputs:?}");
     assert!(launcher.on(L::Spawned(None)).contains(&LO::Mirror(PID, End::Code(0))));
 }
@@ -718,7 +714,6 @@ fn launcher_in_place_drops_a_wish_when_it_is_told_to_end() {
 /// Its hooks may hold what the next one needs.
 #[test]
 fn launcher_in_place_starts_only_when_the_one_that_serves_has_prepared() {
-    let mut launcher = Launcher::new(Kind::OTHER, None, PID, Some(InPlace { max_draining: None }));
     let both = [
         L::Report(PID, Report::Started),
         L::Reload,
@@ -729,7 +724,7 @@ fn launcher_in_place_starts_only_when_the_one_that_serves_has_prepared() {
         L::Reload,
         L::Timer(LT::Gather),
     ];
-    let _ = both.map(|input| launcher.on(input));
+    let mut launcher = after(in_place(Kind::OTHER), &both);
     assert_eq!(launcher.on(L::Report(PID, Report::Prepared)), [], "of the one that is to drain");
     let starts = [LO::Disarm(LT::Prepare), LO::Start];
     assert_eq!(launcher.on(L::Report(NEXT, Report::Prepared)), starts);
@@ -769,15 +764,9 @@ fn launcher_leaves_only_when_all_is_settled() {
 
 // ---- the keeper ----
 
-use crate::proto::launcher::Keeper;
-
 /// Under this kind, with a daemon that serves and has given its sockets.
 fn keeping(kind: Kind) -> Launcher {
-    let mut launcher = Launcher::new(kind, None, PID, None);
-    for input in [L::Given(PID), report(Report::Started)] {
-        let _ = launcher.on(input);
-    }
-    launcher
+    after(Launcher::new(kind, None, PID, None), &[L::Given(PID), report(Report::Started)])
 }
 
 #[test]
@@ -805,25 +794,24 @@ fn p12_no_keeper_where_none_is_of_use() {
     let exit = L::Ended(PID, End::Code(0));
     assert_eq!(keeping(Kind::DAEMONTOOLS).on(exit), mirrors(End::Code(0)));
     assert_eq!(keeping(Kind::NOBODY).on(crash), mirrors(End::Signal(9)));
-    for (before, drops) in [
-        (vec![L::NeedsNoKeeper(PID)], true),
-        (vec![report(Report::Draining)], true),
-        (vec![report(Report::Leaving)], true),
-        (vec![report(Report::Released)], true),
-        (vec![L::Term { from: 7 }, L::Status(Reading::Down)], true),
+    let stop = [L::Term { from: 7 }, L::Status(Reading::Down)];
+    for before in [
+        vec![L::NeedsNoKeeper(PID)],
+        vec![report(Report::Draining)],
+        vec![report(Report::Leaving)],
+        vec![report(Report::Released)],
+        stop.to_vec(),
     ] {
         let mut launcher = keeping(Kind::DAEMONTOOLS);
-        let outputs: Vec<LO> = before.iter().flat_map(|input| launcher.on(*input)).collect();
-        assert_eq!(outputs.contains(&LO::DropSockets(PID)), drops, "{before:?}");
+        let outputs = all(&mut launcher, &before);
+        assert!(outputs.contains(&LO::DropSockets(PID)), "{before:?}");
         assert!(!launcher.on(crash).contains(&LO::Keep(PID)), "{before:?}");
     }
     // What comes too late is closed at once.
-    let mut stopped = keeping(Kind::DAEMONTOOLS);
-    let _ = [L::Term { from: 7 }, L::Status(Reading::Down)].map(|input| stopped.on(input));
+    let mut stopped = after(keeping(Kind::DAEMONTOOLS), &stop);
     assert_eq!(stopped.on(L::Given(PID)), [LO::DropSockets(PID)]);
     for late in [Report::Released, Report::Draining] {
-        let mut launcher = keeping(Kind::DAEMONTOOLS);
-        let _ = launcher.on(report(late));
+        let mut launcher = after(keeping(Kind::DAEMONTOOLS), &[report(late)]);
         assert_eq!(launcher.on(L::Given(PID)), [LO::DropSockets(PID)], "{late:?}");
     }
 }
@@ -839,20 +827,16 @@ fn p6_a_crash_of_one_that_leaves_is_an_end_after_a_stop() {
     let outputs = [LO::Disarm(LT::Kill(PID)), LO::Mirror(PID, crash)];
     assert_eq!(launcher.on(L::Ended(PID, crash)), outputs);
     // On probation an exit with 0 is what was asked for.
-    let mut launcher = keeping(Kind::DAEMONTOOLS);
-    for input in [report(Report::Probation), report(Report::Leaving)] {
-        let _ = launcher.on(input);
-    }
+    let way = [report(Report::Probation), report(Report::Leaving)];
+    let mut launcher = after(keeping(Kind::DAEMONTOOLS), &way);
     let outputs = [LO::Disarm(LT::Kill(PID)), LO::Mirror(PID, End::Code(0))];
     assert_eq!(launcher.on(L::Ended(PID, End::Code(0))), outputs);
 }
 
 #[test]
 fn p6_a_stop_ends_the_keeper_before_the_launcher_ends() {
-    let mut launcher = keeping(Kind::DAEMONTOOLS);
-    for input in [L::Ended(PID, End::Signal(9)), L::Term { from: 7 }] {
-        let _ = launcher.on(input);
-    }
+    let way = [L::Ended(PID, End::Signal(9)), L::Term { from: 7 }];
+    let mut launcher = after(keeping(Kind::DAEMONTOOLS), &way);
     assert!(launcher.on(L::Status(Reading::Down)).contains(&LO::EndKeeper));
     assert_eq!(launcher.on(L::Keeper(Keeper::InPlace)), []);
     assert_eq!(launcher.on(L::Keeper(Keeper::Gone)), [LO::StopOlder]);
@@ -862,12 +846,8 @@ fn p6_a_stop_ends_the_keeper_before_the_launcher_ends() {
 
 #[test]
 fn p12_in_place_the_next_one_gets_what_the_launcher_holds() {
-    const NEXT: Child = 71;
-    let in_place = Some(crate::proto::launcher::InPlace { max_draining: None });
-    let mut launcher = Launcher::new(Kind::DAEMONTOOLS, None, PID, in_place);
-    for input in [L::Given(PID), report(Report::Started), L::Reload, L::Spawned(Some(NEXT))] {
-        let _ = launcher.on(input);
-    }
+    let way = [L::Given(PID), report(Report::Started), L::Reload, L::Spawned(Some(NEXT))];
+    let mut launcher = after(in_place(Kind::DAEMONTOOLS), &way);
     let crash = End::Signal(11);
     let pass = LO::PassSockets { from: PID, to: NEXT };
     assert!(launcher.on(L::Ended(PID, crash)).contains(&pass));
@@ -886,12 +866,11 @@ fn p12_in_place_the_next_one_gets_what_the_launcher_holds() {
 #[test]
 fn p6_p11_an_unasked_exit_with_0_on_probation_is_shown_as_75() {
     let ends = |before: &[L], code| {
-        let mut launcher = Launcher::new(Kind::DAEMONTOOLS, None, PID, None);
-        let start = [report(Report::Probation), report(Report::Started)];
-        start.iter().chain(before).for_each(|input| _ = launcher.on(*input));
+        let launcher = Launcher::new(Kind::DAEMONTOOLS, None, PID, None);
+        let launcher = after(launcher, &[report(Report::Probation), report(Report::Started)]);
         let ended = [L::Ended(PID, End::Code(code)), L::OlderTold { awaited: false, again: false }];
-        let mirrored = |one: &LO| matches!(one, LO::Mirror(..));
-        ended.into_iter().flat_map(|input| launcher.on(input)).find(mirrored)
+        let outputs = all(&mut after(launcher, before), &ended);
+        outputs.into_iter().find(|one| matches!(one, LO::Mirror(..)))
     };
     let mirrors = |code| Some(LO::Mirror(PID, End::Code(code)));
     assert_eq!(ends(&[], 0), mirrors(75));
@@ -906,13 +885,9 @@ fn p6_p11_an_unasked_exit_with_0_on_probation_is_shown_as_75() {
 /// Otherwise the launcher would end the one that stands by after a second.
 #[test]
 fn p11_in_place_the_older_one_is_overdue_from_the_commit_on() {
-    const NEXT: Child = 71;
-    let in_place = Some(crate::proto::launcher::InPlace { max_draining: None });
-    let mut launcher = Launcher::new(Kind::DAEMONTOOLS, None, PID, in_place);
-    for input in [report(Report::Started), L::Reload, L::Spawned(Some(NEXT))] {
-        let _ = launcher.on(input);
-    }
     let next = |report| L::Report(NEXT, report);
+    let start = [report(Report::Started), L::Reload, L::Spawned(Some(NEXT))];
+    let mut launcher = after(in_place(Kind::DAEMONTOOLS), &start);
     let _ = launcher.on(next(Report::Probation));
     let overdue = LO::Arm(LT::Overdue);
     assert!(!launcher.on(next(Report::Started)).contains(&overdue));
@@ -955,21 +930,16 @@ fn p11_in_place_the_proven_one_is_not_overdue_while_the_next_one_proves_itself()
 /// decides for the new one, whichever report is read first.
 #[test]
 fn p1_p11_in_place_a_commit_counts_also_if_the_older_one_has_served_again() {
-    const NEXT: Child = 71;
     let next = |report| L::Report(NEXT, report);
     for resumed_first in [true, false] {
-        let in_place = Some(crate::proto::launcher::InPlace { max_draining: None });
-        let mut launcher = Launcher::new(Kind::DAEMONTOOLS, None, PID, in_place);
-        for input in [report(Report::Started), L::Reload, L::Spawned(Some(NEXT))] {
-            let _ = launcher.on(input);
-        }
-        let _ = launcher.on(next(Report::Probation));
-        let _ = launcher.on(next(Report::Started));
+        let start = [report(Report::Started), L::Reload, L::Spawned(Some(NEXT))];
+        let probation = [next(Report::Probation), next(Report::Started)];
         let mut both = [report(Report::Resumed), next(Report::Committed)];
         if !resumed_first {
             both.reverse();
         }
-        both.iter().for_each(|input| _ = launcher.on(*input));
+        let way = [&start[..], &probation, &both].concat();
+        let mut launcher = after(in_place(Kind::DAEMONTOOLS), &way);
         assert_eq!(launcher.current(), Some(NEXT), "resumed first: {resumed_first}");
         let told = launcher.on(L::Timer(LT::Overdue));
         assert!(!told.contains(&LO::TellTakenOver(NEXT)), "{told:?}");
@@ -980,10 +950,9 @@ fn p1_p11_in_place_a_commit_counts_also_if_the_older_one_has_served_again() {
 
 #[test]
 fn p6_a_launcher_whose_daemon_dies_after_a_stop_ends_after_the_older_generations() {
-    let (_, stopping) = launchers().into_iter().find(|(name, _)| *name == "stopping").expect("it");
     let (end, told) = (End::Signal(9), |awaited, again| L::OlderTold { awaited, again });
     let mirror = [LO::Mirror(PID, end)];
-    let mut dead = stopping;
+    let mut dead = named("stopping", launchers());
     assert_eq!(dead.on(L::Ended(PID, end)), [LO::Disarm(LT::Kill(PID)), LO::StopOlder]);
     assert_eq!(dead.clone().on(told(false, false)), mirror, "there is none");
     let mut awaits = dead.clone();
@@ -1004,8 +973,7 @@ fn p6_a_launcher_whose_daemon_dies_after_a_stop_ends_after_the_older_generations
 fn p6_p12_a_launcher_does_not_end_before_it_has_understood_a_term() {
     let end = End::Signal(9);
     let settling = |name: &str| -> Launcher {
-        let found = launchers().into_iter().find(|(state, _)| *state == name);
-        let (_, mut launcher) = found.expect("it");
+        let mut launcher = named(name, launchers());
         assert_eq!(launcher.on(L::Ended(PID, end)), [LO::Disarm(LT::Kill(PID))]);
         launcher
     };
