@@ -15,7 +15,7 @@ use std::io;
 pub(in crate::driver) struct Stopped {
     /// Those whose end can be awaited.
     pub(in crate::driver) awaited: Vec<Held>,
-    /// For want of descriptors or memory, not all of them could be told: they still have to be.
+    /// Not all of them could be told, since the system is out of descriptors or memory. They still have to be.
     pub(in crate::driver) again: bool,
 }
 
