@@ -7,7 +7,7 @@ use crate::sys::supervisor::Supervisor;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-/// When it is tried again where there was no descriptor for `/dev/null`.
+/// When it is tried again, if there was no descriptor for `/dev/null`.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The standard descriptors that may lose their reader, once nobody starts this process again.
