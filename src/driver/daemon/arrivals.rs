@@ -57,7 +57,7 @@ impl Events {
     }
 
     pub(super) fn give_up_hooks(&mut self, run: Run) {
-        // Those behind others that hang have not been waited for yet.
+        // Only the first one has run for all this time. The others wait for it.
         if let Some((_, signal)) = self.hooks.waits_for().filter(|(first, _)| *first == run) {
             log::write(Event::SignalHookHangs { signal: number(signal) });
         }

@@ -3,7 +3,7 @@
 use crate::driver::retry;
 use crate::driver::settings::{Environment, Settings};
 use crate::driver::unix_socket_error;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::proto::channel::ToDaemon;
 use crate::shutdown::panic_text;
 use crate::sys::launch::{self, Surroundings};
@@ -55,7 +55,7 @@ impl Again {
         }
     }
 
-    /// What a deploy by links needs and cannot be known: the path of the program, and of its folder.
+    /// Is a path unknown that a deploy by links needs: that of the program, or that of its folder?
     pub(super) fn is_unknown(&self) -> bool {
         let in_root = env::current_dir().is_ok_and(|folder| folder == Path::new("/"));
         let folder = self.folder.is_none() && !in_root;
@@ -84,8 +84,8 @@ impl Again {
     pub(super) fn start(
         &mut self,
         supervisor: &Supervisor,
-        program: impl FnOnce(&Again) -> io::Result<PathBuf>,
-    ) -> Result<Member, Error> {
+        program: io::Result<PathBuf>,
+    ) -> Result<Member> {
         let (ours, theirs) = Link::pair().map_err(|error| {
             unix_socket_error(ErrorKind::Channel, "cannot make the channel (launch)", error)
         })?;
@@ -101,7 +101,7 @@ impl Again {
         sent.map_err(|error| {
             Error::io(ErrorKind::Channel, "cannot use the channel (launch)", error)
         })?;
-        let program = program(self).map_err(|error| {
+        let program = program.map_err(|error| {
             Error::io(ErrorKind::Launch, "cannot find the program's file (launch)", error)
         })?;
         let surroundings = self.surroundings();
