@@ -363,7 +363,7 @@ impl Events {
                 }
             }
             Output::Check => {
-                let (sight, trouble) = service.check(PROCESS.server.get());
+                let (sight, trouble) = service.check();
                 let supervisor = lock(&self.daemon.machine).reading();
                 log::write(Event::Check { finding: sight.name(), supervisor: &supervisor });
                 self.progress.trouble(trouble);

@@ -1,8 +1,9 @@
 //! A check: what others see of this service. What follows from it is decided by the daemon's machine.
 
-use super::{Examined, Service, facts, is_shortage, look_failed};
-use crate::driver::control;
+use super::{Examined, Files, Service, facts, is_shortage, look_failed};
+use crate::driver::control::Server;
 use crate::driver::log::{self, daemon::Event};
+use crate::driver::shared::PROCESS;
 use crate::error::{Error, Result};
 use crate::proto::daemon::Sight;
 use crate::proto::flows;
@@ -16,14 +17,11 @@ use crate::sys::proc;
 impl Service {
     /// Takes the claim if it is free, and looks. With [`Sight::Seen`] the claim is held until
     /// [`give_up_claim`](Service::give_up_claim).
-    pub(in crate::driver) fn check(
-        &self,
-        control: Option<&control::Server>,
-    ) -> (Sight, Option<Error>) {
+    pub(in crate::driver) fn check(&self) -> (Sight, Option<Error>) {
         let mut files = lock(&self.files);
         let seen = match files.lock_file.try_claim(&self.world) {
             Ok(Attempt::HeldBy(_)) => return (Sight::ClaimHeld, None),
-            Ok(Attempt::Claimed) => self.look(&files, control),
+            Ok(Attempt::Claimed) => self.look(&files),
             Err(error) => Err(error),
         };
         match seen {
@@ -39,7 +37,7 @@ impl Service {
         }
     }
 
-    fn look(&self, files: &super::Files, control: Option<&control::Server>) -> Result<Seen> {
+    fn look(&self, files: &Files) -> Result<Seen> {
         let record = self.read_record(&files.lock_file)?;
         let content = self.content()?;
         let others = self.examine_with(files, &record, content.unwrap_or_default())?;
@@ -56,7 +54,7 @@ impl Service {
             lines: others.into_iter().map(line).collect(),
             content,
             named_lives,
-            socket_lost: control.is_some_and(control::Server::has_lost_its_path),
+            socket_lost: PROCESS.server.get().is_some_and(Server::has_lost_its_path),
         })
     }
 

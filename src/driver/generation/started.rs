@@ -2,7 +2,7 @@
 
 use super::already_running::already_running;
 use super::stop::log_told;
-use super::{Examined, Service, facts};
+use super::{Examined, Files, Service, facts};
 use crate::driver::control;
 use crate::driver::generation::unit;
 use crate::driver::log::{self, daemon::Event};
@@ -28,7 +28,7 @@ use std::time::Instant;
 /// claim, which a stop may have given up until then.
 #[derive(Default)]
 struct Hands<'a> {
-    files: Option<MutexGuard<'a, super::Files>>,
+    files: Option<MutexGuard<'a, Files>>,
     record: Record,
     others: Vec<Examined>,
     control: Option<control::Prepared>,
