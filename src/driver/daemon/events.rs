@@ -43,7 +43,7 @@ const HAMMERED: i32 = 124;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     Machine(Timer),
-    /// These hooks have had their time.
+    /// The time for these hooks is over.
     Hooks(Run),
     Reminder(Reminder),
 }

@@ -11,7 +11,7 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// All of them.
+/// All hooks but those of `on_shutdown_request`, `on_shutdown` and `on_hammer`.
 pub(in crate::driver) struct Hooks {
     before: [HookList; 4],
     after: [HookList; 4],
@@ -72,7 +72,7 @@ impl Hooks {
         run_hooks(self.after(stage), "after");
     }
 
-    // ---- a restart that does not come off ----
+    // ---- a restart that has failed ----
 
     pub(in crate::driver) fn on_resume(&self, hook: Repeated) {
         self.on_resume.add(None, hook);

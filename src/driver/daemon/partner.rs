@@ -36,7 +36,7 @@ impl Partner {
 }
 
 impl Events {
-    /// Before the timers fire: that of the probation may be over as well.
+    /// Called before the timers fire, since that of the probation may be due as well.
     pub(super) fn look_at_silence(&mut self) {
         let Some(elapsed_ms) = self.said_well.map(|said| said.elapsed()) else { return };
         if lock(&self.daemon.machine).begins_anew(elapsed_ms) {

@@ -1,4 +1,4 @@
-//! Keeps standard output and error usable when their reader goes: `println!` panics where writing
+//! Keeps standard output and error usable when their reader goes: `println!` panics if writing
 //! fails.
 
 use crate::driver::log::{self, daemon::Event};

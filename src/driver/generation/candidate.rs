@@ -45,7 +45,7 @@ impl Service {
             if signed.is_some() && path.as_ref().is_some_and(|path| proc::program_at(path) != own) {
                 crate::sys::exit_now(ANOTHER_FILE);
             }
-            // If it cannot be known, nobody is protected by a pause.
+            // If nothing can be known, a pause protects nobody.
             let Ok((sight, server)) = self.sight(own) else { break };
             let sight = Sight { goes, ..sight };
             let Some(pause) = sight.pause().filter(|pause| began.elapsed() < *pause) else { break };

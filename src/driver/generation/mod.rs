@@ -135,8 +135,8 @@ impl Service {
             Err(error) if !has_proc && !shortage::is_shortage(&error) => {
                 Identity { pid, start: NO_START }
             }
-            // Entered without it, we could not be told from a process that is gone: no successor
-            // would ever end us.
+            // If the record listed us without our start time, nobody could prove that we live: no successor would
+            // ever end us.
             Err(error) => return Err(short(error)),
         };
         let lock_file = LockFile::open(&settings.pid_file, &world)?;

@@ -46,7 +46,7 @@ pub(in crate::driver) struct Candidate {
 pub(in crate::driver) enum Others {
     /// This newer generation is proven.
     Successor(u64),
-    /// Those that may have flows, and the newer ones of these, which have failed.
+    /// The numbers of those that may have flows; and the newer generations, which have failed.
     Failed { with_flows: BTreeSet<u64>, newer: Vec<(u64, Held)> },
 }
 
@@ -201,7 +201,7 @@ impl Service {
         }
     }
 
-    /// Generations that have died on probation are rejections.
+    /// Books the generations that have died on probation: their program files are rejected.
     pub(super) fn book_failed(record: &mut Record, others: &[Examined]) {
         record.book_failed(|number| {
             others.iter().any(|one| one.facts.number == number && one.facts.stays_in_record())
@@ -227,8 +227,8 @@ impl Service {
         Ok((Sight { rejected: record.rejected, own, is_served, goes: false }, server))
     }
 
-    /// The generation that serves is not connected with us: to one that is detached, a claim since its last check
-    /// is the sign of a successor as well. Whoever looks at the service learns when the next try comes.
+    /// Called if the generation that serves is not connected with us. If it is detached, it takes a claim since its
+    /// last check for the sign of a successor. And whoever looks at the service learns when the next try comes.
     pub(super) fn give_sign(&self, next_try: Duration) {
         // If it fails, the next sign follows in a second.
         _ = self.under_claim(|files| {

@@ -101,7 +101,7 @@ impl Service {
             return false;
         }
         let read = self.read_record(&files.lock_file);
-        // If it cannot be read or written, the worst that follows is a count.
+        // If it cannot be read or written, the worst that follows is a wrong count.
         let marked = read.map(|mut record| {
             record.mark_end(number).then(|| files.lock_file.write(&record));
         });

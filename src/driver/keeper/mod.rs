@@ -198,7 +198,7 @@ impl Driver {
             Output::GiveUpClaim => self.service.give_up_claim(),
             Output::TellInPlace => {
                 if let Some(channel) = &self.channel {
-                    // If it is lost, the launcher waits for a second.
+                    // If it is lost, the launcher waits for some seconds in vain.
                     let message = Aside::InPlace.format();
                     _ = retry::within(retry::TO_DAEMON, || channel.send(&message, &[]));
                 }

@@ -26,7 +26,7 @@ pub(super) struct Held {
     pub(super) child: Child,
     pub(super) since: Instant,
     pub(super) user: Option<Credentials>,
-    /// As they came.
+    /// In the order in which they came.
     pub(super) messages: Vec<Arc<Message>>,
 }
 

@@ -73,7 +73,7 @@ impl Driver {
         let fail = |step: &str, error| {
             Error::io(ErrorKind::Launch, format!("cannot {step} (keeper)"), error)
         };
-        // The next start could not prove it, and would not take the sockets from a stranger.
+        // Without both, the next start could not prove the keeper, and it takes no sockets from a stranger.
         Pidfd::open(process::own_pid()).map_err(|error| fail("use pidfds", error))?;
         proc::own_identity().map_err(|error| fail("use /proc", error))?;
         let (ours, theirs) = Link::pair().map_err(|error| fail("make a channel", error))?;

@@ -138,10 +138,10 @@ pub(super) struct Member {
     pub(super) daemon: launch::Daemon,
     /// `None` once its end of it is closed.
     pub(super) channel: Option<Link>,
-    /// How long its drain may take: as this program is configured, until it has said so itself. A
-    /// server has a limit of its own, and in place another program may have been started.
+    /// How long its drain may take. Until it has told us, this is what our own configuration says: a server has a
+    /// limit of its own, and after a restart in place the daemon may run another program.
     pub(super) drain_timeout: Option<Duration>,
-    /// It serves on for so long before its drain, as it has said.
+    /// For so long it serves on before its drain, as it has told us.
     pub(super) leaves_for: Duration,
     pub(super) since: Instant,
 }

@@ -127,7 +127,7 @@ fn run(
     }
     warnings::warn_at_launch(&supervisor, &again, threads);
     run_hooks(std::mem::take(&mut settings.on_launch));
-    // If the oldest one makes room, the new generation sees to it.
+    // If the oldest generation has to make room, the new generation ends it.
     let max_draining = match settings.too_many_draining {
         Some(TooMany::EndOldest) => None,
         Some(TooMany::Refuse) | None => settings.max_draining,

@@ -58,7 +58,7 @@ impl Driver {
         }
     }
 
-    /// The generation that stays knows why it does.
+    /// The generation that serves on learns why.
     fn tell_current(&mut self, why: &str) {
         if let Some(pid) = self.machine.current() {
             let message = ToDaemon::reload_failed(why);
