@@ -50,8 +50,8 @@ pub(in crate::driver) fn launch(mut settings: Settings, is_relative: bool) -> Re
     })?;
     // What the supervisor blocked would never arrive, here or in the daemon.
     signals::unblock_all();
-    let mut again = Again::new(&mut settings, is_relative);
-    match again.start(&supervisor, launch::program()) {
+    let again = Again::new(&settings, is_relative);
+    match again.start(&mut settings, &supervisor, launch::program()) {
         Ok(first) => run(settings, supervisor, signals, again, first),
         Err(error) => {
             signals.uninstall();
