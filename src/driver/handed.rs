@@ -7,9 +7,8 @@ use crate::driver::control::link::Deadline;
 use crate::driver::log::{self, sockets::Event};
 use crate::driver::settings::HandOver;
 use crate::proto::control::frame::{self, NamedState};
-use crate::shutdown::lock;
+use crate::shutdown::{lock, panic_text};
 use crate::sys::memfd;
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,7 +27,7 @@ type OwnState = fn() -> Vec<u8>;
 
 /// What this process hands over, and what it was handed.
 pub(in crate::driver) struct Handed {
-    /// Those of the program. Held while one of them runs.
+    /// The program's. Held while one of them runs.
     hooks: Mutex<Vec<HandOver>>,
     own: Mutex<Vec<(&'static str, u32, OwnState)>>,
     inherited: Mutex<BTreeMap<String, Sealed>>,
@@ -97,8 +96,8 @@ impl Handed {
     ) -> Result<Vec<Sealed>, String> {
         let asked = move |name: &str| named || name.is_empty();
         let asks = match self.hooks.try_lock() {
-            Err(TryLockError::WouldBlock) => return Err("hand_over still runs".to_owned()),
             Ok(hooks) => hooks.iter().any(|hook| asked(&hook.name)),
+            Err(TryLockError::WouldBlock) => return Err("hand_over still runs".to_owned()),
             Err(TryLockError::Poisoned(hooks)) => {
                 hooks.into_inner().iter().any(|hook| asked(&hook.name))
             }
@@ -148,7 +147,7 @@ fn call(name: &str) -> String {
 fn run_one(hook: &mut HandOver) -> Result<Sealed, String> {
     let give = &mut hook.give;
     let state = catch_unwind(AssertUnwindSafe(give)).map_err(|panic| {
-        log::write(Event::HandOverPanicked { name: &hook.name, panic: text_of(&*panic) });
+        log::write(Event::HandOverPanicked { name: &hook.name, panic: panic_text(&*panic) });
         format!("{} panicked", call(&hook.name))
     })?;
     seal(&hook.name, hook.version, &state)
@@ -162,9 +161,4 @@ fn seal(name: &str, version: u32, state: &[u8]) -> Result<Sealed, String> {
     }
     let memory = memfd::seal(state).map_err(|error| format!("cannot seal the state: {error}"))?;
     Ok((NamedState { name: name.to_owned(), version, bytes }, memory))
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }

@@ -49,7 +49,7 @@ pub(crate) fn init(mut settings: Settings) -> Result<()> {
     if settings.is_disabled() || !RESTARTS {
         return daemon::init_disabled(settings);
     }
-    // Otherwise a daemon could not tell that a launcher has started it, and would start a daemon.
+    // Otherwise a daemon would not know that a launcher has started it, and would start another daemon.
     if !process::knows_pids() {
         let text = "cannot learn the PID of this process or of its parent (getpid, getppid)";
         return Err(
@@ -62,21 +62,20 @@ pub(crate) fn init(mut settings: Settings) -> Result<()> {
         Error::io(ErrorKind::PidFile, text, error)
     })?;
     check_path(&settings.pid_file)?;
-    let launch = |settings| Err(launcher::launch(settings, is_relative));
-    let Some(mark) = launch::Mark::find() else { return launch(settings) };
+    let Some(mark) = launch::Mark::find() else { return launcher::launch(settings, is_relative) };
     let launcher = mark.launcher;
     let step = || format!("cannot know whether launcher {launcher} has started us (channel)");
     let facts = retry::within(retry::FIRST_MESSAGE, || mark.facts());
     match facts.map_err(|error| Error::io(ErrorKind::Channel, step(), error))?.role() {
         Role::Daemon => {
-            // We may stand in another folder than the first generation did.
+            // Our working folder may be another one than that of the first generation.
             if let Some(path) = launch::pid_file().filter(|_| is_relative) {
                 settings.pid_file = path;
             }
             daemon::init(settings, launcher, mark.adopt_channel())
         }
         Role::Keeper => keeper::keep(settings, launcher, mark.adopt_channel()),
-        Role::Launcher => launch(settings),
+        Role::Launcher => launcher::launch(settings, is_relative),
         Role::Lost => {
             let text = format!(
                 "cannot talk to launcher {launcher} (channel): the program has closed descriptor {}",
@@ -88,7 +87,7 @@ pub(crate) fn init(mut settings: Settings) -> Result<()> {
     }
 }
 
-/// Refuses a path that no file can be renamed to, before anything is made beside it.
+/// Refuses a path that no file can be renamed to, before a file is made next to it.
 fn check_path(path: &Path) -> Result<()> {
     let is_folder = || std::fs::symlink_metadata(path).is_ok_and(|about| about.is_dir());
     let ends_as_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
@@ -159,7 +158,7 @@ pub(crate) fn after_signal(signal: i32, hook: Box<dyn FnMut() + Send>) -> Result
 
 /// Is this process a generation of the service with this PID file?
 #[cfg(feature = "command")]
-pub(crate) fn is_own(pid_file: &std::path::Path) -> bool {
+pub(crate) fn is_own(pid_file: &Path) -> bool {
     let service = PROCESS.daemon().and_then(|daemon| daemon.service.as_ref());
     service.is_some_and(|service| crate::sys::proc::is_same_path(&service.pid_file, pid_file))
 }

@@ -4,8 +4,8 @@
 //! - [`is_shortage`] decides which errors count. Every other error is final.
 //! - A thread that has nothing else to do sleeps for [`PAUSE`] between two attempts. A thread that has
 //!   other work does that work, and tries again after [`LATER`] at the latest.
-//! - Who tries again has a limit. Those that are not set by the program stand below. A limit counts
-//!   attempts, not time, so a busy machine does not use it up.
+//! - Each retry has a limit. The limits that the program does not set stand below. A limit counts attempts,
+//!   not time, so a busy machine does not use it up.
 
 use crate::sys::seqpacket::Arrival;
 use crate::sys::shortage::is_shortage;

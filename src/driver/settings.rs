@@ -17,12 +17,8 @@ pub(crate) struct HandOver {
 /// Gives variables for the environment of the next generation.
 pub(crate) type Environment = Box<dyn FnMut() -> Vec<(OsString, OsString)> + Send>;
 
-/// Asked during a probation: does the program work?
-pub(crate) type ProbationCheck = Box<dyn FnMut() -> bool + Send>;
-
-/// A check of the program's own: is it well?
-#[cfg(feature = "systemd")]
-pub(crate) type WatchdogCheck = Box<dyn FnMut() -> bool + Send>;
+/// Asks the program whether it is well.
+pub(crate) type Check = Box<dyn FnMut() -> bool + Send>;
 
 /// What each means is told by the method of `Config` that has its name.
 pub(crate) struct Settings {
@@ -35,7 +31,7 @@ pub(crate) struct Settings {
     pub(crate) takeover_timeout: Duration,
     pub(crate) keep_sockets: Option<Duration>,
     pub(crate) probation: Option<Duration>,
-    pub(crate) probation_check: Option<ProbationCheck>,
+    pub(crate) probation_check: Option<Check>,
     pub(crate) release_signal: i32,
     pub(crate) reload_signals: Vec<i32>,
     pub(crate) max_draining: Option<usize>,
@@ -51,7 +47,7 @@ pub(crate) struct Settings {
     pub(crate) keep_open: Vec<RawFd>,
     pub(crate) hand_over: Vec<HandOver>,
     #[cfg(feature = "systemd")]
-    pub(crate) watchdog: Option<WatchdogCheck>,
+    pub(crate) watchdog: Option<Check>,
 }
 
 impl Settings {

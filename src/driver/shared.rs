@@ -24,7 +24,7 @@ use crate::driver::handed::Handed;
 use crate::driver::log::{self, daemon::Event};
 use crate::driver::observers;
 use crate::driver::passing::Connections;
-use crate::driver::settings::ProbationCheck;
+use crate::driver::settings::Check;
 use crate::driver::sockets::Sockets;
 use crate::driver::sockets::given::{FromLauncher, Unsent};
 #[cfg(feature = "tls")]
@@ -92,7 +92,7 @@ pub(in crate::driver) struct Process {
     /// The limit of a drain for which the configuration sets none.
     pub(in crate::driver) default_drain_timeout: Mutex<Option<Duration>>,
     /// Until the probation begins.
-    pub(in crate::driver) probation_check: Mutex<Option<ProbationCheck>>,
+    pub(in crate::driver) probation_check: Mutex<Option<Check>>,
 }
 
 /// What the threads of a daemon share.
@@ -103,7 +103,7 @@ pub(in crate::driver) struct Daemon {
     pub(in crate::driver) waker: Waker,
     /// To the launcher. It is closed when the launcher has gone, by the thread that takes signals.
     pub(in crate::driver) channel: Weak<Link>,
-    /// What could not be sent there for want of memory, the oldest first.
+    /// What could not be sent there because memory was short, the oldest first.
     pub(in crate::driver) unsent: Mutex<VecDeque<Report>>,
     /// What the thread that takes signals is to take: a generation on probation, or its standby.
     pub(in crate::driver) partner: Mutex<Option<Partner>>,
@@ -229,7 +229,7 @@ impl Daemon {
         self.waker.wake();
     }
 
-    /// Tells the launcher. Guards against a report that is lost for want of memory: a launcher that
+    /// Tells the launcher. Guards against a report that is lost because memory is short: a launcher that
     /// never hears of handlers KILLs a daemon that serves. What cannot be sent now is sent later, by
     /// the thread that takes signals.
     pub(in crate::driver) fn report(&self, report: Report) {

@@ -24,55 +24,49 @@ pub(in crate::driver) fn run_hooks(hooks: &HookList, name: &str) {
     });
 }
 
-/// As much as the thread that asks a supervisor needs.
+/// Enough for the thread that asks a supervisor.
 const STACK: usize = 128 << 10;
 
-/// A question to the supervisor. systemd is asked by a program that may take a second, and nobody waits
-/// for it on a thread that takes signals.
-pub(in crate::driver) enum Asked {
-    Answered(Reading),
-    /// Readable once there is an answer.
-    Waits(UnixStream),
+/// What comes of a question to the supervisor.
+pub(in crate::driver) enum Answer {
+    Known(Reading),
+    Awaited(Asked),
 }
 
-impl Asked {
-    /// `main_pid`: see [`Supervisor::read`].
-    pub(in crate::driver) fn ask(supervisor: &Arc<Supervisor>, main_pid: Option<i32>) -> Asked {
-        if !supervisor.is_asked_by_program() {
-            return Asked::Answered(supervisor.read(main_pid));
-        }
-        let Ok((ours, mut theirs)) = UnixStream::pair() else {
-            return Asked::Answered(Reading::Unreadable);
-        };
+/// A question that has not been answered yet. Readable once it is.
+pub(in crate::driver) struct Asked(UnixStream);
+
+/// Asks the supervisor. systemd is asked by a program that may take a second, and nobody waits for it on a
+/// thread that takes signals. `main_pid`: see [`Supervisor::read`].
+pub(in crate::driver) fn ask(supervisor: &Arc<Supervisor>, main_pid: Option<i32>) -> Answer {
+    if !supervisor.is_asked_by_program() {
+        return Answer::Known(supervisor.read(main_pid));
+    }
+    let asked = UnixStream::pair().and_then(|(ours, mut theirs)| {
+        ours.set_nonblocking(true)?;
         let supervisor = Arc::clone(supervisor);
         let asking = move || _ = theirs.write_all(&[supervisor.read(main_pid) as u8]);
         let thread = thread::Builder::new().name("seamless-ask".to_owned()).stack_size(STACK);
-        match thread.spawn(asking) {
-            Ok(_) => Asked::Waits(ours),
-            Err(_) => Asked::Answered(Reading::Unreadable),
-        }
-    }
+        thread.spawn(asking).map(|_| Asked(ours))
+    });
+    asked.map_or(Answer::Known(Reading::Unreadable), Answer::Awaited)
+}
 
-    pub(in crate::driver) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Asked::Answered(_) => None,
-            Asked::Waits(answer) => Some(answer.as_fd()),
-        }
-    }
-
+impl Asked {
     /// The answer, if it is there. It is not waited for.
     pub(in crate::driver) fn answer(&mut self) -> Option<Reading> {
-        let stream = match self {
-            Asked::Answered(reading) => return Some(*reading),
-            Asked::Waits(stream) => stream,
-        };
-        _ = stream.set_nonblocking(true);
         let mut byte = [0];
-        match stream.read(&mut byte) {
+        match self.0.read(&mut byte) {
             Ok(1..) => Some(Reading::from_byte(byte[0])),
             Ok(0) => Some(Reading::Unreadable), // the thread panicked
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
             Err(_) => Some(Reading::Unreadable),
         }
+    }
+}
+
+impl AsFd for Asked {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

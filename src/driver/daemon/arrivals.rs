@@ -57,7 +57,7 @@ impl Events {
     }
 
     pub(super) fn give_up_hooks(&mut self, run: Run) {
-        // Those behind others that hang have not been waited for yet.
+        // Only the first one has run for all this time. The others wait for it.
         if self.hooks.waits_for() == Some(run) {
             log::write(Event::SignalHookHangs { signal: number(run.signal) });
         }
@@ -82,33 +82,19 @@ impl Events {
     }
 
     fn input_of(&self, arrived: Arrived) -> Input {
-        let (signal, from, announced) = match arrived {
-            Arrived::Told(intent) => return Input::Told(intent),
-            Arrived::Cancelled => return Input::Cancelled,
-            Arrived::TakenOver => return Input::Term(Sender::Successor),
-            Arrived::Signal { signal, from, announced } => (signal, from, announced),
-        };
-        let own = process::own_pid();
-        log::write(Event::Signal { signal: number(signal), from });
+        if let Arrived::Signal { signal, from, .. } = arrived {
+            log::write(Event::Signal { signal: number(signal), from });
+        }
         let service = self.daemon.service.as_ref();
-        let sender = match service {
-            Some(service) if service.launcher == from => Sender::Launcher { announced },
+        let own = process::own_pid();
+        arrived.input(service.map(|service| service.launcher), |from| match service {
             Some(service) if from != own => {
                 // Not locked while the record is read: whoever has the files may want the machine.
                 let machine = lock(&self.daemon.machine).clone();
-                Sender::of(
-                    from,
-                    service.named(),
-                    &machine,
-                    || service.lists(from),
-                    || service.is_succeeded(),
-                )
+                let listed = || service.lists(from);
+                Sender::of(from, service.named(), &machine, listed, || service.is_succeeded())
             }
             Some(_) | None => Sender::Other,
-        };
-        match signal {
-            Signal::Term | Signal::Int => Input::Term(sender),
-            Signal::Usr2 => Input::Usr2(sender),
-        }
+        })
     }
 }

@@ -11,7 +11,7 @@ use crate::sys::seqpacket::{Arrival, Link};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// More than one supervisor starts. Each of them costs a descriptor.
+/// One supervisor starts fewer. Each of them costs a descriptor.
 const MOST: usize = 16;
 
 impl Daemon {
@@ -28,7 +28,7 @@ impl Daemon {
         if lock(&self.candidates).len() >= MOST {
             return Err(format!("{MOST} processes wait already"));
         }
-        // First: `go` may follow at once.
+        // Before it is entered: `go` may follow at once.
         if let Err(error) = link.send(&Answer::Accepted.format(), &[]) {
             return Err(format!("cannot send to it: {error}"));
         }
@@ -83,13 +83,13 @@ impl Events {
 
     pub(super) fn let_candidates_go(&self) {
         for link in self.daemon.candidate_links() {
-            // One that has gone is seen at the next look.
+            // If it has gone, the next look sees that.
             _ = link.send(&Request::Say(Word::Go).format(), &[]);
         }
     }
 }
 
-/// `seamless restart`: what waits need not wait.
+/// `seamless restart`: the processes that wait may go on.
 pub(super) fn try_again(daemon: &Daemon) {
     let candidate = lock(&daemon.candidates).first().map(|one| one.pid);
     let (generation, cause) = (daemon.generation(), "restart");

@@ -8,6 +8,7 @@ use crate::driver::control;
 use crate::driver::daemon::progress::{self, Progress};
 use crate::driver::daemon::signal_hooks::has_hooks;
 use crate::driver::daemon::stdio::Outputs;
+#[cfg(feature = "systemd")]
 use crate::driver::daemon::watchdog;
 use crate::driver::generation::probation::Partner;
 use crate::driver::generation::stop::{Stopped, log_told};
@@ -16,7 +17,7 @@ use crate::driver::observers;
 use crate::driver::retry;
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::sockets::{flows, give};
-use crate::driver::threads::Asked;
+use crate::driver::threads::{Answer, Asked, ask};
 use crate::driver::timers::Timers;
 use crate::proto::channel::{MESSAGE_MAX, ToDaemon};
 use crate::proto::daemon::reminders::Reminder;
@@ -25,7 +26,7 @@ use crate::proto::daemon::timers::Limits;
 use crate::proto::daemon::{Begins, Forced, Input, Output, Question, Timer};
 use crate::proto::generation::bookings;
 use crate::proto::{Report, State};
-use crate::shutdown::{Stage, lock};
+use crate::shutdown::lock;
 use crate::sys::process::Held;
 use crate::sys::seqpacket::{Arrival, Link};
 use crate::sys::signals::{self, Signals};
@@ -42,7 +43,7 @@ const HAMMERED: i32 = 124;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     Machine(Timer),
-    /// These hooks have had their time.
+    /// The time for these hooks is over.
     Hooks(Run),
     Reminder(Reminder),
 }
@@ -64,8 +65,6 @@ pub(in crate::driver) struct Events {
     pub(super) hooks_returned: (mpsc::Sender<Run>, mpsc::Receiver<Run>),
     outputs: Outputs,
     pub(super) request_stage: mpsc::Sender<Stage1>,
-    /// Hooks of `on_resume` may have added others.
-    has_resumed: bool,
     drain_stage: mpsc::Sender<crate::DrainReason>,
     /// The record says that this generation was told to end.
     end_is_marked: bool,
@@ -77,9 +76,9 @@ pub(in crate::driver) struct Events {
 pub(in crate::driver) enum Stage1 {
     /// The hooks of `on_shutdown_request`, and those around them.
     Request,
-    /// Those of `on_resume`.
+    /// The hooks of `on_resume`.
     Resume,
-    /// Those of `on_standby`.
+    /// The hooks of `on_standby`.
     Standby,
 }
 
@@ -103,7 +102,6 @@ impl Events {
             hooks_returned: mpsc::channel(),
             outputs,
             request_stage,
-            has_resumed: false,
             drain_stage,
             end_is_marked: false,
             progress: Progress::new(daemon),
@@ -127,7 +125,7 @@ impl Events {
         fds.extend(self.partner.iter().flat_map(Partner::fds));
         let candidates = self.daemon.candidate_links();
         fds.extend(candidates.iter().map(|link| link.as_fd()));
-        fds.extend(self.asked.as_ref().and_then(|(_, asked)| asked.as_fd()));
+        fds.extend(self.asked.as_ref().map(|(_, asked)| asked.as_fd()));
         let outlives = lock(&self.daemon.machine).outlives_readers();
         let (outputs, retry) = match outlives {
             true => (self.outputs.watched(), self.outputs.next()),
@@ -138,7 +136,7 @@ impl Events {
         let next = self.timers.next().into_iter().chain(retry).chain(resend).min();
         wait::readable_or_closed(&fds, &outputs, next);
         if outlives {
-            self.outputs.replace_closed(); // before anything else: others write there meanwhile
+            self.outputs.replace_closed(); // first: other threads write there meanwhile
         }
         // The signals are taken before the channel is read: what was written before a signal was sent is
         // then certain to be seen before the signal is acted on.
@@ -166,12 +164,11 @@ impl Events {
                 self.feed(Input::OlderGone);
             }
         }
-        if let Some((question, asked)) = &mut self.asked {
-            if let Some(reading) = asked.answer() {
-                let question = *question;
-                self.asked = None;
-                self.feed(Input::Status(question, reading));
-            }
+        let asked = self.asked.as_mut();
+        let answer = asked.and_then(|(question, asked)| Some((*question, asked.answer()?)));
+        if let Some((question, reading)) = answer {
+            self.asked = None;
+            self.feed(Input::Status(question, reading));
         }
         while let Some(due) = self.timers.due() {
             match due {
@@ -205,7 +202,10 @@ impl Events {
                         }
                         self.feed(Input::ReloadFailed);
                     }
+                    #[cfg(feature = "systemd")]
                     Ok(Some(ToDaemon::Ask)) => watchdog::answer(self.daemon, channel),
+                    #[cfg(not(feature = "systemd"))]
+                    Ok(Some(ToDaemon::Ask)) => {}
                     Ok(Some(ToDaemon::Hello(_))) => {}
                     Ok(None) => {
                         let starts = self.daemon.is_starting();
@@ -278,18 +278,8 @@ impl Events {
 
     fn perform(&mut self, output: Output, inputs: &mut VecDeque<Input>) {
         match output {
-            Output::RunRequestHooks => {
-                let none = !self.has_resumed
-                    && PROCESS.request_hooks.end_if_empty()
-                    && PROCESS.hooks.end_if_empty(Stage::Handoff);
-                if none || self.request_stage.send(Stage1::Request).is_err() {
-                    inputs.push_back(Input::RequestHooksDone);
-                }
-            }
-            Output::RunResumeHooks => {
-                self.has_resumed = true;
-                _ = self.request_stage.send(Stage1::Resume);
-            }
+            Output::RunRequestHooks => _ = self.request_stage.send(Stage1::Request),
+            Output::RunResumeHooks => _ = self.request_stage.send(Stage1::Resume),
             Output::Report(report) => {
                 if report == Report::Leaving {
                     self.mark_end(crate::DrainReason::Stopped);
@@ -301,9 +291,7 @@ impl Events {
             }
             Output::RunDrainHooks(reason) => {
                 self.mark_end(reason);
-                if self.drain_stage.send(reason).is_err() {
-                    inputs.push_back(Input::DrainHooksDone);
-                }
+                _ = self.drain_stage.send(reason);
             }
             Output::Finish(reason) => {
                 self.mark_end(reason);
@@ -348,7 +336,7 @@ impl Events {
         }
     }
 
-    /// Those that a disabled daemon has no use for.
+    /// What a disabled daemon never does.
     fn perform_for_service(&mut self, output: Output, inputs: &mut VecDeque<Input>) {
         let Some(service) = &self.daemon.service else { return };
         match output {
@@ -369,54 +357,29 @@ impl Events {
             }
             Output::ReadStatus(question) => {
                 let main_pid = question.main_pid(service.launcher);
-                let mut asked = Asked::ask(&service.supervisor, main_pid);
-                match asked.answer() {
-                    Some(reading) => inputs.push_back(Input::Status(question, reading)),
-                    None => self.asked = Some((question, asked)),
+                match ask(&service.supervisor, main_pid) {
+                    Answer::Known(reading) => inputs.push_back(Input::Status(question, reading)),
+                    Answer::Awaited(asked) => self.asked = Some((question, asked)),
                 }
             }
             Output::Check => {
-                let (sight, trouble) = service.check(PROCESS.server.get());
+                let (sight, trouble) = service.check();
                 let supervisor = lock(&self.daemon.machine).reading();
                 log::write(Event::Check { finding: sight.name(), supervisor: &supervisor });
                 self.progress.trouble(trouble);
                 self.progress.detached();
                 inputs.push_back(Input::Checked(sight));
             }
-            Output::EnterRecord => {
-                let entered = service.enter_again();
-                self.progress.trouble(entered.err());
-            }
-            Output::PutBackFile => {
-                let put_back = service.put_back_file();
-                self.progress.trouble(put_back.err());
-            }
+            Output::EnterRecord => self.progress.trouble(service.enter_again().err()),
+            Output::PutBackFile => self.progress.trouble(service.put_back_file().err()),
             Output::PutBackSocket => {
-                let put_back =
-                    control::put_back(&service.pid_file, &PROCESS.server, flows::named(service));
+                let named = flows::named(service);
+                let put_back = control::put_back(&service.pid_file, &PROCESS.server, named);
                 self.progress.trouble(put_back.err());
             }
             Output::GiveUpClaim => service.give_up_claim(),
             Output::RefuseRestart(why) => log::write(Event::RestartRefused { refused: why.text() }),
-            Output::RunRequestHooks
-            | Output::RunResumeHooks
-            | Output::Report(_)
-            | Output::RunDrainHooks(_)
-            | Output::Finish(_)
-            | Output::Hammer(_)
-            | Output::End
-            | Output::Arm(_)
-            | Output::Disarm(_)
-            | Output::TryCommit
-            | Output::StandBy(_)
-            | Output::RunStandbyHooks
-            | Output::Say(_)
-            | Output::Go
-            | Output::HangUp
-            | Output::SteerFlows(_)
-            | Output::LookForNewer
-            | Output::LookForDump
-            | Output::TakeBack(_) => {}
+            _ => {}
         }
     }
 

@@ -1,63 +1,55 @@
-//! The hooks around the stages and for signals. Those for signals have threads of their own, beside
-//! the one that acts on signals: it never runs code of the program.
+//! The hooks around the stages and for signals. Those for signals have threads of their own: the thread that
+//! acts on signals never runs code of the program.
 
 use crate::driver::log::{self, daemon::Event};
 use crate::driver::threads::{run_hooks, spawn};
 use crate::error::{Error, ErrorKind, Result};
-use crate::shutdown::{HookList, Stage, lock};
+use crate::shutdown::{HookList, Stage, lock, panic_text};
 use crate::sys::signals::Arrivals;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// All of them.
+/// All hooks but those of `on_shutdown_request`, `on_shutdown` and `on_hammer`.
 pub(in crate::driver) struct Hooks {
     before: [HookList; 4],
     after: [HookList; 4],
-    on_signal: Mutex<Repeating>,
-    before_signal: Mutex<Repeating>,
-    after_signal: Mutex<Repeating>,
-    on_resume: Mutex<Vec<Repeated>>,
-    on_standby: Mutex<Vec<Repeated>>,
+    on_signal: Repeating,
+    before_signal: Repeating,
+    after_signal: Repeating,
+    on_resume: Repeating,
+    on_standby: Repeating,
     threads: Mutex<Threads>,
 }
 
 type Repeated = Box<dyn FnMut() + Send>;
 
-/// Hooks that run again and again, each with its signal.
-struct Repeating {
-    /// Taken out while they run: a hook may add one.
-    hooks: Vec<(i32, Repeated)>,
-    added: Vec<(i32, Repeated)>,
-    signals: Vec<i32>,
-}
+/// Hooks that run again and again, each with its signal, if it is for one. A hook is taken out while it runs, since
+/// it may add another one.
+struct Repeating(Mutex<Vec<(Option<i32>, Option<Repeated>)>>);
 
 struct Threads {
     /// This is the daemon.
     live: bool,
-    /// To the thread that runs the hooks beside what the crate does.
+    /// To the thread that runs the hooks of `on_signal`, while the crate acts on the signal.
     arrivals: Option<Arrivals>,
-    /// To the thread that runs those before and after it.
+    /// To the thread that runs the hooks before a signal and after it.
     around: Option<mpsc::Sender<Job>>,
 }
 
-enum Job {
-    /// The hooks before a signal, and what is called when they have returned.
-    Before(i32, Box<dyn FnOnce() + Send>),
-    After(i32),
-}
+type Job = Box<dyn FnOnce() + Send>;
 
 impl Hooks {
     pub(in crate::driver) const fn new() -> Hooks {
         Hooks {
             before: [const { HookList::new() }; 4],
             after: [const { HookList::new() }; 4],
-            on_signal: Mutex::new(Repeating::new()),
-            before_signal: Mutex::new(Repeating::new()),
-            after_signal: Mutex::new(Repeating::new()),
-            on_resume: Mutex::new(Vec::new()),
-            on_standby: Mutex::new(Vec::new()),
+            on_signal: Repeating::new(),
+            before_signal: Repeating::new(),
+            after_signal: Repeating::new(),
+            on_resume: Repeating::new(),
+            on_standby: Repeating::new(),
             threads: Mutex::new(Threads { live: false, arrivals: None, around: None }),
         }
     }
@@ -80,32 +72,27 @@ impl Hooks {
         run_hooks(self.after(stage), "after");
     }
 
-    /// Ends those around a stage if there are none.
-    pub(in crate::driver) fn end_if_empty(&self, stage: Stage) -> bool {
-        self.before(stage).end_if_empty() && self.after(stage).end_if_empty()
-    }
-
-    // ---- a restart that does not come off ----
+    // ---- a restart that has failed ----
 
     pub(in crate::driver) fn on_resume(&self, hook: Repeated) {
-        lock(&self.on_resume).push(hook);
+        self.on_resume.add(None, hook);
     }
 
     /// The handoff may come again, with the hooks that these add.
     pub(in crate::driver) fn run_resume(&self, on_shutdown_request: &HookList) {
         let lists = [self.before(Stage::Handoff), on_shutdown_request, self.after(Stage::Handoff)];
         lists.into_iter().for_each(HookList::reopen);
-        run_repeated(&self.on_resume, "on_resume");
+        self.on_resume.run("on_resume", None);
     }
 
     // ---- a successor on probation ----
 
     pub(in crate::driver) fn on_standby(&self, hook: Repeated) {
-        lock(&self.on_standby).push(hook);
+        self.on_standby.add(None, hook);
     }
 
     pub(in crate::driver) fn run_standby(&self) {
-        run_repeated(&self.on_standby, "on_standby");
+        self.on_standby.run("on_standby", None);
     }
 
     /// Runs all hooks of a forced exit, in their order. Takes at most three times the limit.
@@ -122,37 +109,24 @@ impl Hooks {
         if threads.live {
             self.listen(&mut threads, &[signal])?;
         }
-        lock(&self.on_signal).add(signal, hook);
+        self.on_signal.add(Some(signal), hook);
         Ok(())
     }
 
-    pub(in crate::driver) fn before_signal(
-        &'static self,
-        signal: i32,
-        hook: Repeated,
-    ) -> Result<()> {
+    pub(in crate::driver) fn before_signal(&self, signal: i32, hook: Repeated) -> Result<()> {
         self.add_around(&self.before_signal, signal, hook)
     }
 
-    pub(in crate::driver) fn after_signal(
-        &'static self,
-        signal: i32,
-        hook: Repeated,
-    ) -> Result<()> {
+    pub(in crate::driver) fn after_signal(&self, signal: i32, hook: Repeated) -> Result<()> {
         self.add_around(&self.after_signal, signal, hook)
     }
 
-    fn add_around(
-        &'static self,
-        hooks: &Mutex<Repeating>,
-        signal: i32,
-        hook: Repeated,
-    ) -> Result<()> {
+    fn add_around(&self, hooks: &Repeating, signal: i32, hook: Repeated) -> Result<()> {
         let mut threads = lock(&self.threads);
         if threads.live {
             self.go_around(&mut threads)?;
         }
-        lock(hooks).add(signal, hook);
+        hooks.add(Some(signal), hook);
         Ok(())
     }
 
@@ -160,12 +134,12 @@ impl Hooks {
     pub(in crate::driver) fn begin(&'static self) -> Result<()> {
         let mut threads = lock(&self.threads);
         threads.live = true;
-        let signals = lock(&self.on_signal).signals.clone();
+        let signals = self.on_signal.signals();
         if !signals.is_empty() {
             self.listen(&mut threads, &signals)?;
         }
         let around = [&self.before_signal, &self.after_signal];
-        if around.iter().any(|hooks| !lock(hooks).signals.is_empty()) {
+        if around.iter().any(|hooks| !hooks.signals().is_empty()) {
             self.go_around(&mut threads)?;
         }
         Ok(())
@@ -179,82 +153,84 @@ impl Hooks {
         }
         let (arrivals, waiting) = Arrivals::install(signals).map_err(refused)?;
         spawn("seamless-hooks", move || {
-            waiting.hand_over(|signal| run(&self.on_signal, "on_signal", signal));
+            waiting.hand_over(|signal| self.on_signal.run("on_signal", Some(signal)));
         })?;
         threads.arrivals = Some(arrivals);
         Ok(())
     }
 
-    fn go_around(&'static self, threads: &mut Threads) -> Result<()> {
-        if threads.around.is_some() {
-            return Ok(());
+    fn go_around(&self, threads: &mut Threads) -> Result<()> {
+        if threads.around.is_none() {
+            let (around, jobs) = mpsc::channel::<Job>();
+            spawn("seamless-around", move || jobs.into_iter().for_each(|job| job()))?;
+            threads.around = Some(around);
         }
-        let (around, jobs) = mpsc::channel();
-        spawn("seamless-around", move || {
-            for job in jobs {
-                match job {
-                    Job::Before(signal, returned) => {
-                        run(&self.before_signal, "before_signal", signal);
-                        returned();
-                    }
-                    Job::After(signal) => run(&self.after_signal, "after_signal", signal),
-                }
-            }
-        })?;
-        threads.around = Some(around);
         Ok(())
     }
 
     pub(in crate::driver) fn has_before_signal(&self, signal: i32) -> bool {
-        lock(&self.before_signal).signals.contains(&signal) && lock(&self.threads).around.is_some()
+        self.before_signal.signals().contains(&signal) && lock(&self.threads).around.is_some()
     }
 
     /// Lets those before this signal run; `returned` is called then, on their thread.
     pub(in crate::driver) fn run_before_signal(
-        &self,
+        &'static self,
         signal: i32,
         returned: impl FnOnce() + Send + 'static,
     ) {
-        let job = Job::Before(signal, Box::new(returned));
-        if let Some(around) = &lock(&self.threads).around {
-            _ = around.send(job);
-        }
+        self.run_around(move || {
+            self.before_signal.run("before_signal", Some(signal));
+            returned();
+        });
     }
 
     /// Lets those after this signal run, if there are any.
-    pub(in crate::driver) fn run_after_signal(&self, signal: i32) {
-        if lock(&self.after_signal).signals.contains(&signal) {
-            if let Some(around) = &lock(&self.threads).around {
-                _ = around.send(Job::After(signal));
-            }
+    pub(in crate::driver) fn run_after_signal(&'static self, signal: i32) {
+        if self.after_signal.signals().contains(&signal) {
+            self.run_around(move || self.after_signal.run("after_signal", Some(signal)));
+        }
+    }
+
+    fn run_around(&self, job: impl FnOnce() + Send + 'static) {
+        if let Some(around) = &lock(&self.threads).around {
+            _ = around.send(Box::new(job));
         }
     }
 }
 
 impl Repeating {
     const fn new() -> Repeating {
-        Repeating { hooks: Vec::new(), added: Vec::new(), signals: Vec::new() }
+        Repeating(Mutex::new(Vec::new()))
     }
 
-    fn add(&mut self, signal: i32, hook: Repeated) {
-        self.signals.push(signal);
-        self.added.push((signal, hook));
+    fn add(&self, signal: Option<i32>, hook: Repeated) {
+        lock(&self.0).push((signal, Some(hook)));
     }
-}
 
-fn run(hooks: &Mutex<Repeating>, name: &str, signal: i32) {
-    let mut taken = {
-        let mut state = lock(hooks);
-        let added = std::mem::take(&mut state.added);
-        state.hooks.extend(added);
-        std::mem::take(&mut state.hooks)
-    };
-    for (_, hook) in taken.iter_mut().filter(|(of, _)| *of == signal) {
-        if catch_unwind(AssertUnwindSafe(hook)).is_err() {
-            log::write(Event::SignalHookPanicked { hook: name, signal });
+    /// The signals that there are hooks for.
+    fn signals(&self) -> Vec<i32> {
+        lock(&self.0).iter().filter_map(|(signal, _)| *signal).collect()
+    }
+
+    /// Runs the hooks for this signal. A hook that is added meanwhile runs the next time.
+    fn run(&self, name: &str, signal: Option<i32>) {
+        let count = lock(&self.0).len();
+        for place in 0..count {
+            let taken = {
+                let (of, hook) = &mut lock(&self.0)[place];
+                hook.take_if(|_| *of == signal)
+            };
+            let Some(mut hook) = taken else { continue };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(&mut hook)) {
+                let panic = panic_text(&*panic);
+                log::write(match signal {
+                    Some(signal) => Event::SignalHookPanicked { hook: name, signal },
+                    None => Event::HookPanicked { hook: name, panic },
+                });
+            }
+            lock(&self.0)[place].1 = Some(hook);
         }
     }
-    lock(hooks).hooks = taken;
 }
 
 // ---- the hammer ----
@@ -295,20 +271,6 @@ fn run_limited(hooks: &'static HookList, name: &'static str, urgent: bool) {
         }
         left = end.saturating_duration_since(Instant::now());
     }
-}
-
-/// Hooks that may run again.
-fn run_repeated(list: &Mutex<Vec<Repeated>>, name: &str) {
-    let mut hooks = std::mem::take(&mut *lock(list));
-    for hook in &mut hooks {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(hook)) {
-            let panic = crate::shutdown::panic_text(&*panic);
-            log::write(Event::HookPanicked { hook: name, panic });
-        }
-    }
-    let mut kept = lock(list);
-    hooks.append(&mut kept); // a hook may have added one
-    *kept = hooks;
 }
 
 #[cfg(test)]

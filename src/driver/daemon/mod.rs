@@ -10,10 +10,7 @@ mod progress;
 mod signal_hooks;
 pub(in crate::driver) mod stdio;
 #[cfg(feature = "systemd")]
-pub(in crate::driver) mod watchdog;
-#[cfg(not(feature = "systemd"))]
-#[path = "no_watchdog.rs"]
-pub(in crate::driver) mod watchdog;
+mod watchdog;
 
 use crate::DrainReason;
 use crate::driver::control::Server;
@@ -22,71 +19,39 @@ use crate::driver::log::{self, daemon::Event};
 use crate::driver::observers::s6;
 use crate::driver::retry;
 use crate::driver::settings::Settings;
-use crate::driver::shared::{Daemon, PROCESS, Past};
+use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::threads::{run_hooks, spawn};
 use crate::driver::unix_socket_error;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::channel::{Aside, MESSAGE_MAX, ToDaemon};
+use crate::proto::channel::{Hello, MESSAGE_MAX, ToDaemon};
 use crate::proto::daemon::{Daemon as Machine, Input};
 use crate::shutdown::{Stage, lock};
 use crate::sys::seqpacket::{Arrival, Link};
 use crate::sys::signals::{self, Signals};
 use crate::sys::{launch, process, wait};
 use events::{Events, Stage1};
-use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
 use stdio::Outputs;
 
-pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Link) -> Result<()> {
+pub(in crate::driver) fn init(mut settings: Settings, launcher: i32, channel: Link) -> Result<()> {
     launch::new_session();
     PROCESS.sockets.adopt_passed(Some(launcher));
-    let (hello, pidfd) = match first_message(&channel) {
-        Arrival::Message(message) => match ToDaemon::parse(&message.bytes) {
-            Ok(Some(ToDaemon::Hello(hello))) => (hello, message.fds.into_iter().next()),
-            other => {
-                let text = format!("cannot understand launcher {launcher} (channel): {other:?}");
-                return Err(Error::new(ErrorKind::Channel, text));
-            }
-        },
-        // Without its first message the launcher cannot have got as far as starting us.
-        Arrival::Closed => match channel.refusal() {
-            None => end_without_launcher(launcher),
-            Some(refused) => {
-                let text = format!("cannot read the message of launcher {launcher} (channel)");
-                return Err(Error::io(ErrorKind::Channel, text, refused));
-            }
-        },
-        Arrival::Nothing | Arrival::OutOfMemory => {
-            let text = format!("cannot read the message of launcher {launcher} (channel)");
-            return Err(Error::io(ErrorKind::Channel, text, io::ErrorKind::OutOfMemory.into()));
-        }
-    };
-    let outputs = Outputs::new(settings.replace_output);
+    let (hello, pidfd) = first_message(launcher, &channel)?;
     let service = Service::open(&settings, launcher, &hello, pidfd)?;
     service.make_room();
-    let machine = Machine::new(hello.kind, hello.in_place)
-        .takes_unhandled(hello.takes_unhandled)
-        .leaves(settings.leave_time.is_some());
-    let reload_signals = settings.reload_signals;
-    let times = (settings.drain_timeout, settings.leave_time);
+    let machine = Machine::new(hello.kind, hello.in_place).takes_unhandled(hello.takes_unhandled);
     let server = Server::new(&settings.pid_file, settings.takeover_timeout)?;
-    PROCESS.handed.set(settings.hand_over);
-    let daemon = run(machine, outputs, times, reload_signals, Some(service), Some(channel))?;
+    PROCESS.handed.set(std::mem::take(&mut settings.hand_over));
+    let daemon = run(machine, &settings, Some((service, channel)))?;
     #[cfg(feature = "systemd")]
     watchdog::watch(settings.watchdog, daemon.channel.clone())?;
     let server = PROCESS.server.get_or_init(|| server);
     spawn("seamless-sockets", move || server.run(daemon))?;
     let service = daemon.service.as_ref().expect("just given");
     *lock(&PROCESS.probation_check) = settings.probation_check;
-    let tell_launcher = |left| {
-        if let Some(channel) = daemon.channel.upgrade() {
-            // If it is lost, the next one comes in a second.
-            _ = channel.send(&Aside::Waits(left).format(), &[]);
-        }
-    };
-    service.wait_if_rejected(daemon, tell_launcher);
+    service.wait_if_rejected(daemon);
     let claimed = service.claim();
     if !daemon.is_starting() || process::parent_pid() != launcher {
         service.park(); // told to end, or the launcher died, while we waited
@@ -96,35 +61,61 @@ pub(in crate::driver) fn init(settings: Settings, launcher: i32, channel: Link) 
     Ok(())
 }
 
-/// It was sent before we were started: if there seems to be none, there is no memory for it now.
-fn first_message(channel: &Link) -> Arrival {
-    retry::within(retry::FIRST_MESSAGE, || channel.receive(MESSAGE_MAX))
+/// What the launcher has sent before it started us, and a pidfd of its supervisor.
+fn first_message(launcher: i32, channel: &Link) -> Result<(Hello, Option<OwnedFd>)> {
+    let unread = |error| {
+        let text = format!("cannot read the message of launcher {launcher} (channel)");
+        Error::io(ErrorKind::Channel, text, error)
+    };
+    let message = match retry::within(retry::FIRST_MESSAGE, || channel.receive(MESSAGE_MAX)) {
+        Arrival::Message(message) => message,
+        Arrival::Closed => match channel.refusal() {
+            Some(refused) => return Err(unread(refused)),
+            // Without its first message the launcher cannot have got as far as starting us. Nothing was served
+            // yet, and nobody would restart us.
+            None => {
+                log::write(Event::LauncherGone { launcher });
+                crate::sys::exit_now(0)
+            }
+        },
+        // It is there, but there is no memory for it now.
+        Arrival::Nothing | Arrival::OutOfMemory => {
+            return Err(unread(io::ErrorKind::OutOfMemory.into()));
+        }
+    };
+    match ToDaemon::parse(&message.bytes) {
+        Ok(Some(ToDaemon::Hello(hello))) => Ok((hello, message.fds.into_iter().next())),
+        other => {
+            let text = format!("cannot understand launcher {launcher} (channel): {other:?}");
+            Err(Error::new(ErrorKind::Channel, text))
+        }
+    }
 }
 
 /// Without a PID file, or on a system without restarts.
 pub(in crate::driver) fn init_disabled(settings: Settings) -> Result<()> {
-    let is_disabled = settings.is_disabled();
     PROCESS.sockets.adopt_passed(None);
     s6::hold(&settings)?;
-    let outputs = Outputs::new(false); // nothing here outlives its supervisor
-    let times = (settings.drain_timeout, settings.leave_time);
-    let machine = Machine::disabled().leaves(settings.leave_time.is_some());
-    run(machine, outputs, times, Vec::new(), None, None)?;
+    run(Machine::disabled(), &settings, None)?;
+    log::write(if settings.is_disabled() { Event::Disabled {} } else { Event::NotLinux {} });
     #[cfg(feature = "systemd")]
     watchdog::watch_alone(settings.watchdog)?;
-    log::write(if is_disabled { Event::Disabled {} } else { Event::NotLinux {} });
     Ok(())
 }
 
 /// Installs the handlers and starts the threads.
 fn run(
     machine: Machine,
-    outputs: Outputs,
-    (drain_timeout, leave_time): (Option<Duration>, Option<Duration>),
-    reload_signals: Vec<i32>,
-    service: Option<Service>,
-    channel: Option<Link>,
+    settings: &Settings,
+    service: Option<(Service, Link)>,
 ) -> Result<&'static Daemon> {
+    let (service, channel) = service.unzip();
+    // Without a service, nothing here outlives its supervisor.
+    let outputs = Outputs::new(settings.replace_output && service.is_some());
+    let reload_signals = match service {
+        Some(_) => settings.reload_signals.clone(),
+        None => Vec::new(),
+    };
     let system = |step: &str| {
         let text = format!("cannot {step} (init)");
         move |error| unix_socket_error(ErrorKind::System, text, error)
@@ -139,8 +130,8 @@ fn run(
     let (drain_stage, run_drain_hooks) = mpsc::channel::<DrainReason>();
     let channel = channel.map(Arc::new);
     let daemon = PROCESS.set_daemon(Daemon {
-        machine: Mutex::new(machine),
-        inputs: Mutex::new(VecDeque::new()),
+        machine: Mutex::new(machine.leaves(settings.leave_time.is_some())),
+        inputs: Mutex::default(),
         waker,
         channel: channel.as_ref().map(Arc::downgrade).unwrap_or_default(),
         unsent: Mutex::default(),
@@ -148,12 +139,12 @@ fn run(
         candidates: Mutex::default(),
         waits_at: Mutex::default(),
         to_launcher: Mutex::default(),
-        drain_timeout,
-        leave_time,
+        drain_timeout: settings.drain_timeout,
+        leave_time: settings.leave_time,
         stop_limit: Mutex::default(),
         plan: Mutex::default(),
         reload_signals,
-        past: Mutex::new(Past::default()),
+        past: Mutex::default(),
         service,
     });
     PROCESS.states.publish(daemon.state());
@@ -190,10 +181,4 @@ fn run(
     spawn("seamless-signal", move || events.run(signals))?;
     PROCESS.hooks.begin()?;
     Ok(daemon)
-}
-
-/// Nothing was served yet, and nobody would restart us.
-fn end_without_launcher(launcher: i32) -> ! {
-    log::write(Event::LauncherGone { launcher });
-    crate::sys::exit_now(0)
 }

@@ -5,6 +5,7 @@ use crate::driver::control;
 use crate::driver::generation::Service;
 use crate::driver::generation::probation::{Others, Partner};
 use crate::driver::log::{self, probation::Event as Line};
+use crate::driver::settings::Check;
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::sockets::{flows, give};
 use crate::driver::threads::spawn;
@@ -35,7 +36,7 @@ impl Partner {
 }
 
 impl Events {
-    /// Before the timers fire: that of the probation may be over as well.
+    /// Called before the timers fire, since that of the probation may be due as well.
     pub(super) fn look_at_silence(&mut self) {
         let Some(elapsed_ms) = self.said_well.map(|said| said.elapsed()) else { return };
         if lock(&self.daemon.machine).begins_anew(elapsed_ms) {
@@ -66,8 +67,7 @@ impl Events {
                 }
             }
         }
-        if self.partner.as_ref().is_some_and(|partner| partner.held.has_ended()) {
-            self.partner = None;
+        if self.partner.take_if(|partner| partner.held.has_ended()).is_some() {
             self.feed(Input::Probation(Event::PartnerEnded));
         }
     }
@@ -187,15 +187,12 @@ const ASK: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Asks until the probation is over. The program answers on a thread of its own, since it may hang.
-fn ask_each_second(daemon: &'static Daemon, mut check: crate::driver::settings::ProbationCheck) {
+fn ask_each_second(daemon: &'static Daemon, mut check: Check) {
     let (asks, asked) = mpsc::channel::<()>();
     let (answers, answered) = mpsc::channel();
     let answering = spawn("seamless-check", move || {
         for () in asked {
-            let well = catch_unwind(AssertUnwindSafe(&mut check));
-            if answers.send(well.map_err(|_| ())).is_err() {
-                return;
-            }
+            _ = answers.send(catch_unwind(AssertUnwindSafe(&mut check)));
         }
     });
     let asking = spawn("seamless-probation", move || {
@@ -205,14 +202,15 @@ fn ask_each_second(daemon: &'static Daemon, mut check: crate::driver::settings::
                 return;
             }
             daemon.post(Input::Probation(Event::Check { asked: true }));
-            let why = match asks.send(()).map(|()| answered.recv_timeout(ANSWER)) {
-                Ok(Ok(Ok(true))) => {
+            let answer = asks.send(()).ok().and_then(|()| answered.recv_timeout(ANSWER).ok());
+            let why = match answer {
+                Some(Ok(true)) => {
                     daemon.post(Input::Probation(Event::Check { asked: false }));
                     continue;
                 }
-                Ok(Ok(Ok(false))) => "probation_check says no",
-                Ok(Ok(Err(()))) => "probation_check panicked",
-                Ok(Err(_)) | Err(_) => "probation_check has not answered within 5 s",
+                Some(Ok(false)) => "probation_check says no",
+                Some(Err(_)) => "probation_check panicked",
+                None => "probation_check has not answered within 5 s",
             };
             log::write(Line::Unhealthy { generation: daemon.generation(), reason: why });
             return daemon.post(Input::Probation(Event::RollBack(RollbackCause::Unhealthy)));

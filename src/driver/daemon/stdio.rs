@@ -1,4 +1,4 @@
-//! Keeps standard output and error usable when their reader goes: `println!` panics where writing
+//! Keeps standard output and error usable when their reader goes: `println!` panics if writing
 //! fails.
 
 use crate::driver::log::{self, daemon::Event};
@@ -7,7 +7,7 @@ use crate::sys::supervisor::Supervisor;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-/// When it is tried again where there was no descriptor for `/dev/null`.
+/// When it is tried again, if there was no descriptor for `/dev/null`.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The standard descriptors that may lose their reader, once nobody starts this process again.

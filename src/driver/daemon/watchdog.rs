@@ -3,7 +3,7 @@
 
 use crate::driver::log::{self, daemon::Event};
 use crate::driver::observers::{self, systemd};
-use crate::driver::settings::WatchdogCheck;
+use crate::driver::settings::Check;
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::threads::spawn;
 use crate::proto::channel::Aside;
@@ -14,7 +14,7 @@ use std::sync::{Weak, mpsc};
 use std::thread;
 
 /// Starts the thread of the program's check.
-pub(super) fn watch(check: Option<WatchdogCheck>, channel: Weak<Link>) -> crate::error::Result<()> {
+pub(super) fn watch(check: Option<Check>, channel: Weak<Link>) -> crate::error::Result<()> {
     let Some(mut check) = check else { return Ok(()) };
     let (asked, asks) = mpsc::sync_channel(1);
     _ = PROCESS.watchdog.set(asked);
@@ -27,7 +27,7 @@ pub(super) fn watch(check: Option<WatchdogCheck>, channel: Weak<Link>) -> crate:
     })
 }
 
-fn is_well(check: &mut WatchdogCheck) -> bool {
+fn is_well(check: &mut Check) -> bool {
     let well = catch_unwind(AssertUnwindSafe(check));
     if !matches!(well, Ok(true)) {
         let why = if well.is_ok() { "it says no" } else { "it panicked" };
@@ -37,7 +37,7 @@ fn is_well(check: &mut WatchdogCheck) -> bool {
 }
 
 /// The launcher asks for a sign of life. This thread's own is one; while we serve, the program's
-/// check has to agree, and where that hangs, nothing is answered.
+/// check has to agree, and if that hangs, nothing is answered.
 pub(super) fn answer(daemon: &Daemon, channel: &Link) {
     match PROCESS.watchdog.get().filter(|_| daemon.state().serves()) {
         Some(check) => _ = check.try_send(()), // full: it hangs, or is about to run again
@@ -53,7 +53,7 @@ fn say_alive(channel: &Link) {
 // ---- without a launcher ----
 
 /// Without a PID file: systemd's signs of life, on a thread of their own.
-pub(super) fn watch_alone(check: Option<WatchdogCheck>) -> crate::error::Result<()> {
+pub(super) fn watch_alone(check: Option<Check>) -> crate::error::Result<()> {
     let Some(time) = systemd::listener().and_then(|listener| listener.watchdog) else {
         return Ok(());
     };

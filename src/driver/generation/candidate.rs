@@ -7,6 +7,7 @@ use crate::driver::control::link::{Deadline, connect};
 use crate::driver::control::transfer;
 use crate::driver::log::{self, probation::Event};
 use crate::driver::shared::{Daemon, PROCESS};
+use crate::proto::channel::Aside;
 use crate::proto::control::frame::{self, Request, Word};
 use crate::proto::generation::rejection::{Sight, may_wait};
 use crate::proto::paths;
@@ -28,13 +29,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const SIGN: Duration = Duration::from_secs(1);
 
 impl Service {
-    /// It goes on at once if nobody serves, or if an operator wants another try. `tell_launcher`: how long it
-    /// still waits, each second.
-    pub(in crate::driver) fn wait_if_rejected(
-        &self,
-        daemon: &Daemon,
-        tell_launcher: impl Fn(Duration),
-    ) {
+    /// It goes on at once if nobody serves, or if an operator wants another try.
+    pub(in crate::driver) fn wait_if_rejected(&self, daemon: &Daemon) {
         if !may_wait(self.probation.is_some(), self.in_place) {
             return;
         }
@@ -49,7 +45,7 @@ impl Service {
             if signed.is_some() && path.as_ref().is_some_and(|path| proc::program_at(path) != own) {
                 crate::sys::exit_now(ANOTHER_FILE);
             }
-            // If it cannot be known, nobody is protected by a pause.
+            // If nothing can be known, a pause protects nobody.
             let Ok((sight, server)) = self.sight(own) else { break };
             let sight = Sight { goes, ..sight };
             let Some(pause) = sight.pause().filter(|pause| began.elapsed() < *pause) else { break };
@@ -60,7 +56,10 @@ impl Service {
             }
             if signed.is_none_or(|signed| signed.elapsed() >= SIGN) {
                 signed = Some(Instant::now());
-                tell_launcher(left);
+                if let Some(channel) = daemon.channel.upgrade() {
+                    // If it is lost, the next one comes in a second.
+                    _ = channel.send(&Aside::Waits(left).format(), &[]);
+                }
                 if link.is_none() {
                     link = server.as_ref().and_then(|server| self.wait_at(server, left));
                     *lock(&daemon.waits_at) = link.clone();
@@ -84,8 +83,8 @@ impl Service {
                 Some(Arrival::Nothing | Arrival::OutOfMemory) | None => {}
             }
         }
-        // If it was told to end at this moment, its word is still to be said there. The duplicates are kept until it
-        // has got the sockets anew, or serves.
+        // If this process was told to end at this moment, it still has to say so on that link. The duplicates are kept
+        // until it has got the sockets anew, or serves.
         let mut machine = lock(&daemon.machine);
         machine.waits_in_init(false);
         if machine.is_starting() {

@@ -1,12 +1,13 @@
 //! A check: what others see of this service. What follows from it is decided by the daemon's machine.
 
-use super::{Examined, Service, is_shortage, look_failed};
-use crate::driver::control;
+use super::{Examined, Files, Service, facts, is_shortage, look_failed};
+use crate::driver::control::Server;
 use crate::driver::log::{self, daemon::Event};
+use crate::driver::shared::PROCESS;
 use crate::error::{Error, Result};
 use crate::proto::daemon::Sight;
 use crate::proto::flows;
-use crate::proto::generation::check::{Content, Seen, names_newer};
+use crate::proto::generation::check::{Own, Seen, names_newer};
 use crate::proto::generation::record::LineState;
 use crate::shutdown::lock;
 use crate::sys::lock_file::Attempt;
@@ -16,14 +17,11 @@ use crate::sys::proc;
 impl Service {
     /// Takes the claim if it is free, and looks. With [`Sight::Seen`] the claim is held until
     /// [`give_up_claim`](Service::give_up_claim).
-    pub(in crate::driver) fn check(
-        &self,
-        control: Option<&control::Server>,
-    ) -> (Sight, Option<Error>) {
+    pub(in crate::driver) fn check(&self) -> (Sight, Option<Error>) {
         let mut files = lock(&self.files);
         let seen = match files.lock_file.try_claim(&self.world) {
             Ok(Attempt::HeldBy(_)) => return (Sight::ClaimHeld, None),
-            Ok(Attempt::Claimed) => self.look(&files, control),
+            Ok(Attempt::Claimed) => self.look(&files),
             Err(error) => Err(error),
         };
         match seen {
@@ -39,24 +37,24 @@ impl Service {
         }
     }
 
-    fn look(&self, files: &super::Files, control: Option<&control::Server>) -> Result<Seen> {
+    fn look(&self, files: &Files) -> Result<Seen> {
         let record = self.read_record(&files.lock_file)?;
         let content = self.content()?;
-        let others = self.examine_all(files, &record, content.unwrap_or_default())?;
-        let named = content.and_then(|content: Content| content.pid);
-        let named_lives = match named.map(|pid| (pid, proc::try_identity(pid))) {
+        let others = self.examine_with(files, &record, content.unwrap_or_default())?;
+        let named_lives = match content.and_then(|content| content.pid) {
             None => false,
-            Some((_, Ok(identity))) => identity.is_some(),
-            Some((pid, Err(error))) => return Err(look_failed(pid, error)),
+            Some(pid) => {
+                proc::try_identity(pid).map_err(|error| look_failed(pid, error))?.is_some()
+            }
         };
         let line = |one: Examined| (one.generation.daemon, one.facts);
         Ok(Seen {
-            own: self.own(),
+            own: Own { number: self.number().unwrap_or(0), identity: self.identity },
             last: record.last,
             lines: others.into_iter().map(line).collect(),
             content,
             named_lives,
-            socket_lost: control.is_some_and(control::Server::has_lost_its_path),
+            socket_lost: PROCESS.server.get().is_some_and(Server::has_lost_its_path),
         })
     }
 
@@ -69,24 +67,14 @@ impl Service {
     /// Does something under the claim, unless a newer generation serves. `false`: another one holds the claim,
     /// so it has to be tried again. Guards against two generations that both take themselves for the newest.
     pub(in crate::driver) fn while_newest(&self, act: impl FnOnce()) -> Result<bool> {
-        let mut files = lock(&self.files);
-        if files.lock_file.is_held() {
-            return Ok(false); // by another thread of ours, for a check
-        }
-        match files.lock_file.try_claim(&self.world)? {
-            Attempt::HeldBy(_) => return Ok(false),
-            Attempt::Claimed => {}
-        }
-        let own = self.number().unwrap_or(0);
-        let newest = self.read_record(&files.lock_file).and_then(|record| {
-            let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
-            Ok(flows::is_newest(own, others.iter().map(|one| &one.facts)))
+        let looked = self.under_claim(|files| {
+            let (_, others) = self.look_at_all(files)?;
+            if flows::is_newest(self.number().unwrap_or(0), facts(&others)) {
+                act();
+            }
+            Ok(())
         });
-        if matches!(newest, Ok(true)) {
-            act();
-        }
-        files.lock_file.give_up_if_held();
-        newest.map(|_| true)
+        Ok(looked?.is_some())
     }
 
     /// Under the claim.

@@ -34,10 +34,8 @@ impl Service {
                 said = Some(holder);
                 log::write(Event::ClaimHeld { holder, path: &path });
             }
-            let left = match self.claim_timeout {
-                None => Duration::MAX,
-                Some(limit) => limit.saturating_sub(began.elapsed()),
-            };
+            let left = |limit: Duration| limit.saturating_sub(began.elapsed());
+            let left = self.claim_timeout.map_or(Duration::MAX, left);
             if left.is_zero() {
                 return Err(Error::new(
                     ErrorKind::ClaimTimeout,
@@ -53,13 +51,31 @@ impl Service {
         }
     }
 
+    /// Does something under the claim if it is free, and gives it up. `None`: another process holds it, or another
+    /// thread of ours.
+    pub(super) fn under_claim<T>(
+        &self,
+        act: impl FnOnce(&mut Files) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let mut files = lock(&self.files);
+        if files.lock_file.is_held() {
+            return Ok(None);
+        }
+        match files.lock_file.try_claim(&self.world)? {
+            Attempt::HeldBy(_) => return Ok(None),
+            Attempt::Claimed => {}
+        }
+        let done = act(&mut files);
+        files.lock_file.give_up_if_held();
+        done.map(Some)
+    }
+
     /// Under the claim.
     fn take_number(&self, files: &mut Files, began: Instant) -> Result<u64> {
         let taken = self.read_record(&files.lock_file).and_then(|mut record| {
             self.refuse_if_too_many(files, &record)?;
             if record.live.iter().any(|line| line.state == Some(LineState::Probation)) {
-                let content = self.content()?.unwrap_or_default();
-                let others = self.examine_all(files, &record, content)?;
+                let others = self.examine_all(files, &record)?;
                 Service::book_failed(&mut record, &others);
             }
             record.book_failed_start(self.identity, &self.world);
@@ -82,8 +98,7 @@ impl Service {
         let Some((most, TooMany::Refuse)) = self.draining.filter(|_| !self.in_place) else {
             return Ok(());
         };
-        let content = self.content()?.unwrap_or_default();
-        let others = self.examine_all(files, record, content)?;
+        let others = self.examine_all(files, record)?;
         let others: Vec<_> = others.iter().map(Examined::draining).collect();
         if takeover::has_room(&others, most) {
             return Ok(());

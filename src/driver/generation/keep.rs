@@ -1,11 +1,11 @@
-//! A keeper among the generations: what it sees under the claim, and its line in the record. And what a
-//! generation has to know of crashes before it.
+//! A keeper among the generations: what it sees under the claim, and its line in the record. And what a start in
+//! place has to know of the crash before it.
 
 use super::{Examined, Service};
 use crate::error::Result;
-use crate::proto::generation::crashes::{carried, may_be_of_this_boot};
+use crate::proto::generation::crashes::may_be_of_this_boot;
 use crate::proto::generation::lines;
-use crate::proto::generation::record::{Generation, LineState, Record, Row};
+use crate::proto::generation::record::{Generation, LineState, Row};
 use crate::proto::keeper::Seen;
 use crate::shutdown::lock;
 use crate::sys::lock_file::Attempt;
@@ -13,43 +13,27 @@ use crate::sys::since_boot;
 use std::sync::atomic::Ordering;
 
 impl Service {
-    /// The crashes in a row that a generation carries on which enters this record now.
-    pub(super) fn carried_crashes(&self, record: &Record) -> Option<Row> {
-        carried(&record.live, &self.world, since_boot())
-    }
-
     /// In a keeper: it stands for this generation.
     pub(in crate::driver) fn stand_for(&self, generation: u64) {
         self.number.store(generation, Ordering::SeqCst);
     }
 
-    /// Takes the claim if it is free. `None`: another process has it.
+    /// Takes the claim if it is free. `None`: another process has it. After an error, the caller gives it up.
     pub(in crate::driver) fn claim_to_keep(&self) -> Result<Option<Seen>> {
         let mut files = lock(&self.files);
         match files.lock_file.try_claim(&self.world)? {
             Attempt::HeldBy(_) => return Ok(None),
             Attempt::Claimed => {}
         }
-        let look = || {
-            let record = self.read_record(&files.lock_file)?;
-            let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
-            let is_ours = |one: &Generation| Some(one.number) == self.number();
-            let mut lines = record.live.iter();
-            let crashed = lines.find(|one| is_ours(one) && may_be_of_this_boot(one, &self.world));
-            Ok(Seen {
-                others: others
-                    .iter()
-                    .map(|one| (one.generation.state, one.facts.lives()))
-                    .collect(),
-                crashes: crashed.and_then(|line| line.crashes),
-                now: since_boot(),
-            })
-        };
-        let seen = look();
-        if seen.is_err() {
-            files.lock_file.give_up_if_held();
-        }
-        seen.map(Some)
+        let (record, others) = self.look_at_all(&files)?;
+        let is_ours = |one: &Generation| Some(one.number) == self.number();
+        let mut lines = record.live.iter();
+        let crashed = lines.find(|one| is_ours(one) && may_be_of_this_boot(one, &self.world));
+        Ok(Some(Seen {
+            others: others.iter().map(|one| (one.generation.state, one.facts.lives())).collect(),
+            crashes: crashed.and_then(|line| line.crashes),
+            now: since_boot(),
+        }))
     }
 
     /// Under the claim: the keeper takes the place of the generation that has crashed.
@@ -71,12 +55,9 @@ impl Service {
         if !self.in_place {
             return Ok(None);
         }
-        let files = lock(&self.files);
-        let record = self.read_record(&files.lock_file)?;
-        let content = self.content()?.unwrap_or_default();
-        let examined = self.examine_all(&files, &record, content)?;
+        let (_, all) = self.look_at_all(&lock(&self.files))?;
         let is_sibling = |one: &&Examined| one.generation.launcher == self.launcher_identity;
-        let siblings = examined.iter().filter(is_sibling);
+        let siblings = all.iter().filter(is_sibling);
         Ok(lines::crashed_sibling(siblings.map(|one| &one.facts)))
     }
 }

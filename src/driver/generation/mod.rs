@@ -19,7 +19,7 @@ use crate::proto::TooMany;
 use crate::proto::channel::Hello;
 use crate::proto::control::transfer::Predecessor;
 use crate::proto::daemon::NoRestart;
-use crate::proto::generation::check::{Content, Own};
+use crate::proto::generation::check::Content;
 use crate::proto::generation::lines;
 use crate::proto::generation::proof::{NO_BOOT, NO_NAMESPACE, NO_START, World};
 use crate::proto::generation::record::{Generation, Identity, LineState, Record};
@@ -92,16 +92,19 @@ fn look_failed(pid: i32, error: io::Error) -> Error {
     Error::io(ErrorKind::System, format!("cannot look at process {pid} (takeover)"), error)
 }
 
-/// Was it for want of descriptors or memory? Then it says nothing of what it was about.
+/// Was the system out of descriptors or memory? Then the error says nothing of what it was about.
 pub(in crate::driver) fn is_shortage(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
     source.is_some_and(shortage::is_shortage)
 }
 
-/// Those that may have flows.
-fn with_flows(others: &[Examined]) -> BTreeSet<u64> {
-    let living = others.iter().filter(|one| one.facts.may_have_flows());
-    living.map(|one| one.facts.number).collect()
+fn facts(all: &[Examined]) -> impl Iterator<Item = &Facts> + Clone {
+    all.iter().map(|one| &one.facts)
+}
+
+/// The numbers of those that may have flows.
+fn with_flows(all: &[Examined]) -> BTreeSet<u64> {
+    facts(all).filter(|one| one.may_have_flows()).map(|one| one.number).collect()
 }
 
 fn park_for_ever() -> ! {
@@ -127,27 +130,25 @@ impl Service {
             None => {}
         }
         let has_proc = !matches!(hidden, Some(Hidden::Processes(_)));
-        let identity = |pid| match proc::try_identity(pid) {
-            Ok(identity) => Ok(identity.unwrap_or(Identity { pid, start: NO_START })),
-            Err(error) => Err(short(error)),
-        };
         let own = match proc::own_identity() {
             Ok(identity) => identity,
             Err(error) if !has_proc && !shortage::is_shortage(&error) => {
                 Identity { pid, start: NO_START }
             }
-            // Entered without it, we could not be told from a process that is gone: no successor
-            // would ever end us.
+            // If the record listed us without our start time, nobody could prove that we live: no successor would
+            // ever end us.
             Err(error) => return Err(short(error)),
         };
         let lock_file = LockFile::open(&settings.pid_file, &world)?;
         Ok(Service {
             launcher,
             identity: own,
-            // The launcher may have been short when it wrote its hello.
+            // The launcher may have been out of descriptors or memory when it wrote its hello.
             launcher_identity: match hello.launcher {
                 Some(launcher) => launcher,
-                None => identity(launcher)?,
+                None => proc::try_identity(launcher)
+                    .map_err(short)?
+                    .unwrap_or(Identity { pid: launcher, start: NO_START }),
             },
             world,
             supervisor: Arc::new(Supervisor::from_hello(hello, supervisor)),
@@ -174,9 +175,21 @@ impl Service {
         Ok(record)
     }
 
-    /// What there is to know of each generation that the record lists. An error if that cannot be known
-    /// for want of descriptors or memory.
-    fn examine_all(
+    /// The record, and what there is to know of each generation that it lists. An error if that cannot be
+    /// known because the system is out of descriptors or memory.
+    fn look_at_all(&self, files: &Files) -> Result<(Record, Vec<Examined>)> {
+        let record = self.read_record(&files.lock_file)?;
+        let all = self.examine_all(files, &record)?;
+        Ok((record, all))
+    }
+
+    /// The same of a record that is known.
+    fn examine_all(&self, files: &Files, record: &Record) -> Result<Vec<Examined>> {
+        self.examine_with(files, record, self.content()?.unwrap_or_default())
+    }
+
+    /// `content`: of the PID file.
+    fn examine_with(
         &self,
         files: &Files,
         record: &Record,
@@ -221,9 +234,7 @@ impl Service {
 
     /// The generations of the record, but for this one, that may have flows.
     pub(in crate::driver) fn living(&self) -> Result<BTreeSet<u64>> {
-        let files = lock(&self.files);
-        let record = self.read_record(&files.lock_file)?;
-        let all = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
+        let (_, all) = self.look_at_all(&lock(&self.files))?;
         Ok(with_flows(&all))
     }
 
@@ -303,10 +314,6 @@ impl Service {
         Asker { number: self.number(), start: self.identity.start }
     }
 
-    fn own(&self) -> Own {
-        Own { number: self.number().unwrap_or(0), identity: self.identity }
-    }
-
     /// Our line in the record.
     fn entry(&self, number: u64, state: Option<LineState>) -> Generation {
         Generation {
@@ -329,20 +336,17 @@ impl Service {
     ///
     /// [`ErrorKind::AlreadyRunning`] if the PID file belongs to another service, as `started` finds it.
     pub(in crate::driver) fn predecessors(&self) -> Result<Vec<HeldPredecessor>> {
-        let asker = Asker { number: Some(self.number().unwrap_or(0)), ..self.asker() };
-        let examined = {
-            let files = lock(&self.files);
-            let record = self.read_record(&files.lock_file)?;
-            let content = self.content()?.unwrap_or_default();
-            self.examine_all(&files, &record, content)?
-        };
-        for one in &examined {
-            if let Verdict::Refuse(why) = verdict(&one.facts, Purpose::TakeOver, asker) {
+        if self.number().is_none() {
+            return Ok(Vec::new()); // no claim, no predecessor
+        }
+        let (_, all) = self.look_at_all(&lock(&self.files))?;
+        for one in &all {
+            if let Verdict::Refuse(why) = verdict(&one.facts, Purpose::TakeOver, self.asker()) {
                 return Err(already_running::already_running(self, one, why));
             }
         }
-        let ours = examined.into_iter().filter(|one| {
-            let verdict = verdict(&one.facts, Purpose::Transfer, asker);
+        let ours = all.into_iter().filter(|one| {
+            let verdict = verdict(&one.facts, Purpose::Transfer, self.asker());
             matches!(verdict, Verdict::Touch { .. } | Verdict::TouchByNumber)
         });
         Ok(ours.map(Examined::into_predecessor).collect())

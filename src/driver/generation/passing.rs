@@ -1,7 +1,6 @@
 //! To which generation connections are passed, and from which one they are accepted.
 
-use super::Service;
-use crate::driver::generation::Examined;
+use super::{Examined, Service, facts};
 use crate::error::Result;
 use crate::proto::control::passing::{room, successor};
 use crate::proto::generation::record::Generation;
@@ -21,7 +20,7 @@ impl Service {
     pub(in crate::driver) fn successor(&self) -> Result<Option<Proven>> {
         let others = self.others(|_| true)?;
         let Some(own) = self.number() else { return Ok(None) };
-        let number = successor(own, others.iter().map(|one| &one.facts)).map(|one| one.number);
+        let number = successor(own, facts(&others)).map(|one| one.number);
         Ok(others.into_iter().find(|one| Some(one.facts.number) == number).and_then(proven))
     }
 
@@ -45,7 +44,7 @@ impl Service {
         let files = lock(&self.files);
         let mut record = self.read_record(&files.lock_file)?;
         record.live.retain(|line| Some(line.number) != own && is_wanted(line));
-        self.examine_all(&files, &record, self.content()?.unwrap_or_default())
+        self.examine_all(&files, &record)
     }
 }
 

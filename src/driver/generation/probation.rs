@@ -1,6 +1,6 @@
 //! A probation: the lifeline between the two generations, and what both write into the record.
 
-use super::{Examined, HeldPredecessor, Service, with_flows};
+use super::{Examined, HeldPredecessor, Service, facts, with_flows};
 use crate::driver::control::link::{Deadline, Unconnected, connect};
 use crate::driver::log::{self, probation::Event};
 use crate::driver::sockets::Entry;
@@ -8,13 +8,11 @@ use crate::error::Result;
 use crate::proto::control::frame::{self, Answer, Request};
 use crate::proto::daemon::{CommitTried, Newer, TakenBack};
 use crate::proto::generation::lines::{self, Obstacle, Step};
-use crate::proto::generation::record::{Generation, Record};
+use crate::proto::generation::record::Record;
 use crate::proto::generation::rejection::{ProgramFile, RollbackCause, Sight};
 use crate::proto::paths;
 use crate::shutdown::lock;
-use crate::sys::lock_file::Attempt;
 use crate::sys::pid_file::PidFile;
-use crate::sys::proc;
 use crate::sys::process::Held;
 use crate::sys::seqpacket::Link;
 use std::collections::BTreeSet;
@@ -22,8 +20,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long the predecessor may take to say that it stands by. No program is asked there, but the machine may have
-/// much else to do, and without an answer the probation is left out. One that hangs has given no sockets before.
+/// How long the predecessor may take to say that it stands by. It answers without running code of the program, but
+/// the machine may be busy, and without an answer there is no probation. A predecessor that hangs is found out
+/// earlier, since it gives no sockets.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// The generation at the other end of the lifeline, or one that is watched without it.
@@ -43,11 +42,11 @@ pub(in crate::driver) struct Candidate {
     pub(in crate::driver) link: Arc<Link>,
 }
 
-/// What there is beside a generation that takes its place back.
+/// The other generations, when one takes its place back.
 pub(in crate::driver) enum Others {
     /// This newer generation is proven.
     Successor(u64),
-    /// Those that may have flows, and the newer ones of these, which have failed.
+    /// The numbers of those that may have flows; and the newer generations, which have failed.
     Failed { with_flows: BTreeSet<u64>, newer: Vec<(u64, Held)> },
 }
 
@@ -68,12 +67,6 @@ pub(super) fn ask(
 }
 
 impl Service {
-    /// If the file fails in the probation, the record names it.
-    pub(super) fn entry_about_to_serve(&self, number: u64, standby: Option<u64>) -> Generation {
-        let file = standby.and_then(|_| proc::own_program());
-        Generation { file, ..self.entry(number, None) }
-    }
-
     /// Under the claim: this generation is to stand by for us. It is connected by its second name, since ours
     /// is in the place of the first one.
     /// `flows`: the sockets of steered groups.
@@ -124,8 +117,8 @@ impl Service {
         let Ok(others) = self.others(|line| line.number > own) else {
             return (Newer::Unknown, None);
         };
-        let newest = lines::newest_newer(own, others.iter().map(|one| &one.facts));
-        let Some(number) = newest.map(|newest| newest.number) else { return (Newer::Nobody, None) };
+        let newest = lines::newest_newer(own, facts(&others)).map(|newest| newest.number);
+        let Some(number) = newest else { return (Newer::Nobody, None) };
         let newest = others.into_iter().find(|one| one.facts.number == number);
         let partner = newest.and_then(|newest| {
             Some(Partner { number, pid: newest.pid(), link: None, held: newest.held? })
@@ -138,41 +131,32 @@ impl Service {
     pub(in crate::driver) fn is_succeeded(&self) -> bool {
         let Some(own) = self.number() else { return false };
         let others = self.others(|line| line.number > own).unwrap_or_default();
-        lines::successor(own, others.iter().map(|one| &one.facts)).is_some()
+        lines::successor(own, facts(&others)).is_some()
     }
 
     /// The probation is passed.
     pub(in crate::driver) fn try_commit(&self) -> CommitTried {
-        let mut files = lock(&self.files);
-        match files.lock_file.try_claim(&self.world) {
-            Ok(Attempt::Claimed) => {}
-            Ok(Attempt::HeldBy(_)) => return CommitTried::ClaimHeld,
-            Err(error) => {
-                log::write(Event::CommitFailed { error: &error });
-                return CommitTried::Failed;
-            }
-        }
-        let commit = || {
-            let mut record = self.read_record(&files.lock_file)?;
-            let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
+        let tried = self.under_claim(|files| {
+            let (mut record, others) = self.look_at_all(files)?;
             let own = self.number().unwrap_or_default();
             let line = record.live.iter().find(|line| line.number == own);
             let line = line.and_then(|line| line.state);
-            match lines::obstacle(own, line, others.iter().map(|one| &one.facts)) {
+            match lines::obstacle(own, line, facts(&others)) {
                 Some(Obstacle::Newer) => return Ok(CommitTried::Replaced),
                 Some(Obstacle::RolledBack) => return Ok(CommitTried::RolledBack),
                 None => {}
             }
-            record.book_crashed(others.iter().map(|one| &one.facts), &self.world);
+            record.book_crashed(facts(&others), &self.world);
             record.apply(Step::Prove { own });
             files.lock_file.write(&record).map(|()| CommitTried::Written)
-        };
-        let tried: Result<CommitTried> = commit();
-        files.lock_file.give_up_if_held();
-        tried.unwrap_or_else(|error| {
-            log::write(Event::CommitFailed { error: &error });
-            CommitTried::Failed
-        })
+        });
+        match tried {
+            Ok(tried) => tried.unwrap_or(CommitTried::ClaimHeld),
+            Err(error) => {
+                log::write(Event::CommitFailed { error: &error });
+                CommitTried::Failed
+            }
+        }
     }
 
     /// We serve again: what the newer generations have put in the place of our files is ours again, and what
@@ -182,21 +166,10 @@ impl Service {
         cause: RollbackCause,
         act: impl FnOnce(Others) -> Result<()>,
     ) -> TakenBack {
-        let mut files = lock(&self.files);
-        match files.lock_file.try_claim(&self.world) {
-            Ok(Attempt::Claimed) => {}
-            // If a generation is starting, it has booked what has failed, and takes over from us.
-            Ok(Attempt::HeldBy(_)) => return TakenBack::ClaimHeld,
-            Err(error) => {
-                log::write(Event::TakeBackFailed { error: &error });
-                return TakenBack::Failed;
-            }
-        }
-        let take_back = || {
-            let mut record = self.read_record(&files.lock_file)?;
+        let taken = self.under_claim(|files| {
+            let (mut record, others) = self.look_at_all(files)?;
             let own = self.number().unwrap_or_default();
-            let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
-            if let Some(newer) = lines::successor(own, others.iter().map(|one| &one.facts)) {
+            if let Some(newer) = lines::successor(own, facts(&others)) {
                 return act(Others::Successor(newer)); // it has come meanwhile, and tells us to end
             }
             record.apply(Step::TakeBack { own, cause });
@@ -216,11 +189,11 @@ impl Service {
                 });
             }
             Ok(())
-        };
-        let taken: Result<()> = take_back();
-        files.lock_file.give_up_if_held();
+        });
         match taken {
-            Ok(()) => TakenBack::Done,
+            Ok(Some(())) => TakenBack::Done,
+            // If a generation is starting, it has booked what has failed, and takes over from us.
+            Ok(None) => TakenBack::ClaimHeld,
             Err(error) => {
                 log::write(Event::TakeBackFailed { error: &error });
                 TakenBack::Failed
@@ -228,7 +201,7 @@ impl Service {
         }
     }
 
-    /// Generations that have died on probation are rejections.
+    /// Books the generations that have died on probation: their program files are rejected.
     pub(super) fn book_failed(record: &mut Record, others: &[Examined]) {
         record.book_failed(|number| {
             others.iter().any(|one| one.facts.number == number && one.facts.stays_in_record())
@@ -245,7 +218,7 @@ impl Service {
         if record.rejected.is_none() && record.live.iter().all(|line| line.file.is_none()) {
             return Ok((Sight { rejected: None, own, is_served: false, goes: false }, None));
         }
-        let others = self.examine_all(&files, &record, self.content()?.unwrap_or_default())?;
+        let others = self.examine_all(&files, &record)?;
         Service::book_failed(&mut record, &others);
         let number = lines::server(others.iter().map(|one| (&one.facts, one.generation.ends())));
         let server = others.into_iter().find(|one| Some(one.facts.number) == number);
@@ -253,22 +226,18 @@ impl Service {
         let is_served = server.is_some();
         Ok((Sight { rejected: record.rejected, own, is_served, goes: false }, server))
     }
-}
 
-impl Service {
-    /// The generation that serves is not connected with us: to one that is detached, a claim since its last check
-    /// is the sign of a successor as well. Whoever looks at the service learns when the next try comes.
+    /// Called if the generation that serves is not connected with us. If it is detached, it takes a claim since its
+    /// last check for the sign of a successor. And whoever looks at the service learns when the next try comes.
     pub(super) fn give_sign(&self, next_try: Duration) {
-        let mut files = lock(&self.files);
-        if let Ok(Attempt::Claimed) = files.lock_file.try_claim(&self.world) {
-            if let Ok(mut record) = self.read_record(&files.lock_file) {
-                record.last += 1;
-                if let Some(rejected) = &mut record.rejected {
-                    rejected.next_try = Some(next_try);
-                }
-                _ = files.lock_file.write(&record);
+        // If it fails, the next sign follows in a second.
+        _ = self.under_claim(|files| {
+            let mut record = self.read_record(&files.lock_file)?;
+            record.last += 1;
+            if let Some(rejected) = &mut record.rejected {
+                rejected.next_try = Some(next_try);
             }
-            files.lock_file.give_up_if_held();
-        }
+            files.lock_file.write(&record)
+        });
     }
 }

@@ -2,7 +2,7 @@
 
 use super::already_running::already_running;
 use super::stop::log_told;
-use super::{Examined, Service};
+use super::{Examined, Files, Service, facts};
 use crate::driver::control;
 use crate::driver::generation::unit;
 use crate::driver::log::{self, daemon::Event};
@@ -10,6 +10,7 @@ use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::sockets;
 use crate::error::Result;
 use crate::proto::daemon::StartedCall;
+use crate::proto::generation::crashes::carried;
 use crate::proto::generation::lines::Step;
 use crate::proto::generation::record::{Generation, Record};
 use crate::proto::generation::takeover::{self, Act, Done, End, Next, TakeOver};
@@ -18,7 +19,7 @@ use crate::proto::{Report, TooMany};
 use crate::shutdown::lock;
 use crate::sys::pid_file::PidFile;
 use crate::sys::signals::SIGUSR2;
-use crate::sys::{proc, process};
+use crate::sys::{proc, process, since_boot};
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -27,11 +28,13 @@ use std::time::Instant;
 /// claim, which a stop may have given up until then.
 #[derive(Default)]
 struct Hands<'a> {
-    files: Option<MutexGuard<'a, super::Files>>,
+    files: Option<MutexGuard<'a, Files>>,
     record: Record,
     others: Vec<Examined>,
     control: Option<control::Prepared>,
 }
+
+const HELD: &str = "the files are held since the look";
 
 pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Daemon) -> Result<()> {
     let _only_one = lock(&service.announcing);
@@ -62,17 +65,15 @@ pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Dae
             return Err(already_running(service, &hands.others[place], why));
         }
     }
-    let older: Vec<usize> = takeover.older().collect();
-    let predecessors = older.len();
-    let is_older = |(place, one): (usize, Examined)| {
-        let held = older.contains(&place).then_some(one.held)?;
-        held.map(|held| (one.facts.number, held))
-    };
-    sockets::stages::started(hands.others.into_iter().enumerate().filter_map(is_older).collect());
+    let older = takeover.older().filter_map(|place| {
+        let Examined { facts, held, .. } = &mut hands.others[place];
+        Some((facts.number, held.take()?))
+    });
+    sockets::stages::started(older.collect());
     log::write(Event::Started {
         generation: service.number().unwrap_or_default(),
         launcher: service.launcher,
-        predecessors,
+        predecessors: takeover.older().count(),
         elapsed_ms: began.elapsed(),
     });
     if let Some(pile) = takeover.pile() {
@@ -109,19 +110,17 @@ fn perform<'a>(
                 hands.files = Some(files);
                 return Ok(Done::ToldToEnd);
             }
-            hands.record = service.read_record(&files.lock_file)?;
-            // What the path holds before our file replaces it.
-            let content = service.content()?.unwrap_or_default();
-            hands.others = service.examine_all(&files, &hands.record, content)?;
+            // With what the path of the PID file holds before our file replaces it.
+            (hands.record, hands.others) = service.look_at_all(&files)?;
             hands.control = Some(control::prepare(&service.pid_file)?);
             // Last: if anything else fails, the older generations keep what they have.
             sockets::stages::change()?;
             hands.files = Some(files);
-            return Ok(Done::Looked(hands.others.iter().map(|one| one.facts).collect()));
+            return Ok(Done::Looked(facts(&hands.others).copied().collect()));
         }
         Act::Install => {
             let installed = PidFile::install(&service.pid_file)?;
-            hands.files().pid_file = Some(installed);
+            hands.files.as_mut().expect(HELD).pid_file = Some(installed);
         }
         Act::KeepName(place) => control::keep_name(&service.pid_file, hands.others[place].pid()),
         Act::DropName => control::drop_name(&service.pid_file),
@@ -137,21 +136,17 @@ fn perform<'a>(
         Act::Enter(kept) => {
             let own = service.number().expect("a claim has a number");
             let standby = takeover.standby().map(|place| hands.others[place].facts.number);
-            let crashes = service.carried_crashes(&hands.record);
-            let facts = || hands.others.iter().map(|one| &one.facts);
-            hands.record.book_crashed(facts(), &service.world);
-            hands.record.book_start(facts());
-            hands.record.starting = None;
-            let line = |place: usize| hands.others[place].generation.clone();
-            hands.record.live = kept.into_iter().map(line).collect();
-            hands
-                .record
-                .live
-                .push(Generation { crashes, ..service.entry_about_to_serve(own, standby) });
-            hands.record.apply(Step::Enter { own, standby });
-            let record = std::mem::take(&mut hands.record);
-            hands.files().lock_file.write(&record)?;
-            hands.record = record;
+            let Hands { record, others, .. } = hands;
+            let crashes = carried(&record.live, &service.world, since_boot());
+            // If the file fails in the probation, the record names it.
+            let file = standby.and_then(|_| proc::own_program());
+            record.book_crashed(facts(others), &service.world);
+            record.book_start(facts(others));
+            record.starting = None;
+            record.live = kept.into_iter().map(|place| others[place].generation.clone()).collect();
+            record.live.push(Generation { crashes, file, ..service.entry(own, None) });
+            record.apply(Step::Enter { own, standby });
+            hands.write_record()?;
         }
         Act::Close => sockets::stages::close_unclaimed(),
         Act::Serve => {
@@ -187,9 +182,7 @@ fn perform<'a>(
         }
         Act::Prove => {
             hands.record.apply(Step::Prove { own: service.number().unwrap_or_default() });
-            let record = std::mem::take(&mut hands.record);
-            let written = hands.files().lock_file.write(&record);
-            hands.record = record;
+            let written = hands.write_record();
             daemon.report(Report::Committed);
             written?;
         }
@@ -208,8 +201,8 @@ fn perform<'a>(
 }
 
 impl Hands<'_> {
-    fn files(&mut self) -> &mut super::Files {
-        self.files.as_mut().expect("they are held since the look")
+    fn write_record(&self) -> Result<()> {
+        self.files.as_ref().expect(HELD).lock_file.write(&self.record)
     }
 }
 

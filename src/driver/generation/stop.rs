@@ -15,7 +15,7 @@ use std::io;
 pub(in crate::driver) struct Stopped {
     /// Those whose end can be awaited.
     pub(in crate::driver) awaited: Vec<Held>,
-    /// For want of descriptors or memory, not all of them could be told: they still have to be.
+    /// Not all of them could be told, since the system is out of descriptors or memory. They still have to be.
     pub(in crate::driver) again: bool,
 }
 
@@ -101,7 +101,7 @@ impl Service {
             return false;
         }
         let read = self.read_record(&files.lock_file);
-        // If it cannot be read or written, the worst that follows is a count.
+        // If it cannot be read or written, the worst that follows is a wrong count.
         let marked = read.map(|mut record| {
             record.mark_end(number).then(|| files.lock_file.write(&record));
         });

@@ -121,8 +121,8 @@ impl Driver {
                     if let Err(why) = Giving::begin(self.generation, generation) {
                         return refuse(one, why);
                     }
-                    let is_known = |at: &usize| known.has(self.sockets[*at].kind);
-                    let offered: Vec<usize> = (0..self.fds.len()).filter(is_known).collect();
+                    let is_known = |at: &usize| known.has(self.sockets[*at].0.kind);
+                    let offered: Vec<usize> = (0..self.sockets.len()).filter(is_known).collect();
                     let machine = Giving::new(offered.len(), false, 0);
                     one.giving = Some(Transfer { machine, offered, sent: 0, to: generation });
                     self.give(one)?;
@@ -173,7 +173,7 @@ impl Driver {
         let Some(mut transfer) = one.giving.take() else { return Ok(()) };
         loop {
             let rest = &transfer.offered[transfer.sent..];
-            let sockets = rest.iter().map(|at| &self.sockets[*at]);
+            let sockets = rest.iter().map(|at| &self.sockets[*at].0);
             match transfer.machine.next(|_| frame::chunk(sockets.clone())) {
                 Some(Give::Offer) => {
                     let (generation, sockets) = (self.generation, rest.len());
@@ -181,12 +181,12 @@ impl Driver {
                     say(one, &offer, &[])?;
                 }
                 Some(Give::Sockets(0)) => {
-                    let asked = &self.sockets[rest[0]].asked;
+                    let asked = &self.sockets[rest[0]].0.asked;
                     return Err(format!("{asked} does not fit into a message"));
                 }
                 Some(Give::Sockets(count)) => {
                     let fds: Vec<BorrowedFd<'_>> =
-                        rest[..count].iter().map(|at| self.fds[*at].as_fd()).collect();
+                        rest[..count].iter().map(|at| self.sockets[*at].1.as_fd()).collect();
                     let sockets = sockets.take(count).cloned().collect();
                     say(one, &Answer::Sockets(sockets), &fds)?;
                     transfer.sent += count;
@@ -216,8 +216,8 @@ impl Driver {
     /// The memory of the daemon's counters, which go on with the next start.
     fn give_counters(&self, one: &mut Conversation) -> Result<(), String> {
         let asked = Address::Name(DESCRIPTOR.to_owned());
-        match self.sockets.iter().position(|socket| socket.asked == asked) {
-            Some(at) => say(one, &Answer::Counters, &[self.fds[at].as_fd()]),
+        match self.sockets.iter().find(|(socket, _)| socket.asked == asked) {
+            Some((_, memory)) => say(one, &Answer::Counters, &[memory.as_fd()]),
             None => say(one, &Answer::Refused("there are no counters".to_owned()), &[]),
         }
     }
@@ -225,8 +225,9 @@ impl Driver {
     fn status(&self) -> Status {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let supervisor = &self.service.supervisor;
-        let is_socket = |socket: &&Socket| socket.kind != SocketKind::Descriptor;
-        let held: Vec<Socket> = self.sockets.iter().filter(is_socket).cloned().collect();
+        let all = self.sockets.iter().map(|(socket, _)| socket);
+        let held = all.filter(|socket| socket.kind != SocketKind::Descriptor);
+        let held: Vec<Socket> = held.cloned().collect();
         Status {
             generation: Some(self.generation),
             state: State::Starting,

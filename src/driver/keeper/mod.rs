@@ -8,7 +8,7 @@ use crate::driver::generation::Service;
 use crate::driver::log::{self, keeper::Event};
 use crate::driver::retry;
 use crate::driver::settings::Settings;
-use crate::driver::threads::Asked;
+use crate::driver::threads::{Answer, Asked, ask};
 use crate::driver::timers::Timers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::channel::{Aside, Given, MESSAGE_MAX, ToKeeper};
@@ -33,8 +33,7 @@ struct Driver {
     service: Service,
     generation: u64,
     keep_sockets: Duration,
-    sockets: Vec<Socket>,
-    fds: Vec<OwnedFd>,
+    sockets: Vec<(Socket, OwnedFd)>,
     listener: Option<Listener>,
     conversations: Vec<Conversation>,
     /// What the supervisor has been asked.
@@ -73,7 +72,6 @@ pub(in crate::driver) fn keep(mut settings: Settings, launcher: i32, channel: Li
         generation: 0,
         keep_sockets: Duration::ZERO,
         sockets: Vec::new(),
-        fds: Vec::new(),
         listener: None,
         conversations: Vec::new(),
         asked: None,
@@ -99,7 +97,7 @@ impl Driver {
         launch::trim_memory();
         let by_program = self.service.supervisor.is_asked_by_program();
         self.machine = Keeper::new(self.keep_sockets, served, by_program);
-        self.feed(Input::Gathered(self.fds.len()));
+        self.feed(Input::Gathered(self.sockets.len()));
         loop {
             self.step(&mut signals);
         }
@@ -116,11 +114,7 @@ impl Driver {
                         rlimit::make_room(sockets as u64);
                     }
                     Some(Given::Sockets(sockets)) => {
-                        let fds = message.fds.into_iter();
-                        for (socket, fd) in sockets.into_iter().zip(fds) {
-                            self.sockets.push(socket);
-                            self.fds.push(fd);
-                        }
+                        self.sockets.extend(sockets.into_iter().zip(message.fds));
                     }
                     Some(Given::End) => return,
                     None => {}
@@ -150,7 +144,7 @@ impl Driver {
         fds.extend(self.channel.as_ref().map(AsFd::as_fd));
         fds.extend(self.listener.as_ref().filter(|_| self.has_room()).map(AsFd::as_fd));
         fds.extend(self.conversations.iter().map(AsFd::as_fd));
-        fds.extend(self.asked.as_ref().and_then(Asked::as_fd));
+        fds.extend(self.asked.as_ref().map(AsFd::as_fd));
         wait::readable(&fds, self.timers.next());
         self.take_signals(signals);
         if let Some(channel) = &self.channel {
@@ -204,24 +198,21 @@ impl Driver {
             Output::GiveUpClaim => self.service.give_up_claim(),
             Output::TellInPlace => {
                 if let Some(channel) = &self.channel {
-                    // If it is lost, the launcher waits for a second.
+                    // If it is lost, the launcher waits for some seconds in vain.
                     let message = Aside::InPlace.format();
                     _ = retry::within(retry::TO_DAEMON, || channel.send(&message, &[]));
                 }
                 launch::trim_memory();
             }
-            Output::Check => {
-                let mut asked = Asked::ask(&self.service.supervisor, None);
-                match asked.answer() {
-                    Some(supervisor) => self.checked(supervisor),
-                    None => self.asked = Some(asked),
-                }
-            }
+            Output::Check => match ask(&self.service.supervisor, None) {
+                Answer::Known(supervisor) => self.checked(supervisor),
+                Answer::Awaited(asked) => self.asked = Some(asked),
+            },
             Output::Arm(timer, after) => {
                 if timer == Timer::Over {
                     log::write(Event::Keeping {
                         generation: self.generation,
-                        sockets: self.fds.len(),
+                        sockets: self.sockets.len(),
                         left_ms: after,
                     });
                 }

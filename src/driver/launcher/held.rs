@@ -6,16 +6,15 @@ use crate::sys::launch;
 use crate::sys::seqpacket::{Link, Message};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A user's effective number, the group's, and the other groups.
+/// The effective user, the effective group, and the other groups.
 type Credentials = (u32, u32, Vec<u32>);
 
 /// What a launcher has of sockets.
+#[derive(Default)]
 pub(super) struct Keeping {
-    pub(super) pid_file: PathBuf,
     pub(super) held: Vec<Held>,
     /// What has still to be sent, the oldest first.
     pub(super) unsent: VecDeque<Unsent>,
@@ -27,7 +26,7 @@ pub(super) struct Held {
     pub(super) child: Child,
     pub(super) since: Instant,
     pub(super) user: Option<Credentials>,
-    /// As they came.
+    /// In the order in which they came.
     pub(super) messages: Vec<Arc<Message>>,
 }
 
@@ -45,20 +44,12 @@ pub(super) struct Process {
 }
 
 impl Keeping {
-    pub(super) fn new(pid_file: PathBuf) -> Keeping {
-        Keeping { pid_file, held: Vec::new(), unsent: VecDeque::new(), keeper: None }
-    }
-
     pub(super) fn fds(&self) -> Option<BorrowedFd<'_>> {
         self.keeper.as_ref()?.channel.as_ref().map(AsFd::as_fd)
     }
 
     pub(super) fn is_keeper(&self, pid: i32) -> bool {
         self.keeper.as_ref().is_some_and(|keeper| keeper.process.pid() == pid)
-    }
-
-    pub(super) fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty()
     }
 
     pub(super) fn of(&self, child: Child) -> Option<&Held> {
@@ -70,13 +61,12 @@ impl Keeping {
         self.unsent.retain(|one| one.of != child);
     }
 
-    pub(super) fn queue(&mut self, to: Option<Child>, of: Child, messages: Vec<Arc<Message>>) {
-        let end = plain(Given::End.format());
+    /// What this child has given is to be sent.
+    pub(super) fn queue(&mut self, of: Child, to: Option<Child>) {
+        let messages = self.of(of).map(|held| held.messages.clone()).unwrap_or_default();
+        let bytes = Given::End.format();
+        let end = Message { bytes, fds: Vec::new(), is_cut: false, lost_fds: false };
         let all = messages.into_iter().chain([Arc::new(end)]);
         self.unsent.extend(all.map(|message| Unsent { to, of, message }));
     }
-}
-
-fn plain(bytes: Vec<u8>) -> Message {
-    Message { bytes, fds: Vec::new(), is_cut: false, lost_fds: false }
 }

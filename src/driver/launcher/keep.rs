@@ -10,7 +10,6 @@ use crate::proto::launcher::{Child, Input, Keeper};
 use crate::sys::process::Held as Pidfd;
 use crate::sys::seqpacket::{Arrival, Link, Message};
 use crate::sys::shortage::is_shortage;
-use crate::sys::signals::{SIGKILL, SIGTERM};
 use crate::sys::{launch, proc, process, rlimit};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -18,7 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl Driver {
-    /// A message in which a daemon gives sockets. Returns what is none.
+    /// Takes a message in which a daemon gives sockets. Returns every other message.
     pub(super) fn take_given(&mut self, pid: Child, message: Message) -> Option<Message> {
         let Some(given) = Given::parse(&message.bytes) else { return Some(message) };
         match given {
@@ -52,8 +51,7 @@ impl Driver {
     }
 
     pub(super) fn pass_sockets(&mut self, from: Child, to: Child) {
-        let messages = self.keeping.of(from).map(|held| held.messages.clone());
-        self.keeping.queue(Some(to), from, messages.unwrap_or_default());
+        self.keeping.queue(from, Some(to));
         self.send_unsent();
     }
 
@@ -75,7 +73,7 @@ impl Driver {
         let fail = |step: &str, error| {
             Error::io(ErrorKind::Launch, format!("cannot {step} (keeper)"), error)
         };
-        // The next start could not prove it, and would not take the sockets from a stranger.
+        // Without both, the next start could not prove the keeper, and it takes no sockets from a stranger.
         Pidfd::open(process::own_pid()).map_err(|error| fail("use pidfds", error))?;
         proc::own_identity().map_err(|error| fail("use /proc", error))?;
         let (ours, theirs) = Link::pair().map_err(|error| fail("make a channel", error))?;
@@ -85,20 +83,18 @@ impl Driver {
             hello,
             served: held.map(|held| held.since.elapsed()).unwrap_or_default(),
             user: held.and_then(|held| held.user.clone()),
-            pid_file: self.keeping.pid_file.as_os_str().as_bytes().to_vec(),
+            pid_file: self.settings.pid_file.as_os_str().as_bytes().to_vec(),
         };
         ours.send(&told.format(), pidfd.as_slice())
             .map_err(|error| fail("use its channel", error))?;
         let process =
             launch::spawn_keeper(&theirs).map_err(|error| fail("execute the program", error))?;
-        let messages = self.keeping.of(child).map(|held| held.messages.clone());
-        self.keeping.queue(None, child, messages.unwrap_or_default());
+        self.keeping.queue(child, None);
         self.keeping.held.clear(); // what is queued stays open
         Ok(Process { process, channel: Some(ours) })
     }
 
     pub(super) fn signal_keeper(&self, signal: i32) {
-        debug_assert!(matches!(signal, SIGTERM | SIGKILL));
         if let Some(keeper) = &self.keeping.keeper {
             _ = keeper.process.signal(signal); // it may have ended by itself
         }
@@ -118,7 +114,7 @@ impl Driver {
             let fds: Vec<BorrowedFd<'_>> = message.fds.iter().map(AsFd::as_fd).collect();
             match link.map(|link| link.send(&message.bytes, &fds)) {
                 Some(Err(error)) if is_shortage(&error) => return,
-                Some(_) | None => {} // the receiver has ended
+                Some(_) | None => {} // it was sent, or the receiver has ended
             }
             self.keeping.unsent.pop_front();
         }
@@ -143,11 +139,9 @@ impl Driver {
                 }
             }
         }
-        let ended = self.keeping.keeper.as_mut().and_then(|keeper| keeper.process.ended());
-        if ended.is_some() {
-            if let Some(keeper) = self.keeping.keeper.take() {
-                log::write(Event::KeeperEnded { keeper: keeper.process.pid() });
-            }
+        let ended = self.keeping.keeper.take_if(|keeper| keeper.process.ended().is_some());
+        if let Some(keeper) = ended {
+            log::write(Event::KeeperEnded { keeper: keeper.process.pid() });
             self.feed(Input::Keeper(Keeper::Gone));
         }
     }

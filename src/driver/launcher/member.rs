@@ -1,9 +1,9 @@
 //! Starts the program again, as a daemon of this launcher.
 
 use crate::driver::retry;
-use crate::driver::settings::{Environment, Settings};
+use crate::driver::settings::Settings;
 use crate::driver::unix_socket_error;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::proto::channel::ToDaemon;
 use crate::shutdown::panic_text;
 use crate::sys::launch::{self, Surroundings};
@@ -21,49 +21,42 @@ use std::time::{Duration, Instant};
 /// What it takes to start the program again.
 pub(super) struct Again {
     pub(super) in_place: bool,
-    drain_timeout: Option<Duration>,
     /// For a restart in place.
     executed_by: Option<PathBuf>,
     /// The folder that each daemon enters; `None`: it stands where we stand.
     folder: Option<PathBuf>,
     /// For a restart in place: what this process was started with.
     first_environment: Option<Vec<(OsString, OsString)>>,
-    environment: Option<Environment>,
     /// The PID file, if its path has to be passed on.
     pid_file: Option<PathBuf>,
-    /// A daemon must not die of these before it has installed its handlers.
-    reload_signals: Vec<i32>,
 }
 
 impl Again {
     /// `is_relative`: the program has named the PID file by a relative path.
-    pub(super) fn new(settings: &mut Settings, is_relative: bool) -> Again {
+    pub(super) fn new(settings: &Settings, is_relative: bool) -> Again {
         let in_place = !settings.reload_signals.is_empty();
         let entered = proc::entered_folder().filter(|_| in_place);
         let executed_by = launch::executed_by(entered.as_deref()).filter(|_| in_place);
-        let folder = settings.working_dir.take().or(entered);
+        let folder = settings.working_dir.clone().or(entered);
         let moves = folder.is_some();
         Again {
             in_place,
-            drain_timeout: settings.drain_timeout,
             executed_by,
             folder,
             first_environment: proc::first_environment().ok().filter(|_| in_place),
-            environment: settings.environment.take(),
             pid_file: Some(settings.pid_file.clone()).filter(|_| is_relative && moves),
-            reload_signals: settings.reload_signals.clone(),
         }
     }
 
-    /// What a deploy by links needs and cannot be known: the path of the program, and of its folder.
+    /// Is a path unknown that a deploy by links needs: that of the program, or that of its folder?
     pub(super) fn is_unknown(&self) -> bool {
         let in_root = env::current_dir().is_ok_and(|folder| folder == Path::new("/"));
         let folder = self.folder.is_none() && !in_root;
         self.in_place && (folder || self.executed_by.is_none())
     }
 
-    fn surroundings(&mut self) -> io::Result<Surroundings> {
-        let more_environment = match &mut self.environment {
+    fn surroundings(&self, settings: &mut Settings) -> io::Result<Surroundings> {
+        let more_environment = match &mut settings.environment {
             None => Vec::new(),
             Some(variables) => catch_unwind(AssertUnwindSafe(variables)).map_err(|panic| {
                 let panic = panic_text(&*panic);
@@ -75,17 +68,19 @@ impl Again {
             more_environment,
             folder: self.folder.clone(),
             pid_file: self.pid_file.clone(),
-            ignored: self.reload_signals.clone(),
+            // A daemon must not die of these before it has installed its handlers.
+            ignored: settings.reload_signals.clone(),
         })
     }
 
     /// The handlers are installed by now: a signal that comes while the daemon is being started is
     /// not lost. The hello waits in the channel when the daemon first looks.
     pub(super) fn start(
-        &mut self,
+        &self,
+        settings: &mut Settings,
         supervisor: &Supervisor,
-        program: impl FnOnce(&Again) -> io::Result<PathBuf>,
-    ) -> Result<Member, Error> {
+        program: io::Result<PathBuf>,
+    ) -> Result<Member> {
         let (ours, theirs) = Link::pair().map_err(|error| {
             unix_socket_error(ErrorKind::Channel, "cannot make the channel (launch)", error)
         })?;
@@ -101,10 +96,10 @@ impl Again {
         sent.map_err(|error| {
             Error::io(ErrorKind::Channel, "cannot use the channel (launch)", error)
         })?;
-        let program = program(self).map_err(|error| {
+        let program = program.map_err(|error| {
             Error::io(ErrorKind::Launch, "cannot find the program's file (launch)", error)
         })?;
-        let surroundings = self.surroundings();
+        let surroundings = self.surroundings(settings);
         let daemon = surroundings.and_then(|all| launch::spawn(&program, &theirs, all));
         let daemon = daemon.map_err(|error| {
             let denied = error.kind() == io::ErrorKind::PermissionDenied;
@@ -121,7 +116,7 @@ impl Again {
         Ok(Member {
             daemon,
             channel: Some(ours),
-            drain_timeout: self.drain_timeout,
+            drain_timeout: settings.drain_timeout,
             leaves_for: Duration::ZERO,
             since: Instant::now(),
         })
@@ -138,10 +133,10 @@ pub(super) struct Member {
     pub(super) daemon: launch::Daemon,
     /// `None` once its end of it is closed.
     pub(super) channel: Option<Link>,
-    /// How long its drain may take: as this program is configured, until it has said so itself. A
-    /// server has a limit of its own, and in place another program may have been started.
+    /// How long its drain may take. Until it has told us, this is what our own configuration says: a server has a
+    /// limit of its own, and after a restart in place the daemon may run another program.
     pub(super) drain_timeout: Option<Duration>,
-    /// It serves on for so long before its drain, as it has said.
+    /// For so long it serves on before its drain, as it has told us.
     pub(super) leaves_for: Duration,
     pub(super) since: Instant,
 }

@@ -1,5 +1,4 @@
-//! Drives the launcher. It never returns to the program but with an error, before anything was
-//! started.
+//! Drives the launcher. It returns to the program only if nothing could be started, with the error.
 //!
 //! `member` starts the program again, `perform` does what the machines want, `progress` logs the stages
 //! of the service and tells its daemon of them, `held` holds sockets, `keep` gives them to a keeper, and
@@ -22,7 +21,7 @@ use crate::driver::settings::Settings;
 use crate::driver::threads::Asked;
 use crate::driver::timers::Timers;
 use crate::driver::unix_socket_error;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::proto::channel::{Aside, MESSAGE_MAX};
 use crate::proto::launcher::{Child, InPlace, Input, Launcher, Timer};
 use crate::proto::supervisor::notices::{self, Limits, Notices};
@@ -38,34 +37,25 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// `is_relative`: the program has named the PID file by a relative path.
-pub(in crate::driver) fn launch(mut settings: Settings, is_relative: bool) -> Error {
-    let supervisor = match Supervisor::find(settings.parent_restarts) {
-        Ok(supervisor) => supervisor,
-        Err(error) => {
-            let text = "cannot look at the supervisor (launch)";
-            return Error::io(ErrorKind::System, text, error);
-        }
-    };
-    if let Err(error) = s6::hold(&settings) {
-        return error;
-    }
+/// Returns an error if nothing could be started. `is_relative`: the program has named the PID file by a
+/// relative path.
+pub(in crate::driver) fn launch(mut settings: Settings, is_relative: bool) -> Result<()> {
+    let supervisor = Supervisor::find(settings.parent_restarts).map_err(|error| {
+        Error::io(ErrorKind::System, "cannot look at the supervisor (launch)", error)
+    })?;
+    s6::hold(&settings)?;
     let (meant, passed) = signals::for_launcher(settings.release_signal, &settings.reload_signals);
-    let signals = match Signals::install(&meant, &passed) {
-        Ok(signals) => signals,
-        Err(error) => {
-            let text = "cannot install handlers (launch)";
-            return unix_socket_error(ErrorKind::System, text, error);
-        }
-    };
+    let signals = Signals::install(&meant, &passed).map_err(|error| {
+        unix_socket_error(ErrorKind::System, "cannot install handlers (launch)", error)
+    })?;
     // What the supervisor blocked would never arrive, here or in the daemon.
     signals::unblock_all();
-    let mut again = Again::new(&mut settings, is_relative);
-    match again.start(&supervisor, |_| launch::program()) {
+    let again = Again::new(&settings, is_relative);
+    match again.start(&mut settings, &supervisor, launch::program()) {
         Ok(first) => run(settings, supervisor, signals, again, first),
         Err(error) => {
             signals.uninstall();
-            error
+            Err(error)
         }
     }
 }
@@ -81,6 +71,7 @@ struct Driver {
     machine: Launcher,
     timers: Timers<Due>,
     inputs: VecDeque<Input>,
+    settings: Settings,
     /// Those that live, the oldest first.
     members: Vec<Member>,
     again: Again,
@@ -92,11 +83,6 @@ struct Driver {
     supervisor: Arc<Supervisor>,
     /// What it has been asked.
     asking: Option<Asked>,
-    release_signal: i32,
-    reload_signals: Vec<i32>,
-    signals_to_all: Vec<i32>,
-    release_code: i32,
-    handoff_timeout: Duration,
     notices: Notices,
     /// When the last TERM came.
     asked: Option<Instant>,
@@ -107,7 +93,7 @@ struct Driver {
 }
 
 fn run(
-    settings: Settings,
+    mut settings: Settings,
     supervisor: Supervisor,
     mut signals: Signals,
     again: Again,
@@ -140,8 +126,8 @@ fn run(
         log::write(Event::LaunchedByScript { parent_name: supervisor.name.as_deref() });
     }
     warnings::warn_at_launch(&supervisor, &again, threads);
-    run_hooks(settings.on_launch);
-    // If the oldest one makes room, the new generation sees to it.
+    run_hooks(std::mem::take(&mut settings.on_launch));
+    // If the oldest generation has to make room, the new generation ends it.
     let max_draining = match settings.too_many_draining {
         Some(TooMany::EndOldest) => None,
         Some(TooMany::Refuse) | None => settings.max_draining,
@@ -153,18 +139,14 @@ fn run(
         notices: Notices::new(systemd::listener(), daemon, limits),
         timers: Timers::new(),
         inputs: VecDeque::new(),
+        settings,
         members: vec![first],
         again,
-        keeping: Keeping::new(settings.pid_file),
+        keeping: Keeping::default(),
         older: Vec::new(),
         not_executed: None,
         supervisor: Arc::new(supervisor),
         asking: None,
-        release_signal: settings.release_signal,
-        reload_signals: settings.reload_signals,
-        signals_to_all: settings.signals_to_all,
-        release_code: settings.release_code,
-        handoff_timeout: settings.handoff_timeout,
         asked: None,
         reloading: None,
         start_took: Duration::ZERO,
@@ -188,10 +170,10 @@ impl Driver {
     fn step(&mut self, signals: &mut Signals) {
         let mut fds = signals.readers();
         fds.extend(self.members.iter().filter_map(|one| one.channel.as_ref()).map(AsFd::as_fd));
-        fds.extend(self.asking.as_ref().and_then(Asked::as_fd));
+        fds.extend(self.asking.as_ref().map(AsFd::as_fd));
         fds.extend(self.keeping.fds());
         fds.extend(self.older.iter().map(AsFd::as_fd));
-        let resend = self.keeping.has_unsent().then_some(retry::LATER);
+        let resend = (!self.keeping.unsent.is_empty()).then_some(retry::LATER);
         wait::readable(&fds, self.timers.next().into_iter().chain(resend).min());
         // The signals are taken before the channels are read: what was written before a signal was
         // sent is then certain to be seen before the signal is acted on.
@@ -204,12 +186,12 @@ impl Driver {
         }
         self.send_unsent();
         self.look_at_keeper();
-        // Any CHLD may be the kernel's merged with a daemon's, or the other way round.
+        // The kernel may merge its own CHLD with one that a daemon has sent, so all daemons are asked.
         for pid in self.pids() {
             let ended = self.member(pid).and_then(|member| member.daemon.ended());
             if let Some(end) = ended {
                 self.read_channel(pid);
-                // From here on the number may be another's.
+                // From here on the PID may belong to another process.
                 self.members.retain(|one| one.daemon.pid() != pid);
                 self.feed(Input::Ended(pid, end));
             }
@@ -247,27 +229,7 @@ impl Driver {
             match channel.receive(MESSAGE_MAX) {
                 Arrival::Message(message) => match Report::parse(&message.bytes) {
                     Ok(Some(report)) => {
-                        log::write(Event::Report { daemon: pid, report: report.name() });
-                        if let Some(member) = self.member(pid).filter(|_| report == Report::Started)
-                        {
-                            member.drain_timeout = Report::drain_timeout(&message.bytes);
-                            let limit = member.drain_timeout;
-                            self.start_took = member.since.elapsed();
-                            self.notify(notices::Input::DrainTimeout(limit), None);
-                        }
-                        if let Some(member) = self.member(pid) {
-                            match report {
-                                Report::Leaving => {
-                                    let leave = Report::leave_time(&message.bytes);
-                                    member.leaves_for = leave;
-                                    self.notify(notices::Input::LeaveTime(leave), None);
-                                }
-                                Report::Draining => member.leaves_for = Duration::ZERO,
-                                _ => {}
-                            }
-                        }
-                        self.notify(notices::Input::Report(report), None);
-                        self.feed(Input::Report(pid, report));
+                        self.reported(pid, report, &message.bytes);
                     }
                     Ok(None) => {
                         let Some(message) = self.take_given(pid, message) else { continue };
@@ -292,6 +254,29 @@ impl Driver {
         }
     }
 
+    fn reported(&mut self, pid: Child, report: Report, message: &[u8]) {
+        log::write(Event::Report { daemon: pid, report: report.name() });
+        if let Some(member) = self.member(pid) {
+            match report {
+                Report::Started => {
+                    let limit = Report::drain_timeout(message);
+                    member.drain_timeout = limit;
+                    self.start_took = member.since.elapsed();
+                    self.notify(notices::Input::DrainTimeout(limit), None);
+                }
+                Report::Leaving => {
+                    let leave = Report::leave_time(message);
+                    member.leaves_for = leave;
+                    self.notify(notices::Input::LeaveTime(leave), None);
+                }
+                Report::Draining => member.leaves_for = Duration::ZERO,
+                _ => {}
+            }
+        }
+        self.notify(notices::Input::Report(report), None);
+        self.feed(Input::Report(pid, report));
+    }
+
     fn signal(&mut self, received: signals::Received) {
         let from = received.from.unwrap_or(0);
         match received.signal {
@@ -307,8 +292,8 @@ impl Driver {
             // Our own write to a pipe that is closed, say of the log.
             SIGPIPE if from == process::own_pid() => {}
             // The release, which the channel has told already.
-            signal if signal == self.release_signal && self.member(from).is_some() => {}
-            signal if self.reload_signals.contains(&signal) => {
+            signal if signal == self.settings.release_signal && self.member(from).is_some() => {}
+            signal if self.settings.reload_signals.contains(&signal) => {
                 log::write(Event::Reload { signal });
                 self.feed(Input::Reload);
             }
@@ -318,7 +303,7 @@ impl Driver {
                 self.feed(Input::Halt(signal));
             }
             signal => {
-                let to_all = self.signals_to_all.contains(&signal);
+                let to_all = self.settings.signals_to_all.contains(&signal);
                 self.feed(Input::Signal { signal, to_all });
             }
         }

@@ -4,7 +4,6 @@ use super::Driver;
 use crate::driver::generation::stop::{Stopped, Told};
 use crate::driver::generation::{Service, is_shortage};
 use crate::driver::log::{self, launcher::Event};
-use crate::driver::settings::Settings;
 use crate::error::Result;
 use crate::proto::launcher::Input;
 use crate::proto::paths;
@@ -27,14 +26,12 @@ impl Driver {
 
     /// This launcher in place of its newest daemon. `None`: no record names that one, so nobody is known to be older.
     fn service(&self) -> Result<Option<Service>> {
-        let pid_file = &self.keeping.pid_file;
-        if !paths::lock_file(pid_file).exists() {
+        if !paths::lock_file(&self.settings.pid_file).exists() {
             return Ok(None);
         }
         let (hello, pidfd) = self.supervisor.hello(false);
         let pidfd = pidfd.and_then(|pidfd| pidfd.try_clone_to_owned().ok());
-        let settings = Settings::new(pid_file.clone());
-        let service = Service::open(&settings, process::own_pid(), &hello, pidfd)?;
+        let service = Service::open(&self.settings, process::own_pid(), &hello, pidfd)?;
         Ok(service.stands_for_newest()?.then_some(service))
     }
 

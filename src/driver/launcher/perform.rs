@@ -1,9 +1,9 @@
 //! Does what the launcher's machines want.
 
-use super::member::{Again, Member};
+use super::member::Member;
 use super::{Driver, Due, warnings};
 use crate::driver::log::{self, elapsed, launcher::Event};
-use crate::driver::threads::Asked;
+use crate::driver::threads::{Answer, ask};
 use crate::driver::{observers, retry};
 use crate::proto::End;
 use crate::proto::channel::ToDaemon;
@@ -14,19 +14,15 @@ use crate::sys::signals::{SIGKILL, SIGTERM, SIGUSR2};
 use crate::sys::{launch, proc, process};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 impl Driver {
     pub(super) fn perform(&mut self, output: Output) {
         self.notify(notices::Input::Performing(output), None);
         match output {
-            Output::ReadStatus => {
-                let mut asked = Asked::ask(&self.supervisor, Some(process::own_pid()));
-                match asked.answer() {
-                    Some(reading) => self.inputs.push_back(Input::Status(reading)),
-                    None => self.asking = Some(asked),
-                }
-            }
+            Output::ReadStatus => match ask(&self.supervisor, Some(process::own_pid())) {
+                Answer::Known(reading) => self.inputs.push_back(Input::Status(reading)),
+                Answer::Awaited(asked) => self.asking = Some(asked),
+            },
             Output::Tell(pid, intent) => {
                 self.tell(pid, "tell the intent", &ToDaemon::Intent(intent));
                 log::write(Event::Intent { intent: intent.name() });
@@ -54,14 +50,7 @@ impl Driver {
                     Timer::Handoff => "handoff_timeout, and no handlers installed",
                     Timer::Cancel => "handoff_timeout, and its start was cancelled",
                     Timer::Kill(_) => "drain_timeout and 5 s",
-                    Timer::Cont
-                    | Timer::Settle
-                    | Timer::Gather
-                    | Timer::Prepare
-                    | Timer::Start
-                    | Timer::Overdue
-                    | Timer::Keeper
-                    | Timer::TellOlder => "none",
+                    _ => "none",
                 };
                 log::write(Event::Kill { daemon: pid, limit, elapsed_ms: elapsed(self.asked) });
                 self.send(pid, SIGKILL, "send KILL");
@@ -85,8 +74,7 @@ impl Driver {
             Output::StopOlder => self.stop_older(),
             Output::Progress(progress) => self.progress(progress),
             Output::Arm(timer) => {
-                let after = timer.after(&self.limits(timer));
-                if let Some(after) = after {
+                if let Some(after) = timer.after(&self.limits(timer)) {
                     self.timers.arm(Due::Machine(timer), after);
                 }
             }
@@ -104,15 +92,11 @@ impl Driver {
     }
 
     fn limits(&mut self, timer: Timer) -> Limits {
-        let killed = match timer {
-            Timer::Kill(pid) => self.member(pid),
-            _ => None,
-        };
-        let (drain, leaves_for) = match killed {
-            Some(child) => (child.drain_timeout, child.leaves_for),
-            None => (None, Duration::ZERO),
-        };
-        Limits { handoff: self.handoff_timeout, start_took: self.start_took, drain, leaves_for }
+        let (handoff, start_took) = (self.settings.handoff_timeout, self.start_took);
+        let limits = Limits { handoff, start_took, ..Limits::default() };
+        let Timer::Kill(pid) = timer else { return limits };
+        let Some(child) = self.member(pid) else { return limits };
+        Limits { drain: child.drain_timeout, leaves_for: child.leaves_for, ..limits }
     }
 
     /// `fd`: what came with the message that led to it.
@@ -121,7 +105,7 @@ impl Driver {
             Notice::Ask(pid) => {
                 let known = self.members.iter().find(|one| one.daemon.pid() == pid);
                 if let Some(Member { channel: Some(channel), .. }) = known.or(self.members.last()) {
-                    // One that is full has an answer waiting behind it.
+                    // If its queue is full, an earlier question waits there already.
                     _ = channel.send(&ToDaemon::Ask.format(), &[]);
                 }
             }
@@ -139,7 +123,8 @@ impl Driver {
 
     /// Starts the next generation.
     fn start(&mut self) {
-        let started = self.again.start(&self.supervisor, Again::program);
+        let program = self.again.program();
+        let started = self.again.start(&mut self.settings, &self.supervisor, program);
         self.not_executed = None;
         let child = match started {
             Ok(member) => {
@@ -160,7 +145,7 @@ impl Driver {
     pub(super) fn tell(&mut self, pid: Child, step: &str, message: &ToDaemon) {
         let told = match self.member(pid) {
             Some(Member { channel: Some(channel), .. }) => {
-                // The signal that follows means less without it.
+                // Without the message, the signal that follows would be misunderstood.
                 retry::within(retry::TO_DAEMON, || channel.send(&message.format(), &[]))
             }
             Some(_) | None => Err(io::ErrorKind::NotConnected.into()),
@@ -176,21 +161,14 @@ impl Driver {
     }
 
     fn leave(&self, pid: Child, expired: bool) -> ! {
-        if expired {
-            log::write(Event::ReleaseExpired { daemon: pid, elapsed_ms: elapsed(self.asked) });
-        } else {
-            log::write(Event::Release { daemon: pid, elapsed_ms: elapsed(self.asked) });
-        }
-        warnings::warn_at_release(&self.supervisor, self.release_code, self.asked.is_some());
-        launch::end_as(End::Code(self.release_code))
-    }
-}
-
-/// How a process ended, as it is logged.
-pub(super) fn shown(end: End) -> (&'static str, i32) {
-    match end {
-        End::Code(code) => ("exit_code", code),
-        End::Signal(signal) => ("signal", signal),
+        let (daemon, elapsed_ms) = (pid, elapsed(self.asked));
+        log::write(match expired {
+            true => Event::ReleaseExpired { daemon, elapsed_ms },
+            false => Event::Release { daemon, elapsed_ms },
+        });
+        let code = self.settings.release_code;
+        warnings::warn_at_release(&self.supervisor, code, self.asked.is_some());
+        launch::end_as(End::Code(code))
     }
 }
 

@@ -2,7 +2,6 @@
 //! them is decided in `proto::supervisor::notices`.
 
 use super::Driver;
-use super::perform::shown;
 use crate::driver::log::{self, elapsed, launcher::Event};
 use crate::proto::End;
 use crate::proto::channel::ToDaemon;
@@ -26,7 +25,10 @@ impl Driver {
                         None => "the program could not be executed".to_owned(),
                     },
                     Failure::Ended(pid, end) => {
-                        let (how, number) = shown(end);
+                        let (how, number) = match end {
+                            End::Code(code) => ("exit_code", code),
+                            End::Signal(signal) => ("signal", signal),
+                        };
                         format!("daemon {pid} ended before it had taken over: {how} {number}")
                     }
                 };
@@ -56,7 +58,7 @@ impl Driver {
         }
     }
 
-    /// The generation that stays knows why it does.
+    /// The generation that serves on learns why.
     fn tell_current(&mut self, why: &str) {
         if let Some(pid) = self.machine.current() {
             let message = ToDaemon::reload_failed(why);

@@ -21,7 +21,7 @@ pub(super) fn warn_at_launch(supervisor: &Supervisor, again: &Again, threads: Op
 
 /// Before the launcher leaves with this code. `asked`: it was sent a TERM. That may have been a restart
 /// by the supervisor, which starts the service whatever the code is (`supervisorctl restart`).
-pub(in crate::driver) fn warn_at_release(supervisor: &Supervisor, code: i32, asked: bool) {
+pub(super) fn warn_at_release(supervisor: &Supervisor, code: i32, asked: bool) {
     if supervisor.kind.starts_again == StartsAgain::Unknown {
         log::write(Event::ReleaseToUnknown { parent_name: supervisor.name.as_deref() });
     }

@@ -135,7 +135,7 @@ pub(super) struct Row {
 /// fields in their order, and what an operator does.
 ///
 /// A field is `name: Type`, `name: Type as Style` or, if its value is always the same,
-/// `name = value`. Where all events have the same fields, these stand once: `Event with { … }`.
+/// `name = value`. If all events have the same fields, these stand once: `Event with { … }`.
 macro_rules! events {
     (
         $(#[$attribute:meta])*

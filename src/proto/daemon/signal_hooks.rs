@@ -1,6 +1,7 @@
 //! Delays a signal, and the launcher's message that announces it, until the `before_signal` hooks have
 //! returned. Strict FIFO.
 
+use super::{Input, Sender};
 use crate::proto::Intent;
 use std::collections::VecDeque;
 
@@ -128,6 +129,26 @@ impl SignalHooks {
             return None;
         }
         self.held.pop_front().map(|held| (held.arrived, held.signal))
+    }
+}
+
+impl Arrived {
+    /// What the machine is told of it. `launcher`: our launcher. `other`: who has sent a signal, if it was not the
+    /// launcher.
+    pub(crate) fn input(self, launcher: Option<i32>, other: impl FnOnce(i32) -> Sender) -> Input {
+        match self {
+            Arrived::Told(intent) => Input::Told(intent),
+            Arrived::Cancelled => Input::Cancelled,
+            Arrived::TakenOver => Input::Term(Sender::Successor),
+            Arrived::Signal { signal, from, announced } => {
+                let by_launcher = launcher == Some(from);
+                let sender = if by_launcher { Sender::Launcher { announced } } else { other(from) };
+                match signal {
+                    Signal::Term | Signal::Int => Input::Term(sender),
+                    Signal::Usr2 => Input::Usr2(sender),
+                }
+            }
+        }
     }
 }
 

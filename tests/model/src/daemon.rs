@@ -157,34 +157,19 @@ impl World {
         loop {
             let Some(daemon) = self.daemon_mut(id).filter(|one| !one.is_stalled()) else { return };
             let Some((arrival, _)) = daemon.signal_hooks.next() else { return };
-            let input = match arrival {
-                Arrived::Told(intent) => {
-                    let in_time = daemon.machine.phase() != Phase::Finished;
-                    let generation = self.at_mut(id);
-                    generation.told_stop |= in_time && intent == Intent::Stop(Scope::Service);
-                    generation.told_restart |= intent == Intent::Restart;
-                    Input::Told(intent)
-                }
-                Arrived::Cancelled => Input::Cancelled,
-                Arrived::TakenOver => Input::Term(Sender::Successor),
-                Arrived::Signal { signal, from, announced } => {
-                    let sender = match from {
-                        _ if from == launcher_pid(self.at(id).first) => {
-                            Sender::Launcher { announced }
-                        }
-                        _ => {
-                            let listed = || self.record.iter().any(|one| pid(*one) == from);
-                            let succeeded = || self.is_succeeded(id, setting);
-                            let daemon = self.at(id).daemon.as_ref().expect("it hears");
-                            daemon.machine.sender(from, self.file.map(pid), listed, succeeded)
-                        }
-                    };
-                    match signal {
-                        Hooked::Usr2 => Input::Usr2(sender),
-                        Hooked::Term | Hooked::Int => Input::Term(sender),
-                    }
-                }
-            };
+            if let Arrived::Told(intent) = arrival {
+                let in_time = daemon.machine.phase() != Phase::Finished;
+                let generation = self.at_mut(id);
+                generation.told_stop |= in_time && intent == Intent::Stop(Scope::Service);
+                generation.told_restart |= intent == Intent::Restart;
+            }
+            let launcher = launcher_pid(self.at(id).first);
+            let input = arrival.input(Some(launcher), |from| {
+                let listed = || self.record.iter().any(|one| pid(*one) == from);
+                let succeeded = || self.is_succeeded(id, setting);
+                let daemon = self.at(id).daemon.as_ref().expect("it hears");
+                daemon.machine.sender(from, self.file.map(pid), listed, succeeded)
+            });
             self.feed(id, input, setting);
         }
     }
