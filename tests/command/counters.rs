@@ -97,11 +97,8 @@ fn p10_memory_that_holds_no_counters_is_not_used() {
         let small = seamless_testing::handover::sealed(b"small");
         let whole = vec![0; 128 * 4097];
         let read_only = seamless_testing::handover::sealed(&whole);
-        for (fd, why) in [
-            (file.as_fd(), "it is not sealed memory"),
-            (small.as_fd(), "it is not sealed as it should be"),
-            (read_only.as_fd(), "it is not sealed as it should be"),
-        ] {
+        let why = "it is not sealed as it should be";
+        for fd in [file.as_fd(), small.as_fd(), read_only.as_fd()] {
             write_record(&direct, std::process::id(), " state=serving");
             let before = direct.log.stage("counters").len();
             let started = direct.start(&["--at=after-init=count:requests", "--at=after-init=hang"]);
