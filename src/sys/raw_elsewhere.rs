@@ -13,9 +13,7 @@ use nix::sys::socket::{
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 #[cfg(feature = "command")]
 use nix::unistd::Gid;
-#[cfg(feature = "command")]
-use std::ffi::CStr;
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
