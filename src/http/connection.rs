@@ -300,7 +300,7 @@ async fn serve(
         }
     };
     if let Err(error) = ended {
-        log::failed("connection", &*error);
+        log::failed("connection", &error);
     }
     None
 }

@@ -338,7 +338,7 @@ async fn answer<How: 'static>(
 ) {
     match app.serve(peer).await {
         Ok(served) => converse(given, peer, served, shared, seat, place).await,
-        Err(error) => crate::http::log::failed("make", &*error),
+        Err(error) => crate::http::log::failed("make", &error),
     }
 }
 
