@@ -15,6 +15,7 @@ use seamless_testing::{
     handover::{End, status},
     hold::Hold,
     http::{Connection, FailureKind, Prober, Target, answer_of, get},
+    log::Log,
     process::{self, Watched, private_dirty},
     signal::{CONT, KILL, TERM, USR1},
     site::{SERVES_ON, Site, User},
@@ -35,6 +36,7 @@ under_each_supervisor![
     p12_a_keeper_is_found_after_a_start_that_was_killed_half_way,
     p12_a_slow_keeper_is_waited_for,
     p12_more_sockets_than_one_message_takes_wait_in_the_keeper,
+    p12_a_keeper_writes_its_log_nowhere_else,
     p12_the_time_of_a_row_of_crashes_goes_on_through_a_restart,
     the_launcher_closes_its_copies_when_its_daemon_drains,
     p12_a_keeper_ends_when_it_is_told_and_puts_its_socket_back_until_then,
@@ -197,7 +199,10 @@ fn counters_and_kept_files_wait_in_the_keeper(kind: Supervisor, folder: &Path) {
 
 /// A message takes 252.
 fn p12_more_sockets_than_one_message_takes_wait_in_the_keeper(kind: Supervisor, folder: &Path) {
-    let options = format!("{SERVES_ON} --many=300");
+    // A keeper has no output.
+    let own = folder.join("own");
+    fs::create_dir(&own).expect("a folder");
+    let options = format!("{SERVES_ON} --many=300 --log-file={}/log --keep-log", own.display());
     let site = Site::at(folder).no_socket().options(&options).under(kind);
     let first = site.daemon(1);
     let listeners = || {
@@ -209,12 +214,35 @@ fn p12_more_sockets_than_one_message_takes_wait_in_the_keeper(kind: Supervisor, 
     assert_eq!(before.len(), 300);
     first.kill();
     let second = site.started(2);
+    let given = [("stage", "keep"), ("successor_generation", "2"), ("sockets", "300")];
+    Log::of(&own).wait(&given);
     wait_for(format_args!("it holds them all\n{site}"), LIMIT, || {
         let held = process::descriptors(second);
         let holds = |one: &std::path::PathBuf| held.iter().any(|(_, target)| target == one);
         before.iter().all(holds).then_some(())
     });
     assert_eq!(listeners(), before, "none was bound anew");
+    site.stop();
+}
+
+/// The logger has a file of its own, opened before `init`, which the keeper closes. The numbers of its descriptors are
+/// used again: for the record, among others.
+fn p12_a_keeper_writes_its_log_nowhere_else(kind: Supervisor, folder: &Path) {
+    let own = folder.join("own");
+    fs::create_dir(&own).expect("a folder");
+    let options = format!("{SERVES_ON} --log-file={}/log", own.display());
+    let site = Site::at(folder).shared_socket().options(&options).under(kind);
+    let first = site.daemon(1);
+    deploy_nothing(&site);
+    first.kill();
+    let keeper = wait_keeper(&site);
+    let waits = Connection::unfinished(&site.target);
+    let record = fs::read_to_string(site.lock_file()).expect("the record");
+    assert!(record.starts_with("seamless-record ") && record.ends_with("\nend\n"), "{record}");
+    end_nothing(&site, &options);
+    let second = site.started(2);
+    assert!(waits.finish().ends_with(&answer_of(second)));
+    keeper.wait_end(LIMIT);
     site.stop();
 }
 
