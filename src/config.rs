@@ -329,8 +329,8 @@ impl Config {
         self
     }
 
-    /// Keeps a descriptor open in the launcher: that of the log file of a logger which was set up
-    /// before `init`. Then the launcher's lines arrive in it. May be called for several descriptors.
+    /// Keeps a descriptor open in the launcher and in a keeper: that of the log file of a logger which was
+    /// set up before `init`. Then their lines arrive in it. May be called for several descriptors.
     ///
     /// By default a launcher with a single thread closes every descriptor above 2 but its own. A
     /// launcher with more threads closes none. If the log file is closed, each line that the launcher

@@ -76,7 +76,7 @@ fn wait_state(pid_file: &Path, state: &str) -> Value {
 }
 
 /// Seconds since the boot.
-fn uptime() -> f64 {
+pub(crate) fn uptime() -> f64 {
     let uptime = fs::read_to_string("/proc/uptime").expect("uptime");
     uptime.split(' ').next().expect("a number").parse().expect("a number")
 }

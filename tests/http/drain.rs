@@ -161,6 +161,23 @@ fn p3_websockets_are_held_across_a_restart() {
     });
 }
 
+/// The limit of the server is that of the drain, if the program sets no other one.
+#[test]
+fn p3_a_drain_has_the_limit_of_the_server() {
+    Boxed::new().private_net_without_migration().run(|folder| {
+        let address = boxed::address();
+        let mut web = Web::start(folder, format!("--listen={address} --drain-timeout=1s"));
+        let mut held = websocket(address, "/socket");
+        talk(&mut held, web.daemon, "before");
+        let old = web.restart();
+        let end = held.read();
+        assert!(end.is_err(), "{end:?}");
+        old.wait_end(LIMIT);
+        let by_limit = [("stage", "hammer"), ("reason", "drain_timeout"), ("exit_code", "124")];
+        web.log().wait(&by_limit);
+    });
+}
+
 /// Who says nothing, who says it too slowly, and who is idle hold up no drain.
 #[test]
 fn p3_a_drain_waits_no_longer_than_its_graces() {

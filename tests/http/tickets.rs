@@ -164,3 +164,29 @@ fn a_ticket_of_a_public_place_is_refused_at_a_place_with_client_certificates() {
         }
     });
 }
+
+/// Each place has keys of its own, and each of them comes from the predecessor.
+#[test]
+fn p15_clients_of_two_places_resume_with_a_successor() {
+    Boxed::new().private_net_without_migration().run(|folder| {
+        let trusted = certificate(folder);
+        let places = [boxed::address(), boxed::address(), boxed::address()];
+        let [first, second, third] = places;
+        let mut web = Web::start(
+            folder,
+            format!(
+                "--tls-listen={first} --labelled-listen={second}=second \
+                 --labelled-listen={third}=third"
+            ),
+        );
+        let clients = places.map(|_| strict::trusting([trusted.clone()], false));
+        let kinds = || {
+            let all = clients.iter().zip(places);
+            all.map(|(client, address)| kind(client, address)).collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(), [HandshakeKind::Full; 3]);
+        let old = web.restart();
+        assert_ended(&web, &old);
+        assert_eq!(kinds(), [HandshakeKind::Resumed; 3]);
+    });
+}

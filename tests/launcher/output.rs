@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::{fcntl::OFlag, unistd::pipe2};
-use seamless_testing::{LIMIT, boxed, scene, site::Site, wait_for};
+use seamless_testing::{LIMIT, boxed, process::wait_rests, scene, site::Site, wait_for};
 
 /// What standard output is at first, and what it becomes when its reader has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,23 @@ enum Output {
 
 fn is_null(pid: u32) -> bool {
     fs::read_link(format!("/proc/{pid}/fd/1")).expect("it is open") == Path::new("/dev/null")
+}
+
+/// Neither is its output looked at all the time, nor anything else.
+#[test]
+fn a_detached_daemon_that_has_nothing_to_do_rests() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let (_reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+        let mut command = direct.command(&["--successor-timeout=none"]);
+        let mut started = direct.spawn(command.stdout(writer));
+        let daemon = started.wait_started();
+        wait_rests(daemon.pid(), None);
+        wait_rests(started.launcher.pid(), None);
+        started.detach();
+        direct.wait_checks(daemon.pid(), 1);
+        wait_rests(daemon.pid(), None);
+    });
 }
 
 /// A detached daemon gets `/dev/null`, unless the program has put something else there. As long as

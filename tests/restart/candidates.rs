@@ -12,6 +12,7 @@ use std::{
 use seamless_testing::{
     LIMIT, bin,
     boxed::Boxed,
+    handover::End,
     probation::{WINDOW, assert_nobody_refused, end, restart, site, wait_serves_again},
     process::{self, Watched},
     signal::CONT,
@@ -22,7 +23,7 @@ use seamless_testing::{
 
 use serde_json::Value;
 
-use crate::command::seamless;
+use crate::command::{seamless, uptime};
 
 under_each_supervisor![
     Boxed::new().private_net() =>
@@ -32,6 +33,9 @@ under_each_supervisor![
     p12_a_crash_beside_a_candidate_refuses_nobody,
     p11_rollback_and_status_reach_the_standby_if_the_new_one_hangs,
     p11_a_pause_begins_the_probation_anew,
+    p11_a_wish_after_a_candidate_has_gone_is_for_the_next_one,
+    p11_a_version_that_died_while_nobody_could_book_it_waits,
+    p11_a_candidate_that_finds_no_ear_leaves_a_sign_in_the_record,
 ];
 
 /// It waits after so many failures, and the generation that serves knows.
@@ -254,4 +258,83 @@ fn p11_a_pause_begins_the_probation_anew(kind: Supervisor, folder: &Path) {
     prober.stop().assert_all_answered();
     site.assert_one_generation(second.pid());
     site.stop();
+}
+
+/// What has waited is killed, and what the supervisor starts now is not the service. An operator wants another try.
+fn p11_a_wish_after_a_candidate_has_gone_is_for_the_next_one(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let fails = format!("{SERVES_ON} {WINDOW} --at=started=exit:1");
+    site.deploy_options(&fails);
+    site.service().restart();
+    let (candidate, seen) = wait_long_pause(&site);
+    let tries = seen["rejected"]["tries"].as_u64().expect("a number");
+    let (candidate, launcher) = (Watched::new(candidate), site.launcher());
+    site.service().settle();
+    site.deploy("exec sleep 1000");
+    launcher.kill();
+    candidate.wait_end(LIMIT);
+    let nothing = Watched::new(site.service().main_pid_after(launcher.pid()));
+    // It has seen the end of that connection by then.
+    site.wait_checks(first.pid(), 2);
+    let operator = End::connect(&site.socket());
+    operator.send("seamless-takeover 1 restart");
+    assert_eq!(operator.text(), "seamless-takeover 1 accepted");
+    site.deploy_options(&fails);
+    nothing.kill();
+    let told = Instant::now();
+    wait_candidate(&site, tries as usize + 1);
+    assert!(told.elapsed() < Duration::from_secs(60), "it has waited for 64 s\n{site}");
+    assert_nobody_refused(&site, &prober.stop(), site.report.named("started").len());
+    end(&site);
+}
+
+/// The one that stands by is stopped when the new one dies: the next start finds out by itself what has failed.
+fn p11_a_version_that_died_while_nobody_could_book_it_waits(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, WINDOW);
+    prober.wait_pid(second.pid());
+    process::stop_without_claim(&first);
+    second.kill();
+    site.log.wait(&[("stage", "init"), ("tries", "1")]);
+    first.signal(CONT);
+    wait_serves_again(&site, &prober, &first, 1);
+    assert_nobody_refused(&site, &prober.stop(), 1);
+    end(&site);
+}
+
+/// What the record says of the last claim, and of the next try: in milliseconds since the boot.
+fn signs(site: &Site) -> (u64, Option<u64>) {
+    let record = fs::read_to_string(site.lock_file()).expect("the record");
+    let head = record.lines().next().expect("a line");
+    let field = |name: &str| {
+        let (_, rest) = head.split_once(&format!(" {name}="))?;
+        rest.split(' ').next()?.parse().ok()
+    };
+    (field("last").expect("a number"), field("next_try"))
+}
+
+/// The generation that serves is stopped when it comes. It tries again each second, and is connected at last.
+fn p11_a_candidate_that_finds_no_ear_leaves_a_sign_in_the_record(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    site.deploy_options(&format!("{SERVES_ON} {WINDOW} --at=started=exit:1"));
+    site.service().restart();
+    let (candidate, _) = wait_long_pause(&site);
+    let (candidate, launcher) = (Watched::new(candidate), site.launcher());
+    let waits = site.log.stage("candidate").len();
+    process::stop_without_claim(&first);
+    let (before, _) = signs(&site);
+    launcher.kill();
+    candidate.wait_end(LIMIT);
+    wait_for(format_args!("signs in the record\n{site}"), LIMIT, || {
+        let (last, next_try) = signs(&site);
+        assert!(last >= before, "{last} after {before}");
+        let left = next_try?.checked_sub((uptime() * 1000.0) as u64)?;
+        (last >= before + 3 && left <= 64_000).then_some(())
+    });
+    first.signal(CONT);
+    wait_for(format_args!("it is connected\n{site}"), LIMIT, || {
+        (site.log.stage("candidate").len() > waits).then_some(())
+    });
+    assert_nobody_refused(&site, &prober.stop(), site.report.named("started").len());
+    end(&site);
 }

@@ -1,16 +1,23 @@
 //! P12: after a crash of an attached daemon, connections wait for the next start: a keeper holds the
 //! sockets. Whoever the service's processes are is told by the record and by `/proc`.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, thread, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use seamless_testing::{
     LIMIT, as_each_user,
     boxed::Boxed,
-    handover::End,
+    handover::{End, status},
     hold::Hold,
-    http::{Connection, FailureKind, Prober, answer_of, get},
+    http::{Connection, FailureKind, Prober, Target, answer_of, get},
+    log::Log,
     process::{self, Watched, private_dirty},
-    signal::{CONT, KILL, USR1},
+    signal::{CONT, KILL, TERM, USR1},
     site::{SERVES_ON, Site, User},
     supervisor::Supervisor,
     under_each_supervisor, wait_for,
@@ -28,6 +35,13 @@ under_each_supervisor![
     p12_a_keeper_that_is_killed_is_in_nobodys_way,
     p12_a_keeper_is_found_after_a_start_that_was_killed_half_way,
     p12_a_slow_keeper_is_waited_for,
+    p12_more_sockets_than_one_message_takes_wait_in_the_keeper,
+    p12_a_keeper_writes_its_log_nowhere_else,
+    p12_the_time_of_a_row_of_crashes_goes_on_through_a_restart,
+    the_launcher_closes_its_copies_when_its_daemon_drains,
+    p12_a_keeper_ends_when_it_is_told_and_puts_its_socket_back_until_then,
+    p12_a_transfer_is_not_cut_when_the_time_is_over,
+    p10_p12_peers_of_a_keeper_that_hang_or_err,
     counters_and_kept_files_wait_in_the_keeper,
 ];
 
@@ -160,6 +174,8 @@ fn counters_and_kept_files_wait_in_the_keeper(kind: Supervisor, folder: &Path) {
     let keeper = wait_keeper(&site);
     let counters = crate::command::counters_of(&site.pid_file());
     assert_eq!(counters, serde_json::json!({"requests": 1}));
+    let seen = status(&site.socket());
+    assert!(seen.contains(" sockets=1 "), "what else it keeps is no socket: {seen}");
     let inodes = [&kept, &late].map(|path| fs::metadata(path.to_string()).expect("a file").ino());
     let options = format!(
         "{SERVES_ON} --at=after-init=take:{kept} --at=after-init=take:{late} \
@@ -179,6 +195,225 @@ fn counters_and_kept_files_wait_in_the_keeper(kind: Supervisor, folder: &Path) {
     );
     assert_eq!(told(&site, "counted"), ["requests 1", "requests 2"]);
     site.stop();
+}
+
+/// A message takes 252.
+fn p12_more_sockets_than_one_message_takes_wait_in_the_keeper(kind: Supervisor, folder: &Path) {
+    // A keeper has no output.
+    let own = folder.join("own");
+    fs::create_dir(&own).expect("a folder");
+    let options = format!("{SERVES_ON} --many=300 --log-file={}/log --keep-log", own.display());
+    let site = Site::at(folder).no_socket().options(&options).under(kind);
+    let first = site.daemon(1);
+    let listeners = || {
+        let mut all = process::listeners(None);
+        all.sort();
+        all
+    };
+    let before = listeners();
+    assert_eq!(before.len(), 300);
+    first.kill();
+    let second = site.started(2);
+    let given = [("stage", "keep"), ("successor_generation", "2"), ("sockets", "300")];
+    Log::of(&own).wait(&given);
+    wait_for(format_args!("it holds them all\n{site}"), LIMIT, || {
+        let held = process::descriptors(second);
+        let holds = |one: &std::path::PathBuf| held.iter().any(|(_, target)| target == one);
+        before.iter().all(holds).then_some(())
+    });
+    assert_eq!(listeners(), before, "none was bound anew");
+    site.stop();
+}
+
+/// The logger has a file of its own, opened before `init`, which the keeper closes. The numbers of its descriptors are
+/// used again: for the record, among others.
+fn p12_a_keeper_writes_its_log_nowhere_else(kind: Supervisor, folder: &Path) {
+    let own = folder.join("own");
+    fs::create_dir(&own).expect("a folder");
+    let options = format!("{SERVES_ON} --log-file={}/log", own.display());
+    let site = Site::at(folder).shared_socket().options(&options).under(kind);
+    let first = site.daemon(1);
+    deploy_nothing(&site);
+    first.kill();
+    let keeper = wait_keeper(&site);
+    let waits = Connection::unfinished(&site.target);
+    let record = fs::read_to_string(site.lock_file()).expect("the record");
+    assert!(record.starts_with("seamless-record ") && record.ends_with("\nend\n"), "{record}");
+    end_nothing(&site, &options);
+    let second = site.started(2);
+    assert!(waits.finish().ends_with(&answer_of(second)));
+    keeper.wait_end(LIMIT);
+    site.stop();
+}
+
+/// When the generation of this number has crashed, or serves after a crash: the first crash of its row, as the record
+/// says. A generation that serves has its own time behind it.
+fn first_crash(site: &Site, generation: u64) -> Option<String> {
+    let record = fs::read_to_string(site.lock_file()).ok()?;
+    let its = format!("generation={generation} ");
+    let line = record.lines().find(|line| line.starts_with(&its))?;
+    let (_, row) = line.split_once(" crashes=")?;
+    row.split([' ', ':']).next().map(str::to_owned)
+}
+
+/// Another generation drains all the time: its line comes first in the record.
+fn p12_the_time_of_a_row_of_crashes_goes_on_through_a_restart(kind: Supervisor, folder: &Path) {
+    let site = Site::at(folder).shared_socket().options(SERVES_ON).under(kind);
+    let first = site.started(1);
+    let slow = Connection::unfinished(&site.target);
+    slow.wait_accepted(first);
+    site.service().settle();
+    site.service().restart();
+    let second = site.daemon(2);
+    site.wait_drain(first);
+    site.service().settle();
+    deploy_nothing(&site);
+    second.kill();
+    let keeper = wait_keeper(&site);
+    let row = first_crash(&site, 2).expect("the time of the first crash");
+    let began = Instant::now();
+    end_nothing(&site, SERVES_ON);
+    let third = site.started(3);
+    keeper.wait_end(LIMIT);
+    assert_eq!(first_crash(&site, 3).as_ref(), Some(&row), "{site}");
+    let fourth = Watched::new(site.restart(third, SERVES_ON));
+    let carried = first_crash(&site, 4);
+    site.service().settle();
+    deploy_nothing(&site);
+    fourth.kill();
+    wait_keeper(&site);
+    let again = first_crash(&site, 4);
+    // A generation that has served for so long ends the row.
+    if began.elapsed() < Duration::from_secs(10) {
+        assert_eq!((carried.as_ref(), again.as_ref()), (Some(&row), Some(&row)), "{site}");
+    }
+    assert!(slow.finish().ends_with(&answer_of(first)));
+    end_nothing(&site, SERVES_ON);
+    site.started(5);
+    site.stop();
+}
+
+/// As long as the launcher holds one, the address is taken, and who connects waits for an answer that never comes.
+fn the_launcher_closes_its_copies_when_its_daemon_drains(kind: Supervisor, folder: &Path) {
+    let site = Site::at(folder).shared_socket().options(SERVES_ON).under(kind);
+    let daemon = site.started(1);
+    let launcher = site.service().main_pid();
+    let slow = Connection::unfinished(&site.target);
+    slow.wait_accepted(daemon);
+    let Target::Tcp(address) = site.target else { panic!("a TCP socket") };
+    let listeners = || process::listeners(Some(address.port()));
+    let [socket] = &listeners()[..] else { panic!("{:?}", listeners()) };
+    wait_for("a copy in the launcher", LIMIT, || {
+        process::descriptors(launcher).iter().any(|(_, target)| target == socket).then_some(())
+    });
+    site.service().down();
+    site.wait_drain(daemon);
+    wait_for(format_args!("nobody listens\n{site}"), LIMIT, || {
+        listeners().is_empty().then_some(())
+    });
+    let failure = get(&site.target, "/").expect_err("nobody listens");
+    assert_eq!(failure.kind, FailureKind::Refused);
+    assert!(process::stat(launcher).is_some(), "it waits for its daemon");
+    assert!(slow.finish().ends_with(&answer_of(daemon)));
+    site.assert_ends();
+}
+
+/// A service that has crashed, and its keeper, which keeps for this time.
+fn crashed(kind: Supervisor, folder: &Path, time: &str) -> (Site, Watched) {
+    let options = format!("{SERVES_ON} --keep-sockets={time}");
+    let site = Site::at(folder).shared_socket().options(&options).under(kind);
+    let first = site.daemon(1);
+    deploy_nothing(&site);
+    first.kill();
+    let keeper = wait_keeper(&site);
+    (site, keeper)
+}
+
+fn p12_a_keeper_ends_when_it_is_told_and_puts_its_socket_back_until_then(
+    kind: Supervisor,
+    folder: &Path,
+) {
+    let (site, keeper) = crashed(kind, folder, "10m");
+    fs::remove_file(site.socket()).expect("its socket");
+    wait_for(format_args!("its socket again\n{site}"), LIMIT, || {
+        site.socket().exists().then_some(())
+    });
+    let status = status(&site.socket());
+    assert!(status.contains(&format!("daemon={}", keeper.pid())), "{status}");
+    keeper.signal(TERM);
+    keeper.wait_end(LIMIT);
+    let failure = get(&site.target, "/").expect_err("nobody is left");
+    assert_eq!(failure.kind, FailureKind::Refused);
+    site.service().down();
+}
+
+/// Half a transfer would be an error in the next start.
+fn p12_a_transfer_is_not_cut_when_the_time_is_over(kind: Supervisor, folder: &Path) {
+    const TIME: Duration = Duration::from_secs(3);
+    let (site, keeper) = crashed(kind, folder, "3s");
+    let end = End::connect(&site.socket());
+    end.send(&format!("{HEAD}take generation=2"));
+    assert_eq!(end.text(), format!("{HEAD}offer generation=1 sockets=1 state=-"));
+    let (text, fds) = end.receive().expect("the socket");
+    assert!(text.starts_with(&format!("{HEAD}sockets count=1\n")), "{text}");
+    thread::sleep(TIME + Duration::from_millis(500));
+    end.send(&format!("{HEAD}got 1"));
+    assert_eq!(end.text(), format!("{HEAD}end"));
+    end.send(&format!("{HEAD}done"));
+    assert!(end.receive().is_none());
+    keeper.wait_end(LIMIT);
+    drop(fds);
+    site.service().down();
+}
+
+const HEAD: &str = "seamless-takeover 1 ";
+
+/// Eight at a time, and none of them for ever.
+fn p10_p12_peers_of_a_keeper_that_hang_or_err(kind: Supervisor, folder: &Path) {
+    let (site, keeper) = crashed(kind, folder, "10m");
+    let ask = |request: &str| {
+        let end = End::connect(&site.socket());
+        end.send(&format!("{HEAD}{request}"));
+        end
+    };
+    let nobody = "nobody serves: the daemon has crashed";
+    for (request, why) in [
+        ("restart", nobody),
+        ("commit", nobody),
+        ("roll-back", nobody),
+        ("stand-by generation=2", nobody),
+        ("wait left_ms=1", nobody),
+        ("copy", nobody),
+        ("pass generation=2 open=1", nobody),
+        ("take generation=1", "generation 1 is not newer than 1"),
+        ("got 1", "it began in the middle"),
+        ("done", "it began in the middle"),
+    ] {
+        let end = ask(request);
+        assert_eq!(end.text(), format!("{HEAD}refused {why}"), "{request}");
+        assert!(end.receive().is_none(), "{request}");
+    }
+    let began = Instant::now();
+    let first = ask("take generation=2");
+    assert!(first.text().starts_with(&format!("{HEAD}offer ")));
+    let silent: Vec<End> = (1..8).map(|_| End::connect(&site.socket())).collect();
+    let ninth = ask("status");
+    assert!(first.text().starts_with(&format!("{HEAD}sockets ")));
+    first.send(&format!("{HEAD}got 1"));
+    assert_eq!(first.text(), format!("{HEAD}end"));
+    // What has come before its turn would have been answered by now. On a machine that is too slow for that, the
+    // silent ones are gone.
+    let is_answered = ninth.has_message();
+    assert!(!is_answered || began.elapsed() > Duration::from_secs(5), "it is the ninth");
+    first.send(&format!("{HEAD}done"));
+    assert!(first.receive().is_none());
+    assert!(ninth.text().starts_with(&format!("{HEAD}status ")));
+    for one in &silent {
+        assert!(one.receive().is_none(), "it said something");
+    }
+    assert!(!keeper.has_ended());
+    site.service().down();
+    keeper.wait_end(LIMIT);
 }
 
 fn p12_a_crash_while_a_predecessor_drains(kind: Supervisor, folder: &Path) {
@@ -231,7 +466,9 @@ const HELD: [&str; 8] = [
 ];
 
 fn p12_the_keeper_is_small_and_ends_with_the_service(kind: Supervisor, folder: &Path) {
-    let site = Site::at(folder).shared_socket().options(SERVES_ON).under(kind);
+    // So long that it ends for no other reason.
+    let options = format!("{SERVES_ON} --keep-sockets=10m");
+    let site = Site::at(folder).shared_socket().options(&options).under(kind);
     let first = site.daemon(1);
     site.service().settle();
     deploy_nothing(&site);

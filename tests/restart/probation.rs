@@ -11,7 +11,9 @@ use std::{
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed},
+    handover::{End, add_to_record},
     http::{Prober, Target},
+    innocent::Innocent,
     probation::{
         WINDOW, assert_nobody_refused, end, restart, site, wait_serves_again, wait_standby,
     },
@@ -46,6 +48,8 @@ under_each_supervisor![
     p11_a_program_that_knows_that_it_works_commits,
     p11_restart_waits_for_the_commit_and_status_tells_of_the_probation,
     p11_who_serves_again_has_not_taken_over,
+    p4_p11_the_one_that_stands_by_finds_the_third_if_the_second_dies,
+    p11_a_generation_that_the_record_has_replaced_does_not_commit,
 ];
 
 #[test]
@@ -247,6 +251,49 @@ fn p4_p11_the_proven_generation_stands_by_for_the_third(kind: Supervisor, folder
     assert!(!first.has_ended());
     third.kill();
     wait_serves_again(&site, &prober, &first, 1);
+    assert_nobody_refused(&site, &prober.stop(), 1);
+    end(&site);
+}
+
+/// The third one has entered the record, and has not asked the first one to stand by for it yet.
+fn p4_p11_the_one_that_stands_by_finds_the_third_if_the_second_dies(
+    kind: Supervisor,
+    folder: &Path,
+) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, WINDOW);
+    prober.wait_pid(second.pid());
+    prober.stop().assert_all_answered();
+    site.service().settle();
+    site.deploy("exec sleep 1000");
+    let third = Innocent::start();
+    let record = fs::read_to_string(site.lock_file()).expect("the record");
+    fs::write(site.lock_file(), record.replace("state=probation", "state=replaced")).expect("it");
+    add_to_record(&site.lock_file(), 3, third.pid(), " state=probation");
+    second.kill();
+    second.wait_end(LIMIT);
+    site.wait_checks(first.pid(), 2);
+    assert!(site.log.stage("rollback").is_empty(), "it stands by for the third\n{site}");
+    drop(third);
+    let prober = Prober::start(&site.target);
+    wait_serves_again(&site, &prober, &first, 1);
+    prober.stop();
+    end(&site);
+}
+
+/// The one that stands by was told to serve again while this one did not answer.
+fn p11_a_generation_that_the_record_has_replaced_does_not_commit(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, WINDOW);
+    prober.wait_pid(second.pid());
+    let record = fs::read_to_string(site.lock_file()).expect("the record");
+    fs::write(site.lock_file(), record.replace("state=probation", "state=replaced")).expect("it");
+    let operator = End::connect(&site.socket());
+    operator.send("seamless-takeover 1 commit");
+    assert_eq!(operator.text(), "seamless-takeover 1 accepted");
+    assert_eq!(site.report.wait_of(second.pid(), "wait").text, "RolledBack");
+    second.wait_end(LIMIT);
+    prober.wait_pid(first.pid());
     assert_nobody_refused(&site, &prober.stop(), 1);
     end(&site);
 }

@@ -17,11 +17,15 @@ use std::{
 use seamless_testing::{
     LIMIT,
     boxed::{self, Boxed},
+    handover::End,
     process::{NOBODY, Watched},
     report,
+    signal::USR1,
     site::{SERVES_ON, Site, Started},
     wait_for,
 };
+
+use super::{origins, sockets};
 
 /// The first byte of each datagram.
 const BYTES: &str = "0:ff000000";
@@ -118,7 +122,7 @@ impl Service {
         let started = self.start(count, more);
         let daemon = started.wait_started();
         let (flows, go) = (self.flows(&daemon), self.go(self.count));
-        if !matches!(self.steer, "newest" | "") {
+        if self.steer == "quic" || self.steer.contains(':') {
             assert_eq!(flows.len(), count);
         }
         self.count += 1;
@@ -285,6 +289,115 @@ fn p14_flows_stay_over_restarts_while_groups_grow_and_shrink() {
     });
 }
 
+/// For a packet of no connection, a program asks who has made its ID: the packets of a generation that lives are dropped.
+#[test]
+fn p14_connection_ids_tell_which_generation_lives() {
+    const ASK: [&str; 1] = ["--on=10=call:made-by"];
+    a_box().run(|folder| {
+        let mut service = Service::at(folder, "quic");
+        for _ in 0..3 {
+            if let Some(last) = service.generations.last_mut() {
+                last.started.detach();
+            }
+            service.next_with(2, &ASK);
+        }
+        let ids = service.direct.report.named("id");
+        let pids: Vec<u32> = service.generations.iter().map(|one| one.daemon.pid()).collect();
+        let mut seen = 0;
+        let mut made_by = |service: &Service, pid: u32| {
+            service.generations.last().expect("one").daemon.signal(USR1);
+            let made = wait_for("each of them", LIMIT, || {
+                let made = service.direct.report.named("made").split_off(seen);
+                (made.len() == ids.len()).then_some(made)
+            });
+            seen += made.len();
+            let of_it = ids.iter().zip(made).filter(|(id, _)| id.pid == pid);
+            of_it.map(|(id, made)| made.text.replace(&format!("{} ", id.text), "")).collect()
+        };
+        let says = |word: &str| vec![word.to_owned(); 2];
+        let all: Vec<Vec<String>> = pids.iter().map(|pid| made_by(&service, *pid)).collect();
+        assert_eq!(all, [says("Living"), says("Living"), says("ThisGeneration")]);
+        let second = service.end(1);
+        service.wait_given_up(&second);
+        let all: Vec<Vec<String>> = pids.iter().map(|pid| made_by(&service, *pid)).collect();
+        assert_eq!(all, [says("Living"), says("Ended"), says("ThisGeneration")]);
+    });
+}
+
+/// Each generation has a name of its own for its control socket, as long as it lives, and none of them stays.
+#[test]
+fn p14_names_of_generations_that_have_ended_are_removed() {
+    a_box().run(|folder| {
+        let mut service = Service::at(folder, "quic");
+        let names = |service: &Service| {
+            let files = fs::read_dir(service.direct.folder()).expect("the folder").flatten();
+            let names = files.filter_map(|file| {
+                let name = file.file_name().into_string().ok()?;
+                name.strip_prefix("web.pid.sock.").map(str::to_owned)
+            });
+            names.collect::<BTreeSet<String>>()
+        };
+        let named = |numbers: &[u32]| numbers.iter().map(u32::to_string).collect::<BTreeSet<_>>();
+        for _ in 0..3 {
+            service.next(1);
+        }
+        assert_eq!(names(&service), named(&[1, 2, 3]));
+        service.end(0);
+        assert_eq!(names(&service), named(&[2, 3]));
+        // It cannot remove it itself. The next start does.
+        let mut killed = service.kill(1);
+        killed.started.wait_end();
+        service.next_after_a_crash(1);
+        wait_for("the names of those that live", LIMIT, || {
+            (names(&service) == named(&[2, 4])).then_some(())
+        });
+        service.end(0);
+        let last = service.generations.pop().expect("one");
+        fs::write(&last.go, "").expect("a file");
+        let stop = End::connect(&service.direct.socket());
+        stop.send("seamless-takeover 1 stop");
+        last.daemon.wait_end(LIMIT);
+        assert_eq!(names(&service), named(&[]));
+    });
+}
+
+/// A generation ends while another one starts, which holds the claim, and dies with it: its flows are given up after
+/// that.
+#[test]
+fn p14_flows_are_given_up_also_if_a_start_was_in_the_way() {
+    a_box().run(|folder| {
+        let mut service = Service::at(folder, "quic");
+        service.next(2);
+        service.next(2);
+        service.generations[1].started.detach();
+        let never = format!("--at=ready=file:{}", folder.join("never").display());
+        let failed = service.start(2, &[&never]);
+        let daemon = failed.wait_init();
+        wait_for("its members", LIMIT, || (service.flows(&daemon).len() == 2).then_some(()));
+        let first = service.end(0);
+        service.direct.wait_checks(service.newest(), 2);
+        daemon.kill();
+        daemon.wait_end(LIMIT);
+        service.wait_given_up(&first);
+        service.check();
+    });
+}
+
+/// The next version listens elsewhere. What nobody reads from any more is closed.
+#[test]
+fn p14_a_group_that_is_not_asked_for_any_more_is_closed() {
+    a_box().run(|folder| {
+        let mut service = Service::at(folder, "quic");
+        service.next(2);
+        let address = std::mem::replace(&mut service.clients, vec![boxed::address()])[0];
+        service.asked = service.clients[0].to_string();
+        service.next(2);
+        service.end(0);
+        wait_for("the address", LIMIT, || UdpSocket::bind(address).ok());
+        service.check();
+    });
+}
+
 /// Nothing is read by the old generations any more, while they hold their sockets open.
 #[test]
 fn p14_with_steer_newest_all_goes_to_the_newest() {
@@ -446,6 +559,67 @@ fn p14_plain_groups_become_steered_ones_and_back() {
             service.end(0);
             service.end(0);
             service.check();
+        }
+    });
+}
+
+/// Until the next one serves, all goes to the sockets that the first one has bound for itself.
+#[test]
+fn p14_a_version_that_begins_to_steer_gets_nothing_before_it_serves() {
+    a_box().run(|folder| {
+        for plain in [1, 3] {
+            println!("from {plain}");
+            let place = folder.join(plain.to_string());
+            let mut service = Service::at(&place, "");
+            service.next(plain);
+            service.generations[0].started.detach();
+            service.steer = "quic";
+            let go = place.join("ready");
+            let started = service.start(2, &[&format!("--at=ready=file:{}", go.display())]);
+            let daemon = started.wait_init();
+            wait_for("its members", LIMIT, || (service.flows(&daemon).len() == 2).then_some(()));
+            assert_eq!(origins(&place, &daemon), ["bound"; 2]);
+            for datagram in new_flows("quic") {
+                assert_eq!(service.answers(&datagram), BTreeSet::from([service.newest()]));
+            }
+            fs::write(go, "").expect("a file");
+            started.wait_started();
+            daemon.kill();
+        }
+    });
+}
+
+/// Nobody else has them, and they have to be the members of the next one, which steers.
+#[test]
+fn p14_a_plain_group_that_a_keeper_has_held_becomes_a_steered_one() {
+    a_box().run(|folder| {
+        let mut service = Service::at(folder, "");
+        service.next(2);
+        service.kill(0).started.wait_end();
+        service.steer = "quic";
+        service.next_after_a_crash(2);
+        assert_eq!(origins(folder, &service.generations[0].daemon), ["predecessor"; 2]);
+        service.check();
+    });
+}
+
+/// By its name where the system has chosen the port, and by the port itself. A plain socket beside it moves as well.
+#[test]
+fn p14_a_steered_group_is_found_by_its_name_and_by_its_address() {
+    const TCP: [&str; 1] = ["--tcp=127.0.0.1:0"];
+    a_box().run(|folder| {
+        let mut service = Service::new(folder, "127.0.0.1:0", "newest,name=flows", &[]);
+        let own = |service: &Service| {
+            sockets(&service.direct, &service.generations.last().expect("one").daemon)
+        };
+        service.next_with(2, &TCP);
+        let first = own(&service);
+        let address = first[1].rsplit_once(' ').expect("two words").1.to_owned();
+        for asked in ["127.0.0.1:0", &address] {
+            service.generations.last_mut().expect("one").started.detach();
+            service.asked = asked.to_owned();
+            service.next_with(2, &TCP);
+            assert_eq!(own(&service), first, "{asked}");
         }
     });
 }

@@ -14,7 +14,7 @@ use seamless_testing::{
     boxed::{self, Boxed},
     http::{Connection, Target},
     log::Log,
-    process::Watched,
+    process::{self, Watched},
     site::Site,
     wait_for,
 };
@@ -214,31 +214,40 @@ fn p2_groups_shrink_and_grow_while_all_older_generations_drain() {
     });
 }
 
-/// New members get nothing before their generation serves: were it to die, that would be lost.
+/// New members get nothing before their generation serves: were it to die, that would be lost. There are as many as
+/// are asked for, also beside a group of one.
 #[test]
 fn p1_a_growing_group_whose_generation_dies_costs_no_request() {
     Boxed::new().private_net_without_migration().run(|folder| {
-        let direct = Site::alone(folder);
-        let address = boxed::address();
-        let (mut started, old) = direct
-            .start_ready(&[&format!("--group={address},count=2"), "--successor-timeout=none"]);
-        started.detach();
-        let die = folder.join("die");
-        let new = direct.start(&[
-            &format!("--group={address},count=6"),
-            "--accept=never",
-            &format!("--at=ready=file:{}", die.display()),
-            "--at=ready=raise:9",
-        ]);
-        let daemon = new.wait_init();
-        let members = || direct.report.named("socket").into_iter();
-        let members = || members().filter(|event| event.pid == daemon.pid()).count();
-        wait_for("six members", LIMIT, || (members() == 6).then_some(()));
-        let fresh: Vec<Connection> = (0..100).map(|_| ask(address)).collect();
-        fs::write(die, "").expect("a file");
-        daemon.wait_end(LIMIT);
-        assert_eq!(answers(fresh), HashMap::from([(old.pid(), 100)]));
-        all_answered_by_tcp(address, &old);
+        for before in [1, 2] {
+            println!("{before} -> 6");
+            let place = folder.join(before.to_string());
+            fs::create_dir(&place).expect("a folder");
+            let direct = Site::alone(&place);
+            let address = boxed::address();
+            let group = |count| format!("--group={address},count={count}");
+            let (mut started, old) =
+                direct.start_ready(&[&group(before), "--successor-timeout=none"]);
+            started.detach();
+            let die = place.join("die");
+            let new = direct.start(&[
+                &group(6),
+                "--accept=never",
+                &format!("--at=ready=file:{}", die.display()),
+                "--at=ready=raise:9",
+            ]);
+            let daemon = new.wait_init();
+            let members = || direct.report.named("socket").into_iter();
+            let members = || members().filter(|event| event.pid == daemon.pid()).count();
+            wait_for("six members", LIMIT, || (members() == 6).then_some(()));
+            assert_eq!(process::listeners(Some(address.port())).len(), 6);
+            let fresh: Vec<Connection> = (0..100).map(|_| ask(address)).collect();
+            fs::write(die, "").expect("a file");
+            daemon.wait_end(LIMIT);
+            assert_eq!(answers(fresh), HashMap::from([(old.pid(), 100)]));
+            all_answered_by_tcp(address, &old);
+            old.kill();
+        }
     });
 }
 

@@ -7,7 +7,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::{fs::MetadataExt, net::UnixStream},
+        unix::net::UnixStream,
     },
     path::{Path, PathBuf},
     process::{self, Child},
@@ -19,12 +19,11 @@ use std::{
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed},
-    handover::{End, sealed, targets, wait_targets},
+    handover::{End, add_to_record, sealed, targets, wait_targets},
     log::Log,
-    process::Watched,
+    process::{Watched, wait_rests},
     scene,
     signal::{CONT, KILL, TERM},
-    site::identity,
     wait_for,
 };
 
@@ -575,16 +574,12 @@ const HEAD: &str = "seamless-takeover 1 ";
 
 /// Enters this process as generation 7, in this state.
 fn enter_test(moves: &Moves, state: &str) {
-    let path = moves.folder.join("web.pid.lock");
-    let record = fs::read_to_string(&path).expect("the record");
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("the boot id");
-    let namespace = fs::metadata("/proc/self/ns/pid").expect("the PID namespace").ino();
-    let line = format!(
-        "generation=7 daemon={} boot={} pid_namespace={namespace} launcher=3:1 state={state}\nend",
-        identity(process::id()),
-        boot.trim(),
-    );
-    fs::write(path, record.replacen("\nend", &format!("\n{line}"), 1)).expect("a record");
+    enter(moves, process::id(), state);
+}
+
+/// Enters a process as generation 7, in this state.
+fn enter(moves: &Moves, pid: u32, state: &str) {
+    add_to_record(&moves.folder.join("web.pid.lock"), 7, pid, &format!(" state={state}"));
 }
 
 fn batch(number: u64, count: usize, memory: &str, lines: &str) -> Vec<u8> {
@@ -682,6 +677,42 @@ fn p5_p10_p13_hostile_peers_get_nothing_in() {
         assert_eq!(answer, format!("{} 3\n", daemon.pid()));
         drop((ours, end));
         wait_unharmed(&moves, &mut client, &held, 0);
+    });
+}
+
+/// Whoever passes asks the record first; but a drain may have begun since then.
+#[test]
+fn p13_a_generation_that_drains_takes_no_connections() {
+    Boxed::new().private_net().run(|folder| {
+        let moves = Moves::start(folder, "");
+        let daemon = Watched::new(moves.daemon);
+        let mut client = moves.clients(1);
+        let end = End::connect(&moves.socket());
+        end.send(&format!("{HEAD}stop"));
+        assert_eq!(end.text(), format!("{HEAD}accepted"));
+        moves.log().wait(&[("stage", "drain"), ("daemon", &daemon.pid().to_string())]);
+        enter_test(&moves, "draining");
+        let end = End::connect(&moves.socket());
+        end.send(&format!("{HEAD}pass generation=7 open=1"));
+        assert_eq!(end.text(), format!("{HEAD}refused it drains"));
+        assert_all_at(&mut client, daemon.pid());
+        drop(client);
+        daemon.wait_end(LIMIT);
+    });
+}
+
+/// What has moved has moved, and one connection is refused and stays: the thread that passes them has nothing to do.
+#[test]
+fn p13_who_has_nothing_to_pass_rests() {
+    Boxed::new().private_net().run(|folder| {
+        let mut moves = Moves::start(folder, "");
+        let mut clients = moves.clients(3);
+        let old = moves.restart("--refuse");
+        moves.log().wait_words(&["stage=stays"], 3);
+        wait_rests(old.pid(), Some("seamless-pass"));
+        assert_all_at(&mut clients, old.pid());
+        drop(clients);
+        old.wait_end(LIMIT);
     });
 }
 

@@ -78,6 +78,23 @@ fn p10_a_unix_path_of_somebody_else_is_an_error() {
     });
 }
 
+/// A version before has bound the path by itself, and gives nothing: it is asked who listens, and is no stranger.
+#[test]
+fn p1_a_unix_path_at_which_a_predecessor_listens_is_replaced() {
+    Boxed::new().private_net_without_migration().run(|folder| {
+        let direct = Site::alone(folder);
+        let path = folder.join("unix");
+        let (mut started, old) = direct
+            .start_ready(&[&format!("--listen={}", path.display()), "--successor-timeout=none"]);
+        assert_eq!(http::pid(&Target::Unix(path.clone())), old.pid());
+        started.detach();
+        let (_started, new) = direct.start_ready(&[&format!("--unix={}", path.display())]);
+        old.wait_end(LIMIT);
+        assert_eq!(origins(folder, &new), ["bound"]);
+        assert_eq!(http::pid(&Target::Unix(path)), new.pid());
+    });
+}
+
 #[test]
 fn a_unix_socket_that_lost_its_path_is_bound_anew() {
     Boxed::new().private_net_without_migration().run(|folder| {
@@ -159,6 +176,11 @@ fn a_takeover_socket_that_was_removed_is_put_back() {
             assert!(status.contains(&format!("daemon={}", daemon.pid())), "{status}");
         }
         assert_eq!(direct.named(), Some(daemon.pid()));
+        let files = fs::read_dir(folder).expect("the folder").flatten();
+        let names = files.filter_map(|file| file.file_name().into_string().ok());
+        let of_flows: Vec<String> =
+            names.filter(|name| name.starts_with("web.pid.sock.")).collect();
+        assert!(of_flows.is_empty(), "it steers no flows: {of_flows:?}");
         let (_second, new) = direct.start_ready(&options);
         assert_eq!(sockets(&direct, &new), bound);
         daemon.wait_end(LIMIT);

@@ -2,27 +2,37 @@
 //! them, no descriptor left, nothing hung, the old daemon unharmed and good for the next attempt.
 
 use std::{
-    fs::File,
+    fs::{self, File},
+    io::ErrorKind,
     net::{TcpListener, TcpStream, UdpSocket},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::net::{UnixDatagram, UnixListener},
+        unix::{
+            fs::MetadataExt,
+            net::{UnixDatagram, UnixListener},
+        },
     },
     path::Path,
     process::{self, Command, Stdio},
 };
 
 use seamless_testing::{
-    LIMIT,
+    LIMIT, bin,
     boxed::{self, Boxed},
-    handover::{End, Predecessor, targets, wait_targets, write_record},
+    handover::{
+        End, Predecessor, add_to_record, targets, wait_targets, write_record, write_record_of,
+    },
     http,
+    innocent::Innocent,
     process::Watched,
     site::Site,
     wait_for,
 };
+use socket2::{Domain, SockAddr, Socket, Type};
 
 const HEAD: &str = "seamless-takeover 1 ";
+/// Of the flows of a group: so many bytes.
+const SECRET: usize = 64;
 
 // ---- the peer is the new daemon ----
 
@@ -676,5 +686,192 @@ fn a_failed_takeover_may_be_repeated() {
         let second = direct.report.wait_nth("called", 2).text;
         assert_eq!(second, format!("tcp {}", wares.tcp.local_addr().unwrap()));
         daemon.kill();
+    });
+}
+
+/// The first one refuses, and the one that stands by is asked instead. At its name listens another process.
+#[test]
+fn p5_p10_the_generation_that_stands_by_is_proven_too() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let on_probation = Predecessor::new(&direct);
+        let stranger = Predecessor::at(direct.run.join("web.pid.sock.standby"));
+        let standby = Innocent::start();
+        let own = process::id();
+        let generations = [(1, standby.pid(), " state=serving"), (2, own, " state=probation")];
+        write_record_of(&direct, &generations);
+        let successor = Successor::start(&direct, folder, None);
+        successor.go();
+        let end = on_probation.accept();
+        assert!(end.text().starts_with(&format!("{HEAD}take generation=3 ")));
+        end.send(&format!("{HEAD}refused no reason"));
+        assert_eq!(stranger.accept().receive().map(|(text, _)| text), None, "it was asked");
+        successor.assert_failed(&direct, &format!("process {own}: it refuses: no reason"));
+        standby.assert_unharmed();
+    });
+}
+
+/// The newest one has crashed, and the sockets of flows come from one that drains. At its name listens another
+/// process.
+#[test]
+fn p5_p10_a_generation_that_drains_is_proven_before_it_gives_flows() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let stranger = Predecessor::at(direct.run.join("web.pid.sock.1"));
+        let draining = Innocent::start();
+        write_record_of(&direct, &[(1, draining.pid(), " state=draining")]);
+        let successor = Successor::start(&direct, folder, None);
+        successor.go();
+        assert_eq!(stranger.accept().receive().map(|(text, _)| text), None, "it was asked");
+        let bound = wait_for("a socket", LIMIT, || {
+            let mut called = direct.report.named("called").into_iter();
+            called.find(|event| event.text.starts_with("tcp ")).map(|event| event.text)
+        });
+        assert!(bound.starts_with("tcp 127.0.0.1:"), "{bound}");
+        successor.daemon.kill();
+        successor.daemon.wait_end(LIMIT);
+        draining.assert_unharmed();
+    });
+}
+
+/// The generation that serves has the process that waits in `init` connected, and is replaced at its name before that
+/// one asks for copies of the sockets: by another service, which would give its own.
+#[test]
+fn p5_p10_copies_come_from_the_generation_that_serves() {
+    Boxed::new().private_net().run(|folder| {
+        let another = folder.join("another");
+        fs::create_dir(&another).expect("a folder");
+        let another = Site::alone(&another);
+        let (_started, stranger) = another.start_ready(&["--tcp=127.0.0.1:0"]);
+        let direct = Site::alone(folder);
+        let serving = Predecessor::new(&direct);
+        let program = fs::metadata(bin::probe()).expect("the probe");
+        let mtime = i128::from(program.mtime()) * 1_000_000_000 + i128::from(program.mtime_nsec());
+        // It waits for 64 s.
+        let rejected = format!(
+            "rejected={}:{}:{mtime}:{}:6 failed=0:ended",
+            program.dev(),
+            program.ino(),
+            program.len(),
+        );
+        let record = fs::read_to_string(direct.lock_file()).expect("the record");
+        let record = record.replacen(" last=1\n", &format!(" last=1 {rejected}\n"), 1);
+        fs::write(direct.lock_file(), record).expect("a record");
+        let candidate = direct.start(&["--probation=10m"]);
+        let end = serving.accept();
+        assert!(end.text().starts_with(&format!("{HEAD}wait left_ms=")));
+        fs::rename(another.socket(), direct.socket()).expect("the socket of another service");
+        end.send(&format!("{HEAD}accepted"));
+        let no_copies = ["stage=init", "it does not listen any more"];
+        let line = wait_for(format_args!("no copies\n{}", direct.log), LIMIT, || {
+            direct.log.with(&no_copies).pop()
+        });
+        assert!(another.log.with(&["candidate="]).is_empty(), "{}", another.log);
+        Watched::new(line.number("daemon")).kill();
+        candidate.launcher.kill();
+        stranger.kill();
+    });
+}
+
+/// As many wait there as the queue takes, and nobody accepts: one more waits as well, and has its limit.
+#[test]
+fn p10_a_queue_at_the_control_socket_that_stays_full_is_an_error() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let _predecessor = Predecessor::new(&direct);
+        let address = SockAddr::unix(direct.socket()).expect("an address");
+        let mut waiting = Vec::new();
+        loop {
+            let one = Socket::new(Domain::UNIX, Type::SEQPACKET, None).expect("a socket");
+            one.set_nonblocking(true).expect("a flag");
+            match one.connect(&address) {
+                Ok(()) => waiting.push(one),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let successor = Successor::start(&direct, folder, None);
+        successor.go();
+        successor.assert_failed(&direct, SILENT);
+    });
+}
+
+/// Its datagrams would go to a socket that nobody has.
+#[test]
+fn p10_p14_a_group_of_which_a_socket_is_missing_is_not_used() {
+    Boxed::new().private_net().run(|folder| {
+        let direct = Site::alone(folder);
+        let predecessor = Predecessor::new(&direct);
+        let address = boxed::address();
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
+        socket.set_reuse_port(true).expect("a flag");
+        socket.bind(&address.into()).expect("an address");
+        let mut started = direct.start(&[&format!("--udp-group={address},count=1,steer=quic")]);
+        let end = predecessor.accept();
+        end.text();
+        offer(&end, "sockets=1 state=-");
+        let secret = "00".repeat(SECRET);
+        let line =
+            format!("udp asked={address} local={address} member=1 flow=free secret={secret}");
+        sockets(&end, &[&line], &[socket.as_fd()]);
+        assert_eq!(end.text(), format!("{HEAD}got 1"));
+        end.send(&format!("{HEAD}end"));
+        assert_eq!(end.text(), format!("{HEAD}done"));
+        let text = started.wait_error().text;
+        assert!(text.contains(&format!("cannot bind udp {address}")), "{text}");
+    });
+}
+
+/// The number and the process have to be those of one line of the record.
+#[test]
+fn p5_p10_only_a_newer_generation_has_another_one_stand_by() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let old = old(&direct);
+        let held = targets(old.pid());
+        let newer = Innocent::start();
+        add_to_record(&direct.lock_file(), 2, newer.pid(), " state=probation");
+        add_to_record(&direct.lock_file(), 3, process::id(), " state=probation");
+        for generation in [2, 4] {
+            let end = End::connect(&direct.socket());
+            end.send(&format!("{HEAD}stand-by generation={generation}"));
+            let why = "the record does not say that it is a newer generation";
+            assert_eq!(end.text(), format!("{HEAD}refused {why}"), "{generation}");
+        }
+        assert_unharmed(&direct, &old, &held);
+        newer.assert_unharmed();
+    });
+}
+
+/// A generation on probation sends the sockets of its flows in as many messages as they need. Each of them is of this
+/// generation, and so is the request to stand by.
+#[test]
+fn p10_p14_the_sockets_of_flows_come_from_one_generation() {
+    Boxed::new().run(|folder| {
+        let direct = Site::alone(folder);
+        let old = old(&direct);
+        let held = targets(old.pid());
+        let wares = Wares::new(folder);
+        add_to_record(&direct.lock_file(), 2, process::id(), " state=probation");
+        let (local, secret) = (wares.udp.local_addr().expect("its address"), "00".repeat(SECRET));
+        let flows = |generation: u64, member: u64| {
+            let line = format!(
+                "udp asked={local} local={local} member={member} flow=free secret={secret}"
+            );
+            format!("{HEAD}flows generation={generation} count=1\n{line}")
+        };
+        let refused = format!("{HEAD}refused it sent no sockets and no stand-by");
+        for (last, with) in [(flows(3, 2), true), (format!("{HEAD}stand-by generation=3"), false)] {
+            let end = End::connect(&direct.socket());
+            for member in 0..2 {
+                end.send_with(flows(2, member).as_bytes(), &[wares.udp.as_fd()]);
+                assert_eq!(end.text(), format!("{HEAD}accepted"));
+            }
+            let fds: &[BorrowedFd<'_>] = if with { &[wares.udp.as_fd()] } else { &[] };
+            end.send_with(last.as_bytes(), fds);
+            assert_eq!(end.text(), refused, "{last}");
+            drop(end);
+            assert_unharmed(&direct, &old, &held);
+        }
     });
 }

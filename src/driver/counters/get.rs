@@ -134,3 +134,35 @@ fn keep(table: Table<'static>, memory: &OwnedFd) -> io::Result<Table<'static>> {
     descriptors::keep_any(DESCRIPTOR, memory.as_fd(), true).map_err(io::Error::other)?;
     Ok(table)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Note, SLOTS, Shared, State};
+    use crate::proto::counters::Table;
+    use crate::sys::{RESTARTS, counters as sys};
+    use std::collections::BTreeMap;
+    use std::sync::atomic::Ordering;
+
+    /// A counter beyond the last place is the process's own, and one warning is enough.
+    #[test]
+    fn counters_beyond_the_last_place_are_told_of_once() {
+        if !RESTARTS {
+            return;
+        }
+        let memory = sys::make().expect("memory");
+        let table = Table::make(sys::map(&memory).expect("a place for it"));
+        let mut state =
+            State { shared: Shared::Memory(table), own: BTreeMap::new(), warned: false };
+        let mut notes = Vec::new();
+        for at in 0..SLOTS {
+            state.get(&at.to_string(), true, &mut notes);
+        }
+        assert!(notes.is_empty());
+        let own = state.get("one more", true, &mut notes);
+        assert!(matches!(&notes[..], [Note::Own(_)]));
+        own.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(state.get("one more", true, &mut notes).load(Ordering::SeqCst), 1);
+        state.get("and another", true, &mut notes);
+        assert_eq!(notes.len(), 1);
+    }
+}

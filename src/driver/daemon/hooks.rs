@@ -313,8 +313,11 @@ mod tests {
             let ran = ran.clone();
             add(hooks, move || ran.send(number).expect("the test listens"));
         }
+        let begin = Instant::now();
         run_limited(hooks, "test", false);
         assert_eq!(seen.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+        // When they have returned, nothing is waited for.
+        assert!(begin.elapsed() < HAMMER_LIMIT);
         let (hooks, ran, seen) = self::hooks();
         add(hooks, hang);
         add(hooks, move || ran.send(1).expect("the test listens"));

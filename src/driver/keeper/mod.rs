@@ -56,7 +56,11 @@ pub(in crate::driver) fn keep(mut settings: Settings, launcher: i32, channel: Li
     let mut kept = signals.fds().to_vec();
     kept.push(channel.number());
     kept.extend(pidfd.as_ref().map(AsRawFd::as_raw_fd));
-    launch::close_all_but(&kept);
+    kept.extend(&settings.keep_open);
+    if launch::close_all_but(&kept) == Some(1) && settings.keep_open.is_empty() {
+        // A logger that has opened a file before `init` would write into whatever has its number next: the record.
+        ::log::set_max_level(::log::LevelFilter::Off);
+    }
     if let Some((user, group, groups)) = &told.user {
         process::become_user(*user, *group, groups)
             .map_err(|error| system("become the daemon's user", error))?;

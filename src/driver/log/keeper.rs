@@ -1,5 +1,5 @@
 //! What a keeper logs. Its standard output leads nowhere, so these lines arrive only if the program has set
-//! up a logger with a file of its own before `init`.
+//! up a logger with a file of its own before `init`, and `Config::keep_open` keeps that file open.
 
 use super::event::Field;
 use super::events;

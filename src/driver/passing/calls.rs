@@ -64,3 +64,45 @@ pub(crate) fn pass(kind: &str, connection: Connection) -> Passing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{LOAD_MAX, accept, pass};
+    use crate::driver::passing::{Connection, Reason};
+    use crate::error::ErrorKind;
+    use std::fs::File;
+    use std::os::unix::net::UnixStream;
+
+    fn connection() -> Connection {
+        Connection::new(UnixStream::pair().expect("a pair").0)
+    }
+
+    /// No drain has begun here.
+    fn stays(kind: &str, connection: Connection) -> Reason {
+        pass(kind, connection).wait().expect_err("it stays").reason
+    }
+
+    #[test]
+    fn what_can_never_be_passed_stays_for_that_reason() {
+        assert_eq!(stays("kind", connection()), Reason::NotDraining);
+        for kind in ["", &"k".repeat(256)] {
+            assert_eq!(stays(kind, connection()), Reason::Unusable, "{kind:?}");
+        }
+        let file = Connection::new(File::open("/dev/null").expect("a file"));
+        assert_eq!(stays("kind", file), Reason::Unusable);
+        let mut large = connection();
+        large.state = vec![0; LOAD_MAX as usize];
+        assert_eq!(stays("kind", large), Reason::NotDraining);
+        let mut large = connection();
+        (large.state, large.unread) = (vec![0; LOAD_MAX as usize], vec![0]);
+        assert_eq!(stays("kind", large), Reason::Unusable);
+    }
+
+    #[test]
+    fn p10_a_kind_of_connections_needs_a_name() {
+        let refused = |kind: &str| accept(kind, Box::new(|_| None)).expect_err("refused").kind();
+        assert_eq!(refused(""), ErrorKind::InvalidConfig);
+        assert_eq!(refused(&"k".repeat(256)), ErrorKind::InvalidConfig);
+        assert_eq!(refused("kind"), ErrorKind::NotInitialized);
+    }
+}

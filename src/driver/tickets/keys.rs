@@ -73,3 +73,24 @@ pub(crate) fn now() -> Duration {
         false => BEGAN.get_or_init(Instant::now).elapsed(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{may_rotate, now};
+    use crate::sys::{RESTARTS, since_boot};
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn without_init_keys_rotate_with_the_clock() {
+        assert!(may_rotate());
+        if !RESTARTS {
+            return;
+        }
+        let before = since_boot();
+        let told = now();
+        assert!(before <= told && told <= since_boot());
+        thread::sleep(Duration::from_millis(2));
+        assert!(now() > told);
+    }
+}

@@ -181,3 +181,53 @@ fn the_store_follows_a_restart_in_place() {
         web.wait_show("NFileDescriptorStore", "3");
     });
 }
+
+/// Only the daemon is killed. systemd has its sockets, or the launcher starts a keeper.
+#[test]
+fn p12_a_crash_of_the_daemon_with_and_without_room_in_the_store() {
+    run(|systemd, folder| {
+        for (name, settings, from) in
+            [("kept", "", "predecessor"), ("stored", "FileDescriptorStoreMax=1", "store")]
+        {
+            println!("{name}");
+            let web = Web::new(systemd, folder, name);
+            web.deploy(settings, "");
+            web.control(&["start"]);
+            let first = web.started(1);
+            web.wait_looked(first);
+            Watched::new(first).kill();
+            let second = web.started(2);
+            web.wait_looked(second);
+            assert_eq!(origins(&web, second), [from]);
+            assert_eq!(http::pid(&web.target), second);
+            web.control(&["stop"]);
+            web.wait_nothing_left();
+        }
+    });
+}
+
+/// What the program keeps while it serves is stored as well, up to the last place. Beyond that the log warns.
+#[test]
+fn the_store_is_filled_up_to_its_limit() {
+    run(|systemd, folder| {
+        let web = Web::new(systemd, folder, "web");
+        let keep = |name| format!("keep-crash:{}", web.folder.join(name).display());
+        web.deploy(
+            "FileDescriptorStoreMax=2",
+            &format!("--on=10={} --on=14={}", keep("one"), keep("another")),
+        );
+        web.control(&["start"]);
+        let first = web.started(1);
+        web.wait_looked(first);
+        web.wait_show("NFileDescriptorStore", "1");
+        process::signal(first, 10);
+        web.wait_show("NFileDescriptorStore", "2");
+        web.log.wait_words(&["stage=systemd", "stored=1", "kept=1"], 1);
+        let too_small = ["WARN", "stage=systemd", "FileDescriptorStoreMax=2"];
+        assert!(web.log.with(&too_small).is_empty(), "there is room for two");
+        process::signal(first, 14);
+        web.log.wait_words(&[&too_small[..], &["sockets=3"]].concat(), 1);
+        assert_eq!(web.show("NFileDescriptorStore"), "2");
+        web.control(&["stop"]);
+    });
+}

@@ -198,6 +198,25 @@ fn p14_p11_flows_of_a_generation_that_is_rolled_back_reach_it_until_its_end() {
     });
 }
 
+/// The one that serves again has to see that end by itself: nobody starts after it.
+#[test]
+fn p14_p11_flows_of_a_failed_generation_are_given_up_at_its_end() {
+    a_box().run(|folder| {
+        let mut service = Service::at(folder, "quic");
+        service.next(2);
+        let standby = service.pid(0);
+        let unhealthy = folder.join("unhealthy");
+        service.next_on_probation(2, standby, &[&format!("--unhealthy={}", unhealthy.display())]);
+        fs::write(&unhealthy, "").expect("a file");
+        service.rolled_back();
+        service.wait_new_flows();
+        service.check();
+        let failed = service.end(0);
+        service.wait_given_up(&failed);
+        service.check();
+    });
+}
+
 #[test]
 fn p14_p11_new_flows_go_back_while_the_new_generation_hangs() {
     a_box().run(|folder| {

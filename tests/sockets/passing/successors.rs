@@ -12,13 +12,14 @@ use seamless_testing::{
     LIMIT,
     boxed::Boxed,
     handover::{End, Predecessor, targets},
+    innocent::Innocent,
     process::Watched,
     scene,
     signal::{CONT, KILL, TERM},
     wait_for,
 };
 
-use super::{Client, HEAD, Moves, assert_all_at, enter_test, launch, wait_started};
+use super::{Client, HEAD, Moves, assert_all_at, enter, enter_test, launch, wait_started};
 
 /// This process takes over from the service, as the PID file and the record say. Gives the link at which the
 /// connections come.
@@ -70,6 +71,33 @@ fn p13_p10_a_successor_that_does_not_take_part_gets_nothing() {
             drop(clients);
             old.wait_end(LIMIT);
         });
+    });
+}
+
+/// The record and the PID file name a process that serves, and another one listens at the control socket.
+#[test]
+fn p5_p10_p13_only_the_successor_itself_gets_connections() {
+    Boxed::new().private_net().run(|folder| {
+        let moves = Moves::start(folder, "");
+        let old = Watched::new(moves.daemon);
+        let mut clients = moves.clients(1);
+        let stranger = Predecessor::at(moves.socket());
+        let successor = Innocent::start();
+        enter(&moves, successor.pid(), "serving");
+        let own = moves.folder.join("own.pid");
+        fs::write(&own, format!("{}\n", successor.pid())).expect("a PID file");
+        fs::rename(own, moves.folder.join("web.pid")).expect("in place");
+        old.signal(TERM);
+        // It looks several times, in case that the successor is about to listen.
+        for _ in 0..5 {
+            assert_eq!(stranger.accept().receive().map(|(text, _)| text), None, "it was asked");
+        }
+        drop(stranger);
+        moves.log().wait_words(&["stage=stays", "reason=\"no other generation serves\""], 1);
+        assert_all_at(&mut clients, old.pid());
+        drop(clients);
+        old.wait_end(LIMIT);
+        successor.assert_unharmed();
     });
 }
 

@@ -21,6 +21,7 @@ use nix::{
         socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg},
     },
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::{
@@ -97,6 +98,12 @@ impl End {
         }
         let length = received.bytes;
         (length > 0).then(|| (String::from_utf8_lossy(&bytes[..length]).into_owned(), fds))
+    }
+
+    /// Has it an unread message, or its end?
+    pub fn has_message(&self) -> bool {
+        let mut events = [PollFd::new(&self.0, PollFlags::IN)];
+        poll(&mut events, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("poll") > 0
     }
 
     /// Ends the connection, in both directions.
@@ -186,15 +193,36 @@ impl Drop for Predecessor {
 
 /// A record that lists one live generation, number 1.
 pub fn write_record(direct: &Site, pid: u32, more: &str) {
+    write_record_of(direct, &[(1, pid, more)]);
+}
+
+/// A record that lists these live generations: their numbers, their processes, and what else the lines say.
+pub fn write_record_of(direct: &Site, generations: &[(u64, u32, &str)]) {
+    let last = generations.iter().map(|(number, ..)| number).max().expect("a generation");
+    let mut text = format!("seamless-record 1 last={last}\n");
+    for (number, pid, more) in generations {
+        text += &format!("{}{more}\n", line_of(*number, *pid));
+    }
+    fs::write(direct.lock_file(), text + "end\n").expect("a record");
+}
+
+/// Adds a line to the record: it lists this process as that generation as well.
+pub fn add_to_record(lock_file: &Path, number: u64, pid: u32, more: &str) {
+    let record = fs::read_to_string(lock_file).expect("the record");
+    let line = format!("{}{more}", line_of(number, pid));
+    let record = record.replacen("\nend\n", &format!("\n{line}\nend\n"), 1);
+    fs::write(lock_file, record).expect("a record");
+}
+
+/// What a line of the record says of a process that lives.
+fn line_of(number: u64, pid: u32) -> String {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("the boot id");
     let namespace = fs::metadata("/proc/self/ns/pid").expect("the PID namespace").ino();
-    let text = format!(
-        "seamless-record 1 last=1\ngeneration=1 daemon={} boot={} pid_namespace={namespace} \
-         launcher=3:1{more}\nend\n",
+    format!(
+        "generation={number} daemon={} boot={} pid_namespace={namespace} launcher=3:1",
         identity(pid),
         boot.trim(),
-    );
-    fs::write(direct.lock_file(), text).expect("a record");
+    )
 }
 
 /// What each descriptor of a process is (`socket:[4711]`, a path…), in order; without the report,

@@ -239,6 +239,26 @@ pub fn voluntary_switches(pid: u32) -> Option<u64> {
         .sum()
 }
 
+/// Waits until the threads of this name, or all of them, sleep at ten looks in a row: none of them spins. Some must be
+/// there.
+#[track_caller]
+pub fn wait_rests(pid: u32, name: Option<&str>) {
+    let mut rested = 0;
+    wait_for(format!("{name:?} of {pid} rests"), LIMIT, || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
+        let stats = tasks.flatten().filter_map(|task| {
+            let text = fs::read_to_string(task.path().join("stat")).ok()?;
+            let (head, tail) = text.rsplit_once(") ")?;
+            let of_it = name.is_none_or(|name| head.ends_with(&format!("({name}")));
+            of_it.then(|| tail.chars().next())?
+        });
+        let states: Vec<char> = stats.collect();
+        let rests = !states.is_empty() && states.iter().all(|state| *state == 'S');
+        rested = if rests { rested + 1 } else { 0 };
+        (rested == 10).then_some(())
+    });
+}
+
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let value = |line: &'a str| line.strip_prefix(name)?.strip_prefix(':');
     text.lines().find_map(value).map(str::trim)

@@ -19,6 +19,7 @@
 //! | `called time N` | the action `call:time`; nanoseconds since 1970 |
 //! | `called print ok`, `called print error: TEXT` | `--chatter`: the first line; one that cannot be written |
 //! | `called reason REASON` | the action `call:reason` |
+//! | `made ID WHO` | the action `call:made-by`: each connection ID of the report, and which generation has made it |
 //! | `thread STATE`, `task STATE`; `thread end`, `task REASON` | the action `call:states`: a change; the end |
 //! | `called wait REASON` | the action `call:wait`, whose wait on a thread of its own is over |
 //! | `wait REASON` | `wait` has returned |
@@ -142,7 +143,7 @@ ACTION  exit:N, raise:SIGNAL, panic, abort, hang, sleep:TIME, file:PATH (until i
         guard:PATH (holds up the end of the drain until it exists),
         own-output (standard output is a socket of its own that nobody reads),
         call:init, call:started, call:restart, call:commit, call:state, call:time, call:wait,
-        call:look, call:inherited, call:reason (of the drain), call:states (reported as they come, by a thread
+        call:look, call:inherited, call:made-by, call:reason (of the drain), call:states (reported as they come, by a thread
         and a task), tcp:SOCKET, inherited:NAME,
         keep:PATH, lock:PATH (keep a file under its path; it gets a line with our PID; with an exclusive lock),
         keep-crash:PATH (through a crash), keep-userfaultfd:NAME, forget:NAME, take:NAME (and write a line),
@@ -607,6 +608,9 @@ static PARKED: AtomicBool = AtomicBool::new(false);
 /// `--crash-after`: how many requests may still come.
 static CRASH_AFTER: AtomicU64 = AtomicU64::new(u64::MAX);
 
+/// Of the last socket that has some.
+static IDS: Mutex<Option<ConnectionIds>> = Mutex::new(None);
+
 /// For [`Accept::Started`].
 static STARTED: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
@@ -766,6 +770,7 @@ impl Part {
                 self.report(&format!("called reason {:?}", seamless::draining().reason()));
             }
             Action::Call(call) if call == "states" => self.states(),
+            Action::Call(call) if call == "made-by" => self.made_by(),
             Action::Call(call) => {
                 let result = match call.as_str() {
                     "init" => seamless::init(&self.pid_file),
@@ -778,6 +783,19 @@ impl Part {
                     result.map_or_else(|error| format!("error: {error}"), |()| "ok".to_owned());
                 self.report(&format!("called {call} {result}"));
             }
+        }
+    }
+
+    /// Of all generations.
+    fn made_by(&self) {
+        let path = self.report.as_ref().expect("a report");
+        let report = fs::read_to_string(path).expect("the report");
+        let ids = IDS.lock().expect("no panic");
+        let ids = ids.as_ref().expect("a group that is steered by connection IDs");
+        for text in report.lines().filter_map(|line| line.split_once(" id ").map(|(_, id)| id)) {
+            let digits = |at| u8::from_str_radix(&text[at..at + 2], 16).expect("digits");
+            let id: Vec<u8> = (0..text.len()).step_by(2).map(digits).collect();
+            self.report(&format!("made {text} {:?}", ids.made_by(&id)));
         }
     }
 
@@ -1249,6 +1267,7 @@ fn open(kind: &str, asked: &Asked, part: &Part) -> Vec<Listening> {
                 let ids = part.check("ids", ConnectionIds::new(socket));
                 let id: String = ids.generate().iter().map(|byte| format!("{byte:02x}")).collect();
                 part.report(&format!("id {id}"));
+                *IDS.lock().expect("no panic") = Some(ids);
             }
             Some(steer @ Steer::Bytes { .. }) => {
                 part.report(&format!("value {}", part.check("value", steer.mine(socket))));
