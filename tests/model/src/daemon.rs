@@ -267,7 +267,7 @@ impl World {
                     return;
                 }
                 Output::RunRequestHooks => {
-                    daemon.request_hooks = !daemon.hooks_hang;
+                    daemon.request_hooks += u8::from(!daemon.hooks_hang);
                     if variants::is(Variant::LetGoAtHandoff) {
                         self.net_let_go(id);
                     }

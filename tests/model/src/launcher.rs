@@ -362,7 +362,9 @@ impl World {
             let of_service =
                 |one: &&Shared<Generation>| !matches!(one.instance, BY_HAND | ELSEWHERE);
             let mut generations = self.generations.iter().filter(of_service);
-            let alive = generations.any(|one| one.daemon.is_some() || one.keeper.is_some());
+            // Nobody knows of a keeper that its launcher did not live to see in place.
+            let keeps = |one: &Generation| one.keeper.is_some() && one.is_keeper;
+            let alive = generations.any(|one| one.daemon.is_some() || keeps(one));
             if self.supervisor.stop == Stop::Owed && alive {
                 self.fault(Promise::P6, "reported down while a generation lives");
             }

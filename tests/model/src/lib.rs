@@ -68,6 +68,8 @@
 //!   after `successor_timeout`, though a successor may be starting (P1).
 //! - If the generation that serves has a launcher whose supervisor was killed, it does not check. If its successor
 //!   dies before it has told that generation to end, new flows of a steered group wait for the next start (P14).
+//! - Nobody knows of a keeper whose launcher was killed before the record listed it. A stop may be reported down before
+//!   it has ended, which it does at its next check (P6).
 //! - A generation may end after its control socket was put in place, and before the record lists it. Until the next
 //!   check of its predecessor, a start then finds nobody to take over from: it fails, and the supervisor tries again.
 //! - A generation that has failed in its probation drains when it hears that the other one serves again. If the

@@ -280,7 +280,7 @@ impl World {
             may(hooks && !variants::is(Variant::HookHoldsForEver), Action::HooksReturn(id));
             may(daemon.asks.is_some(), Action::Answer(id));
             may(daemon.wishes, Action::Wish(id));
-            may(daemon.request_hooks, Action::RequestHooks(id));
+            may(daemon.request_hooks > 0, Action::RequestHooks(id));
             may(
                 daemon.drain_hooks && self.has_drained(id) && self.has_passed(id),
                 Action::DrainHooks(id),
@@ -548,8 +548,9 @@ impl World {
             }
             Action::RequestHooks(id) => {
                 say(|| format!("daemon {id}: its on_shutdown_request hooks have returned"));
-                if self.wake_daemon_for(id, Input::RequestHooksDone, setting) {
-                    self.with_daemon(id, |daemon| daemon.request_hooks = false);
+                self.with_daemon(id, |daemon| daemon.request_hooks -= 1);
+                if !self.wake_daemon_for(id, Input::RequestHooksDone, setting) {
+                    self.with_daemon(id, |daemon| daemon.request_hooks += 1);
                 }
             }
             Action::DrainHooks(id) => {

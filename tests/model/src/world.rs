@@ -345,7 +345,8 @@ pub(crate) struct DaemonProcess {
     pub(crate) timers: Timers,
     pub(crate) heard_closed: bool,
     pub(crate) hooks_hang: bool,
-    pub(crate) request_hooks: bool,
+    /// So many runs of its `on_shutdown_request` hooks.
+    pub(crate) request_hooks: u8,
     pub(crate) drain_hooks: bool,
     /// A restart was asked for while it was starting.
     pub(crate) wishes: bool,
@@ -572,7 +573,7 @@ impl DaemonProcess {
             timers: Timers::default(),
             heard_closed: false,
             hooks_hang: false,
-            request_hooks: false,
+            request_hooks: 0,
             drain_hooks: false,
             wishes: false,
             awaits: Vec::new(),
