@@ -91,8 +91,9 @@ fn p7_a_reload_signal_that_the_program_handles_is_the_programs() {
 fn p1_a_reload_signal_to_a_daemon_that_starts_is_remembered() {
     in_a_box(|folder| {
         let mut scene = Scene::new(folder, &[]);
-        let (early, go) = (folder.join("early"), folder.join("go"));
-        let [wait_early, wait] = [&early, &go].map(|file| file.display().to_string());
+        let (early, go, next) = (folder.join("early"), folder.join("go"), folder.join("next"));
+        let [wait_early, wait, wait_next] =
+            [&early, &go, &next].map(|file| file.display().to_string());
         scene.deploy(&format!(
             "--at=before-daemon-init=file:{wait_early} --at=after-init=file:{wait}"
         ));
@@ -108,11 +109,13 @@ fn p1_a_reload_signal_to_a_daemon_that_starts_is_remembered() {
         signal(candidate, HUP);
         fs::write(early, "").expect("a file");
         scene.direct.report.wait_of(candidate, "init");
-        scene.deploy_good();
+        // The next one waits, so that this one has time to answer.
+        scene.deploy(&format!("--at=after-init=file:{wait_next}"));
         signal(candidate, HUP);
         fs::write(go, "").expect("a file");
         scene.wait_taken_over();
         assert_eq!(scene.current(), candidate);
+        fs::write(next, "").expect("a file");
         scene.wait_taken_over();
         scene.wait_drained();
         scene.finish();
