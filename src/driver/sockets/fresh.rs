@@ -4,12 +4,16 @@
 use super::Entry;
 use super::adjust::address_of;
 use crate::driver::log::{self, sockets::Event};
-use crate::driver::shared::Daemon;
+use crate::driver::shared::{Daemon, PROCESS};
 use crate::proto::control::frame::{Address, Socket};
 use crate::proto::sockets::fresh;
 use crate::proto::sockets::pool::Origin;
+use crate::shutdown::lock;
 use crate::sys::shortage::is_shortage;
 use crate::sys::{passed, proc, socket, unix_path};
+
+/// So many sockets of a start are tried. A trial takes some 20 µs, in which the predecessor is waiting to end.
+const TRIALS: usize = 64;
 
 pub(super) fn warn(daemon: &Daemon, entry: &Entry, origin: Origin) {
     let Socket { kind, asked, local, member, .. } = &entry.socket;
@@ -17,12 +21,19 @@ pub(super) fn warn(daemon: &Daemon, entry: &Entry, origin: Origin) {
     if !is_older || *member > 0 || supervisor_passes(daemon) {
         return;
     }
-    let tried = match (local, unix_path::path_of(asked)) {
+    {
+        let tried = &mut lock(&PROCESS.sockets.held).tried;
+        if *tried == TRIALS {
+            return;
+        }
+        *tried += 1;
+    }
+    let bound = match (local, unix_path::path_of(asked)) {
         (Address::Inet(address), _) => socket::try_bind(*kind, *address),
         (Address::Unix(_), Some(path)) => unix_path::try_place(&path),
         (Address::Unix(_) | Address::Vsock { .. } | Address::Name(_), _) => Ok(()),
     };
-    let Err(error) = tried else { return };
+    let Err(error) = bound else { return };
     if is_shortage(&error) {
         return; // it says nothing of the address
     }

@@ -62,6 +62,8 @@ struct Held {
     modes: Vec<(Entry, bool)>,
     /// What the program adjusts of sockets that others have bound, when this generation takes over.
     adjusts: Vec<(Entry, Adjust)>,
+    /// How many sockets `fresh` has tried.
+    tried: usize,
 }
 
 impl Sockets {
@@ -73,6 +75,7 @@ impl Sockets {
             flows: Flows::new(),
             modes: Vec::new(),
             adjusts: Vec::new(),
+            tried: 0,
         };
         Sockets {
             asking: Mutex::new(()),
