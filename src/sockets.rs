@@ -418,7 +418,12 @@ impl Options {
         group: Option<usize>,
     ) -> Wanted<'_> {
         let Settings { backlog, only_v6, file, .. } = self.settings;
-        let only_v6 = only_v6.unwrap_or_else(socket::only_v6_by_default);
+        let is_every_v6 = |one: &Address| match one {
+            Address::Inet(address) => address.is_ipv6() && address.ip().is_unspecified(),
+            _ => false,
+        };
+        let asks = || addresses.iter().any(is_every_v6) && socket::only_v6_by_default();
+        let only_v6 = only_v6.unwrap_or_else(asks);
         let changes = Changes { backlog, file };
         let (name, steer) = (self.name.as_deref(), self.steer);
         Wanted { kind, addresses, name, group, only_v6, changes, steer }
