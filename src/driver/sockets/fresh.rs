@@ -13,7 +13,7 @@ use crate::sys::shortage::is_shortage;
 use crate::sys::{passed, proc, socket, unix_path};
 
 /// So many sockets of a start are tried. A trial takes some 20 µs, in which the predecessor is waiting to end.
-const TRIALS: usize = 64;
+const TRIALS: usize = 16;
 
 pub(super) fn warn(daemon: &Daemon, entry: &Entry, origin: Origin) {
     let Socket { kind, asked, local, member, .. } = &entry.socket;
