@@ -29,7 +29,7 @@ use seamless_testing::{
     handover::{Predecessor, status},
     hold::Hold,
     innocent::Innocent,
-    process::{self, NOBODY, Watched, as_user, holds_claim, stop_without_claim},
+    process::{self, NOBODY, Watched, as_user, holds_claim, stop_without_claim, take_claim},
     report,
     signal::{CONT, TERM, USR1},
     site::{Site, identity},
@@ -439,16 +439,7 @@ fn p1_p10_a_lock_that_another_user_holds_for_ever() {
         assert_eq!(fs::metadata(&lock).expect("it").uid(), NOBODY, "given to him");
         let open = || fs::File::options().read(true).write(true).open(&lock).expect("his file");
         let file = as_user(NOBODY, open);
-        wait_for("the lock", LIMIT, || {
-            let flock = libc::flock {
-                l_type: libc::F_WRLCK as _,
-                l_whence: libc::SEEK_SET as _,
-                l_start: 0,
-                l_len: 0,
-                l_pid: 0,
-            };
-            nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETLK(&flock)).ok()
-        });
+        take_claim(&file);
         let text = direct.start(&["--claim-timeout=300ms"]).wait_error().text;
         let own = std::process::id();
         let named =

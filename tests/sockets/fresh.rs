@@ -104,6 +104,23 @@ fn a_privileged_port_that_a_generation_could_not_bind_itself_is_a_warning() {
     });
 }
 
+/// Each trial delays the takeover.
+#[test]
+fn of_many_sockets_the_first_are_tried() {
+    Boxed::new().private_net_without_migration().run(|folder| {
+        let direct = Site::alone(folder);
+        let options: Vec<String> =
+            (1..=20).map(|host| format!("--tcp=127.0.0.{host}:80")).collect();
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let (mut started, first) = direct.start_ready(&options);
+        started.detach();
+        let (_started, second) = start_without(&direct, "net_bind_service", &options);
+        first.wait_end(super::LIMIT);
+        assert_eq!(origins(folder, &second), ["predecessor"; 20]);
+        assert_eq!(warned(folder, &second).len(), 16);
+    });
+}
+
 fn ip(words: &[&str]) {
     assert!(Command::new("ip").args(words).status().expect("ip").success());
 }

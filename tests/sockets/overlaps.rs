@@ -116,6 +116,21 @@ fn p1_p2_an_address_may_grow_and_shrink_and_no_connection_is_lost() {
     });
 }
 
+/// A socket at every IPv6 address leaves IPv4 to others, if the machine says so.
+#[test]
+fn what_the_machine_says_of_every_ipv6_address_holds_for_what_is_taken_over() {
+    Boxed::new().private_net_without_migration().needs(Isolation::Namespaces).run(|folder| {
+        fs::write("/proc/sys/net/ipv6/bindv6only", "1").expect("of this network");
+        let direct = Site::alone(folder);
+        let port = boxed::address().port();
+        let options = with_port(&["--tcp=[::]:PORT", "--tcp=0.0.0.0:PORT"], port);
+        let first = start(&direct, None, &options);
+        let second = start(&direct, Some(first), &options);
+        assert_eq!(origins(folder, &second.1), ["predecessor"; 2]);
+        second.1.kill();
+    });
+}
+
 /// What waits at the old address is answered by the old daemon, and nothing new goes there, however long
 /// it holds that socket open.
 #[test]

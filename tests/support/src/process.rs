@@ -6,6 +6,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    fs::{FlockOperation, fcntl_lock},
     process::{
         Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open, pidfd_send_signal,
     },
@@ -182,6 +183,13 @@ pub fn holds_claim(pid: u32) -> bool {
         let words: Vec<&str> = lock.split_ascii_whitespace().collect();
         words.get(1) == Some(&"POSIX") && words.get(4) == Some(&pid.as_str())
     })
+}
+
+/// Takes the claim of a service as soon as it is free, and keeps it until this process closes the lock file.
+#[track_caller]
+pub fn take_claim(lock_file: &fs::File) {
+    let lock = FlockOperation::NonBlockingLockExclusive;
+    wait_for("the claim", LIMIT, || fcntl_lock(lock_file, lock).ok());
 }
 
 /// Stops a daemon, but not in the middle of a look round, with the claim in its hands.
