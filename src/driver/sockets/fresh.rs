@@ -12,9 +12,6 @@ use crate::shutdown::lock;
 use crate::sys::shortage::is_shortage;
 use crate::sys::{passed, proc, socket, unix_path};
 
-/// So many sockets of a start are tried. A trial takes some 20 µs, in which the predecessor is waiting to end.
-const TRIALS: usize = 16;
-
 pub(super) fn warn(daemon: &Daemon, entry: &Entry, origin: Origin) {
     let Socket { kind, asked, local, member, .. } = &entry.socket;
     let is_older = matches!(origin, Origin::Predecessor | Origin::Store);
@@ -23,7 +20,7 @@ pub(super) fn warn(daemon: &Daemon, entry: &Entry, origin: Origin) {
     }
     {
         let tried = &mut lock(&PROCESS.sockets.held).tried;
-        if *tried == TRIALS {
+        if *tried == fresh::TRIALS {
             return;
         }
         *tried += 1;

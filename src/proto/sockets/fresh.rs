@@ -3,6 +3,10 @@
 
 use crate::proto::control::frame::{Address, SocketKind};
 
+/// So many sockets of a start are tried: each trial delays the takeover by some 20 µs, and what is wrong with one
+/// socket is mostly wrong with many.
+pub(crate) const TRIALS: usize = 16;
+
 /// Why the system refuses to bind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
