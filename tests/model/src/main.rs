@@ -78,11 +78,10 @@
 //!   other one later. No walk has a kill and a failed probation together.
 
 // A crate of its own, since the walks want it optimized, and nothing else of the crate is worth the
-// time that takes to compile.
+// time that takes to compile. It is a program, not a crate of unit tests: those of src/proto, which the crate
+// runs, would be compiled once more, and take longer than all of this.
 
-// The machines are a part of the crate here, not the whole of it.
-#![cfg(test)]
-#![allow(dead_code, unexpected_cfgs, unreachable_pub)]
+#![allow(unreachable_pub)]
 
 mod broken;
 mod daemon;
@@ -102,13 +101,37 @@ mod variants;
 mod walks;
 mod world;
 
+// The machines are a part of the crate here, not the whole of it, and their unit tests are left out.
+#[allow(dead_code, unexpected_cfgs, unused_imports)]
 #[path = "../../../src/proto/mod.rs"]
 mod proto;
 
+use libtest_mimic::{Arguments, Trial};
 use stateright::{Model, Property};
 use steps::Action;
 use variants::Variant;
 use world::{Promise, Setting, World};
+
+type Test = (&'static str, fn());
+
+/// These functions, by their names.
+macro_rules! tests {
+    ($($test:path),* $(,)?) => { &[$((stringify!($test), $test)),*] };
+}
+use tests;
+
+fn main() {
+    let trials = |module: &'static str, tests: &'static [Test]| {
+        tests.iter().map(move |(name, test)| {
+            Trial::test(format!("{module}::{name}"), move || {
+                test();
+                Ok(())
+            })
+        })
+    };
+    let trials = trials("walks", walks::ALL).chain(trials("broken", broken::ALL)).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
 
 /// The protocol in some setting, whole or broken.
 #[derive(Clone, Copy, Debug)]
