@@ -144,7 +144,7 @@ fn serve(mut stream: TcpStream, docs: &Path, results: &Sender<Vec<u8>>) -> std::
     let length = content.len();
     write!(
         stream,
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nCache-Control: max-age=600\r\nConnection: close\r\n\r\n"
     )?;
     stream.write_all(&content)
 }

@@ -68,9 +68,9 @@ fn restarted_ten_times(name: &str, http2: bool, more: &'static [(Client, u64)]) 
         } else {
             http::wait_pid(&target)
         };
-        let kept = Strict::new(&target).clients(8).every(Duration::from_millis(10));
-        let kept = if http2 { kept.http2(2) } else { kept }.start();
-        let prober = (!http2).then(|| Prober::start_every(Duration::from_millis(5), &target));
+        let kept = Strict::new(&target).clients(8).every(Duration::from_millis(20));
+        let kept = if http2 { kept.http2(1) } else { kept }.start();
+        let prober = (!http2).then(|| Prober::start_every(Duration::from_millis(10), &target));
         let others: Vec<_> = more
             .iter()
             .map(|(client, floor)| {
@@ -233,6 +233,7 @@ fn unary_calls(address: SocketAddr, more: &More) {
                 PidsClient::connect(format!("http://{address}")).await.expect("a server");
             assert!(client.get().await.expect("an answer") > 0);
             more.count();
+            tokio::time::sleep(Duration::from_millis(25)).await;
         }
     });
 }
