@@ -1,6 +1,7 @@
 //! The values that a program has configured, as [`Config`](crate::Config) gathers them.
 
 use crate::proto::TooMany;
+use crate::proto::generation::crowd::Crowd;
 use crate::shutdown::Hook;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -51,6 +52,10 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    pub(crate) fn crowd(&self) -> Option<Crowd> {
+        self.max_draining.map(|most| Crowd { most, then: self.too_many_draining })
+    }
+
     /// With every default.
     pub(crate) fn new(pid_file: PathBuf) -> Settings {
         Settings {

@@ -11,6 +11,7 @@ use crate::driver::sockets::{flows, give};
 use crate::driver::threads::spawn;
 use crate::error::Result;
 use crate::proto::control::frame::{self, Answer, Request};
+use crate::proto::daemon::health::{self, Health};
 use crate::proto::daemon::{CommitTried, Event, Input, NewFlows, Output, RollbackCause, Word};
 use crate::shutdown::lock;
 use crate::sys::proc;
@@ -20,7 +21,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 impl Partner {
     pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
@@ -182,35 +183,28 @@ fn take_back(service: &Service, others: Others) -> Result<()> {
     Ok(())
 }
 
-/// How often the program is asked, and how long it may take.
-const ASK: Duration = Duration::from_secs(1);
-const ANSWER: Duration = Duration::from_secs(5);
-
 /// Asks until the probation is over. The program answers on a thread of its own, since it may hang.
 fn ask_each_second(daemon: &'static Daemon, mut check: Check) {
     let (asks, asked) = mpsc::channel::<()>();
     let (answers, answered) = mpsc::channel();
     let answering = spawn("seamless-check", move || {
         for () in asked {
-            _ = answers.send(catch_unwind(AssertUnwindSafe(&mut check)));
+            let answer = catch_unwind(AssertUnwindSafe(&mut check));
+            _ = answers.send(answer.map_or(Health::Panicked, Health::Says));
         }
     });
     let asking = spawn("seamless-probation", move || {
         loop {
-            thread::sleep(ASK);
+            thread::sleep(health::ASK);
             if !lock(&daemon.machine).is_on_probation() {
                 return;
             }
             daemon.post(Input::Probation(Event::Check { asked: true }));
-            let answer = asks.send(()).ok().and_then(|()| answered.recv_timeout(ANSWER).ok());
-            let why = match answer {
-                Some(Ok(true)) => {
-                    daemon.post(Input::Probation(Event::Check { asked: false }));
-                    continue;
-                }
-                Some(Ok(false)) => "probation_check says no",
-                Some(Err(_)) => "probation_check panicked",
-                None => "probation_check has not answered within 5 s",
+            let answer =
+                asks.send(()).ok().and_then(|()| answered.recv_timeout(health::ANSWER).ok());
+            let Some(why) = answer.unwrap_or(Health::Silent).fails() else {
+                daemon.post(Input::Probation(Event::Check { asked: false }));
+                continue;
             };
             log::write(Line::Unhealthy { generation: daemon.generation(), reason: why });
             return daemon.post(Input::Probation(Event::RollBack(RollbackCause::Unhealthy)));

@@ -9,7 +9,7 @@ use crate::driver::log::{self, probation::Event};
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::proto::channel::Aside;
 use crate::proto::control::frame::{self, Request, Word};
-use crate::proto::generation::rejection::{Sight, may_wait};
+use crate::proto::generation::rejection::{self, Next, Sight, may_wait};
 use crate::proto::paths;
 use crate::shutdown::lock;
 use crate::sys::seqpacket::{Arrival, Link};
@@ -19,8 +19,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// EX_TEMPFAIL of `sysexits.h`: the supervisor is to start the file that the path names now.
-const ANOTHER_FILE: i32 = 75;
 /// How long the generation that serves may take to answer. It is asked again.
 const ANSWER: Duration = Duration::from_secs(1);
 /// Between two looks.
@@ -36,23 +34,26 @@ impl Service {
         }
         let own = proc::own_program();
         let path = launch::program().ok();
-        let began = Instant::now();
+        let mut began = None::<Instant>;
         let mut signed = None::<Instant>;
         let mut link = None::<Arc<Link>>;
         let mut goes = false;
         while daemon.is_starting() {
-            // First: an operator who has replaced the file and asks for a restart means the new one.
-            if signed.is_some() && path.as_ref().is_some_and(|path| proc::program_at(path) != own) {
-                crate::sys::exit_now(ANOTHER_FILE);
-            }
-            // If nothing can be known, a pause protects nobody.
-            let Ok((sight, server)) = self.sight(own) else { break };
-            let sight = Sight { goes, ..sight };
-            let Some(pause) = sight.pause().filter(|pause| began.elapsed() < *pause) else { break };
-            let left = pause.saturating_sub(began.elapsed());
-            if signed.is_none() {
-                let tries = sight.rejected.map_or(0, |rejected| rejected.tries);
-                log::write(Event::Waits { tries, pause_ms: pause });
+            let waited = began.map(|began| began.elapsed());
+            let is_replaced = path.as_ref().is_some_and(|path| proc::program_at(path) != own);
+            let (sight, server) = self.sight(own).ok().unzip();
+            let sight = sight.map(|sight| Sight { goes, ..sight });
+            let left = match rejection::next(sight, waited, is_replaced) {
+                Next::Wait(left) => left,
+                Next::Start => break,
+                Next::End(code) => crate::sys::exit_now(code),
+            };
+            let server = server.flatten();
+            if began.is_none() {
+                began = Some(Instant::now());
+                let tries = sight.and_then(|sight| sight.rejected);
+                let tries = tries.map_or(0, |rejected| rejected.tries);
+                log::write(Event::Waits { tries, pause_ms: left });
             }
             if signed.is_none_or(|signed| signed.elapsed() >= SIGN) {
                 signed = Some(Instant::now());

@@ -3,9 +3,7 @@
 use super::{Examined, Files, Service};
 use crate::driver::log::{self, daemon::Event};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::TooMany;
 use crate::proto::generation::record::{LineState, Record};
-use crate::proto::generation::takeover;
 use crate::shutdown::lock;
 use crate::sys::lock_file::Attempt;
 use std::sync::atomic::Ordering;
@@ -93,18 +91,18 @@ impl Service {
         Ok(number)
     }
 
-    /// A launcher that restarts in place has refused it already.
     fn refuse_if_too_many(&self, files: &Files, record: &Record) -> Result<()> {
-        let Some((most, TooMany::Refuse)) = self.draining.filter(|_| !self.in_place) else {
+        let Some(crowd) = self.crowd.filter(|crowd| crowd.may_refuse(self.in_place)) else {
             return Ok(());
         };
         let others = self.examine_all(files, record)?;
         let others: Vec<_> = others.iter().map(Examined::draining).collect();
-        if takeover::has_room(&others, most) {
+        if crowd.has_room(&others) {
             return Ok(());
         }
         let text = format!(
-            "cannot start (max_draining): {most} generations or more still answer what is in flight"
+            "cannot start (max_draining): {} generations or more still answer what is in flight",
+            crowd.most
         );
         let hint = "wait until one has ended, or end one by USR2; seamless status lists them";
         Err(Error::new(ErrorKind::TooManyDraining, text).hint(hint))

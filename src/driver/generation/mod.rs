@@ -15,11 +15,11 @@ pub(in crate::driver) mod unit;
 use crate::driver::log::{self, daemon::Event};
 use crate::driver::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::TooMany;
 use crate::proto::channel::Hello;
 use crate::proto::control::transfer::Predecessor;
 use crate::proto::daemon::NoRestart;
 use crate::proto::generation::check::Content;
+use crate::proto::generation::crowd::Crowd;
 use crate::proto::generation::lines;
 use crate::proto::generation::proof::{NO_BOOT, NO_NAMESPACE, NO_START, World};
 use crate::proto::generation::record::{Generation, Identity, LineState, Record};
@@ -56,8 +56,7 @@ pub(in crate::driver) struct Service {
     pub(in crate::driver) release_signal: i32,
     /// The launcher restarts in place.
     pub(in crate::driver) in_place: bool,
-    /// How many generations may drain, and what becomes of one more.
-    draining: Option<(usize, TooMany)>,
+    crowd: Option<Crowd>,
     reload_failures: Mutex<ReloadFailures>,
     /// The number of our claim; 0 before it.
     number: AtomicU64,
@@ -158,7 +157,7 @@ impl Service {
             probation: settings.probation,
             release_signal: settings.release_signal,
             in_place: hello.in_place,
-            draining: settings.max_draining.zip(settings.too_many_draining),
+            crowd: settings.crowd(),
             reload_failures: Mutex::default(),
             number: AtomicU64::new(0),
             files: Mutex::new(Files { lock_file, pid_file: None }),

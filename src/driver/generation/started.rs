@@ -9,13 +9,13 @@ use crate::driver::log::{self, daemon::Event};
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::sockets;
 use crate::error::Result;
+use crate::proto::Report;
 use crate::proto::daemon::StartedCall;
 use crate::proto::generation::crashes::carried;
 use crate::proto::generation::lines::Step;
 use crate::proto::generation::record::{Generation, Record};
-use crate::proto::generation::takeover::{self, Act, Done, End, Next, TakeOver};
+use crate::proto::generation::takeover::{Act, Done, End, Next, TakeOver};
 use crate::proto::generation::verdict::{Purpose, Verdict, verdict};
-use crate::proto::{Report, TooMany};
 use crate::shutdown::lock;
 use crate::sys::pid_file::PidFile;
 use crate::sys::signals::SIGUSR2;
@@ -208,9 +208,9 @@ impl Hands<'_> {
 
 /// The oldest generations make room.
 fn end_surplus(service: &Service, others: &[Examined]) {
-    let Some((most, TooMany::EndOldest)) = service.draining else { return };
+    let Some(crowd) = service.crowd else { return };
     let draining: Vec<_> = others.iter().map(Examined::draining).collect();
-    for place in takeover::surplus(&draining, most) {
+    for place in crowd.surplus(&draining) {
         let Examined { generation, held: Some(held), facts } = &others[place] else { continue };
         // Its own hammer: in a drain, a USR2 that is not its launcher's forces the end.
         match verdict(facts, Purpose::TakeOver, service.asker()) {
@@ -219,7 +219,7 @@ fn end_surplus(service: &Service, others: &[Examined]) {
         }
         let predecessor = generation.daemon.pid;
         match held.signal(SIGUSR2) {
-            Ok(()) => log::write(Event::OldestEnded { predecessor, max_draining: most }),
+            Ok(()) => log::write(Event::OldestEnded { predecessor, max_draining: crowd.most }),
             Err(error) => log::write(Event::TakeoverFailed { predecessor, error: &error }),
         }
     }

@@ -22,10 +22,11 @@ use crate::driver::threads::Asked;
 use crate::driver::timers::Timers;
 use crate::driver::unix_socket_error;
 use crate::error::{Error, ErrorKind, Result};
+use crate::proto::Report;
 use crate::proto::channel::{Aside, MESSAGE_MAX};
+use crate::proto::generation::crowd::Crowd;
 use crate::proto::launcher::{Child, InPlace, Input, Launcher, Timer};
 use crate::proto::supervisor::notices::{self, Limits, Notices};
-use crate::proto::{Report, TooMany};
 use crate::shutdown::Hook;
 use crate::sys::process::Held;
 use crate::sys::seqpacket::{Arrival, Link};
@@ -127,11 +128,7 @@ fn run(
     }
     warnings::warn_at_launch(&supervisor, &again, threads);
     run_hooks(std::mem::take(&mut settings.on_launch));
-    // If the oldest generation has to make room, the new generation ends it.
-    let max_draining = match settings.too_many_draining {
-        Some(TooMany::EndOldest) => None,
-        Some(TooMany::Refuse) | None => settings.max_draining,
-    };
+    let max_draining = settings.crowd().and_then(Crowd::most_of_launcher);
     let in_place = again.in_place.then_some(InPlace { max_draining });
     let limits = Limits { handoff: settings.handoff_timeout, drain: settings.drain_timeout };
     let mut driver = Driver {

@@ -4,6 +4,7 @@
 //! `signal_hooks` holds back what the hooks before a signal delay. `reminders` says what an operator is told of a
 //! phase that lasts.
 
+pub(crate) mod health;
 pub(crate) mod leaving;
 mod machine;
 pub(crate) mod reminders;

@@ -5,6 +5,7 @@ pub(crate) mod bookings;
 pub(crate) mod check;
 pub(crate) mod clock;
 pub(crate) mod crashes;
+pub(crate) mod crowd;
 pub(crate) mod lines;
 pub(crate) mod proof;
 pub(crate) mod record;

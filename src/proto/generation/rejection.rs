@@ -171,15 +171,44 @@ pub(crate) fn may_wait(has_probation: bool, in_place: bool) -> bool {
 impl Sight {
     /// For how long it may have to wait, from the moment when it first looked. It goes on at once if it sees
     /// `None`: nobody serves meanwhile, the operator wants another try, or another file has been rejected since.
-    pub(crate) fn pause(self) -> Option<Duration> {
+    fn pause(self) -> Option<Duration> {
         let rejected = self.rejected.filter(|rejected| Some(rejected.file) == self.own)?;
         (self.is_served && !self.goes).then(|| rejected.pause())
     }
 }
 
+/// EX_TEMPFAIL of `sysexits.h`: the supervisor is to start the file that the path names now.
+const ANOTHER_FILE: i32 = 75;
+
+/// What a process does next that may have to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It waits, for so long at most, and looks again.
+    Wait(Duration),
+    /// It claims.
+    Start,
+    /// It ends with this exit code.
+    End(i32),
+}
+
+/// `sight`: what it sees; `None` if nothing can be known. `waited`: since its first look. `is_replaced`: the path of
+/// its program names another file than the one that it runs.
+pub(crate) fn next(sight: Option<Sight>, waited: Option<Duration>, is_replaced: bool) -> Next {
+    // First: an operator who has replaced the file and asks for a restart means the new one.
+    if waited.is_some() && is_replaced {
+        return Next::End(ANOTHER_FILE);
+    }
+    // If nothing can be known, a pause protects nobody.
+    let pause = sight.and_then(Sight::pause).unwrap_or_default();
+    match pause.saturating_sub(waited.unwrap_or_default()) {
+        Duration::ZERO => Next::Start,
+        left => Next::Wait(left),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{ProgramFile, Rejected, RollbackCause, Sight, may_wait};
+    use super::{Next, ProgramFile, Rejected, RollbackCause, Sight, may_wait, next};
     use crate::proto::are_told_apart;
     use std::time::Duration;
 
@@ -255,6 +284,26 @@ mod tests {
             None
         );
         assert_eq!(Sight { rejected, own: None, is_served: true, goes: false }.pause(), None);
+    }
+
+    #[test]
+    fn p11_a_file_that_was_replaced_meanwhile_is_not_tried() {
+        let sight =
+            Sight { rejected: Some(rejected(3)), own: Some(FILE), is_served: true, goes: false };
+        let (second, all) = (Duration::from_secs(1), Duration::from_secs(8));
+        assert_eq!(next(Some(sight), None, false), Next::Wait(all));
+        assert_eq!(next(Some(sight), Some(second), false), Next::Wait(all - second));
+        assert_eq!(next(Some(sight), Some(all), false), Next::Start);
+        assert_eq!(next(Some(sight), Some(second * 9), false), Next::Start);
+        assert_eq!(next(None, None, false), Next::Start);
+        assert_eq!(next(None, Some(second), false), Next::Start);
+        // A program that was replaced while it started is none that has waited.
+        assert_eq!(next(Some(sight), None, true), Next::Wait(all));
+        let goes = Sight { goes: true, ..sight };
+        for sight in [Some(sight), Some(goes), None] {
+            assert_eq!(next(sight, Some(second), true), Next::End(75));
+        }
+        assert_eq!(next(Some(goes), Some(second), false), Next::Start);
     }
 
     #[test]

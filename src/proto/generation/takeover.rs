@@ -255,24 +255,5 @@ impl TakeOver {
     }
 }
 
-/// Those generations that are forced to end, so that no more than `most` drain: the oldest ones, by their place.
-/// Only one that was told to drain before may be forced. `others`: of the record, and whether it says of them
-/// that they drain.
-pub(crate) fn surplus(others: &[(Facts, bool)], most: usize) -> Vec<usize> {
-    let mut living: Vec<usize> =
-        (0..others.len()).filter(|place| others[*place].0.lives()).collect();
-    living.sort_by_key(|place| others[*place].0.number);
-    living.truncate(living.len().saturating_sub(most));
-    living.retain(|place| others[*place].1);
-    living
-}
-
-/// May a further generation start, if no more than `most` may drain? If none serves, it may.
-pub(crate) fn has_room(others: &[(Facts, bool)], most: usize) -> bool {
-    let living = || others.iter().filter(|(facts, _)| facts.lives());
-    let draining = living().filter(|(_, drains)| *drains).count();
-    draining < most || living().all(|(facts, _)| !facts.serves)
-}
-
 #[cfg(test)]
 mod tests;

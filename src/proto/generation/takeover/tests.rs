@@ -170,24 +170,3 @@ fn generations_that_pile_up_are_counted() {
     let (_, _, takeover) = run(TakeOver::new(OWN), &others, |_| None);
     assert_eq!(takeover.pile().map(|pile| (pile.count, pile.oldest)), Some((4, 150)));
 }
-
-#[test]
-fn the_oldest_of_too_many_that_drain_make_room() {
-    let drains = |number| (Facts::of_test(number, Ok(())), true);
-    let serves = |number| (Facts::of_test(number, Ok(())), false);
-    let gone = |number| (Facts::of_test(number, Err(Unproven::Gone)), true);
-    let all = [drains(3), gone(1), serves(4), drains(2)];
-    assert_eq!(surplus(&all, 3), [0; 0]);
-    assert_eq!(surplus(&all, 2), [3]);
-    assert_eq!(surplus(&all, 1), [3, 0]);
-    assert_eq!(surplus(&[serves(4)], 1), [0; 0]);
-    // What has just been told to drain is not forced, whatever the limit is.
-    assert_eq!(surplus(&all, 0), [3, 0]);
-    assert!(has_room(&all, 3));
-    assert!(!has_room(&all, 2));
-    assert!(has_room(&[serves(4), gone(1), gone(2)], 1));
-    let mut none_serves = [drains(2), drains(3)];
-    assert!(!has_room(&none_serves, 1), "a draining line may still say that it served");
-    none_serves.iter_mut().for_each(|(facts, _)| facts.serves = false);
-    assert!(has_room(&none_serves, 1));
-}
