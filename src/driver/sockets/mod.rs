@@ -186,6 +186,7 @@ pub(in crate::driver) fn entry(socket: Socket, fd: OwnedFd) -> Entry {
     let is_descriptor = socket.kind == SocketKind::Descriptor;
     let cookie = socket::cookie(fd.as_fd()).ok();
     let cookie = cookie.or_else(|| is_descriptor.then(descriptor::unique));
-    let only_v6 = socket::is_only_v6(fd.as_fd());
+    let is_v6 = matches!(socket.local, Address::Inet(address) if address.is_ipv6());
+    let only_v6 = is_v6 && socket::is_only_v6(fd.as_fd());
     Entry { socket, fd: Arc::new(fd), cookie, only_v6, outlives_crash: !is_descriptor }
 }
