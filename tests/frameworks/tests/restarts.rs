@@ -69,7 +69,7 @@ fn restarted_ten_times(name: &str, http2: bool, more: &'static [(Client, u64)]) 
             http::wait_pid(&target)
         };
         let kept = Strict::new(&target).clients(8).every(Duration::from_millis(20));
-        let kept = if http2 { kept.http2(1) } else { kept }.start();
+        let kept = if http2 { kept.http2(2) } else { kept }.start();
         let prober = (!http2).then(|| Prober::start_every(Duration::from_millis(10), &target));
         let others: Vec<_> = more
             .iter()
