@@ -97,10 +97,12 @@ impl World {
         if serving.len() > 1 || serving.first() != newest {
             return self.fault(Promise::P4, "not the newest ready generation serves alone");
         }
-        // A generation that hangs, or that nobody could start any more within the bounds.
+        // A generation that hangs, or that nobody could start any more within the bounds. Who has lost a parent of
+        // an unknown kind does not know that another one will be started, so it may hang as well.
+        let knows = setting.kind.starts_again.is_supervisor();
         let hangs = alive.iter().any(|id| {
             let main = self.daemon(*id).map(|daemon| &daemon.main);
-            main == Some(&Main::Preparing(Deploy::Hangs)) && self.is_supervised(*id)
+            main == Some(&Main::Preparing(Deploy::Hangs)) && (self.is_supervised(*id) || !knows)
         });
         let ended = setting.kind == Kind::NOBODY
             || self.is_out_of_starts(setting)
