@@ -25,9 +25,9 @@ pub(crate) enum Untakeable {
     Stranger(i32),
 }
 
-/// What listens at the control socket. If nothing does, a predecessor at the second name, which its socket has while it
-/// stands by: a generation may have taken the path, and died before it told the older ones to end. `pid`: that of what
-/// was found.
+/// What listens at the control socket. If nothing does, a predecessor at the second name, which its socket has during a
+/// takeover and while it stands by: a generation may have taken the path, and died before it told the older ones to end.
+/// `pid`: that of what was found.
 pub(crate) fn listener<T>(
     found: Option<T>,
     second: impl FnOnce() -> Option<T>,

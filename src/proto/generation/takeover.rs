@@ -226,14 +226,14 @@ impl TakeOver {
             Some(place) => Act::Stop(place, self.verdict(place)),
             // It is found by its second name until the probation is over.
             None if self.standby.is_some() => Act::GiveUp,
-            None if self.keeper().is_some() || self.probation => Act::DropName,
+            None if self.named().is_some() || self.probation => Act::DropName,
             None => Act::GiveUp,
         }
     }
 
     /// The process that has to be found if we die.
     fn named(&self) -> Option<usize> {
-        self.standby.or_else(|| self.keeper())
+        self.standby.or_else(|| self.keeper()).or_else(|| self.serving())
     }
 
     /// The newest older generation that serves and is proven.
@@ -246,9 +246,15 @@ impl TakeOver {
         (0..self.others.len()).filter(can).max_by_key(|place| self.others[*place].number)
     }
 
-    /// The keeper that holds the sockets. A predecessor that serves puts a lost control socket back by
-    /// itself, and so does a keeper; but a keeper may be the only one that holds them, and a start that does
-    /// not find it fails, since the addresses are in use.
+    /// The newest older generation that serves. It puts a lost control socket back by itself, but only looks after it
+    /// each second: a start that does not find it before fails, since the addresses are in use.
+    fn serving(&self) -> Option<usize> {
+        let serves = |place: &usize| self.others[*place].serves && self.others[*place].lives();
+        let older = (0..self.others.len()).filter(|place| self.is_older(*place));
+        older.filter(serves).max_by_key(|place| self.others[*place].number)
+    }
+
+    /// The keeper that holds the sockets, which may be the only one. It looks after its control socket as well.
     fn keeper(&self) -> Option<usize> {
         let keeps = |place: &usize| self.others[*place].keeps && self.others[*place].lives();
         (0..self.others.len()).find(|place| self.is_older(*place) && keeps(place))

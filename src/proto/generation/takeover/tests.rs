@@ -39,6 +39,7 @@ fn p1_p4_the_steps_in_their_order() {
     let expected = [
         Act::Look,
         Act::Install,
+        Act::KeepName(1),
         Act::Listen,
         Act::Enter(vec![1, 2]),
         Act::Close,
@@ -47,6 +48,7 @@ fn p1_p4_the_steps_in_their_order() {
         Act::SteerFlows,
         Act::Stop(1, TOUCH),
         Act::Stop(2, TOUCH),
+        Act::DropName,
         Act::GiveUp,
     ];
     assert_eq!((&acts[..], end), (&expected[..], End::Started));
@@ -56,18 +58,31 @@ fn p1_p4_the_steps_in_their_order() {
     assert_eq!((acts[0].clone(), acts[1].clone(), end), (Act::Claim, Act::Look, End::Started));
 }
 
-/// Between the two, the next start would find nobody at the path of the control socket.
+/// If the successor dies between the two, the next start would find nobody at the path of the control socket.
 #[test]
-fn p12_a_keeper_has_a_second_name_until_it_has_been_told_to_end() {
-    let keeper = Facts { serves: false, keeps: true, ..Facts::of_test(4, Ok(())) };
-    let (acts, _, _) = run(TakeOver::new(OWN), &[Facts::of_test(3, Ok(())), keeper], |_| None);
-    let at = |act: &Act| acts.iter().position(|one| one == act).expect("it is done");
-    assert!(at(&Act::KeepName(1)) < at(&Act::Listen), "{acts:?}");
-    assert!(at(&Act::Stop(1, TOUCH)) < at(&Act::DropName), "{acts:?}");
-    let gone = Facts { proof: Err(Unproven::Gone), ..keeper };
-    let (acts, _, _) = run(TakeOver::new(OWN), &[Facts::of_test(3, Ok(())), gone], |_| None);
-    let names = |act: &Act| matches!(act, Act::KeepName(_) | Act::DropName);
-    assert!(!acts.iter().any(names), "{acts:?}");
+fn p1_p12_who_has_the_sockets_has_a_second_name_until_it_has_been_told_to_end() {
+    let drains = Facts { serves: false, ..Facts::of_test(4, Ok(())) };
+    let serves = Facts::of_test(3, Ok(()));
+    let keeper = Facts { keeps: true, ..drains };
+    let gone = |facts| Facts { proof: Err(Unproven::Gone), ..facts };
+    let older = Facts::of_test(2, Ok(()));
+    let cases = [
+        ([older, serves, drains], Some(1)),
+        ([older, serves, keeper], Some(2)),
+        ([older, serves, gone(keeper)], Some(1)),
+        ([older, gone(serves), drains], Some(0)),
+        ([gone(older), gone(serves), drains], None),
+    ];
+    for (others, named) in cases {
+        let (acts, _, _) = run(TakeOver::new(OWN), &others, |_| None);
+        let at = |act: &Act| acts.iter().position(|one| one == act).expect("it is done");
+        if let Some(place) = named {
+            assert!(at(&Act::KeepName(place)) < at(&Act::Listen), "{acts:?}");
+            assert!(at(&Act::Stop(place, TOUCH)) < at(&Act::DropName), "{acts:?}");
+        }
+        let names = |act: &&Act| matches!(act, Act::KeepName(_) | Act::DropName);
+        assert_eq!(acts.iter().filter(names).count(), 2 * named.iter().count(), "{acts:?}");
+    }
 }
 
 #[test]
