@@ -425,7 +425,7 @@ impl Phase {
 
 #[cfg(test)]
 mod tests {
-    use super::{Begins, Phase, StartedCall};
+    use super::{Begins, Phase, Question, StartedCall};
     use crate::proto::DrainReason;
 
     #[test]
@@ -437,6 +437,13 @@ mod tests {
         assert_eq!(draining(stopped).begins(leaving(stopped)), begins(false, false, true));
         assert_eq!(draining(stopped).begins(Phase::Detached), begins(false, true, true));
         assert_eq!(Phase::Finished.begins(draining(stopped)), begins(false, false, false));
+    }
+
+    /// The status of a service may be about a process that came after the launcher.
+    #[test]
+    fn only_a_launcher_asks_about_its_own_process() {
+        assert_eq!(Question::OfLauncher.main_pid(811), Some(811));
+        assert_eq!(Question::OfService.main_pid(811), None);
     }
 
     #[test]

@@ -181,6 +181,20 @@ mod tests {
         assert_eq!(signal(&mut hooks, Signal::Term, true), (term(true), None));
     }
 
+    #[test]
+    fn only_the_launcher_speaks_for_itself() {
+        let input = |signal, from, launcher| {
+            let arrived = Arrived::Signal { signal, from, announced: false };
+            arrived.input(launcher, |pid| if pid == 9 { Sender::Successor } else { Sender::Other })
+        };
+        let launcher = Sender::Launcher { announced: false };
+        assert_eq!(input(Signal::Term, 5, Some(5)), Input::Term(launcher));
+        assert_eq!(input(Signal::Usr2, 5, Some(5)), Input::Usr2(launcher));
+        assert_eq!(input(Signal::Term, 9, Some(5)), Input::Term(Sender::Successor));
+        assert_eq!(input(Signal::Int, 6, Some(5)), Input::Term(Sender::Other));
+        assert_eq!(input(Signal::Usr2, 5, None), Input::Usr2(Sender::Other));
+    }
+
     /// A start that is cancelled too late is told of the restart or the stop all the same.
     #[test]
     fn a_cancelled_start_is_still_told_what_follows() {

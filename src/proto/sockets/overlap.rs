@@ -126,6 +126,9 @@ mod tests {
             }
         }
         assert!(!reach("127.0.0.1:80").meets(reach("0.0.0.0:81")));
+        // Asked for without a scope, as a socket may be that is bound to a device (SO_BINDTODEVICE).
+        assert!(reach("[fe80::1]:80").meets(reach("[fe80::1%2]:80")));
+        assert!(reach("[fe80::1%2]:80").meets(reach("[fe80::1]:80")));
         assert!(!reach("127.0.0.1:0").meets(reach("127.0.0.1:0")));
     }
 

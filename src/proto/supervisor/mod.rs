@@ -131,8 +131,7 @@ pub(crate) enum NamedBy {
     Variable { name: &'static str, group: Option<&'static str> },
 }
 
-/// What most kinds have in common. Each row of [`KINDS`] says the rest: what it is called, when it tells what it
-/// wants, whether it starts the service again, and what an operator types.
+/// A kind of which nothing is known. Each row of [`KINDS`] says what else there is.
 const ORDINARY: Manner = Manner {
     name: "",
     processes: &[],
@@ -222,7 +221,6 @@ pub(crate) const KINDS: &[Manner] = &[
     Manner {
         name: "supervisord",
         processes: &["supervisord"],
-        tells: Tells::Never,
         starts_again: StartsAgain::IfConfigured,
         closes_output: true,
         exit_0_is_final: Some(ExitZero {
@@ -244,7 +242,6 @@ pub(crate) const KINDS: &[Manner] = &[
     Manner {
         name: "openrc",
         processes: &["supervise-daemo"], // `supervise-daemon`, cut by the kernel
-        tells: Tells::Never,
         starts_again: StartsAgain::IfConfigured, // up to `respawn_max` times
         commands: Some(Commands {
             service: NamedBy::Variable { name: "RC_SVCNAME", group: None },
@@ -256,23 +253,12 @@ pub(crate) const KINDS: &[Manner] = &[
     // The launcher is PID 1, or the child of a PID 1 that restarts nothing, as in a container.
     Manner {
         name: "nobody",
-        processes: &[],
-        tells: Tells::Never,
         starts_again: StartsAgain::Never,
         adopts_orphans: Adopts::AsPid1,
-        commands: None,
         ..ORDINARY
     },
     // A parent that is no supervisor we know.
-    Manner {
-        name: "other",
-        processes: &["init"],
-        tells: Tells::Never,
-        starts_again: StartsAgain::Unknown,
-        adopts_orphans: Adopts::AsPid1,
-        commands: None,
-        ..ORDINARY
-    },
+    Manner { name: "other", processes: &["init"], adopts_orphans: Adopts::AsPid1, ..ORDINARY },
     #[cfg(test)]
     invented::MANNER,
 ];

@@ -1,4 +1,4 @@
-use super::{Kind, NamedBy, Tells};
+use super::{Adopts, Kind, NamedBy, Tells};
 use crate::proto::channel::{Hello, ToDaemon};
 use crate::proto::daemon::{
     Daemon, Input as D, NoRestart, Output as DO, Phase, Question, Sender, Sight,
@@ -47,6 +47,27 @@ fn each_kind_has_one_row_that_contradicts_no_other() {
     for length in [None, Some(0), Some(17)] {
         assert_eq!(Kind::of_status_file(length), Kind::DAEMONTOOLS, "{length:?}");
     }
+}
+
+/// The columns that make one kind unlike most.
+#[test]
+fn what_is_peculiar_to_one_kind() {
+    let only = |what: &str, has: fn(&Kind) -> bool, expected: &[Kind]| {
+        let kinds: Vec<Kind> = Kind::all().filter(|kind| *kind != INVENTED).filter(has).collect();
+        assert_eq!(kinds, expected, "{what}");
+    };
+    only("reaches past scripts", |kind| kind.reaches_past_scripts, &[Kind::SYSTEMD]);
+    only("closes the output", |kind| kind.closes_output, &[Kind::SUPERVISORD]);
+    only("exit code 0 is final", |kind| kind.exit_0_is_final.is_some(), &[Kind::SUPERVISORD]);
+    only("another signal", |kind| kind.signal_file.is_some(), &[Kind::S6]);
+    only("a limit for KILL", |kind| kind.kill_limit_file.is_some(), &[Kind::S6]);
+    only("a subreaper", |kind| kind.adopts_orphans == Adopts::Always, &[Kind::SYSTEMD]);
+    let as_pid_1 = |kind: &Kind| kind.adopts_orphans == Adopts::AsPid1;
+    only("adopts as PID 1", as_pid_1, &[Kind::NOBODY, Kind::OTHER]);
+    only("no commands", |kind| kind.commands.is_none(), &[Kind::NOBODY, Kind::OTHER]);
+    only("no process", |kind| kind.processes.is_empty(), &[Kind::NOBODY]);
+    let by_systemd = |kind: &Kind| kind.down_means != Kind::DAEMONTOOLS.down_means;
+    only("another word for down", by_systemd, &[Kind::SYSTEMD]);
 }
 
 /// Why a manual USR2 is refused.
