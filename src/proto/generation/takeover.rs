@@ -226,14 +226,13 @@ impl TakeOver {
             Some(place) => Act::Stop(place, self.verdict(place)),
             // It is found by its second name until the probation is over.
             None if self.standby.is_some() => Act::GiveUp,
-            None if self.named().is_some() || self.probation => Act::DropName,
-            None => Act::GiveUp,
+            None => Act::DropName,
         }
     }
 
     /// The process that has to be found if we die.
     fn named(&self) -> Option<usize> {
-        self.standby.or_else(|| self.keeper()).or_else(|| self.serving())
+        self.standby.or_else(|| self.keeper()).or_else(|| self.predecessor())
     }
 
     /// The newest older generation that serves and is proven.
@@ -246,12 +245,13 @@ impl TakeOver {
         (0..self.others.len()).filter(can).max_by_key(|place| self.others[*place].number)
     }
 
-    /// The newest older generation that serves. It puts a lost control socket back by itself, but only looks after it
-    /// each second: a start that does not find it before fails, since the addresses are in use.
-    fn serving(&self) -> Option<usize> {
-        let serves = |place: &usize| self.others[*place].serves && self.others[*place].lives();
-        let older = (0..self.others.len()).filter(|place| self.is_older(*place));
-        older.filter(serves).max_by_key(|place| self.others[*place].number)
+    /// The newest older generation that serves, or may: its line says that it drains if a successor has died before
+    /// it told it so. It puts a lost control socket back by itself, but only looks after it each second: a start that
+    /// does not find it before fails, since the addresses are in use.
+    fn predecessor(&self) -> Option<usize> {
+        let lives = |place: &usize| self.is_older(*place) && self.others[*place].lives();
+        let rank = |place: &usize| (self.others[*place].serves, self.others[*place].number);
+        (0..self.others.len()).filter(lives).max_by_key(rank)
     }
 
     /// The keeper that holds the sockets, which may be the only one. It looks after its control socket as well.
