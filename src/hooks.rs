@@ -31,8 +31,9 @@
 //! restart or TERM for a stop. A successor sends TERM.
 //!
 //! The launcher does not forward TERM, CHLD (or another release signal), and the reload signals. The latter
-//! start the next generation, which runs the hooks of [`Stage::Takeover`]; the old one then gets TERM. All
-//! other signals are forwarded, for [`on_signal`]. [A table](crate::guide::signals) has all signals.
+//! start the next generation, which runs the hooks of [`Stage::Takeover`]; the old one then gets TERM. It forwards
+//! QUIT and PWR if the program handles them, and most others, for [`on_signal`]. [A table](crate::guide::signals)
+//! has all signals.
 
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};

@@ -98,20 +98,22 @@ use std::path::Path;
 ///
 /// Call it first in `main`, before the program starts threads, opens sockets or allocates much memory:
 /// the launcher would otherwise keep them. Before it, do not fork, call `setsid`, or close descriptors that
-/// the program has not opened: one of them is the daemon's channel to its launcher. Generations find each other by `pid_file`, for example
-/// `/run/web/web.pid`. Its folder must be writable by the user that the service ends up as. A relative
-/// path counts from the folder in which the program was started. An empty path disables the crate, and so
-/// does every system other than Linux: see [`Config::new`]. Other settings: [`Config`].
+/// the program has not opened: one of them is the daemon's channel to its launcher. Generations find each other
+/// by `pid_file`, for example `/run/web/web.pid`. Its folder must be writable by the user that the service ends
+/// up as. A relative path counts from the folder in which the program was started. An empty path disables the
+/// crate, and so does every system other than Linux: see [`Config::new`]. Other settings: [`Config`].
 ///
 /// The first process executes the program again, with the same path, arguments, environment and
 /// standard descriptors. If the file at that path has been replaced, the new file is executed. The first
 /// process becomes the launcher: in it, this call never returns. The second process, the daemon, gets a
 /// session of its own and installs its signal handlers. If another generation is starting, the daemon
 /// waits up to [`claim_timeout`](Config::claim_timeout). This guards against two generations that start
-/// at once. The launcher holds a TERM back until the daemon can take it.
+/// at once. If the program file has failed in its [probation](Config::probation), the daemon waits up to 64 s
+/// before it tries again. The launcher holds a TERM back until the daemon can take it.
 ///
 /// A daemon that gets TERM, INT or USR2 or loses its launcher before [`started`] has returned ends at
-/// once, also inside this call. Nothing depends on it yet, and its predecessor serves.
+/// once, also inside this call: nothing depends on it yet, and its predecessor serves. If the service is being
+/// stopped, it ends when the older generations have ended.
 ///
 /// # Errors
 ///
@@ -122,8 +124,8 @@ use std::path::Path;
 ///   [`ErrorKind::Launch`] if the program cannot be found or executed. Nothing was
 ///   started then.
 /// - In the daemon: [`ErrorKind::Claim`] if the lock file cannot be used or the folder is not writable,
-///   [`ErrorKind::ClaimTimeout`] if another generation does not finish starting, and
-///   [`ErrorKind::Channel`] if the channel to the launcher was closed or the launcher cannot be
+///   [`ErrorKind::ClaimTimeout`] if another generation does not finish starting,
+///   [`ErrorKind::TooManyDraining`] as [`Config::too_many_draining`] says, and [`ErrorKind::Channel`] if the channel to the launcher was closed or the launcher cannot be
 ///   understood.
 /// - In both: [`ErrorKind::AlreadyInitialized`] at a second call, and [`ErrorKind::System`] if the system
 ///   refuses a thread, a handler or a socket.
@@ -133,11 +135,14 @@ pub fn init(pid_file: impl AsRef<Path>) -> Result<()> {
     Config::new(pid_file).init()
 }
 
-/// Announces that this generation serves, and sends the older ones TERM.
+/// Announces that this generation serves, and sends the older ones TERM. On
+/// [probation](Config::probation), the predecessor stands by instead.
 ///
 /// Call it when connections reach this process: the sockets are bound and listen. If it is forgotten, a
 /// restart or a stop ends this process at once, and cuts what it serves; the log warns of it after 10 s, or
-/// after [`claim_timeout`](Config::claim_timeout) if that is shorter. A second call does nothing. While it holds the claim, it puts the PID file in place and enters this generation in the
+/// after [`claim_timeout`](Config::claim_timeout) if that is shorter. A second call does nothing.
+///
+/// The call holds the claim while it puts the PID file in place and enters this generation in the
 /// record. Only then it signals the older generations, and only those that it can prove to be older
 /// generations of this service (`pidfd_open(2)`). This guards against stale PID files, PIDs that were
 /// used again, and a death half-way. If the process is told to end meanwhile, this call does not return.
@@ -147,9 +152,10 @@ pub fn init(pid_file: impl AsRef<Path>) -> Result<()> {
 /// - [`ErrorKind::AlreadyRunning`]: the PID file belongs to a service under another supervisor. The error
 ///   names it, and the command that restarts it. Nobody was signalled, and the claim is given up. A call for a
 ///   [socket](sockets) returns this error earlier.
-/// - [`ErrorKind::PidFile`], [`ErrorKind::Claim`]: a file cannot be written. [`ErrorKind::System`]: out of
-///   descriptors or memory, so it is unknown which processes are predecessors. After these the claim is
-///   still held, and the call may be repeated.
+/// - [`ErrorKind::PidFile`], [`ErrorKind::Claim`], [`ErrorKind::Takeover`]: a file or the control socket cannot be
+///   put in place. [`ErrorKind::Socket`]: the settings of a socket that was taken over cannot be changed.
+///   [`ErrorKind::System`]: out of descriptors or memory, so it is unknown which processes are predecessors. After
+///   these the claim is still held, and the call may be repeated.
 /// - [`ErrorKind::NotInitialized`]: [`init`] has not succeeded.
 pub fn started() -> Result<()> {
     driver::started()

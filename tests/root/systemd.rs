@@ -321,7 +321,7 @@ fn p1_p6_in_the_folder_of_another_supervisor() {
 /// The sample, with the program `seamless` and the PID file of a test.
 fn reload_by_command(sample: &str, folder: &Path) -> String {
     let seamless = bin::support("seamless").display().to_string();
-    let changed = sample.replace("/usr/local/bin/seamless", &seamless);
+    let changed = sample.replace("=seamless ", &format!("={seamless} "));
     let changed = changed.replace("/run/%N", &folder.display().to_string());
     assert!(changed.contains(&format!("ExecReload={seamless} restart {}", folder.display())));
     changed

@@ -116,7 +116,7 @@ fn main() -> ExitCode {
     let ask = match parse(Parser::from_env()) {
         Ok(Line::Ask(ask)) => ask,
         Ok(Line::Status(ask)) => return on_linux(|| status::run(&ask)).into(),
-        Ok(Line::List(ask)) => return list::run(&ask).into(),
+        Ok(Line::List(ask)) => return on_linux(|| list::run(&ask)).into(),
         Ok(Line::Print(text)) => {
             say(text.trim_end());
             return End::Done.into();

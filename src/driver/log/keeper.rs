@@ -10,7 +10,7 @@ use std::time::Duration;
 events! {
     /// Of a keeper.
     Event {
-        /// The keeper holds the sockets of this generation, for so long.
+        /// The keeper holds the sockets of this generation, for `left_ms` at most.
         Keeping: Info "keep" {
             generation: u64,
             keeper = own_pid(),

@@ -17,7 +17,7 @@ events! {
         /// The daemon has not finished its start, and ends once it has.
         StoppingEarly: Info "stop-early" => "Nothing.";
 
-        /// The daemon serves. Logged by the thread for signals, if it changes the phase.
+        /// The daemon serves again, after a restart that has failed.
         Serving: Info "started" => "Nothing.";
 
         /// A handoff begins: the `on_shutdown_request` hooks run.

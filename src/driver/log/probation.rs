@@ -74,8 +74,8 @@ events! {
             error: &'a dyn Display as Field::Quoted,
         } => "Repair what `error` names.";
 
-        /// The other generation could hear nothing of this one, and has served beside it. So the probation begins
-        /// anew.
+        /// The other generation heard nothing of this one for two seconds, and has served as well. So the probation
+        /// begins anew.
         BeginsAnew: Warn "probation" {
             generation: Option<u64>,
             daemon = own_pid(),

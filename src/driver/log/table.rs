@@ -9,7 +9,7 @@ use std::path::Path;
 const HEAD: &str = "\
 What the crate logs, through the crate `log` with the target `seamless`. Each line is one event:
 `stage=NAME`, then the fields of the event in a fixed order. The same fields are key-value pairs of the
-record, so a logger that writes JSON, or `tracing`, gets them without parsing the text. A field without
+record, so a logger that writes JSON gets them without parsing the text. A field without
 a value is `-` in the text and null in the pair.
 
 This page is made from the list in the code.

@@ -378,7 +378,7 @@ pub(crate) fn findings(unit: &Properties, own: &Own) -> Vec<Finding> {
     if own.reloads && unit.get("ExecReload").is_empty() && kind != "notify-reload" {
         find(
             "ExecReload",
-            "ExecReload=/usr/local/bin/seamless restart PIDFILE, which waits for the result",
+            "ExecReload=seamless restart PIDFILE, which waits for the result",
             "`systemctl reload` is refused, though a signal restarts the service in place",
         );
     }

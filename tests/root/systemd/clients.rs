@@ -23,7 +23,7 @@ fn p1_p2_p3_p6_p8_the_sample_unit() {
 fn p1_p2_p3_p6_p8_the_sample_unit_in_place() {
     let sample = include_str!("../../../examples/service/systemd/web.service.d/reload.conf");
     let seamless = bin::support("seamless").display().to_string();
-    cases(IN_PLACE, &sample.replace("/usr/local/bin/seamless", &seamless));
+    cases(IN_PLACE, &sample.replace("=seamless ", &format!("={seamless} ")));
 }
 
 const IN_PLACE: &str = "systemd, in place";

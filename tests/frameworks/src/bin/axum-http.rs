@@ -1,5 +1,5 @@
 //! axum by `seamless::http::serve`: one line. With the client's address, Server-Sent Events that end when
-//! the drain begins, and WebSockets that are closed with 1012 (service restart).
+//! the drain begins, and WebSockets that are closed one after the other, with 1012 (service restart).
 
 use axum::extract::ConnectInfo;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
@@ -46,6 +46,8 @@ async fn events() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
 }
 
 async fn echo(mut socket: WebSocket) {
+    // Each client at a moment of its own: all of them connect again.
+    let mut moment = seamless::draining().moment(Duration::from_secs(2));
     loop {
         tokio::select! {
             message = socket.recv() => match message {
@@ -57,9 +59,10 @@ async fn echo(mut socket: WebSocket) {
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return,
             },
-            () = seamless::draining().at_once() => {
-                let restart = CloseFrame { code: 1012, reason: "service restart".into() };
-                _ = socket.send(Message::Close(Some(restart))).await;
+            () = &mut moment => {
+                let close = seamless::http::close_frame();
+                let close = CloseFrame { code: close.code, reason: close.reason.into() };
+                _ = socket.send(Message::Close(Some(close))).await;
                 // Until the client has answered, or has had its time.
                 let answered = async { while let Some(Ok(_)) = socket.recv().await {} };
                 _ = tokio::time::timeout(Duration::from_secs(5), answered).await;

@@ -43,9 +43,10 @@ options:
     choices: [committed, started]
     default: committed
   timeout:
-    description: How long the restart may take, like C(60s) or C(2m).
+    description:
+      - How long the restart may take, with its probation, like C(60s) or C(2m).
+      - By itself 60 s, and the time of the probation.
     type: str
-    default: 60s
   if_down:
     description: Whether a service that does not run is a failure. If not, the link is changed all the same.
     type: str
@@ -167,7 +168,9 @@ class Deploy(object):
 
     def restart(self):
         """The exit code of `seamless restart`, and what it said."""
-        options = ["--json", "--timeout", self.params["timeout"]]
+        options = ["--json"]
+        if self.params["timeout"] is not None:
+            options += ["--timeout", self.params["timeout"]]
         if self.params["wait"] == "committed":
             options += ["--wait", "committed"]
         code, out, err = self.seamless("restart", *options)
@@ -250,7 +253,7 @@ def main():
             "restart": {"type": "str", "choices": ["if_needed", "always"], "default": "if_needed"},
             "check": {"type": "bool", "default": True},
             "wait": {"type": "str", "choices": ["committed", "started"], "default": "committed"},
-            "timeout": {"type": "str", "default": "60s"},
+            "timeout": {"type": "str"},
             "if_down": {"type": "str", "choices": ["fail", "ignore"], "default": "fail"},
             "seamless": {"type": "str", "default": "seamless"},
         },
