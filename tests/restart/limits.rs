@@ -135,6 +135,27 @@ fn p1_p3_a_supervisor_waits_for_room(kind: Supervisor, folder: &Path) {
     site.assert_one_generation(third.pid());
 }
 
+/// It is not one of the service, so it ends nobody, whatever it would allow.
+fn p1_p3_a_copy_that_is_refused_makes_no_room(kind: Supervisor, folder: &Path) {
+    let site = Site::at(folder).user(User::Root).shared_socket().options(SERVES_ON).under(kind);
+    let first = site.daemon(1);
+    let request = Connection::unfinished(&site.target);
+    request.wait_accepted(first.pid());
+    site.service().settle();
+    site.service().restart();
+    let second = site.daemon(2);
+    site.wait_drain(first.pid());
+    scene::wait_let_go(first.pid());
+    let copy = Site::at(folder).user(User::Root).no_socket().alone();
+    let error = copy.start(&["--max-draining=1", "--too-many=end-oldest"]).wait_error();
+    assert!(error.text.contains("is supervised by somebody else"), "{error:?}");
+    assert!(request.finish().ends_with(&answer_of(first.pid())));
+    first.wait_end(LIMIT);
+    assert_eq!(http::pid(&site.target), second.pid());
+}
+
 under_each_supervisor![
-    Boxed::new().private_net().needs(Isolation::UserNamespaces) => p1_p3_a_supervisor_waits_for_room
+    Boxed::new().private_net().needs(Isolation::UserNamespaces) =>
+        p1_p3_a_supervisor_waits_for_room,
+        p1_p3_a_copy_that_is_refused_makes_no_room
 ];

@@ -65,6 +65,7 @@ pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Dae
             return Err(already_running(service, &hands.others[place], why));
         }
     }
+    end_surplus(service, &hands.others);
     let older = takeover.older().filter_map(|place| {
         let Examined { facts, held, .. } = &mut hands.others[place];
         Some((facts.number, held.take()?))
@@ -189,13 +190,10 @@ fn perform<'a>(
         Act::Stop(place, verdict) => {
             _ = service.touch(&hands.others[place], verdict, log_told);
         }
-        Act::GiveUp => {
-            end_surplus(service, &hands.others);
-            match &mut hands.files {
-                Some(files) => files.lock_file.give_up_if_held(),
-                None => service.give_up_claim(),
-            }
-        }
+        Act::GiveUp => match &mut hands.files {
+            Some(files) => files.lock_file.give_up_if_held(),
+            None => service.give_up_claim(),
+        },
     }
     Ok(Done::Yes)
 }
