@@ -277,7 +277,10 @@ impl Supervisor {
             (Some(held), _) => held.has_ended(),
             (None, Some(identity)) => {
                 fs::exists("/proc/self").unwrap_or(false)
-                    && proc::try_identity(identity.pid).is_ok_and(|now| now != Some(identity))
+                    && proc::try_identity(identity.pid).is_ok_and(|now| match now {
+                        Some(now) => now != identity,
+                        None => !process::exists(identity.pid), // it may be hidden (hidepid of `proc(5)`)
+                    })
             }
             (None, None) => false,
         }
@@ -315,11 +318,12 @@ impl Supervisor {
 
     /// For a detached daemon, which checks once a second. Each question costs a process. So systemd is asked
     /// at each of the first 60 checks, when an operator or a deploy is most likely at work, and at every
-    /// tenth check after that.
+    /// tenth check after that. Without an answer, the last one holds: a question may fail although systemd wants the
+    /// service up.
     fn ask_sparingly(&self, unit: &Unit) -> Option<Reading> {
         let mut told = self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if told.0 < 60 || told.0 % 10 == 0 {
-            told.1 = systemctl::read(unit, None);
+            told.1 = systemctl::read(unit, None).or(told.1);
         }
         told.0 = told.0.wrapping_add(1);
         told.1
