@@ -38,7 +38,10 @@ fn parse(address: &OsStr) -> io::Result<UnixAddr> {
     }
 }
 
-/// Waits while the listener's queue is full.
+/// For a listener whose queue is full: those who wait have other things to do.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// Waits while the listener's queue is full, for a second at most.
 fn send(words: &[Word<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let Some(address) = address() else { return Ok(()) };
     let address = parse(&address)?;
@@ -51,6 +54,7 @@ fn send(words: &[Word<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let control: &[_] = if fds.is_empty() { &[] } else { &rights };
     let parts = [IoSlice::new(text.as_bytes())];
     let from = UnixDatagram::unbound()?;
+    from.set_write_timeout(Some(LIMIT))?;
     let flags = MsgFlags::empty();
     uninterrupted(|| Ok(sendmsg(from.as_raw_fd(), &parts, control, flags, Some(&address))?))
         .map(drop)
@@ -61,7 +65,7 @@ pub(crate) fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|time| !time.is_zero())
 }
 
-/// Sends one message. Waits while the listener's queue is full.
+/// Sends one message. Waits while the listener's queue is full, for a second at most.
 pub(crate) fn say(words: &[Word<'_>]) -> io::Result<()> {
     send(words, &[])
 }

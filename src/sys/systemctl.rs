@@ -76,10 +76,12 @@ fn ask(unit: &Unit, arguments: &[&str], limit: Duration) -> io::Result<String> {
     let mut text = Vec::new();
     let read = fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(io::Error::from);
     let read = read.and_then(|_| wait::read_to_end(&mut output, &mut text, limit));
-    // Either it has closed its output and is finished, or its time is over. How it ended is not needed:
-    // the output says enough, and the program may have waited for it before us.
-    _ = child.kill();
-    _ = child.wait();
+    // If it has closed its output, it is finished. The program may have waited for it before us, and another process
+    // may have its number now, so only one that has not finished is killed.
+    if read.is_err() {
+        _ = child.kill();
+    }
+    _ = child.wait(); // how it ended is not needed: the output says enough
     read?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
