@@ -101,10 +101,11 @@ impl Signals {
     }
 }
 
-/// Every signal that we can catch. Not KILL and STOP; not ILL, FPE and SEGV (after the handler of a real
+/// Every signal that we can catch. Not KILL and STOP; not BUS, ILL, FPE and SEGV (after the handler of a real
 /// one returns, the same instruction raises it again, for ever); and not those that the C library uses.
 fn catchable() -> impl Iterator<Item = i32> {
-    const NOT: [i32; 5] = [SIGKILL, libc::SIGSTOP, libc::SIGILL, libc::SIGFPE, libc::SIGSEGV];
+    const NOT: [i32; 6] =
+        [SIGKILL, libc::SIGSTOP, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGSEGV];
     (1..=31).chain(system::real_time_signals()).filter(|signal| !NOT.contains(signal))
 }
 
@@ -114,11 +115,6 @@ fn catchable() -> impl Iterator<Item = i32> {
 /// meaning, and the Rust runtime ignores PIPE in every program, so that says nothing about the user's
 /// wish.
 pub(crate) fn for_launcher(release: i32, reload: &[i32]) -> (Vec<i32>, Vec<i32>) {
-    // Rust's handler for an overflow of the stack gives up the signal when somebody sends it. signal-hook
-    // would call that handler as well, and the next one would end the launcher.
-    if !Action::of(libc::SIGBUS).is_ignored() {
-        raw::reset_to_default(libc::SIGBUS);
-    }
     let kept = |signal: &i32| !Action::of(*signal).is_ignored();
     let mut meant = vec![SIGTERM, SIGCHLD, SIGPIPE];
     meant.extend([SIGCONT].into_iter().filter(kept));

@@ -167,7 +167,7 @@ pub fn signals(pid: u32) -> Option<Signals> {
 /// Every signal that a program can catch, real-time ones included; not those that mean a fault of
 /// the program itself, nor the two that the C library keeps.
 pub fn catchable_signals() -> impl Iterator<Item = i32> {
-    const FAULTS: [i32; 3] = [4, 8, 11];
+    const FAULTS: [i32; 4] = [4, 7, 8, 11];
     const C_LIBRARY: [i32; 2] = [32, 33];
     (1..=64).filter(|signal| {
         ![KILL, STOP].contains(signal) && !FAULTS.contains(signal) && !C_LIBRARY.contains(signal)
