@@ -123,7 +123,7 @@ enum Phase {
     Gathering,
     Claiming,
     Keeping,
-    /// Keeping, and the control socket has lost its path.
+    /// Keeping, and the control socket has lost its path. Lasts until a check has found it back.
     Mending,
     Ended,
 }
@@ -200,9 +200,9 @@ impl Keeper {
         out.extend([Output::Place(row), Output::GiveUpClaim]);
         if self.phase == Phase::Claiming {
             self.row = Some(row);
+            self.phase = Phase::Keeping;
             out.extend([Output::TellInPlace, Output::Arm(Timer::Over, left)]);
         }
-        self.phase = Phase::Keeping;
     }
 
     fn checked(&mut self, supervisor: Reading, path_lost: bool, out: &mut Vec<Output>) {
@@ -212,9 +212,13 @@ impl Keeper {
             Reading::Up | Reading::Unreadable => {}
         }
         out.push(Output::Arm(Timer::Check, self.check));
-        if path_lost && self.phase == Phase::Keeping {
-            self.phase = Phase::Mending;
-            out.push(Output::Claim);
+        match self.phase {
+            Phase::Keeping | Phase::Mending if path_lost => {
+                self.phase = Phase::Mending;
+                out.push(Output::Claim);
+            }
+            Phase::Mending => self.phase = Phase::Keeping,
+            Phase::Gathering | Phase::Claiming | Phase::Keeping | Phase::Ended => {}
         }
     }
 
@@ -339,11 +343,22 @@ mod tests {
         let mends = [Output::Arm(Timer::Check, CHECK), Output::Claim];
         assert_eq!(keeper.on(lost.clone()), mends);
         assert_eq!(keeper.on(Input::ClaimHeld), []);
-        // There, all is well; and while it is being mended, it is not mended again.
         let well = Input::Checked { supervisor: Reading::Up, path_lost: false };
-        assert_eq!(keeper.on(well), [Output::Arm(Timer::Check, CHECK)]);
+        assert_eq!(keeper.on(well.clone()), [Output::Arm(Timer::Check, CHECK)]);
         assert_eq!(keeper.on(lost.clone()), mends);
-        assert_eq!(keeper.on(lost), [Output::Arm(Timer::Check, CHECK)]);
         assert_eq!(keeper.on(seen(&[])), [Output::Place(ROW), Output::GiveUpClaim]);
+        assert_eq!(keeper.on(well), [Output::Arm(Timer::Check, CHECK)]);
+    }
+
+    #[test]
+    fn p12_a_keeper_that_cannot_put_its_socket_back_keeps_what_it_has() {
+        let lost = Input::Checked { supervisor: Reading::Up, path_lost: true };
+        let mut keeper = keeping();
+        for _ in 0..2 {
+            assert_eq!(keeper.on(lost.clone()), [Output::Arm(Timer::Check, CHECK), Output::Claim]);
+            assert_eq!(keeper.on(seen(&[])), [Output::Place(ROW), Output::GiveUpClaim]);
+            assert_eq!(keeper.on(Input::Failed), []);
+        }
+        assert_eq!(keeper.on(Input::Stop), [Output::End(Why::Stopped)]);
     }
 }
