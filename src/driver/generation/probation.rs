@@ -204,7 +204,7 @@ impl Service {
     /// Books the generations that have died on probation: their program files are rejected.
     pub(super) fn book_failed(record: &mut Record, others: &[Examined]) {
         record.book_failed(|number| {
-            others.iter().any(|one| one.facts.number == number && one.facts.stays_in_record())
+            others.iter().any(|one| one.facts.number == number && one.facts.may_be_tried())
         });
     }
 

@@ -213,6 +213,11 @@ impl Facts {
     pub(crate) fn stays_in_record(&self) -> bool {
         matches!(self.proof, Ok(()) | Err(Unproven::Unknown))
     }
+
+    /// May it be on probation still? Also in another PID namespace, if it holds the PID file.
+    pub(crate) fn may_be_tried(&self) -> bool {
+        self.stays_in_record() || self.proof == Err(Unproven::Elsewhere) && self.holds_pid_file
+    }
 }
 
 #[cfg(test)]

@@ -145,15 +145,17 @@ fn p4_a_daemon_without_a_number_goes_by_the_start_times() {
 
 #[test]
 fn what_may_live_stays_in_the_record() {
-    for (proof, holds_pid_file, lives, stays) in [
-        (Ok(()), false, true, true),
-        (Err(Unproven::Unknown), true, true, true),
-        (Err(Unproven::Unknown), false, false, true),
-        (Err(Unproven::Gone), true, false, false),
-        (Err(Unproven::Ours), true, false, false),
-        (Err(Unproven::Elsewhere), true, false, false),
+    for (proof, holds_pid_file, lives, stays, tried) in [
+        (Ok(()), false, true, true, true),
+        (Err(Unproven::Unknown), true, true, true, true),
+        (Err(Unproven::Unknown), false, false, true, true),
+        (Err(Unproven::Gone), true, false, false, false),
+        (Err(Unproven::Ours), true, false, false, false),
+        (Err(Unproven::Elsewhere), true, false, false, true),
+        (Err(Unproven::Elsewhere), false, false, false, false),
     ] {
         let facts = Facts { proof, holds_pid_file, ..OLDER };
         assert_eq!((facts.lives(), facts.stays_in_record()), (lives, stays), "{facts:?}");
+        assert_eq!(facts.may_be_tried(), tried, "{facts:?}");
     }
 }
