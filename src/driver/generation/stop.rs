@@ -100,10 +100,11 @@ impl Service {
         if !held && !matches!(files.lock_file.try_claim(&self.world), Ok(Attempt::Claimed)) {
             return false;
         }
-        let read = self.read_record(&files.lock_file);
         // If it cannot be read or written, the worst that follows is a wrong count.
-        let marked = read.map(|mut record| {
-            record.mark_end(number).then(|| files.lock_file.write(&record));
+        let read = self.read_record(&files.lock_file);
+        let marked = read.and_then(|mut record| match record.mark_end(number) {
+            true => files.lock_file.write(&record),
+            false => Ok(()),
         });
         if !held {
             files.lock_file.give_up_if_held();
