@@ -3,6 +3,7 @@
 
 use super::Driver;
 use super::held::{Held, Process, Unsent};
+use super::member::greet;
 use crate::driver::log::{self, launcher::Event};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::channel::{Aside, Given, MESSAGE_MAX, ToKeeper};
@@ -85,7 +86,7 @@ impl Driver {
             user: held.and_then(|held| held.user.clone()),
             pid_file: self.settings.pid_file.as_os_str().as_bytes().to_vec(),
         };
-        ours.send(&told.format(), pidfd.as_slice())
+        greet(&ours, &told.format(), pidfd.as_slice())
             .map_err(|error| fail("use its channel", error))?;
         let process =
             launch::spawn_keeper(&theirs).map_err(|error| fail("execute the program", error))?;

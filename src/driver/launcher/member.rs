@@ -14,6 +14,7 @@ use crate::sys::supervisor::Supervisor;
 use std::env;
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -86,14 +87,7 @@ impl Again {
         })?;
         let (hello, pidfd) = supervisor.hello(self.in_place);
         let hello = ToDaemon::Hello(hello).format();
-        let sent = retry::within(retry::FIRST_MESSAGE, || ours.send(&hello, pidfd.as_slice()));
-        let sent = match sent {
-            // Other processes of this user may have so many descriptors in messages that none may be added.
-            // The daemon opens a pidfd itself then, if it may.
-            Err(error) if pidfd.is_some() && is_shortage(&error) => ours.send(&hello, &[]),
-            sent => sent,
-        };
-        sent.map_err(|error| {
+        greet(&ours, &hello, pidfd.as_slice()).map_err(|error| {
             Error::io(ErrorKind::Channel, "cannot use the channel (launch)", error)
         })?;
         let program = program.map_err(|error| {
@@ -125,6 +119,16 @@ impl Again {
     /// From the file as it is now.
     pub(super) fn program(&self) -> io::Result<PathBuf> {
         self.executed_by.clone().map_or_else(launch::program, Ok)
+    }
+}
+
+/// The first message to a process that we start, with the supervisor's pidfd.
+pub(super) fn greet(link: &Link, hello: &[u8], pidfd: &[BorrowedFd<'_>]) -> io::Result<()> {
+    match retry::within(retry::FIRST_MESSAGE, || link.send(hello, pidfd)) {
+        // Other processes of this user may have so many descriptors in messages that none may be added. Without the
+        // pidfd, the supervisor is known by its PID and its start.
+        Err(error) if !pidfd.is_empty() && is_shortage(&error) => link.send(hello, &[]),
+        sent => sent,
     }
 }
 
