@@ -335,9 +335,8 @@ impl Config {
     /// By default a launcher with a single thread closes every descriptor above 2 but its own. A
     /// launcher with more threads closes none. If the log file is closed, each line that the launcher
     /// logs there is lost. The write fails, and the crate survives what the logger makes of that, a
-    /// panic included. The line cannot end up in another file, although descriptor numbers are used
-    /// again: the launcher logs nothing while it has a file open. This does not hold for an
-    /// [`on_launch`](Config::on_launch) hook that logs while it has files of its own open.
+    /// panic included. The line cannot end up in another file: the number of a descriptor that was closed
+    /// is not used again.
     ///
     /// `fd` is borrowed for this call only. What is kept is the file that has this number when `init`
     /// is called, so it must stay open until then. The daemon does not get it: it starts from the

@@ -43,6 +43,8 @@ use std::sync::atomic::AtomicU64;
 /// the predecessor fails, the counter belongs to this process alone, and the log says so
 /// (`stage=counters`).
 ///
+/// Do not call it for the first time in a logger: the crate logs during the transfer, which this call would wait for.
+///
 /// The value may be set as well. But other generations count at the same time, so a gauge, such as the number
 /// of open connections, must be changed by addition and subtraction; if a process is KILLed, its share
 /// stays.

@@ -13,7 +13,7 @@
 //!    which a thread holds one at a time
 //!
 //! No lock is held while code of the program runs, except by the hook or the kind of connections that it belongs
-//! to.
+//! to. A logger may run while some are held, as in a transfer.
 
 use crate::driver::control::Server;
 use crate::driver::counters::Counters;

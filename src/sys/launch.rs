@@ -292,17 +292,23 @@ pub(crate) fn new_session() {
     _ = nix::unistd::setsid();
 }
 
-/// Closes every descriptor that the launcher does not need, if no other thread can be using one. Returns how
+/// Closes every descriptor from 3 up that the launcher does not need, if no other thread can be using one. Their
+/// numbers are not used again: a logger that was set up before goes on writing to the number of its file. Returns how
 /// many threads there were then; `None` if that is unknown.
 pub(crate) fn close_all_but(keep: &[RawFd]) -> Option<usize> {
     let threads = proc::threads();
-    if threads != Some(1) || raw::close_all_but(keep).is_ok() {
+    if threads != Some(1) {
         return threads;
     }
-    // Before Linux 5.9, or refused by seccomp.
-    let open: Vec<RawFd> = proc::own_descriptors().into_iter().flatten().collect();
-    for fd in open.into_iter().filter(|fd| *fd > 2 && !keep.contains(fd)) {
-        _ = nix::unistd::close(fd); // that of the folder is closed already
+    let mut open: Vec<RawFd> = proc::own_descriptors().into_iter().flatten().collect();
+    if open.is_empty() {
+        open.extend(0..1024); // no descriptor is left to look, or seccomp refuses it
+    }
+    open.retain(|fd| *fd > 2 && !keep.contains(fd));
+    if system::close_for_good(&open).is_err() {
+        for fd in open {
+            _ = nix::unistd::close(fd);
+        }
     }
     threads
 }

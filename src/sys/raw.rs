@@ -181,21 +181,6 @@ pub(crate) fn adopt(fd: RawFd) -> OwnedFd {
     fd
 }
 
-/// Closes every descriptor from 3 up except those in `keep`. Only for the launcher, and only while it has
-/// a single thread: then no code of the program runs in it any more that could use them.
-pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
-    let mut keep: Vec<RawFd> = keep.iter().copied().filter(|fd| *fd > 2).collect();
-    keep.sort_unstable();
-    let mut from = 3;
-    for fd in keep.into_iter().chain([RawFd::MAX]) {
-        if from < fd {
-            system::close_range(from, fd - 1)?;
-        }
-        from = fd.saturating_add(1);
-    }
-    Ok(())
-}
-
 /// Ends the process at once, without destructors, `atexit(3)` functions or flushing: other threads of the
 /// program may be in the middle of anything.
 pub(crate) fn exit_now(code: i32) -> ! {

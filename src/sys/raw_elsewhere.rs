@@ -44,7 +44,7 @@ unsupported! {
     fn pidfd_open(i32) -> OwnedFd;
     fn pid_namespace(&OwnedFd) -> OwnedFd;
     fn pidfd_send_signal(BorrowedFd<'_>, i32) -> ();
-    fn close_range(RawFd, RawFd) -> ();
+    fn close_for_good(&[RawFd]) -> ();
     fn become_user(u32, u32, &[u32]) -> ();
     fn seqpacket_pair() -> (OwnedFd, OwnedFd);
     fn cookie(BorrowedFd<'_>) -> u64;

@@ -2,7 +2,7 @@
 //! `raw_elsewhere` has the same names for other systems. Each function is safe to call.
 #![allow(unsafe_code)]
 
-use super::raw::check;
+use super::raw::{check, sender};
 use super::shortage::uninterrupted;
 use crate::proto::control::frame::Address;
 use crate::proto::flows::bpf::Instruction;
@@ -15,13 +15,14 @@ use nix::sys::socket::{
     accept4, getsockname, getsockopt, setsockopt, socketpair, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
-use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::time::ClockId;
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 use std::ffi::CStr;
 use std::fs::{self, File, Metadata, Permissions};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -149,11 +150,20 @@ pub(crate) fn detach_from_group(socket: BorrowedFd<'_>) -> nix::Result<()> {
     setsockopt(&socket, DetachReusePortBpf, &0)
 }
 
-/// Closes a range of descriptors (`close_range(2)`). Only for [`close_all_but`](super::raw::close_all_but),
-/// whose caller uses none of them any more.
-pub(crate) fn close_range(from: RawFd, to: RawFd) -> io::Result<()> {
-    // SAFETY: no code of this process uses a descriptor of the range any more, as the caller knows.
-    unsafe { check(libc::syscall(libc::SYS_close_range, from, to, 0)).map(drop) }
+/// Closes these descriptors, as far as they are open, and gives their numbers to what can be neither read nor written:
+/// `dup3(2)`, and O_PATH of `open(2)`. Only for [`close_all_but`](super::launch::close_all_but), whose caller uses none
+/// of them any more.
+pub(crate) fn close_for_good(numbers: &[RawFd]) -> io::Result<()> {
+    let nothing = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    for fd in numbers.iter().filter(|fd| **fd != nothing.as_raw_fd()) {
+        // SAFETY: takes integers; no code of this process uses this descriptor any more, as the caller knows.
+        unsafe {
+            if libc::fcntl(*fd, libc::F_GETFD) >= 0 {
+                check(libc::dup3(nothing.as_raw_fd(), *fd, libc::O_CLOEXEC).into())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Dumps no core when this process is ended by a signal.
@@ -161,14 +171,25 @@ pub(crate) fn dump_no_core() {
     _ = nix::sys::prctl::set_dumpable(false);
 }
 
+/// A child that has ended. `waitid` of nix fails if a real-time signal has ended it.
+fn ended_child(look: WaitPidFlag) -> Option<i32> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: writes to the structure only, which is zeroed, so it is initialized whatever happens.
+    let info = unsafe {
+        check(libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), look.bits()).into()).ok()?;
+        info.assume_init()
+    };
+    Some(sender(&info)).filter(|pid| *pid > 0) // 0: no child has ended
+}
+
 /// See [`launch::reap_orphans`](super::launch::reap_orphans).
 pub(crate) fn reap_orphans(is_ours: impl Fn(i32) -> bool) {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    while let Some(ended) = waitid(Id::All, look).ok().and_then(|status| status.pid()) {
-        if is_ours(ended.as_raw()) {
+    while let Some(ended) = ended_child(look) {
+        if is_ours(ended) {
             return; // `Daemon::ended` waits for it next, and then this function is called again
         }
-        _ = waitpid(ended, Some(WaitPidFlag::WNOHANG));
+        _ = waitpid(Pid::from_raw(ended), Some(WaitPidFlag::WNOHANG));
     }
 }
 

@@ -116,7 +116,6 @@ const CALLS: &[(Role, &str, &[&str])] = &[
     (NewLauncher, "socketpair", DESCRIPTORS),
     (NewLauncher, "sendmsg", &["EINTR", "ENOBUFS", "ENOMEM"]),
     (NewLauncher, "clone3", &["EAGAIN", "ENOMEM", "ENOSYS"]),
-    (NewLauncher, "close_range", &["ENOSYS", "EINTR", "ENOMEM"]),
     (NewLauncher, "poll", &["EINTR"]),
     (NewLauncher, "recvfrom", &["EINTR"]),
     (NewLauncher, "recvmsg", &["EINTR", "ENOMEM"]),

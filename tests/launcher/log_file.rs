@@ -106,6 +106,36 @@ fn a_logger_whose_file_is_closed_loses_the_launchers_lines_alone(kind: Superviso
     }
 }
 
+/// What the launcher is given by its daemon has the lowest numbers that are free: first the memory of the counters.
+fn p9_a_logger_whose_file_is_closed_writes_into_nothing_that_is_kept(
+    kind: Supervisor,
+    folder: &Path,
+) {
+    let (log, kept) = (folder.join("own.log"), folder.join("kept"));
+    let options = format!(
+        "--log-file='{}' --at=after-init=count:starts --at=after-init=keep-crash:'{}'",
+        log.display(),
+        kept.display()
+    );
+    let service = Service::new(kind, folder.join("service"), &scene::script(folder, &options));
+    let report = Report::new(folder.join("report"));
+    for nth in 1..=3 {
+        let daemon = Watched::new(report.wait_nth("started", nth).pid);
+        let counted = report.named("counted").into_iter().map(|event| event.text);
+        let expected: Vec<String> = (1..=nth).map(|value| format!("starts {value}")).collect();
+        assert_eq!(counted.collect::<Vec<_>>(), expected);
+        if nth < 3 {
+            service.settle();
+            service.restart(); // of which the launcher logs each stage
+            daemon.wait_end(LIMIT);
+        }
+    }
+    let lines = fs::read_to_string(&kept).expect("a file");
+    assert!(lines.lines().all(|line| line.ends_with(" keep-crash")), "{lines}");
+    service.down();
+    service.wait_down();
+}
+
 /// The regular files below a folder.
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -121,5 +151,6 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 
 under_each_supervisor![
     a_logger_whose_file_is_kept_open,
-    a_logger_whose_file_is_closed_loses_the_launchers_lines_alone
+    a_logger_whose_file_is_closed_loses_the_launchers_lines_alone,
+    p9_a_logger_whose_file_is_closed_writes_into_nothing_that_is_kept
 ];

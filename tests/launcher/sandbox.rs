@@ -18,15 +18,15 @@ use seamless_testing::{
 
 /// What it was started with would otherwise stay open in it: a listener would take connections for ever.
 #[test]
-fn a_launcher_closes_what_it_does_not_need_also_without_close_range() {
+fn a_launcher_closes_what_it_does_not_need_also_without_dup3() {
     Boxed::new().run(|folder| {
         scene::each(folder, ["EPERM", "ENOSYS"], |folder, error| {
             let site = Site::alone(folder);
             let plain = site.command(&[]);
-            let inject = format!("--inject=close_range:error={error}");
+            let inject = format!("--inject=dup3:error={error}");
             let mut command = Command::new("sh");
             command.args(["-c", "exec 9</etc/passwd; exec \"$@\"", "sh", "strace", "-qq"]);
-            command.args(["-o", "/dev/null", "--trace=close_range", &inject]);
+            command.args(["-o", "/dev/null", "--trace=dup3", &inject]);
             command.arg(plain.get_program()).args(plain.get_args()).stdin(Stdio::null());
             let _started = site.spawn(command.stderr(site.log_end()));
             let daemon = site.report.wait("started").pid;
@@ -43,7 +43,7 @@ fn a_launcher_closes_what_it_does_not_need_also_without_close_range() {
 /// What a filter of `seccomp(2)` refuses, with EPERM (as container runtimes did for calls that they did not know)
 /// and with ENOSYS. A restart in place and one by a supervisor are as ever, and so is a stop.
 const NOT_MISSED: &[&str] = &[
-    "close_range",
+    "dup3",
     "faccessat2",
     "getcwd",
     "getdents64",

@@ -34,10 +34,11 @@ fn descriptors_are_few_and_not_passed_on(kind: Supervisor, folder: &Path) {
     assert_eq!(inherited, ["/dev/null", "/dev/zero", "socket"]);
 
     // The launcher keeps its supervisor, its daemon, the channel, and two pairs to be woken by its
-    // handlers: for signals that it understands and for those that it passes on.
+    // handlers: for signals that it understands and for those that it passes on. The numbers of the two
+    // that were left open are not used again.
     Log::of(folder).wait(&[("stage", "launch")]);
-    let held: Vec<&str> = ["anon_inode:[pidfd]"; 2].into_iter().chain(["socket"; 5]).collect();
-    wait_targets(launcher, folder, &held);
+    let held = ["/", "/"].into_iter().chain(["anon_inode:[pidfd]"; 2]).chain(["socket"; 5]);
+    wait_targets(launcher, folder, &held.collect::<Vec<_>>());
     assert_eq!(process::stat(launcher).expect("the launcher").threads, 1);
 
     signal(daemon, CONT);

@@ -204,17 +204,23 @@ fn assert_drains(container: &mut Container, daemon: u32, how: i32, reason: &str)
 
 // ---- what runs beside it ----
 
-/// One child that the daemon has left ends, and another one does not.
+/// Two children that the daemon has left end, the first one by a real-time signal, and another one does not.
 fn orphans_do_not_disturb(init: &'static [&'static str]) {
     in_a_box(|folder| {
-        let options = "--at=started=orphan:0 --at=started=orphan:1000";
-        let mut container = Container::start(folder, init, Proc::Own, options);
+        let options = ["--at=started=orphan:1000"; 3].join(" ");
+        let mut container = Container::start(folder, init, Proc::Own, &options);
         let daemon = container.site.report.wait("started").pid;
-        container.site.report.wait_nth("orphan", 2);
+        container.site.report.wait_nth("orphan", 3);
         let left = || {
             let all = process::descendants(container.unshare.id()).into_iter();
             all.filter_map(process::stat).filter(|stat| stat.comm == "sleep").collect::<Vec<_>>()
         };
+        let ended: Vec<u32> = left().into_iter().map(|stat| stat.pid).take(2).collect();
+        for (pid, number) in ended.into_iter().zip([40, KILL]) {
+            let orphan = Watched::new(pid);
+            signal(pid, number);
+            orphan.wait_end(LIMIT);
+        }
         wait_for(format!("one orphan, and no zombie: {:?}", left()), LIMIT, || {
             (left().len() == 1 && left()[0].state != 'Z').then_some(())
         });

@@ -57,10 +57,7 @@ pub(in crate::driver) fn keep(mut settings: Settings, launcher: i32, channel: Li
     kept.push(channel.number());
     kept.extend(pidfd.as_ref().map(AsRawFd::as_raw_fd));
     kept.extend(&settings.keep_open);
-    if launch::close_all_but(&kept) == Some(1) && settings.keep_open.is_empty() {
-        // A logger that has opened a file before `init` would write into whatever has its number next: the record.
-        ::log::set_max_level(::log::LevelFilter::Off);
-    }
+    launch::close_all_but(&kept);
     if let Some((user, group, groups)) = &told.user {
         process::become_user(*user, *group, groups)
             .map_err(|error| system("become the daemon's user", error))?;
@@ -87,11 +84,11 @@ pub(in crate::driver) fn keep(mut settings: Settings, launcher: i32, channel: Li
 /// It was sent before we were started.
 fn first_message(channel: &Link) -> Option<(ToKeeper, Option<OwnedFd>)> {
     match retry::within(retry::FIRST_MESSAGE, || channel.receive(MESSAGE_MAX)) {
-        Arrival::Message(message) => {
+        Arrival::Message(message) if !message.is_cut => {
             let told = ToKeeper::parse(&message.bytes)?;
             Some((told, message.fds.into_iter().next()))
         }
-        Arrival::Nothing | Arrival::OutOfMemory | Arrival::Closed => None,
+        Arrival::Message(_) | Arrival::Nothing | Arrival::OutOfMemory | Arrival::Closed => None,
     }
 }
 

@@ -55,8 +55,8 @@ const HARMLESS: &[&str] = &[
     "LimitNOFILE=256\nLimitNPROC=512\nTasksMax=64",
     "Nice=5\nOOMScoreAdjust=-100\nCPUWeight=50\nIOWeight=50",
     "Delegate=yes",
-    "SystemCallFilter=~close_range\nSystemCallErrorNumber=EPERM",
-    "SystemCallFilter=~close_range\nSystemCallErrorNumber=ENOSYS",
+    "SystemCallFilter=~dup3\nSystemCallErrorNumber=EPERM",
+    "SystemCallFilter=~dup3\nSystemCallErrorNumber=ENOSYS",
 ];
 
 #[test]

@@ -8,8 +8,8 @@ pub fn number(name: &str) -> libc::c_long {
     match name {
         "bind" => libc::SYS_bind,
         "clone3" => libc::SYS_clone3,
-        "close_range" => libc::SYS_close_range,
         "connect" => libc::SYS_connect,
+        "dup3" => libc::SYS_dup3,
         "faccessat2" => libc::SYS_faccessat2,
         "fchmod" => libc::SYS_fchmod,
         "fcntl" => libc::SYS_fcntl,
