@@ -167,7 +167,8 @@ pub fn started() -> Result<()> {
 /// launcher starts it instead, also if there is no supervisor. This generation serves until the next one
 /// has taken over.
 ///
-/// The call returns at once. It does nothing if the handoff has already begun. If the launcher is just
+/// The call does not wait for the restart. Under systemd it asks `systemctl` first whether the service would be started
+/// again, which takes some milliseconds, and 5 s if systemd hangs. It does nothing if the handoff has already begun. If the launcher is just
 /// starting the next generation in place, it starts another one after that, from the program file as it
 /// is then. The log tells if the restart is refused later, or fails.
 ///

@@ -45,7 +45,7 @@ fn p7_every_signal_arrives() {
             });
         }
         println!("{} signals passed on", passed_on.len());
-        assert_eq!(passed_on.len(), 55);
+        assert_eq!(passed_on.len(), 54);
         fs::write(reported, "").expect("a file");
         assert_eq!(launcher.wait().expect("its end").code(), Some(9));
         let mut arrived = arrived(&report, daemon);
@@ -68,7 +68,7 @@ fn p7_a_burst_of_every_kind_arrives() {
             .filter(|signal| !TERMINAL_STOPS.contains(signal))
             .chain([CONT])
             .collect();
-        assert_eq!(burst.len(), 51);
+        assert_eq!(burst.len(), 50);
         Watched::new(launcher).stop();
         let kill = burst.iter().fold(String::new(), |mut script, number| {
             writeln!(script, "kill -{number} {launcher}").expect("a line");
