@@ -45,6 +45,9 @@ impl Config {
     /// The limit must be longer than the `on_shutdown_request` hooks need. If it is too short, the
     /// successor starts before they have returned. If it is long, a hook that hangs keeps the
     /// supervisor waiting.
+    ///
+    /// It also limits these hooks in a rollback of a [probation](Config::probation): after that time the predecessor
+    /// serves again, and this generation drains.
     pub fn handoff_timeout(mut self, timeout: Duration) -> Config {
         self.settings.handoff_timeout = timeout;
         self

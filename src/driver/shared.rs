@@ -113,6 +113,7 @@ pub(in crate::driver) struct Daemon {
     pub(in crate::driver) waits_at: Mutex<Option<Arc<Link>>>,
     /// Sockets for the launcher that could not be sent so far. Emptied when the drain begins.
     pub(in crate::driver) to_launcher: Mutex<VecDeque<Unsent>>,
+    pub(in crate::driver) handoff_timeout: Duration,
     pub(in crate::driver) drain_timeout: Option<Duration>,
     pub(in crate::driver) leave_time: Option<Duration>,
     /// After that time the supervisor KILLs, if that can be read.

@@ -34,6 +34,7 @@ under_each_supervisor![
     p11_a_version_that_crashes_again_and_again_refuses_nobody,
     p11_each_end_of_a_new_generation_is_a_rollback,
     p11_an_unhealthy_generation_drains_when_the_old_one_serves,
+    p11_an_unhealthy_generation_whose_request_hook_hangs_is_rolled_back,
     p11_unhealthy_in_the_first_and_in_the_last_second,
     p11_a_check_that_hangs_when_the_time_is_over_is_no_success,
     p11_who_passes_takes_over,
@@ -162,6 +163,25 @@ fn p11_an_unhealthy_generation_drains_when_the_old_one_serves(kind: Supervisor, 
         end(&site);
         _ = fs::remove_dir(&flag);
     }
+}
+
+/// What it fails of may be what the hook waits for.
+fn p11_an_unhealthy_generation_whose_request_hook_hangs_is_rolled_back(
+    kind: Supervisor,
+    folder: &Path,
+) {
+    let (site, first, prober) = site(kind, folder);
+    let go = site.flag("go");
+    let hangs = format!("--at=request=file:{} --handoff-timeout=2s", go.display());
+    let second = restart(&site, &first, &format!("{WINDOW} --unhealthy-at=1 {hangs}"));
+    wait_serves_again(&site, &prober, &first, 1);
+    assert_eq!(site.report.wait_of(second.pid(), "wait").text, "RolledBack");
+    second.wait_end(LIMIT);
+    assert!(site.log.stage("commit").is_empty(), "{site}");
+    let seen = seamless("status", &site.pid_file(), &["--json"]).json();
+    assert_eq!(seen["rejected"]["why"], "its probation_check has failed", "{seen}");
+    prober.stop().assert_all_answered();
+    end(&site);
 }
 
 /// It is asked after 1 s, 2 s and so on.

@@ -404,6 +404,7 @@ impl Events {
         Limits {
             successor: service.and_then(|service| service.successor_timeout),
             claim: service.and_then(|service| service.claim_timeout),
+            handoff: self.daemon.handoff_timeout,
             leave: self.daemon.leaves_for(),
             drain: self.daemon.drain_timeout(),
             probation: service.and_then(|service| service.probation),

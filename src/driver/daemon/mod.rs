@@ -139,6 +139,7 @@ fn run(
         candidates: Mutex::default(),
         waits_at: Mutex::default(),
         to_launcher: Mutex::default(),
+        handoff_timeout: settings.handoff_timeout,
         drain_timeout: settings.drain_timeout,
         leave_time: settings.leave_time,
         stop_limit: Mutex::default(),

@@ -165,6 +165,7 @@ pub(super) fn cause(input: &Input) -> &'static str {
         Input::Timer(Timer::Drain) => "drain_timeout",
         Input::Timer(Timer::Successor) => "successor_timeout",
         Input::Timer(Timer::Orphan) => "claim_timeout",
+        Input::Timer(Timer::RollBack) => "handoff_timeout",
         Input::Timer(Timer::Check | Timer::TellOlder) => "check",
         Input::Timer(Timer::Probation | Timer::CommitSoon | Timer::CommitLater) => "commit",
         Input::Timer(

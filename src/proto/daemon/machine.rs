@@ -290,6 +290,7 @@ impl Daemon {
             Timer::Well => self.say_well(out),
             Timer::Dump => self.silence_begins(out),
             Timer::Silence => self.silence(out),
+            Timer::RollBack => self.hooks_hang(out),
             Timer::Resumed => self.not_resumed(out),
             Timer::TakeBackSoon | Timer::TakeBackLater => self.take_back_again(out),
         }

@@ -28,6 +28,8 @@ pub(crate) enum Timer {
     Silence,
     /// The same, for a shorter time. Is it about to die?
     Dump,
+    /// `handoff_timeout`, since the `on_shutdown_request` hooks of a rollback run.
+    RollBack,
     /// The generation that stands by has not said that it serves again.
     Resumed,
     /// Take PID file and control socket back again: the claim was held.
@@ -41,6 +43,7 @@ pub(crate) enum Timer {
 pub(crate) struct Limits {
     pub(crate) successor: Option<Duration>,
     pub(crate) claim: Option<Duration>,
+    pub(crate) handoff: Duration,
     pub(crate) leave: Duration,
     pub(crate) drain: Option<Duration>,
     pub(crate) probation: Option<Duration>,
@@ -61,6 +64,7 @@ impl Timer {
             Timer::Drain => limits.drain,
             Timer::Orphan => limits.claim,
             Timer::Probation => limits.probation,
+            Timer::RollBack => Some(limits.handoff),
             Timer::Check | Timer::TellOlder => Some(SECOND),
             Timer::CommitLater | Timer::TakeBackLater | Timer::Resumed => Some(SECOND),
             Timer::CommitSoon | Timer::TakeBackSoon => Some(SOON),

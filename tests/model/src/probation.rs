@@ -102,6 +102,7 @@ impl World {
             Timer::CommitLater,
             Timer::TakeBackSoon,
             Timer::TakeBackLater,
+            Timer::RollBack,
         ] {
             // Those that only wait for the claim would go round in circles.
             let waits =

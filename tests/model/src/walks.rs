@@ -553,6 +553,9 @@ fn p4_p11_a_new_generation_that_fails_is_replaced_by_the_proven_one() {
             walk_probation(Setting::new(kind, readable, 3, kill));
         }
     }
+    // It is found unhealthy, and its hooks never return.
+    let hooks_hang = Budget { commands: 1, bad: 2, ..NONE };
+    walk_probation(Setting::new(Kind::DAEMONTOOLS, true, 2, hooks_hang));
     let by_hand = Budget { commands: 1, direct: 1, ..NONE };
     walk_probation(Setting::new(Kind::DAEMONTOOLS, true, 3, by_hand));
     let silent = Budget { commands: 1, limits: 1, ..NONE };

@@ -527,6 +527,7 @@ impl Bit for DaemonTimer {
             DaemonTimer::Leave => 4096,
             DaemonTimer::Dump => 8192,
             DaemonTimer::TakeBackLater => 16384,
+            DaemonTimer::RollBack => 32768,
         }
     }
 }

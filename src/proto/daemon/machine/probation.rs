@@ -201,8 +201,17 @@ impl Daemon {
             if self.phase == Phase::Detached {
                 self.say_resume(out); // its hooks have run
             } else {
+                out.push(Output::Arm(Timer::RollBack));
                 self.run_request_hooks(out);
             }
+        }
+    }
+
+    /// A hook hangs. It may well be what this generation fails of, and the other one is parked for as long as we say
+    /// that we are well.
+    pub(super) fn hooks_hang(&mut self, out: &mut Vec<Output>) {
+        if self.wants_to_roll_back() {
+            self.say_resume(out);
         }
     }
 
@@ -210,7 +219,7 @@ impl Daemon {
         matches!(self.probation, Probation::Failing(_))
     }
 
-    /// The hooks have returned, so what the other one needs is free.
+    /// The hooks have returned, so what the other one needs is free; or they have had their time.
     pub(super) fn say_resume(&mut self, out: &mut Vec<Output>) {
         let before = std::mem::replace(&mut self.probation, Probation::AwaitsResumed);
         let word = match before == Probation::Failing(RollbackCause::Unhealthy) {

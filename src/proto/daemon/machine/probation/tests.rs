@@ -113,6 +113,39 @@ fn p1_p11_one_that_fails_drains_only_when_the_other_one_serves() {
     assert!(reports.iter().all(|report| out.contains(report)), "{out:?}");
 }
 
+/// The hook may want the lock that this generation hangs for.
+#[test]
+fn p11_a_rollback_waits_only_so_long_for_its_hooks() {
+    for handing_off in [false, true] {
+        let mut daemon = on_probation();
+        if handing_off {
+            let _ = daemon.on(D::Told(Intent::Restart));
+        }
+        let failed = daemon.on(D::Probation(E::RollBack(RollbackCause::Unhealthy)));
+        assert!(failed.contains(&Output::Arm(Timer::RollBack)), "{failed:?}");
+        let resume = [Output::Say(Word::Unwell), Output::Arm(Timer::Resumed)];
+        assert_eq!(daemon.on(D::Timer(Timer::RollBack)), resume);
+        // The hooks return after all: it was said before.
+        let mut returns = daemon.clone();
+        let late = returns.on(D::RequestHooksDone);
+        assert!(!late.iter().any(|one| matches!(one, Output::Say(_))), "{late:?}");
+        for mut daemon in [daemon, returns] {
+            let _ = daemon.on(D::Probation(E::Heard(Word::Resumed)));
+            assert_eq!(daemon.phase(), Phase::Draining(DrainReason::RolledBack));
+            let _ = daemon.on(D::RequestHooksDone);
+            assert_eq!(daemon.phase(), Phase::Draining(DrainReason::RolledBack));
+        }
+    }
+    // They have returned in time, and nobody else serves.
+    let mut daemon = on_probation();
+    let _ = daemon.on(D::Probation(E::RollBack(RollbackCause::Unhealthy)));
+    let _ = daemon.on(D::RequestHooksDone);
+    assert_eq!(daemon.on(D::Timer(Timer::RollBack)), []);
+    let _ = daemon.on(D::Probation(E::PartnerEnded));
+    assert_eq!(daemon.on(D::Timer(Timer::RollBack)), []);
+    assert_eq!(daemon.probation, Probation::Committing);
+}
+
 #[test]
 fn p11_the_standby_is_told_why() {
     for (cause, word) in
@@ -367,6 +400,7 @@ fn without_a_probation_nothing_of_it_happens() {
         D::Timer(Timer::Probation),
         D::Timer(Timer::Well),
         D::Timer(Timer::Silence),
+        D::Timer(Timer::RollBack),
         D::Timer(Timer::Resumed),
         D::Timer(Timer::Dump),
         D::Probation(E::Dumps),
