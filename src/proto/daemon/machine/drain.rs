@@ -19,8 +19,7 @@ impl Daemon {
             Output::Arm(Timer::Drain),
             Output::RunDrainHooks(reason),
         ]);
-        let service = self.intent == Some(Intent::Stop(Scope::Service));
-        if service && reason != DrainReason::TakenOver {
+        if self.service_stops() && reason != DrainReason::TakenOver {
             self.stop_older(out);
         }
         if left == Phase::HandingOff {
@@ -28,6 +27,10 @@ impl Daemon {
         } else if matches!(left, Phase::Leaving(_)) {
             out.push(Output::Disarm(Timer::Leave));
         }
+    }
+
+    pub(super) fn service_stops(&self) -> bool {
+        self.intent == Some(Intent::Stop(Scope::Service))
     }
 
     /// A daemon that drains will not serve again: a launcher that was told to restart must not wait for the
@@ -84,7 +87,8 @@ impl Daemon {
 
     pub(super) fn drain_hooks_done(&mut self, out: &mut Vec<Output>) {
         if let Phase::Draining(reason) = self.phase {
-            if self.older == Older::None {
+            // A commit tells the predecessor to end as well. That end is awaited only if the service stops.
+            if self.older == Older::None || !self.service_stops() {
                 self.phase = Phase::Finished;
                 out.push(Output::Finish(reason));
             } else {

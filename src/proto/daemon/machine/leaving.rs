@@ -3,7 +3,7 @@
 
 use super::Daemon;
 use crate::proto::daemon::{Output, Phase, Timer};
-use crate::proto::{DrainReason, Intent, Report, Scope};
+use crate::proto::{DrainReason, Report};
 
 impl Daemon {
     /// The service is to be down. Older generations end at once: no balancer sends anything to them.
@@ -20,7 +20,7 @@ impl Daemon {
             Output::Report(Report::Leaving),
             Output::Arm(Timer::Leave),
         ]);
-        if self.intent == Some(Intent::Stop(Scope::Service)) {
+        if self.service_stops() {
             self.stop_older(out);
         }
     }

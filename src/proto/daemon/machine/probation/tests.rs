@@ -496,3 +496,38 @@ fn p4_one_that_drains_takes_no_files_back() {
         }
     }
 }
+
+/// It may have connections that last for hours. Whoever tells this one to end does not wait for them.
+#[test]
+fn p6_one_that_has_committed_awaits_its_predecessor_only_if_the_service_stops() {
+    let committed = || {
+        let mut daemon = on_probation();
+        for input in [
+            D::Probation(E::Commit),
+            D::Probation(E::CommitTried(CommitTried::Written)),
+            D::OlderTold { awaited: true, again: false },
+        ] {
+            let _ = daemon.on(input);
+        }
+        daemon
+    };
+    let stop = || D::Told(Intent::Stop(Scope::Service));
+    for (input, reason) in [
+        (D::Term(Sender::Successor), DrainReason::TakenOver),
+        (D::Term(Sender::Other), DrainReason::Requested),
+        (D::Told(Intent::Stop(Scope::Generation)), DrainReason::Stopped),
+    ] {
+        let mut daemon = committed();
+        let _ = daemon.on(input);
+        assert_eq!(daemon.clone().on(D::DrainHooksDone), [Output::Finish(reason)]);
+        // The service is to be down after all.
+        let _ = daemon.on(stop());
+        let _ = daemon.on(D::DrainHooksDone);
+        assert_eq!(daemon.phase(), Phase::AwaitingOlder(reason));
+        assert_eq!(daemon.on(D::OlderGone).last(), Some(&Output::Finish(reason)));
+    }
+    let mut daemon = committed();
+    let _ = daemon.on(stop());
+    let waits = [Output::Disarm(Timer::Drain), Output::Report(Report::Waiting)];
+    assert_eq!(daemon.on(D::DrainHooksDone), waits);
+}
