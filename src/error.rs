@@ -42,6 +42,8 @@ pub enum ErrorKind {
     AlreadyRunning,
     /// No restart from here: not started yet, already draining, or nobody would restart us.
     CannotRestart,
+    /// The [probation](crate::Config::probation) has ended without a commit.
+    NotCommitted,
     /// A socket cannot be bound, or was asked for before.
     Socket,
     /// A descriptor cannot be kept for the successor.

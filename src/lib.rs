@@ -190,7 +190,9 @@ pub fn restart() -> Result<()> {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NotInitialized`]: [`init`] has not succeeded.
+/// - [`ErrorKind::NotCommitted`]: the probation has ended otherwise. This generation was rolled back, a newer one has
+///   taken its place, or it was told to end. [`draining().reason()`](Draining::reason) tells which.
+/// - [`ErrorKind::NotInitialized`]: [`init`] has not succeeded.
 pub fn commit() -> Result<()> {
     driver::commit()
 }

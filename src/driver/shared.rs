@@ -221,6 +221,9 @@ impl Daemon {
     /// The generation at the other end stands by for us from now on.
     pub(in crate::driver) fn begin_probation(&self, standby: Partner) {
         *lock(&self.partner) = Some(standby);
+        let mut machine = lock(&self.machine);
+        machine.begins_probation();
+        // With the machine locked: who sees that it begins may post what ends it.
         self.post(Input::Probation(ProbationEvent::OnProbation));
     }
 

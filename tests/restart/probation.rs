@@ -51,6 +51,7 @@ under_each_supervisor![
     p11_who_serves_again_has_not_taken_over,
     p4_p11_the_one_that_stands_by_finds_the_third_if_the_second_dies,
     p11_a_generation_that_the_record_has_replaced_does_not_commit,
+    p11_a_call_of_commit_that_comes_too_late_is_an_error,
 ];
 
 #[test]
@@ -316,6 +317,26 @@ fn p11_a_generation_that_the_record_has_replaced_does_not_commit(kind: Superviso
     assert_eq!(operator.text(), "seamless-takeover 1 accepted");
     assert_eq!(site.report.wait_of(second.pid(), "wait").text, "RolledBack");
     second.wait_end(LIMIT);
+    prober.wait_pid(first.pid());
+    assert_nobody_refused(&site, &prober.stop(), 1);
+    end(&site);
+}
+
+/// As before, but the program itself wants to commit.
+fn p11_a_call_of_commit_that_comes_too_late_is_an_error(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let go = site.flag("go");
+    let calls = format!("--on={USR1}=call:commit --at=drained=file:{}", go.display());
+    let second = restart(&site, &first, &format!("{WINDOW} {calls}"));
+    prober.wait_pid(second.pid());
+    let record = fs::read_to_string(site.lock_file()).expect("the record");
+    fs::write(site.lock_file(), record.replace("state=probation", "state=replaced")).expect("it");
+    second.signal(USR1);
+    let called = site.report.wait_of(second.pid(), "called").text;
+    assert!(called.starts_with("commit error: cannot end the probation (commit): "), "{called}");
+    fs::write(go, "").expect("a file");
+    second.wait_end(LIMIT);
+    assert!(site.log.stage("commit").is_empty(), "{site}");
     prober.wait_pid(first.pid());
     assert_nobody_refused(&site, &prober.stop(), 1);
     end(&site);

@@ -6,7 +6,7 @@ use crate::driver::observers;
 use crate::driver::shared::PROCESS;
 use crate::driver::sockets::{adjust, stages};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::daemon::{Event, Input, RestartCall};
+use crate::proto::daemon::{CommitCall, Event, Input, RestartCall};
 use crate::proto::supervisor::notices::Notice;
 use crate::proto::{Intent, Scope, State};
 use crate::shutdown::{Stage, lock};
@@ -64,20 +64,27 @@ pub(crate) fn restart() -> Result<()> {
     }
 }
 
-/// Returns when the record says that this generation has taken over.
+/// Returns when the record says that this generation has taken over, or never will.
 pub(crate) fn commit() -> Result<()> {
     let Some(daemon) = PROCESS.daemon() else {
         let text = "cannot end the probation (commit): init was not called, or failed";
         return Err(Error::new(ErrorKind::NotInitialized, text));
     };
-    let is_on_probation = || lock(&daemon.machine).is_on_probation();
-    if is_on_probation() {
+    let call = || lock(&daemon.machine).commit_call();
+    if call() == CommitCall::Waits {
         daemon.post(Input::Probation(Event::Commit));
     }
-    while is_on_probation() {
-        std::thread::sleep(std::time::Duration::from_millis(1));
+    loop {
+        match call() {
+            CommitCall::Waits => std::thread::sleep(std::time::Duration::from_millis(1)),
+            CommitCall::Returns => return Ok(()),
+            CommitCall::Fails => {
+                let text = "cannot end the probation (commit): it has ended otherwise, and this \
+                            generation is to end";
+                return Err(Error::new(ErrorKind::NotCommitted, text));
+            }
+        }
     }
-    Ok(())
 }
 
 /// As TERM by hand does, but of the whole service: older generations that missed their TERM are told

@@ -7,6 +7,7 @@ mod leaving;
 mod probation;
 mod restart;
 
+pub(crate) use probation::CommitCall;
 pub(crate) use restart::RestartCall;
 
 use super::{Forced, Input, NoRestart, Output, Phase, Question, RollbackCause, Sender, Timer};

@@ -12,7 +12,7 @@ pub(crate) mod signal_hooks;
 pub(crate) mod timers;
 
 pub(crate) use super::control::frame::Word;
-pub(crate) use machine::{Daemon, RestartCall};
+pub(crate) use machine::{CommitCall, Daemon, RestartCall};
 pub(crate) use timers::Timer;
 
 use super::generation::check::Seen;

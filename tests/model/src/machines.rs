@@ -53,6 +53,10 @@ impl Daemon {
         self.machine.is_on_probation()
     }
 
+    pub(crate) fn begins_probation(&mut self) {
+        self.machine.begins_probation();
+    }
+
     pub(crate) fn stands_by(&self) -> bool {
         self.machine.stands_by()
     }

@@ -51,7 +51,7 @@ impl World {
             return Vec::new();
         };
         let mut all = Vec::new();
-        if daemon.machine.is_on_probation() && daemon.serves() {
+        if daemon.machine.is_on_probation() && daemon.serves() && !daemon.begins_probation {
             all.push((self.budget.bad, ProbationAction::Unhealthy));
             all.push((self.budget.bad, ProbationAction::Exits));
         }
@@ -302,6 +302,7 @@ impl World {
         if stands {
             self.with_daemon(id, |daemon| {
                 (daemon.partner, daemon.begins_probation) = (Some(older), true);
+                daemon.machine.begins_probation();
             });
         }
         self.check_standbys();

@@ -14,8 +14,10 @@ use std::time::Duration;
 /// Of a generation that has to prove itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Probation {
-    /// It is over, or there was none.
+    /// It was passed, or there was none.
     No,
+    /// `started` has begun it, and the thread that takes signals has not heard of that yet.
+    Begins,
     Running,
     /// The probation was passed, and the record does not say so yet.
     Committing,
@@ -23,6 +25,19 @@ pub(super) enum Probation {
     Failing(RollbackCause),
     /// The one that stands by has been told to serve again.
     AwaitsResumed,
+    /// It has ended without a commit.
+    Lost,
+}
+
+/// What a call of `commit` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CommitCall {
+    /// It waits until the record says so.
+    Waits,
+    /// There is nothing to pass, or it was passed.
+    Returns,
+    /// It will never be passed.
+    Fails,
 }
 
 /// The check of a program on probation.
@@ -60,7 +75,25 @@ impl Daemon {
     }
 
     pub(crate) fn is_on_probation(&self) -> bool {
-        self.probation != Probation::No
+        !matches!(self.probation, Probation::No | Probation::Lost)
+    }
+
+    pub(crate) fn commit_call(&self) -> CommitCall {
+        match self.probation {
+            Probation::No => CommitCall::Returns,
+            Probation::Lost => CommitCall::Fails,
+            Probation::Begins
+            | Probation::Running
+            | Probation::Committing
+            | Probation::Failing(_)
+            | Probation::AwaitsResumed => CommitCall::Waits,
+        }
+    }
+
+    /// `started`, on the program's own thread: the other one stands by. [`Event::OnProbation`] follows. Guards against
+    /// a commit in between that would find no probation.
+    pub(crate) fn begins_probation(&mut self) {
+        self.probation = if self.serves() { Probation::Begins } else { Probation::Lost };
     }
 
     /// May an operator end a probation here? The one that stands by can be told to serve again if the other one does
@@ -192,7 +225,7 @@ impl Daemon {
 
     /// An operator may also tell the one that stands by, if the one on probation does not answer.
     fn roll_back(&mut self, cause: RollbackCause, out: &mut Vec<Output>) {
-        if self.probation == Probation::No {
+        if !self.is_on_probation() {
             return self.serve_again(true, cause, out);
         }
         if self.probation == Probation::Running {
@@ -247,8 +280,11 @@ impl Daemon {
         if std::mem::replace(&mut self.standby, Standby::No) != Standby::No {
             out.extend([Output::Disarm(Timer::Silence), Output::Disarm(Timer::Dump)]);
         }
-        if std::mem::replace(&mut self.probation, Probation::No) == Probation::No {
+        if !self.is_on_probation() {
             return;
+        }
+        if std::mem::replace(&mut self.probation, Probation::Lost) == Probation::Begins {
+            return; // the other one is told when it is known here
         }
         match reason {
             // On a stop the older ones are told to end as well.
@@ -364,7 +400,7 @@ impl Daemon {
 
     fn partner_ended(&mut self, out: &mut Vec<Output>) {
         match self.probation {
-            Probation::No => {
+            Probation::No | Probation::Begins | Probation::Lost => {
                 if self.stands_by() {
                     out.push(Output::LookForNewer);
                 }

@@ -1,4 +1,4 @@
-use super::{Daemon, Probation};
+use super::{CommitCall, Daemon, Probation};
 use crate::proto::daemon::Event as E;
 use crate::proto::daemon::Input as D;
 use crate::proto::daemon::{
@@ -530,4 +530,71 @@ fn p6_one_that_has_committed_awaits_its_predecessor_only_if_the_service_stops() 
     let _ = daemon.on(stop());
     let waits = [Output::Disarm(Timer::Drain), Output::Report(Report::Waiting)];
     assert_eq!(daemon.on(D::DrainHooksDone), waits);
+}
+
+#[test]
+fn p11_a_commit_that_never_comes_is_not_a_success() {
+    let stop = D::Told(Intent::Stop(Scope::Service));
+    let tried = |tried| D::Probation(E::CommitTried(tried));
+    let resumed = D::Probation(E::Heard(Word::Resumed));
+    for input in [
+        tried(CommitTried::RolledBack),
+        resumed.clone(),
+        D::Term(Sender::Other),
+        D::Term(Sender::Successor),
+        stop,
+    ] {
+        for leaves in [false, true] {
+            let mut daemon = on_probation().leaves(leaves);
+            let _ = daemon.on(D::Probation(E::Commit));
+            let _ = daemon.on(tried(CommitTried::ClaimHeld));
+            assert_eq!(daemon.commit_call(), CommitCall::Waits);
+            let _ = daemon.on(input.clone());
+            assert_eq!(daemon.commit_call(), CommitCall::Fails, "{input:?}");
+            assert!(!daemon.is_on_probation());
+        }
+    }
+    let mut failed = on_probation();
+    let _ = failed.on(D::Probation(E::RollBack(RollbackCause::Unhealthy)));
+    assert_eq!(failed.commit_call(), CommitCall::Waits, "nobody may serve in its place");
+    let _ = failed.on(D::RequestHooksDone);
+    let _ = failed.on(resumed);
+    assert_eq!(failed.commit_call(), CommitCall::Fails);
+    // What was passed, or never tried, stays so.
+    let mut passed = on_probation();
+    let _ = passed.on(D::Probation(E::Commit));
+    let _ = passed.on(tried(CommitTried::Written));
+    for mut daemon in [passed, serving(false)] {
+        assert_eq!(daemon.commit_call(), CommitCall::Returns);
+        let _ = daemon.on(D::Term(Sender::Successor));
+        assert_eq!(daemon.commit_call(), CommitCall::Returns);
+    }
+}
+
+/// `started` has returned, and the thread that takes signals is behind.
+#[test]
+fn p11_a_probation_that_begins_can_be_passed_already() {
+    let begins = || {
+        let mut daemon = serving(false);
+        daemon.begins_probation();
+        daemon
+    };
+    let mut daemon = begins();
+    assert_eq!(daemon.commit_call(), CommitCall::Waits);
+    assert!(daemon.may_end_probation(false), "an operator may as well");
+    let _ = daemon.on(D::Probation(E::OnProbation));
+    assert_eq!(daemon.on(D::Probation(E::Commit)).last(), Some(&Output::TryCommit));
+    // It is told to end in between: the other one hears of it when the lifeline is there.
+    let mut told = begins();
+    let out = told.on(D::Term(Sender::Other));
+    assert!(!out.contains(&Output::Say(Word::Leaving)), "{out:?}");
+    assert_eq!(told.commit_call(), CommitCall::Fails);
+    let says = [Output::Say(Word::Leaving), Output::HangUp];
+    assert_eq!(told.on(D::Probation(E::OnProbation)), says);
+    // Or before.
+    let mut told = serving(false);
+    let _ = told.on(D::Term(Sender::Other));
+    told.begins_probation();
+    assert_eq!(told.on(D::Probation(E::OnProbation)), says);
+    assert_eq!(told.commit_call(), CommitCall::Fails);
 }
