@@ -206,6 +206,9 @@ fn ask_each_second(daemon: &'static Daemon, mut check: Check) {
                 daemon.post(Input::Probation(Event::Check { asked: false }));
                 continue;
             };
+            if !lock(&daemon.machine).is_on_probation() {
+                return; // it has ended meanwhile
+            }
             log::write(Line::Unhealthy { generation: daemon.generation(), reason: why });
             return daemon.post(Input::Probation(Event::RollBack(RollbackCause::Unhealthy)));
         }

@@ -223,9 +223,10 @@ impl Daemon {
         }
     }
 
-    /// An operator may also tell the one that stands by, if the one on probation does not answer.
+    /// An operator may also tell the one that stands by, if the one on probation does not answer. Any other cause is
+    /// about our own probation. The check of a program may answer when that is over, and says nothing of the next one.
     fn roll_back(&mut self, cause: RollbackCause, out: &mut Vec<Output>) {
-        if !self.is_on_probation() {
+        if !self.is_on_probation() && cause == RollbackCause::Operator {
             return self.serve_again(true, cause, out);
         }
         if self.probation == Probation::Running {

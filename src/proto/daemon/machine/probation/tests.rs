@@ -232,6 +232,20 @@ fn p11_an_operator_tells_the_standby_if_the_new_one_does_not_answer() {
     }
 }
 
+/// It was asked in the probation of the one that stands by now.
+#[test]
+fn p11_a_check_that_fails_after_the_commit_says_nothing_of_the_next_generation() {
+    let late = D::Probation(E::RollBack(RollbackCause::Unhealthy));
+    let mut daemon = on_probation();
+    for input in [E::Check { asked: true }, E::Commit, E::CommitTried(CommitTried::Written)] {
+        let _ = daemon.on(D::Probation(input));
+    }
+    assert_eq!(daemon.on(late.clone()), []);
+    let _ = daemon.on(D::Probation(E::AskedToStandBy(3)));
+    assert_eq!(daemon.on(late), []);
+    assert_eq!(daemon.state(), State::Standby);
+}
+
 /// The other one has served beside it, so nothing is proven.
 #[test]
 fn p11_a_pause_begins_the_probation_anew() {
