@@ -11,7 +11,7 @@ use seamless_testing::{
     process::Watched,
     scene,
     signal::CONT,
-    site::Site,
+    site::{SERVES_ON, Site},
     supervisor::Supervisor,
     under_each_supervisor, wait_for,
 };
@@ -21,6 +21,7 @@ use super::injected::{Fault, Role, Tracer, When, stops};
 under_each_supervisor![
     Boxed::new().private_net() =>
     p11_the_disk_is_full_when_a_probation_begins,
+    p4_p11_the_disk_is_full_when_nobody_stands_by,
     p11_the_disk_is_full_at_the_commit,
     p11_the_disk_is_full_at_the_rollback,
 ];
@@ -81,6 +82,35 @@ fn p11_the_disk_is_full_when_a_probation_begins(kind: Supervisor, folder: &Path)
     probation::wait_standby(&site, &first, 3);
     assert_eq!(recorded(&site), (true, false), "{site}");
     finish(&site, prober, &third);
+}
+
+/// The first one is stopped when it is asked to stand by. The second one serves by then, and takes over.
+fn p4_p11_the_disk_is_full_when_nobody_stands_by(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let go = site.flag("go");
+    let ready = format!("--at=ready=file:{}", go.display());
+    site.deploy_more(&stops(folder), &format!("{WINDOW} --takeover-timeout=60s {ready}"));
+    fs::write(site.flag("before-daemon-init"), "").expect("a flag");
+    let launcher = site.launcher();
+    site.service().restart();
+    let next = site.service().main_pid_after(launcher.pid());
+    let second = Watched::new(scene::stopped_child(next));
+    // Its number, that it is on probation, and that it is not.
+    let mut tracer = Tracer::attach(folder, second.pid(), full(Role::NewDaemon, When::Nth(3)));
+    second.signal(CONT);
+    site.report.wait_nth("socket", 2);
+    first.stop();
+    fs::write(go, "").expect("a file");
+    assert_eq!(site.report.wait_of(second.pid(), "started").text, "2");
+    site.log.wait_words(&["stage=commit", FULL], 1);
+    tracer.detach();
+    assert!(tracer.has_met());
+    first.signal(CONT);
+    assert_eq!(site.report.wait_of(first.pid(), "wait").text, "TakenOver");
+    first.wait_end(LIMIT);
+    // The claim is free.
+    let third = site.restart(second.pid(), SERVES_ON);
+    finish(&site, prober, &Watched::new(third));
 }
 
 /// Until it is written, the other one stands by.

@@ -183,9 +183,11 @@ fn perform<'a>(
         }
         Act::Prove => {
             hands.record.apply(Step::Prove { own: service.number().unwrap_or_default() });
-            let written = hands.write_record();
+            // We serve already, so an error would help nobody: the older ones would never be told.
+            if let Err(error) = hands.write_record() {
+                log::write(log::probation::Event::ProofNotWritten { error: &error });
+            }
             daemon.report(Report::Committed);
-            written?;
         }
         Act::Stop(place, verdict) => {
             _ = service.touch(&hands.others[place], verdict, log_told);

@@ -37,6 +37,13 @@ events! {
             error: &'a dyn Display as Field::Quoted,
         } => "Repair what `error` names.";
 
+        /// No generation stands by, so this one is proven at once, and the record cannot say so. It takes over all the
+        /// same. If it dies, the record takes that for a probation that has failed.
+        ProofNotWritten: Warn "commit" {
+            daemon = own_pid(),
+            error: &'a dyn Display as Field::Quoted,
+        } => "Repair what `error` names.";
+
         /// The program says that it is not well.
         Unhealthy: Warn "probation" {
             generation: Option<u64>,
