@@ -39,6 +39,7 @@ use crate::sys::seqpacket::Link;
 use crate::sys::shortage::is_shortage;
 use crate::sys::wait::Waker;
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
@@ -208,13 +209,17 @@ impl Daemon {
             let mut past = lock(&self.past);
             (past.phase_since, past.took_over) = (Some(Instant::now()), predecessor);
         }
-        let mut machine = lock(&self.machine);
-        let Some(report) = machine.started(last_claim) else { return false };
-        PROCESS.states.publish(machine.state()); // with the machine locked, so that all come in order
-        self.report(report);
-        if let Some(wish) = machine.wish() {
-            self.post(wish);
+        {
+            let mut machine = lock(&self.machine);
+            let Some(report) = machine.started(last_claim) else { return false };
+            // With the machine locked, so that all come in order.
+            PROCESS.states.publish(machine.state());
+            lock(&self.unsent).push_back(report);
+            if let Some(wish) = machine.wish() {
+                self.post(wish);
+            }
         }
+        self.send_soon();
         true
     }
 
@@ -238,6 +243,10 @@ impl Daemon {
     /// the thread that takes signals.
     pub(in crate::driver) fn report(&self, report: Report) {
         lock(&self.unsent).push_back(report);
+        self.send_soon();
+    }
+
+    fn send_soon(&self) {
         if !self.send_reports() {
             self.waker.wake();
         }
@@ -245,15 +254,26 @@ impl Daemon {
 
     /// Sends what there is to report; `false`: some of it has to wait.
     pub(in crate::driver) fn send_reports(&self) -> bool {
+        let mut failures = Vec::new();
+        let sent = self.send_in_order(&mut failures);
+        for (report, error) in failures {
+            log::write(Event::ReportFailed { report: report.name(), error: &error });
+        }
+        sent
+    }
+
+    /// The lock is held until all is sent: another thread must not send a later report first.
+    fn send_in_order(&self, failures: &mut Vec<(Report, io::Error)>) -> bool {
         let mut unsent = lock(&self.unsent);
-        while let Some(report) = unsent.front() {
+        while let Some(&report) = unsent.front() {
             let sent = match self.channel.upgrade() {
-                Some(channel) => channel.send(&self.message(*report), &[]),
+                Some(channel) => channel.send(&self.message(report), &[]),
                 None => Ok(()), // a launcher that has gone needs no report
             };
             if let Err(error) = sent {
-                log::write(Event::ReportFailed { report: report.name(), error: &error });
-                if is_shortage(&error) {
+                let waits = is_shortage(&error);
+                failures.push((report, error));
+                if waits {
                     return false;
                 }
             }

@@ -927,6 +927,24 @@ impl log::Log for PanickingLogger {
     fn flush(&self) {}
 }
 
+/// As a program may that writes its own state into each line.
+struct AskingLogger(env_logger::Logger);
+
+impl log::Log for AskingLogger {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        _ = seamless::state();
+        self.0.log(record);
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
 /// What other threads ask of the main thread.
 enum Task {
     Panic,
@@ -951,7 +969,9 @@ fn main() {
             logger.target(env_logger::Target::Pipe(Box::new(Arc::clone(&file))));
             log_file = Some(file);
         }
-        logger.format_timestamp_millis().init();
+        let logger = logger.format_timestamp_millis().build();
+        log::set_max_level(logger.filter());
+        log::set_boxed_logger(Box::new(AskingLogger(logger))).expect("the first logger");
     }
     let part = Part {
         report: options.report.clone(),
