@@ -383,7 +383,8 @@ impl Config {
     ///
     /// `is_well` is called between [`started`](crate::started) and the drain, on a thread of its own,
     /// twice in each `WatchdogSec=`. It should test what hangs when the program hangs: take the locks
-    /// that requests take, or send a request to itself. The last call counts.
+    /// that requests take, or send a request to itself. Before and after that time, an answer of the crate's own
+    /// thread is enough. The last call counts.
     #[cfg(feature = "systemd")]
     pub fn watchdog(mut self, is_well: impl FnMut() -> bool + Send + 'static) -> Config {
         self.settings.watchdog = Some(Box::new(is_well));

@@ -130,6 +130,8 @@ pub(in crate::driver) struct Daemon {
 /// What only this process itself can tell of its life.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::driver) struct Past {
+    /// `started` was called. Without a PID file, the state is Serving before that.
+    pub(in crate::driver) has_started: bool,
     pub(in crate::driver) phase_since: Option<Instant>,
     pub(in crate::driver) took_over: Option<u64>,
     pub(in crate::driver) probation_since: Option<Instant>,
@@ -208,6 +210,7 @@ impl Daemon {
         {
             let mut past = lock(&self.past);
             (past.phase_since, past.took_over) = (Some(Instant::now()), predecessor);
+            past.has_started = true;
         }
         {
             let mut machine = lock(&self.machine);

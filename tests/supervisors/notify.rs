@@ -111,6 +111,46 @@ fn p3_who_waits_is_told_what_for() {
     });
 }
 
+/// It would say no before `started` and in the drain: the lock that it takes may be held there for long.
+#[test]
+fn p3_the_program_s_own_check_is_asked_only_while_it_serves() {
+    Boxed::new().private_net().run(|folder| {
+        scene::each(folder, [true, false], |folder, has_launcher| {
+            let ear = Ear::new(folder);
+            let direct = Site::alone(folder);
+            let target = Target::from(boxed::address());
+            let (gate, well) = (folder.join("gate"), folder.join("well"));
+            let mut command = direct.command(&[
+                &format!("--listen={target}"),
+                &format!("--at=ready=file:{}", gate.display()),
+                &format!("--watchdog={}", well.display()),
+            ]);
+            command.env("NOTIFY_SOCKET", folder.join("notify")).env("WATCHDOG_USEC", "1000000");
+            command.args((!has_launcher).then_some("--pid-file="));
+            let mut started = direct.spawn(&mut command);
+            let daemon = direct.report.wait("init").pid;
+            ear.wait("WATCHDOG=1", 4);
+            let said_no = || direct.log.with(&["stage=watchdog", "it says no"]).len();
+            assert_eq!(said_no(), 0, "{}", direct.log);
+            fs::write(&gate, "").expect("the gate");
+            direct.report.wait("started");
+            direct.log.wait_words(&["stage=watchdog", "it says no"], 1);
+            fs::write(&well, "").expect("a file");
+            ear.wait("WATCHDOG=1", ear.count("WATCHDOG=1") + 2);
+            let request = Connection::unfinished(&target);
+            assert_eq!(http::pid(&target), daemon);
+            process::signal(daemon, if has_launcher { INT } else { TERM });
+            scene::wait_drain(&direct.report, daemon);
+            let before = said_no();
+            fs::remove_file(&well).expect("it is there");
+            ear.wait("WATCHDOG=1", ear.count("WATCHDOG=1") + 4);
+            assert_eq!(said_no(), before, "{}", direct.log);
+            assert_eq!(request.try_finish().expect("an answer").pid, Some(daemon));
+            started.wait_end();
+        });
+    });
+}
+
 /// A stop, a drain by hand, and one without a launcher: without a limit of the drain, none is asked for more.
 #[test]
 fn p6_a_stop_without_a_limit_of_its_own_is_limited_by_systemd() {

@@ -24,6 +24,7 @@ pub(crate) fn started() -> Result<()> {
         Some(service) => take_over(service, daemon)?,
         None => {
             adjust::adjust()?;
+            lock(&daemon.past).has_started = true;
             observers::serves_alone();
             stages::close_unclaimed();
             observers::tell(&Notice::Readiness, None);

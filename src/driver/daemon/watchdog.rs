@@ -8,6 +8,7 @@ use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::threads::spawn;
 use crate::proto::channel::Aside;
 use crate::proto::supervisor::notices::{Notice, Word};
+use crate::shutdown::lock;
 use crate::sys::seqpacket::Link;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Weak, mpsc};
@@ -52,15 +53,17 @@ fn say_alive(channel: &Link) {
 
 // ---- without a launcher ----
 
-/// Without a PID file: systemd's signs of life, on a thread of their own.
+/// Without a PID file: systemd's signs of life, on a thread of their own. systemd may count from the start, so they
+/// come before `started` and in the drain as well, whatever the program's check would say.
 pub(super) fn watch_alone(check: Option<Check>) -> crate::error::Result<()> {
     let Some(time) = systemd::listener().and_then(|listener| listener.watchdog) else {
         return Ok(());
     };
     let mut check = check.unwrap_or_else(|| Box::new(|| true));
+    let serves = |daemon: &Daemon| lock(&daemon.past).has_started && daemon.state().serves();
     spawn("seamless-watchdog", move || {
         loop {
-            if is_well(&mut check) {
+            if !PROCESS.daemon().is_some_and(serves) || is_well(&mut check) {
                 observers::tell(&Notice::Say(vec![Word::Watchdog]), None);
             }
             thread::sleep(time / 2);
