@@ -7,7 +7,7 @@ use super::io::{Io, Link, Shared};
 use super::library::BoxError;
 use super::passing::{Moves, Place, Stage, TRIES, Turn};
 use super::protocol::{Given, Protocol};
-use super::state::{Length, Next, State, Version};
+use super::state::{Length, Next, State};
 use super::stream::{Peer, Stream};
 use super::woken::WhenWoken;
 use crate::Moment;
@@ -200,6 +200,8 @@ enum Polled {
     Movable,
     /// Its turn has come, and something is in flight.
     Busy,
+    /// Whether it waits to move is another thing now than before.
+    Changed,
 }
 
 /// Serves it until it ends, which is `None`, or can be passed.
@@ -225,9 +227,8 @@ async fn serve(
             drain.turn.is_over(); // so that nobody waits for this connection
         }
         let turn = drain.turn.stage();
-        // A moment is dealt to each connection that asks for one, so one that moves does not ask. HTTP/2 never moves.
-        let waits_to_move =
-            drain.moves.may_yet(now) && link.socket().state.version() == Version::Http1;
+        // A moment is dealt to each connection that asks for one, so one that moves does not ask.
+        let waits_to_move = drain.moves.may_yet(now) && link.socket().state.may_move_yet();
         let may_stay = drain.begun.is_some() && !waits_to_move;
         link.leaves.store(drain.since.is_some() && may_stay, Ordering::Relaxed);
         let due = WhenWoken::new(async {
@@ -247,6 +248,9 @@ async fn serve(
             Poll::Pending if !may_move || turn == Stage::Waits => Poll::Pending,
             Poll::Pending if link.socket().state.may_move() => Poll::Ready(Polled::Movable),
             Poll::Pending if turn == Stage::Now => Poll::Ready(Polled::Busy),
+            Poll::Pending if link.socket().state.may_move_yet() != waits_to_move => {
+                Poll::Ready(Polled::Changed)
+            }
             Poll::Pending => Poll::Pending,
         });
         // The library comes first, so that what has arrived is read before a timer or the drain ends a connection.
@@ -267,6 +271,7 @@ async fn serve(
                 }
                 // Those that are silent move meanwhile.
                 Polled::Busy => drain.turn.is_over(),
+                Polled::Changed => {}
             },
             () = due => {}
         }

@@ -19,7 +19,7 @@ impl Heads {
         Heads { begun: false, text: true }
     }
 
-    /// How many heads end in these bytes, and how many bytes there are behind the last one.
+    /// How many heads end in these bytes, and how many bytes there are behind the first one.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) -> (u32, usize) {
         let has_text = |line: &[u8]| line.iter().any(|byte| *byte != b'\r');
         let (mut ended, mut behind) = (0, 0);
@@ -28,7 +28,10 @@ impl Heads {
                 self.begun = true;
             } else if self.begun {
                 self.begun = false;
-                (ended, behind) = (ended + 1, bytes.len() - end - 1);
+                if ended == 0 {
+                    behind = bytes.len() - end - 1;
+                }
+                ended += 1;
             }
             self.text = false;
             bytes = &bytes[end + 1..];
@@ -70,6 +73,13 @@ mod tests {
         }
         assert!(Heads::begun().is_open());
         assert_eq!(Heads::begun().feed(b"T / HTTP/1.1\r\n\r\n"), (1, 0));
+    }
+
+    #[test]
+    fn what_follows_the_first_head_may_look_like_another_one() {
+        let mut heads = Heads::default();
+        assert_eq!(heads.feed(format!("{ONE}a\n\nb").as_bytes()), (2, 4));
+        assert!(heads.is_open());
     }
 
     #[test]

@@ -47,8 +47,10 @@ pub(super) struct State {
     /// The last request had a body. An app that did not read it to its end leaves bytes that look
     /// like heads and are none.
     after_body: bool,
-    /// So many bytes have been read since the head of the request that was asked last. `None`: it is not known
-    /// where that head has ended.
+    /// So many bytes have been read since the head of the request that is asked next. `None`: it has not ended, or
+    /// it is not known where.
+    since_next_head: Option<u64>,
+    /// The same of the request that was asked last.
     since_head: Option<u64>,
     /// Of the request that was asked last.
     body: Length,
@@ -93,6 +95,7 @@ impl State {
             ahead: 0,
             opaque: false,
             after_body: false,
+            since_next_head: None,
             since_head: None,
             body: Length::Nothing,
             in_flight: 0,
@@ -128,16 +131,16 @@ impl State {
                 bytes = &bytes[same..];
             }
         }
-        if let Some(since_head) = &mut self.since_head {
-            *since_head += bytes.len() as u64;
+        for since in [&mut self.since_head, &mut self.since_next_head].into_iter().flatten() {
+            *since += bytes.len() as u64;
         }
         if self.version == Version::Http1 && !self.opaque {
             let was_open = self.heads.is_open();
             let (ended, behind) = self.heads.feed(bytes);
-            self.ahead = self.ahead.saturating_add(ended);
-            if ended > 0 {
-                self.since_head = Some(behind as u64);
+            if ended > 0 && self.ahead == 0 {
+                self.since_next_head = Some(behind as u64);
             }
+            self.ahead = self.ahead.saturating_add(ended);
             if self.in_flight == 0 && self.heads.is_open() && (ended > 0 || !was_open) {
                 self.since = now();
             }
@@ -154,10 +157,10 @@ impl State {
         let has_body = body != Length::Nothing;
         (self.asked, self.begun) = (true, true);
         self.in_flight += 1;
-        // If more heads have come, or what looks like heads in its body, its own may be an earlier one.
-        if self.ahead != 1 {
-            self.since_head = None;
-        }
+        // Its own head is the first that has ended, unless that was in what is left of the body before it. What has
+        // ended behind it may be in its own body.
+        let is_own = self.ahead == 1 || !self.after_body;
+        self.since_head = self.since_next_head.take().filter(|_| is_own);
         self.body = body;
         self.ahead = self.ahead.saturating_sub(1);
         if has_body || self.after_body {
@@ -198,14 +201,20 @@ impl State {
     /// May another generation go on with it? Nothing is in flight, all is written, and what the library has read
     /// begins with a head: the body of the last request has come to its end.
     pub(super) fn may_move(&self) -> bool {
-        let is_between = match (self.version, self.body) {
+        !self.is_busy() && self.may_move_yet()
+    }
+
+    /// May it move now or later, without another request? Until then its moment to leave does not count. Whether it
+    /// may is known before its last request is answered: that answer may say that it is the last.
+    pub(super) fn may_move_yet(&self) -> bool {
+        let may_come_between = match (self.version, self.body) {
             (Version::Http2 | Version::Upgraded, _) | (_, Length::Unknown) => false,
             (Version::Unknown(_), _) | (Version::Http1, Length::Nothing) => true,
             (Version::Http1, Length::Bytes(length)) => {
-                self.since_head.is_some_and(|read| read >= length)
+                self.since_head.is_some_and(|read| self.in_flight > 0 || read >= length)
             }
         };
-        is_between && !self.is_busy() && self.finishing.is_none()
+        may_come_between && self.finishing.is_none()
     }
 
     /// The library has been told to end it.

@@ -213,27 +213,44 @@ fn closed_by(server: SocketAddr) -> Vec<String> {
     sockets.lines().filter(here).map(str::to_owned).collect()
 }
 
-/// Half of a chunk has come: the request is answered where it was asked, and then the connection moves.
+/// Half of a chunk has come: the request is answered where it was asked. Then the connection leaves, if its moment has
+/// come, or moves after the next request.
 #[test]
 fn p13_half_a_chunk_is_served_to_its_end() {
     Boxed::new().private_net().run(|folder| {
         let address = boxed::address();
         let mut web = Web::start(folder, format!("--listen={address} {STAYS} --header-timeout=1h"));
-        let mut one = connect_to(address);
-        one.send("POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12");
-        one.wait_accepted(web.daemon);
-        wait_for("the request", LIMIT, || {
+        let mut both = [connect_to(address), connect_to(address)];
+        for one in &mut both {
+            one.send(
+                "POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12",
+            );
+            one.wait_accepted(web.daemon);
+        }
+        wait_for("the requests", LIMIT, || {
             let counters = crate::command::counters_of(&folder.join("web.pid"));
-            (counters["http_requests"] == 1).then_some(())
+            (counters["http_requests"] == 2).then_some(())
         });
         let old = web.restart();
-        one.send("345\r\n0\r\n\r\n");
-        assert!(!one.answer_of(old.pid()));
-        // Where its body ends, only the library knows: it moves after the next request.
-        one.send(super::GET);
-        assert!(!one.answer_of(old.pid()));
+        let left = both.each_mut().map(|one| {
+            one.send("345\r\n0\r\n\r\n");
+            one.answer_of(old.pid())
+        });
+        // The moments begin with 0.
+        assert_ne!(left, [true; 2]);
+        for (one, _) in both.iter_mut().zip(left).filter(|(_, left)| !left) {
+            // Where its body ends, only the library knows.
+            one.send(super::GET);
+            assert!(!one.answer_of(old.pid()));
+        }
         assert_ended(&web, &old);
-        one.send(super::GET);
-        assert!(!one.answer_of(web.daemon));
+        for (one, left) in both.iter_mut().zip(left) {
+            if left {
+                one.ends();
+            } else {
+                one.send(super::GET);
+                assert!(!one.answer_of(web.daemon));
+            }
+        }
     });
 }

@@ -23,6 +23,8 @@ use seamless_testing::{
 use super::{Answers as _, GET, Web, assert_ended, connect_to};
 
 const POST: &str = "POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n12345";
+const MULTIPART: &str = "POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 36\r\n\r\n\
+    --b\r\nContent-Type: a/b\r\n\r\n1\r\n--b--\r\n";
 const CHUNKED: &str =
     "POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n";
 
@@ -172,18 +174,18 @@ fn p13_after_50_restarts_old_and_new_hold_what_they_should() {
         wait_held(web.daemon, alone(OWN + CLIENTS));
         // It stays where it is, and so does its process.
         let mut half = connect_to(address);
-        half.send("POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12");
+        half.send(&POST[..POST.len() - 3]);
         half.wait_accepted(web.daemon);
         let old = web.restart();
         // It listens no more, and has no launcher. The two are linked.
         wait_held(old.pid(), sorted(14, &[PIDFD, PIDFD, "web.pid (deleted)"]));
         let linked = sorted(OWN + CLIENTS + 1, &[COUNTERS, PIDFD, PIDFD, "web.pid"]);
         wait_held(web.daemon, linked);
-        half.send("345\r\n0\r\n\r\n");
-        assert!(!half.answer_of(old.pid()));
-        half.send(GET);
+        half.send("345");
         assert!(!half.answer_of(old.pid()));
         assert_ended(&web, &old);
+        half.send(GET);
+        assert!(!half.answer_of(web.daemon));
         wait_held(web.daemon, alone(OWN + CLIENTS + 1));
     });
 }
@@ -277,10 +279,12 @@ fn p13_who_cannot_move_is_served_on() {
         let address = boxed::address();
         let mut web = start(folder, address, "");
         let first = web.daemon;
-        // Where its request ends is known only after the next one.
-        let mut chunked = connect_to(address);
-        chunked.send(CHUNKED);
-        assert!(!chunked.answer_of(first));
+        // Where their requests end is known only after the next one.
+        let mut both = [connect_to(address), connect_to(address)];
+        for chunked in &mut both {
+            chunked.send(CHUNKED);
+            assert!(!chunked.answer_of(first));
+        }
         let mut upgraded = connect_to(address);
         upgraded
             .send("GET /echo HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
@@ -288,16 +292,51 @@ fn p13_who_cannot_move_is_served_on() {
         let old = web.restart();
         upgraded.send("hello\n");
         assert_eq!(upgraded.read_until("hello\n"), "hello\n");
-        chunked.send(GET);
-        assert!(!chunked.answer_of(old.pid()));
-        // It moves now, and the next request may be there before.
-        wait_for("it has moved", LIMIT, || {
+        let left = both.each_mut().map(|chunked| {
             chunked.send(GET);
-            let (server, closes) = chunked.next_answer();
-            assert!(!closes);
-            (server == web.daemon).then_some(())
+            chunked.answer_of(old.pid())
         });
+        // The moments begin with 0, so one of the two may leave at once.
+        assert_ne!(left, [true; 2]);
+        for (chunked, _) in both.iter_mut().zip(left).filter(|(_, left)| !left) {
+            // It moves now, and the next request may be there before.
+            wait_for("it has moved", LIMIT, || {
+                chunked.send(GET);
+                let (server, closes) = chunked.next_answer();
+                assert!(!closes);
+                (server == web.daemon).then_some(())
+            });
+        }
         drop(upgraded);
+        assert_ended(&web, &old);
+    });
+}
+
+/// Their next request may never come, or be another one of this kind.
+#[test]
+fn p3_who_cannot_move_leaves_at_its_moment() {
+    Boxed::new().private_net().run(|folder| {
+        let address = boxed::address();
+        let leaves = "--pass=yes --spread=0s --idle-grace=100ms --keep-alive=1h --drain-timeout=9h";
+        let mut web = Web::start(folder, format!("--listen={address} {leaves}"));
+        let first = web.daemon;
+        let asked = |request: &str| {
+            let mut one = connect_to(address);
+            one.send(request);
+            assert!(!one.answer_of(first));
+            one
+        };
+        let mut chunked = asked(CHUNKED);
+        let mut multipart = asked(MULTIPART);
+        let mut busy = asked(CHUNKED);
+        busy.send(&CHUNKED[..CHUNKED.len() - 5]);
+        let old = web.restart();
+        chunked.ends();
+        // Their moment has come too.
+        busy.send(&CHUNKED[CHUNKED.len() - 5..]);
+        busy.last_answer_of(old.pid());
+        multipart.send(MULTIPART);
+        assert!(!multipart.answer_of(web.daemon));
         assert_ended(&web, &old);
     });
 }

@@ -202,10 +202,21 @@ fn p13_it_may_move_when_the_last_request_has_come_and_was_answered() {
     let (mut state, _) = new();
     assert!(!next(&mut state, b"POST / HTTP/1.1\r\n\r\n0\r\n\r\n", Length::Unknown));
     assert!(next(&mut state, GET, Length::Nothing));
-    // Where its head has ended is not known.
+    // What looks like a head in its body is none.
     let (mut state, _) = new();
-    assert!(!next(&mut state, &[POST, b"\n1\n\n3"].concat(), Length::Bytes(5)));
+    assert!(next(&mut state, &[POST, b"\n1\n\n3"].concat(), Length::Bytes(5)));
     assert!(next(&mut state, &[POST, b"12345"].concat(), Length::Bytes(5)));
+    // Where its head has ended is not known: what has come may begin with the end of another body.
+    let (mut state, _) = new();
+    assert!(!next(&mut state, b"POST / HTTP/1.1\r\n\r\n5\r\n12345\r\n", Length::Unknown));
+    assert!(!next(&mut state, &[b"0\r\n\r\n", POST, b"\n1\n\n3"].concat(), Length::Bytes(5)));
+    assert!(next(&mut state, &[POST, b"12345"].concat(), Length::Bytes(5)));
+    // Only the first of several heads belongs to the request that is asked first.
+    let (mut state, _) = new();
+    state.read(&[GET, POST, b"123"].concat(), || start);
+    state.asked(Length::Nothing);
+    state.answered(start);
+    assert!(!next(&mut state, b"4", Length::Bytes(5)));
     let (mut state, _) = new();
     assert!(!next(&mut state, &[GET, POST, b"12345"].concat(), Length::Nothing)); // one is ahead
     // One that came from another generation.
@@ -224,6 +235,33 @@ fn p13_it_may_move_when_the_last_request_has_come_and_was_answered() {
     assert!(next(&mut state, GET, Length::Nothing));
     state.finishes(start);
     assert!(!state.may_move());
+}
+
+#[test]
+fn p3_only_what_can_still_move_waits_for_that() {
+    const POST: &[u8] = b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
+    // Of a request: before it, in flight, and answered.
+    let waits = |bytes: &[u8], body| {
+        let (mut state, start) = new();
+        let before = state.may_move_yet();
+        state.read(bytes, || start);
+        state.asked(body);
+        let in_flight = state.may_move_yet();
+        state.answered(start);
+        let unflushed = state.may_move_yet();
+        state.flushed();
+        assert_eq!(unflushed, state.may_move_yet());
+        state.finishes(start);
+        assert!(!state.may_move_yet());
+        [before, in_flight, unflushed]
+    };
+    assert_eq!(waits(GET, Length::Nothing), [true; 3]);
+    let whole = [POST, b"1\n\n45"].concat();
+    assert_eq!(waits(&whole, Length::Bytes(5)), [true; 3]);
+    // The rest may come until it is answered.
+    assert_eq!(waits(&whole[..whole.len() - 1], Length::Bytes(5)), [true, true, false]);
+    assert_eq!(waits(POST, Length::Unknown), [true, false, false]);
+    assert_eq!(waits(PREFACE, Length::Nothing), [true, false, false]);
 }
 
 #[test]
