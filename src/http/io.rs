@@ -290,7 +290,7 @@ impl AsyncWrite for Io {
         let mut socket = self.link.socket();
         let (stream, state) = socket.parts();
         ready!(stream.poll_flush(context))?;
-        state.flushed();
+        state.flushed(Instant::now);
         Poll::Ready(Ok(()))
     }
 

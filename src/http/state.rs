@@ -60,7 +60,7 @@ pub(super) struct State {
     asked: bool,
     /// The library has given a request to the app, and not another generation's.
     begun: bool,
-    /// Since when nothing has been in flight, or since when a head has been coming.
+    /// Since when nothing has been in flight and all is written, or since when a head has been coming.
     since: Instant,
     /// The end of an answer may still be in the library.
     unflushed: bool,
@@ -237,13 +237,21 @@ impl State {
     }
 
     /// The kernel has all that the library had.
-    pub(super) fn flushed(&mut self) {
-        self.unflushed &= self.in_flight > 0;
+    pub(super) fn flushed(&mut self, now: impl FnOnce() -> Instant) {
+        if self.unflushed && self.in_flight == 0 {
+            self.unflushed = false;
+            self.since = now();
+        }
+    }
+
+    /// Something is being answered. The library may have the end of an answer long before the client has read it.
+    fn is_answering(&self) -> bool {
+        self.in_flight > 0 || self.unflushed || self.blocked
     }
 
     /// Something is still to be answered.
     pub(super) fn is_busy(&self) -> bool {
-        self.in_flight > 0 || self.ahead > 0 || self.unflushed || self.blocked
+        self.is_answering() || self.ahead > 0
     }
 
     /// `draining`: since when, if the drain has begun. `has_unread`: bytes have come that nobody has
@@ -266,7 +274,7 @@ impl State {
                     Next::Announce
                 }
             },
-            _ if self.in_flight > 0 => {
+            _ if self.is_answering() => {
                 // Should it be idle from now on.
                 let idle = draining.map_or(times.keep_alive, |_| times.grace);
                 Next::Wait(now + idle.min(times.header))

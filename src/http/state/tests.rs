@@ -21,6 +21,7 @@ fn exchange(state: &mut State, now: Instant) {
     state.read(GET, || now);
     state.asked(Length::Nothing);
     state.answered(now);
+    state.flushed(|| now);
 }
 
 #[test]
@@ -126,18 +127,48 @@ fn only_the_last_of_several_requests_is_the_last_answer() {
 fn an_answer_is_through_when_the_kernel_has_all_of_it() {
     let (mut state, start) = new();
     let mut busy = Vec::new();
-    state.flushed();
+    state.flushed(|| start);
     busy.push(state.is_busy());
     state.read(GET, || start);
     busy.push(state.is_busy());
     state.asked(Length::Nothing);
-    state.flushed(); // the head
+    state.flushed(|| start); // the head
     busy.push(state.is_busy());
     state.answered(start);
     busy.push(state.is_busy());
-    state.flushed();
+    state.flushed(|| start);
     busy.push(state.is_busy());
     assert_eq!(busy, [false, true, true, true, false]);
+}
+
+/// The library has the whole of it, and the client reads slowly.
+#[test]
+fn p3_an_answer_that_is_being_written_is_never_ended() {
+    let waits_for_ever = |behind: &[u8], draining: bool| {
+        let (mut state, start) = new();
+        state.read(GET, || start);
+        state.asked(Length::Nothing);
+        state.read(behind, || start);
+        state.answered(start);
+        for written in [Some(100), None, Some(100)] {
+            state.wrote(written);
+            for after in [0, 1, 10, 75, 100_000] {
+                let now = start + seconds(after);
+                let next = state.next(now, draining.then_some(start), &TIMES, || true);
+                assert!(matches!(next, Next::Wait(end) if end >= now + seconds(1)), "{next:?}");
+            }
+        }
+        // From its end on, everything else has its time.
+        let end = start + seconds(100_000);
+        state.flushed(|| end);
+        state.next(end, draining.then_some(start), &TIMES, || false)
+    };
+    for draining in [false, true] {
+        for behind in [&b""[..], GET, &GET[..9]] {
+            let next = waits_for_ever(behind, draining);
+            assert!(matches!(next, Next::Wait(_)), "{behind:?}: {next:?}");
+        }
+    }
 }
 
 #[test]
@@ -148,6 +179,7 @@ fn empty_lines_in_a_body_are_no_requests() {
     state.read(b"b\n\n", || start);
     assert!(state.is_last());
     state.answered(start);
+    state.flushed(|| start);
     assert_eq!(state.next(start, Some(start), &TIMES, || false), Next::Wait(start + seconds(1)));
 }
 
@@ -157,12 +189,14 @@ fn what_is_left_of_a_body_ends_no_request_and_holds_up_no_drain() {
     state.read(b"POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\n", || start);
     state.asked(Length::Unknown);
     state.answered(start); // not read
+    state.flushed(|| start);
     state.read(b"a\n\nb\n\n", || start);
     assert_eq!(state.next(start, Some(start), &TIMES, || false), Next::Wait(start + seconds(10)));
     state.read(GET, || start);
     state.asked(Length::Nothing);
     assert!(state.is_last());
     state.answered(start);
+    state.flushed(|| start);
     assert_eq!(state.next(start + seconds(1), Some(start), &TIMES, || false), Next::Finish);
 }
 
@@ -179,13 +213,13 @@ fn p13_it_may_move_when_the_last_request_has_come_and_was_answered() {
     assert!(!state.may_move());
     state.answered(start);
     assert!(!state.may_move()); // it is not written
-    state.flushed();
+    state.flushed(|| start);
     assert!(state.may_move());
     // Answered before its body has come.
     state.read(&[POST, b"123"].concat(), || start);
     state.asked(Length::Bytes(5));
     state.answered(start);
-    state.flushed();
+    state.flushed(|| start);
     assert!(!state.may_move());
     state.read(b"45", || start);
     assert!(state.may_move());
@@ -196,7 +230,7 @@ fn p13_it_may_move_when_the_last_request_has_come_and_was_answered() {
         state.read(bytes, || start);
         state.asked(body);
         state.answered(start);
-        state.flushed();
+        state.flushed(|| start);
         state.may_move()
     };
     let (mut state, _) = new();
@@ -249,7 +283,7 @@ fn p3_only_what_can_still_move_waits_for_that() {
         let in_flight = state.may_move_yet();
         state.answered(start);
         let unflushed = state.may_move_yet();
-        state.flushed();
+        state.flushed(|| start);
         assert_eq!(unflushed, state.may_move_yet());
         state.finishes(start);
         assert!(!state.may_move_yet());
