@@ -7,7 +7,7 @@ use super::io::{Io, Link, Shared};
 use super::library::BoxError;
 use super::passing::{Moves, Place, Stage, TRIES, Turn};
 use super::protocol::{Given, Protocol};
-use super::state::{Length, Next, State};
+use super::state::{Length, Next, State, Version};
 use super::stream::{Peer, Stream};
 use super::woken::WhenWoken;
 use crate::Moment;
@@ -104,7 +104,9 @@ where
         }
         let mut answer = answer?;
         let connected = *this.connects && answer.status().is_success();
-        if connected || answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let switches = connected || answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        // A tunnel by HTTP/2 is one stream of many.
+        if switches && link.socket().state.version() == Version::Http1 {
             link.socket().state.upgraded();
         } else if link.leaves.load(Ordering::Relaxed) && link.socket().state.is_last() {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

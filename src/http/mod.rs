@@ -38,7 +38,9 @@
 //!   [`idle_grace`](Server::idle_grace), so that a request on its way is answered. A new connection has
 //!   [`header_timeout`](Server::header_timeout) for its first request, as always.
 //! - **HTTP/2**: GOAWAY, in two steps as RFC 9113 describes it, the second after
-//!   [`idle_grace`](Server::idle_grace), so that requests on their way are served.
+//!   [`idle_grace`](Server::idle_grace), so that requests on their way are served. A client that answers it may take
+//!   its time for the rest of its answers, and a tunnel (CONNECT) is one of them. One that is silent instead has gone:
+//!   it is cut after twice the [`header_timeout`](Server::header_timeout).
 //! - **Upgraded connections** (WebSocket) belong to the app: it should end them with a [`close_frame`] when
 //!   [`draining().moment(spread)`](crate::Draining::moment) resolves. Until then this process stays.
 //! - **The limit**: [`drain_timeout`](Server::drain_timeout), 60 s. After it, or on USR2 by hand, every

@@ -70,8 +70,18 @@ pub(super) struct State {
     moved: u64,
     /// The client has been told that the drain has begun (HTTP/2).
     announced: Option<Instant>,
-    /// No further request is to come: the library has been told, and what had moved by then.
-    finishing: Option<(Instant, u64)>,
+    /// No further request is to come: the library has been told.
+    finishing: Option<Finishing>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Finishing {
+    /// Since when the connection is looked at.
+    since: Instant,
+    /// What had moved by then.
+    moved: u64,
+    /// Something has come from the client since the library was told. To a last GOAWAY belongs a PING.
+    heard: bool,
 }
 
 /// What is to be done with a connection.
@@ -118,6 +128,9 @@ impl State {
 
     pub(super) fn read(&mut self, mut bytes: &[u8], now: impl FnOnce() -> Instant) {
         self.moved += bytes.len() as u64;
+        if let Some(finishing) = &mut self.finishing {
+            finishing.heard |= !bytes.is_empty();
+        }
         if let Version::Unknown(seen) = self.version {
             let same = bytes.iter().zip(&PREFACE[seen..]).take_while(|(a, b)| a == b).count();
             let seen = seen + same;
@@ -219,7 +232,7 @@ impl State {
 
     /// The library has been told to end it.
     pub(super) fn finishes(&mut self, now: Instant) {
-        self.finishing = Some((now, self.moved));
+        self.finishing = Some(Finishing { since: now, moved: self.moved, heard: false });
     }
 
     pub(super) fn upgraded(&mut self) {
@@ -263,8 +276,8 @@ impl State {
         times: &Times,
         has_unread: impl FnOnce() -> bool,
     ) -> Next {
-        if let Some((since, moved)) = self.finishing {
-            return self.after_finish(now, since, moved, times);
+        if let Some(finishing) = self.finishing {
+            return self.after_finish(now, finishing, times);
         }
         let next = match self.version {
             Version::Http2 if draining.is_some() => match self.announced {
@@ -297,23 +310,24 @@ impl State {
             }
         };
         if next == Next::Finish {
-            self.finishing = Some((now, self.moved));
+            self.finishes(now);
         }
         next
     }
 
-    /// HTTP/1: the library ends it when all is written. HTTP/2: when the client has answered too; one
-    /// that is silent for so long has gone.
-    fn after_finish(&mut self, now: Instant, since: Instant, moved: u64, times: &Times) -> Next {
-        let end = since + times.header;
+    /// HTTP/1: the library ends it when all is written. HTTP/2: when the client has answered too, and the streams have
+    /// ended. One that has not answered, and is silent for so long, has gone. One that has answered may read nothing for
+    /// as long as it wants: what is left of an answer waits in the library until the client makes room for it.
+    fn after_finish(&mut self, now: Instant, finishing: Finishing, times: &Times) -> Next {
+        let end = finishing.since + times.header;
         if now < end {
             return Next::Wait(end);
         }
-        let silent = self.moved == moved && !self.is_busy();
-        if silent && self.version == Version::Http2 {
+        let silent = self.moved == finishing.moved && !self.is_busy();
+        if silent && !finishing.heard && self.version == Version::Http2 {
             return Next::Cut;
         }
-        self.finishing = Some((now, self.moved));
+        self.finishing = Some(Finishing { since: now, moved: self.moved, ..finishing });
         Next::Wait(now + times.header)
     }
 }

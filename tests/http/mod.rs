@@ -4,6 +4,7 @@ mod behind;
 mod counters;
 mod drain;
 mod health;
+mod http2;
 pub(crate) mod limits;
 mod passing;
 mod proxied;

@@ -316,3 +316,23 @@ fn http_2_is_told_at_once_and_cut_only_where_nothing_moves() {
     now += seconds(10);
     assert_eq!(state.next(now, Some(start), &TIMES, || false), Next::Cut);
 }
+
+/// The library has the end of its answer, and may not send it yet.
+#[test]
+fn p3_who_has_answered_the_last_goaway_may_pause_as_long_as_it_wants() {
+    let (mut state, start) = new();
+    state.read(PREFACE, || start);
+    state.asked(Length::Nothing);
+    state.answered(start);
+    state.flushed(|| start);
+    let finished = start + seconds(1);
+    assert_eq!(state.next(start, Some(start), &TIMES, || false), Next::Announce);
+    assert_eq!(state.next(finished, Some(start), &TIMES, || false), Next::Finish);
+    state.read(b"", || start); // no word of the client
+    state.read(b"pong", || start);
+    for after in [10, 20, 30, 100_000] {
+        let now = finished + seconds(after);
+        let next = state.next(now, Some(start), &TIMES, || false);
+        assert_eq!(next, Next::Wait(now + seconds(10)));
+    }
+}

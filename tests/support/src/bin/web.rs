@@ -9,7 +9,7 @@
 //!   drain begins
 //! - `/busy?time=100ms`: for ever, the runtime does something for so long each time that it looks for work
 //! - `/block`: no answer, and a thread of the runtime less
-//! - `/echo`: another protocol, which sends back what it gets (`Upgrade: echo`)
+//! - `/echo`: another protocol, which sends back what it gets (`Upgrade: echo`); so does a tunnel (`CONNECT`)
 //!
 //! `--hooks 1,10` hooks these signals, those that the crate handles, and stages; `--hang-before 12` hangs
 //! before one, `hammer` in its hook, `first` in one
@@ -27,7 +27,7 @@ use axum::{
         Query, Request, WebSocketUpgrade,
         ws::{CloseFrame, Message, WebSocket},
     },
-    http::{StatusCode, header},
+    http::{Method, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -231,6 +231,7 @@ fn app(name: &'static str) -> Router {
         .route("/busy", get(busy))
         .route("/socket", get(socket))
         .route("/echo", get(echo))
+        .fallback(tunnel)
 }
 
 fn pid() -> String {
@@ -347,6 +348,21 @@ async fn talk(mut socket: WebSocket, polite: bool) {
 }
 
 async fn echo(request: Request) -> Response {
+    send_back(request);
+    let headers = [(header::UPGRADE, "echo"), (header::CONNECTION, "upgrade")];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+/// A tunnel to ourselves, if that is what is asked for.
+async fn tunnel(request: Request) -> StatusCode {
+    if request.method() != Method::CONNECT {
+        return StatusCode::NOT_FOUND;
+    }
+    send_back(request);
+    StatusCode::OK
+}
+
+fn send_back(request: Request) {
     tokio::spawn(async {
         let upgraded = hyper::upgrade::on(request).await.expect("an upgrade");
         let mut io = hyper_util::rt::TokioIo::new(upgraded);
@@ -355,6 +371,4 @@ async fn echo(request: Request) -> Response {
             io.write_all(&bytes[..count]).await.expect("an echo");
         }
     });
-    let headers = [(header::UPGRADE, "echo"), (header::CONNECTION, "upgrade")];
-    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
