@@ -298,7 +298,10 @@ impl AsyncWrite for Io {
         if self.link.frozen.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
-        self.link.socket().parts().0.poll_shutdown(context)
+        let mut socket = self.link.socket();
+        let (stream, state) = socket.parts();
+        state.closes();
+        stream.poll_shutdown(context)
     }
 }
 

@@ -70,6 +70,8 @@ pub(super) struct State {
     moved: u64,
     /// The client has been told that the drain has begun (HTTP/2).
     announced: Option<Instant>,
+    /// The library reads no more, and shuts the connection down.
+    closing: bool,
     /// No further request is to come: the library has been told.
     finishing: Option<Finishing>,
 }
@@ -116,6 +118,7 @@ impl State {
             blocked: false,
             moved: 0,
             announced: None,
+            closing: false,
             finishing: None,
         }
     }
@@ -235,6 +238,11 @@ impl State {
         self.finishing = Some(Finishing { since: now, moved: self.moved, heard: false });
     }
 
+    /// The library shuts it down, which needs room in the socket (TLS).
+    pub(super) fn closes(&mut self) {
+        self.closing = true;
+    }
+
     pub(super) fn upgraded(&mut self) {
         self.version = Version::Upgraded;
     }
@@ -304,7 +312,7 @@ impl State {
                     (self.since + times.keep_alive).min(self.since.max(began) + times.grace)
                 });
                 match at(now, end, Next::Finish) {
-                    Next::Finish if has_unread() => Next::Wait(now + LOOK_AGAIN),
+                    Next::Finish if !self.closing && has_unread() => Next::Wait(now + LOOK_AGAIN),
                     next => next,
                 }
             }
@@ -315,16 +323,18 @@ impl State {
         next
     }
 
-    /// HTTP/1: the library ends it when all is written. HTTP/2: when the client has answered too, and the streams have
-    /// ended. One that has not answered, and is silent for so long, has gone. One that has answered may read nothing for
-    /// as long as it wants: what is left of an answer waits in the library until the client makes room for it.
+    /// HTTP/1: the library ends it when all is written, unless it waits for something that does not come: the rest of a
+    /// body or of a head, or room for the end of TLS. HTTP/2: when the client has answered too, and the streams have
+    /// ended. One that has not answered has gone. One that has may read nothing for as long as it wants: what is left
+    /// of an answer waits in the library until the client makes room for it.
     fn after_finish(&mut self, now: Instant, finishing: Finishing, times: &Times) -> Next {
         let end = finishing.since + times.header;
         if now < end {
             return Next::Wait(end);
         }
-        let silent = self.moved == finishing.moved && !self.is_busy();
-        if silent && !finishing.heard && self.version == Version::Http2 {
+        let silent = self.moved == finishing.moved && !self.is_answering();
+        let may_pause = self.version == Version::Http2 && finishing.heard;
+        if silent && !may_pause {
             return Next::Cut;
         }
         self.finishing = Some(Finishing { since: now, moved: self.moved, ..finishing });

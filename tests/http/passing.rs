@@ -427,6 +427,25 @@ fn a_connection_that_moves_stays_as_old_as_it_is() {
     });
 }
 
+/// An empty line behind a request (RFC 9112, 2.2) is no beginning of another one.
+#[test]
+fn p13_a_connection_that_moves_with_an_empty_line_ends_in_time() {
+    Boxed::new().private_net().run(|folder| {
+        let address = boxed::address();
+        let mut web = Web::start(folder, format!("--listen={address} --pass=yes"));
+        let mut one = connect_to(address);
+        one.send(&format!("{POST}\r\n"));
+        assert!(!one.answer_of(web.daemon));
+        web.options += " --keep-alive=1s --header-timeout=1s";
+        let old = web.restart();
+        assert_ended(&web, &old);
+        one.set_limit(LIMIT);
+        one.ends();
+        let mut counters = crate::command::counters_of(&folder.join("web.pid"));
+        assert_eq!(counters["http_passed"].take(), 1);
+    });
+}
+
 /// A successor that does not answer holds up nobody that was not sent, and is tried again.
 #[test]
 fn p13_a_successor_that_is_stopped_gets_them_later() {

@@ -298,6 +298,44 @@ fn p3_only_what_can_still_move_waits_for_that() {
     assert_eq!(waits(PREFACE, Length::Nothing), [true, false, false]);
 }
 
+/// It waits for something that may never come.
+#[test]
+fn http_1_is_cut_where_the_library_does_not_end_it() {
+    for what in ["empty line", "rest of a body", "shutdown"] {
+        let mut state = State::resumed(Instant::now());
+        let start = state.since();
+        match what {
+            "empty line" => state.read(b"\r\n", || start),
+            "rest of a body" => {
+                state.read(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n1", || start);
+                state.asked(Length::Bytes(9));
+                state.answered(start);
+                state.flushed(|| start);
+            }
+            _ => state.closes(),
+        }
+        let mut next =
+            |after, unread| state.next(start + seconds(after), Some(start), &TIMES, || unread);
+        // In the shutdown, nobody reads.
+        assert_eq!(next(1, what == "shutdown"), Next::Finish, "{what}");
+        assert_eq!(next(2, false), Next::Wait(start + seconds(11)), "{what}");
+        assert_eq!(next(11, false), Next::Cut, "{what}");
+    }
+    // As long as something moves, or waits to be written, it is not.
+    let (mut state, start) = new();
+    exchange(&mut state, start);
+    assert_eq!(state.next(start + seconds(75), None, &TIMES, || false), Next::Finish);
+    state.read(b"2", || start);
+    let mut now = start + seconds(85);
+    assert_eq!(state.next(now, None, &TIMES, || false), Next::Wait(now + seconds(10)));
+    state.wrote(None);
+    now += seconds(10);
+    assert_eq!(state.next(now, None, &TIMES, || false), Next::Wait(now + seconds(10)));
+    state.wrote(Some(0));
+    now += seconds(10);
+    assert_eq!(state.next(now, None, &TIMES, || false), Next::Cut);
+}
+
 #[test]
 fn http_2_is_told_at_once_and_cut_only_where_nothing_moves() {
     let (mut state, start) = new();
