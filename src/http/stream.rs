@@ -1,7 +1,7 @@
 //! The kinds of sockets that are served, and what they have in common.
 
 use crate::sockets::tokio::{TcpListener, UnixListener};
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{MsgFlags, getsockopt, recv, setsockopt, sockopt};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
@@ -182,6 +182,27 @@ impl AsyncWrite for Stream {
     }
 }
 
+/// After so many seconds without a word, the kernel asks the client whether it is still there; again after so many
+/// seconds; and so many times in all. Then it gives the connection up.
+#[cfg(target_os = "linux")]
+const LOOKS: (u32, u32, u32) = (60, 15, 4);
+
+/// A client that has lost its power or its network says no word of it: in the middle of an upload it would hold its
+/// connection, and each drain, for ever. If the listener has settings of its own, they stay. See `tcp(7)`.
+fn look_for_client(stream: &TcpStream) {
+    if getsockopt(stream, sockopt::KeepAlive).is_ok_and(|own| own) {
+        return;
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let (silent, again, times) = LOOKS;
+        _ = setsockopt(stream, sockopt::TcpKeepIdle, &silent);
+        _ = setsockopt(stream, sockopt::TcpKeepInterval, &again);
+        _ = setsockopt(stream, sockopt::TcpKeepCount, &times);
+    }
+    _ = setsockopt(stream, sockopt::KeepAlive, &true); // if it fails, the client has closed it
+}
+
 /// A listener that ends by itself when the drain begins.
 pub(super) enum Listener {
     Tcp(TcpListener),
@@ -196,6 +217,7 @@ impl Listener {
                 let (stream, address) = listener.next().await?;
                 // Without it, a short answer would wait until the client has acknowledged the one before.
                 _ = stream.set_nodelay(true);
+                look_for_client(&stream);
                 (Stream::Tcp(stream), Some(Peer(address)))
             }
             Listener::Unix(listener, _) => (Stream::Unix(listener.next().await?.0), None),
@@ -226,5 +248,32 @@ impl Listener {
                 Address::Unix(asked.clone().or_else(bound))
             }
         })
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p3_the_kernel_looks_for_clients_that_are_silent() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            for own in [None, Some(7)] {
+                let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+                listener.set_nonblocking(true).expect("a mode");
+                if let Some(own) = own {
+                    setsockopt(&listener, sockopt::KeepAlive, &true).expect("an option");
+                    setsockopt(&listener, sockopt::TcpKeepIdle, &own).expect("an option");
+                }
+                let address = listener.local_addr().expect("an address");
+                let mut listener = Listener::Tcp(TcpListener::from_std(listener).expect("tokio"));
+                let _client = std::net::TcpStream::connect(address).expect("a connection");
+                let Some((Stream::Tcp(stream), _)) = listener.next().await else { panic!("none") };
+                assert_eq!(getsockopt(&stream, sockopt::KeepAlive), Ok(true));
+                let idle = getsockopt(&stream, sockopt::TcpKeepIdle);
+                assert_eq!(idle, Ok(own.unwrap_or(60)));
+            }
+        });
     }
 }

@@ -19,6 +19,12 @@ impl Server {
 
     /// How long the app may take until it begins its answer. After that the client gets a 503 and the
     /// request is dropped. Default: `None`, no limit. Threads and tasks that the app has started go on.
+    ///
+    /// It is also the only limit for a client that stops in the middle of an upload and stays connected, for which the
+    /// app waits. A TCP client that has gone without a word (no power, no network) is found by the kernel:
+    /// accepted connections have `SO_KEEPALIVE`, and one whose client has been silent for 60 s, and then does not
+    /// answer the kernel for another 60 s, is closed. On a [listener](Server::tcp_listener) that the program has made,
+    /// its own `SO_KEEPALIVE` and times hold.
     pub fn request_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Server {
         self.request_timeout = timeout.into();
         self
