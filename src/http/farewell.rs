@@ -13,7 +13,7 @@ pub struct CloseFrame {
 }
 
 /// The Close frame for a WebSocket in a drain: 1012, "service restart". Clients take it for what it is, and
-/// connect again. If the drain has begun and no successor serves, it is 1001, "going away".
+/// connect again. If the drain has begun and no other generation serves, it is 1001, "going away".
 ///
 /// Send it at a [moment](crate::Draining::moment) of the connection's own, then read until the client has
 /// answered it. With axum:
@@ -46,8 +46,12 @@ pub fn close_frame() -> CloseFrame {
 
 fn of(reason: Option<DrainReason>) -> CloseFrame {
     match reason {
-        None | Some(DrainReason::TakenOver) => CloseFrame { code: 1012, reason: "service restart" },
-        Some(_) => CloseFrame { code: 1001, reason: "going away" },
+        None | Some(DrainReason::TakenOver | DrainReason::RolledBack) => {
+            CloseFrame { code: 1012, reason: "service restart" }
+        }
+        Some(DrainReason::Stopped | DrainReason::Requested) => {
+            CloseFrame { code: 1001, reason: "going away" }
+        }
     }
 }
 
@@ -68,6 +72,7 @@ mod tests {
     fn clients_learn_whether_to_come_back() {
         let restart = of(Some(DrainReason::TakenOver));
         assert_eq!((restart.code, of(None)), (1012, restart));
+        assert_eq!(of(Some(DrainReason::RolledBack)), restart, "the predecessor serves");
         assert_eq!(restart.bytes(), b"\x88\x11\x03\xf4service restart");
         for reason in [DrainReason::Stopped, DrainReason::Requested] {
             assert_eq!(of(Some(reason)).bytes(), b"\x88\x0c\x03\xe9going away");

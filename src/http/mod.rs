@@ -27,7 +27,8 @@
 //!
 //! The server accepts what is queued, then closes its socket; a successor keeps the same socket open.
 //!
-//! If a successor serves, plain HTTP/1 connections are [passed](Server::pass) to it as soon as nothing is in flight:
+//! If another generation serves (a successor, or after a failed [probation](crate::Config::probation) the
+//! predecessor), plain HTTP/1 connections are [passed](Server::pass) to it as soon as nothing is in flight:
 //! their clients notice nothing. Each connection that cannot be passed leaves at a moment of its own within
 //! [`spread`](Server::spread) (5 s): otherwise all clients would come back in the same second. Until its moment it
 //! is served as always. On a stop, all leave at once. From its moment on:

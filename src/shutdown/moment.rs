@@ -24,8 +24,9 @@ impl Draining {
     /// back at once, which is a storm for the successor. So the moments are spread evenly over `spread`, from
     /// the beginning of the drain on.
     ///
-    /// `spread` is at most a third of the drain's limit. It is 0 unless a successor serves
-    /// ([`DrainReason::TakenOver`]): on a stop nobody can come back here.
+    /// `spread` is at most a third of the drain's limit. It is 0 unless another generation serves, the successor
+    /// ([`DrainReason::TakenOver`]) or after a failed probation the predecessor ([`DrainReason::RolledBack`]): on a
+    /// stop nobody can come back here.
     ///
     /// Each future that this call makes, and each clone, gets a moment when the drain begins. The grace of this
     /// [`Draining`] does not matter.
@@ -93,8 +94,9 @@ impl Shutdown {
             let state = lock(&self.state);
             (state.reason, state.begun.map_or(Duration::ZERO, |begun| begun.longest))
         };
-        if reason != Some(DrainReason::TakenOver) {
-            return Duration::ZERO;
+        match reason {
+            Some(DrainReason::TakenOver | DrainReason::RolledBack) => {}
+            Some(DrainReason::Stopped | DrainReason::Requested) | None => return Duration::ZERO,
         }
         // The longest grace is half of the limit.
         let spread = spread.min(longest / 3 * 2);
@@ -110,7 +112,26 @@ fn part(n: u32) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::part;
+    use super::{DrainReason, Duration, Shutdown, part};
+
+    #[test]
+    fn p15_moments_are_spread_only_if_another_generation_serves() {
+        let all = [
+            DrainReason::TakenOver,
+            DrainReason::RolledBack,
+            DrainReason::Stopped,
+            DrainReason::Requested,
+        ];
+        let second = all.map(|reason| {
+            let shutdown: &Shutdown = Box::leak(Box::new(Shutdown::new()));
+            shutdown.decided(reason);
+            shutdown.begin(None);
+            let spread = Duration::from_secs(8);
+            assert_eq!(shutdown.deal(spread), Duration::ZERO);
+            shutdown.deal(spread).as_secs()
+        });
+        assert_eq!(second, [4, 4, 0, 0]);
+    }
 
     /// However many there are: no part of the time has many more than its share.
     #[test]

@@ -56,7 +56,7 @@ impl Server {
         self
     }
 
-    /// Over how long connections leave in a drain if a successor serves. Each gets a moment of its own in this
+    /// Over how long connections leave in a drain if another generation serves. Each gets a moment of its own in this
     /// time, and is served as always until then. From its moment on, answers say `Connection: close`, an HTTP/2
     /// connection gets a GOAWAY, and [`idle_grace`](Server::idle_grace) counts. Default: 5 s, at most a third
     /// of the drain's limit. 0: all leave at once.
