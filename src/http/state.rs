@@ -147,8 +147,16 @@ impl State {
                 bytes = &bytes[same..];
             }
         }
+        let left = self.body_left().filter(|_| self.opaque);
         for since in [&mut self.since_head, &mut self.since_next_head].into_iter().flatten() {
             *since += bytes.len() as u64;
+        }
+        if let Some(left) = left {
+            if (bytes.len() as u64) < left {
+                return;
+            }
+            bytes = &bytes[left as usize..];
+            self.body_ends();
         }
         if self.version == Version::Http1 && !self.opaque {
             let was_open = self.heads.is_open();
@@ -188,6 +196,23 @@ impl State {
             self.heads = Heads::default();
         }
         self.after_body = has_body;
+        if self.body_left() == Some(0) {
+            self.body_ends();
+        }
+    }
+
+    /// So many bytes of the body of the last request are still to come. `None`: it is not known, or the library has
+    /// more than that.
+    fn body_left(&self) -> Option<u64> {
+        match (self.body, self.since_head) {
+            (Length::Bytes(length), Some(read)) => length.checked_sub(read),
+            (Length::Nothing | Length::Unknown, _) | (_, None) => None,
+        }
+    }
+
+    /// What comes next is a head.
+    fn body_ends(&mut self) {
+        (self.opaque, self.after_body) = (false, false);
     }
 
     /// No request has come behind the one that is being answered (HTTP/1): its answer may say that it
@@ -251,7 +276,8 @@ impl State {
     pub(super) fn answered(&mut self, now: Instant) {
         self.in_flight -= 1;
         self.unflushed = true;
-        self.opaque = false;
+        // The rest of its body may still come, and is read by the app or not at all.
+        self.opaque &= self.body_left().is_some();
         if self.in_flight == 0 {
             self.since = now;
         }
@@ -312,7 +338,10 @@ impl State {
                     (self.since + times.keep_alive).min(self.since.max(began) + times.grace)
                 });
                 match at(now, end, Next::Finish) {
-                    Next::Finish if !self.closing && has_unread() => Next::Wait(now + LOOK_AGAIN),
+                    // Of a body or of what is shut down, it would be no request.
+                    Next::Finish if !self.closing && !self.opaque && has_unread() => {
+                        Next::Wait(now + LOOK_AGAIN)
+                    }
                     next => next,
                 }
             }

@@ -200,6 +200,58 @@ fn what_is_left_of_a_body_ends_no_request_and_holds_up_no_drain() {
     assert_eq!(state.next(start + seconds(1), Some(start), &TIMES, || false), Next::Finish);
 }
 
+/// The app has answered, and reads on.
+#[test]
+fn p3_an_upload_that_goes_on_after_its_answer_is_not_taken_for_heads() {
+    for draining in [false, true] {
+        let (mut state, start) = new();
+        state.read(b"POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\na\n\n", || start);
+        state.asked(Length::Bytes(99));
+        state.answered(start);
+        state.flushed(|| start);
+        let draining = draining.then_some(start);
+        let mut now = start + seconds(75);
+        assert_eq!(state.next(now, draining, &TIMES, || true), Next::Finish);
+        for _ in 0..20 {
+            state.read(b"b\n\nc", || now);
+            now += seconds(10);
+            assert_eq!(state.next(now, draining, &TIMES, || true), Next::Wait(now + seconds(10)));
+        }
+        now += seconds(10);
+        assert_eq!(state.next(now, draining, &TIMES, || true), Next::Cut);
+    }
+}
+
+#[test]
+fn where_a_body_of_known_length_ends_the_next_head_begins() {
+    const POST: &[u8] = b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
+    for split in 0..=5 {
+        let (mut state, start) = new();
+        let body = b"\n1\n\n3";
+        state.read(&[POST, &body[..split]].concat(), || start);
+        state.asked(Length::Bytes(5));
+        state.read(&body[split..], || start);
+        assert!(state.is_last());
+        state.read(&[POST, &body[..split]].concat(), || start);
+        assert!(!state.is_last());
+        state.answered(start);
+        state.asked(Length::Bytes(5));
+        state.answered(start);
+        state.flushed(|| start);
+        assert_eq!(state.may_move(), split == 5);
+        state.read(&body[split..], || start);
+        assert!(state.may_move());
+    }
+    // What is read behind it at once is not seen.
+    let (mut state, start) = new();
+    state.read(&[POST, b"12345", GET].concat(), || start);
+    state.asked(Length::Bytes(5));
+    assert!(state.is_last());
+    state.answered(start);
+    state.read(&GET[..9], || start);
+    assert!(!state.is_last());
+}
+
 #[test]
 fn p13_it_may_move_when_the_last_request_has_come_and_was_answered() {
     const POST: &[u8] = b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
