@@ -59,6 +59,8 @@
 //!
 //! - The server cannot see requests that were pipelined behind one with a body: the answer to
 //!   that one may be the last. No client should pipeline there (RFC 9112, 9.3.2).
+//! - A client that closes its sending side behind a request (`nc -N`) gets no answer: hyper takes it for one that has
+//!   gone.
 //! - A Unix socket cannot be reset: an answer to an HTTP/1.0 client, whose body ends with the
 //!   connection, looks complete when it is cut.
 //! - Call [`serve`] once in a program: it announces the service. For several places, use
