@@ -3,6 +3,8 @@
 use std::{
     io::Write,
     net::{SocketAddr, TcpStream},
+    thread::sleep,
+    time::Duration,
 };
 
 use seamless_testing::{
@@ -95,6 +97,38 @@ fn p3_http1_connections_of_every_kind_are_answered_in_a_drain() {
         let mut new = connect();
         new.send(GET);
         assert!(!new.answer_of(web.daemon));
+    });
+}
+
+/// The library has the whole answer, and the client reads it late: neither it nor what is behind it is lost.
+#[test]
+fn p3_an_answer_that_is_read_slowly_is_written_to_its_end() {
+    const SIZE: usize = 30_000_000; // no socket holds so much
+    Boxed::new().private_net_without_migration().run(|folder| {
+        let address = boxed::address();
+        let times = "--idle-grace=100ms --header-timeout=3s --drain-timeout=1h";
+        let mut web = Web::start(folder, format!("--listen={address} {times}"));
+        let first = web.daemon;
+        let ask = |behind: &str| {
+            let mut one = connect_to(address);
+            let path = format!("/download?pieces=1&every=1ms&length=&size={SIZE}");
+            one.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n{behind}"));
+            let head = one.read_until("\r\n\r\n").to_ascii_lowercase();
+            assert!(!head.contains("connection: close"), "{head}");
+            one
+        };
+        let (mut whole, mut half) = (ask(GET), ask(&GET[..9]));
+        let old = web.restart();
+        sleep(Duration::from_secs(4)); // longer than each of its times
+        for one in [&mut whole, &mut half] {
+            let body = one.read_bytes(SIZE);
+            assert!(body.iter().all(|byte| *byte == b'x'));
+        }
+        half.send(&GET[9..]);
+        for one in [&mut whole, &mut half] {
+            one.last_answer_of(first);
+        }
+        assert_ended(&web, &old);
     });
 }
 

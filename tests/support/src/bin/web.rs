@@ -2,7 +2,8 @@
 //!
 //! - `/`: `Server pid: N`; `?delay=1s` later
 //! - `/upload`: the same, behind the length of the body
-//! - `/download?pieces=3&every=10ms`: so many pieces of 1,000 bytes, chunked; `&length`: with a length
+//! - `/download?pieces=3&every=10ms`: so many pieces of 1,000 bytes, chunked; `&size=9`: of so many bytes; `&length`: with
+//!   a length
 //! - `/health`: the answer to a health check; `/ready`: its status, from a handler
 //! - `/name`, `/peer`: the place, the client's address
 //! - `/socket`: a WebSocket, which sends back what it gets, each text behind its PID; `?polite`: until the
@@ -257,7 +258,10 @@ async fn upload(body: Body) -> Result<String, StatusCode> {
 async fn download(Query(query): Query<HashMap<String, String>>) -> Response {
     let left = query["pieces"].parse().expect("a number");
     let every = humantime::parse_duration(&query["every"]).expect("a time");
-    let pieces = Pieces { left, every: interval(every), whole: query.contains_key("length") };
+    let size = query.get("size").map_or(1000, |size| size.parse().expect("a number"));
+    let piece = Bytes::from(vec![b'x'; size]);
+    let whole = query.contains_key("length");
+    let pieces = Pieces { left, every: interval(every), piece, whole };
     let answer = Response::builder().header("Server-Pid", process::id());
     answer.body(Body::new(pieces)).expect("an answer")
 }
@@ -288,6 +292,7 @@ async fn block() {
 struct Pieces {
     left: u64,
     every: Interval,
+    piece: Bytes,
     whole: bool,
 }
 
@@ -304,12 +309,16 @@ impl HttpBody for Pieces {
         }
         ready!(self.every.poll_tick(context));
         self.left -= 1;
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 1000])))))
+        Poll::Ready(Some(Ok(Frame::data(self.piece.clone()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
     }
 
     fn size_hint(&self) -> hyper::body::SizeHint {
         if self.whole {
-            hyper::body::SizeHint::with_exact(self.left * 1000)
+            hyper::body::SizeHint::with_exact(self.left * self.piece.len() as u64)
         } else {
             hyper::body::SizeHint::default()
         }

@@ -161,6 +161,16 @@ impl Connection {
         }
     }
 
+    /// The next so many bytes.
+    #[track_caller]
+    pub fn read_bytes(&mut self, count: usize) -> Vec<u8> {
+        while self.unread.len() < count {
+            assert!(self.receive().expect("an answer") > 0, "ended after {}", self.unread.len());
+        }
+        let rest = self.unread.split_off(count);
+        mem::replace(&mut self.unread, rest)
+    }
+
     /// All that comes until the server closes the connection.
     #[track_caller]
     pub fn read_to_end(mut self) -> String {
