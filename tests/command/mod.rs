@@ -4,6 +4,7 @@
 mod check;
 mod counters;
 mod many;
+mod output;
 mod restart;
 mod shells;
 mod status;

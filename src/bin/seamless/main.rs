@@ -19,12 +19,15 @@ mod watch;
 mod words;
 
 use lexopt::{Arg, Parser, ValueExt};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use openmetrics::Format;
 use seamless::client::Service;
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// How long a daemon may take to answer.
@@ -33,6 +36,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long no generation may run: a supervisor waits up to a second before it starts the next.
 const GAP: Duration = Duration::from_secs(3);
+
+/// The first write to the output that has failed.
+static NOT_WRITTEN: OnceLock<io::Error> = OnceLock::new();
 
 /// How a command ends. Documented in `table`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,20 +119,26 @@ enum Line {
 }
 
 fn main() -> ExitCode {
-    let ask = match parse(Parser::from_env()) {
-        Ok(Line::Ask(ask)) => ask,
-        Ok(Line::Status(ask)) => return on_linux(|| status::run(&ask)).into(),
-        Ok(Line::List(ask)) => return on_linux(|| list::run(&ask)).into(),
-        Ok(Line::Print(text)) => {
-            say(text.trim_end());
-            return End::Done.into();
-        }
+    match parse(Parser::from_env()) {
+        Ok(line) => finish(run(line)).into(),
         Err(error) => {
             complain(format_args!("{error}; see seamless --help"));
-            return End::Usage.into();
+            End::Usage.into()
+        }
+    }
+}
+
+fn run(line: Line) -> End {
+    let ask = match line {
+        Line::Ask(ask) => ask,
+        Line::Status(ask) => return on_linux(|| status::run(&ask)),
+        Line::List(ask) => return on_linux(|| list::run(&ask)),
+        Line::Print(text) => {
+            say(text.trim_end());
+            return End::Done;
         }
     };
-    let end = on_linux(|| match ask.verb {
+    on_linux(|| match ask.verb {
         Verb::Status | Verb::List => End::Usage, // a line of its own
         Verb::Restart => restart::run(&ask),
         Verb::Stop => stop::run(&ask),
@@ -134,8 +146,19 @@ fn main() -> ExitCode {
         Verb::Rollback => probation::run(&ask, false),
         Verb::Check => check::run(&ask),
         Verb::Watch => watch::run(&ask),
-    });
-    end.into()
+    })
+}
+
+/// How it ends, unless some of the output is lost: a script must not take a part for the whole. A reader that has
+/// gone away (`head -1`) wanted no more.
+fn finish(end: End) -> End {
+    match NOT_WRITTEN.get() {
+        Some(error) if error.kind() != ErrorKind::BrokenPipe => {
+            complain(format_args!("cannot write the output: {error}"));
+            End::Error
+        }
+        _ => end,
+    }
 }
 
 fn on_linux(run: impl FnOnce() -> End) -> End {
@@ -232,9 +255,22 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
     Ok(Line::Ask(Ask { verb, service, json, force, timeout, until, user, folder, unit }))
 }
 
-/// If the reader has gone away, there is nobody to tell.
 fn say(text: impl Display) {
-    _ = writeln!(io::stdout(), "{text}");
+    written(writeln!(io::stdout(), "{text}"));
+}
+
+/// Remembers for [`finish`] what has failed.
+fn written(result: io::Result<()>) {
+    if let Err(error) = result {
+        _ = NOT_WRITTEN.set(error);
+    }
+}
+
+/// Whether what is printed gets nowhere any more: a write has failed, or the reader of a pipe has gone away.
+fn is_unread() -> bool {
+    let out = io::stdout();
+    let mut out = [PollFd::new(out.as_fd(), PollFlags::empty())];
+    NOT_WRITTEN.get().is_some() || poll(&mut out, PollTimeout::ZERO).is_ok_and(|found| found > 0)
 }
 
 fn complain(text: impl Display) {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::table::{COMMANDS, Command, Flag, GENERAL, PREFACE, PRINTS, PROGRAM, USAGE_ERROR};
+use super::table::{COMMANDS, Command, EVERYWHERE, Flag, GENERAL, PREFACE, PRINTS, PROGRAM};
 
 /// Columns of the help.
 const WIDTH: usize = 100;
@@ -27,11 +27,12 @@ pub(crate) fn help() -> String {
             wrap(&mut text, &format!("{:INDENT$}{code}  ", ""), INDENT + 3, meaning);
         }
     }
-    let (code, meaning) = USAGE_ERROR;
+    let ends = EVERYWHERE.map(|(code, meaning)| format!("{code}  {meaning}")).join("; ");
     let general = GENERAL.map(|(short, long, _)| format!("-{short}, --{long}"));
     let prints = PRINTS.map(|(name, value, _)| format!("--{name} {value}").trim_end().to_owned());
     let all = [general, prints].concat().join("; ");
-    let _ = writeln!(text, "\nAll: {code}  {meaning}. {all}.");
+    text.push('\n');
+    wrap(&mut text, "", 0, &format!("All: {ends}. {all}."));
     text
 }
 
@@ -111,11 +112,10 @@ pub(crate) fn page() -> String {
     for (name, value, about) in PRINTS {
         let _ = writeln!(page, ".TP\n\\fB\\-\\-{name}\\fR {value}\n{about}");
     }
-    let (code, meaning) = USAGE_ERROR;
-    let _ = writeln!(
-        page,
-        ".SH EXIT STATUS\nEach command has the codes that are listed with it, and {code} for {meaning}."
-    );
+    let _ = writeln!(page, ".SH EXIT STATUS\nBeside what is listed with each command:");
+    for (code, meaning) in EVERYWHERE {
+        let _ = writeln!(page, ".TP 4\n.B {code}\n{meaning}");
+    }
     page
 }
 

@@ -102,8 +102,9 @@ pub(crate) const PREFACE: &str = "PIDFILE is the path that the service gives to 
     /run/web/web.pid. Run seamless as the user of the service or as root, in the PID namespace of the \
     service. TIME is like 60s, 500ms or 2m.";
 
-/// The exit code that all commands have.
-pub(crate) const USAGE_ERROR: (u8, &str) = (2, "a wrong command line");
+/// The exit codes that all commands have.
+pub(crate) const EVERYWHERE: [(u8, &str); 2] =
+    [(1, "the output cannot be written"), (2, "a wrong command line")];
 
 /// Options without a command.
 pub(crate) const GENERAL: [(char, &str, &str); 2] =

@@ -1,5 +1,5 @@
 use super::openmetrics::Format;
-use super::table::{COMMANDS, USAGE_ERROR, Value};
+use super::table::{COMMANDS, EVERYWHERE, Value};
 use super::words::{count, line as one_line, parse_time, time};
 use super::{End, Line, Until, Verb, completions, manual, parse};
 use lexopt::Parser;
@@ -72,7 +72,7 @@ fn each_exit_code_is_documented() {
     for end in [End::Error, End::NobodyServes, End::Stays, End::NotYet, End::Done] {
         assert!(documented().any(|code| code == end as u8), "{end:?}");
     }
-    assert_eq!(USAGE_ERROR.0, End::Usage as u8);
+    assert_eq!(EVERYWHERE.map(|(code, _)| code), [End::Error as u8, End::Usage as u8]);
 }
 
 /// The help is stored as well, so that a change of it is seen. With `SEAMLESS_BLESS=1` it is written.

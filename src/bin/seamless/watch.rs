@@ -1,7 +1,7 @@
 //! `seamless watch`: one restart, stage by stage, for somebody at a terminal.
 
 use crate::stages::Seen;
-use crate::{ANSWER, Ask, End, GAP, complain, words};
+use crate::{ANSWER, Ask, End, GAP, complain, is_unread, words, written};
 use seamless::client::{Look, Status};
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -41,6 +41,9 @@ pub(crate) fn run(ask: &Ask) -> End {
             return End::NotYet;
         }
         thread::sleep(PAUSE.min(left));
+        if is_unread() {
+            return End::NotYet;
+        }
         let (now, look, status) = look(left);
         last.until(&now).iter().for_each(|line| lines.say(line));
         let number = |seen: &Seen| seen.newest.as_ref().map(|newest| newest.number);
@@ -117,14 +120,14 @@ impl Lines {
         let text = format!("{:>7.2} s  {}", self.began.elapsed().as_secs_f64(), parts.join("; "));
         let mut out = io::stdout();
         // To the line's beginning, and what is left of the longer line before goes.
-        _ = write!(out, "\r{}\x1b[K", words::line(&text)).and_then(|()| out.flush());
+        written(write!(out, "\r{}\x1b[K", words::line(&text)).and_then(|()| out.flush()));
         self.is_live = true;
     }
 
     fn clear(&mut self) {
         if self.is_live {
             let mut out = io::stdout();
-            _ = write!(out, "\r\x1b[K").and_then(|()| out.flush());
+            written(write!(out, "\r\x1b[K").and_then(|()| out.flush()));
             self.is_live = false;
         }
     }
