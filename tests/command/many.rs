@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    os::unix::fs::symlink,
+    os::unix::fs::{chown, symlink},
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
@@ -103,6 +103,30 @@ fn list_names_what_it_may_not_read() {
         let said = as_user(NOBODY, || list(&["--json", all]));
         assert!(states(&said).is_empty(), "{said:?}");
         said.assert(0, &["web.pid.lock", "Permission denied"]);
+    });
+}
+
+/// `status` is asked for what is there: what it may not read is not said to be down, nor to serve.
+#[test]
+fn status_of_what_it_may_not_read_is_unknown() {
+    Boxed::new().needs(Isolation::Namespaces).run(|folder| {
+        let [web, own] = ["web", "own"].map(|name| place(folder, name));
+        let (mut started, daemon) = web.start_ready(&[]);
+        let pattern = format!("{}/*/*.pid", folder.display());
+        let status = |options: &[&str]| seamless("status", Path::new(&pattern), options);
+        status(&[]).assert(0, &[]);
+        let denied = ["web.pid.lock", "Permission denied"];
+        as_user(NOBODY, || status(&[])).assert(1, &denied);
+        as_user(NOBODY, || seamless("status", folder, &["--json"])).assert(1, &denied);
+        // One that serves and may be read says nothing of the other one, which is down.
+        daemon.signal(TERM);
+        assert!(started.wait_end().success());
+        chown(own.folder(), Some(NOBODY), Some(NOBODY)).expect("chown");
+        as_user(NOBODY, || {
+            let (_own, _daemon) = own.start_ready(&[SERVES_ON]);
+            seamless("status", &own.pid_file(), &[]).assert(0, &["generation 1 serves"]);
+            status(&["--prometheus"]).assert(1, &denied);
+        });
     });
 }
 

@@ -244,7 +244,7 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
         return Ok(Line::List(list::Ask { folders: paths, json, timeout }));
     }
     if verb == Verb::Status {
-        if paths.is_empty() {
+        if paths.is_empty() || paths.iter().any(|path| path.as_os_str().is_empty()) {
             return Err("which PID file?".into());
         }
         return Ok(Line::Status(status::Ask { services: paths, json, metrics, timeout }));

@@ -37,10 +37,19 @@ pub(crate) fn worst(ends: impl Iterator<Item = End>) -> End {
     ends.max_by_key(|end| (*end == End::Error, *end as u8)).unwrap_or(End::Done)
 }
 
-/// The services that these operands stand for, and whether they are one PID file.
-pub(crate) fn named(operands: &[PathBuf]) -> Result<(Vec<Service>, bool), String> {
+/// The services that operands stand for.
+pub(crate) struct Named {
+    pub(crate) services: Vec<Service>,
+    /// They are one PID file.
+    pub(crate) is_one: bool,
+    /// Whether each folder and each lock file could be read: if not, there may be more services.
+    pub(crate) is_all: bool,
+}
+
+/// The services that these operands stand for; if there are none, how the command ends.
+pub(crate) fn named(operands: &[PathBuf]) -> Result<Named, (End, String)> {
     let mut services: Vec<Service> = Vec::new();
-    let mut is_one = operands.len() == 1;
+    let (mut is_one, mut is_all) = (operands.len() == 1, true);
     for operand in operands {
         let is_pattern =
             operand.as_os_str().as_encoded_bytes().iter().any(|byte| b"*?[".contains(byte));
@@ -49,10 +58,11 @@ pub(crate) fn named(operands: &[PathBuf]) -> Result<(Vec<Service>, bool), String
         } else if is_pattern && !operand.exists() {
             Service::find_matching(operand)
         } else {
-            services.push(Service::at(operand).map_err(|error| error.to_string())?);
+            services.push(Service::at(operand).map_err(|error| (End::Usage, error.to_string()))?);
             continue;
         };
         is_one = false;
+        is_all &= found.notes.is_empty();
         found.notes.iter().for_each(complain);
         if found.services.is_empty() {
             complain(format_args!("{}: no service has its files there", operand.display()));
@@ -61,8 +71,9 @@ pub(crate) fn named(operands: &[PathBuf]) -> Result<(Vec<Service>, bool), String
     }
     let mut named = BTreeSet::new();
     services.retain(|service| named.insert(service.pid_file().to_owned()));
-    match services.is_empty() {
-        true => Err("no service is known".to_owned()),
-        false => Ok((services, is_one)),
+    match (services.is_empty(), is_all) {
+        (true, true) => Err((End::NobodyServes, "no service is known".to_owned())),
+        (true, false) => Err((End::Error, "no service is known: not all could be read".to_owned())),
+        (false, _) => Ok(Named { services, is_one, is_all }),
     }
 }

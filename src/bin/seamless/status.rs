@@ -1,7 +1,7 @@
 //! `seamless status`.
 
 use crate::openmetrics::{self, Format, Seen};
-use crate::services::{self, worst};
+use crate::services::{self, Named, worst};
 use crate::words::{self, seconds};
 use crate::{ANSWER, End, complain, say, say_json};
 use seamless::client::{Counter, Generation, History, NoAnswer, Socket, Status, Supervisor, Wish};
@@ -188,16 +188,19 @@ impl Counts {
 
 pub(crate) fn run(ask: &Ask) -> End {
     let limit = ask.timeout.unwrap_or(ANSWER);
-    let (services, is_one) = match services::named(&ask.services) {
-        Ok(found) => found,
-        Err(why) => {
+    let Named { services, is_one, is_all } = match services::named(&ask.services) {
+        Ok(named) => named,
+        Err((end, why)) => {
             complain(why);
-            return End::NobodyServes;
+            return end;
         }
     };
     let mut seen = services::see(&services, limit, ask.json || ask.metrics.is_some());
+    // Of what could not be read, nobody knows whether it serves.
+    let unread = (!is_all).then_some(End::Error);
     if let Some(format) = ask.metrics {
-        let end = worst(seen.iter().map(|one| Report::of(one).end()));
+        let ends = seen.iter().map(|one| Report::of(one).end());
+        let end = worst(ends.chain(unread));
         say(openmetrics::text(&seen, format));
         return end;
     }
@@ -212,7 +215,7 @@ pub(crate) fn run(ask: &Ask) -> End {
         (reports, true) => say_json(&reports),
         (reports, false) => reports.iter().for_each(|report| say(report.text().trim_end())),
     }
-    worst(reports.iter().map(Report::end))
+    worst(reports.iter().map(Report::end).chain(unread))
 }
 
 fn by_name<S: Serializer>(counters: &Option<Vec<Counter>>, to: S) -> Result<S::Ok, S::Error> {

@@ -131,7 +131,11 @@ pub(crate) const COMMANDS: [Command; 8] = [
         options: &[or_next(JSON), or_next(OPENMETRICS), PROMETHEUS, TIMEOUT],
         ends: &[
             (0, "a generation serves; for several services: in each of them"),
-            (1, "unknown: no answer, or permission denied"),
+            (
+                1,
+                "unknown: no answer, or permission denied, also for a folder or a lock file that a pattern or a \
+                 folder stands for",
+            ),
             (3, "no generation serves; stale files are named"),
         ],
     },
@@ -226,8 +230,11 @@ pub(crate) const COMMANDS: [Command; 8] = [
             status prints. Root sees the services of all users.",
         options: &[JSON, TIMEOUT],
         ends: &[
-            (0, "each of them serves, or there is none"),
-            (1, "unknown for at least one: no answer, or permission denied"),
+            (
+                0,
+                "each that was found serves, or none was; what may not be read is named, and does not count",
+            ),
+            (1, "unknown for at least one that was found: no answer, or it refuses this user"),
             (3, "at least one does not serve"),
         ],
     },

@@ -44,6 +44,8 @@ fn each_command_line() {
         (&[][..], "which command"),
         (&["web.pid"], "unknown command"),
         (&["status"], "which PID file"),
+        (&["status", ""], "which PID file"),
+        (&["status", "a", ""], "which PID file"),
         (&["restart", "/"], "which PID file"),
         (&["restart", "a", "b"], "unexpected argument"),
         (&["stop", "a", "--json"], "--json"),
