@@ -130,6 +130,27 @@ fn status_of_what_it_may_not_read_is_unknown() {
     });
 }
 
+/// At a limit of processes there are no threads.
+#[test]
+fn status_and_list_need_no_thread() {
+    Boxed::new().needs(Isolation::Namespaces).run(|folder| {
+        let sites = ["a", "b", "c"].map(|name| place(folder, name));
+        let _running = sites.each_ref().map(|site| site.start_ready(&[]));
+        // The limit is not for root. Nobody else runs as this user; it may look at what is root's in this box.
+        let limited = |arguments: &[&str]| {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", "54321", "--inh-caps", "+dac_override,+sys_ptrace"]);
+            command.args(["--ambient-caps", "+dac_override,+sys_ptrace", "prlimit", "--nproc=1"]);
+            run(command.arg(bin::support("seamless")).args(arguments))
+        };
+        let paths = sites.each_ref().map(|site| site.pid_file().display().to_string());
+        let all = folder.to_str().expect("a path");
+        limited(&["list", all]).assert(1, &paths.each_ref().map(String::as_str));
+        limited(&["status", &paths[0]]).assert(1, &["refuses"]);
+        limited(&["status", all]).assert(1, &paths.each_ref().map(String::as_str));
+    });
+}
+
 /// `seamless watch`, as it runs.
 struct Watch {
     child: Child,

@@ -25,9 +25,16 @@ pub(crate) fn see(services: &[Service], limit: Duration, with_counters: bool) ->
     };
     let mut seen = Vec::new();
     for some in services.chunks(AT_A_TIME) {
+        let Some((last, others)) = some.split_last() else { continue };
         thread::scope(|scope| {
-            let asked: Vec<_> = some.iter().map(|one| scope.spawn(move || ask(one))).collect();
-            seen.extend(asked.into_iter().filter_map(|one| one.join().ok()));
+            let on_thread = |one| thread::Builder::new().spawn_scoped(scope, move || ask(one)).ok();
+            let asked: Vec<_> = others.iter().map(|one| (one, on_thread(one))).collect();
+            let last = ask(last);
+            seen.extend(asked.into_iter().filter_map(|(one, thread)| match thread {
+                Some(thread) => thread.join().ok(),
+                None => Some(ask(one)), // no thread was to be had
+            }));
+            seen.push(last);
         });
     }
     seen
