@@ -254,7 +254,27 @@ fn watch_tells_a_restart_in_place_that_fails() {
             last = watch.line();
         }
         assert_eq!(watch.wait(), 4);
+
+        // A later one is told of what happens now, also if the daemon does not answer at first.
+        stop_without_claim(&daemon);
+        let watch = Watch::of(&site, &[]);
+        assert_eq!(watch.line(), format!("generation 1 (daemon {}) does not answer", daemon.pid()));
+        daemon.signal(CONT);
+        fs::remove_file(&program).expect("the script");
+        symlink(bin::probe(), &program).expect("a link");
+        let said = restart_at_terminal(&site);
+        said.assert(0, &["generation 2 ", "took over from generation 1 after"]);
+        assert!(!said.out.contains("a restart has failed"), "{}", said.out);
+        while watch.line() != format!("generation 1 (daemon {}) has ended", daemon.pid()) {}
+        assert_eq!(watch.wait(), 0);
     });
+}
+
+/// At a terminal of its own.
+fn restart_at_terminal(site: &Site) -> Said {
+    let seamless = bin::support("seamless");
+    let command = format!("{} restart {}", seamless.display(), site.pid_file().display());
+    run(Command::new("script").args(["-qec", &command, "/dev/null"]))
 }
 
 /// At a terminal `restart` tells the stages; a script gets the verdict alone.
@@ -265,10 +285,7 @@ fn restart_tells_its_stages_at_a_terminal() {
             Site::at(folder).user(User::Root).options(SERVES_ON).under(Supervisor::Daemontools);
         let first = site.started(1);
         site.service().settle();
-        let command =
-            format!("{} restart {}", bin::support("seamless").display(), site.pid_file().display());
-        // A terminal of its own.
-        let said = run(Command::new("script").args(["-qec", &command, "/dev/null"]));
+        let said = restart_at_terminal(&site);
         let second = site.started(2);
         let took_over = format!("generation 2 (daemon {second}) took over from generation 1");
         said.assert(0, &[&format!(" s  {took_over}\r\n"), &format!("{took_over} after")]);

@@ -117,7 +117,8 @@ fn restart(asked: &Ask, began: Instant) -> Verdict<'_> {
     if let Err(why) = answer {
         return not_asked(service, &look, &why);
     }
-    let seen = Seen::of(&look, None);
+    // What had failed before is not told.
+    let seen = Seen::of(&look, Some(&before));
     let Some(restart) = Restart::since(look) else {
         let text = "the generation that was asked is gone".to_owned(); // somebody has accepted
         return Verdict::new(service, End::NobodyServes, text);
@@ -215,13 +216,13 @@ impl<'a> Waiting<'a> {
     /// Tells what has changed, if somebody sits at a terminal.
     fn tell_stages(&mut self, look: &Look) {
         let now = Seen::of(look, self.last.as_ref().ok());
+        let lines = self.seen.advance(now);
         if io::stderr().is_terminal() {
             let seconds = self.began.elapsed().as_secs_f64();
-            for line in self.seen.until(&now) {
+            for line in lines {
                 _ = writeln!(io::stderr(), "{seconds:>7.2} s  {line}");
             }
         }
-        self.seen = now;
     }
 
     /// `Some`: it is over.

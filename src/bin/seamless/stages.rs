@@ -23,8 +23,8 @@ pub(crate) struct Newest {
     pub(crate) on_probation: bool,
     /// `None` if it has not answered.
     pub(crate) state: Option<&'static str>,
-    /// How many restarts have failed, and why the last one did.
-    pub(crate) failed: u64,
+    /// How many restarts have failed, as far as it has answered so far, and why the last one did.
+    pub(crate) failed: Option<u64>,
     pub(crate) failure: Option<String>,
 }
 
@@ -47,7 +47,7 @@ impl Seen {
                     true => Some(KEEPING),
                     false => status.map(Status::state_name),
                 },
-                failed: status.map_or(0, Status::failed_restarts),
+                failed: status.map(Status::failed_restarts),
                 failure: status.and_then(Status::last_failure).map(str::to_owned),
             }
         });
@@ -70,8 +70,20 @@ impl Seen {
         newest || self.older.iter().any(|older| older.daemon == pid)
     }
 
+    /// The next look: what has happened since this one.
+    pub(crate) fn advance(&mut self, mut now: Seen) -> Vec<String> {
+        let lines = self.until(&now);
+        // What it does not say now it has said before.
+        if let (Some(before), Some(after)) = (&self.newest, &mut now.newest) {
+            let is_same = before.daemon == after.daemon;
+            after.failed = after.failed.or(before.failed.filter(|_| is_same));
+        }
+        *self = now;
+        lines
+    }
+
     /// What has happened since, a line each, in the order of a restart.
-    pub(crate) fn until(&self, now: &Seen) -> Vec<String> {
+    fn until(&self, now: &Seen) -> Vec<String> {
         let mut lines = Vec::new();
         let both = self.newest.as_ref().zip(now.newest.as_ref());
         if let Some((before, after)) = both.filter(|(before, after)| before.daemon == after.daemon)
@@ -137,7 +149,7 @@ impl Newest {
         if self.on_probation && !now.on_probation {
             lines.push(format!("generation {number} (daemon {daemon}) has passed its probation"));
         }
-        if now.failed > self.failed {
+        if self.failed.is_some_and(|before| now.failed > Some(before)) {
             let why = now.failure.as_deref().unwrap_or("it did not say why");
             lines.push(format!("a restart has failed: {why}"));
         }
@@ -163,7 +175,8 @@ mod tests {
     fn newest(number: u64, state: &'static str) -> Option<Newest> {
         let daemon = 100 + number as i32;
         let on_probation = false;
-        Some(Newest { number, daemon, on_probation, state: Some(state), failed: 0, failure: None })
+        let (state, failed) = (Some(state), Some(0));
+        Some(Newest { number, daemon, on_probation, state, failed, failure: None })
     }
 
     fn older(number: u64) -> Older {
@@ -234,7 +247,7 @@ mod tests {
         let serving = |starting| Seen { newest: newest(1, "serving"), older: Vec::new(), starting };
         let mut failed = serving(None);
         let one = failed.newest.as_mut().expect("a generation");
-        (one.failed, one.failure) = (1, Some("exit\n3".to_owned()));
+        (one.failed, one.failure) = (Some(1), Some("exit\n3".to_owned()));
         assert_eq!(
             told(&[serving(None), serving(Some(102)), failed]),
             [
@@ -243,6 +256,26 @@ mod tests {
                 "process 102 has given up its start"
             ]
         );
+    }
+
+    #[test]
+    fn an_old_failure_is_not_told_as_a_new_one() {
+        let of = |failed| {
+            let mut seen = Seen { newest: newest(1, "serving"), ..Seen::default() };
+            seen.newest.as_mut().expect("a generation").failed = failed;
+            seen
+        };
+        // The first question is not answered, nor is one between two others.
+        let mut seen = of(None);
+        for (failed, told) in
+            [(None, 0), (Some(3), 0), (None, 0), (Some(3), 0), (None, 0), (Some(4), 1)]
+        {
+            assert_eq!(seen.advance(of(failed)).len(), told, "{failed:?}");
+        }
+        // Another process begins anew.
+        let other = Seen { newest: newest(2, "serving"), ..Seen::default() };
+        seen.advance(other);
+        assert_eq!(seen.newest.expect("a generation").failed, Some(0));
     }
 
     #[test]

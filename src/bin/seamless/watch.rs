@@ -33,6 +33,9 @@ pub(crate) fn run(ask: &Ask) -> End {
         None => lines.say("no generation runs"),
     }
     let (mut last, mut gone) = (first.clone(), None);
+    let failed = |seen: &Seen| seen.newest.as_ref().and_then(|newest| newest.failed);
+    // How many restarts had failed before, as soon as that is known.
+    let mut failures = failed(&first);
     loop {
         let left = limit.saturating_sub(began.elapsed());
         if left.is_zero() {
@@ -45,19 +48,18 @@ pub(crate) fn run(ask: &Ask) -> End {
             return End::NotYet;
         }
         let (now, look, status) = look(left);
-        last.until(&now).iter().for_each(|line| lines.say(line));
         let number = |seen: &Seen| seen.newest.as_ref().map(|newest| newest.number);
         let rolled_back = number(&now).is_some() && number(&now) < number(&last);
-        last = now;
+        last.advance(now).iter().for_each(|line| lines.say(line));
         lines.live(&look, status.as_ref());
         let daemon = |seen: &Seen| seen.newest.as_ref().map(|newest| newest.daemon);
-        let failed = |seen: &Seen| seen.newest.as_ref().map_or(0, |newest| newest.failed);
+        failures = failures.or(failed(&last));
         match daemon(&last) {
             Some(pid) if daemon(&first) != Some(pid) && !last.keeps() && last.older.is_empty() => {
                 lines.clear();
                 return End::Done;
             }
-            Some(_) if failed(&last) > failed(&first) || rolled_back => {
+            Some(_) if failed(&last) > failures || rolled_back => {
                 lines.clear();
                 return End::Stays;
             }
