@@ -2,7 +2,7 @@
 //! and serves again.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -17,7 +17,7 @@ use seamless_testing::{
     probation::{
         WINDOW, assert_nobody_refused, end, restart, site, wait_serves_again, wait_standby,
     },
-    process::{self, Watched},
+    process::{self, Watched, take_claim},
     signal::{CONT, KILL, TERM, USR1},
     site::{SERVES_ON, Site},
     supervisor::Supervisor,
@@ -620,5 +620,33 @@ fn p11_in_place_the_next_version_comes_right_after_the_commit() {
         third.kill();
         wait_serves_again(&scene.direct, &scene.prober, &second, 1);
         assert_nobody_refused(&scene.direct, &scene.prober.stop(), 2);
+    });
+}
+
+/// Without `--timeout`, `seamless restart --wait committed` gives up no probation, however late the commit is written.
+#[test]
+fn restart_waits_for_a_commit_that_is_late() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let (mut first, old) = direct.start_ready(&[SERVES_ON]);
+        let wait = ["--wait=committed"];
+        let said = thread::scope(|scope| {
+            let said = scope.spawn(|| seamless("restart", &direct.pid_file(), &wait));
+            first.wait_end();
+            let (_second, _new) = direct.start_ready(&[SERVES_ON, "--probation=1s"]);
+            // The record cannot be written while somebody else has the claim.
+            let lock_file = File::options().read(true).write(true).open(direct.lock_file());
+            let lock_file = lock_file.expect("the lock file");
+            take_claim(&lock_file);
+            let began = Instant::now();
+            wait_for("what it once waited for", LIMIT, || {
+                (said.is_finished() || began.elapsed() > Duration::from_secs(13)).then_some(())
+            });
+            drop(lock_file);
+            let said = said.join().expect("no panic");
+            old.wait_end(LIMIT);
+            said
+        });
+        said.assert(0, &["generation 2 ", "took over from generation 1"]);
     });
 }

@@ -16,8 +16,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// A daemon that had less time than that to answer is not said to hang.
 const ENOUGH: Duration = Duration::from_secs(1);
-/// How long a commit may take after the end of a probation.
-const COMMIT: Duration = Duration::from_secs(10);
+/// How long it may take to see how a probation has ended, which nothing else limits.
+const AFTER_PROBATION: Duration = Duration::from_secs(10);
 
 /// What came of it, and what `seamless restart --json` prints. A field is `null` if there is none.
 #[derive(Debug, Serialize)]
@@ -246,12 +246,10 @@ impl<'a> Waiting<'a> {
                 Some(Verdict { verdict: "started", ..verdict })
             }
             Outcome::OnProbation { generation, daemon } => {
-                let before = self.on_probation.replace((generation, daemon));
+                self.on_probation = Some((generation, daemon));
                 // Without --timeout it waits for as long as the probation lasts.
-                if self.asked.timeout.is_none() && before != self.on_probation {
-                    let left = self.asked.service.status(ANSWER).1.ok();
-                    let left = left.and_then(|status| status.probation_left()).unwrap_or_default();
-                    self.timeout = self.began.elapsed() + left + COMMIT;
+                if self.asked.timeout.is_none() {
+                    self.timeout = self.timeout.max(self.began.elapsed() + AFTER_PROBATION);
                 }
                 None
             }
