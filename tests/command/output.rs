@@ -1,7 +1,7 @@
 //! Where the output of `seamless` goes: to a full disk, or to a reader that has gone away.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{BufRead, BufReader},
     process::{Command, Stdio},
 };
@@ -13,7 +13,7 @@ use seamless_testing::{
     wait_for,
 };
 
-use super::{Said, run};
+use super::{Said, run, seamless};
 
 /// A script that installs what was printed must not take a part for the whole.
 #[test]
@@ -65,5 +65,30 @@ fn watch_ends_with_its_reader() {
         let mut status = Command::new("sh");
         status.args(["-c", "{ \"$0\" --man; echo $? >&2; } | true"]).arg(bin::support("seamless"));
         assert_eq!(run(&mut status).err.trim(), "0");
+    });
+}
+
+/// Whoever may write to a folder chooses names in it, and somebody else looks at these at a terminal.
+#[test]
+fn names_of_files_move_no_cursor() {
+    boxed::run(|folder| {
+        let folder = folder.join("a\x1b[2Jb\u{9b}2J");
+        fs::create_dir(&folder).expect("a folder");
+        let direct = Site::alone(&folder);
+        let (_started, daemon) = direct.start_ready(&[]);
+        for running in [true, false] {
+            if !running {
+                daemon.kill();
+                daemon.wait_end(LIMIT);
+            }
+            let verbs = ["status", "list", "check", "commit", "restart", "stop"];
+            for verb in if running { &verbs[..4] } else { &verbs[..] } {
+                let of = if *verb == "list" { folder.clone() } else { direct.pid_file() };
+                let said = seamless(verb, &of, &[]);
+                let text = said.out + &said.err;
+                assert!(!text.contains(['\x1b', '\u{9b}']), "{verb}: {text:?}");
+                assert!(text.contains("a [2Jb") || running, "{verb}: {text:?}");
+            }
+        }
     });
 }

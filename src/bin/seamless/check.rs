@@ -87,7 +87,7 @@ impl Report<'_> {
             0 => "nothing would go wrong".to_owned(),
             count => words::count(count as u64, "problem"),
         };
-        let mut text = format!("{path}: {what} ({running}, as {user})");
+        let mut text = line(&format!("{path}: {what} ({running}, as {user})"));
         for Finding { severity, about, says, advice } in &self.findings {
             _ = write!(text, "\n{severity}: {about}: {}\n  {}", line(says), line(advice));
         }

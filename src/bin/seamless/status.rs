@@ -337,7 +337,7 @@ impl Report<'_> {
                 _ => format!("generation {number} is {state}"),
             },
         };
-        let mut text = format!("{path}: {says}");
+        let mut text = words::line(&format!("{path}: {says}"));
         let mut put = |name: &str, value: String| {
             _ = write!(text, "\n  {name:<11} {}", words::line(&value));
         };

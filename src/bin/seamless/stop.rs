@@ -19,7 +19,8 @@ pub(crate) fn run(asked: &Ask) -> End {
             return match still_held(service) {
                 Some(seen) => is_held(&seen),
                 None => {
-                    say(format_args!("{}: no generation runs", service.pid_file().display()));
+                    let path = service.pid_file().display();
+                    say(words::line(&format!("{path}: no generation runs")));
                     seen.notes().iter().for_each(complain);
                     End::Done
                 }
