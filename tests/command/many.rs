@@ -5,14 +5,15 @@ use std::{
     io::{BufRead, BufReader},
     os::unix::fs::{chown, symlink},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{self, Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
 };
 
 use seamless_testing::{
     LIMIT, bin,
-    boxed::{Boxed, Isolation},
+    boxed::{self, Boxed, Isolation},
+    handover::{End, Predecessor},
     http::{Connection, answer_of},
     process::{NOBODY, as_user, stop_without_claim},
     signal::{CONT, HUP, TERM},
@@ -267,6 +268,33 @@ fn watch_tells_a_restart_in_place_that_fails() {
         assert!(!said.out.contains("a restart has failed"), "{}", said.out);
         while watch.line() != format!("generation 1 (daemon {}) has ended", daemon.pid()) {}
         assert_eq!(watch.wait(), 0);
+    });
+}
+
+/// Each question may make the daemon ask its supervisor, by another process.
+#[test]
+fn watch_asks_now_and_then() {
+    boxed::run(|folder| {
+        let site = Site::alone(folder);
+        let daemon = Predecessor::new(&site);
+        let watch = Watch::of(&site, &["--timeout=2s"]);
+        let answer = format!("status generation=1 state=serving daemon={}", process::id());
+        let asked = thread::scope(|scope| {
+            let asked = scope.spawn(|| {
+                let ends = std::iter::from_fn(|| Some(daemon.accept()));
+                let questions = ends.map_while(|end| {
+                    end.receive()?;
+                    end.send(&format!("seamless-takeover 1 {answer}"));
+                    Some(())
+                });
+                questions.count()
+            });
+            assert_eq!(watch.line(), format!("generation 1 (daemon {}) serving", process::id()));
+            assert_eq!(watch.wait(), 5);
+            End::connect(&site.socket()).shut();
+            asked.join().expect("no panic")
+        });
+        assert!(asked < 12, "{asked} questions in two seconds");
     });
 }
 

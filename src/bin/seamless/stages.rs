@@ -60,6 +60,14 @@ impl Seen {
         Seen { newest, older: look.older().iter().map(older).collect(), starting: look.starting() }
     }
 
+    /// Whether the files tell the same as at this look.
+    pub(crate) fn has_the_same(&self, look: &Look) -> bool {
+        let now = Seen::of(look, None);
+        let newest =
+            |seen: &Seen| seen.newest.as_ref().map(|newest| (newest.daemon, newest.on_probation));
+        (newest(self), &self.older, self.starting) == (newest(&now), &now.older, now.starting)
+    }
+
     /// Nobody serves, and a keeper holds the sockets.
     pub(crate) fn keeps(&self) -> bool {
         self.newest.as_ref().is_some_and(|newest| newest.state == Some(KEEPING))

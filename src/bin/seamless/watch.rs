@@ -8,20 +8,22 @@ use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between two looks.
+/// Between two looks at the files.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Between two questions: the daemon may have to ask its supervisor for each.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// Between two counts of the connections that are open.
 const COUNT_AGAIN: Duration = Duration::from_millis(250);
 
 pub(crate) fn run(ask: &Ask) -> End {
     let limit = ask.timeout.unwrap_or(Duration::MAX);
     let began = Instant::now();
-    let look = |limit: Duration| {
+    let question = |limit: Duration| {
         let (look, status) = ask.service.status(limit.min(ANSWER));
-        let status = status.ok();
-        (Seen::of(&look, status.as_ref()), look, status)
+        (look, status.ok())
     };
-    let (first, ..) = look(limit);
+    let (look, mut status) = question(limit);
+    let (mut asked, first) = (Instant::now(), Seen::of(&look, status.as_ref()));
     let mut lines = Lines::new(began);
     match &first.newest {
         Some(newest) => lines.say(format_args!(
@@ -47,7 +49,13 @@ pub(crate) fn run(ask: &Ask) -> End {
         if is_unread() {
             return End::NotYet;
         }
-        let (now, look, status) = look(left);
+        let mut look = ask.service.look();
+        // Another process may be another stage of this one, too.
+        if asked.elapsed() >= ASK_AGAIN || !last.has_the_same(&look) {
+            (look, status) = question(left);
+            asked = Instant::now();
+        }
+        let now = Seen::of(&look, status.as_ref());
         let number = |seen: &Seen| seen.newest.as_ref().map(|newest| newest.number);
         let rolled_back = number(&now).is_some() && number(&now) < number(&last);
         last.advance(now).iter().for_each(|line| lines.say(line));
