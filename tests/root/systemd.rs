@@ -13,6 +13,7 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
+    process::Command,
     thread,
 };
 
@@ -438,6 +439,30 @@ fn settings_are_named_by_a_systemd_that_answers_late() {
         web.control(&["start"]);
         web.wait_looked(web.started(1));
         assert_eq!(web.log.with(&["WARN", "stage=systemd", "setting=\"KillMode=mixed\""]).len(), 1);
+    });
+}
+
+/// A question costs one `systemctl`: whoever watches asks often.
+#[test]
+fn a_status_asks_systemd_once() {
+    run(|systemd, folder| {
+        let count = "echo >>\"$0.count\"\nPATH=/usr/bin:/bin exec systemctl \"$@\"";
+        let (systemctl, path) = systemctl_of_ours(folder, count);
+        let web = Web::new(systemd, folder, "web");
+        web.deploy(&path, "");
+        web.control(&["start"]);
+        web.wait_looked(web.started(1));
+        let count = || fs::read(systemctl.with_extension("count")).expect("their number").len();
+        let before = count();
+        for _ in 0..5 {
+            let mut status = Command::new(bin::support("seamless"));
+            let status = status.arg("status").arg(web.folder.join("web.pid")).output();
+            let said = String::from_utf8(status.expect("seamless").stdout).expect("text");
+            assert!(said.contains("wants it up"), "{said}");
+        }
+        assert_eq!(count() - before, 5);
+        web.control(&["stop"]);
+        web.wait_nothing_left();
     });
 }
 

@@ -18,15 +18,18 @@ pub(in crate::driver) fn of(daemon: &Daemon, age: Duration) -> Status {
         (machine.state(), handing_off, on_probation, machine.question())
     };
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let wants =
-        service.map(|service| match service.supervisor.read(question.main_pid(service.launcher)) {
-            Reading::Up => "up",
-            Reading::Down => "down",
-            Reading::Unreadable => "unreadable",
-            Reading::Lost => "lost",
-        });
+    // Asked once: to read it may mean to run `systemctl`.
+    let reading =
+        service.map(|service| service.supervisor.read(question.main_pid(service.launcher)));
+    let wants = reading.map(|reading| match reading {
+        Reading::Up => "up",
+        Reading::Down => "down",
+        Reading::Unreadable => "unreadable",
+        Reading::Lost => "lost",
+    });
     let serving = service.filter(|_| state == State::Serving && !handing_off);
-    let no_restart = serving.and_then(|service| service.no_restart());
+    let no_restart =
+        serving.zip(reading).and_then(|(service, reading)| service.no_restart_by(reading));
     let mut held = PROCESS.sockets.held().unwrap_or_default();
     held.retain(|entry| entry.socket.kind != SocketKind::Descriptor);
     let failures = service.map(|service| service.reload_failures()).unwrap_or_default();

@@ -15,6 +15,7 @@ pub(in crate::driver) mod unit;
 use crate::driver::log::{self, daemon::Event};
 use crate::driver::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
+use crate::proto::Reading;
 use crate::proto::channel::Hello;
 use crate::proto::control::transfer::Predecessor;
 use crate::proto::daemon::NoRestart;
@@ -283,7 +284,11 @@ impl Service {
     /// Why a restart would be refused now. Asks the supervisor, which may take a second: not for the
     /// thread that takes signals.
     pub(in crate::driver) fn no_restart(&self) -> Option<NoRestart> {
-        let reading = self.supervisor.read(Some(self.launcher));
+        self.no_restart_by(self.supervisor.read(Some(self.launcher)))
+    }
+
+    /// The same, if the supervisor was asked already.
+    pub(in crate::driver) fn no_restart_by(&self, reading: Reading) -> Option<NoRestart> {
         let at_terminal = || !self.in_place && self.supervisor.is_at_terminal(self.launcher);
         NoRestart::why(self.supervisor.kind, self.in_place, reading)
             .or_else(|| at_terminal().then_some(NoRestart::AtTerminal))
