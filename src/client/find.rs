@@ -1,6 +1,7 @@
 //! Which services there are.
 
 use super::Service;
+use crate::driver;
 use crate::proto::paths;
 use crate::sys::{lock_file, pattern, proc};
 use std::ffi::OsString;
@@ -33,7 +34,7 @@ impl Service {
     /// is followed below them, and no other file system is entered. What may not be read is left out, and noted:
     /// root sees all. Services of other PID namespaces are found by their folders only.
     ///
-    /// A process that is a generation must not call this: it reads lock files, and would give up its own claim.
+    /// A process that is a generation may call this: the lock file of its own service is not opened.
     #[must_use]
     pub fn find(folders: &[PathBuf]) -> Found {
         let mut found = Found::default();
@@ -66,8 +67,7 @@ impl Service {
     /// the next character. A service is known by its lock file, so one that is down matches, too, as long as that
     /// file lies there. A relative pattern counts from the current folder. Links to folders are followed.
     ///
-    /// As for [`find`](Service::find), what may not be read is left out, and noted; and a process that is a
-    /// generation must not call this.
+    /// As for [`find`](Service::find), what may not be read is left out, and noted.
     #[must_use]
     pub fn find_matching(pattern: &Path) -> Found {
         let mut found = Found::default();
@@ -150,9 +150,12 @@ impl Found {
 
     /// Adds the PID file of this lock file, if it is one.
     fn consider(&mut self, path: &Path) {
-        let Some(pid_file) = paths::of_lock_file(path) else { return };
-        match lock_file::is_lock_file(path) {
-            Ok(true) => self.services.extend(Service::at(pid_file)),
+        let service = paths::of_lock_file(path).and_then(|pid_file| Service::at(pid_file).ok());
+        let Some(service) = service else { return };
+        // To close our own would give up our claim (`fcntl_locking(2)`).
+        let is_own = driver::is_own(service.pid_file());
+        match if is_own { Ok(true) } else { lock_file::is_lock_file(path) } {
+            Ok(true) => self.services.push(service),
             Ok(false) => {}
             Err(error) => self.note(path, &error),
         }

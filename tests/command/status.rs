@@ -212,6 +212,7 @@ fn p4_a_generation_that_looks_at_its_own_service_keeps_the_claim() {
         let wait = format!("--at=after-init=file:{}", go.display());
         let started = direct.start(&[SERVES_ON, "--at=after-init=call:look", &wait]);
         let called = direct.report.wait("called");
+        assert!(called.text.starts_with("look 1 1 "), "{called:?}");
         assert!(called.text.contains("is a generation of the service"), "{called:?}");
         // A second one would be let in.
         assert_eq!(status(&direct.pid_file())["starting"], called.pid);

@@ -15,7 +15,7 @@
 //! | `orphan PID` | the action `orphan:TIME` has started one for this long, and its parent ended |
 //! | `called CALL ok`, `called CALL error: TEXT` | the action `call:…` |
 //! | `called state STATE GENERATION` | the action `call:state` |
-//! | `called look TEXT` | the action `call:look`: why its own service cannot be looked at |
+//! | `called look N M TEXT` | the action `call:look`: how many services it finds in its folder, and by a pattern; why its own service cannot be looked at |
 //! | `called time N` | the action `call:time`; nanoseconds since 1970 |
 //! | `called print ok`, `called print error: TEXT` | `--chatter`: the first line; one that cannot be written |
 //! | `called reason REASON` | the action `call:reason` |
@@ -757,7 +757,11 @@ impl Part {
             Action::Call(call) if call == "look" => {
                 let service = seamless::client::Service::at(&self.pid_file);
                 let look = service.map(|service| service.look().unknown().map(str::to_owned));
-                self.report(&format!("called look {look:?}"));
+                let folder = self.pid_file.parent().expect("a folder").to_owned();
+                let pattern = folder.join("*.pid");
+                let found = seamless::client::Service::find(&[folder]).services.len();
+                let matching = seamless::client::Service::find_matching(&pattern).services.len();
+                self.report(&format!("called look {found} {matching} {look:?}"));
             }
             Action::Call(call) if call == "time" => {
                 self.report(&format!("called time {}", time_now().as_nanos()));
