@@ -12,7 +12,7 @@ use std::{
 use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed, Isolation},
-    handover::{Predecessor, write_record},
+    handover::{Predecessor, write_record, write_record_of},
     http::{self, Connection, Target, answer_of},
     process::{NOBODY, Watched, stat, stop_without_claim},
     scene,
@@ -273,6 +273,69 @@ fn p5_p10_only_the_newest_generation_is_believed() {
             });
             said.assert(1, &["cannot tell", words]);
         }
+    });
+}
+
+/// What is not known is no success, and no failure either.
+#[test]
+fn p10_an_end_of_a_probation_that_cannot_be_seen() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let daemon = Predecessor::unproven(&direct);
+        for verb in ["rollback", "commit"] {
+            let ends: [(i32, &str, &dyn Fn()); 2] = [
+                (1, "unknown what came of it", &|| {
+                    fs::write(direct.lock_file(), "mine").expect("a file");
+                }),
+                (3, "nobody serves", &|| {
+                    let record = "seamless-record 1 last=2\nend\n";
+                    fs::write(direct.lock_file(), record).expect("a record");
+                }),
+            ];
+            for (code, words, end) in ends {
+                write_record(&direct, process::id(), " state=probation");
+                let said = thread::scope(|scope| {
+                    let timeout = if code == 1 { "--timeout=1s" } else { "--timeout=60s" };
+                    let said = scope.spawn(|| seamless(verb, &direct.pid_file(), &[timeout]));
+                    let question = daemon.accept();
+                    question.text();
+                    end();
+                    question.send("seamless-takeover 1 accepted");
+                    said.join().expect("no panic")
+                });
+                said.assert(code, &[words]);
+            }
+        }
+    });
+}
+
+/// A takeover between its two questions: it waits for those that it told to end.
+#[test]
+fn p3_stop_waits_for_whom_it_told() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let daemon = Predecessor::unproven(&direct);
+        let own = process::id();
+        let mut other = Command::new("sleep").arg("1000").spawn().expect("sleep");
+        write_record_of(&direct, &[(2, own, " state=serving")]);
+        let said = thread::scope(|scope| {
+            let said = scope.spawn(|| seamless("stop", &direct.pid_file(), &["--timeout=1s"]));
+            let question = daemon.accept();
+            question.text();
+            let both = [(1, other.id(), " state=draining"), (2, own, " state=serving")];
+            write_record_of(&direct, &both);
+            let status = format!("status generation=2 state=serving daemon={own}");
+            question.send(&format!("seamless-takeover 1 {status}"));
+            let question = daemon.accept();
+            question.text();
+            question.send("seamless-takeover 1 accepted");
+            said.join().expect("no panic")
+        });
+        let names = [(1, other.id()), (2, own)];
+        let names =
+            names.map(|(number, pid)| format!("generation {number} (daemon {pid}) still drains"));
+        other.kill().and_then(|()| other.wait()).expect("its end");
+        said.assert(5, &names.each_ref().map(String::as_str));
     });
 }
 

@@ -1,6 +1,6 @@
 //! `seamless commit` and `seamless rollback`.
 
-use crate::{ANSWER, Ask, End, complain, say, words};
+use crate::{ANSWER, Ask, End, GAP, complain, say, words};
 use seamless::client::NoAnswer;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,30 +28,41 @@ pub(crate) fn run(asked: &Ask, passed: bool) -> End {
         }
     }
     let Some(number) = look.newest().map(|newest| newest.number()) else { return End::Error };
+    let mut gone = None::<Instant>;
     while began.elapsed() < limit {
         let seen = asked.service.look();
-        let of_it =
-            seen.newest().filter(|newest| newest.number() == number && !newest.is_draining());
-        match (of_it.map(|newest| newest.is_on_probation()), passed) {
-            (Some(true), _) => thread::sleep(PAUSE),
-            (Some(false), true) => {
+        let serves = seen.newest().filter(|one| !one.is_draining() && !one.is_keeper());
+        match serves.map(|one| (one.number() == number, one.is_on_probation())) {
+            _ if seen.unknown().is_some() => {} // the next look may tell
+            Some((true, true)) => gone = None,
+            Some((true, false)) if passed => {
                 let after = words::time(began.elapsed());
                 say(format_args!("generation {number} has taken over, after {after}"));
                 return End::Done;
             }
-            (Some(false), false) => {
+            Some((true, false)) => {
                 complain(format_args!("generation {number} has passed its probation meanwhile"));
                 return End::Stays;
             }
-            (None, true) => {
+            Some((false, _)) if passed => {
                 complain(format_args!("generation {number} has failed meanwhile"));
                 return End::Stays;
             }
-            (None, false) => {
+            Some((false, _)) => {
                 say(format_args!("generation {number} is rolled back"));
                 return End::Done;
             }
+            None if gone.get_or_insert_with(Instant::now).elapsed() >= GAP => {
+                complain(format_args!("{path}: nobody serves"));
+                return End::NobodyServes;
+            }
+            None => {}
         }
+        thread::sleep(PAUSE);
+    }
+    if let Some(why) = asked.service.look().unknown() {
+        complain(format_args!("unknown what came of it: {why}"));
+        return End::Error;
     }
     complain(format_args!("not yet: generation {number} is still on probation"));
     End::NotYet

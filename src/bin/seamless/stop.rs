@@ -48,21 +48,23 @@ pub(crate) fn run(asked: &Ask) -> End {
             return End::Stays;
         }
     }
-    match service.stop(timeout.min(ANSWER)).1 {
+    // A takeover may have come in between: all that are told to end are waited for.
+    let (told, answer) = service.stop(timeout.min(ANSWER));
+    match answer {
         Ok(()) | Err(NoAnswer::NobodyRuns) => {}
         Err(why) => {
             complain(format_args!("cannot stop daemon {}: {why}", newest.daemon()));
             return End::Error;
         }
     }
-    let last = newest.number();
-    if let Err(end) = wait_for_all(&seen, began, timeout) {
+    let last = told.newest().unwrap_or(newest).number();
+    if let Err(end) = wait_for_all(&told, began, timeout) {
         return end;
     }
     say(format_args!(
         "generation {last} has ended after {}{}",
         words::time(began.elapsed()),
-        if seen.older().is_empty() { "" } else { ", and every older one" },
+        if told.older().is_empty() { "" } else { ", and every older one" },
     ));
     let later = service.look();
     if let Some(new) = later.newest().filter(|new| new.number() > last) {
