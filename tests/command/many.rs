@@ -298,6 +298,22 @@ fn watch_asks_now_and_then() {
     });
 }
 
+/// On a terminal, a line that changes stays in one row.
+#[test]
+fn the_line_of_watch_that_changes_is_cut() {
+    boxed::run(|folder| {
+        let site = Site::alone(folder);
+        let (_started, _daemon) = site.start_ready(&[SERVES_ON]);
+        let (seamless, pid_file) = (bin::support("seamless"), site.pid_file());
+        let command =
+            format!("{} watch {} --timeout=500ms", seamless.display(), pid_file.display());
+        let said = run(Command::new("script").args(["-qec", &command, "/dev/null"]));
+        let live = said.out.split('\r').find(|part| part.contains("no start is under way"));
+        let live = live.unwrap_or_else(|| panic!("{said:?}"));
+        assert!(live.starts_with("\x1b[?7l") && live.contains("\x1b[K\x1b[?7h"), "{live:?}");
+    });
+}
+
 /// At a terminal of its own.
 fn restart_at_terminal(site: &Site) -> Said {
     let seamless = bin::support("seamless");

@@ -129,8 +129,12 @@ impl Lines {
         }
         let text = format!("{:>7.2} s  {}", self.began.elapsed().as_secs_f64(), parts.join("; "));
         let mut out = io::stdout();
-        // To the line's beginning, and what is left of the longer line before goes.
-        written(write!(out, "\r{}\x1b[K", words::line(&text)).and_then(|()| out.flush()));
+        // To the line's beginning, and what is left of the longer line before goes. What is wider than the terminal
+        // is cut: in a second row it would stay.
+        written(
+            write!(out, "\r\x1b[?7l{}\x1b[K\x1b[?7h", words::line(&text))
+                .and_then(|()| out.flush()),
+        );
         self.is_live = true;
     }
 
