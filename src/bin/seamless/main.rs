@@ -237,6 +237,9 @@ fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
     }
     let names = || table::COMMANDS.map(|command| command.name).join(", ");
     let verb = verb.ok_or_else(|| format!("which command: {}?", names()))?;
+    if verb == Verb::Check && timeout.is_some() {
+        return Err("check has no --timeout".into()); // it may stand before the command
+    }
     if json && metrics.is_some() {
         return Err("--json, --openmetrics or --prometheus, not two of them".into());
     }

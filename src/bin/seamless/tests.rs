@@ -57,6 +57,7 @@ fn each_command_line() {
         (&["status", "a", "--prometheus", "--openmetrics"], "--openmetrics"),
         (&["status", "a", "--force"], "--force"),
         (&["check", "a", "--timeout=1s"], "--timeout"),
+        (&["--timeout=1s", "check", "a"], "--timeout"),
         (&["stop", "a", "--user=web"], "--user"),
         (&["watch", "a", "b"], "unexpected argument"),
         (&["watch", "a", "--json"], "--json"),
