@@ -7,7 +7,7 @@ use crate::proto::control::frame::{Answer, Request};
 use crate::proto::counters::list;
 use crate::sys::counters as sys;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A [counter](crate::counters) of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,11 +28,15 @@ impl Service {
     ///
     /// As in [`status`](Service::status).
     pub fn counters(&self, limit: Duration) -> (Look, Result<Vec<Counter>, NoAnswer>) {
+        let began = Instant::now();
         let (look, answer) = ask(self.pid_file(), &Request::Counters, limit);
         let counters = answer.and_then(|(answer, fds)| match (answer, fds.into_iter().next()) {
             (Answer::Counters, Some(memory)) => read(memory).map_err(NoAnswer::Failed),
-            // Of an earlier version, or without counters.
-            (Answer::Refused(_), _) => Ok(Vec::new()),
+            // Of an earlier version, or without counters; or it answers this user nothing.
+            (Answer::Refused(_), _) => match self.status(limit.saturating_sub(began.elapsed())).1 {
+                Err(refused @ NoAnswer::Refused(_)) => Err(refused),
+                Ok(_) | Err(_) => Ok(Vec::new()),
+            },
             (other, _) => Err(unexpected(other)),
         });
         (look, counters)

@@ -1,12 +1,16 @@
 //! Counters: they survive restarts, all generations share them, and `seamless status` shows them.
 
-use std::{fs, os::fd::AsFd};
+use std::{
+    fs,
+    os::{fd::AsFd, unix::fs::PermissionsExt},
+};
 
+use seamless::client::{NoAnswer, Service};
 use seamless_testing::{
     LIMIT,
-    boxed::{self, Boxed},
+    boxed::{self, Boxed, Isolation},
     handover::{Predecessor, write_record},
-    process::Watched,
+    process::{NOBODY, Watched, as_user},
     signal::USR1,
     site::Site,
     wait_for,
@@ -121,5 +125,23 @@ fn p10_memory_that_holds_no_counters_is_not_used() {
             daemon.kill();
             daemon.wait_end(LIMIT);
         }
+    });
+}
+
+/// A daemon that answers this user nothing is not one without counters.
+#[test]
+fn p10_counters_that_are_refused() {
+    Boxed::new().needs(Isolation::Namespaces).run(|folder| {
+        let direct = Site::alone(folder);
+        let (_started, _daemon) = direct.start_ready(&["--at=after-init=count:requests"]);
+        let service = Service::at(direct.pid_file()).expect("a service");
+        let count = || service.counters(LIMIT).1.map(|all| all.len());
+        assert_eq!(count(), Ok(1));
+        // It can be looked at, at least.
+        for (path, mode) in [(direct.lock_file(), 0o644), (direct.socket(), 0o666)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+        }
+        let refused = as_user(NOBODY, count);
+        assert!(matches!(refused, Err(NoAnswer::Refused(_))), "{refused:?}");
     });
 }
