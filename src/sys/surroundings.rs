@@ -11,7 +11,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::User;
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -183,8 +183,11 @@ pub(crate) fn memory(pid: i32) -> Option<Memory> {
 
 // ---- the supervisor ----
 
-/// The beginning of a text file; `None` if it cannot be read.
+/// The beginning of a text file; `None` if it cannot be read, or is none. Nobody waits for the writer of a FIFO.
 pub(crate) fn text(path: &Path) -> Option<String> {
-    let bytes = fs::read(path).ok()?;
-    Some(String::from_utf8_lossy(&bytes[..bytes.len().min(1 << 16)]).into_owned())
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+    let file = file.ok().filter(|file| file.metadata().is_ok_and(|about| about.is_file()))?;
+    let mut bytes = Vec::new();
+    file.take(1 << 16).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
+    process::Command,
 };
 
 use seamless_testing::{
@@ -64,6 +65,11 @@ fn check_before_the_first_start() {
         write_script(&service.join("run"), "exec 2>&1\n/usr/bin/web");
         check(&pid_file, &[&option]).assert(1, &["run-script", "starts nothing by exec"]);
         write_script(&service.join("run"), "exec /usr/bin/web");
+        check(&pid_file, &[&option]).assert(0, &["nothing would go wrong"]);
+        // Nobody writes into it, and nobody waits for that.
+        fs::remove_file(service.join("run")).expect("the script");
+        let fifo = Command::new("mkfifo").args(["-m", "755"]).arg(service.join("run")).status();
+        assert!(fifo.expect("mkfifo").success());
         check(&pid_file, &[&option]).assert(0, &["nothing would go wrong"]);
         // There is no systemd here that could be asked.
         check(&pid_file, &["--unit=web"])
