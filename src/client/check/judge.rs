@@ -268,7 +268,7 @@ fn limits(daemon: &Daemon, migrate: Option<u64>, found: &mut Findings) {
     }
     if let (Some(held), Some(limit)) = (held, file_limit) {
         // The new daemon holds what it takes over, and hands a duplicate of each to the program.
-        let needed = 2 * held + OTHER_FILES;
+        let needed = held.saturating_mul(2).saturating_add(OTHER_FILES); // a peer's number
         if needed > *limit {
             let says = format!(
                 "daemon {pid} holds {held} sockets, and may have no more than {limit} files open: a \

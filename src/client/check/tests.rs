@@ -209,6 +209,10 @@ fn each_fault_of_the_kernel_and_its_limits() {
     one("nofile", &["holds 500 sockets", "no more than 1024", "ulimit -Hn 1064"], |facts| {
         daemon(facts).held = Some(500);
     });
+    // Whatever number a daemon sends.
+    one("nofile", &["needs about 18446744073709551615"], |facts| {
+        daemon(facts).held = Some(u64::MAX);
+    });
     one("tcp-migrate-req", &["listens at 127.0.0.1:80", "seamless::sockets"], |facts| {
         daemon(facts).not_transferred = vec![([127, 0, 0, 1], 80).into()];
     });
