@@ -18,6 +18,10 @@ use tokio::sync::{mpsc, watch};
 
 /// A change of what [`Member::state`] writes gets another name.
 const KIND: &str = "chat/1";
+/// The longest line.
+const LONGEST: usize = 4096;
+/// How much may wait to be read by a client. One that reads no more is let go.
+const UNSENT: usize = 1 << 20;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = env::args().skip(1);
@@ -168,6 +172,9 @@ async fn talk(
 ) -> io::Result<bool> {
     let mut draining = seamless::draining().at_once();
     loop {
+        if member.unsent.len() > UNSENT {
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, "it reads nothing"));
+        }
         tokio::select! {
             biased;
             () = &mut draining, if may_pass => return Ok(true),
@@ -192,6 +199,9 @@ async fn talk(
                 while let Some(end) = member.unread.iter().position(|byte| *byte == b'\n') {
                     let line: Vec<u8> = member.unread.drain(..=end).collect();
                     act(String::from_utf8_lossy(&line).trim_end(), member, inbox, rooms);
+                }
+                if member.unread.len() > LONGEST {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "a long line"));
                 }
             }
         }

@@ -1,8 +1,9 @@
 //! A web server whose restarts nobody notices: `hello [PID_FILE [ADDRESS]]`.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::{env, error::Error, process, thread, time::Duration};
+use std::thread::{self, Builder};
+use std::{env, error::Error, process, time::Duration};
 
 use socket2::{Domain, Socket, Type};
 
@@ -26,9 +27,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             let draining = seamless::draining().has_begun();
             listener.set_nonblocking(draining)?;
             match listener.accept() {
-                Ok((stream, _)) => drop(requests.spawn(|| answer(stream))),
-                Err(_) if draining => return io::Result::Ok(()), // the queue is empty: close
-                Err(_) => {}                                     // nobody came for 100 ms
+                // Without a thread, the client is let go.
+                Ok((stream, _)) => drop(Builder::new().spawn_scoped(requests, || answer(stream))),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if draining {
+                        return io::Result::Ok(()); // the queue is empty: close
+                    } // else nobody came for 100 ms
+                }
+                Err(_) => thread::sleep(Duration::from_millis(10)), // out of descriptors
             }
         }
     })?; // goes on when the last request is answered

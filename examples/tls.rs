@@ -37,12 +37,14 @@ async fn serve(folder: &Path, address: String, tls_address: String) -> Result<()
     Ok(())
 }
 
-/// The certificate is written last: if it exists, its key does as well.
+/// The certificate comes last, and whole: if it exists, its key does as well.
 fn make(certificate: &Path, key: &Path) -> Result<(), Box<dyn Error>> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     let mut secret =
         fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(key)?;
     secret.write_all(made.signing_key.serialize_pem().as_bytes())?;
-    fs::write(certificate, made.cert.pem())?;
+    let new = certificate.with_extension("new");
+    fs::write(&new, made.cert.pem())?;
+    fs::rename(new, certificate)?;
     Ok(())
 }

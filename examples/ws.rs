@@ -16,11 +16,15 @@ use std::io::{self, ErrorKind};
 use std::{env, error::Error, process, time::Duration};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
+use tokio::time::timeout;
 use tungstenite::handshake::derive_accept_key;
 
 /// A change of what [`Session::state`] writes gets another name.
 const KIND: &str = "ws/1";
-/// The longest message, and the longest head of a request.
+/// How long a client may take to send the head of its request.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const LONGEST_HEAD: usize = 16 << 10;
+/// The longest message, and as much may wait to be read by the client: then nothing more is read from it.
 const LONGEST: usize = 1 << 20;
 
 const TEXT: u8 = 1;
@@ -173,16 +177,8 @@ impl Frame {
 
 /// The handshake. It is short, so it is not passed.
 async fn begin(stream: TcpStream) -> io::Result<()> {
-    let mut unread = Vec::new();
-    let end = loop {
-        if let Some(at) = unread.windows(4).position(|part| part == b"\r\n\r\n") {
-            break at + 4;
-        }
-        stream.readable().await?;
-        if !read(&stream, &mut unread)? || unread.len() > LONGEST {
-            return Ok(());
-        }
-    };
+    let Ok(head) = timeout(HANDSHAKE, head(&stream)).await else { return Ok(()) };
+    let Some((mut unread, end)) = head? else { return Ok(()) };
     let head: Vec<u8> = unread.drain(..end).collect();
     let head = String::from_utf8_lossy(&head);
     let mut fields = head.lines().filter_map(|line| line.split_once(": "));
@@ -204,6 +200,20 @@ async fn begin(stream: TcpStream) -> io::Result<()> {
         }
     }
     serve(stream, unread, session).await
+}
+
+/// The head of the request, with what has come after it; and its length. `None`: the client has gone.
+async fn head(stream: &TcpStream) -> io::Result<Option<(Vec<u8>, usize)>> {
+    let mut unread = Vec::new();
+    loop {
+        if let Some(at) = unread.windows(4).position(|part| part == b"\r\n\r\n") {
+            return Ok(Some((unread, at + 4)));
+        }
+        stream.readable().await?;
+        if !read(stream, &mut unread)? || unread.len() > LONGEST_HEAD {
+            return Ok(None);
+        }
+    }
 }
 
 async fn serve(mut stream: TcpStream, mut unread: Vec<u8>, mut session: Session) -> io::Result<()> {
@@ -239,7 +249,7 @@ async fn serve(mut stream: TcpStream, mut unread: Vec<u8>, mut session: Session)
                     Err(error) => return Err(error),
                 }
             }
-            ready = stream.readable(), if !session.over => {
+            ready = stream.readable(), if !session.over && session.unsent.len() < LONGEST => {
                 ready?;
                 if !read(&stream, &mut unread)? {
                     return Ok(());

@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::{SocketAddr, UdpSocket},
+    io::Write,
+    net::{SocketAddr, TcpStream, UdpSocket},
     path::Path,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
@@ -270,6 +271,31 @@ fn p2_the_http_examples_read_bodies_that_come_later() {
                 thread::yield_now();
                 connection.send("hello");
                 connection.read_until(&format!("\r\n\r\nServer pid: {pid}\n"));
+            }
+        }
+    });
+}
+
+/// A line, or the head of a request, that has no end does not fill the memory.
+#[test]
+fn chat_and_ws_let_go_of_a_client_that_sends_no_end() {
+    Boxed::new().private_net().run(|folder| {
+        for name in ["chat", "ws"] {
+            let (folder, address) = (folder.join(name), boxed::address());
+            fs::create_dir(&folder).expect("a folder");
+            let pid_file = folder.join("web.pid");
+            let run = format!(
+                "exec '{}' '{}' {address}",
+                bin::example(name).display(),
+                pid_file.display()
+            );
+            let _service = Service::new(Supervisor::Runit, folder.join("service"), &run);
+            let mut client = wait_for("a connection", LIMIT, || TcpStream::connect(address).ok());
+            client.set_write_timeout(Some(LIMIT)).expect("a time limit");
+            let mut sent = 0;
+            while client.write_all(&[b'x'; 4096]).is_ok() {
+                sent += 4096;
+                assert!(sent < 16 << 20, "{name} goes on reading");
             }
         }
     });

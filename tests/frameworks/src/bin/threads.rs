@@ -30,7 +30,8 @@ fn accept(listener: &TcpListener) {
         match listener.accept() {
             Ok((stream, _)) => {
                 let guard = seamless::drain_guard(); // the process lives until the answer is sent
-                thread::spawn(move || {
+                // Without a thread, the client is let go.
+                _ = thread::Builder::new().spawn(move || {
                     _ = serve(&stream);
                     drop(guard);
                 });
