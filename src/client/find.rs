@@ -59,9 +59,7 @@ impl Service {
         }
         found.sorted()
     }
-}
 
-impl Service {
     /// The services whose PID files match a pattern of a shell, like `/run/*/*.pid`: `*`, `?` and `[a-z]`, which
     /// match within one name of the path, and no dot at its beginning; a backslash takes the special meaning from
     /// the next character. A service is known by its lock file, so one that is down matches, too, as long as that

@@ -116,11 +116,8 @@ impl Page {
         self.each(all, "starting", Gauge, "Whether a further generation starts.", |seen| {
             seen.is_known().then(|| u8::from(seen.look.starting().is_some()))
         });
-        for role in ["draining", "standby"] {
-            let about = match role {
-                "draining" => "How many older generations drain.",
-                _ => "How many older generations stand by.",
-            };
+        for (role, does) in [("draining", "drain"), ("standby", "stand by")] {
+            let about = &format!("How many older generations {does}.");
             self.each(all, role, Gauge, about, |seen| {
                 let older = seen.look.older().iter().filter(|one| seen.role(one) == role);
                 seen.is_known().then(|| older.count())
