@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
+use table::{COMMANDS, Command, Operand};
 
 /// How long a daemon may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -170,75 +171,60 @@ fn on_linux(run: impl FnOnce() -> End) -> End {
 }
 
 fn parse(mut parser: Parser) -> Result<Line, lexopt::Error> {
-    let (mut verb, mut paths) = (None::<Verb>, Vec::new());
+    let (mut command, mut paths) = (None::<&Command>, Vec::new());
     let (mut json, mut metrics, mut force, mut timeout) = (false, None, false, None);
     let (mut user, mut folder, mut unit) = (None, None, None);
     let mut until = Until::default();
     while let Some(argument) = parser.next()? {
-        let is = |verbs: &[Verb]| verb.is_some_and(|verb| verbs.contains(&verb));
+        let takes = |name: &str| command.is_some_and(|command| manual::takes(command, name));
         match argument {
             Arg::Long("help") | Arg::Short('h') => return Ok(Line::Print(manual::help())),
             Arg::Long("version") | Arg::Short('V') => {
                 return Ok(Line::Print(concat!("seamless ", env!("CARGO_PKG_VERSION")).to_owned()));
             }
-            Arg::Long("man") if verb.is_none() => return Ok(Line::Print(manual::page())),
-            Arg::Long("completions") if verb.is_none() => {
+            Arg::Long("man") if command.is_none() => return Ok(Line::Print(manual::page())),
+            Arg::Long("completions") if command.is_none() => {
                 let shell = parser.value()?.string()?;
                 let script = completions::of(&shell).ok_or("completions for bash, zsh or fish")?;
                 return Ok(Line::Print(script));
             }
-            Arg::Long("timeout") if verb != Some(Verb::Check) => {
+            // This one may stand before the command, too.
+            Arg::Long("timeout") if command.is_none() || takes("timeout") => {
                 timeout = Some(parser.value()?.parse_with(words::parse_time)?);
             }
-            Arg::Long("json") if is(&[Verb::Status, Verb::List, Verb::Check, Verb::Restart]) => {
-                json = true;
-            }
-            Arg::Long("wait") if verb == Some(Verb::Restart) => {
+            Arg::Long(name) if !takes(name) => return Err(argument.unexpected()),
+            Arg::Long("json") => json = true,
+            Arg::Long("wait") => {
                 until = match parser.value()?.to_str() {
                     Some("started") => Until::Started,
                     Some("committed") => Until::Committed,
                     _ => return Err("--wait started or committed".into()),
                 };
             }
-            Arg::Long("openmetrics") if verb == Some(Verb::Status) && metrics.is_none() => {
-                metrics = Some(Format::OpenMetrics);
+            Arg::Long("openmetrics") if metrics.is_none() => metrics = Some(Format::OpenMetrics),
+            Arg::Long("prometheus") if metrics.is_none() => metrics = Some(Format::Prometheus),
+            Arg::Long("force") => force = true,
+            Arg::Long("user") => user = Some(parser.value()?.string()?),
+            Arg::Long("service") => folder = Some(parser.value()?.into()),
+            Arg::Long("unit") => unit = Some(parser.value()?.string()?),
+            Arg::Value(word) if command.is_none() => {
+                let named = COMMANDS.iter().find(|command| word == command.name);
+                command = Some(named.ok_or_else(|| format!("unknown command {word:?}"))?);
             }
-            Arg::Long("prometheus") if verb == Some(Verb::Status) && metrics.is_none() => {
-                metrics = Some(Format::Prometheus);
-            }
-            Arg::Long("force") if verb == Some(Verb::Stop) => force = true,
-            Arg::Long("user") if verb == Some(Verb::Check) => {
-                user = Some(parser.value()?.string()?);
-            }
-            Arg::Long("service") if verb == Some(Verb::Check) => {
-                folder = Some(parser.value()?.into());
-            }
-            Arg::Long("unit") if verb == Some(Verb::Check) => {
-                unit = Some(parser.value()?.string()?);
-            }
-            Arg::Value(word) if verb.is_none() => {
-                verb = Some(match word.to_str() {
-                    Some("status") => Verb::Status,
-                    Some("list") => Verb::List,
-                    Some("restart") => Verb::Restart,
-                    Some("stop") => Verb::Stop,
-                    Some("commit") => Verb::Commit,
-                    Some("rollback") => Verb::Rollback,
-                    Some("check") => Verb::Check,
-                    Some("watch") => Verb::Watch,
-                    _ => return Err(format!("unknown command {word:?}").into()),
-                });
-            }
-            Arg::Value(path) if paths.is_empty() || is(&[Verb::Status, Verb::List]) => {
+            Arg::Value(path)
+                if paths.is_empty()
+                    || command.is_some_and(|command| command.operand != Operand::PidFile) =>
+            {
                 paths.push(PathBuf::from(path));
             }
             _ => return Err(argument.unexpected()),
         }
     }
-    let names = || table::COMMANDS.map(|command| command.name).join(", ");
-    let verb = verb.ok_or_else(|| format!("which command: {}?", names()))?;
-    if verb == Verb::Check && timeout.is_some() {
-        return Err("check has no --timeout".into()); // it may stand before the command
+    let names = || COMMANDS.map(|command| command.name).join(", ");
+    let command = command.ok_or_else(|| format!("which command: {}?", names()))?;
+    let verb = command.verb;
+    if timeout.is_some() && !manual::takes(command, "timeout") {
+        return Err(format!("{} has no --timeout", command.name).into());
     }
     if json && metrics.is_some() {
         return Err("--json, --openmetrics or --prometheus, not two of them".into());

@@ -1,8 +1,11 @@
 //! The command line, told once: what the help, the manual page and the completions of shells are made
 //! from.
 
+use super::Verb;
+
 /// A command.
 pub(crate) struct Command {
+    pub(crate) verb: Verb,
     pub(crate) name: &'static str,
     pub(crate) operand: Operand,
     /// A few words, for a list.
@@ -118,6 +121,7 @@ pub(crate) const PRINTS: [(&str, &str, &str); 2] = [
 
 pub(crate) const COMMANDS: [Command; 8] = [
     Command {
+        verb: Verb::Status,
         name: "status",
         operand: Operand::PidFiles,
         short: "Shows what runs",
@@ -140,6 +144,7 @@ pub(crate) const COMMANDS: [Command; 8] = [
         ],
     },
     Command {
+        verb: Verb::Restart,
         name: "restart",
         operand: Operand::PidFile,
         short: "Asks for a restart and waits for its result",
@@ -165,6 +170,7 @@ pub(crate) const COMMANDS: [Command; 8] = [
         ],
     },
     Command {
+        verb: Verb::Stop,
         name: "stop",
         operand: Operand::PidFile,
         short: "Drains what serves and waits until it has ended",
@@ -181,6 +187,7 @@ pub(crate) const COMMANDS: [Command; 8] = [
         ],
     },
     Command {
+        verb: Verb::Commit,
         name: "commit",
         operand: Operand::PidFile,
         short: "Ends a probation as passed",
@@ -196,6 +203,7 @@ pub(crate) const COMMANDS: [Command; 8] = [
         ],
     },
     Command {
+        verb: Verb::Rollback,
         name: "rollback",
         operand: Operand::PidFile,
         short: "Ends a probation as failed",
@@ -211,6 +219,7 @@ pub(crate) const COMMANDS: [Command; 8] = [
         ],
     },
     Command {
+        verb: Verb::Check,
         name: "check",
         operand: Operand::PidFile,
         short: "Says what would go wrong and what to do",
@@ -222,6 +231,7 @@ pub(crate) const COMMANDS: [Command; 8] = [
         ends: &[(0, "nothing would go wrong"), (1, "something would go wrong")],
     },
     Command {
+        verb: Verb::List,
         name: "list",
         operand: Operand::Folders,
         short: "Shows all services of the machine, a line each",
@@ -239,6 +249,7 @@ pub(crate) const COMMANDS: [Command; 8] = [
         ],
     },
     Command {
+        verb: Verb::Watch,
         name: "watch",
         operand: Operand::PidFile,
         short: "Shows a restart stage by stage",
