@@ -837,6 +837,24 @@ fn p12_in_place_a_crash_during_a_start_refuses_nobody() {
     });
 }
 
+/// It dies in a hook of `hand_over`, when the next one has connected and got nothing so far.
+#[test]
+fn p12_in_place_a_crash_in_the_transfer_refuses_nobody() {
+    Boxed::new().private_net().run(|folder| {
+        let mut scene = Scene::new(folder, &["--state=kill"]);
+        let crashed = scene.current();
+        scene.reload();
+        scene.wait_taken_over();
+        let next = scene.current();
+        scene.direct.log.wait(&[("daemon", &crashed.to_string()), ("stage", "current-ended")]);
+        let fields = [("stage", "transfer"), ("predecessor_generation", "1"), ("sockets", "1")];
+        scene.direct.log.wait(&fields);
+        assert_eq!(process::stat(next).expect("it serves").ppid, scene.launcher());
+        let failed = scene.prober.stop().failures_by_kind();
+        assert_eq!(failed.get(&FailureKind::Refused), None, "{failed:?}");
+    });
+}
+
 /// As systemd-tmpfiles and tmpreaper clean folders below `/tmp`: all of it is gone, the sockets too.
 #[test]
 fn p1_p4_a_folder_that_was_cleaned_costs_one_restart() {

@@ -13,6 +13,7 @@ use crate::proto::control::transfer::{
     listener, sources,
 };
 use crate::proto::paths;
+use crate::proto::sockets::pool;
 use crate::sys::memfd;
 use crate::sys::seqpacket::Link;
 use crate::sys::{descriptor, rlimit, socket};
@@ -141,7 +142,7 @@ impl Take<'_> {
                     predecessor_generation: first.number,
                     sockets: taken.entries.len(),
                 });
-                Ok(Gave::Half)
+                Ok(Gave::Half { crashed: self.service.crashed_sibling()? })
             }
             Failed::Refuse => refused(),
         }
@@ -199,10 +200,12 @@ impl Taken {
 
     /// The launcher has learned of the crash as we have, or is about to.
     fn use_those_of_launcher(&mut self, generation: u64) -> bool {
-        self.entries = PROCESS.from_launcher.take(LAUNCHER);
-        let sockets = self.entries.len();
+        let entries = PROCESS.from_launcher.take(LAUNCHER);
+        let sockets = entries.len();
         if sockets > 0 {
             self.generation = Some(generation);
+            self.use_what_came();
+            self.entries = pool::joined(entries, std::mem::take(&mut self.entries));
             log::write(Event::ReceivedFromLauncher { predecessor_generation: generation, sockets });
         }
         sockets > 0

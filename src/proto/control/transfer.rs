@@ -68,16 +68,18 @@ pub(crate) fn may_take_path(who: Option<i32>, predecessors: &[Predecessor]) -> b
 pub(crate) enum Gave {
     /// `flows`: sockets of steered groups are among them.
     All { flows: bool },
-    /// It has ended half-way.
-    Half,
-    /// There is no such process. `crashed`: the daemon that our launcher had before us.
+    /// It has ended half-way. `crashed`: as below.
+    Half { crashed: Option<u64> },
+    /// There is no such process. `crashed`: the daemon that our launcher had before us, and that has ended without a
+    /// drain.
     Nothing { crashed: Option<u64> },
 }
 
 /// Where else there may be sockets, if no process at the control socket has given them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// The launcher, which holds those of this generation.
+    /// The launcher, which holds those of this generation. What came before the end, and the launcher has not, is
+    /// used as well.
     Launcher(u64),
     /// The duplicates that were made while we waited in `init`.
     Copies,
@@ -92,7 +94,10 @@ pub(crate) fn sources(gave: Gave) -> Vec<Source> {
     match gave {
         Gave::All { flows: true } => vec![],
         Gave::All { flows: false } => vec![Source::Draining],
-        Gave::Half => vec![Source::Copies, Source::WhatCame],
+        Gave::Half { crashed: Some(generation) } => {
+            vec![Source::Launcher(generation), Source::WhatCame]
+        }
+        Gave::Half { crashed: None } => vec![Source::Copies, Source::WhatCame],
         // Whatever others have is older.
         Gave::Nothing { crashed: Some(generation) } => vec![Source::Launcher(generation)],
         Gave::Nothing { crashed: None } => vec![Source::Copies, Source::Draining],

@@ -446,11 +446,13 @@ impl<F: Clone> Pool<F> {
 }
 
 mod descriptors;
+mod joined;
 mod replaced;
 mod store;
 #[cfg(test)]
 mod tests;
 mod wanted;
 
+pub(crate) use joined::joined;
 pub(crate) use store::Store;
 pub(crate) use wanted::Wanted;

@@ -18,7 +18,7 @@ use crate::proto::generation::takeover::Act;
 use crate::proto::generation::verdict::{Purpose, Verdict};
 use crate::proto::sockets::changes::Changes;
 use crate::proto::sockets::fdstore;
-use crate::proto::sockets::pool::{Entry, Origin, Spread, Wanted};
+use crate::proto::sockets::pool::{Entry, Origin, Spread, Wanted, joined};
 use crate::proto::{End, Kind};
 use crate::variants::{self, Variant};
 use std::collections::{BTreeMap, BTreeSet};
@@ -390,10 +390,9 @@ impl World {
             return self.flows_to_bind(id).then_some(true);
         }
         let link = self.net().link.as_ref().filter(|_| part.taking.is_some());
-        if part.taking.is_none() && self.awaits_launcher(id) {
-            return Some(false);
-        }
-        Some(link.is_none_or(|link| !link.open || !link.to_taker.is_empty()))
+        let has_come = link.is_some_and(|link| !link.to_taker.is_empty());
+        let over = link.is_none_or(|link| !link.open);
+        Some(has_come || over && !self.awaits_launcher(id))
     }
 
     /// Its hooks wait for what it has accepted.
@@ -471,14 +470,8 @@ impl World {
             Ok(None) => {
                 say(|| format!("daemon {id} finds nobody to take over from"));
                 // Copies are those of one that waits in `init`: it has no sockets here. Nor has one that drains.
-                let passed = self.part_mut(id).passed.take();
-                let gave = Gave::Nothing { crashed: passed.as_ref().map(|_| u64::from(own)) };
-                let passed = match transfer::sources(gave)[..] {
-                    [Source::Launcher(_), ..] => passed.unwrap_or_default(),
-                    _ => Vec::new(),
-                };
-                self.part_mut(id).pool.take(passed);
-                self.obtain(id, gave, setting);
+                let gave = Gave::Nothing { crashed: self.crashed_sibling(id) };
+                self.take_what_has_come(id, gave, setting);
             }
             Ok(Some(one)) if one.pid == STRANGER_PID => {
                 self.fault(Promise::P5, "sockets are taken from a process that is none of ours");
@@ -527,7 +520,8 @@ impl World {
             let giver = self.net().link.as_ref().map(|link| link.giver);
             if giver.is_some_and(|giver| !self.gives_on(giver)) {
                 say(|| format!("daemon {id} goes on with what has come before its giver's end"));
-                return self.take_what_has_come(id, Gave::Half, setting);
+                let crashed = self.crashed_sibling(id);
+                return self.take_what_has_come(id, Gave::Half { crashed }, setting);
             }
             return self.taking_fails(id, "the connection is closed half-way", setting);
         };
@@ -564,15 +558,19 @@ impl World {
         if !variants::is(Variant::HalfTaken) {
             return self.has_no_sockets(id, why, setting);
         }
-        self.take_what_has_come(id, Gave::Half, setting);
+        self.take_what_has_come(id, Gave::Half { crashed: None }, setting);
     }
 
     fn take_what_has_come(&mut self, id: Id, gave: Gave, setting: &Setting) {
         let part = self.part_mut(id);
         part.taking = None;
         let mut got = std::mem::take(&mut part.got);
-        if gave == Gave::Half && !transfer::sources(gave).contains(&Source::WhatCame) {
+        let sources = transfer::sources(gave);
+        if matches!(gave, Gave::Half { .. }) && !sources.contains(&Source::WhatCame) {
             got.clear();
+        }
+        if let [Source::Launcher(_), ..] = sources[..] {
+            got = joined(part.passed.take().unwrap_or_default(), got);
         }
         part.pool.take(got);
         self.obtain(id, gave, setting);
@@ -821,6 +819,11 @@ impl World {
                 self.flows_pass(from, to);
             }
         }
+    }
+
+    /// Its launcher has given what it held of the one before. The number of that one plays no part.
+    fn crashed_sibling(&self, id: Id) -> Option<u64> {
+        self.part(id).passed.as_ref().map(|_| u64::from(self.at(id).number))
     }
 
     /// `take_from_launcher`: the one before has crashed, and the launcher has not learned of that.

@@ -92,7 +92,7 @@ probe --pid-file PATH [options]
   --accept WHEN             what is done with sockets of `seamless::sockets`: always; started (once
                             `started` has returned); never; late (in the drain only); until-drain
                             (then held open and not served)
-  --state text:TEXT|size:N|panic|hang
+  --state text:TEXT|size:N|panic|hang|kill
                             what to hand over
   --hand-over NAME=VERSION:TEXT
                             a named state to hand over; may be repeated
@@ -384,6 +384,8 @@ enum State {
     File(PathBuf),
     Panic,
     Hang,
+    /// The process ends by KILL.
+    Kill,
 }
 
 impl FromStr for State {
@@ -396,6 +398,7 @@ impl FromStr for State {
             ("file", path) => Ok(State::File(path.into())),
             ("panic", _) => Ok(State::Panic),
             ("hang", _) => Ok(State::Hang),
+            ("kill", _) => Ok(State::Kill),
             _ => Err(format!("state {text:?}")),
         }
     }
@@ -421,6 +424,11 @@ impl State {
                 vec![7; 64 << 20]
             }
             State::Panic => panic_as_told(),
+            State::Kill => {
+                low_level::raise(signal_hook::consts::SIGKILL)
+                    .expect("a signal that can be raised");
+                unreachable!("it cannot be caught")
+            }
             State::Hang => loop {
                 thread::park();
             },
