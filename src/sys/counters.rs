@@ -1,7 +1,7 @@
 //! The memory of the counters, which all generations map (`memfd_create(2)`).
 
 use super::raw::map_words;
-use super::system;
+use super::{rlimit, system};
 use crate::proto::counters::BYTES;
 use std::fs::File;
 use std::io;
@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 
 /// Fresh memory, all zeroes, of a size that stays.
 pub(crate) fn make() -> io::Result<OwnedFd> {
-    let memory = system::memory(c"seamless-counters")?;
+    let memory = rlimit::with_room(|| system::memory(c"seamless-counters"))?;
     memory.set_len(BYTES as u64)?;
     system::seal(&memory, true)?;
     Ok(memory.into())

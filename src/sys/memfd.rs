@@ -1,6 +1,6 @@
 //! Sealed memory: how state moves from one generation to the next (`memfd_create(2)`).
 
-use super::system;
+use super::{rlimit, system};
 use crate::proto::control::frame::STATE_MAX;
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 
 /// Memory that holds these bytes and can no longer be changed.
 pub(crate) fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let mut file = system::memory(c"seamless-state")?;
+    let mut file = rlimit::with_room(|| system::memory(c"seamless-state"))?;
     file.write_all(bytes)?;
     system::seal(&file, false)?;
     Ok(file.into())

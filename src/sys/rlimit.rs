@@ -4,13 +4,25 @@ use super::{proc, raw};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::rlim_t;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use std::fs;
+use std::{fs, io};
 
 /// The error of a process that has reached its limit of open files.
 pub(crate) const TOO_MANY_FILES: i32 = nix::libc::EMFILE;
 
 /// For how many more descriptors room is made at a time.
-pub(super) const ROOM: u64 = 256;
+const ROOM: u64 = 256;
+
+/// Makes a descriptor. If the limit of open files is reached, raises it and tries once more: a program that has
+/// used up its descriptors can still be restarted, which may be what it needs.
+pub(crate) fn with_room<T>(mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    match make() {
+        Err(error) if error.raw_os_error() == Some(TOO_MANY_FILES) => {
+            make_room(ROOM);
+            make()
+        }
+        done => done,
+    }
+}
 
 /// Raises the soft limit of open files, as far as the hard limit allows, so that this many more can be
 /// opened. A limit that is high enough already is not changed.

@@ -6,6 +6,7 @@
 
 use super::raw;
 pub(crate) use super::raw::Message;
+use super::rlimit;
 use super::shortage::{is_shortage, uninterrupted};
 use super::socket::{self, Peer, Settings};
 use super::system;
@@ -168,13 +169,13 @@ impl Listener {
         Ok(Listener { fd, file })
     }
 
-    /// The next connection, if one waits.
+    /// The next connection, if one waits. If the limit of open files is reached, it is raised.
     pub(crate) fn accept(&self) -> io::Result<Option<Link>> {
-        match system::accept(self.fd.as_fd()) {
+        rlimit::with_room(|| match system::accept(self.fd.as_fd()) {
             Ok(fd) => Ok(Some(Link { fd })),
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => Ok(None),
             Err(error) => Err(error.into()),
-        }
+        })
     }
 
     /// Has the path lost its listener: does neither this process nor another one listen there? Also `true` if the

@@ -251,13 +251,7 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> io::Resu
 /// Another descriptor of the same socket, close-on-exec. If the limit of open files is reached, it is
 /// raised.
 pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    match fd.try_clone_to_owned() {
-        Err(error) if error.raw_os_error() == Some(rlimit::TOO_MANY_FILES) => {
-            rlimit::make_room(rlimit::ROOM);
-            fd.try_clone_to_owned()
-        }
-        done => done,
-    }
+    rlimit::with_room(|| fd.try_clone_to_owned())
 }
 
 // ---- the other end ----

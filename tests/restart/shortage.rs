@@ -258,8 +258,38 @@ fn p1_restarts_under_a_soft_limit_lose_nothing(kind: Supervisor, folder: &Path) 
     old.wait_end(LIMIT);
 }
 
+/// Something in the program has used up the descriptors, and a restart would cure it. The hard limit is higher.
+fn p1_p4_a_daemon_without_a_descriptor_left_can_be_restarted(kind: Supervisor, folder: &Path) {
+    let options = "--keep-report --on=10=hoard --takeover-timeout=5s";
+    let site = Site::at(folder).shared_socket().first(&format!("ulimit -Sn {FEW}"));
+    let site = site.options(options).under(kind);
+    let old = Watched::new(http::wait_pid(&site.target));
+    wait_for("no descriptor is left", LIMIT, || {
+        old.signal(USR1); // again: one may have been in use for a moment
+        (descriptors(old.pid()).len() == FEW).then_some(())
+    });
+    // They wait in the queue.
+    let waits: Vec<Connection> = (0..8).map(|_| Connection::unfinished(&site.target)).collect();
+    site.service().settle();
+    site.service().restart();
+    let new = site.report.wait_nth("started", 2).pid;
+    for connection in waits {
+        let answer = connection.finish();
+        let by = [old.pid(), new];
+        assert!(by.iter().any(|pid| answer.ends_with(&answer_of(*pid))), "{answer}");
+    }
+    old.wait_end(LIMIT);
+    assert_eq!(http::pid(&site.target), new);
+    assert!(site.report.named("error").is_empty(), "{site}");
+    let transfers = site.log.stage("transfer");
+    assert!(transfers.iter().all(|line| line.field("error").is_none()), "{site}");
+    site.service().down();
+    site.service().wait_down();
+}
+
 under_each_supervisor![
     Boxed::new().private_net() =>
+        p1_p4_a_daemon_without_a_descriptor_left_can_be_restarted,
         p6_a_stop_that_is_short_of_descriptors,
         p1_p3_restarts_while_connections_use_up_all_descriptors,
         p1_restarts_under_a_soft_limit_lose_nothing

@@ -2,6 +2,7 @@
 
 use crate::driver::{UNIX_SOCKETS_REFUSED, retry};
 use crate::proto::control::frame;
+use crate::sys::rlimit;
 use crate::sys::seqpacket::{Arrival, Link, Message};
 use crate::sys::shortage::{is_family_refused, is_shortage};
 use crate::sys::socket::Peer;
@@ -80,6 +81,7 @@ impl Deadline {
         loop {
             match link.receive(frame::MESSAGE_MAX) {
                 Arrival::Message(Message { lost_fds: true, .. }) => {
+                    rlimit::make_room(frame::CHUNK_MAX as u64); // for another attempt
                     return Err("some of the descriptors that it sent are lost (MSG_CTRUNC): the \
                                 limit of open files may be too low"
                         .into());

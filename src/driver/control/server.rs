@@ -1,7 +1,7 @@
 //! The old daemon's side of the control socket: a thread that waits there, and one for each connection.
 
-use super::Server;
 use super::link::{CLOSED, Deadline};
+use super::{AcceptFailures, Server};
 use crate::driver::control::{status, transfer};
 use crate::driver::counters;
 use crate::driver::daemon::calls;
@@ -33,6 +33,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 impl Server {
     pub(in crate::driver) fn run(&'static self, daemon: &'static Daemon) {
         let mut unsettled = false;
+        let mut failures = AcceptFailures::default();
         loop {
             let listener = lock(&self.listener).clone();
             let older = std::mem::take(&mut *lock(&self.older));
@@ -62,8 +63,7 @@ impl Server {
                 Ok(Some(link)) => self.answer(daemon, link),
                 Ok(None) => {}
                 Err(error) => {
-                    log::write(Line::AcceptFailed { error: &error });
-                    thread::sleep(Duration::from_millis(100)); // it stays readable
+                    failures.pause(|| log::write(Line::AcceptFailed { error: &error }));
                 }
             }
         }

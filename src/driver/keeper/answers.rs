@@ -68,7 +68,7 @@ impl Driver {
                 Ok(Some(link)) => self.begin(link),
                 Ok(None) => break,
                 Err(error) => {
-                    log::write(Event::Failed { error: &error });
+                    self.failures.pause(|| log::write(Event::Failed { error: &error }));
                     break;
                 }
             }

@@ -4,6 +4,7 @@
 use super::{Entry, entry};
 use crate::proto::channel::Given;
 use crate::shutdown::lock;
+use crate::sys::rlimit;
 use crate::sys::seqpacket::Message;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex};
@@ -34,7 +35,10 @@ impl FromLauncher {
         let Some(given) = Given::parse(&message.bytes) else { return };
         let mut orphans = lock(&self.sockets);
         match given {
-            Given::Begin { .. } => orphans.entries.clear(),
+            Given::Begin { sockets, .. } => {
+                rlimit::make_room(sockets as u64);
+                orphans.entries.clear();
+            }
             Given::Sockets(sockets) => {
                 if sockets.len() == message.fds.len() && !message.lost_fds {
                     let entries = sockets.into_iter().zip(message.fds);
