@@ -108,6 +108,8 @@
 //!   after the old daemon has closed that, the connection is reset.
 //! - Before Linux 5.7, and for UDP at `0.0.0.0` or `[::]`, the old socket gets what arrives until the old
 //!   daemon closes it. What arrives between its last look and the close is lost; the log warns of it.
+//! - If the new socket takes all that arrives at the old one, there is no [probation](crate::guide::probation): the
+//!   predecessor could not serve at its address again.
 //!
 //! # After a crash
 //!

@@ -201,6 +201,35 @@ fn p1_p9_p11_a_program_that_fails_with_a_wider_address_costs_no_connection() {
     });
 }
 
+/// The predecessor has lost its address for good: it drains, and what comes after a crash waits for the next start.
+#[test]
+fn p11_p12_a_wider_address_has_no_probation() {
+    Boxed::new().private_net_without_migration().run(|folder| {
+        let direct = Site::alone(folder);
+        let address = boxed::address();
+        let narrow = format!("--tcp={address}");
+        let wide = format!("--tcp=0.0.0.0:{}", address.port());
+        let (mut started, old) = direct.start_ready(&[&narrow, "--successor-timeout=none"]);
+        started.detach();
+        let go = folder.join("go");
+        let waits = format!("--at=started=file:{}", go.display());
+        let failing = [&wide, "--probation=1h", &waits, "--at=started=exit:3"];
+        let mut failed = direct.start(&failing);
+        let failing = failed.wait_init();
+        let line = direct.log.wait_words(&["stage=probation", "could not serve there again"], 1);
+        assert!(line.contains(&format!("predecessor={}", old.pid())), "{line}");
+        assert_eq!(direct.report.wait_of(old.pid(), "wait").text, "TakenOver");
+        old.wait_end(LIMIT);
+        fs::write(go, "").expect("a file");
+        failing.wait_end(LIMIT);
+        failed.wait_end();
+        let target = Target::from(address);
+        let waits = Connection::unfinished(&target);
+        let (_started, new) = direct.start_ready(&[&wide, "--probation=1h"]);
+        assert!(waits.finish().ends_with(&http::answer_of(new.pid())));
+    });
+}
+
 /// Asks from a port of its own each time, and again and again.
 fn ask_by_udp(address: SocketAddr, stop: &AtomicBool, asked: &AtomicUsize) {
     while !stop.load(Ordering::Relaxed) {

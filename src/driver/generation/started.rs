@@ -46,7 +46,9 @@ pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Dae
     sockets::adjust::adjust()?;
     let began = Instant::now();
     let mut hands = Hands::default();
-    let mut takeover = TakeOver::new(service.asker()).on_probation(service.probation.is_some());
+    let mut takeover = TakeOver::new(service.asker())
+        .on_probation(service.probation.is_some())
+        .replacing(PROCESS.sockets.replaces());
     let end = loop {
         match takeover.next() {
             Next::Act(act) => {
@@ -77,6 +79,12 @@ pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Dae
         predecessors: takeover.older().count(),
         elapsed_ms: began.elapsed(),
     });
+    if let Some(place) = takeover.replaced() {
+        let predecessor = hands.others[place].pid();
+        let reason = "a socket at an overlapping address replaces one of the predecessor, which could not serve there \
+                      again";
+        log::write(log::probation::Event::NoStandby { predecessor, reason });
+    }
     if let Some(pile) = takeover.pile() {
         log::write(Event::GenerationsPileUp {
             generation: service.number().unwrap_or_default(),

@@ -106,6 +106,11 @@ impl Sockets {
         lock(&self.held).flows.is_used()
     }
 
+    /// Does a socket of this process take what arrives at one of the predecessor, as soon as this one serves?
+    pub(in crate::driver) fn replaces(&self) -> bool {
+        lock(&self.held).pool.replaces()
+    }
+
     /// What was kept before is closed.
     pub(in crate::driver) fn keep_copies(&self, copies: (u64, Vec<Entry>)) {
         *lock(&self.copies) = Some(copies);

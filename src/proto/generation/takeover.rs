@@ -106,6 +106,8 @@ pub(crate) struct TakeOver {
     others: Vec<Facts>,
     /// This generation has to prove itself.
     probation: bool,
+    /// A socket of the predecessor gets nothing any more as soon as we serve.
+    replaces: bool,
     /// The generation that stands by.
     standby: Option<usize>,
 }
@@ -120,6 +122,7 @@ impl TakeOver {
             asker,
             others: Vec::new(),
             probation: false,
+            replaces: false,
             standby: None,
         }
     }
@@ -127,6 +130,17 @@ impl TakeOver {
     /// This generation has to prove itself, if another one can stand by meanwhile.
     pub(crate) fn on_probation(self, probation: bool) -> TakeOver {
         TakeOver { probation, ..self }
+    }
+
+    /// `replaces`: a socket of ours is at an address that overlaps one of the predecessor, and takes what arrives
+    /// there. That cannot be undone, so nobody could serve there again.
+    pub(crate) fn replacing(self, replaces: bool) -> TakeOver {
+        TakeOver { replaces, ..self }
+    }
+
+    /// The generation that would stand by, if it could serve again.
+    pub(crate) fn replaced(&self) -> Option<usize> {
+        self.proven().filter(|_| self.probation && self.replaces)
     }
 
     /// The generation that stands by, or is to: it goes on serving as its line in the record says.
@@ -152,7 +166,7 @@ impl TakeOver {
             (Act::Look, Done::LauncherGone) => return self.next = Next::End(End::NeverStarted),
             (Act::Look, Done::Looked(others)) => {
                 self.others = others;
-                self.standby = self.proven().filter(|_| self.probation);
+                self.standby = self.proven().filter(|_| self.probation && !self.replaces);
                 match self.refusal() {
                     Some((place, why)) => self.give_up(End::Refused(place, why)),
                     None => Act::Install,

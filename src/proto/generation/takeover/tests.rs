@@ -135,6 +135,23 @@ fn p4_p11_the_last_proven_generation_stands_by_and_all_others_end() {
     }
 }
 
+/// It could not serve again at an address that it has lost.
+#[test]
+fn p11_who_loses_an_address_is_not_asked_to_stand_by() {
+    let others = [Facts::of_test(3, Ok(())), Facts::of_test(4, Ok(()))];
+    let takeover =
+        |probation, replaces| TakeOver::new(OWN).on_probation(probation).replacing(replaces);
+    let (acts, _, takes_over) = run(takeover(true, true), &others, |_| None);
+    let stopped = acts.iter().filter(|act| matches!(act, Act::Stop(..))).count();
+    assert_eq!((stopped, takes_over.standby(), takes_over.replaced()), (2, None, Some(1)));
+    // As without a probation.
+    let (plain, _, takes_over) = run(takeover(false, true), &others, |_| None);
+    assert_eq!((acts, takes_over.replaced()), (plain, None));
+    let (_, _, takes_over) = run(takeover(true, false), &others, |_| Some(Done::StandsBy(true)));
+    assert_eq!(takes_over.replaced(), None);
+    assert_eq!(run(takeover(true, true), &[], |_| None).2.replaced(), None);
+}
+
 #[test]
 fn p5_a_service_of_others_ends_it_before_the_first_step() {
     let foreign = Facts { foreign: true, ..Facts::of_test(4, Ok(())) };

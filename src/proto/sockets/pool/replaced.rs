@@ -1,7 +1,7 @@
 //! Sockets that nobody asks for any more, while another one is asked for at an address that overlaps.
 
 use super::{Entry, Found, Origin, Pool, Wanted};
-use crate::proto::control::frame::{Address, SocketKind};
+use crate::proto::control::frame::Address;
 use crate::proto::sockets::overlap::Reach;
 use std::mem;
 
@@ -52,17 +52,22 @@ impl<F: Clone> Pool<F> {
 
     /// Keeps those of which each address is covered by a socket that was asked for, and returns the others.
     pub(super) fn keep_replaced(&mut self, unclaimed: Vec<Found<F>>) -> Vec<Found<F>> {
-        let held: Vec<(SocketKind, Reach)> =
-            self.held.iter().filter_map(|one| Some((one.socket.kind, one.reach()?))).collect();
-        let is_replaced = |entry: &Entry<F>| {
-            let of_its_kind = held.iter().filter(|(kind, _)| *kind == entry.socket.kind);
-            let others: Vec<Reach> = of_its_kind.map(|(_, reach)| *reach).collect();
-            entry.reach().is_some_and(|reach| reach.is_covered_by(&others))
-        };
         let (replaced, unclaimed): (Vec<Found<F>>, Vec<Found<F>>) =
-            unclaimed.into_iter().partition(|(entry, _)| is_replaced(entry));
+            unclaimed.into_iter().partition(|(entry, _)| self.is_replaced(entry));
         self.replaced.extend(replaced.into_iter().map(|(entry, _)| entry));
         unclaimed
+    }
+
+    fn is_replaced(&self, entry: &Entry<F>) -> bool {
+        let of_its_kind = self.held.iter().filter(|one| one.socket.kind == entry.socket.kind);
+        let others: Vec<Reach> = of_its_kind.filter_map(Entry::reach).collect();
+        entry.reach().is_some_and(|reach| reach.is_covered_by(&others))
+    }
+
+    /// Will there be such sockets when this generation serves?
+    pub(crate) fn replaces(&self) -> bool {
+        let mut others = self.stored.iter().chain(self.received.values().flatten());
+        others.any(|entry| self.is_replaced(entry))
     }
 
     /// This generation serves. Returns the sockets whose addresses others cover that were asked for. From

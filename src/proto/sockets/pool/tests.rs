@@ -434,8 +434,9 @@ fn an_address_that_others_cover_is_replaced_when_this_generation_serves() {
     assert_eq!(found(&mut pool, &wide), []);
     let overlapping = pool.overlapping(&wide).into_iter().map(|(entry, _)| entry);
     assert_eq!(fds(overlapping), [1]);
+    assert!(!pool.replaces());
     assert_eq!(pool.hold(&wide, vec![(at("0.0.0.0:80", 4), Origin::Bound)], false).1, None);
-    assert_eq!(pool.replaced(), []);
+    assert_eq!((pool.replaced(), pool.replaces()), (Vec::new(), true));
     // What nobody covers is closed before.
     assert_eq!(fds(pool.unclaimed().into_iter().map(|(entry, _)| entry)), [3, 2]);
     assert_eq!(fds(pool.replaced()), [1]);
@@ -466,6 +467,7 @@ fn what_the_supervisor_has_passed_is_not_replaced() {
     let overlapping = pool.overlapping(&wide).into_iter().map(|(_, origin)| origin);
     assert_eq!(overlapping.collect::<Vec<_>>(), [Origin::Supervisor]);
     _ = pool.hold(&wide, vec![(at("0.0.0.0:80", 4), Origin::Bound)], false);
+    assert!(!pool.replaces());
     assert_eq!(pool.unclaimed().len(), 1);
     assert_eq!(pool.replaced(), []);
 }
