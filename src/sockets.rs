@@ -84,7 +84,8 @@
 //! spreads what arrives between them (SO_REUSEPORT). They are taken over one by one, in order. If a
 //! successor asks for more, the rest is bound, and joins the group. If it asks for fewer, the last ones
 //! stay with the old daemon. When the successor serves, nothing new goes to those; the old daemon must
-//! empty their queues before it closes them.
+//! empty their queues before it closes them. If the old daemon serves again after a
+//! [probation](crate::guide::probation), its own members get all.
 //!
 //! For this, the crate gives the group a program that chooses among its members
 //! (SO_ATTACH_REUSEPORT_CBPF, `socket(7)`), or removes the one that it has. It does so when

@@ -15,6 +15,7 @@ use seamless_testing::{
     http::{Connection, Target},
     log::Log,
     process::{self, Watched},
+    signal::TERM,
     site::Site,
     wait_for,
 };
@@ -248,6 +249,71 @@ fn p1_a_growing_group_whose_generation_dies_costs_no_request() {
             all_answered_by_tcp(address, &old);
             old.kill();
         }
+    });
+}
+
+/// How many connections wait at each listener of this port that has some.
+fn queues(port: u16) -> Vec<usize> {
+    let sockets = fs::read_to_string("/proc/net/tcp").expect("the sockets");
+    // `0: 0100007F:1F90 00000000:0000 0A 00000000:00000003 …`
+    let waiting = sockets.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let here = words.get(1)?.ends_with(&format!(":{port:04X}")) && words.get(3) == Some(&"0A");
+        here.then(|| usize::from_str_radix(words[4].split_once(':')?.1, 16).ok())?
+    });
+    waiting.filter(|waiting| *waiting > 0).collect()
+}
+
+/// A member that the new generation has left out gets connections again when the predecessor serves again.
+#[test]
+fn p11_a_group_that_was_smaller_in_a_probation_is_whole_after_the_rollback() {
+    Boxed::new().private_net_without_migration().run(|folder| {
+        let direct = Site::alone(folder);
+        let address = boxed::address();
+        let group = |count| format!("--group={address},count={count}");
+        let options = [&group(3), "--accept=late", "--successor-timeout=none"];
+        let (mut started, old) = direct.start_ready(&options);
+        started.detach();
+        let (_started, new) = direct.start_ready(&[&group(2), "--probation=1h"]);
+        direct.log.wait(&[("stage", "standby"), ("daemon", &old.pid().to_string())]);
+        all_answered_by_tcp(address, &new);
+        new.kill();
+        direct.log.wait(&[("stage", "rollback"), ("failed_generation", "2")]);
+        let waiting: Vec<Connection> = (0..60).map(|_| ask(address)).collect();
+        let at = queues(address.port());
+        assert_eq!((at.len(), at.iter().sum::<usize>()), (3, 60), "{at:?}");
+        old.signal(TERM);
+        assert_eq!(answers(waiting), HashMap::from([(old.pid(), 60)]));
+        old.wait_end(LIMIT);
+    });
+}
+
+/// The members that only the new generation has get nothing while it drains: that would be lost at its end.
+#[test]
+fn p2_p11_a_group_that_was_larger_in_a_probation_is_as_before_after_the_rollback() {
+    Boxed::new().private_net_without_migration().run(|folder| {
+        let direct = Site::alone(folder);
+        let address = boxed::address();
+        let group = |count| format!("--group={address},count={count}");
+        let (mut started, old) = direct.start_ready(&[&group(2), "--successor-timeout=none"]);
+        started.detach();
+        let (unhealthy, go) = (folder.join("unhealthy"), folder.join("go"));
+        let (_started, new) = direct.start_ready(&[
+            &group(3),
+            "--accept=until-drain",
+            "--probation=1h",
+            &format!("--unhealthy={}", unhealthy.display()),
+            &format!("--at=shutdown=file:{}", go.display()),
+        ]);
+        direct.log.wait(&[("stage", "standby"), ("daemon", &old.pid().to_string())]);
+        fs::write(unhealthy, "").expect("a file");
+        direct.log.wait(&[("stage", "rollback"), ("failed_generation", "2")]);
+        direct.wait_drain(new.pid());
+        all_answered_by_tcp(address, &old);
+        fs::write(go, "").expect("a file");
+        new.wait_end(LIMIT);
+        all_answered_by_tcp(address, &old);
+        old.kill();
     });
 }
 

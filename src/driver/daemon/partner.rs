@@ -7,7 +7,7 @@ use crate::driver::generation::probation::{Others, Partner};
 use crate::driver::log::{self, probation::Event as Line};
 use crate::driver::settings::Check;
 use crate::driver::shared::{Daemon, PROCESS};
-use crate::driver::sockets::{flows, give};
+use crate::driver::sockets::{flows, give, stages};
 use crate::driver::threads::spawn;
 use crate::error::Result;
 use crate::proto::control::frame::{self, Answer, Request};
@@ -173,6 +173,7 @@ fn take_back(service: &Service, others: Others) -> Result<()> {
         Others::Failed { with_flows, newer } => {
             let named = flows::named(service);
             control::place_again(&service.pid_file, &PROCESS.server, named)?;
+            stages::steer_back();
             flows::take_over(service.number().unwrap_or_default(), &with_flows);
             if let Some(server) = PROCESS.server.get() {
                 server.watch(newer);

@@ -100,6 +100,14 @@ pub(in crate::driver) fn steer_groups() {
     // In this process they are closed now, before any older generation closes its own.
 }
 
+/// This generation serves again: each group gets what arrives at its own members alone.
+pub(in crate::driver) fn steer_back() {
+    let groups = lock(&PROCESS.sockets.held).pool.steer_back();
+    for (member, spread) in groups {
+        steer(&member, spread);
+    }
+}
+
 /// `started` is through; these older generations end.
 pub(in crate::driver) fn started(older: Vec<(u64, Held)>) {
     adjust::set_modes();

@@ -87,6 +87,8 @@ pub(crate) struct Pool<F> {
     asked: BTreeSet<Key>,
     /// What has to be done with groups as soon as this generation serves.
     groups: Vec<Steered<F>>,
+    /// The first member of each group, and how many are ours. They come first in the kernel's order.
+    own_groups: Vec<Steered<F>>,
     /// What has to be changed of sockets that others have bound, as soon as this generation takes over.
     changes: Vec<(Entry<F>, Changes)>,
     /// The drain has begun: nothing is held any more.
@@ -108,6 +110,7 @@ impl<F> Pool<F> {
             held: Vec::new(),
             asked: BTreeSet::new(),
             groups: Vec::new(),
+            own_groups: Vec::new(),
             changes: Vec::new(),
             let_go: false,
         }
@@ -352,6 +355,9 @@ impl<F: Clone> Pool<F> {
         let mut steer = None;
         if wanted.group.is_some() || found.len() > count {
             let first = found[0].0.clone();
+            if !self.let_go {
+                self.own_groups.push((first.clone(), Spread::First(count as u32)));
+            }
             let spread =
                 if found.len() > count { Spread::First(count as u32) } else { Spread::All };
             if serves {
@@ -383,6 +389,12 @@ impl<F: Clone> Pool<F> {
     pub(crate) fn steer(&mut self) -> Vec<Steered<F>> {
         self.changes.clear(); // they have been made
         mem::take(&mut self.groups)
+    }
+
+    /// This generation serves again, after a newer one has failed. That one may have left members of ours out, and
+    /// closes its own.
+    pub(crate) fn steer_back(&self) -> Vec<Steered<F>> {
+        self.own_groups.clone()
     }
 
     /// This generation is about to take over. Returns what has to be changed of sockets that others have
@@ -437,7 +449,9 @@ impl<F: Clone> Pool<F> {
     pub(crate) fn let_go(&mut self) -> Vec<Entry<F>> {
         self.let_go = true;
         let mut gone = mem::take(&mut self.held);
-        gone.extend(mem::take(&mut self.groups).into_iter().map(|(entry, _)| entry));
+        let groups = mem::take(&mut self.groups).into_iter();
+        let groups = groups.chain(mem::take(&mut self.own_groups));
+        gone.extend(groups.map(|(entry, _)| entry));
         gone.extend(mem::take(&mut self.changes).into_iter().map(|(entry, _)| entry));
         gone.extend(self.unclaimed().into_iter().map(|(entry, _)| entry));
         gone.extend(self.replaced());

@@ -718,6 +718,9 @@ impl World {
         if let Some(net) = self.net.as_deref_mut() {
             say(|| format!("  daemon {id} puts its control socket in place again"));
             net.path = Some(Owner::Daemon(id));
+            for steered in net.parts[usize::from(id)].pool.steer_back() {
+                net.steer(steered);
+            }
         }
     }
 

@@ -147,7 +147,8 @@ fn p11_who_loses_an_address_is_not_asked_to_stand_by() {
     // As without a probation.
     let (plain, _, takes_over) = run(takeover(false, true), &others, |_| None);
     assert_eq!((acts, takes_over.replaced()), (plain, None));
-    let (_, _, takes_over) = run(takeover(true, false), &others, |_| Some(Done::StandsBy(true)));
+    let stands = |act: &Act| matches!(act, Act::StandBy(_)).then_some(Done::StandsBy(true));
+    let (_, _, takes_over) = run(takeover(true, false), &others, stands);
     assert_eq!(takes_over.replaced(), None);
     assert_eq!(run(takeover(true, true), &[], |_| None).2.replaced(), None);
 }

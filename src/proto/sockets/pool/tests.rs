@@ -176,6 +176,7 @@ fn a_smaller_group_retires_the_last_ones() {
     assert_eq!(held.iter().map(known).collect::<Vec<_>>(), [(5, false), (6, true), (7, true)]);
     assert_eq!(pool.steer(), [(held[0].0.clone(), Spread::First(1))]);
     assert_eq!(pool.steer(), []);
+    assert_eq!(pool.steer_back(), [(held[0].0.clone(), Spread::First(1))]);
     assert!(pool.has_retired());
     assert_eq!(fds(pool.take_retired()), [6, 7]);
     assert_eq!(pool.held().map(fds), Some(vec![5]));
@@ -190,11 +191,15 @@ fn a_group_of_the_same_size_is_spread_over_all() {
     let two = vec![(entry(81, 2), Origin::Bound), (entry(81, 3), Origin::Bound)];
     let first = entry(81, 2);
     let (held, now) = pool.hold(&wanted(81, Some(2)), two, true);
-    assert_eq!(now, Some((first, Spread::All)));
+    assert_eq!(now, Some((first.clone(), Spread::All)));
+    assert_eq!(pool.steer_back(), [(first, Spread::First(2))], "those of others come behind them");
     assert!(held.iter().all(|(entry, _)| !entry.socket.retired));
     assert!(!pool.has_retired());
     let one = vec![(entry(82, 4), Origin::Bound)];
     assert_eq!(pool.hold(&wanted(82, None), one, true).1, None);
+    assert_eq!(pool.steer_back().len(), 1);
+    _ = pool.let_go();
+    assert_eq!(pool.steer_back(), []);
 }
 
 /// A deploy from several sockets to a single one: the others still get connections of their queues.
@@ -246,8 +251,8 @@ fn a_drain_lets_all_go_however_early_it_begins() {
     let wanted = wanted(80, Some(1));
     let one = pool.find(&wanted, |_| false).expect("of one kind");
     _ = pool.hold(&wanted, one, false);
-    // Held, known to be steered, and not asked for.
-    assert_eq!(fds(pool.let_go()), [1, 1, 2]);
+    // Held, to be steered, steered back, and not asked for.
+    assert_eq!(fds(pool.let_go()), [1, 1, 1, 2]);
     assert_eq!(pool.held(), None);
     assert_eq!(pool.steer(), []);
 }
