@@ -38,7 +38,8 @@ pub enum MadeBy {
     ThisGeneration,
     /// Another generation, which lives. Its packets come here only by accident: when one of them was on its
     /// way during a restart, or when the network card has joined packets (GRO). Drop them; a reset would end a
-    /// connection that is well.
+    /// connection that is well. A generation that drains no longer learns who has ended, and takes every other one for
+    /// one that lives.
     Living,
     /// A generation that has ended. A stateless reset tells the client at once, so that it connects again.
     Ended,

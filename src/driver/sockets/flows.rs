@@ -38,7 +38,7 @@ struct Group {
     sockets: Vec<Entry>,
     /// The program has asked for it.
     claimed: bool,
-    /// A bit for the slot of each generation that lives.
+    /// A bit for the slot of each generation that lives, or may live.
     living: Arc<AtomicU64>,
 }
 
@@ -69,6 +69,14 @@ impl Flows {
     /// What a successor gets.
     pub(super) fn held(&self) -> Vec<Entry> {
         self.groups.iter().filter(|group| group.claimed).flat_map(Group::entries).collect()
+    }
+
+    /// The drain begins: of generations that come from now on, this one does not learn. So it takes each for a living
+    /// one.
+    pub(super) fn learn_no_more(&self) {
+        for group in &self.groups {
+            group.living.store(u64::MAX, Ordering::SeqCst);
+        }
     }
 
     pub(super) fn is_used(&self) -> bool {

@@ -124,6 +124,7 @@ impl Sockets {
     pub(in crate::driver) fn let_go(&self) {
         let mut held = lock(&self.held);
         let gone = (held.pool.let_go(), std::mem::take(&mut held.adjusts));
+        held.flows.learn_no_more();
         drop(held);
         drop(gone);
     }
