@@ -32,10 +32,10 @@ impl Service {
         rlimit::make_room_for_table(room(sizes));
     }
 
-    /// Is this process the other generation with this number?
-    pub(in crate::driver) fn other(&self, number: u64, pid: i32) -> Option<Proven> {
+    /// This process, if it is the other generation with this number.
+    pub(in crate::driver) fn other(&self, number: u64, pid: i32) -> Result<Option<Proven>> {
         let is_it = |line: &Generation| line.number == number && line.daemon.pid == pid;
-        self.others(is_it).ok()?.into_iter().find_map(proven)
+        Ok(self.others(is_it)?.into_iter().find_map(proven))
     }
 
     /// Without the claim: a generation that starts may hold it for long.

@@ -25,8 +25,8 @@ const LINKS: usize = 16;
 /// How often it is checked whether the other side has ended.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Another generation wants to pass its connections. An error refuses it. If it is to ask again later, the link is
-/// closed without an answer.
+/// Another generation wants to pass its connections. An error refuses it, and then it never asks this one again. If it
+/// is to ask again later, the link is closed without an answer.
 pub(in crate::driver) fn begin(
     link: &Arc<Link>,
     peer: Peer,
@@ -34,7 +34,11 @@ pub(in crate::driver) fn begin(
     open: u64,
 ) -> Result<(), String> {
     let service = PROCESS.daemon().and_then(|daemon| daemon.service.as_ref());
-    let proven = service.and_then(|service| service.other(theirs, peer.pid));
+    // Out of descriptors or memory: that says nothing of who asks.
+    let Ok(proven) = service.map(|service| service.other(theirs, peer.pid)).transpose() else {
+        return Ok(());
+    };
+    let proven = proven.flatten();
     let proven = proven.ok_or("the record does not say that it is a generation of this service")?;
     match willing() {
         Ok(()) => {}
@@ -44,9 +48,7 @@ pub(in crate::driver) fn begin(
     if lock(&PROCESS.connections.kinds).is_empty() {
         return Err("the program accepts no connections".to_owned());
     }
-    let counted = Counted::new();
-    let counted =
-        counted.ok_or_else(|| format!("{LINKS} generations pass their connections already"))?;
+    let Some(counted) = Counted::new() else { return Ok(()) };
     let link = Arc::clone(link);
     let taking = move || {
         let _counted = counted;
@@ -61,8 +63,9 @@ pub(in crate::driver) fn begin(
             connections: taker.taken,
         });
     };
-    let spawned = thread::Builder::new().name("seamless-passed".to_owned()).spawn(taking);
-    spawned.map(drop).map_err(|error| format!("cannot start a thread: {error}"))
+    // Without a thread, the link is closed.
+    _ = thread::Builder::new().name("seamless-passed".to_owned()).spawn(taking);
+    Ok(())
 }
 
 /// One of the links at which connections arrive.
