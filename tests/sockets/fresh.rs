@@ -45,6 +45,21 @@ fn warned(folder: &Path, daemon: &Watched) -> Vec<(String, String)> {
     own.map(|line| (field(&line, "address"), field(&line, "remedy"))).collect()
 }
 
+/// Its `make` sets IP_FREEBIND: the machine does not have the address, and a fresh start binds it even so.
+#[test]
+fn a_socket_that_the_program_makes_itself_is_no_warning() {
+    Boxed::new().private_net_without_migration().run(|folder| {
+        let direct = Site::alone(folder);
+        let options = ["--tcp=192.0.2.7:8080,make=freebind", "--tcp=127.0.0.1:8080"];
+        let (mut started, first) = direct.start_ready(&options);
+        started.detach();
+        let (_started, second) = direct.start_ready(&options);
+        first.wait_end(super::LIMIT);
+        assert_eq!(origins(folder, &second), ["predecessor"; 2]);
+        assert_eq!(warned(folder, &second), []);
+    });
+}
+
 #[test]
 fn a_privileged_port_that_a_generation_could_not_bind_itself_is_a_warning() {
     Boxed::new().private_net_without_migration().run(|folder| {

@@ -153,7 +153,10 @@ fn obtain_plain(
     let mut modes = Vec::new();
     for (entry, origin) in &found {
         note_found(entry, *origin, wanted);
-        fresh::warn(daemon, entry, *origin);
+        // What the program makes itself may be what a plain bind cannot (IP_FREEBIND).
+        if own.make.is_none() {
+            fresh::warn(daemon, entry, *origin);
+        }
         let kind = entry.socket.kind.name();
         let address = address_of(&entry.socket);
         if is_late && *origin == Origin::Bound {
