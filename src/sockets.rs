@@ -265,8 +265,9 @@ impl Options {
     ///
     /// This is the way out if an earlier version of the program, or the supervisor, has made the socket
     /// in the wrong mode. The change happens in [`started`](crate::started), after the predecessor has
-    /// been told to end, so a version that never comes to serve does no harm. Until then the socket is in
-    /// the old mode; do not accept before. After `started`, the change happens at once.
+    /// been told to end or to stand by, so a version that fails before that does no harm. One that fails in its
+    /// [probation](crate::guide::probation) has changed it: the predecessor serves again with the new mode.
+    /// Until then the socket is in the old mode; do not accept before. After `started`, the change happens at once.
     ///
     /// The predecessor shares the socket and may still accept from it in its drain:
     ///

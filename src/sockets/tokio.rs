@@ -46,7 +46,7 @@
 //! predecessor, or the supervisor, has made the socket in blocking mode, it is changed when
 //! [`started`](crate::started) is called, and the listener accepts from then on:
 //! [`Options::change_nonblocking`](super::Options::change_nonblocking) tells what that means for the
-//! predecessor. [`udp`] and [`unix_datagram`] change it at once.
+//! predecessor, also if that one serves again after a [probation](crate::guide::probation). [`udp`] and [`unix_datagram`] change it at once.
 //!
 //! # Runtime
 //!

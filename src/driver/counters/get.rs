@@ -47,8 +47,10 @@ pub(in crate::driver) fn carry_on() {
     {
         let state = &mut *lock(&PROCESS.counters.0);
         if matches!(state.shared, Shared::Unknown) {
-            if let Ok(Some(table)) = open(&mut notes) {
-                state.shared = Shared::Memory(table);
+            match open(&mut notes) {
+                Ok(Some(table)) => state.shared = Shared::Memory(table),
+                Ok(None) => {}
+                Err(error) => notes.push(Note::Afresh(format!("cannot use its memory: {error}"))),
             }
         }
     }

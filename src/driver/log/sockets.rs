@@ -280,6 +280,10 @@ events! {
             sockets: usize,
         } => "Read why the daemon before has crashed.";
 
+        /// Descriptors of the daemon that has crashed did not arrive. This one binds the sockets anew, which may fail.
+        LostFromLauncher: Warn "transfer" { daemon = own_pid(), sockets: usize }
+            => "Raise the limit of open files.";
+
         /// A socket cannot be given to the launcher, since the description of its path is too long.
         TooLong: Warn "keep" {
             daemon = own_pid(),

@@ -2,6 +2,7 @@
 //! that starts in place of one that has crashed.
 
 use super::{Entry, entry};
+use crate::driver::log::{self, sockets::Event};
 use crate::proto::channel::Given;
 use crate::shutdown::lock;
 use crate::sys::rlimit;
@@ -43,6 +44,8 @@ impl FromLauncher {
                 if sockets.len() == message.fds.len() && !message.lost_fds {
                     let entries = sockets.into_iter().zip(message.fds);
                     orphans.entries.extend(entries.map(|(socket, fd)| entry(socket, fd)));
+                } else {
+                    log::write(Event::LostFromLauncher { sockets: sockets.len() });
                 }
             }
             Given::End => {
