@@ -43,6 +43,7 @@ under_each_supervisor![
     p11_the_launcher_killed_in_the_window,
     p4_p11_the_proven_generation_stands_by_for_the_third,
     p9_p11_a_third_generation_takes_over_from_the_standby_if_the_second_one_hangs,
+    p9_p11_a_third_generation_takes_over_from_the_standby_if_the_second_one_dies,
     p6_p11_a_stop_in_the_window_ends_all,
     p11_a_rejected_file_waits_unless_it_was_replaced,
     p11_an_operator_ends_the_probation,
@@ -364,6 +365,31 @@ fn p9_p11_a_third_generation_takes_over_from_the_standby_if_the_second_one_hangs
     second.signal(CONT);
     first.wait_end(LIMIT);
     second.wait_end(LIMIT);
+    prober.wait_pid(third.pid());
+    assert_nobody_refused(&site, &prober.stop(), 1);
+    site.assert_one_generation(third.pid());
+    site.stop();
+}
+
+/// It dies in a hook of `hand_over`, when the third one has got nothing so far.
+fn p9_p11_a_third_generation_takes_over_from_the_standby_if_the_second_one_dies(
+    kind: Supervisor,
+    folder: &Path,
+) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, &format!("{WINDOW} --state=kill"));
+    prober.wait_pid(second.pid());
+    site.deploy_options(&format!("{SERVES_ON} --standby"));
+    site.service().settle();
+    site.service().restart();
+    let third = site.daemon(3);
+    site.log.wait(&[
+        ("stage", "transfer"),
+        ("daemon", &third.pid().to_string()),
+        ("standby", &first.pid().to_string()),
+    ]);
+    second.wait_end(LIMIT);
+    first.wait_end(LIMIT);
     prober.wait_pid(third.pid());
     assert_nobody_refused(&site, &prober.stop(), 1);
     site.assert_one_generation(third.pid());

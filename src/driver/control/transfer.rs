@@ -119,14 +119,14 @@ impl Take<'_> {
         };
         let refused = || Err(self.refused(&format!("process {}: {why}", first.pid)));
         match givers.failed(why == CLOSED, || self.ends(&first)) {
-            Failed::TakeFrom(standby) => {
+            Failed::TakeFrom { next: standby, keep } => {
                 log::write(Event::TransferFromStandby {
                     predecessor: first.pid,
                     standby: standby.pid,
                     standby_generation: standby.number,
                     error: &why,
                 });
-                *taken = Taken::default();
+                let came = std::mem::take(taken);
                 let path = paths::standby_socket(&self.service.pid_file);
                 let Ok(link) = connect_to(standby.pid, &path, self.deadline) else {
                     return refused();
@@ -134,6 +134,9 @@ impl Take<'_> {
                 receive(&link, self.own, &standby, self.deadline, taken).map_err(|why| {
                     self.refused(&format!("process {}, which stands by: {why}", standby.pid))
                 })?;
+                if keep {
+                    taken.add(came);
+                }
                 Ok(taken.all())
             }
             Failed::UseWhatCame => {
@@ -204,8 +207,8 @@ impl Taken {
         let sockets = entries.len();
         if sockets > 0 {
             self.generation = Some(generation);
-            self.use_what_came();
-            self.entries = pool::joined(entries, std::mem::take(&mut self.entries));
+            let came = std::mem::replace(&mut self.entries, entries);
+            self.add(Taken { entries: came, ..Taken::default() });
             log::write(Event::ReceivedFromLauncher { predecessor_generation: generation, sockets });
         }
         sockets > 0
@@ -219,6 +222,12 @@ impl Taken {
         log::write(Event::CopiesUsed { predecessor_generation: generation, sockets });
         (self.generation, self.entries) = (Some(generation), entries);
         true
+    }
+
+    /// What came of one that has died.
+    fn add(&mut self, mut came: Taken) {
+        came.use_what_came();
+        self.entries = pool::joined(std::mem::take(&mut self.entries), came.entries);
     }
 
     fn use_what_came(&mut self) -> bool {

@@ -201,7 +201,7 @@ events! {
             reason = Field::Text("it ended half-way"),
         } => "Find out why the predecessor ended.";
 
-        /// The generation on probation hangs or refuses: the one that stands by gives its sockets instead.
+        /// The generation on probation hangs, refuses or has died: the one that stands by gives its sockets instead.
         TransferFromStandby: Warn "transfer" {
             daemon = own_pid(),
             predecessor: i32,

@@ -108,7 +108,7 @@ pub(crate) fn sources(gave: Gave) -> Vec<Source> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Givers {
     pub(crate) first: Predecessor,
-    /// It is asked if the first one hangs or refuses. While the first one is on probation, an older generation stands
+    /// It is asked if the first one hangs, refuses or dies. While the first one is on probation, an older generation stands
     /// by, which has the sockets as well.
     pub(crate) second: Option<Predecessor>,
 }
@@ -116,8 +116,9 @@ pub(crate) struct Givers {
 /// What becomes of a transfer that has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failed {
-    /// It begins anew, with this one.
-    TakeFrom(Predecessor),
+    /// It begins anew, with this one. `keep`: what has come and this one does not have is used as well. The process that
+    /// gave it has ended, and would have been the only one to have it.
+    TakeFrom { next: Predecessor, keep: bool },
     /// What has come is now held by the new generation alone, and would be lost with it: it uses that.
     UseWhatCame,
     /// The start fails, and the predecessor serves on.
@@ -139,10 +140,11 @@ impl Givers {
     /// The first one has not given everything. `closed`: it has closed the connection half-way. `ends`: the kernel
     /// says that its process has ended, or is about to.
     pub(crate) fn failed(&self, closed: bool, ends: impl FnOnce() -> bool) -> Failed {
-        match (closed, self.second) {
-            (false, Some(second)) => Failed::TakeFrom(second),
-            (true, _) if ends() => Failed::UseWhatCame,
-            (true, _) | (false, None) => Failed::Refuse,
+        let died = closed && ends();
+        match self.second {
+            Some(next) if died || !closed => Failed::TakeFrom { next, keep: died },
+            None if died => Failed::UseWhatCame,
+            Some(_) | None => Failed::Refuse,
         }
     }
 }

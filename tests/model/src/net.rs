@@ -11,7 +11,7 @@ use super::world::{Budget, Id, Main, Promise, Setting, Stop, World, id_of, pid};
 use crate::machines::{self, Pool};
 use crate::proto::control::frame::{Address, Answer, FileId, Request, Socket, SocketKind};
 use crate::proto::control::transfer::{
-    self, Gave, Give, Giving, Predecessor, Source, Taking, Took,
+    self, Failed, Gave, Give, Givers, Giving, Predecessor, Source, Taking, Took,
 };
 use crate::proto::daemon::Phase;
 use crate::proto::generation::takeover::Act;
@@ -140,6 +140,8 @@ struct Part {
     prepared: bool,
     taking: Option<Taking>,
     got: Vec<Entry<Cookie>>,
+    /// What came of one that has died, if another one is asked.
+    came: Vec<Entry<Cookie>>,
     /// Duplicates that its launcher holds.
     given: Vec<Entry<Cookie>>,
     /// What its launcher has given of the one before, which has crashed.
@@ -161,6 +163,7 @@ impl Part {
         prepared: false,
         taking: None,
         got: Vec::new(),
+        came: Vec::new(),
         given: Vec::new(),
         passed: None,
         hands_over: false,
@@ -295,7 +298,7 @@ impl Net {
             || self.store.iter().any(|(_, one)| *one == cookie)
             || parts.any(|part| {
                 let given = part.given.iter().chain(part.passed.iter().flatten()).any(holds);
-                let got = part.got.iter().any(holds);
+                let got = part.got.iter().chain(&part.came).any(holds);
                 part.open.contains(&cookie) || part.pool.holds(cookie) || got || given
             })
             || self.keepers.iter().any(|(_, held)| held.iter().any(holds))
@@ -455,7 +458,6 @@ impl World {
         if phase != Phase::Starting {
             return self.obtain(id, NOTHING, setting);
         }
-        let own = self.at(id).number;
         let predecessors = self.predecessors(id, setting);
         let process = |owner: Option<Owner>| match owner {
             Some(Owner::Daemon(one)) => self.daemon(one).map(|_| pid(one)),
@@ -478,19 +480,33 @@ impl World {
             }
             Ok(Some(one)) => {
                 say(|| format!("daemon {id} connects to process {}", one.pid));
-                let (taking, first) = Taking::begin(u64::from(own), &one);
-                self.part_mut(id).taking = Some(taking);
-                self.net_mut().link = Some(Link {
-                    taker: id,
-                    giver: id_of(one.pid),
-                    to_giver: vec![first],
-                    to_taker: Vec::new(),
-                    giving: None,
-                    open: true,
-                });
+                self.take_from(id, &one);
             }
             Err(why) => self.has_no_sockets(id, &format!("{why:?}"), setting),
         }
+    }
+
+    fn take_from(&mut self, id: Id, one: &Predecessor) {
+        let (taking, first) = Taking::begin(u64::from(self.at(id).number), one);
+        self.part_mut(id).taking = Some(taking);
+        self.net_mut().link = Some(Link {
+            taker: id,
+            giver: id_of(one.pid),
+            to_giver: vec![first],
+            to_taker: Vec::new(),
+            giving: None,
+            open: true,
+        });
+    }
+
+    /// This one has died half-way.
+    fn takes_instead(&self, id: Id, giver: Id, setting: &Setting) -> Failed {
+        let known = self.predecessors(id, setting);
+        // A keeper's number is that of its daemon.
+        let of = if giver < keeper_of(0) { giver } else { giver - keeper_of(0) };
+        let number = u64::from(self.at(of).number);
+        let first = Predecessor { number, pid: pid(giver), hands_over: true };
+        Givers::new(first, &known).failed(true, || true)
     }
 
     /// Those of the record that it may ask.
@@ -518,7 +534,17 @@ impl World {
         let Some((answer, fds)) = message else {
             // `HeldPredecessor::is_ending`: what has come would be lost with us.
             let giver = self.net().link.as_ref().map(|link| link.giver);
-            if giver.is_some_and(|giver| !self.gives_on(giver)) {
+            if let Some(giver) = giver.filter(|giver| !self.gives_on(*giver)) {
+                if let Failed::TakeFrom { next, keep } = self.takes_instead(id, giver, setting) {
+                    say(|| {
+                        format!("daemon {id} goes on with process {}, which stands by", next.pid)
+                    });
+                    self.flows_message_over();
+                    let part = self.part_mut(id);
+                    let got = std::mem::take(&mut part.got);
+                    part.came = if keep { got } else { Vec::new() };
+                    return self.take_from(id, &next);
+                }
                 say(|| format!("daemon {id} goes on with what has come before its giver's end"));
                 let crashed = self.crashed_sibling(id);
                 return self.take_what_has_come(id, Gave::Half { crashed }, setting);
@@ -564,7 +590,7 @@ impl World {
     fn take_what_has_come(&mut self, id: Id, gave: Gave, setting: &Setting) {
         let part = self.part_mut(id);
         part.taking = None;
-        let mut got = std::mem::take(&mut part.got);
+        let (mut got, came) = (std::mem::take(&mut part.got), std::mem::take(&mut part.came));
         let sources = transfer::sources(gave);
         if matches!(gave, Gave::Half { .. }) && !sources.contains(&Source::WhatCame) {
             got.clear();
@@ -572,7 +598,7 @@ impl World {
         if let [Source::Launcher(_), ..] = sources[..] {
             got = joined(part.passed.take().unwrap_or_default(), got);
         }
-        part.pool.take(got);
+        part.pool.take(joined(got, came));
         self.obtain(id, gave, setting);
         self.net_mut().link = None;
         self.flows_message_over();
