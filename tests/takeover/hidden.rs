@@ -72,6 +72,7 @@ fn p4_p5_p6_what_is_hidden_from_one_of_them_is_not_gone() {
             assert_eq!(http::wait_pid(&site.target), old_daemon.pid());
             first.detach();
             let request = Connection::unfinished(&site.target);
+            request.wait_accepted(old_daemon.pid()); // otherwise the new one may
             let (mut second, new_daemon) = start(new);
             site.wait_drain(old_daemon.pid());
             assert!(request.finish().ends_with(&answer_of(old_daemon.pid())));

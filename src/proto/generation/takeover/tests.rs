@@ -66,6 +66,7 @@ fn p1_p12_who_has_the_sockets_has_a_second_name_until_it_has_been_told_to_end() 
     let keeper = Facts { keeps: true, ..drains };
     let may_serve = |facts| Facts { serves: false, ..facts };
     let gone = |facts| Facts { proof: Err(Unproven::Gone), ..facts };
+    let unknown = |facts| Facts { proof: Err(Unproven::Unknown), holds_pid_file: false, ..facts };
     let older = Facts::of_test(2, Ok(()));
     let cases = [
         ([older, serves, drains], Some(1)),
@@ -74,6 +75,7 @@ fn p1_p12_who_has_the_sockets_has_a_second_name_until_it_has_been_told_to_end() 
         ([older, gone(serves), drains], Some(0)),
         ([gone(older), gone(serves), drains], Some(2)),
         ([may_serve(older), may_serve(serves), gone(drains)], Some(1)),
+        ([older, unknown(serves), gone(drains)], Some(0)),
         ([gone(older), gone(serves), gone(drains)], None),
     ];
     for (others, named) in cases {
