@@ -124,9 +124,9 @@ use std::path::Path;
 ///   [`ErrorKind::Launch`] if the program cannot be found or executed. Nothing was
 ///   started then.
 /// - In the daemon: [`ErrorKind::Claim`] if the lock file cannot be used or the folder is not writable,
-///   [`ErrorKind::ClaimTimeout`] if another generation does not finish starting,
-///   [`ErrorKind::TooManyDraining`] as [`Config::too_many_draining`] says, and [`ErrorKind::Channel`] if the channel to the launcher was closed or the launcher cannot be
-///   understood.
+///   [`ErrorKind::ClaimTimeout`] if another generation does not finish starting, [`ErrorKind::TooManyDraining`] as
+///   [`Config::too_many_draining`] says, and [`ErrorKind::Channel`] if the channel to the launcher was closed or
+///   the launcher cannot be understood.
 /// - In both: [`ErrorKind::AlreadyInitialized`] at a second call, and [`ErrorKind::System`] if the system
 ///   refuses a thread, a handler or a socket.
 ///
@@ -167,10 +167,10 @@ pub fn started() -> Result<()> {
 /// launcher starts it instead, also if there is no supervisor. This generation serves until the next one
 /// has taken over.
 ///
-/// The call does not wait for the restart. Under systemd it asks `systemctl` first whether the service would be started
-/// again, which takes some milliseconds, and 5 s if systemd hangs. It does nothing if the handoff has already begun. If the launcher is just
-/// starting the next generation in place, it starts another one after that, from the program file as it
-/// is then. The log tells if the restart is refused later, or fails.
+/// The call does not wait for the restart. Under systemd it asks `systemctl` first whether the service would be
+/// started again, which takes some milliseconds, and 5 s if systemd hangs. It does nothing if the handoff has
+/// already begun. If the launcher is just starting the next generation in place, it starts another one after that,
+/// from the program file as it is then. The log tells if the restart is refused later, or fails.
 ///
 /// # Errors
 ///

@@ -115,10 +115,10 @@
 //! # After a crash
 //!
 //! The next generation takes over from the [keeper](crate::guide::crashes). If there is none, as while a
-//! predecessor drains: a daemon that drains transfers nothing, so the next generation binds anew. A single TCP or UDP socket cannot be bound before
-//! the daemon that drains has closed it: the call fails, and the supervisor tries again. A group can be
-//! bound, and shares the port until then. The new members get a part of what arrives. The rest waits at
-//! the old members, and is lost when they are closed, unless `net.ipv4.tcp_migrate_req` is set.
+//! predecessor drains: a daemon that drains transfers nothing, so the next generation binds anew. A single TCP or
+//! UDP socket cannot be bound before the daemon that drains has closed it: the call fails, and the supervisor tries
+//! again. A group can be bound, and shares the port until then. The new members get a part of what arrives. The
+//! rest waits at the old members, and is lost when they are closed, unless `net.ipv4.tcp_migrate_req` is set.
 
 mod own;
 pub mod quic;

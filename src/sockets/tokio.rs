@@ -42,11 +42,11 @@
 //!
 //! # The mode
 //!
-//! tokio needs nonblocking sockets, and the mode of a socket is shared with the predecessor. If the
-//! predecessor, or the supervisor, has made the socket in blocking mode, it is changed when
-//! [`started`](crate::started) is called, and the listener accepts from then on:
-//! [`Options::change_nonblocking`](super::Options::change_nonblocking) tells what that means for the
-//! predecessor, also if that one serves again after a [probation](crate::guide::probation). [`udp`] and [`unix_datagram`] change it at once.
+//! tokio needs nonblocking sockets, and the mode of a socket is shared with the predecessor. If the predecessor, or
+//! the supervisor, has made the socket in blocking mode, it is changed when [`started`](crate::started) is called,
+//! and the listener accepts from then on: [`Options::change_nonblocking`](super::Options::change_nonblocking) tells
+//! what that means for the predecessor, also if that one serves again after a [probation](crate::guide::probation).
+//! [`udp`] and [`unix_datagram`] change it at once.
 //!
 //! # Runtime
 //!

@@ -25,9 +25,9 @@ pub(crate) enum Untakeable {
     Stranger(i32),
 }
 
-/// What listens at the control socket. If nothing does, a predecessor at the second name, which its socket has during a
-/// takeover and while it stands by: a generation may have taken the path, and died before it told the older ones to end.
-/// `pid`: that of what was found.
+/// What listens at the control socket. If nothing does, a predecessor at the second name, which its socket has
+/// during a takeover and while it stands by: a generation may have taken the path, and died before it told the
+/// older ones to end. `pid`: that of what was found.
 pub(crate) fn listener<T>(
     found: Option<T>,
     second: impl FnOnce() -> Option<T>,
@@ -108,16 +108,16 @@ pub(crate) fn sources(gave: Gave) -> Vec<Source> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Givers {
     pub(crate) first: Predecessor,
-    /// It is asked if the first one hangs, refuses or dies. While the first one is on probation, an older generation stands
-    /// by, which has the sockets as well.
+    /// It is asked if the first one hangs, refuses or dies. While the first one is on probation, an older
+    /// generation stands by, which has the sockets as well.
     pub(crate) second: Option<Predecessor>,
 }
 
 /// What becomes of a transfer that has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failed {
-    /// It begins anew, with this one. `keep`: what has come and this one does not have is used as well. The process that
-    /// gave it has ended, and would have been the only one to have it.
+    /// It begins anew, with this one. `keep`: what has come and this one does not have is used as well. The process
+    /// that gave it has ended, and would have been the only one to have it.
     TakeFrom { next: Predecessor, keep: bool },
     /// What has come is now held by the new generation alone, and would be lost with it: it uses that.
     UseWhatCame,

@@ -191,8 +191,8 @@ pub(crate) enum Next {
     End(i32),
 }
 
-/// Asked at each look. `sight`: what it sees; `None` if nothing can be known. `waited`: since its first look. `is_replaced`: the path of
-/// its program names another file than the one that it runs.
+/// Asked at each look. `sight`: what it sees; `None` if nothing can be known. `waited`: since its first look.
+/// `is_replaced`: the path of its program names another file than the one that it runs.
 pub(crate) fn next(sight: Option<Sight>, waited: Option<Duration>, is_replaced: bool) -> Next {
     // First: an operator who has replaced the file and asks for a restart means the new one.
     if waited.is_some() && is_replaced {

@@ -2,8 +2,8 @@
 //!
 //! - `/`: `Server pid: N`; `?delay=1s` later
 //! - `/upload`: the same, behind the length of the body
-//! - `/download?pieces=3&every=10ms`: so many pieces of 1,000 bytes, chunked; `&size=9`: of so many bytes; `&length`: with
-//!   a length
+//! - `/download?pieces=3&every=10ms`: so many pieces of 1,000 bytes, chunked; `&size=9`: of so many bytes;
+//!   `&length`: with a length
 //! - `/health`: the answer to a health check; `/ready`: its status, from a handler
 //! - `/name`, `/peer`: the place, the client's address
 //! - `/socket`: a WebSocket, which sends back what it gets, each text behind its PID; `?polite`: until the
