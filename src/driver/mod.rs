@@ -36,6 +36,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub(crate) use daemon::calls::{commit, generation, restart, started, state};
+#[cfg(feature = "tokio")]
+pub(crate) use log::Seldom;
 pub(crate) use signals::{can_catch, can_pass_to_all, can_release, can_reload, handles};
 pub(crate) use sockets::obtain::{inherited, inherited_from};
 

@@ -55,6 +55,11 @@ pub(in crate::driver) fn within<T: Outcome>(limit: Duration, mut attempt: impl F
     attempt()
 }
 
+/// No connection can be accepted for now, and the socket stays readable.
+pub(in crate::driver) fn pause_accepting() {
+    thread::sleep(Duration::from_millis(100));
+}
+
 /// Between two attempts, for a caller with a limit of its own.
 pub(in crate::driver) fn pause() {
     thread::sleep(PAUSE);

@@ -107,17 +107,24 @@ fn p1_the_oldest_generation_that_drains_makes_room() {
     });
 }
 
-/// The supervisor tries again until there is room, and the generation that serves does so meanwhile.
-fn p1_p3_a_supervisor_waits_for_room(kind: Supervisor, folder: &Path) {
-    let options = format!("{SERVES_ON} --max-draining=1 --too-many=refuse");
-    let site = Site::at(folder).user(User::Root).shared_socket().options(&options).under(kind);
+/// A restart: the first generation has a request that does not end, and the second one serves.
+fn one_drains(site: &Site) -> ((Watched, Connection), Watched) {
     let first = site.daemon(1);
     let request = Connection::unfinished(&site.target);
     request.wait_accepted(first.pid());
     site.service().settle();
     site.service().restart();
     let second = site.daemon(2);
+    site.wait_drain(first.pid());
     scene::wait_let_go(first.pid());
+    ((first, request), second)
+}
+
+/// The supervisor tries again until there is room, and the generation that serves does so meanwhile.
+fn p1_p3_a_supervisor_waits_for_room(kind: Supervisor, folder: &Path) {
+    let options = format!("{SERVES_ON} --max-draining=1 --too-many=refuse");
+    let site = Site::at(folder).user(User::Root).shared_socket().options(&options).under(kind);
+    let ((first, request), second) = one_drains(&site);
     let other = Connection::unfinished(&site.target);
     other.wait_accepted(second.pid());
     site.service().settle();
@@ -138,14 +145,7 @@ fn p1_p3_a_supervisor_waits_for_room(kind: Supervisor, folder: &Path) {
 /// It is not one of the service, so it ends nobody, whatever it would allow.
 fn p1_p3_a_copy_that_is_refused_makes_no_room(kind: Supervisor, folder: &Path) {
     let site = Site::at(folder).user(User::Root).shared_socket().options(SERVES_ON).under(kind);
-    let first = site.daemon(1);
-    let request = Connection::unfinished(&site.target);
-    request.wait_accepted(first.pid());
-    site.service().settle();
-    site.service().restart();
-    let second = site.daemon(2);
-    site.wait_drain(first.pid());
-    scene::wait_let_go(first.pid());
+    let ((first, request), second) = one_drains(&site);
     let copy = Site::at(folder).user(User::Root).no_socket().alone();
     let error = copy.start(&["--max-draining=1", "--too-many=end-oldest"]).wait_error();
     assert!(error.text.contains("is supervised by somebody else"), "{error:?}");

@@ -21,7 +21,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// What the thread `seamless-sockets` serves.
@@ -36,24 +35,6 @@ pub(in crate::driver) struct Server {
     /// of groups are closed, and their places in steered groups are free.
     older: Mutex<Vec<(u64, Held)>>,
     connections: AtomicUsize,
-}
-
-/// Connections that cannot be accepted for now.
-#[derive(Default)]
-pub(in crate::driver) struct AcceptFailures {
-    said: Option<Instant>,
-}
-
-impl AcceptFailures {
-    /// The socket stays readable. `say` is called once a minute at most.
-    pub(in crate::driver) fn pause(&mut self, say: impl FnOnce()) {
-        const SAY: Duration = Duration::from_secs(60);
-        if self.said.is_none_or(|said| said.elapsed() >= SAY) {
-            self.said = Some(Instant::now());
-            say();
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
 }
 
 /// Our control socket, before it is put in place. The caller holds the claim.

@@ -1,7 +1,7 @@
 //! The old daemon's side of the control socket: a thread that waits there, and one for each connection.
 
+use super::Server;
 use super::link::{CLOSED, Deadline};
-use super::{AcceptFailures, Server};
 use crate::driver::control::{status, transfer};
 use crate::driver::counters;
 use crate::driver::daemon::calls;
@@ -9,6 +9,7 @@ use crate::driver::generation::probation::Partner;
 use crate::driver::handed::Sealed;
 use crate::driver::log::{self, sockets::Event as Line};
 use crate::driver::passing;
+use crate::driver::retry;
 use crate::driver::shared::{Daemon, PROCESS};
 use crate::driver::sockets::{self, Entry};
 use crate::proto::control::frame::{self, Answer, Known, Request, Socket, SocketKind};
@@ -33,7 +34,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 impl Server {
     pub(in crate::driver) fn run(&'static self, daemon: &'static Daemon) {
         let mut unsettled = false;
-        let mut failures = AcceptFailures::default();
+        let mut failures = log::Seldom::default();
         loop {
             let listener = lock(&self.listener).clone();
             let older = std::mem::take(&mut *lock(&self.older));
@@ -63,7 +64,10 @@ impl Server {
                 Ok(Some(link)) => self.answer(daemon, link),
                 Ok(None) => {}
                 Err(error) => {
-                    failures.pause(|| log::write(Line::AcceptFailed { error: &error }));
+                    if failures.is_due() {
+                        log::write(Line::AcceptFailed { error: &error });
+                    }
+                    retry::pause_accepting();
                 }
             }
         }

@@ -40,15 +40,8 @@ impl Service {
     pub(in crate::driver) fn enter_as_keeper(&self, crashes: Row) -> Result<()> {
         let files = lock(&self.files);
         let mut record = self.read_record(&files.lock_file)?;
-        let number = self.number().unwrap_or(0);
-        let keeps = Some(LineState::Keeping);
-        if !record.live.iter().any(|one| one.number == number && one.state == keeps) {
-            record.tally.crashes += 1; // not each time that the control socket is put back
-        }
-        record.live.retain(|one| one.number != number);
-        let line = self.entry(number, keeps);
-        record.live.push(Generation { crashes: Some(crashes), ..line });
-        record.last = record.last.max(number);
+        let line = self.entry(self.number().unwrap_or(0), Some(LineState::Keeping));
+        record.enter_keeper(Generation { crashes: Some(crashes), ..line });
         files.lock_file.write(&record)
     }
 

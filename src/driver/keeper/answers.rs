@@ -4,6 +4,7 @@
 use super::Driver;
 use crate::driver::control::link::Deadline;
 use crate::driver::log::{self, keeper::Event};
+use crate::driver::retry;
 use crate::proto::State;
 use crate::proto::control::frame::{self, Address, Answer, Request, Socket, SocketKind};
 use crate::proto::control::status::Status;
@@ -68,7 +69,10 @@ impl Driver {
                 Ok(Some(link)) => self.begin(link),
                 Ok(None) => break,
                 Err(error) => {
-                    self.failures.pause(|| log::write(Event::Failed { error: &error }));
+                    if self.failures.is_due() {
+                        log::write(Event::Failed { error: &error });
+                    }
+                    retry::pause_accepting();
                     break;
                 }
             }

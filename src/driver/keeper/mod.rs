@@ -3,7 +3,7 @@
 
 mod answers;
 
-use crate::driver::control::{self, AcceptFailures};
+use crate::driver::control;
 use crate::driver::generation::Service;
 use crate::driver::log::{self, keeper::Event};
 use crate::driver::retry;
@@ -35,7 +35,7 @@ struct Driver {
     keep_sockets: Duration,
     sockets: Vec<(Socket, OwnedFd)>,
     listener: Option<Listener>,
-    failures: AcceptFailures,
+    failures: log::Seldom,
     conversations: Vec<Conversation>,
     /// What the supervisor has been asked.
     asked: Option<Asked>,
@@ -75,7 +75,7 @@ pub(in crate::driver) fn keep(mut settings: Settings, launcher: i32, channel: Li
         keep_sockets: Duration::ZERO,
         sockets: Vec::new(),
         listener: None,
-        failures: AcceptFailures::default(),
+        failures: log::Seldom::default(),
         conversations: Vec::new(),
         asked: None,
         since: Instant::now(),

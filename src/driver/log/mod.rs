@@ -48,6 +48,21 @@ fn write_line(event: &dyn Line) {
     }));
 }
 
+/// When something was logged that may happen often: once a minute at most.
+#[derive(Default)]
+pub(crate) struct Seldom(Option<Instant>);
+
+impl Seldom {
+    /// Is it to be logged? Then it counts as logged.
+    pub(crate) fn is_due(&mut self) -> bool {
+        let is_due = self.0.is_none_or(|last| last.elapsed() >= Duration::from_secs(60));
+        if is_due {
+            self.0 = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
 /// How long ago that was, if it was.
 pub(in crate::driver) fn elapsed(since: Option<Instant>) -> Option<Duration> {
     since.map(|since| since.elapsed())

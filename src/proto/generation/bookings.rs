@@ -67,6 +67,18 @@ impl Record {
         }
     }
 
+    /// A keeper takes the place of the generation that has crashed. It enters anew each time that it puts its control
+    /// socket back, and the crash counts once.
+    pub(crate) fn enter_keeper(&mut self, keeper: Generation) {
+        let (number, keeps) = (keeper.number, Some(LineState::Keeping));
+        if !self.live.iter().any(|line| line.number == number && line.state == keeps) {
+            self.tally.crashes += 1;
+        }
+        self.live.retain(|line| line.number != number);
+        self.live.push(keeper);
+        self.last = self.last.max(number);
+    }
+
     /// A generation is about to serve.
     pub(crate) fn book_start<'a>(&mut self, others: impl IntoIterator<Item = &'a Facts>) {
         self.tally.starts += 1;

@@ -1,5 +1,6 @@
 //! Accepting, until the drain has begun and the queue is empty: what both kinds of listeners do.
 
+use crate::driver::Seldom;
 use crate::driver::sockets::obtain::cannot_accept;
 use crate::sys::socket::{is_nonblocking, set_nonblocking};
 use crate::{Draining, State, States};
@@ -12,12 +13,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net as unix;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The pause before the next attempt, if out of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How often the log says so.
-const SAY: Duration = Duration::from_secs(60);
 
 /// A listener of tokio, and what it is without a runtime.
 pub(super) trait Registered: Sized {
@@ -70,7 +69,7 @@ pub(super) struct Accepting<L: Registered> {
     stage: Stage<L>,
     draining: Draining,
     pause: Option<Pin<Box<Sleep>>>,
-    said: Option<Instant>,
+    failures: Seldom,
 }
 
 enum Stage<L: Registered> {
@@ -87,7 +86,12 @@ enum Stage<L: Registered> {
 impl<L: Registered> Accepting<L> {
     pub(super) fn new(listener: L::Std) -> Self {
         let draining = crate::draining().at_once();
-        Accepting { stage: Stage::New(listener), draining, pause: None, said: None }
+        Accepting {
+            stage: Stage::New(listener),
+            draining,
+            pause: None,
+            failures: Seldom::default(),
+        }
     }
 
     /// The next connection; `None` when the drain has begun and the queue is empty.
@@ -169,8 +173,7 @@ impl<L: Registered> Accepting<L> {
 
     /// Out of descriptors, most often: pauses, and logs it once a minute.
     fn failed(&mut self, error: &io::Error) {
-        if self.said.is_none_or(|said| said.elapsed() >= SAY) {
-            self.said = Some(Instant::now());
+        if self.failures.is_due() {
             cannot_accept(error);
         }
         self.pause = Some(Box::pin(sleep(PAUSE)));

@@ -115,6 +115,19 @@ fn a_start_that_has_left_the_claim_has_failed_but_not_one_that_comes_again() {
     assert_eq!(one.tally.failed_starts, 1);
 }
 
+#[test]
+fn p12_a_keeper_counts_one_crash_however_often_it_enters() {
+    let mut one = record(&[(3, LineState::Serving), (4, LineState::Serving)]);
+    for _ in 0..3 {
+        one.enter_keeper(line(4, Some(LineState::Keeping)));
+        assert_eq!(one.tally.crashes, 1);
+        let lines: Vec<_> = one.live.iter().map(|line| (line.number, line.state)).collect();
+        assert_eq!(lines, [(3, Some(LineState::Serving)), (4, Some(LineState::Keeping))]);
+    }
+    one.enter_keeper(line(10, Some(LineState::Keeping)));
+    assert_eq!((one.tally.crashes, one.last), (2, 10));
+}
+
 /// Either the standby books it, or the next start, if the standby has not.
 #[test]
 fn a_rollback_counts_once() {
