@@ -100,6 +100,23 @@ fn what_nobody_takes_is_closed_and_what_is_forgotten_does_not_come() {
     });
 }
 
+/// The launcher has one in the first place: it drops it.
+#[test]
+fn p12_the_last_one_that_outlives_a_crash_is_forgotten() {
+    boxed::run(|folder| {
+        let direct = Site::alone(folder);
+        let gone = folder.join("gone");
+        let (started, daemon) = direct.start_ready(&[
+            &format!("--at=after-init=keep-crash:{}", gone.display()),
+            &format!("--at=started=forget:{}", gone.display()),
+        ]);
+        direct.log.wait_words(&["stage=keep", "reason=\"no keeper is needed any more\""], 1);
+        for process in [&started.launcher, &daemon] {
+            wait_for("no copy", LIMIT, || (open(process, &gone) == 0).then_some(()));
+        }
+    });
+}
+
 #[test]
 fn the_copy_is_closed_when_the_drain_begins() {
     boxed::run(|folder| {

@@ -2,7 +2,7 @@
 //! `proto::launcher`.
 
 use super::Driver;
-use super::held::{Held, Process, Unsent};
+use super::held::{Process, Unsent};
 use super::member::greet;
 use crate::driver::log::{self, launcher::Event};
 use crate::error::{Error, ErrorKind, Result};
@@ -15,7 +15,6 @@ use crate::sys::{launch, proc, process, rlimit};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::Instant;
 
 impl Driver {
     /// Takes a message in which a daemon gives sockets. Returns every other message.
@@ -24,24 +23,22 @@ impl Driver {
         match given {
             Given::Begin { sockets, .. } => {
                 rlimit::make_room(sockets as u64);
-                // It may give anew while it serves.
-                let since = self.keeping.of(pid).map_or_else(Instant::now, |held| held.since);
-                self.keeping.drop_of(pid);
                 let own = proc::credentials(process::own_pid());
                 let user = proc::credentials(pid).filter(|its| own.as_ref() != Some(its));
-                let messages = vec![Arc::new(message)];
-                self.keeping.held.push(Held { child: pid, since, user, messages });
+                self.keeping.begin(pid, user, Arc::new(message));
             }
             Given::Sockets(sockets) => {
                 if message.lost_fds || message.fds.len() != sockets.len() {
                     log::write(Event::NotKept { daemon: pid, sockets: sockets.len() });
-                } else if let Some(held) = self.keeping.held.iter_mut().find(|one| one.child == pid)
-                {
-                    held.messages.push(Arc::new(message));
+                } else if self.keeping.add(pid, Arc::new(message)) {
                     self.feed(Input::Given(pid));
                 }
             }
-            Given::End => {}
+            Given::End => match self.keeping.end(pid) {
+                Some(true) => self.feed(Input::Given(pid)),
+                Some(false) => self.feed(Input::NoneGiven(pid)),
+                None => {}
+            },
         }
         None
     }

@@ -16,17 +16,21 @@ use std::sync::Arc;
 /// keeper needs. What cannot be sent now is sent later, by the thread that takes signals: a shortage
 /// fails no start.
 pub(in crate::driver) fn give(service: &Service, daemon: &Daemon) {
+    let entries = outliving();
+    if !entries.is_empty() {
+        give_all(service, daemon, &entries);
+    }
+}
+
+/// `entries`: none, if what was given before is not to outlive a crash any more.
+fn give_all(service: &Service, daemon: &Daemon, entries: &[Entry]) {
     let (Some(keep_sockets), Some(generation)) = (service.keep_sockets, service.number()) else {
         return;
     };
-    let entries = outliving();
-    if entries.is_empty() {
-        return;
-    }
     let mut messages = VecDeque::new();
     let mut put = |given: Given, fds| messages.push_back((given.format(), fds));
     put(Given::Begin { generation, sockets: entries.len(), keep_sockets }, Vec::new());
-    let mut rest = &entries[..];
+    let mut rest = entries;
     while let Some(first) = rest.first() {
         let count = Given::chunk(rest.iter().map(|entry| &entry.socket));
         if count == 0 {
@@ -61,7 +65,7 @@ pub(in crate::driver) fn again() {
     let Some(daemon) = PROCESS.daemon() else { return };
     let gives = lock(&daemon.machine).gives_again();
     if let Some(service) = daemon.service.as_ref().filter(|_| gives) {
-        give(service, daemon);
+        give_all(service, daemon, &outliving());
     }
 }
 

@@ -41,6 +41,8 @@ struct Member {
     on_probation: bool,
     /// It drains because it has failed on probation.
     rolled_back: bool,
+    /// What it gives from now on is not held.
+    needs_no_keeper: bool,
 }
 
 /// Which child served last.
@@ -404,13 +406,23 @@ impl Children {
     /// A child has given its sockets: all that its successor needs.
     pub(super) fn given(&mut self, child: Child, out: &mut Vec<Output>) {
         let member = self.member(child);
-        let serves_on = member.is_some_and(|one| one.life != Life::Draining && !one.released);
-        let wanted = serves_on && !self.stopping();
+        let wanted = member.is_some_and(|one| {
+            one.life != Life::Draining && !one.released && !one.needs_no_keeper
+        });
+        let wanted = wanted && !self.stopping();
         self.keep.given(child, wanted, out);
+    }
+
+    /// A child has given anew, and nothing is to outlive its crash any more.
+    pub(super) fn none_given(&mut self, child: Child, out: &mut Vec<Output>) {
+        self.keep.drop_of(child, out);
     }
 
     /// The supervisor keeps the sockets of this child, or would end a keeper at once.
     pub(super) fn needs_no_keeper(&mut self, child: Child, out: &mut Vec<Output>) {
+        if let Some(member) = self.member(child) {
+            member.needs_no_keeper = true;
+        }
         self.keep.drop_of(child, out);
     }
 

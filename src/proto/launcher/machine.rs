@@ -61,6 +61,7 @@ impl Launcher {
             Input::Timer(Timer::Overdue) => children.overdue(&mut out),
             Input::Timer(Timer::Keeper) => children.keeper_expired(&mut out),
             Input::Given(child) => children.given(child, &mut out),
+            Input::NoneGiven(child) => children.none_given(child, &mut out),
             Input::NeedsNoKeeper(child) => children.needs_no_keeper(child, &mut out),
             Input::Keeper(keeper) => children.keeper(keeper),
             Input::OlderTold { awaited, again } => children.older_told(awaited, again, &mut out),

@@ -45,6 +45,8 @@ pub(crate) enum Input {
     Timer(Timer),
     /// A child has given its sockets.
     Given(Child),
+    /// A child has given anew: nothing is to outlive its crash any more.
+    NoneGiven(Child),
     /// The supervisor keeps the sockets of this child, or would end a keeper at once.
     NeedsNoKeeper(Child),
     /// What came of [`Output::Keep`].

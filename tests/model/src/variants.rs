@@ -341,6 +341,7 @@ fn launcher_event(input: L) -> &'static str {
         L::Timer(LT::Keeper) => "keeper timer",
         L::Timer(LT::TellOlder) => "timer for the older ones",
         L::Given(_) => "given",
+        L::NoneGiven(_) => "none given",
         L::NeedsNoKeeper(_) => "needs no keeper",
         L::Keeper(_) => "keeper",
         L::OlderTold { .. } => "older told",

@@ -797,6 +797,7 @@ fn p12_no_keeper_where_none_is_of_use() {
     let stop = [L::Term { from: 7 }, L::Status(Reading::Down)];
     for before in [
         vec![L::NeedsNoKeeper(PID)],
+        vec![L::NoneGiven(PID)],
         vec![report(Report::Draining)],
         vec![report(Report::Leaving)],
         vec![report(Report::Released)],
@@ -814,6 +815,11 @@ fn p12_no_keeper_where_none_is_of_use() {
         let mut launcher = after(keeping(Kind::DAEMONTOOLS), &[report(late)]);
         assert_eq!(launcher.on(L::Given(PID)), [LO::DropSockets(PID)], "{late:?}");
     }
+    // The supervisor keeps those that are given later as well.
+    let mut kept = after(keeping(Kind::SYSTEMD), &[L::NeedsNoKeeper(PID)]);
+    assert_eq!(kept.on(L::Given(PID)), [LO::DropSockets(PID)]);
+    let mut anew = after(keeping(Kind::DAEMONTOOLS), &[L::NoneGiven(PID), L::Given(PID)]);
+    assert!(anew.on(crash).contains(&LO::Keep(PID)));
 }
 
 /// A stop that the launcher knows nothing of, by `seamless stop`.
