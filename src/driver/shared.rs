@@ -235,6 +235,13 @@ impl Daemon {
         self.post(Input::Probation(ProbationEvent::OnProbation));
     }
 
+    /// The record could not be written: it is to say that nobody stands by for us.
+    pub(in crate::driver) fn prove_later(&self) {
+        let mut machine = lock(&self.machine);
+        machine.proof_failed();
+        self.post(Input::Probation(ProbationEvent::Commit));
+    }
+
     /// Hands an input to the thread that takes signals.
     pub(in crate::driver) fn post(&self, input: Input) {
         lock(&self.inputs).push_back(input);

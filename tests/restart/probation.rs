@@ -179,6 +179,9 @@ fn p11_an_unhealthy_generation_whose_request_hook_hangs_is_rolled_back(
     wait_serves_again(&site, &prober, &first, 1);
     assert_eq!(site.report.wait_of(second.pid(), "wait").text, "RolledBack");
     second.wait_end(LIMIT);
+    let logged = site.log.stage("hooks");
+    let hangs = logged.iter().filter_map(|line| line.field("hook"));
+    assert_eq!(hangs.collect::<Vec<_>>(), ["on_shutdown_request"], "{site}");
     assert!(site.log.stage("commit").is_empty(), "{site}");
     let seen = seamless("status", &site.pid_file(), &["--json"]).json();
     assert_eq!(seen["rejected"]["why"], "its probation_check has failed", "{seen}");

@@ -321,6 +321,7 @@ impl Events {
             | Output::RunStandbyHooks
             | Output::Say(_)
             | Output::Go
+            | Output::LogHooksHang
             | Output::HangUp
             | Output::SteerFlows(_)
             | Output::LookForNewer

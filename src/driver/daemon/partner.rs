@@ -123,6 +123,7 @@ impl Events {
                 }
             }
             Output::Go => self.let_candidates_go(),
+            Output::LogHooksHang => log::write(Line::HooksHang { generation: service.number() }),
             Output::HangUp => (self.partner, self.said_well) = (None, None),
             Output::LookForNewer => {
                 let newer;

@@ -192,10 +192,13 @@ fn perform<'a>(
         Act::Prove => {
             hands.record.apply(Step::Prove { own: service.number().unwrap_or_default() });
             // We serve already, so an error would help nobody: the older ones would never be told.
-            if let Err(error) = hands.write_record() {
-                log::write(log::probation::Event::ProofNotWritten { error: &error });
+            match hands.write_record() {
+                Ok(()) => daemon.report(Report::Committed),
+                Err(error) => {
+                    log::write(log::probation::Event::ProofNotWritten { error: &error });
+                    daemon.prove_later();
+                }
             }
-            daemon.report(Report::Committed);
         }
         Act::Stop(place, verdict) => {
             _ = service.touch(&hands.others[place], verdict, log_told);

@@ -38,7 +38,7 @@ events! {
         } => "Repair what `error` names.";
 
         /// No generation stands by, so this one is proven at once, and the record cannot say so. It takes over all the
-        /// same. If it dies, the record takes that for a probation that has failed.
+        /// same, and tries again each second. If it dies before, the record takes that for a probation that has failed.
         ProofNotWritten: Warn "commit" {
             daemon = own_pid(),
             error: &'a dyn Display as Field::Quoted,
@@ -50,6 +50,14 @@ events! {
             daemon = own_pid(),
             reason: &'a str as Field::Text,
         } => "Find out what is wrong with this version.";
+
+        /// This generation has failed in its probation. Its predecessor serves again before the hooks have returned.
+        HooksHang: Warn "hooks" {
+            generation: Option<u64>,
+            daemon = own_pid(),
+            hook = "on_shutdown_request",
+            reason = Field::Text("it has not returned within handoff_timeout: going on without it"),
+        } => "Repair the hook, or raise `handoff_timeout`.";
 
         /// A newer generation is on probation: this one stands by.
         StandsBy: Info "standby" {

@@ -289,6 +289,8 @@ pub(crate) enum Output {
     Say(Word),
     /// Say [`Word::Go`] to each process that waits in `init`.
     Go,
+    /// Log that this generation is rolled back before its `on_shutdown_request` hooks have returned.
+    LogHooksHang,
     /// Close the lifeline.
     HangUp,
     /// Write the programs of steered groups: new flows go there.

@@ -327,6 +327,9 @@ impl World {
                 }
                 Output::Disarm(timer) => daemon.timers.disarm(timer),
                 Output::SteerFlows(to) => self.flows_steer(id, to),
+                Output::LogHooksHang => {
+                    say(|| format!("  daemon {id} goes on without its request hooks"));
+                }
                 Output::TryCommit
                 | Output::StandBy(_)
                 | Output::RunStandbyHooks

@@ -96,6 +96,14 @@ impl Daemon {
         self.probation = if self.serves() { Probation::Begins } else { Probation::Lost };
     }
 
+    /// `started`, on the program's own thread: nobody stands by, so there is no probation. But the record says that there
+    /// is one, and could not be written. [`Event::Commit`] follows, which tries again.
+    pub(crate) fn proof_failed(&mut self) {
+        if self.serves() {
+            self.probation = Probation::Committing;
+        }
+    }
+
     /// May an operator end a probation here? The one that stands by can be told to serve again if the other one does
     /// not answer.
     pub(crate) fn may_end_probation(&self, rolls_back: bool) -> bool {
@@ -245,6 +253,7 @@ impl Daemon {
     /// that we are well.
     pub(super) fn hooks_hang(&mut self, out: &mut Vec<Output>) {
         if self.wants_to_roll_back() {
+            out.push(Output::LogHooksHang);
             self.say_resume(out);
         }
     }

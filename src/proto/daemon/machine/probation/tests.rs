@@ -90,6 +90,26 @@ fn p4_p11_the_record_comes_first_and_then_the_older_ones_are_told() {
     }
 }
 
+/// The record has to say so sooner or later: else the death of this generation would count as a failed probation.
+#[test]
+fn p11_a_proof_that_could_not_be_written_is_written_later() {
+    let mut daemon = serving(false);
+    daemon.proof_failed();
+    assert_eq!(daemon.commit_call(), CommitCall::Waits);
+    let tries = [Output::Disarm(Timer::Probation), Output::TryCommit];
+    assert_eq!(daemon.on(D::Probation(E::Commit)), tries);
+    let failed = D::Probation(E::CommitTried(CommitTried::Failed));
+    assert_eq!(daemon.on(failed), [Output::Arm(Timer::CommitLater)]);
+    assert_eq!(daemon.on(D::Timer(Timer::CommitLater)).last(), Some(&Output::TryCommit));
+    let told = daemon.on(D::Probation(E::CommitTried(CommitTried::Written)));
+    assert!(told.contains(&Output::Report(Report::Committed)), "{told:?}");
+    assert_eq!(daemon.commit_call(), CommitCall::Returns);
+    let mut ends = serving(false);
+    let _ = ends.on(D::Told(Intent::Stop(Scope::Service)));
+    ends.proof_failed();
+    assert_eq!(ends.commit_call(), CommitCall::Returns, "it was told to end meanwhile");
+}
+
 #[test]
 fn p1_p11_one_that_fails_drains_only_when_the_other_one_serves() {
     let mut daemon = on_probation();
@@ -123,7 +143,8 @@ fn p11_a_rollback_waits_only_so_long_for_its_hooks() {
         }
         let failed = daemon.on(D::Probation(E::RollBack(RollbackCause::Unhealthy)));
         assert!(failed.contains(&Output::Arm(Timer::RollBack)), "{failed:?}");
-        let resume = [Output::Say(Word::Unwell), Output::Arm(Timer::Resumed)];
+        let resume =
+            [Output::LogHooksHang, Output::Say(Word::Unwell), Output::Arm(Timer::Resumed)];
         assert_eq!(daemon.on(D::Timer(Timer::RollBack)), resume);
         // The hooks return after all: it was said before.
         let mut returns = daemon.clone();
