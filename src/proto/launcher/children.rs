@@ -405,11 +405,9 @@ impl Children {
 
     /// A child has given its sockets: all that its successor needs.
     pub(super) fn given(&mut self, child: Child, out: &mut Vec<Output>) {
-        let member = self.member(child);
-        let wanted = member.is_some_and(|one| {
-            one.life != Life::Draining && !one.released && !one.needs_no_keeper
-        });
-        let wanted = wanted && !self.stopping();
+        let wants =
+            |one: &Member| one.life != Life::Draining && !one.released && !one.needs_no_keeper;
+        let wanted = self.member(child).is_some_and(|one| wants(one)) && !self.stopping();
         self.keep.given(child, wanted, out);
     }
 

@@ -143,8 +143,7 @@ fn p11_a_rollback_waits_only_so_long_for_its_hooks() {
         }
         let failed = daemon.on(D::Probation(E::RollBack(RollbackCause::Unhealthy)));
         assert!(failed.contains(&Output::Arm(Timer::RollBack)), "{failed:?}");
-        let resume =
-            [Output::LogHooksHang, Output::Say(Word::Unwell), Output::Arm(Timer::Resumed)];
+        let resume = [Output::LogHooksHang, Output::Say(Word::Unwell), Output::Arm(Timer::Resumed)];
         assert_eq!(daemon.on(D::Timer(Timer::RollBack)), resume);
         // The hooks return after all: it was said before.
         let mut returns = daemon.clone();
