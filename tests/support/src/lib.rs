@@ -81,9 +81,12 @@ pub fn is_long() -> bool {
 
 /// Between two looks at a fact that cannot be waited for otherwise: at first, and at last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(30));
+/// Between two looks that take long themselves: `/proc/net/tcp` is milliseconds of processor time.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Looks until `fact` yields something, and panics with `what` where it does not within `limit`. The longer it takes,
-/// the longer are the pauses, so that dozens of tests that wait leave the processors to those that work.
+/// and the longer each look takes, the longer are the pauses: so dozens of tests that wait leave the processors to
+/// those that work.
 #[track_caller]
 pub fn wait_for<T>(what: impl Display, limit: Duration, mut fact: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
@@ -94,6 +97,7 @@ pub fn wait_for<T>(what: impl Display, limit: Duration, mut fact: impl FnMut() -
             return value;
         }
         assert!(waited < limit, "not within {limit:?}: {what}");
-        thread::sleep((waited / 20).clamp(PAUSES.0, PAUSES.1));
+        let look = began.elapsed() - waited;
+        thread::sleep((waited / 20).clamp(PAUSES.0, PAUSES.1).max((4 * look).min(LONGEST_PAUSE)));
     }
 }
