@@ -91,6 +91,7 @@ fn check_of_a_service_that_runs(kind: Supervisor, folder: &Path) {
     let hold = format!("{SERVES_ON} --tcp={address}");
     let site = Site::at(folder).user(User::Root).options(&hold).under(kind);
     let pid_file = site.pid_file();
+    site.service().main_pid(); // before, what the supervisor says is about no process
     // The one that the site makes by itself is not handed over.
     let Target::Tcp(other) = &site.target else { panic!("no port") };
     let said = check(&pid_file, &["--json"]);

@@ -63,6 +63,7 @@ pub mod strict;
 pub mod supervisor;
 pub mod supervisord;
 pub mod systemd;
+mod tcp;
 
 use std::{
     fmt::Display,

@@ -17,7 +17,7 @@ use socket2::Socket;
 use crate::{
     LIMIT,
     signal::{CONT, KILL, STOP},
-    wait_for,
+    tcp, wait_for,
 };
 
 /// A user without rights.
@@ -97,18 +97,14 @@ pub fn descriptors(pid: u32) -> Vec<(i32, PathBuf)> {
     found
 }
 
+/// The name of the socket with this inode.
+pub(crate) fn socket(inode: u32) -> PathBuf {
+    format!("socket:[{inode}]").into()
+}
+
 /// The TCP sockets that listen by IPv4, at this port or at any, as [`descriptors`] names them.
 pub fn listeners(port: Option<u16>) -> Vec<PathBuf> {
-    const LISTEN: &str = "0A";
-    let port = port.map_or(":".to_owned(), |port| format!(":{port:04X}"));
-    let sockets = fs::read_to_string("/proc/net/tcp").expect("the sockets");
-    // `0: 0100007F:1F90 00000000:0000 0A … inode …`
-    let inodes = sockets.lines().filter_map(|line| {
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let here = words.get(1)?.contains(&port) && words.get(3) == Some(&LISTEN);
-        here.then(|| words.get(9).copied())?
-    });
-    inodes.map(|inode| format!("socket:[{inode}]").into()).collect()
+    tcp::listening(port).into_iter().map(socket).collect()
 }
 
 /// A variable of the environment that the process was started with.

@@ -1,17 +1,15 @@
 //! One connection, byte by byte.
 
 use std::{
-    fs,
     io::{self, ErrorKind, Read, Write},
     mem,
-    path::PathBuf,
     time::Duration,
 };
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{Failure, FailureKind, Response, Target, parse};
-use crate::{LIMIT, boxed, process, wait_for};
+use crate::{LIMIT, boxed, process, tcp, wait_for};
 
 /// A connection to a server. What has come is not lost with a read that fails.
 #[derive(Debug)]
@@ -87,20 +85,11 @@ impl Connection {
     /// be as quick.
     #[track_caller]
     pub fn wait_accepted(&self, pid: u32) {
-        let client =
-            self.socket.local_addr().expect("its address").as_socket_ipv4().expect("by IPv4");
-        let client = format!("0100007F:{:04X}", client.port());
+        let [server, client] = [self.socket.peer_addr(), self.socket.local_addr()]
+            .map(|address| address.expect("an address").as_socket_ipv4().expect("by IPv4"));
         wait_for(format!("{pid} accepts a connection"), LIMIT, || {
-            // `1: 0100007F:1F90 0100007F:A2B4 01 … inode …`, which is 0 before.
-            let sockets = fs::read_to_string("/proc/net/tcp").expect("the sockets");
-            // With many services, others may have had a client at the same port.
-            let inodes = sockets.lines().filter_map(|line| {
-                let words: Vec<&str> = line.split_ascii_whitespace().collect();
-                (words.get(2) == Some(&client.as_str())).then(|| words.get(9).copied())?
-            });
-            let accepted: Vec<PathBuf> =
-                inodes.map(|inode| format!("socket:[{inode}]").into()).collect();
-            process::descriptors(pid).iter().any(|(_, what)| accepted.contains(what)).then_some(())
+            let accepted = process::socket(tcp::connection(server, client)?);
+            process::descriptors(pid).iter().any(|(_, what)| *what == accepted).then_some(())
         });
     }
 
