@@ -85,9 +85,10 @@ fn p11_after_the_go_original_a_new_generation_is_proven_at_once() {
 #[test]
 fn p4_p11_the_go_original_takes_over_from_a_generation_on_probation() {
     let write = r#"printf %s $$ >"$pid_file""#;
-    let later = r#"until [ -e "$pid_file.go" ]; do sleep 0.05; done"#;
+    let later = format!(r#"until [ -e "$pid_file.go" ]; do sleep 0.05; done; {write}"#);
     boxed::run(|folder| {
-        for (name, before, after) in [("removed", "", later), ("named", write, "")] {
+        // The shell empties a file before it writes: a check at that moment would put the file back.
+        for (name, before, after) in [("removed", "", &*later), ("named", write, "")] {
             println!("{name}");
             let direct = Site::alone(&folder.join(name));
             fs::create_dir_all(direct.folder()).expect("a folder");
@@ -103,8 +104,7 @@ fn p4_p11_the_go_original_takes_over_from_a_generation_on_probation() {
             stop_without_claim(&second);
             let start = format!(
                 r#"old=$(<"$pid_file"); rm "$pid_file"; {before}
-                kill -TERM "$old"; echo "$$ sent" >>"$report"; {after}
-                {write}"#
+                kill -TERM "$old"; echo "$$ sent" >>"$report"; {after}"#
             );
             let original = thread::scope(|scope| {
                 let original = scope.spawn(|| Original::start(&direct, &start));
