@@ -105,7 +105,7 @@ fn p1_p8_the_retry_schedule_and_a_stop_of_a_plain_service() {
             "#!/sbin/openrc-run\nsupervisor=supervise-daemon\npidfile=/run/web-supervisor.pid\n\
              command={}\nretry=TERM/1/KILL/1\nerror_log={at}/log\ncommand_args=\"\
              --pid-file={at}/web.pid --report={at}/report --listen={target} \
-             --handoff-timeout=1000s --successor-timeout=4s --at=request=hang\"",
+             --handoff-timeout=1000s --successor-timeout=8s --at=request=hang\"",
             probe.display(),
         );
         write_script(&folder.join("script"), &script);
