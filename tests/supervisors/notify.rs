@@ -243,3 +243,25 @@ fn a_listener_that_cannot_be_told_stops_nothing() {
         });
     });
 }
+
+/// It listens, and reads nothing: its queue is full, and nobody waits for it for more than a second.
+#[test]
+fn a_listener_that_reads_nothing_stops_nothing() {
+    Boxed::new().private_net().run(|folder| {
+        let path = folder.join("notify");
+        let ear = UnixDatagram::bind(&path).expect("a socket");
+        let fills = UnixDatagram::unbound().expect("a socket");
+        fills.set_nonblocking(true).expect("so");
+        while fills.send_to(b"full", &path).is_ok() {}
+        let direct = Site::alone(folder);
+        let mut command = direct.command(&["--parent-restarts=no"]);
+        command.env("NOTIFY_SOCKET", &path);
+        let mut started = direct.spawn(&mut command);
+        started.wait_started();
+        let named = format!("NOTIFY_SOCKET={}: EAGAIN", path.display());
+        direct.log.wait_words(&["WARN", "stage=notify", &named], 1);
+        started.launcher.signal(TERM);
+        assert!(started.wait_end().success());
+        drop(ear);
+    });
+}
