@@ -258,7 +258,7 @@ fn a_listener_that_reads_nothing_stops_nothing() {
         command.env("NOTIFY_SOCKET", &path);
         let mut started = direct.spawn(&mut command);
         started.wait_started();
-        let named = format!("NOTIFY_SOCKET={}: EAGAIN", path.display());
+        let named = format!("NOTIFY_SOCKET={}: Resource temporarily unavailable", path.display());
         direct.log.wait_words(&["WARN", "stage=notify", &named], 1);
         started.launcher.signal(TERM);
         assert!(started.wait_end().success());

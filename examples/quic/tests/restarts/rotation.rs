@@ -32,12 +32,12 @@ fn wait_other_ids<'a>(connections: impl IntoIterator<Item = &'a Connection>) {
 /// Over several restarts, with three generations or more at a time, and groups that grow and shrink. The clients also
 /// change their addresses, which takes another ID each time.
 ///
-/// IDs live for a second: where packets of one replacement arrive after the next one, quinn's client takes that for
+/// IDs live for two seconds: where packets of one replacement arrive after the next one, quinn's client takes that for
 /// more IDs than it may get, and ends the connection.
 #[test]
 fn p14_connection_ids_change_in_mid_life_and_lead_to_the_same_process() {
     a_box().run(|folder| {
-        let mut service = Service::new(folder).option("--id-lifetime=1s");
+        let mut service = Service::new(folder).option("--id-lifetime=2s");
         let clients = Clients::new(service.address);
         let mut generations = Vec::new();
         for members in [2, 3, 1, 4, 2] {
