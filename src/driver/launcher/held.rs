@@ -62,7 +62,8 @@ impl Keeping {
     pub(super) fn begin(&mut self, child: Child, user: Option<Credentials>, begin: Arc<Message>) {
         let messages = vec![begin];
         match self.of_mut(child) {
-            Some(held) => held.anew = Some(messages),
+            // It may have changed its user since, and a keeper is to have no more rights than it.
+            Some(held) => (held.user, held.anew) = (user, Some(messages)),
             None => {
                 self.held.push(Held { child, since: Instant::now(), user, messages, anew: None });
             }
@@ -139,7 +140,8 @@ mod tests {
         assert!(keeping.add(CHILD, message(b"one")));
         assert_eq!(held(&mut keeping), [b"one"], "it may crash before it has given all");
         assert_eq!(keeping.end(CHILD), Some(true));
-        begin(&mut keeping);
+        keeping.begin(CHILD, Some((1, 2, Vec::new())), message(b"begin"));
+        assert_eq!(keeping.of(CHILD).expect("it").user, Some((1, 2, Vec::new())));
         assert_eq!(held(&mut keeping), [b"one"]);
         assert!(!keeping.add(CHILD, message(b"two")));
         assert_eq!(held(&mut keeping), [b"one"]);
