@@ -30,12 +30,11 @@ impl Children {
                 out.push(Output::Arm(Timer::Start));
             }
         } else {
-            self.start(false, out);
+            self.start(out);
         }
     }
 
-    /// `gathered`: no further signal can belong to the wish for this start.
-    fn start(&mut self, gathered: bool, out: &mut Vec<Output>) {
+    fn start(&mut self, out: &mut Vec<Output>) {
         // Those before the current one drain, or are about to. If nobody serves, one more than the limit is
         // the lesser evil.
         let is_old = |one: &&Member| self.last != Last::Lives(one.child);
@@ -50,15 +49,12 @@ impl Children {
         out.push(Output::Progress(Progress::Reloading));
         let serving = self.current().filter(|child| self.is(*child, Life::Serving));
         let preparing = serving.filter(|child| self.prepared != Some(*child));
-        self.coming = Some(Coming::Awaits { gathered, preparing });
-        if !gathered {
-            out.push(Output::Arm(Timer::Gather));
-        }
+        self.coming = Some(Coming::Awaits { gathered: false, preparing });
+        out.push(Output::Arm(Timer::Gather));
         if let Some(child) = preparing {
             self.prepared = Some(child);
             out.extend([Output::Prepare(child), Output::Arm(Timer::Prepare)]);
         }
-        self.spawn_if_due(out);
     }
 
     pub(super) fn is(&self, child: Child, life: Life) -> bool {
@@ -123,7 +119,8 @@ impl Children {
     pub(super) fn start_again(&mut self, out: &mut Vec<Output>) {
         if std::mem::take(&mut self.again) {
             out.push(Output::Disarm(Timer::Start));
-            self.start(true, out);
+            // The wish may be new, and further signals of it on their way.
+            self.start(out);
         }
     }
 

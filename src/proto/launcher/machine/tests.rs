@@ -250,7 +250,7 @@ fn launcher_in_place_every_state_and_event() {
     let prepare = || vec![LO::Prepare(PID), Arm(LT::Prepare)];
     let begin = || vec![stage(Progress::Reloading), Arm(LT::Gather)];
     let start = || [begin(), prepare()].concat();
-    let again = || vec![Disarm(LT::Start), stage(Progress::Reloading)];
+    let again = || [vec![Disarm(LT::Start)], begin()].concat();
     let wait = || vec![Arm(LT::Start)];
     let late_start = || [again(), prepare(), vec![Disarm(LT::Prepare), Start]].concat();
     let refused = |why| vec![stage(Progress::ReloadRefused(why))];
@@ -313,10 +313,7 @@ fn launcher_in_place_every_state_and_event() {
             vec![L::Ended(PID, ended)],
             vec![
                 ("first", ends(PID, vec![Mirror(PID, ended)])),
-                (
-                    "first cancelled",
-                    ends(PID, [vec![Disarm(LT::Cancel)], again(), vec![Start]].concat()),
-                ),
+                ("first cancelled", ends(PID, [vec![Disarm(LT::Cancel)], again()].concat())),
                 ("serving", ends(PID, vec![Mirror(PID, ended)])),
                 ("candidate", ends(PID, vec![stage(Progress::CurrentEnded(PID, ended)), pass])),
                 ("cancelled", ends(PID, vec![stage(Progress::CurrentEnded(PID, ended)), pass])),
@@ -330,10 +327,7 @@ fn launcher_in_place_every_state_and_event() {
             vec![L::Ended(NEXT, crash)],
             vec![
                 ("candidate", ends(NEXT, failed(NEXT, crash))),
-                (
-                    "cancelled",
-                    ends(NEXT, [vec![Disarm(LT::Cancel)], again(), vec![Start]].concat()),
-                ),
+                ("cancelled", ends(NEXT, [vec![Disarm(LT::Cancel)], again()].concat())),
                 ("both serve", ends(NEXT, failed(NEXT, crash))),
                 ("one drains", ends(NEXT, vec![Mirror(NEXT, crash)])),
                 (
@@ -351,7 +345,7 @@ fn launcher_in_place_every_state_and_event() {
                     "first cancelled",
                     serves(
                         PID,
-                        [again(), prepare(), vec![Arm(LT::Kill(PID)), Disarm(LT::Prepare), Start]]
+                        [again(), prepare(), vec![Arm(LT::Kill(PID)), Disarm(LT::Prepare)]]
                             .concat(),
                     ),
                 ),
@@ -374,8 +368,8 @@ fn launcher_in_place_every_state_and_event() {
                 .map(|(name, outputs)| match name {
                     "first" => (name, serves(PID, outputs)),
                     "first cancelled" => {
-                        let starts = vec![Disarm(LT::Prepare), Start];
-                        (name, serves(PID, [again(), prepare(), outputs, starts].concat()))
+                        let prepared = vec![Disarm(LT::Prepare)];
+                        (name, serves(PID, [again(), prepare(), outputs, prepared].concat()))
                     }
                     _ => (name, outputs),
                 })
@@ -437,7 +431,13 @@ fn launcher_in_place_every_state_and_event() {
             ],
         ),
         (
-            vec![L::Reload, L::Reload, L::Timer(LT::Gather), L::Report(PID, Report::Prepared)],
+            vec![
+                L::Reload,
+                L::Reload,
+                L::Timer(LT::Gather),
+                L::Report(PID, Report::Prepared),
+                L::Timer(LT::Gather),
+            ],
             vec![
                 ("first", [wait(), serves(PID, late_start())].concat()),
                 ("first cancelled", serves(PID, late_start())),
