@@ -334,7 +334,9 @@ fn restart(folder: &Path, fault: Fault) -> bool {
     prober.wait_pid(last);
     let probes = prober.stop();
     assert!(probes.failures.is_empty(), "{:?}\n{site}", probes.failures);
-    assert_eq!((probes.pids().first(), probes.pids().last()), (Some(&old.pid()), Some(&last)));
+    // One that serves for a moment only may be asked first when its successor has answered already.
+    let pids = probes.pids();
+    assert!(pids.first() == Some(&old.pid()) && pids.contains(&last), "{pids:?}, {last}\n{site}");
     site.service().down();
     scene::wait_all_ended(folder);
 

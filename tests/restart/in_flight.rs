@@ -9,7 +9,7 @@ use seamless_testing::{
     LIMIT, bin,
     boxed::{self, Boxed},
     http::{self, Connection, Target, answer_of},
-    process::Watched,
+    process::{self, Watched},
     scene::script,
     supervisor::{Service, Supervisor},
     under_each_supervisor, wait_for,
@@ -94,6 +94,12 @@ fn across_a_restart(kind: Supervisor, folder: &Path, server: &Server) {
     });
     if let Some(mut idle) = idle {
         idle.ends(); // so the drain has begun
+    } else {
+        wait_for("the old daemon listens no more", LIMIT, || {
+            let listeners = process::listeners(None);
+            let held = process::descriptors(old);
+            (!held.iter().any(|(_, target)| listeners.contains(target))).then_some(())
+        });
     }
     assert!(!daemon.has_ended(), "its request is not answered yet");
     let answer = request.finish();
