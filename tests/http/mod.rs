@@ -25,7 +25,7 @@ use seamless_testing::{
     LIMIT, bin,
     http::{Connection, Target},
     log::Log,
-    process::Watched,
+    process::{self, Watched},
     scene,
     signal::TERM,
     wait_for,
@@ -63,6 +63,8 @@ impl Web {
         self.launcher = launch(&self.folder, &self.options);
         self.daemon = wait_started(&self.folder, old.pid());
         self.log().wait(&[("stage", "drain"), ("daemon", &old.pid().to_string())]);
+        // The line comes before the drain. By now what it serves knows, or is about to.
+        process::wait_listens_no_more(old.pid());
         old
     }
 

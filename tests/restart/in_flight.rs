@@ -95,11 +95,7 @@ fn across_a_restart(kind: Supervisor, folder: &Path, server: &Server) {
     if let Some(mut idle) = idle {
         idle.ends(); // so the drain has begun
     } else {
-        wait_for("the old daemon listens no more", LIMIT, || {
-            let listeners = process::listeners(None);
-            let held = process::descriptors(old);
-            (!held.iter().any(|(_, target)| listeners.contains(target))).then_some(())
-        });
+        process::wait_listens_no_more(old);
     }
     assert!(!daemon.has_ended(), "its request is not answered yet");
     let answer = request.finish();

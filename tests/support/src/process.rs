@@ -107,6 +107,16 @@ pub fn listeners(port: Option<u16>) -> Vec<PathBuf> {
     tcp::listening(port).into_iter().map(socket).collect()
 }
 
+/// Waits until this process has closed each TCP socket that listens by IPv4, or has ended.
+#[track_caller]
+pub fn wait_listens_no_more(pid: u32) {
+    wait_for(format!("{pid} listens no more"), LIMIT, || {
+        let listeners = listeners(None);
+        let held = descriptors(pid);
+        (!held.iter().any(|(_, target)| listeners.contains(target))).then_some(())
+    });
+}
+
 /// A variable of the environment that the process was started with.
 pub fn variable(pid: u32, name: &str) -> Option<String> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
