@@ -185,7 +185,7 @@ pub fn restart() -> Result<()> {
 /// record says so. From then on there is no way back.
 ///
 /// Call it when the program knows that it works, for example after its first thousand requests. Without a
-/// probation it does nothing. Do not call it in a hook. While another generation starts or the record cannot
+/// probation it does nothing. Do not call it in a hook. While [`started`] runs, another generation starts, or the record cannot
 /// be written, the call waits.
 ///
 /// # Errors

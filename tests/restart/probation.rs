@@ -48,6 +48,7 @@ under_each_supervisor![
     p11_a_rejected_file_waits_unless_it_was_replaced,
     p11_an_operator_ends_the_probation,
     p11_a_program_that_knows_that_it_works_commits,
+    p11_a_commit_while_started_asks_for_a_standby_waits_for_the_probation,
     p11_restart_waits_for_the_commit_and_status_tells_of_the_probation,
     p11_who_serves_again_has_not_taken_over,
     p4_p11_the_one_that_stands_by_finds_the_third_if_the_second_dies,
@@ -470,6 +471,36 @@ fn p11_a_program_that_knows_that_it_works_commits(kind: Supervisor, folder: &Pat
     assert_eq!(status["probation"], Value::Null, "{status}");
     site.report.wait_nth("called", 2);
     first.wait_end(LIMIT);
+    prober.stop().assert_all_answered();
+    site.assert_one_generation(second.pid());
+    site.stop();
+}
+
+/// Another thread may know that it works before `started` has returned.
+fn p11_a_commit_while_started_asks_for_a_standby_waits_for_the_probation(
+    kind: Supervisor,
+    folder: &Path,
+) {
+    let (site, first, prober) = site(kind, folder);
+    let go = site.flag("go");
+    let ready = format!("--at=ready=file:{} --on={USR1}=call:commit", go.display());
+    site.deploy_options(&format!("{SERVES_ON} --standby {WINDOW} {ready}"));
+    site.service().restart();
+    site.report.wait_nth("socket", 2);
+    first.stop();
+    fs::write(go, "").expect("a file");
+    let record = || fs::read_to_string(site.lock_file()).expect("the record");
+    wait_for("it serves", LIMIT, || record().contains("state=probation").then_some(()));
+    let second = Watched::new(site.named().expect("the PID file names it"));
+    second.signal(USR1);
+    wait_for("the call", LIMIT, || {
+        process::signals(second.pid()).is_some_and(|of| of.pending.is_empty()).then_some(())
+    });
+    first.signal(CONT);
+    assert_eq!(site.report.wait_of(second.pid(), "called").text, "commit ok");
+    assert!(!record().contains("state=probation"), "{}", record());
+    first.wait_end(LIMIT);
+    prober.wait_pid(second.pid());
     prober.stop().assert_all_answered();
     site.assert_one_generation(second.pid());
     site.stop();

@@ -71,6 +71,9 @@ pub(crate) fn commit() -> Result<()> {
         let text = "cannot end the probation (commit): init was not called, or failed";
         return Err(Error::new(ErrorKind::NotInitialized, text));
     };
+    if let Some(service) = &daemon.service {
+        service.await_started(); // on another thread: it may be about to begin a probation
+    }
     let call = || lock(&daemon.machine).commit_call();
     if call() == CommitCall::Waits {
         daemon.post(Input::Probation(Event::Commit));

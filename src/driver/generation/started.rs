@@ -37,10 +37,13 @@ struct Hands<'a> {
 const HELD: &str = "the files are held since the look";
 
 pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Daemon) -> Result<()> {
-    let _only_one = lock(&service.announcing);
+    let only_one = lock(&service.announcing);
     match daemon.phase().started_call() {
         StartedCall::TakesOver => {}
-        StartedCall::Parks => service.park(),
+        StartedCall::Parks => {
+            drop(only_one);
+            service.park()
+        }
         StartedCall::Returns => return Ok(()),
     }
     sockets::adjust::adjust()?;
@@ -61,7 +64,10 @@ pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Dae
     drop(hands.files.take());
     match end {
         End::Started => {}
-        End::NeverStarted => super::park_for_ever(),
+        End::NeverStarted => {
+            drop(only_one);
+            super::park_for_ever()
+        }
         End::Refused(place, why) => {
             service.number.store(0, Ordering::SeqCst);
             return Err(already_running(service, &hands.others[place], why));
@@ -94,6 +100,13 @@ pub(in crate::driver) fn started(service: &'static Service, daemon: &'static Dae
     }
     unit::started(service, daemon);
     Ok(())
+}
+
+impl Service {
+    /// Returns when no call of `started` goes on.
+    pub(in crate::driver) fn await_started(&self) {
+        drop(lock(&self.announcing));
+    }
 }
 
 fn perform<'a>(
