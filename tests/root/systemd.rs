@@ -481,7 +481,7 @@ fn p1_p6_a_systemd_that_cannot_be_asked() {
                 let web = Web::new(systemd, folder, name);
                 report::for_all_users(&web.folder);
                 fs::set_permissions(&web.folder, fs::Permissions::from_mode(0o777)).expect("it");
-                web.deploy(&setting, "--successor-timeout=1s");
+                web.deploy(&setting, "--successor-timeout=8s");
                 scope.spawn(move || {
                     web.control(&["start"]);
                     let second = web.restart_unseen(web.started(1));

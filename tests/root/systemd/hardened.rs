@@ -161,7 +161,7 @@ fn p1_p2_a_systemd_that_is_hidden_is_still_known() {
         let web = Web::new(systemd, folder, "web");
         report::for_all_users(&web.folder);
         fs::set_permissions(&web.folder, fs::Permissions::from_mode(0o777)).expect("a mode");
-        web.deploy("User=nobody\nProtectProc=invisible", "--successor-timeout=1s");
+        web.deploy("User=nobody\nProtectProc=invisible", "--successor-timeout=8s");
         web.control(&["start"]);
         let second = web.restart_unseen(web.started(1));
         let launches = web.log.with(&["stage=launch", "supervisor_kind=systemd"]);
@@ -247,7 +247,7 @@ fn p1_p2_p3_a_dynamic_user_stays_and_its_tmp_does_not() {
         let own = web.folder.display();
         let programs = bin::probe().parent().expect("a folder").display().to_string();
         let settings = format!("DynamicUser=yes\nBindPaths={own} {programs}\nReadWritePaths={own}");
-        web.deploy(&settings, "--drain-timeout=100s --successor-timeout=1s");
+        web.deploy(&settings, "--drain-timeout=100s --successor-timeout=8s");
         web.control(&["start"]);
         let first = web.started(1);
         let drained = Watched::new(first);
