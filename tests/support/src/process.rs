@@ -1,7 +1,13 @@
 //! Facts about processes, from `/proc` and pidfds.
 
 use std::{
-    fs, net::SocketAddr, os::fd::OwnedFd, path::PathBuf, process::Command, thread, time::Duration,
+    fs,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -79,6 +85,27 @@ pub fn descendants(pid: u32) -> Vec<u32> {
         next += 1;
     }
     found.split_off(1)
+}
+
+/// Stops this process and all below it, and gives those below: nobody starts another one any more. Does not panic, for
+/// destructors.
+pub fn stop_family(pid: u32) -> Vec<Watched> {
+    let mut family = vec![Watched::new(pid)];
+    let has_stopped = |one: &Watched| stat(one.pid()).is_none_or(|stat| "TtZ".contains(stat.state));
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let all_stopped = family.iter().all(has_stopped);
+        let mut more = descendants(pid);
+        more.retain(|below| family.iter().all(|one| one.pid() != *below));
+        if all_stopped && more.is_empty() || Instant::now() > deadline {
+            return family.split_off(1);
+        }
+        family.extend(more.into_iter().map(Watched::new));
+        family.iter().for_each(|one| {
+            one.signal(STOP);
+        });
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Open descriptors and what each is: a path, `socket:[123]`, `anon_inode:[eventpoll]`…

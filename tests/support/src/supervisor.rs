@@ -370,9 +370,8 @@ impl Drop for Service {
             let _ = self.command(self.word("-dx", "exit")).status();
             Watched::new(child.id()).ends_within(LIMIT);
         }
-        let family: Vec<Watched> =
-            process::descendants(child.id()).into_iter().map(Watched::new).collect();
-        // First the supervisor, so that it restarts nothing.
+        // What was stopped starts nothing meanwhile that would be missed here.
+        let family = process::stop_family(child.id());
         let _ = child.kill();
         let _ = child.wait();
         family.iter().for_each(|one| {
