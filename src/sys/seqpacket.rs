@@ -15,6 +15,7 @@ use crate::proto::control::frame::{FileId, SocketKind};
 use crate::proto::sockets::changes::FileChanges;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     ControlMessage, MsgFlags, SockType, UnixAddr, getsockopt, sendmsg, sockopt,
 };
@@ -95,6 +96,13 @@ impl Link {
         let parts = [IoSlice::new(bytes)];
         let send = || Ok(sendmsg::<UnixAddr>(self.fd.as_raw_fd(), &parts, control, flags, None)?);
         uninterrupted(send).map(drop)
+    }
+
+    /// Is nobody left at the other end? What was sent before can still be read.
+    pub(crate) fn is_closed(&self) -> bool {
+        let mut link = [PollFd::new(self.as_fd(), PollFlags::empty())];
+        let hung_up = |link: &PollFd<'_>| link.any().is_some_and(|any| any);
+        poll(&mut link, PollTimeout::ZERO).is_ok() && hung_up(&link[0])
     }
 
     /// Receives one message of at most `longest` bytes.

@@ -6,6 +6,7 @@ mod clock;
 mod disk;
 mod hostile;
 mod injected;
+mod passing;
 mod pids;
 mod probation;
 mod slow;

@@ -9,7 +9,6 @@ use crate::proto::control::frame::{Answer, Batch, Fate, MESSAGE_MAX};
 use crate::proto::control::passing::{Receiver, Unwilling, may_receive, room_for};
 use crate::shutdown::{DrainGuard, lock, panic_text};
 use crate::sys::seqpacket::{Arrival, Link, Message};
-use crate::sys::shortage::is_shortage;
 use crate::sys::socket::Peer;
 use crate::sys::{memfd, rlimit, socket, wait};
 use std::collections::BTreeMap;
@@ -168,11 +167,13 @@ impl Taker<'_> {
         unpack(batch, load, fds).inspect_err(|_| self.receiver.give_up())
     }
 
-    /// Tries until the message is sent, or the other side has ended.
+    /// Tries until the message is sent, or nobody is left who could read it. An error of the call does not prove that:
+    /// the other side would wait for the answer, take its connections back when this process ends, and serve what the
+    /// next generation serves as well.
     fn say(&self, answer: &Answer) {
         let bytes = answer.format();
-        while let Err(error) = self.link.send(&bytes, &[]) {
-            if !is_shortage(&error) || self.proven.held.has_ended() {
+        while self.link.send(&bytes, &[]).is_err() {
+            if self.link.is_closed() || self.proven.held.has_ended() {
                 return;
             }
             wait::writable(self.link.as_fd(), LOOK);
