@@ -17,13 +17,15 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::Service;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
 use pin_project_lite::pin_project;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 use tokio::time::{Sleep, sleep_until};
 
@@ -38,10 +40,32 @@ impl Drop for InFlight {
     }
 }
 
+/// What the last request that asked for another protocol waits for. A server need not agree (RFC 9110, 7.8): then hyper
+/// remembers the wish all the same, and gives the connection to whoever waits here when it lets go of it.
+#[derive(Clone, Default)]
+struct Wish(Arc<Mutex<Option<OnUpgrade>>>);
+
+impl Wish {
+    fn last(&self) -> MutexGuard<'_, Option<OnUpgrade>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection, if hyper has let go of it for a protocol that nobody has agreed on.
+    fn connection(&self) -> Option<(Io, Vec<u8>)> {
+        let wish = pin!(self.last().take()?);
+        let Poll::Ready(Ok(upgraded)) = wish.poll(&mut Context::from_waker(Waker::noop())) else {
+            return None;
+        };
+        let parts = upgraded.downcast::<TokioIo<Io>>().ok()?;
+        Some((parts.io.into_inner(), parts.read_buf.to_vec()))
+    }
+}
+
 /// The app, as hyper gets it.
 struct Counted<S> {
     app: TowerToHyperService<S>,
     link: Arc<Link>,
+    wish: Wish,
 }
 
 impl<S: Served> Service<Request<Incoming>> for Counted<S> {
@@ -54,6 +78,9 @@ impl<S: Served> Service<Request<Incoming>> for Counted<S> {
             body if body.is_end_stream() => Length::Nothing,
             body => body.size_hint().exact().map_or(Length::Unknown, Length::Bytes),
         });
+        if let Some(wish) = request.extensions().get::<OnUpgrade>() {
+            *self.wish.last() = Some(wish.clone());
+        }
         let in_flight = InFlight(self.link.clone());
         if let Some(peer) = self.link.peer {
             request.extensions_mut().insert(peer);
@@ -219,7 +246,10 @@ async fn serve(
     let state = if asked { State::resumed(begun) } else { State::new(begun) };
     let link = Link::new(stream, state, shared, peer);
     let io = Io::new(link.clone(), unread, seat);
-    let service = Counted { app: TowerToHyperService::new(app), link: link.clone() };
+    // Not a part of the link: what is waited for holds that one.
+    let wish = Wish::default();
+    let app = TowerToHyperService::new(app);
+    let service = Counted { app, link: link.clone(), wish: wish.clone() };
     let mut connection = Protocol::new(io, service);
     let mut alarm = pin!(sleep_until(begun.into()));
     let ended = loop {
@@ -263,7 +293,7 @@ async fn serve(
                 Polled::Movable if turn == Stage::No => drain.turn.begin(),
                 Polled::Movable => {
                     match poll_fn(|context| Poll::Ready(stop(&mut connection, &link, context))).await {
-                        Some(Ok(())) => return take(connection, &link),
+                        Some(Ok(())) => return take(connection, &link, &wish),
                         Some(Err(error)) => break Err(error),
                         None => {
                             drain.moves = Moves::Never;
@@ -335,12 +365,16 @@ fn stop(
     }
 }
 
-fn take(connection: Protocol<Counted<impl Served>>, link: &Link) -> Option<(Given, Seat)> {
+fn take(
+    connection: Protocol<Counted<impl Served>>,
+    link: &Link,
+    wish: &Wish,
+) -> Option<(Given, Seat)> {
     let (asked, since) = {
         let state = &link.socket().state;
         (state.has_been_asked(), state.since())
     };
-    let (io, mut unread) = connection.take()?;
+    let (io, mut unread) = connection.take().or_else(|| wish.connection())?;
     let (stream, rest, seat) = io.take()?;
     unread.extend_from_slice(&rest);
     Some((Given { stream, unread, asked, since }, seat))

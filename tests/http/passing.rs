@@ -121,6 +121,32 @@ fn p13_clients_that_keep_their_connections_notice_nothing() {
     });
 }
 
+/// As some clients do with each first request: the server need not agree, and the connection goes on as it was.
+#[test]
+fn p13_a_connection_whose_wish_for_another_protocol_was_declined_moves() {
+    const WISH: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+                        HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n";
+    Boxed::new().private_net().run(|folder| {
+        let address = boxed::address();
+        let mut web = start(folder, address, "");
+        // The wish was the last thing that was asked, or another request has followed.
+        let mut both = [connect_to(address), connect_to(address)];
+        for one in &mut both {
+            one.send(WISH);
+            assert!(!one.answer_of(web.daemon));
+        }
+        both[1].send(super::GET);
+        assert!(!both[1].answer_of(web.daemon));
+        let old = web.restart();
+        assert_ended(&web, &old);
+        for one in &mut both {
+            one.send(WISH);
+            assert!(!one.answer_of(web.daemon));
+        }
+        assert_eq!(crate::command::counters_of(&folder.join("web.pid"))["http_passed"], 2);
+    });
+}
+
 /// Of sockets there are so many; whatever else there is, by its name.
 fn held(pid: u32) -> (usize, Vec<String>) {
     let targets = process::descriptors(pid).into_iter().map(|(_, target)| target);
