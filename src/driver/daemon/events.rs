@@ -288,6 +288,10 @@ impl Events {
                     self.outputs.before_release(&service.supervisor);
                 }
                 self.daemon.report(report);
+                #[cfg(feature = "systemd")]
+                if report == Report::Committed {
+                    crate::driver::sockets::fdstore::again();
+                }
             }
             Output::RunDrainHooks(reason) => {
                 self.mark_end(reason);

@@ -14,8 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::thread;
 
-/// What is held has changed since the last look.
-pub(super) fn again() {
+/// What is held has changed since the last look, or a probation is passed.
+pub(in crate::driver) fn again() {
     let room = PROCESS.sockets.store_room.load(Ordering::SeqCst);
     let channel = PROCESS.daemon().and_then(|daemon| daemon.channel.upgrade());
     let (Some(channel), true) = (channel, room > 0) else { return };
@@ -26,9 +26,13 @@ pub(super) fn again() {
     }
 }
 
-/// Brings systemd's store into line with what is held. `room`: how many it takes.
+/// Brings systemd's store into line with what is held. `room`: how many it takes. On probation the store stays the
+/// predecessor's, which may serve again.
 pub(in crate::driver) fn keep(channel: &Link, room: usize) {
     PROCESS.sockets.store_room.store(room, Ordering::SeqCst);
+    if PROCESS.daemon().is_some_and(|daemon| lock(&daemon.machine).is_on_probation()) {
+        return;
+    }
     let _one_at_a_time = lock(&PROCESS.sockets.storing);
     let mut store = lock(&PROCESS.sockets.held).pool.bring_store_into_line();
     if let Some(sockets) = store.fit(room) {

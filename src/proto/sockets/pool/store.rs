@@ -32,8 +32,11 @@ impl<F> Store<F> {
 
 impl<F: Clone> Pool<F> {
     /// The store has to hold every socket that serves, and nothing else. It does not hold those that the
-    /// supervisor keeps anyway. After this call, the store counts as changed.
+    /// supervisor keeps anyway. After this call, the store counts as changed. In the drain it is the successor's.
     pub(crate) fn bring_store_into_line(&mut self) -> Store<F> {
+        if self.let_go {
+            return Store { remove: Vec::new(), add: Vec::new(), kept: 0 };
+        }
         // Sockets first: if the store has too little room, descriptors are left out.
         let (sockets, descriptors): (Vec<_>, Vec<_>) =
             self.held.iter().partition(|entry| entry.socket.kind != SocketKind::Descriptor);

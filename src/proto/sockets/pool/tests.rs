@@ -292,6 +292,11 @@ fn the_store_has_what_is_held_and_nothing_else() {
     _ = second.hold(&wanted, one, false);
     let store = second.bring_store_into_line();
     assert_eq!((store.remove.len(), store.add.len(), store.kept), (1, 0, 1));
+    // It drains, and its successor holds that one.
+    _ = second.let_go();
+    _ = second.keep(entry(82, 3));
+    let store = second.bring_store_into_line();
+    assert_eq!((store.remove.len(), store.add.len(), store.kept), (0, 0, 0));
 }
 
 /// As it comes back from the store after a crash: known by its name there.
