@@ -7,6 +7,7 @@ use seamless_testing::{
     clients::Program,
     http::{self, FailureKind, Prober, Target},
     process::{self, Watched},
+    signal::USR1,
     supervisor::write_script,
     wait_for,
 };
@@ -92,6 +93,37 @@ fn sockets_outlive_a_crash_of_everything() {
         }
         web.control(&["stop"]);
         assert_eq!(web.show("NFileDescriptorStore"), "0");
+        web.wait_nothing_left();
+    });
+}
+
+/// If the generation on probation fails, the sockets that its predecessor serves are there, and no others.
+#[test]
+fn p11_p12_the_store_is_the_predecessors_until_the_commit() {
+    run(|systemd, folder| {
+        let web = Web::new(systemd, folder, "web");
+        let path = web.folder.join("web.sock");
+        let store = "FileDescriptorStoreMax=6";
+        web.deploy(store, &format!("--unix={}", path.display()));
+        web.control(&["start"]);
+        web.started(1);
+        let count = || web.show("NFileDescriptorStore");
+        wait_for("both in the store", LIMIT, || (count() == "2").then_some(()));
+
+        web.deploy(store, &format!("--probation=1h --on={USR1}=call:commit"));
+        web.control(&["restart"]);
+        let second = web.started(2);
+        wait_for("it has looked at its unit", LIMIT, || {
+            let tasks = fs::read_dir(format!("/proc/{second}/task")).expect("it lives");
+            let name = |task: &fs::DirEntry| fs::read_to_string(task.path().join("comm"));
+            let mut names = tasks.flatten().filter_map(|task| name(&task).ok());
+            (!names.any(|name| name.starts_with("seamless-system"))).then_some(())
+        });
+        assert_eq!(count(), "2");
+        process::signal(second, USR1);
+        assert_eq!(web.report.wait_of(second, "called").text, "commit ok");
+        wait_for("what it serves in the store", LIMIT, || (count() == "1").then_some(()));
+        web.control(&["stop"]);
         web.wait_nothing_left();
     });
 }

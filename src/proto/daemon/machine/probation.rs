@@ -233,13 +233,15 @@ impl Daemon {
 
     /// An operator may also tell the one that stands by, if the one on probation does not answer. Any other cause is
     /// about our own probation. The check of a program may answer when that is over, and says nothing of the next one.
+    /// A commit counts when the record has it: until then it can be taken back.
     fn roll_back(&mut self, cause: RollbackCause, out: &mut Vec<Output>) {
         if !self.is_on_probation() && cause == RollbackCause::Operator {
             return self.serve_again(true, cause, out);
         }
-        if self.probation == Probation::Running {
+        if matches!(self.probation, Probation::Running | Probation::Committing) {
             self.probation = Probation::Failing(cause);
-            out.push(Output::Disarm(Timer::Probation));
+            let timers = [Timer::Probation, Timer::CommitSoon, Timer::CommitLater];
+            out.extend(timers.map(Output::Disarm));
             if self.phase == Phase::Detached {
                 self.say_resume(out); // its hooks have run
             } else {

@@ -90,6 +90,27 @@ fn p4_p11_the_record_comes_first_and_then_the_older_ones_are_told() {
     }
 }
 
+/// The disk is full, or another generation starts and holds the claim: meanwhile it may turn out to be no good.
+#[test]
+fn p11_a_commit_that_is_not_written_yet_can_be_rolled_back() {
+    for cause in [RollbackCause::Operator, RollbackCause::Unhealthy] {
+        for (tried, timer) in
+            [(CommitTried::ClaimHeld, Timer::CommitSoon), (CommitTried::Failed, Timer::CommitLater)]
+        {
+            let mut daemon = on_probation();
+            let _ = daemon.on(D::Timer(Timer::Probation));
+            let _ = daemon.on(D::Probation(E::CommitTried(tried)));
+            let outputs = daemon.on(D::Probation(E::RollBack(cause)));
+            assert!(outputs.contains(&Output::Disarm(timer)), "{outputs:?}");
+            assert!(outputs.contains(&Output::RunRequestHooks), "{outputs:?}");
+            let says = daemon.on(D::RequestHooksDone);
+            assert!(says.contains(&Output::Arm(Timer::Resumed)), "{says:?}");
+            let _ = daemon.on(D::Probation(E::Heard(Word::Resumed)));
+            assert_eq!(daemon.phase(), Phase::Draining(DrainReason::RolledBack));
+        }
+    }
+}
+
 /// The record has to say so sooner or later: else the death of this generation would count as a failed probation.
 #[test]
 fn p11_a_proof_that_could_not_be_written_is_written_later() {
