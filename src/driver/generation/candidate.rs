@@ -33,7 +33,9 @@ impl Service {
             return;
         }
         let own = proc::own_program();
-        let path = launch::program().ok();
+        // Links included: a deploy may switch one of them to another release.
+        let executed_by = launch::executed_by(proc::entered_folder().as_deref());
+        let path = executed_by.or_else(|| launch::program().ok());
         let mut began = None::<Instant>;
         let mut signed = None::<Instant>;
         let mut link = None::<Arc<Link>>;

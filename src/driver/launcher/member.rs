@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// What it takes to start the program again.
 pub(super) struct Again {
     pub(super) in_place: bool,
-    /// For a restart in place.
+    /// Links included, which a deploy may switch: for a restart in place, and for a daemon that waits in `init`.
     executed_by: Option<PathBuf>,
     /// The folder that each daemon enters; `None`: it stands where we stand.
     folder: Option<PathBuf>,
@@ -36,9 +36,9 @@ impl Again {
     /// `is_relative`: the program has named the PID file by a relative path.
     pub(super) fn new(settings: &Settings, is_relative: bool) -> Again {
         let in_place = !settings.reload_signals.is_empty();
-        let entered = proc::entered_folder().filter(|_| in_place);
-        let executed_by = launch::executed_by(entered.as_deref()).filter(|_| in_place);
-        let folder = settings.working_dir.clone().or(entered);
+        let entered = proc::entered_folder();
+        let executed_by = launch::executed_by(entered.as_deref());
+        let folder = settings.working_dir.clone().or(entered.filter(|_| in_place));
         let moves = folder.is_some();
         Again {
             in_place,
@@ -76,12 +76,7 @@ impl Again {
 
     /// The handlers are installed by now: a signal that comes while the daemon is being started is
     /// not lost. The hello waits in the channel when the daemon first looks.
-    pub(super) fn start(
-        &self,
-        settings: &mut Settings,
-        supervisor: &Supervisor,
-        program: io::Result<PathBuf>,
-    ) -> Result<Member> {
+    pub(super) fn start(&self, settings: &mut Settings, supervisor: &Supervisor) -> Result<Member> {
         let (ours, theirs) = Link::pair().map_err(|error| {
             unix_socket_error(ErrorKind::Channel, "cannot make the channel (launch)", error)
         })?;
@@ -90,7 +85,7 @@ impl Again {
         greet(&ours, &hello, pidfd.as_slice()).map_err(|error| {
             Error::io(ErrorKind::Channel, "cannot use the channel (launch)", error)
         })?;
-        let program = program.map_err(|error| {
+        let program = self.program().map_err(|error| {
             Error::io(ErrorKind::Launch, "cannot find the program's file (launch)", error)
         })?;
         let surroundings = self.surroundings(settings);
@@ -117,7 +112,7 @@ impl Again {
     }
 
     /// From the file as it is now.
-    pub(super) fn program(&self) -> io::Result<PathBuf> {
+    fn program(&self) -> io::Result<PathBuf> {
         self.executed_by.clone().map_or_else(launch::program, Ok)
     }
 }

@@ -52,7 +52,7 @@ pub(in crate::driver) fn launch(mut settings: Settings, is_relative: bool) -> Re
     // What the supervisor blocked would never arrive, here or in the daemon.
     signals::unblock_all();
     let again = Again::new(&settings, is_relative);
-    match again.start(&mut settings, &supervisor, launch::program()) {
+    match again.start(&mut settings, &supervisor) {
         Ok(first) => run(settings, supervisor, signals, again, first),
         Err(error) => {
             signals.uninstall();

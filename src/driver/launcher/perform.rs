@@ -123,8 +123,7 @@ impl Driver {
 
     /// Starts the next generation.
     fn start(&mut self) {
-        let program = self.again.program();
-        let started = self.again.start(&mut self.settings, &self.supervisor, program);
+        let started = self.again.start(&mut self.settings, &self.supervisor);
         self.not_executed = None;
         let child = match started {
             Ok(member) => {
