@@ -265,7 +265,7 @@ impl Conversation<'_> {
         let unnamed = unnamed.last();
         let mut entries = entries.unwrap_or_else(|| PROCESS.sockets.flows());
         entries.retain(|entry| known.has(entry.socket.kind));
-        self.give(&entries, unnamed, &named)?;
+        let giving = self.give(&entries, unnamed, &named)?;
         let is_descriptor = |entry: &&Entry| entry.socket.kind == SocketKind::Descriptor;
         let descriptors = entries.iter().filter(is_descriptor).count();
         log::write(Line::Given {
@@ -278,33 +278,34 @@ impl Conversation<'_> {
             descriptors,
             elapsed_ms: began.elapsed(),
         });
-        Ok(())
+        self.end(giving)
     }
 
     /// Duplicates for a process that waits in `init`: what a keeper would get.
     fn copy(&self, known: Known) -> Result<(), String> {
         let mut entries = sockets::give::outliving();
         entries.retain(|entry| known.has(entry.socket.kind));
-        self.give(&entries, None, &[])?;
+        let giving = self.give(&entries, None, &[])?;
         log::write(Line::Copied {
             generation: self.daemon.generation(),
             candidate: self.peer.pid,
             sockets: entries.len(),
         });
-        Ok(())
+        self.end(giving)
     }
 
-    /// The sockets and states, message by message.
+    /// The sockets and states, message by message: all but the end. That is sent when the log has its
+    /// line, since this process may end as soon as the other one has got it.
     fn give(
         &self,
         entries: &[Entry],
         unnamed: Option<&Sealed>,
         named: &[Sealed],
-    ) -> Result<(), String> {
+    ) -> Result<Giving, String> {
         let bytes = unnamed.map(|(state, _)| state.bytes);
         let (mut rest, mut states) = (entries, named);
         let mut giving = Giving::new(rest.len(), bytes.is_some(), states.len());
-        while !giving.is_through() {
+        loop {
             let fits = |_| match rest {
                 [] => frame::chunk_of_states(states.iter().map(|(state, _)| state)),
                 rest => frame::chunk(rest.iter().map(|entry| &entry.socket)),
@@ -336,15 +337,24 @@ impl Conversation<'_> {
                     self.send_with(&Answer::States(message), &fds)?;
                     states = more;
                 }
-                Some(Give::End) => self.send(&Answer::End)?,
-                None => {
-                    let (request, fds) = self.receive()?;
-                    refuse_fds(&fds)?;
-                    giving.on(request.map_err(|refused| format!("it sent {refused}"))?)?;
-                }
+                Some(Give::End) => return Ok(giving),
+                None => self.hear(&mut giving)?,
             }
         }
+    }
+
+    fn end(&self, mut giving: Giving) -> Result<(), String> {
+        self.send(&Answer::End)?;
+        while !giving.is_through() {
+            self.hear(&mut giving)?;
+        }
         Ok(())
+    }
+
+    fn hear(&self, giving: &mut Giving) -> Result<(), String> {
+        let (request, fds) = self.receive()?;
+        refuse_fds(&fds)?;
+        giving.on(request.map_err(|refused| format!("it sent {refused}"))?)
     }
 
     // ---- messages ----

@@ -198,14 +198,17 @@ impl Driver {
                 Some(Give::State | Give::States(_)) => {
                     return Err("a keeper has no state".to_owned());
                 }
-                Some(Give::End) => say(one, &Answer::End, &[])?,
-                None if transfer.machine.is_through() => {
+                Some(Give::End) => {
+                    // Before the other one has it: it may end us at once.
                     log::write(Event::Given {
                         generation: self.generation,
                         successor: one.peer.pid,
                         successor_generation: transfer.to,
                         sockets: transfer.sent,
                     });
+                    say(one, &Answer::End, &[])?;
+                }
+                None if transfer.machine.is_through() => {
                     one.over = true;
                     return Ok(());
                 }

@@ -18,7 +18,7 @@ events! {
             left_ms: Duration as Field::Millis,
         } => "Read why the daemon has crashed.";
 
-        /// The successor has got the sockets.
+        /// The sockets were sent to the successor.
         Given: Info "keep" {
             generation: u64,
             keeper = own_pid(),

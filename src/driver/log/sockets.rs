@@ -260,7 +260,7 @@ events! {
         ReceiveFailed: Error "transfer" { daemon = own_pid(), error: &'a dyn Display as Field::Quoted }
             => "Repair what `error` names.";
 
-        /// The sockets were transferred to the successor.
+        /// The sockets were sent to the successor. If it does not confirm them, an error follows.
         Given: Info "transfer" {
             generation: Option<u64>,
             daemon = own_pid(),
