@@ -125,7 +125,7 @@ impl Host for Sample<'_> {
     }
 
     fn wait_down(&mut self) {
-        self.systemd.wait_show(&self.unit, "ActiveState", "inactive");
+        self.systemd.wait_stopped(&self.unit);
     }
 
     fn kill(&mut self) {

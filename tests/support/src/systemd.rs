@@ -294,6 +294,14 @@ impl Systemd {
         });
     }
 
+    /// Waits until it has stopped. One that did not stop within `TimeoutStopSec=` has failed.
+    #[track_caller]
+    pub fn wait_stopped(&self, unit: &str) {
+        wait_for(format!("{unit} stopped"), LIMIT, || {
+            ["inactive", "failed"].contains(&&*self.show(unit, "ActiveState")).then_some(())
+        });
+    }
+
     /// The PID of the main process, our launcher.
     #[track_caller]
     pub fn main_pid(&self, unit: &str) -> u32 {
