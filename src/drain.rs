@@ -45,6 +45,10 @@ pub fn on_shutdown_request(hook: impl FnOnce() + Send + 'static) {
 /// They do not run if the supervisor is to start the successor. It tries again as often as its settings
 /// say, each attempt needs what was released, and no attempt is known to be the last one. So a daemon that
 /// is detached stays prepared until a successor has taken over.
+///
+/// They also run when a generation that [stands by](crate::State::Standby) serves again, since its successor has
+/// failed in its probation. If the supervisor is to start the next successor, the `on_shutdown_request` hooks
+/// that they have added run right after them.
 pub fn on_resume(hook: impl FnMut() + Send + 'static) {
     driver::on_resume(Box::new(hook));
 }

@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::symlink,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -39,6 +40,7 @@ under_each_supervisor![
     p11_a_check_that_hangs_when_the_time_is_over_is_no_success,
     p11_who_passes_takes_over,
     p11_a_predecessor_that_is_slow_to_stand_by_is_waited_for,
+    p11_a_predecessor_that_is_slow_to_serve_again_is_waited_for,
     p11_the_standby_killed_proves_the_new_one,
     p11_the_launcher_killed_in_the_window,
     p4_p11_the_proven_generation_stands_by_for_the_third,
@@ -46,6 +48,7 @@ under_each_supervisor![
     p9_p11_a_third_generation_takes_over_from_the_standby_if_the_second_one_dies,
     p6_p11_a_stop_in_the_window_ends_all,
     p11_a_rejected_file_waits_unless_it_was_replaced,
+    p11_a_rejected_file_does_not_wait_if_a_link_to_it_was_switched,
     p11_an_operator_ends_the_probation,
     p11_a_program_that_knows_that_it_works_commits,
     p11_a_commit_while_started_asks_for_a_standby_waits_for_the_probation,
@@ -88,6 +91,27 @@ fn p11_a_predecessor_that_is_slow_to_stand_by_is_waited_for(kind: Supervisor, fo
     second.kill();
     wait_serves_again(&site, &prober, &first, 1);
     assert_nobody_refused(&site, &prober.stop(), 1);
+    end(&site);
+}
+
+/// It is asked again until it answers. Meanwhile the one that fails serves, and does not commit.
+fn p11_a_predecessor_that_is_slow_to_serve_again_is_waited_for(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let second = restart(&site, &first, WINDOW);
+    prober.wait_pid(second.pid());
+    first.stop();
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| seamless("rollback", &site.pid_file(), &[]));
+        let slow = ["stage=rollback", &format!("daemon={}", second.pid()), "does not answer"];
+        site.log.wait_words(&slow, 1);
+        prober.wait_pid(second.pid());
+        first.signal(CONT);
+        assert_eq!(asked.join().expect("it has ended").code, 0, "{site}");
+    });
+    wait_serves_again(&site, &prober, &first, 1);
+    second.wait_end(LIMIT);
+    assert!(site.log.stage("commit").is_empty(), "{site}");
+    assert_nobody_refused(&site, &prober.stop(), 0);
     end(&site);
 }
 
@@ -429,6 +453,41 @@ fn p11_a_rejected_file_waits_unless_it_was_replaced(kind: Supervisor, folder: &P
     assert_eq!(fs::read_link(format!("/proc/{last}/exe")).ok(), Some(copy));
     assert_nobody_refused(&site, &prober.stop(), 1);
     site.stop();
+}
+
+/// A release is a folder of its own, and a deploy points a link to it.
+fn p11_a_rejected_file_does_not_wait_if_a_link_to_it_was_switched(kind: Supervisor, folder: &Path) {
+    let (site, first, prober) = site(kind, folder);
+    let current = folder.join("current");
+    let releases = ["bad", "good"].map(|name| {
+        let release = folder.join(name);
+        fs::create_dir(&release).expect("a folder");
+        fs::copy(bin::probe(), release.join("probe")).expect("a copy");
+        release
+    });
+    let switch = |to: &Path| {
+        let new = folder.join("new");
+        symlink(to, &new).expect("a link");
+        fs::rename(new, &current).expect("its new target");
+    };
+    switch(&releases[0]);
+    let options = format!("{SERVES_ON} --standby {WINDOW}");
+    let script = site
+        .script("", &options)
+        .replace(&bin::probe().display().to_string(), &current.join("probe").display().to_string());
+    site.deploy(&script);
+    site.service().restart();
+    let second = site.daemon(2);
+    wait_standby(&site, &first, 2);
+    second.kill();
+    wait_serves_again(&site, &prober, &first, 1);
+    site.log.wait(&[("stage", "init"), ("tries", "1")]);
+    switch(&releases[1]);
+    let third = site.daemon(3);
+    let runs = fs::read_link(format!("/proc/{}/exe", third.pid())).ok();
+    assert_eq!(runs, Some(releases[1].join("probe")), "{site}");
+    assert_nobody_refused(&site, &prober.stop(), 1);
+    end(&site);
 }
 
 /// `seamless commit` and `seamless rollback`; and what they say without a probation.

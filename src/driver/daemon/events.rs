@@ -61,6 +61,7 @@ pub(in crate::driver) struct Events {
     pub(super) partner: Option<Partner>,
     /// When the other one was told last that we are well.
     pub(super) said_well: Option<Instant>,
+    pub(super) not_resumed: log::Seldom,
     pub(super) hooks: SignalHooks,
     pub(super) hooks_returned: (mpsc::Sender<Run>, mpsc::Receiver<Run>),
     outputs: Outputs,
@@ -98,6 +99,7 @@ impl Events {
             asked: None,
             partner: None,
             said_well: None,
+            not_resumed: log::Seldom::default(),
             hooks: SignalHooks::default(),
             hooks_returned: mpsc::channel(),
             outputs,
@@ -315,7 +317,7 @@ impl Events {
             | Output::StopOlder
             | Output::ReadStatus(_)
             | Output::Check
-            | Output::EnterRecord
+            | Output::EnterRecord(_)
             | Output::PutBackFile
             | Output::PutBackSocket
             | Output::GiveUpClaim
@@ -326,6 +328,7 @@ impl Events {
             | Output::Say(_)
             | Output::Go
             | Output::LogHooksHang
+            | Output::LogNotResumed
             | Output::HangUp
             | Output::SteerFlows(_)
             | Output::LookForNewer
@@ -375,7 +378,9 @@ impl Events {
                 self.progress.detached();
                 inputs.push_back(Input::Checked(sight));
             }
-            Output::EnterRecord => self.progress.trouble(service.enter_again().err()),
+            Output::EnterRecord(state) => {
+                self.progress.trouble(service.enter_again(state).err());
+            }
             Output::PutBackFile => self.progress.trouble(service.put_back_file().err()),
             Output::PutBackSocket => {
                 let named = flows::named(service);

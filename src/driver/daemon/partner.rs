@@ -65,6 +65,7 @@ impl Events {
                     if let Some(partner) = &mut self.partner {
                         partner.link = None;
                     }
+                    self.feed(Input::Probation(Event::HungUp));
                 }
             }
         }
@@ -124,6 +125,9 @@ impl Events {
             }
             Output::Go => self.let_candidates_go(),
             Output::LogHooksHang => log::write(Line::HooksHang { generation: service.number() }),
+            Output::LogNotResumed if self.not_resumed.is_due() => {
+                log::write(Line::NotResumed { generation: service.number() });
+            }
             Output::HangUp => (self.partner, self.said_well) = (None, None),
             Output::LookForNewer => {
                 let newer;

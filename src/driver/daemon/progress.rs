@@ -155,6 +155,7 @@ pub(super) fn cause(input: &Input) -> &'static str {
             Probation::AskedToStandBy(_) => "stand-by",
             Probation::Heard(word) => word.name(),
             Probation::PartnerEnded | Probation::Dumps | Probation::Newer(_) => "ended",
+            Probation::HungUp => "hung-up",
             Probation::TakenBack(_) => "take-back",
             Probation::WasSilent => "silence",
             Probation::Candidates { .. } | Probation::CandidateTold | Probation::TryAgain => {

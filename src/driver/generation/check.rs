@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::proto::daemon::Sight;
 use crate::proto::flows;
 use crate::proto::generation::check::{Own, Seen, names_newer};
-use crate::proto::generation::record::LineState;
+use crate::proto::generation::record::{Generation, LineState};
 use crate::shutdown::lock;
 use crate::sys::lock_file::Attempt;
 use crate::sys::pid_file::{self, PidFile};
@@ -78,12 +78,14 @@ impl Service {
     }
 
     /// Under the claim.
-    pub(in crate::driver) fn enter_again(&self) -> Result<()> {
+    pub(in crate::driver) fn enter_again(&self, state: LineState) -> Result<()> {
         let files = lock(&self.files);
         let mut record = self.read_record(&files.lock_file)?;
         let number = self.number().unwrap_or(0);
         log::write(Event::RecordPutBack { generation: number, path: files.lock_file.path() });
-        record.live.push(self.entry(number, Some(LineState::Serving)));
+        // If the file fails in the probation, the record names it.
+        let file = state.is_unproven().then(proc::own_program).flatten();
+        record.live.push(Generation { file, ..self.entry(number, Some(state)) });
         record.last = record.last.max(number);
         files.lock_file.write(&record)
     }

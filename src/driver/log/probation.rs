@@ -59,6 +59,13 @@ events! {
             reason = Field::Text("it has not returned within handoff_timeout: going on without it"),
         } => "Repair the hook, or raise `handoff_timeout`.";
 
+        /// The generation that stands by was asked to serve again, and does not answer. It is asked each second.
+        NotResumed: Warn "rollback" {
+            generation: Option<u64>,
+            daemon = own_pid(),
+            reason = Field::Text("the generation that stands by does not answer: this one serves until it does"),
+        } => "Find out why that process hangs. If it ends, this generation serves on.";
+
         /// A newer generation is on probation: this one stands by.
         StandsBy: Info "standby" {
             generation: Option<u64>,

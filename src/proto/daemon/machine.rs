@@ -44,6 +44,8 @@ pub(crate) struct Daemon {
     /// A restart was asked for before we had started.
     early_wish: bool,
     probation: probation::Probation,
+    /// Of one on probation: the other one can be told to serve again.
+    lifeline: bool,
     check: probation::Check,
     standby: probation::Standby,
     candidates: candidates::Candidates,
@@ -81,6 +83,7 @@ impl Daemon {
             request_hooks: restart::RequestHooks::default(),
             early_wish: false,
             probation: probation::Probation::No,
+            lifeline: false,
             check: probation::Check::Answered,
             standby: probation::Standby::No,
             candidates: candidates::Candidates::default(),

@@ -16,6 +16,7 @@ pub(crate) use machine::{CommitCall, Daemon, RestartCall};
 pub(crate) use timers::Timer;
 
 use super::generation::check::Seen;
+use super::generation::record::LineState;
 pub(crate) use super::generation::rejection::RollbackCause;
 use super::supervisor::StartsAgain;
 use super::{DrainReason, Intent, Kind, Reading, Report};
@@ -83,6 +84,8 @@ pub(crate) enum Event {
     Heard(Word),
     /// The other side of the lifeline, or a newer generation that we watch, has ended.
     PartnerEnded,
+    /// The other side has closed the lifeline. Its process may live.
+    HungUp,
     /// The answer to [`Output::LookForDump`]: the other side of the lifeline writes a core dump. It is dead for
     /// everybody but the kernel, which tells of its end when the dump is written.
     Dumps,
@@ -268,7 +271,7 @@ pub(crate) enum Output {
     Check,
     /// The record lists us again. This and the next three only ever answer a [`Sight::Seen`], so the
     /// claim is held.
-    EnterRecord,
+    EnterRecord(LineState),
     /// Our PID file is put back.
     PutBackFile,
     /// Our control socket is put back.
@@ -291,6 +294,7 @@ pub(crate) enum Output {
     Go,
     /// Log that this generation is rolled back before its `on_shutdown_request` hooks have returned.
     LogHooksHang,
+    LogNotResumed,
     /// Close the lifeline.
     HangUp,
     /// Write the programs of steered groups: new flows go there.

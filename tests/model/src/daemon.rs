@@ -306,9 +306,9 @@ impl World {
                     inputs.push_back(self.status_of(id, question, setting))
                 }
                 Output::Check => self.check(id, inputs, setting),
-                Output::EnterRecord => {
+                Output::EnterRecord(state) => {
                     self.record.push(id);
-                    self.enter_lines(id, setting);
+                    self.at_mut(id).line = Some(state).filter(|_| setting.probation);
                     self.last = self.last.max(self.at(id).number);
                 }
                 Output::PutBackFile => self.install(id),
@@ -327,6 +327,7 @@ impl World {
                 }
                 Output::Disarm(timer) => daemon.timers.disarm(timer),
                 Output::SteerFlows(to) => self.flows_steer(id, to),
+                Output::LogNotResumed => {}
                 Output::LogHooksHang => {
                     say(|| format!("  daemon {id} goes on without its request hooks"));
                 }

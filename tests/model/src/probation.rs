@@ -23,6 +23,7 @@ pub(crate) enum ProbationAction {
     Begin,
     Hear,
     PartnerEnded,
+    HungUp,
     Timer(Timer),
     // Of the budget.
     /// The check of the program says no.
@@ -120,10 +121,16 @@ impl World {
         if daemon.timers.has(Timer::Well) && beside && !unread {
             all.push(ProbationAction::Timer(Timer::Well));
         }
+        // What it has said before is heard first.
+        let hears = !daemon.begins_probation && generation.words.is_empty();
+        let listens = daemon.partner.and_then(|partner| self.daemon(partner));
+        let listens = listens.map(|one| one.partner == Some(id));
+        if daemon.machine.is_on_probation() && hears && !daemon.hung_up && listens == Some(false) {
+            all.push(ProbationAction::HungUp);
+        }
         // It has a second to answer.
-        let answers = daemon.partner.and_then(|partner| self.daemon(partner));
-        let answers = answers.is_some_and(|one| one.machine.state() == State::Standby);
-        if daemon.timers.has(Timer::Resumed) && !answers && generation.words.is_empty() {
+        let slow = listens == Some(true) && !unread && hears;
+        if daemon.timers.has(Timer::Resumed) && slow {
             all.push(ProbationAction::Timer(Timer::Resumed));
         }
         all
@@ -163,6 +170,11 @@ impl World {
                 self.with_daemon(id, |daemon| daemon.partner = None);
                 if !self.on_probation(id, Event::PartnerEnded, setting) {
                     self.with_daemon(id, |daemon| daemon.partner = ended);
+                }
+            }
+            ProbationAction::HungUp => {
+                if self.on_probation(id, Event::HungUp, setting) {
+                    self.with_daemon(id, |daemon| daemon.hung_up = true);
                 }
             }
             ProbationAction::Timer(timer) => {
@@ -302,6 +314,7 @@ impl World {
         if stands {
             self.with_daemon(id, |daemon| {
                 (daemon.partner, daemon.begins_probation) = (Some(older), true);
+                daemon.hung_up = false;
                 daemon.machine.begins_probation();
             });
         }

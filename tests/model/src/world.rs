@@ -372,6 +372,8 @@ pub(crate) struct DaemonProcess {
     pub(crate) claims_since: bool,
     /// The other side of the lifeline, or a newer generation that it watches.
     pub(crate) partner: Option<Id>,
+    /// The partner has closed the lifeline, and lives.
+    pub(crate) hung_up: bool,
     /// The other one stands by, and its thread for signals does not know yet.
     pub(crate) begins_probation: bool,
     /// It waits in `init` for this generation.
@@ -588,6 +590,7 @@ impl DaemonProcess {
             checking: None,
             claims_since: false,
             partner: None,
+            hung_up: false,
             begins_probation: false,
             waits_for: None,
             candidates_changed: false,

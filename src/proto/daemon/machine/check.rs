@@ -3,6 +3,7 @@
 use super::{Daemon, Wait};
 use crate::proto::daemon::{NewFlows, Output, Sight, Timer};
 use crate::proto::generation::check::{self, Findings, Seen};
+use crate::proto::generation::record::LineState;
 use crate::proto::{DrainReason, Intent, Reading, Scope};
 
 impl Daemon {
@@ -100,7 +101,10 @@ impl Daemon {
     fn seen(&mut self, seen: &Seen, out: &mut Vec<Output>) -> Findings {
         let found = check::check(seen, &mut self.memory);
         if found.record_lost {
-            out.push(Output::EnterRecord);
+            out.push(Output::EnterRecord(match self.is_on_probation() {
+                true => LineState::Probation,
+                false => LineState::Serving,
+            }));
         }
         if self.serves() && !found.newer {
             if found.file_lost {

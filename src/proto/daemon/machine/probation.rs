@@ -23,8 +23,8 @@ pub(super) enum Probation {
     Committing,
     /// It was failed. The `on_shutdown_request` hooks run.
     Failing(RollbackCause),
-    /// The one that stands by has been told to serve again.
-    AwaitsResumed,
+    /// The one that stands by has been told to serve again, by this word.
+    AwaitsResumed(Word),
     /// It has ended without a commit.
     Lost,
 }
@@ -86,7 +86,7 @@ impl Daemon {
             | Probation::Running
             | Probation::Committing
             | Probation::Failing(_)
-            | Probation::AwaitsResumed => CommitCall::Waits,
+            | Probation::AwaitsResumed(_) => CommitCall::Waits,
         }
     }
 
@@ -94,6 +94,7 @@ impl Daemon {
     /// a commit in between that would find no probation.
     pub(crate) fn begins_probation(&mut self) {
         self.probation = if self.serves() { Probation::Begins } else { Probation::Lost };
+        self.lifeline = true;
     }
 
     /// `started`, on the program's own thread: nobody stands by, so there is no probation. But the record says that there
@@ -119,7 +120,8 @@ impl Daemon {
     /// May this generation write the programs of steered groups, if no newer one serves? Not if another one has
     /// been told to serve in our place, or if we stand by: then that one writes them.
     pub(crate) fn steers(&self) -> bool {
-        self.serves() && !self.is_parked() && self.probation != Probation::AwaitsResumed
+        let other_serves = matches!(self.probation, Probation::AwaitsResumed(_));
+        self.serves() && !self.is_parked() && !other_serves
     }
 
     /// May it do so now or later? Not if it drains: the next one to serve finds out itself what is to be done.
@@ -137,6 +139,7 @@ impl Daemon {
             Event::AskedToStandBy(number) => self.asked_to_stand_by(number, out),
             Event::Heard(word) => self.heard(word, out),
             Event::PartnerEnded => self.partner_ended(out),
+            Event::HungUp => self.hung_up(out),
             // The other one will say nothing any more. A newer one is not looked for: until its end the other one
             // itself looks alive.
             Event::Dumps => self.serve_again(false, RollbackCause::Ended, out),
@@ -212,7 +215,11 @@ impl Daemon {
                 self.stop_older(out);
                 out.push(Output::HangUp);
             }
-            CommitTried::RolledBack => self.drain(DrainReason::RolledBack, out),
+            // The one that took us back may have died since, before another one was asked to serve.
+            CommitTried::RolledBack => {
+                out.push(Output::Say(Word::Leaving));
+                self.drain(DrainReason::RolledBack, out);
+            }
             CommitTried::ClaimHeld => out.push(Output::Arm(Timer::CommitSoon)),
             CommitTried::Failed | CommitTried::Replaced => {
                 out.push(Output::Arm(Timer::CommitLater));
@@ -266,17 +273,21 @@ impl Daemon {
 
     /// The hooks have returned, so what the other one needs is free; or they have had their time.
     pub(super) fn say_resume(&mut self, out: &mut Vec<Output>) {
-        let before = std::mem::replace(&mut self.probation, Probation::AwaitsResumed);
-        let word = match before == Probation::Failing(RollbackCause::Unhealthy) {
-            true => Word::Unwell,
-            false => Word::Resume,
+        if !self.lifeline {
+            return self.serve_on(out);
+        }
+        let word = match self.probation {
+            Probation::Failing(RollbackCause::Unhealthy) => Word::Unwell,
+            _ => Word::Resume,
         };
+        self.probation = Probation::AwaitsResumed(word);
         out.extend([Output::Say(word), Output::Arm(Timer::Resumed)]);
     }
 
+    /// It may be slow, or stopped for a while. As long as it lives, it may serve again at any moment.
     pub(super) fn not_resumed(&mut self, out: &mut Vec<Output>) {
-        if self.probation == Probation::AwaitsResumed {
-            self.serve_on(out);
+        if let Probation::AwaitsResumed(word) = self.probation {
+            out.extend([Output::LogNotResumed, Output::Say(word), Output::Arm(Timer::Resumed)]);
         }
     }
 
@@ -290,20 +301,22 @@ impl Daemon {
     /// Before a drain.
     pub(super) fn leave_probation(&mut self, reason: DrainReason, out: &mut Vec<Output>) {
         if std::mem::replace(&mut self.standby, Standby::No) != Standby::No {
-            out.extend([Output::Disarm(Timer::Silence), Output::Disarm(Timer::Dump)]);
+            let timers = [Timer::Silence, Timer::Dump].map(Output::Disarm);
+            out.extend(timers.into_iter().chain([Output::HangUp])); // we cannot be told to serve again
         }
         if !self.is_on_probation() {
             return;
         }
-        if std::mem::replace(&mut self.probation, Probation::Lost) == Probation::Begins {
-            return; // the other one is told when it is known here
-        }
+        let before = std::mem::replace(&mut self.probation, Probation::Lost);
         match reason {
             // On a stop the older ones are told to end as well.
             DrainReason::TakenOver | DrainReason::Stopped => {}
-            DrainReason::RolledBack => out.push(Output::Report(Report::RolledBack)),
-            DrainReason::Requested => {
-                out.extend([Output::Report(Report::RolledBack), Output::Say(Word::Leaving)]);
+            DrainReason::RolledBack | DrainReason::Requested => {
+                out.push(Output::Report(Report::RolledBack));
+                // At its beginning, the other one is told as soon as it is known here.
+                if reason == DrainReason::Requested && before != Probation::Begins {
+                    out.push(Output::Say(Word::Leaving));
+                }
             }
         }
     }
@@ -356,6 +369,7 @@ impl Daemon {
         if parked {
             out.push(Output::RunResumeHooks);
         }
+        self.order_request_hooks_anew(out);
         out.push(Output::TakeBack(failed));
     }
 
@@ -390,6 +404,10 @@ impl Daemon {
                     out.extend([theirs, Output::RunStandbyHooks]);
                 }
             }
+            // The answer was slow, and the question came once more.
+            Word::Resume | Word::Unwell if self.serves() && !self.stands_by() => {
+                out.push(Output::Say(Word::Resumed));
+            }
             Word::Resume => self.serve_again(true, RollbackCause::Operator, out),
             Word::Unwell => self.serve_again(true, RollbackCause::Unhealthy, out),
             Word::Leaving => self.serve_again(false, RollbackCause::Told, out),
@@ -410,7 +428,16 @@ impl Daemon {
         }
     }
 
+    /// The other one lives, and does not listen any more: it drains, or stands by for a newer generation.
+    fn hung_up(&mut self, out: &mut Vec<Output>) {
+        self.lifeline = false;
+        if matches!(self.probation, Probation::Failing(_) | Probation::AwaitsResumed(_)) {
+            self.serve_on(out);
+        }
+    }
+
     fn partner_ended(&mut self, out: &mut Vec<Output>) {
+        self.lifeline = false;
         match self.probation {
             Probation::No | Probation::Begins | Probation::Lost => {
                 if self.stands_by() {
@@ -418,7 +445,7 @@ impl Daemon {
                 }
             }
             Probation::Running | Probation::Committing => self.commit(out),
-            Probation::Failing(_) | Probation::AwaitsResumed => self.serve_on(out),
+            Probation::Failing(_) | Probation::AwaitsResumed(_) => self.serve_on(out),
         }
     }
 }

@@ -153,10 +153,21 @@ impl Daemon {
         }
     }
 
-    /// The restart in place has failed. A daemon that hands off awaits another successor.
+    /// The restart in place has failed. A daemon that hands off awaits another successor, and one that stands by has
+    /// one that lives.
     pub(super) fn resume(&mut self, out: &mut Vec<Output>) {
-        if self.phase == Phase::Serving && std::mem::take(&mut self.request_hooks.ordered) {
+        let serves = self.phase == Phase::Serving && !self.stands_by();
+        if serves && std::mem::take(&mut self.request_hooks.ordered) {
             out.push(Output::RunResumeHooks);
+        }
+    }
+
+    /// Its successor has failed, and the `on_resume` hooks run: those of the request have to run once more, before the
+    /// next successor. If the supervisor is to start that one, nobody tells when.
+    pub(super) fn order_request_hooks_anew(&mut self, out: &mut Vec<Output>) {
+        let ran = std::mem::take(&mut self.request_hooks.ordered);
+        if ran && self.phase != Phase::Serving {
+            self.run_request_hooks(out);
         }
     }
 }

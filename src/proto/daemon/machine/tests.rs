@@ -6,7 +6,7 @@ use crate::proto::daemon::{
     Sender, Sight, Timer as DT,
 };
 use crate::proto::generation::check::{Content, Own, Seen};
-use crate::proto::generation::record::Identity;
+use crate::proto::generation::record::{Identity, LineState};
 use crate::proto::generation::verdict::{Facts, Unproven};
 use crate::proto::{DrainReason, Intent, Kind, Reading, Report, Scope, State, are_told_apart};
 use DrainReason::{Requested, Stopped, TakenOver};
@@ -314,7 +314,10 @@ fn daemon_table() -> Vec<(D, Vec<Row>)> {
         (checked(newer()), elsewhere(newer_serves, P::Draining(TakenOver))),
         (checked(lost_file()), put_back(&[DO::PutBackFile])),
         (checked(Seen { socket_lost: true, ..well() }), put_back(&[DO::PutBackSocket])),
-        (checked(Seen { lines: vec![], ..well() }), put_back(&[DO::EnterRecord])),
+        (
+            checked(Seen { lines: vec![], ..well() }),
+            put_back(&[DO::EnterRecord(LineState::Serving)]),
+        ),
         (
             D::Timer(DT::Check),
             vec![

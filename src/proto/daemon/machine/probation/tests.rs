@@ -17,6 +17,7 @@ fn serving(in_place: bool) -> Daemon {
 
 fn on_probation() -> Daemon {
     let mut daemon = serving(false);
+    daemon.begins_probation();
     let arms = [Output::Arm(Timer::Probation), Output::Arm(Timer::Well)];
     assert_eq!(daemon.on(D::Probation(E::OnProbation)), arms);
     assert_eq!(daemon.state(), State::Serving);
@@ -141,17 +142,88 @@ fn p1_p11_one_that_fails_drains_only_when_the_other_one_serves() {
     let resume = [Output::Say(Word::Resume), Output::Arm(Timer::Resumed)];
     assert_eq!(daemon.on(D::RequestHooksDone), resume);
     assert_eq!(daemon.phase(), Phase::Serving);
-    for gone in [D::Probation(E::PartnerEnded), D::Timer(Timer::Resumed)] {
+    for gone in [E::PartnerEnded, E::HungUp] {
         let mut daemon = daemon.clone();
-        let out = daemon.on(gone);
+        let out = daemon.on(D::Probation(gone));
         assert_eq!(out.last(), Some(&Output::TryCommit), "nobody else serves");
         assert!(out.contains(&Output::RunResumeHooks));
         assert_eq!(daemon.probation, Probation::Committing);
+    }
+    for _ in 0..3 {
+        let again = [&[Output::LogNotResumed], &resume[..]].concat();
+        assert_eq!(daemon.on(D::Timer(Timer::Resumed)), again, "it lives, and is slow");
     }
     let out = daemon.on(D::Probation(E::Heard(Word::Resumed)));
     assert_eq!(daemon.phase(), Phase::Draining(DrainReason::RolledBack));
     let reports = [Report::RolledBack, Report::Draining].map(Output::Report);
     assert!(reports.iter().all(|report| out.contains(report)), "{out:?}");
+}
+
+/// The one that stood by drains, or stands by for a third generation: nobody would serve instead.
+#[test]
+fn p1_p11_one_that_fails_serves_on_if_nobody_listens() {
+    for cause in [RollbackCause::Operator, RollbackCause::Unhealthy] {
+        for gone in [E::PartnerEnded, E::HungUp] {
+            let mut daemon = on_probation();
+            let _ = daemon.on(D::Probation(gone));
+            let _ = daemon.on(D::Probation(E::RollBack(cause)));
+            let out = daemon.on(D::RequestHooksDone);
+            assert_eq!(out.last(), Some(&Output::TryCommit));
+            assert!(out.contains(&Output::RunResumeHooks), "{out:?}");
+        }
+    }
+    for ends in [D::Term(Sender::Other), D::Told(Intent::Stop(Scope::Service))] {
+        let mut standby = standing_by();
+        let out = standby.on(ends);
+        assert!(out.contains(&Output::HangUp), "{out:?}");
+        assert_eq!(standby.on(D::Probation(E::Heard(Word::Resume))), [], "it does not serve");
+    }
+}
+
+/// Its supervisor is to see that it has failed, and not that all is done.
+#[test]
+fn p11_one_that_is_ended_as_its_probation_begins_has_failed() {
+    for (ends, fails) in [
+        (D::Term(Sender::Other), true),
+        (D::Term(Sender::Successor), false),
+        (D::Told(Intent::Stop(Scope::Service)), false),
+        (D::Probation(E::Heard(Word::Resumed)), true),
+    ] {
+        let mut daemon = serving(false);
+        daemon.begins_probation();
+        let out = daemon.on(ends);
+        assert_eq!(out.contains(&Output::Report(Report::RolledBack)), fails, "{out:?}");
+        assert!(!out.contains(&Output::Say(Word::Leaving)), "nobody is known yet: {out:?}");
+        let out = daemon.on(D::Probation(E::OnProbation));
+        assert_eq!(out, [Output::Say(Word::Leaving), Output::HangUp]);
+    }
+}
+
+/// What `on_resume` has taken back is released once more before the next successor starts. It comes from the
+/// supervisor without a word, or as the next restart in place.
+#[test]
+fn p11_the_request_hooks_run_once_more_after_a_rollback() {
+    let mut detached = standing_by();
+    let out = detached.on(D::Probation(E::Newer(Newer::Nobody)));
+    let hooks = |out: &[Output]| -> Vec<Output> {
+        let is_hook =
+            |one: &&Output| matches!(one, Output::RunResumeHooks | Output::RunRequestHooks);
+        out.iter().filter(is_hook).cloned().collect()
+    };
+    assert_eq!(hooks(&out), [Output::RunResumeHooks, Output::RunRequestHooks]);
+    let _ = detached.on(D::RequestHooksDone);
+    assert_eq!(detached.phase(), Phase::Detached);
+
+    let fails = D::Probation(E::Newer(Newer::Nobody));
+    for order in [[fails.clone(), D::ReloadFailed], [D::ReloadFailed, fails]] {
+        let mut in_place = serving(true);
+        assert_eq!(hooks(&in_place.on(D::Prepare)), [Output::RunRequestHooks]);
+        let _ = in_place.on(D::RequestHooksDone);
+        let _ = in_place.on(D::Probation(E::AskedToStandBy(2)));
+        let out = order.map(|input| in_place.on(input)).concat();
+        assert_eq!(hooks(&out), [Output::RunResumeHooks], "once");
+        assert_eq!(hooks(&in_place.on(D::Prepare)), [Output::RunRequestHooks]);
+    }
 }
 
 /// The hook may want the lock that this generation hangs for.
@@ -232,7 +304,12 @@ fn p11_the_standby_serves_at_once_and_takes_its_files_back_later() {
         assert_eq!(daemon.state(), State::Detached);
         assert_eq!(out.contains(&Output::Say(Word::Resumed)), answers);
         assert_eq!(out[0], OURS, "before the other one hears that we serve");
-        assert_eq!(out[out.len() - 2..], [Output::RunResumeHooks, Output::TakeBack(cause)]);
+        let then = [Output::RunResumeHooks, Output::RunRequestHooks, Output::TakeBack(cause)];
+        assert_eq!(out[out.len() - 3..], then);
+        for again in [Word::Resume, Word::Unwell] {
+            let asked = daemon.on(D::Probation(E::Heard(again)));
+            assert_eq!(asked, [Output::Say(Word::Resumed)], "the answer was slow");
+        }
         for (tried, again) in
             [(TakenBack::ClaimHeld, Timer::TakeBackSoon), (TakenBack::Failed, Timer::TakeBackLater)]
         {
@@ -459,7 +536,6 @@ fn without_a_probation_nothing_of_it_happens() {
         D::Timer(Timer::Resumed),
         D::Timer(Timer::Dump),
         D::Probation(E::Dumps),
-        D::Probation(E::Heard(Word::Resume)),
         D::Probation(E::Heard(Word::Resumed)),
         D::Probation(E::Heard(Word::Leaving)),
         D::Probation(E::Heard(Word::Well)),
